@@ -1,0 +1,40 @@
+"""The production protocol: a session has exactly one active stream. Standard library only."""
+
+from registry.errors import (
+    IllegalOperation,
+    StreamCancelled,
+    StreamError,
+    StreamRefused,
+    StreamSuperseded,
+    TraceIdKnown,
+)
+from registry.protocol import Protocol, Snapshot, State, StreamView
+from registry.stop_signal import (
+    StopSignal,
+    StopSignals,
+    clear_stream_cancelled,
+    is_stream_cancelled,
+    set_stream_cancelled,
+)
+from registry.stream import Stream
+from registry.stream_registry import StreamRegistry
+
+__all__ = [
+    "IllegalOperation",
+    "Protocol",
+    "Snapshot",
+    "State",
+    "StopSignal",
+    "StopSignals",
+    "Stream",
+    "StreamCancelled",
+    "StreamError",
+    "StreamRefused",
+    "StreamRegistry",
+    "StreamSuperseded",
+    "StreamView",
+    "TraceIdKnown",
+    "clear_stream_cancelled",
+    "is_stream_cancelled",
+    "set_stream_cancelled",
+]

@@ -1,0 +1,47 @@
+"""What the registry raises. Each error names the stream, the state and what to do next."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StreamError(Exception):
+    """Base of what `register`, `stream()` and the emit gate raise about one stream.
+
+    `code` is a stable word for programs (the server puts it on the wire),
+    `trace_id` the stream it is about.
+    """
+
+    code: ClassVar[str] = "stream_error"
+
+    def __init__(self, trace_id: str, message: str) -> None:
+        super().__init__(message)
+        self.trace_id = trace_id
+
+
+class StreamSuperseded(StreamError):
+    """A newer stream of the same session was registered: the newest wins."""
+
+    code = "superseded"
+
+
+class StreamCancelled(StreamError):
+    """The stream was cancelled by name, or by the end of what it belonged to."""
+
+    code = "cancelled"
+
+
+class StreamRefused(StreamError):
+    """The stream was not let in: the registry is closed or the session is overdue."""
+
+    code = "refused"
+
+
+class TraceIdKnown(StreamError):
+    """A trace id was registered twice; the stream that has it was not touched."""
+
+    code = "trace_id_known"
+
+
+class IllegalOperation(Exception):
+    """An operation met a situation for which the table has no row. Nothing was changed."""

@@ -1,0 +1,208 @@
+"""The invariants, as named data: what must hold in every state and over every operation.
+
+Those of the table (S1, S4–S8, and the part of L1 that a state shows) are predicates over
+snapshots and stand here. The others speak of what happens outside of the protocol (S2, S3, L2–L6)
+and are judged by whoever watches that; their sentences stand here, too, so that there is one
+place that says what the project promises.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from registry.protocol import Cancel, Close, Operation, Register, Snapshot, State, StreamView
+
+SENTENCES = {
+    "S1 one_active": "a session has at most one ACTIVE stream",
+    "S2 only_active_emits": "content is handed to send only while its stream is ACTIVE",
+    "S3 no_silent_overlap": "upstream calls of one session overlap only if the older stream is "
+    "DETACHED and prev_stream_timeout_on_cancel was logged",
+    "S4 newest_wins": "whoever becomes ACTIVE has no younger stream waiting, and an overtaken "
+    "WAITING stream never starts",
+    "S5 fencing": "a session's fencing tokens strictly increase",
+    "S6 isolation": "an operation on one session changes no other, and a register on a free "
+    "session is answered in the same instant",
+    "S7 bounded": "DETACHED and WAITING streams and worker threads stay within their limits",
+    "S8 identity": "ending or cancelling a stream never touches another",
+    "L1 admission": "every register is answered: at once where the session is free, else within "
+    "grace + lateness",
+    "L2 prompt_stop": "a stop reaches the upstream in the same instant and wakes a blocked thread",
+    "L3 no_leak": "when all is quiet, nothing is left of the streams that were",
+    "L4 no_deadlock": "nothing waits for what can no longer come, nothing spins while time stands",
+    "L5 shutdown": "close and process exit are bounded, whatever a thread or Ollama does",
+    "L6 silence": "an upstream silent for longer than the inactivity limit ends its stream with a "
+    "clear error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StateInvariant:
+    """Holds of every snapshot."""
+
+    name: str
+    holds: Callable[[Snapshot], bool]
+
+    @property
+    def sentence(self) -> str:
+        return SENTENCES[self.name]
+
+
+@dataclass(frozen=True, slots=True)
+class StepInvariant:
+    """Holds between the snapshots before and after every operation."""
+
+    name: str
+    holds: Callable[[Snapshot, Operation, Snapshot], bool]
+
+    @property
+    def sentence(self) -> str:
+        return SENTENCES[self.name]
+
+
+def one_active(now: Snapshot) -> bool:
+    active = [stream.session_id for stream in now.in_state(State.ACTIVE) if stream.session_id]
+    return len(active) == len(set(active))
+
+
+def newest_wins(now: Snapshot) -> bool:
+    """No stream that holds its session as ACTIVE has another of it waiting."""
+    return all(
+        not any(stream.state is State.ACTIVE for stream in streams)
+        for streams in _by_session(now)
+        if any(stream.state is State.WAITING for stream in streams)
+    )
+
+
+def fencing(now: Snapshot) -> bool:
+    """Within a session, streams that registered later have greater fencing tokens."""
+    for streams in _by_session(now):
+        given = [s.fencing_token for s in streams if s.fencing_token is not None]
+        if any(later <= earlier for earlier, later in pairwise(given)):
+            return False
+    return True
+
+
+def bounded(now: Snapshot) -> bool:
+    if len(now.in_state(State.DETACHED)) > now.detached_max:
+        return False
+    for streams in _by_session(now):
+        states = [stream.state for stream in streams]
+        if states.count(State.DETACHED) > now.detached_per_session_max:
+            return False
+        if states.count(State.WAITING) > 1:
+            return False
+    return True
+
+
+def waiting_is_bounded(now: Snapshot) -> bool:
+    """Who waits, waits for a stream whose grace is running: that is why the wait ends."""
+    for streams in _by_session(now):
+        if any(stream.state is State.WAITING for stream in streams) and not any(
+            stream.state is State.STOPPING and not stream.overdue for stream in streams
+        ):
+            return False
+    return True
+
+
+def nothing_kept(now: Snapshot) -> bool:
+    """No session is kept that has no stream."""
+    return now.sessions_kept == len({s.session_id for s in now.streams if s.session_id})
+
+
+def fencing_grows(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
+    """Every fencing token given is greater than all given before, also to streams long gone."""
+    known = {stream.trace_id for stream in before.streams if stream.fencing_token is not None}
+    given = [s.fencing_token for s in after.streams if s.trace_id not in known and s.fencing_token]
+    return all(fencing_token > before.fencing_token_last for fencing_token in given)
+
+
+def isolation(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
+    """A stream that an operation changed belongs to the session of the operation."""
+    session_id = _session_of(operation, before)
+    if session_id is None:
+        return True
+    return _others(before, session_id) == _others(after, session_id)
+
+
+def identity(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
+    """Cancelling stops or removes only the stream that is named; ending never stops one."""
+    if isinstance(operation, Register | Close):
+        return True
+    states = {stream.trace_id: stream.state for stream in after.streams}
+    for stream in before.streams:
+        now = states.get(stream.trace_id)
+        if stream.trace_id != operation.trace_id and _was_stopped(stream.state, now, operation):
+            return False
+    return True
+
+
+def overtaken_never_starts(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
+    """Who becomes ACTIVE is the youngest of its session that was waiting."""
+    waiting = before.in_state(State.WAITING)
+    for stream in after.in_state(State.ACTIVE):
+        younger = [w for w in waiting if w.session_id == stream.session_id]
+        if any(w.serial > stream.serial for w in younger) and stream.session_id is not None:
+            return False
+    return True
+
+
+STATE_INVARIANTS = (
+    StateInvariant("S1 one_active", one_active),
+    StateInvariant("S4 newest_wins", newest_wins),
+    StateInvariant("S5 fencing", fencing),
+    StateInvariant("S7 bounded", bounded),
+    StateInvariant("L1 admission", waiting_is_bounded),
+    StateInvariant("L3 no_leak", nothing_kept),
+)
+
+STEP_INVARIANTS = (
+    StepInvariant("S4 newest_wins", overtaken_never_starts),
+    StepInvariant("S5 fencing", fencing_grows),
+    StepInvariant("S6 isolation", isolation),
+    StepInvariant("S8 identity", identity),
+)
+
+
+def violated(before: Snapshot, operation: Operation, after: Snapshot) -> str | None:
+    """The name of the first invariant that does not hold, or None."""
+    for invariant in STATE_INVARIANTS:
+        if not invariant.holds(after):
+            return invariant.name
+    for step in STEP_INVARIANTS:
+        if not step.holds(before, operation, after):
+            return step.name
+    return None
+
+
+def _by_session(now: Snapshot) -> Iterable[list[StreamView]]:
+    """The streams of each named session, in the order of their registers."""
+    sessions: dict[str, list[StreamView]] = defaultdict(list)
+    for stream in now.streams:
+        if stream.session_id is not None:
+            sessions[stream.session_id].append(stream)
+    return sessions.values()
+
+
+def _session_of(operation: Operation, before: Snapshot) -> str | None:
+    if isinstance(operation, Register):
+        return operation.session_id
+    if isinstance(operation, Close):
+        return None
+    for stream in before.streams:
+        if stream.trace_id == operation.trace_id:
+            return stream.session_id
+    return None
+
+
+def _others(now: Snapshot, session_id: str) -> tuple[StreamView, ...]:
+    return tuple(stream for stream in now.streams if stream.session_id != session_id)
+
+
+def _was_stopped(before: State, after: State | None, operation: Operation) -> bool:
+    if isinstance(operation, Cancel):
+        return after is not before
+    # Ending or expiring may let the WAITING stream in, or refuse it; it stops no other.
+    return before is not State.WAITING and after is not before

@@ -1,0 +1,298 @@
+"""StreamRegistry: the asyncio shell around the protocol.
+
+It decides nothing. It asks the protocol through its one door, then carries out the effects in
+their order: wakes registers, cancels tasks, sets stop signals, keeps the grace timers, logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from types import TracebackType
+from typing import Any
+
+from registry.protocol import (
+    DETACHED_MAX,
+    DETACHED_PER_SESSION_MAX,
+    GRACE_S,
+    Admitted,
+    Cancel,
+    Close,
+    Effect,
+    Ended,
+    Forgotten,
+    GraceExpired,
+    Logged,
+    Operation,
+    Protocol,
+    Register,
+    Rejected,
+    Snapshot,
+    State,
+    StopRequested,
+    Withdraw,
+)
+from registry.stop_signal import STOP_SIGNALS, StopSignals
+from registry.stream import Stream
+
+_logger = logging.getLogger("onestream.registry")
+_WARNINGS = frozenset({"prev_stream_timeout_on_cancel"})
+
+
+class StreamRegistry:
+    """At most one active stream per session; the newest prompt wins.
+
+    grace_s: how long a stopped stream may clean up before it is detached, in seconds.
+    detached_per_session_max, detached_max: how many streams may be detached.
+    executor: where `Stream.run_in_thread` runs; not shut down by the registry.
+    protocol: a protocol of the caller's, which then brings the limits above.
+    stop_signals: the table that `is_stream_cancelled` reads, unless the caller has another.
+
+    Not safe for threads: every call comes from the thread of one event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        grace_s: float = GRACE_S,
+        detached_per_session_max: int = DETACHED_PER_SESSION_MAX,
+        detached_max: int = DETACHED_MAX,
+        executor: Executor | None = None,
+        protocol: Protocol | None = None,
+        stop_signals: StopSignals = STOP_SIGNALS,
+    ) -> None:
+        self._protocol = protocol or Protocol(
+            grace_s=grace_s,
+            detached_per_session_max=detached_per_session_max,
+            detached_max=detached_max,
+        )
+        self._executor = executor
+        self._stop_signals = stop_signals
+        # All three by trace id, for exactly the streams that the protocol knows: the last for
+        # those whose register is not answered, the second for those told to stop in their grace.
+        self._streams: dict[str, Stream] = {}
+        self._grace_timers: dict[str, asyncio.TimerHandle] = {}
+        self._admissions: dict[str, asyncio.Future[None]] = {}
+        self._all_ended: asyncio.Future[None] | None = None
+        self._scope_serials = itertools.count(1)
+
+    # -- the interface of the note
+
+    async def register(self, entry: Mapping[str, Any]) -> Stream:
+        """Lets the stream of `entry` in, after the older stream of its session was stopped.
+
+        entry: `trace_id` (str), `session_id` (str or None) and `task`, the asyncio.Task that
+        does the work; the task should do none before this returns. Returns the stream's handle.
+
+        Raises StreamSuperseded if a newer stream of the session came while this one waited,
+        StreamCancelled if it was cancelled by name, StreamRefused if the registry is closed or
+        the session is overdue, TraceIdKnown if the trace id is taken. Then the stream was never
+        active, and its task is the caller's to end. If the caller is cancelled, so is the stream.
+        """
+        task = entry["task"]
+        if not isinstance(task, asyncio.Task):
+            raise TypeError(
+                f"entry['task'] of stream {entry['trace_id']!r} is {task!r}; it has to be the "
+                f"asyncio.Task that does the stream's work, created before register is called"
+            )
+        stream = self._enter(entry["trace_id"], entry.get("session_id"), task)
+        task.add_done_callback(lambda _: stream.task_over())
+        await self._admission(stream)
+        return stream
+
+    async def cancel(self, trace_id: str, reason: str | None = None) -> bool:
+        """Stops the stream. False if it is unknown or was told to stop before."""
+        return bool(self._apply(Cancel(trace_id, reason or "requested")))
+
+    async def pop(self, trace_id: str) -> None:
+        """The last act of a stream's task. The stream has ended when its threads have, too.
+
+        Called by anybody else, it stops the stream if its task is not over yet. Does nothing
+        for a stream that is not known.
+        """
+        stream = self._streams.get(trace_id)
+        if stream is None:
+            return
+        if stream.task.done():
+            stream.task_over()
+        elif stream.task is not asyncio.current_task():
+            self._apply(Cancel(trace_id, "popped"))
+
+    # -- the interface for whoever embeds the registry
+
+    def stream(self, session_id: str | None = None, *, trace_id: str | None = None) -> StreamScope:
+        """`async with registry.stream(session_id) as stream:` – the block is the stream's task.
+
+        Entering raises what `register` raises. A block that is told to stop is cancelled, and
+        leaves with the reason: StreamSuperseded, StreamCancelled or StreamRefused.
+        """
+        return StreamScope(self, session_id, trace_id or f"stream-{next(self._scope_serials)}")
+
+    async def close(self) -> None:
+        """Refuses what waits, stops what is active, and waits for both within the grace.
+
+        Streams that have not ended by then are detached, or overdue, and are left behind: ask
+        `snapshot()`. Registers are refused from now on. May be called again.
+        """
+        self._apply(Close())
+        if not self._streams:
+            return
+        if self._all_ended is None:
+            self._all_ended = asyncio.get_running_loop().create_future()
+        await asyncio.wait({self._all_ended}, timeout=self._protocol.grace_s)
+
+    def snapshot(self) -> Snapshot:
+        """Every stream that has not ended, with its state."""
+        return self._protocol.snapshot()
+
+    # -- entering, waiting, leaving
+
+    def _enter(self, trace_id: str, session_id: str | None, task: asyncio.Task[object]) -> Stream:
+        loop = asyncio.get_running_loop()
+        session_id = session_id or None
+        # First of all: a register that is turned away must leave nothing behind.
+        effects = self._protocol.apply(Register(trace_id, session_id), loop.time())
+        stream = Stream(
+            trace_id,
+            session_id,
+            task,
+            protocol=self._protocol,
+            stop_signal=self._stop_signals.create(trace_id),
+            executor=self._executor,
+            on_over=self._task_or_worker_over,
+        )
+        self._streams[trace_id] = stream
+        self._admissions[trace_id] = loop.create_future()
+        self._carry_out(effects)
+        return stream
+
+    async def _admission(self, stream: Stream) -> None:
+        """Waits until the stream is ACTIVE; raises why it is not."""
+        admission = self._admissions.get(stream.trace_id)
+        if admission is not None:
+            try:
+                await admission
+            except asyncio.CancelledError:
+                # The trace id may be another stream's by now.
+                if self._streams.get(stream.trace_id) is stream:
+                    self._apply(Withdraw(stream.trace_id))
+                raise
+        # Rejected while it waited, or admitted and stopped before its caller had its turn.
+        if stream.stop_error is not None:
+            raise stream.stop_error
+
+    def _task_or_worker_over(self, stream: Stream) -> None:
+        """Ends the stream if nothing of it is left; else stops what is left."""
+        if self._streams.get(stream.trace_id) is not stream:
+            return
+        if self._protocol.state_of(stream.trace_id) is State.WAITING:
+            self._apply(Cancel(stream.trace_id, "task_over"))
+        elif stream.is_over:
+            self._apply(Ended(stream.trace_id))
+        else:
+            self._apply(Cancel(stream.trace_id, "task_over"))
+
+    # -- the door and its effects
+
+    def _apply(self, operation: Operation) -> tuple[Effect, ...]:
+        effects = self._protocol.apply(operation, asyncio.get_running_loop().time())
+        self._carry_out(effects)
+        return effects
+
+    def _carry_out(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            match effect:
+                case Admitted(trace_id, fencing_token):
+                    self._streams[trace_id].fencing_token = fencing_token
+                    self._answer(trace_id)
+                case Rejected(trace_id, error):
+                    self._streams[trace_id].stop_error = error
+                    self._answer(trace_id)
+                case StopRequested(trace_id, error, grace_deadline):
+                    loop = asyncio.get_running_loop()
+                    timer = loop.call_at(grace_deadline, self._grace_expired, trace_id)
+                    self._grace_timers[trace_id] = timer
+                    self._streams[trace_id].stop(error)
+                case Forgotten(trace_id):
+                    self._forget(trace_id)
+                case Logged(event, fields):
+                    _log(event, fields)
+
+    def _answer(self, trace_id: str) -> None:
+        admission = self._admissions.pop(trace_id)
+        # It is done if its register was cancelled and has not had its turn to withdraw.
+        if not admission.done():
+            admission.set_result(None)
+
+    def _grace_expired(self, trace_id: str) -> None:
+        del self._grace_timers[trace_id]
+        self._apply(GraceExpired(trace_id))
+
+    def _forget(self, trace_id: str) -> None:
+        stream = self._streams.pop(trace_id)
+        self._stop_signals.clear(trace_id, stream.stop_signal)
+        timer = self._grace_timers.pop(trace_id, None)
+        if timer is not None:
+            timer.cancel()
+        if not self._streams and self._all_ended is not None and not self._all_ended.done():
+            self._all_ended.set_result(None)
+
+
+class StreamScope:
+    """`registry.stream(…)`: enters as `register` does, and turns a stop into its reason.
+
+    The cancel that carries the stop is taken back on leaving, as asyncio.timeout does, so that
+    it ends the block and not the task around it (CPython, Lib/asyncio/timeouts.py).
+    """
+
+    def __init__(self, registry: StreamRegistry, session_id: str | None, trace_id: str) -> None:
+        self._registry = registry
+        self._session_id = session_id
+        self._trace_id = trace_id
+        self._stream: Stream | None = None
+        self._cancelling = 0
+
+    async def __aenter__(self) -> Stream:
+        if self._stream is not None:
+            raise RuntimeError(
+                f"stream {self._trace_id} was entered before; call registry.stream() once per "
+                f"async with"
+            )
+        task = asyncio.current_task()
+        assert task is not None
+        self._cancelling = task.cancelling()
+        self._stream = self._registry._enter(self._trace_id, self._session_id, task)
+        try:
+            await self._registry._admission(self._stream)
+        except BaseException as exc:
+            self._leave(self._stream, exc)
+            raise
+        return self._stream
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._stream is not None
+        self._leave(self._stream, exc)
+
+    def _leave(self, stream: Stream, exc: BaseException | None) -> None:
+        stream.task_over()
+        if not stream.cancel_delivered:
+            return
+        others = stream.task.uncancel() > self._cancelling
+        if isinstance(exc, asyncio.CancelledError) and not others:
+            assert stream.stop_error is not None
+            raise stream.stop_error from exc
+
+
+def _log(event: str, fields: tuple[tuple[str, object], ...]) -> None:
+    level = logging.WARNING if event in _WARNINGS else logging.INFO
+    if _logger.isEnabledFor(level):
+        text = " ".join(f"{name}={value}" for name, value in fields)
+        _logger.log(level, "%s %s", event, text)
