@@ -1,0 +1,454 @@
+"""The bench: drives a registry as a chat server would, and judges what it sees.
+
+The request handler creates the stream's task behind a gate, awaits register, and opens the gate;
+the task's last act is `await pop`. If register raises or is cancelled, the handler cancels and
+awaits the task, then pops. A registry with `stream()` is driven through that as well, and one
+with `snapshot()` is judged by its states.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+from registry import StreamRegistry
+from registry.invariants import SENTENCES, STATE_INVARIANTS, StateInvariant
+from registry.protocol import GRACE_S, State
+from registry.stop_signal import STOP_SIGNALS
+from registry.stream import Stream
+from sim.observed_protocol import ObservedProtocol
+from sim.world import World
+
+Work = Callable[["Request"], Awaitable[None]]
+
+DOOR_ENTRY = "register and pop"
+DOOR_STREAM = "stream()"
+
+_LOGGERS = ("onestream.registry", "onestream.suspects")
+
+
+def sentence(name: str) -> str:
+    return f"{name}: {SENTENCES[name]}"
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One prompt, as the bench's driver sees it. Times are virtual seconds."""
+
+    bench: Bench
+    name: str
+    session_id: str | None
+    asked_at: float = 0.0
+    # How many registers of the session were unanswered at once while this one was.
+    rivals: int = 1
+    was_free: bool = False
+    answer: str | None = None
+    popped: bool = False
+    # Whether anybody has a reason to cancel its task: it was stopped, overtaken, or left.
+    may_be_cancelled: bool = False
+    works_upstream: bool = False
+    task: asyncio.Task[None] | None = None
+    handler: asyncio.Task[None] | None = None
+    stream: Stream | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Register has returned normally, and neither has pop returned nor is the task done."""
+        return (
+            self.answer == "admitted"
+            and not self.popped
+            and self.task is not None
+            and not self.task.done()
+        )
+
+    async def outside(self, what: str, earliest: float = 0.0, latest: float | None = None) -> None:
+        await self.bench.world.outside(f"{self.name} {what}", earliest=earliest, latest=latest)
+
+    async def emit(self, content: str) -> None:
+        """Through the gate where the registry has one."""
+        if self.stream is not None:
+            await self.stream.emit(self._send, content)
+        else:
+            await self._send(content)
+
+    async def _send(self, content: str) -> None:
+        self.bench.judge_emission(self, content)
+
+
+@dataclass(eq=False)
+class Bench:
+    """One execution's registry under check, with the requests made of it."""
+
+    world: World
+    registry: Any
+    # Whether the registry shows its states, and is judged by them.
+    has_states: bool
+    # Whether it is ours, so that all that we promise is judged.
+    is_production: bool
+    grace_s: float = GRACE_S
+    requests: list[Request] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
+
+    # -- what scenarios do
+
+    def request(
+        self, name: str, session_id: str | None, work: Work, *, door: str = DOOR_ENTRY
+    ) -> Request:
+        """A prompt arrives now; its handler runs in a task of its own."""
+        request = Request(self, name, session_id)
+        self.requests.append(request)
+        by_stream = door == DOOR_STREAM and hasattr(self.registry, "stream")
+        handle = self._handle_by_stream if by_stream else self._handle_by_entry
+        request.handler = asyncio.get_running_loop().create_task(
+            handle(request, work), name=f"{name} handler"
+        )
+        return request
+
+    async def arrives(
+        self,
+        name: str,
+        session_id: str | None,
+        work: Work,
+        *,
+        earliest: float = 0.0,
+        latest: float | None = None,
+        door: str = DOOR_ENTRY,
+    ) -> Request:
+        """As `request`, when the outside world says so."""
+        await self.world.outside(f"{name} arrives", earliest=earliest, latest=latest)
+        return self.request(name, session_id, work, door=door)
+
+    async def cancel(self, name: str) -> bool:
+        for request in self.requests:
+            if request.name == name:
+                request.may_be_cancelled = True
+        self.world.record(f"cancel({name})")
+        return bool(await self.registry.cancel(name, "user_pressed_stop"))
+
+    def leave(self, request: Request) -> None:
+        """The caller goes away: its handler is cancelled."""
+        assert request.handler is not None
+        request.may_be_cancelled = True
+        self.world.record(f"{request.name}'s caller leaves")
+        request.handler.cancel()
+
+    async def close(self) -> None:
+        """Closes the registry, and judges how long that took (L5)."""
+        for request in self.requests:
+            request.may_be_cancelled = True
+        begun = self.world.now
+        await self.registry.close()
+        lasted_s = self.world.now - begun
+        in_time = lasted_s <= self.grace_s + self._slack_s()
+        self.world.check(in_time, sentence("L5 shutdown"), f"close took {lasted_s:.3f} s")
+
+    def door(self) -> str:
+        """Which interface is used; ours has two, and both are explored."""
+        if not hasattr(self.registry, "stream"):
+            return DOOR_ENTRY
+        return self.world.choose("door", (DOOR_ENTRY, DOOR_STREAM))
+
+    async def quiet(self) -> None:
+        """Waits until every request and every stream is over, then asks what is left (L3)."""
+        handlers = [request.handler for request in self.requests if request.handler is not None]
+        if handlers:
+            await asyncio.wait(handlers)
+        tasks = [request.task for request in self.requests if request.task is not None]
+        pending = [task for task in tasks if not task.done()]
+        if pending:
+            await asyncio.wait(pending)
+        # What is done about an end is done by callbacks, which are two steps behind.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self._judge_leaks()
+
+    # -- the handlers
+
+    async def _handle_by_entry(self, request: Request, work: Work) -> None:
+        gate = asyncio.Event()
+
+        async def body() -> None:
+            try:
+                await gate.wait()
+                await self._work(request, work)
+            finally:
+                await self.registry.pop(request.name)
+                request.popped = True
+
+        loop = asyncio.get_running_loop()
+        request.task = task = loop.create_task(body(), name=request.name)
+        entry = {"trace_id": request.name, "session_id": request.session_id, "task": task}
+        self._asked(request)
+        try:
+            request.stream = await self.registry.register(entry)
+        except asyncio.CancelledError:
+            self._answered(request, "left")
+            await self._abandon(request, task)
+            raise
+        except Exception as exc:
+            self._answered(request, f"refused: {type(exc).__name__}")
+            await self._abandon(request, task)
+            return
+        self._answered(request, "admitted")
+        gate.set()
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            await self._abandon(request, task)
+            raise
+
+    async def _abandon(self, request: Request, task: asyncio.Task[None]) -> None:
+        request.may_be_cancelled = True
+        task.cancel()
+        await asyncio.wait({task})
+        await self.registry.pop(request.name)
+        request.popped = True
+
+    async def _handle_by_stream(self, request: Request, work: Work) -> None:
+        request.task = asyncio.current_task()
+        self._asked(request)
+        try:
+            async with self.registry.stream(
+                request.session_id, trace_id=request.name
+            ) as request.stream:
+                self._answered(request, "admitted")
+                await self._work(request, work)
+        except asyncio.CancelledError:
+            if request.answer is None:
+                self._answered(request, "left")
+            raise
+        except Exception as exc:
+            if request.answer is None:
+                self._answered(request, f"refused: {type(exc).__name__}")
+            else:
+                self.world.record(f"ends with {type(exc).__name__}", actor=request.name)
+
+    async def _work(self, request: Request, work: Work) -> None:
+        self._judge_upstream(request)
+        request.works_upstream = True
+        try:
+            await work(request)
+        finally:
+            request.works_upstream = False
+
+    # -- what the driver sees
+
+    def _asked(self, request: Request) -> None:
+        self.world.record("registers", actor=request.name)
+        request.asked_at = self.world.now
+        others = [other for other in self._of_session(request) if other is not request]
+        unanswered = [other for other in others if other.answer is None]
+        request.was_free = not any(self._holds(other) for other in others)
+        for other in others:
+            # Ours to stop or to overtake from now on.
+            other.may_be_cancelled = True
+        for other in (*unanswered, request):
+            other.rivals = max(other.rivals, len(unanswered) + 1)
+        if unanswered:
+            self.world.reached("registers raced")
+
+    def _holds(self, request: Request) -> bool:
+        if request.answer is None:
+            return True
+        if self.has_states:
+            return self._state(request) in (State.ACTIVE, State.STOPPING)
+        return request.task is not None and not request.task.done()
+
+    def _answered(self, request: Request, answer: str) -> None:
+        request.answer = answer
+        self.world.record(f"register: {answer}", actor=request.name)
+        waited_s = self.world.now - request.asked_at
+        if answer != "left":
+            self._judge_wait(request, waited_s)
+        if answer == "admitted":
+            if waited_s > self.grace_s / 2:
+                self.world.reached("admitted after a wait")
+            self._judge_one_active(request)
+
+    def _of_session(self, request: Request) -> Iterator[Request]:
+        if request.session_id:
+            for other in self.requests:
+                if other.session_id == request.session_id and other.handler is not None:
+                    yield other
+
+    def _state(self, request: Request) -> State | None:
+        for view in self.registry.snapshot().streams:
+            if view.trace_id == request.name:
+                return State(view.state)
+        return None
+
+    # -- judgements
+
+    def watch(self) -> None:
+        """What is asked at every poll."""
+        self.world.always(sentence("L1 admission"), self._none_waits_too_long)
+        self.world.always(sentence("S8 identity"), self._cancels_have_reasons)
+        if self.has_states and not self.is_production:
+            for invariant in STATE_INVARIANTS:
+                self.world.always(sentence(invariant.name), partial(self._state_holds, invariant))
+
+    def _state_holds(self, invariant: StateInvariant) -> bool:
+        return invariant.holds(self.registry.snapshot())
+
+    def _slack_s(self) -> float:
+        # A register is answered some iterations after its deadline, and each may be late.
+        return 5 * self.world.loop.bounds.lateness_s
+
+    def _wait_max_s(self, request: Request) -> float:
+        rivals = 1 if self.is_production else request.rivals
+        return self.grace_s * rivals + self._slack_s()
+
+    def _none_waits_too_long(self) -> bool:
+        now = self.world.now
+        return all(
+            now - request.asked_at <= self._wait_max_s(request)
+            for request in self.requests
+            if request.answer is None and request.task is not None
+        )
+
+    def _judge_wait(self, request: Request, waited_s: float) -> None:
+        seen = f"{request.name} waited {waited_s:.3f} s"
+        self.world.check(waited_s <= self._wait_max_s(request), sentence("L1 admission"), seen)
+        if request.was_free:
+            instant = waited_s <= (1e-6 if self.is_production else self._slack_s())
+            self.world.check(instant, sentence("S6 isolation"), f"{seen} for a free session")
+
+    def _judge_one_active(self, request: Request) -> None:
+        if self.has_states:
+            return
+        active = [other.name for other in self._of_session(request) if other.is_active]
+        self.world.check(
+            len(active) <= 1, sentence("S1 one_active"), f"{' and '.join(active)} are active"
+        )
+
+    def _judge_upstream(self, request: Request) -> None:
+        """S3, for streams that work upstream from their admission until their task is over."""
+        if not self.has_states:
+            return
+        for other in self._of_session(request):
+            if other is request or not other.works_upstream:
+                continue
+            logged = any(
+                line.startswith("prev_stream_timeout_on_cancel")
+                and line.endswith(f"trace={other.name}")
+                for line in self.logged
+            )
+            fenced_off = self._state(other) is State.DETACHED
+            self.world.check(
+                fenced_off and (logged or not self.is_production),
+                sentence("S3 no_silent_overlap"),
+                f"{other.name} is {self._state(other)} while {request.name} begins",
+            )
+            self.world.reached("upstream overlap, fenced off")
+
+    def judge_emission(self, request: Request, content: str) -> None:
+        if not self.has_states:
+            return
+        state = self._state(request)
+        self.world.check(
+            state is State.ACTIVE,
+            sentence("S2 only_active_emits"),
+            f"{request.name} emitted {content!r} in state {state}",
+        )
+
+    def _cancels_have_reasons(self) -> bool:
+        return all(
+            request.may_be_cancelled
+            for request in self.requests
+            if request.task is not None and request.task.cancelling()
+        )
+
+    def _judge_leaks(self) -> None:
+        leaked = [
+            request.name for request in self.requests if _reaches(self.registry, request.task)
+        ]
+        self.world.check(not leaked, sentence("L3 no_leak"), f"entries of {', '.join(leaked)}")
+        if self.has_states:
+            left = self.registry.snapshot().streams
+            self.world.check(not left, sentence("L3 no_leak"), f"{left}")
+        if self.is_production:
+            timers = [handle for handle in self.world.loop._scheduled if not handle.cancelled()]
+            self.world.check(not timers, sentence("L3 no_leak"), f"timers {timers}")
+            flags = len(STOP_SIGNALS)
+            self.world.check(not flags, sentence("L3 no_leak"), f"{flags} stop signals")
+
+
+def make_bench(world: World, cls: type[Any]) -> Bench:
+    """The registry of a class under check, made afresh, with its bench."""
+    is_production = issubclass(cls, StreamRegistry)
+    registry = cls(protocol=ObservedProtocol(world, **LIMITS)) if is_production else cls()
+    has_states = hasattr(registry, "snapshot") and hasattr(registry, "stream")
+    bench = Bench(world, registry, has_states=has_states, is_production=is_production)
+    bench.watch()
+    return bench
+
+
+# Few streams may be DETACHED on the bench, so that the limit is within its reach.
+LIMITS: dict[str, float] = {"grace_s": GRACE_S, "detached_per_session_max": 1, "detached_max": 2}
+
+
+@contextmanager
+def log_captured(into: Callable[[str], None]) -> Iterator[None]:
+    """The log lines of the registries go to `into`, and nowhere else."""
+    handler = _Handler(into)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
+
+
+class _Handler(logging.Handler):
+    def __init__(self, into: Callable[[str], None]) -> None:
+        super().__init__()
+        self._into = into
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._into(record.getMessage())
+
+
+def _reaches(registry: object, task: object) -> bool:
+    """Whether the task, and so the entry that holds it, is reachable from the registry."""
+    if task is None:
+        return False
+    seen = {id(registry)}
+    todo = [registry]
+    while todo:
+        for each in gc.get_referents(todo.pop()):
+            if each is task:
+                return True
+            if id(each) in seen or isinstance(each, _NOT_FOLLOWED):
+                continue
+            seen.add(id(each))
+            todo.append(each)
+    return False
+
+
+# The world and the loop know every task; what a registry keeps, it keeps in its own objects.
+_NOT_FOLLOWED = (
+    type,
+    ModuleType,
+    FunctionType,
+    MethodType,
+    str,
+    int,
+    float,
+    asyncio.AbstractEventLoop,
+    World,
+    logging.Logger,
+)

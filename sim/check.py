@@ -1,0 +1,255 @@
+"""`onestream check` and `onestream replay`: the scenarios, played on registries under check."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from registry import StreamRegistry
+from sim.counterexample import Counterexample, make_counterexample, replay_schedule
+from sim.digest import digest_of
+from sim.errors import ScheduleDoesNotFit
+from sim.execution import Program
+from sim.exploration import ERROR, INCONCLUSIVE, PROVED, REFUTED, Report, explore
+from sim.observed_protocol import ROWS
+from sim.scenarios import REGISTRY_SCENARIOS, Scenario
+from sim.schedule import Schedule
+from sim.suspects import PRODUCTION, PUBLISHED, suspect_class
+
+# Where the results of one registry differ, the first of these that occurs is its verdict.
+SEVERITY = (ERROR, REFUTED, INCONCLUSIVE, PROVED)
+SCENARIOS_BY_LEVEL: dict[str, tuple[Scenario, ...]] = {"registry": REGISTRY_SCENARIOS}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One scenario to be played on one registry."""
+
+    level: str
+    registry: str
+    scenario: Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a job."""
+
+    level: str
+    registry: str
+    scenario: str
+    report: Report
+
+    def as_json(self) -> dict[str, Any]:
+        report, found = self.report, self.report.counterexample
+        return {
+            "registry": self.registry,
+            "scenario": self.scenario,
+            "level": self.level,
+            "verdict": report.verdict,
+            "reason": report.reason,
+            "executions": report.executions,
+            "seconds": round(report.seconds, 3),
+            "complete": report.complete,
+            "bounds": str(report.bounds),
+            "bounds_hit": sorted(report.bounds_hit),
+            "labels": sorted(label for label in report.labels if label not in ROWS),
+            "digest": report.digest,
+            "counterexample": found and _counterexample_json(found),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict on the registry under check, and everything it rests on.
+
+    not_applicable: pairs of registry and scenario that were not played, since the registry has
+    not the methods for it. rows_missing: rows of the protocol's table that production never took.
+    """
+
+    verdict: str
+    results: list[Result]
+    not_applicable: list[tuple[str, str]]
+    rows_missing: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "results": [result.as_json() for result in self.results],
+            "not_applicable": [
+                {"registry": registry, "scenario": scenario}
+                for registry, scenario in self.not_applicable
+            ],
+            "rows_missing": self.rows_missing,
+        }
+
+
+def check(
+    *,
+    level: str | None = None,
+    scenario: str | None = None,
+    registry: str | None = None,
+    budget_s: float = 60.0,
+    jobs: int = 1,
+    on_result: Callable[[Result], None] = lambda result: None,
+) -> Verdict:
+    """Plays the scenarios; without `registry`, on production and on the published registries.
+
+    budget_s: real seconds for everything together. jobs: how many processes work.
+    Raises ValueError for a level, scenario or registry that there is not.
+    """
+    under_check = registry or PRODUCTION
+    names = (registry,) if registry else (PRODUCTION, *PUBLISHED)
+    todo, not_applicable = _jobs(names, _scenarios(level, scenario))
+    if not any(job.registry == under_check for job in todo):
+        raise ValueError(
+            f"scenario {scenario!r} is not applicable to {under_check}: it needs methods that the "
+            f"registry has not"
+        )
+    results = []
+    for result in _play_all(todo, budget_s, jobs):
+        results.append(result)
+        on_result(result)
+        if result.report.was_interrupted:
+            break
+    missing = _rows_missing(results) if under_check == PRODUCTION and scenario is None else []
+    verdicts = [each.report.verdict for each in results if each.registry == under_check]
+    if missing or len(results) < len(todo):
+        verdicts.append(INCONCLUSIVE)
+    return Verdict(min(verdicts, key=SEVERITY.index), results, not_applicable, missing)
+
+
+def replay(text: str) -> Counterexample | None:
+    """Replays a schedule; None if the violation did not come back.
+
+    Raises ValueError for a text that is no schedule, ScheduleDoesNotFit for one that was made
+    with other code.
+    """
+    schedule = Schedule.parse(text)
+    program, sources = _program_of(schedule)
+    digest = digest_of(schedule.level, (program, *sources))
+    if digest != schedule.digest:
+        raise ScheduleDoesNotFit(
+            f"the schedule was made with the digest {schedule.digest}, the code here has {digest}: "
+            f"the code, the interpreter or a dependency is another. Run `onestream check` again "
+            f"to get schedules that fit"
+        )
+    outcome = replay_schedule(program, schedule)
+    return make_counterexample(outcome, schedule) if outcome.violation is not None else None
+
+
+def _scenarios(level: str | None, name: str | None) -> Iterable[tuple[str, Scenario]]:
+    if level is not None and level not in SCENARIOS_BY_LEVEL:
+        raise ValueError(f"level {level!r} is not known; there is {', '.join(SCENARIOS_BY_LEVEL)}")
+    known = [
+        (each_level, each)
+        for each_level, scenarios in SCENARIOS_BY_LEVEL.items()
+        for each in scenarios
+        if level in (None, each_level)
+    ]
+    if name is None:
+        return known
+    found = [(each_level, each) for each_level, each in known if each.name == name]
+    if not found:
+        names = ", ".join(each.name for _, each in known)
+        raise ValueError(f"scenario {name!r} is not known; there are {names}")
+    return found
+
+
+def _jobs(
+    registries: Iterable[str], scenarios: Iterable[tuple[str, Scenario]]
+) -> tuple[list[Job], list[tuple[str, str]]]:
+    todo, not_applicable = [], []
+    for registry in registries:
+        cls = suspect_class(registry)
+        for level, scenario in scenarios:
+            if scenario.applies_to(cls):
+                todo.append(Job(level, registry, scenario))
+            else:
+                not_applicable.append((registry, scenario.name))
+    return todo, not_applicable
+
+
+def _play_all(todo: list[Job], budget_s: float, processes: int) -> Iterable[Result]:
+    """Plays each job with an even share of the budget, then those again that it did not suffice."""
+    deadline = time.perf_counter() + budget_s
+    unfinished = []
+    for job, result in _play_round(todo, deadline, processes):
+        if result.report.was_out_of_budget and len(todo) > 1:
+            unfinished.append(job)
+        else:
+            yield result
+    if unfinished:
+        yield from (result for _, result in _play_round(unfinished, deadline, processes))
+
+
+def _play_round(todo: list[Job], deadline: float, processes: int) -> Iterable[tuple[Job, Result]]:
+    if processes > 1:
+        share_s = max(0.0, deadline - time.perf_counter()) * processes / len(todo)
+        with ProcessPoolExecutor(processes) as pool:
+            names = [(job.level, job.registry, job.scenario.name) for job in todo]
+            results = pool.map(_play_named, names, [share_s] * len(todo))
+            yield from zip(todo, results, strict=True)
+        return
+    for done, job in enumerate(todo):
+        # What a job leaves of its share is shared among those after it.
+        left_s = max(0.0, deadline - time.perf_counter())
+        yield job, _play(job, left_s / (len(todo) - done))
+
+
+def _play_named(name: tuple[str, str, str], budget_s: float) -> Result:
+    level, registry, scenario_name = name
+    ((_, scenario),) = _scenarios(level, scenario_name)
+    return _play(Job(level, registry, scenario), budget_s)
+
+
+def _play(job: Job, budget_s: float) -> Result:
+    cls = suspect_class(job.registry)
+    report = explore(
+        job.scenario.program_for(cls),
+        budget_s=budget_s,
+        labels=job.scenario.labels_for(cls),
+        level=job.level,
+        scenario=job.scenario.name,
+        registry=job.registry,
+        sources=(cls,),
+    )
+    return Result(job.level, job.registry, job.scenario.name, report)
+
+
+def _rows_missing(results: list[Result]) -> list[str]:
+    reached: set[str] = set()
+    for result in results:
+        if result.registry == PRODUCTION:
+            reached |= result.report.labels
+    return sorted(ROWS - reached)
+
+
+def _program_of(schedule: Schedule) -> tuple[Program, tuple[object, ...]]:
+    if schedule.level == "program":
+        return _imported(schedule.scenario), ()
+    ((_, scenario),) = _scenarios(schedule.level, schedule.scenario)
+    cls: type[StreamRegistry] = suspect_class(schedule.registry)
+    return scenario.program_for(cls), (cls,)
+
+
+def _imported(name: str) -> Program:
+    module_name, _, qualname = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as exc:
+        raise ValueError(
+            f"program {name!r} cannot be imported: {exc}. It has to be a function of a module on "
+            f"PYTHONPATH; one of a script is replayed with counterexample.replay(program)"
+        ) from exc
+    program: Program = found
+    return program
+
+
+def _counterexample_json(found: Counterexample) -> dict[str, str]:
+    return {"property": found.property, "schedule": found.schedule, "text": found.text}

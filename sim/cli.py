@@ -1,0 +1,114 @@
+"""The command line: `onestream …`.
+
+`check` exits with 0 proved, 1 refuted, 2 inconclusive, 3 error or bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+PROVED_EXIT, REFUTED_EXIT, INCONCLUSIVE_EXIT, ERROR_EXIT = range(4)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        # argparse would exit with 2, which is our "inconclusive".
+        self.print_usage(sys.stderr)
+        self.exit(ERROR_EXIT, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    # Registries and programs of the user's are found where the user stands.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except ValueError as exc:
+        print(f"onestream: {exc}", file=sys.stderr)
+        return ERROR_EXIT
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="onestream", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    check = commands.add_parser("check", help="prove or refute registries in the simulator")
+    check.add_argument("--level", choices=("registry", "server"), help="default: all there are")
+    check.add_argument("--scenario", metavar="NAME", help="default: all")
+    check.add_argument(
+        "--registry",
+        metavar="MODULE:CLASS",
+        help="check this one alone: a class with register, cancel and pop; or production, "
+        "original, quick_fix (default: all three)",
+    )
+    check.add_argument(
+        "--budget", type=_seconds, default=60.0, metavar="SECONDS", help="in total; default 60"
+    )
+    check.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes")
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    check.set_defaults(run=_check)
+
+    replay = commands.add_parser("replay", help="replay the schedule of a counterexample")
+    replay.add_argument("schedule", metavar="SCHEDULE")
+    replay.set_defaults(run=_replay)
+    return parser
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from sim import report
+    from sim.check import check
+
+    verdict = check(
+        level=arguments.level,
+        scenario=arguments.scenario,
+        registry=arguments.registry,
+        budget_s=arguments.budget,
+        jobs=arguments.jobs,
+        on_result=(lambda result: None) if arguments.json else report.print_result,
+    )
+    if arguments.json:
+        print(json.dumps(verdict.as_json(), indent=2))
+    else:
+        report.print_verdict(verdict)
+    codes = {"proved": PROVED_EXIT, "refuted": REFUTED_EXIT, "inconclusive": INCONCLUSIVE_EXIT}
+    return codes.get(verdict.verdict, ERROR_EXIT)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from sim.check import replay
+    from sim.errors import ScheduleDoesNotFit
+
+    try:
+        counterexample = replay(arguments.schedule)
+    except ScheduleDoesNotFit as exc:
+        print(f"onestream: {exc}", file=sys.stderr)
+        return ERROR_EXIT
+    if counterexample is None:
+        print("no violation: under this schedule every property holds")
+        return PROVED_EXIT
+    print(counterexample.text)
+    return REFUTED_EXIT
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return seconds
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

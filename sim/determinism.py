@@ -1,0 +1,56 @@
+"""Hashes that are the same in every run, so that sets iterate in the same order.
+
+asyncio's TaskGroup and anyio keep tasks and scopes in sets, and by default these are ordered by
+address: the order in which a group cancels its children then varies from run to run. Here they
+hash by a counter that starts anew with each execution.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+import anyio._backends._asyncio as anyio_asyncio
+
+_serials = itertools.count(1)
+
+
+def restart_serials() -> None:
+    """To be called before each execution."""
+    global _serials
+    _serials = itertools.count(1)
+
+
+class SimTask(asyncio.Task[Any]):
+    def __hash__(self) -> int:
+        try:
+            return self._sim_hash
+        except AttributeError:
+            self._sim_hash: int = next(_serials)
+            return self._sim_hash
+
+
+class SimFuture(asyncio.Future[Any]):
+    def __hash__(self) -> int:
+        try:
+            return self._sim_hash
+        except AttributeError:
+            self._sim_hash: int = next(_serials)
+            return self._sim_hash
+
+
+class SimCancelScope(anyio_asyncio.CancelScope):
+    __slots__ = ("_sim_hash",)
+
+    def __hash__(self) -> int:
+        try:
+            return self._sim_hash
+        except AttributeError:
+            self._sim_hash: int = next(_serials)
+            return self._sim_hash
+
+
+def use_deterministic_scopes() -> None:
+    """From now on anyio makes its scopes of the class above, in this process."""
+    anyio_asyncio.CancelScope = SimCancelScope  # type: ignore[misc]

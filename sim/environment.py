@@ -1,0 +1,97 @@
+"""The world: a SimPy environment whose clock the loop reads, and the outside events in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import simpy
+
+READING_S = 1e-9
+"""How much later each reading of the clock is than the last, in seconds."""
+
+
+class Arrival(simpy.Event):
+    """An outside event: announced, enabled from `earliest` on, landed by the scheduler's choice.
+
+    earliest, latest: readings of the clock; `latest` may be infinite.
+    is_awaited: asked before each choice; an arrival that nobody awaits any more is withdrawn.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        name: str,
+        earliest: float,
+        latest: float,
+        is_awaited: Callable[[], bool],
+    ) -> None:
+        super().__init__(env)
+        self.name = name
+        self.earliest = earliest
+        self.latest = latest
+        self.is_awaited = is_awaited
+        # At how many quiescent instants it was enabled and did not land.
+        self.passes = 0
+
+
+class Environment(simpy.Environment):
+    """SimPy's kernel with a clock that never goes back, and a list of pending arrivals.
+
+    The clock stands between two polls of the loop but for READING_S at each reading.
+    """
+
+    _now: float
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        # Announced and not landed, in the order of their announcement.
+        self.pending: list[Arrival] = []
+
+    def read_clock(self) -> float:
+        self._now += READING_S
+        return self._now
+
+    def step(self) -> None:
+        """As SimPy's, but an event that is some readings late happens now, not in the past."""
+        if self._queue and self._queue[0][0] < self._now:
+            self._queue[0] = (self._now, *self._queue[0][1:])
+        super().step()
+
+    def run_due(self) -> None:
+        """Processes what SimPy has for this instant and before."""
+        queue = self._queue
+        while queue and queue[0][0] <= self._now:
+            self.step()
+
+    def advance(self, to: float) -> None:
+        self._now = max(self._now, to)
+        self.run_due()
+
+    def announce(
+        self,
+        name: str,
+        earliest_s: float = 0.0,
+        latest_s: float = math.inf,
+        is_awaited: Callable[[], bool] = lambda: True,
+    ) -> Arrival:
+        """A new arrival; its window is counted in seconds from now."""
+        if not 0 <= earliest_s <= latest_s:
+            raise ValueError(
+                f"outside event {name!r} has the window [{earliest_s}, {latest_s}] s; "
+                f"it needs 0 <= earliest <= latest, both counted from the call"
+            )
+        arrival = Arrival(self, name, self._now + earliest_s, self._now + latest_s, is_awaited)
+        self.pending.append(arrival)
+        return arrival
+
+    def land(self, arrival: Arrival) -> None:
+        """The arrival happens: SimPy calls back whoever waits for it."""
+        self.pending.remove(arrival)
+        arrival.succeed()
+        self.run_due()
+
+    def withdraw_unawaited(self) -> None:
+        pending = self.pending
+        if any(not arrival.is_awaited() for arrival in pending):
+            self.pending = [arrival for arrival in pending if arrival.is_awaited()]

@@ -1,0 +1,19 @@
+"""What the simulator raises."""
+
+from __future__ import annotations
+
+
+class NotSimulated(RuntimeError):
+    """The program asked for something that the simulator does not model."""
+
+
+class CheckFailed(AssertionError):
+    """A property was violated; the execution ends. Raised by `World.check`."""
+
+
+class Nondeterminism(Exception):
+    """One schedule led to two executions: something that the schedule does not decide."""
+
+
+class ScheduleDoesNotFit(Exception):
+    """A schedule was replayed on a program that does not come by its choice points."""

@@ -1,0 +1,206 @@
+"""One execution: a program runs in a fresh loop and world until it returns or a property fails."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sim.determinism import restart_serials, use_deterministic_scopes
+from sim.environment import Environment
+from sim.errors import CheckFailed, NotSimulated
+from sim.loop import SimLoop
+from sim.schedule import Bounds, ChoicePoint, Named
+from sim.schedulers import Scheduler
+from sim.world import TraceLine, Violation, World
+
+Program = Callable[[World], Awaitable[object]]
+
+_DRAIN_ROUNDS_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A choice that is not the natural one, with the words for it."""
+
+    index: int
+    option: int
+    kind: str
+    at: float
+    chosen: str
+    natural: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one execution came to.
+
+    choices: the option taken at each choice point. error: why nothing can be said, or None.
+    trace, steps, departures: only of a traced execution; `steps` has a line for each callback.
+    """
+
+    choices: list[int] = field(default_factory=list)
+    violation: Violation | None = None
+    error: str | None = None
+    labels: set[str] = field(default_factory=set)
+    bounds_hit: set[str] = field(default_factory=set)
+    trace: list[TraceLine] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    departures: list[Departure] = field(default_factory=list)
+
+    @property
+    def trace_hash(self) -> str:
+        """The same for two executions that ran the same callbacks at the same virtual times."""
+        return hashlib.sha256("\n".join(self.steps).encode()).hexdigest()
+
+
+class TracedLoop(SimLoop):
+    """A SimLoop that writes down each callback as it joins the ready queue."""
+
+    steps: list[str]
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.Handle:
+        owner = getattr(callback, "__self__", None)
+        actor = owner.get_name() if isinstance(owner, asyncio.Task) else "loop"
+        name = getattr(callback, "__qualname__", type(callback).__qualname__)
+        self.steps.append(f"{self.environment.now:.9f} {actor} {name}")
+        return super().call_soon(callback, *args, context=context)
+
+
+def run_execution(
+    program: Program, scheduler: Scheduler, bounds: Bounds, *, traced: bool = False
+) -> Outcome:
+    """Runs the program once, under the scheduler's choices, then drains what it left behind."""
+    restart_serials()
+    use_deterministic_scopes()
+    outcome = Outcome()
+
+    def choose(kind: str, options: Sequence[Named]) -> int:
+        point = ChoicePoint(len(outcome.choices), kind, options, loop.environment.now)
+        option = scheduler.choose(point)
+        outcome.choices.append(option)
+        if traced and option:
+            outcome.departures.append(
+                Departure(
+                    point.index, option, kind, point.at, options[option].name, options[0].name
+                )
+            )
+        return option
+
+    loop = (TracedLoop if traced else SimLoop)(Environment(), choose, bounds)
+    world = World(loop)
+    if isinstance(loop, TracedLoop):
+        loop.steps = outcome.steps
+        world.trace = outcome.trace
+    try:
+        _run(program, loop, world, outcome)
+        outcome.labels = world.labels
+        outcome.bounds_hit = loop.bounds_hit
+        _drain(loop, outcome)
+    finally:
+        loop.close()
+    return outcome
+
+
+def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> None:
+    def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # An exception that nobody retrieves is found when memory is freed, which is no part of
+        # a schedule; one in a callback is found here and now.
+        if "handle" in context and not isinstance(context.get("exception"), CheckFailed):
+            world.fail("no callback raises", f"{context.get('exception')!r}")
+
+    loop.set_exception_handler(on_exception)
+    loop.on_poll = world.ask_always
+    task = loop.create_task(_main(program, world), name="program")
+    task.add_done_callback(lambda _: loop.stop())
+    loop.run_forever()
+
+    if loop.stuck is not None and world.violation is None:
+        sentence, seen = loop.stuck
+        world.fail(sentence, f"{_who_waits(loop)}; {seen}")
+    if world.violation is None and task.done():
+        _judge_end(task, world)
+    elif task.done() and not task.cancelled():
+        task.exception()
+    if loop.refused is not None:
+        outcome.error = loop.refused
+    outcome.violation = world.violation
+
+
+async def _main(program: Program, world: World) -> None:
+    await program(world)
+
+
+def _judge_end(task: asyncio.Task[None], world: World) -> None:
+    if task.cancelled():
+        world.fail("the program ends without an exception", "it was cancelled")
+        return
+    exception = task.exception()
+    if exception is None or isinstance(exception, NotSimulated):
+        return
+    if isinstance(exception, AssertionError) and exception.args:
+        world.fail(str(exception.args[0]).splitlines()[0])
+        return
+    where = traceback.extract_tb(exception.__traceback__)[-1]
+    detail = f"{exception!r} in {where.name}, line {where.lineno}"
+    world.fail("the program ends without an exception", detail)
+
+
+def _who_waits(loop: SimLoop) -> str:
+    tasks = [task for task in loop.tasks if not task.done()]
+    return "; ".join(f"{task.get_name()} waits {_where(task)}" for task in tasks[:8])
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    frames = task.get_stack()
+    if not frames:
+        return "nowhere"
+    frame = frames[-1]
+    name = frame.f_code.co_filename.rpartition("/")[2]
+    return f"in {frame.f_code.co_name} ({name}:{frame.f_lineno})"
+
+
+def _drain(loop: SimLoop, outcome: Outcome) -> None:
+    """Cancels what is left and runs it to its end, in natural order, so that nothing leaks."""
+    loop._choose = lambda kind, options: 0
+    loop.on_poll = lambda: None
+    for _ in range(_DRAIN_ROUNDS_MAX):
+        tasks = [task for task in loop.tasks if not task.done()]
+        if not tasks:
+            break
+        for task in tasks:
+            task.cancel()
+        _run_until_done(loop, tasks)
+    else:
+        names = ", ".join(sorted(task.get_name() for task in tasks))
+        outcome.error = (
+            f"{names} outlived {_DRAIN_ROUNDS_MAX} cancels after the program's end, so what comes "
+            f"after would not be independent of it; let the task end when it is cancelled"
+        )
+        for task in tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+    if loop._asyncgens:
+        _run_until_done(loop, [loop.create_task(loop.shutdown_asyncgens())])
+
+
+def _run_until_done(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> None:
+    left = len(tasks)
+
+    def one_done(task: asyncio.Task[Any]) -> None:
+        nonlocal left
+        left -= 1
+        if not task.cancelled():
+            task.exception()
+        if left == 0:
+            loop.stop()
+
+    for task in tasks:
+        task.add_done_callback(one_done)
+    loop.run_forever()
+    for task in tasks:
+        task.remove_done_callback(one_done)

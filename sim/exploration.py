@@ -1,0 +1,259 @@
+"""explore(): runs a program under many schedules, and says what that shows."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
+
+from sim.counterexample import Counterexample, make_counterexample, replay_schedule
+from sim.digest import digest_of
+from sim.errors import Nondeterminism, NotSimulated
+from sim.execution import Outcome, Program, run_execution
+from sim.schedule import Bounds, Schedule, departures_of
+from sim.schedulers import DepthFirst, NaturalOrder, RandomWalk, Scheduler
+from sim.shrink import shrink
+
+BUDGET_S = 60.0
+SHRINK_EXECUTIONS_MAX = 2000
+COLLECT_EVERY_EXECUTIONS = 200
+
+PROVED = "proved"
+REFUTED = "refuted"
+INCONCLUSIVE = "inconclusive"
+ERROR = "error"
+
+INTERRUPTED = "it was interrupted"
+OUT_OF_BUDGET = "the budget is spent"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The verdict on one program, with what it rests on.
+
+    verdict: `proved`, `refuted`, `inconclusive` or `error`; reason: why, in words.
+    complete: which part of the tree of choices was seen, 0..1, or None where that is unknown.
+    labels: those reached. bounds_hit: the bounds that had a say in what was explored.
+    """
+
+    verdict: str
+    reason: str
+    executions: int
+    seconds: float
+    complete: float | None
+    strategy: str
+    counterexample: Counterexample | None
+    labels: frozenset[str]
+    bounds: Bounds
+    bounds_hit: frozenset[str]
+    digest: str
+
+    @property
+    def was_interrupted(self) -> bool:
+        return self.reason.startswith(INTERRUPTED)
+
+    @property
+    def was_out_of_budget(self) -> bool:
+        return self.reason.startswith(OUT_OF_BUDGET)
+
+    @property
+    def text(self) -> str:
+        lines = [f"{self.verdict}: {self.reason}"]
+        if self.counterexample is not None:
+            lines.append(self.counterexample.text)
+        return "\n".join(lines)
+
+
+@dataclass(slots=True)
+class _Findings:
+    executions: int = 0
+    labels: set[str] = field(default_factory=set)
+    bounds_hit: set[str] = field(default_factory=set)
+    failure: Outcome | None = None
+    # Why the search ended before the scheduler was through; None if it was.
+    stopped: str | None = None
+    error: str | None = None
+
+
+def explore(
+    program: Program,
+    *,
+    strategy: str | Scheduler = "depth-first",
+    budget_s: float | None = None,
+    max_executions: int | None = None,
+    seed: int = 0,
+    labels: Iterable[str] = (),
+    lateness_s: float = Bounds.lateness_s,
+    passes_max: int = Bounds.passes_max,
+    spin_max: int = Bounds.spin_max,
+    horizon_s: float = Bounds.horizon_s,
+    level: str = "program",
+    scenario: str | None = None,
+    registry: str = "-",
+    sources: Iterable[object] = (),
+) -> Report:
+    """Explores the schedules of `await program(world)`, and returns a Report.
+
+    strategy: `depth-first` (the only one that can prove), `random`, `natural`, or a Scheduler.
+    budget_s: real seconds, 60 unless `max_executions` bounds the search. seed: of `random`.
+    labels: what some execution has to reach (`world.reached`), or the verdict is inconclusive.
+    lateness_s … horizon_s: the bounds of the arrival model, see `sim.loop.Bounds`.
+    level, scenario, registry, sources: what the schedule names, and whose code it depends on.
+    """
+    bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s)
+    scheduler = _scheduler(strategy, seed)
+    if budget_s is None and max_executions is None:
+        budget_s = BUDGET_S
+    begun = time.perf_counter()
+    deadline = begun + budget_s if budget_s is not None else None
+    with _guarded():
+        findings = _search(program, scheduler, bounds, deadline, max_executions)
+        name = scenario or _name_of(program)
+        digest = digest_of(level, (program, *sources))
+        head = Schedule(level, name, registry, digest, bounds, ())
+        counterexample = None
+        if findings.failure is not None and findings.error is None:
+            counterexample = _counterexample(program, findings.failure, head)
+    missing = sorted(set(labels) - findings.labels)
+    verdict, reason = _verdict(findings, scheduler, missing, counterexample, bounds)
+    return Report(
+        verdict=verdict,
+        reason=reason,
+        executions=findings.executions,
+        seconds=time.perf_counter() - begun,
+        complete=scheduler.complete,
+        strategy=scheduler.name,
+        counterexample=counterexample,
+        labels=frozenset(findings.labels),
+        bounds=bounds,
+        bounds_hit=frozenset(findings.bounds_hit),
+        digest=head.digest,
+    )
+
+
+def _scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
+    match strategy:
+        case "depth-first":
+            return DepthFirst()
+        case "random":
+            return RandomWalk(seed)
+        case "natural":
+            return NaturalOrder()
+        case str():
+            raise ValueError(
+                f"strategy {strategy!r} is not known; there are depth-first, random and natural, "
+                f"or give an object with the methods of sim.schedulers.Scheduler"
+            )
+        case _:
+            return strategy
+
+
+def _search(
+    program: Program,
+    scheduler: Scheduler,
+    bounds: Bounds,
+    deadline: float | None,
+    executions_max: int | None,
+) -> _Findings:
+    findings = _Findings()
+    try:
+        while scheduler.next_execution():
+            if executions_max is not None and findings.executions >= executions_max:
+                findings.stopped = f"the limit of {executions_max} executions was reached"
+                break
+            if deadline is not None and time.perf_counter() >= deadline:
+                findings.stopped = OUT_OF_BUDGET
+                break
+            outcome = run_execution(program, scheduler, bounds)
+            findings.executions += 1
+            findings.labels |= outcome.labels
+            findings.bounds_hit |= outcome.bounds_hit
+            if outcome.error is not None:
+                findings.error = outcome.error
+                break
+            if outcome.violation is not None:
+                findings.failure = outcome
+                break
+            if findings.executions % COLLECT_EVERY_EXECUTIONS == 0:
+                gc.collect(1)
+    except Nondeterminism as exc:
+        findings.stopped = f"nondeterminism found: {exc}"
+    except KeyboardInterrupt:
+        findings.stopped = INTERRUPTED
+    return findings
+
+
+def _verdict(
+    findings: _Findings,
+    scheduler: Scheduler,
+    labels_missing: list[str],
+    counterexample: Counterexample | None,
+    bounds: Bounds,
+) -> tuple[str, str]:
+    executions = f"{findings.executions} executions, {scheduler.name}"
+    if findings.error is not None:
+        return ERROR, findings.error
+    if findings.failure is not None:
+        if counterexample is None:
+            return INCONCLUSIVE, "nondeterminism found: a violation did not come back on replay"
+        return REFUTED, f"{counterexample.property} ({executions})"
+    if findings.stopped is not None:
+        return INCONCLUSIVE, f"{findings.stopped} ({executions})"
+    if not scheduler.is_exhausted:
+        return INCONCLUSIVE, f"no violation, but {scheduler.name} does not see all ({executions})"
+    if labels_missing:
+        return INCONCLUSIVE, f"labels never reached: {', '.join(labels_missing)} ({executions})"
+    if findings.executions == 0:
+        return ERROR, "nothing was executed"
+    return PROVED, f"every schedule within {bounds} ({executions})"
+
+
+def _counterexample(program: Program, failure: Outcome, head: Schedule) -> Counterexample | None:
+    """Shrinks the failure and replays it, traced; None if it does not come back."""
+    assert failure.violation is not None
+    violated = failure.violation.property
+    departures = departures_of(failure.choices)
+    departures, _ = shrink(
+        program, departures, violated, head.bounds, executions_max=SHRINK_EXECUTIONS_MAX
+    )
+    schedule = replace(head, departures=departures)
+    outcome = replay_schedule(program, schedule)
+    if outcome.violation is None or outcome.violation.property != violated:
+        return None
+    return make_counterexample(outcome, schedule)
+
+
+def _name_of(program: Program) -> str:
+    module = getattr(program, "__module__", None)
+    name = getattr(program, "__qualname__", type(program).__qualname__)
+    return f"{module}:{name}" if module else name
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """No collection of garbage within an execution, and no thread of the operating system.
+
+    When garbage is collected is no part of a schedule, but closes generators; so it is done
+    between executions.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread, *args: Any) -> NoReturn:
+        raise NotSimulated(
+            f"{thread!r} is a thread of the operating system, which runs in no order that could "
+            f"be replayed; do the work in a coroutine, with await world.outside(…)"
+        )
+
+    threading.Thread.start = refuse  # type: ignore
+    try:
+        yield
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
+        if was_enabled:
+            gc.enable()

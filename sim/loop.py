@@ -1,0 +1,325 @@
+"""SimLoop: CPython's own event loop, with SimPy where the selector and the clock stand.
+
+`BaseEventLoop._run_once` (CPython, Lib/asyncio/base_events.py) asks its selector for what
+happened outside and how long that took, and its clock for the time. Here `select` answers the
+one and `time` the other; the ready queue, its order, the timers' heap and everything else are
+the interpreter's. What is free in a poll is asked of the scheduler, and nothing else is: see
+"The arrival model" in ARCHITECTURE.md, whose points are numbered in the comments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
+from typing import Any, NoReturn
+
+from sim.determinism import SimFuture, SimTask
+from sim.environment import READING_S, Arrival, Environment
+from sim.errors import NotSimulated
+from sim.schedule import Bounds, Named, Option
+
+NO_MORE = Option("no more")
+ON_TIME = Option("on time")
+
+NO_DEADLOCK = "L4 no_deadlock: nothing waits for what can no longer come"
+NO_LIVELOCK = "L4 no_deadlock: nothing spins while virtual time stands still"
+ENDS = "the execution ends"
+
+Choose = Callable[[str, Sequence[Named]], int]
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """One execution's loop. `choose(kind, options)` answers its choice points."""
+
+    # BaseEventLoop's own, which the type stubs leave out.
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+    _stopping: bool
+    _task_factory: object
+    _asyncgens: set[object]
+
+    def __init__(self, environment: Environment, choose: Choose, bounds: Bounds) -> None:
+        super().__init__()
+        self.environment = environment
+        self.bounds = bounds
+        # Which bounds had a say in what was explored; a verdict names them.
+        self.bounds_hit: set[str] = set()
+        # Which sentence says why the execution cannot go on, once it cannot, and what was seen.
+        self.stuck: tuple[str, str] | None = None
+        # What was asked for and is not simulated, once that was so.
+        self.refused: str | None = None
+        # Called at every poll, before anything lands.
+        self.on_poll: Callable[[], None] = lambda: None
+        self._choose = choose
+        self._selector = self
+        self._clock_resolution = READING_S
+        # Polls since the ready queue was last empty.
+        self._spins = 0
+        # Every task of the execution, oldest first; asyncio's own set holds those of all loops.
+        self.tasks: list[asyncio.Task[Any]] = []
+
+    # -- what _run_once asks of a selector and a clock
+
+    def time(self) -> float:
+        return self.environment.read_clock()
+
+    def select(self, timeout: float | None) -> list[object]:
+        """The poll. What lands is appended to the ready queue, behind what is left in it."""
+        self.on_poll()
+        env = self.environment
+        env.run_due()
+        env.withdraw_unawaited()
+        if self._stopping:
+            return []
+        if not self._ready:
+            self._spins = 0
+            self._wait()
+        elif self._spins < self.bounds.spin_max:
+            self._spins += 1
+            self._land(env, quiescent=False)
+            self._be_late()
+        else:
+            self._spin_on()
+        return []
+
+    def _process_events(self, event_list: list[object]) -> None:
+        """Nothing is left to do: what lands is in the ready queue already."""
+
+    def _write_to_self(self) -> None:
+        """Nobody sleeps in a select that would have to be woken."""
+
+    # -- one poll
+
+    def _wait(self) -> None:
+        """The ready queue is empty: the clock moves until something lands or is due. (3)"""
+        env = self.environment
+        while True:
+            self._land(env, quiescent=True)
+            if self._ready:
+                self._be_late()
+                return
+            if self._next_deadline() < env.now + 2 * READING_S:
+                return
+            instants = self._instants()
+            if not instants:
+                self._get_stuck(NO_DEADLOCK, "no timer is armed and no outside event announced")
+                return
+            to = self._wake_up(instants)
+            if to > self.bounds.horizon_s:
+                self._get_stuck(ENDS, f"not within horizon_s={self.bounds.horizon_s:g}")
+                return
+            env.advance(to)
+            env.withdraw_unawaited()
+
+    def _land(self, env: Environment, *, quiescent: bool) -> None:
+        """Lands the enabled arrivals that are chosen, one at a time. (2)"""
+        if not env.pending:
+            return
+        while enabled := [arrival for arrival in env.pending if arrival.earliest <= env.now]:
+            enabled.sort(key=_by_earliest)
+            options: list[Named] = [*enabled]
+            if not quiescent or self._may_pass(enabled):
+                options.append(NO_MORE)
+            option = self._choose("landing", options) if len(options) > 1 else 0
+            if option == len(enabled):
+                if quiescent:
+                    for arrival in enabled:
+                        arrival.passes += 1
+                return
+            env.land(enabled[option])
+            # What has landed makes the poll one that finds something.
+            quiescent = quiescent and not self._ready
+
+    def _may_pass(self, enabled: list[Arrival]) -> bool:
+        """Whether the clock may move on while these are enabled. (4)"""
+        if any(arrival.latest <= self.environment.now for arrival in enabled):
+            return False
+        if any(a.passes >= self.bounds.passes_max for a in enabled if math.isinf(a.latest)):
+            self.bounds_hit.add("passes_max")
+            return False
+        deadline_is_due = self._next_deadline() < self.environment.now + 2 * READING_S
+        return deadline_is_due or bool(self._instants())
+
+    def _be_late(self) -> None:
+        """A busy loop may find that up to `lateness_s` have passed, and deadlines with them. (3)"""
+        now = self.environment.now
+        late = now + self.bounds.lateness_s
+        if self._next_deadline() > late:
+            return
+        limit = min((a.latest for a in self.environment.pending), default=math.inf)
+        deadlines = sorted({at for at in self._deadlines() if now < at <= min(late, limit)})
+        if deadlines:
+            options = [ON_TIME, *(Option(f"late, past {at:.3f} s") for at in deadlines)]
+            option = self._choose("clock", options)
+            if option:
+                self.environment.advance(deadlines[option - 1])
+
+    def _wake_up(self, instants: list[float]) -> float:
+        """The instant at which the empty loop wakes: the next, or a later one within lateness."""
+        first = instants[0]
+        if first != self._next_deadline():
+            return first
+        late = first + self.bounds.lateness_s
+        limit = min((a.latest for a in self.environment.pending), default=math.inf)
+        # The loop sleeps up to the deadline, and may find more than that when it wakes.
+        later = [at for at in instants[1:] if at <= min(late, limit)]
+        if not later:
+            return first
+        options = [ON_TIME, *(Option(f"late, at {at:.3f} s") for at in later)]
+        return instants[self._choose("clock", options)]
+
+    def _spin_on(self) -> None:
+        """The queue was not empty for `spin_max` polls: the world goes on regardless. (5)"""
+        env = self.environment
+        self.bounds_hit.add("spin_max")
+        self._spins = 0
+        enabled = [arrival for arrival in env.pending if arrival.earliest <= env.now]
+        instants = self._instants()
+        if not enabled and not instants:
+            self._get_stuck(
+                NO_LIVELOCK,
+                f"the ready queue was not empty for spin_max={self.bounds.spin_max} iterations, "
+                f"no timer is armed and no outside event announced",
+            )
+        for arrival in enabled:
+            env.land(arrival)
+        if instants:
+            env.advance(instants[0])
+
+    # -- instants
+
+    def _next_deadline(self) -> float:
+        """When the next timer is due; infinite without one. CPython keeps the head uncancelled."""
+        scheduled = self._scheduled
+        return scheduled[0].when() if scheduled else math.inf
+
+    def _deadlines(self) -> list[float]:
+        return [handle.when() for handle in self._scheduled if not handle.cancelled()]
+
+    def _instants(self) -> list[float]:
+        """When something may next happen: bounds of windows, deadlines, and just before those."""
+        env = self.environment
+        now = env.now
+        instants = [env.peek()]
+        may_land = False
+        for arrival in env.pending:
+            if arrival.earliest > now:
+                instants.append(arrival.earliest)
+            else:
+                may_land = True
+                instants.append(arrival.latest)
+        if self._scheduled:
+            deadlines = self._deadlines()
+            instants += deadlines
+            if may_land and deadlines:
+                instants.append(min(deadlines) - self.bounds.lateness_s)
+        return sorted({at for at in instants if now < at < math.inf})
+
+    def _get_stuck(self, sentence: str, seen: str) -> None:
+        self.stuck = sentence, seen
+        self.stop()
+
+    # -- tasks and futures that hash alike in every run
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return SimFuture(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **options: Any,
+    ) -> asyncio.Task[Any]:
+        # asyncio's own names count all tasks of the process; ours those of the execution.
+        name = name if name is not None else f"Task-{len(self.tasks) + 1}"
+        task: asyncio.Task[Any]
+        if self._task_factory is None:
+            task = SimTask(coro, loop=self, name=name, context=context, **options)
+        else:
+            task = super().create_task(coro, name=name, context=context, **options)
+        self.tasks.append(task)
+        return task
+
+    # -- what is not simulated
+
+    def refuse(self, what: str, instead: str) -> NoReturn:
+        """Also noted, so that a program that swallows the error gets no verdict for it."""
+        self.refused = f"{what} is not simulated: {instead}"
+        raise NotSimulated(self.refused)
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if asyncio._get_running_loop() is not self:
+            self.refuse("call_soon_threadsafe from a foreign thread", _NO_THREADS)
+        return self.call_soon(callback, *args, context=context)
+
+
+_NO_SOCKETS = (
+    "put what stands behind it into the program as a coroutine that awaits world.outside(…), or "
+    "give the library an in-memory transport"
+)
+_NO_THREADS = (
+    "threads of the operating system run in no order that could be replayed; do the work in a "
+    "coroutine, with await world.outside(…) where the thread would take its time"
+)
+_NO_SIGNALS = "await world.outside('SIGTERM') and call the handler"
+
+_REFUSED = {
+    "run_in_executor": _NO_THREADS,
+    "add_signal_handler": _NO_SIGNALS,
+    "remove_signal_handler": _NO_SIGNALS,
+    **dict.fromkeys(
+        (
+            "create_connection",
+            "create_server",
+            "create_datagram_endpoint",
+            "create_unix_connection",
+            "create_unix_server",
+            "connect_accepted_socket",
+            "connect_read_pipe",
+            "connect_write_pipe",
+            "subprocess_exec",
+            "subprocess_shell",
+            "start_tls",
+            "sendfile",
+            "getaddrinfo",
+            "getnameinfo",
+            "add_reader",
+            "remove_reader",
+            "add_writer",
+            "remove_writer",
+            "sock_accept",
+            "sock_connect",
+            "sock_recv",
+            "sock_recv_into",
+            "sock_recvfrom",
+            "sock_recvfrom_into",
+            "sock_sendall",
+            "sock_sendfile",
+            "sock_sendto",
+        ),
+        _NO_SOCKETS,
+    ),
+}
+
+
+def _refusal(what: str, instead: str) -> Callable[..., NoReturn]:
+    def refuse(self: SimLoop, *args: object, **kwargs: object) -> NoReturn:
+        self.refuse(f"loop.{what}", instead)
+
+    return refuse
+
+
+for _what, _instead in _REFUSED.items():
+    setattr(SimLoop, _what, _refusal(_what, _instead))
+
+
+def _by_earliest(arrival: Arrival) -> float:
+    # The sort is stable: equals stay in the order of their announcement.
+    return arrival.earliest

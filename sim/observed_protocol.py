@@ -1,0 +1,44 @@
+"""The production protocol, watched: every operation is judged as it goes through the one door."""
+
+from __future__ import annotations
+
+from registry.errors import IllegalOperation
+from registry.invariants import SENTENCES, violated
+from registry.protocol import TABLE, Effect, Operation, Protocol, Situation
+from sim.world import World
+
+ROWS = frozenset(
+    f"row {operation.__name__.lower()}: {situation.value}" for operation, situation in TABLE
+)
+
+
+def row_of(operation: Operation, situation: Situation) -> str:
+    """The label of a row of the table."""
+    return f"row {type(operation).__name__.lower()}: {situation.value}"
+
+
+class ObservedProtocol(Protocol):
+    """Checks the invariants after each operation, and reaches the label of the row it took."""
+
+    def __init__(self, world: World, **limits: float) -> None:
+        super().__init__(**limits)  # type: ignore[arg-type]
+        self._world = world
+
+    def apply(self, operation: Operation, now: float) -> tuple[Effect, ...]:
+        before = self.snapshot()
+        label = row_of(operation, self.situation_of(operation))
+        try:
+            effects = super().apply(operation, now)
+        except Exception as exc:
+            if self.snapshot() != before:
+                self._world.fail("an operation that raises changes nothing", str(operation))
+            if isinstance(exc, IllegalOperation):
+                self._world.fail("every operation of the shell has a row in the table", str(exc))
+            else:
+                self._world.reached(label)
+            raise
+        self._world.reached(label)
+        name = violated(before, operation, self.snapshot())
+        if name is not None:
+            self._world.fail(f"{name}: {SENTENCES[name]}", f"after {operation}")
+        return effects

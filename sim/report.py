@@ -1,0 +1,80 @@
+"""The text of `onestream check`: a line for each result, then counterexamples and bounds."""
+
+from __future__ import annotations
+
+import platform
+
+from sim.check import Result, Verdict
+from sim.exploration import PROVED, REFUTED
+
+_ASSUMPTIONS = (
+    "what a verdict covers: the code of the registry, run by CPython's own event loop, under every",
+    "choice of when and in which order outside events land, within the bounds above. Not covered:",
+    "other prompts than the scenarios', dense time between the instants, threads, the network.",
+)
+
+
+def print_result(result: Result) -> None:
+    report = result.report
+    name = f"{result.registry} {result.scenario}"
+    figures = f"{report.executions:6d} executions {report.seconds:6.2f} s"
+    words = "" if report.verdict == PROVED else f"  {_short(report.reason)}"
+    print(f"{report.verdict:<12} {name:<48} {figures}{words}", flush=True)
+
+
+def print_verdict(verdict: Verdict) -> None:
+    _print_not_applicable(verdict)
+    _print_counterexamples(verdict)
+    report = verdict.results[0].report
+    hit = sorted({bound for result in verdict.results for bound in result.report.bounds_hit})
+    print()
+    print(f"bounds: {report.bounds}; hit: {', '.join(hit) or 'none'}")
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    print(f"certificate: code {report.digest}, {python}, strategy {report.strategy}")
+    for line in _ASSUMPTIONS:
+        print(line)
+    for row in verdict.rows_missing:
+        print(f"never taken: {row}")
+    print()
+    for registry in dict.fromkeys(result.registry for result in verdict.results):
+        print(_summary(registry, verdict))
+
+
+def _print_not_applicable(verdict: Verdict) -> None:
+    for registry, scenario in verdict.not_applicable:
+        print(f"{'-':<12} {registry + ' ' + scenario:<48} not applicable: it lacks the methods")
+
+
+def _print_counterexamples(verdict: Verdict) -> None:
+    """One text for each property that a registry violates; of the others only the schedule."""
+    shown: set[tuple[str, str]] = set()
+    others: list[str] = []
+    for result in verdict.results:
+        counterexample = result.report.counterexample
+        if counterexample is None:
+            continue
+        kind = (result.registry, counterexample.property)
+        if kind in shown:
+            others.append(f"  onestream replay {counterexample.schedule}")
+            continue
+        shown.add(kind)
+        print(f"\n-- {result.registry}, {result.scenario}: {REFUTED}\n{counterexample.text}")
+    if others:
+        print("\n-- more ways to the same violations")
+        print("\n".join(others))
+
+
+def _summary(registry: str, verdict: Verdict) -> str:
+    reports = [each.report for each in verdict.results if each.registry == registry]
+    counts = {PROVED: 0, REFUTED: 0}
+    for report in reports:
+        counts[report.verdict] = counts.get(report.verdict, 0) + 1
+    words = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    executions = sum(report.executions for report in reports)
+    seconds = sum(report.seconds for report in reports)
+    return f"{registry}: {words} ({executions} executions in {seconds:.1f} s)"
+
+
+def _short(reason: str) -> str:
+    words = reason.partition(" (")[0]
+    return words if len(words) <= 40 else words[:39] + "…"

@@ -1,0 +1,100 @@
+"""What a scenario is: a program for the bench, and the labels that show what it reached."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from registry import StreamRegistry
+from registry.protocol import GRACE_S
+from sim.bench import Bench, Request, log_captured, make_bench
+from sim.execution import Program
+from sim.world import World
+
+GRACE = GRACE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """name: as on the command line. story: what happens in it, in words.
+
+    labels: what some execution has to reach, with any registry: what the driver sees.
+    labels_of_ours: what more has to be reached with ours.
+    needs: methods beyond the note's three, without which a registry cannot play it.
+    """
+
+    name: str
+    story: str
+    play: Callable[[Bench], Awaitable[None]]
+    labels: tuple[str, ...]
+    labels_of_ours: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
+        ours = issubclass(cls, StreamRegistry)
+        return self.labels + self.labels_of_ours if ours else self.labels
+
+    def applies_to(self, cls: type[Any]) -> bool:
+        return all(hasattr(cls, method) for method in self.needs)
+
+    def program_for(self, cls: type[Any]) -> Program:
+        """The program that plays it on a fresh registry of this class."""
+
+        async def program(world: World) -> None:
+            bench = make_bench(world, cls)
+
+            def logged(line: str) -> None:
+                bench.logged.append(line)
+                world.record(line, actor="log")
+
+            with log_captured(logged):
+                await self.play(bench)
+                await bench.quiet()
+
+        return program
+
+
+# -- what streams do in scenarios
+
+
+async def steady(request: Request) -> None:
+    """Emits two chunks, half a second apart."""
+    for serial in (1, 2):
+        await request.outside(f"chunk {serial}", 0.5, 0.5)
+        await request.emit(f"chunk {serial}")
+
+
+async def instant(request: Request) -> None:
+    """Emits at once and is over."""
+    await request.emit("chunk 1")
+
+
+def cleans_up_for(earliest_s: float, latest_s: float) -> Callable[[Request], Awaitable[None]]:
+    """Streams without end; once cancelled, takes its time within the given window."""
+
+    async def work(request: Request) -> None:
+        try:
+            await request.outside("chunk that never comes", 1000, 1000)
+        finally:
+            await request.outside("has cleaned up", earliest_s, latest_s)
+
+    return work
+
+
+def swallows_cancel_for(seconds: float) -> Callable[[Request], Awaitable[None]]:
+    """Goes on as if nothing had happened, for `seconds` after it was cancelled."""
+
+    async def work(request: Request) -> None:
+        try:
+            await request.outside("chunk that never comes", 1000, 1000)
+        except asyncio.CancelledError:
+            until = request.bench.world.now + seconds
+            while (left := until - request.bench.world.now) > 0:
+                try:
+                    await request.outside("lets go at last", left, left)
+                except asyncio.CancelledError:
+                    continue
+
+    return work

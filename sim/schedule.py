@@ -1,0 +1,139 @@
+"""Choice points, and schedules: the sequence of choices, as a short text that can be replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+FORMAT = "os1"
+NATURAL = "natural"
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way out of a choice point; arrivals serve as options, too."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class ChoicePoint:
+    """A moment with several ways to go on. Option 0 is the natural one.
+
+    index: how many choice points came before it in this execution.
+    kind: `landing` (which outside event lands), `clock` (how late the loop is), or `program`.
+    """
+
+    index: int
+    kind: str
+    options: Sequence[Named]
+    at: float
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The bounds of the arrival model; a verdict names them.
+
+    lateness_s: how late a loop may be. passes_max: at how many quiescent instants an outside
+    event without `latest` may be passed over. spin_max: after how many iterations without an
+    empty ready queue the world goes on. horizon_s: when an unfinished execution counts as one
+    that never ends.
+    """
+
+    lateness_s: float = 0.010
+    passes_max: int = 4
+    spin_max: int = 200
+    horizon_s: float = 600.0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{field.name}={getattr(self, field.name):g}" for field in fields(self))
+
+    def written_out(self) -> list[str]:
+        """Those that are not the usual ones, as `name=value`."""
+        return [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+
+    @classmethod
+    def parse(cls, written_out: Iterable[str]) -> Bounds:
+        """Raises ValueError for what `written_out` would not have written."""
+        kinds: dict[str, type[Any]] = {field.name: type(field.default) for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for pair in written_out:
+            name, _, value = pair.partition("=")
+            if name not in kinds:
+                raise ValueError(f"{name!r} is no bound")
+            values[name] = kinds[name](value)
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Which code runs, and every choice in it that is not the natural one.
+
+    level: `registry`, `server` or `program`; scenario and registry name what is run at that
+    level (`-` for none); digest stands for the code and the interpreter; bounds are written out
+    where they are not the usual ones.
+    """
+
+    level: str
+    scenario: str
+    registry: str
+    digest: str
+    bounds: Bounds
+    departures: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        code = ",".join((self.digest, *self.bounds.written_out()))
+        choices = "+".join(f"{index}={option}" for index, option in self.departures)
+        head = (FORMAT, self.level, self.scenario, self.registry, code)
+        return "/".join((*head, choices or NATURAL))
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Raises ValueError, with the form that a schedule has."""
+        parts = text.strip().split("/")
+        if len(parts) != 6 or parts[0] != FORMAT:
+            raise ValueError(_not_a_schedule(text))
+        _, level, scenario, registry, code, choices = parts
+        digest, *written_out = code.split(",")
+        try:
+            bounds = Bounds.parse(written_out)
+            departures = _parse_choices(choices)
+        except ValueError:
+            raise ValueError(_not_a_schedule(text)) from None
+        return cls(level, scenario, registry, digest, bounds, departures)
+
+
+def departures_of(choices: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The choices that are not natural, with their index."""
+    return tuple((index, option) for index, option in enumerate(choices) if option)
+
+
+def _parse_choices(text: str) -> tuple[tuple[int, int], ...]:
+    if text == NATURAL:
+        return ()
+    departures = []
+    for choice in text.split("+"):
+        index, option = choice.split("=")
+        departures.append((int(index), int(option)))
+    in_order = departures == sorted(dict(departures).items())
+    if not in_order or any(option < 1 for _, option in departures):
+        raise ValueError
+    return tuple(departures)
+
+
+def _not_a_schedule(text: str) -> str:
+    return (
+        f"{text!r} is not a schedule. A schedule is the text that a counterexample ends with: "
+        f"{FORMAT}/LEVEL/SCENARIO/REGISTRY/DIGEST/CHOICES, with choices such as 4=1+9=2 or "
+        f"{NATURAL!r}"
+    )

@@ -1,0 +1,50 @@
+"""Replays the choices of a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sim.errors import ScheduleDoesNotFit
+from sim.schedule import ChoicePoint
+
+
+class Replay:
+    """Runs one execution: the given departures, natural everywhere else.
+
+    strict: a departure that meets no choice point, or one without that option, raises
+    ScheduleDoesNotFit; else it is left out, as a search for smaller schedules wants it.
+    """
+
+    name = "replay"
+    is_exhausted = False
+    complete = None
+
+    def __init__(self, departures: Iterable[tuple[int, int]], *, strict: bool = True) -> None:
+        self._departures = dict(departures)
+        self._strict = strict
+        self._begun = False
+
+    def next_execution(self) -> bool:
+        begun, self._begun = self._begun, True
+        return not begun
+
+    def choose(self, point: ChoicePoint) -> int:
+        option = self._departures.get(point.index, 0)
+        if option < len(point.options):
+            return option
+        if not self._strict:
+            return 0
+        raise ScheduleDoesNotFit(
+            f"the schedule takes option {option} at choice point {point.index}, which has only "
+            f"{len(point.options)} ({', '.join(each.name for each in point.options)}): it was "
+            f"made with other code, another interpreter or other bounds"
+        )
+
+    def require_all_taken(self, choice_points: int) -> None:
+        """Raises ScheduleDoesNotFit if the execution ended before the last departure."""
+        beyond = [index for index in self._departures if index >= choice_points]
+        if beyond:
+            raise ScheduleDoesNotFit(
+                f"the schedule departs at choice point {min(beyond)}, but the execution had only "
+                f"{choice_points}: it was made with other code, another interpreter or other bounds"
+            )

@@ -1,0 +1,128 @@
+"""World: what a program under exploration sees of the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sim.errors import CheckFailed
+from sim.loop import SimLoop
+from sim.schedule import Option
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """`property` is the sentence that did not hold, `detail` what was seen, `at` in seconds."""
+
+    property: str
+    detail: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TraceLine:
+    """What an actor did, at a virtual time in seconds."""
+
+    at: float
+    actor: str
+    text: str
+
+
+class World:
+    """Handed to the program; everything in it belongs to one execution."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self.loop = loop
+        self.environment = loop.environment
+        self.labels: set[str] = set()
+        self.violation: Violation | None = None
+        # Recorded only when the execution is traced.
+        self.trace: list[TraceLine] | None = None
+        self._always: list[tuple[str, Callable[[], bool]]] = []
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the execution began."""
+        return self.environment.now
+
+    async def outside(
+        self, name: str, *, earliest: float = 0.0, latest: float | None = None
+    ) -> None:
+        """Waits for an outside event, which lands when the scheduler says.
+
+        earliest, latest: its window, in seconds from now. Without `latest` the event is passed
+        over at `passes_max` quiescent instants at most. A cancel withdraws the event.
+        """
+        waiter = self.loop.create_future()
+        arrival = self.environment.announce(
+            name, earliest, math.inf if latest is None else latest, lambda: not waiter.done()
+        )
+
+        def landed(_: object) -> None:
+            # As with a socket: what the poll found is a callback in the ready queue, and only
+            # that wakes the task.
+            self.record(f"{name}", actor="outside")
+            self.loop.call_soon(_settle, waiter)
+
+        assert arrival.callbacks is not None
+        arrival.callbacks.append(landed)
+        await waiter
+
+    def choose(self, name: str, options: Sequence[T]) -> T:
+        """One of the options, by the scheduler's choice; the first is the natural one."""
+        if len(options) == 1:
+            return options[0]
+        named = [Option(f"{name}: {option}") for option in options]
+        return options[self.loop._choose("program", named)]
+
+    def check(self, condition: object, sentence: str, detail: str = "") -> None:
+        """Refutes the program if the condition is false, and ends the execution.
+
+        sentence: what must hold, in words; violations with the same sentence are the same.
+        """
+        if not condition:
+            self.fail(sentence, detail)
+            raise CheckFailed(f"{sentence} ({detail})" if detail else sentence)
+
+    def fail(self, sentence: str, detail: str = "") -> None:
+        """As a check that is false, for callers that must not raise."""
+        if self.violation is None:
+            self.violation = Violation(sentence, detail, self.now)
+            self.record("VIOLATED")
+            # What the rest of this iteration still does comes too late to explain anything.
+            self.trace = None
+        self.loop.stop()
+
+    def always(self, sentence: str, predicate: Callable[[], bool]) -> None:
+        """The predicate is asked at every poll from now on, and must be true each time."""
+        self._always.append((sentence, predicate))
+
+    def ask_always(self) -> None:
+        for sentence, predicate in self._always:
+            if not predicate():
+                self.fail(sentence)
+
+    def reached(self, label: str) -> None:
+        """Says that the execution came by here. A label that no execution reaches is no proof."""
+        self.labels.add(label)
+
+    def record(self, text: str, *, actor: str | None = None) -> None:
+        """A line of the trace, in the lane of `actor` or else of the current task."""
+        if self.trace is None:
+            return
+        if actor is None:
+            with contextlib.suppress(RuntimeError):
+                task = asyncio.current_task(self.loop)
+                actor = task.get_name() if task is not None else None
+        self.trace.append(TraceLine(self.now, actor or "loop", text))
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
