@@ -21,7 +21,7 @@ from typing import Any
 from registry import StreamRegistry
 from registry.invariants import SENTENCES, STATE_INVARIANTS, StateInvariant
 from registry.protocol import GRACE_S, State
-from registry.stop_signal import STOP_SIGNALS
+from registry.stop_signal import StopSignals
 from registry.stream import Stream
 from sim.observed_protocol import ObservedProtocol
 from sim.world import World
@@ -31,7 +31,7 @@ Work = Callable[["Request"], Awaitable[None]]
 DOOR_ENTRY = "register and pop"
 DOOR_STREAM = "stream()"
 
-_LOGGERS = ("onestream.registry", "onestream.suspects")
+_LOGGERS = ("onestream.registry", "onestream.server", "onestream.suspects")
 
 
 def sentence(name: str) -> str:
@@ -92,6 +92,7 @@ class Bench:
     has_states: bool
     # Whether it is ours, so that all that we promise is judged.
     is_production: bool
+    stop_signals: StopSignals
     grace_s: float = GRACE_S
     requests: list[Request] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
@@ -376,16 +377,27 @@ class Bench:
         if self.is_production:
             timers = [handle for handle in self.world.loop._scheduled if not handle.cancelled()]
             self.world.check(not timers, sentence("L3 no_leak"), f"timers {timers}")
-            flags = len(STOP_SIGNALS)
+            flags = len(self.stop_signals)
             self.world.check(not flags, sentence("L3 no_leak"), f"{flags} stop signals")
 
 
 def make_bench(world: World, cls: type[Any]) -> Bench:
     """The registry of a class under check, made afresh, with its bench."""
     is_production = issubclass(cls, StreamRegistry)
-    registry = cls(protocol=ObservedProtocol(world, **LIMITS)) if is_production else cls()
+    stop_signals = StopSignals()
+    registry = (
+        cls(protocol=ObservedProtocol(world, **LIMITS), stop_signals=stop_signals)
+        if is_production
+        else cls()
+    )
     has_states = hasattr(registry, "snapshot") and hasattr(registry, "stream")
-    bench = Bench(world, registry, has_states=has_states, is_production=is_production)
+    bench = Bench(
+        world,
+        registry,
+        has_states=has_states,
+        is_production=is_production,
+        stop_signals=stop_signals,
+    )
     bench.watch()
     return bench
 

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
-    except ValueError as exc:
+    except (ValueError, OSError) as exc:
         print(f"onestream: {exc}", file=sys.stderr)
         return ERROR_EXIT
     return code
@@ -57,7 +57,59 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser("replay", help="replay the schedule of a counterexample")
     replay.add_argument("schedule", metavar="SCHEDULE")
     replay.set_defaults(run=_replay)
+
+    serve = commands.add_parser("serve", help="the production server")
+    serve.add_argument("--host", default="127.0.0.1", metavar="H")
+    serve.add_argument("--port", type=int, default=8000, metavar="P")
+    serve.add_argument(
+        "--fake-ollama",
+        nargs="?",
+        const="normal",
+        metavar="PROFILE",
+        help="with an embedded fake Ollama, so that no real one is needed (default: normal)",
+    )
+    serve.set_defaults(run=_serve)
+
+    fake = commands.add_parser("fake-ollama", help="a fake Ollama, with a model for each trouble")
+    fake.add_argument("--host", default="127.0.0.1", metavar="H")
+    fake.add_argument("--port", type=int, default=11434, metavar="P")
+    fake.add_argument("--profile", default="normal", metavar="NAME")
+    fake.set_defaults(run=_fake_ollama)
+
+    demo = commands.add_parser("demo", help="the note's two-prompt test on a real server")
+    demo.set_defaults(run=_demo)
     return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from server.run import run
+
+    ollama = None
+    if arguments.fake_ollama is not None:
+        from sim.demo import embedded_fake
+        from sim.fake_ollama import profile_named
+
+        ollama = embedded_fake(profile_named(arguments.fake_ollama))
+
+    def announce(address: str) -> None:
+        print(f"onestream listens on {address}", flush=True)
+
+    return run(host=arguments.host, port=arguments.port, ollama=ollama, on_started=announce)
+
+
+def _fake_ollama(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from sim.fake_ollama.http_front import serve
+
+    asyncio.run(serve(profile=arguments.profile, host=arguments.host, port=arguments.port))
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from sim.demo import demo
+
+    return demo()
 
 
 def _check(arguments: argparse.Namespace) -> int:

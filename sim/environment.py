@@ -33,6 +33,8 @@ class Arrival(simpy.Event):
         self.is_awaited = is_awaited
         # At how many quiescent instants it was enabled and did not land.
         self.passes = 0
+        # Whether it was kept waiting at any poll.
+        self.was_kept = False
 
 
 class Environment(simpy.Environment):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from sim.errors import CheckFailed, NotSimulated
 from sim.loop import SimLoop
 from sim.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import Scheduler
+from sim.threads import active
 from sim.world import TraceLine, Violation, World
 
 Program = Callable[[World], Awaitable[object]]
@@ -80,8 +82,9 @@ def run_execution(
     use_deterministic_scopes()
     outcome = Outcome()
 
-    def choose(kind: str, options: Sequence[Named]) -> int:
-        point = ChoicePoint(len(outcome.choices), kind, options, loop.environment.now)
+    def choose(kind: str, options: Sequence[Named], costs: Sequence[int]) -> int:
+        now = loop.environment.now
+        point = ChoicePoint(len(outcome.choices), kind, options, now, costs)
         option = scheduler.choose(point)
         outcome.choices.append(option)
         if traced and option:
@@ -97,13 +100,16 @@ def run_execution(
     if isinstance(loop, TracedLoop):
         loop.steps = outcome.steps
         world.trace = outcome.trace
-    try:
-        _run(program, loop, world, outcome)
-        outcome.labels = world.labels
-        outcome.bounds_hit = loop.bounds_hit
-        _drain(loop, outcome)
-    finally:
-        loop.close()
+    trace_before = sys.gettrace()
+    with active(loop.threads):
+        try:
+            _run(program, loop, world, outcome)
+            outcome.labels = world.labels
+            outcome.bounds_hit = loop.bounds_hit
+            _drain(loop, outcome)
+        finally:
+            sys.settrace(trace_before)
+            loop.close()
     return outcome
 
 
@@ -153,7 +159,9 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
 
 def _who_waits(loop: SimLoop) -> str:
     tasks = [task for task in loop.tasks if not task.done()]
-    return "; ".join(f"{task.get_name()} waits {_where(task)}" for task in tasks[:8])
+    waiting = [f"{task.get_name()} waits {_where(task)}" for task in tasks[:8]]
+    waiting += [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
+    return "; ".join(waiting)
 
 
 def _where(task: asyncio.Task[Any]) -> str:
@@ -167,8 +175,9 @@ def _where(task: asyncio.Task[Any]) -> str:
 
 def _drain(loop: SimLoop, outcome: Outcome) -> None:
     """Cancels what is left and runs it to its end, in natural order, so that nothing leaks."""
-    loop._choose = lambda kind, options: 0
+    loop._choose = lambda kind, options, costs: 0
     loop.on_poll = lambda: None
+    loop.threads.drain()
     for _ in range(_DRAIN_ROUNDS_MAX):
         tasks = [task for task in loop.tasks if not task.done()]
         if not tasks:

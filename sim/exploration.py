@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
@@ -14,9 +15,11 @@ from sim.counterexample import Counterexample, make_counterexample, replay_sched
 from sim.digest import digest_of
 from sim.errors import Nondeterminism, NotSimulated
 from sim.execution import Outcome, Program, run_execution
+from sim.loop import SimLoop
 from sim.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import DepthFirst, NaturalOrder, RandomWalk, Scheduler
 from sim.shrink import shrink
+from sim.threads import patched as threads_patched
 
 BUDGET_S = 60.0
 SHRINK_EXECUTIONS_MAX = 2000
@@ -201,7 +204,7 @@ def _verdict(
         if counterexample is None:
             return INCONCLUSIVE, "nondeterminism found: a violation did not come back on replay"
         return REFUTED, f"{counterexample.property} ({executions})"
-    if findings.stopped is not None:
+    if findings.stopped is not None and not scheduler.is_exhausted:
         return INCONCLUSIVE, f"{findings.stopped} ({executions})"
     if not scheduler.is_exhausted:
         return INCONCLUSIVE, f"no violation, but {scheduler.name} does not see all ({executions})"
@@ -209,7 +212,7 @@ def _verdict(
         return INCONCLUSIVE, f"labels never reached: {', '.join(labels_missing)} ({executions})"
     if findings.executions == 0:
         return ERROR, "nothing was executed"
-    return PROVED, f"every schedule within {bounds} ({executions})"
+    return PROVED, f"{scheduler.covers}, within {bounds} ({executions})"
 
 
 def _counterexample(program: Program, failure: Outcome, head: Schedule) -> Counterexample | None:
@@ -243,17 +246,22 @@ def _guarded() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     start = threading.Thread.start
-
-    def refuse(thread: threading.Thread, *args: Any) -> NoReturn:
-        raise NotSimulated(
-            f"{thread!r} is a thread of the operating system, which runs in no order that could "
-            f"be replayed; do the work in a coroutine, with await world.outside(…)"
-        )
-
-    threading.Thread.start = refuse  # type: ignore
+    threading.Thread.start = _refuse_thread  # type: ignore
     try:
-        yield
+        with threads_patched():
+            yield
     finally:
         threading.Thread.start = start  # type: ignore[method-assign]
         if was_enabled:
             gc.enable()
+
+
+def _refuse_thread(thread: threading.Thread, *args: Any) -> NoReturn:
+    loop = asyncio._get_running_loop()
+    instead = (
+        "use loop.run_in_executor(None, …) or asyncio.to_thread, which are simulated; a thread of "
+        "the operating system runs in no order that could be replayed"
+    )
+    if isinstance(loop, SimLoop):
+        loop.refuse(f"{type(thread).__qualname__}.start", instead)
+    raise NotSimulated(f"{thread!r} is not simulated: {instead}")

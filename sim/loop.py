@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from concurrent.futures import Executor
 from contextvars import Context
 from typing import Any, NoReturn
 
@@ -20,26 +22,28 @@ from sim.determinism import SimFuture, SimTask
 from sim.environment import READING_S, Arrival, Environment
 from sim.errors import NotSimulated
 from sim.schedule import Bounds, Named, Option
+from sim.threads import ReadyQueue, SimExecutor, Threads, Worker
 
 NO_MORE = Option("no more")
+GO_ON = Option("the loop goes on")
 ON_TIME = Option("on time")
 
 NO_DEADLOCK = "L4 no_deadlock: nothing waits for what can no longer come"
 NO_LIVELOCK = "L4 no_deadlock: nothing spins while virtual time stands still"
 ENDS = "the execution ends"
 
-Choose = Callable[[str, Sequence[Named]], int]
+Choose = Callable[[str, Sequence[Named], Sequence[int]], int]
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """One execution's loop. `choose(kind, options)` answers its choice points."""
+    """One execution's loop. `choose(kind, options, costs)` answers its choice points."""
 
     # BaseEventLoop's own, which the type stubs leave out.
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
     _stopping: bool
     _task_factory: object
-    _asyncgens: set[object]
+    _asyncgens: set[AsyncGenerator[Any, Any]]
 
     def __init__(self, environment: Environment, choose: Choose, bounds: Bounds) -> None:
         super().__init__()
@@ -58,6 +62,9 @@ class SimLoop(asyncio.BaseEventLoop):
         self._clock_resolution = READING_S
         # Polls since the ready queue was last empty.
         self._spins = 0
+        # Worker threads; their executor is made when it is first asked for.
+        self.threads = Threads(self)
+        self._executor: SimExecutor | None = None
         # Every task of the execution, oldest first; asyncio's own set holds those of all loops.
         self.tasks: list[asyncio.Task[Any]] = []
 
@@ -116,30 +123,50 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _land(self, env: Environment, *, quiescent: bool) -> None:
         """Lands the enabled arrivals that are chosen, one at a time. (2)"""
-        if not env.pending:
+        if not env.pending and not self.threads.workers:
             return
-        while enabled := [arrival for arrival in env.pending if arrival.earliest <= env.now]:
-            enabled.sort(key=_by_earliest)
+        while enabled := self._enabled():
             options: list[Named] = [*enabled]
             if not quiescent or self._may_pass(enabled):
                 options.append(NO_MORE)
-            option = self._choose("landing", options) if len(options) > 1 else 0
+            option = 0
+            if len(options) > 1:
+                costs = _landing_costs(enabled)[: len(options)]
+                option = self._choose("landing", options, costs)
             if option == len(enabled):
-                if quiescent:
-                    for arrival in enabled:
-                        arrival.passes += 1
+                for each in enabled:
+                    each.was_kept = True
+                    each.passes += quiescent
                 return
-            env.land(enabled[option])
+            chosen = enabled[option]
+            if isinstance(chosen, Worker):
+                self.threads.step(chosen)
+            else:
+                env.land(chosen)
             # What has landed makes the poll one that finds something.
             quiescent = quiescent and not self._ready
 
-    def _may_pass(self, enabled: list[Arrival]) -> bool:
+    def _enabled(self) -> list[Arrival | Worker]:
+        """What could happen now: arrivals, oldest first, then workers that could go on."""
+        env = self.environment
+        env.run_due()
+        enabled: list[Arrival | Worker] = [a for a in env.pending if a.earliest <= env.now]
+        enabled.sort(key=_by_earliest)
+        if self.threads.workers:
+            enabled += self.threads.runnable()
+        return enabled
+
+    def _may_pass(self, enabled: list[Arrival | Worker]) -> bool:
         """Whether the clock may move on while these are enabled. (4)"""
-        if any(arrival.latest <= self.environment.now for arrival in enabled):
+        arrivals = [each for each in enabled if isinstance(each, Arrival)]
+        if any(arrival.latest <= self.environment.now for arrival in arrivals):
             return False
-        if any(a.passes >= self.bounds.passes_max for a in enabled if math.isinf(a.latest)):
+        if any(a.passes >= self.bounds.passes_max for a in arrivals if math.isinf(a.latest)):
             self.bounds_hit.add("passes_max")
             return False
+        if len(arrivals) < len(enabled):
+            # A thread that could go on is kept by the system for `lateness_s` at most.
+            return self._next_deadline() <= self.environment.now + self.bounds.lateness_s
         deadline_is_due = self._next_deadline() < self.environment.now + 2 * READING_S
         return deadline_is_due or bool(self._instants())
 
@@ -153,7 +180,7 @@ class SimLoop(asyncio.BaseEventLoop):
         deadlines = sorted({at for at in self._deadlines() if now < at <= min(late, limit)})
         if deadlines:
             options = [ON_TIME, *(Option(f"late, past {at:.3f} s") for at in deadlines)]
-            option = self._choose("clock", options)
+            option = self._choose("clock", options, one_natural(options))
             if option:
                 self.environment.advance(deadlines[option - 1])
 
@@ -169,7 +196,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if not later:
             return first
         options = [ON_TIME, *(Option(f"late, at {at:.3f} s") for at in later)]
-        return instants[self._choose("clock", options)]
+        return instants[self._choose("clock", options, one_natural(options))]
 
     def _spin_on(self) -> None:
         """The queue was not empty for `spin_max` polls: the world goes on regardless. (5)"""
@@ -188,6 +215,43 @@ class SimLoop(asyncio.BaseEventLoop):
             env.land(arrival)
         if instants:
             env.advance(instants[0])
+
+    # -- worker threads
+
+    def interleave(self, threads: Threads) -> None:
+        """There are workers now: they may go on between any two callbacks."""
+        if not isinstance(self._ready, ReadyQueue):
+            self._ready = ReadyQueue(self._ready, self.between_steps)
+            if threads.declared:
+                sys.settrace(threads.trace_loop)
+
+    def between_steps(self) -> None:
+        """Between two callbacks, or two declared lines: a worker may go on first."""
+        threads = self.threads
+        while threads.workers and (runnable := threads.runnable()):
+            options: list[Named] = [GO_ON, *runnable]
+            option = self._choose("thread", options, one_natural(options))
+            if option == 0:
+                return
+            threads.step(runnable[option - 1])
+
+    def choose_worker(self, runnable: Sequence[Worker]) -> int:
+        """Which one goes on while the loop's own thread is blocked."""
+        if len(runnable) == 1:
+            return 0
+        return self._choose("thread", runnable, one_natural(runnable))
+
+    def get_stuck_in_thread(self, seen: str) -> None:
+        self._get_stuck(NO_DEADLOCK, seen)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        if executor is None:
+            executor = self._executor = self._executor or SimExecutor(self.threads)
+        elif not isinstance(executor, SimExecutor):
+            self.refuse(f"run_in_executor with {type(executor).__name__}", _NO_THREADS)
+        return asyncio.wrap_future(executor.submit(func, *args), loop=self)
 
     # -- instants
 
@@ -255,8 +319,12 @@ class SimLoop(asyncio.BaseEventLoop):
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        if asyncio._get_running_loop() is not self:
+        if self.threads.current is not None:
+            self.threads.pause("call_soon_threadsafe")
+        elif asyncio._get_running_loop() is not self:
             self.refuse("call_soon_threadsafe from a foreign thread", _NO_THREADS)
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
         return self.call_soon(callback, *args, context=context)
 
 
@@ -265,13 +333,12 @@ _NO_SOCKETS = (
     "give the library an in-memory transport"
 )
 _NO_THREADS = (
-    "threads of the operating system run in no order that could be replayed; do the work in a "
-    "coroutine, with await world.outside(…) where the thread would take its time"
+    "threads of the operating system run in no order that could be replayed; use "
+    "loop.run_in_executor(None, …), asyncio.to_thread or world.executor(), which are simulated"
 )
 _NO_SIGNALS = "await world.outside('SIGTERM') and call the handler"
 
 _REFUSED = {
-    "run_in_executor": _NO_THREADS,
     "add_signal_handler": _NO_SIGNALS,
     "remove_signal_handler": _NO_SIGNALS,
     **dict.fromkeys(
@@ -320,6 +387,24 @@ for _what, _instead in _REFUSED.items():
     setattr(SimLoop, _what, _refusal(_what, _instead))
 
 
-def _by_earliest(arrival: Arrival) -> float:
+def one_natural(options: Sequence[Named]) -> list[int]:
+    """The costs where the first option is natural, and each other one a departure."""
+    return [0] + [1] * (len(options) - 1)
+
+
+def _landing_costs(enabled: list[Arrival | Worker]) -> list[int]:
+    """The costs of landing each, and of "no more".
+
+    What was kept waiting may land, or go on waiting; of the others the oldest lands.
+    """
+    costs = []
+    others = 0
+    for each in enabled:
+        costs.append(0 if each.was_kept or others == 0 else 1)
+        others += not each.was_kept
+    return [*costs, 1 if others else 0]
+
+
+def _by_earliest(arrival: Arrival | Worker) -> float:
     # The sort is stable: equals stay in the order of their announcement.
-    return arrival.earliest
+    return arrival.earliest if isinstance(arrival, Arrival) else math.inf

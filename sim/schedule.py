@@ -28,12 +28,15 @@ class ChoicePoint:
 
     index: how many choice points came before it in this execution.
     kind: `landing` (which outside event lands), `clock` (how late the loop is), or `program`.
+    costs: how many departures each option is, 0 or 1. An outside event that is kept waiting for
+    several polls is one departure, so to go on with that, or to end it, costs nothing more.
     """
 
     index: int
     kind: str
     options: Sequence[Named]
     at: float
+    costs: Sequence[int]
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from sim.errors import CheckFailed
-from sim.loop import SimLoop
+from sim.loop import SimLoop, one_natural
 from sim.schedule import Option
+from sim.threads import QUEUE_MAX, THREADS_MAX, SimExecutor
 
 T = TypeVar("T")
 
@@ -79,7 +81,19 @@ class World:
         if len(options) == 1:
             return options[0]
         named = [Option(f"{name}: {option}") for option in options]
-        return options[self.loop._choose("program", named)]
+        return options[self.loop._choose("program", named, one_natural(named))]
+
+    def executor(self, *, threads_max: int = THREADS_MAX, queue_max: int = QUEUE_MAX) -> Executor:
+        """A pool of simulated threads, for code that is given its executor."""
+        return SimExecutor(self.loop.threads, threads_max=threads_max, queue_max=queue_max)
+
+    def declare(self, *files: str) -> None:
+        """Every line of these files is a point at which threads may overtake each other.
+
+        Without it, threads switch at locks, blocking calls and `call_soon_threadsafe` alone. To
+        be called before the first thread begins.
+        """
+        self.loop.threads.declare(files)
 
     def check(self, condition: object, sentence: str, detail: str = "") -> None:
         """Refutes the program if the condition is false, and ends the execution.

@@ -57,7 +57,9 @@ class Answer:
         evaluated_ns = self.now_ns()
         chunks, reason = self._chunks()
         if (yield from self._say(chunks)):
-            metrics = {} if mode.omits_metrics else self._metrics(chunks, loaded_ns, evaluated_ns)
+            metrics = self._metrics(chunks, loaded_ns, evaluated_ns)
+            if mode.zero_metrics:
+                metrics = dict.fromkeys(metrics, 0)
             yield Chunk(done_reason=reason, metrics=metrics)
 
     def _say(self, chunks: list[Chunk]) -> Generator[Item, None, bool]:

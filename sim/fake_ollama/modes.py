@@ -42,7 +42,7 @@ class Mode:
     empty: bool = False
     content: Literal["plain", "unicode"] = "plain"
     segments: Literal["lines", "bytes", "all"] = "lines"
-    omits_metrics: bool = False
+    zero_metrics: bool = False
 
 
 _MODES = (
@@ -118,7 +118,9 @@ _MODES = (
     ),
     Mode(
         name="ignores-disconnect",
-        sentence="Keeps its slot when its caller leaves, until it is reloaded (ollama#17131).",
+        sentence="Gives a long answer, slowly, and keeps its slot when its caller leaves, until it "
+        "is reloaded (ollama#17131).",
+        slow=True,
         keeps_slot=True,
     ),
     Mode(
@@ -136,7 +138,7 @@ _MODES = (
     Mode(
         name="zeros",
         sentence="Ends with metrics that are all zero, and therefore left out.",
-        omits_metrics=True,
+        zero_metrics=True,
     ),
     Mode(name="empty", sentence="Answers with nothing but done.", empty=True),
     Mode(

@@ -20,9 +20,9 @@ class Profile:
 
     chunks: int = 40  # of an answer; num_predict in a request's options may shorten it
     thinking_chunks: int = 5  # of mode `thinking`, before the answer
-    slow_chunks: int = 400  # of an answer in mode `slow`
+    slow_chunks: int = 400  # of an answer in modes `slow` and `ignores-disconnect`
     fault_after_chunks: int = 3  # the chunks before a fault in the midst of a stream
-    segment_bytes: int = 13  # of mode `unicode`; odd, so that cuts fall everywhere
+    segment_bytes: int = 13  # of mode `unicode`, at most; each long character is cut besides
 
     load_s: float = 0.5
     slow_load_s: float = 5.0  # of mode `slow-load`
@@ -32,7 +32,7 @@ class Profile:
     busy_s: float = 5.0  # how long mode `busy-queue` is busy
     pause_s: float = 5.0  # the silence of mode `pause`
     chunk_s: float = 0.05  # before each chunk but the first
-    slow_chunk_s: float = 0.25  # the same in mode `slow`
+    slow_chunk_s: float = 0.25  # the same in modes `slow` and `ignores-disconnect`
     keep_alive_s: float = 300.0  # idle time until a model is unloaded; negative: never
 
     num_parallel: int = 1  # slots per model, OLLAMA_NUM_PARALLEL

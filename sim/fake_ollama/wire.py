@@ -95,9 +95,16 @@ class Segments:
         self._held += line
         full: list[bytes] = []
         while self._kind == "bytes" and len(self._held) >= self._size_bytes:
-            full.append(self._held[: self._size_bytes])
-            self._held = self._held[self._size_bytes :]
+            end = self._cut()
+            full.append(self._held[:end])
+            self._held = self._held[end:]
         return full
+
+    def _cut(self) -> int:
+        """Cut after the first byte of the next character that has several, if one is near."""
+        near = self._held[: self._size_bytes]
+        starts = [place for place, byte in enumerate(near) if byte >= 0xC0]
+        return starts[0] + 1 if starts else self._size_bytes
 
     def rest(self) -> list[bytes]:
         """Return what is held back still, when no line follows."""

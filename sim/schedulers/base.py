@@ -26,6 +26,11 @@ class Scheduler(Protocol):
         ...
 
     @property
+    def covers(self) -> str:
+        """What has been seen once it is exhausted, in words: the claim of a proof."""
+        ...
+
+    @property
     def complete(self) -> float | None:
         """Which part of the tree has been seen, 0..1, or None where that is unknown."""
         ...

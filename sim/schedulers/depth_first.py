@@ -10,6 +10,7 @@ class DepthFirst:
     """Sees every execution once: the natural one first, then the last choice is varied first."""
 
     name = "depth-first"
+    covers = "every schedule"
 
     def __init__(self) -> None:
         # The choices of this execution, and how many options each choice point has. The first

@@ -11,6 +11,7 @@ class NaturalOrder:
     name = "natural"
     is_exhausted = False
     complete = None
+    covers = "the natural schedule"
 
     def __init__(self) -> None:
         self._begun = False

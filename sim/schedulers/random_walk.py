@@ -13,6 +13,7 @@ class RandomWalk:
     name = "random"
     is_exhausted = False
     complete = None
+    covers = "random schedules"
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed

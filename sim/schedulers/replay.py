@@ -18,6 +18,7 @@ class Replay:
     name = "replay"
     is_exhausted = False
     complete = None
+    covers = "one schedule"
 
     def __init__(self, departures: Iterable[tuple[int, int]], *, strict: bool = True) -> None:
         self._departures = dict(departures)

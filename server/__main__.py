@@ -1,0 +1,24 @@
+"""`python -m server [--host H] [--port P]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from server.run import HOST, PORT, run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m server", description=__doc__)
+    parser.add_argument("--host", default=HOST)
+    parser.add_argument("--port", type=int, default=PORT)
+    arguments = parser.parse_args()
+    return run(host=arguments.host, port=arguments.port, on_started=_announce)
+
+
+def _announce(address: str) -> None:
+    print(f"onestream listens on {address}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

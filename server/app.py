@@ -1,0 +1,144 @@
+"""The application: `app` for `python -m uvicorn server.app:app`, `create_app` to embed it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from registry import StreamRegistry
+from registry.daemon_executor import DaemonExecutor
+from server import log, shutdown
+from server.errors import ApiError
+from server.front import Front
+from server.ollama_async import AsyncOllama, AsyncTransportFactory
+from server.ollama_thread import ThreadOllama, ThreadTransportFactory
+from server.routes import on_api_error, on_http_error, on_invalid, router
+from server.security import Keys, StartRefused, check_address, read_keys
+from server.service import Service
+from server.settings import DEVKEY, Settings
+
+_logger = logging.getLogger("onestream.server")
+
+TERMINATING = (signal.SIGTERM, signal.SIGINT)
+
+
+class OneStream(FastAPI):
+    """FastAPI behind the front; `state.service` is there from the start-up to the shut-down."""
+
+    def __init__(self, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> None:
+        super().__init__(title="onestream", lifespan=lifespan)
+        self.state.service = None
+        self._front = Front(super().__call__, lambda: self.state.service)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._front(scope, receive, send)
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    new_registry: Callable[[Settings], StreamRegistry] | None = None,
+    executor: Executor | None = None,
+    async_transport: AsyncTransportFactory | None = None,
+    thread_transport: ThreadTransportFactory | None = None,
+    new_trace_id: Callable[[], str] = lambda: secrets.token_hex(8),
+    wall_clock: Callable[[], float] = time.time,
+    signals: Sequence[signal.Signals] = TERMINATING,
+) -> FastAPI:
+    """The application. Nothing is read or opened before its lifespan starts.
+
+    settings: read from the environment at the start-up if None.
+    new_registry: makes the registry of a lifespan, instead of one by the settings; a registry
+    that was closed stays closed, so each start-up needs its own.
+    executor: where the blocking Ollama client runs; daemon threads of our own if None.
+    async_transport, thread_transport: make the httpx transport of each call to Ollama.
+    new_trace_id: draws the name of each request; must never draw one twice.
+    wall_clock: seconds since 1970, for the wire's `created`; all else reads the loop's clock.
+    signals: what ends every stream before the server reacts; empty to be left alone.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        log.configure()
+        limits = settings or Settings()
+        keys = _keys_for(limits)
+        service = _service(limits, keys)
+        app.state.service = service
+        try:
+            with shutdown.hearing(signals, service.begin_shutdown):
+                yield
+                await service.shut_down()
+        finally:
+            app.state.service = None
+
+    def _service(limits: Settings, keys: Keys) -> Service:
+        lister = AsyncOllama(
+            limits.ollama_host, connect_s=limits.connect_seconds, new_transport=async_transport
+        )
+        return Service(
+            settings=limits,
+            keys=keys,
+            registry=new_registry(limits) if new_registry else _registry(limits, executor),
+            client=lister if limits.ollama_client == "async" else _thread_client(limits),
+            lister=lister,
+            new_trace_id=new_trace_id,
+            wall_clock=wall_clock,
+        )
+
+    def _thread_client(limits: Settings) -> ThreadOllama:
+        return ThreadOllama(
+            limits.ollama_host,
+            connect_s=limits.connect_seconds,
+            read_s=max(limits.first_chunk_seconds, limits.stream_inactivity_seconds)
+            + limits.grace_seconds,
+            new_transport=thread_transport,
+        )
+
+    app = OneStream(lifespan)
+    app.include_router(router)
+    app.add_exception_handler(ApiError, on_api_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(Exception, on_api_error)
+    return app
+
+
+def _registry(settings: Settings, executor: Executor | None) -> StreamRegistry:
+    return StreamRegistry(
+        grace_s=settings.grace_seconds,
+        executor=executor or DaemonExecutor(settings.threads_max),
+    )
+
+
+def _keys_for(settings: Settings) -> Keys:
+    """The keys, if they suit the address that uvicorn is about to listen on.
+
+    Raises StartRefused, which ends the start-up.
+    """
+    try:
+        keys = read_keys(settings)
+        server = shutdown.uvicorn_around()
+        if server is not None:
+            check_address(keys, shutdown.listening_host(server))
+            shutdown.bound_exit(server, settings.grace_seconds)
+    except StartRefused as exc:
+        _logger.error("start_refused %s", exc)
+        raise
+    if not keys:
+        _logger.warning(
+            "no_keys_configured the key %r is in use, on loopback only; set JARVIS_API_KEYS", DEVKEY
+        )
+    return Keys(keys)
+
+
+app = create_app()

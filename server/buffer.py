@@ -1,0 +1,92 @@
+"""The bounded queue between a stream's own task, which fills it, and the response, which drains it.
+
+One writer, one reader, both on the event loop. Nothing in it belongs to the response: whoever
+leaves, the writer keeps its connection to Ollama in its own hands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from server.ollama import Chunk
+
+
+class Buffer:
+    """At most `chunks_max` chunks wait here; the writer waits for the reader beyond that."""
+
+    def __init__(self, chunks_max: int) -> None:
+        self._chunks_max = chunks_max
+        self._chunks: deque[Chunk] = deque()
+        # Taken by the reader, and not yet handed to the client: the answer is not out before.
+        self._unsettled = 0
+        # No chunk comes after this; with an error, none that is here goes out either.
+        self.is_over = False
+        self.error: BaseException | None = None
+        # Set exactly while somebody waits; each is the one reader's, or the one writer's.
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    # -- the writer's side
+
+    async def put(self, chunk: Chunk) -> None:
+        """Adds a chunk, then waits as long as there is no room for another."""
+        if self.is_over:
+            return
+        self._chunks.append(chunk)
+        _wake(self._reader)
+        while len(self._chunks) >= self._chunks_max and not self.is_over:
+            await self._writer_waits()
+
+    async def drained(self) -> None:
+        """Waits until every chunk was handed to the client, or none can be any more."""
+        while (self._chunks or self._unsettled) and not self.is_over:
+            await self._writer_waits()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The last call that counts. An error drops what is queued; a second call does nothing."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.error = error
+        if error is not None:
+            self._chunks.clear()
+        _wake(self._reader)
+        _wake(self._writer)
+
+    async def _writer_waits(self) -> None:
+        self._writer = asyncio.get_running_loop().create_future()
+        try:
+            await self._writer
+        finally:
+            self._writer = None
+
+    # -- the reader's side
+
+    def take(self) -> list[Chunk]:
+        """All there is, for the reader to hand on and then to `settle`; maybe nothing."""
+        chunks = list(self._chunks)
+        self._chunks.clear()
+        self._unsettled += len(chunks)
+        _wake(self._writer)
+        return chunks
+
+    def settle(self) -> None:
+        """What was taken is with the client."""
+        self._unsettled = 0
+        _wake(self._writer)
+
+    async def wait(self, timeout_s: float | None) -> bool:
+        """Until there is a chunk to take or the end is known. False if neither came in time."""
+        if not self._chunks and not self.is_over:
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.wait({self._reader}, timeout=timeout_s)
+            finally:
+                self._reader = None
+        return bool(self._chunks) or self.is_over
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,71 @@
+"""What a client is told when there is no answer: one exception, OpenAI's shape, one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from registry import StreamCancelled, StreamError, StreamRefused, StreamSuperseded
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    409: "conflict_error",
+    429: "rate_limit_error",
+}
+
+
+class ApiError(Exception):
+    """An answer that is an error.
+
+    status: the HTTP status, as long as no header was sent. code: a stable word for programs.
+    param: the field of the request that it is about.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """`{"error": {message, type, param, code}}`, the same for a status and for a message."""
+        server_side = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {
+            "error": {
+                "message": self.message,
+                "type": _TYPES.get(self.status, server_side),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+_STREAM_STATUS: dict[type[StreamError], int] = {
+    StreamSuperseded: 409,
+    StreamCancelled: 409,
+    StreamRefused: 503,
+}
+
+
+def as_api_error(error: BaseException) -> ApiError:
+    """What the client is told about an exception that ended its stream."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, StreamError):
+        return ApiError(_STREAM_STATUS.get(type(error), 500), error.code, str(error))
+    return ApiError(
+        500,
+        "internal_error",
+        "the server failed in an unforeseen way; its log has the traceback under this trace id",
+    )

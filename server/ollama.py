@@ -1,0 +1,201 @@
+"""What both Ollama clients share: the interface, chunks, NDJSON, and what an error means.
+
+`POST /api/chat` is always asked to stream, also for clients that want one answer: a stream can
+be stopped, watched for silence, and keeps its partial text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from registry import Stream
+from server.errors import ApiError
+
+# One line holds one chunk; a line longer than this is no answer of Ollama.
+LINE_MAX_BYTES = 16 * 1024 * 1024
+# Of an error body that is not JSON, as much as a person wants to read.
+ERROR_TEXT_MAX_CHARS = 500
+NDJSON_HEADERS = {"accept": "application/x-ndjson", "accept-encoding": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """`arguments` is JSON text, as OpenAI has it; Ollama sends an object."""
+
+    id: str
+    index: int
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of model output. The last one has `done_reason`, and the counts if there are any."""
+
+    content: str = ""
+    thinking: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    done_reason: str | None = None
+    prompt_count: int = 0
+    output_count: int = 0
+
+
+Put = Callable[[Chunk], Awaitable[None]]
+
+
+class OllamaClient(Protocol):
+    """One chat call: two implementations, `ollama_async` and `ollama_thread`."""
+
+    async def chat(self, body: Mapping[str, Any], stream: Stream, put: Put) -> None:
+        """Sends `body` to /api/chat and awaits `put` for each chunk, the last one included.
+
+        Returns once the chunk with `done_reason` was put. Raises ApiError for everything else
+        that ends an answer: unreachable, a status, an error line, cut, not understood. When it
+        is cancelled, its connection is closed; a thread is left to the stream, which counts it.
+        It is a coroutine and no generator: a generator that nobody closes keeps its connection.
+        """
+        ...
+
+
+class LineSplitter:
+    """Splits bytes at b"\\n" and nowhere else: U+0085 and U+2028 may stand inside a line."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes. Raises ApiError when one grows beyond the limit."""
+        self._rest += data
+        *lines, rest = self._rest.split(b"\n")
+        self._rest = rest
+        if len(rest) > LINE_MAX_BYTES:
+            raise _not_understood(f"a line of more than {LINE_MAX_BYTES} bytes")
+        return [bytes(line) for line in lines if line.strip()]
+
+    def rest(self) -> list[bytes]:
+        """What stands behind the last newline when the body has ended."""
+        rest, self._rest = bytes(self._rest), bytearray()
+        return [rest] if rest.strip() else []
+
+
+class ChunkReader:
+    """Bytes of a 200 answer in, chunks out; says at the end whether the answer was whole."""
+
+    def __init__(self) -> None:
+        self._lines = LineSplitter()
+        self._is_done = False
+
+    def feed(self, data: bytes) -> Iterator[Chunk]:
+        """The chunks that `data` completes. Raises ApiError for an error line."""
+        return self._chunks(self._lines.feed(data))
+
+    def end(self) -> Iterator[Chunk]:
+        """The body has ended. Raises ApiError (`cut`) if no chunk said done."""
+        yield from self._chunks(self._lines.rest())
+        if not self._is_done:
+            raise cut_error("its body ended without done")
+
+    @property
+    def is_done(self) -> bool:
+        return self._is_done
+
+    def _chunks(self, lines: list[bytes]) -> Iterator[Chunk]:
+        for line in lines:
+            if self._is_done:
+                return
+            chunk = parse_line(line)
+            self._is_done = chunk.done_reason is not None
+            yield chunk
+
+
+def parse_line(line: bytes) -> Chunk:
+    """One NDJSON line as a chunk. Raises ApiError for an error line or what is no chunk."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise _not_understood(f"a line that is no JSON: {line[:80]!r}") from None
+    if isinstance(value, dict) and isinstance(value.get("error"), str):
+        raise ApiError(500, "upstream_error", f"Ollama reported: {value['error']}")
+    try:
+        return _as_chunk(value)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise _not_understood(f"a line that is no chunk: {line[:80]!r}") from None
+
+
+def _as_chunk(value: dict[str, Any]) -> Chunk:
+    message = value.get("message") or {}
+    done = value["done"]
+    return Chunk(
+        content=message.get("content") or "",
+        thinking=message.get("thinking") or "",
+        tool_calls=tuple(
+            ToolCall(
+                id=call.get("id") or "",
+                index=call["function"].get("index") or position,
+                name=call["function"]["name"],
+                arguments=json.dumps(call["function"].get("arguments") or {}),
+            )
+            for position, call in enumerate(message.get("tool_calls") or ())
+        ),
+        done_reason=(value.get("done_reason") or "stop") if done else None,
+        # Ollama leaves zeros out.
+        prompt_count=int(value.get("prompt_eval_count") or 0),
+        output_count=int(value.get("eval_count") or 0),
+    )
+
+
+# ---- what goes wrong ------------------------------------------------------------------------
+
+
+def status_error(status: int, body: bytes) -> ApiError:
+    """An answer other than 200, which only comes before the first chunk."""
+    text = _error_text(body)
+    if status == 404:
+        hint = "ask GET /v1/models for those there are, or `ollama pull` it"
+        return ApiError(404, "model_not_found", f"Ollama: {text}; {hint}", param="model")
+    if status == 503:
+        return ApiError(503, "upstream_busy", f"Ollama is busy: {text}; send the prompt later")
+    if status == 400:
+        return ApiError(400, "upstream_rejected", f"Ollama rejected the request: {text}")
+    if status == 429:
+        return ApiError(429, "upstream_rate_limited", f"Ollama: {text}; send the prompt later")
+    if status in (401, 403):
+        # Not passed on as it is: the client would think that its own key is wrong.
+        return ApiError(502, "upstream_unauthorized", f"Ollama answered {status}: {text}")
+    if 500 <= status <= 599:
+        return ApiError(status, "upstream_error", f"Ollama failed with {status}: {text}")
+    return ApiError(502, "upstream_error", f"Ollama answered {status}, not 200: {text}")
+
+
+def unreachable_error(address: str, cause: object) -> ApiError:
+    """No connection came about."""
+    return ApiError(
+        503,
+        "upstream_unreachable",
+        f"Ollama cannot be reached at {address} ({cause}). Start it with `ollama serve`, or the "
+        f"fake one with `onestream fake-ollama`, or set OLLAMA_HOST to where it listens",
+    )
+
+
+def cut_error(how: object) -> ApiError:
+    """The connection or the body ended before the answer did."""
+    return ApiError(502, "cut", f"Ollama's answer was cut: {how}; the text so far is not whole")
+
+
+def _not_understood(what: str) -> ApiError:
+    return ApiError(502, "upstream_not_understood", f"Ollama sent {what}; is it an Ollama?")
+
+
+def _error_text(body: bytes) -> str:
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        value = json.loads(text)
+        if isinstance(value, dict) and isinstance(value.get("error"), str):
+            signin = value.get("signin_url")
+            text = value["error"] + (f" (sign in: {signin})" if isinstance(signin, str) else "")
+    except (ValueError, RecursionError):
+        pass
+    return text[:ERROR_TEXT_MAX_CHARS] or "no text"

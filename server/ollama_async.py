@@ -1,0 +1,106 @@
+"""The async Ollama client: an httpx client per stream, closed with the stream.
+
+One shared client would lose a slot of its pool with many a cancel (httpcore#1093), until the
+next request hangs for ever; a client that lives as long as its stream has nothing to lose.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, cast
+
+import httpx
+
+from registry import Stream
+from registry.daemon_executor import DaemonExecutor
+from server.errors import ApiError
+from server.lookup import NamedHostTransport, is_name
+from server.ollama import (
+    NDJSON_HEADERS,
+    ChunkReader,
+    Put,
+    cut_error,
+    status_error,
+    unreachable_error,
+)
+
+# Names looked up at once; one that is not answered blocks its thread for the resolver's patience.
+LOOKUPS_MAX = 8
+
+AsyncTransportFactory = Callable[[], httpx.AsyncBaseTransport]
+
+
+def async_transport_factory(address: str) -> AsyncTransportFactory:
+    """A transport for each stream; the TLS context, costly, is made once, for https only."""
+    tls = ssl.create_default_context() if address.startswith("https") else None
+    if is_name(httpx.URL(address).host):
+        executor = DaemonExecutor(LOOKUPS_MAX, thread_name="onestream-lookup")
+        return lambda: NamedHostTransport(tls, executor)
+    return lambda: httpx.AsyncHTTPTransport(verify=tls or False, trust_env=False)
+
+
+class AsyncOllama:
+    """Implements OllamaClient on the event loop, and asks for the list of models."""
+
+    def __init__(
+        self, address: str, *, connect_s: float, new_transport: AsyncTransportFactory | None = None
+    ) -> None:
+        self.address = address
+        self._new_transport = new_transport or async_transport_factory(address)
+        # The connect is limited here; silence afterwards is judged by whoever owns the stream.
+        self._timeout = httpx.Timeout(None, connect=connect_s)
+
+    async def chat(self, body: Mapping[str, Any], stream: Stream, put: Put) -> None:
+        content = json.dumps(body).encode("ascii")
+        headers = {"content-type": "application/json", **NDJSON_HEADERS}
+        reader = ChunkReader()
+        try:
+            async with (
+                self._client() as client,
+                client.stream("POST", "/api/chat", content=content, headers=headers) as response,
+            ):
+                if response.status_code != 200:
+                    raise status_error(response.status_code, await response.aread())
+                raw = cast(AsyncGenerator[bytes, None], response.aiter_raw())
+                async with aclosing(raw) as segments:
+                    async for segment in segments:
+                        for chunk in reader.feed(segment):
+                            await put(chunk)
+                        if reader.is_done:
+                            return
+                for chunk in reader.end():
+                    await put(chunk)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise unreachable_error(self.address, exc or type(exc).__name__) from exc
+        except httpx.HTTPError as exc:
+            raise cut_error(exc or type(exc).__name__) from exc
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Ollama's own list, as /api/tags has it. Raises ApiError."""
+        try:
+            async with self._client() as client:
+                response = await client.get("/api/tags")
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise unreachable_error(self.address, exc or type(exc).__name__) from exc
+        except httpx.HTTPError as exc:
+            raise cut_error(exc or type(exc).__name__) from exc
+        if response.status_code != 200:
+            raise status_error(response.status_code, response.content)
+        try:
+            models = response.json()["models"]
+            return [{"name": str(model["name"])} for model in models]
+        except (ValueError, KeyError, TypeError):
+            raise ApiError(
+                502, "upstream_not_understood", f"{self.address}/api/tags sent no list of models"
+            ) from None
+
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.address,
+            transport=self._new_transport(),
+            timeout=self._timeout,
+            trust_env=False,
+        )

@@ -1,0 +1,294 @@
+"""OpenAI's wire forms: what a request means to Ollama, and how chunks look on the way back."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from server.errors import ApiError
+from server.ollama import Chunk
+
+# ---- requests -------------------------------------------------------------------------------
+
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,(?P<data>[A-Za-z0-9+/=\s]+)\Z")
+
+
+class _Model(BaseModel):
+    # Fields that Ollama has no use for are passed over: clients send many.
+    model_config = ConfigDict(extra="ignore")
+
+
+class FunctionCall(_Model):
+    name: StrictStr
+    arguments: StrictStr = "{}"
+
+
+class RequestToolCall(_Model):
+    id: StrictStr = ""
+    function: FunctionCall
+
+
+class ImageUrl(_Model):
+    url: StrictStr
+
+
+class Part(_Model):
+    type: Literal["text", "image_url"]
+    text: StrictStr | None = None
+    image_url: ImageUrl | None = None
+
+
+class Message(_Model):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: StrictStr | list[Part] | None = None
+    tool_calls: list[RequestToolCall] | None = None
+    tool_call_id: StrictStr | None = None
+    name: StrictStr | None = None
+
+
+class StreamOptions(_Model):
+    include_usage: StrictBool = False
+
+
+class JsonSchema(_Model):
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+class ResponseFormat(_Model):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class ChatRequest(_Model):
+    """The body of POST /v1/chat/completions: OpenAI's `messages`, or the note's `prompt`."""
+
+    model: StrictStr | None = None
+    messages: list[Message] | None = None
+    prompt: StrictStr | None = None
+    stream: StrictBool = False
+    stream_options: StreamOptions | None = None
+    session_id: StrictStr | None = None
+    user: StrictStr | None = None
+    n: Literal[1] | None = None
+    temperature: _Number | None = None
+    top_p: _Number | None = None
+    frequency_penalty: _Number | None = None
+    presence_penalty: _Number | None = None
+    max_tokens: StrictInt | None = None
+    max_completion_tokens: StrictInt | None = None
+    seed: StrictInt | None = None
+    stop: StrictStr | list[StrictStr] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: StrictStr | None = None
+
+
+def ollama_body(request: ChatRequest, default_model: str | None) -> dict[str, Any]:
+    """The body for /api/chat; without `model` if neither names one. Raises ApiError (400)."""
+    body: dict[str, Any] = {"messages": _messages(request), "stream": True}
+    model = request.model or default_model
+    if model:
+        body["model"] = model
+    options = _options(request)
+    if options:
+        body["options"] = options
+    if request.tools and request.tool_choice != "none":
+        body["tools"] = request.tools
+    form = _format(request.response_format)
+    if form is not None:
+        body["format"] = form
+    if request.reasoning_effort is not None:
+        effort = request.reasoning_effort
+        body["think"] = False if effort == "none" else "low" if effort == "minimal" else effort
+    return body
+
+
+def _messages(request: ChatRequest) -> list[dict[str, Any]]:
+    if request.prompt is not None and request.messages is not None:
+        raise _bad("give either messages or prompt, not both", "prompt")
+    if request.prompt is not None:
+        if not request.prompt:
+            raise _bad("prompt is empty; write what the model is to answer", "prompt")
+        return [{"role": "user", "content": request.prompt}]
+    if not request.messages:
+        raise _bad("messages is missing or empty; give at least one message", "messages")
+    return [_message(message, index) for index, message in enumerate(request.messages)]
+
+
+def _message(message: Message, index: int) -> dict[str, Any]:
+    content, images = _content(message.content, f"messages.{index}.content")
+    role = "system" if message.role == "developer" else message.role
+    body: dict[str, Any] = {"role": role, "content": content}
+    if images:
+        body["images"] = images
+    if message.tool_calls:
+        body["tool_calls"] = [_tool_call(call, index) for call in message.tool_calls]
+    if message.tool_call_id:
+        body["tool_call_id"] = message.tool_call_id
+    if message.role == "tool" and message.name:
+        body["tool_name"] = message.name
+    return body
+
+
+def _content(content: str | list[Part] | None, param: str) -> tuple[str, list[str]]:
+    if not isinstance(content, list):
+        return content or "", []
+    images = []
+    for part in content:
+        if part.type != "image_url":
+            continue
+        match = _DATA_URL.match(part.image_url.url) if part.image_url else None
+        if match is None:
+            raise _bad("an image has to be a data:image/…;base64,… URL; none is fetched", param)
+        images.append("".join(match["data"].split()))
+    return "".join(part.text or "" for part in content if part.type == "text"), images
+
+
+def _tool_call(call: RequestToolCall, index: int) -> dict[str, Any]:
+    param = f"messages.{index}.tool_calls"
+    try:
+        arguments = json.loads(call.function.arguments or "{}")
+    except (ValueError, RecursionError):
+        raise _bad("the arguments of a tool call are no JSON", param) from None
+    if not isinstance(arguments, dict):
+        raise _bad("the arguments of a tool call are no JSON object", param)
+    return {"id": call.id, "function": {"name": call.function.name, "arguments": arguments}}
+
+
+def _options(request: ChatRequest) -> dict[str, Any]:
+    output_max = request.max_completion_tokens
+    options = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "frequency_penalty": request.frequency_penalty,
+        "presence_penalty": request.presence_penalty,
+        "num_predict": request.max_tokens if output_max is None else output_max,
+        "seed": request.seed,
+        "stop": [request.stop] if isinstance(request.stop, str) else request.stop,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _format(form: ResponseFormat | None) -> str | dict[str, Any] | None:
+    if form is None or form.type == "text":
+        return None
+    if form.type == "json_schema" and form.json_schema and form.json_schema.schema_:
+        return form.json_schema.schema_
+    return "json"
+
+
+def _bad(message: str, param: str) -> ApiError:
+    return ApiError(400, "invalid_request", message, param=param)
+
+
+# ---- answers --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Answer:
+    """The chunks of one stream in OpenAI's forms: as messages, or gathered into one object."""
+
+    trace_id: str
+    created: int
+    model: str = ""
+    include_usage: bool = False
+    finish_reason: str | None = None
+    _has_role: bool = False
+    _tool_calls: int = 0
+    _usage: dict[str, int] | None = None
+    _content: list[str] = field(default_factory=list)
+    _thinking: list[str] = field(default_factory=list)
+    _calls: list[dict[str, Any]] = field(default_factory=list)
+
+    def messages(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """What one chunk becomes: `chat.completion.chunk` objects, in order."""
+        messages = []
+        delta: dict[str, Any] = {}
+        if not self._has_role:
+            self._has_role = True
+            messages.append(self._message({"role": "assistant", "content": ""}, None))
+        if chunk.content:
+            delta["content"] = chunk.content
+        if chunk.thinking:
+            delta["reasoning_content"] = chunk.thinking
+        if chunk.tool_calls:
+            calls = self._number(chunk)
+            delta["tool_calls"] = [{"index": index, **call} for index, call in calls]
+        if delta:
+            messages.append(self._message(delta, None))
+        if chunk.done_reason is not None:
+            self._finish(chunk)
+            messages.append(self._message({}, self.finish_reason))
+            if self.include_usage:
+                messages.append({**self._head(), "choices": [], "usage": self._usage})
+        return messages
+
+    def gather(self, chunk: Chunk) -> None:
+        """Adds a chunk to what `completion` will answer."""
+        self._content.append(chunk.content)
+        self._thinking.append(chunk.thinking)
+        self._calls.extend(call for _, call in self._number(chunk))
+        if chunk.done_reason is not None:
+            self._finish(chunk)
+
+    def completion(self) -> dict[str, Any]:
+        """The whole as a `chat.completion` object."""
+        content, thinking = "".join(self._content), "".join(self._thinking)
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if thinking:
+            message["reasoning_content"] = thinking
+        if self._calls:
+            message["tool_calls"] = self._calls
+            message["content"] = content or None
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": self.finish_reason,
+        }
+        return {
+            **self._head(),
+            "object": "chat.completion",
+            "choices": [choice],
+            "usage": self._usage,
+        }
+
+    def _number(self, chunk: Chunk) -> list[tuple[int, dict[str, Any]]]:
+        # Ollama numbers the calls of one chunk, OpenAI those of the whole answer.
+        numbered = []
+        for call in chunk.tool_calls:
+            index, self._tool_calls = self._tool_calls, self._tool_calls + 1
+            function = {"name": call.name, "arguments": call.arguments}
+            call_id = call.id or f"call_{self.trace_id}_{index}"
+            numbered.append((index, {"id": call_id, "type": "function", "function": function}))
+        return numbered
+
+    def _finish(self, chunk: Chunk) -> None:
+        reason = "length" if chunk.done_reason == "length" else "stop"
+        self.finish_reason = "tool_calls" if self._tool_calls else reason
+        self._usage = {
+            "prompt_tokens": chunk.prompt_count,
+            "completion_tokens": chunk.output_count,
+            "total_tokens": chunk.prompt_count + chunk.output_count,
+        }
+
+    def _message(self, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        message = {**self._head(), "choices": [choice]}
+        if self.include_usage:
+            message["usage"] = None
+        return message
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-{self.trace_id}",
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+        }

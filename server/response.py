@@ -1,0 +1,173 @@
+"""The HTTP response of one chat: registers the stream, drains its buffer through the gate.
+
+A plain ASGI response: it alone reads `receive`, it bounds every send, and it owns nothing but
+the connection to the client. Whatever ends it cancels the stream by name, and that is all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import MutableSet
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from registry import Stream, StreamError, StreamRegistry
+from server.connection import ClientStalled, Connection
+from server.errors import ApiError, as_api_error
+from server.openai import Answer
+from server.settings import Settings
+from server.sse import DONE, PING, message
+from server.stream_task import StreamTask
+
+_logger = logging.getLogger("onestream.server")
+
+SSE_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+
+
+class ChatResponse(Response):
+    """Answers one prompt, as messages or as one object, or with the error that ended it.
+
+    connections: where the connection stands while it is open, for whoever shuts the server down.
+    """
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        task: StreamTask,
+        answer: Answer,
+        streamed: bool,
+        registry: StreamRegistry,
+        settings: Settings,
+        connections: MutableSet[Connection],
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self._session_id = session_id
+        self._work = task
+        self._buffer = task.buffer
+        self._answer = answer
+        self._streamed = streamed
+        self._registry = registry
+        self._settings = settings
+        self._connections = connections
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = Connection(scope, receive, send, send_s=self._settings.send_seconds)
+        trace_id = self._work.trace_id
+        task = self._work.start()
+        watch = connection.watch(self._client_left)
+        watcher = asyncio.create_task(watch, name=f"watch-{trace_id}")
+        self._connections.add(connection)
+        try:
+            await self._answer_or_error(connection, task)
+        except ClientStalled as exc:
+            _logger.warning("client_stalled trace=%s %s", trace_id, exc)
+            await self._registry.cancel(trace_id, "client_not_reading")
+            connection.abort()
+        finally:
+            watcher.cancel()
+            self._connections.discard(connection)
+            # No effect on a stream that has come to its own end.
+            await self._registry.cancel(trace_id, "response_over")
+
+    async def _client_left(self) -> None:
+        await self._registry.cancel(self._work.trace_id, "client_left")
+
+    async def _answer_or_error(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        head_deadline = asyncio.get_running_loop().time() + self._settings.head_hold_seconds
+        try:
+            stream = await self._register(task)
+            if self._streamed:
+                await self._send_messages(connection, stream, task, head_deadline)
+            else:
+                await self._send_whole(connection, stream)
+        except ClientStalled:
+            raise
+        except Exception as exc:
+            if not isinstance(exc, (ApiError, StreamError)):
+                _logger.exception("response_failed trace=%s", self._work.trace_id)
+            await self._send_error(connection, as_api_error(exc))
+
+    async def _register(self, task: asyncio.Task[None]) -> Stream:
+        """The note's register, with the task behind its gate until it has answered."""
+        trace_id = self._work.trace_id
+        entry = {"trace_id": trace_id, "session_id": self._session_id, "task": task}
+        try:
+            stream = await self._registry.register(entry)
+        except BaseException as exc:
+            self._work.reject(exc)
+            task.cancel()
+            await asyncio.wait({task})
+            await self._registry.pop(trace_id)
+            raise
+        self._work.open(stream)
+        return stream
+
+    # -- one object
+
+    async def _send_whole(self, connection: Connection, stream: Stream) -> None:
+        while self._answer.finish_reason is None:
+            await self._next_chunks(None)
+            for chunk in self._buffer.take():
+                self._answer.gather(chunk)
+        self._answer.model = self._work.record.model or ""
+
+        async def send_whole(completion: dict[str, Any]) -> None:
+            await connection.whole(200, completion)
+
+        await stream.emit(send_whole, self._answer.completion())
+        self._buffer.settle()
+
+    # -- messages
+
+    async def _send_messages(
+        self,
+        connection: Connection,
+        stream: Stream,
+        task: asyncio.Task[None],
+        head_deadline: float,
+    ) -> None:
+        held_s = head_deadline - asyncio.get_running_loop().time()
+        await self._next_chunks(max(held_s, 0))
+        await connection.begin(200, SSE_HEADERS)
+        while self._answer.finish_reason is None:
+            if await self._next_chunks(self._settings.ping_seconds):
+                await stream.emit(connection.body, self._messages())
+                self._buffer.settle()
+            else:
+                await connection.body(PING)
+        # A client may send its next prompt on reading this; then this stream is no longer there.
+        await asyncio.wait({task}, timeout=self._settings.agent_cancel_seconds)
+        await connection.body(DONE)
+        await connection.end()
+
+    async def _next_chunks(self, timeout_s: float | None) -> bool:
+        """Whether there are chunks to take. Raises what ended the stream without an answer."""
+        if not await self._buffer.wait(timeout_s):
+            return False
+        if self._buffer.error is not None:
+            raise as_api_error(self._buffer.error)
+        return True
+
+    def _messages(self) -> bytes:
+        self._answer.model = self._work.record.model or ""
+        chunks = self._buffer.take()
+        return b"".join(message(m) for chunk in chunks for m in self._answer.messages(chunk))
+
+    # -- an error
+
+    async def _send_error(self, connection: Connection, error: ApiError) -> None:
+        """With its status if no header was sent, else as a message: never a bare end."""
+        if not connection.has_begun:
+            await connection.error(error)
+        elif self._streamed:
+            await connection.body(message(error.body()) + DONE)
+            await connection.end()

@@ -1,0 +1,106 @@
+"""The paths: what they take and what they answer."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from server.errors import ApiError, as_api_error
+from server.openai import ChatRequest
+from server.service import Service
+from server.sse import encode_json
+
+router = APIRouter()
+
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+class AsciiJson(JSONResponse):
+    """JSON that no character of a prompt can break."""
+
+    def render(self, content: Any) -> bytes:
+        return encode_json(content)
+
+
+def _service(request: Request) -> Service:
+    return cast(Service, request.app.state.service)
+
+
+@router.post("/v1/chat/completions", response_class=AsciiJson)
+async def chat(request: Request, body: ChatRequest) -> Response:
+    """Answers a prompt; the newest of a session stops the one before it."""
+    return _service(request).chat(
+        body,
+        owner=request.state.owner,
+        trace_id=request.state.trace_id,
+        header_session_id=request.headers.get("x-session-id"),
+    )
+
+
+@router.post("/v1/streams/{trace_id}/cancel", response_class=AsciiJson)
+async def cancel(request: Request, trace_id: str) -> Response:
+    """Stops a stream by name; `cancelled` is false if it had ended or was stopped before."""
+    cancelled = await _service(request).cancel(request.state.owner, trace_id)
+    return AsciiJson({"trace_id": trace_id, "cancelled": cancelled})
+
+
+@router.get("/v1/streams", response_class=AsciiJson)
+async def streams(request: Request) -> Response:
+    """The key's own streams, newest first: those that run and those that ended lately."""
+    return AsciiJson({"object": "list", "data": _service(request).streams(request.state.owner)})
+
+
+@router.get("/v1/streams/{trace_id}", response_class=AsciiJson)
+async def stream(request: Request, trace_id: str) -> Response:
+    """One of the key's own streams, with its text so far."""
+    return AsciiJson(_service(request).stream(request.state.owner, trace_id))
+
+
+@router.get("/v1/models", response_class=AsciiJson)
+async def models(request: Request) -> Response:
+    """Ollama's models, as OpenAI lists them."""
+    names = await _service(request).models()
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "ollama"} for name in names]
+    return AsciiJson({"object": "list", "data": data})
+
+
+@router.get("/healthz", response_class=AsciiJson)
+async def healthz(request: Request) -> Response:
+    """Whether the server takes requests. Asks nobody else, needs no key."""
+    return AsciiJson({"status": "ok"})
+
+
+# ---- errors ---------------------------------------------------------------------------------
+
+
+async def on_api_error(request: Request, exc: Exception) -> Response:
+    error = as_api_error(exc)
+    return AsciiJson(error.body(), error.status, error.headers)
+
+
+async def on_invalid(request: Request, exc: Exception) -> Response:
+    """Validation, in a sentence: which field, what is wrong with it."""
+    first = cast(RequestValidationError, exc).errors()[0]
+    param = ".".join(str(part) for part in first["loc"] if part != "body") or None
+    where = f"{param}: " if param else ""
+    message = f"{where}{first['msg']}"
+    if first["type"] == "model_attributes_type":
+        message = "the body has to be a JSON object, sent with Content-Type: application/json"
+    error = ApiError(400, "invalid_request", message, param=param)
+    return await on_api_error(request, error)
+
+
+async def on_http_error(request: Request, exc: Exception) -> Response:
+    """What Starlette and FastAPI raise themselves: no such path, no such method, a bad body."""
+    http_error = cast(HTTPException, exc)
+    status = http_error.status_code
+    message = f"{http_error.detail}: {request.method} {request.url.path[:200]!a}"
+    headers = http_error.headers
+    return await on_api_error(
+        request,
+        ApiError(status, _CODES.get(status, "invalid_request"), message, headers=headers),
+    )

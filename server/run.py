@@ -1,0 +1,108 @@
+"""Runs the application under uvicorn: `serve` in a loop that is there, `run` as a whole process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+
+import uvicorn
+from pydantic import ValidationError
+
+from server import log, shutdown
+from server.app import TERMINATING, create_app
+from server.security import StartRefused, check_address, read_keys
+from server.settings import Settings
+
+HOST = "127.0.0.1"
+PORT = 8000
+EXIT_OK = 0
+EXIT_USAGE = 3
+
+
+async def serve(
+    settings: Settings | None = None,
+    host: str = HOST,
+    port: int = PORT,
+    *,
+    ollama: AbstractAsyncContextManager[str] | None = None,
+    on_started: Callable[[str], None] | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, or until the task is cancelled; then returns.
+
+    ollama: an Ollama that lives in the same loop as long as the server does; it yields its
+    address, which goes before that of the settings.
+    on_started: told the server's own address once it listens; port 0 picks a free one.
+    Raises StartRefused for an address that is open to strangers without a key; SystemExit,
+    as uvicorn does, if the address is taken.
+    """
+    limits = settings or Settings()
+    check_address(read_keys(limits), host)
+    log.configure()
+    async with ollama or nullcontext("") as address:
+        if address:
+            limits = limits.model_copy(update={"ollama_host": address})
+        with _signals_swallowed():
+            await _Server(_config(limits, host, port), on_started).serve()
+
+
+def _config(settings: Settings, host: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(settings),
+        host=host,
+        port=port,
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=shutdown.exit_limit_s(settings.grace_seconds),
+    )
+
+
+class _Server(uvicorn.Server):
+    """Tells its address once it listens."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[str], None] | None) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._on_started is not None:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._on_started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+
+def run(
+    settings: Settings | None = None,
+    host: str = HOST,
+    port: int = PORT,
+    *,
+    ollama: AbstractAsyncContextManager[str] | None = None,
+    on_started: Callable[[str], None] | None = None,
+) -> int:
+    """Serves as a process and answers with its exit code: 0, or 3 where it would not start."""
+    try:
+        asyncio.run(serve(settings, host, port, ollama=ollama, on_started=on_started))
+    except (StartRefused, ValidationError) as exc:
+        print(f"onestream serve: {exc}", file=sys.stderr)
+        return EXIT_USAGE
+    except SystemExit:
+        # uvicorn has said why.
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        pass
+    return EXIT_OK
+
+
+@contextmanager
+def _signals_swallowed() -> Iterator[None]:
+    """uvicorn sends itself again what it was ended with, which would end us before our clean-up."""
+    previous = {number: signal.signal(number, lambda *_: None) for number in TERMINATING}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

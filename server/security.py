@@ -1,0 +1,101 @@
+"""Who may call: Bearer keys, compared in constant time, and never shown or logged."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+
+from server.errors import ApiError
+from server.settings import DEVKEY, Settings, is_loopback, split_keys
+
+SESSION_ID_MAX_CHARS = 128
+# No space and no control character: session ids stand in log lines, one field each.
+_SESSION_ID = re.compile(rf"[!-~]{{1,{SESSION_ID_MAX_CHARS}}}\Z")
+SESSION_ID_DEFAULT = "default"
+
+
+class StartRefused(Exception):
+    """The server would be open to strangers, or its keys cannot be read."""
+
+
+def read_keys(settings: Settings) -> tuple[str, ...]:
+    """The configured keys, in order; none if there are none. Raises StartRefused."""
+    keys = split_keys(settings.api_keys)
+    path = settings.api_keys_file
+    if path is None:
+        return keys
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as exc:
+        raise StartRefused(
+            f"the keys in JARVIS_API_KEYS_FILE={path} cannot be read ({exc}); name a text file "
+            f"with one key per line"
+        ) from exc
+    keys += tuple(line for line in lines if line and not line.startswith("#"))
+    if not keys:
+        raise StartRefused(
+            f"JARVIS_API_KEYS_FILE={path} holds no key; write one per line, or unset it to use "
+            f"{DEVKEY!r} on loopback"
+        )
+    return keys
+
+
+def check_address(keys: Sequence[str], host: str | None) -> None:
+    """Raises StartRefused for an address that others reach while no key is configured."""
+    if not keys and not is_loopback(host):
+        raise StartRefused(
+            f"will not listen on {host}: no key is configured, so anybody who reaches it could "
+            f"use {DEVKEY!r}. Set JARVIS_API_KEYS (comma separated) or JARVIS_API_KEYS_FILE, or "
+            f"listen on 127.0.0.1"
+        )
+
+
+class Keys:
+    """The keys, by number. The owner of what a key's requests make is `key<number>`."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.is_devkey = not keys
+        self._digests = [_digest(key.encode()) for key in keys or (DEVKEY,)]
+
+    def owner(self, authorization: str | None) -> str:
+        """Whose key an Authorization header carries. Raises ApiError (401)."""
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise _unauthorized("the Authorization header is missing; send `Bearer <key>`")
+        digest = _digest(key.strip().encode("utf-8", "surrogateescape"))
+        # Every key is compared, so the time doesn't tell which one was nearly right.
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        if not any(matches):
+            raise _unauthorized("the key in the Authorization header is not known here")
+        return f"key{matches.index(True) + 1}"
+
+    def namespace(self, owner: str, session_id: str) -> str:
+        """The session as the registry knows it: no two keys share one (S6).
+
+        With a single key there is nothing to keep apart, and the logs show the client's own name.
+        """
+        return session_id if len(self._digests) == 1 else f"{owner}/{session_id}"
+
+
+def check_session_id(session_id: str, param: str) -> str:
+    """The session id, if it may be one. Raises ApiError (400)."""
+    if not _SESSION_ID.match(session_id):
+        raise ApiError(
+            400,
+            "invalid_session_id",
+            f"a session id has 1 to {SESSION_ID_MAX_CHARS} printable ASCII characters and no "
+            f"space; this one has {len(session_id)}: {session_id[:40]!a}",
+            param=param,
+        )
+    return session_id
+
+
+def _digest(key: bytes) -> bytes:
+    # Of one length, since compare_digest tells lengths apart.
+    return hashlib.sha256(key).digest()
+
+
+def _unauthorized(message: str) -> ApiError:
+    return ApiError(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})

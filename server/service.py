@@ -1,0 +1,237 @@
+"""The running service: what all requests share, from the start-up until the shut-down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+from registry import State, StreamRegistry
+from server.archive import Archive, Record
+from server.buffer import Buffer
+from server.connection import Connection
+from server.errors import ApiError
+from server.ollama import OllamaClient
+from server.ollama_async import AsyncOllama
+from server.openai import Answer, ChatRequest, ollama_body
+from server.response import ChatResponse
+from server.security import SESSION_ID_DEFAULT, Keys, check_session_id
+from server.settings import DEVKEY, Settings, is_loopback
+from server.stream_task import StreamTask
+
+# Of the grace, as much as a client that doesn't read may use up once the server shuts down.
+_HURRY_SHARE = 0.5
+
+
+class Service:
+    """Made in the lifespan's start-up, in the event loop that serves.
+
+    new_trace_id: draws the name of each request. wall_clock: seconds since 1970, for `created`.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        keys: Keys,
+        registry: StreamRegistry,
+        client: OllamaClient,
+        lister: AsyncOllama,
+        new_trace_id: Callable[[], str],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self.keys = keys
+        self.registry = registry
+        self.new_trace_id = new_trace_id
+        self._client = client
+        self._lister = lister
+        self._wall_clock = wall_clock
+        self._archive = Archive(records_max=settings.archive_max, age_s=settings.archive_seconds)
+        # Exactly the chats that are being answered.
+        self.connections: set[Connection] = set()
+        # The time limits of what else waits for somebody outside: a shut-down ends them at once.
+        self._timeouts: set[asyncio.Timeout] = set()
+        # The registry's close, from the first word of a shut-down on.
+        self._closing: asyncio.Task[None] | None = None
+
+    # -- what the front asks
+
+    def check_open(self) -> None:
+        """Raises ApiError (503) once the server is shutting down."""
+        if self._closing is not None:
+            raise ApiError(
+                503,
+                "shutting_down",
+                "the server is shutting down; ask its successor",
+                headers={"connection": "close"},
+            )
+
+    def check_local(self, scope: Mapping[str, Any]) -> None:
+        """Raises ApiError (403) where strangers reach a server that only has `devkey`.
+
+        The start-up refuses such an address where it can see it. What it can't see, a socket
+        that was handed over, say, shows here: as the local address of the connection.
+        """
+        address = (scope.get("server") or (None, None))[0]
+        if self.keys.is_devkey and not is_loopback(address):
+            raise ApiError(
+                403,
+                "devkey_on_loopback_only",
+                f"no key is configured, and {DEVKEY!r} is for loopback only, but this request "
+                f"came in on {address}; start the server with JARVIS_API_KEYS",
+            )
+
+    @asynccontextmanager
+    async def limit(self, seconds: float) -> AsyncIterator[None]:
+        """As asyncio.timeout; a shut-down ends it as well, with ApiError (503)."""
+        try:
+            async with asyncio.timeout(seconds) as timeout:
+                self._timeouts.add(timeout)
+                try:
+                    yield
+                finally:
+                    self._timeouts.discard(timeout)
+        except TimeoutError:
+            self.check_open()
+            raise
+
+    # -- chats
+
+    def chat(
+        self, request: ChatRequest, *, owner: str, trace_id: str, header_session_id: str | None
+    ) -> ChatResponse:
+        """The response that will answer the prompt. Raises ApiError (400); starts nothing."""
+        body = ollama_body(request, self.settings.default_model)
+        session_id = _session_id(request, header_session_id)
+        now = asyncio.get_running_loop().time()
+        created = int(self._wall_clock())
+        record = Record(
+            trace_id=trace_id,
+            owner=owner,
+            session_id=session_id,
+            created=created,
+            text_max_chars=self.settings.archive_max_chars,
+            registered_at=now,
+            model=body.get("model"),
+        )
+        self._archive.add(record, now)
+        task = StreamTask(
+            trace_id=trace_id,
+            body=body,
+            client=self._client,
+            pick_model=self._pick_model,
+            registry=self.registry,
+            settings=self.settings,
+            buffer=Buffer(self.settings.buffer_max_chunks),
+            record=record,
+        )
+        options = request.stream_options
+        return ChatResponse(
+            session_id=self.keys.namespace(owner, session_id),
+            task=task,
+            answer=Answer(
+                trace_id=trace_id,
+                created=created,
+                include_usage=options is not None and options.include_usage,
+            ),
+            streamed=request.stream,
+            registry=self.registry,
+            settings=self.settings,
+            connections=self.connections,
+        )
+
+    async def _pick_model(self) -> str:
+        models = await self._lister.models()
+        if not models:
+            raise ApiError(
+                404,
+                "model_not_found",
+                f"the prompt names no model, and Ollama at {self.settings.ollama_host} has none; "
+                f"`ollama pull` one, or set JARVIS_DEFAULT_MODEL",
+                param="model",
+            )
+        return str(models[0]["name"])
+
+    # -- streams and models
+
+    def streams(self, owner: str) -> list[dict[str, Any]]:
+        now = asyncio.get_running_loop().time()
+        snapshot = self.registry.snapshot()
+        records = self._archive.of_owner(owner, now)
+        return [record.view(snapshot, now, with_text=False) for record in records]
+
+    def stream(self, owner: str, trace_id: str) -> dict[str, Any]:
+        """Raises ApiError (404) for what is unknown, forgotten or another key's: all the same."""
+        now = asyncio.get_running_loop().time()
+        record = self._record(owner, trace_id, now)
+        return record.view(self.registry.snapshot(), now, with_text=True)
+
+    async def cancel(self, owner: str, trace_id: str) -> bool:
+        """False if it had ended or was told to stop before. Raises ApiError (404)."""
+        self._record(owner, trace_id, asyncio.get_running_loop().time())
+        return await self.registry.cancel(trace_id, "requested_by_client")
+
+    def _record(self, owner: str, trace_id: str, now: float) -> Record:
+        record = self._archive.get(owner, trace_id, now)
+        if record is None:
+            raise ApiError(
+                404,
+                "stream_not_found",
+                f"no stream {trace_id[:80]!a} of this key is running, or ended within the "
+                f"last {self.settings.archive_seconds:g} s among the last "
+                f"{self.settings.archive_max}",
+            )
+        return record
+
+    async def models(self) -> list[str]:
+        """The names of Ollama's models. Raises ApiError (503, 504 or what Ollama answers)."""
+        limit_s = self.settings.models_seconds
+        try:
+            async with self.limit(limit_s):
+                return [str(model["name"]) for model in await self._lister.models()]
+        except TimeoutError:
+            raise ApiError(
+                504,
+                "upstream_silent",
+                f"Ollama at {self.settings.ollama_host} has not listed its models within "
+                f"{limit_s:g} s (JARVIS_MODELS_SECONDS)",
+            ) from None
+
+    def counts(self) -> dict[str, int]:
+        """How many streams are in each state."""
+        snapshot = self.registry.snapshot()
+        return {state.name.lower(): len(snapshot.in_state(state)) for state in State}
+
+    # -- the end
+
+    def begin_shutdown(self) -> None:
+        """Stops every stream and lets nothing new in. At once; may be called again."""
+        if self._closing is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self._closing = loop.create_task(self.registry.close(), name="registry-close")
+        for timeout in self._timeouts:
+            timeout.reschedule(loop.time())
+        for connection in self.connections:
+            connection.hurry(self.settings.grace_seconds * _HURRY_SHARE)
+
+    async def shut_down(self) -> None:
+        """Waits until every stream has ended, or its grace is over."""
+        self.begin_shutdown()
+        assert self._closing is not None
+        await asyncio.wait({self._closing})
+
+
+def _session_id(request: ChatRequest, header: str | None) -> str:
+    if header:
+        return check_session_id(header, "X-Session-Id")
+    if request.session_id:
+        return check_session_id(request.session_id, "session_id")
+    if request.user:
+        # OpenAI lets it be any text; escaped it can stand in a log line.
+        user = quote(request.user.encode("utf-8", "backslashreplace"), safe="!#$&'()*+,/:;=?@[]~")
+        return check_session_id(user, "user")
+    return SESSION_ID_DEFAULT

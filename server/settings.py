@@ -1,0 +1,142 @@
+"""Every limit and every address of the server: one environment variable each, prefix `JARVIS_`."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEVKEY = "devkey"
+
+
+class Settings(BaseSettings):
+    """Read from the environment when the server starts. A bad value raises ValidationError."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="JARVIS_", populate_by_name=True, extra="ignore", frozen=True
+    )
+
+    # -- what the server talks to
+
+    # As Ollama's own client reads it: host, host:port or a URL; 0.0.0.0 means loopback.
+    ollama_host: str = Field(
+        default="http://127.0.0.1:11434",
+        validation_alias=AliasChoices("JARVIS_OLLAMA_HOST", "OLLAMA_HOST"),
+    )
+    # `thread` is the note's way: one blocking call per stream, in a thread of its own.
+    ollama_client: Literal["async", "thread"] = "async"
+    # For prompts that name no model; without it the first model that Ollama lists.
+    default_model: str | None = None
+
+    # -- who may call
+
+    # Comma separated. Without any key, `devkey` serves, on loopback only.
+    api_keys: str = Field(default="", repr=False)
+    # A file with one key per line; blank lines and lines with # are skipped.
+    api_keys_file: Path | None = None
+
+    # -- limits in seconds
+
+    # A listening Ollama accepts at once; a host that is away would take minutes to say so.
+    connect_seconds: float = Field(default=5.0, gt=0)
+    # Queueing, loading and evaluating the prompt are silent; a load alone may take 300 s.
+    first_chunk_seconds: float = Field(default=330.0, gt=0)
+    # Parsers for tools and thinking swallow chunks, so short silences are legal, long ones not.
+    stream_inactivity_seconds: float = Field(default=120.0, gt=0)
+    # From a stream's start to its last chunk: what never ends would hold its session for ever.
+    total_seconds: float = Field(default=3600.0, gt=0)
+    # One write to a client that does not read; the stream holds its session meanwhile.
+    send_seconds: float = Field(default=30.0, gt=0)
+    # For the client to deliver the body of its request.
+    body_seconds: float = Field(default=30.0, gt=0)
+    # How long a newer prompt waits for the clean-up of the older stream.
+    grace_seconds: float = Field(default=2.0, ge=0)
+    # How long the agent task may take over its cancel before it is told again and reported.
+    agent_cancel_seconds: float = Field(default=0.5, ge=0)
+    # Until then an error of Ollama keeps its status; later clients and proxies lose patience.
+    head_hold_seconds: float = Field(default=10.0, ge=0)
+    # Below the idle limit of common proxies (60 s), so that silence is not taken for death.
+    ping_seconds: float = Field(default=15.0, gt=0)
+    # What GET /v1/models may take: it asks Ollama for a list and waits for no model.
+    models_seconds: float = Field(default=5.0, gt=0)
+
+    # -- limits in numbers
+
+    # Images travel inside the JSON, so the body is larger than any text.
+    body_max_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
+    # Chunks read from Ollama and not yet sent: enough to smooth, too few to run far ahead.
+    buffer_max_chunks: int = Field(default=64, gt=0)
+    # Streams of the `thread` client at once: the 64 that may be detached, and as many active.
+    threads_max: int = Field(default=128, gt=0)
+    # Ended streams that GET /v1/streams still tells of, for each key, and for how long.
+    archive_max: int = Field(default=200, ge=0)
+    archive_seconds: float = Field(default=600.0, ge=0)
+    # Of one stream's partial text; what is longer loses its end.
+    archive_max_chars: int = Field(default=100_000, ge=0)
+
+    @field_validator("ollama_host")
+    @classmethod
+    def _ollama_address(cls, value: str) -> str:
+        return ollama_address(value)
+
+    @field_validator("default_model")
+    @classmethod
+    def _no_empty_model(cls, value: str | None) -> str | None:
+        return value or None
+
+    @model_validator(mode="after")
+    def _known_keys(self) -> Settings:
+        for key in split_keys(self.api_keys):
+            if not key.isascii() or not key.isprintable() or " " in key:
+                raise ValueError("JARVIS_API_KEYS holds a key that is not printable ASCII")
+        return self
+
+
+def ollama_address(text: str) -> str:
+    """`scheme://host:port` by the rules of Ollama's own OLLAMA_HOST.
+
+    Without a scheme it is http on port 11434; an explicit http:// means 80, https:// 443.
+    0.0.0.0 and :: are addresses to listen on, so loopback is connected to. A ValueError shows
+    what cannot be read.
+    """
+    text = text.strip().strip("\"'").rstrip("/")
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest, port_default = "http", text, 11434
+    else:
+        port_default = {"http": 80, "https": 443}.get(scheme, 0)
+    if rest.count(":") > 1 and not rest.startswith("["):
+        rest = f"[{rest}]"
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname or "127.0.0.1", parts.port or port_default
+    except ValueError:
+        port = 0
+    if not port or parts.path or parts.query:
+        raise ValueError(
+            f"{text!r} is no address of Ollama; write host, host:port, http://host:port or "
+            f"https://host:port in OLLAMA_HOST or JARVIS_OLLAMA_HOST"
+        )
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def split_keys(text: str) -> tuple[str, ...]:
+    """The keys of a comma separated list."""
+    return tuple(key.strip() for key in text.split(",") if key.strip())
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether nobody on another machine can reach this address. None is a Unix socket."""
+    if host is None or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        # The path of a Unix socket, or a name that might resolve to anything.
+        return host.startswith("/")

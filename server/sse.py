@@ -1,0 +1,22 @@
+"""Server-sent events as OpenAI's clients read them: `data:` lines and comments, nothing else.
+
+No `id:` and no `retry:` field: the official Python client fails on both (openai-python#2722).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+PING = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON in ASCII: U+2028 would end a line for some readers, and a lone surrogate for ours."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def message(value: Any) -> bytes:
+    """One message that carries a JSON value."""
+    return b"data: " + encode_json(value) + b"\n\n"

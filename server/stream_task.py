@@ -1,0 +1,234 @@
+"""The stream's own task: it owns the call to Ollama, watches its limits, and cleans up after it.
+
+It is the `task` of the note's register entry. The request handler creates it behind a gate,
+opens the gate when register has answered, and drains the buffer; it never owns the upstream,
+so a client that leaves, or a response that is never started, can leave nothing open.
+
+Two tasks, as in the note: the agent reads Ollama and fills the buffer, the stream's task watches
+it. A cancel that the agent is slow to obey is thereby seen, reported and repeated, and a limit
+needs no timer per chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from registry import State, Stream, StreamRegistry
+from server.archive import Record
+from server.buffer import Buffer
+from server.errors import ApiError, as_api_error
+from server.ollama import Chunk, OllamaClient
+from server.settings import Settings
+
+_logger = logging.getLogger("onestream.server")
+
+
+class StreamTask:
+    """One call to Ollama, from the opened gate until nothing of it is left.
+
+    body: of /api/chat; without a `model` the one that `pick_model` answers is asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        trace_id: str,
+        body: Mapping[str, Any],
+        client: OllamaClient,
+        pick_model: Callable[[], Awaitable[str]],
+        registry: StreamRegistry,
+        settings: Settings,
+        buffer: Buffer,
+        record: Record,
+    ) -> None:
+        self.trace_id = trace_id
+        self.buffer = buffer
+        self.record = record
+        self._body = dict(body)
+        self._client = client
+        self._pick_model = pick_model
+        self._registry = registry
+        self._settings = settings
+        # Opened when register has answered; the task does nothing before.
+        self._gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Set with the gate, and read where a stop overtakes the opened gate.
+        self._stream: Stream | None = None
+        self._agent: asyncio.Task[None] | None = None
+        # Since when Ollama owes the next chunk; None while the agent waits for the client.
+        self._silent_since: float | None = None
+
+    def open(self, stream: Stream) -> None:
+        """Register has answered: the work may begin."""
+        self._stream = stream
+        if not self._gate.done():
+            self._gate.set_result(None)
+
+    def reject(self, error: BaseException) -> None:
+        """Register has raised: this stream was never active, and its task is about to be ended."""
+        told = as_api_error(error)
+        if isinstance(error, asyncio.CancelledError):
+            told = ApiError(409, "cancelled", "the caller of its register has left")
+        self.record.end(told.code, told.message, asyncio.get_running_loop().time())
+
+    def start(self) -> asyncio.Task[None]:
+        """Makes the task, which waits at the gate."""
+        task = asyncio.create_task(self._run(), name=f"stream-{self.trace_id}")
+        task.add_done_callback(self._task_over)
+        return task
+
+    def _task_over(self, task: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step runs none of its code, `finally` neither.
+        if not self.buffer.is_over:
+            self._tell((self._stream and self._stream.stop_error) or asyncio.CancelledError())
+
+    async def _run(self) -> None:
+        """The note's generator, with its `finally`: cancel the agent task, then pop.
+
+        Raises nothing: what went wrong stands in the buffer.
+        """
+        error: BaseException | None = None
+        try:
+            await self._gate
+            assert self._stream is not None
+            await self._work(self._stream)
+        except asyncio.CancelledError as exc:
+            error = (self._stream and self._stream.stop_error) or exc
+        except ApiError as exc:
+            error = exc
+        except Exception as exc:
+            _logger.exception("stream_failed trace=%s", self.trace_id)
+            error = exc
+        finally:
+            # First of all: the client must not wait for the clean-up.
+            self._tell(error)
+            if self._stream is not None:
+                await self._end_agent()
+                await self._registry.pop(self.trace_id)
+
+    def _tell(self, error: BaseException | None) -> None:
+        now = asyncio.get_running_loop().time()
+        self.buffer.end(error)
+        if error is None:
+            self.record.end("stop", None, now)
+        else:
+            told = as_api_error(error)
+            self.record.end(told.code, told.message, now)
+
+    # -- the agent task
+
+    async def _work(self, stream: Stream) -> None:
+        """Runs the agent to its end, within the limits; raises what it raised."""
+        now = asyncio.get_running_loop().time()
+        self.record.started_at = self._silent_since = now
+        self._agent = asyncio.create_task(self._read(stream), name=f"agent-{self.trace_id}")
+        await self._watch(self._agent, now + self._settings.total_seconds)
+        self._agent.result()
+
+    async def _read(self, stream: Stream) -> None:
+        if "model" not in self._body:
+            self._body["model"] = await self._pick_model()
+        self.record.model = self._body["model"]
+        await self._client.chat(self._body, stream, self._put)
+        # Ollama is done, the client perhaps not; only an ACTIVE stream may hand on the rest.
+        self._silent_since = None
+        await self.buffer.drained()
+
+    async def _put(self, chunk: Chunk) -> None:
+        loop = asyncio.get_running_loop()
+        self._silent_since = None
+        self.record.add(chunk, loop.time())
+        if chunk.done_reason is not None:
+            self.record.reason = chunk.done_reason
+        await self.buffer.put(chunk)
+        self._silent_since = loop.time()
+
+    async def _watch(self, agent: asyncio.Task[None], total_deadline: float) -> None:
+        """Returns when the agent is over; raises ApiError when it has used up a limit."""
+        loop = asyncio.get_running_loop()
+        while not agent.done():
+            now = loop.time()
+            limit_s = self._silence_limit_s()
+            if self._silent_since is not None and now >= self._silent_since + limit_s:
+                raise self._silent_error(limit_s)
+            if now >= total_deadline:
+                raise self._total_error()
+            # A chunk that comes now begins a silence of its own, with the limit for later ones:
+            # that may be up before the one that runs.
+            deadline = min(total_deadline, now + self._settings.stream_inactivity_seconds)
+            if self._silent_since is not None:
+                deadline = min(deadline, self._silent_since + limit_s)
+            await asyncio.wait({agent}, timeout=deadline - now)
+
+    def _silence_limit_s(self) -> float:
+        if self.record.first_chunk_at is None:
+            return self._settings.first_chunk_seconds
+        return self._settings.stream_inactivity_seconds
+
+    async def _end_agent(self) -> None:
+        """Cancels the agent and waits until it is over, however often it is told to leave.
+
+        The stream has ended only when its upstream has. The wait has no bound of its own: the
+        registry lets the next prompt in when the grace is over, and counts this stream on.
+        """
+        agent = self._agent
+        if agent is None:
+            return
+        patience_s: float | None = self._settings.agent_cancel_seconds
+        while not agent.done():
+            agent.cancel()
+            try:
+                await asyncio.wait({agent}, timeout=patience_s)
+            except asyncio.CancelledError:
+                continue
+            if not agent.done():
+                _logger.warning(
+                    "agent_timeout_on_cancel trace=%s after_s=%s", self.trace_id, patience_s
+                )
+                patience_s = None
+        if not agent.cancelled():
+            # Seen, so that asyncio doesn't call it lost; `_work` has raised it if it mattered.
+            agent.exception()
+
+    # -- what its limits say
+
+    def _silent_error(self, limit_s: float) -> ApiError:
+        name = (
+            "JARVIS_FIRST_CHUNK_SECONDS"
+            if self.record.first_chunk_at is None
+            else "JARVIS_STREAM_INACTIVITY_SECONDS"
+        )
+        return ApiError(
+            504,
+            "upstream_silent",
+            f"Ollama sent nothing for {limit_s:g} s after {self.record.chunks} chunks "
+            f"(limit {name}){self._detached_hint()}",
+        )
+
+    def _detached_hint(self) -> str:
+        """Names the streams of the session that were given up and may still occupy Ollama."""
+        snapshot = self._registry.snapshot()
+        own = next((s for s in snapshot.streams if s.trace_id == self.trace_id), None)
+        if own is None:
+            return ""
+        detached = [
+            stream.trace_id
+            for stream in snapshot.in_state(State.DETACHED)
+            if stream.session_id == own.session_id
+        ]
+        if not detached:
+            return ""
+        return (
+            f"; stream {', '.join(detached)} of this session did not end when it was told to and "
+            f"may still hold Ollama's slot: look at `ollama ps`"
+        )
+
+    def _total_error(self) -> ApiError:
+        return ApiError(
+            504,
+            "total_exceeded",
+            f"the stream has run for {self._settings.total_seconds:g} s, which is the limit "
+            f"JARVIS_TOTAL_SECONDS; what was sent of the answer is not the whole",
+        )

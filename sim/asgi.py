@@ -1,0 +1,224 @@
+"""The ASGI server around the application, and the clients of it, in virtual time.
+
+Stands where uvicorn stands. As there, a request is a task that is created when its bytes have
+arrived; `send` returns silently once the client has left, and waits while a client that does not
+read leaves more than `buffer_bytes` unsent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Scope
+
+from sim.world import World
+
+BUFFER_BYTES = 64 * 1024
+
+
+class Exchange:
+    """One HTTP request and what came back, as its client sees it.
+
+    on_send: told each message that the application hands to `send`, before anything else.
+    """
+
+    def __init__(
+        self, world: World, name: str, scope: Scope, body: bytes, *, buffer_bytes: int
+    ) -> None:
+        self.name = name
+        self.scope = scope
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        # The application has said that the response is whole.
+        self.is_whole = False
+        self.has_left = False
+        # Whether the client takes what is sent; else it stays in the server's buffer.
+        self.is_reading = True
+        self.task: asyncio.Task[None] | None = None
+        self.ended_at: float | None = None
+        self._world = world
+        self._requests: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        self._buffer_bytes = buffer_bytes
+        self._unread = 0
+        self._changed: asyncio.Event = asyncio.Event()
+        self.on_send: Callable[[Message], None] = lambda message: None
+
+    # -- what the client does
+
+    def leave(self) -> None:
+        self.has_left = True
+        self._world.record(f"{self.name} leaves", actor="outside")
+        self._changed.set()
+
+    def read_on(self) -> None:
+        self.is_reading = True
+        self._unread = 0
+        self._changed.set()
+
+    def stop_reading(self) -> None:
+        self.is_reading = False
+
+    def deliver_rest(self, body: bytes) -> None:
+        """The second half of a body that was sent in two."""
+        self._requests.append({"type": "http.request", "body": body, "more_body": False})
+        self._changed.set()
+
+    # -- what the client sees
+
+    @property
+    def trace_id(self) -> str | None:
+        return self.headers.get("x-trace-id")
+
+    @property
+    def messages(self) -> list[str]:
+        """The data of the SSE messages so far, `[DONE]` included, pings left out."""
+        return [
+            block.removeprefix("data: ")
+            for block in self.body.decode().split("\n\n")
+            if block.startswith("data: ")
+        ]
+
+    @property
+    def is_streamed(self) -> bool:
+        return self.headers.get("content-type", "").startswith("text/event-stream")
+
+    @property
+    def error_code(self) -> str | None:
+        """The code of the error that the client was told, wherever it stood."""
+        if not self.is_streamed:
+            return _code(self.body.decode()) if self.is_whole else None
+        return next((code for each in self.messages if (code := _code(each))), None)
+
+    @property
+    def text(self) -> str:
+        """The content of the answer so far."""
+        parts = []
+        for each in self.messages if self.is_streamed else [self.body.decode() or "{}"]:
+            if each == "[DONE]":
+                continue
+            for choice in json.loads(each).get("choices", ()):
+                delta = choice.get("delta") or choice.get("message") or {}
+                parts.append(delta.get("content") or "")
+        return "".join(parts)
+
+    # -- what the application calls
+
+    async def receive(self) -> Message:
+        while True:
+            if self._requests:
+                return self._requests.pop(0)
+            if self.has_left or self.is_whole:
+                return {"type": "http.disconnect"}
+            await self._change()
+
+    async def send(self, message: Message) -> None:
+        self.on_send(message)
+        if self.has_left:
+            return
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            return
+        data = message.get("body", b"")
+        self.body += data
+        if not self.is_reading:
+            self._unread += len(data)
+        if not message.get("more_body", False):
+            self.is_whole = True
+            self._changed.set()
+        while not self.is_reading and self._unread > self._buffer_bytes and not self.has_left:
+            await self._change()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+class SimServer:
+    """Runs the application as uvicorn does: lifespan, and a task for each request."""
+
+    def __init__(self, world: World, app: ASGIApp, *, buffer_bytes: int = BUFFER_BYTES) -> None:
+        self.world = world
+        self.exchanges: list[Exchange] = []
+        self._app = app
+        self._buffer_bytes = buffer_bytes
+        self._lifespan: asyncio.Task[None] | None = None
+        self._to_lifespan: asyncio.Queue[Message] = asyncio.Queue()
+        self._from_lifespan: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+        run = self._app(scope, self._to_lifespan.get, self._from_lifespan.put)
+        self._lifespan = loop.create_task(_coroutine(run), name="lifespan")
+        await self._tell_lifespan("startup")
+
+    async def stop(self) -> None:
+        """The lifespan's shut-down, which uvicorn begins when no connection is left."""
+        await self._tell_lifespan("shutdown")
+        assert self._lifespan is not None
+        await asyncio.wait({self._lifespan})
+
+    def request(
+        self,
+        name: str,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        half: bool = False,
+    ) -> Exchange:
+        """The bytes of a request have arrived; with `half`, only half of its body has."""
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()],
+            "client": ("127.0.0.1", 50000 + len(self.exchanges)),
+            "server": ("127.0.0.1", 8000),
+            "state": {},
+        }
+        first = body[: len(body) // 2] if half else body
+        exchange = Exchange(self.world, name, scope, first, buffer_bytes=self._buffer_bytes)
+        if half:
+            exchange._requests[0]["more_body"] = True
+        self.exchanges.append(exchange)
+        loop = asyncio.get_running_loop()
+        exchange.task = loop.create_task(self._serve(exchange), name=f"{name} request")
+        return exchange
+
+    async def _serve(self, exchange: Exchange) -> None:
+        try:
+            await self._app(exchange.scope, exchange.receive, exchange.send)
+        except Exception as exc:
+            self.world.fail("no request ends in an exception", f"{exchange.name}: {exc!r}")
+        finally:
+            exchange.ended_at = self.world.now
+
+    async def _tell_lifespan(self, what: str) -> None:
+        await self._to_lifespan.put({"type": f"lifespan.{what}"})
+        answer = await self._from_lifespan.get()
+        done = answer["type"] == f"lifespan.{what}.complete"
+        self.world.check(done, "the lifespan starts and ends", f"{answer}")
+
+
+async def _coroutine(awaitable: Any) -> None:
+    await awaitable
+
+
+def _code(text: str) -> str | None:
+    if text == "[DONE]" or not text:
+        return None
+    error = json.loads(text).get("error")
+    return error["code"] if error else None

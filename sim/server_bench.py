@@ -1,0 +1,326 @@
+"""The bench at server level: the production application, its clients, and the fake Ollama.
+
+The registry is the production one behind an observed protocol; settings, routes, responses and
+the Ollama clients are those that serve real users. What stands around them is simulated: clock,
+transports, executor and ASGI server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from starlette.types import Message
+
+import registry.stop_signal
+import server.ollama_thread
+import server.wakeable
+from registry import StreamRegistry
+from registry.protocol import State
+from registry.stop_signal import StopSignals
+from server.app import create_app
+from server.settings import Settings
+from sim.asgi import Exchange, SimServer
+from sim.bench import LIMITS, sentence
+from sim.fake_ollama import Profile
+from sim.fake_ollama.simulated import SimOllama
+from sim.observed_protocol import ObservedProtocol
+from sim.world import World
+
+KEYS = {"alice": "alice-key", "bob": "bob-key"}
+# Few chunks, long enough apart that what is told to come between them does.
+PROFILE = Profile(
+    load_s=1.0, slow_load_s=4.0, prompt_eval_s=0.1, chunk_s=0.2, chunks=2, fault_after_chunks=1
+)
+
+# What a worker thread shares with the loop lies in these: every line of them is a switch point.
+DECLARED_FILES = tuple(
+    str(module.__file__) for module in (registry.stop_signal, server.ollama_thread, server.wakeable)
+)
+
+
+class ServerBench:
+    """One execution's server with everything around it."""
+
+    def __init__(
+        self,
+        world: World,
+        cls: type[Any] = StreamRegistry,
+        *,
+        client: Literal["async", "thread"] = "async",
+        settings: Mapping[str, Any] | None = None,
+        profile: Profile = PROFILE,
+        buffer_bytes: int = 0,
+        threads_max: int = 4,
+    ) -> None:
+        self.world = world
+        self.logged: list[str] = []
+        self.settings = _settings(client, **(settings or {}))
+        self.grace_s = self.settings.grace_seconds
+        self.ollama = SimOllama(world.loop, profile)
+        if client == "thread":
+            world.declare(*DECLARED_FILES)
+        self.executor = world.executor(threads_max=threads_max)
+        self.stop_signals = StopSignals()
+        self.is_production = issubclass(cls, StreamRegistry)
+        self.registry = self._make_registry(cls)
+        serials = itertools.count(1)
+        self.new_trace_id: Callable[[], str] = lambda: f"t{next(serials)}"
+        self.app = _application(self.settings)
+        self.app.state.bench = self
+        self.server = SimServer(world, self.app, buffer_bytes=buffer_bytes)
+        self._sessions: dict[str, str] = {}
+        # When each stream that is STOPPING, or WAITING, was first seen so.
+        self._since: dict[tuple[str, State], float] = {}
+        world.always(sentence("S3 no_silent_overlap"), self._no_silent_overlap)
+        if self.is_production:
+            world.always(sentence("L1 admission"), self._none_waits_too_long)
+            world.always(sentence("L2 prompt_stop"), self._stops_reach_upstream)
+
+    def _make_registry(self, cls: type[Any]) -> Any:
+        if not self.is_production:
+            return cls.for_server(self.executor)
+        protocol = ObservedProtocol(self.world, **{**LIMITS, "grace_s": self.grace_s})
+        return cls(protocol=protocol, executor=self.executor, stop_signals=self.stop_signals)
+
+    # -- what scenarios do
+
+    async def post(
+        self,
+        name: str,
+        session: str | None = "s",
+        *,
+        model: str = "fake:normal",
+        key: str = "alice",
+        stream: bool = True,
+        earliest: float = 0.0,
+        latest: float | None = 0.0,
+        half: bool = False,
+    ) -> Exchange:
+        """A prompt arrives when the outside world says so; `name` is also its text."""
+        await self.world.outside(f"{name} arrives", earliest=earliest, latest=latest)
+        return self.post_now(name, session, model=model, key=key, stream=stream, half=half)
+
+    def post_now(
+        self,
+        name: str,
+        session: str | None = "s",
+        *,
+        model: str = "fake:normal",
+        key: str = "alice",
+        stream: bool = True,
+        half: bool = False,
+    ) -> Exchange:
+        self._sessions[name] = f"{key}/{session}"
+        body = {"model": model, "messages": [{"role": "user", "content": name}], "stream": stream}
+        headers = {"authorization": f"Bearer {KEYS[key]}", "content-type": "application/json"}
+        if session is not None:
+            headers["x-session-id"] = session
+        exchange = self.server.request(
+            name,
+            "POST",
+            "/v1/chat/completions",
+            headers=headers,
+            body=json.dumps(body).encode(),
+            half=half,
+        )
+        exchange.on_send = lambda message: self._judge_send(exchange, message)
+        return exchange
+
+    async def press_stop(self, exchange: Exchange, *, key: str = "alice") -> Exchange:
+        headers = {"authorization": f"Bearer {KEYS[key]}"}
+        stop = self.server.request(
+            f"stop {exchange.name}",
+            "POST",
+            f"/v1/streams/{exchange.scope['state']['trace_id']}/cancel",
+            headers=headers,
+        )
+        await self.over(stop)
+        return stop
+
+    async def over(self, *exchanges: Exchange) -> None:
+        """Waits until these requests are done with."""
+        await asyncio.wait([each.task for each in exchanges if each.task is not None])
+
+    async def terminate(self) -> None:
+        """SIGTERM, and then what uvicorn does: it waits for its connections, then shuts down."""
+        begun = self.world.now
+        self.app.state.service.begin_shutdown()
+        tasks = [each.task for each in self.server.exchanges if each.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.grace_s)
+        await self.server.stop()
+        lasted_s = self.world.now - begun
+        in_time = lasted_s <= self.grace_s + 1.0
+        self.world.check(in_time, sentence("L5 shutdown"), f"it took {lasted_s:.3f} s")
+
+    async def play(self, story: Callable[[ServerBench], Awaitable[None]]) -> None:
+        """Lifespan, the story, quiet, lifespan."""
+        await self.server.start()
+        await story(self)
+        await self._quiet()
+        lifespan = self.server._lifespan
+        if lifespan is not None and not lifespan.done():
+            await self.server.stop()
+        # What is done about an end is done by callbacks and threads that are some steps behind;
+        # they have had their turn before the clock moves.
+        await asyncio.sleep(0.1)
+        self._judge_ends()
+        self._judge_leaks()
+
+    async def _quiet(self) -> None:
+        await self.over(*self.server.exchanges)
+        # Streams outlive their responses by their clean-up.
+        pending = [task for task in self.world.loop.tasks if self._is_of_stream(task)]
+        if pending:
+            await asyncio.wait(pending)
+
+    @staticmethod
+    def _is_of_stream(task: asyncio.Task[Any]) -> bool:
+        return task.get_name().startswith(("stream-", "agent-", "watch-")) and not task.done()
+
+    # -- judgements
+
+    def state_of(self, exchange: Exchange) -> State | None:
+        trace_id = exchange.scope["state"].get("trace_id")
+        for view in self.registry.snapshot().streams:
+            if view.trace_id == trace_id:
+                return State(view.state)
+        return None
+
+    def _judge_send(self, exchange: Exchange, message: Message) -> None:
+        """S2: content is handed to `send` only while its stream is ACTIVE."""
+        if not self.is_production or not _has_content(message.get("body", b"")):
+            return
+        state = self.state_of(exchange)
+        if state is not State.ACTIVE:
+            self.world.fail(
+                sentence("S2 only_active_emits"), f"content of {exchange.name} in state {state}"
+            )
+        self.world.reached("content was sent")
+
+    def _no_silent_overlap(self) -> bool:
+        """S3: of two upstream calls of a session, the older is of a DETACHED stream, and logged."""
+        calls: dict[str, list[str]] = {}
+        for call in self.ollama.fake.active_calls:
+            calls.setdefault(self._sessions.get(call.prompt, call.prompt), []).append(call.prompt)
+        for names in calls.values():
+            for older in names[:-1]:
+                if not self._is_fenced_off(older):
+                    return False
+        return True
+
+    def _is_fenced_off(self, name: str) -> bool:
+        exchange = next(each for each in self.server.exchanges if each.name == name)
+        line = f"trace={exchange.scope['state'].get('trace_id')}"
+        return self.state_of(exchange) is State.DETACHED and any(
+            each.startswith("prev_stream_timeout_on_cancel") and each.endswith(line)
+            for each in self.logged
+        )
+
+    def _slack_s(self) -> float:
+        # Each iteration on the way may be late.
+        return 10 * self.world.loop.bounds.lateness_s
+
+    def _in_state_longer_than(self, state: State, limit_s: float) -> list[str]:
+        now = self.world.now
+        found = []
+        for view in self.registry.snapshot().in_state(state):
+            since = self._since.setdefault((view.trace_id, state), now)
+            if now - since > limit_s + self._slack_s():
+                found.append(view.trace_id)
+        return found
+
+    def _none_waits_too_long(self) -> bool:
+        return not self._in_state_longer_than(State.WAITING, self.grace_s)
+
+    def _stops_reach_upstream(self) -> bool:
+        """L2, as far as it can be seen from outside: the connection of a stopped stream is shut."""
+        late = self._in_state_longer_than(State.STOPPING, 0.0)
+        if not late:
+            return True
+        names = {
+            each.name
+            for each in self.server.exchanges
+            if each.scope["state"].get("trace_id") in late
+        }
+        open_prompts = {call.prompt for call in self.ollama.fake.active_calls}
+        return not (names & open_prompts)
+
+    def _judge_ends(self) -> None:
+        """Every client that stayed was told how its prompt ended, and never by a bare end."""
+        for exchange in self.server.exchanges:
+            if exchange.has_left or not exchange.is_reading:
+                continue
+            whole = exchange.is_whole and (
+                not exchange.is_streamed or exchange.messages[-1:] == ["[DONE]"]
+            )
+            self.world.check(
+                whole,
+                "every client that stays is told the end",
+                f"{exchange.name}: {exchange.body!r}",
+            )
+
+    def _judge_leaks(self) -> None:
+        world, name = self.world, sentence("L3 no_leak")
+        active = self.ollama.fake.active_calls
+        world.check(not active, name, f"upstream calls {active}")
+        unclosed = [each.name for each in self.ollama.connections if not each.is_closed]
+        world.check(not unclosed, name, f"connections {', '.join(unclosed)}")
+        world.check(not len(self.stop_signals), name, f"{len(self.stop_signals)} stop signals")
+        tasks = [task.get_name() for task in world.loop.tasks if not task.done()]
+        world.check(tasks == ["program"], name, f"tasks {', '.join(tasks)}")
+        suspended = [each for each in world.loop._asyncgens if _is_suspended(each)]
+        workers = [f"worker {each.number} at {each.where}" for each in world.loop.threads.workers]
+        world.check(not workers, name, ", ".join(workers))
+        world.check(not suspended, name, f"generators {suspended}")
+
+
+@cache
+def _application(settings: Settings) -> FastAPI:
+    """The production application. What differs between executions, its parameters look up."""
+
+    def bench() -> ServerBench:
+        found: ServerBench = app.state.bench
+        return found
+
+    app = create_app(
+        settings,
+        new_registry=lambda _: bench().registry,
+        async_transport=lambda: bench().ollama.transport(),
+        thread_transport=lambda wake: bench().ollama.blocking_transport(wake),
+        new_trace_id=lambda: bench().new_trace_id(),
+        wall_clock=lambda: bench().world.now,
+        signals=(),
+    )
+    return app
+
+
+@cache
+def _settings(client: Literal["async", "thread"], **values: Any) -> Settings:
+    """Reading the environment for each execution would take longer than the execution."""
+    keys = ",".join(KEYS.values())
+    return Settings(
+        api_keys=keys, ollama_host="http://ollama:11434", ollama_client=client, **values
+    )
+
+
+def _is_suspended(generator: Any) -> bool:
+    return generator.ag_frame is not None
+
+
+def _has_content(body: bytes) -> bool:
+    for block in body.decode("utf-8", "replace").split("\n\n"):
+        text = block.removeprefix("data: ")
+        if not text.startswith("{"):
+            continue
+        for choice in json.loads(text).get("choices", ()):
+            delta = choice.get("delta") or choice.get("message") or {}
+            if delta.get("content") or delta.get("tool_calls"):
+                return True
+    return False

@@ -1,0 +1,132 @@
+"""Keys: who may call, whose streams are whose, and where `devkey` is good for anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from server.errors import ApiError
+from server.security import Keys, StartRefused, check_address, read_keys
+from tests.server.support import (
+    Output,
+    error_of,
+    free_port,
+    process,
+    prompt,
+    run_async,
+    settings,
+    stack,
+    until,
+)
+
+ALICE = {"authorization": "Bearer alice-secret"}
+BOB = {"authorization": "Bearer bob-secret"}
+
+
+@pytest.mark.socket
+def test_no_key_reaches_another_keys_streams(caplog: pytest.LogCaptureFixture) -> None:
+    """Two keys with the same session id don't stop each other, and see 404 of each other."""
+    caplog.set_level(logging.DEBUG)
+
+    async def main() -> None:
+        async with stack(api_keys="alice-secret, bob-secret") as server:
+            body = prompt(stream=True, model="fake:hang-midstream", session_id="same")
+            task = asyncio.create_task(server.post(body, headers=ALICE))
+            await until(lambda: server.fake.calls and server.fake.calls[0].chunks >= 3, "chunks")
+            assert (await server.post(prompt(session_id="same"), headers=BOB)).status_code == 200
+            assert server.states() == ["ACTIVE"]
+            (own,) = (await server.http.get("/v1/streams", headers=ALICE)).json()["data"]
+            path = f"/v1/streams/{own['trace_id']}"
+            (bobs,) = (await server.http.get("/v1/streams", headers=BOB)).json()["data"]
+            assert bobs["trace_id"] != own["trace_id"]
+            for method, address in (("GET", path), ("POST", f"{path}/cancel")):
+                answer = await server.http.request(method, address, headers=BOB)
+                unknown = await server.http.request(
+                    method, address.replace(own["trace_id"], "f" * 16), headers=BOB
+                )
+                assert answer.status_code == unknown.status_code == 404
+                assert error_of(answer)["code"] == error_of(unknown)["code"]
+            assert server.states() == ["ACTIVE"]
+            cancelled = await server.http.post(f"{path}/cancel", headers=ALICE)
+            assert cancelled.json()["cancelled"] is True
+            await task
+            for headers in ({}, {"authorization": "Bearer devkey"}, {"authorization": "Basic x"}):
+                answer = await server.post(prompt(), headers=headers)
+                assert (answer.status_code, error_of(answer)["code"]) == (401, "invalid_api_key")
+        assert "secret" not in caplog.text
+
+    run_async(main())
+
+
+def test_devkey_is_only_for_loopback() -> None:
+    """Without a key an address that others reach is refused; with one, or on loopback, not."""
+    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org", ""):
+        with pytest.raises(StartRefused, match="JARVIS_API_KEYS"):
+            check_address((), host)
+        check_address(("key",), host)
+    for host in ("127.0.0.1", "127.3.2.1", "::1", "localhost", None, "/run/x.sock"):
+        check_address((), host)
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize("launcher", [("-m", "uvicorn", "server.app:app"), ("-m", "server")])
+def test_the_server_refuses_to_start_on_an_open_address(launcher: tuple[str, ...]) -> None:
+    """Both ways to start it end at once with exit code 3 and a sentence that helps."""
+    arguments = ("--host", "0.0.0.0", "--port", str(free_port()))
+    with process(*launcher, *arguments) as child:
+        output = Output(child)
+        output.wait_for("no key is configured", 20)
+        assert child.wait(10) == 3
+
+
+@pytest.mark.socket
+def test_a_socket_that_others_reach_is_refused_per_request() -> None:
+    """Where the start-up could not see the address, each request's own local address is asked."""
+
+    async def main() -> None:
+        async with stack() as server:
+            scope = {"server": ("192.168.1.5", 8000)}
+            with pytest.raises(ApiError) as caught:
+                server.service.check_local(scope)
+            assert caught.value.status == 403
+            server.service.check_local({"server": ("127.0.0.1", 8000)})
+            server.service.check_local({"server": ("/run/x.sock", None)})
+
+    run_async(main())
+
+
+def test_keys_come_from_a_list_and_a_file(tmp_path: Path) -> None:
+    """Both count, in order; an unreadable or empty file is refused, naming the file."""
+    path = tmp_path / "keys"
+    path.write_text("# ours\nthree\n\n  four  \n")
+    assert read_keys(settings(api_keys="one, two", api_keys_file=path)) == (
+        "one",
+        "two",
+        "three",
+        "four",
+    )
+    path.write_text("# nothing\n")
+    for bad in (path, tmp_path / "missing"):
+        with pytest.raises(StartRefused, match=str(bad)):
+            read_keys(settings(api_keys_file=bad))
+
+
+def test_keys_are_not_shown() -> None:
+    """Neither the settings nor the keys print a key."""
+    assert "hush" not in repr(settings(api_keys="hush"))
+    assert "hush" not in repr(vars(Keys(("hush",))))
+
+
+def test_owners_and_namespaces() -> None:
+    """Each key has a number; sessions are kept apart exactly where there are several keys."""
+    one, two = Keys(("a",)), Keys(("a", "b"))
+    assert one.namespace(one.owner("Bearer a"), "s") == "s"
+    assert two.namespace(two.owner("bearer b"), "s") == "key2/s"
+    assert two.owner("Bearer a") == "key1"
+    for header in (None, "", "Bearer", "Bearer ", "Bearer c", "a", "Bearer \udcff"):
+        with pytest.raises(ApiError) as caught:
+            two.owner(header)
+        assert caught.value.status == 401

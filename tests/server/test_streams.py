@@ -1,0 +1,370 @@
+"""Streams inside the server, without HTTP's outside: who owns what, and when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from registry import State, StreamCancelled, StreamRegistry
+from registry.daemon_executor import DaemonExecutor
+from server.app import create_app
+from server.archive import Archive, Record
+from server.buffer import Buffer
+from server.ollama import Chunk
+from server.ollama_thread import ThreadOllama
+from tests.server.support import DEVKEY, error_of, events, prompt, run_async, settings, until
+
+DONE_LINE = b'{"message":{"content":""},"done":true,"done_reason":"stop"}\n'
+
+
+def chunk_line(text: str) -> bytes:
+    return json.dumps({"message": {"content": text}, "done": False}).encode() + b"\n"
+
+
+@asynccontextmanager
+async def local(
+    body: Callable[[], AsyncIterator[bytes]], **limits: Any
+) -> AsyncIterator[tuple[httpx.AsyncClient, Any]]:
+    """The application without a socket: `body` makes what Ollama sends to each call."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=body())
+
+    app = create_app(
+        settings(**limits), async_transport=lambda: httpx.MockTransport(answer), signals=()
+    )
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", headers=DEVKEY
+        ) as http,
+    ):
+        yield http, app.state.service
+
+
+async def two_chunks() -> AsyncIterator[bytes]:
+    yield chunk_line("one") + chunk_line(" two") + DONE_LINE
+
+
+def test_a_stream_stopped_before_its_tasks_first_step_is_told() -> None:
+    """Prompts of one session that register in one turn of the loop are all answered."""
+
+    async def main() -> None:
+        async with local(two_chunks) as (http, service):
+            posts = [http.post("/v1/chat/completions", json=prompt(str(n))) for n in range(4)]
+            answers = await asyncio.gather(*posts)
+            assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+            assert answers[-1].status_code == 200
+            assert {error_of(answer)["code"] for answer in answers[:-1]} == {"superseded"}
+            assert not service.registry.snapshot().streams
+
+    run_async(main())
+
+
+def test_a_failure_of_our_own_is_an_error_too(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception nobody foresaw is logged, told in OpenAI's shape, and leaves nothing."""
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield chunk_line("one")
+        raise ZeroDivisionError("unforeseen")
+
+    async def main() -> None:
+        async with local(broken) as (http, service):
+            whole = await http.post("/v1/chat/completions", json=prompt())
+            assert (whole.status_code, error_of(whole)["code"]) == (500, "internal_error")
+            streamed = await http.post("/v1/chat/completions", json=prompt(stream=True))
+            found = events(streamed.text)
+            assert [found[-2]["error"]["code"], found[-1]] == ["internal_error", "[DONE]"]
+            assert "unforeseen" not in whole.text + streamed.text
+            assert "unforeseen" in caplog.text
+            assert not service.registry.snapshot().streams
+
+    run_async(main())
+
+
+def test_an_agent_that_swallows_its_cancel_is_reported_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After 0.5 s (here less) it is told again; the stream stays until it is really over."""
+    release = asyncio.Event()
+    cancels = []
+
+    async def stubborn() -> AsyncIterator[bytes]:
+        yield chunk_line("one")
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                cancels.append(time.monotonic())
+
+    async def main() -> None:
+        limits = {"agent_cancel_seconds": 0.05, "grace_seconds": 0.2}
+        async with local(stubborn, **limits) as (http, service):
+            task = asyncio.create_task(http.post("/v1/chat/completions", json=prompt(stream=True)))
+            await until(lambda: service.counts()["active"], "active")
+            (view,) = service.streams("key1")
+            await until(lambda: service.streams("key1")[0]["chunks"], "a chunk")
+            await service.cancel("key1", view["trace_id"])
+            # The client is told at once, whatever the agent does.
+            assert events((await task).text)[-2]["error"]["code"] == "cancelled"
+            await until(lambda: len(cancels) >= 2, "told again")
+            await until(lambda: service.counts()["detached"], "detached")
+            assert f"agent_timeout_on_cancel trace={view['trace_id']}" in caplog.text
+            assert service.stream("key1", view["trace_id"])["state"] == "DETACHED"
+            release.set()
+            await until(lambda: not service.registry.snapshot().streams, "over")
+
+    run_async(main())
+
+
+def test_what_ollama_has_finished_is_still_active_until_it_is_sent() -> None:
+    """The last chunks go out while the stream is ACTIVE, and [DONE] after it has ended."""
+    seen: list[tuple[str, list[str]]] = []
+
+    async def main() -> None:
+        async with local(two_chunks) as (http, service):
+            app = http._transport.app  # type: ignore[attr-defined]
+            body = json.dumps(prompt(stream=True)).encode()
+            messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+            async def receive() -> Any:
+                if messages:
+                    return messages.pop()
+                return await asyncio.get_running_loop().create_future()
+
+            async def send(message: Any) -> None:
+                await asyncio.sleep(0.01)
+                states = [s.state.name for s in service.registry.snapshot().streams]
+                seen.append((message.get("body", b"").decode(), states))
+
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": "/v1/chat/completions",
+                "raw_path": b"/v1/chat/completions",
+                "query_string": b"",
+                "headers": [
+                    (b"authorization", b"Bearer devkey"),
+                    (b"content-type", b"application/json"),
+                ],
+                "server": ("127.0.0.1", 8000),
+            }
+            await app(scope, receive, send)
+        assert [states for text, states in seen if '"content":"' in text] == [["ACTIVE"]]
+        assert [states for text, states in seen if "[DONE]" in text] == [[]]
+
+    run_async(main())
+
+
+# ---- the buffer -----------------------------------------------------------------------------
+
+
+def test_the_writer_waits_for_room_and_for_the_end() -> None:
+    """`put` waits when the buffer is full, `drained` until what was taken is settled."""
+
+    async def main() -> None:
+        buffer = Buffer(2)
+        await buffer.put(Chunk("1"))
+        put = asyncio.create_task(buffer.put(Chunk("2")))
+        await asyncio.sleep(0)
+        assert not put.done()
+        assert await buffer.wait(None)
+        assert [chunk.content for chunk in buffer.take()] == ["1", "2"]
+        await put
+        drained = asyncio.create_task(buffer.drained())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not drained.done()
+        buffer.settle()
+        await drained
+        assert not await buffer.wait(0.01)
+
+    run_async(main())
+
+
+def test_an_error_drops_what_is_queued_and_wakes_both_sides() -> None:
+    """After a stop no chunk can be taken; the writer is not left waiting."""
+
+    async def main() -> None:
+        buffer, error = Buffer(1), RuntimeError("stopped")
+        put = asyncio.create_task(buffer.put(Chunk("1")))
+        await asyncio.sleep(0)
+        buffer.end(error)
+        await put
+        assert buffer.take() == []
+        assert await buffer.wait(None)
+        assert buffer.error is error
+        buffer.end(None)
+        assert buffer.error is error
+        await buffer.put(Chunk("late"))
+        assert buffer.take() == []
+
+    run_async(main())
+
+
+# ---- the worker thread ----------------------------------------------------------------------
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize("blocked_in", ["connect", "read", "midstream", "handover"])
+def test_a_stop_wakes_the_thread_at_once(blocked_in: str) -> None:
+    """Out of a connect, a read before the headers, one amid the stream, a wait for the loop."""
+
+    async def main() -> None:
+        executor = DaemonExecutor(1)
+        registry = StreamRegistry(executor=executor)
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fill = [socket.socket() for _ in range(4)]
+        if blocked_in == "connect":
+            # A full backlog drops what knocks: the connect gets no answer.
+            for knocking in fill:
+                knocking.setblocking(False)
+                knocking.connect_ex(listener.getsockname())
+        host, port = listener.getsockname()
+        client = ThreadOllama(f"http://{host}:{port}", connect_s=30, read_s=30)
+
+        async def put(chunk: Chunk) -> None:
+            if blocked_in == "handover":
+                await asyncio.get_running_loop().create_future()
+
+        async def work() -> None:
+            async with registry.stream("s", trace_id="t") as stream:
+                await client.chat({}, stream, put)
+
+        task = asyncio.create_task(work())
+        await until(lambda: executor.threads, "a thread")
+        accepted = None
+        if blocked_in != "connect":
+            listener.setblocking(False)
+            loop = asyncio.get_running_loop()
+            accepted, _ = await loop.sock_accept(listener)
+            await loop.sock_recv(accepted, 65536)
+            if blocked_in != "read":
+                head = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n"
+                await loop.sock_sendall(accepted, head + chunk_line("one"))
+            if blocked_in == "handover":
+                flood = asyncio.create_task(
+                    loop.sock_sendall(accepted, chunk_line("x" * 1000) * 20_000)
+                )
+                await asyncio.wait({flood}, timeout=0.3)
+                assert not flood.done(), "the thread reads no further"
+                flood.cancel()
+        # Long enough to be inside the blocking call.
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        await registry.cancel("t")
+        with pytest.raises(StreamCancelled):
+            await task
+        await until(lambda: not registry.snapshot().streams, "ended")
+        assert time.monotonic() - began < 0.2
+        assert executor.threads == 0
+        for sock in (listener, accepted, *fill):
+            if sock is not None:
+                sock.close()
+
+    run_async(main())
+
+
+@pytest.mark.socket
+def test_a_stream_that_waits_for_a_thread_never_calls_ollama_when_it_is_stopped() -> None:
+    """A job still queued when its stream is stopped never runs; a full queue is a 503."""
+
+    async def main() -> None:
+        executor = DaemonExecutor(1, queue_max=1)
+        registry = StreamRegistry(executor=executor)
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        host, port = listener.getsockname()
+        client = ThreadOllama(f"http://{host}:{port}", connect_s=30, read_s=30)
+
+        async def put(chunk: Chunk) -> None: ...
+
+        async def work(name: str) -> str:
+            try:
+                async with registry.stream(name, trace_id=name) as stream:
+                    await client.chat({}, stream, put)
+            except Exception as exc:
+                return getattr(exc, "code", repr(exc))
+            return "no error"
+
+        first = asyncio.create_task(work("first"))
+        await until(lambda: executor.threads, "a thread")
+        second = asyncio.create_task(work("second"))
+        await until(lambda: len(registry.snapshot().in_state(State.ACTIVE)) == 2, "both active")
+        await asyncio.sleep(0.01)
+        assert await work("third") == "no_thread_free"
+        await registry.cancel("second")
+        assert await second == "cancelled"
+        await until(lambda: len(registry.snapshot().streams) == 1, "the second is over")
+        await registry.cancel("first")
+        assert await first == "cancelled"
+        await until(lambda: not executor.threads, "no thread")
+        listener.setblocking(False)
+        connection, _ = listener.accept()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        connection.close()
+        listener.close()
+
+    run_async(main())
+
+
+# ---- the archive ----------------------------------------------------------------------------
+
+
+def record(trace_id: str, owner: str = "key1", ended_at: float | None = None) -> Record:
+    made = Record(trace_id, owner, "s", 0, text_max_chars=5, registered_at=0.0)
+    if ended_at is not None:
+        made.end("stop", None, ended_at)
+    return made
+
+
+def test_the_archive_is_bounded_by_number_age_and_text() -> None:
+    """The oldest ended ones go first, running ones stay, and no owner pushes out another's."""
+    archive = Archive(records_max=2, age_s=10.0)
+    archive.add(record("running"), 0.0)
+    for number in range(4):
+        archive.add(record(f"ended-{number}", ended_at=float(number)), 5.0)
+    archive.add(record("other", owner="key2", ended_at=1.0), 5.0)
+    names = [kept.trace_id for kept in archive.of_owner("key1", 5.0)]
+    assert names == ["ended-3", "ended-2", "running"]
+    assert archive.get("key1", "other", 5.0) is None
+    assert archive.get("key2", "other", 5.0) is not None
+    assert [kept.trace_id for kept in archive.of_owner("key1", 12.5)] == ["ended-3", "running"]
+    assert archive.of_owner("key2", 12.5) == []
+    long = record("long")
+    for text in ("abc", "def", "ghi"):
+        long.add(Chunk(text), 1.0)
+    assert "".join(long.text_parts) == "abcde"
+    assert long.chunks == 3
+
+
+@pytest.mark.socket
+def test_the_registrys_lines_are_the_notes(caplog: pytest.LogCaptureFixture) -> None:
+    """A stream that comes to its own end is started and ended in the log, and nothing else."""
+    caplog.set_level(logging.INFO, "onestream.registry")
+
+    async def main() -> None:
+        async with local(two_chunks) as (http, _):
+            headers = {"x-session-id": "sess-1"}
+            answer = await http.post("/v1/chat/completions", json=prompt(), headers=headers)
+            trace = answer.headers["x-trace-id"]
+            start, end = [
+                entry.getMessage() for entry in caplog.records if "registry" in entry.name
+            ]
+            assert start == f"stream_start trace={trace} trace_id={trace} session=sess-1"
+            assert end.startswith(f"stream_end trace={trace} stream_id={trace} session=sess-1 dur")
+
+    run_async(main())

@@ -1,0 +1,289 @@
+"""The wire forms, without a socket: NDJSON in, OpenAI's objects out, requests across."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from server.errors import ApiError
+from server.ollama import Chunk, ChunkReader, LineSplitter, ToolCall, parse_line, status_error
+from server.openai import Answer, ChatRequest, ollama_body
+from server.settings import Settings, is_loopback, ollama_address
+from server.sse import encode_json, message
+from tests.server.support import settings
+
+
+def line(content: str = "", **more: Any) -> bytes:
+    chunk = {"message": {"role": "assistant", "content": content}, "done": False, **more}
+    return json.dumps(chunk, ensure_ascii=False).encode() + b"\n"
+
+
+def body_of(**request: Any) -> dict[str, Any]:
+    return ollama_body(ChatRequest.model_validate(request), None)
+
+
+# ---- from Ollama ----------------------------------------------------------------------------
+
+
+@given(st.lists(st.text(), max_size=8), st.data())
+def test_chunks_survive_any_segmentation(texts: list[str], data: st.DataObject) -> None:
+    """However the bytes are cut, the chunks are the same, with U+0085 and U+2028 inside."""
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]
+    raw = b"".join(line(text + "\u2028\x85") for text in texts) + line(done=True)
+    cuts = data.draw(st.lists(st.integers(0, len(raw)), max_size=10).map(sorted))
+    reader, found = ChunkReader(), []
+    for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
+        found += list(reader.feed(raw[start:end]))
+    found += list(reader.end())
+    assert [chunk.content for chunk in found[:-1]] == [text + "\u2028\x85" for text in texts]
+    assert found[-1].done_reason == "stop"
+
+
+def test_an_answer_without_done_is_cut() -> None:
+    """The end of the body is no end of the answer; a last line without newline counts."""
+    reader = ChunkReader()
+    list(reader.feed(line("half")))
+    with pytest.raises(ApiError, match="not whole") as caught:
+        list(reader.end())
+    assert caught.value.code == "cut"
+    whole = ChunkReader()
+    assert not list(whole.feed(line(done=True).rstrip(b"\n")))
+    assert [chunk.done_reason for chunk in whole.end()] == ["stop"]
+
+
+def test_chunks_before_an_error_line_are_kept() -> None:
+    """What comes before an error in the same segment is yielded before the error is raised."""
+    chunks = ChunkReader().feed(line("kept") + b'{"error":"out of memory"}\n')
+    assert next(chunks).content == "kept"
+    with pytest.raises(ApiError, match="out of memory") as caught:
+        next(chunks)
+    assert caught.value.code == "upstream_error"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"<html>", b"[]", b"7", b"null", b'{"message":{}}', b'{"done":false,"message":7}', b"\xff"],
+)
+def test_what_is_no_chunk_is_said_to_be_none(bad: bytes) -> None:
+    """A line that no Ollama sends ends the stream with a code, not with a crash."""
+    with pytest.raises(ApiError) as caught:
+        parse_line(bad)
+    assert (caught.value.status, caught.value.code) == (502, "upstream_not_understood")
+
+
+def test_a_line_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that never breaks a line cannot fill the memory."""
+    monkeypatch.setattr("server.ollama.LINE_MAX_BYTES", 100)
+    splitter = LineSplitter()
+    splitter.feed(b"x" * 100)
+    with pytest.raises(ApiError):
+        splitter.feed(b"x")
+
+
+def test_zeros_that_ollama_leaves_out_are_zeros() -> None:
+    """The last chunk may come without its counts, without a message and without a reason."""
+    chunk = parse_line(b'{"done":true}')
+    assert chunk == Chunk(done_reason="stop")
+    counted = parse_line(
+        b'{"done":true,"done_reason":"length","prompt_eval_count":3,"eval_count":4}'
+    )
+    assert (counted.done_reason, counted.prompt_count, counted.output_count) == ("length", 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("status", "kept"),
+    [
+        (400, 400),
+        (401, 502),
+        (403, 502),
+        (404, 404),
+        (429, 429),
+        (500, 500),
+        (502, 502),
+        (301, 502),
+    ],
+)
+def test_statuses_of_ollama_keep_their_meaning(status: int, kept: int) -> None:
+    """All but those that would be taken for the server's own: a key of ours is not wrong."""
+    error = status_error(status, b'{"error":"the text","signin_url":"http://s"}')
+    assert error.status == kept
+    assert "the text" in error.message
+    assert "no text" in status_error(status, b"").message
+
+
+# ---- to the client --------------------------------------------------------------------------
+
+
+def test_json_is_ascii() -> None:
+    """U+2028 would end a line for some readers; a lone surrogate could not be sent at all."""
+    assert message({"a": "\u2028\x85\ud800é"}) == b'data: {"a":"\\u2028\\u0085\\ud800\\u00e9"}\n\n'
+    assert json.loads(encode_json("\u2028")) == "\u2028"
+
+
+def test_tool_calls_are_numbered_over_the_whole_answer() -> None:
+    """Ollama numbers the calls of a chunk, OpenAI those of an answer; missing ids are made up."""
+    call = ToolCall(id="", index=0, name="f", arguments='{"a": 1}')
+    answer = Answer("t", 1)
+    messages = [
+        *answer.messages(Chunk(tool_calls=(call,))),
+        *answer.messages(Chunk(tool_calls=(call,))),
+    ]
+    deltas = [m["choices"][0]["delta"] for m in messages]
+    calls = [delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta]
+    assert [entry["index"] for entry in calls] == [0, 1]
+    assert len({entry["id"] for entry in calls}) == 2
+    (last,) = answer.messages(Chunk(done_reason="stop"))
+    assert last["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_usage_is_null_until_its_own_message() -> None:
+    """With include_usage all messages have the field, and the last has no choices."""
+    answer = Answer("t", 1, include_usage=True)
+    messages = [
+        *answer.messages(Chunk("hi")),
+        *answer.messages(Chunk(done_reason="stop", prompt_count=2, output_count=3)),
+    ]
+    assert [m["usage"] for m in messages[:-1]] == [None] * 3
+    assert messages[-1]["choices"] == []
+    assert messages[-1]["usage"]["total_tokens"] == 5
+    assert len({m["id"] for m in messages}) == 1
+
+
+# ---- requests -------------------------------------------------------------------------------
+
+
+def test_options_go_where_ollama_looks_for_them() -> None:
+    """OpenAI's names become Ollama's; what is not given is left out."""
+    body = body_of(
+        prompt="x",
+        temperature=0.5,
+        max_tokens=7,
+        stop="end",
+        seed=1,
+        top_p=0.9,
+        reasoning_effort="none",
+        response_format={"type": "json_object"},
+        made_up=True,
+    )
+    assert body["options"] == {
+        "temperature": 0.5,
+        "num_predict": 7,
+        "stop": ["end"],
+        "seed": 1,
+        "top_p": 0.9,
+    }
+    assert (body["think"], body["format"], body["stream"]) == (False, "json", True)
+    assert body_of(prompt="x") == {"messages": [{"role": "user", "content": "x"}], "stream": True}
+
+
+def test_messages_are_carried_over() -> None:
+    """Parts are joined, images taken out, arguments parsed, and `developer` is `system`."""
+    body = body_of(
+        messages=[
+            {"role": "developer", "content": "be brief"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "what "},
+                    {"type": "text", "text": "is this"},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": '{"a":1}'}}],
+            },
+            {"role": "tool", "tool_call_id": "c1", "name": "f", "content": "2"},
+        ],
+        tools=[{"type": "function"}],
+        response_format={"type": "json_schema", "json_schema": {"schema": {"type": "object"}}},
+    )
+    assert body["messages"] == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "what is this", "images": ["AAAA"]},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": {"a": 1}}}],
+        },
+        {"role": "tool", "content": "2", "tool_call_id": "c1", "tool_name": "f"},
+    ]
+    assert body["tools"] == [{"type": "function"}]
+    assert body["format"] == {"type": "object"}
+
+
+# ---- settings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("", "http://127.0.0.1:11434"),
+        ("box", "http://box:11434"),
+        ("box:99", "http://box:99"),
+        (":99", "http://127.0.0.1:99"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("0.0.0.0:99", "http://127.0.0.1:99"),
+        ("http://box", "http://box:80"),
+        ("https://box", "https://box:443"),
+        ("https://box:99/", "https://box:99"),
+        ("[::]:99", "http://[::1]:99"),
+        ("::1", "http://[::1]:11434"),
+        ('"box"', "http://box:11434"),
+    ],
+)
+def test_ollama_host_is_read_as_ollama_reads_it(text: str, address: str) -> None:
+    """Default ports, schemes, and addresses to listen on that cannot be connected to."""
+    assert ollama_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["ftp://box", "box:port", "http://box/path", "box:99999", "a b:x"])
+def test_an_address_that_is_none_is_refused(text: str) -> None:
+    """The error shows the value and the names of the variables."""
+    with pytest.raises(ValueError, match="OLLAMA_HOST"):
+        ollama_address(text)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefix JARVIS_, the note's name for the inactivity, and OLLAMA_HOST beside our own."""
+    monkeypatch.setenv("JARVIS_STREAM_INACTIVITY_SECONDS", "7.5")
+    monkeypatch.setenv("JARVIS_OLLAMA_CLIENT", "thread")
+    monkeypatch.setenv("OLLAMA_HOST", "0.0.0.0:99")
+    monkeypatch.setenv("JARVIS_DEFAULT_MODEL", "")
+    read = Settings()
+    assert read.stream_inactivity_seconds == 7.5
+    assert read.ollama_client == "thread"
+    assert read.ollama_host == "http://127.0.0.1:99"
+    assert read.default_model is None
+    monkeypatch.setenv("JARVIS_OLLAMA_HOST", "box")
+    assert Settings().ollama_host == "http://box:11434"
+
+
+def test_the_defaults_are_the_notes() -> None:
+    """Grace 2.0, agent cancel 0.5, inactivity 120; the first chunk may take a model's load."""
+    defaults = settings()
+    assert defaults.grace_seconds == 2.0
+    assert defaults.agent_cancel_seconds == 0.5
+    assert defaults.stream_inactivity_seconds == 120.0
+    assert defaults.first_chunk_seconds >= 300.0
+
+
+def test_bad_settings_are_refused() -> None:
+    """A limit of nothing, an unknown client, a key that no header can carry."""
+    for bad in ({"send_seconds": 0}, {"ollama_client": "fibre"}, {"api_keys": "a\nb"}):
+        with pytest.raises(ValidationError):
+            settings(**bad)
+
+
+def test_only_loopback_is_loopback() -> None:
+    """Names other than localhost might resolve to anything."""
+    assert is_loopback("127.9.9.9")
+    assert is_loopback("::1")
+    assert not is_loopback("localhost.example.org")
+    assert not is_loopback("0.0.0.0")

@@ -1,0 +1,362 @@
+"""What the tests of the fake Ollama share.
+
+`drive` performs the script's steps by hand, on a clock that only the test moves. `front` is what
+the contract suite is parametrised over: anything that can send HTTP requests and say what came
+back. To let another front join, write a class with `ask` and `ask_all`, and name it in FRONTS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+import pytest
+
+from sim.fake_ollama import FakeOllama, Profile, profile_named
+from sim.fake_ollama.http_front import running, wall_clock_ns
+from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep, Step
+
+FRONTS = ["http-async", "http-blocking"]
+REAL_URL = os.environ.get("ONESTREAM_OLLAMA_URL")
+REAL_MODEL = os.environ.get("ONESTREAM_OLLAMA_MODEL")
+if REAL_URL and REAL_MODEL:
+    FRONTS.append("real")
+
+TEST_LIMIT_S = 10.0
+
+CONTRACT_PROFILE = replace(
+    profile_named("instant"),
+    chunks=6,
+    thinking_chunks=2,
+    slow_chunks=50,
+    slow_chunk_s=0.02,
+    slow_load_s=0.6,
+    busy_s=0.6,
+)
+
+
+def chat(model: str, prompt: str = "why is the sky blue", **fields: object) -> dict[str, object]:
+    """Return the body of a chat request with one user message."""
+    return {"model": model, "messages": [{"role": "user", "content": prompt}], **fields}
+
+
+def json_lines(data: bytes) -> list[dict[str, Any]]:
+    """Return the JSON objects of an NDJSON body, which must end with a line end."""
+    assert data == b"" or data.endswith(b"\n")
+    return [json.loads(line) for line in data.split(b"\n")[:-1]]
+
+
+# ---- the script, by hand --------------------------------------------------------------------
+
+
+class Driven:
+    """One request, performed by hand. Sleeps move the clock at once."""
+
+    def __init__(self, driver: Driver, method: str, path: str, body: bytes) -> None:
+        self._driver = driver
+        self._steps = driver.fake.handle(method, path, body)
+        self.steps: list[Step] = []
+        self.head: Head | None = None
+        self.segments: list[bytes] = []
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.segments)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return json_lines(self.body)
+
+    @property
+    def object(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.body)
+        return value
+
+    @property
+    def slept_s(self) -> float:
+        return sum(step.seconds for step in self.steps if isinstance(step, Sleep))
+
+    def step(self) -> Step:
+        """Perform one step, and return it."""
+        step = next(self._steps)
+        self.steps.append(step)
+        if isinstance(step, Head):
+            self.head = step
+        elif isinstance(step, Body):
+            self.segments.append(step.data)
+        elif isinstance(step, Sleep):
+            self._driver.now_ns += round(step.seconds * 1e9)
+        return step
+
+    def run(self) -> Driven:
+        """Perform steps until the request is over, hangs, or waits for a slot."""
+        while True:
+            step = self.step()
+            if isinstance(step, Hang | End | Drop):
+                return self
+            if isinstance(step, Acquire) and not step.waiter.granted:
+                return self
+
+    def run_until(self, kind: type[Step], count: int = 1) -> Driven:
+        """Perform steps until so many of a kind are done."""
+        for _ in range(count):
+            while not isinstance(self.step(), kind):
+                pass
+        return self
+
+    @property
+    def waits(self) -> bool:
+        """Whether the last step is a wait for a slot that has not been granted."""
+        last = self.steps[-1]
+        return isinstance(last, Acquire) and not last.waiter.granted
+
+    def leave(self) -> None:
+        """What a front does when the client disconnects."""
+        self._steps.close()
+
+
+class Driver:
+    """A fake on a clock that stands still but for the sleeps of the requests driven."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.now_ns = 1_785_585_600_000_000_000  # 2026-08-01T12:00:00Z
+        self.fake = FakeOllama(profile, lambda: self.now_ns)
+
+    def post(self, path: str, body: object) -> Driven:
+        return Driven(self, "POST", path, json.dumps(body).encode())
+
+    def get(self, path: str) -> Driven:
+        return Driven(self, "GET", path, b"")
+
+    def raw(self, method: str, path: str, body: bytes) -> Driven:
+        return Driven(self, method, path, body)
+
+    def chat(self, model: str, prompt: str = "why is the sky blue", **fields: object) -> Driven:
+        return self.post("/api/chat", chat(model, prompt, **fields))
+
+
+@pytest.fixture
+def drive() -> Callable[..., Driver]:
+    """Make a driver; the profile is `normal` with the fields given."""
+
+    def make(profile: Profile | None = None, **changes: Any) -> Driver:
+        return Driver(replace(profile or profile_named("normal"), **changes))
+
+    return make
+
+
+# ---- the HTTP front -------------------------------------------------------------------------
+
+
+class Thread:
+    """The fake on a real port, in an event loop of its own in another thread."""
+
+    def __init__(self, fake: FakeOllama) -> None:
+        self.fake = fake
+        self.base_url = ""
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        async with running(self.fake) as front:
+            self.base_url = front.base_url
+            self._ready.set()
+            await self._stop.wait()
+
+    def __enter__(self) -> Thread:
+        self._thread.start()
+        assert self._ready.wait(TEST_LIMIT_S)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(TEST_LIMIT_S)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def in_thread() -> Iterator[Callable[[Profile], Thread]]:
+    """Serve a fake from another thread until the test ends."""
+    with contextlib.ExitStack() as stack:
+        yield lambda profile: stack.enter_context(Thread(FakeOllama(profile, wall_clock_ns)))
+
+
+# ---- the contract's fronts ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One HTTP request. The client leaves after so many segments, or when nothing comes."""
+
+    method: str
+    path: str
+    body: object = None
+    content: bytes | None = None
+    leave_after: int | None = None
+    patience_s: float | None = None
+
+    @property
+    def sent(self) -> bytes:
+        if self.content is not None:
+            return self.content
+        return b"" if self.body is None else json.dumps(self.body).encode()
+
+
+@dataclass
+class Reply:
+    """What came back. `ending` is eof, broken (the connection), left or silent (the client)."""
+
+    status: int | None = None
+    content_type: str | None = None
+    segments: list[bytes] = field(default_factory=list)
+    ending: str = ""
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.segments)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return json_lines(self.body)
+
+    @property
+    def object(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.body)
+        return value
+
+
+class Front:
+    """What a contract test may use. `fake` is None where it is out of reach."""
+
+    is_real = False
+    fake: FakeOllama | None = None
+
+    def model(self, mode: str) -> str:
+        return f"fake:{mode}"
+
+    def post(self, path: str, body: object = None, **how: Any) -> Ask:
+        return Ask("POST", path, body, **how)
+
+    def chat(self, mode: str, prompt: str = "why is the sky blue", **fields: Any) -> Ask:
+        """A chat request; `leave_after` and `patience_s` go to the Ask, the rest to the body."""
+        how = {name: fields.pop(name) for name in ("leave_after", "patience_s") if name in fields}
+        return self.post("/api/chat", chat(self.model(mode), prompt, **fields), **how)
+
+    def get(self, path: str) -> Ask:
+        return Ask("GET", path)
+
+    def ask(self, ask: Ask) -> Reply:
+        return self.ask_all([ask])[0]
+
+    def ask_all(self, asks: Sequence[Ask]) -> list[Reply]:
+        """Ask all at the same time."""
+        raise NotImplementedError
+
+
+class HttpAsync(Front):
+    """httpx.AsyncClient and the HTTP front in one event loop."""
+
+    def __init__(self) -> None:
+        self.fake = FakeOllama(CONTRACT_PROFILE, wall_clock_ns)
+
+    def ask_all(self, asks: Sequence[Ask]) -> list[Reply]:
+        async def main() -> list[Reply]:
+            assert self.fake is not None
+            async with asyncio.timeout(TEST_LIMIT_S), running(self.fake) as front:
+                return list(await asyncio.gather(*(ask_async(front.base_url, a) for a in asks)))
+
+        return asyncio.run(main())
+
+
+class HttpBlocking(Front):
+    """httpx.Client against the HTTP front in another thread, or against a real Ollama."""
+
+    def __init__(self, base_url: str, fake: FakeOllama | None, real_model: str = "") -> None:
+        self.base_url = base_url
+        self.fake = fake
+        self.is_real = fake is None
+        self._real_model = real_model
+
+    def model(self, mode: str) -> str:
+        return self._real_model or super().model(mode)
+
+    def ask_all(self, asks: Sequence[Ask]) -> list[Reply]:
+        with ThreadPoolExecutor(len(asks)) as threads:
+            return list(threads.map(lambda ask: ask_blocking(self.base_url, ask), asks))
+
+
+def _client_options(base_url: str, ask: Ask) -> dict[str, Any]:
+    """No proxy and no certificates: the addresses are plain http, and mostly local."""
+    timeout_s = 60.0 if ask.patience_s is None else ask.patience_s
+    return {"base_url": base_url, "timeout": timeout_s, "verify": False, "trust_env": False}
+
+
+async def ask_async(base_url: str, ask: Ask) -> Reply:
+    reply = Reply()
+    async with httpx.AsyncClient(**_client_options(base_url, ask)) as client:
+        with _endings(reply):
+            async with client.stream(ask.method, ask.path, content=ask.sent) as response:
+                _note_head(reply, response)
+                async for segment in response.aiter_raw():
+                    reply.segments.append(segment)
+                    if len(reply.segments) == ask.leave_after:
+                        reply.ending = "left"
+                        return reply
+                reply.ending = "eof"
+    return reply
+
+
+def ask_blocking(base_url: str, ask: Ask) -> Reply:
+    reply = Reply()
+    with (
+        httpx.Client(**_client_options(base_url, ask)) as client,
+        _endings(reply),
+        client.stream(ask.method, ask.path, content=ask.sent) as response,
+    ):
+        _note_head(reply, response)
+        for segment in response.iter_raw():
+            reply.segments.append(segment)
+            if len(reply.segments) == ask.leave_after:
+                reply.ending = "left"
+                return reply
+        reply.ending = "eof"
+    return reply
+
+
+@contextlib.contextmanager
+def _endings(reply: Reply) -> Iterator[None]:
+    try:
+        yield
+    except httpx.ReadTimeout:
+        reply.ending = "silent"
+    except httpx.RemoteProtocolError:
+        reply.ending = "broken"
+
+
+def _note_head(reply: Reply, response: httpx.Response) -> None:
+    reply.status = response.status_code
+    reply.content_type = response.headers["content-type"]
+
+
+@pytest.fixture(params=FRONTS)
+def front(request: pytest.FixtureRequest) -> Iterator[Front]:
+    """Each front in turn; the real Ollama where ONESTREAM_OLLAMA_URL names one."""
+    if request.param == "http-async":
+        yield HttpAsync()
+    elif request.param == "http-blocking":
+        with Thread(FakeOllama(CONTRACT_PROFILE, wall_clock_ns)) as thread:
+            yield HttpBlocking(thread.base_url, thread.fake)
+    else:
+        assert REAL_URL is not None
+        assert REAL_MODEL is not None
+        yield HttpBlocking(REAL_URL, None, REAL_MODEL)
