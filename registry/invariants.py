@@ -13,7 +13,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from registry.protocol import Cancel, Close, Operation, Register, Snapshot, State, StreamView
+from registry.protocol import (
+    Cancel,
+    Close,
+    Ended,
+    GraceExpired,
+    Operation,
+    Register,
+    Snapshot,
+    State,
+    StreamView,
+    Withdraw,
+)
+
+_OfOneStream = Register | Cancel | Withdraw | Ended | GraceExpired
 
 SENTENCES = {
     "S1 one_active": "a session has at most one ACTIVE stream",
@@ -121,10 +134,11 @@ def fencing_grows(before: Snapshot, operation: Operation, after: Snapshot) -> bo
 
 def isolation(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
     """A stream that an operation changed belongs to the session of the operation."""
-    session_id = _session_of(operation, before)
-    if session_id is None:
+    if isinstance(operation, Close):
         return True
-    return _others(before, session_id) == _others(after, session_id)
+    session_id = _session_of(operation, before)
+    trace_id = operation.trace_id
+    return _others(before, session_id, trace_id) == _others(after, session_id, trace_id)
 
 
 def identity(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
@@ -186,19 +200,23 @@ def _by_session(now: Snapshot) -> Iterable[list[StreamView]]:
     return sessions.values()
 
 
-def _session_of(operation: Operation, before: Snapshot) -> str | None:
+def _session_of(operation: _OfOneStream, before: Snapshot) -> str | None:
     if isinstance(operation, Register):
         return operation.session_id
-    if isinstance(operation, Close):
-        return None
     for stream in before.streams:
         if stream.trace_id == operation.trace_id:
             return stream.session_id
     return None
 
 
-def _others(now: Snapshot, session_id: str) -> tuple[StreamView, ...]:
-    return tuple(stream for stream in now.streams if stream.session_id != session_id)
+def _others(now: Snapshot, session_id: str | None, trace_id: str) -> tuple[StreamView, ...]:
+    """The streams of other sessions; a stream without a session id has one of its own."""
+    return tuple(
+        stream
+        for stream in now.streams
+        if stream.trace_id != trace_id
+        and (stream.session_id is None or stream.session_id != session_id)
+    )
 
 
 def _was_stopped(before: State, after: State | None, operation: Operation) -> bool:

@@ -48,22 +48,21 @@ class Connection:
         await self._bounded({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
+        """The last message; after it `receive` says that the client has left."""
         # Of its own, since the server waits for what is unsent before it takes the next message.
         await self._bounded({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def whole(
-        self, status: int, value: Any, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """A whole JSON answer."""
+    async def json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
+        """A whole JSON answer, but for its `end`."""
         data = encode_json(value)
         fixed = {"content-type": "application/json", "content-length": str(len(data))}
         await self.begin(status, {**fixed, **(headers or {})})
         await self.body(data)
-        await self.end()
 
     async def error(self, error: ApiError) -> None:
         """A whole answer that is an error."""
-        await self.whole(error.status, error.body(), error.headers)
+        await self.json(error.status, error.body(), error.headers)
+        await self.end()
 
     def hurry(self, send_s: float) -> None:
         """From now on no send takes longer than this, the waiting one included."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import MutableSet
-from typing import Any
+from functools import partial
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -88,7 +88,7 @@ class ChatResponse(Response):
             if self._streamed:
                 await self._send_messages(connection, stream, task, head_deadline)
             else:
-                await self._send_whole(connection, stream)
+                await self._send_whole(connection, stream, task)
         except ClientStalled:
             raise
         except Exception as exc:
@@ -113,18 +113,21 @@ class ChatResponse(Response):
 
     # -- one object
 
-    async def _send_whole(self, connection: Connection, stream: Stream) -> None:
+    async def _send_whole(
+        self, connection: Connection, stream: Stream, task: asyncio.Task[None]
+    ) -> None:
         while self._answer.finish_reason is None:
             await self._next_chunks(None)
             for chunk in self._buffer.take():
                 self._answer.gather(chunk)
+            if self._answer.finish_reason is None:
+                # With the client it is not, but here it waits for nothing but the rest.
+                self._buffer.settle()
         self._answer.model = self._work.record.model or ""
 
-        async def send_whole(completion: dict[str, Any]) -> None:
-            await connection.whole(200, completion)
-
-        await stream.emit(send_whole, self._answer.completion())
-        self._buffer.settle()
+        await stream.emit(partial(connection.json, 200), self._answer.completion())
+        await self._settle_and_end(task)
+        await connection.end()
 
     # -- messages
 
@@ -144,10 +147,18 @@ class ChatResponse(Response):
                 self._buffer.settle()
             else:
                 await connection.body(PING)
-        # A client may send its next prompt on reading this; then this stream is no longer there.
-        await asyncio.wait({task}, timeout=self._settings.agent_cancel_seconds)
+        await self._settle_and_end(task)
         await connection.body(DONE)
         await connection.end()
+
+    async def _settle_and_end(self, task: asyncio.Task[None]) -> None:
+        """The whole answer is out: gives the stream's task the time to come to its own end.
+
+        A client may send its next prompt as soon as it has read the last message: that prompt
+        should find no stream to stop.
+        """
+        self._buffer.settle()
+        await asyncio.wait({task}, timeout=self._settings.agent_cancel_seconds)
 
     async def _next_chunks(self, timeout_s: float | None) -> bool:
         """Whether there are chunks to take. Raises what ended the stream without an answer."""

@@ -214,7 +214,8 @@ class Service:
         loop = asyncio.get_running_loop()
         self._closing = loop.create_task(self.registry.close(), name="registry-close")
         for timeout in self._timeouts:
-            timeout.reschedule(loop.time())
+            if not timeout.expired():
+                timeout.reschedule(loop.time())
         for connection in self.connections:
             connection.hurry(self.settings.grace_seconds * _HURRY_SHARE)
 

@@ -131,7 +131,15 @@ class StreamTask:
         if "model" not in self._body:
             self._body["model"] = await self._pick_model()
         self.record.model = self._body["model"]
-        await self._client.chat(self._body, stream, self._put)
+        try:
+            await self._client.chat(self._body, stream, self._put)
+        except Exception:
+            # What came before the failure goes out before it.
+            await self._drain()
+            raise
+        await self._drain()
+
+    async def _drain(self) -> None:
         # Ollama is done, the client perhaps not; only an ACTIVE stream may hand on the rest.
         self._silent_since = None
         await self.buffer.drained()

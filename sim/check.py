@@ -6,32 +6,42 @@ import importlib
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from registry import StreamRegistry
+from sim.bench import log_captured
 from sim.counterexample import Counterexample, make_counterexample, replay_schedule
 from sim.digest import digest_of
 from sim.errors import ScheduleDoesNotFit
 from sim.execution import Program
-from sim.exploration import ERROR, INCONCLUSIVE, PROVED, REFUTED, Report, explore
+from sim.exploration import ERROR, INCONCLUSIVE, PROVED, REFUTED, Report, explore, guarded
 from sim.observed_protocol import ROWS
-from sim.scenarios import REGISTRY_SCENARIOS, Scenario
+from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
 from sim.schedule import Schedule
+from sim.schedulers import DepartureBounded, DepthFirst, Scheduler
 from sim.suspects import PRODUCTION, PUBLISHED, suspect_class
 
 # Where the results of one registry differ, the first of these that occurs is its verdict.
 SEVERITY = (ERROR, REFUTED, INCONCLUSIVE, PROVED)
-SCENARIOS_BY_LEVEL: dict[str, tuple[Scenario, ...]] = {"registry": REGISTRY_SCENARIOS}
+# At server level depth-first search drowns, so it is all schedules with up to so many departures,
+# and with one more where the budget allows. See ARCHITECTURE.md.
+DEPARTURES = 1
+# How many even shares of the budget one job may use up.
+SHARES_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One scenario to be played on one registry."""
+    """One scenario to be played on one registry; with up to so many departures, at server level."""
 
     level: str
     registry: str
-    scenario: Scenario
+    scenario: Playable
+    departures: int = DEPARTURES
+
+    def deeper(self) -> Job:
+        return replace(self, departures=self.departures + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +147,12 @@ def replay(text: str) -> Counterexample | None:
             f"the code, the interpreter or a dependency is another. Run `onestream check` again "
             f"to get schedules that fit"
         )
-    outcome = replay_schedule(program, schedule)
+    with guarded(), log_captured(lambda line: None):
+        outcome = replay_schedule(program, schedule)
     return make_counterexample(outcome, schedule) if outcome.violation is not None else None
 
 
-def _scenarios(level: str | None, name: str | None) -> Iterable[tuple[str, Scenario]]:
+def _scenarios(level: str | None, name: str | None) -> Iterable[tuple[str, Playable]]:
     if level is not None and level not in SCENARIOS_BY_LEVEL:
         raise ValueError(f"level {level!r} is not known; there is {', '.join(SCENARIOS_BY_LEVEL)}")
     known = [
@@ -160,7 +171,7 @@ def _scenarios(level: str | None, name: str | None) -> Iterable[tuple[str, Scena
 
 
 def _jobs(
-    registries: Iterable[str], scenarios: Iterable[tuple[str, Scenario]]
+    registries: Iterable[str], scenarios: Iterable[tuple[str, Playable]]
 ) -> tuple[list[Job], list[tuple[str, str]]]:
     todo, not_applicable = [], []
     for registry in registries:
@@ -174,42 +185,70 @@ def _jobs(
 
 
 def _play_all(todo: list[Job], budget_s: float, processes: int) -> Iterable[Result]:
-    """Plays each job with an even share of the budget, then those again that it did not suffice."""
+    """Plays each job within its share of the budget; then again those that it did not suffice;
+    then deeper, the smallest first, those that more budget proves more of."""
     deadline = time.perf_counter() + budget_s
-    unfinished = []
+    finished: list[tuple[Job, Result]] = []
+    unfinished: list[Job] = []
     for job, result in _play_round(todo, deadline, processes):
-        if result.report.was_out_of_budget and len(todo) > 1:
+        if result.report.was_out_of_budget:
             unfinished.append(job)
-        else:
+        elif job.level == "registry" or result.report.was_interrupted:
             yield result
-    if unfinished:
-        yield from (result for _, result in _play_round(unfinished, deadline, processes))
+        else:
+            finished.append((job, result))
+    for job, result in _play_round(unfinished, deadline, processes):
+        if job.level == "registry" or result.report.was_out_of_budget:
+            yield result
+        else:
+            finished.append((job, result))
+    finished.sort(key=lambda each: each[1].report.executions)
+    deeper = [job.deeper() for job, result in finished if not _is_final(result)]
+    before = {(job.registry, job.scenario.name): result for job, result in finished}
+    yield from (result for _, result in finished if _is_final(result))
+    for job, result in _play_round(deeper, deadline, processes):
+        # What was proved with fewer departures stays proved if this one found no end.
+        short = result.report.was_out_of_budget
+        yield before[job.registry, job.scenario.name] if short else result
+
+
+def _is_final(result: Result) -> bool:
+    """Whether more budget could say no more."""
+    report = result.report
+    return report.verdict != PROVED or report.complete == 1.0
 
 
 def _play_round(todo: list[Job], deadline: float, processes: int) -> Iterable[tuple[Job, Result]]:
-    if processes > 1:
+    if processes > 1 and todo:
         share_s = max(0.0, deadline - time.perf_counter()) * processes / len(todo)
         with ProcessPoolExecutor(processes) as pool:
-            names = [(job.level, job.registry, job.scenario.name) for job in todo]
+            names = [(job.level, job.registry, job.scenario.name, job.departures) for job in todo]
             results = pool.map(_play_named, names, [share_s] * len(todo))
             yield from zip(todo, results, strict=True)
         return
     for done, job in enumerate(todo):
-        # What a job leaves of its share is shared among those after it.
+        # Most jobs need less than an even share of what is left, so one may take several.
         left_s = max(0.0, deadline - time.perf_counter())
-        yield job, _play(job, left_s / (len(todo) - done))
+        yield job, _play(job, left_s * min(1.0, SHARES_MAX / (len(todo) - done)))
 
 
-def _play_named(name: tuple[str, str, str], budget_s: float) -> Result:
-    level, registry, scenario_name = name
+def _play_named(name: tuple[str, str, str, int], budget_s: float) -> Result:
+    level, registry, scenario_name, departures = name
     ((_, scenario),) = _scenarios(level, scenario_name)
-    return _play(Job(level, registry, scenario), budget_s)
+    return _play(Job(level, registry, scenario, departures), budget_s)
 
 
 def _play(job: Job, budget_s: float) -> Result:
     cls = suspect_class(job.registry)
-    report = explore(
+    with log_captured(lambda line: None):
+        report = _explored(job, cls, budget_s)
+    return Result(job.level, job.registry, job.scenario.name, report)
+
+
+def _explored(job: Job, cls: type[Any], budget_s: float) -> Report:
+    return explore(
         job.scenario.program_for(cls),
+        strategy=_strategy(job),
         budget_s=budget_s,
         labels=job.scenario.labels_for(cls),
         level=job.level,
@@ -217,7 +256,12 @@ def _play(job: Job, budget_s: float) -> Result:
         registry=job.registry,
         sources=(cls,),
     )
-    return Result(job.level, job.registry, job.scenario.name, report)
+
+
+def _strategy(job: Job) -> Scheduler:
+    if job.level == "registry":
+        return DepthFirst()
+    return DepartureBounded(job.departures)
 
 
 def _rows_missing(results: list[Result]) -> list[str]:

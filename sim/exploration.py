@@ -113,7 +113,7 @@ def explore(
         budget_s = BUDGET_S
     begun = time.perf_counter()
     deadline = begun + budget_s if budget_s is not None else None
-    with _guarded():
+    with guarded():
         findings = _search(program, scheduler, bounds, deadline, max_executions)
         name = scenario or _name_of(program)
         digest = digest_of(level, (program, *sources))
@@ -237,7 +237,7 @@ def _name_of(program: Program) -> str:
 
 
 @contextmanager
-def _guarded() -> Iterator[None]:
+def guarded() -> Iterator[None]:
     """No collection of garbage within an execution, and no thread of the operating system.
 
     When garbage is collected is no part of a schedule, but closes generators; so it is done

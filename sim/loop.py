@@ -222,7 +222,7 @@ class SimLoop(asyncio.BaseEventLoop):
         """There are workers now: they may go on between any two callbacks."""
         if not isinstance(self._ready, ReadyQueue):
             self._ready = ReadyQueue(self._ready, self.between_steps)
-            if threads.declared:
+            if threads.traces_loop:
                 sys.settrace(threads.trace_loop)
 
     def between_steps(self) -> None:

@@ -57,6 +57,7 @@ class ServerBench:
         profile: Profile = PROFILE,
         buffer_bytes: int = 0,
         threads_max: int = 4,
+        loop_lines: bool = False,
     ) -> None:
         self.world = world
         self.logged: list[str] = []
@@ -64,7 +65,7 @@ class ServerBench:
         self.grace_s = self.settings.grace_seconds
         self.ollama = SimOllama(world.loop, profile)
         if client == "thread":
-            world.declare(*DECLARED_FILES)
+            world.declare(*DECLARED_FILES, in_loop=loop_lines)
         self.executor = world.executor(threads_max=threads_max)
         self.stop_signals = StopSignals()
         self.is_production = issubclass(cls, StreamRegistry)
@@ -87,6 +88,10 @@ class ServerBench:
             return cls.for_server(self.executor)
         protocol = ObservedProtocol(self.world, **{**LIMITS, "grace_s": self.grace_s})
         return cls(protocol=protocol, executor=self.executor, stop_signals=self.stop_signals)
+
+    @property
+    def has_threads(self) -> bool:
+        return self.settings.ollama_client == "thread"
 
     # -- what scenarios do
 
@@ -240,17 +245,22 @@ class ServerBench:
         return not self._in_state_longer_than(State.WAITING, self.grace_s)
 
     def _stops_reach_upstream(self) -> bool:
-        """L2, as far as it can be seen from outside: the connection of a stopped stream is shut."""
-        late = self._in_state_longer_than(State.STOPPING, 0.0)
-        if not late:
+        """L2, as far as it can be seen from outside: the connection of a stopped stream is shut.
+
+        A thread that could not be woken may connect afterwards; it has to notice at once.
+        """
+        stopped = self._in_state_longer_than(State.STOPPING, 0.0)
+        if not stopped:
             return True
         names = {
             each.name
             for each in self.server.exchanges
-            if each.scope["state"].get("trace_id") in late
+            if each.scope["state"].get("trace_id") in stopped
         }
-        open_prompts = {call.prompt for call in self.ollama.fake.active_calls}
-        return not (names & open_prompts)
+        return not any(
+            call.prompt in names and self.ollama.age_s(call) > self._slack_s()
+            for call in self.ollama.fake.active_calls
+        )
 
     def _judge_ends(self) -> None:
         """Every client that stayed was told how its prompt ended, and never by a bare end."""

@@ -3,8 +3,9 @@
 A worker runs its blocking function in a greenlet, so that it can stand still anywhere while the
 loop goes on. Where a worker may be overtaken are its *switch points*: before it acquires a lock,
 before it blocks, before each `call_soon_threadsafe`, and before each line of the files that are
-declared, since with fewer a check and the act after it would be one step. The loop's own
-steps through declared lines are switch points for the workers as well.
+declared, since with fewer a check and the act after it would be one step. In the loop's thread
+workers may go on between any two callbacks, before a lock is acquired, and, where that is asked
+for, before each declared line.
 
 Natural is that a worker goes on, at a poll, until it blocks or ends. That it stands still instead,
 or goes on between two callbacks of the loop, is a departure.
@@ -70,11 +71,14 @@ class Threads:
         self.current: Worker | None = None
         # Files whose every line is a switch point.
         self.declared: frozenset[str] = frozenset()
+        # Whether they are switch points also where the loop's own thread runs them.
+        self.traces_loop = False
         self._numbers = 0
         self._is_draining = False
 
-    def declare(self, files: Iterable[str]) -> None:
+    def declare(self, files: Iterable[str], *, in_loop: bool) -> None:
         self.declared = frozenset(files)
+        self.traces_loop = in_loop
 
     def start(self, run: Callable[[], None]) -> None:
         """A new thread; `run` must raise nothing."""
@@ -137,6 +141,11 @@ class Threads:
             worker.waits_for = waits_for
             self._switch_to_hub()
 
+    def let_others_go_on(self) -> None:
+        """A switch point of the loop's own thread."""
+        if not self._is_draining:
+            self.loop.between_steps()
+
     def _switch_to_hub(self) -> None:
         # From inside a trace function: the others are to be traced, too.
         sys.call_tracing(self.hub.switch, ())
@@ -164,8 +173,8 @@ class Threads:
         return self._trace_loop_line if frame.f_code.co_filename in self.declared else None
 
     def _trace_loop_line(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "line" and self.workers and self.current is None and not self._is_draining:
-            sys.call_tracing(self.loop.between_steps, ())
+        if event == "line" and self.workers and self.current is None:
+            sys.call_tracing(self.let_others_go_on, ())
         return self._trace_loop_line
 
 
@@ -215,6 +224,8 @@ class SimLock:
         threads = _threads()
         if threads is not None:
             threads.pause("lock.acquire")
+            if threads.current is None and threads.workers:
+                threads.let_others_go_on()
         if self._is_locked:
             if not blocking or timeout == 0:
                 return False

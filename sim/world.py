@@ -87,13 +87,14 @@ class World:
         """A pool of simulated threads, for code that is given its executor."""
         return SimExecutor(self.loop.threads, threads_max=threads_max, queue_max=queue_max)
 
-    def declare(self, *files: str) -> None:
-        """Every line of these files is a point at which threads may overtake each other.
+    def declare(self, *files: str, in_loop: bool = False) -> None:
+        """Every line of these files is a point at which a thread may be overtaken.
 
-        Without it, threads switch at locks, blocking calls and `call_soon_threadsafe` alone. To
-        be called before the first thread begins.
+        Without it, threads switch at locks, blocking calls and `call_soon_threadsafe` alone. With
+        `in_loop` the loop's thread may be overtaken at them, too (slow). To be called before the
+        first thread begins.
         """
-        self.loop.threads.declare(files)
+        self.loop.threads.declare(files, in_loop=in_loop)
 
     def check(self, condition: object, sentence: str, detail: str = "") -> None:
         """Refutes the program if the condition is false, and ends the execution.

@@ -16,7 +16,7 @@ import simpy
 
 from sim.environment import Arrival, Environment
 from sim.fake_ollama.profiles import Profile
-from sim.fake_ollama.script import FakeOllama, Steps
+from sim.fake_ollama.script import Call, FakeOllama, Steps
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep
 from sim.loop import SimLoop
 from sim.threads import deadline
@@ -57,6 +57,10 @@ class SimOllama:
 
     def blocking_transport(self, wake: Holder) -> httpx.BaseTransport:
         return SimBlockingTransport(self, wake)
+
+    def age_s(self, call: Call) -> float:
+        """How long ago the call began, in virtual seconds."""
+        return (self._now_ns() - call.started_ns) / 1e9
 
     def _now_ns(self) -> int:
         return EPOCH_NS + round(self.environment.now * 1e9)

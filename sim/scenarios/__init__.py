@@ -1,6 +1,12 @@
 """The scenarios that `onestream check` plays, by level."""
 
-from sim.scenarios.base import Scenario
+from sim.scenarios.base import Playable
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
+from sim.scenarios.server_level import SERVER_SCENARIOS
 
-__all__ = ["REGISTRY_SCENARIOS", "Scenario"]
+SCENARIOS_BY_LEVEL: dict[str, tuple[Playable, ...]] = {
+    "registry": REGISTRY_SCENARIOS,
+    "server": SERVER_SCENARIOS,
+}
+
+__all__ = ["SCENARIOS_BY_LEVEL", "Playable"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from registry import StreamRegistry
 from registry.protocol import GRACE_S
@@ -14,6 +14,28 @@ from sim.execution import Program
 from sim.world import World
 
 GRACE = GRACE_S
+
+
+class Playable(Protocol):
+    """What `check` plays: a scenario of either level."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def story(self) -> str: ...
+
+    def applies_to(self, cls: type[Any]) -> bool:
+        """Whether the registry has what the scenario asks of one."""
+        ...
+
+    def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
+        """What some execution has to reach, for a proof to mean anything."""
+        ...
+
+    def program_for(self, cls: type[Any]) -> Program:
+        """The program that plays it on a fresh registry of this class."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from registry import StreamRegistry
@@ -30,6 +30,9 @@ class ServerStory:
     clients: tuple[Client, ...] = BOTH
     settings: dict[str, Any] = field(default_factory=dict)
     bench: dict[str, Any] = field(default_factory=dict)
+    # Whether the published registries are played in it, too: they have no gate and no states, so
+    # most stories ask of them what they never promised.
+    judges_published: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,9 @@ class ServerScenario:
         return self.told.story
 
     def applies_to(self, cls: type[Any]) -> bool:
-        return issubclass(cls, StreamRegistry) or hasattr(cls, "for_server")
+        if issubclass(cls, StreamRegistry):
+            return True
+        return self.told.judges_published and hasattr(cls, "for_server")
 
     def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
         return self.told.labels if issubclass(cls, StreamRegistry) else ()
@@ -86,11 +91,13 @@ async def second_prompt(bench: ServerBench) -> None:
 
 
 async def racing_prompts(bench: ServerBench) -> None:
-    p1 = await bench.post("p1")
+    p1 = await bench.post("p1", model="fake:hang-midstream")
     await asyncio.sleep(1.2)
-    racers = await asyncio.gather(
-        bench.post("p2"), bench.post("p3"), bench.post("p4", stream=False)
-    )
+    posts = [bench.post("p2"), bench.post("p3", stream=False)]
+    if not bench.has_threads:
+        # With threads the tree of three would be too large for the default budget.
+        posts.append(bench.post("p4"))
+    racers = await asyncio.gather(*posts)
     await bench.over(p1, *racers)
     answered = [each for each in racers if each.error_code is None]
     bench.world.check(len(answered) == 1, "one of the racers is answered", f"{len(answered)}")
@@ -109,7 +116,8 @@ async def hung_upstream(bench: ServerBench) -> None:
         bench.world.reached("p1 hung in its slot")
     p2 = await bench.post("p2", model="fake:normal", latest=0.5)
     await bench.over(p1, p2)
-    bench.world.check(p1.error_code == "superseded", "prompt 1 is told", f"{p1.body!r}")
+    if bench.is_production:
+        bench.world.check(p1.error_code == "superseded", "prompt 1 is told", f"{p1.body!r}")
     bench.world.check(p2.error_code is None and p2.text, "prompt 2 is answered", f"{p2.body!r}")
     bench.world.check(not bench.ollama.fake.slots_taken(model), "the slot is free again")
 
@@ -220,7 +228,7 @@ async def slow_reader(bench: ServerBench) -> None:
     p1.stop_reading()
     await bench.world.outside("p1 reads on", earliest=1.0, latest=6.0)
     p1.read_on()
-    q1 = await bench.post("q1", "another", model="fake:normal", latest=0.1)
+    q1 = bench.post_now("q1", "another", model="fake:normal")
     await bench.over(p1, q1)
     bench.world.check(q1.error_code is None and q1.text, "others are answered", f"{q1.body!r}")
     if p1.is_whole:
@@ -323,24 +331,29 @@ async def two_keys(bench: ServerBench) -> None:
 
 
 async def shutdown(bench: ServerBench) -> None:
-    """SIGTERM, with one stream hung, one waiting for it or overtaken, one client not reading."""
+    """SIGTERM, with one stream hung, one that waits for it or has taken over, one unread."""
     p1 = await bench.post("p1", model="fake:hang-midstream")
-    q1 = await bench.post("q1", "another", model="fake:normal")
-    q1.stop_reading()
-    p2 = await bench.post("p2", latest=1.5)
-    await bench.world.outside("SIGTERM", latest=1.5)
+    streams = [p1]
+    if bench.has_threads:
+        # One thread, blocked, for a client that doesn't read: two make too large a tree.
+        p1.stop_reading()
+    else:
+        unread = await bench.post("q1", "another", model="fake:normal")
+        unread.stop_reading()
+        streams.append(await bench.post("p2", latest=1.5))
+    await bench.world.outside("SIGTERM", earliest=1.0, latest=1.5)
     ending = asyncio.create_task(bench.terminate())
     await asyncio.sleep(0)
     late = bench.post_now("p3")
-    await bench.over(p1, p2, late)
+    await bench.over(*streams, late)
     await ending
     bench.world.check(late.status == 503, "new requests get 503", f"{late.status}")
-    if p2.error_code == "refused" or p1.error_code == "refused":
+    if bench.logged.count("stream_cancelled trace=t1 reason=registry_closed"):
         bench.world.reached("a stream was ended by the shutdown")
 
 
-_SHORT = Profile(load_s=0.2, prompt_eval_s=0.1, chunk_s=0.2, chunks=2)
 _SILENCE = {"first_chunk_seconds": 5.0, "stream_inactivity_seconds": 3.0}
+_SHORT = Profile(load_s=0.2, prompt_eval_s=0.1, chunk_s=0.2, chunks=2)
 
 SERVER_STORIES = (
     ServerStory(
@@ -351,21 +364,24 @@ SERVER_STORIES = (
     ),
     ServerStory(
         "racing_prompts",
-        "three prompts race while the first streams",
+        "three prompts (two with threads) race while the first streams",
         racing_prompts,
         ("p1 was superseded", "a racer got 409"),
+        bench={"profile": _SHORT},
     ),
     ServerStory(
         "hung_upstream",
         "Ollama hangs in prompt 1, in its only slot, when prompt 2 comes",
         hung_upstream,
         ("p1 hung in its slot",),
+        judges_published=True,
     ),
     ServerStory(
         "slot_leaks",
         "Ollama leaks the slot of prompt 1, so that prompt 2 waits in silence",
         slot_leaks,
         ("p2 was told that Ollama is silent",),
+        clients=("async",),
         settings=_SILENCE,
     ),
     ServerStory(
@@ -410,13 +426,14 @@ SERVER_STORIES = (
         slow_reader,
         ("read on in time", "was given up"),
         settings={"send_seconds": 2.0},
-        bench={"profile": _SHORT},
+        bench={"profile": replace(_SHORT, chunks=1)},
     ),
     ServerStory(
         "stop_is_pressed",
         "the stream is cancelled over the API",
         stop_is_pressed,
         ("was cancelled", "had finished already"),
+        bench={"loop_lines": True},
     ),
     ServerStory(
         "upstream_errors",
@@ -436,6 +453,7 @@ SERVER_STORIES = (
         "prompted again faster than the model loads",
         slow_load,
         ("a load was aborted",),
+        clients=("async",),
     ),
     ServerStory("unreachable", "no Ollama answers", unreachable, ("told where Ollama should be",)),
     ServerStory(
@@ -443,6 +461,7 @@ SERVER_STORIES = (
         "two keys use the same session id",
         two_keys,
         ("both were answered",),
+        clients=("async",),
         bench={
             "profile": Profile(load_s=0.2, prompt_eval_s=0.1, chunk_s=0.2, chunks=2, num_parallel=2)
         },

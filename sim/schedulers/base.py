@@ -10,7 +10,8 @@ from sim.schedule import ChoicePoint
 class Scheduler(Protocol):
     """Lives across executions: told when one begins, asked at each of its choice points."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def next_execution(self) -> bool:
         """Begins another execution; False if there is none left to see."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import Executor
 from typing import Any
+
+from registry.stop_signal import StopSignals
+from sim.suspects.at_server import PublishedAtServer
 
 _req_logger = logging.getLogger("onestream.suspects")
 
@@ -42,3 +46,7 @@ class StreamRegistry:
             entry = self._by_trace.pop(trace_id, None)
             if entry is not None and self._by_session.get(entry["session_id"]) == trace_id:
                 del self._by_session[entry["session_id"]]
+
+    @classmethod
+    def for_server(cls, executor: Executor) -> PublishedAtServer:
+        return PublishedAtServer(cls(), StopSignals(), executor)

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import Executor
 from typing import Any
 
+from registry.stop_signal import StopSignals
+from sim.suspects.at_server import PublishedAtServer
+
 _req_logger = logging.getLogger("onestream.suspects")
-_cancelled: set[str] = set()
-
-
-async def set_stream_cancelled(trace_id: str) -> None:
-    _cancelled.add(trace_id)
-
-
-async def clear_stream_cancelled(trace_id: str) -> None:
-    _cancelled.discard(trace_id)
 
 
 class StreamRegistry:
     def __init__(self) -> None:
+        # The note's flags, which its worker threads read; a table for each registry.
+        self.flags = StopSignals()
         self._lock = asyncio.Lock()
         self._by_trace: dict[str, dict[str, Any]] = {}
         self._by_session: dict[str, str] = {}
@@ -38,7 +35,7 @@ class StreamRegistry:
                 if prev is not None and prev_trace is not None:
                     prev_task = prev["task"]
                     prev_task.cancel()
-                    await set_stream_cancelled(prev_trace)
+                    await self._set_stream_cancelled(prev_trace)
                     _req_logger.info(
                         f"stream_cancelled trace={prev_trace} reason=new_stream_registered"
                     )
@@ -73,7 +70,7 @@ class StreamRegistry:
         # Cancel the async task
         entry["task"].cancel()
         # Set flag so ollama_client running in to_thread() can check it
-        await set_stream_cancelled(trace_id)
+        await self._set_stream_cancelled(trace_id)
         _req_logger.info(f"stream_cancelled trace={trace_id} reason={reason}")
         return True
 
@@ -82,4 +79,12 @@ class StreamRegistry:
             entry = self._by_trace.pop(trace_id, None)
             if entry is not None and self._by_session.get(entry["session_id"]) == trace_id:
                 del self._by_session[entry["session_id"]]
-        await clear_stream_cancelled(trace_id)
+        self.flags.clear(trace_id)
+
+    async def _set_stream_cancelled(self, trace_id: str) -> None:
+        self.flags.set(trace_id)
+
+    @classmethod
+    def for_server(cls, executor: Executor) -> PublishedAtServer:
+        registry = cls()
+        return PublishedAtServer(registry, registry.flags, executor)

@@ -125,14 +125,15 @@ async def serving(app: FastAPI) -> AsyncIterator[tuple[str, uvicorn.Server]]:
     with free_socket() as listener:
         # Inherited by the connections: a client that doesn't read is felt after a few kilobytes.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
-        task = asyncio.create_task(server._serve([listener]))
-        await until(lambda: server.started or task.done(), "the server starts")
+        # What `serve` does, but for its signal handlers and its looks at the clock every 0.1 s.
+        config.load()
+        server.lifespan = config.lifespan_class(config)
+        await server.startup([listener])
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
         finally:
             app.state.service.begin_shutdown()
-            server.should_exit = True
-            await task
+            await server.shutdown([listener])
 
 
 @contextmanager

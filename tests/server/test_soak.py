@@ -57,15 +57,22 @@ async def counts() -> dict[str, int]:
     gc.collect()
     objects = gc.get_objects()
     return {
-        "sockets": sum(_is_socket(path) for path in Path("/proc/self/fd").iterdir()),
+        "sockets": _open_sockets(),
         "tasks": len(asyncio.all_tasks()),
         "threads": threading.active_count(),
         "generators": sum(
             isinstance(thing, types.AsyncGeneratorType) and thing.ag_frame is not None
             for thing in objects
         ),
-        "coroutines": sum(isinstance(thing, types.CoroutineType) for thing in objects),
+        "coroutines": sum(
+            isinstance(thing, types.CoroutineType) and thing.cr_frame is not None
+            for thing in objects
+        ),
     }
+
+
+def _open_sockets() -> int:
+    return sum(_is_socket(path) for path in Path("/proc/self/fd").iterdir())
 
 
 def _is_socket(path: Path) -> bool:
