@@ -414,14 +414,16 @@ def log_captured(into: Callable[[str], None]) -> Iterator[None]:
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        if logger.level != logging.INFO:
+            logger.setLevel(logging.INFO)
         logger.propagate = False
     try:
         yield
     finally:
         for logger, (level, propagate) in zip(loggers, before, strict=True):
             logger.removeHandler(handler)
-            logger.setLevel(level)
+            if logger.level != level:
+                logger.setLevel(level)
             logger.propagate = propagate
 
 

@@ -19,7 +19,7 @@ from sim.exploration import ERROR, INCONCLUSIVE, PROVED, REFUTED, Report, explor
 from sim.observed_protocol import ROWS
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
 from sim.schedule import Schedule
-from sim.schedulers import DepartureBounded, DepthFirst, Scheduler
+from sim.schedulers import DepartureBounded, DepthFirst, RandomBeside, Scheduler
 from sim.suspects import PRODUCTION, PUBLISHED, suspect_class
 
 # Where the results of one registry differ, the first of these that occurs is its verdict.
@@ -27,6 +27,8 @@ SEVERITY = (ERROR, REFUTED, INCONCLUSIVE, PROVED)
 # At server level depth-first search drowns, so it is all schedules with up to so many departures,
 # and with one more where the budget allows. See ARCHITECTURE.md.
 DEPARTURES = 1
+# Beside the bounded search, for what lies beyond the bound.
+RANDOM_EXECUTIONS = 20
 # How many even shares of the budget one job may use up.
 SHARES_MAX = 8
 
@@ -203,19 +205,20 @@ def _play_all(todo: list[Job], budget_s: float, processes: int) -> Iterable[Resu
         else:
             finished.append((job, result))
     finished.sort(key=lambda each: each[1].report.executions)
-    deeper = [job.deeper() for job, result in finished if not _is_final(result)]
+    deeper = [job.deeper() for job, result in finished if not _is_final(job, result)]
     before = {(job.registry, job.scenario.name): result for job, result in finished}
-    yield from (result for _, result in finished if _is_final(result))
+    yield from (result for job, result in finished if _is_final(job, result))
     for job, result in _play_round(deeper, deadline, processes):
         # What was proved with fewer departures stays proved if this one found no end.
         short = result.report.was_out_of_budget
         yield before[job.registry, job.scenario.name] if short else result
 
 
-def _is_final(result: Result) -> bool:
+def _is_final(job: Job, result: Result) -> bool:
     """Whether more budget could say no more."""
     report = result.report
-    return report.verdict != PROVED or report.complete == 1.0
+    deepens = isinstance(_strategy(job), RandomBeside)
+    return report.verdict != PROVED or report.complete == 1.0 or not deepens
 
 
 def _play_round(todo: list[Job], deadline: float, processes: int) -> Iterable[tuple[Job, Result]]:
@@ -258,10 +261,13 @@ def _explored(job: Job, cls: type[Any], budget_s: float) -> Report:
     )
 
 
-def _strategy(job: Job) -> Scheduler:
+def _strategy(job: Job) -> str | Scheduler:
+    if job.scenario.strategy is not None:
+        return job.scenario.strategy
     if job.level == "registry":
         return DepthFirst()
-    return DepartureBounded(job.departures)
+    bounded = DepartureBounded(job.departures)
+    return RandomBeside(bounded, random_executions=RANDOM_EXECUTIONS)
 
 
 def _rows_missing(results: list[Result]) -> list[str]:

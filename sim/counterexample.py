@@ -76,6 +76,10 @@ def _departure_lines(departures: list[Departure]) -> list[str]:
 def _words(departure: Departure) -> str:
     if departure.kind == "clock":
         return f"the loop is {departure.chosen}"
+    if departure.kind == "cancel":
+        return departure.chosen
+    if departure.kind == "thread":
+        return f"«{departure.chosen}», and only then {departure.natural}"
     if departure.kind == "program":
         return f"{departure.chosen} (natural: {departure.natural})"
     if departure.chosen == "no more":

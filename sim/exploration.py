@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 from sim.counterexample import Counterexample, make_counterexample, replay_schedule
@@ -17,7 +18,7 @@ from sim.errors import Nondeterminism, NotSimulated
 from sim.execution import Outcome, Program, run_execution
 from sim.loop import SimLoop
 from sim.schedule import Bounds, Schedule, departures_of
-from sim.schedulers import DepthFirst, NaturalOrder, RandomWalk, Scheduler
+from sim.schedulers import CancelEverywhere, DepthFirst, NaturalOrder, RandomWalk, Scheduler
 from sim.shrink import shrink
 from sim.threads import patched as threads_patched
 
@@ -79,6 +80,8 @@ class _Findings:
     failure: Outcome | None = None
     # Why the search ended before the scheduler was through; None if it was.
     stopped: str | None = None
+    # Where two runs of the natural schedule differed; None if they did not.
+    differs: str | None = None
     error: str | None = None
 
 
@@ -101,7 +104,8 @@ def explore(
 ) -> Report:
     """Explores the schedules of `await program(world)`, and returns a Report.
 
-    strategy: `depth-first` (the only one that can prove), `random`, `natural`, or a Scheduler.
+    strategy: `depth-first` (every schedule), `random`, `natural`, `cancel everywhere` (see
+    `World.offer_cancels`), or a Scheduler; `random` and `natural` can refute and never prove.
     budget_s: real seconds, 60 unless `max_executions` bounds the search. seed: of `random`.
     labels: what some execution has to reach (`world.reached`), or the verdict is inconclusive.
     lateness_s … horizon_s: the bounds of the arrival model, see `sim.loop.Bounds`.
@@ -119,8 +123,10 @@ def explore(
         digest = digest_of(level, (program, *sources))
         head = Schedule(level, name, registry, digest, bounds, ())
         counterexample = None
-        if findings.failure is not None and findings.error is None:
+        if findings.error is None and findings.failure is not None:
             counterexample = _counterexample(program, findings.failure, head)
+        elif findings.error is None and findings.stopped is None:
+            findings.stopped = findings.differs = _compare_two_runs(program, bounds)
     missing = sorted(set(labels) - findings.labels)
     verdict, reason = _verdict(findings, scheduler, missing, counterexample, bounds)
     return Report(
@@ -146,10 +152,12 @@ def _scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
             return RandomWalk(seed)
         case "natural":
             return NaturalOrder()
+        case "cancel everywhere":
+            return CancelEverywhere()
         case str():
             raise ValueError(
-                f"strategy {strategy!r} is not known; there are depth-first, random and natural, "
-                f"or give an object with the methods of sim.schedulers.Scheduler"
+                f"strategy {strategy!r} is not known; there are depth-first, random, natural and "
+                f"cancel everywhere, or give an object with the methods of sim.schedulers.Scheduler"
             )
         case _:
             return strategy
@@ -190,6 +198,17 @@ def _search(
     return findings
 
 
+def _compare_two_runs(program: Program, bounds: Bounds) -> str | None:
+    """Runs the natural schedule twice more; says where the two differ, if they do."""
+    first, second = (
+        run_execution(program, NaturalOrder(), bounds, traced=True).steps for _ in range(2)
+    )
+    for number, (one, other) in enumerate(zip_longest(first, second), 1):
+        if one != other:
+            return f"nondeterminism found: step {number} in natural order was {one}, then {other}"
+    return None
+
+
 def _verdict(
     findings: _Findings,
     scheduler: Scheduler,
@@ -202,9 +221,9 @@ def _verdict(
         return ERROR, findings.error
     if findings.failure is not None:
         if counterexample is None:
-            return INCONCLUSIVE, "nondeterminism found: a violation did not come back on replay"
+            return INCONCLUSIVE, "nondeterminism found: a violation was not the same on replay"
         return REFUTED, f"{counterexample.property} ({executions})"
-    if findings.stopped is not None and not scheduler.is_exhausted:
+    if findings.differs is not None or (findings.stopped and not scheduler.is_exhausted):
         return INCONCLUSIVE, f"{findings.stopped} ({executions})"
     if not scheduler.is_exhausted:
         return INCONCLUSIVE, f"no violation, but {scheduler.name} does not see all ({executions})"
@@ -216,7 +235,7 @@ def _verdict(
 
 
 def _counterexample(program: Program, failure: Outcome, head: Schedule) -> Counterexample | None:
-    """Shrinks the failure and replays it, traced; None if it does not come back."""
+    """Shrinks the failure and replays it twice, traced; None if it is not the same both times."""
     assert failure.violation is not None
     violated = failure.violation.property
     departures = departures_of(failure.choices)
@@ -226,6 +245,8 @@ def _counterexample(program: Program, failure: Outcome, head: Schedule) -> Count
     schedule = replace(head, departures=departures)
     outcome = replay_schedule(program, schedule)
     if outcome.violation is None or outcome.violation.property != violated:
+        return None
+    if replay_schedule(program, schedule).trace_hash != outcome.trace_hash:
         return None
     return make_counterexample(outcome, schedule)
 

@@ -65,6 +65,7 @@ class SimLoop(asyncio.BaseEventLoop):
         # Worker threads; their executor is made when it is first asked for.
         self.threads = Threads(self)
         self._executor: SimExecutor | None = None
+        self._cancels_offered_to: Callable[[asyncio.Task[Any]], bool] | None = None
         # Every task of the execution, oldest first; asyncio's own set holds those of all loops.
         self.tasks: list[asyncio.Task[Any]] = []
 
@@ -220,10 +221,13 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def interleave(self, threads: Threads) -> None:
         """There are workers now: they may go on between any two callbacks."""
+        self._watch_ready_queue()
+        if threads.traces_loop:
+            sys.settrace(threads.trace_loop)
+
+    def _watch_ready_queue(self) -> None:
         if not isinstance(self._ready, ReadyQueue):
-            self._ready = ReadyQueue(self._ready, self.between_steps)
-            if threads.traces_loop:
-                sys.settrace(threads.trace_loop)
+            self._ready = ReadyQueue(self._ready, self.between_steps, self._offer_cancel)
 
     def between_steps(self) -> None:
         """Between two callbacks, or two declared lines: a worker may go on first."""
@@ -240,6 +244,22 @@ class SimLoop(asyncio.BaseEventLoop):
         if len(runnable) == 1:
             return 0
         return self._choose("thread", runnable, one_natural(runnable))
+
+    def offer_cancels(self, to: Callable[[asyncio.Task[Any]], bool]) -> None:
+        """Before each step of these tasks, a cancel of it is a choice."""
+        self._cancels_offered_to = to
+        self._watch_ready_queue()
+
+    def _offer_cancel(self, handle: asyncio.Handle) -> None:
+        to = self._cancels_offered_to
+        if to is None or handle.cancelled():
+            return
+        task = getattr(getattr(handle, "_callback", None), "__self__", None)
+        if isinstance(task, asyncio.Task) and not task.done() and to(task):
+            name = task.get_name()
+            options = [Option(f"{name} goes on"), Option(f"{name} is cancelled")]
+            if self._choose("cancel", options, one_natural(options)):
+                task.cancel()
 
     def get_stuck_in_thread(self, seen: str) -> None:
         self._get_stuck(NO_DEADLOCK, seen)

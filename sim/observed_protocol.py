@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from registry.errors import IllegalOperation
 from registry.invariants import SENTENCES, violated
-from registry.protocol import TABLE, Effect, Operation, Protocol, Situation
+from registry.protocol import TABLE, Effect, Operation, Protocol, Situation, Snapshot
 from sim.world import World
 
 ROWS = frozenset(
@@ -23,10 +23,13 @@ class ObservedProtocol(Protocol):
     def __init__(self, world: World, **limits: float) -> None:
         super().__init__(**limits)  # type: ignore[arg-type]
         self._world = world
+        # Of the state since the last operation; it is asked for at every poll.
+        self._snapshot: Snapshot | None = None
 
     def apply(self, operation: Operation, now: float) -> tuple[Effect, ...]:
         before = self.snapshot()
         label = row_of(operation, self.situation_of(operation))
+        self._snapshot = None
         try:
             effects = super().apply(operation, now)
         except Exception as exc:
@@ -42,3 +45,8 @@ class ObservedProtocol(Protocol):
         if name is not None:
             self._world.fail(f"{name}: {SENTENCES[name]}", f"after {operation}")
         return effects
+
+    def snapshot(self) -> Snapshot:
+        if self._snapshot is None:
+            self._snapshot = super().snapshot()
+        return self._snapshot

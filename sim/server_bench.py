@@ -75,6 +75,8 @@ class ServerBench:
         self.app = _application(self.settings)
         self.app.state.bench = self
         self.server = SimServer(world, self.app, buffer_bytes=buffer_bytes)
+        # Whether a request's own task may be cancelled, so that nobody is left to end its answer.
+        self.clients_may_be_cut = False
         self._sessions: dict[str, str] = {}
         # When each stream that is STOPPING, or WAITING, was first seen so.
         self._since: dict[tuple[str, State], float] = {}
@@ -186,6 +188,14 @@ class ServerBench:
             await asyncio.wait(pending)
 
     @staticmethod
+    def is_of_server(task: asyncio.Task[Any]) -> bool:
+        """Not one of the bench's, and not the lifespan, which ends only with the process."""
+        name = task.get_name()
+        return name.endswith(" request") or name.startswith(
+            ("stream-", "agent-", "watch-", "thread-")
+        )
+
+    @staticmethod
     def _is_of_stream(task: asyncio.Task[Any]) -> bool:
         return task.get_name().startswith(("stream-", "agent-", "watch-")) and not task.done()
 
@@ -264,6 +274,8 @@ class ServerBench:
 
     def _judge_ends(self) -> None:
         """Every client that stayed was told how its prompt ended, and never by a bare end."""
+        if self.clients_may_be_cut:
+            return
         for exchange in self.server.exchanges:
             if exchange.has_left or not exchange.is_reading:
                 continue

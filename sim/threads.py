@@ -183,15 +183,23 @@ def _place(frame: FrameType) -> str:
 
 
 class ReadyQueue(deque[asyncio.Handle]):
-    """The loop's ready queue; workers may go on before each callback that is taken from it."""
+    """The loop's ready queue, which lets others act before each callback that is taken from it."""
 
-    def __init__(self, handles: Iterable[asyncio.Handle], between: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        handles: Iterable[asyncio.Handle],
+        between: Callable[[], None],
+        about_to_run: Callable[[asyncio.Handle], None],
+    ) -> None:
         super().__init__(handles)
         self._between = between
+        self._about_to_run = about_to_run
 
     def popleft(self) -> asyncio.Handle:
         self._between()
-        return super().popleft()
+        handle = super().popleft()
+        self._about_to_run(handle)
+        return handle
 
 
 # ---- what blocking code finds in place of the operating system's ----------------------------

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sim.errors import CheckFailed
 from sim.loop import SimLoop, one_natural
@@ -95,6 +95,14 @@ class World:
         first thread begins.
         """
         self.loop.threads.declare(files, in_loop=in_loop)
+
+    def offer_cancels(self, to: Callable[[asyncio.Task[Any]], bool] = lambda task: True) -> None:
+        """From now on each step of these tasks may find that the task was just cancelled.
+
+        The strategy `cancel everywhere` takes each of these offers once.
+        """
+        own = self.loop.tasks[0]
+        self.loop.offer_cancels(lambda task: task is not own and to(task))
 
     def check(self, condition: object, sentence: str, detail: str = "") -> None:
         """Refutes the program if the condition is false, and ends the execution.

@@ -25,6 +25,11 @@ class Playable(Protocol):
     @property
     def story(self) -> str: ...
 
+    @property
+    def strategy(self) -> str | None:
+        """None for the usual one of the level."""
+        ...
+
     def applies_to(self, cls: type[Any]) -> bool:
         """Whether the registry has what the scenario asks of one."""
         ...
@@ -53,6 +58,7 @@ class Scenario:
     labels: tuple[str, ...]
     labels_of_ours: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    strategy: str | None = None
 
     def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
         ours = issubclass(cls, StreamRegistry)

@@ -33,6 +33,8 @@ class ServerStory:
     # Whether the published registries are played in it, too: they have no gate and no states, so
     # most stories ask of them what they never promised.
     judges_published: bool = False
+    # None for the usual one of the level.
+    strategy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,10 @@ class ServerScenario:
     @property
     def story(self) -> str:
         return self.told.story
+
+    @property
+    def strategy(self) -> str | None:
+        return self.told.strategy
 
     def applies_to(self, cls: type[Any]) -> bool:
         if issubclass(cls, StreamRegistry):
@@ -348,8 +354,22 @@ async def shutdown(bench: ServerBench) -> None:
     await bench.over(*streams, late)
     await ending
     bench.world.check(late.status == 503, "new requests get 503", f"{late.status}")
-    if bench.logged.count("stream_cancelled trace=t1 reason=registry_closed"):
+    if any(line.endswith("reason=registry_closed") for line in bench.logged):
         bench.world.reached("a stream was ended by the shutdown")
+
+
+async def cancel_everywhere(bench: ServerBench) -> None:
+    """Two prompts; any task of the server may be cancelled at any of its steps."""
+    bench.clients_may_be_cut = True
+    bench.world.offer_cancels(bench.is_of_server)
+    p1 = await bench.post("p1")
+    await asyncio.sleep(0.4)
+    p2 = await bench.post("p2")
+    await bench.over(p1, p2)
+    if p1.error_code == "superseded" and p2.error_code is None and p2.text:
+        bench.world.reached("went as it should")
+    else:
+        bench.world.reached("was cut short")
 
 
 _SILENCE = {"first_chunk_seconds": 5.0, "stream_inactivity_seconds": 3.0}
@@ -471,6 +491,14 @@ SERVER_STORIES = (
         "SIGTERM while streams hang, wait, and are not read",
         shutdown,
         ("a stream was ended by the shutdown",),
+    ),
+    ServerStory(
+        "cancel_everywhere",
+        "a cancel at each step of each task of the server, and a second one in its clean-up",
+        cancel_everywhere,
+        ("went as it should", "was cut short"),
+        bench={"profile": _SHORT},
+        strategy="cancel everywhere",
     ),
 )
 

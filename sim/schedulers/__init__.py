@@ -1,10 +1,21 @@
-"""Who answers choice points: one small interface, five ways."""
+"""Who answers choice points: one small interface, and the ways to answer."""
 
 from sim.schedulers.base import Scheduler
+from sim.schedulers.beside import RandomBeside
 from sim.schedulers.bounded import DepartureBounded
+from sim.schedulers.cancel_everywhere import CancelEverywhere
 from sim.schedulers.depth_first import DepthFirst
 from sim.schedulers.natural import NaturalOrder
 from sim.schedulers.random_walk import RandomWalk
 from sim.schedulers.replay import Replay
 
-__all__ = ["DepartureBounded", "DepthFirst", "NaturalOrder", "RandomWalk", "Replay", "Scheduler"]
+__all__ = [
+    "CancelEverywhere",
+    "DepartureBounded",
+    "DepthFirst",
+    "NaturalOrder",
+    "RandomBeside",
+    "RandomWalk",
+    "Replay",
+    "Scheduler",
+]
