@@ -163,6 +163,16 @@ def overtaken_never_starts(before: Snapshot, operation: Operation, after: Snapsh
     return True
 
 
+def grace_goes_on(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
+    """The grace of a stopped stream does not start anew, whatever comes meanwhile."""
+    deadlines = {stream.trace_id: stream.grace_deadline for stream in after.streams}
+    return all(
+        stream.grace_deadline is None
+        or deadlines.get(stream.trace_id, stream.grace_deadline) == stream.grace_deadline
+        for stream in before.streams
+    )
+
+
 STATE_INVARIANTS = (
     StateInvariant("S1 one_active", one_active),
     StateInvariant("S4 newest_wins", newest_wins),
@@ -177,6 +187,7 @@ STEP_INVARIANTS = (
     StepInvariant("S5 fencing", fencing_grows),
     StepInvariant("S6 isolation", isolation),
     StepInvariant("S8 identity", identity),
+    StepInvariant("L1 admission", grace_goes_on),
 )
 
 

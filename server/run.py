@@ -46,7 +46,21 @@ async def serve(
         if address:
             limits = limits.model_copy(update={"ollama_host": address})
         with _signals_swallowed():
-            await _Server(_config(limits, host, port), on_started).serve()
+            await _serve_until_cancelled(_Server(_config(limits, host, port), on_started))
+
+
+async def _serve_until_cancelled(server: _Server) -> None:
+    """A cancel ends it as a signal does; uvicorn by itself would drop what is under way."""
+    serving = asyncio.ensure_future(server.serve())
+    try:
+        await asyncio.wait({serving})
+    except asyncio.CancelledError:
+        server.should_exit = True
+        service = server.config.app.state.service  # type: ignore[union-attr]
+        if service is not None:
+            service.begin_shutdown()
+        await asyncio.wait({serving})
+    serving.result()
 
 
 def _config(settings: Settings, host: str, port: int) -> uvicorn.Config:

@@ -291,7 +291,9 @@ class Bench:
         """What is asked at every poll."""
         self.world.always(sentence("L1 admission"), self._none_waits_too_long)
         self.world.always(sentence("S8 identity"), self._cancels_have_reasons)
-        if self.has_states and not self.is_production:
+        if self.is_production:
+            self.world.always(sentence("L1 admission"), self._no_grace_is_overrun)
+        elif self.has_states:
             for invariant in STATE_INVARIANTS:
                 self.world.always(sentence(invariant.name), partial(self._state_holds, invariant))
 
@@ -312,6 +314,14 @@ class Bench:
             now - request.asked_at <= self._wait_max_s(request)
             for request in self.requests
             if request.answer is None and request.task is not None
+        )
+
+    def _no_grace_is_overrun(self) -> bool:
+        """Who stops is detached or overdue when its grace is over, also if nobody waits."""
+        latest = self.world.now - self._slack_s()
+        return all(
+            stream.overdue or stream.grace_deadline is None or stream.grace_deadline >= latest
+            for stream in self.registry.snapshot().in_state(State.STOPPING)
         )
 
     def _judge_wait(self, request: Request, waited_s: float) -> None:

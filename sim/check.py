@@ -63,6 +63,7 @@ class Result:
             "level": self.level,
             "verdict": report.verdict,
             "reason": report.reason,
+            "claim": report.claim,
             "executions": report.executions,
             "seconds": round(report.seconds, 3),
             "complete": report.complete,

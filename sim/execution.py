@@ -13,6 +13,7 @@ from typing import Any
 from sim.determinism import restart_serials, use_deterministic_scopes
 from sim.environment import Environment
 from sim.errors import CheckFailed, NotSimulated
+from sim.lines import set_trace
 from sim.loop import SimLoop
 from sim.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import Scheduler
@@ -108,7 +109,7 @@ def run_execution(
             outcome.bounds_hit = loop.bounds_hit
             _drain(loop, outcome)
         finally:
-            sys.settrace(trace_before)
+            set_trace(trace_before)
             loop.close()
     return outcome
 

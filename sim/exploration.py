@@ -39,13 +39,15 @@ OUT_OF_BUDGET = "the budget is spent"
 class Report:
     """The verdict on one program, with what it rests on.
 
-    verdict: `proved`, `refuted`, `inconclusive` or `error`; reason: why, in words.
+    verdict: `proved`, `refuted`, `inconclusive` or `error`; reason: why, in words. claim: which
+    schedules a proof covers, as `every schedule`; empty without a proof.
     complete: which part of the tree of choices was seen, 0..1, or None where that is unknown.
     labels: those reached. bounds_hit: the bounds that had a say in what was explored.
     """
 
     verdict: str
     reason: str
+    claim: str
     executions: int
     seconds: float
     complete: float | None
@@ -132,6 +134,7 @@ def explore(
     return Report(
         verdict=verdict,
         reason=reason,
+        claim=scheduler.covers if verdict == PROVED else "",
         executions=findings.executions,
         seconds=time.perf_counter() - begun,
         complete=scheduler.complete,

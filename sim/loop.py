@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Executor
@@ -222,8 +221,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def interleave(self, threads: Threads) -> None:
         """There are workers now: they may go on between any two callbacks."""
         self._watch_ready_queue()
-        if threads.traces_loop:
-            sys.settrace(threads.trace_loop)
+        threads.set_loop_trace()
 
     def _watch_ready_queue(self) -> None:
         if not isinstance(self._ready, ReadyQueue):

@@ -7,18 +7,20 @@ import platform
 from sim.check import Result, Verdict
 from sim.exploration import PROVED, REFUTED
 
-_ASSUMPTIONS = (
-    "what a verdict covers: the code of the registry, run by CPython's own event loop, under every",
-    "choice of when and in which order outside events land, within the bounds above. Not covered:",
-    "other prompts than the scenarios', dense time between the instants, threads, the network.",
-)
+_COVERED = """\
+what a verdict covers: the code under check, run by CPython's own event loop, under the schedules
+that its line names: every choice of when and in which order outside events land and threads go on,
+within the bounds above. Threads switch at locks, at blocking calls, where they call the loop, and
+at each line of registry/stop_signal.py, server/ollama_thread.py and server/wakeable.py.
+Replaced: the clock, the selector; at server level also ASGI server, transports and executor.
+Not covered: other stories than the scenarios', dense time between the instants, the network."""
 
 
 def print_result(result: Result) -> None:
     report = result.report
     name = f"{result.registry} {result.scenario}"
     figures = f"{report.executions:6d} executions {report.seconds:6.2f} s"
-    words = "" if report.verdict == PROVED else f"  {_short(report.reason)}"
+    words = f"  {report.claim if report.verdict == PROVED else _short(report.reason)}"
     print(f"{report.verdict:<12} {name:<48} {figures}{words}", flush=True)
 
 
@@ -30,9 +32,9 @@ def print_verdict(verdict: Verdict) -> None:
     print()
     print(f"bounds: {report.bounds}; hit: {', '.join(hit) or 'none'}")
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    print(f"certificate: code {report.digest}, {python}, strategy {report.strategy}")
-    for line in _ASSUMPTIONS:
-        print(line)
+    digests = dict.fromkeys(result.report.digest for result in verdict.results)
+    print(f"certificate: {python}, code {', '.join(digests)}")
+    print(_COVERED)
     for row in verdict.rows_missing:
         print(f"never taken: {row}")
     print()

@@ -14,6 +14,7 @@ or goes on between two callbacks of the loop, is a departure.
 from __future__ import annotations
 
 import asyncio
+import queue
 import sys
 import threading
 import time
@@ -21,13 +22,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import greenlet
 import simpy
 
 from sim.errors import NotSimulated
+from sim.lines import set_trace, trace_function, unwatch, watch
 
 if TYPE_CHECKING:
     from sim.loop import SimLoop
@@ -73,12 +74,15 @@ class Threads:
         self.declared: frozenset[str] = frozenset()
         # Whether they are switch points also where the loop's own thread runs them.
         self.traces_loop = False
+        self._trace: Any = None
         self._numbers = 0
         self._is_draining = False
 
     def declare(self, files: Iterable[str], *, in_loop: bool) -> None:
         self.declared = frozenset(files)
         self.traces_loop = in_loop
+        self._trace = trace_function(self.declared, self._on_line)
+        watch(self.declared, _on_watched_line)
 
     def start(self, run: Callable[[], None]) -> None:
         """A new thread; `run` must raise nothing."""
@@ -93,17 +97,20 @@ class Threads:
 
     def step(self, worker: Worker) -> None:
         """The worker goes on to its next switch point, or to its end."""
+        for older in self.workers[: self.workers.index(worker)]:
+            # Overtaken: that it stands still from now on is one departure, for however long.
+            older.was_kept |= older.is_runnable
         worker.was_kept = False
         worker.waits_for = None
         self.current = worker
         before = sys.gettrace()
         # A thread sees no running loop.
         asyncio._set_running_loop(None)
-        sys.settrace(self._trace if self.declared else None)
+        set_trace(self._trace)
         try:
             worker.greenlet.switch()
         finally:
-            sys.settrace(before)
+            set_trace(before)
             asyncio._set_running_loop(self.loop)
             self.current = None
         if worker.greenlet.dead:
@@ -160,26 +167,25 @@ class Threads:
 
     # -- lines of declared files
 
-    def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
-        return self._trace_line if frame.f_code.co_filename in self.declared else None
+    def set_loop_trace(self) -> None:
+        """On 3.11: the loop's own thread is asked about its lines from now on."""
+        if self.traces_loop:
+            set_trace(self._trace)
 
-    def _trace_line(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "line":
-            self.pause(_place(frame))
-        return self._trace_line
-
-    def trace_loop(self, frame: FrameType, event: str, arg: Any) -> Any:
-        """The trace function for the loop's own thread."""
-        return self._trace_loop_line if frame.f_code.co_filename in self.declared else None
-
-    def _trace_loop_line(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "line" and self.workers and self.current is None:
+    def _on_line(self, file: str, line: int) -> None:
+        if file not in self.declared or self._is_draining:
+            return
+        if self.current is not None:
+            self.pause(f"{file.rpartition('/')[2]}:{line}")
+        elif self.traces_loop and self.workers:
+            # From inside a trace function: the others are to be traced, too.
             sys.call_tracing(self.let_others_go_on, ())
-        return self._trace_loop_line
 
 
-def _place(frame: FrameType) -> str:
-    return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
+def _on_watched_line(file: str, line: int) -> None:
+    threads = _threads()
+    if threads is not None:
+        threads._on_line(file, line)
 
 
 class ReadyQueue(deque[asyncio.Handle]):
@@ -342,9 +348,17 @@ def sleep(seconds: float) -> None:
     threads.block("time.sleep", over)
 
 
+def monotonic() -> float:
+    """time.monotonic, for what counts down its own time limit: virtual within an execution."""
+    threads = _threads()
+    if threads is None:
+        return time.monotonic()  # noqa: TID251 - nothing is simulated here
+    return threads.loop.environment.now
+
+
 @contextmanager
 def patched() -> Iterator[None]:
-    """`threading` and `time.sleep` are the simulated ones while the block runs.
+    """`threading`, `time.sleep` and the clock of time limits are the simulated ones in the block.
 
     Condition, Event, Semaphore, Barrier, queue.Queue and Future are made of these locks.
     """
@@ -352,6 +366,8 @@ def patched() -> Iterator[None]:
         (threading, "Lock", SimLock),
         (threading, "RLock", SimRLock),
         (threading, "_allocate_lock", SimLock),
+        (threading, "_time", monotonic),
+        (queue, "time", monotonic),
         (time, "sleep", sleep),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
@@ -360,6 +376,7 @@ def patched() -> Iterator[None]:
     try:
         yield
     finally:
+        unwatch()
         for module, name, value in before:
             setattr(module, name, value)
 

@@ -173,8 +173,9 @@ class SimAsyncTransport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("connection refused", request=request)
         body = await request.aread()
         connection = self._ollama.connect(request.method, request.url.path, body)
+        timeout_s = request.extensions["timeout"].get("read")
         try:
-            head = await connection.receive()
+            head = await _received_async(connection, timeout_s)
         except BaseException:
             connection.close()
             raise
@@ -184,17 +185,18 @@ class SimAsyncTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             head.status,
             headers={"content-type": head.content_type},
-            stream=_AsyncBody(connection),
+            stream=_AsyncBody(connection, timeout_s),
         )
 
 
 class _AsyncBody(httpx.AsyncByteStream):
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, timeout_s: float | None) -> None:
         self._connection = connection
+        self._timeout_s = timeout_s
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
-            match await self._connection.receive():
+            match await _received_async(self._connection, self._timeout_s):
                 case Body(data):
                     yield data
                 case End():
@@ -206,6 +208,17 @@ class _AsyncBody(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._connection.close()
+
+
+async def _received_async(
+    connection: Connection, timeout_s: float | None
+) -> Head | Body | End | Drop:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await connection.receive()
+    except TimeoutError as exc:
+        connection.close()
+        raise httpx.ReadTimeout("timed out") from exc
 
 
 class SimSocket:

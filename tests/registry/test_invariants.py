@@ -149,7 +149,14 @@ BAD_STEPS: list[tuple[str, str, Snapshot, Operation, Snapshot]] = [
         "the end of a stream without a session changes another such stream",
         snapshot(replace(A1, session_id=None), replace(S2, session_id=None)),
         Ended("p1"),
-        snapshot(replace(S2, session_id=None, grace_deadline=9.0)),
+        snapshot(replace(S2, session_id=None, overdue=True)),
+    ),
+    (
+        "L1 admission",
+        "another register starts the grace anew",
+        snapshot(S1, W2),
+        Register("p3", "s"),
+        snapshot(replace(S1, grace_deadline=3.0), view("p3", State.WAITING)),
     ),
     (
         "S8 identity",
@@ -160,10 +167,10 @@ BAD_STEPS: list[tuple[str, str, Snapshot, Operation, Snapshot]] = [
     ),
     (
         "S8 identity",
-        "the cancel of one who waits stops the holder",
-        snapshot(A1),
+        "the cancel of one who waits takes the holder away",
+        snapshot(S1, W2),
         Cancel("p2", "x"),
-        snapshot(S1),
+        snapshot(),
     ),
     (
         "S8 identity",

@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,17 +20,29 @@ from typing import Any
 import httpx
 import pytest
 
+from sim.execution import run_execution
+from sim.exploration import guarded
 from sim.fake_ollama import FakeOllama, Profile, profile_named
 from sim.fake_ollama.http_front import running, wall_clock_ns
+from sim.fake_ollama.simulated import EPOCH_NS, SimOllama, SimSocket
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep, Step
+from sim.schedule import Bounds
+from sim.schedulers import NaturalOrder
+from sim.world import World
 
-FRONTS = ["http-async", "http-blocking"]
+FRONTS = [
+    pytest.param("http-async", marks=pytest.mark.socket),
+    pytest.param("http-blocking", marks=pytest.mark.socket),
+    "sim-async",
+    "sim-blocking",
+]
 REAL_URL = os.environ.get("ONESTREAM_OLLAMA_URL")
 REAL_MODEL = os.environ.get("ONESTREAM_OLLAMA_MODEL")
 if REAL_URL and REAL_MODEL:
-    FRONTS.append("real")
+    FRONTS.append(pytest.param("real", marks=pytest.mark.socket))
 
-TEST_LIMIT_S = 10.0
+TEST_LIMIT_S = 30.0
+SIM_URL = "http://ollama:11434"
 
 CONTRACT_PROFILE = replace(
     profile_named("instant"),
@@ -295,15 +307,85 @@ class HttpBlocking(Front):
             return list(threads.map(lambda ask: ask_blocking(self.base_url, ask), asks))
 
 
-def _client_options(base_url: str, ask: Ask) -> dict[str, Any]:
+class Simulated(Front):
+    """The fake in virtual time: each `ask_all` is one natural execution, on one and the same fake.
+
+    As with a real server, time goes on from one execution to the next.
+    """
+
+    def __init__(self) -> None:
+        self._ended_ns = EPOCH_NS
+        self._world: World | None = None
+        self.fake = FakeOllama(CONTRACT_PROFILE, self._now_ns)
+
+    def ask_all(self, asks: Sequence[Ask]) -> list[Reply]:
+        replies: list[Reply] = []
+
+        async def program(world: World) -> None:
+            self._world = world
+            ollama = SimOllama(world.loop, CONTRACT_PROFILE)
+            assert self.fake is not None
+            ollama.fake = self.fake
+            ask_one = self.client(world, ollama)
+            replies.extend(await asyncio.gather(*map(ask_one, asks)))
+            self._ended_ns, self._world = self._now_ns(), None
+
+        with guarded():
+            outcome = run_execution(program, NaturalOrder(), Bounds())
+        assert (outcome.error, outcome.violation) == (None, None)
+        return replies
+
+    def client(self, world: World, ollama: SimOllama) -> Callable[[Ask], Awaitable[Reply]]:
+        """What sends one request in this execution."""
+        raise NotImplementedError
+
+    def _now_ns(self) -> int:
+        return self._ended_ns + (round(self._world.now * 1e9) if self._world else 0)
+
+
+class SimAsync(Simulated):
+    """httpx.AsyncClient over the asynchronous transport."""
+
+    def client(self, world: World, ollama: SimOllama) -> Callable[[Ask], Awaitable[Reply]]:
+        return lambda ask: ask_async(SIM_URL, ask, ollama.transport())
+
+
+class SimBlocking(Simulated):
+    """httpx.Client over the blocking transport, each in a simulated worker thread."""
+
+    def client(self, world: World, ollama: SimOllama) -> Callable[[Ask], Awaitable[Reply]]:
+        executor = world.executor()
+
+        def ask_one(ask: Ask) -> Awaitable[Reply]:
+            transport = ollama.blocking_transport(NobodyWakes())
+            return world.loop.run_in_executor(executor, ask_blocking, SIM_URL, ask, transport)
+
+        return ask_one
+
+
+class NobodyWakes:
+    """Holds a thread's socket and never shuts it."""
+
+    def hold(self, sock: SimSocket, /) -> None:
+        pass
+
+
+def _client_options(base_url: str, ask: Ask, transport: object) -> dict[str, Any]:
     """No proxy and no certificates: the addresses are plain http, and mostly local."""
-    timeout_s = 60.0 if ask.patience_s is None else ask.patience_s
-    return {"base_url": base_url, "timeout": timeout_s, "verify": False, "trust_env": False}
+    return {
+        "base_url": base_url,
+        "timeout": 60.0 if ask.patience_s is None else ask.patience_s,
+        "verify": False,
+        "trust_env": False,
+        "transport": transport,
+    }
 
 
-async def ask_async(base_url: str, ask: Ask) -> Reply:
+async def ask_async(
+    base_url: str, ask: Ask, transport: httpx.AsyncBaseTransport | None = None
+) -> Reply:
     reply = Reply()
-    async with httpx.AsyncClient(**_client_options(base_url, ask)) as client:
+    async with httpx.AsyncClient(**_client_options(base_url, ask, transport)) as client:
         with _endings(reply):
             async with client.stream(ask.method, ask.path, content=ask.sent) as response:
                 _note_head(reply, response)
@@ -316,10 +398,10 @@ async def ask_async(base_url: str, ask: Ask) -> Reply:
     return reply
 
 
-def ask_blocking(base_url: str, ask: Ask) -> Reply:
+def ask_blocking(base_url: str, ask: Ask, transport: httpx.BaseTransport | None = None) -> Reply:
     reply = Reply()
     with (
-        httpx.Client(**_client_options(base_url, ask)) as client,
+        httpx.Client(**_client_options(base_url, ask, transport)) as client,
         _endings(reply),
         client.stream(ask.method, ask.path, content=ask.sent) as response,
     ):
@@ -356,6 +438,10 @@ def front(request: pytest.FixtureRequest) -> Iterator[Front]:
     elif request.param == "http-blocking":
         with Thread(FakeOllama(CONTRACT_PROFILE, wall_clock_ns)) as thread:
             yield HttpBlocking(thread.base_url, thread.fake)
+    elif request.param == "sim-async":
+        yield SimAsync()
+    elif request.param == "sim-blocking":
+        yield SimBlocking()
     else:
         assert REAL_URL is not None
         assert REAL_MODEL is not None

@@ -22,7 +22,7 @@ from sim.fake_ollama.script import Steps
 pytestmark = pytest.mark.socket
 
 INSTANT = profile_named("instant")
-LIMIT_S = 5.0
+LIMIT_S = 30.0
 LOCAL: dict[str, Any] = {"verify": False, "trust_env": False}  # no certificates, no proxy
 
 

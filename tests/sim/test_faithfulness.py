@@ -1,0 +1,349 @@
+"""Witnesses that the loop is CPython's: what asyncio fixes stays fixed, what is free is explored."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim import NotSimulated, Report, World, explore
+
+Program = Callable[[World], Awaitable[None]]
+
+
+# ---- what is fixed ---------------------------------------------------------------------------
+
+
+def test_call_soon_is_never_permuted() -> None:
+    """Under every schedule, callbacks run in the order in which they were given to call_soon."""
+
+    async def program(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        given_order: list[str] = []
+        ran: list[str] = []
+
+        def soon(name: str, depth: int) -> None:
+            given_order.append(name)
+            loop.call_soon(run, name, depth)
+
+        def run(name: str, depth: int) -> None:
+            ran.append(name)
+            if depth:
+                soon(f"{name}.1", depth - 1)
+                soon(f"{name}.2", depth - 1)
+
+        async def arrives(name: str) -> None:
+            await world.outside(name, latest=0.5)
+            soon(name, 2)
+
+        await asyncio.gather(*(arrives(name) for name in "abc"), asyncio.sleep(0.2))
+        for _ in range(4):
+            await asyncio.sleep(0)
+        world.check(len(ran) == 21, "all callbacks ran", f"{ran}")
+        world.check(ran == given_order, "callbacks run first in, first out", f"{ran}")
+
+    report = explore(program)
+    assert report.verdict == "proved", report.text
+    assert report.executions > 1000
+
+
+@given(st.permutations([1.0, 1.002, 1.004, 1.006, 1.008]))
+def test_timers_fire_by_their_deadline(delays: list[float]) -> None:
+    """However late the loop is, timers fire in the order of their deadlines."""
+
+    async def program(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        fired: list[float] = []
+        for delay in delays:
+            loop.call_later(delay, fired.append, delay)
+        await world.outside("a", earliest=1.003, latest=1.003)
+        await asyncio.sleep(0.1)
+        world.check(fired == sorted(delays), "timers fire by deadline", f"{fired}")
+
+    report = explore(program)
+    assert report.verdict == "proved", report.text
+    assert report.executions > 1
+
+
+def test_what_the_poll_found_runs_before_the_timers_of_the_same_iteration() -> None:
+    """An outside event and a timer of one iteration run in this order, as I/O and timers do."""
+
+    async def program(world: World) -> None:
+        loop = world.loop
+        iterations = 0
+        seen: list[tuple[int, str]] = []
+
+        def count() -> None:
+            nonlocal iterations
+            iterations += 1
+
+        loop.on_poll = count
+        loop.call_later(1.0, lambda: seen.append((iterations, "timer")))
+        # Its callbacks stand in the ready queue, as what a selector found does.
+        arrival = loop.environment.announce("a", 1.001, 1.001)
+        assert arrival.callbacks is not None
+        arrival.callbacks.append(
+            lambda _: loop.call_soon(lambda: seen.append((iterations, "outside")))
+        )
+        await asyncio.sleep(1.5)
+        (first, one), (second, other) = seen
+        if first == second:
+            world.reached("both in one iteration")
+            world.check((one, other) == ("outside", "timer"), "I/O before timers", f"{seen}")
+        else:
+            world.reached("one after the other")
+
+    report = explore(program, labels=["both in one iteration", "one after the other"])
+    assert report.verdict == "proved", report.text
+
+
+def test_an_iteration_runs_the_snapshot_of_the_queue() -> None:
+    """What a callback adds runs in the next iteration, after what the poll between them found."""
+
+    async def program(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+
+        async def arrives() -> None:
+            await world.outside("a", latest=0.0)
+
+        loop.call_soon(lambda: (seen.append("1"), loop.call_soon(seen.append, "3")))
+        loop.call_soon(seen.append, "2")
+        await arrives()
+        await asyncio.sleep(0)
+        world.check(seen == ["1", "2", "3"], "what is added runs in the next iteration", f"{seen}")
+
+    assert explore(program).verdict == "proved"
+
+
+def test_equal_delays_armed_in_sequence_fire_in_sequence() -> None:
+    """Each reading of the clock is later than the last, so equal delays do not tie."""
+
+    async def program(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        times = [loop.time() for _ in range(5)]
+        assert times == sorted(set(times))
+        fired: list[int] = []
+        for number in range(10):
+            loop.call_later(1.0, fired.append, number)
+        await asyncio.sleep(1.1)
+        assert fired == list(range(10))
+
+    assert explore(program).verdict == "proved"
+
+
+# ---- what is free ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "outcomes"),
+    [
+        (0.5, {"done"}),
+        (0.98, {"done"}),
+        (0.999, {"done", "timeout"}),
+        (1.001, {"done", "timeout"}),
+        (1.02, {"timeout"}),
+    ],
+)
+def test_a_timeout_meets_an_operation_of_about_its_length(
+    seconds: float, outcomes: set[str]
+) -> None:
+    """Within the loop's lateness a timeout of 1.0 s comes before or after; beyond it, in order."""
+    seen: set[str] = set()
+
+    async def program(world: World) -> None:
+        try:
+            async with asyncio.timeout(1.0):
+                await world.outside("the operation ends", earliest=seconds, latest=seconds)
+        except TimeoutError:
+            seen.add("timeout")
+        else:
+            seen.add("done")
+
+    assert explore(program).verdict == "proved"
+    assert seen == outcomes
+
+
+# ---- bugs of CPython's, where it has them ----------------------------------------------------
+
+
+async def lost_notify(world: World) -> None:
+    """gh-112202: a notified waiter is cancelled before it runs, and the notify is lost."""
+    condition = asyncio.Condition()
+
+    async def waits() -> None:
+        async with condition:
+            await condition.wait()
+
+    first, second = asyncio.create_task(waits()), asyncio.create_task(waits())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    async def notifies() -> None:
+        await world.outside("notify")
+        async with condition:
+            condition.notify(1)
+
+    async def cancels() -> None:
+        await world.outside("cancel")
+        first.cancel()
+
+    await asyncio.gather(notifies(), cancels())
+    await asyncio.wait({first})
+    if first.cancelled():
+        world.reached("cancelled")
+        await second
+    else:
+        world.reached("notified")
+        second.cancel()
+
+
+async def swallowed_cancel(world: World) -> None:
+    """gh-86296: wait_for swallows a cancel of the iteration in which the inner task finishes."""
+
+    async def inner() -> None:
+        await world.outside("the inner task finishes")
+
+    async def outer() -> None:
+        await asyncio.wait_for(inner(), 100)
+        await asyncio.sleep(1)
+
+    task = asyncio.create_task(outer())
+    await world.outside("cancel")
+    assert task.cancel()
+    await asyncio.wait({task})
+    world.check(task.cancelled(), "a task that was cancelled and does not catch it is cancelled")
+
+
+async def vanished_cancel(world: World) -> None:
+    """gh-116720: both of two nested groups have a child that fails, and one's cancel vanishes."""
+
+    class Boom(Exception):
+        pass
+
+    async def fails(name: str) -> None:
+        await world.outside(f"{name} fails", latest=0.1)
+        raise Boom(name)
+
+    with suppress(BaseExceptionGroup):
+        async with asyncio.TaskGroup() as outer:
+            outer.create_task(fails("outer child"))
+            with suppress(Boom):
+                try:
+                    async with asyncio.TaskGroup() as inner:
+                        inner.create_task(fails("inner child"))
+                except* Boom:
+                    world.reached("the inner group failed")
+            await asyncio.sleep(50)
+    world.check(world.now < 1, "a group whose child has failed ends its body", f"{world.now:.3f} s")
+
+
+VERSION = sys.version_info[:3]
+IN_3_12_1 = VERSION <= (3, 11, 7) or (3, 12) <= VERSION <= (3, 12, 1)
+IN_3_13 = VERSION >= (3, 13)
+
+CPYTHON_BUGS = [
+    (lost_notify, IN_3_12_1, IN_3_13, 48),
+    (swallowed_cancel, VERSION < (3, 12), VERSION >= (3, 12), 20),
+    (vanished_cancel, IN_3_12_1, IN_3_13, 100),
+]
+
+
+@pytest.mark.parametrize(
+    ("program", "has_it", "is_mended", "executions_max"),
+    CPYTHON_BUGS,
+    ids=[str(program.__doc__).partition(":")[0] for program, *_ in CPYTHON_BUGS],
+)
+def test_bugs_of_cpython_are_found_exactly_where_they_are(
+    program: Program, has_it: bool, is_mended: bool, executions_max: int
+) -> None:
+    """Found within a few executions on an interpreter that has the bug, else proved absent."""
+    if not (has_it or is_mended):
+        pytest.skip(f"whether {sys.version.split()[0]} has it is not known here")
+    report: Report = explore(program)
+    assert report.verdict == ("refuted" if has_it else "proved"), report.text
+    if has_it:
+        assert report.executions <= executions_max
+        assert report.counterexample is not None
+        assert report.counterexample.replay(program).violation is not None
+
+
+# ---- what is not simulated -------------------------------------------------------------------
+
+
+async def starts_a_thread() -> None:
+    threading.Thread(target=print).start()
+
+
+async def uses_a_thread_pool() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        await asyncio.get_running_loop().run_in_executor(executor, print)
+
+
+async def connects() -> None:
+    await asyncio.open_connection("127.0.0.1", 9)
+
+
+async def listens() -> None:
+    await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+
+
+async def uses_a_socket() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+        await asyncio.get_running_loop().sock_recv(one, 1)
+
+
+async def looks_up_a_name() -> None:
+    await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+
+
+async def starts_a_process() -> None:
+    await asyncio.create_subprocess_exec("true")
+
+
+async def handles_a_signal() -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
+
+
+REFUSED = [
+    starts_a_thread,
+    uses_a_thread_pool,
+    connects,
+    listens,
+    uses_a_socket,
+    looks_up_a_name,
+    starts_a_process,
+    handles_a_signal,
+]
+
+
+@pytest.mark.parametrize("swallows", [False, True], ids=["raises", "swallows"])
+@pytest.mark.parametrize("act", REFUSED, ids=lambda act: act.__name__)
+def test_what_is_not_simulated_is_an_error(
+    act: Callable[[], Awaitable[None]], swallows: bool
+) -> None:
+    """It raises NotSimulated with what to use instead, and no verdict but `error` is given."""
+
+    async def program(world: World) -> None:
+        try:
+            await act()
+        except NotSimulated as exc:
+            assert "is not simulated: " in str(exc)
+            if not swallows:
+                raise
+
+    report = explore(program)
+    assert report.verdict == "error", report.text
+    assert "is not simulated: " in report.reason
+    assert report.counterexample is None

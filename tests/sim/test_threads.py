@@ -1,0 +1,708 @@
+"""Worker threads in the simulator: what of them is found, what is proved, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import anyio.to_thread
+import pytest
+
+from sim import Report, World, explore
+from sim.execution import Outcome, run_execution
+from sim.exploration import guarded
+from sim.schedule import Bounds
+from sim.schedulers import DepartureBounded, NaturalOrder, RandomWalk, Replay
+
+ROOT = Path(__file__).parents[2]
+# More than any program here needs, so that nothing depends on how fast the machine is.
+EXECUTIONS_MAX = 10_000
+
+
+def explored(
+    program: Callable[[World], Awaitable[object]], *labels: str, departures: int = 1
+) -> Report:
+    """What is seen of it with up to so many departures: most races need one."""
+    strategy = DepartureBounded(departures)
+    return explore(program, strategy=strategy, max_executions=EXECUTIONS_MAX, labels=labels)
+
+
+def executed_once(program: Callable[[World], Awaitable[object]]) -> Outcome:
+    with guarded():
+        return run_execution(program, NaturalOrder(), Bounds())
+
+
+# ---- lost updates ---------------------------------------------------------------------------
+
+
+class Counter:
+    """A counter that several threads add to."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self.lock = threading.Lock()
+
+    def add(self) -> None:
+        value = self.value
+        self.value = value + 1
+
+    def add_locked(self) -> None:
+        with self.lock:
+            value = self.value
+            self.value = value + 1
+
+
+def two_threads_add(how: Callable[[Counter], None]) -> Callable[[World], Awaitable[None]]:
+    async def program(world: World) -> None:
+        world.declare(__file__)
+        counter = Counter()
+        await asyncio.gather(*(asyncio.to_thread(how, counter) for _ in range(2)))
+        world.check(counter.value == 2, "no update is lost", f"{counter.value}")
+
+    return program
+
+
+def test_a_lost_update_between_two_threads_is_found() -> None:
+    """Read by both before either writes, the counter misses one; the schedule replays."""
+    program = two_threads_add(Counter.add)
+    report = explored(program)
+    assert report.verdict == "refuted"
+    assert report.counterexample is not None
+    assert report.counterexample.property == "no update is lost"
+    replayed = report.counterexample.replay(program)
+    assert replayed.violation is not None
+    assert replayed.violation.detail == "1"
+
+
+def test_under_a_lock_no_update_is_lost() -> None:
+    """The same two lines under a threading.Lock are proved."""
+    report = explored(two_threads_add(Counter.add_locked))
+    assert report.verdict == "proved"
+    assert report.executions > 100
+
+
+def test_without_a_declared_file_threads_overlap_only_where_they_block() -> None:
+    """Undeclared lines are one step; that they are is what declaring a file is there to change."""
+
+    async def program(world: World) -> None:
+        counter = Counter()
+        await asyncio.gather(*(asyncio.to_thread(counter.add) for _ in range(2)))
+        world.check(counter.value == 2, "no update is lost")
+
+    assert explored(program).verdict == "proved"
+
+
+# ---- the half-done state --------------------------------------------------------------------
+
+
+class Pair:
+    """Two numbers that are to be equal; each method takes two lines to keep them so."""
+
+    def __init__(self) -> None:
+        self.left = self.right = 0
+
+    def raise_both(self) -> None:
+        self.left += 1
+        self.right += 1
+
+    def is_half_done(self) -> bool:
+        return self.left != self.right
+
+
+@pytest.mark.parametrize(("declared", "verdict"), [(True, "refuted"), (False, "proved")])
+def test_a_half_done_state_is_seen_where_the_file_is_declared(declared: bool, verdict: str) -> None:
+    """Between two lines of a thread the loop sees one of two numbers changed."""
+
+    async def program(world: World) -> None:
+        if declared:
+            world.declare(__file__)
+        pair = Pair()
+        job = asyncio.create_task(asyncio.to_thread(pair.raise_both))
+        while not job.done():
+            world.check(not pair.is_half_done(), "the numbers are equal")
+            await asyncio.sleep(0)
+
+    assert explored(program).verdict == verdict
+
+
+@pytest.mark.parametrize(("in_loop", "verdict"), [(True, "refuted"), (False, "proved")])
+def test_a_half_done_state_of_the_loop_is_seen_with_in_loop(in_loop: bool, verdict: str) -> None:
+    """Between two lines of the loop's own thread a worker looks, if it is asked for."""
+
+    async def program(world: World) -> None:
+        world.declare(__file__, in_loop=in_loop)
+        pair = Pair()
+        job = asyncio.create_task(asyncio.to_thread(pair.is_half_done))
+        await asyncio.sleep(0)
+        pair.raise_both()
+        world.check(not await job, "the thread sees equal numbers")
+
+    assert explored(program).verdict == verdict
+
+
+# ---- what threads and loop tell each other with ---------------------------------------------
+
+
+def over_event(world: World) -> tuple[Callable[[], None], Callable[[], None]]:
+    event = threading.Event()
+
+    def take() -> None:
+        world.reached("was there" if event.is_set() else "was awaited")
+        event.wait()
+
+    return event.set, take
+
+
+def over_queue(world: World) -> tuple[Callable[[], None], Callable[[], None]]:
+    items: queue.Queue[str] = queue.Queue(maxsize=1)
+
+    def take() -> None:
+        world.reached("was there" if items.qsize() else "was awaited")
+        world.check(items.get() == "item", "what was put comes out")
+
+    return lambda: items.put("item"), take
+
+
+def over_condition(world: World) -> tuple[Callable[[], None], Callable[[], None]]:
+    condition = threading.Condition()
+    happened: list[str] = []
+
+    def give() -> None:
+        with condition:
+            happened.append("it")
+            condition.notify()
+
+    def take() -> None:
+        with condition:
+            world.reached("was there" if happened else "was awaited")
+            condition.wait_for(lambda: happened)
+
+    return give, take
+
+
+def over_semaphore(world: World) -> tuple[Callable[[], None], Callable[[], None]]:
+    semaphore = threading.Semaphore(0)
+
+    def take() -> None:
+        got = semaphore.acquire(blocking=False)
+        world.reached("was there" if got else "was awaited")
+        if not got:
+            semaphore.acquire()
+
+    return semaphore.release, take
+
+
+PRIMITIVES = [over_event, over_queue, over_condition, over_semaphore]
+
+
+@pytest.mark.parametrize("over", PRIMITIVES)
+def test_a_thread_waits_for_the_loop(over: Callable[[World], tuple[Callable, Callable]]) -> None:
+    """Whether the thread asks before the loop gives, or after, it gets what it waits for."""
+
+    async def program(world: World) -> None:
+        give, take = over(world)
+        job = asyncio.create_task(asyncio.to_thread(take))
+        await asyncio.sleep(1)
+        give()
+        await job
+
+    async def race(world: World) -> None:
+        give, take = over(world)
+        job = asyncio.create_task(asyncio.to_thread(take))
+        await asyncio.sleep(0)
+        give()
+        await job
+
+    assert explored(program, "was awaited").verdict == "proved"
+    assert explored(race, "was awaited", "was there").verdict == "proved"
+
+
+@pytest.mark.parametrize("over", PRIMITIVES)
+def test_the_loop_waits_for_a_thread(over: Callable[[World], tuple[Callable, Callable]]) -> None:
+    """The loop's own thread blocks, the worker goes on, and what it gives wakes the loop."""
+
+    async def program(world: World) -> None:
+        give, take = over(world)
+        job = asyncio.create_task(asyncio.to_thread(give))
+        await asyncio.sleep(0)
+        take()
+        await job
+
+    assert explored(program, "was awaited").verdict == "proved"
+
+
+def test_a_wait_of_a_thread_ends_with_its_time_limit() -> None:
+    """Event.wait, Queue.get and Lock.acquire give up after their timeout, in virtual time."""
+
+    async def program(world: World) -> None:
+        held = threading.Lock()
+        held.acquire()
+
+        def wait() -> list[object]:
+            lasted: list[object] = [world.now]
+            assert not threading.Event().wait(1.0)
+            lasted.append(world.now)
+            with contextlib.suppress(queue.Empty):
+                queue.Queue().get(timeout=2.0)
+            lasted.append(world.now)
+            assert not held.acquire(timeout=3.0)
+            return [*lasted, world.now]
+
+        instants = await asyncio.to_thread(wait)
+        world.check(
+            instants == pytest.approx([0, 1, 3, 6], abs=0.001), "limits hold", f"{instants}"
+        )
+
+    assert executed_once(program).violation is None
+
+
+def test_sleep_in_a_thread_takes_virtual_time() -> None:
+    """An hour's time.sleep is over at once, an hour later; the loop works on meanwhile."""
+
+    async def program(world: World) -> None:
+        job = asyncio.create_task(asyncio.to_thread(time.sleep, 500))
+        await asyncio.sleep(100)
+        world.check(not job.done(), "the loop is not stopped by it")
+        await job
+        world.check(499.99 < world.now < 500.1, "it took its time", f"{world.now}")
+
+    assert explored(program).verdict == "proved"
+
+
+def test_a_lock_is_reentrant_for_its_owner_alone() -> None:
+    """An RLock held by a thread is taken again by it, and kept from the loop."""
+
+    async def program(world: World) -> None:
+        lock = threading.RLock()
+        inside = threading.Event()
+        leave = threading.Event()
+
+        def hold() -> None:
+            with lock, lock:
+                inside.set()
+                leave.wait()
+
+        job = asyncio.create_task(asyncio.to_thread(hold))
+        await asyncio.sleep(1)
+        world.check(inside.is_set(), "its owner takes it twice")
+        world.check(not lock.acquire(blocking=False), "nobody else takes it")
+        leave.set()
+        await job
+        world.check(lock.acquire(blocking=False), "it is free afterwards")
+
+    assert explored(program).verdict == "proved"
+
+
+# ---- jobs of an executor --------------------------------------------------------------------
+
+
+def test_a_queued_job_that_is_cancelled_never_runs() -> None:
+    """With one thread, the second job waits in the queue; cancelled there, it is gone."""
+
+    async def program(world: World) -> None:
+        loop, pool, ran = asyncio.get_running_loop(), world.executor(threads_max=1), []
+        first = loop.run_in_executor(pool, time.sleep, 1)
+        second = loop.run_in_executor(pool, ran.append, "second")
+        await asyncio.sleep(0.5)
+        second.cancel()
+        await first
+        await asyncio.sleep(1)
+        world.check(not ran, "a cancelled job that was queued never runs")
+
+    assert explored(program).verdict == "proved"
+
+
+def test_a_started_job_goes_on_after_its_cancel() -> None:
+    """The cancel ends the await at once; the thread writes all the same."""
+
+    async def program(world: World) -> None:
+        written = []
+
+        def write() -> None:
+            time.sleep(1)
+            written.append(world.now)
+
+        job = asyncio.create_task(asyncio.to_thread(write))
+        await asyncio.sleep(0.5)
+        job.cancel()
+        await asyncio.wait({job})
+        world.check(job.cancelled() and not written, "the await ends at once")
+        await asyncio.sleep(1)
+        world.check(written, "the thread has gone on")
+
+    assert explored(program).verdict == "proved"
+
+
+@pytest.mark.parametrize("cancel_at", [0.5, 1.5])
+def test_a_finished_job_reports_what_it_did(cancel_at: float) -> None:
+    """A result or an exception of a thread is that of its await."""
+
+    async def program(world: World) -> None:
+        def fail() -> None:
+            time.sleep(cancel_at)
+            raise LookupError("of the thread")
+
+        results = await asyncio.gather(
+            asyncio.to_thread(lambda: 42), asyncio.to_thread(fail), return_exceptions=True
+        )
+        world.check(results[0] == 42, "the result")
+        world.check(isinstance(results[1], LookupError), "the exception")
+
+    assert executed_once(program).violation is None
+
+
+def test_a_pool_is_bounded() -> None:
+    """No more jobs run at once than there are threads, and no more wait than may."""
+
+    async def program(world: World) -> None:
+        pool = world.executor(threads_max=2, queue_max=3)
+        running: list[int] = []
+
+        def work(number: int) -> None:
+            running.append(number)
+            world.check(len(running) <= 2, "two threads run two jobs")
+            time.sleep(1)
+            running.remove(number)
+
+        jobs: list[Future[None]] = [pool.submit(work, number) for number in range(3)]
+        try:
+            for number in range(3, 9):
+                jobs.append(pool.submit(work, number))
+        except RuntimeError:
+            world.reached("the queue was full")
+        await asyncio.gather(*map(asyncio.wrap_future, jobs))
+
+    assert explored_once_in_random_order(program) == {"the queue was full"}
+
+
+def explored_once_in_random_order(program: Callable[[World], Awaitable[object]]) -> frozenset[str]:
+    """The labels of a hundred random executions, none of which violates anything."""
+    report = explore(program, strategy="random", max_executions=100)
+    assert report.counterexample is None
+    return report.labels
+
+
+# ---- two misuses, and how they are mended ---------------------------------------------------
+
+
+class File:
+    """Written by threads that must be alone with it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.writers: list[str] = []
+
+    def write(self, name: str) -> None:
+        self.writers.append(name)
+        self.world.check(len(self.writers) == 1, "one thread writes at a time")
+        time.sleep(1)
+        self.writers.remove(name)
+
+
+async def write_under_lock(lock: asyncio.Lock, file: File, name: str) -> None:
+    async with lock:
+        await asyncio.to_thread(file.write, name)
+
+
+async def write_to_the_end_under_lock(lock: asyncio.Lock, file: File, name: str) -> None:
+    async with lock:
+        job = asyncio.ensure_future(asyncio.to_thread(file.write, name))
+        try:
+            await asyncio.shield(job)
+        finally:
+            # A thread that has begun is waited for, whoever is cancelled.
+            await asyncio.wait({job})
+
+
+@pytest.mark.parametrize(
+    ("write", "verdict"),
+    [(write_under_lock, "refuted"), (write_to_the_end_under_lock, "proved")],
+)
+def test_a_cancelled_job_that_has_started_still_needs_its_lock(
+    write: Callable[[asyncio.Lock, File, str], Awaitable[None]], verdict: str
+) -> None:
+    """deer-flow#5395: a cancel frees the lock while the thread writes; the mend waits for it."""
+
+    async def program(world: World) -> None:
+        lock, file = asyncio.Lock(), File(world)
+        first = asyncio.ensure_future(write(lock, file, "first"))
+        await world.outside("the first is cancelled", latest=2)
+        if not first.done():
+            world.reached("it was under way")
+        first.cancel()
+        await write(lock, file, "second")
+        await asyncio.wait({first})
+
+    report = explored(program, "it was under way")
+    assert report.verdict == verdict
+
+
+async def clean_up_as_a_job(loop: asyncio.AbstractEventLoop, pool: object, cleaned: list) -> None:
+    await loop.run_in_executor(pool, cleaned.append, "up")
+
+
+async def clean_up_in_any_case(
+    loop: asyncio.AbstractEventLoop, pool: object, cleaned: list
+) -> None:
+    # What nobody has wrapped, no cancel of an await reaches.
+    await asyncio.shield(asyncio.wrap_future(pool.submit(cleaned.append, "up")))
+
+
+@pytest.mark.parametrize(
+    ("clean_up", "verdict"),
+    [(clean_up_as_a_job, "refuted"), (clean_up_in_any_case, "proved")],
+)
+def test_a_clean_up_in_the_queue_is_lost_with_its_cancel(
+    clean_up: Callable[..., Awaitable[None]], verdict: str
+) -> None:
+    """KiroCrew#7809: a cancel drops the job that was to clean up; the mend lets it run."""
+
+    async def program(world: World) -> None:
+        loop, pool, cleaned = asyncio.get_running_loop(), world.executor(threads_max=1), []
+        busy = loop.run_in_executor(pool, time.sleep, 1)
+        task = asyncio.ensure_future(clean_up(loop, pool, cleaned))
+        await world.outside("the task is cancelled", latest=2)
+        if not cleaned:
+            world.reached("before the clean-up")
+        task.cancel()
+        await busy
+        await asyncio.wait({task})
+        await asyncio.sleep(1)
+        world.check(cleaned, "everything is cleaned up")
+
+    assert explored(program, "before the clean-up").verdict == verdict
+
+
+# ---- what a thread sees, and what is refused ------------------------------------------------
+
+
+def test_a_thread_sees_no_loop() -> None:
+    """In a worker no loop is running and no task is current; in the loop both are, as before."""
+
+    async def program(world: World) -> None:
+        def look() -> None:
+            with pytest.raises(RuntimeError):
+                asyncio.get_running_loop()
+            with pytest.raises(RuntimeError):
+                asyncio.current_task()
+            time.sleep(1)
+            with pytest.raises(RuntimeError):
+                asyncio.get_running_loop()
+
+        await asyncio.to_thread(look)
+        world.check(asyncio.get_running_loop() is world.loop, "the loop runs")
+        world.check(asyncio.current_task() is world.loop.tasks[0], "the task is current")
+
+    assert executed_once(program).violation is None
+
+
+def test_call_soon_threadsafe_lands_between_two_callbacks() -> None:
+    """What a thread calls in the loop comes before or after what the loop has queued itself."""
+
+    async def program(world: World) -> None:
+        loop, order = asyncio.get_running_loop(), []
+        job = asyncio.create_task(
+            asyncio.to_thread(loop.call_soon_threadsafe, order.append, "thread")
+        )
+        await asyncio.sleep(0)
+        loop.call_soon(order.append, "loop")
+        await job
+        world.reached(" ".join(order))
+
+    assert explored(program, "thread loop", "loop thread").verdict == "proved"
+
+
+async def starts_a_thread(world: World) -> None:
+    threading.Thread(target=print).start()
+
+
+async def swallows_the_refusal(world: World) -> None:
+    with contextlib.suppress(Exception):
+        threading.Thread(target=print).start()
+
+
+async def uses_anyio_threads(world: World) -> None:
+    await anyio.to_thread.run_sync(print)
+
+
+async def brings_its_own_pool(world: World) -> None:
+    with ThreadPoolExecutor() as pool:
+        await asyncio.get_running_loop().run_in_executor(pool, print)
+
+
+@pytest.mark.parametrize(
+    "program", [starts_a_thread, swallows_the_refusal, uses_anyio_threads, brings_its_own_pool]
+)
+def test_real_threads_are_refused(program: Callable[[World], Awaitable[None]]) -> None:
+    """A thread of the operating system gives no verdict, but an error that says what to use."""
+    report = explored(program)
+    assert report.verdict == "error"
+    assert "is not simulated" in report.reason
+    assert "asyncio.to_thread" in report.reason
+
+
+# ---- for ever -------------------------------------------------------------------------------
+
+
+def test_a_thread_that_waits_for_ever_is_a_deadlock() -> None:
+    """L4 names the worker, and where it stands."""
+
+    async def program(world: World) -> None:
+        await asyncio.to_thread(threading.Event().wait)
+
+    report = explored(program)
+    assert report.verdict == "refuted"
+    assert report.counterexample is not None
+    assert report.counterexample.property.startswith("L4 no_deadlock")
+    assert "worker 1 waits at lock.acquire" in report.counterexample.text
+
+
+def test_a_loop_that_blocks_for_ever_is_a_deadlock() -> None:
+    """A wait in the loop's own thread that no worker can end is L4, and says which wait."""
+
+    async def program(world: World) -> None:
+        threading.Event().wait()
+
+    report = explored(program)
+    assert report.counterexample is not None
+    assert report.counterexample.property.startswith("L4 no_deadlock")
+    assert "the loop's thread blocks for ever: lock.acquire" in report.counterexample.text
+
+
+def test_two_threads_that_lock_crosswise_are_a_deadlock() -> None:
+    """Two locks taken in opposite orders stick in some schedule, and it is found."""
+
+    async def program(world: World) -> None:
+        one, other = threading.Lock(), threading.Lock()
+
+        def both(first: threading.Lock, second: threading.Lock) -> None:
+            with first, second:
+                pass
+
+        await asyncio.gather(
+            asyncio.to_thread(both, one, other), asyncio.to_thread(both, other, one)
+        )
+
+    report = explored(program)
+    assert report.counterexample is not None
+    assert "worker 1 waits at lock.acquire; worker 2 waits" in report.counterexample.text
+
+
+def test_what_is_left_blocked_is_ended_with_its_execution() -> None:
+    """A worker that waits when the program returns runs its `finally`, and is gone."""
+    ended: list[str] = []
+
+    def wait(lock: threading.Lock) -> None:
+        try:
+            with lock:
+                threading.Event().wait()
+        finally:
+            ended.append(f"held {lock.locked()}")
+
+    async def program(world: World) -> None:
+        world.check(not world.loop.threads.workers, "no worker is there yet")
+        asyncio.create_task(asyncio.to_thread(wait, threading.Lock()))
+        await asyncio.sleep(1)
+
+    with guarded():
+        outcomes = [run_execution(program, NaturalOrder(), Bounds(), traced=True) for _ in "12"]
+    assert ended == ["held False", "held False"]
+    assert [(each.error, each.violation) for each in outcomes] == [(None, None)] * 2
+    assert outcomes[0].trace_hash == outcomes[1].trace_hash
+    assert explored(program).verdict == "proved"
+
+
+def test_outside_of_an_exploration_threads_are_real() -> None:
+    """What is replaced while a program is explored is put back."""
+    before = (threading.Lock, threading.RLock, threading.Thread.start, time.sleep)
+
+    async def program(world: World) -> None:
+        world.check(threading.Lock is not before[0], "it is replaced meanwhile")
+
+    assert explored(program).verdict == "proved"
+    assert before == (threading.Lock, threading.RLock, threading.Thread.start, time.sleep)
+    assert sys.gettrace() is None
+
+
+# ---- determinism ----------------------------------------------------------------------------
+
+
+async def busy_with_threads(world: World) -> None:
+    """Threads, locks, timers and outside events, all at once."""
+    world.declare(__file__)
+    counter, items = Counter(), queue.Queue(maxsize=1)
+    loop = asyncio.get_running_loop()
+
+    def produce() -> None:
+        for number in range(3):
+            items.put(number)
+            counter.add_locked()
+            loop.call_soon_threadsafe(counter.add)
+
+    def consume() -> None:
+        for _ in range(3):
+            items.get(timeout=5)
+            time.sleep(0.1)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.to_thread(produce))
+        group.create_task(asyncio.to_thread(consume))
+        group.create_task(world.outside("something", latest=1))
+
+
+def some_hashes() -> str:
+    """The trace hashes of twenty random schedules, in one."""
+    scheduler = RandomWalk(seed=1)
+    hashes = []
+    with guarded():
+        for _ in range(20):
+            scheduler.next_execution()
+            outcome = run_execution(busy_with_threads, scheduler, Bounds(), traced=True)
+            assert outcome.violation is None
+            hashes.append(outcome.trace_hash)
+    return " ".join(hashes)
+
+
+def test_the_same_schedule_gives_the_same_trace() -> None:
+    """50 of 50 replays of a random schedule with threads ran the same callbacks."""
+    scheduler = RandomWalk(seed=3)
+    scheduler.next_execution()
+    with guarded():
+        first = run_execution(busy_with_threads, scheduler, Bounds(), traced=True)
+        departures = [(index, option) for index, option in enumerate(first.choices) if option]
+        again = {
+            run_execution(busy_with_threads, Replay(departures), Bounds(), traced=True).trace_hash
+            for _ in range(50)
+        }
+    assert len(departures) > 10
+    assert again == {first.trace_hash}
+
+
+def test_different_schedules_give_different_traces() -> None:
+    """The trace shows what was chosen."""
+    assert len(set(some_hashes().split())) > 5
+
+
+@pytest.mark.socket
+def test_the_same_schedule_gives_the_same_trace_in_another_process() -> None:
+    """Fresh processes with other hash seeds run the same callbacks."""
+    here = some_hashes()
+    for seed in ("0", "1", "4242"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        told = subprocess.run(
+            [sys.executable, __file__], env=environment, capture_output=True, text=True, check=True
+        )
+        assert told.stdout.strip() == here
+
+
+if __name__ == "__main__":
+    print(some_hashes())
