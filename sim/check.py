@@ -14,8 +14,8 @@ from sim.bench import log_captured
 from sim.counterexample import Counterexample, make_counterexample, replay_schedule
 from sim.digest import digest_of
 from sim.errors import ScheduleDoesNotFit
-from sim.execution import Program
-from sim.exploration import ERROR, INCONCLUSIVE, PROVED, REFUTED, Report, explore, guarded
+from sim.execution import Program, guarded
+from sim.exploration import ERROR, INCONCLUSIVE, PROVED, REFUTED, Report, explore
 from sim.observed_protocol import ROWS
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
 from sim.schedule import Schedule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from sim.execution import Departure, Outcome, Program, run_execution
+from sim.execution import Departure, Outcome, Program, guarded, run_execution
 from sim.schedule import Schedule
 from sim.schedulers import Replay
 from sim.world import TraceLine
@@ -28,7 +28,8 @@ class Counterexample:
 
         Raises ScheduleDoesNotFit if the program does not come by these choice points.
         """
-        return replay_schedule(program, Schedule.parse(self.schedule))
+        with guarded():
+            return replay_schedule(program, Schedule.parse(self.schedule))
 
 
 def replay_schedule(program: Program, schedule: Schedule) -> Outcome:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import sys
+import threading
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from sim.determinism import restart_serials, use_deterministic_scopes
 from sim.environment import Environment
@@ -18,6 +21,7 @@ from sim.loop import SimLoop
 from sim.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import Scheduler
 from sim.threads import active
+from sim.threads import patched as threads_patched
 from sim.world import TraceLine, Violation, World
 
 Program = Callable[[World], Awaitable[object]]
@@ -214,3 +218,34 @@ def _run_until_done(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> None:
     loop.run_forever()
     for task in tasks:
         task.remove_done_callback(one_done)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """No collection of garbage within an execution, and no thread of the operating system.
+
+    When garbage is collected is no part of a schedule, but closes generators; so it is done
+    between executions.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    start = threading.Thread.start
+    threading.Thread.start = _refuse_thread  # type: ignore
+    try:
+        with threads_patched():
+            yield
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
+        if was_enabled:
+            gc.enable()
+
+
+def _refuse_thread(thread: threading.Thread, *args: Any) -> NoReturn:
+    loop = asyncio._get_running_loop()
+    instead = (
+        "use loop.run_in_executor(None, …) or asyncio.to_thread, which are simulated; a thread of "
+        "the operating system runs in no order that could be replayed"
+    )
+    if isinstance(loop, SimLoop):
+        loop.refuse(f"{type(thread).__qualname__}.start", instead)
+    raise NotSimulated(f"{thread!r} is not simulated: {instead}")

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Any, NoReturn
 
 from sim.counterexample import Counterexample, make_counterexample, replay_schedule
 from sim.digest import digest_of
-from sim.errors import Nondeterminism, NotSimulated
-from sim.execution import Outcome, Program, run_execution
-from sim.loop import SimLoop
+from sim.errors import Nondeterminism
+from sim.execution import Outcome, Program, guarded, run_execution
 from sim.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import CancelEverywhere, DepthFirst, NaturalOrder, RandomWalk, Scheduler
 from sim.shrink import shrink
-from sim.threads import patched as threads_patched
 
 BUDGET_S = 60.0
 SHRINK_EXECUTIONS_MAX = 2000
@@ -258,34 +252,3 @@ def _name_of(program: Program) -> str:
     module = getattr(program, "__module__", None)
     name = getattr(program, "__qualname__", type(program).__qualname__)
     return f"{module}:{name}" if module else name
-
-
-@contextmanager
-def guarded() -> Iterator[None]:
-    """No collection of garbage within an execution, and no thread of the operating system.
-
-    When garbage is collected is no part of a schedule, but closes generators; so it is done
-    between executions.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    start = threading.Thread.start
-    threading.Thread.start = _refuse_thread  # type: ignore
-    try:
-        with threads_patched():
-            yield
-    finally:
-        threading.Thread.start = start  # type: ignore[method-assign]
-        if was_enabled:
-            gc.enable()
-
-
-def _refuse_thread(thread: threading.Thread, *args: Any) -> NoReturn:
-    loop = asyncio._get_running_loop()
-    instead = (
-        "use loop.run_in_executor(None, …) or asyncio.to_thread, which are simulated; a thread of "
-        "the operating system runs in no order that could be replayed"
-    )
-    if isinstance(loop, SimLoop):
-        loop.refuse(f"{type(thread).__qualname__}.start", instead)
-    raise NotSimulated(f"{thread!r} is not simulated: {instead}")
