@@ -28,9 +28,11 @@ SEVERITY = (ERROR, REFUTED, INCONCLUSIVE, PROVED)
 # and with one more where the budget allows. See ARCHITECTURE.md.
 DEPARTURES = 1
 # Beside the bounded search, for what lies beyond the bound.
-RANDOM_EXECUTIONS = 20
+RANDOM_EXECUTIONS = 10
 # How many even shares of the budget one job may use up.
 SHARES_MAX = 8
+# Up to which part of the budget it is spent on more departures than a proof needs.
+DEEPENING_PART = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,8 @@ def _jobs(
 def _play_all(todo: list[Job], budget_s: float, processes: int) -> Iterable[Result]:
     """Plays each job within its share of the budget; then again those that it did not suffice;
     then deeper, the smallest first, those that more budget proves more of."""
-    deadline = time.perf_counter() + budget_s
+    begun = time.perf_counter()
+    deadline = begun + budget_s
     finished: list[tuple[Job, Result]] = []
     unfinished: list[Job] = []
     for job, result in _play_round(todo, deadline, processes):
@@ -209,7 +212,7 @@ def _play_all(todo: list[Job], budget_s: float, processes: int) -> Iterable[Resu
     deeper = [job.deeper() for job, result in finished if not _is_final(job, result)]
     before = {(job.registry, job.scenario.name): result for job, result in finished}
     yield from (result for job, result in finished if _is_final(job, result))
-    for job, result in _play_round(deeper, deadline, processes):
+    for job, result in _play_round(deeper, begun + budget_s * DEEPENING_PART, processes):
         # What was proved with fewer departures stays proved if this one found no end.
         short = result.report.was_out_of_budget
         yield before[job.registry, job.scenario.name] if short else result

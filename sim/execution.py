@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from sim.determinism import restart_serials, use_deterministic_scopes
 from sim.environment import Environment
-from sim.errors import CheckFailed, NotSimulated
+from sim.errors import CheckFailed, Nondeterminism, NotSimulated, ScheduleDoesNotFit
 from sim.lines import set_trace
 from sim.loop import SimLoop
 from sim.schedule import Bounds, ChoicePoint, Named
@@ -86,11 +86,18 @@ def run_execution(
     restart_serials()
     use_deterministic_scopes()
     outcome = Outcome()
+    unanswered: list[Exception] = []
 
     def choose(kind: str, options: Sequence[Named], costs: Sequence[int]) -> int:
         now = loop.environment.now
         point = ChoicePoint(len(outcome.choices), kind, options, now, costs)
-        option = scheduler.choose(point)
+        try:
+            option = scheduler.choose(point)
+        except (Nondeterminism, ScheduleDoesNotFit) as exc:
+            # Raised into a task, it would pass for the program's own, or be swallowed.
+            unanswered.append(exc)
+            loop.stop()
+            raise
         outcome.choices.append(option)
         if traced and option:
             outcome.departures.append(
@@ -115,6 +122,8 @@ def run_execution(
         finally:
             set_trace(trace_before)
             loop.close()
+    if unanswered:
+        raise unanswered[0]
     return outcome
 
 

@@ -234,9 +234,12 @@ async def slow_reader(bench: ServerBench) -> None:
     p1.stop_reading()
     await bench.world.outside("p1 reads on", earliest=1.0, latest=6.0)
     p1.read_on()
-    q1 = bench.post_now("q1", "another", model="fake:normal")
-    await bench.over(p1, q1)
-    bench.world.check(q1.error_code is None and q1.text, "others are answered", f"{q1.body!r}")
+    if not bench.has_threads:
+        # With threads the tree would be too large for the default budget.
+        q1 = bench.post_now("q1", "another", model="fake:normal")
+        await bench.over(q1)
+        bench.world.check(q1.error_code is None and q1.text, "others are answered", f"{q1.body!r}")
+    await bench.over(p1)
     if p1.is_whole:
         bench.world.reached("read on in time")
     else:
