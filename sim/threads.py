@@ -67,7 +67,7 @@ class Threads:
     def __init__(self, loop: SimLoop) -> None:
         self.loop = loop
         self.hub = greenlet.getcurrent()
-        # Begun and not ended, in the order of their begin.
+        # Begun and not ended: who went on last first, else in the order of their begin.
         self.workers: list[Worker] = []
         self.current: Worker | None = None
         # Files whose every line is a switch point.
@@ -97,9 +97,10 @@ class Threads:
 
     def step(self, worker: Worker) -> None:
         """The worker goes on to its next switch point, or to its end."""
-        for older in self.workers[: self.workers.index(worker)]:
-            # Overtaken: that it stands still from now on is one departure, for however long.
-            older.was_kept |= older.is_runnable
+        if worker is not self.workers[0]:
+            # Who goes on is the natural one until it blocks or ends: to stop it is a departure.
+            self.workers.remove(worker)
+            self.workers.insert(0, worker)
         worker.was_kept = False
         worker.waits_for = None
         self.current = worker
@@ -368,6 +369,8 @@ def patched() -> Iterator[None]:
         (threading, "_allocate_lock", SimLock),
         (threading, "_time", monotonic),
         (queue, "time", monotonic),
+        # The one written in C waits for no lock of ours.
+        (queue, "SimpleQueue", queue._PySimpleQueue),  # type: ignore[attr-defined]
         (time, "sleep", sleep),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]

@@ -17,6 +17,7 @@ from registry import Stream, StreamRegistry
 from registry.protocol import (
     TABLE,
     Cancel,
+    Close,
     Effect,
     Ended,
     Forgotten,
@@ -247,10 +248,8 @@ def stopped_before_its_turn_is_let_in(patch: pytest.MonkeyPatch) -> None:
 
 def close_waits_for_ever(patch: pytest.MonkeyPatch) -> None:
     async def close(self: StreamRegistry) -> None:
-        from registry.protocol import Close
-
         self._apply(Close())
-        while self._streams:
-            await asyncio.sleep(1.0)
+        if self._streams:
+            await asyncio.wait([stream.task for stream in self._streams.values()])
 
     patch.setattr(StreamRegistry, "close", close)

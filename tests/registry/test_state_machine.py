@@ -205,7 +205,9 @@ class Machine(RuleBasedStateMachine):
 
     def to_one(self, which: int, what: Callable[[Request], None]) -> None:
         """Does it to one of the requests that are not over, the youngest first."""
-        requests = [each for each in self.bench.requests if each.handler and not each.handler.done()]
+        requests = [
+            each for each in self.bench.requests if each.handler and not each.handler.done()
+        ]
         if requests:
             what(requests[-1 - which % len(requests)])
 
@@ -256,14 +258,16 @@ def test_the_machine_takes_every_row_that_its_rules_can_reach() -> None:
 
     class Counting(Machine):
         def teardown(self) -> None:
-            rows.update(self.world.labels)
             super().teardown()
+            rows.update(self.world.labels)
 
-    run_state_machine_as_test(Counting, settings=settings(max_examples=400, stateful_step_count=40))
-    # An ACTIVE stream is withdrawn only if its caller leaves in the one step before it sees its
-    # answer; the scenarios of `check` take that row.
-    rare = {"row withdraw: active", "row withdraw: stopping", "row register: trace id known"}
-    assert ROWS - rows <= rare
+    run_state_machine_as_test(Counting, settings=settings(max_examples=200, stateful_step_count=50))
+    # These take two commands within one step, a session at its limit, or two closes; that they
+    # are taken is demanded of the scenarios of `check`.
+    rare = {row for row in ROWS if "withdraw" in row or "overdue" in row or "closed" in row}
+    assert ROWS - rows - rare == {"row register: trace id known"}
+    assert "row graceexpired: stopping, at the limit of detached streams" in rows
+    assert "row withdraw: waiting" in rows
 
 
 NO_ROW = "every operation of the shell has a row in the table"

@@ -1006,6 +1006,38 @@ def test_a_stream_outlasts_its_thread_whatever_the_threads_order() -> None:
     assert report.executions > 100
 
 
+def test_a_stop_takes_out_queued_jobs_that_other_tasks_wait_for() -> None:
+    """A queued job of a stopped stream never runs, also if the stream's task is not its waiter."""
+
+    async def main(world: World) -> None:
+        executor = world.executor(threads_max=1)
+        registry = StreamRegistry(executor=executor)
+        ran: list[str] = []
+        release = threading.Event()
+        busy = asyncio.get_running_loop().run_in_executor(executor, release.wait)
+
+        async def work() -> None:
+            async with registry.stream("s", trace_id="p1") as stream:
+                helper = asyncio.create_task(stream.run_in_thread(ran.append, "the queued one"))
+                helpers.append(helper)
+                await asyncio.sleep(100)
+
+        helpers: list[asyncio.Task[None]] = []
+        task = asyncio.create_task(work())
+        await turns()
+        await registry.cancel("p1")
+        with pytest.raises(StreamCancelled):
+            await task
+        await turns()
+        assert registry.snapshot().streams == ()
+        assert helpers[0].cancelled()
+        release.set()
+        await busy
+        assert ran == []
+
+    simulate(main)
+
+
 @pytest.mark.socket
 def test_a_stream_has_not_ended_before_its_thread_has() -> None:
     """The await ends with the stop; the session is free only when the real thread is over."""

@@ -69,7 +69,9 @@ def test_nothing_to_choose() -> None:
     assert count(together(timer(0.5), timer(0.7))) == ({"timer timer"}, 1)
 
 
-@pytest.mark.parametrize(("names", "executions"), [("a", 1), ("ab", 8), ("abc", 96), ("abcd", 1536)])
+@pytest.mark.parametrize(
+    ("names", "executions"), [("a", 1), ("ab", 8), ("abc", 96), ("abcd", 1536)]
+)
 @pytest.mark.parametrize("window", [{}, {"earliest": 1.0, "latest": 1.0}], ids=["open", "at 1.0 s"])
 def test_arrivals_alone(names: str, executions: int, window: dict[str, float]) -> None:
     """n outside events that are enabled together: n! orders in n! · 4ⁿ⁻¹ executions.

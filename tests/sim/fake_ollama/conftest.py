@@ -20,8 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sim.execution import run_execution
-from sim.exploration import guarded
+from sim.execution import guarded, run_execution
 from sim.fake_ollama import FakeOllama, Profile, profile_named
 from sim.fake_ollama.http_front import running, wall_clock_ns
 from sim.fake_ollama.simulated import EPOCH_NS, SimOllama, SimSocket

@@ -1,0 +1,247 @@
+"""The same schedule gives the same execution, in one process and in others."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import pytest
+
+from registry import StreamRegistry
+from sim import World, explore
+from sim.determinism import SimTask
+from sim.execution import Outcome, run_execution
+from sim.exploration import guarded
+from sim.scenarios import SCENARIOS_BY_LEVEL
+from sim.schedule import Bounds, departures_of
+from sim.schedulers import RandomWalk, Replay
+
+ROOT = Path(__file__).parents[2]
+TIMES = 50
+
+Program = Callable[[World], Awaitable[object]]
+
+
+async def asyncio_group(world: World) -> None:
+    """Twelve children are cancelled by a group, which keeps them in a set."""
+
+    async def child(number: int) -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            world.record(f"child {number} ends")
+            await asyncio.sleep(0)
+
+    async def fails() -> None:
+        await world.outside("one fails", latest=1.0)
+        raise OSError
+
+    with suppress(BaseExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            for number in range(12):
+                group.create_task(child(number), name=f"child {number}")
+            group.create_task(fails())
+
+
+async def anyio_group(world: World) -> None:
+    """The same with anyio, whose scopes are kept in sets as well."""
+
+    async def child(number: int) -> None:
+        try:
+            with anyio.CancelScope():
+                await anyio.sleep(100)
+        finally:
+            world.record(f"child {number} ends")
+
+    async with anyio.create_task_group() as group:
+        for number in range(12):
+            group.start_soon(child, number, name=f"child {number}")
+        await world.outside("stop", latest=1.0)
+        group.cancel_scope.cancel()
+
+
+async def waits_for_many(world: World) -> None:
+    """asyncio.wait and asyncio.gather over futures that arrive as the schedule says."""
+
+    async def arrives(number: int) -> int:
+        await world.outside(f"a{number}", latest=1.0)
+        return number
+
+    tasks = {asyncio.create_task(arrives(number)) for number in range(4)}
+    while tasks:
+        done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            asyncio.create_task(asyncio.sleep(0), name=f"after {task.result()}")  # noqa: RUF006
+    await asyncio.sleep(0)
+
+
+def scenario(name: str) -> Program:
+    (found,) = [each for each in SCENARIOS_BY_LEVEL["registry"] if each.name == name]
+    return found.program_for(StreamRegistry)
+
+
+PROGRAMS: dict[str, Program] = {
+    "asyncio group": asyncio_group,
+    "anyio group": anyio_group,
+    "waits for many": waits_for_many,
+    "racing registers": scenario("racing_registers"),
+    "close while streaming": scenario("close_while_streaming"),
+}
+
+
+def run(program: Program, departures: tuple[tuple[int, int], ...]) -> Outcome:
+    with guarded():
+        return run_execution(program, Replay(departures), Bounds(), traced=True)
+
+
+def some_schedule(program: Program, seed: int) -> tuple[tuple[int, int], ...]:
+    """The departures of a random execution."""
+    walk = RandomWalk(seed)
+    walk.next_execution()
+    with guarded():
+        return departures_of(run_execution(program, walk, Bounds()).choices)
+
+
+def hash_of_all(executions: int) -> str:
+    """One hash over so many random executions of every program."""
+    digest = hashlib.sha256()
+    for name, program in PROGRAMS.items():
+        for seed in range(executions):
+            departures = some_schedule(program, seed)
+            outcome = run(program, departures)
+            digest.update(f"{name} {departures} {outcome.trace_hash}".encode())
+    return digest.hexdigest()
+
+
+class Clutter:
+    """Keeps objects of random sizes alive, so that addresses differ from run to run."""
+
+    def __init__(self) -> None:
+        self._random = random.Random()
+        self._kept: list[bytearray] = []
+
+    def add(self) -> None:
+        sizes = [self._random.randrange(16, 2000) for _ in range(self._random.randrange(1, 50))]
+        self._kept += [bytearray(size) for size in sizes]
+        self._random.shuffle(self._kept)
+        del self._kept[200:]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_same_schedule_gives_the_same_trace(name: str) -> None:
+    """50 of 50 replays of a random schedule, at other addresses, have the same trace."""
+    program = PROGRAMS[name]
+    departures = some_schedule(program, seed=7)
+    clutter = Clutter()
+    hashes = set()
+    for _ in range(TIMES):
+        clutter.add()
+        outcome = run(program, departures)
+        assert departures_of(outcome.choices) == departures
+        hashes.add(outcome.trace_hash)
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("name", ["asyncio group", "anyio group", "waits for many"])
+def test_other_schedules_give_other_traces(name: str) -> None:
+    """The hash of a trace tells executions apart: random schedules give several."""
+    program = PROGRAMS[name]
+    hashes = {run(program, some_schedule(program, seed)).trace_hash for seed in range(20)}
+    assert len(hashes) > 1
+
+
+def test_without_our_hashes_the_order_of_a_group_varies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tasks that hash by address, as asyncio's do, the same schedule has several traces."""
+    monkeypatch.setattr(SimTask, "__hash__", asyncio.Task.__hash__)
+    clutter = Clutter()
+    kept: list[object] = []
+    hashes = set()
+    for _ in range(TIMES):
+        clutter.add()
+        outcome = run(asyncio_group, ())
+        kept.append(outcome)
+        hashes.add(outcome.trace_hash)
+    assert len(hashes) > 1
+
+
+@pytest.mark.socket
+def test_other_processes_give_the_same_traces() -> None:
+    """Fresh processes with other PYTHONHASHSEEDs have the same traces as this one."""
+    script = "from tests.sim.test_determinism import hash_of_all; print(hash_of_all(10))"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("0", "1", "4242")
+    ]
+    hashes = {process.communicate(timeout=60)[0].strip() for process in processes}
+    assert hashes == {hash_of_all(10)}
+
+
+# ---- nondeterminism --------------------------------------------------------------------------
+
+
+def test_a_choice_that_no_schedule_decides_is_found() -> None:
+    """A global counter that changes how many choices there are: inconclusive, never proved."""
+    executions = itertools.count()
+
+    async def program(world: World) -> None:
+        world.choose("first", ["a", "b"])
+        if next(executions) % 2:
+            world.choose("second", ["c", "d"])
+
+    report = explore(program)
+    assert report.verdict == "inconclusive"
+    assert "nondeterminism found" in report.reason
+
+
+def test_a_width_that_no_schedule_decides_is_found() -> None:
+    """A global counter that changes how many options a choice has: inconclusive, never proved."""
+    executions = itertools.count()
+
+    async def program(world: World) -> None:
+        world.choose("first", range(2 + next(executions) % 2))
+        world.choose("second", "ab")
+
+    report = explore(program)
+    assert report.verdict == "inconclusive"
+    assert "nondeterminism found" in report.reason
+
+
+def test_a_step_that_no_schedule_decides_is_found() -> None:
+    """A global counter that changes what runs, though no choice, is found by a second run."""
+    executions = itertools.count()
+
+    async def program(world: World) -> None:
+        for _ in range(next(executions) % 2):
+            await asyncio.sleep(0)
+
+    report = explore(program)
+    assert report.verdict == "inconclusive"
+    assert "nondeterminism found: step" in report.reason
+
+
+def test_a_violation_that_does_not_come_back_is_no_counterexample() -> None:
+    """A check that fails in one execution alone is inconclusive, not refuted."""
+    executions = itertools.count()
+
+    async def program(world: World) -> None:
+        world.check(next(executions) != 0, "holds but once")
+
+    report = explore(program)
+    assert report.verdict == "inconclusive"
+    assert report.counterexample is None
+    assert "not the same on replay" in report.reason
