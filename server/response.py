@@ -14,7 +14,7 @@ from functools import partial
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from registry import Stream, StreamError, StreamRegistry
+from registry import Stream, StreamError, StreamRegistry, TraceIdKnown
 from server.connection import ClientStalled, Connection
 from server.errors import ApiError, as_api_error
 from server.openai import Answer
@@ -106,7 +106,9 @@ class ChatResponse(Response):
             self._work.reject(exc)
             task.cancel()
             await asyncio.wait({task})
-            await self._registry.pop(trace_id)
+            if not isinstance(exc, TraceIdKnown):
+                # The stream that has this trace id is another's: it is not ours to pop.
+                await self._registry.pop(trace_id)
             raise
         self._work.open(stream)
         return stream

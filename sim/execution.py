@@ -179,10 +179,13 @@ def _who_waits(loop: SimLoop) -> str:
 
 
 def _where(task: asyncio.Task[Any]) -> str:
-    frames = task.get_stack()
-    if not frames:
+    """The innermost await, which `Task.get_stack` does not show of a suspended coroutine."""
+    awaited: Any = task.get_coro()
+    frame = None
+    while (inner := getattr(awaited, "cr_frame", None)) is not None:
+        frame, awaited = inner, awaited.cr_await
+    if frame is None:
         return "nowhere"
-    frame = frames[-1]
     name = frame.f_code.co_filename.rpartition("/")[2]
     return f"in {frame.f_code.co_name} ({name}:{frame.f_lineno})"
 
