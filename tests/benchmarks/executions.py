@@ -137,8 +137,9 @@ async def three_streams(world: World | None = None) -> None:
 
 # ---- the whole server, two prompts, and the fake --------------------------------------------
 
-# What hangs would hang on asyncio, too; everything else takes no time in either.
 INSTANT = replace(profile_named("instant"), chunks=5)
+# A virtual moment between the chunks, or they would all land in one poll.
+SPACED = replace(INSTANT, chunk_s=0.001)
 SETTINGS = Settings(ollama_host="http://ollama:11434", api_keys="key")
 _transports: list[httpx.AsyncBaseTransport] = []
 server_app = create_app(SETTINGS, async_transport=lambda: _transports[-1], signals=())
@@ -164,7 +165,7 @@ async def two_prompts() -> None:
 
 
 async def two_prompts_simulated(world: World) -> None:
-    _transports[:] = [SimOllama(world.loop, INSTANT).transport()]
+    _transports[:] = [SimOllama(world.loop, SPACED).transport()]
     await two_prompts()
 
 

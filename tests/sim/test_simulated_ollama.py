@@ -20,7 +20,9 @@ from sim.schedule import Bounds
 from sim.schedulers import DepartureBounded, NaturalOrder
 
 URL = "http://ollama:11434"
-PROFILE = Profile(load_s=1.0, prompt_eval_s=0.5, chunk_s=0.2, chunks=3, fault_after_chunks=1)
+PROFILE = Profile(
+    load_s=1.0, slow_load_s=9.0, prompt_eval_s=0.5, chunk_s=0.2, chunks=3, fault_after_chunks=1
+)
 # The clock moves by a nanosecond at each reading, and not otherwise within an instant.
 INSTANT_S = 1e-6
 
@@ -139,6 +141,13 @@ async def leave_by_cancel(ollama: SimOllama) -> None:
     await asyncio.wait({reading})
 
 
+async def leave_while_it_loads(ollama: SimOllama) -> None:
+    reading = asyncio.ensure_future(read_all(ollama, "slow-load"))
+    await asyncio.sleep(5)
+    reading.cancel()
+    await asyncio.wait({reading})
+
+
 async def leave_before_the_headers(ollama: SimOllama) -> None:
     reading = asyncio.ensure_future(read_all(ollama, "hang-before-headers"))
     await asyncio.sleep(5)
@@ -157,7 +166,14 @@ async def leave_by_shutdown(ollama: SimOllama) -> None:
 
 
 @pytest.mark.parametrize(
-    "leave", [leave_by_closing, leave_by_cancel, leave_before_the_headers, leave_by_shutdown]
+    "leave",
+    [
+        leave_by_closing,
+        leave_by_cancel,
+        leave_while_it_loads,
+        leave_before_the_headers,
+        leave_by_shutdown,
+    ],
 )
 def test_a_close_is_heard_in_the_same_instant(leave: Callable[..., Awaitable[None]]) -> None:
     """Ollama ends the call and frees its slot before the clock moves."""
