@@ -27,6 +27,7 @@ from sim.world import TraceLine, Violation, World
 Program = Callable[[World], Awaitable[object]]
 
 _DRAIN_ROUNDS_MAX = 10
+_DRAIN_RUNS_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +228,12 @@ def _run_until_done(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> None:
 
     for task in tasks:
         task.add_done_callback(one_done)
-    loop.run_forever()
+    loop.stuck = None
+    for _ in range(_DRAIN_RUNS_MAX):
+        loop.run_forever()
+        # Others stop the loop, too: a check that fails now, or a task of the round before.
+        if left == 0 or loop.stuck is not None:
+            break
     for task in tasks:
         task.remove_done_callback(one_done)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from registry import StreamRegistry
-from sim import World, explore
+from sim import Report, World, explore
 from sim.bench import log_captured
 from sim.check import Result, check
 from sim.check import replay as replay_text
@@ -23,7 +23,15 @@ from sim.execution import Outcome, Program, guarded, run_execution
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.scenarios.server_level import SERVER_SCENARIOS, ServerScenario
 from sim.schedule import Bounds, ChoicePoint, Schedule, departures_of
-from sim.schedulers import DepartureBounded, DepthFirst, RandomWalk, Replay, Scheduler
+from sim.schedulers import (
+    DepartureBounded,
+    DepthFirst,
+    RandomBeside,
+    RandomWalk,
+    Replay,
+    Scheduler,
+)
+from tests.sim.server_mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = {scenario.name: scenario for scenario in SERVER_SCENARIOS}
@@ -99,6 +107,36 @@ def test_the_published_registries_are_not_asked_for_what_they_never_promised() -
     """Where a scenario judges states and gates, which they have not, they are not played."""
     with pytest.raises(ValueError, match="is not applicable to quick_fix"):
         check(level="server", scenario="second_prompt.thread", registry="quick_fix")
+
+
+# ---- mutants ----------------------------------------------------------------------------------
+
+
+def explored(scenario: str) -> Report:
+    """As `check` does, but for the budget: this many executions, whatever the machine."""
+    strategy = RandomBeside(DepartureBounded(1), random_executions=20)
+    program = SCENARIOS[scenario].program_for(StreamRegistry)
+    with log_captured(lambda line: None):
+        return explore(program, strategy=strategy, max_executions=400)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "scenario", "violated"), MUTANTS, ids=[mutant.__name__ for mutant, _, _ in MUTANTS]
+)
+def test_a_mutant_is_refuted(
+    mutant: Mutant, scenario: str, violated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One broken line of the server or its clients, and the property that it violates."""
+    mutant(monkeypatch)
+    report = explored(scenario)
+    assert report.counterexample is not None, report.text
+    assert report.counterexample.property.startswith(violated), report.text
+
+
+@pytest.mark.parametrize("scenario", sorted({scenario for _, scenario, _ in MUTANTS}))
+def test_unbroken_the_same_scenario_is_not_refuted(scenario: str) -> None:
+    """What refutes the mutants is the broken line."""
+    assert explored(scenario).counterexample is None
 
 
 # ---- schedules ------------------------------------------------------------------------------
