@@ -88,12 +88,19 @@ class Environment(simpy.Environment):
         return arrival
 
     def land(self, arrival: Arrival) -> None:
-        """The arrival happens: SimPy calls back whoever waits for it."""
+        """The arrival happens: whoever waits for it is called back, as by SimPy's own `step`."""
         self.pending.remove(arrival)
-        arrival.succeed()
+        arrival._ok = True
+        arrival._value = None
+        # Nothing else is due, so it need not queue for its turn.
+        callbacks = arrival.callbacks
+        arrival.callbacks = None  # type: ignore[assignment]
+        for callback in callbacks:
+            callback(arrival)
         self.run_due()
 
     def withdraw_unawaited(self) -> None:
-        pending = self.pending
-        if any(not arrival.is_awaited() for arrival in pending):
-            self.pending = [arrival for arrival in pending if arrival.is_awaited()]
+        for arrival in self.pending:
+            if not arrival.is_awaited():
+                self.pending = [each for each in self.pending if each.is_awaited()]
+                return

@@ -17,11 +17,11 @@ from sim.determinism import restart_serials, use_deterministic_scopes
 from sim.environment import Environment
 from sim.errors import CheckFailed, Nondeterminism, NotSimulated, ScheduleDoesNotFit
 from sim.lines import set_trace
-from sim.loop import SimLoop
+from sim.loop import Costs, SimLoop
 from sim.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import Scheduler
-from sim.threads import active
 from sim.threads import patched as threads_patched
+from sim.threads import under_way
 from sim.world import TraceLine, Violation, World
 
 Program = Callable[[World], Awaitable[object]]
@@ -89,7 +89,7 @@ def run_execution(
     outcome = Outcome()
     unanswered: list[Exception] = []
 
-    def choose(kind: str, options: Sequence[Named], costs: Sequence[int]) -> int:
+    def choose(kind: str, options: Sequence[Named], costs: Costs) -> int:
         now = loop.environment.now
         point = ChoicePoint(len(outcome.choices), kind, options, now, costs)
         try:
@@ -114,18 +114,34 @@ def run_execution(
         loop.steps = outcome.steps
         world.trace = outcome.trace
     trace_before = sys.gettrace()
-    with active(loop.threads):
-        try:
-            _run(program, loop, world, outcome)
-            outcome.labels = world.labels
-            outcome.bounds_hit = loop.bounds_hit
-            _drain(loop, outcome)
-        finally:
-            set_trace(trace_before)
-            loop.close()
+    under_way.append(loop.threads)
+    try:
+        _run(program, loop, world, outcome)
+        outcome.labels = world.labels
+        outcome.bounds_hit = loop.bounds_hit
+        _drain(loop, outcome)
+    finally:
+        under_way.pop()
+        set_trace(trace_before)
+        loop.close()
+        _let_go(loop)
     if unanswered:
         raise unanswered[0]
     return outcome
+
+
+def _let_go(loop: SimLoop) -> None:
+    """What counts its references is freed now, without a collection; the tasks are forgotten.
+
+    asyncio keeps all tasks of the process in one weak set, and ours hash alike in each execution:
+    those of earlier ones would be in the way.
+    """
+    for task in loop.tasks:
+        asyncio._unregister_task(task)
+    loop.tasks.clear()
+    del loop._choose, loop._selector, loop.time
+    loop.on_poll = None
+    loop.set_exception_handler(None)
 
 
 def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> None:
@@ -136,7 +152,6 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
             world.fail("no callback raises", f"{context.get('exception')!r}")
 
     loop.set_exception_handler(on_exception)
-    loop.on_poll = world.ask_always
     task = loop.create_task(_main(program, world), name="program")
     task.add_done_callback(lambda _: loop.stop())
     loop.run_forever()
@@ -194,7 +209,7 @@ def _where(task: asyncio.Task[Any]) -> str:
 def _drain(loop: SimLoop, outcome: Outcome) -> None:
     """Cancels what is left and runs it to its end, in natural order, so that nothing leaks."""
     loop._choose = lambda kind, options, costs: 0
-    loop.on_poll = lambda: None
+    loop.on_poll = None
     loop.threads.drain()
     for _ in range(_DRAIN_ROUNDS_MAX):
         tasks = [task for task in loop.tasks if not task.done()]

@@ -31,11 +31,15 @@ NO_DEADLOCK = "L4 no_deadlock: nothing waits for what can no longer come"
 NO_LIVELOCK = "L4 no_deadlock: nothing spins while virtual time stands still"
 ENDS = "the execution ends"
 
-Choose = Callable[[str, Sequence[Named], Sequence[int]], int]
+Costs = Callable[[Sequence[Any]], Sequence[int]]
+Choose = Callable[[str, Sequence[Any], Costs], int]
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """One execution's loop. `choose(kind, options, costs)` answers its choice points."""
+    """One execution's loop. `choose(kind, options, costs)` answers its choice points.
+
+    costs: how many departures each option is, computed if a scheduler asks.
+    """
 
     # BaseEventLoop's own, which the type stubs leave out.
     _ready: deque[asyncio.Handle]
@@ -54,11 +58,13 @@ class SimLoop(asyncio.BaseEventLoop):
         self.stuck: tuple[str, str] | None = None
         # What was asked for and is not simulated, once that was so.
         self.refused: str | None = None
-        # Called at every poll, before anything lands.
-        self.on_poll: Callable[[], None] = lambda: None
+        # Called at every poll, before anything lands, if there is something to call.
+        self.on_poll: Callable[[], None] | None = None
         self._choose = choose
         self._selector = self
         self._clock_resolution = READING_S
+        # One call less for what is called most.
+        self.time = environment.read_clock  # type: ignore[method-assign]
         # Polls since the ready queue was last empty.
         self._spins = 0
         # Worker threads; their executor is made when it is first asked for.
@@ -70,29 +76,30 @@ class SimLoop(asyncio.BaseEventLoop):
 
     # -- what _run_once asks of a selector and a clock
 
-    def time(self) -> float:
-        return self.environment.read_clock()
-
-    def select(self, timeout: float | None) -> list[object]:
+    def select(self, timeout: float | None) -> Sequence[object]:
         """The poll. What lands is appended to the ready queue, behind what is left in it."""
-        self.on_poll()
+        if self.on_poll is not None:
+            self.on_poll()
         env = self.environment
         env.run_due()
-        env.withdraw_unawaited()
+        if env.pending:
+            env.withdraw_unawaited()
         if self._stopping:
-            return []
+            return ()
         if not self._ready:
             self._spins = 0
             self._wait()
         elif self._spins < self.bounds.spin_max:
             self._spins += 1
-            self._land(env, quiescent=False)
-            self._be_late()
+            if env.pending or self.threads.workers:
+                self._land(env, quiescent=False)
+            if self._scheduled:
+                self._be_late()
         else:
             self._spin_on()
-        return []
+        return ()
 
-    def _process_events(self, event_list: list[object]) -> None:
+    def _process_events(self, event_list: Sequence[object]) -> None:
         """Nothing is left to do: what lands is in the ready queue already."""
 
     def _write_to_self(self) -> None:
@@ -123,16 +130,13 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _land(self, env: Environment, *, quiescent: bool) -> None:
         """Lands the enabled arrivals that are chosen, one at a time. (2)"""
-        if not env.pending and not self.threads.workers:
-            return
         while enabled := self._enabled():
             options: list[Named] = [*enabled]
             if not quiescent or self._may_pass(enabled):
                 options.append(NO_MORE)
             option = 0
             if len(options) > 1:
-                costs = _landing_costs(enabled)[: len(options)]
-                option = self._choose("landing", options, costs)
+                option = self._choose("landing", options, _landing_costs)
             if option == len(enabled):
                 for each in enabled:
                     each.was_kept = True
@@ -141,6 +145,7 @@ class SimLoop(asyncio.BaseEventLoop):
             chosen = enabled[option]
             if isinstance(chosen, Worker):
                 self.threads.step(chosen)
+                env.run_due()
             else:
                 env.land(chosen)
             # What has landed makes the poll one that finds something.
@@ -149,9 +154,10 @@ class SimLoop(asyncio.BaseEventLoop):
     def _enabled(self) -> list[Arrival | Worker]:
         """What could happen now: arrivals, oldest first, then workers that could go on."""
         env = self.environment
-        env.run_due()
-        enabled: list[Arrival | Worker] = [a for a in env.pending if a.earliest <= env.now]
-        enabled.sort(key=_by_earliest)
+        now = env.now
+        enabled: list[Arrival | Worker] = [a for a in env.pending if a.earliest <= now]
+        if len(enabled) > 1:
+            enabled.sort(key=_by_earliest)
         if self.threads.workers:
             enabled += self.threads.runnable()
         return enabled
@@ -180,7 +186,7 @@ class SimLoop(asyncio.BaseEventLoop):
         deadlines = sorted({at for at in self._deadlines() if now < at <= min(late, limit)})
         if deadlines:
             options = [ON_TIME, *(Option(f"late, past {at:.3f} s") for at in deadlines)]
-            option = self._choose("clock", options, one_natural(options))
+            option = self._choose("clock", options, one_natural)
             if option:
                 self.environment.advance(deadlines[option - 1])
 
@@ -196,7 +202,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if not later:
             return first
         options = [ON_TIME, *(Option(f"late, at {at:.3f} s") for at in later)]
-        return instants[self._choose("clock", options, one_natural(options))]
+        return instants[self._choose("clock", options, one_natural)]
 
     def _spin_on(self) -> None:
         """The queue was not empty for `spin_max` polls: the world goes on regardless. (5)"""
@@ -232,7 +238,7 @@ class SimLoop(asyncio.BaseEventLoop):
         threads = self.threads
         while threads.workers and (runnable := threads.runnable()):
             options: list[Named] = [GO_ON, *runnable]
-            option = self._choose("thread", options, one_natural(options))
+            option = self._choose("thread", options, one_natural)
             if option == 0:
                 return
             threads.step(runnable[option - 1])
@@ -241,7 +247,7 @@ class SimLoop(asyncio.BaseEventLoop):
         """Which one goes on while the loop's own thread is blocked."""
         if len(runnable) == 1:
             return 0
-        return self._choose("thread", runnable, one_natural(runnable))
+        return self._choose("thread", runnable, one_natural)
 
     def offer_cancels(self, to: Callable[[asyncio.Task[Any]], bool]) -> None:
         """Before each step of these tasks, a cancel of it is a choice."""
@@ -256,7 +262,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if isinstance(task, asyncio.Task) and not task.done() and to(task):
             name = task.get_name()
             options = [Option(f"{name} goes on"), Option(f"{name} is cancelled")]
-            if self._choose("cancel", options, one_natural(options)):
+            if self._choose("cancel", options, one_natural):
                 task.cancel()
 
     def get_stuck_in_thread(self, seen: str) -> None:
@@ -405,22 +411,25 @@ for _what, _instead in _REFUSED.items():
     setattr(SimLoop, _what, _refusal(_what, _instead))
 
 
-def one_natural(options: Sequence[Named]) -> list[int]:
+def one_natural(options: Sequence[object]) -> list[int]:
     """The costs where the first option is natural, and each other one a departure."""
     return [0] + [1] * (len(options) - 1)
 
 
-def _landing_costs(enabled: list[Arrival | Worker]) -> list[int]:
+def _landing_costs(options: Sequence[Arrival | Worker | Option]) -> list[int]:
     """The costs of landing each, and of "no more".
 
     What was kept waiting may land, or go on waiting; of the others the oldest lands.
     """
     costs = []
     others = 0
-    for each in enabled:
-        costs.append(0 if each.was_kept or others == 0 else 1)
-        others += not each.was_kept
-    return [*costs, 1 if others else 0]
+    for each in options:
+        if isinstance(each, Option):
+            costs.append(1 if others else 0)
+        else:
+            costs.append(0 if each.was_kept or others == 0 else 1)
+            others += not each.was_kept
+    return costs
 
 
 def _by_earliest(arrival: Arrival | Worker) -> float:

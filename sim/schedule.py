@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -28,15 +28,22 @@ class ChoicePoint:
 
     index: how many choice points came before it in this execution.
     kind: `landing` (which outside event lands), `clock` (how late the loop is), or `program`.
-    costs: how many departures each option is, 0 or 1. An outside event that is kept waiting for
-    several polls is one departure, so to go on with that, or to end it, costs nothing more.
     """
 
     index: int
     kind: str
     options: Sequence[Named]
     at: float
-    costs: Sequence[int]
+    costs_of: Callable[[Sequence[Any]], Sequence[int]]
+
+    @property
+    def costs(self) -> Sequence[int]:
+        """How many departures each option is, 0 or 1.
+
+        An outside event that is kept waiting for several polls is one departure, so to go on with
+        that, or to end it, costs nothing more. Valid until an option is taken.
+        """
+        return self.costs_of(self.options)
 
 
 @dataclass(frozen=True)

@@ -213,20 +213,20 @@ class ReadyQueue(deque[asyncio.Handle]):
 
 
 def _threads() -> Threads | None:
-    return _active[-1] if _active else None
+    return under_way[-1] if under_way else None
 
 
 # The threads of the execution under way; a stack, since an execution may hold another.
-_active: list[Threads] = []
+under_way: list[Threads] = []
 
 
 @contextmanager
 def active(threads: Threads) -> Iterator[None]:
-    _active.append(threads)
+    under_way.append(threads)
     try:
         yield
     finally:
-        _active.pop()
+        under_way.pop()
 
 
 class SimLock:

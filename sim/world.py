@@ -69,7 +69,7 @@ class World:
         def landed(_: object) -> None:
             # As with a socket: what the poll found is a callback in the ready queue, and only
             # that wakes the task.
-            self.record(f"{name}", actor="outside")
+            self.record(name, actor="outside")
             self.loop.call_soon(_settle, waiter)
 
         assert arrival.callbacks is not None
@@ -81,7 +81,7 @@ class World:
         if len(options) == 1:
             return options[0]
         named = [Option(f"{name}: {option}") for option in options]
-        return options[self.loop._choose("program", named, one_natural(named))]
+        return options[self.loop._choose("program", named, one_natural)]
 
     def executor(self, *, threads_max: int = THREADS_MAX, queue_max: int = QUEUE_MAX) -> Executor:
         """A pool of simulated threads, for code that is given its executor."""
@@ -125,6 +125,7 @@ class World:
     def always(self, sentence: str, predicate: Callable[[], bool]) -> None:
         """The predicate is asked at every poll from now on, and must be true each time."""
         self._always.append((sentence, predicate))
+        self.loop.on_poll = self.ask_always
 
     def ask_always(self) -> None:
         for sentence, predicate in self._always:
