@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import simpy
+
+if TYPE_CHECKING:
+    from sim.happens_before import History
 
 READING_S = 1e-9
 """How much later each reading of the clock is than the last, in seconds."""
@@ -35,6 +39,10 @@ class Arrival(simpy.Event):
         self.passes = 0
         # Whether it was kept waiting at any poll.
         self.was_kept = False
+        # What a History knows it by; see there.
+        self.event = 0
+        self.announced_by = 0
+        self.announced_at = 0
 
 
 class Environment(simpy.Environment):
@@ -49,6 +57,8 @@ class Environment(simpy.Environment):
         super().__init__(0.0)
         # Announced and not landed, in the order of their announcement.
         self.pending: list[Arrival] = []
+        # Who wants to know what happens before what; None if nobody does.
+        self.history: History | None = None
 
     def read_clock(self) -> float:
         self._now += READING_S
@@ -67,6 +77,8 @@ class Environment(simpy.Environment):
             self.step()
 
     def advance(self, to: float) -> None:
+        if self.history is not None:
+            self.history.clock_moves(self.pending)
         self._now = max(self._now, to)
         self.run_due()
 
@@ -85,11 +97,15 @@ class Environment(simpy.Environment):
             )
         arrival = Arrival(self, name, self._now + earliest_s, self._now + latest_s, is_awaited)
         self.pending.append(arrival)
+        if self.history is not None:
+            self.history.announced(arrival)
         return arrival
 
     def land(self, arrival: Arrival) -> None:
         """The arrival happens: whoever waits for it is called back, as by SimPy's own `step`."""
         self.pending.remove(arrival)
+        if self.history is not None:
+            self.history.landed(arrival)
         arrival._ok = True
         arrival._value = None
         # Nothing else is due, so it need not queue for its turn.

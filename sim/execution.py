@@ -9,17 +9,18 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from sim.determinism import restart_serials, use_deterministic_scopes
 from sim.environment import Environment
 from sim.errors import CheckFailed, Nondeterminism, NotSimulated, ScheduleDoesNotFit
+from sim.happens_before import History, TrackedFuture, TrackedTask, tracked_primitives
 from sim.lines import set_trace
 from sim.loop import Costs, SimLoop
 from sim.schedule import Bounds, ChoicePoint, Named
-from sim.schedulers import Scheduler
+from sim.schedulers import Reducing, Scheduler
 from sim.threads import patched as threads_patched
 from sim.threads import under_way
 from sim.world import TraceLine, Violation, World
@@ -60,9 +61,40 @@ class Outcome:
     departures: list[Departure] = field(default_factory=list)
 
     @property
+    def came_to(self) -> tuple[str | None, tuple[str, ...]]:
+        """What two executions of one class have in common: the violation, and the labels."""
+        violated = self.violation.property if self.violation is not None else None
+        return violated, tuple(sorted(self.labels))
+
+    @property
     def trace_hash(self) -> str:
         """The same for two executions that ran the same callbacks at the same virtual times."""
         return hashlib.sha256("\n".join(self.steps).encode()).hexdigest()
+
+
+class TrackedLoop(SimLoop):
+    """A SimLoop whose futures and tasks tell a history how they are used."""
+
+    def __init__(self, history: History, *args: Any) -> None:
+        super().__init__(*args)
+        self._history = history
+        history.begin(self)
+
+    def _land(self, env: Environment, *, quiescent: bool) -> None:
+        if quiescent or self._history.may_overlap:
+            super()._land(env, quiescent=quiescent)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        future = TrackedFuture(loop=self)
+        future.history = self._history
+        future.tracked_as = self._history.new_object("future")
+        return future
+
+    def new_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        task = TrackedTask(coro, loop=self, **options)
+        task.history = self._history
+        task.tracked_as = self._history.new_object("task")
+        return task
 
 
 class TracedLoop(SimLoop):
@@ -108,7 +140,12 @@ def run_execution(
             )
         return option
 
-    loop = (TracedLoop if traced else SimLoop)(Environment(), choose, bounds)
+    history = scheduler.begin_history() if isinstance(scheduler, Reducing) else None
+    loop: SimLoop
+    if history is not None:
+        loop = TrackedLoop(history, Environment(), choose, bounds)
+    else:
+        loop = (TracedLoop if traced else SimLoop)(Environment(), choose, bounds)
     world = World(loop)
     if isinstance(loop, TracedLoop):
         loop.steps = outcome.steps
@@ -116,9 +153,12 @@ def run_execution(
     trace_before = sys.gettrace()
     under_way.append(loop.threads)
     try:
-        _run(program, loop, world, outcome)
+        with tracked_primitives(history) if history is not None else nullcontext():
+            _run(program, loop, world, outcome)
         outcome.labels = world.labels
         outcome.bounds_hit = loop.bounds_hit
+        if history is not None:
+            history.end()
         _drain(loop, outcome)
     finally:
         under_way.pop()

@@ -13,7 +13,15 @@ from sim.digest import digest_of
 from sim.errors import Nondeterminism
 from sim.execution import Outcome, Program, guarded, run_execution
 from sim.schedule import Bounds, Schedule, departures_of
-from sim.schedulers import CancelEverywhere, DepthFirst, NaturalOrder, RandomWalk, Scheduler
+from sim.schedulers import (
+    CancelEverywhere,
+    DepthFirst,
+    NaturalOrder,
+    RandomWalk,
+    Reduced,
+    Reducing,
+    Scheduler,
+)
 from sim.shrink import shrink
 
 BUDGET_S = 60.0
@@ -100,7 +108,8 @@ def explore(
 ) -> Report:
     """Explores the schedules of `await program(world)`, and returns a Report.
 
-    strategy: `depth-first` (every schedule), `random`, `natural`, `cancel everywhere` (see
+    strategy: `depth-first` (every schedule), `reduced` (one schedule of each class, if the actors
+    share nothing but what `World.shared` declares), `random`, `natural`, `cancel everywhere` (see
     `World.offer_cancels`), or a Scheduler; `random` and `natural` can refute and never prove.
     budget_s: real seconds, 60 unless `max_executions` bounds the search. seed: of `random`.
     labels: what some execution has to reach (`world.reached`), or the verdict is inconclusive.
@@ -151,10 +160,13 @@ def _scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
             return NaturalOrder()
         case "cancel everywhere":
             return CancelEverywhere()
+        case "reduced":
+            return Reduced(DepthFirst(), seed=seed)
         case str():
             raise ValueError(
-                f"strategy {strategy!r} is not known; there are depth-first, random, natural and "
-                f"cancel everywhere, or give an object with the methods of sim.schedulers.Scheduler"
+                f"strategy {strategy!r} is not known; there are depth-first, reduced, random, "
+                f"natural and cancel everywhere, or give an object with the methods of "
+                f"sim.schedulers.Scheduler"
             )
         case _:
             return strategy
@@ -180,6 +192,9 @@ def _search(
             findings.executions += 1
             findings.labels |= outcome.labels
             findings.bounds_hit |= outcome.bounds_hit
+            if isinstance(scheduler, Reducing):
+                wrong = scheduler.learn(outcome.came_to, outcome.violation is not None)
+                outcome.error = outcome.error or wrong
             if outcome.error is not None:
                 findings.error = outcome.error
                 break

@@ -327,11 +327,14 @@ class SimLoop(asyncio.BaseEventLoop):
         name = name if name is not None else f"Task-{len(self.tasks) + 1}"
         task: asyncio.Task[Any]
         if self._task_factory is None:
-            task = SimTask(coro, loop=self, name=name, context=context, **options)
+            task = self.new_task(coro, name=name, context=context, **options)
         else:
             task = super().create_task(coro, name=name, context=context, **options)
         self.tasks.append(task)
         return task
+
+    def new_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+        return SimTask(coro, loop=self, **options)
 
     # -- what is not simulated
 

@@ -10,7 +10,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sim.determinism import SimFuture
 from sim.errors import CheckFailed
+from sim.happens_before import History
 from sim.loop import SimLoop, one_natural
 from sim.schedule import Option
 from sim.threads import QUEUE_MAX, THREADS_MAX, SimExecutor
@@ -61,7 +63,8 @@ class World:
         earliest, latest: its window, in seconds from now. Without `latest` the event is passed
         over at `passes_max` quiescent instants at most. A cancel withdraws the event.
         """
-        waiter = self.loop.create_future()
+        # Nobody but the arrival and this task knows it, so its uses are no accesses.
+        waiter = SimFuture(loop=self.loop)
         arrival = self.environment.announce(
             name, earliest, math.inf if latest is None else latest, lambda: not waiter.done()
         )
@@ -82,6 +85,14 @@ class World:
             return options[0]
         named = [Option(f"{name}: {option}") for option in options]
         return options[self.loop._choose("program", named, one_natural)]
+
+    def shared(self, name: str) -> Shared:
+        """Something that several actors share: each use of it is to be told.
+
+        The strategy `reduced` executes two orders of steps only where one of them writes what the
+        other uses, and takes the word of the program for it.
+        """
+        return Shared(name, self.environment.history)
 
     def executor(self, *, threads_max: int = THREADS_MAX, queue_max: int = QUEUE_MAX) -> Executor:
         """A pool of simulated threads, for code that is given its executor."""
@@ -145,6 +156,24 @@ class World:
                 task = asyncio.current_task(self.loop)
                 actor = task.get_name() if task is not None else None
         self.trace.append(TraceLine(self.now, actor or "loop", text))
+
+
+class Shared:
+    """A name for what several actors share."""
+
+    def __init__(self, name: str, history: History | None) -> None:
+        self._name = "shared", name
+        self._history = history
+
+    def read(self) -> None:
+        """The current step depends on what others have written."""
+        if self._history is not None:
+            self._history.access(self._name, is_write=False)
+
+    def write(self) -> None:
+        """The current step changes what others read or write."""
+        if self._history is not None:
+            self._history.access(self._name, is_write=True)
 
 
 def _settle(waiter: asyncio.Future[None]) -> None:

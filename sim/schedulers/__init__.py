@@ -1,12 +1,13 @@
 """Who answers choice points: one small interface, and the ways to answer."""
 
-from sim.schedulers.base import Scheduler
+from sim.schedulers.base import Reducing, Scheduler
 from sim.schedulers.beside import RandomBeside
 from sim.schedulers.bounded import DepartureBounded
 from sim.schedulers.cancel_everywhere import CancelEverywhere
 from sim.schedulers.depth_first import DepthFirst
 from sim.schedulers.natural import NaturalOrder
 from sim.schedulers.random_walk import RandomWalk
+from sim.schedulers.reduced import Reduced
 from sim.schedulers.replay import Replay
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "NaturalOrder",
     "RandomBeside",
     "RandomWalk",
+    "Reduced",
+    "Reducing",
     "Replay",
     "Scheduler",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from sim.happens_before import History
 from sim.schedule import ChoicePoint
 
 
@@ -34,4 +35,17 @@ class Scheduler(Protocol):
     @property
     def complete(self) -> float | None:
         """Which part of the tree has been seen, 0..1, or None where that is unknown."""
+        ...
+
+
+@runtime_checkable
+class Reducing(Scheduler, Protocol):
+    """A scheduler that learns from what happened before what, and from what it came to."""
+
+    def begin_history(self) -> History | None:
+        """What an execution that begins is to tell; None if it need not tell anything."""
+        ...
+
+    def learn(self, outcome: object, has_failed: bool) -> str | None:
+        """Told after each execution; why its findings are worth nothing, or None."""
         ...

@@ -1,0 +1,153 @@
+"""One execution per class: the counts that are known, and the same answers as plain search."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sim import World, explore
+from sim.execution import Program
+from sim.exploration import Report
+from sim.schedulers import DepthFirst, Reduced
+from tests.sim.declared_programs import RandomProgram, lastzero, readers, three_by_three
+
+
+def reduced(
+    program: Program, *, linearises: bool = False, max_executions: int = 20_000
+) -> tuple[Reduced, Report]:
+    """The search and its verdict; without the further executions unless they are wanted."""
+    search = Reduced(DepthFirst(), linearises=linearises)
+    report = explore(program, strategy=search, max_executions=max_executions)
+    return search, report
+
+
+def counts(program: Program) -> tuple[int, int]:
+    """How many classes there are, and how many executions were cut short."""
+    search, report = reduced(program)
+    assert search.beyond is None
+    assert report.verdict == "proved", report.text
+    assert report.executions == search.classes + search.cut
+    return search.classes, search.cut
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 12])
+def test_readers(count: int) -> None:
+    """Each reader comes before or after the writer: 2ⁿ classes, and no execution more."""
+    assert counts(readers(count)) == (2**count, 0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 10])
+def test_lastzero(count: int) -> None:
+    """(n + 3)·2ⁿ⁻² classes, and no execution more, where each step touches what it must."""
+    assert counts(lastzero(count, step_by_step=True)) == ((count + 3) * 2 ** (count - 2), 0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_lastzero_in_one_step(count: int) -> None:
+    """A step that reads one place or several, by what it finds, has as many classes.
+
+    Which places it will read is not known before, so some executions are cut short.
+    """
+    classes, cut = counts(lastzero(count, step_by_step=False))
+    assert classes == (count + 3) * 2 ** (count - 2)
+    assert cut < classes
+
+
+@pytest.mark.parametrize(
+    ("shared_steps", "classes"), [((), 1), ((1,), 6), ((0, 1, 2), 1680)], ids=["0", "1", "3"]
+)
+def test_three_by_three(shared_steps: tuple[int, ...], classes: int) -> None:
+    """3 × 3 steps: independent 1, one shared write each 3!, all shared 9!/(3!)³."""
+    assert counts(three_by_three(lambda step: step in shared_steps)) == (classes, 0)
+
+
+def test_same_answers_as_plain_search() -> None:
+    """On random programs the reduced search comes to every end that plain search comes to.
+
+    Among them are some where chains are too coarse, so that it falls back, and some where not.
+    """
+    fell_back, classes, executions = 0, 0, 0
+    for seed in range(80):
+        program = RandomProgram(seed)
+        plain = explore(program, max_executions=500)
+        if plain.verdict != "proved":
+            continue
+        search, report = reduced(program, linearises=True)
+        assert report.verdict == "proved", f"seed {seed}: {report.text}"
+        assert report.labels == plain.labels, f"seed {seed}: {program.scripts}"
+        if search.beyond is not None:
+            fell_back += 1
+        else:
+            classes += search.classes
+            executions += plain.executions
+    assert fell_back >= 10
+    assert classes >= 20
+    assert executions > 20 * classes
+
+
+def test_a_violation_in_one_order_is_found() -> None:
+    """What only one class shows is found, with a schedule that replays without the reduction."""
+
+    async def program(world: World) -> None:
+        seen = []
+
+        async def actor(name: str) -> None:
+            await world.outside(name)
+            world.shared("seen").write()
+            seen.append(name)
+
+        await asyncio.gather(*(actor(name) for name in "abc"))
+        world.check(seen != ["c", "a", "b"], "c, a, b is not the order")
+
+    _, report = reduced(program)
+    assert report.verdict == "refuted"
+    assert report.counterexample is not None
+    replayed = report.counterexample.replay(program)
+    assert replayed.violation is not None
+    assert replayed.violation.property == "c, a, b is not the order"
+
+
+def test_a_wrong_declaration_is_an_error() -> None:
+    """Actors that share more than they declare are found out by another linearisation."""
+
+    async def program(world: World) -> None:
+        seen = []
+
+        async def actor(name: str) -> None:
+            await world.outside(name)
+            seen.append(name)
+
+        await asyncio.gather(*(actor(name) for name in "abcdef"))
+        world.reached("".join(seen))
+
+    _, report = reduced(program, linearises=True)
+    assert report.verdict == "error"
+    assert "share more than" in report.reason
+
+
+@pytest.mark.parametrize("what", ["timer", "two steps", "thread", "late step"])
+def test_falls_back_where_chains_are_too_coarse(what: str) -> None:
+    """Clocks, threads and chains that others see in the middle are left to the plain search."""
+
+    async def actor(world: World, name: str) -> None:
+        await world.outside(name)
+        world.shared("x").write()
+        match what:
+            case "timer":
+                await asyncio.sleep(0.1)
+            case "two steps":
+                await asyncio.sleep(0)
+                world.shared("x").write()
+            case "thread":
+                await asyncio.to_thread(int)
+            case "late step":
+                asyncio.get_running_loop().call_soon(world.shared("x").write)
+
+    async def program(world: World) -> None:
+        await asyncio.gather(actor(world, "a"), actor(world, "b"))
+
+    search, report = reduced(program, max_executions=20)
+    assert search.beyond is not None
+    assert search.beyond in report.strategy
+    assert report.executions > 2
