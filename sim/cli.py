@@ -1,6 +1,7 @@
 """The command line: `onestream …`.
 
-`check` exits with 0 proved, 1 refuted, 2 inconclusive, 3 error or bad usage.
+`check` exits with 0 proved, 1 refuted, 2 inconclusive, 3 error or bad usage; `bugs` with 0 if every
+verdict is the expected one, else 1.
 """
 
 from __future__ import annotations
@@ -78,6 +79,20 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="the note's two-prompt test on a real server")
     demo.set_defaults(run=_demo)
+
+    bugs = commands.add_parser(
+        "bugs", help="bugs that others have reported, found or proved absent, by CPython version"
+    )
+    bugs.add_argument("--json", action="store_true", help="print one JSON object")
+    bugs.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="another interpreter, beside those that are found; may be repeated",
+    )
+    bugs.add_argument("--this-version", action="store_true", help="the running interpreter alone")
+    bugs.set_defaults(run=_bugs)
     return parser
 
 
@@ -146,6 +161,18 @@ def _replay(arguments: argparse.Namespace) -> int:
         return PROVED_EXIT
     print(counterexample.text)
     return REFUTED_EXIT
+
+
+def _bugs(arguments: argparse.Namespace) -> int:
+    from sim.historical import matrix
+
+    here_alone = arguments.this_version
+    columns = [matrix.run_here()] if here_alone else matrix.run_matrix(arguments.python)
+    if arguments.json:
+        print(matrix.as_json(columns))
+    else:
+        matrix.print_matrix(columns)
+    return 0 if all(column.holds for column in columns) else 1
 
 
 def _seconds(text: str) -> float:

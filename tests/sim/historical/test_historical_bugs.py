@@ -1,0 +1,91 @@
+"""Bugs that others have reported: found where they are, proved absent where they are mended."""
+
+from __future__ import annotations
+
+import pytest
+
+from sim import explore
+from sim.historical import HISTORICAL_BUGS, HistoricalBug
+from sim.historical.base import this_version
+
+BUGS_BY_ID = {bug.id: bug for bug in HISTORICAL_BUGS}
+HERE = [bug for bug in HISTORICAL_BUGS if bug.shows_on(this_version())]
+MENDED_HERE = [bug for bug in HISTORICAL_BUGS if not bug.shows_on(this_version())]
+WITH_TWIN = [bug for bug in HISTORICAL_BUGS if bug.mended is not None]
+
+
+def name_of(bug: HistoricalBug) -> str:
+    return bug.id
+
+
+@pytest.mark.parametrize("bug", HERE, ids=name_of)
+def test_a_bug_is_found_where_it_is(bug: HistoricalBug) -> None:
+    """On a version with the bug it is refuted; the counterexample is replayed and fits a screen."""
+    report = explore(bug.program, labels=bug.labels)
+    assert report.verdict == "refuted", report.text
+    found = report.counterexample
+    assert found is not None
+    violation = found.replay(bug.program).violation
+    assert violation is not None
+    assert violation.property == found.property
+    lines = found.text.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("bug", MENDED_HERE, ids=name_of)
+def test_a_bug_is_proved_absent_where_cpython_has_mended_it(bug: HistoricalBug) -> None:
+    """On a version with the mend every schedule was executed, and its labels were reached."""
+    report = explore(bug.program, labels=bug.labels)
+    assert (report.verdict, report.claim) == ("proved", "every schedule"), report.text
+
+
+@pytest.mark.parametrize("bug", WITH_TWIN, ids=name_of)
+def test_the_mended_twin_is_proved(bug: HistoricalBug) -> None:
+    """With the few lines that mend it, every schedule was executed, and its labels were reached."""
+    assert bug.mended is not None
+    report = explore(bug.mended, labels=bug.labels)
+    assert (report.verdict, report.claim) == ("proved", "every schedule"), report.text
+    assert report.executions > 1
+
+
+def test_the_lost_notify_is_found_in_few_executions() -> None:
+    """gh-112202: 48 executions suffice, to find it or to have seen them all."""
+    assert explore(BUGS_BY_ID["gh-112202"].program).executions <= 48
+
+
+@pytest.mark.parametrize(
+    ("version", "shown"),
+    [
+        ((3, 11, 7), {"gh-86296", "gh-112202", "gh-116720"}),
+        ((3, 12, 1), {"gh-112202", "gh-116720"}),
+        ((3, 13, 0), set()),
+        ((3, 14, 0), set()),
+    ],
+)
+def test_expectations_follow_the_changelog(version: tuple[int, int, int], shown: set[str]) -> None:
+    """Of those that CPython has mended, a version shows the ones whose mend is not in it."""
+    mended_by_cpython = {bug.id for bug in HISTORICAL_BUGS if bug.mended_in}
+    assert {
+        bug.id for bug in HISTORICAL_BUGS if bug.id in mended_by_cpython and bug.shows_on(version)
+    } == shown
+
+
+def test_a_mend_that_was_carried_back_counts_for_its_line_alone() -> None:
+    """Mended in 3.11.9 and 3.12.3: absent from these on and from 3.13, shown by what is before."""
+    bug = HistoricalBug("x", "x", "x", BUGS_BY_ID["gh-112202"].program)
+    carried_back = HistoricalBug("x", "x", "x", bug.program, mended_in=((3, 11, 9), (3, 12, 3)))
+    shown = [(3, 11, 8), (3, 12, 2)]
+    absent = [(3, 11, 9), (3, 12, 3), (3, 12, 9), (3, 13, 0)]
+    assert all(carried_back.shows_on(version) for version in shown)  # type: ignore[arg-type]
+    assert not any(carried_back.shows_on(version) for version in absent)  # type: ignore[arg-type]
+    assert bug.shows_on((3, 13, 0))
+
+
+def test_every_bug_names_its_report() -> None:
+    """The link ends with the number of the id, and no two bugs share an id."""
+    assert len(BUGS_BY_ID) == len(HISTORICAL_BUGS)
+    for bug in HISTORICAL_BUGS:
+        number = bug.id.replace("gh-", "#").rpartition("#")[2]
+        assert bug.link.startswith("https://github.com/")
+        assert bug.link.rpartition("/")[2] == number
