@@ -47,6 +47,8 @@ class SimLoop(asyncio.BaseEventLoop):
     _stopping: bool
     _task_factory: object
     _asyncgens: set[AsyncGenerator[Any, Any]]
+    _default_executor: Executor | None
+    _check_default_executor: Callable[[], None]
 
     def __init__(self, environment: Environment, choose: Choose, bounds: Bounds) -> None:
         super().__init__()
@@ -67,9 +69,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self.time = environment.read_clock  # type: ignore[method-assign]
         # Polls since the ready queue was last empty.
         self._spins = 0
-        # Worker threads; their executor is made when it is first asked for.
+        # Worker threads; the default executor is made when it is first asked for.
         self.threads = Threads(self)
-        self._executor: SimExecutor | None = None
         self._cancels_offered_to: Callable[[asyncio.Task[Any]], bool] | None = None
         # Every task of the execution, oldest first; asyncio's own set holds those of all loops.
         self.tasks: list[asyncio.Task[Any]] = []
@@ -272,8 +273,10 @@ class SimLoop(asyncio.BaseEventLoop):
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         if executor is None:
-            executor = self._executor = self._executor or SimExecutor(self.threads)
-        elif not isinstance(executor, SimExecutor):
+            # Where CPython keeps it, so that its own shutdown_default_executor finds it.
+            self._check_default_executor()
+            executor = self._default_executor = self._default_executor or SimExecutor(self.threads)
+        if not isinstance(executor, SimExecutor):
             self.refuse(f"run_in_executor with {type(executor).__name__}", _NO_THREADS)
         return asyncio.wrap_future(executor.submit(func, *args), loop=self)
 

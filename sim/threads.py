@@ -328,6 +328,45 @@ def _actor() -> object:
     return threads.current if threads is not None else None
 
 
+class SimThread:
+    """threading.Thread, as far as asyncio's loop uses it: to wait for the end of its executor."""
+
+    def __init__(self, *, target: Callable[..., object], args: tuple[Any, ...] = ()) -> None:
+        self._target = target
+        self._args = args
+        self._is_over = False
+
+    def start(self) -> None:
+        threads = _threads()
+        if threads is None:
+            raise NotSimulated("a thread of the loop's starts, and no execution is under way")
+        threads.start(self._work)
+
+    def join(self, timeout: float | None = None) -> None:
+        threads = _threads()
+        if threads is not None:
+            over = deadline(threads, timeout)
+            threads.block("thread.join", lambda: self._is_over or over())
+
+    def is_alive(self) -> bool:
+        return not self._is_over
+
+    def _work(self) -> None:
+        try:
+            self._target(*self._args)
+        finally:
+            self._is_over = True
+
+
+class _ThreadingOfTheLoop:
+    """The module `threading` as `asyncio.base_events` sees it."""
+
+    Thread = SimThread
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(threading, name)
+
+
 def deadline(threads: Threads, timeout: float | None) -> Callable[[], bool]:
     """Whether so many virtual seconds have passed; never for None or a negative number."""
     if timeout is None or timeout < 0:
@@ -372,6 +411,8 @@ def patched() -> Iterator[None]:
         # The one written in C waits for no lock of ours.
         (queue, "SimpleQueue", queue._PySimpleQueue),  # type: ignore[attr-defined]
         (time, "sleep", sleep),
+        # Where BaseEventLoop.shutdown_default_executor starts a thread.
+        (asyncio.base_events, "threading", _ThreadingOfTheLoop()),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     for module, name, value in replaced:

@@ -16,7 +16,7 @@ from sim.schedulers import DepthFirst
 
 BUDGET_S = 60.0
 # How many executions are counted at most, to say how many of them fail.
-COUNTED_MAX = 5000
+COUNTED_MAX = 1000
 
 _NAME_WIDTH = 24
 _CELL_WIDTH = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sim import explore
-from sim.historical import HISTORICAL_BUGS, HistoricalBug
+from sim.historical import HISTORICAL_BUGS, HistoricalBug, httpcore_1093
 from sim.historical.base import this_version
 
 BUGS_BY_ID = {bug.id: bug for bug in HISTORICAL_BUGS}
@@ -52,6 +52,13 @@ def test_the_mended_twin_is_proved(bug: HistoricalBug) -> None:
 def test_the_lost_notify_is_found_in_few_executions() -> None:
     """gh-112202: 48 executions suffice, to find it or to have seen them all."""
     assert explore(BUGS_BY_ID["gh-112202"].program).executions <= 48
+
+
+def test_a_mend_of_the_first_window_alone_is_refuted() -> None:
+    """httpcore#1093: a pool that forgets only what was never connected still loses places."""
+    report = explore(httpcore_1093.half_mended)
+    assert report.verdict == "refuted"
+    assert report.executions > explore(httpcore_1093.program).executions
 
 
 @pytest.mark.parametrize(
