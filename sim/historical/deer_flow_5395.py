@@ -58,7 +58,7 @@ async def mended(world: World) -> None:
 async def _two_calls(world: World, call: Callable[[File, str], Awaitable[None]]) -> None:
     file = File(world)
     first = asyncio.ensure_future(call(file, "first"))
-    await world.outside("the first call is cancelled", latest=2)
+    await world.outside("the first call is cancelled", latest=0.5)
     if not first.done():
         world.reached("cancelled under way")
     first.cancel()

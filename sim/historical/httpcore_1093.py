@@ -15,7 +15,7 @@ closed, where `Task.cancel()` passes through anyio's shield, so that the request
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,8 +72,11 @@ class MendedPool(AsyncConnectionPool):
         except BaseException:
             await self.take_back_lost()
             raise
-        response.stream = MendedBody(self, cast("PoolByteStream", response.stream))
+        response.stream = self.guarded(cast("PoolByteStream", response.stream))
         return response
+
+    def guarded(self, body: PoolByteStream) -> AsyncIterable[bytes]:
+        return MendedBody(self, body)
 
     async def take_back_lost(self) -> None:
         owned = [request.connection for request in self._requests]
@@ -108,8 +111,15 @@ class MendedBody:
             raise
 
 
-class HalfMendedPool(MendedPool):
-    """Knows of the first window alone."""
+class TwoWindowsPool(MendedPool):
+    """Knows nothing of the window in which the response is closed."""
+
+    def guarded(self, body: PoolByteStream) -> AsyncIterable[bytes]:
+        return body
+
+
+class OneWindowPool(TwoWindowsPool):
+    """Knows of the window in the report alone."""
 
     @staticmethod
     def is_lost(connection: AsyncConnectionInterface) -> bool:
@@ -124,8 +134,12 @@ async def mended(world: World) -> None:
     await _three_requests(world, MendedPool)
 
 
-async def half_mended(world: World) -> None:
-    await _three_requests(world, HalfMendedPool)
+async def mended_in_one_window(world: World) -> None:
+    await _three_requests(world, OneWindowPool)
+
+
+async def mended_in_two_windows(world: World) -> None:
+    await _three_requests(world, TwoWindowsPool)
 
 
 async def _three_requests(world: World, pool_class: type[AsyncConnectionPool]) -> None:

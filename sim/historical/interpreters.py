@@ -56,10 +56,10 @@ def find_interpreters(named: Iterable[str] = ()) -> list[Interpreter]:
         if line in lines:
             continue
         candidates = (_asked(path) for path in _candidates(line))
-        usable = [
+        usable = (
             each for each in candidates if each.missing is None and _line_of(each.version) == line
-        ]
-        found.append(usable[0] if usable else Interpreter(line, missing=_none_of(line)))
+        )
+        found.append(next(usable, Interpreter(line, missing=_none_of(line))))
     return found
 
 
@@ -91,7 +91,8 @@ def _asked(path: str, *, is_wanted: bool = False) -> Interpreter:
         answer = _call([path, "-c", _ASK], timeout_s=ASKED_S)
         implementation, executable, *numbers, _ = answer.split()
     except (OSError, ValueError, RuntimeError) as exc:
-        return Interpreter(path, missing=f"{path} is no Python that answers: {exc}", is_wanted=True)
+        reason = f"{path} is no Python that answers: {exc}"
+        return Interpreter(path, missing=reason, is_wanted=is_wanted)
     text = ".".join(numbers)
     if implementation != "CPython" or (int(numbers[0]), int(numbers[1])) < (3, 11):
         reason = f"{path} is {implementation} {text}; CPython 3.11 or newer is needed"

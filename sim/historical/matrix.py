@@ -85,17 +85,19 @@ def run_here() -> Column:
         expected = REFUTED if bug.shows_on(this_version()) else PROVED
         cells.append(explore_cell(bug, bug.program, expected))
         if bug.mended is not None:
-            cells.append(explore_cell(bug, bug.mended, PROVED))
+            cells.append(explore_cell(bug, bug.mended, PROVED, is_mended=True))
     return Column(version_text(this_version()), tuple(cells))
 
 
-def explore_cell(bug: HistoricalBug, program: Program, expected: str) -> Cell:
+def explore_cell(
+    bug: HistoricalBug, program: Program, expected: str, *, is_mended: bool = False
+) -> Cell:
     report = explore(program, labels=bug.labels, budget_s=BUDGET_S)
     schedules, failing = _counted(program, report)
     found = report.counterexample
     return Cell(
         bug=bug.id,
-        is_mended=program is bug.mended,
+        is_mended=is_mended,
         expected=expected,
         verdict=report.verdict,
         reason=report.reason,
@@ -129,7 +131,7 @@ def run_matrix(pythons: Iterable[str] = ()) -> list[Column]:
     """A column for this interpreter, and one for each other that is found or named."""
     columns = [run_here()]
     for interpreter in find_interpreters(pythons):
-        columns.append(_column_of(interpreter))
+        columns.append(column_of(interpreter))
     return sorted(columns, key=lambda column: [*map(_number, column.version.split("."))])
 
 
@@ -137,7 +139,7 @@ def _number(text: str) -> int:
     return int(text) if text.isdigit() else -1
 
 
-def _column_of(interpreter: Interpreter) -> Column:
+def column_of(interpreter: Interpreter) -> Column:
     if interpreter.missing is None:
         try:
             answer = run_elsewhere(interpreter)
@@ -219,6 +221,5 @@ def _print_surprises(columns: list[Column]) -> None:
     print("\n! not as expected:")
     for column, cell in surprises:
         name = f"{cell.bug}{' mended' if cell.is_mended else ''}"
-        print(
-            f"  {name} on {column.version}: expected {cell.expected}, {cell.verdict}: {cell.reason}"
-        )
+        print(f"  {name} on {column.version}: expected {cell.expected}, but {cell.verdict}:")
+        print(f"    {cell.reason}")

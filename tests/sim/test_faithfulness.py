@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import NotSimulated, Report, World, explore
+from sim import NotSimulated, World, explore
 
 Program = Callable[[World], Awaitable[None]]
 
@@ -201,113 +199,6 @@ def test_an_operation_lands_before_or_after_a_deadline(seconds: float, orders: s
 
     assert explore(program).verdict == "proved"
     assert seen == orders
-
-
-# ---- bugs of CPython's, where it has them ----------------------------------------------------
-
-
-async def lost_notify(world: World) -> None:
-    """gh-112202: a notified waiter is cancelled before it runs, and the notify is lost."""
-    condition = asyncio.Condition()
-
-    async def waits() -> None:
-        async with condition:
-            await condition.wait()
-
-    first, second = asyncio.create_task(waits()), asyncio.create_task(waits())
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-
-    async def notifies() -> None:
-        await world.outside("notify")
-        async with condition:
-            condition.notify(1)
-
-    async def cancels() -> None:
-        await world.outside("cancel")
-        first.cancel()
-
-    await asyncio.gather(notifies(), cancels())
-    await asyncio.wait({first})
-    if first.cancelled():
-        world.reached("cancelled")
-        await second
-    else:
-        world.reached("notified")
-        second.cancel()
-
-
-async def swallowed_cancel(world: World) -> None:
-    """gh-86296: wait_for swallows a cancel of the iteration in which the inner task finishes."""
-
-    async def inner() -> None:
-        await world.outside("the inner task finishes")
-
-    async def outer() -> None:
-        await asyncio.wait_for(inner(), 100)
-        await asyncio.sleep(1)
-
-    task = asyncio.create_task(outer())
-    await world.outside("cancel")
-    was_told = task.cancel()
-    await asyncio.wait({task})
-    world.check(
-        task.cancelled() or not was_told,
-        "a task that was cancelled and does not catch it is cancelled",
-    )
-
-
-async def vanished_cancel(world: World) -> None:
-    """gh-116720: both of two nested groups have a child that fails, and one's cancel vanishes."""
-
-    class Boom(Exception):
-        pass
-
-    async def fails(name: str) -> None:
-        await world.outside(f"{name} fails", latest=0.1)
-        raise Boom(name)
-
-    with suppress(BaseExceptionGroup):
-        async with asyncio.TaskGroup() as outer:
-            outer.create_task(fails("outer child"))
-            with suppress(Boom):
-                try:
-                    async with asyncio.TaskGroup() as inner:
-                        inner.create_task(fails("inner child"))
-                except* Boom:
-                    world.reached("the inner group failed")
-            await asyncio.sleep(50)
-    world.check(world.now < 1, "a group whose child has failed ends its body", f"{world.now:.3f} s")
-
-
-VERSION = sys.version_info[:3]
-IN_3_12_1 = VERSION <= (3, 11, 7) or (3, 12) <= VERSION <= (3, 12, 1)
-IN_3_13 = VERSION >= (3, 13)
-
-CPYTHON_BUGS = [
-    (lost_notify, IN_3_12_1, IN_3_13, 48),
-    (swallowed_cancel, VERSION < (3, 12), VERSION >= (3, 12), 20),
-    (vanished_cancel, IN_3_12_1, IN_3_13, 100),
-]
-
-
-@pytest.mark.parametrize(
-    ("program", "has_it", "is_mended", "executions_max"),
-    CPYTHON_BUGS,
-    ids=[str(program.__doc__).partition(":")[0] for program, *_ in CPYTHON_BUGS],
-)
-def test_bugs_of_cpython_are_found_exactly_where_they_are(
-    program: Program, has_it: bool, is_mended: bool, executions_max: int
-) -> None:
-    """Found within a few executions on an interpreter that has the bug, else proved absent."""
-    if not (has_it or is_mended):
-        pytest.skip(f"whether {sys.version.split()[0]} has it is not known here")
-    report: Report = explore(program)
-    assert report.verdict == ("refuted" if has_it else "proved"), report.text
-    if has_it:
-        assert report.executions <= executions_max
-        assert report.counterexample is not None
-        assert report.counterexample.replay(program).violation is not None
 
 
 # ---- what is not simulated -------------------------------------------------------------------
