@@ -216,7 +216,8 @@ def _print_line(name: str, cells: list[str]) -> None:
 def _print_surprises(columns: list[Column]) -> None:
     surprises = [(column, cell) for column in columns for cell in column.cells if not cell.holds]
     if not surprises:
-        print("\nevery verdict is the expected one")
+        versions = ", ".join(column.version for column in columns)
+        print(f"\nevery verdict is the expected one, on {versions}")
         return
     print("\n! not as expected:")
     for column, cell in surprises:

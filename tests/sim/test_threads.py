@@ -408,6 +408,23 @@ def explored_once_in_random_order(program: Callable[[World], Awaitable[object]])
     return report.labels
 
 
+def test_the_default_executor_is_shut_down_by_the_loops_own_code() -> None:
+    """shutdown_default_executor waits for the threads, in virtual time; then no job is taken."""
+
+    async def program(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        job = loop.run_in_executor(None, time.sleep, 3)
+        await loop.shutdown_default_executor()
+        world.check(world.now >= 3, "it has waited for the thread", f"{world.now:.3f} s")
+        await job
+        try:
+            loop.run_in_executor(None, time.sleep, 1)
+        except RuntimeError:
+            world.reached("refused")
+
+    assert explored(program, "refused").verdict == "proved"
+
+
 # ---- what a thread sees, and what is refused ------------------------------------------------
 
 

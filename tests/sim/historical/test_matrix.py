@@ -42,7 +42,7 @@ def test_the_matrix_holds(
     assert "gh-112202" in printed
     assert "found at 1 (8 of 33)" in printed
     assert "absent (33)" in printed
-    assert "every verdict is the expected one" in printed
+    assert f"every verdict is the expected one, on {HERE}" in printed
 
 
 def test_a_bug_that_is_not_found_fails(
