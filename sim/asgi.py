@@ -38,6 +38,8 @@ class Exchange:
         self.has_left = False
         # Whether the client takes what is sent; else it stays in the server's buffer.
         self.is_reading = True
+        # Since when it has been, and when something was last sent to it, in virtual seconds.
+        self.reads_since = self.heard_at = world.now
         self.task: asyncio.Task[None] | None = None
         self.ended_at: float | None = None
         self._world = world
@@ -56,6 +58,7 @@ class Exchange:
 
     def read_on(self) -> None:
         self.is_reading = True
+        self.reads_since = self._world.now
         self._unread = 0
         self._changed.set()
 
@@ -81,6 +84,16 @@ class Exchange:
             for block in self.body.decode().split("\n\n")
             if block.startswith("data: ")
         ]
+
+    @property
+    def is_listening(self) -> bool:
+        """It reads, and its answer is not over."""
+        return self.is_reading and not self.has_left and not self.is_whole
+
+    @property
+    def pings(self) -> int:
+        """How many comments came, which SSE has for the living of a silent connection."""
+        return self.body.count(b": ping\n")
 
     @property
     def is_streamed(self) -> bool:
@@ -119,6 +132,10 @@ class Exchange:
         self.on_send(message)
         if self.has_left:
             return
+        if self.is_whole:
+            seen = f"{self.name}: {message}"
+            self._world.fail("nothing is sent after the end of an answer", seen)
+        self.heard_at = self._world.now
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}

@@ -21,14 +21,16 @@ import registry.stop_signal
 import server.ollama_thread
 import server.wakeable
 from registry import StreamRegistry
-from registry.protocol import State
+from registry.protocol import Snapshot, State
 from registry.stop_signal import StopSignals
 from server.app import create_app
+from server.ollama_thread import SEGMENTS_MAX
 from server.settings import Settings
 from sim.asgi import Exchange, SimServer
 from sim.bench import LIMITS, sentence
+from sim.deliveries import Deliveries, Delivery, prompt_of
 from sim.fake_ollama import Profile
-from sim.fake_ollama.simulated import SimOllama
+from sim.fake_ollama.simulated import Connection, SimOllama
 from sim.observed_protocol import ObservedProtocol
 from sim.world import World
 
@@ -37,6 +39,11 @@ KEYS = {"alice": "alice-key", "bob": "bob-key"}
 PROFILE = Profile(
     load_s=1.0, slow_load_s=4.0, prompt_eval_s=0.1, chunk_s=0.2, chunks=2, fault_after_chunks=1
 )
+
+WHOLE = "an answer that ends without an error is all that Ollama said"
+PROMPT = "what Ollama has sent is with a client that reads, but for the loop's lateness"
+BACK_PRESSURE = "what waits for a client that does not read stays within buffer_max_chunks"
+HEARD = "a client that reads hears something every ping_seconds"
 
 # What a worker thread shares with the loop lies in these: every line of them is a switch point.
 DECLARED_FILES = tuple(
@@ -58,12 +65,17 @@ class ServerBench:
         buffer_bytes: int = 0,
         threads_max: int = 4,
         loop_lines: bool = False,
+        close_s: float = 0.0,
     ) -> None:
         self.world = world
         self.logged: list[str] = []
         self.settings = _settings(client, **(settings or {}))
         self.grace_s = self.settings.grace_seconds
         self.ollama = SimOllama(world.loop, profile)
+        self.ollama.close_s = close_s
+        self.ollama.before_change = world.ask_always
+        self.ollama.on_landed = self._landed
+        self.deliveries = Deliveries()
         if client == "thread":
             world.declare(*DECLARED_FILES, in_loop=loop_lines)
         self.executor = world.executor(threads_max=threads_max)
@@ -78,12 +90,18 @@ class ServerBench:
         # Whether a request's own task may be cancelled, so that nobody is left to end its answer.
         self.clients_may_be_cut = False
         self._sessions: dict[str, str] = {}
+        self._asked_to_stream: set[str] = set()
         # When each stream that is STOPPING, or WAITING, was first seen so.
         self._since: dict[tuple[str, State], float] = {}
+        # A snapshot with no such stream in it; between two operations there is but one snapshot.
+        self._calm: Snapshot | None = None
         world.always(sentence("S3 no_silent_overlap"), self._no_silent_overlap)
         if self.is_production:
             world.always(sentence("L1 admission"), self._none_waits_too_long)
             world.always(sentence("L2 prompt_stop"), self._stops_reach_upstream)
+            world.always(PROMPT, self._none_is_kept_waiting)
+            world.always(BACK_PRESSURE, self._buffers_are_bounded)
+            world.always(HEARD, self._none_is_left_in_silence)
 
     def _make_registry(self, cls: type[Any]) -> Any:
         if not self.is_production:
@@ -124,6 +142,8 @@ class ServerBench:
         half: bool = False,
     ) -> Exchange:
         self._sessions[name] = f"{key}/{session}"
+        if stream:
+            self._asked_to_stream.add(name)
         body = {"model": model, "messages": [{"role": "user", "content": name}], "stream": stream}
         headers = {"authorization": f"Bearer {KEYS[key]}", "content-type": "application/json"}
         if session is not None:
@@ -208,10 +228,17 @@ class ServerBench:
                 return State(view.state)
         return None
 
+    def stream_of(self, exchange: Exchange) -> asyncio.Task[Any]:
+        """The stream's own task."""
+        name = f"stream-{exchange.scope['state']['trace_id']}"
+        return next(task for task in self.world.loop.tasks if task.get_name() == name)
+
     def _judge_send(self, exchange: Exchange, message: Message) -> None:
         """S2: content is handed to `send` only while its stream is ACTIVE."""
-        if not self.is_production or not _has_content(message.get("body", b"")):
+        content = _content_of(message.get("body", b"")) if self.is_production else ""
+        if not content:
             return
+        self.deliveries.hand(exchange.name, content)
         state = self.state_of(exchange)
         if state is not State.ACTIVE:
             self.world.fail(
@@ -219,16 +246,22 @@ class ServerBench:
             )
         self.world.reached("content was sent")
 
+    def _landed(self, connection: Connection, data: bytes) -> None:
+        self.deliveries.land(connection, data, self.world.now)
+
     def _no_silent_overlap(self) -> bool:
-        """S3: of two upstream calls of a session, the older is of a DETACHED stream, and logged."""
+        """S3: of two upstream calls of a session, the older is of a DETACHED stream, and logged.
+
+        A call lasts until Ollama and our end of the connection are both done with it.
+        """
+        under_way = [each for each in self.ollama.connections if not each.is_over]
+        if len(under_way) < 2:
+            return True
         calls: dict[str, list[str]] = {}
-        for call in self.ollama.fake.active_calls:
-            calls.setdefault(self._sessions.get(call.prompt, call.prompt), []).append(call.prompt)
-        for names in calls.values():
-            for older in names[:-1]:
-                if not self._is_fenced_off(older):
-                    return False
-        return True
+        for connection in under_way:
+            if (name := prompt_of(connection)) is not None:
+                calls.setdefault(self._sessions.get(name, name), []).append(name)
+        return all(self._is_fenced_off(older) for each in calls.values() for older in each[:-1])
 
     def _is_fenced_off(self, name: str) -> bool:
         exchange = next(each for each in self.server.exchanges if each.name == name)
@@ -243,12 +276,21 @@ class ServerBench:
         return 10 * self.world.loop.bounds.lateness_s
 
     def _in_state_longer_than(self, state: State, limit_s: float) -> list[str]:
+        snapshot = self.registry.snapshot()
+        if snapshot is self._calm:
+            return []
         now = self.world.now
         found = []
-        for view in self.registry.snapshot().in_state(state):
+        is_calm = True
+        for view in snapshot.streams:
+            is_calm = is_calm and view.state is State.ACTIVE
+            if view.state is not state:
+                continue
             since = self._since.setdefault((view.trace_id, state), now)
             if now - since > limit_s + self._slack_s():
                 found.append(view.trace_id)
+        if is_calm:
+            self._calm = snapshot
         return found
 
     def _none_waits_too_long(self) -> bool:
@@ -272,6 +314,50 @@ class ServerBench:
             for call in self.ollama.fake.active_calls
         )
 
+    def _owed_to(self, exchange: Exchange) -> Delivery | None:
+        # Who asked for one object is handed nothing before the end.
+        asked = exchange.name in self._asked_to_stream
+        return self.deliveries.open_for(exchange) if asked else None
+
+    def _none_is_kept_waiting(self) -> bool:
+        if not self.deliveries or self.clients_may_be_cut:
+            return True
+        late_at = self.world.now - self._slack_s()
+        for exchange in self.server.exchanges:
+            delivery = self._owed_to(exchange)
+            if delivery is None or not exchange.is_listening:
+                continue
+            since = max(delivery.oldest_at or 0.0, exchange.reads_since)
+            if since < late_at and self.state_of(exchange) is State.ACTIVE:
+                return False
+        return True
+
+    def _buffers_are_bounded(self) -> bool:
+        if not self.deliveries:
+            return True
+        limit = self.settings.buffer_max_chunks
+        if self.has_threads:
+            # The thread reads ahead, and has one in its hands that finds no room.
+            limit += SEGMENTS_MAX + 1
+        for exchange in self.server.exchanges:
+            delivery = self._owed_to(exchange)
+            if delivery is None:
+                continue
+            held = delivery.held
+            if held > limit:
+                return False
+            if held >= self.settings.buffer_max_chunks and not exchange.is_reading:
+                self.world.reached("a buffer was full")
+        return True
+
+    def _none_is_left_in_silence(self) -> bool:
+        too_long_ago = self.world.now - self.settings.ping_seconds - self._slack_s()
+        return not any(
+            max(each.heard_at, each.reads_since) < too_long_ago and each.is_streamed
+            for each in self.server.exchanges
+            if each.is_listening
+        )
+
     def _judge_ends(self) -> None:
         """Every client that stayed was told how its prompt ended, and never by a bare end."""
         if self.clients_may_be_cut:
@@ -287,6 +373,9 @@ class ServerBench:
                 "every client that stays is told the end",
                 f"{exchange.name}: {exchange.body!r}",
             )
+            if exchange.status == 200 and exchange.error_code is None and self.is_production:
+                said = self.deliveries.said_to(exchange)
+                self.world.check(exchange.text == said, WHOLE, f"{exchange.name}: {exchange.text}")
 
     def _judge_leaks(self) -> None:
         world, name = self.world, sentence("L3 no_leak")
@@ -336,13 +425,13 @@ def _is_suspended(generator: Any) -> bool:
     return generator.ag_frame is not None
 
 
-def _has_content(body: bytes) -> bool:
+def _content_of(body: bytes) -> str:
+    parts = []
     for block in body.decode("utf-8", "replace").split("\n\n"):
         text = block.removeprefix("data: ")
         if not text.startswith("{"):
             continue
         for choice in json.loads(text).get("choices", ()):
             delta = choice.get("delta") or choice.get("message") or {}
-            if delta.get("content") or delta.get("tool_calls"):
-                return True
-    return False
+            parts.append(delta.get("content") or "")
+    return "".join(parts)

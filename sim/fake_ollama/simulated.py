@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterator
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import Any, Protocol, TypeAlias
 
 import httpx
 import simpy
 
 from sim.environment import Arrival, Environment
 from sim.fake_ollama.profiles import Profile
-from sim.fake_ollama.script import Call, FakeOllama, Steps
+from sim.fake_ollama.script import Call, FakeOllama
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep
 from sim.loop import SimLoop
 from sim.threads import deadline
 
 # Virtual time begins at the turn of the year 2026, so that stamps on the wire look like stamps.
 EPOCH_NS = 1_767_225_600_000_000_000
+
+Received: TypeAlias = Head | Body | End | Drop
 
 
 class Holder(Protocol):
@@ -43,12 +45,21 @@ class SimOllama:
         # How long the look-ups of the host name take that come next, in a thread: nothing can
         # wake a thread out of one.
         self.lookup_s: list[float] = []
+        # How long an async client waits for its end of a connection to close, once Ollama has
+        # heard of it: TLS says good-bye, for one.
+        self.close_s = 0.0
         self.connections: list[Connection] = []
+        # Called before something lands, and before a client shuts or closes its end: a thread does
+        # several of these between two polls of the loop.
+        self.before_change: Callable[[], None] = lambda: None
+        # Told of the data of each segment that has landed.
+        self.on_landed: Callable[[Connection, bytes], None] = lambda connection, data: None
 
-    def connect(self, method: str, path: str, body: bytes) -> Connection:
-        number = len(self.connections) + 1
-        steps = self.fake.handle(method, path, body)
-        connection = Connection(self.environment, self.loop, steps, f"ollama {number}")
+    def connect(self, request: httpx.Request, body: bytes, *, in_thread: bool) -> Connection:
+        """Raises httpx.ConnectError while Ollama is down."""
+        if self.is_down:
+            raise httpx.ConnectError("connection refused", request=request)
+        connection = Connection(self, request, body, in_thread=in_thread)
         self.connections.append(connection)
         return connection
 
@@ -67,51 +78,97 @@ class SimOllama:
 
 
 class Connection:
-    """One HTTP exchange with the fake; the client's end of it is `receive` and `close`."""
+    """One HTTP exchange with the fake; the client's end of it is `receive` and `close`.
 
-    def __init__(self, environment: Environment, loop: SimLoop, steps: Steps, name: str) -> None:
-        self.name = name
-        self._environment = environment
-        self._loop = loop
-        self._steps = steps
-        # Triggered when the client has closed its end.
-        self._gone: simpy.Event = environment.event()
+    body: of the request. timeout_s: how long the client waits for each thing to receive.
+    """
+
+    def __init__(
+        self, ollama: SimOllama, request: httpx.Request, body: bytes, *, in_thread: bool
+    ) -> None:
+        self.name = f"ollama {len(ollama.connections) + 1}"
+        self.body = body
+        self.timeout_s: float | None = request.extensions["timeout"].get("read")
+        # The client has let go of its end, and Ollama of its own.
+        self.is_closed = False
+        self.is_played = False
+        self._ollama = ollama
+        self._environment = ollama.environment
+        self._is_in_thread = in_thread
+        self._loop = ollama.loop
+        self._steps = ollama.fake.handle(request.method, request.url.path, body)
+        # Triggered when the client has shut its end.
+        self._gone: simpy.Event = self._environment.event()
         # Landed and not yet received by the client.
-        self._inbox: deque[Head | Body | End | Drop] = deque()
+        self._inbox: deque[Received] = deque()
+        self._hold: Head | None = None
         self._receiver: asyncio.Future[None] | None = None
-        environment.process(self._play())
+        self._environment.process(self._play())
+
+    @property
+    def is_shut(self) -> bool:
+        return bool(self._gone.triggered)
+
+    @property
+    def is_over(self) -> bool:
+        """Neither end has anything of it any more."""
+        return self.is_closed and self.is_played
+
+    @property
+    def unread(self) -> int:
+        """How many segments have landed that the client has not received."""
+        return sum(isinstance(each, Body) for each in self._inbox)
 
     # -- the client's end
 
-    @property
-    def is_closed(self) -> bool:
-        return bool(self._gone.triggered)
-
-    def receive_blocking(self, timeout_s: float | None) -> Head | Body | End | Drop | None:
-        """As `receive`, in a worker thread; None once this end was shut. Raises TimeoutError."""
-        over = deadline(self._loop.threads, timeout_s)
-        self._loop.threads.block("recv", lambda: bool(self._inbox) or self.is_closed or over())
-        if self.is_closed:
+    def receive_blocking(self) -> Received | None:
+        """As `receive`, in a worker thread; None once this end was shut."""
+        over = deadline(self._loop.threads, self.timeout_s)
+        self._loop.threads.block("recv", lambda: bool(self._inbox) or self.is_shut or over())
+        if self.is_shut:
             return None
         if not self._inbox:
-            raise TimeoutError("timed out")
+            self.close()
+            raise httpx.ReadTimeout("timed out")
         return self._inbox.popleft()
 
-    async def receive(self) -> Head | Body | End | Drop:
-        """The next thing that Ollama sent."""
-        while not self._inbox:
-            self._receiver = self._loop.create_future()
-            try:
-                await self._receiver
-            finally:
-                self._receiver = None
+    async def receive(self) -> Received:
+        """The next thing that Ollama sent. Raises httpx.ReadTimeout."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                while not self._inbox:
+                    self._receiver = self._loop.create_future()
+                    try:
+                        await self._receiver
+                    finally:
+                        self._receiver = None
+        except TimeoutError as exc:
+            self.close()
+            raise httpx.ReadTimeout("timed out") from exc
         return self._inbox.popleft()
 
-    def close(self) -> None:
+    def shut(self) -> None:
         """Ollama hears of it in the same instant, unless its script is deaf. May be repeated."""
-        if not self._gone.triggered:
+        if not self.is_shut:
+            self._ollama.before_change()
             self._gone.succeed()
             self._environment.run_due()
+
+    def close(self) -> None:
+        """Shuts this end, and lets go of it. May be repeated."""
+        self.shut()
+        if not self.is_closed:
+            self._ollama.before_change()
+            self.is_closed = True
+
+    async def aclose(self) -> None:
+        """As `close`, but that the letting go takes its time; a cancel cuts that short."""
+        self.shut()
+        try:
+            if self._ollama.close_s and not self.is_closed:
+                await asyncio.sleep(self._ollama.close_s)
+        finally:
+            self.close()
 
     # -- Ollama's end
 
@@ -143,23 +200,27 @@ class Connection:
                     break
         finally:
             self._steps.close()
+            self.is_played = True
 
     def _arrival(self, name: str) -> Arrival:
-        return self._environment.announce(name, 0.0, 0.0, lambda: not self._gone.triggered)
+        return self._environment.announce(name, 0.0, 0.0, lambda: not self.is_shut)
 
     def _deliver(self, step: Body | End | Drop) -> None:
+        self._ollama.before_change()
         head, self._hold = self._hold, None
         if head is not None:
             self._inbox.append(head)
         self._inbox.append(step)
-        # As with a socket: what the poll found is a callback, and that wakes the reader.
-        self._loop.call_soon(self._wake)
+        if isinstance(step, Body):
+            self._ollama.on_landed(self, step.data)
+        if not self._is_in_thread:
+            # As with a socket: what the poll found is a callback, and that wakes the reader. The
+            # socket of a thread is none of the loop's.
+            self._loop.call_soon(self._wake)
 
     def _wake(self) -> None:
         if self._receiver is not None and not self._receiver.done():
             self._receiver.set_result(None)
-
-    _hold: Head | None = None
 
 
 class SimAsyncTransport(httpx.AsyncBaseTransport):
@@ -169,56 +230,24 @@ class SimAsyncTransport(httpx.AsyncBaseTransport):
         self._ollama = ollama
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if self._ollama.is_down:
-            raise httpx.ConnectError("connection refused", request=request)
-        body = await request.aread()
-        connection = self._ollama.connect(request.method, request.url.path, body)
-        timeout_s = request.extensions["timeout"].get("read")
+        connection = self._ollama.connect(request, await request.aread(), in_thread=False)
         try:
-            head = await _received_async(connection, timeout_s)
+            return _response(await connection.receive(), _AsyncBody(connection))
         except BaseException:
-            connection.close()
+            await connection.aclose()
             raise
-        if not isinstance(head, Head):
-            connection.close()
-            raise httpx.RemoteProtocolError("server disconnected without sending a response")
-        return httpx.Response(
-            head.status,
-            headers={"content-type": head.content_type},
-            stream=_AsyncBody(connection, timeout_s),
-        )
 
 
 class _AsyncBody(httpx.AsyncByteStream):
-    def __init__(self, connection: Connection, timeout_s: float | None) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._timeout_s = timeout_s
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
-            match await _received_async(self._connection, self._timeout_s):
-                case Body(data):
-                    yield data
-                case End():
-                    return
-                case _:
-                    raise httpx.RemoteProtocolError(
-                        "peer closed connection without sending complete message body"
-                    )
+        while (data := _data(await self._connection.receive())) is not None:
+            yield data
 
     async def aclose(self) -> None:
-        self._connection.close()
-
-
-async def _received_async(
-    connection: Connection, timeout_s: float | None
-) -> Head | Body | End | Drop:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await connection.receive()
-    except TimeoutError as exc:
-        connection.close()
-        raise httpx.ReadTimeout("timed out") from exc
+        await self._connection.aclose()
 
 
 class SimSocket:
@@ -230,7 +259,7 @@ class SimSocket:
     def shutdown(self, how: int, /) -> None:
         if self.connection is None:
             raise OSError("transport endpoint is not connected")
-        self.connection.close()
+        self.connection.shut()
 
 
 class SimBlockingTransport(httpx.BaseTransport):
@@ -245,52 +274,47 @@ class SimBlockingTransport(httpx.BaseTransport):
         sock = SimSocket()
         self._wake.hold(sock)
         if self._ollama.lookup_s:
-            over = deadline(threads, self._ollama.lookup_s.pop(0))
-            threads.block("getaddrinfo", over)
+            threads.block("getaddrinfo", deadline(threads, self._ollama.lookup_s.pop(0)))
         threads.pause("connect")
-        if self._ollama.is_down:
-            raise httpx.ConnectError("connection refused", request=request)
-        sock.connection = connection = self._ollama.connect(
-            request.method, request.url.path, request.read()
-        )
-        # Whoever came before the connect found nothing to shut.
-        self._wake.hold(sock)
-        timeout_s = request.extensions["timeout"].get("read")
-        head = _received(connection, timeout_s)
-        if not isinstance(head, Head):
+        connection = self._ollama.connect(request, request.read(), in_thread=True)
+        sock.connection = connection
+        try:
+            # Whoever came before the connect found nothing to shut.
+            self._wake.hold(sock)
+            return _response(connection.receive_blocking(), _BlockingBody(connection))
+        except BaseException:
             connection.close()
-            raise httpx.RemoteProtocolError("server disconnected without sending a response")
-        return httpx.Response(
-            head.status,
-            headers={"content-type": head.content_type},
-            stream=_BlockingBody(connection, timeout_s),
-        )
+            raise
 
 
 class _BlockingBody(httpx.SyncByteStream):
-    def __init__(self, connection: Connection, timeout_s: float | None) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._timeout_s = timeout_s
 
     def __iter__(self) -> Iterator[bytes]:
-        while True:
-            match _received(self._connection, self._timeout_s):
-                case Body(data):
-                    yield data
-                case End():
-                    return
-                case _:
-                    raise httpx.RemoteProtocolError(
-                        "peer closed connection without sending complete message body"
-                    )
+        while (data := _data(self._connection.receive_blocking())) is not None:
+            yield data
 
     def close(self) -> None:
         self._connection.close()
 
 
-def _received(connection: Connection, timeout_s: float | None) -> Head | Body | End | Drop | None:
-    try:
-        return connection.receive_blocking(timeout_s)
-    except TimeoutError as exc:
-        connection.close()
-        raise httpx.ReadTimeout(str(exc)) from exc
+# What either transport makes of what it received.
+
+
+def _response(received: Received | None, body: _AsyncBody | _BlockingBody) -> httpx.Response:
+    if not isinstance(received, Head):
+        raise httpx.RemoteProtocolError("server disconnected without sending a response")
+    return httpx.Response(
+        received.status, headers={"content-type": received.content_type}, stream=body
+    )
+
+
+def _data(received: Received | None) -> bytes | None:
+    """The data of a segment; None at the end of the body. Raises httpx.RemoteProtocolError."""
+    match received:
+        case Body(data):
+            return data
+        case End():
+            return None
+    raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")

@@ -14,17 +14,22 @@ from typing import Any
 import httpx
 import pytest
 
+import server.response
 from registry import StopSignal, Stream, StreamRegistry
 from server.archive import Archive, Record
+from server.buffer import Buffer
 from server.connection import ClientStalled, Connection
 from server.ollama import Chunk, ChunkReader
-from server.ollama_thread import ThreadOllama
+from server.ollama_async import AsyncOllama
+from server.ollama_thread import ThreadOllama, _Handover
 from server.response import ChatResponse
 from server.security import Keys
 from server.service import Service
-from server.sse import DONE
+from server.sse import DONE, message
 from server.stream_task import StreamTask
 from server.wakeable import Wake
+from sim.scenarios.server_level.clients import SLOW
+from sim.server_bench import BACK_PRESSURE, HEARD, PROMPT
 
 Patch = pytest.MonkeyPatch
 Mutant = Callable[[Patch], None]
@@ -113,8 +118,87 @@ def thread_is_not_counted(patch: Patch) -> None:
     patch.setattr(Stream, "is_over", property(lambda self: self._task_over))
 
 
+def stop_is_put_off(patch: Patch) -> None:
+    """Our end of the connection is shut only 0.3 s after the stop."""
+    chat = AsyncOllama.chat
+
+    async def put_off(self: AsyncOllama, *arguments: Any) -> None:
+        reading = asyncio.ensure_future(chat(self, *arguments))
+        try:
+            await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.3)
+            reading.cancel()
+            await asyncio.wait({reading})
+            raise
+
+    patch.setattr(AsyncOllama, "chat", put_off)
+
+
+def agent_is_awaited_for_its_patience_only(patch: Patch) -> None:
+    async def end_agent(self: StreamTask) -> None:
+        agent = self._agent
+        while agent is not None and not agent.done():
+            agent.cancel()
+            try:
+                await asyncio.wait({agent}, timeout=self._settings.agent_cancel_seconds)
+            except asyncio.CancelledError:
+                continue
+            # Here production goes on to wait.
+            return
+
+    patch.setattr(StreamTask, "_end_agent", end_agent)
+
+
+def agent_is_awaited_until_the_next_cancel_only(patch: Patch) -> None:
+    async def end_agent(self: StreamTask) -> None:
+        if self._agent is not None and not self._agent.done():
+            self._agent.cancel()
+            await asyncio.wait({self._agent})
+
+    patch.setattr(StreamTask, "_end_agent", end_agent)
+
+
 def leaving_is_not_heard(patch: Patch) -> None:
     patch.setattr(ChatResponse, "_client_left", nothing)
+
+
+# ---- back-pressure, and chunks on their way ---------------------------------------------------
+
+
+def thread_gets_no_room_back(patch: Patch) -> None:
+    patch.setattr(_Handover, "settle", lambda self: None)
+
+
+def thread_without_room_is_not_woken(patch: Patch) -> None:
+    patch.setattr(_Handover, "wake", lambda self: None)
+
+
+def landed_chunks_wake_nobody(patch: Patch) -> None:
+    patch.setattr(_Handover, "_land", lambda self, chunks: self._landed.append(chunks))
+
+
+def chunks_are_read_without_bound(patch: Patch) -> None:
+    async def put(self: Buffer, chunk: Chunk) -> None:
+        if not self.is_over:
+            self._chunks.append(chunk)
+            if self._reader is not None and not self._reader.done():
+                self._reader.set_result(None)
+
+    patch.setattr(Buffer, "put", put)
+
+
+def buffered_chunks_wake_nobody(patch: Patch) -> None:
+    async def put(self: Buffer, chunk: Chunk) -> None:
+        self._chunks.append(chunk)
+        while len(self._chunks) >= self._chunks_max and not self.is_over:
+            await self._writer_waits()
+
+    patch.setattr(Buffer, "put", put)
+
+
+def rest_is_not_waited_for(patch: Patch) -> None:
+    patch.setattr(Buffer, "drained", nothing)
 
 
 # ---- limits ---------------------------------------------------------------------------------
@@ -147,6 +231,20 @@ def body_has_no_limit(patch: Patch) -> None:
         yield
 
     patch.setattr(Service, "limit", limit)
+
+
+def stream_has_no_limit(patch: Patch) -> None:
+    watch = StreamTask._watch
+    patch.setattr(StreamTask, "_watch", lambda self, agent, _: watch(self, agent, 1e9))
+
+
+def silence_has_no_pings(patch: Patch) -> None:
+    next_chunks = ChatResponse._next_chunks
+    patch.setattr(ChatResponse, "_next_chunks", lambda self, _: next_chunks(self, None))
+
+
+def pings_are_content(patch: Patch) -> None:
+    patch.setattr(server.response, "PING", message({"choices": [{"delta": {"content": " "}}]}))
 
 
 # ---- the rest -------------------------------------------------------------------------------
@@ -200,8 +298,24 @@ MUTANTS: tuple[tuple[Mutant, str, str], ...] = (
     (thread_is_not_signalled, "second_prompt.thread", "L2 prompt_stop"),
     (agent_is_not_ended_before_pop, "second_prompt.async", "S3 no_silent_overlap"),
     (connection_is_not_closed_on_cancel, "second_prompt.async", "S3 no_silent_overlap"),
+    (stop_is_put_off, "second_prompt.async", "L2 prompt_stop"),
+    (agent_is_awaited_for_its_patience_only, "slow_close.async", "S3 no_silent_overlap"),
+    (agent_is_awaited_until_the_next_cancel_only, "slow_close.async", "S3 no_silent_overlap"),
     (thread_is_not_counted, "stuck_lookup.thread", "L3 no_leak"),
     (leaving_is_not_heard, "queued_job.thread", "a job stopped in the queue never runs"),
+    (leaving_is_not_heard, "leaves_a_hung_stream.async", "who leaves leaves nothing running"),
+    (leaving_is_not_heard, "leaves_a_hung_stream.thread", "who leaves leaves nothing running"),
+    (thread_gets_no_room_back, "full_buffers.thread", PROMPT),
+    (thread_without_room_is_not_woken, "full_buffers.thread", "a stream that nobody reads ends"),
+    (landed_chunks_wake_nobody, "second_prompt.thread", PROMPT),
+    (chunks_are_read_without_bound, "full_buffers.async", BACK_PRESSURE),
+    (chunks_are_read_without_bound, "full_buffers.thread", BACK_PRESSURE),
+    (buffered_chunks_wake_nobody, "second_prompt.async", PROMPT),
+    (rest_is_not_waited_for, "slow_reader.async", SLOW),
+    (rest_is_not_waited_for, "slow_reader.thread", SLOW),
+    (stream_has_no_limit, "endless.async", "an endless stream ends with a clear error"),
+    (silence_has_no_pings, "silence.async", HEARD),
+    (pings_are_content, "silence.async", "pings are no content"),
     (silence_has_no_limit, "silence.thread", "L6 silence"),
     (silence_after_a_chunk_is_not_counted, "silence.thread", "L6 silence"),
     (send_has_no_limit, "shutdown.async", "L4 no_deadlock"),

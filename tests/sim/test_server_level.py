@@ -114,14 +114,17 @@ def test_the_published_registries_are_not_asked_for_what_they_never_promised() -
 
 def explored(scenario: str) -> Report:
     """As `check` does, but for the budget: this many executions, whatever the machine."""
-    strategy = RandomBeside(DepartureBounded(1), random_executions=20)
+    bounded = RandomBeside(DepartureBounded(1), random_executions=20)
+    strategy = SCENARIOS[scenario].strategy or bounded
     program = SCENARIOS[scenario].program_for(StreamRegistry)
     with log_captured(lambda line: None):
         return explore(program, strategy=strategy, max_executions=400)
 
 
 @pytest.mark.parametrize(
-    ("mutant", "scenario", "violated"), MUTANTS, ids=[mutant.__name__ for mutant, _, _ in MUTANTS]
+    ("mutant", "scenario", "violated"),
+    MUTANTS,
+    ids=[f"{mutant.__name__}-{scenario}" for mutant, scenario, _ in MUTANTS],
 )
 def test_a_mutant_is_refuted(
     mutant: Mutant, scenario: str, violated: str, monkeypatch: pytest.MonkeyPatch

@@ -186,7 +186,7 @@ def test_a_close_is_heard_in_the_same_instant(leave: Callable[..., Awaitable[Non
         world.check(ollama.age_s(call) == pytest.approx(5, abs=INSTANT_S), "since now")
         world.check(not ollama.fake.active_calls, "none is active")
         world.check(not ollama.fake.slots_taken(call.model), "the slot is free")
-        world.check(all(each.is_closed for each in ollama.connections), "nothing stays open")
+        world.check(all(each.is_shut for each in ollama.connections), "nothing stays open")
 
     played(story)
 

@@ -1,0 +1,12 @@
+"""The scenarios at server level, for both clients: one module for each kind of story."""
+
+from sim.scenarios.server_level import clients, sessions, upstream
+from sim.scenarios.server_level.story import ServerScenario, ServerStory
+
+SERVER_STORIES = (*sessions.STORIES, *clients.STORIES, *upstream.STORIES)
+
+SERVER_SCENARIOS = tuple(
+    ServerScenario(told, client) for told in SERVER_STORIES for client in told.clients
+)
+
+__all__ = ["SERVER_SCENARIOS", "ServerScenario", "ServerStory"]

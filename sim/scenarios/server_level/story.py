@@ -1,0 +1,82 @@
+"""What a story at server level is: told with HTTP, played with both Ollama clients."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from registry import StreamRegistry
+from sim.bench import log_captured
+from sim.execution import Program
+from sim.fake_ollama import Profile
+from sim.server_bench import ServerBench
+from sim.world import World
+
+Client = Literal["async", "thread"]
+BOTH: tuple[Client, ...] = ("async", "thread")
+
+# Limits and a profile that several stories have.
+SILENCE = {"first_chunk_seconds": 5.0, "stream_inactivity_seconds": 3.0}
+SHORT = Profile(load_s=0.2, prompt_eval_s=0.1, chunk_s=0.2, chunks=2)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStory:
+    """name, story, labels: as of a Scenario. settings: of the server. bench: of the bench."""
+
+    name: str
+    story: str
+    play: Callable[[ServerBench], Awaitable[None]]
+    labels: tuple[str, ...]
+    clients: tuple[Client, ...] = BOTH
+    settings: dict[str, Any] = field(default_factory=dict)
+    bench: dict[str, Any] = field(default_factory=dict)
+    # Whether the published registries are played in it, too: they have no gate and no states, so
+    # most stories ask of them what they never promised.
+    judges_published: bool = False
+    # None for the usual one of the level.
+    strategy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerScenario:
+    """A story, played with one of the two Ollama clients."""
+
+    told: ServerStory
+    client: Client
+
+    @property
+    def name(self) -> str:
+        return f"{self.told.name}.{self.client}"
+
+    @property
+    def story(self) -> str:
+        return self.told.story
+
+    @property
+    def strategy(self) -> str | None:
+        return self.told.strategy
+
+    def applies_to(self, cls: type[Any]) -> bool:
+        if issubclass(cls, StreamRegistry):
+            return True
+        return self.told.judges_published and hasattr(cls, "for_server")
+
+    def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
+        return self.told.labels if issubclass(cls, StreamRegistry) else ()
+
+    def program_for(self, cls: type[Any]) -> Program:
+        async def program(world: World) -> None:
+            bench = ServerBench(
+                world, cls, client=self.client, settings=self.told.settings, **self.told.bench
+            )
+
+            def logged(line: str) -> None:
+                bench.logged.append(line)
+                world.record(line, actor="log")
+
+            with log_captured(logged):
+                await bench.play(self.told.play)
+
+        return program
