@@ -191,6 +191,28 @@ def test_a_close_is_heard_in_the_same_instant(leave: Callable[..., Awaitable[Non
     played(story)
 
 
+def test_a_close_may_take_longer_than_its_hearing() -> None:
+    """With `close_s` Ollama hears at once; our end is let go of later, or at a second cancel."""
+
+    async def story(world: World, ollama: SimOllama) -> None:
+        ollama.close_s = 0.5
+        for cancels, over_at in ((1, 5.5), (2, 10.9)):
+            reading = asyncio.ensure_future(read_all(ollama, "hang-midstream"))
+            await asyncio.sleep(5)
+            for _ in range(cancels):
+                reading.cancel()
+                await asyncio.sleep(0.2)
+            connection = ollama.connections[-1]
+            world.check(not ollama.fake.active_calls, "none is active")
+            world.check(connection.is_shut and connection.is_played, "Ollama has heard")
+            world.check(connection.is_closed == (cancels == 2), "it is closed later, or cut short")
+            await asyncio.wait({reading})
+            world.check(connection.is_over, "both ends are done with it")
+            world.check(world.now == pytest.approx(over_at, abs=INSTANT_S), "in time")
+
+    played(story)
+
+
 def test_a_deaf_script_hears_of_the_close_later() -> None:
     """ollama#11889: a close during the evaluation of the prompt is noticed after it."""
 
