@@ -25,7 +25,7 @@ from server.ollama_thread import ThreadOllama, _Handover
 from server.response import ChatResponse
 from server.security import Keys
 from server.service import Service
-from server.sse import DONE, message
+from server.sse import DONE, PING, message
 from server.stream_task import StreamTask
 from server.wakeable import Wake
 from sim.scenarios.server_level.clients import SLOW
@@ -247,6 +247,16 @@ def pings_are_content(patch: Patch) -> None:
     patch.setattr(server.response, "PING", message({"choices": [{"delta": {"content": " "}}]}))
 
 
+def pings_go_on_after_the_end(patch: Patch) -> None:
+    end = Connection.end
+
+    async def end_and_ping(self: Connection) -> None:
+        await end(self)
+        await self.body(PING)
+
+    patch.setattr(Connection, "end", end_and_ping)
+
+
 # ---- the rest -------------------------------------------------------------------------------
 
 
@@ -315,6 +325,7 @@ MUTANTS: tuple[tuple[Mutant, str, str], ...] = (
     (rest_is_not_waited_for, "slow_reader.thread", SLOW),
     (stream_has_no_limit, "endless.async", "an endless stream ends with a clear error"),
     (silence_has_no_pings, "silence.async", HEARD),
+    (pings_go_on_after_the_end, "silence.async", "nothing is sent after the end of an answer"),
     (pings_are_content, "silence.async", "pings are no content"),
     (silence_has_no_limit, "silence.thread", "L6 silence"),
     (silence_after_a_chunk_is_not_counted, "silence.thread", "L6 silence"),
