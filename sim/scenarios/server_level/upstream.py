@@ -12,9 +12,7 @@ async def slot_leaks(bench: ServerBench) -> None:
     """Ollama keeps the slot of a call whose client left (ollama#17131): p2 waits for it."""
     p1 = await bench.post("p1", model="fake:ignores-disconnect")
     await asyncio.sleep(1.5)
-    # With threads a window would be one more length of the tree.
-    latest = 0.0 if bench.has_threads else 0.2
-    p2 = await bench.post("p2", model="fake:ignores-disconnect", latest=latest)
+    p2 = await bench.post("p2", model="fake:ignores-disconnect", latest=0.2)
     await bench.over(p1, p2)
     bench.world.check(
         p2.status == 504 or p2.error_code == "upstream_silent",
@@ -126,6 +124,7 @@ STORIES = (
         "Ollama leaks the slot of prompt 1, so that prompt 2 waits in silence",
         slot_leaks,
         ("p2 was told that Ollama is silent",),
+        clients=("async",),
         settings=SILENCE,
     ),
     ServerStory(
