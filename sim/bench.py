@@ -302,7 +302,7 @@ class Bench:
 
     def _slack_s(self) -> float:
         # A register is answered some iterations after its deadline, and each may be late.
-        return 5 * self.world.loop.bounds.lateness_s
+        return 5 * self.world.lateness_s
 
     def _wait_max_s(self, request: Request) -> float:
         rivals = 1 if self.is_production else request.rivals

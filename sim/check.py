@@ -14,12 +14,14 @@ from sim.bench import log_captured
 from sim.counterexample import Counterexample, make_counterexample, replay_schedule
 from sim.digest import digest_of
 from sim.errors import ScheduleDoesNotFit
-from sim.execution import Program, guarded
+from sim.execution import Outcome, Program, guarded
 from sim.exploration import ERROR, INCONCLUSIVE, PROVED, REFUTED, Report, explore
+from sim.export import export
 from sim.observed_protocol import ROWS
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
 from sim.schedule import Schedule
 from sim.schedulers import DepartureBounded, DepthFirst, RandomBeside, Scheduler
+from sim.stock_sources import NotExportable, bundle_of, bundle_of_entry
 from sim.suspects import PRODUCTION, PUBLISHED, suspect_class
 
 # Where the results of one registry differ, the first of these that occurs is its verdict.
@@ -143,6 +145,47 @@ def replay(text: str) -> Counterexample | None:
     Raises ValueError for a text that is no schedule, ScheduleDoesNotFit for one that was made
     with other code.
     """
+    schedule, _, outcome = _replayed(text)
+    return make_counterexample(outcome, schedule) if outcome.violation is not None else None
+
+
+def exported(text: str) -> str:
+    """The file that forces a schedule on stock asyncio.
+
+    Raises ValueError for a text that is no schedule, ScheduleDoesNotFit for one that was made
+    with other code, NotExportable where no selector could bring it about.
+    """
+    schedule, program, outcome = _replayed(text)
+    if schedule.level == "program":
+        bundle = bundle_of(program)
+    elif schedule.level == "registry":
+        bundle = bundle_of_entry(_entry(schedule))
+    else:
+        raise NotExportable(
+            f"a schedule of level {schedule.level} cannot be forced on stock asyncio: the network, "
+            f"the clients and Ollama are SimPy processes there. Those of the levels registry and "
+            f"program can"
+        )
+    story = (
+        f"no violation: under this schedule every property holds\nreplay: onestream replay {text}"
+    )
+    if outcome.violation is not None:
+        story = make_counterexample(outcome, schedule).text
+    return export(outcome, bundle, schedule.bounds, story)
+
+
+def _entry(schedule: Schedule) -> str:
+    """The module that makes the program of a registry and a scenario."""
+    cls = suspect_class(schedule.registry)
+    return (
+        f"from {cls.__module__} import {cls.__qualname__}\n"
+        f"from sim.scenarios.registry_level import REGISTRY_SCENARIOS\n\n"
+        f"scenarios = {{each.name: each for each in REGISTRY_SCENARIOS}}\n"
+        f"program = scenarios[{schedule.scenario!r}].program_for({cls.__qualname__})\n"
+    )
+
+
+def _replayed(text: str) -> tuple[Schedule, Program, Outcome]:
     schedule = Schedule.parse(text)
     program, sources = _program_of(schedule)
     digest = digest_of(schedule.level, (program, *sources))
@@ -154,7 +197,7 @@ def replay(text: str) -> Counterexample | None:
         )
     with guarded(), log_captured(lambda line: None):
         outcome = replay_schedule(program, schedule)
-    return make_counterexample(outcome, schedule) if outcome.violation is not None else None
+    return schedule, program, outcome
 
 
 def _scenarios(level: str | None, name: str | None) -> Iterable[tuple[str, Playable]]:

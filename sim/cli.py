@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("schedule", metavar="SCHEDULE")
     replay.set_defaults(run=_replay)
 
+    export = commands.add_parser("export", help="force a schedule on stock asyncio, in one file")
+    export.add_argument("schedule", metavar="SCHEDULE")
+    export.add_argument("-o", dest="file", metavar="FILE", help="default: standard output")
+    export.set_defaults(run=_export)
+
     serve = commands.add_parser("serve", help="the production server")
     serve.add_argument("--host", default="127.0.0.1", metavar="H")
     serve.add_argument("--port", type=int, default=8000, metavar="P")
@@ -173,6 +178,25 @@ def _bugs(arguments: argparse.Namespace) -> int:
     else:
         matrix.print_matrix(columns)
     return 0 if all(column.holds for column in columns) else 1
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from sim.check import exported
+    from sim.errors import ScheduleDoesNotFit
+
+    try:
+        text = exported(arguments.schedule)
+    except ScheduleDoesNotFit as exc:
+        print(f"onestream: {exc}", file=sys.stderr)
+        return ERROR_EXIT
+    if arguments.file is None:
+        print(text, end="")
+    else:
+        Path(arguments.file).write_text(text, encoding="utf-8")
+        print(f"written: {arguments.file}; run it with python, or with python -m pytest")
+    return 0
 
 
 def _seconds(text: str) -> float:

@@ -31,6 +31,17 @@ class Counterexample:
         with guarded():
             return replay_schedule(program, Schedule.parse(self.schedule))
 
+    def export(self, program: Program) -> str:
+        """The text of a Python file that forces it on stock asyncio, without anything of ours.
+
+        Raises ScheduleDoesNotFit, and NotExportable where no selector could bring it about.
+        """
+        from sim.export import export
+        from sim.stock_sources import bundle_of
+
+        bounds = Schedule.parse(self.schedule).bounds
+        return export(self.replay(program), bundle_of(program), bounds, self.text)
+
 
 def replay_schedule(program: Program, schedule: Schedule) -> Outcome:
     """One traced execution. Raises ScheduleDoesNotFit."""

@@ -18,11 +18,12 @@ from sim.environment import Environment
 from sim.errors import CheckFailed, Nondeterminism, NotSimulated, ScheduleDoesNotFit
 from sim.happens_before import History, TrackedFuture, TrackedTask, tracked_primitives
 from sim.lines import set_trace
-from sim.loop import Costs, SimLoop
+from sim.loop import ENDS, Choose, Costs, SimLoop
 from sim.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import Reducing, Scheduler
+from sim.stock_recording import RecordedEnvironment, RecordedFuture, Recording
+from sim.threads import Threads, under_way
 from sim.threads import patched as threads_patched
-from sim.threads import under_way
 from sim.world import TraceLine, Violation, World
 
 Program = Callable[[World], Awaitable[object]]
@@ -48,7 +49,8 @@ class Outcome:
     """What one execution came to.
 
     choices: the option taken at each choice point. error: why nothing can be said, or None.
-    trace, steps, departures: only of a traced execution; `steps` has a line for each callback.
+    trace, steps, departures, recording: only of a traced execution; `steps` has a line for each
+    callback, `recording` what forces the execution on stock asyncio.
     """
 
     choices: list[int] = field(default_factory=list)
@@ -59,6 +61,7 @@ class Outcome:
     trace: list[TraceLine] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     departures: list[Departure] = field(default_factory=list)
+    recording: Recording | None = None
 
     @property
     def came_to(self) -> tuple[str | None, tuple[str, ...]]:
@@ -98,9 +101,31 @@ class TrackedLoop(SimLoop):
 
 
 class TracedLoop(SimLoop):
-    """A SimLoop that writes down each callback as it joins the ready queue."""
+    """A SimLoop that writes down each callback as it joins the ready queue, and each poll."""
 
     steps: list[str]
+    recording: Recording
+
+    def select(self, timeout: float | None) -> Sequence[object]:
+        self.recording.begin_poll()
+        found = super().select(timeout)
+        if self.stuck is not None and self.stuck[0] == ENDS:
+            self.recording.find(None)
+        self.recording.end_poll()
+        return found
+
+    def create_future(self) -> asyncio.Future[Any]:
+        future = RecordedFuture(loop=self)
+        future.recording = self.recording
+        return future
+
+    def set_task_factory(self, factory: Any) -> None:
+        self.recording.obstruct("the program sets a task factory, and the file needs its own")
+        super().set_task_factory(factory)
+
+    def interleave(self, threads: Threads) -> None:
+        self.recording.obstruct("worker threads run in it, and no selector decides on their steps")
+        super().interleave(threads)
 
     def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: Any = None
@@ -132,6 +157,8 @@ def run_execution(
             loop.stop()
             raise
         outcome.choices.append(option)
+        if outcome.recording is not None:
+            outcome.recording.choose(kind, options, option)
         if traced and option:
             outcome.departures.append(
                 Departure(
@@ -144,21 +171,25 @@ def run_execution(
     loop: SimLoop
     if history is not None:
         loop = TrackedLoop(history, Environment(), choose, bounds)
+        world = World(loop)
+    elif traced:
+        loop, world = _traced(outcome, choose, bounds)
     else:
-        loop = (TracedLoop if traced else SimLoop)(Environment(), choose, bounds)
-    world = World(loop)
-    if isinstance(loop, TracedLoop):
-        loop.steps = outcome.steps
-        world.trace = outcome.trace
+        loop = SimLoop(Environment(), choose, bounds)
+        world = World(loop)
     trace_before = sys.gettrace()
     under_way.append(loop.threads)
     try:
         with tracked_primitives(history) if history is not None else nullcontext():
             _run(program, loop, world, outcome)
-        outcome.labels = world.labels
+        # What the draining reaches, or does, is explored by nobody.
+        outcome.labels = set(world.labels)
+        world.trace = None
         outcome.bounds_hit = loop.bounds_hit
         if history is not None:
             history.end()
+        if outcome.recording is not None:
+            outcome.recording.end(len(outcome.steps))
         _drain(loop, outcome)
     finally:
         under_way.pop()
@@ -182,6 +213,15 @@ def _let_go(loop: SimLoop) -> None:
     del loop._choose, loop._selector, loop.time
     loop.on_poll = None
     loop.set_exception_handler(None)
+
+
+def _traced(outcome: Outcome, choose: Choose, bounds: Bounds) -> tuple[SimLoop, World]:
+    outcome.recording = Recording()
+    loop = TracedLoop(RecordedEnvironment(outcome.recording), choose, bounds)
+    loop.steps, loop.recording = outcome.steps, outcome.recording
+    world = World(loop)
+    world.trace = outcome.trace
+    return loop, world
 
 
 def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> None:

@@ -55,6 +55,11 @@ class World:
         """Virtual seconds since the execution began."""
         return self.environment.now
 
+    @property
+    def lateness_s(self) -> float:
+        """How late the loop may be, in seconds."""
+        return self.loop.bounds.lateness_s
+
     async def outside(
         self, name: str, *, earliest: float = 0.0, latest: float | None = None
     ) -> None:

@@ -79,6 +79,25 @@ def test_proved() -> None:
     assert report.text.startswith("proved: every schedule")
 
 
+def test_a_label_reached_in_the_draining_is_not_reached() -> None:
+    """What is left when the program returns is cancelled, not explored: its labels don't count."""
+
+    async def program(world: World) -> None:
+        async def left_behind() -> None:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                world.reached("cleaned up")
+
+        task = asyncio.create_task(left_behind())
+        await asyncio.sleep(0)
+        assert not task.done()
+
+    report = explore(program, labels=["cleaned up"])
+    assert report.verdict == "inconclusive"
+    assert "cleaned up" in report.reason
+
+
 def test_refuted() -> None:
     """A program that can fail is refuted with the sentence that fails."""
     report = explore(lost_update)

@@ -1,0 +1,353 @@
+"""An unmodified `asyncio.SelectorEventLoop`, with a scripted selector, clock and outside world.
+
+`onestream export` copies this file into each test that it writes, so it needs nothing but the
+standard library. The loop finds in each poll what the script says: as if sockets became readable
+at these moments and at no other. Whatever does not fit what the loop or the program asks for at
+that poll is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import selectors
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+READING_S = 1e-9  # how much later each reading of the clock is than the last
+FD_0 = 1_000_000  # from here on, no descriptors of the system's, but names of outside events
+NO_DEADLOCK = "L4 no_deadlock: nothing waits for what can no longer come"
+NO_LIVELOCK = "L4 no_deadlock: nothing spins while virtual time stands still"
+ENDS = "the execution ends"
+ENDS_WELL = "the program ends without an exception"
+
+
+class CheckFailed(AssertionError):
+    """A property does not hold. Raised by `World.check`."""
+
+
+class DoesNotFit(Exception):
+    """The program does not come by what the script has for it: it took another path."""
+
+
+Found = Sequence[float | tuple[int, str] | None]
+
+
+@dataclass(frozen=True)
+class Script:
+    """What the polls find, in order, by their number: a float is a reading to which the clock
+    jumps, (3, "a") the third outside event that was announced, named a, None the horizon. After
+    the last poll everything is natural. `choices` are the answers of World.choose: option, index.
+    `python` is the version of CPython that it was recorded with.
+    """
+
+    polls: Mapping[int, Found]
+    last_poll: int
+    choices: Sequence[tuple[str, int]] = ()
+    python: str = ""
+    lateness_s: float = 0.010
+    spin_max: int = 200
+    horizon_s: float = 600.0
+    hashes_futures: bool = False
+
+
+class Clock:
+    """In place of `loop.time`: stands between two polls but for READING_S at each reading."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += READING_S
+        return self.now
+
+
+class ScriptedSelector(selectors.BaseSelector):
+    """Finds readable what the world says, and sleeps in virtual time."""
+
+    def __init__(self) -> None:
+        self.keys: dict[Any, selectors.SelectorKey] = {}
+        self.poll: Callable[[float | None], list[int]] = lambda timeout: []
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self.keys.setdefault(fileobj, selectors.SelectorKey(fileobj, fileobj, events, data))
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self.keys.pop(fileobj)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self.keys
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        return [(self.keys[fd], selectors.EVENT_READ) for fd in self.poll(timeout)]
+
+
+class Serial:
+    """Hashes by a counter of the run, so that sets (TaskGroup has one) iterate in one order."""
+
+    serials = itertools.count(1)
+
+    def __hash__(self) -> int:
+        try:
+            return self._serial
+        except AttributeError:
+            self._serial: int = next(Serial.serials)
+            return self._serial
+
+
+class StockTask(Serial, asyncio.Task[Any]):
+    pass
+
+
+class StockFuture(Serial, asyncio.Future[Any]):
+    pass
+
+
+@dataclass(frozen=True)
+class TraceLine:
+    at: float
+    actor: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Violation:
+    property: str
+    detail: str
+    at: float
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    name: str
+    earliest: float
+    latest: float
+    waiter: asyncio.Future[None]
+
+
+class World:
+    """What the program sees of the outside world, as `sim.World` is; and what each poll finds."""
+
+    def __init__(self, loop: asyncio.SelectorEventLoop, clock: Clock, script: Script) -> None:
+        self.loop, self.clock, self.script = loop, clock, script
+        self.lateness_s = script.lateness_s
+        self.trace: list[TraceLine] = []
+        self.labels: set[str] = set()
+        self.violation: Violation | None = None
+        self.misfit: DoesNotFit | None = None
+        self.stuck: tuple[str, str] | None = None
+        self.is_over = self.is_judged = False
+        self.polls = self.spins = 0
+        # Until when the loop would sleep in this poll.
+        self.until = 0.0
+        self._always: list[tuple[str, Callable[[], bool]]] = []
+        self._choices = iter(script.choices)
+        # Announced and not landed, by the number that stands for a file descriptor.
+        self._announced: dict[int, _Arrival] = {}
+        self._fds = itertools.count(FD_0 + 1)
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    async def outside(
+        self, name: str, *, earliest: float = 0.0, latest: float | None = None
+    ) -> None:
+        waiter = self.loop.create_future()
+        until = math.inf if latest is None else latest
+        if not 0 <= earliest <= until:
+            raise ValueError(f"outside event {name!r} has the window [{earliest}, {until}] s")
+        fd = next(self._fds)
+        self._announced[fd] = _Arrival(name, self.now + earliest, self.now + until, waiter)
+        self.loop.add_reader(fd, _settle, waiter)
+        try:
+            await waiter
+        finally:
+            self._announced.pop(fd, None)
+            self.loop.remove_reader(fd)
+
+    def choose(self, name: str, options: Sequence[T]) -> T:
+        if len(options) == 1:
+            return options[0]
+        chosen, index = next(self._choices, (f"{name}: {options[0]}", 0))
+        if index >= len(options) or f"{name}: {options[index]}" != chosen:
+            raise self._misfit(f"chooses {name} among {options}, where the script has {chosen}")
+        return options[index]
+
+    def check(self, condition: object, sentence: str, detail: str = "") -> None:
+        if not condition:
+            self.fail(sentence, detail)
+            raise CheckFailed(f"{sentence} ({detail})" if detail else sentence)
+
+    def fail(self, sentence: str, detail: str = "") -> None:
+        if self.violation is None and not self.is_judged:
+            self.record("VIOLATED")
+            self.violation = Violation(sentence, detail, self.now)
+        self.end()
+
+    def end(self) -> None:
+        self.is_over = True
+        if self.loop.is_running():
+            self.loop.stop()
+
+    def always(self, sentence: str, predicate: Callable[[], bool]) -> None:
+        self._always.append((sentence, predicate))
+
+    def reached(self, label: str) -> None:
+        if not self.is_judged:
+            self.labels.add(label)
+
+    def offer_cancels(self, to: object = None) -> None:
+        """None was taken, or this file would not have been written."""
+
+    def record(self, text: str, *, actor: str | None = None) -> None:
+        # What the rest of the iteration does after a violation comes too late to explain it.
+        if self.violation is None and not self.is_judged:
+            self.trace.append(TraceLine(self.now, actor or self._actor(), text))
+
+    def _actor(self) -> str:
+        with contextlib.suppress(RuntimeError):
+            if (task := asyncio.current_task(self.loop)) is not None:
+                return task.get_name()
+        return "loop"
+
+    # -- the poll
+
+    def poll(self, timeout: float | None) -> list[int]:
+        """The file descriptors that are readable; the clock stands as it does on return."""
+        self.polls += 1
+        for sentence, predicate in self._always:
+            if not self.is_judged and not predicate():
+                self.fail(sentence)
+        if self.is_over:
+            return []
+        self.spins = self.spins + 1 if timeout == 0 else 0
+        self.until = math.inf if timeout is None else self.now + timeout
+        if self.until == math.inf and not self._pending():
+            return self._get_stuck(NO_DEADLOCK, "no timer is armed, no outside event announced")
+        if self.spins > self.script.spin_max:
+            return self._spin_on()
+        if self.polls <= self.script.last_poll and not self.is_judged:
+            return self._scripted()
+        return self._natural()
+
+    def _pending(self) -> dict[int, _Arrival]:
+        return {fd: each for fd, each in self._announced.items() if not each.waiter.done()}
+
+    def _scripted(self) -> list[int]:
+        """What the script has for this poll, if a loop that sleeps until then could find it."""
+        found = self._play()
+        if self.is_over:
+            return found
+        if not found and self.now < self.until - 2 * READING_S:
+            raise self._misfit(
+                f"sleeps until {self.until:.9f}, where the script wakes it for nothing"
+            )
+        # It may oversleep, and be late once more when something lands.
+        if self.now > self.until + 2 * self.script.lateness_s:
+            raise self._misfit(f"sleeps until {self.until:.9f}, where the script lets it oversleep")
+        return found
+
+    def _play(self) -> list[int]:
+        found = []
+        for each in self.script.polls.get(self.polls, ()):
+            if each is None:
+                return self._never_end()
+            if isinstance(each, float):
+                self._jump(each)
+            else:
+                found.append(self._land(FD_0 + each[0], each[1]))
+        return found
+
+    def _never_end(self) -> list[int]:
+        latest = min([self.until, *(each.latest for each in self._pending().values())])
+        if latest <= self.script.horizon_s:
+            raise self._misfit(f"has {latest:.9f} to wait for, where the script has nothing more")
+        return self._get_stuck(ENDS, f"not within {self.script.horizon_s:g} s")
+
+    def _jump(self, to: float) -> None:
+        late = [each.name for each in self._pending().values() if each.latest < to]
+        if late or to < self.now:
+            raise self._misfit(f"is at {self.now:.9f} and waits for {late}, not for {to:.9f}")
+        self.clock.now = to
+
+    def _land(self, fd: int, name: str) -> int:
+        arrival = self._pending().get(fd)
+        if arrival is None or arrival.name != name or arrival.earliest > self.now:
+            raise self._misfit(f"does not wait for {name!r}, which the script has to land")
+        del self._announced[fd]
+        self.record(name, actor="outside")
+        return fd
+
+    def _natural(self) -> list[int]:
+        """What is due lands, the oldest first; else the clock moves on."""
+        while True:
+            pending = self._pending()
+            due = sorted((each.earliest, fd) for fd, each in pending.items())
+            found = [self._land(fd, pending[fd].name) for at, fd in due if at <= self.now]
+            if found or self.now >= self.until - 2 * READING_S:
+                return found
+            to = min([self.until, *(at for at, _ in due)])
+            if to > self.script.horizon_s:
+                return self._get_stuck(ENDS, f"not within {self.script.horizon_s:g} s")
+            self.clock.now = to
+
+    def _spin_on(self) -> list[int]:
+        """The ready queue was not empty for `spin_max` polls: the world goes on regardless."""
+        timers = self.loop._scheduled  # type: ignore[attr-defined]
+        deadlines = [timer.when() for timer in timers if not timer.cancelled()]
+        if not deadlines and not self._pending():
+            return self._get_stuck(NO_LIVELOCK, "no timer is armed, no outside event announced")
+        self.spins = 0
+        if self.polls <= self.script.last_poll and not self.is_judged:
+            return self._play()
+        self.until = self.now
+        found = self._natural()
+        later = [*deadlines, *(each.earliest for each in self._pending().values())]
+        self.clock.now = max(self.now, min(later, default=0.0))
+        return found
+
+    def _get_stuck(self, sentence: str, seen: str) -> list[int]:
+        self.stuck = sentence, seen
+        self.end()
+        return []
+
+    def _misfit(self, seen: str) -> DoesNotFit:
+        where = f"poll {self.polls} of {self.script.last_poll}"
+        self.misfit = self.misfit or DoesNotFit(f"in {where} the program {seen}")
+        self.end()
+        return self.misfit
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+@contextlib.contextmanager
+def stock_loop(script: Script) -> Iterator[World]:
+    """The loop, unmodified but for its clock, and the world around it."""
+    selector, clock = ScriptedSelector(), Clock()
+    loop = asyncio.SelectorEventLoop(selector)
+    loop.time = clock  # type: ignore[method-assign]
+    loop.set_debug(False)
+    Serial.serials = itertools.count(1)
+    tasks = itertools.count(1)
+
+    def new_task(loop: Any, coro: Any, **options: Any) -> StockTask:
+        # asyncio's own names count all tasks of the process; ours those of the execution.
+        name, number = options.pop("name", None), next(tasks)
+        return StockTask(coro, loop=loop, name=name or f"Task-{number}", **options)
+
+    loop.set_task_factory(new_task)
+    if script.hashes_futures:
+        loop.create_future = lambda: StockFuture(loop=loop)  # type: ignore[method-assign]
+    world = World(loop, clock, script)
+    selector.poll = world.poll
+    try:
+        yield world
+    finally:
+        loop.close()

@@ -1,0 +1,480 @@
+"""Forced on stock asyncio: what the simulator shows, an unmodified SelectorEventLoop does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from sim import World, explore
+from sim.cli import main
+from sim.execution import Outcome, guarded, run_execution
+from sim.export import export
+from sim.schedule import Bounds
+from sim.schedulers import RandomWalk
+from sim.stock_sources import Bundle, NotExportable, bundle_of
+from tests.sim.random_programs import random_program
+
+DRIVER = Path(__file__).with_name("stock_driver.py")
+# An interpreter that cannot import `sim`: neither from the current directory nor from a package.
+PLAIN = [getattr(sys, "_base_executable", sys.executable), "-I"]
+PROGRAMS = int(os.environ.get("ONESTREAM_STOCK_PROGRAMS", "80"))
+SCHEDULES = 3
+BOUNDS = Bounds(spin_max=50)
+
+Import = Callable[[str, str], ModuleType]
+
+
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Import]:
+    """Writes a module of the user's, named by its path, and imports it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+
+    def write_and_import(name: str, source: str) -> ModuleType:
+        file = tmp_path / f"{name.replace('.', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source, encoding="utf-8")
+        return import_module(name.removesuffix(".__init__"))
+
+    yield write_and_import
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def run_alone(text: str, folder: Path) -> tuple[int, str]:
+    """Exit code and output of an exported file, run by a plain interpreter in an empty folder."""
+    alone = folder / "alone"
+    alone.mkdir(exist_ok=True)
+    file = alone / "exported.py"
+    file.write_text(text, encoding="utf-8")
+    run = subprocess.run([*PLAIN, str(file)], cwd=alone, capture_output=True, text=True, timeout=60)
+    return run.returncode, run.stdout + run.stderr
+
+
+# ---- the same, callback by callback ----------------------------------------------------------
+
+
+def executions(seed: str, source: str) -> Iterator[Outcome]:
+    """A few traced executions of the program in the source, under random schedules."""
+    namespace: dict[str, Any] = {"__name__": seed}
+    exec(compile(source, seed, "exec"), namespace)
+    walk = RandomWalk(seed)  # type: ignore[arg-type]
+    for _ in range(SCHEDULES):
+        walk.next_execution()
+        with guarded():
+            yield run_execution(namespace["program"], walk, BOUNDS, traced=True)
+
+
+def simulated(outcome: Outcome) -> dict[str, Any]:
+    """In the form in which the driver prints it."""
+    violation = outcome.violation
+    return {
+        "steps": steps_of(outcome),
+        "trace": [[line.at, line.actor, line.text] for line in outcome.trace],
+        "violation": violation and [violation.property, violation.at],
+        "labels": sorted(outcome.labels),
+    }
+
+
+def steps_of(outcome: Outcome) -> list[str]:
+    """Up to the end, without the draining; what is no difference is levelled."""
+    assert outcome.recording is not None
+    return [levelled(step) for step in outcome.steps[: outcome.recording.steps_count]]
+
+
+def levelled(step: str) -> str:
+    """Our classes have other names there. A task may be named after its first step has joined the
+    ready queue. And what a poll finds joins the queue when it lands here, which a trace line tells
+    as well, and when select returns there, which may be late.
+    """
+    at, actor, name = step.split(" ", 2)
+    if name == "_settle":
+        return name
+    name = re.sub(r"\b(Sim|Recorded|Stock|Base)(Task|Future|Loop|EventLoop)\.", "", name)
+    return f"{at} {'task' if name.startswith('TaskStep') else actor} {name}"
+
+
+def run_in_stock_asyncio(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the files of the folder come to."""
+    run = subprocess.run(
+        [*PLAIN, str(DRIVER), str(folder)], cwd=folder, capture_output=True, text=True, timeout=600
+    )
+    assert run.returncode == 0, run.stderr
+    forced = dict(json.loads(line) for line in run.stdout.splitlines())
+    for each in forced.values():
+        each["steps"] = [levelled(step) for step in each["steps"]]
+    return forced
+
+
+def test_random_programs_do_the_same_in_stock_asyncio(tmp_path: Path) -> None:
+    """Each callback, trace line, label and violation of random executions, to the nanosecond."""
+    expected = {}
+    sources = {}
+    for number in range(PROGRAMS):
+        seed = f"p{number}"
+        source = random_program(seed)
+        for schedule, outcome in enumerate(executions(seed, source)):
+            name = f"{seed}_{schedule}"
+            text = export(outcome, Bundle(f"{seed}:program", {seed: source}), BOUNDS, name)
+            (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+            expected[name] = simulated(outcome)
+            sources[name] = source
+    forced = run_in_stock_asyncio(tmp_path)
+    for name, outcome in expected.items():
+        assert forced[name] == outcome, f"{sources[name]}\n{name}"
+    steps = sum(len(outcome["steps"]) for outcome in expected.values())
+    violations = sum(outcome["violation"] is not None for outcome in expected.values())
+    print(f"{len(expected)} executions, {violations} violations, {steps} callbacks: the same")
+    assert len(expected) == len(forced) >= 200
+    assert 0.2 < violations / len(expected) < 0.8
+
+
+STUCK = {
+    "L4 no_deadlock: nothing waits for what can no longer come": "await asyncio.Event().wait()",
+    "L4 no_deadlock: nothing spins while virtual time stands still": """
+    while True:
+        await asyncio.sleep(0)""",
+    "the execution ends": """
+    while True:
+        await asyncio.sleep(7)""",
+    "the program ends without an exception": "raise ValueError('no')",
+    "no callback raises": """
+    asyncio.get_running_loop().call_soon(int, 'no')
+    await asyncio.sleep(1)""",
+    "what it says": "assert False, 'what it says'",
+    "it is asked at each poll": """
+    world.always('it is asked at each poll', lambda: world.now < 3)
+    await asyncio.sleep(2)
+    await asyncio.sleep(2)""",
+}
+
+
+@pytest.mark.parametrize("sentence", STUCK)
+def test_each_kind_of_violation_comes_by_itself(
+    sentence: str, imported: Import, tmp_path: Path
+) -> None:
+    """Deadlock, livelock, no end, an exception: the stock loop gets there, the file is not told."""
+    body = STUCK[sentence].strip("\n")
+    source = "import asyncio\n\nasync def program(world):\n    await world.outside('it begins')\n"
+    module = imported("stuck", source + (body if body.startswith(" ") else f"    {body}") + "\n")
+    report = explore(module.program, horizon_s=50)
+    assert report.counterexample is not None
+    assert report.counterexample.property == sentence
+    text = report.counterexample.export(module.program)
+    code, output = run_alone(text, tmp_path)
+    assert code == 1, output
+    assert f"VIOLATED: {sentence}" in output
+    # The script has the polls, and no word of what is to come of them.
+    script = text.partition("from __future__")[2].partition("MODULES = ")[0]
+    assert sentence not in script
+
+
+# ---- what a file carries ---------------------------------------------------------------------
+
+BANK = """\
+from __future__ import annotations
+
+import asyncio
+
+from sim import World, explore
+
+
+async def program(world: World) -> None:
+    balance = 100
+
+    async def withdraw(name: str) -> None:
+        nonlocal balance
+        await world.outside(f"{name} comes")
+        seen = balance
+        await world.outside(f"the bank confirms {name}")
+        balance = seen - 10
+
+    await asyncio.gather(withdraw("a"), withdraw("b"))
+    world.check(balance == 80, "both withdrawals count", f"the balance is {balance}")
+"""
+
+
+def exported(program: Any) -> str:
+    report = explore(program)
+    assert report.counterexample is not None, report.text
+    return report.counterexample.export(program)
+
+
+def test_an_exported_file_is_a_test(imported: Import, tmp_path: Path) -> None:
+    """pytest collects it and it fails with the trace, also where `sim` is installed."""
+    (tmp_path / "test_it.py").write_text(exported(imported("bank", BANK).program))
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 1, run.stdout
+    assert "1 failed" in run.stdout
+    assert "VIOLATED: both withdrawals count" in run.stdout
+    assert "seen: the balance is 90" in run.stdout
+
+
+def test_the_mended_program_passes(imported: Import, tmp_path: Path) -> None:
+    """With the bug mended in the file, exit code 0, and it says that the property holds."""
+    text = exported(imported("bank", BANK).program)
+    mended = text.replace("        seen = balance\n", "").replace("seen - 10", "balance - 10")
+    code, output = run_alone(mended, tmp_path)
+    assert (code, output.splitlines()[-1]) == (
+        0,
+        "no violation: on this Python every property holds",
+    )
+
+
+def test_a_script_that_explores_at_its_top(tmp_path: Path) -> None:
+    """A script, whose module is `__main__`, exports itself; what follows explore is not run."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        BANK + "\n\nreport = explore(program)\nprint(report.counterexample.export(program))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    code, output = run_alone(run.stdout, tmp_path)
+    assert code == 1, run.stderr + output
+    assert "VIOLATED: both withdrawals count" in output
+
+
+def test_modules_of_the_user_are_carried(imported: Import, tmp_path: Path) -> None:
+    """A package of the user's goes along, relative imports and quotes in its sources too."""
+    imported("shop.__init__", "KIND = 'a' * 3 + '''\\n'''")
+    imported("shop.purse", 'class Purse:\n    """It\'s empty."""\n    coins = 0\n')
+    source = (
+        "from . import KIND\nfrom .purse import Purse\n\n"
+        "async def program(world):\n"
+        "    await world.outside('a thief')\n"
+        "    world.check(Purse.coins, f'the {KIND.strip()} purse is full')\n"
+    )
+    module = imported("shop.theft", source)
+    bundle = bundle_of(module.program)
+    assert set(bundle.sources) == {"shop", "shop.purse", "shop.theft"}
+    assert bundle.packages == set()
+    code, output = run_alone(exported(module.program), tmp_path)
+    assert code == 1, output
+    assert "VIOLATED: the aaa purse is full" in output
+
+
+def test_installed_packages_are_named(imported: Import) -> None:
+    """What is installed is not carried; the file says that it needs it."""
+    module = imported(
+        "with_anyio",
+        "import anyio\n\nasync def program(world):\n"
+        "    await anyio.sleep(1)\n    world.check(False, 'never')\n",
+    )
+    assert bundle_of(module.program).packages == {"anyio"}
+    assert "# It needs the standard library and anyio." in exported(module.program)
+
+
+def test_a_function_within_a_function(tmp_path: Path, imported: Import) -> None:
+    """It is taken out of there, if it uses no variables of it; else it is refused."""
+    source = (
+        "import asyncio\n\n"
+        "def make(number):\n"
+        "    async def free(world):\n"
+        "        await asyncio.sleep(0)\n"
+        "        world.check(False, 'never')\n\n"
+        "    async def bound(world):\n"
+        "        world.check(number, 'never')\n\n"
+        "    return free, bound\n"
+    )
+    free, bound = imported("nested", source).make(0)
+    code, output = run_alone(exported(free), tmp_path)
+    assert code == 1, output
+    with pytest.raises(NotExportable, match=r"make.<locals>.bound.* at the top level of a module"):
+        exported(bound)
+
+
+def test_sets_of_futures(imported: Import) -> None:
+    """The one thing that is set on the loop beside its clock is so only where sets hang on it."""
+    head = "import asyncio\n\nasync def program(world):\n    loop = asyncio.get_running_loop()\n"
+    with_sets = head + (
+        "    await asyncio.wait({loop.create_future() for _ in range(3)}, timeout=1)\n"
+        "    world.check(False, 'never')\n"
+    )
+    without = head + "    world.check(False, 'never')\n"
+    assert "hashes_futures=True" in exported(imported("with_sets", with_sets).program)
+    assert "hashes_futures=False" in exported(imported("without", without).program)
+
+
+# ---- what does not fit -----------------------------------------------------------------------
+
+LATE = """\
+import asyncio
+
+async def program(world):
+    mood = world.choose("mood", ("calm", "busy"))
+    await asyncio.sleep(0.1)
+    await world.outside("a", earliest=1.0, latest=2.0)
+    await world.outside("b")
+    world.check(mood == "calm", "it is calm")
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "into", "misfit"),
+    [
+        ('outside("a"', 'outside("c"', "does not wait for 'a', which the script has to land"),
+        ('"busy"))', '"wild"))', "where the script has mood: busy"),
+        ("latest=2.0", "latest=9.0", None),
+        ("earliest=1.0", "earliest=1.5", "does not wait for 'a'"),
+        ("sleep(0.1)", "sleep(0.2)", "where the script wakes it for nothing"),
+        ("sleep(0.1)", "sleep(0.05)", "where the script lets it oversleep"),
+        ("earliest=1.0, latest=2.0", "earliest=0.5, latest=0.9", "waits for ['a'], not for 1.1"),
+        ("    await asyncio.sleep(0.1)\n", "", "in poll 2 of 7 the program sleeps until inf"),
+    ],
+)
+def test_a_script_that_does_not_fit_is_refused(
+    changed: str, into: str, misfit: str | None, imported: Import, tmp_path: Path
+) -> None:
+    """Exit code 3 where the program, or the loop, does not come by what the script has for it."""
+    text = exported(imported("late", LATE).program)
+    assert text.count(changed) == 1
+    code, output = run_alone(text.replace(changed, into), tmp_path)
+    if misfit is None:
+        assert code == 1, output
+    else:
+        assert code == 3, output
+        assert misfit in output
+        assert "recorded with CPython" in output
+    assert "Traceback" not in output
+
+
+async def with_a_thread(world: World) -> None:
+    await __import__("asyncio").to_thread(int)
+    world.check(False, "never")
+
+
+async def with_a_task_factory(world: World) -> None:
+    world.loop.set_task_factory(None)
+    world.check(False, "never")
+
+
+async def with_simpy(world: World) -> None:
+    world.environment.timeout(1)
+    world.check(False, "never")
+
+
+async def with_a_sleeping_loop(world: World) -> None:
+    __import__("time").sleep(1)
+    world.check(False, "never")
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        (with_a_thread, "worker threads run in it"),
+        (with_a_task_factory, "the program sets a task factory"),
+        (with_simpy, "it has SimPy processes of its own"),
+        (with_a_sleeping_loop, "the loop's own thread sleeps between two polls"),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_what_no_selector_could_bring_about_is_refused(program: Any, why: str) -> None:
+    """With a sentence that says what it is; no file is written that would not show the same."""
+    with pytest.raises(NotExportable, match=why):
+        exported(program)
+
+
+def test_an_offered_cancel_that_is_taken_is_refused() -> None:
+    """A cancel between two callbacks comes from no poll."""
+
+    async def program(world: World) -> None:
+        import asyncio
+
+        world.offer_cancels()
+        task = asyncio.create_task(asyncio.sleep(1))
+        await asyncio.wait({task})
+        world.check(not task.cancelled(), "it is not cancelled")
+
+    report = explore(program, strategy="cancel everywhere")
+    assert report.counterexample is not None
+    with pytest.raises(NotExportable, match="cancelled between two callbacks"):
+        report.counterexample.export(program)
+
+
+# ---- the command -----------------------------------------------------------------------------
+
+
+def schedule_of(registry: str, scenario: str, choices: str = "natural") -> str:
+    from sim.check import check
+
+    if registry == "production":
+        # There is no counterexample that would tell the digest.
+        from sim.check import _program_of
+        from sim.digest import digest_of
+        from sim.schedule import Schedule
+
+        head = Schedule("registry", scenario, registry, "", Bounds(), ())
+        program, sources = _program_of(head)
+        digest = digest_of("registry", (program, *sources))
+        return f"os1/registry/{scenario}/{registry}/{digest}/{choices}"
+    (result,) = check(scenario=scenario, registry=registry, budget_s=60).results
+    assert result.report.counterexample is not None
+    return result.report.counterexample.schedule
+
+
+@pytest.mark.parametrize(
+    ("registry", "scenario", "code", "last"),
+    [
+        ("quick_fix", "racing_registers", 1, "  seen: p2 and p3 are active"),
+        ("quick_fix", "swallowed_cancel", 1, "VIOLATED: L1 admission: "),
+        ("production", "racing_registers", 0, "no violation: "),
+    ],
+)
+def test_a_registry_is_forced_on_stock_asyncio(
+    registry: str,
+    scenario: str,
+    code: int,
+    last: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`onestream export` writes a file with registry and bench in it, which shows the same."""
+    file = tmp_path / "exported.py"
+    assert main(["export", schedule_of(registry, scenario), "-o", str(file)]) == 0
+    assert f"written: {file}" in capsys.readouterr().out
+    exit_code, output = run_alone(file.read_text(encoding="utf-8"), tmp_path)
+    assert exit_code == code, output
+    assert output.splitlines()[-1].startswith(last)
+
+
+def test_the_server_level_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its network is made of SimPy processes; the command says so, and exits with 3."""
+    from sim.check import _program_of
+    from sim.digest import digest_of
+    from sim.scenarios import SCENARIOS_BY_LEVEL
+    from sim.schedule import Schedule
+
+    name = SCENARIOS_BY_LEVEL["server"][0].name
+    head = Schedule("server", name, "production", "", Bounds(), ())
+    program, sources = _program_of(head)
+    digest = digest_of("server", (program, *sources))
+    assert main(["export", f"os1/server/{name}/production/{digest}/natural"]) == 3
+    assert "a schedule of level server cannot be forced" in capsys.readouterr().err
+
+
+def test_a_schedule_of_other_code_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """As by `onestream replay`: a schedule that was made with other code forces nothing."""
+    assert main(["export", "os1/registry/racing_registers/quick_fix/00000000/natural"]) == 3
+    assert "the code, the interpreter or a dependency is another" in capsys.readouterr().err
