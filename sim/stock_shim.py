@@ -99,7 +99,10 @@ class Serial:
 
 
 class StockTask(Serial, asyncio.Task[Any]):
-    pass
+    def set_name(self, value: object) -> None:
+        # CPython 3.13 names whatever a task factory made None, where no name was given.
+        if value is not None:
+            super().set_name(value)
 
 
 class StockFuture(Serial, asyncio.Future[Any]):

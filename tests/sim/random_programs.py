@@ -228,6 +228,13 @@ def random_program(seed: str) -> str:
     for _ in range(3 + writer.number(3)):
         # One for each, so that whoever cancels finds them, whatever has come so far.
         writer.write(f"tasks.append(asyncio.create_task(actor{writer.number(writer.actors)}()))")
+    if writer.number(3):
+        # So that not too many of them end in a deadlock.
+        writer.write("for number, event in enumerate(events):")
+        writer.write("    loop.call_later(0.12, event.set)")
+        writer.write("    futures[number].add_done_callback(lambda _: queue.empty())")
+        writer.write("loop.call_later(0.13, futures[1].cancel)")
+        writer.write("loop.call_later(0.14, futures[0].cancel)")
     count_max = writer.random.choice((20, 1000, 1000))
     tail = _TAIL.replace("{count_max}", str(count_max)).replace("{{", "{").replace("}}", "}")
     return _HEAD + "\n".join(writer.lines) + "\n" + tail

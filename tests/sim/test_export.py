@@ -27,7 +27,6 @@ from tests.sim.random_programs import random_program
 DRIVER = Path(__file__).with_name("stock_driver.py")
 # An interpreter that cannot import `sim`: neither from the current directory nor from a package.
 PLAIN = [getattr(sys, "_base_executable", sys.executable), "-I"]
-PROGRAMS = int(os.environ.get("ONESTREAM_STOCK_PROGRAMS", "80"))
 SCHEDULES = 3
 BOUNDS = Bounds(spin_max=50)
 
@@ -117,12 +116,17 @@ def run_in_stock_asyncio(folder: Path) -> dict[str, dict[str, Any]]:
     return forced
 
 
-def test_random_programs_do_the_same_in_stock_asyncio(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "programs"), [("p", 80), pytest.param("soak", 2000, marks=pytest.mark.soak)]
+)
+def test_random_programs_do_the_same_in_stock_asyncio(
+    kind: str, programs: int, tmp_path: Path
+) -> None:
     """Each callback, trace line, label and violation of random executions, to the nanosecond."""
     expected = {}
     sources = {}
-    for number in range(PROGRAMS):
-        seed = f"p{number}"
+    for number in range(programs):
+        seed = f"{kind}{number}"
         source = random_program(seed)
         for schedule, outcome in enumerate(executions(seed, source)):
             name = f"{seed}_{schedule}"
@@ -136,7 +140,7 @@ def test_random_programs_do_the_same_in_stock_asyncio(tmp_path: Path) -> None:
     steps = sum(len(outcome["steps"]) for outcome in expected.values())
     violations = sum(outcome["violation"] is not None for outcome in expected.values())
     print(f"{len(expected)} executions, {violations} violations, {steps} callbacks: the same")
-    assert len(expected) == len(forced) >= 200
+    assert len(expected) == len(forced) == programs * SCHEDULES
     assert 0.2 < violations / len(expected) < 0.8
 
 

@@ -1,0 +1,78 @@
+"""The historical bugs, forced on stock asyncio: on this interpreter, and on others that there are.
+
+A counterexample that was found here comes on the plain interpreter, with the same trace. On one
+where the bug is mended it does not: the property holds, or the program takes another path.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim import explore
+from sim.stock_sources import NotExportable, bundle_of
+
+historical = pytest.importorskip("sim.historical", reason="there are no historical bugs yet")
+base = pytest.importorskip("sim.historical.base")
+interpreters = pytest.importorskip("sim.historical.interpreters")
+
+HERE = [bug for bug in historical.HISTORICAL_BUGS if bug.shows_on(base.this_version())]
+CPYTHON = [bug for bug in HERE if bug.mended_in and bug.mended is None]
+# Those whose story has a worker thread in it; threads are under no selector's control.
+THREADED = {"deer-flow#5395", "KiroCrew#7809", "mlx-openai-server#269", "gh-111358"}
+
+
+def exported(bug: Any) -> tuple[str, list[str]]:
+    """The file, and the lines that the simulator's trace has."""
+    found = explore(bug.program).counterexample
+    assert found is not None
+    trace = found.replay(bug.program).trace
+    lines = [f"{line.at:.9f} {line.actor} {line.text}" for line in trace]
+    return found.export(bug.program), [" ".join(line.split()) for line in lines]
+
+
+def run(python: str, text: str, folder: Path) -> tuple[int, list[str]]:
+    file = folder / "exported.py"
+    file.write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [python, "-I", str(file)], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, [" ".join(line.split()) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("bug", HERE, ids=lambda bug: bug.id)
+def test_a_historical_bug_comes_on_stock_asyncio(bug: Any, tmp_path: Path) -> None:
+    """The exported file shows each line of the simulator's trace, and exits with 1."""
+    if bug.id in THREADED:
+        with pytest.raises(NotExportable, match="worker threads run in it"):
+            exported(bug)
+        return
+    text, trace = exported(bug)
+    # A program of an installed package needs that package, and so this environment.
+    plain = getattr(sys, "_base_executable", sys.executable)
+    python = sys.executable if bundle_of(bug.program).packages else plain
+    code, output = run(python, text, tmp_path)
+    assert code == 1, output
+    assert output[: len(trace)] == trace
+    assert output[len(trace)].startswith("VIOLATED: ")
+
+
+@pytest.mark.parametrize("bug", CPYTHON, ids=lambda bug: bug.id)
+def test_it_does_not_come_where_it_is_mended(bug: Any, tmp_path: Path) -> None:
+    """On the other CPythons of this machine: 1 only where the changelog has the bug, too."""
+    others = [each for each in interpreters.find_interpreters() if each.missing is None]
+    if not others:
+        pytest.skip("no other CPython is to be had here")
+    text, _ = exported(bug)
+    for other in others:
+        assert other.path is not None
+        code, output = run(other.path, text, tmp_path)
+        version = tuple(int(part) for part in other.version.split("."))
+        shows = bug.shows_on((version[0], version[1], version[2]))
+        print(f"{bug.id} on {other.version}: {code}")
+        assert code in ((1, 3) if shows else (0, 3)), (other.version, output)
