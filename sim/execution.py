@@ -212,7 +212,11 @@ def _let_go(loop: SimLoop) -> None:
     loop.tasks.clear()
     del loop._choose, loop._selector, loop.time
     loop.on_poll = None
-    loop.set_exception_handler(None)
+    loop.set_exception_handler(_say_nothing)
+
+
+def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Exceptions that nobody retrieved are found when memory is freed: after the execution."""
 
 
 def _traced(outcome: Outcome, choose: Choose, bounds: Bounds) -> tuple[SimLoop, World]:

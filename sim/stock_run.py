@@ -30,6 +30,10 @@ from sim.stock_shim import (
 )
 
 
+class NotSimulated(RuntimeError):
+    """For programs that name it; nothing is simulated here."""
+
+
 class _Explored(BaseException):
     """A module under test calls explore(): what it defined before that is what is wanted of it."""
 
@@ -39,7 +43,7 @@ def explore(*_: object, **__: object) -> NoReturn:
 
 
 class _Replaced(types.ModuleType):
-    """A module of the simulator, in whose place this file stands."""
+    """A module of the simulator, in whose place this file stands; what it has not are types."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

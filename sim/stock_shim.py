@@ -206,6 +206,14 @@ class World:
     def offer_cancels(self, to: object = None) -> None:
         """None was taken, or this file would not have been written."""
 
+    def declare(self, *files: str, in_loop: bool = False) -> None:
+        """Lines matter to worker threads, and there are none."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise self._misfit(f"asks for world.{name}, which only the simulator has")
+
     def record(self, text: str, *, actor: str | None = None) -> None:
         # What the rest of the iteration does after a violation comes too late to explain it.
         if self.violation is None and not self.is_judged:
