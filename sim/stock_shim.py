@@ -206,6 +206,15 @@ class World:
     def offer_cancels(self, to: object = None) -> None:
         """None was taken, or this file would not have been written."""
 
+    def shared(self, name: str) -> World:
+        """What is told of uses matters to the search, and one schedule is not searched."""
+        return self
+
+    def read(self) -> None:
+        """Of what is shared."""
+
+    write = read
+
     def declare(self, *files: str, in_loop: bool = False) -> None:
         """Lines matter to worker threads, and there are none."""
 

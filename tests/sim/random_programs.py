@@ -146,6 +146,7 @@ class _Writer:
                     f"loop.call_later({self.delay()}, note, {self.name()!r})",
                     f"loop.call_later({self.delay()}, events[{i}].set)",
                     f"world.reached({self.name()!r})",
+                    f"world.shared('board').{self.random.choice(('read', 'write'))}()",
                     "raise ValueError(whose.get())",
                     "world.check(count % 7, 'seven steps are never taken')",
                 )

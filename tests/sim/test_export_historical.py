@@ -9,24 +9,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sim import explore
+from sim.historical import HISTORICAL_BUGS, HistoricalBug
+from sim.historical.base import this_version
+from sim.historical.interpreters import find_interpreters
 from sim.stock_sources import NotExportable, bundle_of
 
-historical = pytest.importorskip("sim.historical", reason="there are no historical bugs yet")
-base = pytest.importorskip("sim.historical.base")
-interpreters = pytest.importorskip("sim.historical.interpreters")
-
-HERE = [bug for bug in historical.HISTORICAL_BUGS if bug.shows_on(base.this_version())]
+HERE = [bug for bug in HISTORICAL_BUGS if bug.shows_on(this_version())]
 CPYTHON = [bug for bug in HERE if bug.mended_in and bug.mended is None]
 # Those whose story has a worker thread in it; threads are under no selector's control.
 THREADED = {"deer-flow#5395", "KiroCrew#7809", "mlx-openai-server#269", "gh-111358"}
 
 
-def exported(bug: Any) -> tuple[str, list[str]]:
+def exported(bug: HistoricalBug) -> tuple[str, list[str]]:
     """The file, and the lines that the simulator's trace has."""
     found = explore(bug.program).counterexample
     assert found is not None
@@ -46,7 +44,7 @@ def run(python: str, text: str, folder: Path) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("bug", HERE, ids=lambda bug: bug.id)
-def test_a_historical_bug_comes_on_stock_asyncio(bug: Any, tmp_path: Path) -> None:
+def test_a_historical_bug_comes_on_stock_asyncio(bug: HistoricalBug, tmp_path: Path) -> None:
     """The exported file shows each line of the simulator's trace, and exits with 1."""
     if bug.id in THREADED:
         with pytest.raises(NotExportable, match="worker threads run in it"):
@@ -63,9 +61,9 @@ def test_a_historical_bug_comes_on_stock_asyncio(bug: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("bug", CPYTHON, ids=lambda bug: bug.id)
-def test_it_does_not_come_where_it_is_mended(bug: Any, tmp_path: Path) -> None:
+def test_it_does_not_come_where_it_is_mended(bug: HistoricalBug, tmp_path: Path) -> None:
     """On the other CPythons of this machine: 1 only where the changelog has the bug, too."""
-    others = [each for each in interpreters.find_interpreters() if each.missing is None]
+    others = [each for each in find_interpreters() if each.missing is None]
     if not others:
         pytest.skip("no other CPython is to be had here")
     text, _ = exported(bug)
