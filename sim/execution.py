@@ -51,9 +51,13 @@ class Outcome:
     choices: the option taken at each choice point. error: why nothing can be said, or None.
     trace, steps, departures, recording: only of a traced execution; `steps` has a line for each
     callback, `recording` what forces the execution on stock asyncio.
+    choices: the option taken at each choice point; cost: how many departures they are. error: why
+    nothing can be said, or None.
+    trace, steps, departures: only of a traced execution; `steps` has a line for each callback.
     """
 
     choices: list[int] = field(default_factory=list)
+    cost: int = 0
     violation: Violation | None = None
     error: str | None = None
     labels: set[str] = field(default_factory=set)
@@ -159,6 +163,8 @@ def run_execution(
         outcome.choices.append(option)
         if outcome.recording is not None:
             outcome.recording.choose(kind, options, option)
+        if option:
+            outcome.cost += point.costs[option]
         if traced and option:
             outcome.departures.append(
                 Departure(
