@@ -139,8 +139,10 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            self._world.record(f"is answered with {self.status}", actor=self.name)
             return
         data = message.get("body", b"")
+        self._record(data, is_last=not message.get("more_body", False))
         self.body += data
         if not self.is_reading:
             self._unread += len(data)
@@ -149,6 +151,20 @@ class Exchange:
             self._changed.set()
         while not self.is_reading and self._unread > self._buffer_bytes and not self.has_left:
             await self._change()
+
+    def _record(self, data: bytes, *, is_last: bool) -> None:
+        """For the trace of a counterexample: what comes, in few words."""
+        if self._world.trace is None:
+            return
+        parts = []
+        if b'"content":"' in data:
+            parts.append("content")
+        if b'"error"' in data:
+            parts.append("an error")
+        if is_last:
+            parts.append("the end")
+        if parts:
+            self._world.record(f"gets {' and '.join(parts)}", actor=self.name)
 
     async def _change(self) -> None:
         self._changed.clear()

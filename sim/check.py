@@ -145,8 +145,11 @@ def replay(text: str) -> Counterexample | None:
     Raises ValueError for a text that is no schedule, ScheduleDoesNotFit for one that was made
     with other code.
     """
-    schedule, _, outcome = _replayed(text)
-    return make_counterexample(outcome, schedule) if outcome.violation is not None else None
+    schedule, program, outcome = _replayed(text)
+    if outcome.violation is None:
+        return None
+    with log_captured(lambda line: None):
+        return make_counterexample(program, outcome, schedule)
 
 
 def exported(text: str) -> str:
@@ -170,7 +173,8 @@ def exported(text: str) -> str:
         f"no violation: under this schedule every property holds\nreplay: onestream replay {text}"
     )
     if outcome.violation is not None:
-        story = make_counterexample(outcome, schedule).text
+        with log_captured(lambda line: None):
+            story = make_counterexample(program, outcome, schedule).text
     return export(outcome, bundle, schedule.bounds, story)
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -18,12 +18,13 @@ from sim.environment import Environment
 from sim.errors import CheckFailed, Nondeterminism, NotSimulated, ScheduleDoesNotFit
 from sim.happens_before import History, TrackedFuture, TrackedTask, tracked_primitives
 from sim.lines import set_trace
-from sim.loop import ENDS, Choose, Costs, SimLoop
+from sim.loop import ENDS, NO_LIVELOCK, Choose, Costs, SimLoop
 from sim.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import Reducing, Scheduler
 from sim.stock_recording import RecordedEnvironment, RecordedFuture, Recording
 from sim.threads import Threads, under_way
 from sim.threads import patched as threads_patched
+from sim.waits import lock_holders, who_spins, who_waits
 from sim.world import TraceLine, Violation, World
 
 Program = Callable[[World], Awaitable[object]]
@@ -174,28 +175,15 @@ def run_execution(
         return option
 
     history = scheduler.begin_history() if isinstance(scheduler, Reducing) else None
-    loop: SimLoop
-    if history is not None:
-        loop = TrackedLoop(history, Environment(), choose, bounds)
-        world = World(loop)
-    elif traced:
-        loop, world = _traced(outcome, choose, bounds)
-    else:
-        loop = SimLoop(Environment(), choose, bounds)
-        world = World(loop)
+    loop, world = _loop_and_world(outcome, choose, bounds, history, traced=traced)
     trace_before = sys.gettrace()
     under_way.append(loop.threads)
     try:
-        with tracked_primitives(history) if history is not None else nullcontext():
+        with _primitives(history, traced):
             _run(program, loop, world, outcome)
-        # What the draining reaches, or does, is explored by nobody.
         outcome.labels = set(world.labels)
-        world.trace = None
         outcome.bounds_hit = loop.bounds_hit
-        if history is not None:
-            history.end()
-        if outcome.recording is not None:
-            outcome.recording.end(len(outcome.steps))
+        _end_records(outcome, world, history)
         _drain(loop, outcome)
     finally:
         under_way.pop()
@@ -205,6 +193,13 @@ def run_execution(
     if unanswered:
         raise unanswered[0]
     return outcome
+
+
+def _primitives(history: History | None, traced: bool) -> AbstractContextManager[None]:
+    """What asyncio's locks and queues tell beside their work."""
+    if history is not None:
+        return tracked_primitives(history)
+    return lock_holders() if traced else nullcontext()
 
 
 def _let_go(loop: SimLoop) -> None:
@@ -225,13 +220,30 @@ def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
     """Exceptions that nobody retrieved are found when memory is freed: after the execution."""
 
 
-def _traced(outcome: Outcome, choose: Choose, bounds: Bounds) -> tuple[SimLoop, World]:
+def _loop_and_world(
+    outcome: Outcome, choose: Choose, bounds: Bounds, history: History | None, *, traced: bool
+) -> tuple[SimLoop, World]:
+    if history is not None:
+        tracked = TrackedLoop(history, Environment(), choose, bounds)
+        return tracked, World(tracked)
+    if not traced:
+        loop = SimLoop(Environment(), choose, bounds)
+        return loop, World(loop)
     outcome.recording = Recording()
-    loop = TracedLoop(RecordedEnvironment(outcome.recording), choose, bounds)
-    loop.steps, loop.recording = outcome.steps, outcome.recording
-    world = World(loop)
+    recorded = TracedLoop(RecordedEnvironment(outcome.recording), choose, bounds)
+    recorded.steps, recorded.recording = outcome.steps, outcome.recording
+    world = World(recorded)
     world.trace = outcome.trace
-    return loop, world
+    return recorded, world
+
+
+def _end_records(outcome: Outcome, world: World, history: History | None) -> None:
+    """What the draining reaches, or does, is explored by nobody."""
+    world.trace = None
+    if history is not None:
+        history.end()
+    if outcome.recording is not None:
+        outcome.recording.end(len(outcome.steps))
 
 
 def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> None:
@@ -247,8 +259,7 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
     loop.run_forever()
 
     if loop.stuck is not None and world.violation is None:
-        sentence, seen = loop.stuck
-        world.fail(sentence, f"{_who_waits(loop)}; {seen}")
+        world.fail(loop.stuck[0], _why_stuck(loop))
     if world.violation is None and task.done():
         _judge_end(task, world)
     elif task.done() and not task.cancelled():
@@ -277,23 +288,14 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
     world.fail("the program ends without an exception", detail)
 
 
-def _who_waits(loop: SimLoop) -> str:
-    tasks = [task for task in loop.tasks if not task.done()]
-    waiting = [f"{task.get_name()} waits {_where(task)}" for task in tasks[:8]]
-    waiting += [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
-    return "; ".join(waiting)
-
-
-def _where(task: asyncio.Task[Any]) -> str:
-    """The innermost await, which `Task.get_stack` does not show of a suspended coroutine."""
-    awaited: Any = task.get_coro()
-    frame = None
-    while (inner := getattr(awaited, "cr_frame", None)) is not None:
-        frame, awaited = inner, awaited.cr_await
-    if frame is None:
-        return "nowhere"
-    name = frame.f_code.co_filename.rpartition("/")[2]
-    return f"in {frame.f_code.co_name} ({name}:{frame.f_lineno})"
+def _why_stuck(loop: SimLoop) -> str:
+    """Who spins, where the execution is traced, or who waits for what."""
+    assert loop.stuck is not None
+    sentence, seen = loop.stuck
+    if sentence == NO_LIVELOCK and isinstance(loop, TracedLoop):
+        seen = f"{who_spins(loop.steps)}; {seen}"
+    workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
+    return "; ".join([*filter(None, [who_waits(loop.tasks)]), *workers, seen])
 
 
 def _drain(loop: SimLoop, outcome: Outcome) -> None:
@@ -305,9 +307,7 @@ def _drain(loop: SimLoop, outcome: Outcome) -> None:
         tasks = [task for task in loop.tasks if not task.done()]
         if not tasks:
             break
-        for task in tasks:
-            task.cancel()
-        _run_until_done(loop, tasks)
+        _run_until_done(loop, [task for task in tasks if _is_cancelled(task, loop)])
     else:
         names = ", ".join(sorted(task.get_name() for task in tasks))
         outcome.error = (
@@ -318,6 +318,19 @@ def _drain(loop: SimLoop, outcome: Outcome) -> None:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
     if loop._asyncgens:
         _run_until_done(loop, [loop.create_task(loop.shutdown_asyncgens())])
+
+
+def _is_cancelled(task: asyncio.Task[Any], loop: SimLoop) -> bool:
+    """Tasks that await each other in a circle cannot be cancelled; their coroutines are closed."""
+    try:
+        task.cancel()
+    except RecursionError:
+        loop.tasks.remove(task)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        coroutine: Any = task.get_coro()
+        coroutine.close()
+        return False
+    return True
 
 
 def _run_until_done(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> None:

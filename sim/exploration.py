@@ -260,7 +260,7 @@ def _counterexample(program: Program, failure: Outcome, head: Schedule) -> Count
         return None
     if replay_schedule(program, schedule).trace_hash != outcome.trace_hash:
         return None
-    return make_counterexample(outcome, schedule)
+    return make_counterexample(program, outcome, schedule)
 
 
 def _name_of(program: Program) -> str:

@@ -72,6 +72,7 @@ class ServerBench:
         self.settings = _settings(client, **(settings or {}))
         self.grace_s = self.settings.grace_seconds
         self.ollama = SimOllama(world.loop, profile)
+        self.ollama.tell = lambda name, text: world.record(text, actor=name)
         self.ollama.close_s = close_s
         self.ollama.before_change = world.ask_always
         self.ollama.on_landed = self._landed

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from sim.determinism import SimFuture
@@ -16,17 +19,22 @@ from sim.happens_before import History
 from sim.loop import SimLoop, one_natural
 from sim.schedule import Option
 from sim.threads import QUEUE_MAX, THREADS_MAX, SimExecutor
+from sim.waits import place_of
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """`property` is the sentence that did not hold, `detail` what was seen, `at` in seconds."""
+    """`property` is the sentence that did not hold, `detail` what was seen, `at` in seconds.
+
+    where: the place in the source that checked it; empty unless the execution is traced.
+    """
 
     property: str
     detail: str
     at: float
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +139,11 @@ class World:
 
     def fail(self, sentence: str, detail: str = "") -> None:
         """As a check that is false, for callers that must not raise."""
+        self._violate(sentence, detail, _caller() if self.trace is not None else "")
+
+    def _violate(self, sentence: str, detail: str, where: str) -> None:
         if self.violation is None:
-            self.violation = Violation(sentence, detail, self.now)
+            self.violation = Violation(sentence, detail, self.now, where)
             self.record("VIOLATED")
             # What the rest of this iteration still does comes too late to explain anything.
             self.trace = None
@@ -146,7 +157,7 @@ class World:
     def ask_always(self) -> None:
         for sentence, predicate in self._always:
             if not predicate():
-                self.fail(sentence)
+                self._violate(sentence, "", "")
 
     def reached(self, label: str) -> None:
         """Says that the execution came by here. A label that no execution reaches is no proof."""
@@ -161,6 +172,19 @@ class World:
                 task = asyncio.current_task(self.loop)
                 actor = task.get_name() if task is not None else None
         self.trace.append(TraceLine(self.now, actor or "loop", text))
+
+
+def _caller() -> str:
+    """The place in the source from which this file, or the loop, was called."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    is_program = frame is not None and not frame.f_code.co_filename.startswith(_OWN)
+    return place_of(frame.f_code, frame.f_lineno) if frame is not None and is_program else ""
+
+
+# Who asks at each poll, or at the end, is no place to look at.
+_OWN = tuple(str(Path(__file__).with_name(name)) for name in ("loop.py", "execution.py"))
 
 
 class Shared:

@@ -52,6 +52,8 @@ class SimOllama:
         # Called before something lands, and before a client shuts or closes its end: a thread does
         # several of these between two polls of the loop.
         self.before_change: Callable[[], None] = lambda: None
+        # Told what happens on a connection: its name, and words for it.
+        self.tell: Callable[[str, str], None] = lambda name, text: None
         # Told of the data of each segment that has landed.
         self.on_landed: Callable[[Connection, bytes], None] = lambda connection, data: None
 
@@ -61,6 +63,7 @@ class SimOllama:
             raise httpx.ConnectError("connection refused", request=request)
         connection = Connection(self, request, body, in_thread=in_thread)
         self.connections.append(connection)
+        self.tell(connection.name, f"{request.method} {request.url.path} begins")
         return connection
 
     def transport(self) -> httpx.AsyncBaseTransport:
@@ -151,6 +154,7 @@ class Connection:
         """Ollama hears of it in the same instant, unless its script is deaf. May be repeated."""
         if not self.is_shut:
             self._ollama.before_change()
+            self._ollama.tell(self.name, "is shut by the server")
             self._gone.succeed()
             self._environment.run_due()
 
@@ -207,6 +211,7 @@ class Connection:
 
     def _deliver(self, step: Body | End | Drop) -> None:
         self._ollama.before_change()
+        self._ollama.tell(self.name, f"sends its {type(step).__name__.lower()}")
         head, self._hold = self._hold, None
         if head is not None:
             self._inbox.append(head)

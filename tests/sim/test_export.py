@@ -354,8 +354,10 @@ def test_a_script_that_does_not_fit_is_refused(
 ) -> None:
     """Exit code 3 where the program, or the loop, does not come by what the script has for it."""
     text = exported(imported("late", LATE).program)
+    # The comments at the top tell the counterexample, and may quote the program.
+    comments, text = text[: text.index("\n\n")], text[text.index("\n\n") :]
     assert text.count(changed) == 1
-    code, output = run_alone(text.replace(changed, into), tmp_path)
+    code, output = run_alone(comments + text.replace(changed, into), tmp_path)
     if misfit is None:
         assert code == 1, output
     else:
