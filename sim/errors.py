@@ -7,6 +7,10 @@ class NotSimulated(RuntimeError):
     """The program asked for something that the simulator does not model."""
 
 
+class Stuck(RuntimeError):
+    """A loop that stands alone cannot go on: a deadlock, a livelock, or no end in sight."""
+
+
 class CheckFailed(AssertionError):
     """A property was violated; the execution ends. Raised by `World.check`."""
 

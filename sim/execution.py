@@ -21,6 +21,7 @@ from sim.lines import set_trace
 from sim.loop import ENDS, NO_LIVELOCK, Choose, Costs, SimLoop
 from sim.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import Reducing, Scheduler
+from sim.signals import own_signals_simulated
 from sim.stock_recording import RecordedEnvironment, RecordedFuture, Recording
 from sim.threads import Threads, under_way
 from sim.threads import patched as threads_patched
@@ -259,7 +260,7 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
     loop.run_forever()
 
     if loop.stuck is not None and world.violation is None:
-        world.fail(loop.stuck[0], _why_stuck(loop))
+        world.fail(loop.stuck[0], why_stuck(loop, loop.stuck))
     if world.violation is None and task.done():
         _judge_end(task, world)
     elif task.done() and not task.cancelled():
@@ -288,10 +289,9 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
     world.fail("the program ends without an exception", detail)
 
 
-def _why_stuck(loop: SimLoop) -> str:
-    """Who spins, where the execution is traced, or who waits for what."""
-    assert loop.stuck is not None
-    sentence, seen = loop.stuck
+def why_stuck(loop: SimLoop, stuck: tuple[str, str]) -> str:
+    """Who waits for what, and where the execution is traced who spins. stuck: as in SimLoop."""
+    sentence, seen = stuck
     if sentence == NO_LIVELOCK and isinstance(loop, TracedLoop):
         seen = f"{who_spins(loop.steps)}; {seen}"
     workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
@@ -356,19 +356,36 @@ def _run_until_done(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> None:
         task.remove_done_callback(one_done)
 
 
+_guards = 0
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """No collection of garbage within an execution, and no thread of the operating system.
 
     When garbage is collected is no part of a schedule, but closes generators; so it is done
-    between executions.
+    between executions. Blocks may be nested: the outermost one sets up and takes down.
     """
+    global _guards
+    _guards += 1
+    try:
+        if _guards > 1:
+            yield
+        else:
+            with _guards_up():
+                yield
+    finally:
+        _guards -= 1
+
+
+@contextmanager
+def _guards_up() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     start = threading.Thread.start
     threading.Thread.start = _refuse_thread  # type: ignore
     try:
-        with threads_patched():
+        with threads_patched(), own_signals_simulated():
             yield
     finally:
         threading.Thread.start = start  # type: ignore[method-assign]

@@ -21,7 +21,11 @@ from sim.determinism import SimFuture, SimTask
 from sim.environment import READING_S, Arrival, Environment
 from sim.errors import NotSimulated
 from sim.schedule import Bounds, Named, Option
+from sim.signals import SignalHandlers
 from sim.threads import ReadyQueue, SimExecutor, Threads, Worker
+
+# Since 3.12.
+_EAGER = getattr(asyncio, "eager_task_factory", object())
 
 NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
@@ -35,7 +39,7 @@ Costs = Callable[[Sequence[Any]], Sequence[int]]
 Choose = Callable[[str, Sequence[Any], Costs], int]
 
 
-class SimLoop(asyncio.BaseEventLoop):
+class SimLoop(SignalHandlers):
     """One execution's loop. `choose(kind, options, costs)` answers its choice points.
 
     costs: how many departures each option is, computed if a scheduler asks.
@@ -277,7 +281,7 @@ class SimLoop(asyncio.BaseEventLoop):
             self._check_default_executor()
             executor = self._default_executor = self._default_executor or SimExecutor(self.threads)
         if not isinstance(executor, SimExecutor):
-            self.refuse(f"run_in_executor with {type(executor).__name__}", _NO_THREADS)
+            self.refuse(f"run_in_executor with {type(executor).__name__}", NO_FOREIGN_THREADS)
         return asyncio.wrap_future(executor.submit(func, *args), loop=self)
 
     # -- instants
@@ -331,6 +335,12 @@ class SimLoop(asyncio.BaseEventLoop):
         task: asyncio.Task[Any]
         if self._task_factory is None:
             task = self.new_task(coro, name=name, context=context, **options)
+        elif self._task_factory is _EAGER:
+            # What asyncio's own factory does, with tasks that hash alike in every run.
+            if self.environment.history is not None:
+                self.environment.history.overlaps("tasks begin before their first turn")
+            options["eager_start"] = True
+            task = SimTask(coro, loop=self, name=name, context=context, **options)
         else:
             task = super().create_task(coro, name=name, context=context, **options)
         self.tasks.append(task)
@@ -352,7 +362,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if self.threads.current is not None:
             self.threads.pause("call_soon_threadsafe")
         elif asyncio._get_running_loop() is not self:
-            self.refuse("call_soon_threadsafe from a foreign thread", _NO_THREADS)
+            self.refuse("call_soon_threadsafe from a foreign thread", NO_FOREIGN_THREADS)
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
         return self.call_soon(callback, *args, context=context)
@@ -362,15 +372,12 @@ _NO_SOCKETS = (
     "put what stands behind it into the program as a coroutine that awaits world.outside(…), or "
     "give the library an in-memory transport"
 )
-_NO_THREADS = (
+NO_FOREIGN_THREADS = (
     "threads of the operating system run in no order that could be replayed; use "
     "loop.run_in_executor(None, …), asyncio.to_thread or world.executor(), which are simulated"
 )
-_NO_SIGNALS = "await world.outside('SIGTERM') and call the handler"
 
 _REFUSED = {
-    "add_signal_handler": _NO_SIGNALS,
-    "remove_signal_handler": _NO_SIGNALS,
     **dict.fromkeys(
         (
             "create_connection",

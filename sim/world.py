@@ -18,6 +18,7 @@ from sim.errors import CheckFailed
 from sim.happens_before import History
 from sim.loop import SimLoop, one_natural
 from sim.schedule import Option
+from sim.signals import name_of
 from sim.threads import QUEUE_MAX, THREADS_MAX, SimExecutor
 from sim.waits import place_of
 
@@ -91,6 +92,34 @@ class World:
         assert arrival.callbacks is not None
         arrival.callbacks.append(landed)
         await waiter
+
+    def signal(
+        self, sig: int, *, earliest: float = 0.0, latest: float | None = None
+    ) -> asyncio.Future[None]:
+        """A signal is sent to the process, and lands when the scheduler says.
+
+        Its handler, of `loop.add_signal_handler`, runs as asyncio has it. Without a handler the
+        process would end, which is a violation; so is one of `signal.signal` alone, which is not
+        simulated. earliest, latest: as in `outside`. The future is done once the signal has
+        landed; it need not be awaited, and to cancel it withdraws the signal.
+        """
+        name = name_of(sig)
+        if self.environment.history is not None:
+            self.environment.history.overlaps("a signal finds the handler of the moment")
+        landed = self.loop.create_future()
+        arrival = self.environment.announce(
+            name, earliest, math.inf if latest is None else latest, lambda: not landed.done()
+        )
+
+        def deliver(_: object) -> None:
+            self.record(name, actor="outside")
+            if not self.loop.deliver_signal(sig):
+                self.fail("a signal finds a handler", f"{name} would end the process")
+            self.loop.call_soon(_settle, landed)
+
+        assert arrival.callbacks is not None
+        arrival.callbacks.append(deliver)
+        return landed
 
     def choose(self, name: str, options: Sequence[T]) -> T:
         """One of the options, by the scheduler's choice; the first is the natural one."""

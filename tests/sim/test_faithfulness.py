@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -236,10 +235,6 @@ async def starts_a_process() -> None:
     await asyncio.create_subprocess_exec("true")
 
 
-async def handles_a_signal() -> None:
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
-
-
 REFUSED = [
     starts_a_thread,
     uses_a_thread_pool,
@@ -248,7 +243,6 @@ REFUSED = [
     uses_a_socket,
     looks_up_a_name,
     starts_a_process,
-    handles_a_signal,
 ]
 
 

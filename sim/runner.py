@@ -1,0 +1,150 @@
+"""A simulated loop that stands alone, for programs and suites that bring their own `asyncio.run`.
+
+    asyncio.run(main(), loop_factory=new_event_loop)        # CPython 3.12 and later
+    asyncio.set_event_loop_policy(EventLoopPolicy())        # any
+
+Time is virtual and natural order is kept, or, with a seed, a random order that CPython could have
+produced. While the loop runs, the guards of an execution are on; before and after it, the process
+is as it was. Randomness is left to the caller, whose suite may have seeded it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
+from typing import Any
+
+import greenlet
+
+from sim.determinism import restart_serials, use_deterministic_scopes
+from sim.environment import Environment
+from sim.errors import Stuck
+from sim.execution import guarded, why_stuck
+from sim.loop import NO_FOREIGN_THREADS, Costs, SimLoop
+from sim.schedule import Bounds, ChoicePoint, Named
+from sim.schedulers import NaturalOrder, RandomWalk, Scheduler
+from sim.threads import active
+
+HORIZON_S = 86_400.0
+"""After so many virtual seconds a loop that stands alone is taken for one that never ends."""
+
+LIVELOCK_ROUNDS = 5000
+"""After so many times `spin_max` iterations in a row, with nothing else to come, it is stuck."""
+
+_TASKS_KEPT = 1000
+
+
+def new_event_loop(*, seed: int | None = None, horizon_s: float = HORIZON_S) -> FreeLoop:
+    """A closed world in virtual time: nothing lands in it but timers, tasks and worker threads.
+
+    seed: of a random order; natural order without one. horizon_s: see HORIZON_S.
+    The loop's `run_forever` and `run_until_complete` raise Stuck where a loop in real time would
+    hang for ever, and NotSimulated where the program asks for a socket, a process or a thread.
+    """
+    scheduler: Scheduler = NaturalOrder() if seed is None else RandomWalk(seed)
+    scheduler.next_execution()
+    return FreeLoop(scheduler, Bounds(horizon_s=horizon_s))
+
+
+class FreeLoop(SimLoop):
+    """A SimLoop that is run by whoever made it, as often as they like, and closed by them."""
+
+    def __init__(self, scheduler: Scheduler, bounds: Bounds) -> None:
+        self._scheduler = scheduler
+        self._points = itertools.count()
+        self._serials = itertools.count(1)
+        self._tasks_kept = _TASKS_KEPT
+        self._spin_rounds = 0
+        self._home = threading.get_ident()
+        restart_serials()
+        use_deterministic_scopes()
+        super().__init__(Environment(), self._answer, bounds)
+
+    def _answer(self, kind: str, options: Sequence[Named], costs: Costs) -> int:
+        now = self.environment.now
+        return self._scheduler.choose(ChoicePoint(next(self._points), kind, options, now, costs))
+
+    def _wait(self) -> None:
+        self._spin_rounds = 0
+        super()._wait()
+
+    def _spin_on(self) -> None:
+        # An execution is short, and spins because something went wrong. A suite may have a test
+        # that takes ten thousand steps at one instant.
+        self._spin_rounds += 1
+        if self._spin_rounds > LIVELOCK_ROUNDS or self._scheduled or self.environment.pending:
+            super()._spin_on()
+        else:
+            self._spins = 0
+
+    # -- its life
+
+    def run_forever(self) -> None:
+        """Runs until `stop`. Raises Stuck if nothing can happen any more."""
+        # It may be another thread, or greenlet, than the one that made the loop.
+        self._home = threading.get_ident()
+        self.threads.hub = greenlet.getcurrent()
+        with guarded(), active(self.threads):
+            super().run_forever()
+        stuck, self.stuck = self.stuck, None
+        if stuck is not None:
+            raise Stuck(f"{stuck[0]}: {why_stuck(self, stuck)}")
+
+    def close(self) -> None:
+        if not self.is_closed() and not self.is_running():
+            with active(self.threads):
+                self.threads.drain()
+            self.tasks.clear()
+        super().close()
+
+    # -- where asyncio looks more closely than an execution needs to
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **options: Any,
+    ) -> asyncio.Task[Any]:
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        if len(self.tasks) >= self._tasks_kept:
+            # An execution is short; this loop may run for as long as a process.
+            self.tasks = [task for task in self.tasks if not task.done()]
+            self._tasks_kept = max(_TASKS_KEPT, 2 * len(self.tasks))
+        name = name if name is not None else f"Task-{next(self._serials)}"
+        return super().create_task(coro, name=name, context=context, **options)
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if self.threads.current is not None:
+            self.threads.pause("call_soon_threadsafe")
+        elif threading.get_ident() != self._home:
+            self.refuse("call_soon_threadsafe from a foreign thread", NO_FOREIGN_THREADS)
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        return self.call_soon(callback, *args, context=context)
+
+
+class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+    """asyncio's own policy, whose loops are simulated.
+
+    With a seed, the n-th loop has the seed `seed + n`, so that a suite of many tests sees many
+    orders and the same ones in each run.
+    """
+
+    def __init__(self, *, seed: int | None = None, horizon_s: float = HORIZON_S) -> None:
+        super().__init__()
+        self._seed = seed
+        self._horizon_s = horizon_s
+        self._loops = itertools.count()
+
+    def new_event_loop(self) -> FreeLoop:
+        number = next(self._loops)
+        seed = None if self._seed is None else self._seed + number
+        return new_event_loop(seed=seed, horizon_s=self._horizon_s)

@@ -1,0 +1,87 @@
+"""Runs modules of CPython's own asyncio tests on simulated loops, and prints what came of it.
+
+    python -m tests.sim.cpython_suite [--seed N] MODULE…
+
+Run in a process of its own, since these tests change the policy, the signal handlers and warnings
+of theirs. One JSON object per module: `run`, `on_sim` (tests in which a simulated loop ran),
+`skipped`, `bad` (names and last lines of failures).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import io
+import json
+import unittest
+from typing import Any
+
+from sim.runner import EventLoopPolicy, FreeLoop, new_event_loop
+
+_at_test: list[str] = []
+_on_sim: set[str] = set()
+
+
+class _Result(unittest.TextTestResult):
+    def startTest(self, test: unittest.TestCase) -> None:
+        _at_test[:] = [test.id()]
+        super().startTest(test)
+
+
+def _note_which_loops_run() -> None:
+    run_forever = FreeLoop.run_forever
+
+    def noted(loop: FreeLoop) -> None:
+        _on_sim.update(_at_test)
+        run_forever(loop)
+
+    FreeLoop.run_forever = noted  # type: ignore[method-assign]
+
+
+def _runners_on_sim(module: Any, seed: int | None) -> None:
+    """test_runners makes its loops itself, with a mocked selector; here they are simulated."""
+
+    def new_loop(self: unittest.TestCase) -> FreeLoop:
+        loop = new_event_loop(seed=seed)
+        shutdown_asyncgens = loop.shutdown_asyncgens
+
+        async def noted() -> None:
+            loop.shutdown_ag_run = True  # type: ignore[attr-defined]
+            await shutdown_asyncgens()
+
+        loop.shutdown_ag_run = False  # type: ignore[attr-defined]
+        loop.shutdown_asyncgens = noted  # type: ignore[method-assign]
+        return loop
+
+    module.BaseTest.new_loop = new_loop
+
+
+def run(name: str, seed: int | None) -> dict[str, object]:
+    _on_sim.clear()
+    module = importlib.import_module(f"test.test_asyncio.{name}")
+    if name == "test_runners":
+        _runners_on_sim(module, seed)
+    # Each module takes its policy down at its end.
+    asyncio.set_event_loop_policy(EventLoopPolicy(seed=seed))
+    suite = unittest.defaultTestLoader.loadTestsFromModule(module)
+    output = io.StringIO()
+    result = unittest.TextTestRunner(output, verbosity=0, resultclass=_Result).run(suite)
+    bad = [(test.id(), text.splitlines()[-1]) for test, text in result.failures + result.errors]
+    return {
+        "module": name,
+        "run": result.testsRun,
+        "on_sim": len(_on_sim),
+        "skipped": len(result.skipped),
+        "bad": bad,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("modules", nargs="+")
+    arguments = parser.parse_args()
+    _note_which_loops_run()
+    for each in arguments.modules:
+        print(json.dumps(run(each, arguments.seed)), flush=True)
