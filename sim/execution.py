@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from sim import entropy
 from sim.determinism import restart_serials, use_deterministic_scopes
 from sim.environment import Environment
 from sim.errors import CheckFailed, Nondeterminism, NotSimulated, ScheduleDoesNotFit
@@ -179,6 +180,7 @@ def run_execution(
     loop, world = _loop_and_world(outcome, choose, bounds, history, traced=traced)
     trace_before = sys.gettrace()
     under_way.append(loop.threads)
+    entropy.begin(loop.environment, bounds.entropy_seed)
     try:
         with _primitives(history, traced):
             _run(program, loop, world, outcome)
@@ -187,6 +189,7 @@ def run_execution(
         _end_records(outcome, world, history)
         _drain(loop, outcome)
     finally:
+        entropy.end()
         under_way.pop()
         set_trace(trace_before)
         loop.close()
@@ -361,7 +364,7 @@ _guards = 0
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """No collection of garbage within an execution, and no thread of the operating system.
+    """No collection of garbage within an execution, no thread of the operating system, no clock.
 
     When garbage is collected is no part of a schedule, but closes generators; so it is done
     between executions. Blocks may be nested: the outermost one sets up and takes down.
@@ -385,7 +388,7 @@ def _guards_up() -> Iterator[None]:
     start = threading.Thread.start
     threading.Thread.start = _refuse_thread  # type: ignore
     try:
-        with threads_patched(), own_signals_simulated():
+        with threads_patched(), own_signals_simulated(), entropy.virtualised():
             yield
     finally:
         threading.Thread.start = start  # type: ignore[method-assign]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
+# Bound here, before an exploration replaces it: a budget is real time.
+from time import perf_counter
+
 from sim.counterexample import Counterexample, make_counterexample, replay_schedule
 from sim.digest import digest_of
+from sim.entropy import not_virtualised
 from sim.errors import Nondeterminism
 from sim.execution import Outcome, Program, guarded, run_execution
 from sim.schedule import Bounds, Schedule, departures_of
@@ -101,6 +104,7 @@ def explore(
     passes_max: int = Bounds.passes_max,
     spin_max: int = Bounds.spin_max,
     horizon_s: float = Bounds.horizon_s,
+    entropy_seed: int = Bounds.entropy_seed,
     level: str = "program",
     scenario: str | None = None,
     registry: str = "-",
@@ -113,14 +117,16 @@ def explore(
     `World.offer_cancels`), or a Scheduler; `random` and `natural` can refute and never prove.
     budget_s: real seconds, 60 unless `max_executions` bounds the search. seed: of `random`.
     labels: what some execution has to reach (`world.reached`), or the verdict is inconclusive.
-    lateness_s … horizon_s: the bounds of the arrival model, see `sim.loop.Bounds`.
+    lateness_s … horizon_s: the bounds of the arrival model, see `sim.schedule.Bounds`.
+    entropy_seed: of the numbers that `random`, `uuid` and their like give the program; they are the
+    same in each execution.
     level, scenario, registry, sources: what the schedule names, and whose code it depends on.
     """
-    bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s)
+    bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s, entropy_seed)
     scheduler = _scheduler(strategy, seed)
     if budget_s is None and max_executions is None:
         budget_s = BUDGET_S
-    begun = time.perf_counter()
+    begun = perf_counter()
     deadline = begun + budget_s if budget_s is not None else None
     with guarded():
         findings = _search(program, scheduler, bounds, deadline, max_executions)
@@ -131,7 +137,9 @@ def explore(
         if findings.error is None and findings.failure is not None:
             counterexample = _counterexample(program, findings.failure, head)
         elif findings.error is None and findings.stopped is None:
-            findings.stopped = findings.differs = _compare_two_runs(program, bounds)
+            findings.differs = _compare_two_runs(program, bounds)
+            findings.differs = _with_entropy(findings.differs, (program, *sources))
+            findings.stopped = findings.differs
     missing = sorted(set(labels) - findings.labels)
     verdict, reason = _verdict(findings, scheduler, missing, counterexample, bounds)
     return Report(
@@ -139,7 +147,7 @@ def explore(
         reason=reason,
         claim=scheduler.covers if verdict == PROVED else "",
         executions=findings.executions,
-        seconds=time.perf_counter() - begun,
+        seconds=perf_counter() - begun,
         complete=scheduler.complete,
         strategy=scheduler.name,
         counterexample=counterexample,
@@ -185,7 +193,7 @@ def _search(
             if executions_max is not None and findings.executions >= executions_max:
                 findings.stopped = f"the limit of {executions_max} executions was reached"
                 break
-            if deadline is not None and time.perf_counter() >= deadline:
+            if deadline is not None and perf_counter() >= deadline:
                 findings.stopped = OUT_OF_BUDGET
                 break
             outcome = run_execution(program, scheduler, bounds)
@@ -219,6 +227,15 @@ def _compare_two_runs(program: Program, bounds: Bounds) -> str | None:
         if one != other:
             return f"nondeterminism found: step {number} in natural order was {one}, then {other}"
     return None
+
+
+def _with_entropy(differs: str | None, sources: Iterable[object]) -> str | None:
+    """What the program's modules hold that no schedule decides makes a proof inconclusive, too."""
+    held = not_virtualised(sources)
+    if not held:
+        return differs
+    named = f"not virtualised: {'; '.join(held[:4])}; make it within the program"
+    return f"{differs}; {named}" if differs else named
 
 
 def _verdict(

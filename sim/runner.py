@@ -19,6 +19,7 @@ from typing import Any
 
 import greenlet
 
+from sim import entropy
 from sim.determinism import restart_serials, use_deterministic_scopes
 from sim.environment import Environment
 from sim.errors import Stuck
@@ -59,6 +60,8 @@ class FreeLoop(SimLoop):
         self._tasks_kept = _TASKS_KEPT
         self._spin_rounds = 0
         self._home = threading.get_ident()
+        # So that what was dated before the run lies before what is dated in it.
+        self._epoch_s = entropy.wall_clock()
         restart_serials()
         use_deterministic_scopes()
         super().__init__(Environment(), self._answer, bounds)
@@ -88,7 +91,11 @@ class FreeLoop(SimLoop):
         self._home = threading.get_ident()
         self.threads.hub = greenlet.getcurrent()
         with guarded(), active(self.threads):
-            super().run_forever()
+            entropy.begin(self.environment, None, self._epoch_s)
+            try:
+                super().run_forever()
+            finally:
+                entropy.end()
         stuck, self.stuck = self.stuck, None
         if stuck is not None:
             raise Stuck(f"{stuck[0]}: {why_stuck(self, stuck)}")

@@ -53,16 +53,21 @@ class Bounds:
     lateness_s: how late a loop may be. passes_max: at how many quiescent instants an outside
     event without `latest` may be passed over. spin_max: after how many iterations without an
     empty ready queue the world goes on. horizon_s: when an unfinished execution counts as one
-    that never ends.
+    that never ends. entropy_seed: of what the program draws, see sim/entropy.py.
     """
 
     lateness_s: float = 0.010
     passes_max: int = 4
     spin_max: int = 200
     horizon_s: float = 600.0
+    entropy_seed: int = 0
 
     def __str__(self) -> str:
-        return ", ".join(f"{field.name}={getattr(self, field.name):g}" for field in fields(self))
+        return ", ".join(
+            f"{field.name}={getattr(self, field.name):g}"
+            for field in fields(self)
+            if field.name != "entropy_seed" or self.entropy_seed
+        )
 
     def written_out(self) -> list[str]:
         """Those that are not the usual ones, as `name=value`."""

@@ -1,0 +1,153 @@
+"""Where the program's own modules hold a function that is replaced in executions.
+
+`from time import time` leaves the function itself in the module, `def f(now=time.time)` in its
+defaults, a dataclass's `field(default_factory=time.time)` in the closure of its `__init__`. All of
+these can be bound anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_INSTALLED = ("site-packages", "dist-packages")
+_STDLIB = sysconfig.get_paths()["stdlib"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One place that held `real` when it was found."""
+
+    real: Any
+    get: Callable[[], Any]
+    put: Callable[[Any], None]
+
+
+class BoundNames:
+    """Finds the sites of all own modules that hold something with one of these ids."""
+
+    def __init__(self, ids: Container[int]) -> None:
+        self._ids = ids
+        self._modules: list[types.ModuleType] = []
+        self._modules_seen = -1
+        # By name: the module's id and size when it was looked at, and what was found.
+        self._found: dict[str, tuple[int, int, list[Site]]] = {}
+
+    def sites(self) -> Iterator[Site]:
+        """A module is looked at again when it has grown: an exploration may take a millisecond."""
+        if len(sys.modules) != self._modules_seen:
+            self._modules_seen = len(sys.modules)
+            self._modules = [each for each in tuple(sys.modules.values()) if _is_own(each)]
+        for module in self._modules:
+            seen = self._found.get(module.__name__)
+            if seen is None or seen[:2] != (id(module), len(vars(module))):
+                seen = (id(module), len(vars(module)), list(self._in_module(module)))
+                self._found[module.__name__] = seen
+            yield from seen[2]
+
+    def _in_module(self, module: types.ModuleType) -> Iterator[Site]:
+        for name, value in tuple(vars(module).items()):
+            if id(value) in self._ids:
+                yield _item_site(vars(module), name, value)
+            elif isinstance(value, type) and value.__module__ == module.__name__:
+                yield from self._in_class(value)
+            else:
+                yield from self._in_functions_of(value, module.__name__)
+
+    def _in_class(self, cls: type) -> Iterator[Site]:
+        for name, value in tuple(vars(cls).items()):
+            if id(value) in self._ids:
+                yield _attribute_site(cls, name, value)
+            elif isinstance(value, staticmethod) and id(value.__func__) in self._ids:
+                yield _static_site(cls, name, value.__func__)
+            elif isinstance(value, type):
+                if value.__qualname__.startswith(f"{cls.__qualname__}."):
+                    yield from self._in_class(value)
+            else:
+                yield from self._in_functions_of(value, cls.__module__)
+
+    def _in_functions_of(self, value: Any, module_name: str) -> Iterator[Site]:
+        for function in _functions_of(value):
+            if function.__module__ == module_name:
+                yield from self._in_function(function)
+
+    def _in_function(self, function: types.FunctionType) -> Iterator[Site]:
+        for index, value in enumerate(function.__defaults__ or ()):
+            if id(value) in self._ids:
+                yield _default_site(function, index, value)
+        keywords = function.__kwdefaults__ or {}
+        for name, value in keywords.items():
+            if id(value) in self._ids:
+                yield _item_site(keywords, name, value)
+        for cell in function.__closure__ or ():
+            try:
+                value = cell.cell_contents
+            except ValueError:
+                continue
+            if id(value) in self._ids:
+                yield _attribute_site(cell, "cell_contents", value)
+
+
+def modules_of(sources: Iterable[object]) -> list[types.ModuleType]:
+    """The modules in which these objects are defined, each once."""
+    found = [
+        each if isinstance(each, types.ModuleType) else inspect.getmodule(each) for each in sources
+    ]
+    return list(dict.fromkeys(module for module in found if module is not None))
+
+
+def _item_site(holder: dict[str, Any], name: str, real: Any) -> Site:
+    return Site(real, lambda: holder.get(name), lambda value: holder.__setitem__(name, value))
+
+
+def _attribute_site(holder: Any, name: str, real: Any) -> Site:
+    return Site(real, lambda: getattr(holder, name), lambda value: setattr(holder, name, value))
+
+
+def _static_site(cls: type, name: str, real: Any) -> Site:
+    def put(value: Any) -> None:
+        setattr(cls, name, staticmethod(value))
+
+    return Site(real, lambda: getattr(cls, name), put)
+
+
+def _default_site(function: types.FunctionType, index: int, real: Any) -> Site:
+    def put(value: Any) -> None:
+        defaults = list(function.__defaults__ or ())
+        defaults[index] = value
+        function.__defaults__ = tuple(defaults)
+
+    def get() -> Any:
+        defaults = function.__defaults__ or ()
+        return defaults[index] if index < len(defaults) else None
+
+    return Site(real, get, put)
+
+
+def _functions_of(value: Any) -> Iterator[types.FunctionType]:
+    """The functions behind a function, method, property or decorated function."""
+    if isinstance(value, property):
+        behind: list[Any] = [value.fget, value.fset, value.fdel]
+    else:
+        behind = [getattr(value, "__func__", value)]
+    for each in behind:
+        while each is not None:
+            if isinstance(each, types.FunctionType):
+                yield each
+            each = vars(each).get("__wrapped__") if hasattr(each, "__dict__") else None
+
+
+def _is_own(module: types.ModuleType) -> bool:
+    """Neither the standard library's, nor an installed package's, nor the simulator's."""
+    name = getattr(module, "__name__", "")
+    file = getattr(module, "__file__", None)
+    if name == "__main__":
+        return True
+    if file is None or name.partition(".")[0] in ("sim", *sys.stdlib_module_names):
+        return False
+    return not file.startswith(_STDLIB) and not any(part in file for part in _INSTALLED)
