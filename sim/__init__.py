@@ -1,19 +1,69 @@
-"""A deterministic simulator and model checker for asyncio programs."""
+"""A deterministic simulator and model checker for asyncio programs.
 
-from sim.counterexample import Counterexample
-from sim.errors import NotSimulated, ScheduleDoesNotFit, Stuck
-from sim.exploration import Report, explore
-from sim.runner import EventLoopPolicy, new_event_loop
-from sim.world import World
+`explore` runs a program under many schedules and returns a `Report`; the program is handed a
+`World`. `new_event_loop` and `EventLoopPolicy` let other programs and suites run in virtual time.
+
+What is not asked for is not imported: pytest loads `sim.pytest_plugin` in every run.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sim.counterexample import Counterexample
+    from sim.errors import CheckFailed, NotSimulated, ScheduleDoesNotFit, Stuck
+    from sim.execution import Outcome
+    from sim.exploration import Report, explore
+    from sim.runner import EventLoopPolicy, new_event_loop
+    from sim.schedulers import DepartureBounded, Scheduler
+    from sim.world import TraceLine, Violation, World
 
 __all__ = [
+    "CheckFailed",
     "Counterexample",
+    "DepartureBounded",
     "EventLoopPolicy",
     "NotSimulated",
+    "Outcome",
     "Report",
     "ScheduleDoesNotFit",
+    "Scheduler",
     "Stuck",
+    "TraceLine",
+    "Violation",
     "World",
     "explore",
     "new_event_loop",
 ]
+
+_HOMES = {
+    "CheckFailed": "sim.errors",
+    "Counterexample": "sim.counterexample",
+    "DepartureBounded": "sim.schedulers",
+    "EventLoopPolicy": "sim.runner",
+    "NotSimulated": "sim.errors",
+    "Outcome": "sim.execution",
+    "Report": "sim.exploration",
+    "ScheduleDoesNotFit": "sim.errors",
+    "Scheduler": "sim.schedulers",
+    "Stuck": "sim.errors",
+    "TraceLine": "sim.world",
+    "Violation": "sim.world",
+    "World": "sim.world",
+    "explore": "sim.exploration",
+    "new_event_loop": "sim.runner",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sim' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,373 @@
+"""pytest: an ordinary asyncio test is explored instead of run once.
+
+    @pytest.mark.explore
+    async def test_transfer(world): …
+
+The marker takes what `sim.explore` takes (strategy, budget_s, max_executions, seed, labels and the
+bounds), and `inconclusive="pass"`. The test may ask for `world`, or leave it. Fixtures are set up
+once for all executions of a test, so what they give must not change, or the test must put it back.
+
+pytest loads this file in every run, so nothing of the simulator is imported before a test needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import io
+import re
+import shlex
+import unittest
+import warnings
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from sim.exploration import Report
+    from sim.world import World
+
+_EXPLORED = "explored"
+_EXECUTIONS = "executions"
+_REPLAYED = "replayed"
+_CAPTURES = {"capsys", "capsysbinary", "capfd", "capfdbinary", "capteesys"}
+_MAY_PASS = (
+    "Give it more (--sim-budget, --sim-max-executions), or let it pass with a warning: "
+    "@pytest.mark.explore(inconclusive='pass')"
+)
+_OWN_OPTIONS = {"inconclusive"}
+
+
+class InconclusiveWarning(pytest.PytestWarning):
+    """An exploration came to no verdict, and its marker lets that pass."""
+
+
+class _WorldToCome:
+    """Stands for the world in the arguments of a test, until an execution has one."""
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest) -> object:
+    """The world of the execution under way, in tests that are marked `explore`."""
+    if request.node.get_closest_marker("explore") is None:
+        pytest.fail("`world` is for tests that are marked @pytest.mark.explore", pytrace=False)
+    return _WorldToCome()
+
+
+# ---- options -------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sim", "exploring asyncio tests (onestream)")
+    group.addoption("--sim-seed", type=int, metavar="N", help="seed of random strategies")
+    group.addoption("--sim-replay", metavar="SCHEDULE", help="run this one schedule, and print it")
+    group.addoption("--sim-budget", type=float, metavar="SECONDS", help="per explored test")
+    group.addoption("--sim-max-executions", type=int, metavar="N", help="per explored test")
+    parser.addini("sim_strategy", "strategy of explored tests", default="")
+    parser.addini("sim_seed", "seed of random strategies", default="")
+    parser.addini("sim_budget_s", "real seconds for each explored test", default="")
+    parser.addini("sim_max_executions", "executions of each explored test at most", default="")
+    parser.addini("sim_inconclusive", "`fail` or `pass` without a verdict", default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "explore(strategy=…, budget_s=…, max_executions=…, seed=…, labels=…, inconclusive='fail'): "
+        "run an async test under every schedule that the strategy covers, see sim.explore",
+    )
+
+
+def _settings(item: pytest.Function) -> dict[str, Any]:
+    """The command line comes first, then the marker, then the ini file."""
+    config = item.config
+    settings: dict[str, Any] = {}
+    for name, kind in (
+        ("strategy", str),
+        ("seed", int),
+        ("budget_s", float),
+        ("max_executions", int),
+        ("inconclusive", str),
+    ):
+        text = config.getini(f"sim_{name}")
+        if text:
+            settings[name] = kind(text)
+    # The closest marker last, so that it overrides those of class and module.
+    for marker in reversed(list(item.iter_markers("explore"))):
+        if marker.args:
+            _fail(f"@pytest.mark.explore takes arguments by name only, not {marker.args!r}")
+        settings.update(marker.kwargs)
+    for name, option in (
+        ("seed", "sim_seed"),
+        ("budget_s", "sim_budget"),
+        ("max_executions", "sim_max_executions"),
+    ):
+        value = config.getoption(option)
+        if value is not None:
+            settings[name] = value
+    return _checked(settings)
+
+
+def _checked(settings: dict[str, Any]) -> dict[str, Any]:
+    from sim.exploration import explore
+
+    known = {*inspect.signature(explore).parameters, *_OWN_OPTIONS}
+    known -= {"program", "level", "scenario", "registry"}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        _fail(
+            f"@pytest.mark.explore does not know {', '.join(unknown)}; it knows "
+            f"{', '.join(sorted(known))}"
+        )
+    if settings.setdefault("inconclusive", "fail") not in ("fail", "pass"):
+        _fail(f"inconclusive is 'fail' or 'pass', not {settings['inconclusive']!r}")
+    if isinstance(settings.get("strategy"), type):
+        # A scheduler remembers what it has seen, so each test needs one of its own.
+        settings["strategy"] = settings["strategy"]()
+    return settings
+
+
+# ---- which tests ---------------------------------------------------------------------------
+
+
+def _is_explored(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and item.get_closest_marker("explore") is not None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A test that anyio's plugin would run once for each of its backends is explored once."""
+    seen: set[str] = set()
+    kept = []
+    for item in session.items:
+        if _is_explored(item) and "anyio_backend" in getattr(item, "fixturenames", ()):
+            name = _without_backend(item)
+            if name in seen:
+                continue
+            seen.add(name)
+        kept.append(item)
+    session.items[:] = kept
+
+
+def _without_backend(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    parameters = dict(callspec.params) if callspec is not None else {}
+    parameters.pop("anyio_backend", None)
+    return f"{item.nodeid.partition('[')[0]} {sorted(parameters.items(), key=repr)!r}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    # Set here, and not called by pytest_pyfunc_call: pytest-asyncio and anyio have their own ways
+    # to run an async test, and this one is not to be run beside.
+    if _is_explored(item):
+        assert isinstance(item, pytest.Function)
+        item.runtest = functools.partial(_run_explored, item)  # type: ignore[method-assign]
+
+
+def _run_explored(item: pytest.Function) -> None:
+    _require_async(item)
+    test = _ExploredTest(item)
+    settings = _settings(item)
+    schedule = item.config.getoption("sim_replay")
+    if schedule:
+        _replay(test, schedule, settings)
+    else:
+        _explore(test, settings)
+
+
+def _require_async(item: pytest.Function) -> None:
+    if isinstance(item.cls, type) and issubclass(item.cls, unittest.TestCase):
+        _fail("a method of a unittest.TestCase is not explored; make it a function of its own")
+    if hasattr(item.obj, "hypothesis"):
+        _fail(
+            "a test is explored or given examples by Hypothesis, not both; call sim.explore in it"
+        )
+    if not inspect.iscoroutinefunction(item.obj):
+        _fail(f"only an `async def` can be explored, and {item.name} is none")
+
+
+# ---- one test ------------------------------------------------------------------------------
+
+
+@dataclass
+class _ExploredTest:
+    """The test as a program: `program(world)` is one execution of it."""
+
+    item: pytest.Function
+    skipped: BaseException | None = None
+    raised: BaseException | None = None
+    program: Callable[[World], Awaitable[object]] = field(init=False)
+    # A schedule names the test, and its parts are set apart by slashes.
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = re.sub(r"[/\s]", "_", self.item.name)
+
+        @functools.wraps(self.item.obj)
+        async def program(world: World) -> None:
+            await self._run(world)
+
+        self.program = program
+
+    async def _run(self, world: World) -> None:
+        item = self.item
+        self.raised = None
+        self._forget_log()
+        arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
+        for name, value in arguments.items():
+            if isinstance(value, _WorldToCome):
+                arguments[name] = world
+        try:
+            await item.obj(**arguments)
+        except pytest.skip.Exception as exc:
+            self.skipped = exc
+        except pytest.fail.Exception as exc:
+            self.raised = exc
+            raise AssertionError(exc.msg or "the test fails") from exc
+        except Exception as exc:
+            self.raised = exc
+            raise
+
+    def _forget_log(self) -> None:
+        """`caplog`, and what a failure prints of the log, are of one execution."""
+        plugin = self.item.config.pluginmanager.get_plugin("logging-plugin")
+        for name in ("caplog_handler", "report_handler"):
+            handler = getattr(plugin, name, None)
+            if handler is not None:
+                handler.clear()
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """What thousands of executions print is of no use to anybody, unless the test reads it."""
+        if _CAPTURES & set(self.item.funcargs):
+            yield
+            return
+        with contextlib.redirect_stdout(_Nowhere()), contextlib.redirect_stderr(_Nowhere()):
+            yield
+
+    @property
+    def command(self) -> str:
+        return f"pytest {shlex.quote(self.item.nodeid)} --sim-replay"
+
+
+class _Nowhere(io.TextIOBase):
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
+    from sim.exploration import INCONCLUSIVE, PROVED, explore
+
+    may_pass = settings.pop("inconclusive") == "pass"
+    sources = (*settings.pop("sources", ()), test.item.module)
+    with test.quiet():
+        report = explore(test.program, scenario=test.name, sources=sources, **settings)
+    test.item.user_properties += [(_EXPLORED, report.verdict), (_EXECUTIONS, report.executions)]
+    if report.was_interrupted:
+        raise KeyboardInterrupt
+    if test.skipped is not None:
+        raise test.skipped
+    if report.verdict == PROVED:
+        return
+    if report.verdict == INCONCLUSIVE and may_pass:
+        try:
+            warnings.warn(InconclusiveWarning(f"{test.item.nodeid}: {report.text}"), stacklevel=1)
+        except InconclusiveWarning as exc:
+            # Where warnings are errors.
+            _fail(str(exc))
+        return
+    _fail(_failure_text(test, report))
+
+
+def _failure_text(test: _ExploredTest, report: Report) -> str:
+    counterexample = report.counterexample
+    if counterexample is None:
+        return f"{report.text}\n{_MAY_PASS}" if report.verdict == "inconclusive" else report.text
+    # Once more, for what it prints, logs and raises.
+    counterexample.replay(test.program)
+    text = counterexample.text.replace(
+        f"onestream replay {counterexample.schedule}",
+        f"{test.command} {shlex.quote(counterexample.schedule)}",
+    )
+    lines = (f"{report.verdict}: {report.reason}", _traceback_text(test), text)
+    return "\n".join(line for line in lines if line)
+
+
+def _traceback_text(test: _ExploredTest) -> str:
+    """Where the test itself raised, without the frames that led into it."""
+    if test.raised is None:
+        return ""
+    found = pytest.ExceptionInfo.from_exception(test.raised)
+    traceback = found.traceback
+    found.traceback = traceback.cut(path=test.item.path) or traceback
+    return str(found.getrepr(style="short"))
+
+
+def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
+    from sim.counterexample import make_counterexample, replay_schedule
+    from sim.digest import digest_of
+    from sim.errors import ScheduleDoesNotFit
+    from sim.execution import guarded
+    from sim.schedule import Schedule
+
+    try:
+        schedule = Schedule.parse(text)
+    except ValueError as exc:
+        _fail(str(exc))
+    if schedule.scenario != test.name:
+        _fail(f"the schedule is one of {schedule.scenario}, and this is {test.name}")
+    sources = (test.program, *settings.pop("sources", ()), test.item.module)
+    digest = digest_of(schedule.level, sources)
+    if digest != schedule.digest:
+        _fail(
+            f"the schedule was made with the digest {schedule.digest}, the code here has {digest}: "
+            f"the test's file, the interpreter or a dependency is another. Run the test without "
+            f"--sim-replay to get a schedule that fits"
+        )
+    try:
+        with guarded():
+            outcome = replay_schedule(test.program, schedule)
+    except ScheduleDoesNotFit as exc:
+        _fail(str(exc))
+    if test.skipped is not None:
+        raise test.skipped
+    if outcome.error is not None:
+        _fail(f"error: {outcome.error}")
+    if outcome.violation is not None:
+        counterexample = make_counterexample(outcome, schedule)
+        raised = _traceback_text(test)
+        _fail(f"{raised}\n{counterexample.text}" if raised else counterexample.text)
+    lines = [f"  {line.at:9.3f}  {line.actor}  {line.text}" for line in outcome.trace]
+    head = f"{test.item.nodeid}: no violation under {text}"
+    test.item.user_properties.append((_REPLAYED, "\n".join([head, *lines])))
+
+
+def _fail(text: str) -> NoReturn:
+    raise pytest.fail.Exception(text, pytrace=False)
+
+
+# ---- the summary ---------------------------------------------------------------------------
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    verdicts: dict[str, int] = {}
+    executions = 0
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) != "call":
+                continue
+            properties = dict(getattr(report, "user_properties", ()))
+            if _REPLAYED in properties:
+                terminalreporter.write_line(str(properties[_REPLAYED]))
+            if _EXPLORED in properties:
+                verdict = str(properties[_EXPLORED])
+                verdicts[verdict] = verdicts.get(verdict, 0) + 1
+                executions += int(properties[_EXECUTIONS])
+    if verdicts:
+        words = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items()))
+        explored = sum(verdicts.values())
+        terminalreporter.write_line(f"{explored} explored: {words}, executions {executions:,}")

@@ -1,0 +1,481 @@
+"""Tests that are marked `explore` are explored, and say what they found."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+# Imported here, since pytester forgets what is imported first within it.
+import sim.exploration
+import sim.runner  # noqa: F401
+
+LOST_UPDATE = """
+    import asyncio
+    import pytest
+
+    @pytest.mark.explore
+    async def test_withdraw(world):
+        balance = 100
+
+        async def withdraw(name):
+            nonlocal balance
+            seen = balance
+            await world.outside(f"the bank confirms {name}")
+            balance = seen - 10
+
+        await asyncio.gather(withdraw("a"), withdraw("b"))
+        assert balance == 80
+"""
+
+NARROW = """
+    import asyncio
+    import pytest
+
+    @pytest.mark.explore
+    async def test_late(world):
+        print("printed once per execution")
+        done = asyncio.Event()
+
+        async def finishes():
+            await world.outside("it finishes", latest=2.0)
+            done.set()
+
+        task = asyncio.create_task(finishes())
+        try:
+            async with asyncio.timeout(1.0):
+                await done.wait()
+        except TimeoutError:
+            pass
+        finished = done.is_set()
+        await task
+        assert finished
+"""
+
+
+def run(pytester: pytest.Pytester, text: str, *options: str) -> pytest.RunResult:
+    pytester.makepyfile(text)
+    return pytester.runpytest_inprocess("-p", "no:cacheprovider", *options)
+
+
+def test_a_test_is_explored_and_not_run_once(pytester: pytest.Pytester) -> None:
+    """A violation that natural order does not have is found, and the summary counts."""
+    result = run(pytester, NARROW)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*1 explored: refuted 1, executions *"])
+
+
+def test_a_failure_shows_the_counterexample(pytester: pytest.Pytester) -> None:
+    """The assertion's own lines, departures, what happened, and the command; no traceback of ours.
+
+    What the test prints is printed once, of the execution that failed."""
+    result = run(pytester, NARROW)
+    text = result.stdout.str()
+    result.stdout.fnmatch_lines(
+        [
+            "refuted: assert False*",
+            "*test_a_failure_shows_the_counterexample.py:21: in test_late",
+            "*assert finished",
+            "violated at 1.000 s: assert False",
+            "*departures (*",
+            "*what happened*",
+            "replay: pytest *::test_late --sim-replay *",
+            "FAILED *::test_late - Failed: refute*",
+        ]
+    )
+    assert text.count("printed once per execution") == 1
+    assert "exploration.py" not in text
+    assert "onestream replay" not in text
+
+
+def test_the_replay_command_replays(pytester: pytest.Pytester) -> None:
+    """Given back by the command that was printed, the schedule fails alike, in one execution."""
+    text = run(pytester, NARROW).stdout.str()
+    found = re.search(r"pytest (\S+) --sim-replay (\S+)", text)
+    assert found is not None
+    again = pytester.runpytest_inprocess(
+        "-p", "no:cacheprovider", found[1], "--sim-replay", found[2].strip("'")
+    )
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(["violated at 1.000 s: assert False", "*it finishes*"])
+    assert "explored" not in again.stdout.str()
+
+
+def test_a_replay_without_a_violation_passes_and_is_printed(pytester: pytest.Pytester) -> None:
+    """The natural schedule of a test that fails only late: the trace, and no failure."""
+    text = run(pytester, NARROW).stdout.str()
+    found = re.search(r"--sim-replay (\S+)/[^/\s]+", text)
+    assert found is not None
+    schedule = f"{found[1]}/natural".strip("'")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--sim-replay", schedule)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*: no violation under os1/*", "*outside  it finishes"])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "reason"),
+    [
+        ("nonsense", "*is not a schedule*"),
+        ("os1/program/test_other/-/00000000/natural", "*is one of test_other*"),
+        ("os1/program/test_late/-/00000000/natural", "*the digest 00000000, the code here has*"),
+    ],
+)
+def test_a_schedule_that_does_not_fit_is_refused(
+    pytester: pytest.Pytester, schedule: str, reason: str
+) -> None:
+    """No schedule, another test's, or of other code: the test fails, and says why."""
+    result = run(pytester, NARROW, "--sim-replay", schedule)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([reason])
+
+
+def test_what_holds_under_every_schedule_passes(pytester: pytest.Pytester) -> None:
+    """With and without `world`, with fixtures, parameters and methods, and markers of a class."""
+    result = run(
+        pytester,
+        """
+        import asyncio
+        import pytest
+
+        set_up = []
+
+        @pytest.fixture
+        def once():
+            set_up.append("set up")
+            yield len(set_up)
+            set_up.append("taken down")
+
+        pytestmark = pytest.mark.explore(max_executions=500)
+
+        async def test_without_world():
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(3600 * 0.1)
+            assert loop.time() >= 360
+
+        @pytest.mark.parametrize("name", ["a", "b/c d"])
+        async def test_with_all(world, name, once, tmp_path):
+            await world.outside(name, latest=1.0)
+            assert once == len(set_up)
+            assert tmp_path.exists()
+
+        class TestClass:
+            @pytest.mark.explore(labels=["was here"])
+            async def test_method(self, world):
+                await world.outside("event", latest=1.0)
+                world.reached("was here")
+        """,
+    )
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["*4 explored: proved 4, executions *"])
+
+
+def test_others_are_left_alone(pytester: pytest.Pytester) -> None:
+    """Tests without the marker run as ever; there is no summary, and `world` is refused."""
+    result = run(
+        pytester,
+        """
+        def test_plain():
+            pass
+
+        def test_world(world):
+            pass
+        """,
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*`world` is for tests that are marked*"])
+    assert "explored" not in result.stdout.str()
+
+
+def test_a_world_of_ones_own_is_kept(pytester: pytest.Pytester) -> None:
+    """A fixture `world` of the suite comes before ours."""
+    result = run(
+        pytester,
+        """
+        import pytest
+
+        @pytest.fixture
+        def world():
+            return "my own"
+
+        def test_plain(world):
+            assert world == "my own"
+
+        @pytest.mark.explore
+        async def test_explored(world):
+            assert world == "my own"
+        """,
+    )
+    result.assert_outcomes(passed=2)
+
+
+UNFINISHED = """
+    import pytest
+
+    @pytest.mark.explore(max_executions=3{more})
+    async def test_many(world):
+        for step in range(5):
+            world.choose(f"step {{step}}", "ab")
+"""
+
+
+def test_a_budget_that_runs_out_fails(pytester: pytest.Pytester) -> None:
+    """It never passes silently: the reason is shown, and what to write if it may pass."""
+    result = run(pytester, UNFINISHED.format(more=""))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["inconclusive: the limit of 3 executions was reached*"])
+    result.stdout.fnmatch_lines(["*inconclusive='pass'*"])
+    result.stdout.fnmatch_lines(["*1 explored: inconclusive 1, executions 3"])
+
+
+def test_it_may_pass_with_a_warning(pytester: pytest.Pytester) -> None:
+    """With `inconclusive="pass"` in the marker, or the ini file, it is a warning."""
+    lenient = ("-W", "always::sim.pytest_plugin.InconclusiveWarning")
+    result = run(pytester, UNFINISHED.format(more=", inconclusive='pass'"), *lenient)
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(["*InconclusiveWarning: *the limit of 3 executions*"])
+    pytester.makeini("[pytest]\nsim_inconclusive = pass\n")
+    result = run(pytester, UNFINISHED.format(more=""), *lenient)
+    result.assert_outcomes(passed=1, warnings=1)
+    # A suite whose warnings are errors has it as a failure, still in words.
+    result = run(pytester, UNFINISHED.format(more=""), "-W", "error")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*: inconclusive: the limit of 3 executions*"])
+
+
+def test_labels_that_are_never_reached_fail(pytester: pytest.Pytester) -> None:
+    """A test that never comes by what it is about does not pass."""
+    result = run(
+        pytester,
+        """
+        import pytest
+
+        @pytest.mark.explore(labels=["the narrow case"])
+        async def test_it(world):
+            await world.outside("event")
+        """,
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["inconclusive: labels never reached: the narrow case*"])
+
+
+def test_options_override_the_marker_and_that_the_ini_file(pytester: pytest.Pytester) -> None:
+    """The command line comes first, then the marker, then the ini file."""
+    pytester.makeini("[pytest]\nsim_max_executions = 2\nsim_strategy = random\n")
+    text = UNFINISHED.format(more="")
+    run(pytester, text.replace("max_executions=3", "")).stdout.fnmatch_lines(
+        ["*limit of 2 executions*random*"]
+    )
+    run(pytester, text).stdout.fnmatch_lines(["*limit of 3 executions*random*"])
+    run(pytester, text, "--sim-max-executions", "4").stdout.fnmatch_lines(
+        ["*limit of 4 executions*random*"]
+    )
+    run(
+        pytester, text, "--sim-max-executions", "1000000", "--sim-budget", "0.05"
+    ).stdout.fnmatch_lines(["*the budget is spent*"])
+
+
+def test_the_seed_decides_what_random_finds(pytester: pytest.Pytester) -> None:
+    """The same --sim-seed finds the same counterexample after as many executions."""
+    text = NARROW.replace("@pytest.mark.explore", "@pytest.mark.explore(strategy='random')")
+
+    def found(seed: int) -> str:
+        output = run(pytester, text, "--sim-seed", str(seed)).stdout.str()
+        match = re.search(r"executions (\d+)", output)
+        assert match is not None
+        return match[1]
+
+    assert found(3) == found(3)
+    assert len({found(seed) for seed in range(12)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("@pytest.mark.explore\ndef test_it(): pass", "*only an `async def` can be explored*"),
+        ("@pytest.mark.explore(speed=3)\nasync def test_it(): pass", "*does not know speed*"),
+        ("@pytest.mark.explore('random')\nasync def test_it(): pass", "*by name only*"),
+        (
+            "@pytest.mark.explore(inconclusive='ok')\nasync def test_it(): pass",
+            "*'fail' or 'pass', not 'ok'*",
+        ),
+        (
+            "import unittest\nclass TestIt(unittest.IsolatedAsyncioTestCase):\n"
+            "    @pytest.mark.explore\n    async def test_it(self): pass",
+            "*unittest.TestCase is not explored*",
+        ),
+        (
+            "from hypothesis import given, strategies\n@pytest.mark.explore\n"
+            "@given(strategies.integers())\nasync def test_it(n): pass",
+            "*or given examples by Hypothesis*",
+        ),
+    ],
+    ids=["plain", "unknown", "positional", "inconclusive", "unittest", "hypothesis"],
+)
+def test_misuse_is_refused(pytester: pytest.Pytester, text: str, reason: str) -> None:
+    """What the marker cannot do it refuses with a sentence."""
+    result = run(pytester, f"import pytest\n{text}\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([reason])
+
+
+def test_outcomes_of_pytest_are_kept(pytester: pytest.Pytester) -> None:
+    """skip, xfail, fail and raises do within an execution what they do elsewhere."""
+    result = run(
+        pytester,
+        """
+        import pytest
+
+        pytestmark = pytest.mark.explore
+
+        async def test_skips(world):
+            await world.outside("event")
+            pytest.skip("not here")
+
+        @pytest.mark.xfail(strict=True)
+        async def test_xfails():
+            assert False
+
+        async def test_fails():
+            pytest.fail("on purpose")
+
+        async def test_raises():
+            with pytest.raises(OSError):
+                raise OSError
+        """,
+    )
+    result.assert_outcomes(passed=1, failed=1, xfailed=1, skipped=1)
+    result.stdout.fnmatch_lines(["refuted: on purpose*"])
+
+
+def test_the_log_is_that_of_one_execution(pytester: pytest.Pytester) -> None:
+    """caplog sees the execution under way alone, and a failure prints the log of one."""
+    result = run(
+        pytester,
+        """
+        import logging
+        import pytest
+
+        @pytest.mark.explore
+        async def test_logs(world, caplog):
+            await world.outside("event", latest=1.0)
+            logging.warning("logged")
+            assert len(caplog.records) == 1
+            assert world.choose("hold", [True, False])
+        """,
+    )
+    result.assert_outcomes(failed=1)
+    assert result.stdout.str().count("WARNING") == 1
+
+
+def test_captured_output_reaches_a_test_that_reads_it(pytester: pytest.Pytester) -> None:
+    """A test that asks for capsys finds what it printed."""
+    result = run(
+        pytester,
+        """
+        import pytest
+
+        @pytest.mark.explore
+        async def test_prints(world, capsys):
+            await world.outside("event", latest=1.0)
+            print("printed")
+            assert capsys.readouterr().out == "printed\\n"
+        """,
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_beside_anyios_plugin(pytester: pytest.Pytester) -> None:
+    """A test that is also marked for anyio is explored, once, and not run by anyio.
+
+    Others of anyio's are run by it."""
+    result = run(
+        pytester,
+        """
+        import asyncio
+        import pytest
+
+        loops = []
+
+        @pytest.mark.anyio
+        @pytest.mark.explore
+        @pytest.mark.parametrize("n", [1, 2])
+        async def test_explored(n):
+            loops.append(type(asyncio.get_running_loop()).__name__)
+
+        @pytest.mark.anyio
+        @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+        async def test_anyio():
+            loops.append(type(asyncio.get_running_loop()).__name__)
+
+        def test_last():
+            assert set(loops) == {"SimLoop", "TracedLoop", "_UnixSelectorEventLoop"}
+        """,
+    )
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["*2 explored: proved 2, executions 2"])
+
+
+@pytest.mark.parametrize("mode", ["auto", "strict"])
+def test_beside_pytest_asyncio(pytester: pytest.Pytester, mode: str) -> None:
+    """The marker takes precedence; pytest-asyncio's own tests take our policy if they are told."""
+    pytest.importorskip("pytest_asyncio", reason="pytest-asyncio is not installed: not shown here")
+    pytester.makeconftest(
+        """
+        import pytest
+        from sim import EventLoopPolicy
+
+        @pytest.fixture(scope="session")
+        def event_loop_policy():
+            return EventLoopPolicy()
+        """
+    )
+    result = run(
+        pytester,
+        """
+        import asyncio
+        import pytest
+
+        loops = []
+
+        @pytest.mark.explore
+        async def test_explored():
+            loops.append(type(asyncio.get_running_loop()).__name__)
+
+        @pytest.mark.asyncio
+        @pytest.mark.explore
+        async def test_both():
+            loops.append(type(asyncio.get_running_loop()).__name__)
+
+        @pytest.mark.asyncio
+        async def test_asyncio():
+            await asyncio.sleep(3600)
+            loops.append(type(asyncio.get_running_loop()).__name__)
+
+        def test_last():
+            assert set(loops) == {"SimLoop", "TracedLoop", "FreeLoop"}
+        """,
+        f"--asyncio-mode={mode}",
+        "-oasyncio_default_fixture_loop_scope=function",
+    )
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["*2 explored: proved 2, executions 2"])
+
+
+@pytest.mark.socket
+def test_it_costs_nothing_when_it_is_not_used() -> None:
+    """pytest's loading of the plugin imports neither the loop nor SimPy, anyio or greenlet."""
+    script = (
+        "import sys, pytest, sim.pytest_plugin; "
+        "heavy = {'simpy', 'greenlet', 'anyio', 'sim.loop', 'sim.exploration', 'asyncio'}; "
+        "before = set(); print(sorted(heavy & set(sys.modules)))"
+    )
+    plain = "import sys, pytest; print(sorted({'asyncio'} & set(sys.modules)))"
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", each], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+        for each in (script, plain)
+    ]
+    assert outputs[0] == outputs[1]
