@@ -7,7 +7,8 @@ replacements do what they replaced, so that whoever measures an exploration meas
 Names that the program's own modules had bound before are bound anew for the time: globals, default
 arguments, class attributes and what a closure holds. `datetime` is a type written in C, which
 cannot be patched: there, and only there, a stand-in takes its place. What a library had bound, or
-an object holds, is not found; `held_by` names some of it, and running twice finds the rest.
+an object holds, stays real: `not_virtualised` names some of it, and running twice finds the rest
+where it changes a step.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ _state_before: list[object] = []
 def begin(environment: Environment, seed: int | None, epoch_s: float = EPOCH_S) -> None:
     """An execution begins; `end` has to follow. Without `virtualised()` around it, nothing does."""
     _under_way.append(Entropy(environment, seed, epoch_s))
-    uuid._last_timestamp = None  # type: ignore[attr-defined]
+    if seed is not None:
+        uuid._last_timestamp = None  # type: ignore[attr-defined]
 
 
 def end() -> None:
@@ -112,8 +114,10 @@ def _save_state() -> None:
 
 def _drawn() -> Entropy | None:
     """The execution whose draws are its own."""
-    if _under_way and _under_way[-1].seed is not None:
-        return _under_way[-1]
+    # A loop that stands alone has no draws of its own, also within an exploration.
+    for entropy in reversed(_under_way):
+        if entropy.seed is not None:
+            return entropy
     return None
 
 

@@ -20,6 +20,7 @@ from sim.errors import CheckFailed, Nondeterminism, NotSimulated, ScheduleDoesNo
 from sim.happens_before import History, TrackedFuture, TrackedTask, tracked_primitives
 from sim.lines import set_trace
 from sim.loop import ENDS, NO_LIVELOCK, Choose, Costs, SimLoop
+from sim.pools import pools_simulated
 from sim.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import Reducing, Scheduler
 from sim.signals import own_signals_simulated
@@ -388,7 +389,7 @@ def _guards_up() -> Iterator[None]:
     start = threading.Thread.start
     threading.Thread.start = _refuse_thread  # type: ignore
     try:
-        with threads_patched(), own_signals_simulated(), entropy.virtualised():
+        with threads_patched(), pools_simulated(), own_signals_simulated(), entropy.virtualised():
             yield
     finally:
         threading.Thread.start = start  # type: ignore[method-assign]

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import Context
 from typing import Any, NoReturn
 
@@ -279,10 +280,19 @@ class SimLoop(SignalHandlers):
         if executor is None:
             # Where CPython keeps it, so that its own shutdown_default_executor finds it.
             self._check_default_executor()
-            executor = self._default_executor = self._default_executor or SimExecutor(self.threads)
-        if not isinstance(executor, SimExecutor):
+            if self._default_executor is None:
+                # As asyncio's, its queue has no bound.
+                self._default_executor = SimExecutor(self.threads, queue_max=sys.maxsize)
+            executor = self._default_executor
+        if not isinstance(executor, (SimExecutor, ThreadPoolExecutor)):
             self.refuse(f"run_in_executor with {type(executor).__name__}", NO_FOREIGN_THREADS)
         return asyncio.wrap_future(executor.submit(func, *args), loop=self)
+
+    def set_default_executor(self, executor: Executor) -> None:
+        """A ThreadPoolExecutor, as asyncio demands, or one of `World.executor`."""
+        if not isinstance(executor, (SimExecutor, ThreadPoolExecutor)):
+            raise TypeError("executor must be ThreadPoolExecutor instance")
+        self._default_executor = executor
 
     # -- instants
 

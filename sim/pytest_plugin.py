@@ -205,7 +205,8 @@ class _ExploredTest:
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.name = re.sub(r"[/\s]", "_", self.item.name)
+        name = self.item.nodeid.partition("::")[2].replace("::", ".")
+        self.name = re.sub(r"[/\s]", "_", name)
 
         @functools.wraps(self.item.obj)
         async def program(world: World) -> None:

@@ -162,8 +162,13 @@ class Threads:
         while not waits_for():
             runnable = self.runnable()
             if not runnable:
-                self.loop.get_stuck_in_thread(f"the loop's thread blocks for ever: {where}")
-                return
+                # Nobody acts at this instant, but somebody may sleep until a later one.
+                environment = self.loop.environment
+                if environment.peek() > self.loop.bounds.horizon_s:
+                    self.loop.get_stuck_in_thread(f"the loop's thread blocks for ever: {where}")
+                    return
+                environment.advance(environment.peek())
+                continue
             self.step(runnable[self.loop.choose_worker(runnable)])
 
     # -- lines of declared files

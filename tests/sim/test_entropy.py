@@ -22,7 +22,7 @@ from uuid import uuid4 as bound_uuid4
 
 import pytest
 
-from sim import World, explore
+from sim import World, explore, new_event_loop
 from sim.entropy import EPOCH_S, virtualised
 from sim.environment import Environment
 
@@ -232,6 +232,27 @@ def test_dates_are_still_dates() -> None:
 
     report = explore(program)
     assert report.verdict == "proved", report.text
+
+
+def test_a_loop_within_an_execution_draws_from_it() -> None:
+    """What a thread's own loop draws, and the clocks it reads, are the execution's."""
+    drawn: list[tuple[object, ...]] = []
+
+    def blocking() -> None:
+        async def inner() -> None:
+            drawn.append((random.random(), uuid.uuid4(), time.time()))
+
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(inner())
+
+    async def program(world: World) -> None:
+        world.choose("branch", "ab")
+        await asyncio.to_thread(blocking)
+
+    report = explore(program)
+    assert report.verdict == "proved", report.text
+    assert len(drawn) >= 2
+    assert len(set(drawn)) == 1
 
 
 # ---- what is not virtualised -----------------------------------------------------------------

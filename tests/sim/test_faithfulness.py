@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -207,8 +207,13 @@ async def starts_a_thread() -> None:
     threading.Thread(target=print).start()
 
 
-async def uses_a_thread_pool() -> None:
-    with ThreadPoolExecutor(1) as executor:
+async def uses_a_process_pool() -> None:
+    with ProcessPoolExecutor(1) as executor:
+        await asyncio.get_running_loop().run_in_executor(executor, print)
+
+
+async def uses_a_pool_with_an_initializer() -> None:
+    with ThreadPoolExecutor(1, initializer=print) as executor:
         await asyncio.get_running_loop().run_in_executor(executor, print)
 
 
@@ -237,7 +242,8 @@ async def starts_a_process() -> None:
 
 REFUSED = [
     starts_a_thread,
-    uses_a_thread_pool,
+    uses_a_process_pool,
+    uses_a_pool_with_an_initializer,
     connects,
     listens,
     uses_a_socket,

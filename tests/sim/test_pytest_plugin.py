@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 
@@ -101,6 +102,27 @@ def test_the_replay_command_replays(pytester: pytest.Pytester) -> None:
     again.assert_outcomes(failed=1)
     again.stdout.fnmatch_lines(["violated at 1.000 s: assert False", "*it finishes*"])
     assert "explored" not in again.stdout.str()
+
+
+def test_the_command_of_a_method_with_parameters_replays(pytester: pytest.Pytester) -> None:
+    """Classes, slashes and blanks in a test's name survive the way through a shell."""
+    text = run(
+        pytester,
+        """
+        import pytest
+
+        @pytest.mark.explore
+        class TestClass:
+            @pytest.mark.parametrize("name", ["a/b c", "d"])
+            async def test_method(self, world, name):
+                assert world.choose("hold", [True, False]) or name == "d"
+        """,
+    ).stdout.str()
+    command = re.search(r"replay: pytest (.*)", text)
+    assert command is not None
+    again = pytester.runpytest_inprocess("-p", "no:cacheprovider", *shlex.split(command[1]))
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(["*hold: False*"])
 
 
 def test_a_replay_without_a_violation_passes_and_is_printed(pytester: pytest.Pytester) -> None:
@@ -387,7 +409,7 @@ def test_captured_output_reaches_a_test_that_reads_it(pytester: pytest.Pytester)
 
 
 def test_beside_anyios_plugin(pytester: pytest.Pytester) -> None:
-    """A test that is also marked for anyio is explored, once, and not run by anyio.
+    """A test that is also marked for anyio is explored once, and not run by anyio for each backend.
 
     Others of anyio's are run by it."""
     result = run(
@@ -398,6 +420,10 @@ def test_beside_anyios_plugin(pytester: pytest.Pytester) -> None:
 
         loops = []
 
+        @pytest.fixture(params=[("asyncio", {}), ("asyncio", {"debug": True})])
+        def anyio_backend(request):
+            return request.param
+
         @pytest.mark.anyio
         @pytest.mark.explore
         @pytest.mark.parametrize("n", [1, 2])
@@ -405,7 +431,6 @@ def test_beside_anyios_plugin(pytester: pytest.Pytester) -> None:
             loops.append(type(asyncio.get_running_loop()).__name__)
 
         @pytest.mark.anyio
-        @pytest.mark.parametrize("anyio_backend", ["asyncio"])
         async def test_anyio():
             loops.append(type(asyncio.get_running_loop()).__name__)
 
@@ -413,7 +438,7 @@ def test_beside_anyios_plugin(pytester: pytest.Pytester) -> None:
             assert set(loops) == {"SimLoop", "TracedLoop", "_UnixSelectorEventLoop"}
         """,
     )
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
     result.stdout.fnmatch_lines(["*2 explored: proved 2, executions 2"])
 
 

@@ -498,20 +498,47 @@ async def uses_anyio_threads(world: World) -> None:
     await anyio.to_thread.run_sync(print)
 
 
-async def brings_its_own_pool(world: World) -> None:
-    with ThreadPoolExecutor() as pool:
-        await asyncio.get_running_loop().run_in_executor(pool, print)
-
-
-@pytest.mark.parametrize(
-    "program", [starts_a_thread, swallows_the_refusal, uses_anyio_threads, brings_its_own_pool]
-)
+@pytest.mark.parametrize("program", [starts_a_thread, swallows_the_refusal, uses_anyio_threads])
 def test_real_threads_are_refused(program: Callable[[World], Awaitable[None]]) -> None:
     """A thread of the operating system gives no verdict, but an error that says what to use."""
     report = explored(program)
     assert report.verdict == "error"
     assert "is not simulated" in report.reason
     assert "asyncio.to_thread" in report.reason
+
+
+def test_a_pool_of_the_programs_own_is_simulated() -> None:
+    """A ThreadPoolExecutor's jobs are overtaken as others are; without one it is as it was."""
+
+    async def program(world: World) -> None:
+        loop, order = asyncio.get_running_loop(), []
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            await asyncio.gather(*(loop.run_in_executor(pool, order.append, each) for each in "ab"))
+        world.reached("".join(order))
+
+    submit = ThreadPoolExecutor.submit
+    assert explored(program, "ab", "ba").verdict == "proved"
+    assert ThreadPoolExecutor.submit is submit
+
+
+def test_a_loop_that_blocks_waits_for_a_thread_that_sleeps() -> None:
+    """Time goes on while the loop's own thread is blocked; only what nobody ends is a deadlock."""
+
+    async def program(world: World) -> None:
+        lock = threading.Lock()
+
+        def holds() -> None:
+            with lock:
+                time.sleep(5.0)
+
+        job = asyncio.create_task(asyncio.to_thread(holds))
+        await asyncio.sleep(1.0)
+        with lock:
+            world.check(5.0 <= world.now < 5.1, "the lock was held for 5 s", f"{world.now}")
+        await job
+
+    report = explored(program)
+    assert report.verdict == "proved", report.text
 
 
 # ---- for ever -------------------------------------------------------------------------------
