@@ -33,6 +33,7 @@ BUSY_READINGS = 1000
 BUSY_STEP_S = 0.001
 """Who reads the clock so often in a row waits for it, so from then on a reading takes so long."""
 
+_DRAWN = "the program draws random numbers, which are another's outside of the simulator"
 _NODE = 0x02_00_5E_00_53_01
 _inst: random.Random = random._inst
 _real_random_seed = random.Random.seed
@@ -77,11 +78,13 @@ class Entropy:
         """`random`'s own generator starts anew."""
         if not self._is_seeded:
             self._is_seeded = True
+            self.environment.obstruct(_DRAWN)
             _save_state()
             _real_random_seed(_inst, self.seed)
 
     def bytes(self, size: int) -> bytes:
         if self._bytes is None:
+            self.environment.obstruct(_DRAWN)
             self._bytes = random.Random(f"bytes {self.seed}")
         return self._bytes.randbytes(size)
 

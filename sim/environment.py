@@ -60,6 +60,9 @@ class Environment(simpy.Environment):
         # Who wants to know what happens before what; None if nobody does.
         self.history: History | None = None
 
+    def obstruct(self, obstacle: str) -> None:
+        """What a stock event loop could not be brought to; a recording writes it down."""
+
     def read_clock(self) -> float:
         self._now += READING_S
         return self._now

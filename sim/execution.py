@@ -180,8 +180,7 @@ def run_execution(
     history = scheduler.begin_history() if isinstance(scheduler, Reducing) else None
     loop, world = _loop_and_world(outcome, choose, bounds, history, traced=traced)
     trace_before = sys.gettrace()
-    under_way.append(loop.threads)
-    entropy.begin(loop.environment, bounds.entropy_seed)
+    _enter(loop, bounds)
     try:
         with _primitives(history, traced):
             _run(program, loop, world, outcome)
@@ -190,11 +189,7 @@ def run_execution(
         _end_records(outcome, world, history)
         _drain(loop, outcome)
     finally:
-        entropy.end()
-        under_way.pop()
-        set_trace(trace_before)
-        loop.close()
-        _let_go(loop)
+        _leave(loop, trace_before)
     if unanswered:
         raise unanswered[0]
     return outcome
@@ -205,6 +200,19 @@ def _primitives(history: History | None, traced: bool) -> AbstractContextManager
     if history is not None:
         return tracked_primitives(history)
     return lock_holders() if traced else nullcontext()
+
+
+def _enter(loop: SimLoop, bounds: Bounds) -> None:
+    under_way.append(loop.threads)
+    entropy.begin(loop.environment, bounds.entropy_seed)
+
+
+def _leave(loop: SimLoop, trace_before: Any) -> None:
+    entropy.end()
+    under_way.pop()
+    set_trace(trace_before)
+    loop.close()
+    _let_go(loop)
 
 
 def _let_go(loop: SimLoop) -> None:

@@ -79,6 +79,9 @@ class RecordedEnvironment(Environment):
         self._recording = recording
         self._serials: dict[Arrival, int] = {}
 
+    def obstruct(self, obstacle: str) -> None:
+        self._recording.obstruct(obstacle)
+
     def announce(
         self,
         name: str,

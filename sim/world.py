@@ -106,6 +106,7 @@ class World:
         name = name_of(sig)
         if self.environment.history is not None:
             self.environment.history.overlaps("a signal finds the handler of the moment")
+        self.environment.obstruct("a signal is sent by world.signal")
         landed = self.loop.create_future()
         arrival = self.environment.announce(
             name, earliest, math.inf if latest is None else latest, lambda: not landed.done()
