@@ -51,5 +51,7 @@ def make_counterexample(program: Program, outcome: Outcome, schedule: Schedule) 
     assert outcome.violation is not None
     with guarded():
         passing = nearest_passing(program, schedule, outcome)
+        # What a program remembers of its last execution is to be of this one.
+        replay_schedule(program, schedule)
     text = explain(outcome, schedule, passing)
     return Counterexample(outcome.violation.property, str(schedule), text)

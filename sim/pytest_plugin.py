@@ -339,7 +339,7 @@ def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
     if outcome.error is not None:
         _fail(f"error: {outcome.error}")
     if outcome.violation is not None:
-        counterexample = make_counterexample(outcome, schedule)
+        counterexample = make_counterexample(test.program, outcome, schedule)
         raised = _traceback_text(test)
         _fail(f"{raised}\n{counterexample.text}" if raised else counterexample.text)
     lines = [f"  {line.at:9.3f}  {line.actor}  {line.text}" for line in outcome.trace]

@@ -554,7 +554,7 @@ def test_a_thread_that_waits_for_ever_is_a_deadlock() -> None:
     assert report.verdict == "refuted"
     assert report.counterexample is not None
     assert report.counterexample.property.startswith("L4 no_deadlock")
-    assert "worker 1 waits at lock.acquire" in report.counterexample.text
+    assert "worker 1 waits at lock.acquire" in " ".join(report.counterexample.text.split())
 
 
 def test_a_loop_that_blocks_for_ever_is_a_deadlock() -> None:
@@ -585,7 +585,8 @@ def test_two_threads_that_lock_crosswise_are_a_deadlock() -> None:
 
     report = explored(program)
     assert report.counterexample is not None
-    assert "worker 1 waits at lock.acquire; worker 2 waits" in report.counterexample.text
+    text = " ".join(report.counterexample.text.split())
+    assert "worker 1 waits at lock.acquire; worker 2 waits" in text
 
 
 def test_what_is_left_blocked_is_ended_with_its_execution() -> None:
