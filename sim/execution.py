@@ -307,7 +307,7 @@ def why_stuck(loop: SimLoop, stuck: tuple[str, str]) -> str:
     if sentence == NO_LIVELOCK and isinstance(loop, TracedLoop):
         seen = f"{who_spins(loop.steps)}; {seen}"
     workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
-    return "; ".join([*filter(None, [who_waits(loop.tasks)]), *workers, seen])
+    return "; ".join([*workers, *filter(None, [who_waits(loop.tasks)]), seen])
 
 
 def _drain(loop: SimLoop, outcome: Outcome) -> None:
