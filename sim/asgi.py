@@ -42,6 +42,8 @@ class Exchange:
         self.reads_since = self.heard_at = world.now
         self.task: asyncio.Task[None] | None = None
         self.ended_at: float | None = None
+        # Of the body, what has not been sent yet.
+        self.rest = b""
         self._world = world
         self._requests: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         self._buffer_bytes = buffer_bytes
@@ -224,6 +226,7 @@ class SimServer:
         }
         first = body[: len(body) // 2] if half else body
         exchange = Exchange(self.world, name, scope, first, buffer_bytes=self._buffer_bytes)
+        exchange.rest = body[len(first) :]
         if half:
             exchange._requests[0]["more_body"] = True
         self.exchanges.append(exchange)

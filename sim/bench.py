@@ -50,6 +50,8 @@ class Request:
     rivals: int = 1
     was_free: bool = False
     answer: str | None = None
+    # From the call of register to its answer.
+    waited_s: float | None = None
     popped: bool = False
     # Whether anybody has a reason to cancel its task: it was stopped, overtaken, or left.
     may_be_cancelled: bool = False
@@ -265,7 +267,7 @@ class Bench:
     def _answered(self, request: Request, answer: str) -> None:
         request.answer = answer
         self.world.record(f"register: {answer}", actor=request.name)
-        waited_s = self.world.now - request.asked_at
+        request.waited_s = waited_s = self.world.now - request.asked_at
         if answer != "left":
             self._judge_wait(request, waited_s)
         if answer == "admitted":

@@ -21,6 +21,8 @@ from sim.observed_protocol import ROWS
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
 from sim.schedule import Schedule
 from sim.schedulers import DepartureBounded, DepthFirst, RandomBeside, Scheduler
+from sim.simulate.scenario import PREFIX as SIMULATED
+from sim.simulate.scenario import SimulatedSeed
 from sim.stock_sources import NotExportable, bundle_of, bundle_of_entry
 from sim.suspects import PRODUCTION, PUBLISHED, suspect_class
 
@@ -332,6 +334,10 @@ def _rows_missing(results: list[Result]) -> list[str]:
 def _program_of(schedule: Schedule) -> tuple[Program, tuple[object, ...]]:
     if schedule.level == "program":
         return _imported(schedule.scenario), ()
+    if schedule.scenario.startswith(SIMULATED):
+        simulated = SimulatedSeed.named(schedule.scenario, schedule.level)
+        suspect = suspect_class(schedule.registry)
+        return simulated.program_for(suspect), (suspect,)
     ((_, scenario),) = _scenarios(schedule.level, schedule.scenario)
     cls: type[StreamRegistry] = suspect_class(schedule.registry)
     return scenario.program_for(cls), (cls,)

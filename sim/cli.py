@@ -1,7 +1,7 @@
 """The command line: `onestream …`.
 
-`check` exits with 0 proved, 1 refuted, 2 inconclusive, 3 error or bad usage; `bugs` with 0 if every
-verdict is the expected one, else 1.
+`check` exits with 0 proved, 1 refuted, 2 inconclusive, 3 error or bad usage, and so does
+`simulate`, where 0 is passed; `bugs` with 0 if every verdict is the expected one, else 1.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 PROVED_EXIT, REFUTED_EXIT, INCONCLUSIVE_EXIT, ERROR_EXIT = range(4)
 
@@ -55,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(run=_check)
 
+    _add_simulate(commands)
+
     replay = commands.add_parser("replay", help="replay the schedule of a counterexample")
     replay.add_argument("schedule", metavar="SCHEDULE")
     replay.set_defaults(run=_replay)
@@ -99,6 +102,41 @@ def _parser() -> argparse.ArgumentParser:
     bugs.add_argument("--this-version", action="store_true", help="the running interpreter alone")
     bugs.set_defaults(run=_bugs)
     return parser
+
+
+def _add_simulate(commands: Any) -> None:
+    simulate = commands.add_parser(
+        "simulate", help="long random runs: many users, faults, then healing and liveness"
+    )
+    simulate.add_argument("--seeds", type=_positive, default=500, metavar="N", help="default 500")
+    simulate.add_argument("--first-seed", type=_not_negative, default=0, metavar="N")
+    simulate.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes")
+    simulate.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="calm, busy, flaky or hostile-upstream (default: they take turns)",
+    )
+    simulate.add_argument("--level", choices=("registry", "server"), help="default: server")
+    simulate.add_argument(
+        "--registry",
+        default="production",
+        metavar="MODULE:CLASS",
+        help="as of check; default: production",
+    )
+    simulate.add_argument(
+        "--client", choices=("async", "thread", "both"), default="both", help="of Ollama"
+    )
+    simulate.add_argument(
+        "--budget", type=_seconds, metavar="SECONDS", help="stop after so long; default: never"
+    )
+    simulate.add_argument("--json", action="store_true", help="print one JSON object")
+    simulate.set_defaults(run=_simulate)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from sim.simulate.command import run_command
+
+    return run_command(arguments)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -210,6 +248,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
     return number
 
 

@@ -21,6 +21,8 @@ class Delivery:
     said: str = ""
     landed: list[tuple[float, int]] = field(default_factory=list)
     handed: int = 0
+    # The beginning of a line whose end has not landed yet.
+    rest: bytes = b""
 
     @property
     def oldest_at(self) -> float | None:
@@ -43,12 +45,14 @@ class Deliveries:
         self._open: dict[str, Delivery] = {}
 
     def land(self, connection: Connection, data: bytes, now: float) -> None:
-        """Ollama's segment has landed: whole lines of NDJSON, or the body of an error."""
+        """Ollama's segment has landed: lines of NDJSON, or the body of an error, which has no end
+        of a line. Lines may be split anywhere."""
         prompt = prompt_of(connection)
         if prompt is None:
             return
         delivery = self._by_prompt.setdefault(prompt, Delivery(connection))
-        for line in data.splitlines():
+        *lines, delivery.rest = (delivery.rest + data).split(b"\n")
+        for line in lines:
             message = json.loads(line).get("message") or {}
             delivery.said += message.get("content") or ""
         delivery.landed.append((now, len(delivery.said)))

@@ -29,7 +29,7 @@ from server.settings import Settings
 from sim.asgi import Exchange, SimServer
 from sim.bench import LIMITS, sentence
 from sim.deliveries import Deliveries, Delivery, prompt_of
-from sim.fake_ollama import Profile
+from sim.fake_ollama import Call, Profile
 from sim.fake_ollama.simulated import Connection, SimOllama
 from sim.observed_protocol import ObservedProtocol
 from sim.world import World
@@ -64,9 +64,13 @@ class ServerBench:
         profile: Profile = PROFILE,
         buffer_bytes: int = 0,
         threads_max: int = 4,
+        lines: bool = True,
         loop_lines: bool = False,
         close_s: float = 0.0,
     ) -> None:
+        """lines: whether a thread may be overtaken at every line of DECLARED_FILES, and not only
+        where it blocks, locks or calls the loop; loop_lines: whether the loop may be, too.
+        """
         self.world = world
         self.logged: list[str] = []
         self.settings = _settings(client, **(settings or {}))
@@ -77,7 +81,7 @@ class ServerBench:
         self.ollama.before_change = world.ask_always
         self.ollama.on_landed = self._landed
         self.deliveries = Deliveries()
-        if client == "thread":
+        if client == "thread" and lines:
             world.declare(*DECLARED_FILES, in_loop=loop_lines)
         self.executor = world.executor(threads_max=threads_max)
         self.stop_signals = StopSignals()
@@ -173,7 +177,9 @@ class ServerBench:
 
     async def over(self, *exchanges: Exchange) -> None:
         """Waits until these requests are done with."""
-        await asyncio.wait([each.task for each in exchanges if each.task is not None])
+        tasks = [each.task for each in exchanges if each.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def terminate(self) -> None:
         """SIGTERM, and then what uvicorn does: it waits for its connections, then shuts down."""
@@ -198,8 +204,10 @@ class ServerBench:
         # What is done about an end is done by callbacks and threads that are some steps behind;
         # they have had their turn before the clock moves.
         await asyncio.sleep(0.1)
-        self._judge_ends()
-        self._judge_leaks()
+        if self.is_production:
+            # What was published is judged by S3 alone: its threads are ours, and not woken.
+            self._judge_ends()
+            self._judge_leaks()
 
     async def _quiet(self) -> None:
         await self.over(*self.server.exchanges)
@@ -262,7 +270,13 @@ class ServerBench:
         for connection in under_way:
             if (name := prompt_of(connection)) is not None:
                 calls.setdefault(self._sessions.get(name, name), []).append(name)
-        return all(self._is_fenced_off(older) for each in calls.values() for older in each[:-1])
+        # Not by the order of the calls: the thread of a DETACHED stream that was stuck in a look-up
+        # connects last, and has to notice then.
+        return all(
+            sum(not self._is_fenced_off(name) for name in names) <= 1
+            for names in calls.values()
+            if len(names) > 1
+        )
 
     def _is_fenced_off(self, name: str) -> bool:
         exchange = next(each for each in self.server.exchanges if each.name == name)
@@ -312,8 +326,16 @@ class ServerBench:
         }
         return not any(
             call.prompt in names and self.ollama.age_s(call) > self._slack_s()
-            for call in self.ollama.fake.active_calls
+            for call in self._calls_held()
         )
+
+    def _calls_held(self) -> list[Call]:
+        """The calls under way, but for those that Ollama goes on with only since it is deaf."""
+        active = self.ollama.fake.active_calls
+        if not active:
+            return []
+        held = {prompt_of(each) for each in self.ollama.connections if not each.is_over}
+        return [call for call in active if call.prompt in held]
 
     def _owed_to(self, exchange: Exchange) -> Delivery | None:
         # Who asked for one object is handed nothing before the end.
@@ -380,7 +402,7 @@ class ServerBench:
 
     def _judge_leaks(self) -> None:
         world, name = self.world, sentence("L3 no_leak")
-        active = self.ollama.fake.active_calls
+        active = self._calls_held()
         world.check(not active, name, f"upstream calls {active}")
         unclosed = [each.name for each in self.ollama.connections if not each.is_closed]
         world.check(not unclosed, name, f"connections {', '.join(unclosed)}")

@@ -310,6 +310,10 @@ class SimRLock:
     def __exit__(self, *exc: object) -> None:
         self.release()
 
+    def _at_fork_reinit(self) -> None:
+        """What logging calls in a forked process, of the locks of every handler there was."""
+        self.__init__()  # type: ignore[misc]
+
     # What threading.Condition asks of its lock.
 
     def _is_owned(self) -> bool:

@@ -16,7 +16,7 @@ import simpy
 
 from sim.environment import Arrival, Environment
 from sim.fake_ollama.profiles import Profile
-from sim.fake_ollama.script import Call, FakeOllama
+from sim.fake_ollama.script import Call, FakeOllama, Steps
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep
 from sim.loop import SimLoop
 from sim.threads import deadline
@@ -49,6 +49,8 @@ class SimOllama:
         # heard of it: TLS says good-bye, for one.
         self.close_s = 0.0
         self.connections: list[Connection] = []
+        # Given the body of a request and the steps of its answer: those that are played.
+        self.played: Callable[[bytes, Steps], Steps] = lambda body, steps: steps
         # Called before something lands, and before a client shuts or closes its end: a thread does
         # several of these between two polls of the loop.
         self.before_change: Callable[[], None] = lambda: None
@@ -99,7 +101,10 @@ class Connection:
         self._environment = ollama.environment
         self._is_in_thread = in_thread
         self._loop = ollama.loop
-        self._steps = ollama.fake.handle(request.method, request.url.path, body)
+        # Ollama would not hear of it now if the client left.
+        self.is_deaf = False
+        steps = ollama.fake.handle(request.method, request.url.path, body)
+        self._steps = ollama.played(body, steps)
         # Triggered when the client has shut its end.
         self._gone: simpy.Event = self._environment.event()
         # Landed and not yet received by the client.
@@ -114,8 +119,8 @@ class Connection:
 
     @property
     def is_over(self) -> bool:
-        """Neither end has anything of it any more."""
-        return self.is_closed and self.is_played
+        """Neither end has anything of it any more, or Ollama has not heard yet that it is over."""
+        return self.is_closed and (self.is_played or self.is_deaf)
 
     @property
     def unread(self) -> int:
@@ -183,7 +188,9 @@ class Connection:
             for step in self._steps:
                 match step:
                     case Sleep(seconds, deaf=True):
+                        self.is_deaf = True
                         yield env.timeout(seconds)
+                        self.is_deaf = False
                     case Sleep(seconds):
                         yield env.timeout(seconds) | gone
                     case Hang():

@@ -9,6 +9,7 @@ from sim.schedulers.natural import NaturalOrder
 from sim.schedulers.random_walk import RandomWalk
 from sim.schedulers.reduced import Reduced
 from sim.schedulers.replay import Replay
+from sim.schedulers.swarm import Swarm
 
 __all__ = [
     "CancelEverywhere",
@@ -21,4 +22,5 @@ __all__ = [
     "Reducing",
     "Replay",
     "Scheduler",
+    "Swarm",
 ]

@@ -1,0 +1,175 @@
+"""The text of `onestream simulate`: a progress line, what failed, and a table of what happened."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+import textwrap
+import time
+from argparse import Namespace
+from typing import TextIO
+
+from sim.explanation import WIDTH_MAX
+from sim.exploration import ERROR, INCONCLUSIVE, REFUTED
+from sim.observed_protocol import ROWS as TABLE_ROWS
+from sim.simulate.run import (
+    PASSED,
+    Chunk,
+    Failure,
+    Simulation,
+    SimulationReport,
+    make_simulation,
+    schedule_text,
+    simulate,
+)
+from sim.simulate.statistics import ROWS
+
+# How often a line is added where it cannot be redrawn.
+PLAIN_EVERY_S = 5.0
+REDRAWN_EVERY_S = 0.2
+FAULTS_SHOWN = 5
+_EXIT_CODES = {PASSED: 0, REFUTED: 1, INCONCLUSIVE: 2, ERROR: 3}
+_SAYS = """\
+what a run says: random executions found nothing, which proves nothing; `onestream check` proves.
+Each seed is a plan (users, latencies, faults) and a schedule with random departures, in virtual
+time; every request is judged by S1-S8 and L1-L6, and after the last fault every session is
+prompted once more and has to be answered. Replaced and not covered: as `check` says."""
+
+
+def run_command(arguments: Namespace) -> int:
+    """Carries out `onestream simulate`; returns its exit code. Raises ValueError for bad usage."""
+    simulation = make_simulation(
+        level=arguments.level,
+        registry=arguments.registry,
+        profile=arguments.profile,
+        client=arguments.client,
+    )
+    progress = Progress(arguments.seeds, sys.stderr)
+
+    def failed(failure: Failure) -> None:
+        progress.clear()
+        if not arguments.json:
+            print_failure(simulation, failure)
+
+    report = simulate(
+        simulation,
+        seeds=arguments.seeds,
+        first_seed=arguments.first_seed,
+        jobs=arguments.jobs,
+        budget_s=arguments.budget,
+        on_progress=progress.show,
+        on_failure=failed,
+    )
+    progress.clear()
+    if arguments.json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        print_report(report)
+    return _EXIT_CODES[report.verdict]
+
+
+class Progress:
+    """One line that is redrawn on a terminal; elsewhere a line every few seconds."""
+
+    def __init__(self, seeds: int, out: TextIO) -> None:
+        self._seeds = seeds
+        self._out = out
+        self._is_redrawn = out.isatty()
+        self._every_s = REDRAWN_EVERY_S if self._is_redrawn else PLAIN_EVERY_S
+        self._begun = self._shown = time.perf_counter()
+        self._width = 0
+
+    def show(self, done: Chunk) -> None:
+        now = time.perf_counter()
+        if now - self._shown < self._every_s:
+            return
+        self._shown = now
+        line = progress_line(done, self._seeds, now - self._begun)
+        if self._is_redrawn:
+            line = line[: shutil.get_terminal_size().columns - 1]
+            self._out.write(f"\r{line:<{self._width}}")
+            self._width = len(line)
+        else:
+            self._out.write(f"{line}\n")
+        self._out.flush()
+
+    def clear(self) -> None:
+        if self._is_redrawn and self._width:
+            self._out.write(f"\r{'':<{self._width}}\r")
+            self._out.flush()
+            self._width = 0
+
+
+def progress_line(done: Chunk, seeds: int, seconds: float) -> str:
+    """Seeds, seeds per second, the most frequent faults, and how many labels were reached."""
+    count = len(done.digests)
+    faults = ", ".join(f"{kind} {n}" for kind, n in done.happened.faults.most_common(FAULTS_SHOWN))
+    labels = len(done.labels | done.happened.labels)
+    return (
+        f"{count}/{seeds} seeds, {count / seconds:.1f}/s, {labels} labels; "
+        f"faults {done.happened.faults.total()}: {faults or 'none'}"
+    )
+
+
+def print_failure(simulation: Simulation, failure: Failure) -> None:
+    """At once: a run that is broken off while it shrinks has still told what it found."""
+    assert failure.violation is not None
+    print(f"seed {failure.seed} violates {failure.violation.property}")
+    if failure.violation.detail:
+        print(f"  seen: {failure.violation.detail[:300]}")
+    print(f"  again:  {simulation.command(failure.seed)}")
+    print(f"  replay: onestream replay {schedule_text(simulation, failure)}")
+    print("shrinking …", flush=True)
+
+
+def print_report(report: SimulationReport) -> None:
+    if report.counterexample is not None:
+        print(f"\n{report.counterexample.text}\n")
+    print_table(report)
+    simulation = report.simulation
+    clients = f"; clients {', '.join(simulation.clients)}" if simulation.level == "server" else ""
+    print(f"profiles {', '.join(simulation.profiles)}{clients}")
+    last = report.first_seed + report.seeds - 1
+    print(
+        f"seeds {report.first_seed} to {last}, digest {report.digest}; "
+        f"{platform.python_implementation()} {platform.python_version()}"
+    )
+    print(_SAYS)
+    print(f"\n{simulation.registry} at {simulation.level} level: {report.verdict}: {report.reason}")
+
+
+def print_table(report: SimulationReport) -> None:
+    happened = report.happened
+    rate = report.seeds / report.seconds if report.seconds else 0.0
+    rows: list[tuple[str, str]] = [
+        ("executions", f"{report.seeds} in {report.seconds:.1f} s: {rate:.1f} per second"),
+        *((name, str(happened.counts[name])) for name in ROWS),
+        ("latency of admission", _quantiles(report)),
+        *_rows_taken(report),
+        ("faults", _faults(report)),
+    ]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        first, *more = textwrap.wrap(value, WIDTH_MAX - width - 2, break_on_hyphens=False)
+        print(f"{name:<{width}}  {first}")
+        for line in more:
+            print(f"{'':<{width}}  {line}")
+
+
+def _rows_taken(report: SimulationReport) -> list[tuple[str, str]]:
+    taken = len(TABLE_ROWS & report.labels)
+    # Only our own protocol has the table.
+    return [("rows of the protocol taken", f"{taken} of {len(TABLE_ROWS)}")] if taken else []
+
+
+def _faults(report: SimulationReport) -> str:
+    faults = report.happened.faults
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(faults.items()) if count)
+    return f"{faults.total()}: {kinds}" if kinds else "0"
+
+
+def _quantiles(report: SimulationReport) -> str:
+    values = report.happened.quantiles().items()
+    return ", ".join(f"{name} {'-' if s is None else f'{s:.3f} s'}" for name, s in values)

@@ -1,0 +1,12 @@
+"""Where a seed becomes a generator: one for each purpose, so that none disturbs another."""
+
+from __future__ import annotations
+
+from random import Random  # noqa: TID251 - this is where the seed becomes a generator
+
+__all__ = ["Random", "generator"]
+
+
+def generator(*names: object) -> Random:
+    """The same for the same names, in every process: a text is hashed by SHA-512, not by hash()."""
+    return Random(":".join(map(str, names)))

@@ -1,0 +1,139 @@
+"""A plan, played at registry level: requests of a registry alone, with nothing around it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from registry.errors import StreamError
+from sim.bench import DOOR_ENTRY, DOOR_STREAM, Bench, Request, Work
+from sim.simulate import script
+from sim.simulate.plan import Action, Plan
+from sim.simulate.profiles import CLEANS_UP, SWALLOWS
+from sim.simulate.statistics import Statistics
+
+CHUNKS, CHUNK_S = 4, 0.25
+ALL_OVER_S = 30.0
+OVER = f"L4 no_deadlock: {ALL_OVER_S:g} s after the last fault every request is over"
+HEALED = "liveness: once the faults are over, the next prompt of each session is admitted"
+
+
+class RegistryUsers:
+    """Everybody who calls the registry, in one execution."""
+
+    def __init__(self, bench: Bench, plan: Plan, happened: Statistics) -> None:
+        self._bench = bench
+        self._world = bench.world
+        self._plan = plan
+        self._happened = happened
+        self._closing: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def play(self, bench: Bench) -> None:
+        await script.play(self._world, self._plan, self._act)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._closing is None:
+            self._world.record("all faults are healed", actor="outside")
+            await self._until_over()
+            await self._prompt_again()
+
+    def logged(self, line: str) -> None:
+        counts = self._happened.counts
+        if line.startswith("prev_stream_timeout_on_cancel"):
+            counts["detached"] += 1
+        elif line.endswith("reason=new_stream_registered"):
+            counts["superseded"] += 1
+        elif line.endswith("reason=user_pressed_stop"):
+            counts["stopped"] += 1
+
+    def _act(self, action: Action) -> None:
+        loop = self._world.loop
+        match action.kind:
+            case "prompt":
+                self._happened.counts["prompts"] += 1
+                door = DOOR_STREAM if action.stream else DOOR_ENTRY
+                session = f"{action.key}/{action.session}"
+                work = self._work(action)
+                self._bench.request(action.name, session, work, door=door)
+            case "leave" | "stop":
+                request = next((r for r in self._bench.requests if r.name == action.name), None)
+                if request is None or request.handler is None or request.handler.done():
+                    return
+                if action.kind == "leave":
+                    self._happened.counts["left"] += 1
+                    self._bench.leave(request)
+                else:
+                    self._tasks.append(loop.create_task(self._bench.cancel(action.name)))
+            case "SIGTERM" if hasattr(self._bench.registry, "close"):
+                self._happened.counts["SIGTERM mid-stream"] += any(
+                    request.is_active for request in self._bench.requests
+                )
+                self._closing = loop.create_task(self._bench.close(), name="close")
+                self._tasks.append(self._closing)
+
+    def _work(self, action: Action) -> Work:
+        async def work(request: Request) -> None:
+            try:
+                for serial in range(CHUNKS):
+                    await request.outside(f"chunk {serial}", CHUNK_S, CHUNK_S)
+                    await request.emit(f"chunk {serial}")
+                self._happened.counts["answered whole"] += 1
+            except asyncio.CancelledError:
+                if action.how == CLEANS_UP:
+                    self._happened.faults[CLEANS_UP] += 1
+                    await request.outside("has cleaned up", action.seconds, action.seconds)
+                if action.how == SWALLOWS:
+                    self._happened.faults[SWALLOWS] += 1
+                    await _hold_on(request, action.seconds)
+                raise
+
+        return work
+
+    async def _until_over(self) -> None:
+        handlers = [r.handler for r in self._bench.requests if r.handler is not None]
+        tasks = [r.task for r in self._bench.requests if r.task is not None]
+        pending = [task for task in (*handlers, *tasks) if not task.done()]
+        if pending:
+            await asyncio.wait(pending, timeout=ALL_OVER_S)
+        late = [task.get_name() for task in pending if not task.done()]
+        self._world.check(not late, OVER, ", ".join(late))
+
+    async def _prompt_again(self) -> None:
+        async def instant(request: Request) -> None:
+            await request.emit("chunk 1")
+
+        last = [
+            self._bench.request(f"last of {key}/{session}", f"{key}/{session}", instant)
+            for key, session in self._plan.users
+        ]
+        self._happened.counts["prompts"] += len(last)
+        if not last:
+            return
+        await asyncio.wait([r.handler for r in last if r.handler is not None])
+        for request in last:
+            admitted = request.answer == "admitted"
+            self._world.check(admitted, HEALED, f"{request.name}: {request.answer}")
+        self._happened.counts["healed, and answered"] += len(last)
+
+    def summarise(self) -> None:
+        for request in self._bench.requests:
+            if request.answer == "admitted" and request.waited_s is not None:
+                self._happened.admitted(request.waited_s)
+            elif request.answer == "refused: StreamRefused":
+                self._happened.counts["refused"] += 1
+        overdue = "row graceexpired: stopping, at the limit of detached streams"
+        self._happened.counts["overdue"] += overdue in self._world.labels
+
+
+async def _hold_on(request: Request, seconds: float) -> None:
+    """Goes on as if nothing had happened, however often it is cancelled, and tries to emit."""
+    until = request.bench.world.now + seconds
+    while (left := until - request.bench.world.now) > 0:
+        with suppress(asyncio.CancelledError):
+            part_s = min(left, CHUNK_S)
+            await request.outside("chunk too many", part_s, part_s)
+        # The gate of a registry that has one tells it; it does not listen.
+        with suppress(StreamError):
+            await request.emit("chunk too many")
