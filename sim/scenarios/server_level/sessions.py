@@ -98,20 +98,10 @@ async def queued_job(bench: ServerBench) -> None:
 
 
 async def two_keys(bench: ServerBench) -> None:
-    if bench.has_threads:
-        # Two threads that are busy at once make too large a tree, so alice's is blocked.
-        mine = await bench.post("p1", key="alice", model="fake:hang-midstream")
-        await asyncio.sleep(1)
-        theirs = await bench.post("q1", key="bob", model="fake:empty")
-        await bench.over(theirs)
-        still = bench.state_of(mine)
-        bench.world.check(still is State.ACTIVE, ISOLATION, f"p1 {still}")
-        mine.leave()
-    else:
-        mine, theirs = await asyncio.gather(
-            bench.post("p1", key="alice", latest=0.1), bench.post("q1", key="bob", latest=0.1)
-        )
-        await bench.over(mine, theirs)
+    mine, theirs = await asyncio.gather(
+        bench.post("p1", key="alice", latest=0.1), bench.post("q1", key="bob", latest=0.1)
+    )
+    await bench.over(mine, theirs)
     for each in (mine, theirs):
         answered = each.error_code is None and each.messages
         bench.world.check(answered, ISOLATION, f"{each.name}: {each.body!r}")
@@ -195,6 +185,7 @@ STORIES = (
         "two keys use the same session id",
         two_keys,
         ("both were answered",),
+        clients=("async",),
         bench={
             "profile": Profile(load_s=0.2, prompt_eval_s=0.1, chunk_s=0.2, chunks=2, num_parallel=2)
         },
