@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from sim.happens_before import History
 from sim.schedule import ChoicePoint
@@ -38,14 +38,16 @@ class Scheduler(Protocol):
         ...
 
 
-@runtime_checkable
-class Reducing(Scheduler, Protocol):
-    """A scheduler that learns from what happened before what, and from what it came to."""
+class Reducing:
+    """A scheduler that learns from what happened before what, and from what it came to.
+
+    A class to inherit from, and no Protocol: each execution asks whether its scheduler is one.
+    """
 
     def begin_history(self) -> History | None:
         """What an execution that begins is to tell; None if it need not tell anything."""
-        ...
+        raise NotImplementedError
 
     def learn(self, outcome: object, has_failed: bool) -> str | None:
         """Told after each execution; why its findings are worth nothing, or None."""
-        ...
+        raise NotImplementedError

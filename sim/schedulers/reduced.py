@@ -21,7 +21,7 @@ from sim.environment import Arrival
 from sim.errors import Nondeterminism
 from sim.happens_before import Chain, Footprint, History, conflict
 from sim.schedule import ChoicePoint, Named
-from sim.schedulers.base import Scheduler
+from sim.schedulers.base import Reducing, Scheduler
 
 OVERLAP_PROBABILITY = 0.3
 
@@ -80,7 +80,7 @@ class _Linearisation:
     under_way: int = 0
 
 
-class Reduced:
+class Reduced(Reducing):
     """Exhaustive over classes; `fallback` takes over where chains are too coarse.
 
     classes: executions that came to their end, one per class. cut: those that were ended since
