@@ -56,6 +56,8 @@ class Request:
     # Whether anybody has a reason to cancel its task: it was stopped, overtaken, or left.
     may_be_cancelled: bool = False
     works_upstream: bool = False
+    # What its task still does after pop.
+    after_pop: Work | None = None
     task: asyncio.Task[None] | None = None
     handler: asyncio.Task[None] | None = None
     stream: Stream | None = None
@@ -184,6 +186,8 @@ class Bench:
             finally:
                 await self.registry.pop(request.name)
                 request.popped = True
+                if request.after_pop is not None:
+                    await self._work(request, request.after_pop)
 
         loop = asyncio.get_running_loop()
         request.task = task = loop.create_task(body(), name=request.name)
@@ -193,6 +197,7 @@ class Bench:
             request.stream = await self.registry.register(entry)
         except asyncio.CancelledError:
             self._answered(request, "left")
+            self._judge_left(request)
             await self._abandon(request, task)
             raise
         except Exception as exc:
@@ -340,6 +345,14 @@ class Bench:
         self.world.check(
             len(active) <= 1, sentence("S1 one_active"), f"{' and '.join(active)} are active"
         )
+
+    def _judge_left(self, request: Request) -> None:
+        """Who has left the register neither waits any more nor holds the session."""
+        if not self.is_production:
+            return
+        state = self._state(request)
+        gone = state not in (State.WAITING, State.ACTIVE)
+        self.world.check(gone, sentence("L3 no_leak"), f"{request.name} has left, and is {state}")
 
     def _judge_upstream(self, request: Request) -> None:
         """S3, for streams that work upstream from their admission until their task is over."""

@@ -257,6 +257,43 @@ async def emits_after_stop(bench: Bench) -> None:
     await bench.arrives("p2", "s", steady, latest=0.7, door=door)
 
 
+async def emits_after_its_end(bench: Bench) -> None:
+    """p1 leaves a task behind that still has the stream in its hands."""
+    door = bench.door()
+    left: list[asyncio.Task[None]] = []
+
+    async def too_late(request: Request) -> None:
+        await request.outside("chunk that comes late", 0.2, 0.4)
+        try:
+            await request.emit("late chunk")
+        except StreamError:
+            bench.world.reached("the gate was shut")
+
+    async def leaves_a_task(request: Request) -> None:
+        left.append(asyncio.create_task(too_late(request), name="left behind"))
+        await request.emit("chunk 1")
+
+    bench.request("p1", "s", leaves_a_task, door=door)
+    await bench.arrives("p2", "s", steady, earliest=0.1, latest=0.3, door=door)
+    await asyncio.gather(*left)
+
+
+async def goes_on_after_pop(bench: Bench) -> None:
+    """Pop is the last act of p1's stream, but its task still closes a connection."""
+
+    async def closes_slowly(request: Request) -> None:
+        await request.outside("connection is closed", 0.3, 0.3)
+
+    first = bench.request("p1", "s", instant)
+    first.after_pop = closes_slowly
+    second = await bench.arrives("p2", "s", instant, latest=0.2)
+    if first.popped and second.answer is None:
+        bench.world.reached("p2 came after pop, before the end")
+    await bench.quiet()
+    if second.answer == "admitted":
+        bench.world.reached("p2 was admitted")
+
+
 REGISTRY_SCENARIOS = (
     Scenario(
         "second_prompt",
@@ -365,6 +402,21 @@ REGISTRY_SCENARIOS = (
         "a stream goes on trying to emit after it was stopped",
         emits_after_stop,
         ("cancel swallowed", "the gate was shut"),
+        needs=("stream", "snapshot"),
+    ),
+    Scenario(
+        "emits_after_its_end",
+        "a task that a stream has left behind goes on trying to emit",
+        emits_after_its_end,
+        ("the gate was shut",),
+        needs=("stream", "snapshot"),
+    ),
+    Scenario(
+        "goes_on_after_pop",
+        "a stream's task goes on after pop",
+        goes_on_after_pop,
+        ("p2 was admitted",),
+        ("p2 came after pop, before the end",),
         needs=("stream", "snapshot"),
     ),
 )

@@ -33,9 +33,10 @@ from sim.loop import SimLoop
 from sim.observed_protocol import ROWS
 from sim.schedule import Bounds
 from sim.suspects import suspect_class
+from sim.suspects.mutants import registry as mutants
+from sim.suspects.mutants.base import Break
 from sim.threads import active
 from sim.world import World
-from tests.registry import mutants
 
 SPIN_MAX = 500
 ITERATIONS = st.sampled_from([3, 0, 0, 1, 2, 5])
@@ -272,7 +273,7 @@ def test_the_machine_takes_every_row_that_its_rules_can_reach() -> None:
 
 NO_ROW = "every operation of the shell has a row in the table"
 
-MUTANTS: dict[mutants.Mutant, str] = {
+MUTANTS: dict[Break, str] = {
     mutants.second_is_let_in_beside_the_first: "S1 one_active",
     mutants.overtaken_is_not_rejected: "S7 bounded",
     mutants.older_keeps_the_place_it_waits_in: "S7 bounded",
@@ -295,7 +296,7 @@ MUTANTS: dict[mutants.Mutant, str] = {
     ("mutant", "violated"), MUTANTS.items(), ids=[mutant.__name__ for mutant in MUTANTS]
 )
 def test_the_machine_kills_the_mutant(
-    mutant: mutants.Mutant, violated: str, monkeypatch: pytest.MonkeyPatch
+    mutant: Break, violated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one safeguard lost, the state machine finds a violation of the property it guards."""
     mutant(monkeypatch)

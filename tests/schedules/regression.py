@@ -24,8 +24,8 @@ from sim.schedule import Bounds, Schedule
 from sim.schedulers import DepartureBounded, RandomWalk, Replay, Scheduler
 from sim.schedulers.by_labels import ByLabels, LabelledDeparture, Labelling
 from sim.server_bench import DECLARED_FILES
-from tests.registry import mutants as registry_mutants
-from tests.sim import server_mutants
+from sim.suspects.mutants import registry as registry_mutants
+from sim.suspects.mutants import server as server_mutants
 
 FOLDER = Path(__file__).parent
 MUTANTS_BY_LEVEL: dict[str, Any] = {"registry": registry_mutants, "server": server_mutants}

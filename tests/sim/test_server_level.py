@@ -31,7 +31,8 @@ from sim.schedulers import (
     Replay,
     Scheduler,
 )
-from tests.sim.server_mutants import MUTANTS, Mutant
+from sim.suspects.mutants.base import Break
+from sim.suspects.mutants.server import KILLED
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = {scenario.name: scenario for scenario in SERVER_SCENARIOS}
@@ -123,11 +124,11 @@ def explored(scenario: str) -> Report:
 
 @pytest.mark.parametrize(
     ("mutant", "scenario", "violated"),
-    MUTANTS,
-    ids=[f"{mutant.__name__}-{scenario}" for mutant, scenario, _ in MUTANTS],
+    KILLED,
+    ids=[f"{mutant.__name__}-{scenario}" for mutant, scenario, _ in KILLED],
 )
 def test_a_mutant_is_refuted(
-    mutant: Mutant, scenario: str, violated: str, monkeypatch: pytest.MonkeyPatch
+    mutant: Break, scenario: str, violated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One broken line of the server or its clients, and the property that it violates."""
     mutant(monkeypatch)
@@ -136,7 +137,7 @@ def test_a_mutant_is_refuted(
     assert report.counterexample.property.startswith(violated), report.text
 
 
-@pytest.mark.parametrize("scenario", sorted({scenario for _, scenario, _ in MUTANTS}))
+@pytest.mark.parametrize("scenario", sorted({scenario for _, scenario, _ in KILLED}))
 def test_unbroken_the_same_scenario_is_not_refuted(scenario: str) -> None:
     """What refutes the mutants is the broken line."""
     assert explored(scenario).counterexample is None

@@ -14,8 +14,8 @@ from sim.schedule import Bounds, departures_of
 from sim.schedulers import DepartureBounded, RandomWalk, Replay
 from sim.shrink import shrink
 from sim.suspects import PUBLISHED, suspect_class
-from tests.registry import mutants
-from tests.registry.mutants import Mutant
+from sim.suspects.mutants import registry as mutants
+from sim.suspects.mutants.base import Break
 
 BOUNDS = Bounds()
 
@@ -72,14 +72,13 @@ def test_published_registries_shrink_to_the_least(name: str) -> None:
 
 
 NARROW = [
-    (mutants.withdraw_takes_the_place_and_not_the_stream, "caller_leaves_while_waiting"),
     (mutants.withdrawn_by_name_and_not_by_identity, "caller_leaves_overtaken"),
 ]
 
 
 @pytest.mark.parametrize(("mutant", "name"), NARROW, ids=[each[1] for each in NARROW])
 def test_narrow_failures_shrink_to_the_least(
-    mutant: Mutant, name: str, monkeypatch: pytest.MonkeyPatch
+    mutant: Break, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Violations that need departures keep just as many as they need."""
     mutant(monkeypatch)

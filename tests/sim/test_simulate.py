@@ -27,8 +27,9 @@ from sim.simulate.run import Chunk, Simulation, SimulationReport, make_simulatio
 from sim.simulate.scenario import SimulatedSeed
 from sim.simulate.statistics import Statistics
 from sim.suspects import suspect_class
-from tests.registry import mutants
-from tests.sim import server_mutants
+from sim.suspects.mutants import registry as mutants
+from sim.suspects.mutants import server as server_mutants
+from sim.suspects.mutants.base import Break
 
 OWN = "tests.sim.own_registries"
 ROOT = Path(__file__).parent.parent.parent
@@ -228,7 +229,7 @@ def test_a_right_registry_passes() -> None:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_broken_server_is_found(
-    mutant: server_mutants.Mutant, violated: str, monkeypatch: pytest.MonkeyPatch
+    mutant: Break, violated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each judgement has a broken line of the server that it is the one to find."""
     mutant(monkeypatch)
@@ -250,7 +251,7 @@ def test_a_broken_server_is_found(
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_broken_registry_is_found(
-    mutant: mutants.Mutant, violated: str, monkeypatch: pytest.MonkeyPatch
+    mutant: Break, violated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At registry level, too, what breaks a promise violates its property."""
     mutant(monkeypatch)

@@ -1,8 +1,4 @@
-"""The production server and its clients with one line broken: what the bench has to find.
-
-Each mutant is a function that breaks it through pytest's monkeypatch, named for its bug. MUTANTS
-says in which scenario it is refuted, and by which property.
-"""
+"""The server and its clients with one line broken, each a function that is named for its bug."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import pytest
 
 import server.response
 from registry import StopSignal, Stream, StreamRegistry
@@ -30,9 +25,7 @@ from server.stream_task import StreamTask
 from server.wakeable import Wake
 from sim.scenarios.server_level.clients import SLOW
 from sim.server_bench import BACK_PRESSURE, HEARD, PROMPT
-
-Patch = pytest.MonkeyPatch
-Mutant = Callable[[Patch], None]
+from sim.suspects.mutants.base import Break, Mutant, Patch
 
 
 async def nothing(*arguments: object) -> None:
@@ -297,7 +290,7 @@ def shutdown_closes_nothing(patch: Patch) -> None:
     patch.setattr(StreamRegistry, "close", nothing)
 
 
-MUTANTS: tuple[tuple[Mutant, str, str], ...] = (
+KILLED: tuple[tuple[Break, str, str], ...] = (
     (gate_is_not_asked, "second_prompt.async", "S2 only_active_emits"),
     (error_is_a_bare_end, "second_prompt.async", "every client that stays is told the end"),
     (error_is_swallowed, "hung_upstream.async", "prompt 1 is told"),
@@ -335,4 +328,13 @@ MUTANTS: tuple[tuple[Mutant, str, str], ...] = (
     (keys_share_their_sessions, "two_keys.async", "S6 isolation"),
     (streams_of_other_keys_are_shown, "stop_is_pressed.async", "another key's stream is not there"),
     (shutdown_closes_nothing, "stuck_lookup.thread", "L3 no_leak"),
+)
+
+
+_SCENARIOS_BY_BREAK: dict[Break, tuple[str, ...]] = {}
+for _breaks, _scenario, _ in KILLED:
+    _SCENARIOS_BY_BREAK[_breaks] = (*_SCENARIOS_BY_BREAK.get(_breaks, ()), _scenario)
+
+SERVER_MUTANTS = tuple(
+    Mutant("server", breaks, likely) for breaks, likely in _SCENARIOS_BY_BREAK.items()
 )

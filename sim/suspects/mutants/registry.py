@@ -1,9 +1,4 @@
-"""Production with one safeguard lost: what the tests of the tests run against.
-
-Each mutant is a function that breaks the protocol's table or the shell through pytest's
-monkeypatch, named for its bug. Two rooms use them: the state machine here, and `check` in
-tests/sim/test_check.py.
-"""
+"""The registry with one safeguard lost, each a function that is named for its bug."""
 
 from __future__ import annotations
 
@@ -11,9 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-
 from registry import Stream, StreamRegistry
+from registry.errors import StreamError
 from registry.protocol import (
     TABLE,
     Cancel,
@@ -29,12 +23,12 @@ from registry.protocol import (
     State,
     Withdraw,
 )
+from sim.suspects.mutants.base import Break, Mutant, Patch
 
 Row = Callable[[Protocol, Any, float], Iterator[Effect]]
-Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
-def put(patch: pytest.MonkeyPatch, operation: type[Operation], situation: Situation, row: Row):
+def put(patch: Patch, operation: type[Operation], situation: Situation, row: Row) -> None:
     assert (operation, situation) in TABLE
     patch.setitem(TABLE, (operation, situation), row)
 
@@ -42,15 +36,15 @@ def put(patch: pytest.MonkeyPatch, operation: type[Operation], situation: Situat
 # ---- the table -------------------------------------------------------------------------------
 
 
-def second_is_let_in_beside_the_first(patch: pytest.MonkeyPatch) -> None:
+def second_is_let_in_beside_the_first(patch: Patch) -> None:
     put(patch, Register, Situation.HOLDER_ACTIVE, Protocol._register_free)
 
 
-def overtaken_is_not_rejected(patch: pytest.MonkeyPatch) -> None:
+def overtaken_is_not_rejected(patch: Patch) -> None:
     put(patch, Register, Situation.HOLDER_STOPPING_CONTENDED, Protocol._register_waits)
 
 
-def older_keeps_the_place_it_waits_in(patch: pytest.MonkeyPatch) -> None:
+def older_keeps_the_place_it_waits_in(patch: Patch) -> None:
     def row(protocol: Protocol, operation: Register, now: float) -> Iterator[Effect]:
         session = protocol._sessions[operation.session_id or ""]
         older = session.waiting
@@ -60,7 +54,7 @@ def older_keeps_the_place_it_waits_in(patch: pytest.MonkeyPatch) -> None:
     put(patch, Register, Situation.HOLDER_STOPPING_CONTENDED, row)
 
 
-def grace_starts_anew(patch: pytest.MonkeyPatch) -> None:
+def grace_starts_anew(patch: Patch) -> None:
     def row(protocol: Protocol, operation: Register, now: float) -> Iterator[Effect]:
         holder = protocol._sessions[operation.session_id or ""].holder
         assert holder is not None
@@ -82,7 +76,7 @@ def grace_starts_anew(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StreamRegistry, "_grace_expired", later)
 
 
-def withdraw_keeps_the_entry(patch: pytest.MonkeyPatch) -> None:
+def withdraw_keeps_the_entry(patch: Patch) -> None:
     def row(protocol: Protocol, operation: Withdraw, now: float) -> Iterator[Effect]:
         for effect in Protocol._withdraw_waiting(protocol, operation, now):
             if not isinstance(effect, Forgotten):
@@ -91,7 +85,7 @@ def withdraw_keeps_the_entry(patch: pytest.MonkeyPatch) -> None:
     put(patch, Withdraw, Situation.WAITING, row)
 
 
-def withdraw_takes_the_place_and_not_the_stream(patch: pytest.MonkeyPatch) -> None:
+def withdraw_takes_the_place_and_not_the_stream(patch: Patch) -> None:
     def row(protocol: Protocol, operation: Withdraw, now: float) -> Iterator[Effect]:
         protocol._streams[operation.trace_id].session.waiting = None
         yield from ()
@@ -99,22 +93,22 @@ def withdraw_takes_the_place_and_not_the_stream(patch: pytest.MonkeyPatch) -> No
     put(patch, Withdraw, Situation.WAITING, row)
 
 
-def detached_is_never_uncounted(patch: pytest.MonkeyPatch) -> None:
+def detached_is_never_uncounted(patch: Patch) -> None:
     def row(protocol: Protocol, operation: Ended, now: float) -> Iterator[Effect]:
         yield from protocol._forget(protocol._streams[operation.trace_id], now)
 
     put(patch, Ended, Situation.DETACHED, row)
 
 
-def end_of_a_detached_stream_ends_its_successor(patch: pytest.MonkeyPatch) -> None:
+def end_of_a_detached_stream_ends_its_successor(patch: Patch) -> None:
     put(patch, Ended, Situation.DETACHED, Protocol._ended_holder)
 
 
-def limit_of_detached_streams_is_not_kept(patch: pytest.MonkeyPatch) -> None:
+def limit_of_detached_streams_is_not_kept(patch: Patch) -> None:
     put(patch, GraceExpired, Situation.STOPPING_AT_LIMIT, Protocol._grace_expired)
 
 
-def overdue_leaves_a_register_waiting(patch: pytest.MonkeyPatch) -> None:
+def overdue_leaves_a_register_waiting(patch: Patch) -> None:
     def row(protocol: Protocol, operation: GraceExpired, now: float) -> Iterator[Effect]:
         protocol._streams[operation.trace_id].overdue = True
         yield from ()
@@ -122,7 +116,7 @@ def overdue_leaves_a_register_waiting(patch: pytest.MonkeyPatch) -> None:
     put(patch, GraceExpired, Situation.STOPPING_AT_LIMIT, row)
 
 
-def expired_grace_lets_nobody_in(patch: pytest.MonkeyPatch) -> None:
+def expired_grace_lets_nobody_in(patch: Patch) -> None:
     def row(protocol: Protocol, operation: GraceExpired, now: float) -> Iterator[Effect]:
         stream = protocol._streams[operation.trace_id]
         stream.state = State.DETACHED
@@ -134,7 +128,7 @@ def expired_grace_lets_nobody_in(patch: pytest.MonkeyPatch) -> None:
     put(patch, GraceExpired, Situation.STOPPING, row)
 
 
-def cancel_of_a_detached_stream_stops_its_successor(patch: pytest.MonkeyPatch) -> None:
+def cancel_of_a_detached_stream_stops_its_successor(patch: Patch) -> None:
     def row(protocol: Protocol, operation: Cancel, now: float) -> Iterator[Effect]:
         holder = protocol._streams[operation.trace_id].session.holder
         if holder is not None and holder.state is State.ACTIVE:
@@ -143,7 +137,7 @@ def cancel_of_a_detached_stream_stops_its_successor(patch: pytest.MonkeyPatch) -
     put(patch, Cancel, Situation.DETACHED, row)
 
 
-def fencing_token_is_reused(patch: pytest.MonkeyPatch) -> None:
+def fencing_token_is_reused(patch: Patch) -> None:
     activate = Protocol._activate
 
     def from_one(protocol: Protocol, stream: Any, now: float) -> Iterator[Effect]:
@@ -156,7 +150,7 @@ def fencing_token_is_reused(patch: pytest.MonkeyPatch) -> None:
 # ---- the shell -------------------------------------------------------------------------------
 
 
-def ended_when_popped(patch: pytest.MonkeyPatch) -> None:
+def ended_when_popped(patch: Patch) -> None:
     async def pop(self: StreamRegistry, trace_id: str) -> None:
         stream = self._streams.get(trace_id)
         if stream is not None:
@@ -165,11 +159,11 @@ def ended_when_popped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StreamRegistry, "pop", pop)
 
 
-def gate_is_never_shut(patch: pytest.MonkeyPatch) -> None:
+def gate_is_never_shut(patch: Patch) -> None:
     patch.setattr(Stream, "raise_if_stopped", lambda self: None)
 
 
-def gate_checks_only_the_stop_signal_of_its_task(patch: pytest.MonkeyPatch) -> None:
+def gate_checks_only_the_stop_signal_of_its_task(patch: Patch) -> None:
     def raise_if_stopped(self: Stream) -> None:
         if self.task.cancelling():
             raise self.stop_error or RuntimeError
@@ -177,15 +171,15 @@ def gate_checks_only_the_stop_signal_of_its_task(patch: pytest.MonkeyPatch) -> N
     patch.setattr(Stream, "raise_if_stopped", raise_if_stopped)
 
 
-def task_is_not_cancelled(patch: pytest.MonkeyPatch) -> None:
-    def stop(self: Stream, error: Exception) -> None:
+def task_is_not_cancelled(patch: Patch) -> None:
+    def stop(self: Stream, error: StreamError) -> None:
         self.stop_error = error
         self.stop_signal.set()
 
     patch.setattr(Stream, "stop", stop)
 
 
-def grace_timer_outlives_its_stream(patch: pytest.MonkeyPatch) -> None:
+def grace_timer_outlives_its_stream(patch: Patch) -> None:
     forget = StreamRegistry._forget
 
     def keep_timer(self: StreamRegistry, trace_id: str) -> None:
@@ -195,7 +189,7 @@ def grace_timer_outlives_its_stream(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StreamRegistry, "_forget", keep_timer)
 
 
-def stop_signal_is_never_cleared(patch: pytest.MonkeyPatch) -> None:
+def stop_signal_is_never_cleared(patch: Patch) -> None:
     forget = StreamRegistry._forget
 
     def keep_signal(self: StreamRegistry, trace_id: str) -> None:
@@ -206,7 +200,7 @@ def stop_signal_is_never_cleared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StreamRegistry, "_forget", keep_signal)
 
 
-def register_that_is_left_is_not_withdrawn(patch: pytest.MonkeyPatch) -> None:
+def register_that_is_left_is_not_withdrawn(patch: Patch) -> None:
     async def admission(self: StreamRegistry, stream: Stream) -> None:
         waits = self._admissions.get(stream.trace_id)
         if waits is not None:
@@ -217,7 +211,7 @@ def register_that_is_left_is_not_withdrawn(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StreamRegistry, "_admission", admission)
 
 
-def withdrawn_by_name_and_not_by_identity(patch: pytest.MonkeyPatch) -> None:
+def withdrawn_by_name_and_not_by_identity(patch: Patch) -> None:
     async def admission(self: StreamRegistry, stream: Stream) -> None:
         waits = self._admissions.get(stream.trace_id)
         if waits is not None:
@@ -232,7 +226,7 @@ def withdrawn_by_name_and_not_by_identity(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StreamRegistry, "_admission", admission)
 
 
-def stopped_before_its_turn_is_let_in(patch: pytest.MonkeyPatch) -> None:
+def stopped_before_its_turn_is_let_in(patch: Patch) -> None:
     async def admission(self: StreamRegistry, stream: Stream) -> None:
         waits = self._admissions.get(stream.trace_id)
         if waits is not None:
@@ -246,10 +240,46 @@ def stopped_before_its_turn_is_let_in(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StreamRegistry, "_admission", admission)
 
 
-def close_waits_for_ever(patch: pytest.MonkeyPatch) -> None:
+def close_waits_for_ever(patch: Patch) -> None:
     async def close(self: StreamRegistry) -> None:
         self._apply(Close())
         if self._streams:
             await asyncio.wait([stream.task for stream in self._streams.values()])
 
     patch.setattr(StreamRegistry, "close", close)
+
+
+NO_ROW = "every operation of the shell has a row in the table"
+
+# In which scenario each falls, and by which property.
+KILLED: tuple[tuple[Break, str, str], ...] = (
+    (second_is_let_in_beside_the_first, "second_prompt", "S1 one_active"),
+    (overtaken_is_not_rejected, "swallowed_cancel", "S7 bounded"),
+    (older_keeps_the_place_it_waits_in, "swallowed_cancel", "S7 bounded"),
+    (grace_starts_anew, "swallowed_cancel", "L1 admission"),
+    (withdraw_keeps_the_entry, "caller_leaves_while_waiting", NO_ROW),
+    (
+        withdraw_takes_the_place_and_not_the_stream,
+        "caller_leaves_while_waiting",
+        "L3 no_leak",
+    ),
+    (detached_is_never_uncounted, "detached_limit", "L3 no_leak"),
+    (end_of_a_detached_stream_ends_its_successor, "detached_limit", "L3 no_leak"),
+    (limit_of_detached_streams_is_not_kept, "detached_limit", "S7 bounded"),
+    (overdue_leaves_a_register_waiting, "detached_limit", "L1 admission"),
+    (expired_grace_lets_nobody_in, "swallowed_cancel", "L1 admission"),
+    (cancel_of_a_detached_stream_stops_its_successor, "detached_limit", "S8 identity"),
+    (fencing_token_is_reused, "second_prompt", "S5 fencing"),
+    (gate_is_never_shut, "emits_after_stop", "S2 only_active_emits"),
+    (task_is_not_cancelled, "explicit_cancel", "the execution ends"),
+    (grace_timer_outlives_its_stream, "second_prompt", "L3 no_leak"),
+    (stop_signal_is_never_cleared, "second_prompt", "L3 no_leak"),
+    (withdrawn_by_name_and_not_by_identity, "caller_leaves_overtaken", NO_ROW),
+    (stopped_before_its_turn_is_let_in, "cancel_while_waiting", "S3 no_silent_overlap"),
+    (close_waits_for_ever, "close_while_streaming", "L5 shutdown"),
+    (ended_when_popped, "goes_on_after_pop", "S3 no_silent_overlap"),
+    (gate_checks_only_the_stop_signal_of_its_task, "emits_after_its_end", "S2 only_active_emits"),
+    (register_that_is_left_is_not_withdrawn, "caller_leaves_while_waiting", "L3 no_leak"),
+)
+
+REGISTRY_MUTANTS = tuple(Mutant("registry", breaks, (scenario,)) for breaks, scenario, _ in KILLED)

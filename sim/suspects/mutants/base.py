@@ -1,0 +1,74 @@
+"""What a mutant is: production with one line changed or one safeguard lost, for a while."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Patch(Protocol):
+    """What breaks production and mends it again; pytest's monkeypatch is one, too."""
+
+    def setattr(self, target: Any, name: str, value: Any) -> None: ...
+
+    def setitem(self, mapping: Any, name: Any, value: Any) -> None: ...
+
+
+Break = Callable[[Patch], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A bug with its name. level: whose scenarios judge it. likely: those to try first."""
+
+    level: str
+    breaks: Break
+    likely: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.breaks.__name__
+
+    @property
+    def story(self) -> str:
+        """What is lost, in a sentence: the docstring, or else the name says it."""
+        return inspect.getdoc(self.breaks) or self.name.replace("_", " ")
+
+
+class Undoable:
+    """A Patch of our own; the last change is undone first."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def setattr(self, target: Any, name: str, value: Any) -> None:
+        before = inspect.getattr_static(target, name)
+        is_own = name in vars(target)
+        setattr(target, name, value)
+        if is_own:
+            self._undo.append(lambda: setattr(target, name, before))
+        else:
+            self._undo.append(lambda: delattr(target, name))
+
+    def setitem(self, mapping: MutableMapping[Any, Any], name: Any, value: Any) -> None:
+        before = mapping[name]
+        mapping[name] = value
+        self._undo.append(lambda: mapping.__setitem__(name, before))
+
+    def undo(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+
+@contextmanager
+def broken(mutant: Mutant) -> Iterator[None]:
+    """Production has the bug within the block."""
+    patch = Undoable()
+    try:
+        mutant.breaks(patch)
+        yield
+    finally:
+        patch.undo()
