@@ -101,6 +101,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     bugs.add_argument("--this-version", action="store_true", help="the running interpreter alone")
     bugs.set_defaults(run=_bugs)
+
+    mutants = commands.add_parser(
+        "mutants", help="production with one line broken: who is killed, by which property"
+    )
+    mutants.add_argument("--level", choices=("registry", "server"), help="default: both")
+    mutants.add_argument("--name", metavar="NAME", help="this one alone, with its counterexample")
+    mutants.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes")
+    mutants.add_argument("--json", action="store_true", help="print one JSON object")
+    mutants.set_defaults(run=_mutants)
     return parser
 
 
@@ -216,6 +225,27 @@ def _bugs(arguments: argparse.Namespace) -> int:
     else:
         matrix.print_matrix(columns)
     return 0 if all(column.holds for column in columns) else 1
+
+
+def _mutants(arguments: argparse.Namespace) -> int:
+    from sim.mutants import Kill, kill_all, table
+
+    def print_kill(kill: Kill) -> None:
+        if not arguments.json:
+            what = f"{kill.killer} in {kill.scenario}" if kill.is_killed else "SURVIVES"
+            print(f"{kill.mutant:<46} {kill.executions:>5} executions  {what}", flush=True)
+
+    kills = kill_all(
+        level=arguments.level, name=arguments.name, jobs=arguments.jobs, on_kill=print_kill
+    )
+    survivors = [kill.mutant for kill in kills if not kill.is_killed]
+    if arguments.json:
+        print(json.dumps({"mutants": [k.as_json() for k in kills], "survivors": survivors}))
+    else:
+        if arguments.name:
+            print(f"\n{kills[0].text}")
+        print(f"\n{table(kills)}")
+    return REFUTED_EXIT if survivors else PROVED_EXIT
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -97,7 +97,13 @@ def test_what_a_registry_lacks_is_not_applicable(whole: tuple[int, Result]) -> N
         not_applicable = {
             each["scenario"] for each in whole[1]["not_applicable"] if each["registry"] == registry
         }
-        assert not_applicable == {"known_trace_id", "close_while_streaming", "emits_after_stop", "emits_after_its_end", "goes_on_after_pop"}
+        assert not_applicable == {
+            "known_trace_id",
+            "close_while_streaming",
+            "emits_after_stop",
+            "emits_after_its_end",
+            "goes_on_after_pop",
+        }
         assert not_applicable.isdisjoint(results_of(whole[1], registry))
 
 

@@ -40,6 +40,10 @@ def second_is_let_in_beside_the_first(patch: Patch) -> None:
     put(patch, Register, Situation.HOLDER_ACTIVE, Protocol._register_free)
 
 
+def newer_prompt_stops_nobody(patch: Patch) -> None:
+    put(patch, Register, Situation.HOLDER_ACTIVE, Protocol._register_waits)
+
+
 def overtaken_is_not_rejected(patch: Patch) -> None:
     put(patch, Register, Situation.HOLDER_STOPPING_CONTENDED, Protocol._register_waits)
 
@@ -254,6 +258,7 @@ NO_ROW = "every operation of the shell has a row in the table"
 # In which scenario each falls, and by which property.
 KILLED: tuple[tuple[Break, str, str], ...] = (
     (second_is_let_in_beside_the_first, "second_prompt", "S1 one_active"),
+    (newer_prompt_stops_nobody, "second_prompt", "S4 newest_wins"),
     (overtaken_is_not_rejected, "swallowed_cancel", "S7 bounded"),
     (older_keeps_the_place_it_waits_in, "swallowed_cancel", "S7 bounded"),
     (grace_starts_anew, "swallowed_cancel", "L1 admission"),

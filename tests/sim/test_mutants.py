@@ -1,0 +1,99 @@
+"""`onestream mutants`: all are killed, and every property is the first to kill one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from registry.invariants import SENTENCES
+from registry.protocol import TABLE
+from sim.cli import main
+from sim.mutants import Kill, kill_all
+from sim.suspects.mutants import MUTANTS, Mutant, broken, mutant_named
+from sim.suspects.mutants.base import Undoable
+
+# The properties that no mutant of the registry level is first killed by.
+OF_THE_SERVER = {
+    "L2 prompt_stop": "stop_is_put_off",
+    "L4 no_deadlock": "send_has_no_limit",
+    "L6 silence": "silence_has_no_limit",
+    "S6 isolation": "keys_share_their_sessions",
+}
+
+
+@pytest.fixture(scope="module")
+def kills() -> list[Kill]:
+    return kill_all(level="registry")
+
+
+def test_all_of_the_registry_are_killed(kills: list[Kill]) -> None:
+    """No mutant of the registry survives its own level."""
+    assert [kill.mutant for kill in kills if not kill.is_killed] == []
+    assert len(kills) >= 24
+
+
+def test_every_property_is_the_first_to_kill_one(kills: list[Kill]) -> None:
+    """Each of S1-S8 and L1-L6 earns its place: some mutant falls by it before all others."""
+    killers = {kill.killer for kill in kills}
+    for violated, name in OF_THE_SERVER.items():
+        (kill,) = kill_all(name=name)
+        assert kill.killer == violated
+        killers.add(kill.killer)
+    assert set(SENTENCES) <= killers
+
+
+def test_each_has_a_name_of_its_own() -> None:
+    """Names are what the command, the regressions and people know mutants by."""
+    names = [mutant.name for mutant in MUTANTS]
+    assert len(names) == len(set(names)) >= 30
+    with pytest.raises(ValueError, match="is not known; there are second_is_let_in"):
+        mutant_named("no such bug")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: str(mutant.name))
+def test_a_mutant_breaks_something_and_mends_it(mutant: Mutant) -> None:
+    """Within the block production is another, after it the same as before."""
+    changes: list[tuple[object, str, object, object]] = []
+
+    class Watching(Undoable):
+        def setattr(self, target: object, name: str, value: object) -> None:
+            before = vars(target).get(name)
+            super().setattr(target, name, value)
+            changes.append((target, name, before, vars(target)[name]))
+
+    rows = dict(TABLE)
+    patch = Watching()
+    mutant.breaks(patch)
+    is_broken = any(before is not now for _, _, before, now in changes) or rows != TABLE
+    patch.undo()
+    assert is_broken
+    assert rows == TABLE
+    assert all(vars(target).get(name) is before for target, name, before, _ in changes)
+
+
+def test_the_command_tells_who_killed_whom(capsys: pytest.CaptureFixture[str]) -> None:
+    """One mutant by name, with its counterexample; as JSON; and an unknown one is bad usage."""
+    assert main(["mutants", "--name", "fencing_token_is_reused"]) == 0
+    printed = capsys.readouterr().out
+    assert "S5 fencing in second_prompt" in printed
+    assert "violated at" in printed
+    assert "1 of 1 killed" in printed
+    assert main(["mutants", "--name", "fencing_token_is_reused", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["survivors"] == []
+    assert told["mutants"][0]["violated"].startswith("S5 fencing")
+    assert main(["mutants", "--name", "nobody"]) == 3
+
+
+def test_a_survivor_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is not killed makes the command fail, by name."""
+    harmless = Mutant("registry", lambda patch: None)
+    monkeypatch.setattr("sim.mutants.mutant_named", lambda name: harmless)
+    monkeypatch.setattr("sim.mutants.EXECUTIONS_MAX", 3)
+    assert main(["mutants", "--name", "harmless"]) == 1
+    assert "SURVIVES" in capsys.readouterr().out
+    with broken(harmless):
+        pass
