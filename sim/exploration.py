@@ -29,6 +29,8 @@ from sim.shrink import shrink
 
 BUDGET_S = 60.0
 SHRINK_EXECUTIONS_MAX = 2000
+# What bounds the shrinking is the number of executions; this is for programs with slow ones.
+SHRINK_BUDGET_S = 10.0
 COLLECT_EVERY_EXECUTIONS = 200
 
 PROVED = "proved"
@@ -267,9 +269,14 @@ def _counterexample(program: Program, failure: Outcome, head: Schedule) -> Count
     """Shrinks the failure and replays it twice, traced; None if it is not the same both times."""
     assert failure.violation is not None
     violated = failure.violation.property
-    departures = departures_of(failure.choices)
+    deadline = perf_counter() + SHRINK_BUDGET_S
     departures, _ = shrink(
-        program, departures, violated, head.bounds, executions_max=SHRINK_EXECUTIONS_MAX
+        program,
+        departures_of(failure.choices),
+        violated,
+        head.bounds,
+        executions_max=SHRINK_EXECUTIONS_MAX,
+        is_interrupted=lambda: perf_counter() > deadline,
     )
     schedule = replace(head, departures=departures)
     outcome = replay_schedule(program, schedule)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from sim.errors import Nondeterminism
 from sim.execution import Outcome, Program, run_execution
 from sim.schedule import Bounds, departures_of
-from sim.schedulers import Replay
+from sim.schedulers import DepartureBounded, Replay, Scheduler
 
 Departures = tuple[tuple[int, int], ...]
 # Departures as they cost, choice points, the sum of where and what the departures are.
@@ -15,42 +16,105 @@ Size = tuple[int, int, int]
 # By how much later choices are moved when an earlier one is taken out: some choice points are
 # gone with it, or new ones there.
 _SHIFTS = (0, -1, 1, -2, 2, -3, 3)
+# Which part of the executions may go to the search for a schedule with fewer departures.
+_BELOW_PART = 8
 
 
 def shrink(
-    program: Program, departures: Departures, violated: str, bounds: Bounds, *, executions_max: int
+    program: Program,
+    departures: Departures,
+    violated: str,
+    bounds: Bounds,
+    *,
+    executions_max: int,
+    is_interrupted: Callable[[], bool] = lambda: False,
 ) -> tuple[Departures, int]:
     """The smallest schedule found that violates the same property, and the executions it took.
 
-    Each candidate is natural wherever it says nothing (zero refill), also beyond its end. The
-    first that is smaller is taken, and the search begins again with it.
+    First the schedule itself is made smaller: each candidate is natural wherever it says nothing
+    (zero refill), also beyond its end; the first that is smaller is taken, and the search begins
+    again with it. Then the schedules with fewer departures are looked at, with an eighth of
+    `executions_max`: where that is enough to see them all, what is returned has the least there
+    can be. `is_interrupted` is asked before each execution.
     """
-    if executions_max < 1:
-        return departures, 0
-    executions = 1
-    size = _size(_replayed(program, departures, bounds))
-    tried = {departures}
-    smaller = True
-    while smaller:
-        smaller = False
-        for candidate in _candidates(departures):
-            if candidate in tried:
-                continue
-            if executions >= executions_max:
-                return departures, executions
-            executions += 1
-            tried.add(candidate)
-            outcome = _replayed(program, candidate, bounds)
-            taken = departures_of(outcome.choices)
-            if _violates(outcome, violated) and _size(outcome) < size:
-                departures, size, smaller = taken, _size(outcome), True
-                tried.add(taken)
-                break
-    return departures, executions
+    shrinking = _Shrinking(program, violated, bounds, executions_max, is_interrupted)
+    try:
+        if shrinking.takes(Replay(departures, strict=False)):
+            shrinking.descend()
+            while shrinking.looks_below():
+                shrinking.descend()
+    except (_Spent, Nondeterminism):
+        # What no schedule decides is found, and told, by whoever replays the result.
+        pass
+    return shrinking.departures if shrinking.size else departures, shrinking.executions
 
 
-def _replayed(program: Program, departures: Departures, bounds: Bounds) -> Outcome:
-    return run_execution(program, Replay(departures, strict=False), bounds)
+class _Spent(Exception):
+    """The budget is."""
+
+
+class _Shrinking:
+    """departures, size: of the smallest execution so far, once there is one."""
+
+    def __init__(
+        self,
+        program: Program,
+        violated: str,
+        bounds: Bounds,
+        executions_max: int,
+        is_interrupted: Callable[[], bool],
+    ) -> None:
+        self.departures: Departures = ()
+        self.size: Size | None = None
+        self.executions = 0
+        self._program = program
+        self._violated = violated
+        self._bounds = bounds
+        self._executions_max = executions_max
+        self._left_below = executions_max // _BELOW_PART
+        self._is_interrupted = is_interrupted
+        self._tried: set[Departures] = set()
+
+    def takes(self, scheduler: Scheduler) -> bool:
+        """Runs one execution; whether it is smaller, and is taken. Raises _Spent."""
+        if self.executions >= self._executions_max or self._is_interrupted():
+            raise _Spent
+        self.executions += 1
+        outcome = run_execution(self._program, scheduler, self._bounds)
+        if outcome.violation is None or outcome.violation.property != self._violated:
+            return False
+        size = _size(outcome)
+        if self.size is not None and size >= self.size:
+            return False
+        self.size = size
+        self.departures = departures_of(outcome.choices)
+        self._tried.add(self.departures)
+        return True
+
+    def descend(self) -> None:
+        """Until no candidate is smaller."""
+        while any(map(self._takes_candidate, _candidates(self.departures))):
+            pass
+
+    def _takes_candidate(self, candidate: Departures) -> bool:
+        if candidate in self._tried:
+            return False
+        self._tried.add(candidate)
+        return self.takes(Replay(candidate, strict=False))
+
+    def looks_below(self) -> bool:
+        """Whether some schedule with fewer departures fails as well; it is taken."""
+        assert self.size is not None
+        cost = self.size[0]
+        # The natural schedule was a candidate.
+        if cost < 2:
+            return False
+        below = DepartureBounded(cost - 1)
+        while self._left_below > 0 and below.next_execution():
+            self._left_below -= 1
+            if self.takes(below):
+                return True
+        return False
 
 
 def _candidates(departures: Departures) -> Iterator[Departures]:
@@ -74,10 +138,6 @@ def _candidates(departures: Departures) -> Iterator[Departures]:
         least = before[-1][0] + 1 if before else 0
         for earlier in range(max(least, index - 3), index):
             yield (*before, (earlier, option), *after)
-
-
-def _violates(outcome: Outcome, violated: str) -> bool:
-    return outcome.violation is not None and outcome.violation.property == violated
 
 
 def _size(outcome: Outcome) -> Size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry import StreamRegistry
-from sim import explore
+from sim import World, explore
 from sim.bench import log_captured
 from sim.execution import Program, guarded, run_execution
 from sim.historical import gh_86296, httpcore_1093
@@ -72,11 +72,13 @@ def test_published_registries_shrink_to_the_least(name: str) -> None:
 
 
 NARROW = [
+    (mutants.fencing_token_is_reused, "cancel_while_waiting"),
+    (mutants.stopped_before_its_turn_is_let_in, "caller_leaves_overtaken"),
     (mutants.withdrawn_by_name_and_not_by_identity, "caller_leaves_overtaken"),
 ]
 
 
-@pytest.mark.parametrize(("mutant", "name"), NARROW, ids=[each[1] for each in NARROW])
+@pytest.mark.parametrize(("mutant", "name"), NARROW, ids=[each[0].__name__ for each in NARROW])
 def test_narrow_failures_shrink_to_the_least(
     mutant: Break, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +87,7 @@ def test_narrow_failures_shrink_to_the_least(
     (scenario,) = [each for each in REGISTRY_SCENARIOS if each.name == name]
     program = scenario.program_for(StreamRegistry)
     with guarded(), log_captured(lambda line: None):
-        found = shrunk_from_random(program, failures=4)
+        found = shrunk_from_random(program, failures=8)
         least = {violated: least_departures(program, violated) for violated, _, _ in found}
     assert found
     assert all(after == least[violated] >= 1 for violated, _, after in found)
@@ -101,6 +103,68 @@ def test_historical_bugs_shrink_to_the_least(program: Program) -> None:
             pytest.skip("this version of Python has mended the bug")
         for violated, _, after in found:
             assert after == least_departures(program, violated)
+
+
+async def has_a_lower_way(world: World) -> None:
+    """Three choices together fail, and one that is met only where none of these was made."""
+    chosen = [world.choose(f"choice {number}", "ab") for number in range(3)]
+    if chosen == ["a", "a", "a"]:
+        world.check(world.choose("last", "abcdef") != "f", "it does not fail")
+    world.check(chosen != ["b", "b", "b"], "it does not fail")
+
+
+def test_what_no_step_leads_down_to_is_looked_for() -> None:
+    """Where every smaller version of a schedule passes, those with fewer departures are seen."""
+    with guarded():
+        least, executions = shrink(
+            has_a_lower_way,
+            ((0, 1), (1, 1), (2, 1)),
+            "it does not fail",
+            BOUNDS,
+            executions_max=400,
+        )
+        kept, few = shrink(
+            has_a_lower_way, ((0, 1), (1, 1), (2, 1)), "it does not fail", BOUNDS, executions_max=20
+        )
+    assert least == ((3, 5),)
+    assert executions > few
+    assert kept == ((0, 1), (1, 1), (2, 1))
+    assert few <= 20
+
+
+def test_an_interrupted_shrinking_returns_what_it_has() -> None:
+    """It asks before each execution, and what it has by then still violates the property."""
+    asked = 0
+
+    def is_interrupted() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 3
+
+    schedule = ((3, 5),)
+    with guarded():
+        found, executions = shrink(
+            has_a_lower_way,
+            schedule,
+            "it does not fail",
+            BOUNDS,
+            executions_max=400,
+            is_interrupted=is_interrupted,
+        )
+    assert (found, executions) == (schedule, 3)
+
+
+def test_a_violation_that_does_not_come_back_is_not_shrunk() -> None:
+    """What the program does otherwise when it is replayed leaves the schedule as it was."""
+
+    async def passes(world: World) -> None:
+        world.choose("any", "ab")
+
+    with guarded():
+        assert shrink(passes, ((0, 1),), "it does not fail", BOUNDS, executions_max=400) == (
+            ((0, 1),),
+            1,
+        )
 
 
 def test_a_registry_counterexample_shrinks_fast() -> None:
