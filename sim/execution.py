@@ -38,26 +38,30 @@ _DRAIN_RUNS_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A choice that is not the natural one, with the words for it."""
+    """A choice that is not the natural one, with the words for it.
+
+    cost: 0 where it goes on with, or ends, what an earlier one has begun, else 1. passed_over: the
+    options before it, the natural one first.
+    """
 
     index: int
     option: int
     kind: str
     at: float
     chosen: str
-    natural: str
+    passed_over: tuple[str, ...]
+    cost: int
 
 
 @dataclass(slots=True)
 class Outcome:
     """What one execution came to.
 
-    choices: the option taken at each choice point. error: why nothing can be said, or None.
-    trace, steps, departures, recording: only of a traced execution; `steps` has a line for each
-    callback, `recording` what forces the execution on stock asyncio.
     choices: the option taken at each choice point; cost: how many departures they are. error: why
     nothing can be said, or None.
-    trace, steps, departures: only of a traced execution; `steps` has a line for each callback.
+    trace, steps, departures, options, recording: only of a traced execution; `steps` has a line for
+    each callback, `options` how many there were at each choice point, `recording` what forces the
+    execution on stock asyncio.
     """
 
     choices: list[int] = field(default_factory=list)
@@ -69,6 +73,7 @@ class Outcome:
     trace: list[TraceLine] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     departures: list[Departure] = field(default_factory=list)
+    options: list[int] = field(default_factory=list)
     recording: Recording | None = None
 
     @property
@@ -167,14 +172,14 @@ def run_execution(
         outcome.choices.append(option)
         if outcome.recording is not None:
             outcome.recording.choose(kind, options, option)
+            outcome.options.append(len(options))
         if option:
-            outcome.cost += point.costs[option]
-        if traced and option:
-            outcome.departures.append(
-                Departure(
-                    point.index, option, kind, point.at, options[option].name, options[0].name
-                )
-            )
+            cost = point.costs[option]
+            outcome.cost += cost
+            if traced:
+                passed_over = tuple(each.name for each in options[:option])
+                departure = (point.index, option, kind, now, options[option].name, passed_over)
+                outcome.departures.append(Departure(*departure, cost))
         return option
 
     history = scheduler.begin_history() if isinstance(scheduler, Reducing) else None
@@ -304,10 +309,10 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
 def why_stuck(loop: SimLoop, stuck: tuple[str, str]) -> str:
     """Who waits for what, and where the execution is traced who spins. stuck: as in SimLoop."""
     sentence, seen = stuck
-    if sentence == NO_LIVELOCK and isinstance(loop, TracedLoop):
-        seen = f"{who_spins(loop.steps)}; {seen}"
+    spinning = loop.steps if sentence == NO_LIVELOCK and isinstance(loop, TracedLoop) else []
     workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
-    return "; ".join([*workers, *filter(None, [who_waits(loop.tasks)]), seen])
+    lines = [*who_spins(spinning, loop.tasks), *workers, *who_waits(loop.tasks), seen]
+    return ";\n".join(lines)
 
 
 def _drain(loop: SimLoop, outcome: Outcome) -> None:

@@ -4,25 +4,22 @@ passing execution goes another way."""
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sim.execution import Departure, Outcome, Program, run_execution
+from sim.lanes import MARK, WIDTH_MAX, chart
+from sim.loop import NO_MORE
 from sim.schedule import Schedule
 from sim.schedulers import Replay
-from sim.world import TraceLine
 
-WIDTH_MAX = 100
 LINES_MAX = 40
 DEPARTURES_MAX = 6
-LANES_MAX = 12
+# How many lines what was seen may take: of a sentence, and of one for each who waits.
+SEEN_LINES_MAX = 3
+WAITING_LINES_MAX = 12
 # How many executions the search for a passing neighbour may take.
 NEIGHBOURS_MAX = 60
-
-_TIME_WIDTH = 9
-_TEXT_WIDTH_MIN = 36
-_FIRST_LANES = ("outside", "log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +34,52 @@ class Passing:
     tried: int
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Departures that belong together: one, or those by which something is kept waiting.
+
+    That costs one departure, however long it takes and whatever lands meanwhile.
+    """
+
+    departures: tuple[Departure, ...]
+
+    @property
+    def is_wait(self) -> bool:
+        return self.departures[0].chosen == NO_MORE.name
+
+    @property
+    def words(self) -> str:
+        if not self.is_wait:
+            return words_of(self.departures[0])
+        polls = [each for each in self.departures if each.chosen == NO_MORE.name]
+        kept = list(dict.fromkeys(name for each in polls for name in each.passed_over))
+        verb = "is" if len(kept) == 1 else "are"
+        words = f"{_listed(kept)} {verb} kept waiting for {_counted(len(polls), 'poll')}"
+        landed = list(dict.fromkeys(each.chosen for each in self.departures if each not in polls))
+        if landed:
+            words += f", and {_listed(landed)} before {'it' if len(kept) == 1 else 'them'}"
+        return words
+
+    @property
+    def time(self) -> str:
+        first, last = (f"{self.departures[at].at:.3f}" for at in (0, -1))
+        return first if first == last else f"{first}–{last}"
+
+
 def nearest_passing(program: Program, schedule: Schedule, outcome: Outcome) -> Passing:
-    """Without one of the departures, the last first; or with one more, the last choice first."""
+    """Without one of the departures, or with one more: that which goes the same way longest.
+
+    Two executions are the same up to the first choice that differs, so the last is tried first.
+    """
     tried = 0
-    for candidate, words in _neighbours(schedule, outcome):
+    for departures, words in _neighbours(outcome):
         if tried == NEIGHBOURS_MAX:
             break
         tried += 1
-        departures = Replay(candidate.departures, strict=False)
-        other = run_execution(program, departures, schedule.bounds, traced=True)
+        replay = Replay(departures, strict=False)
+        other = run_execution(program, replay, schedule.bounds, traced=True)
         if other.violation is None and other.error is None:
-            return Passing(words, other, tried)
+            return Passing(words or _what_more(outcome, other), other, tried)
     return Passing("", None, tried)
 
 
@@ -55,140 +87,138 @@ def explain(outcome: Outcome, schedule: Schedule, passing: Passing) -> str:
     """At most LINES_MAX lines of WIDTH_MAX columns, but for the schedule in the last of them."""
     violation = outcome.violation
     assert violation is not None
-    head = _wrapped(f"violated at {violation.at:.3f} s: {violation.property}")
-    if violation.detail:
-        head += _wrapped(f"  seen: {violation.detail}")
+    head = _wrapped(f"violated at {violation.at:.3f} s: {violation.property}", 4)
+    head += _seen(violation.detail)
     if violation.where:
         head.append(f"  checked in {violation.where}")
-    head.append(f"departures ({len(outcome.departures)} in {len(outcome.choices)} choice points):")
-    head += _departure_lines(outcome.departures)
-    foot = [*_difference(outcome, passing), f"replay: onestream replay {schedule}"]
-    left = LINES_MAX - len(head) - len(foot)
-    lines = [*head, *_lanes(outcome.trace, left), *foot]
+    head += _departure_lines(outcome)
+    foot, marked = _difference(outcome, passing)
+    foot.append(f"replay: onestream replay {schedule}")
+    head.append("what happened (virtual seconds, a lane for each actor):")
+    lines = [*head, *chart(outcome.trace, marked, LINES_MAX - len(head) - len(foot)), *foot]
     return "\n".join([*map(_clipped, lines[:-1]), lines[-1]])
+
+
+# ---- departures ------------------------------------------------------------------------------
+
+
+def steps_of(departures: list[Departure]) -> list[Step]:
+    """The departures in their order, those by which something is kept waiting taken together."""
+    steps: list[Step] = []
+    for each in departures:
+        if steps and steps[-1].is_wait and each.cost == 0 and each.kind == "landing":
+            steps[-1] = Step((*steps[-1].departures, each))
+        else:
+            steps.append(Step((each,)))
+    return steps
 
 
 def words_of(departure: Departure) -> str:
     """What one departure is."""
+    chosen, natural = departure.chosen, departure.passed_over[0]
     match departure.kind:
         case "clock":
-            return f"the loop is {departure.chosen}"
+            return f"the loop is {chosen}"
         case "cancel":
-            return departure.chosen
-        case "thread":
-            return f"«{departure.chosen}», and only then {departure.natural}"
+            return f"{chosen} before its next step"
         case "program":
-            return f"{departure.chosen} (natural: {departure.natural})"
-    if departure.chosen == "no more":
-        return f"«{departure.natural}» does not land in this poll"
-    return f"«{departure.chosen}» lands before «{departure.natural}»"
+            what = chosen.partition(": ")[0] + ": "
+            return f"{chosen} (natural: {natural.removeprefix(what)})"
+    if chosen == NO_MORE.name:
+        return Step((departure,)).words
+    verb = "lands" if departure.kind == "landing" and " goes on at " not in chosen else "goes on"
+    return f"{_named(chosen)} {verb} before {_listed(list(departure.passed_over))}"
 
 
-# ---- lanes -----------------------------------------------------------------------------------
+def _named(name: str) -> str:
+    """An event in quotes; a thread with the place where it is."""
+    worker, goes_on, place = name.partition(" goes on at ")
+    if goes_on:
+        return f"{worker} (at {place})"
+    return name.removesuffix(" goes on") if name == "the loop goes on" else f"«{name}»"
 
 
-def _lanes(trace: list[TraceLine], lines_max: int) -> list[str]:
-    """A lane for each actor: what it did stands in its column, and may run over those after it."""
-    lanes = _actors(trace)
-    step = _lane_step(lanes)
-    header = (
-        " " * _TIME_WIDTH + "  " + "".join(f"{_name(name, step - 1):<{step}}" for name in lanes)
-    )
-    rows_max = max(lines_max - 2, 1)
-    shown = trace
-    if len(trace) > rows_max:
-        # The end tells what went wrong, so it is the beginning that is cut.
-        shown = trace[len(trace) - rows_max + 1 :]
-    last_of = {_lane_of(line, lanes): row for row, line in enumerate(shown)}
-    begun: set[str] = set()
-    lines = ["what happened (virtual seconds, a lane for each actor):", header.rstrip()]
-    if len(shown) < len(trace):
-        lines.append(" " * _TIME_WIDTH + f"  … {len(trace) - len(shown)} lines before")
-        earlier = trace[: len(trace) - len(shown)]
-        begun = {_lane_of(line, lanes) for line in earlier}
-    time_before = ""
-    for row, line in enumerate(shown):
-        lane = _lane_of(line, lanes)
-        begun.add(lane)
-        bars = [
-            "│" if each in begun and last_of.get(each, -1) > row else " "
-            for each in lanes[: lanes.index(lane)]
-        ]
-        text = line.text if lane == line.actor else f"{line.actor}: {line.text}"
-        time_now = f"{line.at:{_TIME_WIDTH}.3f}"
-        shown_time = " " * _TIME_WIDTH if time_now == time_before else time_now
-        time_before = time_now
-        lines.append(f"{shown_time}  " + "".join(f"{bar:<{step}}" for bar in bars) + text)
+def _listed(names: list[str]) -> str:
+    named = [_named(name) for name in names[:3]]
+    if len(names) > 3:
+        named.append(f"{len(names) - 3} more")
+    return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"one {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _departure_lines(outcome: Outcome) -> list[str]:
+    points = _counted(len(outcome.choices), "choice point")
+    if not outcome.departures:
+        return [f"departures: none, it happens in natural order ({points})"]
+    steps = steps_of(outcome.departures)
+    shown = steps if len(steps) <= DEPARTURES_MAX else steps[: DEPARTURES_MAX - 1]
+    lines = [f"departures: {outcome.cost}, at {len(outcome.departures)} of {points}"]
+    told = [f"{at:3}. at {step.time} s: {step.words}" for at, step in enumerate(shown, 1)]
+    lines += [line for each in told for line in _wrapped(each, 2, "     ")]
+    if len(shown) < len(steps):
+        lines.append(f"     … and {len(steps) - len(shown)} more")
     return lines
-
-
-def _actors(trace: list[TraceLine]) -> list[str]:
-    """The lanes from left to right: the world's first, then by their first line; the least
-    involved share the last one."""
-    counts = Counter(line.actor for line in trace)
-    order = sorted(counts, key=lambda actor: (actor not in _FIRST_LANES, list(counts).index(actor)))
-    if len(order) <= LANES_MAX:
-        return order
-    kept = sorted(order, key=lambda actor: (-counts[actor], order.index(actor)))[: LANES_MAX - 1]
-    return [*(actor for actor in order if actor in kept), "others"]
-
-
-def _lane_step(lanes: list[str]) -> int:
-    widest = max((len(name) for name in lanes), default=0) + 2
-    room = WIDTH_MAX - _TIME_WIDTH - 2 - _TEXT_WIDTH_MIN
-    return max(3, min(widest, room // max(1, len(lanes) - 1)))
-
-
-def _name(name: str, width: int) -> str:
-    return name if len(name) <= width else name[: width - 1] + "…"
-
-
-def _lane_of(line: TraceLine, lanes: list[str]) -> str:
-    return line.actor if line.actor in lanes else lanes[-1]
 
 
 # ---- the nearest passing execution -----------------------------------------------------------
 
 
-def _neighbours(schedule: Schedule, outcome: Outcome) -> Iterator[tuple[Schedule, str]]:
-    departures = schedule.departures
-    for place in reversed(range(len(departures))):
-        without = departures[:place] + departures[place + 1 :]
-        words = words_of(outcome.departures[place])
-        yield replace(schedule, departures=without), f"without the departure that {_lower(words)}"
-    taken = dict(departures)
+def _neighbours(outcome: Outcome) -> Iterator[tuple[tuple[tuple[int, int], ...], str]]:
+    """Schedules, with words for what they do otherwise; without words where that is one more."""
+    steps = steps_of(outcome.departures)
+    taken = {each.index: each.option for each in outcome.departures}
+    for number, step in reversed(list(enumerate(steps, 1))):
+        # Shorter by the last of what belongs together, by the last two, and so on.
+        for kept in reversed(range(len(step.departures))):
+            gone = {each.index for each in step.departures[kept:]}
+            left = tuple((index, option) for index, option in taken.items() if index not in gone)
+            if kept:
+                yield left, f"where {Step(step.departures[:kept]).words}"
+            else:
+                yield left, f"without departure {number}"
     for index in reversed(range(len(outcome.choices))):
         if index not in taken:
-            more = tuple(sorted({**taken, index: 1}.items()))
-            yield replace(schedule, departures=more), f"with one departure, at choice point {index}"
+            for option in range(1, outcome.options[index]):
+                yield tuple(sorted({**taken, index: option}.items())), ""
 
 
-def _lower(words: str) -> str:
-    return words if words.startswith("«") else words[:1].lower() + words[1:]
+def _what_more(outcome: Outcome, other: Outcome) -> str:
+    """The departure that only the other has."""
+    here = {each.index for each in outcome.departures}
+    more = [each for each in other.departures if each.index not in here]
+    return f"where, at {more[0].at:.3f} s, {words_of(more[0])}" if more else "with one more"
 
 
-def _difference(outcome: Outcome, passing: Passing) -> list[str]:
+def _difference(outcome: Outcome, passing: Passing) -> tuple[list[str], int | None]:
+    """Where the two go different ways; and which line of the trace that is, if it is one."""
     if passing.outcome is None:
-        return [f"no passing execution is near: {passing.tried} were tried, each with one change"]
-    title = f"nearest passing execution ({passing.words}):"
+        tried = _counted(passing.tried, "execution")
+        return [
+            f"no passing execution was found nearby ({tried} tried, each with one change)"
+        ], None
     here, there = _lines_of(outcome), _lines_of(passing.outcome)
     same = _same(here, there)
+    marked: int | None = same
+    what = f"first difference ({MARK}) from"
     if same == len(there) and here[same:] in ([], here[-1:]):
         # What is told is the same up to the violation; what is done is not.
         here, there = _steps_of(outcome), _steps_of(passing.outcome)
-        same = _same(here, there)
+        same, marked = _same(here, there), None
+        what = f"first difference, at callback {same + 1}, from"
     return [
-        *_wrapped(title),
-        f"  first difference, after {same} lines that are the same:",
-        f"    here:  {_told(here, same)}",
-        f"    there: {_told(there, same)}",
-    ]
+        *_wrapped(f"{what} the nearest passing execution, {passing.words}:", 2),
+        f"  here:  {_told(here, same)}",
+        f"  there: {_told(there, same)}",
+    ], marked
 
 
 def _same(here: list[str], there: list[str]) -> int:
     """How many lines are the same at the beginning."""
-    pairs = zip(here, there, strict=False)
-    return next((at for at, (one, other) in enumerate(pairs) if one != other), len(there))
+    pairs = list(zip(here, there, strict=False))
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), len(pairs))
 
 
 def _lines_of(outcome: Outcome) -> list[str]:
@@ -208,22 +238,31 @@ def _told(lines: list[str], number: int) -> str:
 # ---- lines -----------------------------------------------------------------------------------
 
 
-def _departure_lines(departures: list[Departure]) -> list[str]:
-    if not departures:
-        return ["  none: it happens in natural order"]
-    lines = [f"{departure.at:{_TIME_WIDTH}.3f}  {words_of(departure)}" for departure in departures]
-    left_out = len(lines) - DEPARTURES_MAX
-    if left_out > 0:
-        lines[DEPARTURES_MAX - 1 :] = [" " * _TIME_WIDTH + f"  … and {left_out + 1} more"]
-    return lines
+def _seen(detail: str) -> list[str]:
+    """What was seen: a sentence, or a line for each who waits."""
+    sentences = [line.removesuffix(";") for line in detail.splitlines()]
+    if len(sentences) < 2:
+        return _wrapped(f"  seen: {detail}", SEEN_LINES_MAX, "    ") if detail else []
+    lines: list[str] = []
+    for told, sentence in enumerate(sentences):
+        more = _wrapped(f"  - {sentence}", 2, "    ")
+        if len(lines) + len(more) > WAITING_LINES_MAX:
+            lines.append(f"  - … and {len(sentences) - told} more")
+            break
+        lines += more
+    return ["  seen:", *lines]
 
 
-def _wrapped(text: str) -> list[str]:
-    """At most four lines; what is left out is told by an ellipsis."""
-    lines = textwrap.wrap(text, WIDTH_MAX, subsequent_indent="  ", drop_whitespace=True)
-    if len(lines) > 4:
-        lines = [*lines[:3], lines[3][: WIDTH_MAX - 2] + " …"]
-    return lines
+def _wrapped(text: str, lines_max: int, indent: str = "  ") -> list[str]:
+    """At most so many lines; what is left out is told by an ellipsis."""
+    return textwrap.wrap(
+        text,
+        WIDTH_MAX,
+        subsequent_indent=indent,
+        max_lines=lines_max,
+        placeholder=" …",
+        break_on_hyphens=False,
+    )
 
 
 def _clipped(line: str) -> str:

@@ -20,9 +20,12 @@ from sim.loop import SimLoop, one_natural
 from sim.schedule import Option
 from sim.signals import name_of
 from sim.threads import QUEUE_MAX, THREADS_MAX, SimExecutor
-from sim.waits import place_of
+from sim.waits import place_of_frame, place_of_predicate
 
 T = TypeVar("T")
+
+VIOLATED = "VIOLATED"
+"""The last line of the trace of an execution that violates a property."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,7 @@ class World:
     def _violate(self, sentence: str, detail: str, where: str) -> None:
         if self.violation is None:
             self.violation = Violation(sentence, detail, self.now, where)
-            self.record("VIOLATED")
+            self.record(VIOLATED)
             # What the rest of this iteration still does comes too late to explain anything.
             self.trace = None
         self.loop.stop()
@@ -187,7 +190,8 @@ class World:
     def ask_always(self) -> None:
         for sentence, predicate in self._always:
             if not predicate():
-                self._violate(sentence, "", "")
+                is_traced = self.trace is not None
+                self._violate(sentence, "", place_of_predicate(predicate) if is_traced else "")
 
     def reached(self, label: str) -> None:
         """Says that the execution came by here. A label that no execution reaches is no proof."""
@@ -210,7 +214,7 @@ def _caller() -> str:
     while frame is not None and frame.f_code.co_filename == __file__:
         frame = frame.f_back
     is_program = frame is not None and not frame.f_code.co_filename.startswith(_OWN)
-    return place_of(frame.f_code, frame.f_lineno) if frame is not None and is_program else ""
+    return place_of_frame(frame) if frame is not None and is_program else ""
 
 
 # Who asks at each poll, or at the end, is no place to look at.

@@ -11,8 +11,8 @@ import time
 from argparse import Namespace
 from typing import TextIO
 
-from sim.explanation import WIDTH_MAX
 from sim.exploration import ERROR, INCONCLUSIVE, REFUTED
+from sim.lanes import WIDTH_MAX
 from sim.observed_protocol import ROWS as TABLE_ROWS
 from sim.simulate.run import (
     PASSED,

@@ -18,12 +18,14 @@ import pytest
 
 from registry import StreamRegistry
 from sim import World, explore
+from sim.bench import log_captured
 from sim.determinism import SimTask
 from sim.execution import Outcome, run_execution
 from sim.exploration import guarded
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import RandomWalk, Replay
+from sim.suspects import suspect_class
 
 ROOT = Path(__file__).parents[2]
 TIMES = 50
@@ -171,6 +173,68 @@ def test_without_our_hashes_the_order_of_a_group_varies(monkeypatch: pytest.Monk
         kept.append(outcome)
         hashes.add(outcome.trace_hash)
     assert len(hashes) > 1
+
+
+async def tasks_wait_for_tasks(world: World) -> None:
+    """A deadlock in which a group, kept in a set, and gathered tasks wait for each other."""
+    lock = asyncio.Lock()
+
+    async def child(number: int) -> None:
+        await world.outside(f"child {number} comes")
+        async with lock:
+            world.record(f"child {number} is in", actor=f"child {number}")
+            await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(6):
+            group.create_task(child(number), name=f"child {number}")
+
+
+async def comes_third(world: World) -> None:
+    """It takes departures, and so a nearest passing execution, to fail."""
+    order: list[int] = []
+
+    async def child(number: int) -> None:
+        await world.outside(f"child {number} comes", latest=1.0)
+        order.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(child(number), name=f"child {number}")
+    world.check(order.index(3) > 1, "the last is not among the first two", f"{order}")
+
+
+def texts_of_counterexamples() -> str:
+    """What is told of some failures that a random search finds, and shrinking makes small."""
+    suspect = next(each for each in SCENARIOS_BY_LEVEL["registry"] if each.name == "two_sessions")
+    programs = [tasks_wait_for_tasks, comes_third, suspect.program_for(suspect_class("original"))]
+    texts = []
+    with log_captured(lambda line: None):
+        for program in programs:
+            report = explore(program, strategy="random", seed=3, max_executions=200)
+            assert report.counterexample is not None
+            texts.append(report.counterexample.text)
+    return "\n".join(texts)
+
+
+@pytest.mark.socket
+def test_other_processes_tell_the_same() -> None:
+    """The text of a counterexample is the same, to the letter, under other PYTHONHASHSEEDs."""
+    script = "from tests.sim.test_determinism import texts_of_counterexamples as texts; "
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"{script}print(texts())"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        for seed in ("0", "1", "4242")
+    ]
+    here = texts_of_counterexamples()
+    assert "wait in child (tests/sim/test_determinism.py:" in " ".join(here.split())
+    assert "first difference (≠)" in here
+    assert {process.communicate(timeout=60)[0].strip() for process in processes} == {here}
 
 
 @pytest.mark.socket

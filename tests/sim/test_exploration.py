@@ -639,7 +639,7 @@ def test_a_violation_in_natural_order_has_no_departures() -> None:
     report = explore(program, strategy="random", max_executions=10, seed=5)
     assert report.counterexample is not None
     assert report.counterexample.schedule.endswith("/natural")
-    assert "none: it happens in natural order" in report.counterexample.text
+    assert "departures: none, it happens in natural order" in report.counterexample.text
 
 
 # ---- schedules as text -----------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_a_failure_shows_the_counterexample(pytester: pytest.Pytester) -> None:
             "*test_a_failure_shows_the_counterexample.py:21: in test_late",
             "*assert finished",
             "violated at 1.000 s: assert False",
-            "*departures (*",
+            "*departures: *",
             "*what happened*",
             "replay: pytest *::test_late --sim-replay *",
             "FAILED *::test_late - Failed: refute*",

@@ -586,7 +586,7 @@ def test_two_threads_that_lock_crosswise_are_a_deadlock() -> None:
     report = explored(program)
     assert report.counterexample is not None
     text = " ".join(report.counterexample.text.split())
-    assert "worker 1 waits at lock.acquire; worker 2 waits" in text
+    assert "worker 1 waits at lock.acquire - worker 2 waits" in text
 
 
 def test_what_is_left_blocked_is_ended_with_its_execution() -> None:
