@@ -388,9 +388,8 @@ def test_a_livelock_names_who_spins() -> None:
         await asyncio.create_task(poller(), name="poller")
 
     text = " ".join(text_of(program).split())
-    assert (
-        "- task poller spins: it ran 200 times, in poller (tests/sim/test_explanation.py:" in text
-    )
+    spins = r"- task poller spins: it ran 20\d times, in poller \(tests/sim/test_explanation\.py:"
+    assert re.search(spins, text)
     assert "program spins" not in text
 
 
