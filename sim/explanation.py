@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from sim.execution import Departure, Outcome, Program, run_execution
 from sim.lanes import MARK, WIDTH_MAX, chart
-from sim.loop import NO_MORE
-from sim.schedule import Schedule
+from sim.schedule import NO_MORE, Schedule
 from sim.schedulers import Replay
 
 LINES_MAX = 40

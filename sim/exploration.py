@@ -17,9 +17,11 @@ from sim.errors import Nondeterminism
 from sim.execution import Outcome, Program, guarded, run_execution
 from sim.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import (
+    PCT,
     CancelEverywhere,
     DepthFirst,
     NaturalOrder,
+    Portfolio,
     RandomWalk,
     Reduced,
     Reducing,
@@ -115,9 +117,10 @@ def explore(
     """Explores the schedules of `await program(world)`, and returns a Report.
 
     strategy: `depth-first` (every schedule), `reduced` (one schedule of each class, if the actors
-    share nothing but what `World.shared` declares), `random`, `natural`, `cancel everywhere` (see
-    `World.offer_cancels`), or a Scheduler; `random` and `natural` can refute and never prove.
-    budget_s: real seconds, 60 unless `max_executions` bounds the search. seed: of `random`.
+    share nothing but what `World.shared` declares), `random`, `pct`, `portfolio` (random ones in
+    turn), `natural`, `cancel everywhere` (see `World.offer_cancels`), or a Scheduler; the random
+    ones and `natural` can refute and never prove.
+    budget_s: real seconds, 60 unless `max_executions` bounds the search. seed: of the random ones.
     labels: what some execution has to reach (`world.reached`), or the verdict is inconclusive.
     lateness_s … horizon_s: the bounds of the arrival model, see `sim.schedule.Bounds`.
     entropy_seed: of the numbers that `random`, `uuid` and their like give the program; they are the
@@ -166,6 +169,10 @@ def _scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
             return DepthFirst()
         case "random":
             return RandomWalk(seed)
+        case "pct":
+            return PCT(seed)
+        case "portfolio":
+            return Portfolio(seed)
         case "natural":
             return NaturalOrder()
         case "cancel everywhere":
@@ -175,8 +182,8 @@ def _scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
         case str():
             raise ValueError(
                 f"strategy {strategy!r} is not known; there are depth-first, reduced, random, "
-                f"natural and cancel everywhere, or give an object with the methods of "
-                f"sim.schedulers.Scheduler"
+                f"pct, portfolio, natural and cancel everywhere, or give an object with the "
+                f"methods of sim.schedulers.Scheduler"
             )
         case _:
             return strategy

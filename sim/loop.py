@@ -21,16 +21,12 @@ from typing import Any, NoReturn
 from sim.determinism import SimFuture, SimTask
 from sim.environment import READING_S, Arrival, Environment
 from sim.errors import NotSimulated
-from sim.schedule import Bounds, Named, Option
+from sim.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option
 from sim.signals import SignalHandlers
 from sim.threads import ReadyQueue, SimExecutor, Threads, Worker
 
 # Since 3.12.
 _EAGER = getattr(asyncio, "eager_task_factory", object())
-
-NO_MORE = Option("no more")
-GO_ON = Option("the loop goes on")
-ON_TIME = Option("on time")
 
 NO_DEADLOCK = "L4 no_deadlock: nothing waits for what can no longer come"
 NO_LIVELOCK = "L4 no_deadlock: nothing spins while virtual time stands still"

@@ -22,6 +22,13 @@ class Option:
     name: str
 
 
+NO_MORE = Option("no more")
+GO_ON = Option("the loop goes on")
+ON_TIME = Option("on time")
+LOOP_OPTIONS = (NO_MORE, GO_ON, ON_TIME)
+"""What serves the loop itself, and nobody else."""
+
+
 @dataclass(slots=True)
 class ChoicePoint:
     """A moment with several ways to go on. Option 0 is the natural one.

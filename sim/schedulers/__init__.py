@@ -5,17 +5,23 @@ from sim.schedulers.beside import RandomBeside
 from sim.schedulers.bounded import DepartureBounded
 from sim.schedulers.cancel_everywhere import CancelEverywhere
 from sim.schedulers.depth_first import DepthFirst
+from sim.schedulers.few_departures import FewDepartures
 from sim.schedulers.natural import NaturalOrder
+from sim.schedulers.pct import PCT
+from sim.schedulers.portfolio import Portfolio
 from sim.schedulers.random_walk import RandomWalk
 from sim.schedulers.reduced import Reduced
 from sim.schedulers.replay import Replay
 from sim.schedulers.swarm import Swarm
 
 __all__ = [
+    "PCT",
     "CancelEverywhere",
     "DepartureBounded",
     "DepthFirst",
+    "FewDepartures",
     "NaturalOrder",
+    "Portfolio",
     "RandomBeside",
     "RandomWalk",
     "Reduced",
