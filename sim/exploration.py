@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
@@ -14,6 +14,7 @@ from sim.counterexample import Counterexample, make_counterexample, replay_sched
 from sim.digest import digest_of
 from sim.entropy import not_virtualised
 from sim.errors import Nondeterminism
+from sim.estimate import ESTIMATE_PART, Descents, Estimate, Frontier, Searching
 from sim.execution import Outcome, Program, guarded, run_execution
 from sim.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import (
@@ -51,6 +52,9 @@ class Report:
     verdict: `proved`, `refuted`, `inconclusive` or `error`; reason: why, in words. claim: which
     schedules a proof covers, as `every schedule`; empty without a proof.
     complete: which part of the tree of choices was seen, 0..1, or None where that is unknown.
+    estimate: how many executions are left, where the budget ended first and that could be told;
+    beside a proof within a bound, of the next bound.
+    found_by: which scheduler's execution is the counterexample, where several took turns.
     labels: those reached. bounds_hit: the bounds that had a say in what was explored.
     """
 
@@ -66,6 +70,8 @@ class Report:
     bounds: Bounds
     bounds_hit: frozenset[str]
     digest: str
+    estimate: Estimate | None = None
+    found_by: str | None = None
 
     @property
     def was_interrupted(self) -> bool:
@@ -78,22 +84,72 @@ class Report:
     @property
     def text(self) -> str:
         lines = [f"{self.verdict}: {self.reason}"]
+        if self.estimate is not None:
+            lines.append(str(self.estimate))
         if self.counterexample is not None:
             lines.append(self.counterexample.text)
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is explored, under which names: see `explore`."""
+
+    program: Program
+    bounds: Bounds
+    labels: tuple[str, ...]
+    level: str
+    scenario: str
+    registry: str
+    sources: tuple[object, ...]
+
+    def natural_schedule(self) -> Schedule:
+        digest = digest_of(self.level, (self.program, *self.sources))
+        return Schedule(self.level, self.scenario, self.registry, digest, self.bounds, ())
+
+
 @dataclass(slots=True)
-class _Findings:
+class Findings:
+    """What executions came to, all together."""
+
     executions: int = 0
     labels: set[str] = field(default_factory=set)
     bounds_hit: set[str] = field(default_factory=set)
     failure: Outcome | None = None
+    found_by: str | None = None
     # Why the search ended before the scheduler was through; None if it was.
     stopped: str | None = None
-    # Where two runs of the natural schedule differed; None if they did not.
-    differs: str | None = None
     error: str | None = None
+    # Of the last execution: how many choice points it had.
+    choice_points: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no further execution could change the verdict."""
+        is_open = self.stopped is None or self.stopped.startswith((OUT_OF_BUDGET, INTERRUPTED))
+        return self.failure is not None or self.error is not None or not is_open
+
+    def add(self, later: Findings) -> None:
+        """As if the executions of `later` had followed."""
+        self.executions += later.executions
+        self.labels |= later.labels
+        self.bounds_hit |= later.bounds_hit
+        self.failure, self.found_by = later.failure, later.found_by
+        self.stopped, self.error = later.stopped, later.error
+        self.choice_points = later.choice_points or self.choice_points
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What replays have shown. differs: where two runs of the natural schedule did."""
+
+    digest: str
+    counterexample: Counterexample | None = None
+    differs: str | None = None
+
+
+Watch = Callable[[Findings, Scheduler], bool]
+"""Called before each execution; True interrupts the search."""
 
 
 def explore(
@@ -113,53 +169,76 @@ def explore(
     scenario: str | None = None,
     registry: str = "-",
     sources: Iterable[object] = (),
+    watch: Watch = lambda findings, scheduler: False,
 ) -> Report:
     """Explores the schedules of `await program(world)`, and returns a Report.
 
     strategy: `depth-first` (every schedule), `reduced` (one schedule of each class, if the actors
-    share nothing but what `World.shared` declares), `random`, `pct`, `portfolio` (random ones in
-    turn), `natural`, `cancel everywhere` (see `World.offer_cancels`), or a Scheduler; the random
-    ones and `natural` can refute and never prove.
-    budget_s: real seconds, 60 unless `max_executions` bounds the search. seed: of the random ones.
+    share nothing but what `World.shared` declares), `random`, `pct`, `portfolio` (several random
+    schedulers in turns), `natural`, `cancel everywhere` (see `World.offer_cancels`), or a
+    Scheduler; the random ones and `natural` can refute and never prove. seed: of what is random.
+    budget_s: real seconds, 60 unless `max_executions` bounds the search.
     labels: what some execution has to reach (`world.reached`), or the verdict is inconclusive.
     lateness_s … horizon_s: the bounds of the arrival model, see `sim.schedule.Bounds`.
     entropy_seed: of the numbers that `random`, `uuid` and their like give the program; they are the
     same in each execution.
     level, scenario, registry, sources: what the schedule names, and whose code it depends on.
+    watch: sees the search at work, and interrupts it by answering True.
     """
     bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s, entropy_seed)
     scheduler = _scheduler(strategy, seed)
     if budget_s is None and max_executions is None:
         budget_s = BUDGET_S
+    problem = Problem(
+        program,
+        bounds,
+        tuple(labels),
+        level,
+        scenario or _name_of(program),
+        registry,
+        tuple(sources),
+    )
     begun = perf_counter()
     deadline = begun + budget_s if budget_s is not None else None
+    estimate = None
     with guarded():
-        findings = _search(program, scheduler, bounds, deadline, max_executions)
-        name = scenario or _name_of(program)
-        digest = digest_of(level, (program, *sources))
-        head = Schedule(level, name, registry, digest, bounds, ())
-        counterexample = None
-        if findings.error is None and findings.failure is not None:
-            counterexample = _counterexample(program, findings.failure, head)
-        elif findings.error is None and findings.stopped is None:
-            findings.differs = _compare_two_runs(program, bounds)
-            findings.differs = _with_entropy(findings.differs, (program, *sources))
-            findings.stopped = findings.differs
-    missing = sorted(set(labels) - findings.labels)
-    verdict, reason = _verdict(findings, scheduler, missing, counterexample, bounds)
+        if budget_s is not None and isinstance(scheduler, Searching):
+            search_until = begun + budget_s * (1 - ESTIMATE_PART)
+            findings = search(problem, scheduler, search_until, max_executions, watch)
+            if findings.stopped == OUT_OF_BUDGET:
+                until = max(perf_counter(), begun + budget_s)
+                estimate = look_ahead(problem, scheduler.frontiers(), findings, until, watch)
+        else:
+            findings = search(problem, scheduler, deadline, max_executions, watch)
+        conclusion = conclude(problem, findings, lambda: watch(findings, scheduler))
+    seconds = perf_counter() - begun
+    return make_report(problem, scheduler, findings, conclusion, estimate, seconds)
+
+
+def make_report(
+    problem: Problem,
+    scheduler: Scheduler,
+    findings: Findings,
+    conclusion: Conclusion,
+    estimate: Estimate | None,
+    seconds: float,
+) -> Report:
+    verdict, reason = _verdict(problem, findings, scheduler, conclusion)
     return Report(
         verdict=verdict,
         reason=reason,
         claim=scheduler.covers if verdict == PROVED else "",
         executions=findings.executions,
-        seconds=perf_counter() - begun,
+        seconds=seconds,
         complete=scheduler.complete,
         strategy=scheduler.name,
-        counterexample=counterexample,
+        counterexample=conclusion.counterexample,
         labels=frozenset(findings.labels),
-        bounds=bounds,
+        bounds=problem.bounds,
         bounds_hit=frozenset(findings.bounds_hit),
-        digest=head.digest,
+        digest=conclusion.digest,
+        estimate=estimate if verdict == INCONCLUSIVE else None,
+        found_by=findings.found_by if verdict == REFUTED else None,
     )
 
 
@@ -189,14 +268,18 @@ def _scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
             return strategy
 
 
-def _search(
-    program: Program,
+def search(
+    problem: Problem,
     scheduler: Scheduler,
-    bounds: Bounds,
     deadline: float | None,
     executions_max: int | None,
-) -> _Findings:
-    findings = _Findings()
+    watch: Watch,
+) -> Findings:
+    """Executes what the scheduler says until it is through, or something else ends it.
+
+    deadline: a reading of `time.perf_counter`. To be called within `guarded`.
+    """
+    findings = Findings()
     try:
         while scheduler.next_execution():
             if executions_max is not None and findings.executions >= executions_max:
@@ -205,18 +288,10 @@ def _search(
             if deadline is not None and perf_counter() >= deadline:
                 findings.stopped = OUT_OF_BUDGET
                 break
-            outcome = run_execution(program, scheduler, bounds)
-            findings.executions += 1
-            findings.labels |= outcome.labels
-            findings.bounds_hit |= outcome.bounds_hit
-            if isinstance(scheduler, Reducing):
-                wrong = scheduler.learn(outcome.came_to, outcome.violation is not None)
-                outcome.error = outcome.error or wrong
-            if outcome.error is not None:
-                findings.error = outcome.error
+            if watch(findings, scheduler):
+                findings.stopped = INTERRUPTED
                 break
-            if outcome.violation is not None:
-                findings.failure = outcome
+            if _execute(problem, scheduler, findings):
                 break
             if findings.executions % COLLECT_EVERY_EXECUTIONS == 0:
                 gc.collect(1)
@@ -225,6 +300,54 @@ def _search(
     except KeyboardInterrupt:
         findings.stopped = INTERRUPTED
     return findings
+
+
+def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool:
+    """One execution; whether it ends the search."""
+    outcome = run_execution(problem.program, scheduler, problem.bounds)
+    findings.executions += 1
+    findings.labels |= outcome.labels
+    findings.bounds_hit |= outcome.bounds_hit
+    findings.choice_points = len(outcome.choices)
+    if isinstance(scheduler, Reducing):
+        wrong = scheduler.learn(outcome.came_to, outcome.violation is not None)
+        outcome.error = outcome.error or wrong
+    if outcome.error is not None:
+        findings.error = outcome.error
+    elif outcome.violation is not None:
+        findings.failure = outcome
+        # A scheduler that lets others take their turns says whose this one was.
+        findings.found_by = getattr(scheduler, "at_work", scheduler.name)
+    return findings.error is not None or findings.failure is not None
+
+
+def look_ahead(
+    problem: Problem, frontiers: list[Frontier], findings: Findings, deadline: float, watch: Watch
+) -> Estimate | None:
+    """How much is left, from random descents; one that fails is a failure as any other."""
+    descents = Descents(frontiers)
+    found = search(problem, descents, deadline, None, watch)
+    if found.failure is not None or found.error is not None:
+        findings.failure, findings.found_by = found.failure, found.found_by
+        findings.error = found.error
+        return None
+    if found.stopped is not None and found.stopped != OUT_OF_BUDGET:
+        findings.stopped = found.stopped
+    return descents.estimate()
+
+
+def conclude(
+    problem: Problem, findings: Findings, is_interrupted: Callable[[], bool] = lambda: False
+) -> Conclusion:
+    """Replays what was found: the failure, shrunk, or else the natural schedule twice."""
+    head = problem.natural_schedule()
+    counterexample, differs = None, None
+    if findings.error is None and findings.failure is not None:
+        counterexample = _counterexample(problem.program, findings.failure, head, is_interrupted)
+    elif findings.error is None and findings.stopped is None:
+        differs = _compare_two_runs(problem.program, problem.bounds)
+        differs = _with_entropy(differs, (problem.program, *problem.sources))
+    return Conclusion(head.digest, counterexample, differs)
 
 
 def _compare_two_runs(program: Program, bounds: Bounds) -> str | None:
@@ -248,31 +371,34 @@ def _with_entropy(differs: str | None, sources: Iterable[object]) -> str | None:
 
 
 def _verdict(
-    findings: _Findings,
-    scheduler: Scheduler,
-    labels_missing: list[str],
-    counterexample: Counterexample | None,
-    bounds: Bounds,
+    problem: Problem, findings: Findings, scheduler: Scheduler, conclusion: Conclusion
 ) -> tuple[str, str]:
     executions = f"{findings.executions} executions, {scheduler.name}"
     if findings.error is not None:
         return ERROR, findings.error
     if findings.failure is not None:
-        if counterexample is None:
+        found = conclusion.counterexample
+        if found is None:
             return INCONCLUSIVE, "nondeterminism found: a violation was not the same on replay"
-        return REFUTED, f"{counterexample.property} ({executions})"
-    if findings.differs is not None or (findings.stopped and not scheduler.is_exhausted):
+        by = "" if findings.found_by == scheduler.name else f", found by {findings.found_by}"
+        return REFUTED, f"{found.property} ({executions}{by})"
+    if conclusion.differs is not None:
+        return INCONCLUSIVE, f"{conclusion.differs} ({executions})"
+    if findings.stopped and not scheduler.is_exhausted:
         return INCONCLUSIVE, f"{findings.stopped} ({executions})"
     if not scheduler.is_exhausted:
         return INCONCLUSIVE, f"no violation, but {scheduler.name} does not see all ({executions})"
-    if labels_missing:
-        return INCONCLUSIVE, f"labels never reached: {', '.join(labels_missing)} ({executions})"
+    missing = sorted(set(problem.labels) - findings.labels)
+    if missing:
+        return INCONCLUSIVE, f"labels never reached: {', '.join(missing)} ({executions})"
     if findings.executions == 0:
         return ERROR, "nothing was executed"
-    return PROVED, f"{scheduler.covers}, within {bounds} ({executions})"
+    return PROVED, f"{scheduler.covers}, within {problem.bounds} ({executions})"
 
 
-def _counterexample(program: Program, failure: Outcome, head: Schedule) -> Counterexample | None:
+def _counterexample(
+    program: Program, failure: Outcome, head: Schedule, is_interrupted: Callable[[], bool]
+) -> Counterexample | None:
     """Shrinks the failure and replays it twice, traced; None if it is not the same both times."""
     assert failure.violation is not None
     violated = failure.violation.property
@@ -283,7 +409,7 @@ def _counterexample(program: Program, failure: Outcome, head: Schedule) -> Count
         violated,
         head.bounds,
         executions_max=SHRINK_EXECUTIONS_MAX,
-        is_interrupted=lambda: perf_counter() > deadline,
+        is_interrupted=lambda: perf_counter() > deadline or is_interrupted(),
     )
     schedule = replace(head, departures=departures)
     outcome = replay_schedule(program, schedule)

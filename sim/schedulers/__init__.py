@@ -1,6 +1,6 @@
 """Who answers choice points: one small interface, and the ways to answer."""
 
-from sim.schedulers.base import Reducing, Scheduler
+from sim.schedulers.base import Divisible, Part, Reducing, Scheduler
 from sim.schedulers.beside import RandomBeside
 from sim.schedulers.bounded import DepartureBounded
 from sim.schedulers.cancel_everywhere import CancelEverywhere
@@ -19,8 +19,10 @@ __all__ = [
     "CancelEverywhere",
     "DepartureBounded",
     "DepthFirst",
+    "Divisible",
     "FewDepartures",
     "NaturalOrder",
+    "Part",
     "Portfolio",
     "RandomBeside",
     "RandomWalk",

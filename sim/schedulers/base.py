@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, Self, runtime_checkable
 
+from sim.estimate import Searching
 from sim.happens_before import History
 from sim.schedule import ChoicePoint
 
@@ -51,3 +52,37 @@ class Reducing:
     def learn(self, outcome: object, has_failed: bool) -> str | None:
         """Told after each execution; why its findings are worth nothing, or None."""
         raise NotImplementedError
+
+
+@runtime_checkable
+class Divisible(Scheduler, Searching, Protocol):
+    """A search whose tree can be divided into parts, for several processes: see sim/parallel.py.
+
+    It is done in rounds, each of which sees one tree.
+    """
+
+    def begin_round(self) -> Scheduler | None:
+        """All that the next round sees, as one part; None if no round is left.
+
+        A part is a scheduler that can be pickled; one that is a `Part` can be divided further.
+        """
+        ...
+
+    def end_round(self, was_cut: bool) -> None:
+        """Told when all parts were seen, and whether a bound has kept anything from any."""
+        ...
+
+
+@runtime_checkable
+class Part(Scheduler, Searching, Protocol):
+    """A stretch of a tree, in the order in which the search sees it."""
+
+    was_cut: bool
+
+    def resume(self) -> None:
+        """The execution that was begun has not been run: `next_execution` begins it again."""
+        ...
+
+    def split(self) -> Self | None:
+        """Gives away the later part of what is left; None if there is too little known of it."""
+        ...

@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
+from sim.estimate import Frontier
 from sim.schedule import ChoicePoint
-from sim.schedulers.base import Scheduler
+from sim.schedulers.base import Divisible, Scheduler
 from sim.schedulers.random_walk import RandomWalk
+
+
+class FirstFew:
+    """The first executions of another scheduler, and then no more."""
+
+    is_exhausted = False
+    complete = None
+    was_cut = False
+
+    def __init__(self, scheduler: Scheduler, executions: int) -> None:
+        self._scheduler = scheduler
+        self._left = executions
+
+    @property
+    def name(self) -> str:
+        return self._scheduler.name
+
+    @property
+    def covers(self) -> str:
+        return self._scheduler.covers
+
+    def next_execution(self) -> bool:
+        self._left -= 1
+        return self._left >= 0 and self._scheduler.next_execution()
+
+    def choose(self, point: ChoicePoint) -> int:
+        return self._scheduler.choose(point)
 
 
 class RandomBeside:
     """`random_executions` of a random walk, then `scheduler`, whose claim it makes."""
 
-    def __init__(self, scheduler: Scheduler, *, random_executions: int, seed: int = 0) -> None:
+    def __init__(self, scheduler: Divisible, *, random_executions: int, seed: int = 0) -> None:
         self._scheduler = scheduler
-        self._random = RandomWalk(seed)
-        self._random_left = random_executions
         self._random_executions = random_executions
-        self._now: Scheduler = scheduler
+        self._random = FirstFew(RandomWalk(seed), random_executions)
+        self._now: Scheduler = self._random
 
     @property
     def name(self) -> str:
         return f"{self._scheduler.name}, {self._random_executions} random beside"
+
+    @property
+    def at_work(self) -> str:
+        """Whose execution the last one was."""
+        return self._now.name
+
+    @property
+    def bound_finished(self) -> int | None:
+        return getattr(self._scheduler, "bound_finished", None)
 
     @property
     def is_exhausted(self) -> bool:
@@ -34,9 +70,24 @@ class RandomBeside:
         return self._scheduler.complete
 
     def next_execution(self) -> bool:
-        self._now = self._random if self._random_left > 0 else self._scheduler
-        self._random_left -= 1
+        if self._now is self._random and self._random.next_execution():
+            return True
+        self._now = self._scheduler
         return self._now.next_execution()
 
     def choose(self, point: ChoicePoint) -> int:
         return self._now.choose(point)
+
+    # -- how much is left, and its division
+
+    def frontiers(self) -> list[Frontier]:
+        return self._scheduler.frontiers()
+
+    def begin_round(self) -> Scheduler | None:
+        return self._random if self._now is self._random else self._scheduler.begin_round()
+
+    def end_round(self, was_cut: bool) -> None:
+        if self._now is self._random:
+            self._now = self._scheduler
+        else:
+            self._scheduler.end_round(was_cut)

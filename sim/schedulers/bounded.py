@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from sim.errors import Nondeterminism
+from sim.estimate import Frontier
 from sim.schedule import ChoicePoint
 
 
@@ -28,8 +31,12 @@ class DepartureBounded:
         self._position = 0
         self._spent = 0
         self._begun = False
+        # The choices before this one are not varied: what they lead to otherwise is another part's.
+        self._floor = 0
+        # How many choice points the first execution had, once it has ended.
+        self._choice_points = 0
         # Whether the bound has kept an option from being taken, so that a larger one has more.
-        self._cut = False
+        self.was_cut = False
 
     @property
     def name(self) -> str:
@@ -76,14 +83,59 @@ class DepartureBounded:
         """1.0 if no schedule has more departures; else nobody knows how many there are."""
         return 1.0 if self.saw_all else None
 
+    # -- how much is left, and its division: see sim/estimate.py and sim/parallel.py
+
+    def frontiers(self) -> list[Frontier]:
+        path, costs = tuple(self._path), tuple(self._costs)
+        return [Frontier(path, costs, self._floor, self._bound, self._choice_points)]
+
+    def resume(self) -> None:
+        """The execution that was begun has not been run: `next_execution` begins it again."""
+        self._begun = False
+
+    def split(self) -> Self | None:
+        """Gives away the later part of what is left; None if there is too little known of it."""
+        spent, was_cut = 0, False
+        for index, (option, costs) in enumerate(zip(self._path, self._costs, strict=True)):
+            if index >= self._floor:
+                for other in range(option + 1, len(costs)):
+                    if spent + costs[other] <= self._bound:
+                        later = self._part()
+                        later._path = [*self._path[:index], other]
+                        later._costs = self._costs[: index + 1]
+                        later._floor = index
+                        # What this part will not come by any more, since its floor is higher.
+                        later.was_cut = was_cut or other > option + 1
+                        self._floor = index + 1
+                        return later
+                was_cut = was_cut or option + 1 < len(costs)
+            spent += costs[option]
+        return None
+
+    def begin_round(self) -> Self | None:
+        """All within the next bound, in one part; None if no bound is left."""
+        is_through = self.saw_all or self.bound_finished >= self.departures_max
+        return None if is_through else self._part()
+
+    def end_round(self, was_cut: bool) -> None:
+        self.was_cut = was_cut
+        self._next_bound()
+
+    def _part(self) -> Self:
+        part = type(self)(self._bound)
+        part._bound = self._bound
+        part._choice_points = self._choice_points
+        return part
+
     def _backtrack(self) -> bool:
         if self._position < len(self._path):
             raise Nondeterminism(
                 f"an execution ended after {self._position} choice points; under the same choices "
                 f"it had at least {len(self._path)} before"
             )
+        self._choice_points = self._choice_points or self._position
         spent = self._spent
-        while self._path:
+        while len(self._path) > self._floor:
             costs, option = self._costs.pop(), self._path.pop()
             spent -= costs[option]
             for other in range(option + 1, len(costs)):
@@ -91,15 +143,15 @@ class DepartureBounded:
                     self._costs.append(costs)
                     self._path.append(other)
                     return True
-                self._cut = True
+                self.was_cut = True
         return False
 
     def _next_bound(self) -> bool:
         """All within this bound were seen; the next larger one sees them again, and more."""
         self.bound_finished = self._bound
-        self.saw_all = not self._cut
+        self.saw_all = not self.was_cut
         if self.saw_all or self._bound >= self.departures_max:
             return False
         self._bound += 1
-        self._cut = False
+        self.was_cut = False
         return True

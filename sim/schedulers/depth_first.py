@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from sim.errors import Nondeterminism
+from sim.estimate import Frontier
 from sim.schedule import ChoicePoint
 
 
@@ -18,6 +21,8 @@ class DepthFirst:
         self._path: list[int] = []
         self._widths: list[int] = []
         self._position = 0
+        # The choices before this one are not varied: what they lead to otherwise is another part's.
+        self._floor = 0
         self._begun = False
         self._exhausted = False
 
@@ -62,16 +67,47 @@ class DepthFirst:
             done += option * weight
         return done
 
+    # -- how much is left, and its division: see sim/estimate.py and sim/parallel.py
+
+    was_cut = False
+
+    def frontiers(self) -> list[Frontier]:
+        costs = tuple((0,) * width for width in self._widths)
+        return [Frontier(tuple(self._path), costs, self._floor)]
+
+    def resume(self) -> None:
+        """The execution that was begun has not been run: `next_execution` begins it again."""
+        self._begun = False
+
+    def split(self) -> Self | None:
+        """Gives away the later part of what is left; None if there is too little known of it."""
+        for index in range(self._floor, len(self._path)):
+            if self._path[index] + 1 < self._widths[index]:
+                later = type(self)()
+                later._path = [*self._path[:index], self._path[index] + 1]
+                later._widths = self._widths[: index + 1]
+                later._floor = index
+                self._floor = index + 1
+                return later
+        return None
+
+    def begin_round(self) -> Self | None:
+        """All there is to see, in one part; None once that was seen."""
+        return None if self._exhausted else type(self)()
+
+    def end_round(self, was_cut: bool) -> None:
+        self._exhausted = True
+
     def _backtrack(self) -> None:
         if self._position < len(self._path):
             raise Nondeterminism(
                 f"an execution ended after {self._position} choice points; under the same choices "
                 f"it had at least {len(self._path)} before"
             )
-        while self._path and self._path[-1] == self._widths[-1] - 1:
+        while len(self._path) > self._floor and self._path[-1] == self._widths[-1] - 1:
             self._path.pop()
             self._widths.pop()
-        if self._path:
+        if len(self._path) > self._floor:
             self._path[-1] += 1
         else:
             self._exhausted = True

@@ -16,6 +16,7 @@ class Portfolio:
     The i-th execution of a program depends on the seed and i alone. Never exhausted.
     """
 
+    name = "portfolio"
     is_exhausted = False
     complete = None
     covers = "random schedules"
@@ -28,9 +29,9 @@ class Portfolio:
         self._now: Scheduler = NaturalOrder()
 
     @property
-    def name(self) -> str:
-        """With whose execution the last one was."""
-        return f"portfolio, {self._now.name}"
+    def at_work(self) -> str:
+        """Whose execution the last one was."""
+        return self._now.name
 
     def next_execution(self) -> bool:
         if self._executions == 1:
@@ -47,7 +48,7 @@ class Portfolio:
 
 
 def turns(seed: int, choice_points: int) -> tuple[Scheduler, ...]:
-    """Who plays in which order."""
+    """Who plays in which order; see the table in ARCHITECTURE.md for why these."""
     uniform = RandomWalk(seed)
     few = FewDepartures(seed, choice_points=choice_points)
     pct = PCT(seed, choice_points=choice_points)

@@ -11,7 +11,15 @@ import pytest
 from sim import World, explore
 from sim.execution import guarded, run_execution
 from sim.schedule import NO_MORE, Bounds, ChoicePoint, Option
-from sim.schedulers import PCT, FewDepartures, Portfolio, RandomWalk, Scheduler
+from sim.schedulers import (
+    PCT,
+    DepartureBounded,
+    FewDepartures,
+    Portfolio,
+    RandomBeside,
+    RandomWalk,
+    Scheduler,
+)
 
 RANDOM: dict[str, Callable[[int], Scheduler]] = {
     "uniform": RandomWalk,
@@ -156,8 +164,16 @@ def test_the_report_says_who_found_it() -> None:
     found_by = set()
     for seed in range(10):
         report = explore(overtaken, strategy="portfolio", max_executions=200, seed=seed)
-        assert report.verdict == "refuted"
-        assert report.strategy in report.reason
-        found_by.add(report.strategy.removeprefix("portfolio, "))
+        assert report.found_by is not None
+        assert f"found by {report.found_by}" in report.reason
+        found_by.add(report.found_by)
     assert len(found_by) > 1
     assert found_by <= {"random", "few departures", "pct of depth 3"}
+
+
+def test_the_report_says_which_half_of_a_bounded_search_found_it() -> None:
+    """The random executions beside it, or the search itself."""
+    beside = RandomBeside(DepartureBounded(2), random_executions=10)
+    assert explore(overtaken, strategy=beside).found_by == "random"
+    alone = RandomBeside(DepartureBounded(2), random_executions=0)
+    assert explore(overtaken, strategy=alone).found_by == "up to 1 departures"
