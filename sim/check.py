@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, TextIO
 
 from registry import StreamRegistry
 from sim.bench import log_captured
@@ -15,12 +16,24 @@ from sim.counterexample import Counterexample, make_counterexample, replay_sched
 from sim.digest import digest_of
 from sim.errors import ScheduleDoesNotFit
 from sim.execution import Outcome, Program, guarded
-from sim.exploration import ERROR, INCONCLUSIVE, PROVED, REFUTED, Report, explore
+from sim.exploration import (
+    ERROR,
+    INCONCLUSIVE,
+    PROVED,
+    REFUTED,
+    Findings,
+    Problem,
+    Report,
+    Watch,
+    explore,
+)
 from sim.export import export
 from sim.observed_protocol import ROWS
+from sim.parallel import Key, Team
+from sim.progress import Progress
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
-from sim.schedule import Schedule
-from sim.schedulers import DepartureBounded, DepthFirst, RandomBeside, Scheduler
+from sim.schedule import Bounds, Schedule
+from sim.schedulers import DepartureBounded, DepthFirst, Divisible, RandomBeside, Scheduler
 from sim.simulate.scenario import PREFIX as SIMULATED
 from sim.simulate.scenario import SimulatedSeed
 from sim.stock_sources import NotExportable, bundle_of, bundle_of_entry
@@ -48,6 +61,15 @@ class Job:
     scenario: Playable
     departures: int = DEPARTURES
 
+    @property
+    def key(self) -> Key:
+        """What another process builds it from."""
+        return self.level, self.registry, self.scenario.name, self.departures
+
+    @property
+    def name(self) -> str:
+        return f"{self.registry} {self.scenario.name}"
+
     def deeper(self) -> Job:
         return replace(self, departures=self.departures + 1)
 
@@ -73,6 +95,8 @@ class Result:
             "executions": report.executions,
             "seconds": round(report.seconds, 3),
             "complete": report.complete,
+            "estimate": report.estimate and asdict(report.estimate),
+            "found_by": report.found_by,
             "bounds": str(report.bounds),
             "bounds_hit": sorted(report.bounds_hit),
             "labels": sorted(label for label in report.labels if label not in ROWS),
@@ -114,10 +138,13 @@ def check(
     budget_s: float = 60.0,
     jobs: int = 1,
     on_result: Callable[[Result], None] = lambda result: None,
+    progress_to: TextIO | None = None,
 ) -> Verdict:
     """Plays the scenarios; without `registry`, on production and on the published registries.
 
-    budget_s: real seconds for everything together. jobs: how many processes work.
+    budget_s: real seconds for everything together. jobs: how many processes work, on one tree if
+    only one is left. progress_to: where to say what is going on. Ctrl-C ends it, with what was
+    found so far.
     Raises ValueError for a level, scenario or registry that there is not.
     """
     under_check = registry or PRODUCTION
@@ -130,12 +157,14 @@ def check(
             f"registry has not"
         )
     results = []
-    for result in _play_all(todo, budget_s, jobs):
-        results.append(result)
-        on_result(result)
-        if result.report.was_interrupted:
-            break
-    missing = _rows_missing(results) if under_check == PRODUCTION and scenario is None else []
+    progress = Progress(progress_to, budget_s)
+    with progress.interruptible():
+        for result in _play_all(todo, budget_s, jobs, progress):
+            results.append(result)
+            progress.clear()
+            on_result(result)
+    is_whole = under_check == PRODUCTION and scenario is None and len(results) == len(todo)
+    missing = _rows_missing(results) if is_whole else []
     verdicts = [each.report.verdict for each in results if each.registry == under_check]
     if missing or len(results) < len(todo):
         verdicts.append(INCONCLUSIVE)
@@ -239,33 +268,46 @@ def _jobs(
     return todo, not_applicable
 
 
-def _play_all(todo: list[Job], budget_s: float, processes: int) -> Iterable[Result]:
+def _play_all(
+    todo: list[Job], budget_s: float, processes: int, progress: Progress
+) -> Iterable[Result]:
     """Plays each job within its share of the budget; then again those that it did not suffice;
     then deeper, the smallest first, those that more budget proves more of."""
     begun = time.perf_counter()
     deadline = begun + budget_s
-    finished: list[tuple[Job, Result]] = []
-    unfinished: list[Job] = []
-    for job, result in _play_round(todo, deadline, processes):
-        if result.report.was_out_of_budget:
-            unfinished.append(job)
-        elif job.level == "registry" or result.report.was_interrupted:
-            yield result
-        else:
-            finished.append((job, result))
-    for job, result in _play_round(unfinished, deadline, processes):
-        if job.level == "registry" or result.report.was_out_of_budget:
-            yield result
-        else:
-            finished.append((job, result))
-    finished.sort(key=lambda each: each[1].report.executions)
-    deeper = [job.deeper() for job, result in finished if not _is_final(job, result)]
-    before = {(job.registry, job.scenario.name): result for job, result in finished}
-    yield from (result for job, result in finished if _is_final(job, result))
-    for job, result in _play_round(deeper, begun + budget_s * DEEPENING_PART, processes):
-        # What was proved with fewer departures stays proved if this one found no end.
-        short = result.report.was_out_of_budget
-        yield before[job.registry, job.scenario.name] if short else result
+    with _players(processes, progress) as play_round:
+        finished: list[tuple[Job, Result]] = []
+        unfinished: dict[str, tuple[Job, Result]] = {}
+        for job, result in play_round(todo, deadline):
+            if result.report.was_out_of_budget:
+                unfinished[job.name] = job, result
+            elif _is_final(job, result):
+                yield result
+            else:
+                finished.append((job, result))
+        for job, result in play_round([job for job, _ in unfinished.values()], deadline):
+            _, first = unfinished.pop(job.name)
+            if result.report.was_out_of_budget or result.report.was_interrupted:
+                # The longer of two searches that found no end says more.
+                yield max(first, result, key=lambda each: each.report.executions)
+            elif _is_final(job, result):
+                yield result
+            else:
+                finished.append((job, result))
+        # Those whose turn did not come again, since it was interrupted.
+        yield from (result for _, result in unfinished.values())
+        finished.sort(key=lambda each: each[1].report.executions)
+        before = {job.name: result for job, result in finished}
+        deeper = [job.deeper() for job, _ in finished]
+        for job, result in play_round(deeper, begun + budget_s * DEEPENING_PART):
+            # What was proved with fewer departures stays proved if this one found no end.
+            proved = before.pop(job.name)
+            if result.report.was_out_of_budget or result.report.was_interrupted:
+                left = replace(proved.report, estimate=result.report.estimate)
+                yield replace(proved, report=left)
+            else:
+                yield result
+        yield from before.values()
 
 
 def _is_final(job: Job, result: Result) -> bool:
@@ -275,44 +317,86 @@ def _is_final(job: Job, result: Result) -> bool:
     return report.verdict != PROVED or report.complete == 1.0 or not deepens
 
 
-def _play_round(todo: list[Job], deadline: float, processes: int) -> Iterable[tuple[Job, Result]]:
-    if processes > 1 and todo:
-        share_s = max(0.0, deadline - time.perf_counter()) * processes / len(todo)
-        with ProcessPoolExecutor(processes) as pool:
-            names = [(job.level, job.registry, job.scenario.name, job.departures) for job in todo]
-            results = pool.map(_play_named, names, [share_s] * len(todo))
-            yield from zip(todo, results, strict=True)
+PlayRound = Callable[[list[Job], float], Iterable[tuple[Job, Result]]]
+
+
+@contextmanager
+def _players(processes: int, progress: Progress) -> Iterator[PlayRound]:
+    """What plays a round of jobs until a deadline, in this process or in several."""
+    if processes == 1:
+        yield partial(_play_round, progress)
         return
+
+    def show(key: Key, begun: float, findings: Findings, scheduler: Scheduler) -> bool:
+        return progress.show(f"{key[1]} {key[2]}", begun, findings, scheduler)
+
+    with Team(processes, _problem_named, _explore_named, show) as team:
+        yield partial(_play_round_in, team)
+
+
+def _play_round(
+    progress: Progress, todo: list[Job], deadline: float
+) -> Iterable[tuple[Job, Result]]:
     for done, job in enumerate(todo):
-        # Most jobs need less than an even share of what is left, so one may take several.
-        left_s = max(0.0, deadline - time.perf_counter())
-        yield job, _play(job, left_s * min(1.0, SHARES_MAX / (len(todo) - done)))
+        if progress.is_interrupted:
+            return
+        watch = partial(progress.show, job.name, time.perf_counter())
+        report = _explored(job, _share_s(deadline, len(todo) - done), watch)
+        yield job, Result(job.level, job.registry, job.scenario.name, report)
 
 
-def _play_named(name: tuple[str, str, str, int], budget_s: float) -> Result:
-    level, registry, scenario_name, departures = name
+def _play_round_in(team: Team, todo: list[Job], deadline: float) -> Iterable[tuple[Job, Result]]:
+    jobs = {job.key: job for job in todo}
+    strategies = [(key, _strategy(job)) for key, job in jobs.items()]
+    searches = [(key, each if isinstance(each, Divisible) else None) for key, each in strategies]
+    for key, report in team.play(searches, lambda done: _share_s(deadline, len(todo) - done)):
+        job = jobs[key]
+        yield job, Result(job.level, job.registry, job.scenario.name, report)
+
+
+def _share_s(deadline: float, jobs_left: int) -> float:
+    """Most jobs need less than an even share of what is left, so one may take several."""
+    return max(0.0, deadline - time.perf_counter()) * min(1.0, SHARES_MAX / jobs_left)
+
+
+def _job_named(key: Key) -> Job:
+    level, registry, scenario_name, departures = key
     ((_, scenario),) = _scenarios(level, scenario_name)
-    return _play(Job(level, registry, scenario, departures), budget_s)
+    return Job(level, registry, scenario, departures)
 
 
-def _play(job: Job, budget_s: float) -> Result:
+def _problem_named(key: Key) -> Problem:
+    job = _job_named(key)
     cls = suspect_class(job.registry)
-    with log_captured(lambda line: None):
-        report = _explored(job, cls, budget_s)
-    return Result(job.level, job.registry, job.scenario.name, report)
-
-
-def _explored(job: Job, cls: type[Any], budget_s: float) -> Report:
-    return explore(
-        job.scenario.program_for(cls),
-        strategy=_strategy(job),
-        budget_s=budget_s,
+    return Problem(
+        program=job.scenario.program_for(cls),
+        bounds=Bounds(),
         labels=job.scenario.labels_for(cls),
         level=job.level,
         scenario=job.scenario.name,
         registry=job.registry,
         sources=(cls,),
     )
+
+
+def _explore_named(key: Key, budget_s: float, watch: Watch) -> Report:
+    return _explored(_job_named(key), budget_s, watch)
+
+
+def _explored(job: Job, budget_s: float, watch: Watch) -> Report:
+    problem = _problem_named(job.key)
+    with log_captured(lambda line: None):
+        return explore(
+            problem.program,
+            strategy=_strategy(job),
+            budget_s=budget_s,
+            labels=problem.labels,
+            level=problem.level,
+            scenario=problem.scenario,
+            registry=problem.registry,
+            sources=problem.sources,
+            watch=watch,
+        )
 
 
 def _strategy(job: Job) -> str | Scheduler:

@@ -183,6 +183,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from sim import report
     from sim.check import check
 
+    # A program that reads the JSON object may keep both streams in one file.
+    is_quiet = arguments.json and not sys.stderr.isatty()
     verdict = check(
         level=arguments.level,
         scenario=arguments.scenario,
@@ -190,6 +192,7 @@ def _check(arguments: argparse.Namespace) -> int:
         budget_s=arguments.budget,
         jobs=arguments.jobs,
         on_result=(lambda result: None) if arguments.json else report.print_result,
+        progress_to=None if is_quiet else sys.stderr,
     )
     if arguments.json:
         print(json.dumps(verdict.as_json(), indent=2))

@@ -1,0 +1,372 @@
+"""One search in several processes: its tree of schedules, divided.
+
+The tree is cut into parts, stretches of it in the order in which one process would see it. A
+worker searches a part for a slice of time and gives back what it found and what it left, which is
+divided further where processes would be idle. What was found is put together in the tree's order,
+and what comes after the first failure is thrown away: so verdict, counterexample and counts are
+those of one process, whenever the search ends before its budget does.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from multiprocessing.synchronize import Event
+
+# Bound here, before an exploration replaces it.
+from time import perf_counter
+from typing import Any
+
+from sim.bench import log_captured
+from sim.estimate import ESTIMATE_PART, Descents, Estimate, Frontier
+from sim.execution import guarded
+from sim.exploration import (
+    INTERRUPTED,
+    OUT_OF_BUDGET,
+    Conclusion,
+    Findings,
+    Problem,
+    Report,
+    Watch,
+    conclude,
+    look_ahead,
+    make_report,
+    search,
+)
+from sim.schedulers import Divisible, Part, Scheduler
+
+Key = tuple[Any, ...]
+ProblemOf = Callable[[Key], Problem]
+PlayWhole = Callable[[Key, float, Watch], Report]
+Show = Callable[[Key, float, Findings, Scheduler], bool]
+"""Shows the progress of a search, as `Progress.show`; True interrupts all."""
+
+# How long a worker searches before it gives back what is left: short at first, since nothing can
+# be divided before that; later long enough for the exchange not to count.
+SLICE_MIN_S = 0.02
+SLICE_MAX_S = 0.5
+POLL_S = 0.1
+
+# -- in a worker process
+
+_stop: Event
+_problem_of: ProblemOf
+_play_whole: PlayWhole
+
+
+def _begin(stop: Event, problem_of: ProblemOf, play_whole: PlayWhole) -> None:
+    global _stop, _problem_of, _play_whole
+    _stop, _problem_of, _play_whole = stop, problem_of, play_whole
+    # Ctrl-C reaches every process of the terminal; it is the first one that says what to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _is_stopped(findings: Findings, scheduler: Scheduler) -> bool:
+    return _stop.is_set()
+
+
+def _search_part(key: Key, part: Scheduler, slice_s: float) -> tuple[Scheduler, Findings, float]:
+    begun = perf_counter()
+    with guarded(), log_captured(lambda line: None):
+        findings = search(_problem_of(key), part, begun + slice_s, None, _is_stopped)
+    return part, findings, perf_counter() - begun
+
+
+def _look_ahead(
+    key: Key, frontiers: list[Frontier], findings: Findings, seconds: float
+) -> tuple[Findings, Estimate | None]:
+    deadline = perf_counter() + seconds
+    with guarded(), log_captured(lambda line: None):
+        estimate = look_ahead(_problem_of(key), frontiers, findings, deadline, _is_stopped)
+    return findings, estimate
+
+
+def _conclude(key: Key, findings: Findings) -> Conclusion:
+    with guarded(), log_captured(lambda line: None):
+        return conclude(_problem_of(key), findings, _stop.is_set)
+
+
+def _whole(key: Key, budget_s: float) -> Report:
+    return _play_whole(key, budget_s, _is_stopped)
+
+
+# -- in the first process
+
+
+class _Whole:
+    """A search that cannot be divided: one process does all of it."""
+
+    def __init__(self, key: Key, budget_s: float) -> None:
+        self.key = key
+        self._budget_s = budget_s
+        self._is_under_way = False
+        self._report: Report | None = None
+
+    def submit_next(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
+        if self._is_under_way:
+            return None
+        self._is_under_way = True
+        return pool.submit(_whole, self.key, self._budget_s)
+
+    def take(self, future: Future[Any], processes: int) -> None:
+        self._report = future.result()
+
+    def report(self, problem_of: ProblemOf) -> Report | None:
+        return self._report
+
+    def show(self, show: Show) -> bool:
+        return False
+
+
+@dataclass(eq=False, slots=True)
+class _Piece:
+    """A part, with what was found in it. It is seen once there is nothing left of it."""
+
+    part: Scheduler
+    findings: Findings = field(default_factory=Findings)
+    slice_s: float = SLICE_MIN_S
+    is_under_way: bool = False
+    is_seen: bool = False
+    was_cut: bool = False
+
+
+class _Search:
+    """One tree: its pieces in order, and what is to be done next."""
+
+    def __init__(self, key: Key, scheduler: Divisible, budget_s: float) -> None:
+        self.key = key
+        self.scheduler = scheduler
+        self.begun = perf_counter()
+        self.estimate: Estimate | None = None
+        self.conclusion: Conclusion | None = None
+        # Seconds of one process.
+        self._left_s = budget_s * (1 - ESTIMATE_PART)
+        self._estimate_s = budget_s * ESTIMATE_PART
+        # Of the rounds before this one.
+        self._before = Findings()
+        self._pieces: list[_Piece] = []
+        self._findings: Findings | None = None
+        self._frontiers: list[Frontier] | None = None
+        self._is_last_under_way = False
+        self._begin_round()
+
+    @property
+    def waiting(self) -> list[_Piece]:
+        return [each for each in self._pieces if not (each.is_under_way or each.is_seen)]
+
+    @property
+    def findings(self) -> Findings:
+        """All there is, in the tree's order."""
+        if self._findings is not None:
+            return self._findings
+        merged = Findings()
+        for each in (self._before, *(piece.findings for piece in self._pieces)):
+            merged.add(each)
+        return merged
+
+    def submit_next(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
+        """What a process can do for this search now, or None."""
+        if self._findings is None and self._left_s <= 0:
+            # Also where it began when nothing was left for it.
+            self._end_round_if_seen()
+        if self._findings is None:
+            return self._submit_part(pool)
+        if self._is_last_under_way or self.conclusion is not None:
+            return None
+        self._is_last_under_way = True
+        may_look = self._estimate_s > 0 and self._findings.stopped == OUT_OF_BUDGET
+        if self._frontiers and may_look:
+            return pool.submit(
+                _look_ahead, self.key, self._frontiers, self._findings, self._estimate_s
+            )
+        return pool.submit(_conclude, self.key, self._findings)
+
+    def take(self, future: Future[Any], processes: int) -> None:
+        """What a process has done; what is left of it is divided if others would be idle."""
+        result = future.result()
+        match result:
+            case Conclusion():
+                self.conclusion = result
+            case (Findings() as findings, estimate):
+                self._findings, self.estimate, self._frontiers = findings, estimate, None
+                self._is_last_under_way = False
+            case (part, findings, seconds):
+                self._left_s -= seconds
+                self._take_part(self._under_way[future], part, findings)
+                del self._under_way[future]
+                self._divide(processes)
+                self._end_round_if_seen()
+
+    def show(self, show: Show) -> bool:
+        return show(self.key, self.begun, self.findings, self.scheduler)
+
+    def report(self, problem_of: ProblemOf) -> Report | None:
+        """None until all is done."""
+        if self._findings is None or self.conclusion is None:
+            return None
+        report = make_report(
+            problem_of(self.key),
+            self.scheduler,
+            self._findings,
+            self.conclusion,
+            self.estimate,
+            perf_counter() - self.begun,
+        )
+        if report.complete is not None and not self.scheduler.is_exhausted:
+            # The scheduler has divided itself, so that it does not know what its parts have seen.
+            return replace(report, complete=self._complete)
+        return report
+
+    def _begin_round(self) -> None:
+        self._under_way: dict[Future[Any], _Piece] = {}
+        self._complete = 0.0
+        part = self.scheduler.begin_round()
+        self._pieces = [_Piece(part)] if part is not None else []
+        if part is None:
+            self._findings = self._before
+
+    def _submit_part(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
+        waiting = self.waiting
+        if not waiting or self._left_s <= 0:
+            return None
+        piece = waiting[0]
+        piece.is_under_way = True
+        # What cannot be divided cannot be resumed, either.
+        slice_s = min(piece.slice_s, self._left_s) if isinstance(piece.part, Part) else self._left_s
+        future = pool.submit(_search_part, self.key, piece.part, slice_s)
+        self._under_way[future] = piece
+        return future
+
+    def _take_part(self, piece: _Piece, part: Scheduler, findings: Findings) -> None:
+        if piece not in self._pieces:
+            return
+        piece.findings.add(findings)
+        piece.part, piece.is_under_way = part, False
+        piece.slice_s = min(2 * piece.slice_s, SLICE_MAX_S)
+        piece.is_seen = piece.findings.stopped is None or piece.findings.is_final
+        piece.was_cut = getattr(part, "was_cut", False)
+        if piece.findings.is_final:
+            # One process would never have come to what is behind it.
+            del self._pieces[self._pieces.index(piece) + 1 :]
+        elif isinstance(part, Part) and not piece.is_seen:
+            part.resume()
+
+    def _divide(self, processes: int) -> None:
+        for piece in self.waiting:
+            while len(self.waiting) < processes and isinstance(piece.part, Part):
+                later = piece.part.split()
+                if later is None:
+                    break
+                new = _Piece(later, slice_s=piece.slice_s)
+                # Whatever may have been said about the rest was said about both.
+                new.findings.stopped = piece.findings.stopped
+                self._pieces.insert(self._pieces.index(piece) + 1, new)
+
+    def _end_round_if_seen(self) -> None:
+        if any(piece.is_under_way for piece in self._pieces):
+            return
+        merged = self.findings
+        open_pieces = self.waiting
+        is_interrupted = any(piece.findings.stopped == INTERRUPTED for piece in open_pieces)
+        if open_pieces and self._left_s > 0 and not is_interrupted:
+            return
+        failed = bool(self._pieces) and self._pieces[-1].findings.is_final
+        if open_pieces and not failed:
+            merged.stopped = INTERRUPTED if is_interrupted else OUT_OF_BUDGET
+            self._frontiers = [
+                frontier
+                for piece in open_pieces
+                if isinstance(piece.part, Part)
+                for frontier in piece.part.frontiers()
+            ]
+            self._complete = 1.0 - Descents(self._frontiers).unseen if self._frontiers else 0.0
+            self._findings = merged
+        elif failed:
+            self._complete = self._pieces[-1].part.complete or 0.0
+            self._findings = merged
+        else:
+            self.scheduler.end_round(any(piece.was_cut for piece in self._pieces))
+            self._before = merged
+            self._begin_round()
+
+
+class Team:
+    """Processes that work on searches together.
+
+    problem_of: builds what a key names, in each process. play_whole: does all of a search that
+    cannot be divided. show: is told what is under way, and interrupts it by answering True.
+    """
+
+    def __init__(
+        self, processes: int, problem_of: ProblemOf, play_whole: PlayWhole, show: Show
+    ) -> None:
+        self._processes = processes
+        self._problem_of = problem_of
+        self._show = show
+        self._stop = multiprocessing.Event()
+        self._pool = ProcessPoolExecutor(
+            processes, initializer=_begin, initargs=(self._stop, problem_of, play_whole)
+        )
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._pool.shutdown(cancel_futures=True)
+
+    def play(
+        self, searches: Sequence[tuple[Key, Divisible | None]], budget_of: Callable[[int], float]
+    ) -> Iterator[tuple[Key, Report]]:
+        """The searches in their order, each in as many processes as it keeps busy.
+
+        budget_of: the seconds that all processes may take for a search, asked as it begins, with
+        the number of those that began before. A search begins when the others leave a process
+        idle; without a scheduler it is played whole.
+        """
+        begun = 0
+        under_way: list[_Search | _Whole] = []
+        futures: dict[Future[Any], _Search | _Whole] = {}
+        is_interrupted = False
+        while True:
+            while len(futures) < self._processes:
+                found = self._next_of(under_way)
+                if found is not None:
+                    futures[found[0]] = found[1]
+                elif begun < len(searches) and not is_interrupted:
+                    key, scheduler = searches[begun]
+                    budget_s = budget_of(begun)
+                    under_way.append(
+                        _Search(key, scheduler, budget_s * self._processes)
+                        if scheduler is not None
+                        else _Whole(key, budget_s)
+                    )
+                    begun += 1
+                else:
+                    break
+            if not futures:
+                return
+            done, _ = wait(futures, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            for future in done:
+                one = futures.pop(future)
+                one.take(future, self._processes)
+                report = one.report(self._problem_of)
+                if report is not None:
+                    under_way.remove(one)
+                    yield one.key, report
+            for one in under_way[:1]:
+                is_interrupted = one.show(self._show) or is_interrupted
+            if is_interrupted:
+                self._stop.set()
+
+    def _next_of(
+        self, searches: list[_Search | _Whole]
+    ) -> tuple[Future[Any], _Search | _Whole] | None:
+        for one in searches:
+            future = one.submit_next(self._pool)
+            if future is not None:
+                return future, one
+        return None
