@@ -81,14 +81,14 @@ def comb(path: Path) -> int:
 
 
 def bushes(path: Path) -> int:
-    """Wide and shallow here, narrow and deep there, by chance; not one of those it was tuned on."""
+    """Wide and shallow here, narrow and deep there, by chance."""
     if len(path) == 14 or (len(path) > 2 and drawn(path, "bush") < 0.3):
         return 0
     return 4 if path[:1] == (1,) and len(path) < 5 else 2
 
 
 def late(path: Path) -> int:
-    """Natural choices go on for long; what departs early has most before it. Nor this one."""
+    """Natural choices go on for long; what departs early has most before it."""
     if len(path) >= 24 or sum(path) > 3:
         return 0
     return 3 if len(path) % 5 == 4 else 2 if len(path) % 2 else 1 + (sum(path) < 2)
@@ -103,6 +103,27 @@ def chance(path: Path) -> int:
     return (0, 2, 2, 2, 3)[int(drawn(path, "width") * 5)]
 
 
+# These three were thought of when all parameters of sim/estimate.py stood, and changed none.
+
+
+def fibonacci(path: Path) -> int:
+    """After each departure one choice point without a choice."""
+    if len(path) == 14:
+        return 0
+    return 1 if path[-1:] == (1,) else 2
+
+
+def tired(path: Path) -> int:
+    """Fewer and fewer options, and fewer still after an odd departure."""
+    return max(4 - len(path) // 3 - sum(path) % 2, 0) if len(path) < 11 else 0
+
+
+def uneven(path: Path) -> int:
+    """Some branches are likely to end at each level, others hardly ever."""
+    ends = 0.45 if sum(path) % 3 == 0 and len(path) > 2 else 0.05
+    return 0 if len(path) == 16 or drawn(path, "u") < ends else 2
+
+
 TREES = [
     Tree("full", lambda path: 0 if len(path) == 10 else 2),
     Tree("ragged", cache(ragged)),
@@ -112,6 +133,9 @@ TREES = [
     Tree("bushes", cache(bushes)),
     Tree("late", late),
     Tree("chance", cache(chance)),
+    Tree("fibonacci", fibonacci),
+    Tree("tired", tired),
+    Tree("uneven", cache(uneven)),
 ]
 SEARCHES: dict[str, tuple[Callable[[], Scheduler], Callable[[Tree], int]]] = {
     "depth-first": (DepthFirst, lambda tree: tree.leaves()),
@@ -167,7 +191,9 @@ def test_a_figure_is_right_or_not_given(tree: Tree, search: str) -> None:
     given, right = figures(tree, search)
     assert given - right <= 0.1 * SEEDS, f"{right} of {given}"
     # Where descents differ by too much, silence is the right answer.
-    is_hard = tree.name == "chance" or (search == "depth-first" and tree.name in ("bushes", "late"))
+    is_hard = tree.name in ("chance", "uneven") or (
+        search == "depth-first" and tree.name in ("bushes", "late")
+    )
     assert given >= 0.6 * SEEDS or is_hard, f"{given} of {SEEDS}"
 
 

@@ -1,0 +1,173 @@
+"""Executions to the first failure, per broken program and scheduler, as a table in Markdown.
+
+    python tests/benchmarks/schedulers.py [--seeds N] [--executions N] [--only PART_OF_A_NAME]
+
+Of the random schedulers it is the median over the seeds 0, 1, …; `>N` where the median did not fail
+within N executions, and `failed/seeds` beside it where only some seeds did. Depth-first and
+departure-bounded search have no seed. What fails in natural order in any of its scenarios says
+nothing about schedulers, and is only counted. Figures are executions, so they are the same on every
+machine. A mutant that never gives its loop back hangs what executes it; that counts as a failure
+after HUNG_AFTER_S.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+from registry import StreamRegistry
+from sim.bench import log_captured
+from sim.execution import Program, guarded, run_execution
+from sim.historical import HISTORICAL_BUGS
+from sim.historical.base import this_version
+from sim.scenarios import SCENARIOS_BY_LEVEL
+from sim.schedule import Bounds
+from sim.schedulers import (
+    PCT,
+    DepartureBounded,
+    DepthFirst,
+    FewDepartures,
+    NaturalOrder,
+    Portfolio,
+    RandomWalk,
+    Scheduler,
+)
+from sim.suspects.mutants import MUTANTS, Mutant
+from sim.suspects.mutants import broken as mutant_applied
+
+DEPARTURES_MAX = 4
+# Executions of each scenario to see whether a mutant falls there.
+LOOKING_MAX = 100
+# In real seconds; an execution takes some ten milliseconds.
+HUNG_AFTER_S = 3.0
+
+SEARCHES: dict[str, Callable[[], Scheduler]] = {
+    "depth-first": DepthFirst,
+    "departures": lambda: DepartureBounded(0, DEPARTURES_MAX),
+}
+RANDOM: dict[str, Callable[[int], Scheduler]] = {
+    "uniform": RandomWalk,
+    "PCT 2": lambda seed: PCT(seed, depth=2),
+    "PCT 3": lambda seed: PCT(seed, depth=3),
+    "few": FewDepartures,
+    "portfolio": Portfolio,
+}
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A program with a bug in it: of its own, or the mutant's."""
+
+    name: str
+    program: Program
+    mutant: Mutant | None = None
+
+
+class Hung(KeyboardInterrupt):
+    """Raised through everything: a task keeps other exceptions to itself."""
+
+
+def raise_hung(*_: object) -> None:
+    raise Hung
+
+
+def all_broken(only: str) -> Iterator[Broken | None]:
+    """A mutant in the first scenario in which it falls; None for what falls in natural order."""
+    for mutant in MUTANTS:
+        if only in mutant.name:
+            yield scenario_of(mutant)
+    for bug in HISTORICAL_BUGS:
+        if only in bug.id and bug.shows_on(this_version()):
+            broken = Broken(bug.id, bug.program)
+            with applied(broken):
+                is_natural = executions_to_failure(bug.program, NaturalOrder(), 1) == 1
+            yield None if is_natural else broken
+
+
+def scenario_of(mutant: Mutant) -> Broken | None:
+    scenarios = sorted(
+        SCENARIOS_BY_LEVEL[mutant.level], key=lambda each: each.name not in mutant.likely
+    )
+    tried = [
+        Broken(f"{mutant.name} ({each.name})", each.program_for(StreamRegistry), mutant)
+        for each in scenarios
+    ]
+    for make in (NaturalOrder, lambda: DepartureBounded(1), RandomWalk):
+        for broken in tried:
+            with applied(broken):
+                if executions_to_failure(broken.program, make(), LOOKING_MAX) <= LOOKING_MAX:
+                    return broken if make is not NaturalOrder else None
+    return Broken(f"{mutant.name} ({scenarios[0].name})", tried[0].program, mutant)
+
+
+@contextmanager
+def applied(broken: Broken) -> Iterator[None]:
+    breaks = nullcontext() if broken.mutant is None else mutant_applied(broken.mutant)
+    with breaks, guarded(), log_captured(lambda line: None):
+        yield
+
+
+def executions_to_failure(program: Program, scheduler: Scheduler, executions_max: int) -> float:
+    """Infinite if none of the first `executions_max` fails."""
+    for number in range(1, executions_max + 1):
+        if not scheduler.next_execution():
+            break
+        signal.setitimer(signal.ITIMER_REAL, HUNG_AFTER_S)
+        try:
+            if run_execution(program, scheduler, Bounds()).violation is not None:
+                return number
+        except Hung:
+            return number
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    return float("inf")
+
+
+def row(broken: Broken, seeds: int, executions_max: int) -> list[str]:
+    with applied(broken):
+        cells = [
+            cell([executions_to_failure(broken.program, search(), executions_max)], executions_max)
+            for search in SEARCHES.values()
+        ]
+        for make in RANDOM.values():
+            found = [
+                executions_to_failure(broken.program, make(seed), executions_max)
+                for seed in range(seeds)
+            ]
+            cells.append(cell(found, executions_max))
+    return [broken.name, *cells]
+
+
+def cell(found: list[float], executions_max: int) -> str:
+    median = statistics.median_low(found)
+    failed = sum(number <= executions_max for number in found)
+    if median <= executions_max:
+        return f"{median:g}"
+    return f">{executions_max}" + (f" ({failed}/{len(found)})" if failed else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--executions", type=int, default=300, help="per search, at most")
+    parser.add_argument("--only", default="", help="part of the name")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGALRM, raise_hung)
+    print("| | " + " | ".join([*SEARCHES, *RANDOM]) + " |")
+    print("|---" * (1 + len(SEARCHES) + len(RANDOM)) + "|")
+    in_natural_order = 0
+    for broken in all_broken(arguments.only):
+        if broken is None:
+            in_natural_order += 1
+        else:
+            cells = row(broken, arguments.seeds, arguments.executions)
+            print("| " + " | ".join(cells) + " |", flush=True)
+    print(f"\n{in_natural_order} more fail in natural order, so under each of these at once")
+
+
+if __name__ == "__main__":
+    main()
