@@ -32,6 +32,7 @@ from sim.observed_protocol import ROWS
 from sim.parallel import Key, Team
 from sim.progress import Progress
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
+from sim.scenarios.sized import Size, SizedScenario
 from sim.schedule import Bounds, Schedule
 from sim.schedulers import DepartureBounded, DepthFirst, Divisible, RandomBeside, Scheduler
 from sim.simulate.scenario import PREFIX as SIMULATED
@@ -247,6 +248,9 @@ def _scenarios(level: str | None, name: str | None) -> Iterable[tuple[str, Playa
     ]
     if name is None:
         return known
+    size = Size.parse(name)
+    if size is not None and level in (None, "registry"):
+        return [("registry", SizedScenario(size))]
     found = [(each_level, each) for each_level, each in known if each.name == name]
     if not found:
         names = ", ".join(each.name for _, each in known)

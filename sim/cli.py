@@ -56,6 +56,21 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(run=_check)
 
+    deepen = commands.add_parser(
+        "deepen", help="prove stories of growing size: registers, cancels, leavers, hangs"
+    )
+    deepen.add_argument(
+        "--registry", default="production", metavar="MODULE:CLASS", help="as of check"
+    )
+    deepen.add_argument(
+        "--size", metavar="NAME", help="this one alone, such as size-1s3r1c0l1h: 3 registers, …"
+    )
+    deepen.add_argument(
+        "--budget", type=_seconds, default=60.0, metavar="SECONDS", help="in total; default 60"
+    )
+    deepen.add_argument("--json", action="store_true", help="print one JSON object")
+    deepen.set_defaults(run=_deepen)
+
     _add_simulate(commands)
 
     replay = commands.add_parser("replay", help="replay the schedule of a counterexample")
@@ -200,6 +215,36 @@ def _check(arguments: argparse.Namespace) -> int:
         report.print_verdict(verdict)
     codes = {"proved": PROVED_EXIT, "refuted": REFUTED_EXIT, "inconclusive": INCONCLUSIVE_EXIT}
     return codes.get(verdict.verdict, ERROR_EXIT)
+
+
+def _deepen(arguments: argparse.Namespace) -> int:
+    from sim.deepen import Deepened, deepen, largest_proved
+
+    def print_result(result: Deepened) -> None:
+        if not arguments.json:
+            print(result, flush=True)
+
+    results = deepen(
+        registry=arguments.registry,
+        budget_s=arguments.budget,
+        size=arguments.size,
+        on_result=print_result,
+    )
+    largest = largest_proved(results)
+    if arguments.json:
+        found = [result.as_json() for result in results]
+        print(json.dumps({"results": found, "largest_proved": [each.name for each in largest]}))
+    else:
+        last = results[-1].report
+        if last.verdict != "proved" and not last.was_out_of_budget:
+            print(f"\n{last.text}")
+        print("\nevery schedule was seen of stories up to:")
+        print("\n".join(f"  {each}" for each in largest) or "  none")
+    verdicts = {result.report.verdict for result in results}
+    worst = [each for each in ("error", "refuted") if each in verdicts]
+    if worst:
+        return REFUTED_EXIT if worst == ["refuted"] else ERROR_EXIT
+    return PROVED_EXIT if largest else INCONCLUSIVE_EXIT
 
 
 def _replay(arguments: argparse.Namespace) -> int:

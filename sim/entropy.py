@@ -105,6 +105,16 @@ def end() -> None:
     _under_way.pop()
 
 
+def entropy_drawn() -> object:
+    """What the draws and readings of the execution under way leave for later ones."""
+    entropy = _under_way[-1]
+    drawn = _inst.getstate() if entropy._is_seeded else None
+    drawn_bytes = entropy._bytes.getstate() if entropy._bytes is not None else None
+    # So many readings in a row are none of an ordinary program; those of one are not counted.
+    readings = entropy._readings if entropy._readings > BUSY_READINGS // 2 else 0
+    return drawn, drawn_bytes, readings
+
+
 def wall_clock() -> float:
     """What `time.time()` gives here and now, patched or not."""
     return _under_way[-1].wall_clock() if _under_way else _real_time()

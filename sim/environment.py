@@ -44,6 +44,13 @@ class Arrival(simpy.Event):
         self.announced_by = 0
         self.announced_at = 0
 
+    def canonical_state(self) -> object:
+        """What of it decides about the future: not since when it has been enabled."""
+        earliest = max(self.earliest, self.env.now)
+        # How often it was passed over matters to the bound alone, and to a bound on departures.
+        passes = self.passes if math.isinf(self.latest) else 0
+        return self.name, earliest, self.latest, passes, self.callbacks, self.is_awaited
+
 
 class Environment(simpy.Environment):
     """SimPy's kernel with a clock that never goes back, and a list of pending arrivals.

@@ -21,3 +21,7 @@ class Nondeterminism(Exception):
 
 class ScheduleDoesNotFit(Exception):
     """A schedule was replayed on a program that does not come by its choice points."""
+
+
+class Opaque(Exception):
+    """Of an object's type it is not known where its state lies; `args[0]` names it."""

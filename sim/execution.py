@@ -22,8 +22,9 @@ from sim.lines import set_trace
 from sim.loop import ENDS, NO_LIVELOCK, Choose, Costs, SimLoop
 from sim.pools import pools_simulated
 from sim.schedule import Bounds, ChoicePoint, Named
-from sim.schedulers import Reducing, Scheduler
+from sim.schedulers import Matching, Reducing, Scheduler
 from sim.signals import own_signals_simulated
+from sim.state import StateReader
 from sim.stock_recording import RecordedEnvironment, RecordedFuture, Recording
 from sim.threads import Threads, under_way
 from sim.threads import patched as threads_patched
@@ -75,12 +76,6 @@ class Outcome:
     departures: list[Departure] = field(default_factory=list)
     options: list[int] = field(default_factory=list)
     recording: Recording | None = None
-
-    @property
-    def came_to(self) -> tuple[str | None, tuple[str, ...]]:
-        """What two executions of one class have in common: the violation, and the labels."""
-        violated = self.violation.property if self.violation is not None else None
-        return violated, tuple(sorted(self.labels))
 
     @property
     def trace_hash(self) -> str:
@@ -184,6 +179,8 @@ def run_execution(
 
     history = scheduler.begin_history() if isinstance(scheduler, Reducing) else None
     loop, world = _loop_and_world(outcome, choose, bounds, history, traced=traced)
+    if isinstance(scheduler, Matching):
+        scheduler.begin_states(StateReader(loop, world))
     trace_before = sys.gettrace()
     _enter(loop, bounds)
     try:

@@ -21,12 +21,13 @@ from sim.schedulers import (
     PCT,
     CancelEverywhere,
     DepthFirst,
+    Learning,
     NaturalOrder,
     Portfolio,
     RandomWalk,
     Reduced,
-    Reducing,
     Scheduler,
+    StateMatching,
 )
 from sim.shrink import shrink
 
@@ -174,7 +175,8 @@ def explore(
     """Explores the schedules of `await program(world)`, and returns a Report.
 
     strategy: `depth-first` (every schedule), `reduced` (one schedule of each class, if the actors
-    share nothing but what `World.shared` declares), `random`, `pct`, `portfolio` (several random
+    share nothing but what `World.shared` declares), `states` (every schedule, each state of memory
+    only once), `random`, `pct`, `portfolio` (several random
     schedulers in turns), `natural`, `cancel everywhere` (see `World.offer_cancels`), or a
     Scheduler; the random ones and `natural` can refute and never prove. seed: of what is random.
     budget_s: real seconds, 60 unless `max_executions` bounds the search.
@@ -258,11 +260,13 @@ def _scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
             return CancelEverywhere()
         case "reduced":
             return Reduced(DepthFirst(), seed=seed)
+        case "states":
+            return StateMatching(seed=seed)
         case str():
             raise ValueError(
-                f"strategy {strategy!r} is not known; there are depth-first, reduced, random, "
-                f"pct, portfolio, natural and cancel everywhere, or give an object with the "
-                f"methods of sim.schedulers.Scheduler"
+                f"strategy {strategy!r} is not known; there are depth-first, reduced, states, "
+                f"random, pct, portfolio, natural and cancel everywhere, or give an object with "
+                f"the methods of sim.schedulers.Scheduler"
             )
         case _:
             return strategy
@@ -309,8 +313,9 @@ def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool
     findings.labels |= outcome.labels
     findings.bounds_hit |= outcome.bounds_hit
     findings.choice_points = len(outcome.choices)
-    if isinstance(scheduler, Reducing):
-        wrong = scheduler.learn(outcome.came_to, outcome.violation is not None)
+    if isinstance(scheduler, Learning):
+        violated = outcome.violation.property if outcome.violation is not None else None
+        wrong = scheduler.learn(violated, outcome.labels)
         outcome.error = outcome.error or wrong
     if outcome.error is not None:
         findings.error = outcome.error

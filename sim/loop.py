@@ -13,7 +13,7 @@ import asyncio
 import math
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import Context
 from typing import Any, NoReturn
@@ -31,6 +31,9 @@ _EAGER = getattr(asyncio, "eager_task_factory", object())
 NO_DEADLOCK = "L4 no_deadlock: nothing waits for what can no longer come"
 NO_LIVELOCK = "L4 no_deadlock: nothing spins while virtual time stands still"
 ENDS = "the execution ends"
+
+SAME_S = 1e-6
+"""Instants that are nearer are one: only readings of the clock lie between them, in seconds."""
 
 Costs = Callable[[Sequence[Any]], Sequence[int]]
 Choose = Callable[[str, Sequence[Any], Costs], int]
@@ -185,7 +188,7 @@ class SimLoop(SignalHandlers):
         if self._next_deadline() > late:
             return
         limit = min((a.latest for a in self.environment.pending), default=math.inf)
-        deadlines = sorted({at for at in self._deadlines() if now < at <= min(late, limit)})
+        deadlines = _apart(at for at in self._deadlines() if now < at <= min(late, limit))
         if deadlines:
             options = [ON_TIME, *(Option(f"late, past {at:.3f} s") for at in deadlines)]
             option = self._choose("clock", options, one_natural)
@@ -195,7 +198,7 @@ class SimLoop(SignalHandlers):
     def _wake_up(self, instants: list[float]) -> float:
         """The instant at which the empty loop wakes: the next, or a later one within lateness."""
         first = instants[0]
-        if first != self._next_deadline():
+        if self._next_deadline() > first:
             return first
         late = first + self.bounds.lateness_s
         limit = min((a.latest for a in self.environment.pending), default=math.inf)
@@ -317,7 +320,7 @@ class SimLoop(SignalHandlers):
             instants += deadlines
             if may_land and deadlines:
                 instants.append(min(deadlines) - self.bounds.lateness_s)
-        return sorted({at for at in instants if now < at < math.inf})
+        return _apart(at for at in instants if now < at < math.inf)
 
     def _get_stuck(self, sentence: str, seen: str) -> None:
         self.stuck = sentence, seen
@@ -428,6 +431,17 @@ def _refusal(what: str, instead: str) -> Callable[..., NoReturn]:
 
 for _what, _instead in _REFUSED.items():
     setattr(SimLoop, _what, _refusal(_what, _instead))
+
+
+def _apart(times: Iterable[float]) -> list[float]:
+    """In their order; of those that only readings of the clock separate, the last."""
+    apart: list[float] = []
+    for at in sorted(times):
+        if apart and at - apart[-1] <= SAME_S:
+            apart[-1] = at
+        else:
+            apart.append(at)
+    return apart
 
 
 def one_natural(options: Sequence[object]) -> list[int]:

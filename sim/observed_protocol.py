@@ -26,6 +26,10 @@ class ObservedProtocol(Protocol):
         # Of the state since the last operation; it is asked for at every poll.
         self._snapshot: Snapshot | None = None
 
+    def canonical_state(self) -> object:
+        """Without the snapshot, which follows from the rest."""
+        return {name: value for name, value in vars(self).items() if name != "_snapshot"}
+
     def apply(self, operation: Operation, now: float) -> tuple[Effect, ...]:
         before = self.snapshot()
         label = row_of(operation, self.situation_of(operation))

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 READING_S = 1e-9  # how much later each reading of the clock is than the last
+SAME_S = 1e-6  # instants that are nearer are one
 FD_0 = 1_000_000  # from here on, no descriptors of the system's, but names of outside events
 NO_DEADLOCK = "L4 no_deadlock: nothing waits for what can no longer come"
 NO_LIVELOCK = "L4 no_deadlock: nothing spins while virtual time stands still"
@@ -289,7 +290,7 @@ class World:
         return self._get_stuck(ENDS, f"not within {self.script.horizon_s:g} s")
 
     def _jump(self, to: float) -> None:
-        late = [each.name for each in self._pending().values() if each.latest < to]
+        late = [each.name for each in self._pending().values() if each.latest < to - SAME_S]
         if late or to < self.now:
             raise self._misfit(f"is at {self.now:.9f} and waits for {late}, not for {to:.9f}")
         self.clock.now = to
@@ -310,15 +311,20 @@ class World:
             found = [self._land(fd, pending[fd].name) for at, fd in due if at <= self.now]
             if found or self.now >= self.until - 2 * READING_S:
                 return found
-            to = min([self.until, *(at for at, _ in due)])
+            instants = [self.until, *(at for at, _ in due), *self._deadlines()]
+            first = min(self.until, *(at for at, _ in due)) if due else self.until
+            to = max(at for at in instants if at <= first + SAME_S)
             if to > self.script.horizon_s:
                 return self._get_stuck(ENDS, f"not within {self.script.horizon_s:g} s")
             self.clock.now = to
 
+    def _deadlines(self) -> list[float]:
+        timers = self.loop._scheduled  # type: ignore[attr-defined]
+        return [timer.when() for timer in timers if not timer.cancelled()]
+
     def _spin_on(self) -> list[int]:
         """The ready queue was not empty for `spin_max` polls: the world goes on regardless."""
-        timers = self.loop._scheduled  # type: ignore[attr-defined]
-        deadlines = [timer.when() for timer in timers if not timer.cancelled()]
+        deadlines = self._deadlines()
         if not deadlines and not self._pending():
             return self._get_stuck(NO_LIVELOCK, "no timer is armed, no outside event announced")
         self.spins = 0

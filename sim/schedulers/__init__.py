@@ -1,11 +1,12 @@
 """Who answers choice points: one small interface, and the ways to answer."""
 
-from sim.schedulers.base import Divisible, Part, Reducing, Scheduler
+from sim.schedulers.base import Divisible, Learning, Matching, Part, Reducing, Scheduler
 from sim.schedulers.beside import RandomBeside
 from sim.schedulers.bounded import DepartureBounded
 from sim.schedulers.cancel_everywhere import CancelEverywhere
 from sim.schedulers.depth_first import DepthFirst
 from sim.schedulers.few_departures import FewDepartures
+from sim.schedulers.matching import StateMatching
 from sim.schedulers.natural import NaturalOrder
 from sim.schedulers.pct import PCT
 from sim.schedulers.portfolio import Portfolio
@@ -21,6 +22,8 @@ __all__ = [
     "DepthFirst",
     "Divisible",
     "FewDepartures",
+    "Learning",
+    "Matching",
     "NaturalOrder",
     "Part",
     "Portfolio",
@@ -30,5 +33,6 @@ __all__ = [
     "Reducing",
     "Replay",
     "Scheduler",
+    "StateMatching",
     "Swarm",
 ]

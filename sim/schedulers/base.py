@@ -39,19 +39,47 @@ class Scheduler(Protocol):
         ...
 
 
-class Reducing:
-    """A scheduler that learns from what happened before what, and from what it came to.
+class Learning:
+    """A scheduler that is told what its executions come to.
 
     A class to inherit from, and no Protocol: each execution asks whether its scheduler is one.
     """
+
+    def learn(self, violated: str | None, labels: set[str]) -> str | None:
+        """Told after each execution; why its findings are worth nothing, or None."""
+        raise NotImplementedError
+
+
+class Reducing(Learning):
+    """A scheduler that learns from what happened before what."""
 
     def begin_history(self) -> History | None:
         """What an execution that begins is to tell; None if it need not tell anything."""
         raise NotImplementedError
 
-    def learn(self, outcome: object, has_failed: bool) -> str | None:
-        """Told after each execution; why its findings are worth nothing, or None."""
+
+class Matching(Learning):
+    """A scheduler that knows states again."""
+
+    def begin_states(self, states: States) -> None:
+        """An execution begins, whose states can be read."""
         raise NotImplementedError
+
+
+class States(Protocol):
+    """The states of one execution, and its end."""
+
+    @property
+    def labels(self) -> set[str]: ...
+
+    @property
+    def spins_are_many(self) -> bool: ...
+
+    def digest(self, point: ChoicePoint, *, with_labels: bool, with_spins: bool) -> bytes: ...
+
+    def stop(self) -> None:
+        """What follows is known: the execution ends with the iteration under way."""
+        ...
 
 
 @runtime_checkable

@@ -50,6 +50,11 @@ class DepthFirst:
         return self._path[position]
 
     @property
+    def is_at_new_point(self) -> bool:
+        """Whether the next choice point is one that no execution has come by."""
+        return self._position == len(self._path)
+
+    @property
     def is_exhausted(self) -> bool:
         return self._exhausted
 

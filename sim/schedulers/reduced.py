@@ -247,13 +247,14 @@ class Reduced(Reducing):
 
     # -- after an execution
 
-    def learn(self, outcome: object, has_failed: bool) -> str | None:
+    def learn(self, violated: str | None, labels: set[str]) -> str | None:
         """What the execution came to; says what is wrong with the declaration, if something is.
 
-        outcome: compared with that of the other executions of its class.
+        The end, violation and labels, is compared with that of the class's other execution.
         """
-        if self._fell_back or has_failed:
+        if self._fell_back or violated is not None:
             return None
+        outcome = violated, tuple(sorted(labels))
         if self._linearisation is not None:
             return self._compare(self._linearisation, outcome)
         self.beyond = self._history.beyond or self._history.two_steps()

@@ -57,7 +57,7 @@ def shrunk_from_random(
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_registries_shrink_to_the_least(name: str) -> None:
-    """Every violation of the published registries at registry level needs no departure at all."""
+    """Violations of the published registries need no departure, but one in the narrowest story."""
     cls = suspect_class(name)
     seen = 0
     with guarded(), log_captured(lambda line: None):
@@ -66,7 +66,8 @@ def test_published_registries_shrink_to_the_least(name: str) -> None:
                 continue
             program = scenario.program_for(cls)
             for violated, _, after in shrunk_from_random(program, failures=2, executions=50):
-                assert after == least_departures(program, violated) == 0
+                assert after == least_departures(program, violated)
+                assert after <= (scenario.name == "caller_leaves_overtaken")
                 seen += 1
     assert seen >= 8
 

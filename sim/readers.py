@@ -1,0 +1,388 @@
+"""What of an object of each type belongs to the state of an execution: see sim/state.py."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import collections
+import datetime
+import decimal
+import enum
+import functools
+import gc
+import io
+import itertools
+import logging
+import re
+import threading
+import types
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, ContextVar, Token
+from typing import Any
+
+from sim.errors import Opaque
+from sim.left_out import LEFT_OUT
+
+VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
+"""What is the same if it is equal. Floats are times, until the end."""
+
+CONSTANTS: set[type] = {
+    type,
+    abc.ABCMeta,
+    enum.EnumMeta,
+    type(NotImplemented),
+    types.ModuleType,
+    types.CodeType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.GenericAlias,
+    types.UnionType,
+    property,
+    staticmethod,
+    classmethod,
+    ContextVar,
+    re.Pattern,
+    logging.Logger,
+    object,
+}
+"""What is the same if it is the same object, and holds nothing that an execution changes."""
+
+Reader = Callable[[Any], Iterable[object]]
+
+
+def _of_dict(each: dict[Any, Any]) -> Iterator[object]:
+    yield len(each)
+    for item in each.items():
+        yield from item
+
+
+def _of_sequence(each: Any) -> Iterator[object]:
+    yield len(each)
+    yield from each
+
+
+def _of_function(each: types.FunctionType) -> tuple[object, ...]:
+    made = each.__closure__, each.__defaults__, each.__kwdefaults__, each.__dict__ or None
+    return (each.__code__, *made) if any(made) else (each.__code__,)
+
+
+def _of_cell(each: types.CellType) -> Iterator[object]:
+    try:
+        yield each.cell_contents
+    except ValueError:
+        yield "empty"
+
+
+def _of_method(each: types.MethodType) -> Iterator[object]:
+    yield each.__func__
+    yield each.__self__
+
+
+def _of_builtin(each: Any) -> Iterator[object]:
+    yield each.__name__
+    yield each.__self__
+
+
+def _of_frame_owner(prefix: str) -> Reader:
+    """Of coroutines and generators: where they stand, their locals and their value stack."""
+
+    def reader(each: Any) -> Iterator[object]:
+        frame = getattr(each, f"{prefix}_frame")
+        yield getattr(each, f"{prefix}_code")
+        yield getattr(each, f"{prefix}_running")
+        if frame is None:
+            yield "over"
+            return
+        yield frame.f_lasti
+        # Which locals are bound; the collector tells their values alone. Before 3.13 this makes a
+        # dict that the frame keeps, and it must keep nothing alive.
+        names = frame.f_locals
+        yield ",".join(names)
+        if type(names) is dict:
+            names.clear()
+        for part in gc.get_referents(each):
+            if part is not frame and part is not names and type(part) is not types.CodeType:
+                yield part
+
+    return reader
+
+
+def _of_task(each: Any) -> Iterator[object]:
+    yield from _of_future(each)
+    yield each.get_name()
+    yield each.get_coro()
+    yield each._fut_waiter
+    yield each._must_cancel
+    yield each.cancelling()
+    yield each.get_context() if hasattr(each, "get_context") else None
+
+
+def _of_future(each: Any) -> Iterator[object]:
+    yield each._state
+    yield each._callbacks
+    yield each._cancel_message
+    if each._state == "FINISHED":
+        yield each._exception
+        if each._exception is None:
+            yield each._result
+    yield from _of_attributes(each, but=_SERIAL)
+
+
+_SERIAL = ("_sim_hash",)
+
+
+def _of_handle(each: Any) -> Iterator[object]:
+    yield each._cancelled
+    yield each._callback
+    yield each._args
+    yield each._context
+
+
+def _of_context(each: Context) -> Iterator[object]:
+    yield len(each)
+    for item in each.items():
+        yield from item
+
+
+def _of_token(each: Token[Any]) -> Iterator[object]:
+    yield each.var
+    yield each.old_value if each.old_value is not Token.MISSING else None
+
+
+def _of_exception(each: BaseException) -> Iterator[object]:
+    """Without the traceback, which is for people."""
+    yield each.args
+    yield each.__cause__
+    yield each.__context__
+    yield from _of_attributes(each)
+
+
+def _of_weak(each: weakref.ref[Any]) -> Iterator[object]:
+    yield each()
+
+
+def _of_partial(each: functools.partial[Any]) -> Iterator[object]:
+    yield each.func
+    yield each.args
+    yield each.keywords
+
+
+def _of_bytes_io(each: io.BytesIO) -> Iterator[object]:
+    yield each.closed
+    if not each.closed:
+        yield each.getvalue()
+        yield each.tell()
+
+
+def _of_iterator(each: Any) -> Iterator[object]:
+    yield from each.__reduce__()[1:]
+
+
+def _of_repr(each: object) -> Iterator[object]:
+    yield repr(each)
+
+
+def _of_lock(each: Any) -> Iterator[object]:
+    yield each.locked() if hasattr(each, "locked") else repr(each).split()[0]
+
+
+def _of_referents(each: object) -> Iterator[object]:
+    yield from gc.get_referents(each)
+
+
+def _of_enum(each: enum.Enum) -> Iterator[object]:
+    yield each.name
+
+
+def _of_canonical_state(each: Any) -> Iterator[object]:
+    yield each.canonical_state()
+
+
+def _nothing(each: object) -> Iterator[object]:
+    yield id(each)
+
+
+def _of_attributes(each: Any, but: tuple[str, ...] = ()) -> Iterator[object]:
+    but += LEFT_OUT.get(type(each), ())
+    attributes = getattr(each, "__dict__", None)
+    if attributes:
+        for name, value in attributes.items():
+            if name not in but:
+                yield name
+                yield value
+    for slot in _slots_of(type(each)):
+        if slot not in but:
+            yield getattr(each, slot, _UNBOUND)
+
+
+_UNBOUND = "unbound"
+
+
+_SLOTS: dict[type, tuple[str, ...]] = {}
+
+
+def _slots_of(cls: type) -> tuple[str, ...]:
+    if cls not in _SLOTS:
+        found: list[str] = []
+        for base in filter(_is_written_in_python, cls.__mro__):
+            slots = types.MemberDescriptorType
+            found += [name for name, value in vars(base).items() if isinstance(value, slots)]
+        _SLOTS[cls] = tuple(found)
+    return _SLOTS[cls]
+
+
+# Py_TPFLAGS_HEAPTYPE: made by a class statement, or by one of the newer extension modules.
+_HEAP_TYPE = 1 << 9
+
+
+def _types_of(*examples: object) -> list[type]:
+    return [type(each) for each in examples]
+
+
+async def _coroutine() -> None: ...
+
+
+def _awaited() -> type:
+    coroutine = _coroutine()
+    try:
+        return type(coroutine.__await__())
+    finally:
+        coroutine.close()
+
+
+async def _async_generator() -> Any:
+    yield
+
+
+def _awaited_of_generators() -> list[type]:
+    generator = _async_generator()
+    awaited = generator.asend(None), generator.athrow(Exception)
+    for each in awaited:
+        # Or the interpreter would say that nobody awaited it.
+        each.close()
+    return _types_of(*awaited)
+
+
+READERS: dict[type, Reader] = {
+    list: _of_sequence,
+    tuple: _of_sequence,
+    collections.deque: _of_sequence,
+    dict: _of_dict,
+    collections.OrderedDict: _of_dict,
+    collections.defaultdict: _of_dict,
+    io.BytesIO: _of_bytes_io,
+    types.MappingProxyType: _of_dict,
+    set: _of_sequence,
+    frozenset: _of_sequence,
+    types.FunctionType: _of_function,
+    types.CellType: _of_cell,
+    types.MethodType: _of_method,
+    types.BuiltinFunctionType: _of_builtin,
+    types.MethodWrapperType: _of_builtin,
+    types.CoroutineType: _of_frame_owner("cr"),
+    types.GeneratorType: _of_frame_owner("gi"),
+    types.AsyncGeneratorType: _of_frame_owner("ag"),
+    Context: _of_context,
+    Token: _of_token,
+    weakref.ref: _of_weak,
+    weakref.WeakMethod: _of_weak,
+    functools.partial: _of_partial,
+    bytearray: _of_repr,
+    range: _of_repr,
+    slice: _of_repr,
+    itertools.count: _of_repr,
+    decimal.Decimal: _of_repr,
+    datetime.datetime: _of_repr,
+    datetime.date: _of_repr,
+    datetime.timedelta: _of_repr,
+    datetime.timezone: _of_repr,
+    uuid.UUID: _of_repr,
+    type(threading._allocate_lock()): _of_lock,  # type: ignore[attr-defined]
+    type(threading._CRLock()): _of_lock,  # type: ignore[attr-defined]
+    **dict.fromkeys(
+        _types_of(iter([]), iter(()), iter(""), iter({}), iter(set()), iter(range(0)), iter(b""))
+        + _types_of(iter({}.items()), iter({}.values()), reversed([]))
+        + [enumerate, zip, map, filter],
+        _of_iterator,
+    ),
+    _awaited(): _of_referents,
+    **dict.fromkeys(_awaited_of_generators(), _of_referents),
+}
+
+
+def reader_for(cls: type) -> Reader:
+    """Raises Opaque for a type of which nothing is known."""
+    if issubclass(cls, type) or cls.__module__.split(".")[0] in _OF_CONSTANTS:
+        return _nothing
+    if hasattr(cls, "canonical_state"):
+        # An object of the bench that says itself what of it decides about the future.
+        return _of_canonical_state
+    for base, reader in _OF_BASES.items():
+        if issubclass(cls, base):
+            return reader
+    if cls.__name__ in _STEPS and not _is_written_in_python(cls):
+        return _of_referents
+    return _reader_of_instances(cls)
+
+
+# What asyncio's tasks are stepped and woken by; the types have no names to import.
+_STEPS = ("FutureIter", "TaskStepMethWrapper", "TaskWakeupMethWrapper")
+
+# Their objects describe types and shapes.
+_OF_CONSTANTS = ("typing", "pydantic_core")
+
+_OF_BASES: dict[type, Reader] = {
+    enum.Enum: _of_enum,
+    asyncio.Task: _of_task,
+    asyncio.Future: _of_future,
+    asyncio.Handle: _of_handle,
+    BaseException: _of_exception,
+}
+
+
+def _reader_of_instances(cls: type) -> Reader:
+    """Attributes and slots; and what its base in C holds, if that is a container."""
+    native = next(base for base in cls.__mro__ if not _is_written_in_python(base))
+    if native is object:
+        return _of_attributes
+    of_native = _of_repr_by(native) if native in VALUES else READERS.get(native)
+    if of_native is None:
+        raise Opaque(f"{cls.__module__}.{cls.__qualname__}")
+
+    def reader(each: Any) -> Iterator[object]:
+        yield from of_native(each)
+        yield from _of_attributes(each)
+
+    return reader
+
+
+def _of_repr_by(native: type) -> Reader:
+    def reader(each: Any) -> Iterator[object]:
+        yield str(native.__repr__(each))  # type: ignore[call-arg]
+
+    return reader
+
+
+def _is_written_in_python(cls: type) -> bool:
+    """A class statement's class has no methods in C, and of attributes in C its slots alone."""
+    if not cls.__flags__ & _HEAP_TYPE:
+        return False
+    return not any(
+        isinstance(value, _IN_C)
+        and value.__objclass__ is cls
+        and name not in ("__dict__", "__weakref__")
+        for name, value in vars(cls).items()
+    )
+
+
+_IN_C = (
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+)

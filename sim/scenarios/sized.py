@@ -1,0 +1,198 @@
+"""A story of any size: so many sessions, registers, cancels, leavers and hangs, whenever they like.
+
+The other scenarios each go to a place. This one goes nowhere in particular: prompts arrive, stop is
+pressed, callers leave, all at any poll within a window, at whomever; one stream after another hangs
+or does not. What is proved of it is proved of every such story up to its size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from registry import StreamRegistry
+from sim.bench import Bench, Request, log_captured, make_bench
+from sim.execution import Program
+from sim.scenarios.base import GRACE
+from sim.world import World
+
+WINDOW_S = 0.3
+"""How long after the one before an event of the same kind comes at the latest, in seconds."""
+
+_NAME = re.compile(r"size-(\d+)s(\d+)r(\d+)c(\d+)l(\d+)h")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Size:
+    """How much happens. hangs: how many streams swallow their cancel for longer than the grace."""
+
+    sessions: int = 1
+    registers: int = 1
+    cancels: int = 0
+    leaves: int = 0
+    hangs: int = 0
+
+    @property
+    def name(self) -> str:
+        letters = zip(astuple(self), "srclh", strict=True)
+        return "size-" + "".join(f"{count}{letter}" for count, letter in letters)
+
+    @classmethod
+    def parse(cls, name: str) -> Size | None:
+        """The size of a scenario of this name; None for one that is none of ours."""
+        found = _NAME.fullmatch(name)
+        return cls(*map(int, found.groups())) if found is not None else None
+
+    def __str__(self) -> str:
+        words = ("session", "register", "cancel", "leaver", "hang")
+        counts = zip(astuple(self), words, strict=True)
+        return ", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts)
+
+
+@dataclass(frozen=True, slots=True)
+class SizedScenario:
+    """A `Playable` of a size. `needs` nothing but the note's three methods."""
+
+    size: Size
+    strategy: str | None = "states"
+
+    @property
+    def name(self) -> str:
+        return self.size.name
+
+    @property
+    def story(self) -> str:
+        return f"{self.size}, at any poll"
+
+    def applies_to(self, cls: type[Any]) -> bool:
+        return True
+
+    def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
+        """What there has to be room for."""
+        labels = []
+        size = self.size
+        if size.registers > 1:
+            labels.append("a stream was stopped by a newer one")
+        if size.cancels:
+            labels.append("a stream was cancelled")
+        if size.leaves:
+            labels.append("a caller left")
+        if size.hangs and (size.registers > 1 or size.cancels) and issubclass(cls, StreamRegistry):
+            labels.append("a stream was detached")
+        return tuple(labels)
+
+    def program_for(self, cls: type[Any]) -> Program:
+        """The program that plays it on a fresh registry of this class."""
+
+        async def program(world: World) -> None:
+            bench = make_bench(world, cls)
+
+            def logged(line: str) -> None:
+                bench.logged.append(line)
+                world.record(line, actor="log")
+                _reach(world, line)
+
+            with log_captured(logged):
+                await _Story(bench, self.size).play()
+                await bench.quiet()
+
+        return program
+
+
+def _reach(world: World, line: str) -> None:
+    if "reason=new_stream_registered" in line:
+        world.reached("a stream was stopped by a newer one")
+    if line.startswith("prev_stream_timeout_on_cancel"):
+        world.reached("a stream was detached")
+
+
+class _Story:
+    def __init__(self, bench: Bench, size: Size) -> None:
+        self._bench = bench
+        self._size = size
+        self._hangs_left = size.hangs
+        self._to_come = size.registers + size.cancels + size.leaves
+        self._all_came = asyncio.get_running_loop().create_future()
+
+    async def play(self) -> None:
+        # One for all: each mixture of both doors would be as many stories more.
+        self._door = self._bench.door()
+        self._announce("prompt", self._prompt, self._size.registers)
+        self._announce("stop", self._stop, self._size.cancels)
+        self._announce("leave", self._leave, self._size.leaves)
+        await self._all_came
+
+    def _announce(
+        self, kind: str, happens: Callable[[int], None], left: int, count: int = 1
+    ) -> None:
+        """So many events of a kind, which are alike: the first to come is the first.
+
+        The next is announced as one lands, so that both may come in one poll.
+        """
+        if not left:
+            return
+        loop, world = asyncio.get_running_loop(), self._bench.world
+        name = f"{kind} {count}"
+        arrival = world.environment.announce(name, 0.0, WINDOW_S)
+
+        def landed(_: object) -> None:
+            world.record(name, actor="outside")
+            loop.call_soon(self._comes, happens, count)
+            self._announce(kind, happens, left - 1, count + 1)
+
+        assert arrival.callbacks is not None
+        arrival.callbacks.append(landed)
+
+    def _comes(self, happens: Callable[[int], None], count: int) -> None:
+        happens(count)
+        self._to_come -= 1
+        if not self._to_come:
+            self._all_came.set_result(None)
+
+    def _prompt(self, count: int) -> None:
+        session = self._bench.world.choose("session", range(1, min(count, self._size.sessions) + 1))
+        works = self._bench.world.choose("work", ("streams", "hangs")[: 1 + bool(self._hangs_left)])
+        self._hangs_left -= works == "hangs"
+        work = _hangs if works == "hangs" else _streams
+        self._bench.request(f"p{count}", f"s{session}", work, door=self._door)
+
+    def _stop(self, count: int) -> None:
+        if (request := self._anyone()) is not None:
+            if request.task is not None and not request.task.done():
+                self._bench.world.reached("a stream was cancelled")
+            asyncio.ensure_future(self._bench.cancel(request.name)).set_name(f"stop {count}")
+
+    def _leave(self, count: int) -> None:
+        if (request := self._anyone()) is not None:
+            self._bench.world.reached("a caller left")
+            self._bench.leave(request)
+
+    def _anyone(self) -> Request | None:
+        """Somebody whose prompt has come and is not over, if there is one."""
+        there = [each for each in self._bench.requests if each.handler and not each.handler.done()]
+        if not there:
+            return None
+        names = [each.name for each in there]
+        return there[names.index(self._bench.world.choose("whom", names))]
+
+
+async def _streams(request: Request) -> None:
+    """A chunk, half a second, another; told to stop, it cleans up for a moment."""
+    try:
+        await request.emit("chunk 1")
+        await request.outside("chunk 2", 0.5, 0.5)
+        await request.emit("chunk 2")
+    finally:
+        await asyncio.sleep(0.1)
+
+
+async def _hangs(request: Request) -> None:
+    """Does not care whether it is told to stop, for longer than the grace."""
+    until = request.bench.world.now + GRACE + 1
+    while (left := until - request.bench.world.now) > 0:
+        with contextlib.suppress(asyncio.CancelledError):
+            await request.outside("lets go at last", left, left)

@@ -1,0 +1,199 @@
+"""Every schedule, but each state only once: what follows from a state that was seen is known.
+
+Explicit-state search as in SPIN, Java PathFinder and CMC: the search remembers the states of the
+polls that it has come by (`sim/state.py`), and leaves an execution where it comes to one of them
+again. All that could follow is, or will be, seen from there. Reduction by order (`reduced`) has
+nothing to offer where all steps of a session go through one door; but what they leave behind is
+mostly the same, whatever their order was.
+
+That two states are taken for one rests on what `sim/state.py` can read. So a sample of the
+meetings is audited: the same random choices are made from there on after either way to the state,
+and have to lead through the same states to the same end. If not, the verdict is an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random  # noqa: TID251 - for the audits, by seed
+
+from sim.errors import Opaque
+from sim.schedule import ChoicePoint
+from sim.schedulers.base import Matching, States
+from sim.schedulers.depth_first import DepthFirst
+
+AUDITED_AT_FIRST = 8
+AUDIT_PROBABILITY = 0.02
+
+_IN_POLLS = ("landing", "clock")
+"""Kinds of choice points at which no callback is running, so that the state can be read."""
+
+
+@dataclass(slots=True)
+class _Audit:
+    """Two ways to one state, and what the same random choices lead to after each of them."""
+
+    state: bytes
+    ways: tuple[tuple[int, ...], tuple[int, ...]]
+    choices: list[int] = field(default_factory=list)
+    # What there was at each choice point after a way, and at the end; one list for each way.
+    led_to: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
+    # The labels that were reached on either way to the state, and after it.
+    labels_before: set[str] = field(default_factory=set)
+    labels: list[set[str]] = field(default_factory=list)
+    # Which of the ways is being gone, and which have led to the state.
+    way: int = 0
+    met: set[int] = field(default_factory=set)
+
+    def verdict(self) -> str | None:
+        """Where the two differ."""
+        if len(self.met) < len(self.ways):
+            return "a state was not met again under the choices that had led to it"
+        for led_to, labels in zip(self.led_to, self.labels, strict=True):
+            led_to[-1] += f", {sorted(labels | self.labels_before)}"
+        for index, (one, other) in enumerate(zip(*self.led_to, strict=False)):
+            if one != other:
+                ways = " and ".join("+".join(map(str, way)) or "natural" for way in self.ways)
+                return (
+                    f"two states were taken for one: after the choices {ways} the same {index} "
+                    f"choices lead to {one}, and to {other}. Something that decides about the "
+                    f"future lies where states are not read: in a global of a module, say, or in "
+                    f"an object written in C. Use the strategy depth-first"
+                )
+        return None
+
+
+class StateMatching(Matching):
+    """Depth-first search that goes on from each state only once.
+
+    met_again: how many executions ended at a state that was known. audited: how many of these
+    meetings were audited. opaque: the types for whose sake some states were not compared, which
+    costs executions, and never the proof.
+    with_labels: also tells apart what came by different labels, so that each end, violation and
+    labels, is come to that plain search comes to.
+    """
+
+    name = "states"
+    covers = "every schedule, states matched"
+
+    def __init__(self, *, seed: int = 0, with_labels: bool = False) -> None:
+        self._seed = seed
+        self._with_labels = with_labels
+        # How long ago the ready queue was last empty matters to the bound `spin_max` alone. As long
+        # as no execution comes to half of it, none that was left would have come to all of it.
+        self._with_spins = False
+        self._states: States
+        self._begin()
+
+    def _begin(self) -> None:
+        self._search = DepthFirst()
+        self._random = Random(f"audits {self._seed}")
+        # The choices that led to each state first.
+        self._seen: dict[bytes, tuple[int, ...]] = {}
+        self._choices: list[int] = []
+        self.is_cut = False
+        self._spins_matter = False
+        # The audit at work, and those to come.
+        self._audit: _Audit | None = None
+        self._audits: list[_Audit] = []
+        self.met_again = 0
+        self.audited = 0
+        self.opaque: set[str] = set()
+
+    @property
+    def states(self) -> int:
+        """How many states were seen."""
+        return len(self._seen)
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self._search.is_exhausted
+
+    @property
+    def complete(self) -> float | None:
+        return self._search.complete
+
+    def next_execution(self) -> bool:
+        if self._spins_matter and not self._with_spins:
+            self._with_spins = True
+            self._begin()
+        self._choices = []
+        self.is_cut = False
+        return self._next_audit() or self._search.next_execution()
+
+    def begin_states(self, states: States) -> None:
+        self._states = states
+
+    def choose(self, point: ChoicePoint) -> int:
+        if self._audit is not None:
+            option = self._audited_choice(self._audit, point)
+        else:
+            if self._search.is_at_new_point:
+                self._cut_if_seen(point)
+            if self.is_cut:
+                return 0
+            option = self._search.choose(point)
+        self._choices.append(option)
+        return option
+
+    def learn(self, violated: str | None, labels: set[str]) -> str | None:
+        audit = self._audit
+        if audit is None:
+            return None
+        audit.led_to[audit.way].append(f"the end: {violated}")
+        audit.labels.append(labels)
+        return audit.verdict() if audit.way else None
+
+    def _cut_if_seen(self, point: ChoicePoint) -> None:
+        if self.is_cut or (digest := self._digest(point)) is None:
+            return
+        way = tuple(self._choices)
+        before = self._seen.setdefault(digest, way)
+        if before is way:
+            return
+        if self.met_again < AUDITED_AT_FIRST or self._random.random() < AUDIT_PROBABILITY:
+            self._audits.append(_Audit(digest, (before, way)))
+        self.met_again += 1
+        self.is_cut = True
+        self._states.stop()
+
+    def _digest(self, point: ChoicePoint) -> bytes | None:
+        if point.kind not in _IN_POLLS:
+            return None
+        self._spins_matter = self._spins_matter or self._states.spins_are_many
+        try:
+            return self._states.digest(
+                point, with_labels=self._with_labels, with_spins=self._with_spins
+            )
+        except Opaque as exc:
+            self.opaque.add(exc.args[0])
+            return None
+
+    # -- audits
+
+    def _next_audit(self) -> bool:
+        """Whether this execution belongs to an audit."""
+        if self._audit is not None and self._audit.way == 0:
+            self._audit.way = 1
+            return True
+        self._audit = self._audits.pop() if self._audits else None
+        self.audited += self._audit is not None
+        return self._audit is not None
+
+    def _note_if_met(self, audit: _Audit, point: ChoicePoint) -> None:
+        if self._digest(point) == audit.state:
+            audit.met.add(audit.way)
+            audit.labels_before |= self._states.labels
+
+    def _audited_choice(self, audit: _Audit, point: ChoicePoint) -> int:
+        way = audit.ways[audit.way]
+        after = len(self._choices) - len(way)
+        if after < 0:
+            return way[after]
+        if after == 0:
+            self._note_if_met(audit, point)
+        state = self._digest(point)
+        names = " | ".join(option.name for option in point.options)
+        audit.led_to[audit.way].append(f"{point.kind}: {names}, state {state and state.hex()[:8]}")
+        if after == len(audit.choices):
+            audit.choices.append(self._random.randrange(len(point.options)))
+        return min(audit.choices[after], len(point.options) - 1)

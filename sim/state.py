@@ -1,0 +1,136 @@
+"""The state of an execution at a poll, in a canonical form: equal forms, equal futures.
+
+Between two callbacks nothing of a program runs: all that it will ever do is decided by what lies
+in memory, and by the choices to come. So the state is read where CPython keeps it: from the ready
+queue, the timers and the outside events through callbacks, tasks, frames of coroutines (locals
+and value stack, as the garbage collector sees them), closures and objects, each numbered in the
+order in which it is come upon. That is heap canonicalization (Iosif, "Symmetry reductions for
+model checking of concurrent dynamic software", STTT 2004), as in Java PathFinder and CMC.
+
+What is left out: modules, classes, functions and their globals are taken for constants, and so is
+the bench's own trace. Times count to the microsecond, since each reading of the clock is a
+nanosecond later than the last; the order in which the loop keeps its timers and events counts
+whole. Whatever is of a type that is not known makes a state like no other, so that it is never
+taken for one that was seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import marshal
+from contextvars import copy_context
+from typing import Any
+
+from sim.entropy import entropy_drawn
+from sim.errors import Opaque
+from sim.loop import SimLoop
+from sim.readers import CONSTANTS, READERS, VALUES, reader_for
+from sim.schedule import ChoicePoint
+from sim.world import World
+
+DIGITS = 6
+"""To so many a float is rounded: the loop takes instants for one that are nearer (`SAME_S`)."""
+
+# Plain data for `marshal`.
+Form = list[Any]
+
+
+class StateReader:
+    """Reads the states of one execution."""
+
+    def __init__(self, loop: SimLoop, world: World) -> None:
+        self._loop = loop
+        self._world = world
+        # They are everywhere, and what counts of them is read first.
+        bench = (loop, world, loop.environment, loop.threads, loop.bounds, world.labels)
+        # What the surroundings have put into every context is the same in each execution.
+        known = (*bench, *copy_context().values())
+        self._numbers = {id(each): -number for number, each in enumerate(known, 1)}
+
+    @property
+    def labels(self) -> set[str]:
+        return self._world.labels
+
+    @property
+    def spins_are_many(self) -> bool:
+        """Whether the ready queue was last empty half of `spin_max` polls ago, or more."""
+        return self._loop._spins >= self._loop.bounds.spin_max // 2
+
+    def digest(self, point: ChoicePoint, *, with_labels: bool, with_spins: bool) -> bytes:
+        """16 bytes for the state at a choice point of a poll. Raises Opaque.
+
+        with_labels: states that came by other labels are others. with_spins: so are those
+        that came by other numbers of polls since the ready queue was empty.
+        """
+        if self._loop.threads.workers:
+            raise Opaque("a worker thread")
+        form: Form = [point.kind, *(option.name for option in point.options)]
+        if with_labels:
+            form.append(sorted(self._world.labels))
+        if with_spins:
+            form.append([self._loop._spins])
+        _Traversal(form, self._numbers).run(self._roots())
+        return hashlib.blake2b(marshal.dumps(form, 2), digest_size=16).digest()
+
+    def stop(self) -> None:
+        """What follows is known: the execution ends with the iteration under way."""
+        self._loop.stop()
+
+    def _roots(self) -> list[object]:
+        loop, env = self._loop, self._loop.environment
+        timers = [each for each in loop._scheduled if not each.cancelled()]
+        timers.sort(key=asyncio.TimerHandle.when)
+        live = [task for task in loop.tasks if not task.done()]
+        live.sort(key=asyncio.Task.get_name)
+        return [
+            list(loop._ready),
+            [(each.when(), each) for each in timers],
+            env.now,
+            # The oldest lands first, and since when they are enabled matters for that alone.
+            sorted(env.pending, key=lambda each: each.earliest),
+            # SimPy counts its events, for the order of those that are due together.
+            [(at, priority, event) for at, priority, _, event in sorted(env._queue)],
+            loop._default_executor,
+            loop._cancels_offered_to,
+            self._world._always,
+            live,
+            entropy_drawn(),
+        ]
+
+
+class _Traversal:
+    """Breadth first, from the roots; an object is a number, in the order of the encounters."""
+
+    def __init__(self, form: Form, known: dict[int, int]) -> None:
+        self._form = form
+        self._numbers = dict(known)
+        # Also keeps alive what is made on the way, so that no address is used twice.
+        self._todo: list[object] = []
+
+    def run(self, roots: list[object]) -> None:
+        self._add(roots)
+        form, add = self._form, self._add
+        readers = READERS
+        for each in self._todo:
+            cls = type(each)
+            form.append(id(cls))
+            reader = readers.get(cls)
+            if reader is None:
+                reader = readers[cls] = reader_for(cls)
+            for part in reader(each):
+                add(part)
+
+    def _add(self, part: Any) -> None:
+        cls = type(part)
+        if cls in VALUES:
+            self._form.append(part if cls is not float else round(part, DIGITS))
+            return
+        if cls in CONSTANTS:
+            self._form.append((id(part),))
+            return
+        number = self._numbers.get(id(part))
+        if number is None:
+            number = self._numbers[id(part)] = len(self._numbers)
+            self._todo.append(part)
+        self._form.append((number, 0))

@@ -1,0 +1,85 @@
+"""Growing stories: what is proved of each size, and that a size reaches what it is named for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from registry import StreamRegistry
+from sim.bench import log_captured
+from sim.cli import main
+from sim.deepen import deepen, largest_proved
+from sim.exploration import PROVED, REFUTED, explore
+from sim.scenarios.sized import Size, SizedScenario
+
+
+def test_a_size_has_a_name_and_is_found_by_it() -> None:
+    """The name of a size says all of it; other names are no sizes."""
+    size = Size(2, 4, 1, 0, 1)
+    assert size.name == "size-2s4r1c0l1h"
+    assert Size.parse(size.name) == size
+    assert Size.parse("second_prompt") is None
+    assert str(size) == "2 sessions, 4 registers, 1 cancel, 0 leavers, 1 hang"
+
+
+def test_a_size_that_is_none_is_refused() -> None:
+    """More hangs than streams, or no size at all: the error shows how one is written."""
+    for name in ("size-1s1r0c0l2h", "size-2s1r0c0l0h", "second_prompt"):
+        with pytest.raises(ValueError, match="size-1s4r2c0l1h"):
+            deepen(size=name)
+
+
+def test_production_is_proved_size_by_size() -> None:
+    """Smaller stories come first, each is proved, and each reaches what it is named for."""
+    results = deepen(budget_s=60, size="size-1s2r1c0l1h")
+    assert [result.report.verdict for result in results] == [PROVED]
+    assert results[0].report.labels >= {
+        "a stream was stopped by a newer one",
+        "a stream was cancelled",
+        "a stream was detached",
+        "registers raced",
+    }
+    assert largest_proved(results) == [Size(1, 2, 1, 0, 1)]
+
+
+def test_states_need_a_part_of_the_executions_of_plain_search() -> None:
+    """Both see every schedule; what is met again is not gone through again."""
+    program = SizedScenario(Size(1, 2, 1)).program_for(StreamRegistry)
+    with log_captured(lambda line: None):
+        plain = explore(program, max_executions=5000)
+        states = explore(program, strategy="states", max_executions=5000)
+    assert plain.verdict == states.verdict == PROVED
+    assert plain.labels == states.labels
+    assert states.executions < 0.7 * plain.executions
+
+
+def test_the_published_registries_fall_with_one_cancel() -> None:
+    """The smallest story that refutes one is found first, and its schedule replays."""
+    for name in ("original", "quick_fix"):
+        results = deepen(registry=name, budget_s=60)
+        *smaller, last = results
+        assert all(result.report.verdict == PROVED for result in smaller)
+        assert last.report.verdict == REFUTED
+        assert last.size == Size(1, 1, 1)
+        assert last.report.counterexample is not None
+        assert main(["replay", last.report.counterexample.schedule]) == 1
+
+
+def test_the_command_prints_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is that of check; JSON has all that was found."""
+    assert main(["deepen", "--size", "size-1s2r0c0l0h"]) == 0
+    printed = capsys.readouterr().out
+    assert "every schedule was seen of stories up to:" in printed
+    assert "1 session, 2 registers, 0 cancels, 0 leavers, 0 hangs" in printed
+    assert main(["deepen", "--size", "size-1s2r0c0l0h", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["largest_proved"] == ["size-1s2r0c0l0h"]
+    assert main(["deepen", "--size", "size-9"]) == 3
+
+
+def test_what_the_time_does_not_suffice_for_is_not_proved() -> None:
+    """A size that is cut off is inconclusive, and none that holds it is tried."""
+    results = deepen(budget_s=1.0)
+    largest = largest_proved(results)
+    assert largest
+    assert all(Size(2, 5, 3, 2, 2) != size for size in largest)

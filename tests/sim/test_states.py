@@ -1,0 +1,249 @@
+"""States: what is one and the same, what is not, and that the search misses nothing by them."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Any
+
+import pytest
+
+from registry import StreamRegistry
+from sim import explore
+from sim.bench import log_captured
+from sim.execution import Program, guarded, run_execution
+from sim.exploration import ERROR, PROVED, REFUTED
+from sim.scenarios.registry_level import REGISTRY_SCENARIOS
+from sim.scenarios.sized import Size, SizedScenario
+from sim.schedule import Bounds
+from sim.schedulers import DepthFirst, Learning, Scheduler, StateMatching
+from sim.schedulers import matching as matching_module
+from sim.suspects import PUBLISHED, suspect_class
+from sim.suspects.mutants.base import Mutant, broken
+from sim.suspects.mutants.registry import REGISTRY_MUTANTS
+from sim.world import World
+from tests.sim.random_programs import random_program
+
+Ends = set[tuple[str | None, tuple[str, ...]]]
+
+SMALL_EXECUTIONS = 400
+LARGE_EXECUTIONS = 2000
+
+
+def ends_of(program: Program, scheduler: Scheduler, executions_max: int) -> Ends | None:
+    """Every end that the search comes to, failures included; None if there are too many."""
+    ends: Ends = set()
+    with guarded(), log_captured(lambda line: None):
+        for _ in range(executions_max):
+            if not scheduler.next_execution():
+                return ends
+            outcome = run_execution(program, scheduler, Bounds())
+            violated = outcome.violation.property if outcome.violation is not None else None
+            if isinstance(scheduler, Learning):
+                assert scheduler.learn(violated, outcome.labels) is None
+            if not getattr(scheduler, "is_cut", False):
+                ends.add((violated, tuple(sorted(outcome.labels))))
+        return None
+
+
+def assert_same_ends(program: Program, executions_max: int) -> None:
+    plain = ends_of(program, DepthFirst(), executions_max)
+    if plain is None:
+        pytest.skip(f"plain search has more than {executions_max} executions")
+    assert ends_of(program, StateMatching(with_labels=True), 3 * executions_max) == plain
+
+
+@pytest.fixture
+def every_meeting_audited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching_module, "AUDIT_PROBABILITY", 1.0)
+
+
+REGISTRIES: dict[str, type[Any]] = {
+    "production": StreamRegistry,
+    **{name: suspect_class(name) for name in PUBLISHED},
+}
+
+
+@pytest.mark.usefixtures("every_meeting_audited")
+@pytest.mark.parametrize("registry", REGISTRIES)
+@pytest.mark.parametrize("scenario", REGISTRY_SCENARIOS, ids=lambda each: each.name)
+def test_the_same_ends_as_plain_search(registry: str, scenario: Any) -> None:
+    """Each violation and each set of labels that plain search comes to, states come to as well."""
+    cls = REGISTRIES[registry]
+    if not scenario.applies_to(cls):
+        pytest.skip("the registry has not the methods for it")
+    assert_same_ends(scenario.program_for(cls), SMALL_EXECUTIONS)
+
+
+@pytest.mark.usefixtures("every_meeting_audited")
+@pytest.mark.parametrize("mutant", REGISTRY_MUTANTS, ids=lambda each: each.name)
+def test_mutants_come_to_the_same_ends(mutant: Mutant) -> None:
+    """A broken line is found wherever plain search finds it, with all that it leads to."""
+    for scenario in REGISTRY_SCENARIOS:
+        if scenario.name in mutant.likely:
+            with broken(mutant):
+                assert_same_ends(scenario.program_for(StreamRegistry), SMALL_EXECUTIONS)
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("every_meeting_audited")
+@pytest.mark.parametrize("mutant", REGISTRY_MUTANTS, ids=lambda each: each.name)
+@pytest.mark.parametrize("scenario", REGISTRY_SCENARIOS, ids=lambda each: each.name)
+def test_mutants_come_to_the_same_ends_everywhere(mutant: Mutant, scenario: Any) -> None:
+    """Every mutant on every scenario that plain search exhausts within 2,000 executions."""
+    with broken(mutant):
+        assert_same_ends(scenario.program_for(StreamRegistry), LARGE_EXECUTIONS)
+
+
+@pytest.mark.usefixtures("every_meeting_audited")
+@pytest.mark.parametrize("size", [Size(1, 2, 1), Size(1, 3), Size(2, 2), Size(1, 2, 0, 1)], ids=str)
+def test_stories_of_a_size_come_to_the_same_ends(size: Size) -> None:
+    """Whatever happens when in a small story, states come to what plain search comes to."""
+    assert_same_ends(SizedScenario(size).program_for(StreamRegistry), LARGE_EXECUTIONS)
+
+
+@pytest.mark.usefixtures("every_meeting_audited")
+@pytest.mark.parametrize("seed", range(30))
+def test_random_programs_come_to_the_same_ends(seed: int) -> None:
+    """Tasks, groups, locks, queues, timeouts, generators: nothing that they do is overlooked."""
+    names: dict[str, Any] = {}
+    exec(random_program(f"states {seed}"), names)
+    assert_same_ends(names["program"], SMALL_EXECUTIONS)
+
+
+def explored(program: Program) -> tuple[Any, StateMatching]:
+    scheduler = StateMatching()
+    return explore(program, strategy=scheduler, max_executions=5000), scheduler
+
+
+def test_independent_steps_are_a_grid() -> None:
+    """Two tasks of n steps have (n + 1)² states between them, not as many as they have orders."""
+    steps = 4
+
+    async def program(world: World) -> None:
+        async def work(name: str) -> None:
+            for step in range(steps):
+                await world.outside(f"{name}{step}", latest=0.0)
+
+        await asyncio.gather(work("a"), work("b"))
+
+    report, scheduler = explored(program)
+    assert report.verdict == PROVED
+    plain = explore(program, max_executions=5000)
+    assert report.executions < plain.executions / 4
+    assert scheduler.opaque == set()
+
+
+def test_what_a_loop_has_left_is_a_part_of_the_state() -> None:
+    """The position of an iterator on the value stack of a frame tells states apart."""
+
+    async def program(world: World) -> None:
+        log: list[str] = []
+
+        async def work(name: str) -> None:
+            for _ in (1, 2, 3):
+                await world.outside(name)
+            log.append(name)
+
+        await asyncio.gather(work("a"), work("b"))
+        world.check(log[0] == "a", "a is first")
+
+    report, _ = explored(program)
+    assert report.verdict == REFUTED
+
+
+def test_which_of_two_names_is_bound_is_a_part_of_the_state() -> None:
+    """Frames with the same values in other variables are other states."""
+
+    async def program(world: World) -> None:
+        came: list[str] = []
+
+        async def comes(name: str) -> None:
+            await world.outside(name, latest=0.0)
+            came.append(name)
+
+        both = asyncio.gather(comes("a"), comes("b"))
+        while not came:  # noqa: ASYNC110 - each turn is a poll
+            await asyncio.sleep(0)
+        if came.pop() == "a":
+            first = 1
+        else:
+            second = 1
+        await both
+        came.clear()
+        await world.outside("end", latest=0.0)
+        world.check("second" not in locals(), "a is first")
+        del first
+
+    report, _ = explored(program)
+    assert report.verdict == REFUTED
+
+
+hidden: list[str] = []
+
+
+def test_what_a_global_hides_is_found_by_the_audit() -> None:
+    """A module's global is not read; that it decides comes out where states are met again."""
+
+    async def program(world: World) -> None:
+        hidden.clear()
+
+        async def work(name: str) -> None:
+            await world.outside(name, latest=0.0)
+            hidden.append(name)
+
+        await asyncio.gather(work("a"), work("b"))
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in ("c", "d")))
+        world.reached(f"{hidden[0]} was first")
+
+    report, _ = explored(program)
+    assert report.verdict == ERROR
+    assert "two states were taken for one" in report.reason
+
+
+def test_an_object_written_in_c_is_never_taken_for_another() -> None:
+    """What cannot be read costs executions, and no verdict; the type is named."""
+
+    async def program(world: World) -> None:
+        random = Random(1)
+
+        async def work(name: str) -> None:
+            await world.outside(name, latest=0.0)
+            if random.random() < 0.5 and name == "b":
+                world.reached("b drew the lower")
+
+        await asyncio.gather(work("a"), work("b"))
+
+    report, scheduler = explored(program)
+    plain = explore(program, max_executions=5000)
+    assert report.verdict == PROVED
+    assert report.executions == plain.executions
+    assert report.labels == plain.labels
+    assert scheduler.opaque == {"random.Random"}
+
+
+def test_workers_are_told_apart_by_no_state() -> None:
+    """While a worker thread is there, no state is taken for another, so every schedule is seen."""
+
+    async def program(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(loop.run_in_executor(None, int), world.outside("a", latest=0.0))
+
+    report, scheduler = explored(program)
+    assert report.verdict == PROVED
+    assert "a worker thread" in scheduler.opaque
+
+
+def test_many_polls_without_rest_make_the_number_of_polls_a_part_of_the_state() -> None:
+    """Where `spin_max` may have a say, the search begins anew and counts the polls."""
+
+    async def program(world: World) -> None:
+        async def spins() -> None:
+            for _ in range(150):
+                await asyncio.sleep(0)
+
+        await asyncio.gather(spins(), world.outside("a", latest=0.0))
+
+    report, scheduler = explored(program)
+    assert report.verdict == PROVED
+    assert scheduler._with_spins
