@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -52,7 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--budget", type=_seconds, default=60.0, metavar="SECONDS", help="in total; default 60"
     )
-    check.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes")
+    check.add_argument(
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="processes; default: as many as there are cores, and 1 for one scenario",
+    )
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(run=_check)
 
@@ -205,7 +211,7 @@ def _check(arguments: argparse.Namespace) -> int:
         scenario=arguments.scenario,
         registry=arguments.registry,
         budget_s=arguments.budget,
-        jobs=arguments.jobs,
+        jobs=arguments.jobs or (1 if arguments.scenario else _cores()),
         on_result=(lambda result: None) if arguments.json else report.print_result,
         progress_to=None if is_quiet else sys.stderr,
     )
@@ -313,6 +319,13 @@ def _export(arguments: argparse.Namespace) -> int:
         Path(arguments.file).write_text(text, encoding="utf-8")
         print(f"written: {arguments.file}; run it with python, or with python -m pytest")
     return 0
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _seconds(text: str) -> float:
