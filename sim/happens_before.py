@@ -20,7 +20,7 @@ import inspect
 import math
 from asyncio.tasks import _GatheringFuture  # type: ignore[attr-defined]
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -150,7 +150,9 @@ class History:
         """The tasks that have ended of the group whose callback this is."""
         return self._joining
 
-    def _join(self, task: TrackedTask, awaited: asyncio.Future[Any], ended: list[Object]) -> None:
+    def _join(
+        self, task: TrackedTask, awaited: asyncio.Future[Any], ended: Sequence[Object]
+    ) -> None:
         """A task goes on after several others: its chain comes after theirs, not after one."""
         if awaited.cancelled() or awaited.exception() is not None or not self.is_quiet:
             self.overlaps("a group of tasks ends while others go on, or with an exception")
@@ -300,7 +302,7 @@ class TrackedFuture(SimFuture):
     tracked_as: Object
     history: History
     # Of which tasks this is the common end; empty for other futures.
-    joins: list[Object]
+    joins: Sequence[Object] = ()
 
     def _uses(self, *, is_write: bool) -> None:
         self.history.access(self.tracked_as, is_write=is_write)

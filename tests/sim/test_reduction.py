@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -124,6 +125,31 @@ def test_a_wrong_declaration_is_an_error() -> None:
     _, report = reduced(program, linearises=True)
     assert report.verdict == "error"
     assert "share more than" in report.reason
+
+
+@pytest.mark.parametrize("end", ["result", "exception", "cancel"])
+def test_a_future_ends_in_any_way(end: str) -> None:
+    """A task goes on after a future that has a result, an exception, or was cancelled."""
+
+    async def program(world: World) -> None:
+        future = asyncio.get_running_loop().create_future()
+
+        async def ends_it() -> None:
+            await world.outside("end")
+            match end:
+                case "result":
+                    future.set_result(None)
+                case "exception":
+                    future.set_exception(ValueError())
+                case "cancel":
+                    future.cancel()
+
+        ending = asyncio.ensure_future(ends_it())
+        with contextlib.suppress(ValueError, asyncio.CancelledError):
+            await future
+        await ending
+
+    assert counts(program) == (1, 0)
 
 
 @pytest.mark.parametrize("what", ["timer", "two steps", "thread", "late step"])
