@@ -23,21 +23,22 @@ def restart_serials() -> None:
 
 
 class SimTask(asyncio.Task[Any]):
+    # None yet: it is drawn when it is asked for first.
+    _sim_hash = 0
+
     def __hash__(self) -> int:
-        try:
-            return self._sim_hash
-        except AttributeError:
-            self._sim_hash: int = next(_serials)
-            return self._sim_hash
+        if not self._sim_hash:
+            self._sim_hash = next(_serials)
+        return self._sim_hash
 
 
 class SimFuture(asyncio.Future[Any]):
+    _sim_hash = 0
+
     def __hash__(self) -> int:
-        try:
-            return self._sim_hash
-        except AttributeError:
-            self._sim_hash: int = next(_serials)
-            return self._sim_hash
+        if not self._sim_hash:
+            self._sim_hash = next(_serials)
+        return self._sim_hash
 
 
 class SimCancelScope(anyio_asyncio.CancelScope):

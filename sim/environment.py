@@ -22,6 +22,15 @@ class Arrival(simpy.Event):
     is_awaited: asked before each choice; an arrival that nobody awaits any more is withdrawn.
     """
 
+    # At how many quiescent instants it was enabled and did not land.
+    passes = 0
+    # Whether it was kept waiting at any poll.
+    was_kept = False
+    # What a History knows it by; see there.
+    event = 0
+    announced_by = 0
+    announced_at = 0
+
     def __init__(
         self,
         env: Environment,
@@ -35,14 +44,6 @@ class Arrival(simpy.Event):
         self.earliest = earliest
         self.latest = latest
         self.is_awaited = is_awaited
-        # At how many quiescent instants it was enabled and did not land.
-        self.passes = 0
-        # Whether it was kept waiting at any poll.
-        self.was_kept = False
-        # What a History knows it by; see there.
-        self.event = 0
-        self.announced_by = 0
-        self.announced_at = 0
 
     def canonical_state(self) -> object:
         """What of it decides about the future: not since when it has been enabled."""

@@ -226,7 +226,8 @@ def _let_go(loop: SimLoop) -> None:
     for task in loop.tasks:
         asyncio._unregister_task(task)
     loop.tasks.clear()
-    del loop._choose, loop._selector, loop.time
+    # No circle is left, so the next execution finds its memory warm.
+    del loop._choose, loop._selector, loop.time, loop.threads.loop
     loop.on_poll = None
     loop.set_exception_handler(_say_nothing)
 
@@ -314,7 +315,7 @@ def why_stuck(loop: SimLoop, stuck: tuple[str, str]) -> str:
 
 def _drain(loop: SimLoop, outcome: Outcome) -> None:
     """Cancels what is left and runs it to its end, in natural order, so that nothing leaks."""
-    loop._choose = lambda kind, options, costs: 0
+    loop._choose = _choose_natural
     loop.on_poll = None
     loop.threads.drain()
     for _ in range(_DRAIN_ROUNDS_MAX):
@@ -332,6 +333,10 @@ def _drain(loop: SimLoop, outcome: Outcome) -> None:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
     if loop._asyncgens:
         _run_until_done(loop, [loop.create_task(loop.shutdown_asyncgens())])
+
+
+def _choose_natural(kind: str, options: Sequence[Named], costs: Costs) -> int:
+    return 0
 
 
 def _is_cancelled(task: asyncio.Task[Any], loop: SimLoop) -> bool:
