@@ -166,7 +166,7 @@ def test_a_search_bounded_in_departures_names_its_bound() -> None:
 
 def test_unknown_strategies_are_refused() -> None:
     """A strategy that there is not raises ValueError with those that there are."""
-    with pytest.raises(ValueError, match="depth-first, reduced, random, pct, portfolio"):
+    with pytest.raises(ValueError, match="depth-first, reduced, states, random, pct, portfolio"):
         explore(correct, strategy="breadth-first")
 
 
