@@ -1,10 +1,13 @@
 """Executions per second, and ratios to asyncio, measured in one run: medians of interleaved rounds.
 
-    python tests/benchmarks/executions.py [--rounds N] [--memory EXECUTIONS] [--quick]
+    python tests/benchmarks/executions.py [--rounds N] [--memory EXECUTIONS] [--rivals] [--quick]
 
 A ratio compares the same program, simulated and on one reused asyncio loop without any latency;
-it is the median of the rounds' ratios. Nothing is asserted about seconds: machines differ, and so
-do their moods.
+it is the median of the rounds' ratios. What a run leaves to the garbage collector is part of its
+time, whoever left it, and asyncio runs without the guards of the simulator. Nothing is asserted
+about seconds: machines differ, and so do their moods.
+
+--rivals measures seedloop and detangle beside, if they are installed: they are no dependencies.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import importlib
 import json
 import resource
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -234,14 +239,37 @@ def executing(program: Program, scheduler: Scheduler | None = None) -> Run:
     return run
 
 
-def per_second(run: Run, times: int) -> float:
-    # Of processor time: neighbours on the machine have less of a say in it.
-    begun = time.process_time()
-    for _ in range(times):
-        run()
-    figure = times / (time.process_time() - begun)
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No collection of garbage in the block: what the guards have of use for anybody."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextmanager
+def frozen() -> Iterator[None]:
+    """What there is before the block is looked at by no collection in it: it is nobody's."""
     gc.collect()
-    return figure
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def per_second(
+    run: Run, times: int, within: Callable[[], AbstractContextManager[None]] = guarded
+) -> float:
+    with within():
+        # Of processor time: neighbours on the machine have less of a say in it.
+        begun = time.process_time()
+        for _ in range(times):
+            run()
+        gc.collect()
+        return times / (time.process_time() - begun)
 
 
 def print_ratios(rounds: int, share: float) -> None:
@@ -274,13 +302,72 @@ def print_ratios(rounds: int, share: float) -> None:
     print(f"{'executions/s':<48} {'simulated':>10} {'asyncio':>10} {'ratio':>8}")
     for name, simulated, stock, times in pairs:
         times = max(1, round(times * share))
-        figures = [
-            (per_second(simulated, times), per_second(stock, times)) for _ in range(rounds + 1)
-        ][1:]
+        with frozen():
+            figures = [
+                (per_second(simulated, times), per_second(stock, times, uncollected))
+                for _ in range(rounds + 1)
+            ][1:]
         ours, theirs = (statistics.median(column) for column in zip(*figures, strict=True))
         ratio = statistics.median(one / other for one, other in figures)
         print(f"{name:<48} {ours:>10.0f} {theirs:>10.0f} {ratio:>6.2f} ×", flush=True)
     loop.close()
+
+
+def rivals() -> dict[str, Run | None]:
+    """The first program in other simulators, by the way each has of running one; None if absent.
+
+    seedloop keeps asyncio's order, and detangle chooses at random which task goes on.
+    """
+
+    def of_seedloop() -> Run:
+        run_one = importlib.import_module("seedloop._run")._run_one
+        seeds = iter(range(10**9))
+        return lambda: run_one(lambda world: three_by_five_on_asyncio(), next(seeds))
+
+    def of_detangle() -> Run:
+        execute = importlib.import_module("detangle").execute
+        walk = importlib.import_module("detangle").RandomWalk(0)
+        runs = iter(range(10**9))
+
+        def run() -> None:
+            walk.start(next(runs))
+            failure = execute(three_by_five_on_asyncio, strategy=walk).failure
+            assert failure is None, failure
+
+        return run
+
+    found: dict[str, Run | None] = {}
+    for name, make in {"seedloop": of_seedloop, "detangle": of_detangle}.items():
+        try:
+            found[name] = make()
+        except ImportError:
+            found[name] = None
+    return found
+
+
+def print_rivals(rounds: int, share: float) -> None:
+    """The first program on one reused asyncio loop, simulated, and in other simulators."""
+    loop = asyncio.new_event_loop()
+    found = rivals()
+    print(f"\n{'3 tasks × 5 steps on a lock':<48} {'executions/s':>12} {'to asyncio':>10}")
+    for name in [name for name, run in found.items() if run is None]:
+        print(f"{name}: NOT INSTALLED, so it is not measured; install it (not a dependency)")
+    runs = {
+        "asyncio": (lambda: loop.run_until_complete(three_by_five_on_asyncio()), uncollected),
+        "onestream": (executing(three_by_five_simulated, RandomWalk(0)), guarded),
+        **{name: (run, uncollected) for name, run in found.items() if run is not None},
+    }
+    times = max(1, round(500 * share))
+    figures: dict[str, list[float]] = {name: [] for name in runs}
+    with frozen():
+        for _ in range(rounds + 1):
+            for name, (run, within) in runs.items():
+                figures[name].append(per_second(run, times, within))
+    loop.close()
+    stock = figures["asyncio"][1:]
+    for name, each in figures.items():
+        ratio = statistics.median(a / b for a, b in zip(each[1:], stock, strict=True))
+        print(f"{name:<48} {statistics.median(each[1:]):>12.0f} {ratio:>8.2f} ×", flush=True)
 
 
 def print_rates(rounds: int, share: float) -> None:
@@ -338,14 +425,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory", type=int, default=10_000, help="executions; 0 leaves it out")
+    parser.add_argument("--rivals", action="store_true", help="seedloop and detangle beside")
     parser.add_argument("--quick", action="store_true", help="only shows that it runs")
     options = parser.parse_args(arguments)
     share, rounds, memory = 1.0, options.rounds, options.memory
     if options.quick:
         share, rounds, memory = 0.02, 1, 20
     with log_captured(lambda line: None):
-        with guarded():
-            print_ratios(rounds, share)
+        print_ratios(rounds, share)
+        if options.rivals:
+            print_rivals(rounds, share)
+        with frozen(), guarded():
             print_rates(rounds, share)
         if memory:
             print_memory(memory)
