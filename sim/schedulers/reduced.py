@@ -91,6 +91,8 @@ class Reduced(Reducing):
         self.fallback = fallback
         self.beyond: str | None = None
         self.classes = 0
+        # What executions have used of what the program declares, by name: the proof's assumption.
+        self.declared: set[str] = set()
         self.cut = 0
         self.linearised = 0
         self._linearises = linearises
@@ -126,7 +128,9 @@ class Reduced(Reducing):
     def covers(self) -> str:
         if self._fell_back:
             return self.fallback.covers
-        return f"every class of schedules ({self.classes})"
+        shared = ", ".join(sorted(self.declared)) or "nothing"
+        assumed = f"if the actors share {shared} and asyncio's own objects alone"
+        return f"every class of schedules ({self.classes}), {assumed}"
 
     @property
     def complete(self) -> float | None:
@@ -260,21 +264,27 @@ class Reduced(Reducing):
         self.beyond = self._history.beyond or self._history.two_steps()
         if self.beyond is not None:
             return None
+        self._note_footprints()
+        self._come_back_for_races()
+        if self._is_cut:
+            self.cut += 1
+            return None
+        self.classes += 1
+        if self._linearises and len(self._history.chains) > 2:
+            self._linearisation = self._another_order(outcome)
+        return None
+
+    def _note_footprints(self) -> None:
+        """What the chains have used, and which of it was declared."""
         chains = self._history.chains
+        for chain in chains:
+            self.declared |= {str(what[1]) for what in chain.footprint if what[0] == "shared"}
         for node in self._nodes[: self._met]:
             if node.chain:
                 for chain in self._block(node.chain):
                     for what, is_write in chain.footprint.items():
                         node.footprint[what] = is_write or node.footprint.get(what, False)
                 node.todo[0].footprint = node.footprint
-        self._come_back_for_races()
-        if self._is_cut:
-            self.cut += 1
-            return None
-        self.classes += 1
-        if self._linearises and len(chains) > 2:
-            self._linearisation = self._another_order(outcome)
-        return None
 
     def _block(self, number: int) -> list[Chain]:
         """A chain, and those that go on where it and others have ended."""

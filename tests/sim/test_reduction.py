@@ -177,3 +177,19 @@ def test_falls_back_where_chains_are_too_coarse(what: str) -> None:
     assert search.beyond is not None
     assert search.beyond in report.strategy
     assert report.executions > 2
+
+
+def test_a_proof_names_what_it_assumes() -> None:
+    """The declaration is the proof's assumption, so the verdict says what was declared."""
+
+    async def program(world: World) -> None:
+        async def work(name: str) -> None:
+            await world.outside(name, latest=0.0)
+            world.shared("balance").write()
+
+        await asyncio.gather(work("a"), work("b"))
+
+    _, report = reduced(program)
+    assert report.claim == (
+        "every class of schedules (2), if the actors share balance and asyncio's own objects alone"
+    )
