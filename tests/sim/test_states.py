@@ -14,6 +14,7 @@ from sim.bench import log_captured
 from sim.execution import Program, guarded, run_execution
 from sim.exploration import ERROR, PROVED, REFUTED
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
+from sim.scenarios.server_level import SERVER_SCENARIOS
 from sim.scenarios.sized import Size, SizedScenario
 from sim.schedule import Bounds
 from sim.schedulers import DepthFirst, Learning, Scheduler, StateMatching
@@ -93,6 +94,14 @@ def test_mutants_come_to_the_same_ends_everywhere(mutant: Mutant, scenario: Any)
     """Every mutant on every scenario that plain search exhausts within 2,000 executions."""
     with broken(mutant):
         assert_same_ends(scenario.program_for(StreamRegistry), LARGE_EXECUTIONS)
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("every_meeting_audited")
+@pytest.mark.parametrize("scenario", SERVER_SCENARIOS, ids=lambda each: each.name)
+def test_the_server_comes_to_the_same_ends(scenario: Any) -> None:
+    """The whole server, with either client, where plain search exhausts it."""
+    assert_same_ends(scenario.program_for(StreamRegistry), LARGE_EXECUTIONS)
 
 
 @pytest.mark.usefixtures("every_meeting_audited")
