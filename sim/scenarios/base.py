@@ -69,19 +69,29 @@ class Scenario:
 
     def program_for(self, cls: type[Any]) -> Program:
         """The program that plays it on a fresh registry of this class."""
+        return program_of(cls, self.play)
 
-        async def program(world: World) -> None:
-            bench = make_bench(world, cls)
 
-            def logged(line: str) -> None:
-                bench.logged.append(line)
-                world.record(line, actor="log")
+def program_of(
+    cls: type[Any],
+    play: Callable[[Bench], Awaitable[None]],
+    on_line: Callable[[World, str], None] = lambda world, line: None,
+) -> Program:
+    """A story on a fresh registry of this class; on_line is told of each line that is logged."""
 
-            with log_captured(logged):
-                await self.play(bench)
-                await bench.quiet()
+    async def program(world: World) -> None:
+        bench = make_bench(world, cls)
 
-        return program
+        def logged(line: str) -> None:
+            bench.logged.append(line)
+            world.record(line, actor="log")
+            on_line(world, line)
+
+        with log_captured(logged):
+            await play(bench)
+            await bench.quiet()
+
+    return program
 
 
 # -- what streams do in scenarios

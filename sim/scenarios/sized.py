@@ -15,9 +15,9 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from registry import StreamRegistry
-from sim.bench import Bench, Request, log_captured, make_bench
+from sim.bench import Bench, Request
 from sim.execution import Program
-from sim.scenarios.base import GRACE
+from sim.scenarios.base import GRACE, program_of
 from sim.world import World
 
 WINDOW_S = 0.3
@@ -88,19 +88,7 @@ class SizedScenario:
     def program_for(self, cls: type[Any]) -> Program:
         """The program that plays it on a fresh registry of this class."""
 
-        async def program(world: World) -> None:
-            bench = make_bench(world, cls)
-
-            def logged(line: str) -> None:
-                bench.logged.append(line)
-                world.record(line, actor="log")
-                _reach(world, line)
-
-            with log_captured(logged):
-                await _Story(bench, self.size).play()
-                await bench.quiet()
-
-        return program
+        return program_of(cls, lambda bench: _Story(bench, self.size).play(), _reach)
 
 
 def _reach(world: World, line: str) -> None:
