@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -37,8 +38,11 @@ from sim.schedule import Bounds, Schedule
 from sim.schedulers import DepartureBounded, DepthFirst, Divisible, RandomBeside, Scheduler
 from sim.simulate.scenario import PREFIX as SIMULATED
 from sim.simulate.scenario import SimulatedSeed
-from sim.stock_sources import NotExportable, bundle_of, bundle_of_entry
+from sim.stock_sources import Bundle, NotExportable, bundle_of, bundle_of_entry
 from sim.suspects import PRODUCTION, PUBLISHED, suspect_class
+from sim.suspects.mutants import PREFIX as MUTANT
+from sim.suspects.mutants import broken_as, mutant_of
+from sim.suspects.mutants.base import Undoable
 
 # Where the results of one registry differ, the first of these that occurs is its verdict.
 SEVERITY = (ERROR, REFUTED, INCONCLUSIVE, PROVED)
@@ -178,10 +182,11 @@ def replay(text: str) -> Counterexample | None:
     Raises ValueError for a text that is no schedule, ScheduleDoesNotFit for one that was made
     with other code.
     """
-    schedule, program, outcome = _replayed(text)
-    if outcome.violation is None:
-        return None
-    with log_captured(lambda line: None):
+    schedule = Schedule.parse(text)
+    with broken_as(schedule.registry), log_captured(lambda line: None):
+        program, outcome = _replayed(schedule)
+        if outcome.violation is None:
+            return None
         return make_counterexample(program, outcome, schedule)
 
 
@@ -191,50 +196,74 @@ def exported(text: str) -> str:
     Raises ValueError for a text that is no schedule, ScheduleDoesNotFit for one that was made
     with other code, NotExportable where no selector could bring it about.
     """
-    schedule, program, outcome = _replayed(text)
-    if schedule.level == "program":
-        bundle = bundle_of(program)
-    elif schedule.level == "registry":
-        bundle = bundle_of_entry(_entry(schedule))
-    else:
-        raise NotExportable(
-            f"a schedule of level {schedule.level} cannot be forced on stock asyncio: the network, "
-            f"the clients and Ollama are SimPy processes there. Those of the levels registry and "
-            f"program can"
+    schedule = Schedule.parse(text)
+    with broken_as(schedule.registry), log_captured(lambda line: None):
+        program, outcome = _replayed(schedule)
+        bundle = _bundle(schedule, program)
+        story = (
+            f"no violation: under this schedule every property holds\n"
+            f"replay: onestream replay {text}"
         )
-    story = (
-        f"no violation: under this schedule every property holds\nreplay: onestream replay {text}"
-    )
-    if outcome.violation is not None:
-        with log_captured(lambda line: None):
+        if outcome.violation is not None:
             story = make_counterexample(program, outcome, schedule).text
     return export(outcome, bundle, schedule.bounds, story)
 
 
+def _bundle(schedule: Schedule, program: Program) -> Bundle:
+    if schedule.level == "program":
+        return bundle_of(program)
+    if schedule.level == "registry":
+        return bundle_of_entry(_entry(schedule))
+    raise NotExportable(
+        f"a schedule of level {schedule.level} cannot be forced on stock asyncio: the network, "
+        f"the clients and Ollama are SimPy processes there. Those of the levels registry and "
+        f"program can"
+    )
+
+
 def _entry(schedule: Schedule) -> str:
     """The module that makes the program of a registry and a scenario."""
-    cls = suspect_class(schedule.registry)
+    cls = _class_named(schedule.registry)
     return (
         f"from {cls.__module__} import {cls.__qualname__}\n"
-        f"from sim.scenarios.registry_level import REGISTRY_SCENARIOS\n\n"
+        f"from sim.scenarios.registry_level import REGISTRY_SCENARIOS\n"
+        f"{_entry_breaks(schedule)}\n"
         f"scenarios = {{each.name: each for each in REGISTRY_SCENARIOS}}\n"
         f"program = scenarios[{schedule.scenario!r}].program_for({cls.__qualname__})\n"
     )
 
 
-def _replayed(text: str) -> tuple[Schedule, Program, Outcome]:
-    schedule = Schedule.parse(text)
+def _entry_breaks(schedule: Schedule) -> str:
+    """The lines that break production, where it is a mutant that is exported."""
+    mutant = mutant_of(schedule.registry)
+    if mutant is None:
+        return ""
+    module = inspect.getmodule(mutant.breaks)
+    if mutant.level != "registry" or module is None:
+        raise NotExportable(
+            f"mutant {mutant.name} breaks the server, which no file can carry; mutants of the "
+            f"registry can be forced on stock asyncio"
+        )
+    return (
+        f"from {Undoable.__module__} import {Undoable.__name__}\n"
+        f"from {module.__name__} import {mutant.name}\n\n"
+        f"{mutant.name}({Undoable.__name__}())\n"
+    )
+
+
+def _replayed(schedule: Schedule) -> tuple[Program, Outcome]:
+    """To be called with production broken, where the schedule is a mutant's."""
     program, sources = _program_of(schedule)
     digest = digest_of(schedule.level, (program, *sources))
     if digest != schedule.digest:
+        command = "mutants" if schedule.registry.startswith(MUTANT) else "check"
         raise ScheduleDoesNotFit(
             f"the schedule was made with the digest {schedule.digest}, the code here has {digest}: "
-            f"the code, the interpreter or a dependency is another. Run `onestream check` again "
-            f"to get schedules that fit"
+            f"the code, the interpreter or a dependency is another. Run `onestream {command}` "
+            f"again to get schedules that fit"
         )
-    with guarded(), log_captured(lambda line: None):
-        outcome = replay_schedule(program, schedule)
-    return schedule, program, outcome
+    with guarded():
+        return program, replay_schedule(program, schedule)
 
 
 def _scenarios(level: str | None, name: str | None) -> Iterable[tuple[str, Playable]]:
@@ -425,11 +454,16 @@ def _program_of(schedule: Schedule) -> tuple[Program, tuple[object, ...]]:
         return _imported(schedule.scenario), ()
     if schedule.scenario.startswith(SIMULATED):
         simulated = SimulatedSeed.named(schedule.scenario, schedule.level)
-        suspect = suspect_class(schedule.registry)
+        suspect = _class_named(schedule.registry)
         return simulated.program_for(suspect), (suspect,)
     ((_, scenario),) = _scenarios(schedule.level, schedule.scenario)
-    cls: type[StreamRegistry] = suspect_class(schedule.registry)
+    cls = _class_named(schedule.registry)
     return scenario.program_for(cls), (cls,)
+
+
+def _class_named(registry: str) -> type[Any]:
+    """As suspect_class; a mutant is the production class, broken while it is replayed."""
+    return StreamRegistry if mutant_of(registry) else suspect_class(registry)
 
 
 def _imported(name: str) -> Program:

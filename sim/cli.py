@@ -129,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     mutants.add_argument("--level", choices=("registry", "server"), help="default: both")
     mutants.add_argument("--name", metavar="NAME", help="this one alone, with its counterexample")
     mutants.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes")
+    mutants.add_argument(
+        "--verbose", action="store_true", help="with the command that replays each counterexample"
+    )
     mutants.add_argument("--json", action="store_true", help="print one JSON object")
     mutants.set_defaults(run=_mutants)
     return parser
@@ -288,6 +291,8 @@ def _mutants(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             what = f"{kill.killer} in {kill.scenario}" if kill.is_killed else "SURVIVES"
             print(f"{kill.mutant:<46} {kill.executions:>5} executions  {what}", flush=True)
+            if arguments.verbose and kill.is_killed:
+                print(f"  onestream replay {kill.schedule}", flush=True)
 
     kills = kill_all(
         level=arguments.level, name=arguments.name, jobs=arguments.jobs, on_kill=print_kill

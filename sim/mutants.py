@@ -13,7 +13,7 @@ from sim.bench import log_captured
 from sim.exploration import explore
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
 from sim.schedulers import DepartureBounded, DepthFirst, RandomWalk, Scheduler
-from sim.suspects.mutants import MUTANTS, Mutant, broken, mutant_named
+from sim.suspects.mutants import MUTANTS, PREFIX, Mutant, broken, mutant_named
 
 EXECUTIONS_MAX = 3000
 # Beside the bounded search of the server level, as in `check`.
@@ -22,7 +22,10 @@ RANDOM_EXECUTIONS = 200
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """What became of a mutant. violated: empty if it survived. executions: of all scenarios."""
+    """What became of a mutant. executions: of all scenarios.
+
+    violated, scenario, schedule, text: empty if it survived.
+    """
 
     mutant: str
     story: str
@@ -31,6 +34,7 @@ class Kill:
     scenario: str
     executions: int
     seconds: float
+    schedule: str
     text: str
 
     @property
@@ -92,16 +96,17 @@ def _kill_named(name: str) -> Kill:
                 max_executions=EXECUTIONS_MAX,
                 level=mutant.level,
                 scenario=scenario.name,
-                registry=f"mutant {name}",
+                registry=f"{PREFIX}{name}",
+                sources=(StreamRegistry,),
             )
             executions += report.executions
             if report.counterexample is not None:
                 found, played = report.counterexample, scenario.name
                 seconds = time.perf_counter() - begun
                 head = (mutant.name, mutant.story, mutant.level, found.property, played)
-                return Kill(*head, executions, seconds, found.text.rpartition("\nreplay:")[0])
+                return Kill(*head, executions, seconds, found.schedule, found.text)
     seconds = time.perf_counter() - begun
-    return Kill(mutant.name, mutant.story, mutant.level, "", "", executions, seconds, "")
+    return Kill(mutant.name, mutant.story, mutant.level, "", "", executions, seconds, "", "")
 
 
 def _searches(mutant: Mutant) -> Iterator[tuple[Playable, Scheduler]]:

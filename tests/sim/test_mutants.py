@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from registry.invariants import SENTENCES
 from registry.protocol import TABLE
+from sim.check import replay
 from sim.cli import main
 from sim.mutants import Kill, kill_all
+from sim.schedule import Schedule
 from sim.suspects.mutants import MUTANTS, Mutant, broken, mutant_named
 from sim.suspects.mutants.base import Undoable
 
@@ -41,6 +44,39 @@ def test_every_property_is_the_first_to_kill_one(kills: list[Kill]) -> None:
         assert kill.killer == violated
         killers.add(kill.killer)
     assert set(SENTENCES) <= killers
+
+
+def test_every_counterexample_of_the_registry_replays(kills: list[Kill]) -> None:
+    """The schedule that a mutant falls by leads to the same violation again, by that alone."""
+    for kill in kills:
+        assert Schedule.parse(kill.schedule).registry == f"mutant-{kill.mutant}"
+        found = replay(kill.schedule)
+        assert found is not None, kill.mutant
+        assert (found.property, found.schedule) == (kill.violated, kill.schedule)
+    of_production = kills[0].schedule.replace(f"mutant-{kills[0].mutant}", "production")
+    assert replay(of_production) is None
+
+
+def test_a_counterexample_of_the_server_replays(capsys: pytest.CaptureFixture[str]) -> None:
+    """One with a departure, from the line that --verbose prints; production is mended again."""
+    assert main(["mutants", "--name", "body_has_no_limit", "--verbose"]) == 0
+    printed = capsys.readouterr().out
+    (schedule,) = set(re.findall(r"onestream replay (\S+)", printed))
+    assert not schedule.endswith("/natural")
+    assert main(["replay", schedule]) == 1
+    assert "L4 no_deadlock" in capsys.readouterr().out
+    assert main(["replay", schedule.replace("mutant-body_has_no_limit", "production")]) == 0
+
+
+def test_a_schedule_of_a_mutant_that_there_is_not_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An unknown mutant is bad usage; one of other code asks for another run of the mutants."""
+    head = "os1/registry/second_prompt/mutant-"
+    assert main(["replay", f"{head}nobody/00000000/natural"]) == 3
+    assert "mutant 'nobody' is not known" in capsys.readouterr().err
+    assert main(["replay", f"{head}fencing_token_is_reused/00000000/natural"]) == 3
+    assert "Run `onestream mutants` again" in capsys.readouterr().err
 
 
 def test_each_has_a_name_of_its_own() -> None:
@@ -83,6 +119,7 @@ def test_the_command_tells_who_killed_whom(capsys: pytest.CaptureFixture[str]) -
     told = json.loads(capsys.readouterr().out)
     assert told["survivors"] == []
     assert told["mutants"][0]["violated"].startswith("S5 fencing")
+    assert told["mutants"][0]["schedule"].endswith("/natural")
     assert main(["mutants", "--name", "nobody"]) == 3
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from sim.suspects.mutants.base import Mutant, broken
 from sim.suspects.mutants.registry import REGISTRY_MUTANTS
 from sim.suspects.mutants.server import SERVER_MUTANTS
 
 MUTANTS: tuple[Mutant, ...] = (*REGISTRY_MUTANTS, *SERVER_MUTANTS)
+# Before its name, where a schedule names the registry.
+PREFIX = "mutant-"
 
 
 def mutant_named(name: str) -> Mutant:
@@ -18,4 +22,20 @@ def mutant_named(name: str) -> Mutant:
     raise ValueError(f"mutant {name!r} is not known; there are {names}")
 
 
-__all__ = ["MUTANTS", "Mutant", "broken", "mutant_named"]
+def mutant_of(registry: str) -> Mutant | None:
+    """The mutant that a schedule names as its registry; None for a registry that is none.
+
+    Raises ValueError for a mutant that there is not.
+    """
+    if not registry.startswith(PREFIX):
+        return None
+    return mutant_named(registry.removeprefix(PREFIX))
+
+
+def broken_as(registry: str) -> AbstractContextManager[None]:
+    """Production has the bug of the named mutant within the block; none for any other registry."""
+    mutant = mutant_of(registry)
+    return nullcontext() if mutant is None else broken(mutant)
+
+
+__all__ = ["MUTANTS", "PREFIX", "Mutant", "broken", "broken_as", "mutant_named", "mutant_of"]
