@@ -1,9 +1,11 @@
 """Executions to the first failure, per broken program and scheduler, as a table in Markdown.
 
     python tests/benchmarks/schedulers.py [--seeds N] [--executions N] [--only PART_OF_A_NAME]
+                                          [--columns NAME …]
 
-Of the random schedulers it is the median over the seeds 0, 1, …; `>N` where the median did not fail
-within N executions, and `failed/seeds` beside it where only some seeds did. Depth-first and
+`hypothesis` is one test, with so many examples at most, in which Hypothesis draws each choice. Of
+it and the random schedulers it is the median over the seeds 0, 1, …; `>N` where the median did not
+fail within N executions, and `failed/seeds` beside it where only some seeds did. Depth-first and
 departure-bounded search have no seed. What fails in natural order in any of its scenarios says
 nothing about schedulers, and is only counted. Figures are executions, so they are the same on every
 machine. A mutant that never gives its loop back hangs what executes it; that counts as a failure
@@ -15,9 +17,12 @@ from __future__ import annotations
 import argparse
 import signal
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+
+from hypothesis import strategies as st
 
 from registry import StreamRegistry
 from sim.bench import log_captured
@@ -38,6 +43,7 @@ from sim.schedulers import (
 )
 from sim.suspects.mutants import MUTANTS, Mutant
 from sim.suspects.mutants import broken as mutant_applied
+from tests.benchmarks.hypothesis_scheduler import Drawn, examples_to_failure
 
 DEPARTURES_MAX = 4
 # Executions of each scenario to see whether a mutant falls there.
@@ -56,6 +62,8 @@ RANDOM: dict[str, Callable[[int], Scheduler]] = {
     "few": FewDepartures,
     "portfolio": Portfolio,
 }
+HYPOTHESIS = "hypothesis"
+COLUMNS = (*SEARCHES, *RANDOM, HYPOTHESIS)
 
 
 @dataclass(frozen=True)
@@ -116,29 +124,47 @@ def executions_to_failure(program: Program, scheduler: Scheduler, executions_max
     for number in range(1, executions_max + 1):
         if not scheduler.next_execution():
             break
-        signal.setitimer(signal.ITIMER_REAL, HUNG_AFTER_S)
-        try:
-            if run_execution(program, scheduler, Bounds()).violation is not None:
-                return number
-        except Hung:
+        if fails(program, scheduler):
             return number
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
     return float("inf")
 
 
-def row(broken: Broken, seeds: int, executions_max: int) -> list[str]:
+def fails(program: Program, scheduler: Scheduler) -> bool:
+    """Whether the execution that was begun violates something, or hangs."""
+    before = signal.signal(signal.SIGALRM, raise_hung)
+    signal.setitimer(signal.ITIMER_REAL, HUNG_AFTER_S)
+    try:
+        return run_execution(program, scheduler, Bounds()).violation is not None
+    except Hung:
+        return True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def fails_as_drawn(program: Program, data: st.DataObject) -> bool:
+    """The same, under a schedule that Hypothesis draws."""
+    scheduler = Drawn(data)
+    scheduler.next_execution()
+    if fails(program, scheduler):
+        return True
+    scheduler.end()
+    return False
+
+
+def row(broken: Broken, seeds: int, executions_max: int, columns: Collection[str]) -> list[str]:
+    def to_failure(column: str, seed: int) -> float:
+        if column == HYPOTHESIS:
+            drawn = partial(fails_as_drawn, broken.program)
+            return examples_to_failure(drawn, seed=seed, examples_max=executions_max)
+        scheduler = SEARCHES[column]() if column in SEARCHES else RANDOM[column](seed)
+        return executions_to_failure(broken.program, scheduler, executions_max)
+
+    cells = []
     with applied(broken):
-        cells = [
-            cell([executions_to_failure(broken.program, search(), executions_max)], executions_max)
-            for search in SEARCHES.values()
-        ]
-        for make in RANDOM.values():
-            found = [
-                executions_to_failure(broken.program, make(seed), executions_max)
-                for seed in range(seeds)
-            ]
-            cells.append(cell(found, executions_max))
+        for column in columns:
+            tried = range(1 if column in SEARCHES else seeds)
+            cells.append(cell([to_failure(column, seed) for seed in tried], executions_max))
     return [broken.name, *cells]
 
 
@@ -155,16 +181,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--executions", type=int, default=300, help="per search, at most")
     parser.add_argument("--only", default="", help="part of the name")
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=COLUMNS, metavar="NAME")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGALRM, raise_hung)
-    print("| | " + " | ".join([*SEARCHES, *RANDOM]) + " |")
-    print("|---" * (1 + len(SEARCHES) + len(RANDOM)) + "|")
+    print("| | " + " | ".join(arguments.columns) + " |")
+    print("|---" * (1 + len(arguments.columns)) + "|")
     in_natural_order = 0
     for broken in all_broken(arguments.only):
         if broken is None:
             in_natural_order += 1
         else:
-            cells = row(broken, arguments.seeds, arguments.executions)
+            cells = row(broken, arguments.seeds, arguments.executions, arguments.columns)
             print("| " + " | ".join(cells) + " |", flush=True)
     print(f"\n{in_natural_order} more fail in natural order, so under each of these at once")
 
