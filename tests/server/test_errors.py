@@ -235,7 +235,7 @@ def test_a_stream_may_not_run_longer_than_the_total(client: str) -> None:
 
     async def main() -> None:
         changes = {"chunk_s": 0.02, "chunks": 10_000}
-        async with stack("instant", changes, ollama_client=client, total_seconds=0.3) as server:
+        async with stack("instant", changes, ollama_client=client, total_seconds=1.0) as server:
             found = events((await server.post(prompt(stream=True))).text)
             assert [found[-2]["error"]["code"], found[-1]] == ["total_exceeded", "[DONE]"]
             await server.quiet()
