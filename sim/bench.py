@@ -12,7 +12,6 @@ import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -31,8 +30,6 @@ Work = Callable[["Request"], Awaitable[None]]
 
 DOOR_ENTRY = "register and pop"
 DOOR_STREAM = "stream()"
-
-_LOGGERS = ("onestream.registry", "onestream.server", "onestream.suspects")
 
 
 def sentence(name: str) -> str:
@@ -69,9 +66,8 @@ class Request:
         asked = (asked_us, self.rivals, self.was_free) if self.answer is None else None
         told = self.name, self.session_id, self.answer, asked
         if self._is_over():
-            # What it has left behind can still ask the gate.
-            token = self.stream.fencing_token if self.stream is not None else None
-            return *told, token, self.handler
+            # What it has left behind can still come to the stream's gate.
+            return *told, self.stream, self.handler
         may = self.popped, self.may_be_cancelled, self.works_upstream, self.after_pop
         return *told, *may, self.stream, self.task, self.handler
 
@@ -458,36 +454,6 @@ def make_bench(world: World, cls: type[Any]) -> Bench:
 
 # Few streams may be DETACHED on the bench, so that the limit is within its reach.
 LIMITS: dict[str, float] = {"grace_s": GRACE_S, "detached_per_session_max": 1, "detached_max": 2}
-
-
-@contextmanager
-def log_captured(into: Callable[[str], None]) -> Iterator[None]:
-    """The log lines of the registries go to `into`, and nowhere else."""
-    handler = _Handler(into)
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        if logger.level != logging.INFO:
-            logger.setLevel(logging.INFO)
-        logger.propagate = False
-    try:
-        yield
-    finally:
-        for logger, (level, propagate) in zip(loggers, before, strict=True):
-            logger.removeHandler(handler)
-            if logger.level != level:
-                logger.setLevel(level)
-            logger.propagate = propagate
-
-
-class _Handler(logging.Handler):
-    def __init__(self, into: Callable[[str], None]) -> None:
-        super().__init__()
-        self._into = into
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._into(record.getMessage())
 
 
 def _reaches(registry: object, task: object) -> bool:

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, TextIO
 
 from registry import StreamRegistry
-from sim.bench import log_captured
 from sim.counterexample import Counterexample, make_counterexample, replay_schedule
 from sim.digest import digest_of
 from sim.errors import ScheduleDoesNotFit
@@ -29,6 +28,7 @@ from sim.exploration import (
     explore,
 )
 from sim.export import export
+from sim.log_capture import log_captured
 from sim.observed_protocol import ROWS
 from sim.parallel import Key, Team
 from sim.progress import Progress

@@ -226,6 +226,9 @@ def _check(arguments: argparse.Namespace) -> int:
     return codes.get(verdict.verdict, ERROR_EXIT)
 
 
+_UP_TO = "every schedule was seen of stories up to:"
+
+
 def _deepen(arguments: argparse.Namespace) -> int:
     from sim.deepen import Deepened, deepen, largest_proved
 
@@ -244,10 +247,9 @@ def _deepen(arguments: argparse.Namespace) -> int:
         found = [result.as_json() for result in results]
         print(json.dumps({"results": found, "largest_proved": [each.name for each in largest]}))
     else:
-        last = results[-1].report
-        if last.verdict != "proved" and not last.was_out_of_budget:
-            print(f"\n{last.text}")
-        print("\nevery schedule was seen of stories up to:")
+        failed = [r.report for r in results if r.report.verdict in ("refuted", "error")]
+        print("".join(f"\n{report.text}\n" for report in failed))
+        print("every schedule was seen of stories of:" if arguments.size else _UP_TO)
         print("\n".join(f"  {each}" for each in largest) or "  none")
     verdicts = {result.report.verdict for result in results}
     worst = [each for each in ("error", "refuted") if each in verdicts]

@@ -1,8 +1,8 @@
 """`onestream deepen`: how large a story may be of which every schedule is seen.
 
 Iterative deepening over sessions × registers × cancels × leavers × hangs: the smallest stories
-first, and none that holds one for which the time did not suffice. What was proved of a size holds
-for every smaller one, since each of its events may come when nobody is left to notice.
+first, and none that holds one for which the time did not suffice. So whatever a size that was
+proved holds was proved before it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from sim.bench import log_captured
 from sim.exploration import PROVED, Report, explore
+from sim.log_capture import log_captured
 from sim.scenarios.sized import Size, SizedScenario
 from sim.schedulers import StateMatching
 from sim.suspects import suspect_class

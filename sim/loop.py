@@ -79,8 +79,9 @@ class SimLoop(SignalHandlers):
         self._clock_resolution = READING_S
         # One call less for what is called most.
         self.time = environment.read_clock  # type: ignore[method-assign]
-        # Polls since the ready queue was last empty.
+        # Polls since the ready queue was last empty, and how many there were at most.
         self._spins = 0
+        self.spins_seen = 0
         # Worker threads; the default executor is made when it is first asked for.
         self.threads = Threads(self)
         # Every task of the execution, oldest first; asyncio's own set holds those of all loops.
@@ -103,6 +104,8 @@ class SimLoop(SignalHandlers):
             self._wait()
         elif self._spins < self.bounds.spin_max:
             self._spins += 1
+            if self._spins > self.spins_seen:
+                self.spins_seen = self._spins
             if env.pending or self.threads.workers:
                 self._land(env, quiescent=False)
             if self._scheduled:

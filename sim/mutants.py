@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from registry import StreamRegistry
-from sim.bench import log_captured
 from sim.exploration import explore
+from sim.log_capture import log_captured
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
 from sim.schedulers import DepartureBounded, DepthFirst, RandomWalk, Scheduler
 from sim.suspects.mutants import MUTANTS, PREFIX, Mutant, broken, mutant_named

@@ -20,7 +20,6 @@ from multiprocessing.synchronize import Event
 from time import perf_counter
 from typing import Any
 
-from sim.bench import log_captured
 from sim.estimate import ESTIMATE_PART, Descents, Estimate, Frontier
 from sim.execution import guarded
 from sim.exploration import (
@@ -36,6 +35,7 @@ from sim.exploration import (
     make_report,
     search,
 )
+from sim.log_capture import log_captured
 from sim.schedulers import Divisible, Part, Scheduler
 
 Key = tuple[Any, ...]

@@ -14,6 +14,7 @@ import io
 import itertools
 import logging
 import re
+import sys
 import threading
 import types
 import uuid
@@ -26,7 +27,7 @@ from sim.errors import Opaque
 from sim.left_out import LEFT_OUT
 
 VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
-"""What is the same if it is equal. Floats are times, until the end."""
+"""What is the same if it is equal."""
 
 CONSTANTS: set[type] = {
     type,
@@ -40,8 +41,6 @@ CONSTANTS: set[type] = {
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
     types.ClassMethodDescriptorType,
-    types.GenericAlias,
-    types.UnionType,
     property,
     staticmethod,
     classmethod,
@@ -55,15 +54,97 @@ CONSTANTS: set[type] = {
 Reader = Callable[[Any], Iterable[object]]
 
 
+class Constants:
+    """Which constants there are for one exploration, by address. To be made before it begins.
+
+    What is made anew in each execution has another address each time, or that of something else.
+    So a class that the program makes, or a plain `object()`, is refused: states that hold one are
+    like no other.
+    """
+
+    def __init__(self) -> None:
+        classes = _living_classes()
+        # Held, so that no address is used twice while they are known.
+        self._held: dict[int, object] = {id(each): each for each in classes}
+        for owner in (*sys.modules.values(), *classes):
+            for value in tuple(getattr(owner, "__dict__", {}).values()):
+                if type(value) is object:
+                    self._held[id(value)] = value
+
+    def address(self, constant: object) -> int:
+        """Raises Opaque for one that is not known, and was made by the execution."""
+        if id(constant) not in self._held:
+            self._admit(constant)
+        return id(constant)
+
+    def _admit(self, constant: object) -> None:
+        if type(constant) is object:
+            raise Opaque("an object() made by the execution")
+        if isinstance(constant, type) and not _is_importable(constant):
+            raise Opaque(f"the class {constant.__qualname__}, made by the execution")
+        self._held[id(constant)] = constant
+
+
+def _living_classes() -> list[type]:
+    found: list[type] = [object]
+    seen = {object}
+    for each in found:
+        # `type.__subclasses__` of `type` itself has to be told whose.
+        derived: type
+        for derived in type.__subclasses__(each):
+            if derived not in seen:
+                seen.add(derived)
+                found.append(derived)
+    return found
+
+
+def _is_importable(cls: type) -> bool:
+    """Whether it is one of a module that was imported meanwhile."""
+    found: Any = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is cls
+
+
 def _of_dict(each: dict[Any, Any]) -> Iterator[object]:
     yield len(each)
     for item in each.items():
         yield from item
 
 
+def _of_default_dict(each: collections.defaultdict[Any, Any]) -> Iterator[object]:
+    yield each.default_factory
+    yield from _of_dict(each)
+
+
 def _of_sequence(each: Any) -> Iterator[object]:
     yield len(each)
     yield from each
+
+
+def _of_deque(each: collections.deque[Any]) -> Iterator[object]:
+    yield each.maxlen
+    yield from _of_sequence(each)
+
+
+def _of_set(each: Any) -> Iterator[object]:
+    """In the order of its iteration, unless that is one of addresses. Raises Opaque."""
+    if len(each) > 1:
+        for member in each:
+            if _hashes_by_address(member):
+                raise Opaque(f"a set of {type(member).__qualname__}, which hash by address")
+    yield from _of_sequence(each)
+
+
+def _hashes_by_address(member: object) -> bool:
+    if isinstance(member, weakref.ref):
+        return _hashes_by_address(member())
+    if isinstance(member, types.MethodType):
+        return _hashes_by_address(member.__self__)
+    if isinstance(member, (tuple, frozenset)):
+        return any(map(_hashes_by_address, member))
+    # Of constants the address is the same in each execution, as is that of a value that is equal.
+    return type(member).__hash__ is object.__hash__ and type(member) not in CONSTANTS
 
 
 def _of_function(each: types.FunctionType) -> tuple[object, ...]:
@@ -164,6 +245,7 @@ def _of_exception(each: BaseException) -> Iterator[object]:
 
 def _of_weak(each: weakref.ref[Any]) -> Iterator[object]:
     yield each()
+    yield each.__callback__
 
 
 def _of_partial(each: functools.partial[Any]) -> Iterator[object]:
@@ -201,10 +283,6 @@ def _of_enum(each: enum.Enum) -> Iterator[object]:
 
 def _of_canonical_state(each: Any) -> Iterator[object]:
     yield each.canonical_state()
-
-
-def _nothing(each: object) -> Iterator[object]:
-    yield id(each)
 
 
 def _of_attributes(each: Any, but: tuple[str, ...] = ()) -> Iterator[object]:
@@ -271,14 +349,14 @@ def _awaited_of_generators() -> list[type]:
 READERS: dict[type, Reader] = {
     list: _of_sequence,
     tuple: _of_sequence,
-    collections.deque: _of_sequence,
+    collections.deque: _of_deque,
     dict: _of_dict,
     collections.OrderedDict: _of_dict,
-    collections.defaultdict: _of_dict,
+    collections.defaultdict: _of_default_dict,
     io.BytesIO: _of_bytes_io,
     types.MappingProxyType: _of_dict,
-    set: _of_sequence,
-    frozenset: _of_sequence,
+    set: _of_set,
+    frozenset: _of_set,
     types.FunctionType: _of_function,
     types.CellType: _of_cell,
     types.MethodType: _of_method,
@@ -293,6 +371,8 @@ READERS: dict[type, Reader] = {
     weakref.WeakMethod: _of_weak,
     functools.partial: _of_partial,
     bytearray: _of_repr,
+    types.GenericAlias: _of_repr,
+    types.UnionType: _of_repr,
     range: _of_repr,
     slice: _of_repr,
     itertools.count: _of_repr,
@@ -315,10 +395,18 @@ READERS: dict[type, Reader] = {
 }
 
 
+def is_constant(cls: type) -> bool:
+    """Whether all objects of the type are constants."""
+    if cls not in CONSTANTS and cls not in READERS:
+        # Those of the two modules describe types and shapes.
+        describes = cls.__module__.split(".")[0] in ("typing", "pydantic_core")
+        if describes or issubclass(cls, type):
+            CONSTANTS.add(cls)
+    return cls in CONSTANTS
+
+
 def reader_for(cls: type) -> Reader:
     """Raises Opaque for a type of which nothing is known."""
-    if issubclass(cls, type) or cls.__module__.split(".")[0] in _OF_CONSTANTS:
-        return _nothing
     if hasattr(cls, "canonical_state"):
         # An object of the bench that says itself what of it decides about the future.
         return _of_canonical_state
@@ -332,9 +420,6 @@ def reader_for(cls: type) -> Reader:
 
 # What asyncio's tasks are stepped and woken by; the types have no names to import.
 _STEPS = ("FutureIter", "TaskStepMethWrapper", "TaskWakeupMethWrapper")
-
-# Their objects describe types and shapes.
-_OF_CONSTANTS = ("typing", "pydantic_core")
 
 _OF_BASES: dict[type, Reader] = {
     enum.Enum: _of_enum,

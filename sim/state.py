@@ -25,7 +25,7 @@ from typing import Any
 from sim.entropy import entropy_drawn
 from sim.errors import Opaque
 from sim.loop import SimLoop
-from sim.readers import CONSTANTS, READERS, VALUES, reader_for
+from sim.readers import READERS, VALUES, Constants, is_constant, reader_for
 from sim.schedule import ChoicePoint
 from sim.world import World
 
@@ -54,10 +54,12 @@ class StateReader:
 
     @property
     def spins_are_many(self) -> bool:
-        """Whether the ready queue was last empty half of `spin_max` polls ago, or more."""
-        return self._loop._spins >= self._loop.bounds.spin_max // 2
+        """Whether there ever were half of `spin_max` polls, or more, without an empty queue."""
+        return self._loop.spins_seen >= self._loop.bounds.spin_max // 2
 
-    def digest(self, point: ChoicePoint, *, with_labels: bool, with_spins: bool) -> bytes:
+    def digest(
+        self, point: ChoicePoint, constants: Constants, *, with_labels: bool, with_spins: bool
+    ) -> bytes:
         """16 bytes for the state at a choice point of a poll. Raises Opaque.
 
         with_labels: states that came by other labels are others. with_spins: so are those
@@ -70,7 +72,7 @@ class StateReader:
             form.append(sorted(self._world.labels))
         if with_spins:
             form.append([self._loop._spins])
-        _Traversal(form, self._numbers).run(self._roots())
+        _Traversal(form, self._numbers, constants).run(self._roots())
         return hashlib.blake2b(marshal.dumps(form, 2), digest_size=16).digest()
 
     def stop(self) -> None:
@@ -102,22 +104,23 @@ class StateReader:
 class _Traversal:
     """Breadth first, from the roots; an object is a number, in the order of the encounters."""
 
-    def __init__(self, form: Form, known: dict[int, int]) -> None:
+    def __init__(self, form: Form, known: dict[int, int], constants: Constants) -> None:
         self._form = form
+        self._constants = constants
         self._numbers = dict(known)
         # Also keeps alive what is made on the way, so that no address is used twice.
         self._todo: list[object] = []
 
     def run(self, roots: list[object]) -> None:
         self._add(roots)
-        form, add = self._form, self._add
-        readers = READERS
+        form, add, address = self._form, self._add, self._constants.address
         for each in self._todo:
             cls = type(each)
-            form.append(id(cls))
-            reader = readers.get(cls)
+            # Where an object begins is told from what it holds by the length.
+            form.append((address(cls), 0, 0))
+            reader = READERS.get(cls)
             if reader is None:
-                reader = readers[cls] = reader_for(cls)
+                reader = READERS[cls] = reader_for(cls)
             for part in reader(each):
                 add(part)
 
@@ -126,8 +129,8 @@ class _Traversal:
         if cls in VALUES:
             self._form.append(part if cls is not float else round(part, DIGITS))
             return
-        if cls in CONSTANTS:
-            self._form.append((id(part),))
+        if cls not in READERS and is_constant(cls):
+            self._form.append((self._constants.address(part),))
             return
         number = self._numbers.get(id(part))
         if number is None:

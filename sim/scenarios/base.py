@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from registry import StreamRegistry
 from registry.protocol import GRACE_S
-from sim.bench import Bench, Request, log_captured, make_bench
+from sim.bench import Bench, Request, make_bench
 from sim.execution import Program
+from sim.log_capture import log_captured
 from sim.world import World
 
 GRACE = GRACE_S

@@ -2,7 +2,7 @@
 
 The other scenarios each go to a place. This one goes nowhere in particular: prompts arrive, stop is
 pressed, callers leave, all at any poll within a window, at whomever; one stream after another hangs
-or does not. What is proved of it is proved of every such story up to its size.
+or does not.
 """
 
 from __future__ import annotations
@@ -87,7 +87,6 @@ class SizedScenario:
 
     def program_for(self, cls: type[Any]) -> Program:
         """The program that plays it on a fresh registry of this class."""
-
         return program_of(cls, lambda bench: _Story(bench, self.size).play(), _reach)
 
 

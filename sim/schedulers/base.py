@@ -6,6 +6,7 @@ from typing import Protocol, Self, runtime_checkable
 
 from sim.estimate import Searching
 from sim.happens_before import History
+from sim.readers import Constants
 from sim.schedule import ChoicePoint
 
 
@@ -37,6 +38,35 @@ class Scheduler(Protocol):
     def complete(self) -> float | None:
         """Which part of the tree has been seen, 0..1, or None where that is unknown."""
         ...
+
+
+class Following:
+    """A scheduler that does what another does, but for what the class that inherits changes."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    @property
+    def name(self) -> str:
+        return self._scheduler.name
+
+    @property
+    def covers(self) -> str:
+        return self._scheduler.covers
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self._scheduler.is_exhausted
+
+    @property
+    def complete(self) -> float | None:
+        return self._scheduler.complete
+
+    def next_execution(self) -> bool:
+        return self._scheduler.next_execution()
+
+    def choose(self, point: ChoicePoint) -> int:
+        return self._scheduler.choose(point)
 
 
 class Learning:
@@ -75,7 +105,9 @@ class States(Protocol):
     @property
     def spins_are_many(self) -> bool: ...
 
-    def digest(self, point: ChoicePoint, *, with_labels: bool, with_spins: bool) -> bytes: ...
+    def digest(
+        self, point: ChoicePoint, constants: Constants, *, with_labels: bool, with_spins: bool
+    ) -> bytes: ...
 
     def stop(self) -> None:
         """What follows is known: the execution ends with the iteration under way."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sim.estimate import Frontier
 from sim.schedule import ChoicePoint
-from sim.schedulers.base import Divisible, Scheduler
+from sim.schedulers.base import Divisible, Following, Scheduler
 from sim.schedulers.random_walk import RandomWalk
 
 
-class FirstFew:
+class FirstFew(Following):
     """The first executions of another scheduler, and then no more."""
 
     is_exhausted = False
@@ -16,23 +16,12 @@ class FirstFew:
     was_cut = False
 
     def __init__(self, scheduler: Scheduler, executions: int) -> None:
-        self._scheduler = scheduler
+        super().__init__(scheduler)
         self._left = executions
-
-    @property
-    def name(self) -> str:
-        return self._scheduler.name
-
-    @property
-    def covers(self) -> str:
-        return self._scheduler.covers
 
     def next_execution(self) -> bool:
         self._left -= 1
-        return self._left >= 0 and self._scheduler.next_execution()
-
-    def choose(self, point: ChoicePoint) -> int:
-        return self._scheduler.choose(point)
+        return self._left >= 0 and super().next_execution()
 
 
 class RandomBeside:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sim.errors import ScheduleDoesNotFit
 from sim.schedule import ChoicePoint
-from sim.schedulers.base import Scheduler
+from sim.schedulers.base import Following, Scheduler
 
 _LINE = re.compile(r"(\w+\.py):(\d+)")
 
@@ -120,36 +120,17 @@ class Labels:
         return f"{found[1]} `{linecache.getline(file, int(found[2])).strip()}`"
 
 
-class Labelling:
+class Labelling(Following):
     """Another scheduler for one execution, whose departures it tells as ByLabels takes them."""
 
     def __init__(self, scheduler: Scheduler, files: Iterable[str] = ()) -> None:
-        self._scheduler = scheduler
+        super().__init__(scheduler)
         self._labels = Labels(files)
         # Each choice point: its kind, the labels of its options, and which was taken.
         self._points: list[tuple[str, list[str], int]] = []
 
-    @property
-    def name(self) -> str:
-        return self._scheduler.name
-
-    @property
-    def covers(self) -> str:
-        return self._scheduler.covers
-
-    @property
-    def is_exhausted(self) -> bool:
-        return self._scheduler.is_exhausted
-
-    @property
-    def complete(self) -> float | None:
-        return self._scheduler.complete
-
-    def next_execution(self) -> bool:
-        return self._scheduler.next_execution()
-
     def choose(self, point: ChoicePoint) -> int:
-        option = self._scheduler.choose(point)
+        option = super().choose(point)
         names = [self._labels.of(each.name) for each in point.options]
         self._points.append((point.kind, names, option))
         return option

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from random import Random  # noqa: TID251 - for the audits, by seed
 
 from sim.errors import Opaque
+from sim.readers import Constants
 from sim.schedule import ChoicePoint
 from sim.schedulers.base import Matching, States
 from sim.schedulers.depth_first import DepthFirst
@@ -78,6 +79,7 @@ class StateMatching(Matching):
     def __init__(self, *, seed: int = 0, with_labels: bool = False) -> None:
         self._seed = seed
         self._with_labels = with_labels
+        self._constants = Constants()
         # How long ago the ready queue was last empty matters to the bound `spin_max` alone. As long
         # as no execution comes to half of it, none that was left would have come to all of it.
         self._with_spins = False
@@ -136,6 +138,7 @@ class StateMatching(Matching):
         return option
 
     def learn(self, violated: str | None, labels: set[str]) -> str | None:
+        self._spins_matter = self._spins_matter or self._states.spins_are_many
         audit = self._audit
         if audit is None:
             return None
@@ -159,10 +162,12 @@ class StateMatching(Matching):
     def _digest(self, point: ChoicePoint) -> bytes | None:
         if point.kind not in _IN_POLLS:
             return None
-        self._spins_matter = self._spins_matter or self._states.spins_are_many
         try:
             return self._states.digest(
-                point, with_labels=self._with_labels, with_spins=self._with_spins
+                point,
+                self._constants,
+                with_labels=self._with_labels,
+                with_spins=self._with_spins,
             )
         except Opaque as exc:
             self.opaque.add(exc.args[0])

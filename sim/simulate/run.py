@@ -19,11 +19,11 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 from registry import StreamRegistry
-from sim.bench import log_captured
 from sim.counterexample import Counterexample
 from sim.errors import Nondeterminism
 from sim.execution import guarded, run_execution
 from sim.exploration import ERROR, INCONCLUSIVE, INTERRUPTED, OUT_OF_BUDGET, REFUTED
+from sim.log_capture import log_captured
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import Swarm
 from sim.shrink import Departures

@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import Any, cast
 
 from registry import StreamRegistry
-from sim.bench import log_captured, make_bench
+from sim.bench import make_bench
 from sim.execution import Program
+from sim.log_capture import log_captured
 from sim.server_bench import ServerBench
 from sim.simulate.plan import Plan
 from sim.simulate.profiles import PROFILES, Client, SimulationProfile, draw_plan, profile_named

@@ -35,11 +35,11 @@ from registry import StreamRegistry
 from server.app import create_app
 from server.settings import Settings
 from sim import World, explore
-from sim.bench import log_captured
 from sim.execution import Program, guarded, run_execution
 from sim.fake_ollama import FakeOllama, profile_named
 from sim.fake_ollama.simulated import EPOCH_NS, SimOllama
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep
+from sim.log_capture import log_captured
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.scenarios.server_level import SERVER_SCENARIOS
 from sim.schedule import Bounds

@@ -38,8 +38,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from registry import StreamRegistry
-from sim.bench import log_captured
 from sim.execution import Program, guarded
+from sim.log_capture import log_captured
 from sim.mutants import Kill, kill_all
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedulers import NaturalOrder

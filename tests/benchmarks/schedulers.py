@@ -25,10 +25,10 @@ from functools import partial
 from hypothesis import strategies as st
 
 from registry import StreamRegistry
-from sim.bench import log_captured
 from sim.execution import Program, guarded, run_execution
 from sim.historical import HISTORICAL_BUGS
 from sim.historical.base import this_version
+from sim.log_capture import log_captured
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Bounds
 from sim.schedulers import (

@@ -25,10 +25,11 @@ from hypothesis.stateful import (
 
 from registry import StreamError, StreamRegistry
 from registry.protocol import GRACE_S
-from sim.bench import DOOR_ENTRY, DOOR_STREAM, Request, log_captured, make_bench
+from sim.bench import DOOR_ENTRY, DOOR_STREAM, Request, make_bench
 from sim.determinism import restart_serials
 from sim.environment import Environment
 from sim.execution import Outcome, _drain
+from sim.log_capture import log_captured
 from sim.loop import SimLoop
 from sim.observed_protocol import ROWS
 from sim.schedule import Bounds

@@ -16,9 +16,9 @@ import pytest
 
 from registry import StreamRegistry
 from sim import explore
-from sim.bench import log_captured
 from sim.counterexample import Counterexample
 from sim.execution import Outcome, Program, guarded, run_execution
+from sim.log_capture import log_captured
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Bounds, Schedule
 from sim.schedulers import DepartureBounded, RandomWalk, Replay, Scheduler

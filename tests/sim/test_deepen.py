@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from registry import StreamRegistry
-from sim.bench import log_captured
 from sim.cli import main
-from sim.deepen import deepen, largest_proved
-from sim.exploration import PROVED, REFUTED, explore
+from sim.deepen import Deepened, deepen, largest_proved
+from sim.exploration import INCONCLUSIVE, OUT_OF_BUDGET, PROVED, REFUTED, explore
+from sim.log_capture import log_captured
 from sim.scenarios.sized import Size, SizedScenario
+from sim.world import World
 
 
 def test_a_size_has_a_name_and_is_found_by_it() -> None:
@@ -70,16 +72,31 @@ def test_the_command_prints_how_far_it_came(capsys: pytest.CaptureFixture[str]) 
     """The exit code is that of check; JSON has all that was found."""
     assert main(["deepen", "--size", "size-1s2r0c0l0h"]) == 0
     printed = capsys.readouterr().out
-    assert "every schedule was seen of stories up to:" in printed
+    assert "every schedule was seen of stories of:" in printed
     assert "1 session, 2 registers, 0 cancels, 0 leavers, 0 hangs" in printed
     assert main(["deepen", "--size", "size-1s2r0c0l0h", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["largest_proved"] == ["size-1s2r0c0l0h"]
     assert main(["deepen", "--size", "size-9"]) == 3
+    assert main(["deepen", "--budget", "0.000001"]) == 2
+    assert "every schedule was seen of stories up to:\n  none" in capsys.readouterr().out
 
 
-def test_what_the_time_does_not_suffice_for_is_not_proved() -> None:
+def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
     """A size that is cut off is inconclusive, and none that holds it is tried."""
-    results = deepen(budget_s=1.0)
-    largest = largest_proved(results)
-    assert largest
-    assert all(Size(2, 5, 3, 2, 2) != size for size in largest)
+    played = []
+
+    def play(registry: str, size: Size, budget_s: float) -> Deepened:
+        played.append(size)
+        report = explore(nothing_happens, max_executions=10)
+        if size.cancels:
+            report = replace(report, verdict=INCONCLUSIVE, reason=f"{OUT_OF_BUDGET} (1 executions)")
+        return Deepened(size, report, 0)
+
+    monkeypatch.setattr("sim.deepen._play", play)
+    results = deepen(budget_s=3600)
+    assert [size for size in played if size.cancels] == [Size(1, 1, 1)]
+    assert largest_proved(results) == [Size(2, 5, 0, 2, 2)]
+
+
+async def nothing_happens(world: World) -> None:
+    """Has one schedule."""

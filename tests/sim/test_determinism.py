@@ -18,10 +18,10 @@ import pytest
 
 from registry import StreamRegistry
 from sim import World, explore
-from sim.bench import log_captured
 from sim.determinism import SimTask
 from sim.execution import Outcome, run_execution
 from sim.exploration import guarded
+from sim.log_capture import log_captured
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import RandomWalk, Replay

@@ -735,3 +735,23 @@ def test_bounds_reach_the_replay() -> None:
     assert report.counterexample.replay(program).violation is not None
     assert run_once(program).violation is None
     assert math.isclose(schedule.bounds.horizon_s, 600)
+
+
+def test_events_at_one_instant_come_in_either_order() -> None:
+    """That one was announced some readings of the clock before the other decides nothing."""
+    orders = set()
+
+    async def program(world: World) -> None:
+        order: list[str] = []
+
+        async def comes(name: str, polls_later: int) -> None:
+            for _ in range(polls_later):
+                await asyncio.sleep(0)
+            await world.outside(name, earliest=0.5, latest=0.5)
+            order.append(name)
+
+        await asyncio.gather(comes("a", 0), comes("b", 2))
+        orders.add("".join(order))
+
+    assert explore(program, max_executions=100).verdict == "proved"
+    assert orders == {"ab", "ba"}

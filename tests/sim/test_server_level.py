@@ -15,11 +15,11 @@ import pytest
 
 from registry import StreamRegistry
 from sim import Report, World, explore
-from sim.bench import log_captured
 from sim.check import Result, check
 from sim.check import replay as replay_text
 from sim.errors import ScheduleDoesNotFit
 from sim.execution import Outcome, Program, guarded, run_execution
+from sim.log_capture import log_captured
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.scenarios.server_level import SERVER_SCENARIOS, ServerScenario
 from sim.schedule import Bounds, ChoicePoint, Schedule, departures_of

@@ -6,9 +6,9 @@ import pytest
 
 from registry import StreamRegistry
 from sim import World, explore
-from sim.bench import log_captured
 from sim.execution import Program, guarded, run_execution
 from sim.historical import gh_86296, httpcore_1093
+from sim.log_capture import log_captured
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import DepartureBounded, RandomWalk, Replay

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from sim.bench import log_captured
 from sim.cli import main
 from sim.execution import guarded, run_execution
+from sim.log_capture import log_captured
 from sim.schedule import Bounds, ChoicePoint, Option, Schedule
 from sim.schedulers import Swarm
 from sim.simulate import run as run_module
@@ -78,7 +78,7 @@ def test_a_failure_is_the_same_with_more_processes() -> None:
 
 TRACE_HASHES = """
 import sys
-from sim.bench import log_captured
+from sim.log_capture import log_captured
 from sim.execution import guarded, run_execution
 from sim.schedule import Bounds
 from sim.schedulers import Swarm

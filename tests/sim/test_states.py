@@ -10,9 +10,9 @@ import pytest
 
 from registry import StreamRegistry
 from sim import explore
-from sim.bench import log_captured
 from sim.execution import Program, guarded, run_execution
 from sim.exploration import ERROR, PROVED, REFUTED
+from sim.log_capture import log_captured
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.scenarios.server_level import SERVER_SCENARIOS
 from sim.scenarios.sized import Size, SizedScenario
@@ -241,6 +241,79 @@ def test_workers_are_told_apart_by_no_state() -> None:
     report, scheduler = explored(program)
     assert report.verdict == PROVED
     assert "a worker thread" in scheduler.opaque
+
+
+class Member:
+    """Hashes by its address."""
+
+
+def test_what_has_another_address_in_each_execution_is_never_taken_for_another() -> None:
+    """A set in the order of addresses, a class or an object() that an execution makes."""
+
+    async def has_a_set(world: World) -> None:
+        members = {Member(), Member()}
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in "abc"))
+        world.check(len(members) == 2, "both are there")
+
+    async def makes_a_class(world: World) -> None:
+        class Made:
+            pass
+
+        made = Made()
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in "abc"))
+        world.check(type(made) is Made, "it is one of them")
+
+    async def makes_an_object(world: World) -> None:
+        mark = object()
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in "abc"))
+        world.check(mark is not None, "it is there")
+
+    for program, named in (
+        (has_a_set, "a set of Member, which hash by address"),
+        (makes_a_class, "the class "),
+        (makes_an_object, "an object() made by the execution"),
+    ):
+        report, scheduler = explored(program)
+        assert report.verdict == PROVED, report.text
+        assert report.executions == explore(program, max_executions=5000).executions
+        assert scheduler.met_again == 0
+        assert any(each.startswith(named) for each in scheduler.opaque)
+
+
+MARK, OTHER = object(), object()
+
+
+def test_constants_of_modules_are_told_apart() -> None:
+    """Two marks of a module, and two classes, are two states where nothing else differs."""
+
+    async def program(world: World) -> None:
+        kept: list[object] = []
+
+        async def keeps(name: str, what: object) -> None:
+            await world.outside(name, latest=0.0)
+            kept[:] = [what]
+
+        await asyncio.gather(keeps("a", MARK), keeps("b", OTHER))
+        # Nothing of the order is left but what was kept last.
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in "cd"))
+        world.check(kept == [OTHER], "b is the last")
+
+    report, scheduler = explored(program)
+    assert report.verdict == REFUTED
+    assert scheduler.opaque == set()
+
+
+def test_many_polls_without_a_choice_are_counted_as_well() -> None:
+    """Also where nothing was to be chosen in them, so that no state was looked up."""
+
+    async def program(world: World) -> None:
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in "ab"))
+        for _ in range(150):
+            await asyncio.sleep(0)
+
+    report, scheduler = explored(program)
+    assert report.verdict == PROVED
+    assert scheduler._with_spins
 
 
 def test_many_polls_without_rest_make_the_number_of_polls_a_part_of_the_state() -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from registry import StreamRegistry
-from sim.bench import log_captured
 from sim.execution import Program
 from sim.fake_ollama import Profile
+from sim.log_capture import log_captured
 from sim.server_bench import ServerBench
 from sim.world import World
 

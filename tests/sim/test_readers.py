@@ -1,0 +1,334 @@
+"""What tells two states apart: each place in which a program can keep what it knows."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextvars
+import functools
+import io
+import itertools
+import random
+import weakref
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from sim import explore
+from sim.exploration import PROVED
+from sim.schedulers import StateMatching
+from sim.world import World
+
+Hold = Callable[[], Awaitable[None]]
+Keeps = Callable[[World, int, Hold], Awaitable[None]]
+MARK, OTHER = object(), object()
+variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
+
+
+class One:
+    pass
+
+
+class Two:
+    pass
+
+
+class Holder:
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+class Slotted:
+    __slots__ = ("value",)
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def method(self) -> None:
+        pass
+
+
+async def nowhere(world: World, which: int, hold: Hold) -> None:
+    """The control: it has forgotten which it was."""
+    del which
+    await hold()
+
+
+async def in_the_name_of_a_local(world: World, which: int, hold: Hold) -> None:
+    if which == 1:
+        first = 0
+    else:
+        second = 0
+    del which
+    await hold()
+    if "first" in locals():
+        del first
+    else:
+        del second
+
+
+async def in_the_place_in_the_code(world: World, which: int, hold: Hold) -> None:
+    if which == 1:
+        del which
+        await hold()
+    else:
+        del which
+        await hold()
+
+
+async def in_a_loop_that_has_come_so_far(world: World, which: int, hold: Hold) -> None:
+    for each in ("", "", ""):
+        which -= 1
+        if which == 0:
+            await hold()
+        assert each == ""
+
+
+async def in_a_generator(world: World, which: int, hold: Hold) -> None:
+    def generator() -> collections.abc.Iterator[None]:
+        yield
+        yield
+        yield
+
+    keeps = generator()
+    after(which, keeps)
+    del which
+    await hold()
+    keeps.close()
+
+
+async def in_an_asynchronous_generator(world: World, which: int, hold: Hold) -> None:
+    async def generator() -> collections.abc.AsyncIterator[None]:
+        yield
+        yield
+        yield
+
+    keeps = generator()
+    await anext(keeps)
+    if which == 2:
+        await anext(keeps)
+    del which
+    await hold()
+    await keeps.aclose()  # type: ignore[attr-defined]
+
+
+async def in_a_closure(world: World, which: int, hold: Hold) -> None:
+    keeps = lambda: which  # noqa: E731 - it has to be one that the state is read through
+    await hold()
+    assert keeps()
+
+
+async def in_the_clock(world: World, which: int, hold: Hold) -> None:
+    await asyncio.sleep(which)
+    del which
+    await hold()
+
+
+async def in_a_timer(world: World, which: int, hold: Hold) -> None:
+    timer = asyncio.get_running_loop().call_later(10 + which, int)
+    del which
+    await hold()
+    timer.cancel()
+
+
+async def in_a_timer_that_nobody_holds(world: World, which: int, hold: Hold) -> None:
+    asyncio.get_running_loop().call_later(10 + which, int)
+    del which
+    await hold()
+
+
+async def in_the_window_of_an_event(world: World, which: int, hold: Hold) -> None:
+    world.environment.announce("comes later", 10.0 + which, 20.0)
+    del which
+    await hold()
+
+
+async def in_a_task_that_nobody_holds(world: World, which: int, hold: Hold) -> None:
+    async def waits(result: int) -> None:
+        await asyncio.Event().wait()
+        assert result
+
+    asyncio.get_running_loop().create_task(waits(which), name="waits")
+    del which
+    await hold()
+
+
+async def in_what_was_drawn(world: World, which: int, hold: Hold) -> None:
+    random.getrandbits(64 * which)
+    del which
+    await hold()
+
+
+async def in_a_predicate(world: World, which: int, hold: Hold) -> None:
+    world.always("it is one of the two", lambda kept=which: kept > 0)  # type: ignore[misc]
+    del which
+    await hold()
+
+
+async def in_a_context(world: World, which: int, hold: Hold) -> None:
+    variable.set(which)
+    del which
+    await hold()
+
+
+async def in_whom_cancels_are_offered_to(world: World, which: int, hold: Hold) -> None:
+    world.offer_cancels(never_to(which))
+    del which
+    await hold()
+
+
+async def in_the_context_of_a_timer(world: World, which: int, hold: Hold) -> None:
+    context = contextvars.Context()
+    context.run(variable.set, which)
+    asyncio.get_running_loop().call_later(10, int, context=context)
+    del which, context
+    await hold()
+
+
+async def in_the_name_of_a_task(world: World, which: int, hold: Hold) -> None:
+    asyncio.get_running_loop().create_task(asyncio.sleep(10), name=f"task {which}")
+    del which
+    await hold()
+
+
+def never_to(which: int) -> Callable[[asyncio.Task[object]], bool]:
+    return lambda task: which == 3
+
+
+def keeps_object(make: Callable[[int], object]) -> Keeps:
+    async def keeps(world: World, which: int, hold: Hold) -> None:
+        kept = make(which)
+        del which
+        await hold()
+        assert kept is not None
+
+    return keeps
+
+
+def after(which: int, iterator: collections.abc.Iterator[object]) -> object:
+    """The iterator, some steps on."""
+    for _ in range(which):
+        next(iterator)
+    return iterator
+
+
+def future_of(which: int) -> asyncio.Future[int]:
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(which)
+    return future
+
+
+def buffer_at(which: int) -> io.BytesIO:
+    buffer = io.BytesIO(b"abc")
+    buffer.seek(which)
+    return buffer
+
+
+OBJECTS: dict[str, Callable[[int], object]] = {
+    "int": lambda which: which,
+    "float": lambda which: which / 1000,
+    "str": str,
+    "bytearray": bytearray,
+    "list": lambda which: [None] * which,
+    "tuple": lambda which: (which,),
+    "order of a dict": lambda which: dict.fromkeys(["a", "b"][:: 3 - 2 * which]),
+    "set": lambda which: {which},
+    "frozenset": lambda which: frozenset({which}),
+    "deque": lambda which: collections.deque([None] * which),
+    "bound of a deque": lambda which: collections.deque(maxlen=which),
+    "OrderedDict": lambda which: collections.OrderedDict(a=which),
+    "factory of a defaultdict": lambda which: collections.defaultdict((int, str)[which - 1]),
+    "attribute": Holder,
+    "slot": Slotted,
+    "self of a method": lambda which: Slotted(which).method,
+    "partial": lambda which: functools.partial(int, which),
+    "default": lambda which: eval("lambda kept=kept: kept", {"kept": which}),
+    "exception": ValueError,
+    "range": range,
+    "list iterator": lambda which: after(which, iter([0, 0, 0])),
+    "str iterator": lambda which: after(which, iter("aaa")),
+    "enumerate": lambda which: after(which, enumerate("aaa")),
+    "zip": lambda which: after(which, zip("aaa", "bbb", strict=False)),
+    "map": lambda which: after(which, map(str, "aaa")),
+    "count": itertools.count,
+    "BytesIO": buffer_at,
+    "Future": future_of,
+    "class": lambda which: (One, Two)[which - 1],
+    "object of a class": lambda which: (One, Two)[which - 1](),
+    "mark of a module": lambda which: MARK if which == 1 else OTHER,
+    "queue": lambda which: asyncio.Queue(which),
+    "semaphore": asyncio.Semaphore,
+    "weak reference": lambda which: weakref.ref((One, Two)[which - 1]),
+    "generic alias": lambda which: list[(int, str)[which - 1]],  # type: ignore[misc,index]
+}
+
+PLACES: dict[str, Keeps] = {
+    keeps.__name__: keeps
+    for keeps in (
+        in_the_name_of_a_local,
+        in_the_place_in_the_code,
+        in_a_loop_that_has_come_so_far,
+        in_a_generator,
+        in_an_asynchronous_generator,
+        in_a_closure,
+        in_the_clock,
+        in_a_timer,
+        in_a_timer_that_nobody_holds,
+        in_the_window_of_an_event,
+        in_a_task_that_nobody_holds,
+        in_what_was_drawn,
+        in_a_predicate,
+        in_a_context,
+        in_whom_cancels_are_offered_to,
+        in_the_context_of_a_timer,
+        in_the_name_of_a_task,
+    )
+} | {name: keeps_object(make) for name, make in OBJECTS.items()}
+
+
+def meetings(keeps: Keeps) -> StateMatching:
+    """The search of a program that keeps one of two things, and then comes to a choice."""
+
+    async def program(world: World) -> None:
+        async def hold() -> None:
+            await asyncio.gather(*(world.outside(name, latest=0.0) for name in ("a", "b")))
+
+        # No name of this frame remembers what was chosen.
+        await keeps(world, world.choose("which", (1, 2)), hold)
+
+    search = StateMatching()
+    report = explore(program, strategy=search, max_executions=1000)
+    assert report.verdict == PROVED, report.text
+    return search
+
+
+@pytest.mark.parametrize("forgets", [nowhere, keeps_object(lambda which: ["the same"])])
+def test_what_is_forgotten_makes_no_state(forgets: Keeps) -> None:
+    """The control: where nothing is left of a choice, its states are met again."""
+    search = meetings(forgets)
+    assert search.met_again > 0
+    assert search.opaque == set()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_kept_tells_states_apart(place: str) -> None:
+    """Wherever a program keeps it, and each place can be read."""
+    search = meetings(PLACES[place])
+    assert search.met_again == 0
+    assert search.opaque == set()
+
+
+def test_the_time_at_which_the_loop_may_be_late_is_a_part_of_the_state() -> None:
+    """A clock that reads another time, before the same timer, leads elsewhere."""
+
+    async def program(world: World) -> None:
+        await asyncio.sleep(world.choose("which", (1, 2)) / 1000)
+        asyncio.get_running_loop().call_at(0.01, int)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        world.reached(f"{world.now:.3f}")
+
+    states = explore(program, strategy="states", max_executions=1000)
+    assert states.verdict == PROVED
+    assert states.labels == explore(program, max_executions=1000).labels
+    assert states.labels >= {"0.001", "0.002"}
