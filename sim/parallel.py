@@ -327,40 +327,53 @@ class Team:
         the number of those that began before. A search begins when the others leave a process
         idle; without a scheduler it is played whole.
         """
-        begun = 0
+        to_come = self._each(searches, budget_of)
         under_way: list[_Search | _Whole] = []
         futures: dict[Future[Any], _Search | _Whole] = {}
-        is_interrupted = False
         while True:
-            while len(futures) < self._processes:
-                found = self._next_of(under_way)
-                if found is not None:
-                    futures[found[0]] = found[1]
-                elif begun < len(searches) and not is_interrupted:
-                    key, scheduler = searches[begun]
-                    budget_s = budget_of(begun)
-                    under_way.append(
-                        _Search(key, scheduler, budget_s * self._processes)
-                        if scheduler is not None
-                        else _Whole(key, budget_s)
-                    )
-                    begun += 1
-                else:
-                    break
+            self._occupy_all(futures, under_way, to_come)
             if not futures:
                 return
             done, _ = wait(futures, timeout=POLL_S, return_when=FIRST_COMPLETED)
             for future in done:
                 one = futures.pop(future)
+                if one not in under_way:
+                    # It is through: this was a part behind the failure that ended it.
+                    continue
                 one.take(future, self._processes)
                 report = one.report(self._problem_of)
                 if report is not None:
                     under_way.remove(one)
                     yield one.key, report
-            for one in under_way[:1]:
-                is_interrupted = one.show(self._show) or is_interrupted
-            if is_interrupted:
+            if any(one.show(self._show) for one in under_way[:1]):
                 self._stop.set()
+                to_come = iter(())
+
+    def _each(
+        self, searches: Sequence[tuple[Key, Divisible | None]], budget_of: Callable[[int], float]
+    ) -> Iterator[_Search | _Whole]:
+        for begun, (key, scheduler) in enumerate(searches):
+            budget_s = budget_of(begun)
+            if scheduler is not None:
+                yield _Search(key, scheduler, budget_s * self._processes)
+            else:
+                yield _Whole(key, budget_s)
+
+    def _occupy_all(
+        self,
+        futures: dict[Future[Any], _Search | _Whole],
+        under_way: list[_Search | _Whole],
+        to_come: Iterator[_Search | _Whole],
+    ) -> None:
+        """Every process has something to do, as long as there is anything."""
+        while len(futures) < self._processes:
+            found = self._next_of(under_way)
+            if found is not None:
+                futures[found[0]] = found[1]
+            elif (one := next(to_come, None)) is not None:
+                under_way.append(one)
+            else:
+                return
 
     def _next_of(
         self, searches: list[_Search | _Whole]

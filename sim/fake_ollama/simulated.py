@@ -79,7 +79,8 @@ class SimOllama:
         return (self._now_ns() - call.started_ns) / 1e9
 
     def _now_ns(self) -> int:
-        return EPOCH_NS + round(self.environment.now * 1e9)
+        # In whole microseconds, as Ollama stamps them: which reading of the clock it was is noise.
+        return EPOCH_NS + round(self.environment.now * 1e6) * 1000
 
 
 class Connection:
