@@ -57,10 +57,10 @@ def test_a_client_that_leaves_frees_ollama(client: str, streamed: bool, mode: st
             if mode == "hang-midstream":
                 await until(lambda: server.fake.active_calls[0].chunks >= 3, "chunks")
             raw.close()
-            await until(lambda: not server.states(), "ended", within_s=1.0)
+            await until(lambda: not server.states(), "ended")
             # Closed is closed; that the other end hears of it takes a turn of its loop.
             call = server.fake.calls[-1]
-            await until(lambda: call.ended == "disconnected", f"{call}", within_s=1.0)
+            await until(lambda: call.ended == "disconnected", f"{call}")
             await nothing_left(server)
 
     run_async(main())
@@ -71,7 +71,7 @@ def test_a_client_that_leaves_while_waiting_is_forgotten(client: str) -> None:
     """A prompt that waits for the older stream's clean-up leaves with its client."""
 
     async def main() -> None:
-        async with stack(ollama_client=client, grace_seconds=5.0) as server:
+        async with stack(ollama_client=client, grace_seconds=60.0) as server:
             release = hold_agents(server)
             first, second = RawClient(server.url), RawClient(server.url)
             await first.send(prompt(stream=True, model=HANG))
@@ -79,7 +79,7 @@ def test_a_client_that_leaves_while_waiting_is_forgotten(client: str) -> None:
             await second.send(prompt("second", stream=True))
             await until(lambda: server.states() == ["STOPPING", "WAITING"], "the second waits")
             second.close()
-            await until(lambda: server.states() == ["STOPPING"], "it is forgotten", within_s=1.0)
+            await until(lambda: server.states() == ["STOPPING"], "it is forgotten")
             release.set()
             await until(lambda: not server.states(), "the first ends")
             assert len(server.fake.calls) == 1
@@ -95,7 +95,7 @@ def test_the_newest_of_many_prompts_wins(client: str) -> None:
     the newest reaches Ollama."""
 
     async def main() -> None:
-        async with stack(ollama_client=client, grace_seconds=5.0) as server:
+        async with stack(ollama_client=client, grace_seconds=60.0) as server:
             release = hold_agents(server)
             first = asyncio.create_task(server.post(prompt(stream=True, model=HANG)))
             await until(lambda: server.fake.active_calls, "upstream")

@@ -124,18 +124,19 @@ def test_a_superseded_call_is_told_so_and_does_not_come_back(client: str) -> Non
         async with stack(ollama_client=client) as server, sdk(server) as api:
             ask = api.chat.completions.create
 
-            async def streamed(model: str) -> None:
-                async for _ in await ask(model=model, messages=HELLO, stream=True):
-                    pass
+            async def streamed(model: str, read: list[object]) -> None:
+                async for chunk in await ask(model=model, messages=HELLO, stream=True):
+                    read.append(chunk)
 
             for model, error in (
                 ("fake:hang-before-headers", openai.ConflictError),
                 ("fake:hang-midstream", openai.APIError),
             ):
-                task = asyncio.create_task(streamed(model))
+                read: list[object] = []
+                task = asyncio.create_task(streamed(model, read))
                 await until(lambda: server.fake.active_calls, "upstream")
                 if model == "fake:hang-midstream":
-                    await until(lambda: server.fake.active_calls[0].chunks >= 3, "chunks")
+                    await until(lambda read=read: read, "chunks")
                 await ask(model="fake:normal", messages=HELLO)
                 with pytest.raises(error) as caught:
                     await task
