@@ -65,6 +65,8 @@ class Environment(simpy.Environment):
         super().__init__(0.0)
         # Announced and not landed, in the order of their announcement.
         self.pending: list[Arrival] = []
+        # How often the loop has asked what there is to do: see sim/watchdog.py.
+        self.polls = 0
         # Who wants to know what happens before what; None if nobody does.
         self.history: History | None = None
 

@@ -15,6 +15,10 @@ class CheckFailed(AssertionError):
     """A property was violated; the execution ends. Raised by `World.check`."""
 
 
+class StepBrokenOff(BaseException):
+    """A step that did not give the loop back was broken off; raised into it, wherever it was."""
+
+
 class Nondeterminism(Exception):
     """One schedule led to two executions: something that the schedule does not decide."""
 

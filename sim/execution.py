@@ -9,14 +9,20 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from sim import entropy
 from sim.determinism import restart_serials, use_deterministic_scopes
 from sim.environment import Environment
-from sim.errors import CheckFailed, Nondeterminism, NotSimulated, ScheduleDoesNotFit
+from sim.errors import (
+    CheckFailed,
+    Nondeterminism,
+    NotSimulated,
+    ScheduleDoesNotFit,
+    StepBrokenOff,
+)
 from sim.happens_before import History, TrackedFuture, TrackedTask, tracked_primitives
 from sim.lines import set_trace
 from sim.loop import ENDS, NO_LIVELOCK, Choose, Costs, SimLoop
@@ -29,6 +35,7 @@ from sim.stock_recording import RecordedEnvironment, RecordedFuture, Recording
 from sim.threads import Threads, under_way
 from sim.threads import patched as threads_patched
 from sim.waits import lock_holders, who_spins, who_waits
+from sim.watchdog import NO_STEP_WITHOUT_END, begin_execution, end_execution, watched
 from sim.world import TraceLine, Violation, World
 
 Program = Callable[[World], Awaitable[object]]
@@ -206,11 +213,13 @@ def _primitives(history: History | None, traced: bool) -> AbstractContextManager
 
 def _enter(loop: SimLoop, bounds: Bounds) -> None:
     under_way.append(loop.threads)
+    begin_execution(loop)
     entropy.begin(loop.environment, bounds.entropy_seed)
 
 
 def _leave(loop: SimLoop, trace_before: Any) -> None:
     entropy.end()
+    end_execution()
     under_way.pop()
     set_trace(trace_before)
     loop.close()
@@ -266,13 +275,16 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
     def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # An exception that nobody retrieves is found when memory is freed, which is no part of
         # a schedule; one in a callback is found here and now.
-        if "handle" in context and not isinstance(context.get("exception"), CheckFailed):
+        told = isinstance(context.get("exception"), CheckFailed | StepBrokenOff)
+        if "handle" in context and not told:
             world.fail("no callback raises", f"{context.get('exception')!r}")
 
     loop.set_exception_handler(on_exception)
     task = loop.create_task(_main(program, world), name="program")
     task.add_done_callback(lambda _: loop.stop())
-    loop.run_forever()
+    # Raised into a step it ends there; into what the bench does at a poll, here.
+    with suppress(StepBrokenOff):
+        loop.run_forever()
 
     if loop.stuck is not None and world.violation is None:
         world.fail(loop.stuck[0], why_stuck(loop, loop.stuck))
@@ -282,6 +294,8 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
         task.exception()
     if loop.refused is not None:
         outcome.error = loop.refused
+    if loop.stuck is not None and loop.stuck[0] == NO_STEP_WITHOUT_END:
+        loop.environment.obstruct("a step never ends, and would not end there, either")
     outcome.violation = world.violation
 
 
@@ -307,6 +321,8 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
 def why_stuck(loop: SimLoop, stuck: tuple[str, str]) -> str:
     """Who waits for what, and where the execution is traced who spins. stuck: as in SimLoop."""
     sentence, seen = stuck
+    if sentence == NO_STEP_WITHOUT_END:
+        return seen
     spinning = loop.steps if sentence == NO_LIVELOCK and isinstance(loop, TracedLoop) else []
     workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
     lines = [*who_spins(spinning, loop.tasks), *workers, *who_waits(loop.tasks), seen]
@@ -404,7 +420,13 @@ def _guards_up() -> Iterator[None]:
     start = threading.Thread.start
     threading.Thread.start = _refuse_thread  # type: ignore
     try:
-        with threads_patched(), pools_simulated(), own_signals_simulated(), entropy.virtualised():
+        with (
+            watched(),
+            threads_patched(),
+            pools_simulated(),
+            own_signals_simulated(),
+            entropy.virtualised(),
+        ):
             yield
     finally:
         threading.Thread.start = start  # type: ignore[method-assign]

@@ -11,6 +11,7 @@ from sim.execution import Departure, Outcome, Program, run_execution
 from sim.lanes import MARK, WIDTH_MAX, chart
 from sim.schedule import NO_MORE, Schedule
 from sim.schedulers import Replay
+from sim.watchdog import NO_STEP_WITHOUT_END
 
 LINES_MAX = 40
 DEPARTURES_MAX = 6
@@ -79,6 +80,9 @@ def nearest_passing(program: Program, schedule: Schedule, outcome: Outcome) -> P
         other = run_execution(program, replay, schedule.bounds, traced=True)
         if other.violation is None and other.error is None:
             return Passing(words or _what_more(outcome, other), other, tried)
+        if other.violation is not None and other.violation.property == NO_STEP_WITHOUT_END:
+            # Each such takes seconds.
+            break
     return Passing("", None, tried)
 
 

@@ -94,6 +94,7 @@ class SimLoop(SignalHandlers):
         if self.on_poll is not None:
             self.on_poll()
         env = self.environment
+        env.polls += 1
         env.run_due()
         if env.pending:
             env.withdraw_unawaited()
@@ -134,11 +135,11 @@ class SimLoop(SignalHandlers):
                 return
             instants = self._instants()
             if not instants:
-                self._get_stuck(NO_DEADLOCK, "no timer is armed and no outside event announced")
+                self.get_stuck(NO_DEADLOCK, "no timer is armed and no outside event announced")
                 return
             to = self._wake_up(instants)
             if to > self.bounds.horizon_s:
-                self._get_stuck(ENDS, f"not within horizon_s={self.bounds.horizon_s:g}")
+                self.get_stuck(ENDS, f"not within horizon_s={self.bounds.horizon_s:g}")
                 return
             env.advance(to)
             env.withdraw_unawaited()
@@ -228,7 +229,7 @@ class SimLoop(SignalHandlers):
         enabled = [arrival for arrival in env.pending if arrival.earliest <= env.now]
         instants = self._instants()
         if not enabled and not instants:
-            self._get_stuck(
+            self.get_stuck(
                 NO_LIVELOCK,
                 f"the ready queue was not empty for spin_max={self.bounds.spin_max} iterations, "
                 f"no timer is armed and no outside event announced",
@@ -282,7 +283,7 @@ class SimLoop(SignalHandlers):
                 task.cancel()
 
     def get_stuck_in_thread(self, seen: str) -> None:
-        self._get_stuck(NO_DEADLOCK, seen)
+        self.get_stuck(NO_DEADLOCK, seen)
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
@@ -333,7 +334,7 @@ class SimLoop(SignalHandlers):
                 instants.append(min(deadlines) - self.bounds.lateness_s)
         return _apart(at for at in instants if now < at < math.inf)
 
-    def _get_stuck(self, sentence: str, seen: str) -> None:
+    def get_stuck(self, sentence: str, seen: str) -> None:
         self.stuck = sentence, seen
         self.stop()
 

@@ -8,6 +8,7 @@ from sim.errors import Nondeterminism
 from sim.execution import Outcome, Program, run_execution
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import DepartureBounded, Replay, Scheduler
+from sim.watchdog import NO_STEP_WITHOUT_END
 
 Departures = tuple[tuple[int, int], ...]
 # Departures as they cost, choice points, the sum of where and what the departures are.
@@ -35,8 +36,11 @@ def shrink(
     (zero refill), also beyond its end; the first that is smaller is taken, and the search begins
     again with it. Then the schedules with fewer departures are looked at, with an eighth of
     `executions_max`: where that is enough to see them all, what is returned has the least there
-    can be. `is_interrupted` is asked before each execution.
+    can be. `is_interrupted` is asked before each execution. What a watchdog has broken off stays as
+    it is: each such execution takes seconds.
     """
+    if violated == NO_STEP_WITHOUT_END:
+        return departures, 0
     shrinking = _Shrinking(program, violated, bounds, executions_max, is_interrupted)
     try:
         if shrinking.takes(Replay(departures, strict=False)):

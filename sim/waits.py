@@ -175,6 +175,15 @@ def place_of_frame(frame: FrameType) -> str:
     return _place(frame.f_code, frame.f_globals, frame.f_lineno)
 
 
+def place_in_program(frame: FrameType | None) -> str:
+    """Of a running frame: where the program's own code stands, below all that it has called."""
+    frames: list[FrameType] = []
+    while frame is not None:
+        frames.insert(0, frame)
+        frame = frame.f_back
+    return place_of_frame(_own(frames))
+
+
 def place_of_predicate(predicate: Any) -> str:
     """Where a function begins; empty for what is none."""
     while isinstance(predicate, partial):

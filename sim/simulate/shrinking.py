@@ -13,6 +13,7 @@ from sim.schedulers import NaturalOrder, Replay, Scheduler, Swarm
 from sim.shrink import Departures, shrink
 from sim.simulate.scenario import SimulatedSeed
 from sim.suspects import suspect_class
+from sim.watchdog import NO_STEP_WITHOUT_END
 
 # At server level an execution takes some tens of milliseconds, a shrunk one a few.
 EXECUTIONS_MAX = 600
@@ -34,8 +35,9 @@ def shrunk(
 ) -> Counterexample | None:
     """Of the smallest execution found that violates the property; None if it does not come back."""
     shrinking = _Shrinking(simulated, suspect_class(registry), violated, departures)
-    shrinking.shrink_plan()
-    shrinking.shrink_departures()
+    if violated != NO_STEP_WITHOUT_END:
+        shrinking.shrink_plan()
+        shrinking.shrink_departures()
     schedule = schedule_of(shrinking.simulated, registry, shrinking.departures)
     program = shrinking.simulated.program_for(shrinking.cls)
     outcome = replay_schedule(program, schedule)

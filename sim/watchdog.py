@@ -1,0 +1,69 @@
+"""Ends a step that never gives the loop back: a `while True` without an await, say.
+
+No property is asked, and no bound of virtual time reached, while one callback runs. So real time
+has to end it, and of that the processor's, which no busy or sleeping machine lengthens:
+`setitimer(2)` interrupts the process every `TICK_S`, and where two interruptions in a row find
+the same poll of the same execution, the step under way is broken off by an exception. Without
+`setitimer` (on Windows), and outside the main thread, there is no watchdog.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from types import FrameType
+
+from sim.errors import StepBrokenOff
+from sim.loop import SimLoop
+from sim.waits import place_in_program
+
+TICK_S = 3.0
+"""Seconds of the processor; a step is broken off after one to two of these."""
+
+NO_STEP_WITHOUT_END = "L4 no_deadlock: each step gives the loop back"
+
+_serials = count()
+# The executions under way, each within the one before, with their serials.
+_under_way: list[tuple[int, SimLoop]] = []
+# Which execution, and which of its polls, the last tick found.
+_found: tuple[int, int] | None = None
+
+
+def begin_execution(loop: SimLoop) -> None:
+    _under_way.append((next(_serials), loop))
+
+
+def end_execution() -> None:
+    _under_way.pop()
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Within the block no step of an execution lasts for ever."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGVTALRM, _tick)
+    signal.setitimer(signal.ITIMER_VIRTUAL, TICK_S, TICK_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _tick(signal_number: int, frame: FrameType | None) -> None:
+    global _found
+    found, _found = _found, None
+    if not _under_way:
+        return
+    serial, loop = _under_way[-1]
+    _found = serial, loop.environment.polls
+    if found == _found:
+        seen = f"one had the processor for {TICK_S:g} s; it stood in {place_in_program(frame)}"
+        loop.get_stuck(NO_STEP_WITHOUT_END, seen)
+        raise StepBrokenOff(seen)
