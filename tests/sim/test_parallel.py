@@ -301,10 +301,8 @@ def test_ctrl_c_gives_the_inconclusive_report(jobs: str) -> None:
 
 @pytest.mark.socket
 def test_json_stays_alone() -> None:
-    """With --json and no terminal nothing but the object is printed."""
-    check = onestream(
-        "check", "--json", "--registry", "production", "--scenario", "racing_registers"
-    )
+    """With --json and no terminal nothing but the object is printed, also after some seconds."""
+    check = onestream("check", "--json", "--registry", "production", "--budget", "4")
     printed, errors = check.communicate(timeout=120)
     assert errors == ""
-    assert json.loads(printed)["verdict"] in {"proved", "inconclusive"}
+    assert json.loads(printed)["verdict"] == "inconclusive"
