@@ -25,6 +25,9 @@ TICK_S = 3.0
 
 NO_STEP_WITHOUT_END = "L4 no_deadlock: each step gives the loop back"
 
+# Bound here: a program's tests may put something else there.
+_handle = signal.signal
+
 _serials = count()
 # The executions under way, each within the one before, with their serials.
 _under_way: list[tuple[int, SimLoop]] = []
@@ -47,13 +50,13 @@ def watched() -> Iterator[None]:
     if not is_main or not hasattr(signal, "setitimer"):
         yield
         return
-    before = signal.signal(signal.SIGVTALRM, _tick)
+    before = _handle(signal.SIGVTALRM, _tick)
     signal.setitimer(signal.ITIMER_VIRTUAL, TICK_S, TICK_S)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        _handle(signal.SIGVTALRM, before)
 
 
 def _tick(signal_number: int, frame: FrameType | None) -> None:
