@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import MutableSet
+from collections.abc import MutableMapping
 from functools import partial
 
 from starlette.responses import Response
@@ -34,7 +34,7 @@ SSE_HEADERS = {
 class ChatResponse(Response):
     """Answers one prompt, as messages or as one object, or with the error that ended it.
 
-    connections: where the connection stands while it is open, for whoever shuts the server down.
+    connections: its key is the connection, while it is open, for whoever shuts the server down.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ChatResponse(Response):
         streamed: bool,
         registry: StreamRegistry,
         settings: Settings,
-        connections: MutableSet[Connection],
+        connections: MutableMapping[Connection, None],
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -65,7 +65,7 @@ class ChatResponse(Response):
         task = self._work.start()
         watch = connection.watch(self._client_left)
         watcher = asyncio.create_task(watch, name=f"watch-{trace_id}")
-        self._connections.add(connection)
+        self._connections[connection] = None
         try:
             await self._answer_or_error(connection, task)
         except ClientStalled as exc:
@@ -74,7 +74,7 @@ class ChatResponse(Response):
             connection.abort()
         finally:
             watcher.cancel()
-            self._connections.discard(connection)
+            del self._connections[connection]
             # No effect on a stream that has come to its own end.
             await self._registry.cancel(trace_id, "response_over")
 

@@ -50,10 +50,11 @@ class Service:
         self._lister = lister
         self._wall_clock = wall_clock
         self._archive = Archive(records_max=settings.archive_max, age_s=settings.archive_seconds)
-        # Exactly the chats that are being answered.
-        self.connections: set[Connection] = set()
+        # Exactly the chats that are being answered, oldest first; as keys, since a shut-down goes
+        # through them, and the order of a set is that of addresses.
+        self.connections: dict[Connection, None] = {}
         # The time limits of what else waits for somebody outside: a shut-down ends them at once.
-        self._timeouts: set[asyncio.Timeout] = set()
+        self._timeouts: dict[asyncio.Timeout, None] = {}
         # The registry's close, from the first word of a shut-down on.
         self._closing: asyncio.Task[None] | None = None
 
@@ -89,11 +90,11 @@ class Service:
         """As asyncio.timeout; a shut-down ends it as well, with ApiError (503)."""
         try:
             async with asyncio.timeout(seconds) as timeout:
-                self._timeouts.add(timeout)
+                self._timeouts[timeout] = None
                 try:
                     yield
                 finally:
-                    self._timeouts.discard(timeout)
+                    del self._timeouts[timeout]
         except TimeoutError:
             self.check_open()
             raise

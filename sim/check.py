@@ -33,9 +33,17 @@ from sim.observed_protocol import ROWS
 from sim.parallel import Key, Team
 from sim.progress import Progress
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
+from sim.scenarios.server_level import ServerScenario
 from sim.scenarios.sized import Size, SizedScenario
 from sim.schedule import Bounds, Schedule
-from sim.schedulers import DepartureBounded, DepthFirst, Divisible, RandomBeside, Scheduler
+from sim.schedulers import (
+    DepartureBounded,
+    DepthFirst,
+    Divisible,
+    RandomBeside,
+    Scheduler,
+    StateMatching,
+)
 from sim.simulate.scenario import PREFIX as SIMULATED
 from sim.simulate.scenario import SimulatedSeed
 from sim.stock_sources import Bundle, NotExportable, bundle_of, bundle_of_entry
@@ -46,8 +54,9 @@ from sim.suspects.mutants.base import Undoable
 
 # Where the results of one registry differ, the first of these that occurs is its verdict.
 SEVERITY = (ERROR, REFUTED, INCONCLUSIVE, PROVED)
-# At server level depth-first search drowns, so it is all schedules with up to so many departures,
-# and with one more where the budget allows. See ARCHITECTURE.md.
+# At server level depth-first search drowns, so it is all schedules with up to so many departures
+# first. Where the budget allows, it is every schedule then, if states can be read, and with worker
+# threads one departure more. See ARCHITECTURE.md.
 DEPARTURES = 1
 # Beside the bounded search, for what lies beyond the bound.
 RANDOM_EXECUTIONS = 10
@@ -59,12 +68,15 @@ DEEPENING_PART = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One scenario to be played on one registry; with up to so many departures, at server level."""
+    """One scenario to be played on one registry.
+
+    departures: how many there may be, at server level; None for any number, by matching states.
+    """
 
     level: str
     registry: str
     scenario: Playable
-    departures: int = DEPARTURES
+    departures: int | None = DEPARTURES
 
     @property
     def key(self) -> Key:
@@ -76,7 +88,10 @@ class Job:
         return f"{self.registry} {self.scenario.name}"
 
     def deeper(self) -> Job:
-        return replace(self, departures=self.departures + 1)
+        """What more budget is spent on. To be called of one with a number of departures."""
+        assert self.departures is not None
+        is_read = isinstance(self.scenario, ServerScenario) and self.scenario.client == "async"
+        return replace(self, departures=None if is_read else self.departures + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,6 +452,8 @@ def _strategy(job: Job) -> str | Scheduler:
         return job.scenario.strategy
     if job.level == "registry":
         return DepthFirst()
+    if job.departures is None:
+        return StateMatching()
     bounded = DepartureBounded(job.departures)
     return RandomBeside(bounded, random_executions=RANDOM_EXECUTIONS)
 

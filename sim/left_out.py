@@ -4,6 +4,37 @@ from __future__ import annotations
 
 LEFT_OUT: dict[type, tuple[str, ...]] = {}
 
+DESCRIPTIONS = {
+    "fastapi._compat.v2.ModelField",
+    "fastapi._body_limit.AppBodyLimitMiddleware",
+    "fastapi.datastructures.DefaultPlaceholder",
+    "fastapi.dependencies.models.Dependant",
+    "fastapi.params.Body",
+    "fastapi.params.Depends",
+    "fastapi.params.Path",
+    "fastapi.params.Query",
+    "fastapi.routing.APIRoute",
+    "fastapi.routing.APIRouter",
+    "fastapi.routing._DefaultLifespan",
+    "fastapi.routing._EffectiveRouteContext",
+    "fastapi.routing._IncludedRouter",
+    "fastapi.routing._RouterIncludeContext",
+    "pydantic.type_adapter.TypeAdapter",
+    "server.settings.Settings",
+    "sim.fake_ollama.modes.Mode",
+    "sim.fake_ollama.profiles.Profile",
+    "sim.scenarios.server_level.story.ServerScenario",
+    "sim.scenarios.server_level.story.ServerStory",
+    "starlette.middleware.exceptions.ExceptionMiddleware",
+    "starlette.routing.Mount",
+    "starlette.routing.Route",
+    "starlette.routing.Router",
+}
+"""Types by module and name, whose objects stay as they were made, with all that they hold.
+
+Otherwise a FastAPI application would be read in each state, with all its routes and types.
+"""
+
 
 def leave_out(cls: type, *names: str) -> None:
     """These attributes of the class are told by a log line, say, and by nothing else."""

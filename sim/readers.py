@@ -24,7 +24,7 @@ from contextvars import Context, ContextVar, Token
 from typing import Any
 
 from sim.errors import Opaque
-from sim.left_out import LEFT_OUT
+from sim.left_out import DESCRIPTIONS, LEFT_OUT
 
 VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
 """What is the same if it is equal."""
@@ -66,10 +66,23 @@ class Constants:
         classes = _living_classes()
         # Held, so that no address is used twice while they are known.
         self._held: dict[int, object] = {id(each): each for each in classes}
+        # Numbers by address.
+        self.descriptions: dict[int, int] = {}
         for owner in (*sys.modules.values(), *classes):
             for value in tuple(getattr(owner, "__dict__", {}).values()):
                 if type(value) is object:
                     self._held[id(value)] = value
+
+    def admit_descriptions(self) -> None:
+        """From now on the descriptions that there are count as constants.
+
+        To be called between executions, when the first has made what is made once: an application,
+        say. What is made later is read like any other object.
+        """
+        found = [each for each in gc.get_objects() if _name_of(type(each)) in DESCRIPTIONS]
+        self._held.update((id(each), each) for each in found)
+        numbers = enumerate(found, _DESCRIPTIONS_FROM)
+        self.descriptions = {id(each): number for number, each in numbers}
 
     def address(self, constant: object) -> int:
         """Raises Opaque for one that is not known, and was made by the execution."""
@@ -83,6 +96,14 @@ class Constants:
         if isinstance(constant, type) and not _is_importable(constant):
             raise Opaque(f"the class {constant.__qualname__}, made by the execution")
         self._held[id(constant)] = constant
+
+
+# Less than any number of what a StateReader knows.
+_DESCRIPTIONS_FROM = -1_000_000
+
+
+def _name_of(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _living_classes() -> list[type]:

@@ -72,7 +72,8 @@ class StateReader:
             form.append(sorted(self._world.labels))
         if with_spins:
             form.append([self._loop._spins])
-        _Traversal(form, self._numbers, constants).run(self._roots())
+        known = self._numbers | constants.descriptions
+        _Traversal(form, known, constants).run(self._roots())
         return hashlib.blake2b(marshal.dumps(form, 2), digest_size=16).digest()
 
     def stop(self) -> None:
@@ -107,7 +108,7 @@ class _Traversal:
     def __init__(self, form: Form, known: dict[int, int], constants: Constants) -> None:
         self._form = form
         self._constants = constants
-        self._numbers = dict(known)
+        self._numbers = known
         # Also keeps alive what is made on the way, so that no address is used twice.
         self._todo: list[object] = []
 
@@ -134,6 +135,6 @@ class _Traversal:
             return
         number = self._numbers.get(id(part))
         if number is None:
-            number = self._numbers[id(part)] = len(self._numbers)
+            number = self._numbers[id(part)] = len(self._todo)
             self._todo.append(part)
         self._form.append((number, 0))

@@ -110,6 +110,10 @@ class _Model:
     loads_started: int = 0
     expires_ns: int = 0
 
+    @property
+    def was_called(self) -> bool:
+        return bool(self.loads_started or self.loaded or self.slots.was_asked)
+
 
 class FakeOllama:
     """One fake Ollama server. `now_ns` answers the nanoseconds since 1970, by any clock."""
@@ -126,6 +130,11 @@ class FakeOllama:
         for mode in MODES.values():
             if mode.installed:
                 self._add_model(f"fake:{mode.name}", mode)
+
+    def canonical_state(self) -> object:
+        """What of it decides about the future: of the models those that were ever called."""
+        called = {name: model for name, model in self._models.items() if model.was_called}
+        return self._calls, self._active, self._calls_begun, list(self._models), called
 
     # ---- what tests and scenarios look at ---------------------------------------------------
 

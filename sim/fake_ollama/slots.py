@@ -37,8 +37,9 @@ class Slots:
         if count < 1:
             raise ValueError(f"there must be at least one slot, not {count}")
         self.count = count
-        self._holders: set[Waiter] = set()
+        self._holders: list[Waiter] = []
         self._queue: deque[Waiter] = deque()
+        self.was_asked = False
 
     @property
     def taken(self) -> int:
@@ -50,6 +51,7 @@ class Slots:
 
     def ask(self) -> Waiter:
         """Join the queue. The answer is granted at once if a slot is free."""
+        self.was_asked = True
         waiter = Waiter()
         if self.taken < self.count:
             self._grant(waiter)
@@ -67,5 +69,5 @@ class Slots:
             self._queue.remove(waiter)
 
     def _grant(self, waiter: Waiter) -> None:
-        self._holders.add(waiter)
+        self._holders.append(waiter)
         waiter.grant()

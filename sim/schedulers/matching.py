@@ -83,6 +83,7 @@ class StateMatching(Matching):
         # How long ago the ready queue was last empty matters to the bound `spin_max` alone. As long
         # as no execution comes to half of it, none that was left would have come to all of it.
         self._with_spins = False
+        self._executions = 0
         self._states: States
         self._begin()
 
@@ -118,6 +119,9 @@ class StateMatching(Matching):
         if self._spins_matter and not self._with_spins:
             self._with_spins = True
             self._begin()
+        if self._executions == 1:
+            self._constants.admit_descriptions()
+        self._executions += 1
         self._choices = []
         self.is_cut = False
         return self._next_audit() or self._search.next_execution()

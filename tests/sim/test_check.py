@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from sim import check as check_module
-from sim.check import check
+from sim.check import DEPARTURES, Job, check
 from sim.cli import main
+from sim.exploration import PROVED
 from sim.observed_protocol import ROWS
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Schedule
@@ -343,3 +344,25 @@ def test_production_with_one_safeguard_lost_is_refuted(
     counterexample = verdict.results[0].report.counterexample
     assert counterexample is not None
     assert counterexample.property.startswith(violated)
+
+
+# ---- what more budget is spent on ------------------------------------------------------------
+
+
+def test_more_budget_proves_every_schedule_where_states_can_be_read() -> None:
+    """With the async client: first up to one departure, then any number of them."""
+    found = check(scenario="hung_upstream.async", registry="production")
+    (result,) = found.results
+    assert (result.report.verdict, result.report.claim) == (
+        PROVED,
+        "every schedule, states matched",
+    )
+    assert result.report.complete == 1.0
+
+
+def test_more_budget_allows_one_departure_more_with_threads() -> None:
+    """Their states cannot be read: the program counters of greenlets lie in C."""
+    (scenario,) = (
+        each for each in SCENARIOS_BY_LEVEL["server"] if each.name == "hung_upstream.thread"
+    )
+    assert Job("server", "production", scenario).deeper().departures == DEPARTURES + 1

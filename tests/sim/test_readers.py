@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
+from starlette.routing import Route
 
 from sim import explore
 from sim.exploration import PROVED
@@ -22,6 +23,7 @@ from sim.world import World
 Hold = Callable[[], Awaitable[None]]
 Keeps = Callable[[World, int, Hold], Awaitable[None]]
 MARK, OTHER = object(), object()
+ROUTES = [Route(path, endpoint=print) for path in ("/one", "/other")]
 variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
 
 
@@ -225,6 +227,8 @@ def buffer_at(which: int) -> io.BytesIO:
 
 
 OBJECTS: dict[str, Callable[[int], object]] = {
+    "a description": lambda which: ROUTES[which - 1],
+    "a description made meanwhile": lambda which: Route(f"/{which}", endpoint=print),
     "int": lambda which: which,
     "float": lambda which: which / 1000,
     "str": str,

@@ -260,7 +260,7 @@ def watcher_is_never_cancelled(patch: Patch) -> None:
         task = self._work.start()
         watch = connection.watch(self._client_left)
         watcher = asyncio.create_task(watch, name=f"watch-{trace_id}")
-        self._connections.add(connection)
+        self._connections[connection] = None
         try:
             await self._answer_or_error(connection, task)
         except ClientStalled:
@@ -269,7 +269,7 @@ def watcher_is_never_cancelled(patch: Patch) -> None:
         finally:
             # Here production cancels it.
             assert watcher
-            self._connections.discard(connection)
+            del self._connections[connection]
             await self._registry.cancel(trace_id, "response_over")
 
     patch.setattr(ChatResponse, "__call__", call)
