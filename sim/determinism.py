@@ -1,14 +1,15 @@
 """Hashes that are the same in every run, so that sets iterate in the same order.
 
 asyncio's TaskGroup and anyio keep tasks and scopes in sets, and by default these are ordered by
-address: the order in which a group cancels its children then varies from run to run. Here they
-hash by a counter that starts anew with each execution.
+address: the order in which a group cancels its children then varies from run to run. Here tasks
+hash by their names, and the others by a counter that starts anew with each execution.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import zlib
 from typing import Any
 
 import anyio._backends._asyncio as anyio_asyncio
@@ -22,17 +23,28 @@ def restart_serials() -> None:
     _serials = itertools.count(1)
 
 
+def hash_of_name(name: str) -> int:
+    """The number in `Task-7`, so that the order is mostly that in which tasks were made.
+
+    Of a name and not of a counter, so that a state in which tasks have names says how sets of them
+    will be ordered; sim/stock_shim.py has the same.
+    """
+    number = name.removeprefix("Task-")
+    return int(number) if number.isdecimal() else zlib.crc32(name.encode())
+
+
 class SimTask(asyncio.Task[Any]):
-    # None yet: it is drawn when it is asked for first.
-    _sim_hash = 0
+    # None yet: it is made when it is asked for first.
+    _sim_hash: int | None = None
 
     def __hash__(self) -> int:
-        if not self._sim_hash:
-            self._sim_hash = next(_serials)
+        if self._sim_hash is None:
+            self._sim_hash = hash_of_name(self.get_name())
         return self._sim_hash
 
 
 class SimFuture(asyncio.Future[Any]):
+    # None yet: it is drawn when it is asked for first.
     _sim_hash = 0
 
     def __hash__(self) -> int:

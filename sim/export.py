@@ -111,12 +111,12 @@ def _hashes(recording: Recording) -> str:
     """A comment of two lines on what is done about the order of sets."""
     if not recording.hashes_futures:
         return (
-            "Tasks\n# hash by a counter, so that sets of them iterate in one order "
+            "Tasks\n# hash by their names, so that sets of them iterate in one order "
             "(loop.set_task_factory)."
         )
     return (
-        "Tasks\n# hash by a counter, so that sets of them iterate in one order "
-        "(loop.set_task_factory); so do\n# futures, for which loop.create_future is set, too."
+        "Tasks\n# hash by their names, so that sets of them iterate in one order "
+        "(loop.set_task_factory),\n# and futures by a counter, for which loop.create_future is set."
     )
 
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, ContextVar, Token
 from typing import Any
 
+from sim.determinism import SimCancelScope, SimFuture
 from sim.errors import Opaque
 from sim.left_out import DESCRIPTIONS, LEFT_OUT
 
@@ -149,11 +150,13 @@ def _of_deque(each: collections.deque[Any]) -> Iterator[object]:
 
 
 def _of_set(each: Any) -> Iterator[object]:
-    """In the order of its iteration, unless that is one of addresses. Raises Opaque."""
+    """In the order of its iteration, unless no state says which that is. Raises Opaque."""
     if len(each) > 1:
         for member in each:
             if _hashes_by_address(member):
                 raise Opaque(f"a set of {type(member).__qualname__}, which hash by address")
+            if isinstance(member, SimCancelScope | SimFuture):
+                raise Opaque(f"a set of {type(member).__qualname__}, which hash by a counter")
     yield from _of_sequence(each)
 
 
@@ -222,6 +225,8 @@ def _of_task(each: Any) -> Iterator[object]:
     yield each._must_cancel
     yield each.cancelling()
     yield each.get_context() if hasattr(each, "get_context") else None
+    # By the name it once had.
+    yield hash(each)
 
 
 def _of_future(each: Any) -> Iterator[object]:

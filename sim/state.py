@@ -58,12 +58,19 @@ class StateReader:
         return self._loop.spins_seen >= self._loop.bounds.spin_max // 2
 
     def digest(
-        self, point: ChoicePoint, constants: Constants, *, with_labels: bool, with_spins: bool
+        self,
+        point: ChoicePoint,
+        constants: Constants,
+        *,
+        with_labels: bool,
+        with_spins: bool,
+        with_kept: bool,
     ) -> bytes:
         """16 bytes for the state at a choice point of a poll. Raises Opaque.
 
         with_labels: states that came by other labels are others. with_spins: so are those
-        that came by other numbers of polls since the ready queue was empty.
+        that came by other numbers of polls since the ready queue was empty. with_kept: so are
+        those in which others are kept waiting, which may land without another departure.
         """
         if self._loop.threads.workers:
             raise Opaque("a worker thread")
@@ -72,6 +79,9 @@ class StateReader:
             form.append(sorted(self._world.labels))
         if with_spins:
             form.append([self._loop._spins])
+        if with_kept:
+            pending = sorted(self._loop.environment.pending, key=lambda each: each.earliest)
+            form.append([each.was_kept for each in pending])
         known = self._numbers | constants.descriptions
         _Traversal(form, known, constants).run(self._roots())
         return hashlib.blake2b(marshal.dumps(form, 2), digest_size=16).digest()

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import math
 import selectors
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -87,7 +88,7 @@ class ScriptedSelector(selectors.BaseSelector):
 
 
 class Serial:
-    """Hashes by a counter of the run, so that sets (TaskGroup has one) iterate in one order."""
+    """Hashes by a counter of the run, so that sets iterate in one order."""
 
     serials = itertools.count(1)
 
@@ -99,7 +100,18 @@ class Serial:
             return self._serial
 
 
-class StockTask(Serial, asyncio.Task[Any]):
+class StockTask(asyncio.Task[Any]):
+    """Hashes by its name, so that sets (TaskGroup has one) iterate in one order."""
+
+    hashed: int | None = None
+
+    def __hash__(self) -> int:
+        if self.hashed is None:
+            name = self.get_name()
+            number = name.removeprefix("Task-")
+            self.hashed = int(number) if number.isdecimal() else zlib.crc32(name.encode())
+        return self.hashed
+
     def set_name(self, value: object) -> None:
         # CPython 3.13 names whatever a task factory made None, where no name was given.
         if value is not None:

@@ -106,7 +106,13 @@ class States(Protocol):
     def spins_are_many(self) -> bool: ...
 
     def digest(
-        self, point: ChoicePoint, constants: Constants, *, with_labels: bool, with_spins: bool
+        self,
+        point: ChoicePoint,
+        constants: Constants,
+        *,
+        with_labels: bool,
+        with_spins: bool,
+        with_kept: bool,
     ) -> bytes: ...
 
     def stop(self) -> None:

@@ -68,6 +68,21 @@ class DepartureBounded:
         return option
 
     @property
+    def bound(self) -> int:
+        """How many departures there may be in the round that is under way."""
+        return self._bound
+
+    @property
+    def spent(self) -> int:
+        """How many of them the execution under way has made so far."""
+        return self._spent
+
+    @property
+    def is_at_new_point(self) -> bool:
+        """Whether the next choice point is one that no execution of the round has come by."""
+        return self._position == len(self._path)
+
+    @property
     def is_exhausted(self) -> bool:
         """Whether it came as far as a proof has to: its bound belongs to the claim."""
         return self.saw_all or self.bound_finished >= self.departures_min

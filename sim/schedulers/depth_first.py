@@ -15,6 +15,9 @@ class DepthFirst:
     name = "depth-first"
     covers = "every schedule"
 
+    # It counts no departures.
+    bound = spent = 0
+
     def __init__(self) -> None:
         # The choices of this execution, and how many options each choice point has. The first
         # `_position` of them are taken; the others were taken by the execution before.

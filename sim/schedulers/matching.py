@@ -20,6 +20,7 @@ from sim.errors import Opaque
 from sim.readers import Constants
 from sim.schedule import ChoicePoint
 from sim.schedulers.base import Matching, States
+from sim.schedulers.bounded import DepartureBounded
 from sim.schedulers.depth_first import DepthFirst
 
 AUDITED_AT_FIRST = 8
@@ -71,14 +72,17 @@ class StateMatching(Matching):
     costs executions, and never the proof.
     with_labels: also tells apart what came by different labels, so that each end, violation and
     labels, is come to that plain search comes to.
+    departures_max: it sees every schedule with up to one departure, then with up to two, and so on;
+    a state is known then if it was come to with as many departures, or fewer. None: it sees every
+    schedule at once.
     """
 
-    name = "states"
-    covers = "every schedule, states matched"
-
-    def __init__(self, *, seed: int = 0, with_labels: bool = False) -> None:
+    def __init__(
+        self, *, seed: int = 0, with_labels: bool = False, departures_max: int | None = None
+    ) -> None:
         self._seed = seed
         self._with_labels = with_labels
+        self._departures_max = departures_max
         self._constants = Constants()
         # How long ago the ready queue was last empty matters to the bound `spin_max` alone. As long
         # as no execution comes to half of it, none that was left would have come to all of it.
@@ -88,10 +92,13 @@ class StateMatching(Matching):
         self._begin()
 
     def _begin(self) -> None:
-        self._search = DepthFirst()
+        self._search: DepthFirst | DepartureBounded = DepthFirst()
+        if self._departures_max is not None:
+            self._search = DepartureBounded(1, self._departures_max)
         self._random = Random(f"audits {self._seed}")
-        # The choices that led to each state first.
-        self._seen: dict[bytes, tuple[int, ...]] = {}
+        # For each state how many departures had led to it, at least, and the choices that had.
+        self._seen: dict[bytes, tuple[int, tuple[int, ...]]] = {}
+        self._bound = 0
         self._choices: list[int] = []
         self.is_cut = False
         self._spins_matter = False
@@ -101,6 +108,14 @@ class StateMatching(Matching):
         self.met_again = 0
         self.audited = 0
         self.opaque: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        return "states" if self._departures_max is None else f"states {self._search.name}"
+
+    @property
+    def covers(self) -> str:
+        return f"{self._search.covers}, states matched"
 
     @property
     def states(self) -> int:
@@ -124,7 +139,15 @@ class StateMatching(Matching):
         self._executions += 1
         self._choices = []
         self.is_cut = False
-        return self._next_audit() or self._search.next_execution()
+        return self._next_audit() or self._next_of_search()
+
+    def _next_of_search(self) -> bool:
+        is_there = self._search.next_execution()
+        if self._bound != self._search.bound:
+            # What may follow is more now, of every state.
+            self._bound = self._search.bound
+            self._seen.clear()
+        return is_there
 
     def begin_states(self, states: States) -> None:
         self._states = states
@@ -153,9 +176,10 @@ class StateMatching(Matching):
     def _cut_if_seen(self, point: ChoicePoint) -> None:
         if self.is_cut or (digest := self._digest(point)) is None:
             return
-        way = tuple(self._choices)
-        before = self._seen.setdefault(digest, way)
-        if before is way:
+        way, spent = tuple(self._choices), self._search.spent
+        spent_before, before = self._seen.get(digest, (spent + 1, way))
+        if spent < spent_before:
+            self._seen[digest] = spent, way
             return
         if self.met_again < AUDITED_AT_FIRST or self._random.random() < AUDIT_PROBABILITY:
             self._audits.append(_Audit(digest, (before, way)))
@@ -172,6 +196,7 @@ class StateMatching(Matching):
                 self._constants,
                 with_labels=self._with_labels,
                 with_spins=self._with_spins,
+                with_kept=self._departures_max is not None,
             )
         except Opaque as exc:
             self.opaque.add(exc.args[0])
