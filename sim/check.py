@@ -33,7 +33,7 @@ from sim.observed_protocol import ROWS
 from sim.parallel import Key, Team
 from sim.progress import Progress
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
-from sim.scenarios.server_level import ServerScenario
+from sim.scenarios.server_level.sized import SizedServerScenario
 from sim.scenarios.sized import Size, SizedScenario
 from sim.schedule import Bounds, Schedule
 from sim.schedulers import (
@@ -90,7 +90,7 @@ class Job:
     def deeper(self) -> Job:
         """What more budget is spent on. To be called of one with a number of departures."""
         assert self.departures is not None
-        is_read = isinstance(self.scenario, ServerScenario) and self.scenario.client == "async"
+        is_read = self.level == "server" and self.scenario.name.endswith(".async")
         return replace(self, departures=None if is_read else self.departures + 1)
 
 
@@ -292,9 +292,11 @@ def _scenarios(level: str | None, name: str | None) -> Iterable[tuple[str, Playa
     ]
     if name is None:
         return known
-    size = Size.parse(name)
+    size, sized = Size.parse(name), SizedServerScenario.parse(name)
     if size is not None and level in (None, "registry"):
         return [("registry", SizedScenario(size))]
+    if sized is not None and level in (None, "server"):
+        return [("server", sized)]
     found = [(each_level, each) for each_level, each in known if each.name == name]
     if not found:
         names = ", ".join(each.name for _, each in known)

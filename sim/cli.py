@@ -69,7 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         "--registry", default="production", metavar="MODULE:CLASS", help="as of check"
     )
     deepen.add_argument(
-        "--size", metavar="NAME", help="this one alone, such as size-1s3r1c0l1h: 3 registers, …"
+        "--level", choices=("registry", "server"), default="registry", help="default: registry"
+    )
+    deepen.add_argument(
+        "--size",
+        metavar="NAME",
+        help="this one alone, such as size-1s3r1c0l1h: 3 registers, …; size-….async: a server's",
     )
     deepen.add_argument(
         "--budget", type=_seconds, default=60.0, metavar="SECONDS", help="in total; default 60"
@@ -226,9 +231,6 @@ def _check(arguments: argparse.Namespace) -> int:
     return codes.get(verdict.verdict, ERROR_EXIT)
 
 
-_UP_TO = "every schedule was seen of stories up to:"
-
-
 def _deepen(arguments: argparse.Namespace) -> int:
     from sim.deepen import Deepened, deepen, largest_proved
 
@@ -237,6 +239,7 @@ def _deepen(arguments: argparse.Namespace) -> int:
             print(result, flush=True)
 
     results = deepen(
+        level=arguments.level,
         registry=arguments.registry,
         budget_s=arguments.budget,
         size=arguments.size,
@@ -245,11 +248,12 @@ def _deepen(arguments: argparse.Namespace) -> int:
     largest = largest_proved(results)
     if arguments.json:
         found = [result.as_json() for result in results]
-        print(json.dumps({"results": found, "largest_proved": [each.name for each in largest]}))
+        names = [str(each) for each in largest]
+        print(json.dumps({"results": found, "largest_proved": names}))
     else:
         failed = [r.report for r in results if r.report.verdict in ("refuted", "error")]
         print("".join(f"\n{report.text}\n" for report in failed))
-        print("every schedule was seen of stories of:" if arguments.size else _UP_TO)
+        print("every schedule was seen of stories up to:")
         print("\n".join(f"  {each}" for each in largest) or "  none")
     verdicts = {result.report.verdict for result in results}
     worst = [each for each in ("error", "refuted") if each in verdicts]

@@ -1,8 +1,8 @@
 """`onestream deepen`: how large a story may be of which every schedule is seen.
 
-Iterative deepening over sessions × registers × cancels × leavers × hangs: the smallest stories
-first, and none that holds one for which the time did not suffice. So whatever a size that was
-proved holds was proved before it.
+Iterative deepening over sessions × registers × cancels × leavers × hangs, and at server level over
+departures as well: the smallest first, and nothing that holds what the time did not suffice for. So
+whatever is held by what was proved was proved before it.
 """
 
 from __future__ import annotations
@@ -10,33 +10,75 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from sim.exploration import PROVED, Report, explore
 from sim.log_capture import log_captured
+from sim.scenarios import SCENARIOS_BY_LEVEL
+from sim.scenarios.server_level.sized import SizedServerScenario
+from sim.scenarios.server_level.story import BOTH
 from sim.scenarios.sized import Size, SizedScenario
-from sim.schedulers import StateMatching
+from sim.schedulers import DepartureBounded, Scheduler, StateMatching
 from sim.suspects import suspect_class
 
 # The largest counts of sessions, registers, cancels, leavers and hangs that are thought of.
-LARGEST = Size(2, 5, 3, 2, 2)
-# Which part of the budget one size may use up.
-SIZE_PART = 0.5
+LARGEST = {"registry": Size(2, 5, 3, 2, 2), "server": Size(2, 3, 1, 1, 1)}
+DEPARTURES_MAX = 4
+# Which part of the budget one story may use up.
+STORY_PART = {"registry": 0.5, "server": 0.125}
+
+Story = SizedScenario | SizedServerScenario
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Of a story, the schedules with up to so many departures; None for every schedule."""
+
+    story: Story
+    departures: int | None = None
+
+    @property
+    def level(self) -> str:
+        return "registry" if isinstance(self.story, SizedScenario) else "server"
+
+    @property
+    def weight(self) -> int:
+        """How much happens."""
+        counts: tuple[int, ...] = astuple(self.story.size)
+        return sum(counts) + (self.departures or 0)
+
+    def __str__(self) -> str:
+        words = str(self.story.size)
+        if isinstance(self.story, SizedServerScenario):
+            words += f", {self.story.client}"
+        return words if self.departures is None else f"{words}, up to {self.departures} departures"
+
+    def holds(self, other: Bound) -> bool:
+        """Whether whoever has seen this one has seen the other."""
+        if getattr(self.story, "client", None) != getattr(other.story, "client", None):
+            return False
+        sizes = zip(astuple(self.story.size), astuple(other.story.size), strict=True)
+        if self.departures is None or other.departures is None:
+            are_enough = self.departures is None
+        else:
+            are_enough = self.departures >= other.departures
+        return are_enough and all(mine >= its for mine, its in sizes)
 
 
 @dataclass(frozen=True, slots=True)
 class Deepened:
-    """What came of a size. states: how many were seen."""
+    """What came of a bound. states: how many were seen; None where none can be read."""
 
-    size: Size
+    bound: Bound
     report: Report
-    states: int
+    states: int | None
 
     def as_json(self) -> dict[str, Any]:
         found = self.report.counterexample
         return {
-            "size": self.size.name,
+            "size": self.bound.story.name,
+            "departures": self.bound.departures,
             "verdict": self.report.verdict,
             "reason": self.report.reason,
             "executions": self.report.executions,
@@ -46,12 +88,15 @@ class Deepened:
         }
 
     def __str__(self) -> str:
-        seen = f"{self.report.executions} executions, {self.states} states"
-        return f"{self.report.verdict:<13}{self.size}  ({seen} in {self.report.seconds:.1f} s)"
+        seen = f"{self.report.executions} executions"
+        if self.states is not None:
+            seen += f", {self.states} states"
+        return f"{self.report.verdict:<13}{self.bound}  ({seen} in {self.report.seconds:.1f} s)"
 
 
 def deepen(
     *,
+    level: str = "registry",
     registry: str = "production",
     budget_s: float = 60.0,
     size: str | None = None,
@@ -59,18 +104,19 @@ def deepen(
 ) -> list[Deepened]:
     """Plays stories of growing size until the budget, in real seconds, is spent.
 
-    size: the name of one that is to be played alone. It ends with a size that is not proved for
-    another reason than its time. Raises ValueError for a size or registry that there is not.
+    size: the name of one that is to be played alone. It ends with a bound that is not proved for
+    another reason than its time. Raises ValueError for a size, level or registry that there is not.
     """
     deadline = time.perf_counter() + budget_s
+    bounds = _bounds(level, size)
+    part = STORY_PART[bounds[0].level] if size is None else 1.0
     results: list[Deepened] = []
-    too_large: list[Size] = []
-    part = SIZE_PART if size is None else 1.0
-    for each in _sizes(size):
+    too_large: list[Bound] = []
+    for each in bounds:
         left_s = deadline - time.perf_counter()
         if left_s <= 0:
             break
-        if any(_holds(each, other) for other in too_large):
+        if any(each.holds(other) for other in too_large) or _is_proved(each, results):
             continue
         results.append(_play(registry, each, min(left_s, budget_s * part)))
         on_result(results[-1])
@@ -82,47 +128,87 @@ def deepen(
     return results
 
 
-def largest_proved(results: list[Deepened]) -> list[Size]:
+def largest_proved(results: list[Deepened]) -> list[Bound]:
     """Those proved that no other proved one holds."""
-    proved = [each.size for each in results if each.report.verdict == PROVED]
-    return [one for one in proved if not any(_holds(o, one) for o in proved if o != one)]
+    proved = [each.bound for each in results if each.report.verdict == PROVED]
+    return [one for one in proved if not any(o.holds(one) for o in proved if o != one)]
 
 
-def _sizes(name: str | None) -> Iterator[Size]:
-    """In the order of how much happens, or the one that is named."""
-    if name is not None:
-        one = Size.parse(name)
-        if one is None or not 1 <= one.sessions <= one.registers or one.hangs > one.registers:
-            raise ValueError(
-                f"{name!r} is no size: it is written as size-1s4r2c0l1h, for 1 session, 4 "
-                f"registers, 2 cancels, 0 leavers and 1 hang, with 1 to 4 sessions then, and up to "
-                f"4 hangs"
-            )
-        return iter([one])
-    sessions, *others = astuple(LARGEST)
+def _is_proved(bound: Bound, results: list[Deepened]) -> bool:
+    """Of a story of which every schedule was seen there is nothing more to see."""
+    return any(
+        each.bound.story == bound.story and each.bound.holds(bound)
+        for each in results
+        if each.report.verdict == PROVED
+    )
+
+
+def _bounds(level: str, name: str | None) -> list[Bound]:
+    """In the order of how much happens; those of the story that is named, if one is."""
+    if level not in SCENARIOS_BY_LEVEL:
+        raise ValueError(f"level {level!r} is not known; there is {', '.join(SCENARIOS_BY_LEVEL)}")
+    stories = _stories(level) if name is None else [_story_named(name)]
+    bounds = [bound for story in stories for bound in _bounds_of(story)]
+    return sorted(bounds, key=lambda each: (each.weight, astuple(each.story.size)))
+
+
+def _bounds_of(story: Story) -> list[Bound]:
+    if isinstance(story, SizedScenario):
+        return [Bound(story)]
+    return [Bound(story, departures) for departures in range(1, DEPARTURES_MAX + 1)]
+
+
+def _stories(level: str) -> Iterator[Story]:
+    sessions, *others = astuple(LARGEST[level])
     ranges = (range(1, sessions + 1), *(range(count + 1) for count in others))
-    sizes = [Size(*counts) for counts in itertools.product(*ranges)]
-    possible = [
-        one for one in sizes if one.sessions <= one.registers and one.hangs <= one.registers
-    ]
-    return iter(sorted(possible, key=lambda one: (sum(astuple(one)), one)))
+    for size in itertools.starmap(Size, itertools.product(*ranges)):
+        if not _is_possible(size):
+            continue
+        if level == "registry":
+            yield SizedScenario(size)
+        else:
+            yield from (SizedServerScenario(size, client) for client in BOTH)
 
 
-def _holds(large: Size, small: Size) -> bool:
-    return all(a >= b for a, b in zip(astuple(large), astuple(small), strict=True))
+def _story_named(name: str) -> Story:
+    at_server = SizedServerScenario.parse(name)
+    size = at_server.size if at_server is not None else Size.parse(name)
+    if size is None or not _is_possible(size):
+        raise ValueError(
+            f"{name!r} is no size: it is written as size-1s4r2c0l1h, for 1 session, 4 registers, "
+            f"2 cancels, 0 leavers and 1 hang, with 1 to 4 sessions then, and up to 4 hangs; with "
+            f".async or .thread behind it for the server with that client"
+        )
+    return at_server or SizedScenario(size)
 
 
-def _play(registry: str, size: Size, budget_s: float) -> Deepened:
-    scenario, cls, scheduler = SizedScenario(size), suspect_class(registry), StateMatching()
+def _is_possible(size: Size) -> bool:
+    return 1 <= size.sessions <= size.registers and size.hangs <= size.registers
+
+
+def _strategy(bound: Bound) -> Scheduler:
+    if bound.departures is None:
+        return StateMatching()
+    if bound.story.name.endswith(".async"):
+        return StateMatching(departures_max=bound.departures)
+    return DepartureBounded(bound.departures)
+
+
+def _play(registry: str, bound: Bound, budget_s: float) -> Deepened:
+    story, cls, scheduler = bound.story, suspect_class(registry), _strategy(bound)
+    if not story.applies_to(cls):
+        raise ValueError(f"{story.name} needs more of a registry than {registry} has")
     with log_captured(lambda line: None):
         report = explore(
-            scenario.program_for(cls),
+            story.program_for(cls),
             strategy=scheduler,
             budget_s=budget_s,
-            labels=scenario.labels_for(cls),
-            level="registry",
-            scenario=scenario.name,
+            labels=story.labels_for(cls),
+            level=bound.level,
+            scenario=story.name,
             registry=registry,
             sources=(cls,),
         )
-    return Deepened(size, report, scheduler.states)
+    if report.complete == 1.0:
+        bound = replace(bound, departures=None)
+    return Deepened(bound, report, getattr(scheduler, "states", None))

@@ -8,11 +8,15 @@ from dataclasses import replace
 import pytest
 
 from registry import StreamRegistry
+from sim.check import check, replay
 from sim.cli import main
-from sim.deepen import Deepened, deepen, largest_proved
+from sim.deepen import Bound, Deepened, deepen, largest_proved
 from sim.exploration import INCONCLUSIVE, OUT_OF_BUDGET, PROVED, REFUTED, explore
 from sim.log_capture import log_captured
+from sim.scenarios.server_level.sized import SizedServerScenario
+from sim.scenarios.server_level.story import BOTH
 from sim.scenarios.sized import Size, SizedScenario
+from sim.suspects.mutants import broken, mutant_named
 from sim.world import World
 
 
@@ -42,7 +46,7 @@ def test_production_is_proved_size_by_size() -> None:
         "a stream was detached",
         "registers raced",
     }
-    assert largest_proved(results) == [Size(1, 2, 1, 0, 1)]
+    assert largest_proved(results) == [Bound(SizedScenario(Size(1, 2, 1, 0, 1)))]
 
 
 def test_states_need_a_part_of_the_executions_of_plain_search() -> None:
@@ -63,7 +67,7 @@ def test_the_published_registries_fall_with_one_cancel() -> None:
         *smaller, last = results
         assert all(result.report.verdict == PROVED for result in smaller)
         assert last.report.verdict == REFUTED
-        assert last.size == Size(1, 1, 1)
+        assert last.bound.story.size == Size(1, 1, 1)
         assert last.report.counterexample is not None
         assert main(["replay", last.report.counterexample.schedule]) == 1
 
@@ -72,10 +76,12 @@ def test_the_command_prints_how_far_it_came(capsys: pytest.CaptureFixture[str]) 
     """The exit code is that of check; JSON has all that was found."""
     assert main(["deepen", "--size", "size-1s2r0c0l0h"]) == 0
     printed = capsys.readouterr().out
-    assert "every schedule was seen of stories of:" in printed
+    assert "every schedule was seen of stories up to:" in printed
     assert "1 session, 2 registers, 0 cancels, 0 leavers, 0 hangs" in printed
     assert main(["deepen", "--size", "size-1s2r0c0l0h", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["largest_proved"] == ["size-1s2r0c0l0h"]
+    assert json.loads(capsys.readouterr().out)["largest_proved"] == [
+        "1 session, 2 registers, 0 cancels, 0 leavers, 0 hangs"
+    ]
     assert main(["deepen", "--size", "size-9"]) == 3
     assert main(["deepen", "--budget", "0.000001"]) == 2
     assert "every schedule was seen of stories up to:\n  none" in capsys.readouterr().out
@@ -85,18 +91,65 @@ def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.Mo
     """A size that is cut off is inconclusive, and none that holds it is tried."""
     played = []
 
-    def play(registry: str, size: Size, budget_s: float) -> Deepened:
+    def play(registry: str, bound: Bound, budget_s: float) -> Deepened:
+        size = bound.story.size
         played.append(size)
         report = explore(nothing_happens, max_executions=10)
         if size.cancels:
             report = replace(report, verdict=INCONCLUSIVE, reason=f"{OUT_OF_BUDGET} (1 executions)")
-        return Deepened(size, report, 0)
+        return Deepened(bound, report, 0)
 
     monkeypatch.setattr("sim.deepen._play", play)
     results = deepen(budget_s=3600)
     assert [size for size in played if size.cancels] == [Size(1, 1, 1)]
-    assert largest_proved(results) == [Size(2, 5, 0, 2, 2)]
+    assert largest_proved(results) == [Bound(SizedScenario(Size(2, 5, 0, 2, 2)))]
 
 
 async def nothing_happens(world: World) -> None:
     """Has one schedule."""
+
+
+# ---- at server level -------------------------------------------------------------------------
+
+
+def test_with_the_async_client_every_schedule_of_a_size_is_seen() -> None:
+    """By departures that grow, until no schedule has more; each label of the size is reached."""
+    results = deepen(size="size-1s1r1c0l0h.async", budget_s=120)
+    assert {each.report.verdict for each in results} == {PROVED}
+    assert results[-1].report.labels >= {"a prompt was cancelled", "content was sent"}
+    story = SizedServerScenario(Size(1, 1, 1), "async")
+    assert largest_proved(results) == [Bound(story)]
+
+
+def test_with_threads_it_is_up_to_so_many_departures() -> None:
+    """What was seen of one client says nothing about the other."""
+    story, other = (SizedServerScenario(Size(1, 1), client) for client in BOTH[::-1])
+    results = deepen(size=story.name, budget_s=5)
+    assert results[0].bound == Bound(story, 1)
+    assert results[0].report.verdict == PROVED
+    assert not results[0].bound.holds(Bound(other, 1))
+
+
+def test_what_a_bound_holds() -> None:
+    """Smaller sizes, with as many departures or fewer; every schedule holds any number."""
+    large, small = (SizedServerScenario(Size(1, count), "async") for count in (2, 1))
+    assert Bound(large, 2).holds(Bound(small, 1))
+    assert Bound(large).holds(Bound(small, 3))
+    assert not Bound(large, 1).holds(Bound(small, 2))
+    assert not Bound(large, 3).holds(Bound(small))
+    assert not Bound(small).holds(Bound(large, 1))
+
+
+def test_a_sized_story_is_one_of_checks_scenarios() -> None:
+    """Its counterexamples are replayed by their name, so that it has to be found by it."""
+    with broken(mutant_named("gate_is_not_asked")):
+        (result,) = check(scenario="size-1s2r0c0l0h.async", registry="production").results
+        assert result.report.verdict == REFUTED
+        assert result.report.counterexample is not None
+        assert replay(result.report.counterexample.schedule) is not None
+
+
+def test_a_level_that_there_is_not_is_refused() -> None:
+    """The error names those that there are."""
+    with pytest.raises(ValueError, match="there is registry, server"):
+        deepen(level="both")
