@@ -305,7 +305,10 @@ class TrackedFuture(SimFuture):
     joins: Sequence[Object] = ()
 
     def _uses(self, *, is_write: bool) -> None:
-        self.history.access(self.tracked_as, is_write=is_write)
+        # A task group tells its common end to a future in the chain of whoever ends last, which is
+        # anybody; that it comes after all of them is said by the joint chain.
+        if not self.history.joining():
+            self.history.access(self.tracked_as, is_write=is_write)
 
     def set_result(self, result: Any) -> None:
         self._uses(is_write=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from registry import StreamRegistry
+from registry.protocol import Effect, Operation, Protocol, Register
 from sim import World
 from sim.execution import Program
 
@@ -71,6 +73,43 @@ def three_by_three(shares: Callable[[int], bool]) -> Program:
         async with asyncio.TaskGroup() as group:
             for name in "abc":
                 group.create_task(task(name))
+
+    return program
+
+
+class DeclaredProtocol(Protocol):
+    """The production protocol, which says that an operation uses its session and no other."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self._session_of: dict[str, str | None] = {}
+
+    def apply(self, operation: Operation, now: float) -> tuple[Effect, ...]:
+        if isinstance(operation, Register):
+            self._session_of[operation.trace_id] = operation.session_id
+        trace_id = getattr(operation, "trace_id", "")
+        self._world.shared(f"session {self._session_of.get(trace_id)}").write()
+        return super().apply(operation, now)
+
+
+def prompts_of(sessions: Sequence[str]) -> Program:
+    """A prompt for each session named, on the production registry; none streams for long."""
+
+    async def program(world: World) -> None:
+        registry = StreamRegistry(protocol=DeclaredProtocol(world))
+
+        async def prompt(number: int, session: str) -> None:
+            await world.outside(f"prompt {number}")
+            async with registry.stream(session, trace_id=f"t{number}") as stream:
+                await stream.emit(send, "a chunk")
+
+        async def send(chunk: str) -> None:
+            world.reached(chunk)
+
+        async with asyncio.TaskGroup() as group:
+            for number, session in enumerate(sessions):
+                group.create_task(prompt(number, session))
 
     return program
 

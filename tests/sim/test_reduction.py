@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 
 import pytest
 
@@ -11,7 +12,13 @@ from sim import World, explore
 from sim.execution import Program
 from sim.exploration import Report
 from sim.schedulers import DepthFirst, Reduced
-from tests.sim.declared_programs import RandomProgram, lastzero, readers, three_by_three
+from tests.sim.declared_programs import (
+    RandomProgram,
+    lastzero,
+    prompts_of,
+    readers,
+    three_by_three,
+)
 
 
 def reduced(
@@ -61,6 +68,26 @@ def test_lastzero_in_one_step(count: int) -> None:
 def test_three_by_three(shared_steps: tuple[int, ...], classes: int) -> None:
     """3 × 3 steps: independent 1, one shared write each 3!, all shared 9!/(3!)³."""
     assert counts(three_by_three(lambda step: step in shared_steps)) == (classes, 0)
+
+
+def test_independent_sessions_of_the_registry_make_one_class() -> None:
+    """Production's own code: what comes first is told only within a session."""
+    for count in (2, 3, 4):
+        names = [f"s{number}" for number in range(count)]
+        assert counts(prompts_of(names)) == (1, 0)
+        assert counts(prompts_of(["s"] * count)) == (math.factorial(count), 0)
+    assert counts(prompts_of(["s1", "s1", "s2", "s2"])) == (4, 0)
+    assert explore(prompts_of(["s1", "s2", "s3"]), max_executions=1000).executions == 96
+
+
+@pytest.mark.parametrize(
+    "program", [three_by_three(lambda step: False), prompts_of(["a", "b", "c"])]
+)
+def test_who_ends_last_is_nobodys_choice(program: Program) -> None:
+    """Whoever of a group of tasks that is, one class is one, in whichever order it is executed."""
+    for seed in range(20):
+        report = explore(program, strategy="reduced", seed=seed, max_executions=100)
+        assert report.verdict == "proved", report.reason
 
 
 def test_same_answers_as_plain_search() -> None:
