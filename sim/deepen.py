@@ -25,8 +25,10 @@ from sim.suspects import suspect_class
 # The largest counts of sessions, registers, cancels, leavers and hangs that are thought of.
 LARGEST = {"registry": Size(2, 5, 3, 2, 2), "server": Size(2, 3, 1, 1, 1)}
 DEPARTURES_MAX = 4
-# Which part of the budget one story may use up.
+# Which part of the budget one story may use up; and, of one that is played alone, the search for
+# every schedule, before departures are counted.
 STORY_PART = {"registry": 0.5, "server": 0.125}
+EVERY_PART = 0.25
 
 Story = SizedScenario | SizedServerScenario
 
@@ -104,12 +106,12 @@ def deepen(
 ) -> list[Deepened]:
     """Plays stories of growing size until the budget, in real seconds, is spent.
 
-    size: the name of one that is to be played alone. It ends with a bound that is not proved for
+    size: the name of one that is to be played alone: every schedule, or if that takes too long
+    those with up to one departure, two, and so on. It ends with a bound that is not proved for
     another reason than its time. Raises ValueError for a size, level or registry that there is not.
     """
     deadline = time.perf_counter() + budget_s
-    bounds = _bounds(level, size)
-    part = STORY_PART[bounds[0].level] if size is None else 1.0
+    bounds = _bounds(level) if size is None else _bounds_alone(_story_named(size))
     results: list[Deepened] = []
     too_large: list[Bound] = []
     for each in bounds:
@@ -118,6 +120,7 @@ def deepen(
             break
         if any(each.holds(other) for other in too_large) or _is_proved(each, results):
             continue
+        part = _part_of(each, is_alone=size is not None)
         results.append(_play(registry, each, min(left_s, budget_s * part)))
         on_result(results[-1])
         report = results[-1].report
@@ -143,18 +146,31 @@ def _is_proved(bound: Bound, results: list[Deepened]) -> bool:
     )
 
 
-def _bounds(level: str, name: str | None) -> list[Bound]:
-    """In the order of how much happens; those of the story that is named, if one is."""
+def _part_of(bound: Bound, *, is_alone: bool) -> float:
+    if not is_alone:
+        return STORY_PART[bound.level]
+    return EVERY_PART if bound.departures is None else 1.0
+
+
+def _bounds(level: str) -> list[Bound]:
+    """In the order of how much happens."""
     if level not in SCENARIOS_BY_LEVEL:
         raise ValueError(f"level {level!r} is not known; there is {', '.join(SCENARIOS_BY_LEVEL)}")
-    stories = _stories(level) if name is None else [_story_named(name)]
-    bounds = [bound for story in stories for bound in _bounds_of(story)]
+    bounds = [
+        bound
+        for story in _stories(level)
+        for bound in ([Bound(story)] if level == "registry" else _bounded(story))
+    ]
     return sorted(bounds, key=lambda each: (each.weight, astuple(each.story.size)))
 
 
-def _bounds_of(story: Story) -> list[Bound]:
-    if isinstance(story, SizedScenario):
-        return [Bound(story)]
+def _bounds_alone(story: Story) -> list[Bound]:
+    # The states of threads cannot be read, so there is no end to their departures.
+    every = [] if story.name.endswith(".thread") else [Bound(story)]
+    return every + _bounded(story)
+
+
+def _bounded(story: Story) -> list[Bound]:
     return [Bound(story, departures) for departures in range(1, DEPARTURES_MAX + 1)]
 
 
@@ -189,9 +205,9 @@ def _is_possible(size: Size) -> bool:
 def _strategy(bound: Bound) -> Scheduler:
     if bound.departures is None:
         return StateMatching()
-    if bound.story.name.endswith(".async"):
-        return StateMatching(departures_max=bound.departures)
-    return DepartureBounded(bound.departures)
+    if bound.story.name.endswith(".thread"):
+        return DepartureBounded(bound.departures)
+    return StateMatching(departures_max=bound.departures)
 
 
 def _play(registry: str, bound: Bound, budget_s: float) -> Deepened:

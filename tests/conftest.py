@@ -1,7 +1,12 @@
-"""Hypothesis's profiles for all tests: the same examples in every run, or more with `long`."""
+"""For all tests: Hypothesis's profiles, the same examples in every run, or more with `long`; and
+that no test leaves an execution under way, which would be seen in another one."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 # For the tests of our own plugin.
@@ -10,3 +15,18 @@ pytest_plugins = "pytester"
 settings.register_profile("default", derandomize=True, database=None, deadline=None)
 settings.register_profile("long", settings.get_profile("default"), max_examples=2000)
 settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _no_execution_is_left() -> Iterator[None]:
+    yield
+    # Looked up late: tests of the plugin see what is imported, and when.
+    modules = ("sim.entropy", "sim.threads", "sim.watchdog")
+    names = {"sim.threads": "under_way"}
+    left = {
+        name: getattr(sys.modules[name], names.get(name, "_under_way"))
+        for name in modules
+        if name in sys.modules
+    }
+    assert not any(left.values()), f"executions left under way: {left}"
+    assert getattr(sys.modules.get("sim.execution"), "_guards", 0) == 0

@@ -113,12 +113,31 @@ async def nothing_happens(world: World) -> None:
 
 
 def test_with_the_async_client_every_schedule_of_a_size_is_seen() -> None:
-    """By departures that grow, until no schedule has more; each label of the size is reached."""
+    """And each label of the size is reached."""
     results = deepen(size="size-1s1r1c0l0h.async", budget_s=120)
     assert {each.report.verdict for each in results} == {PROVED}
     assert results[-1].report.labels >= {"a prompt was cancelled", "content was sent"}
     story = SizedServerScenario(Size(1, 1, 1), "async")
     assert largest_proved(results) == [Bound(story)]
+
+
+def test_where_every_schedule_is_too_many_departures_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One, then two, and so on; a bound that is too large ends it, and the last one stands."""
+    played = []
+
+    def play(registry: str, bound: Bound, budget_s: float) -> Deepened:
+        played.append(bound.departures)
+        report = explore(nothing_happens, max_executions=10)
+        if bound.departures in (None, 3):
+            report = replace(report, verdict=INCONCLUSIVE, reason=f"{OUT_OF_BUDGET} (1 executions)")
+        return Deepened(bound, report, 0)
+
+    monkeypatch.setattr("sim.deepen._play", play)
+    results = deepen(budget_s=3600, size="size-1s4r2c0l1h")
+    assert played == [None, 1, 2, 3]
+    assert largest_proved(results) == [Bound(SizedScenario(Size(1, 4, 2, 0, 1)), 2)]
 
 
 def test_with_threads_it_is_up_to_so_many_departures() -> None:

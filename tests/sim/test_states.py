@@ -17,7 +17,7 @@ from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.scenarios.server_level import SERVER_SCENARIOS
 from sim.scenarios.sized import Size, SizedScenario
 from sim.schedule import Bounds
-from sim.schedulers import DepthFirst, Learning, Scheduler, StateMatching
+from sim.schedulers import DepartureBounded, DepthFirst, Learning, Scheduler, StateMatching
 from sim.schedulers import matching as matching_module
 from sim.suspects import PUBLISHED, suspect_class
 from sim.suspects.mutants.base import Mutant, broken
@@ -63,6 +63,25 @@ REGISTRIES: dict[str, type[Any]] = {
     "production": StreamRegistry,
     **{name: suspect_class(name) for name in PUBLISHED},
 }
+
+
+def ends_within(program: Program, departures: int, *, matched: bool) -> Ends | None:
+    """Every end with up to so many departures."""
+    plain = DepartureBounded(departures)
+    states = StateMatching(with_labels=True, departures_max=departures)
+    return ends_of(program, states if matched else plain, LARGE_EXECUTIONS)
+
+
+@pytest.mark.usefixtures("every_meeting_audited")
+@pytest.mark.parametrize("departures", [1, 2])
+@pytest.mark.parametrize("scenario", REGISTRY_SCENARIOS, ids=lambda each: each.name)
+def test_the_same_ends_within_a_number_of_departures(scenario: Any, departures: int) -> None:
+    """What is kept waiting may land for nothing, so it is a part of the state then."""
+    program = scenario.program_for(StreamRegistry)
+    plain = ends_within(program, departures, matched=False)
+    if plain is None:
+        pytest.skip(f"plain search has more than {LARGE_EXECUTIONS} executions")
+    assert ends_within(program, departures, matched=True) == plain
 
 
 @pytest.mark.usefixtures("every_meeting_audited")
