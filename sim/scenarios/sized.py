@@ -97,32 +97,31 @@ def _reach(world: World, line: str) -> None:
         world.reached("a stream was detached")
 
 
-class _Story:
-    def __init__(self, bench: Bench, size: Size) -> None:
-        self._bench = bench
-        self._size = size
-        self._hangs_left = size.hangs
-        self._to_come = size.registers + size.cancels + size.leaves
+class Comings:
+    """Events of several kinds, each of which comes whenever it likes."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._to_come = 0
         self._all_came = asyncio.get_running_loop().create_future()
 
-    async def play(self) -> None:
-        # One for all: each mixture of both doors would be as many stories more.
-        self._door = self._bench.door()
-        self._announce("prompt", self._prompt, self._size.registers)
-        self._announce("stop", self._stop, self._size.cancels)
-        self._announce("leave", self._leave, self._size.leaves)
+    async def of(self, *kinds: tuple[str, int, Callable[[int], None]]) -> None:
+        """So many of each kind, and what happens then; over once all have come."""
+        self._to_come = sum(count for _, count, _ in kinds)
+        for kind, count, happens in kinds:
+            self._announce(kind, happens, count)
         await self._all_came
 
     def _announce(
         self, kind: str, happens: Callable[[int], None], left: int, count: int = 1
     ) -> None:
-        """So many events of a kind, which are alike: the first to come is the first.
+        """Those of a kind are alike: the first to come is the first.
 
         The next is announced as one lands, so that both may come in one poll.
         """
         if not left:
             return
-        loop, world = asyncio.get_running_loop(), self._bench.world
+        loop, world = asyncio.get_running_loop(), self._world
         name = f"{kind} {count}"
         arrival = world.environment.announce(name, 0.0, WINDOW_S)
 
@@ -139,6 +138,22 @@ class _Story:
         self._to_come -= 1
         if not self._to_come:
             self._all_came.set_result(None)
+
+
+class _Story:
+    def __init__(self, bench: Bench, size: Size) -> None:
+        self._bench = bench
+        self._size = size
+        self._hangs_left = size.hangs
+
+    async def play(self) -> None:
+        # One for all: each mixture of both doors would be as many stories more.
+        self._door = self._bench.door()
+        await Comings(self._bench.world).of(
+            ("prompt", self._size.registers, self._prompt),
+            ("stop", self._size.cancels, self._stop),
+            ("leave", self._size.leaves, self._leave),
+        )
 
     def _prompt(self, count: int) -> None:
         session = self._bench.world.choose("session", range(1, min(count, self._size.sessions) + 1))

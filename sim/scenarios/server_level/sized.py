@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +11,8 @@ from registry import StreamRegistry
 from sim.asgi import Exchange
 from sim.execution import Program
 from sim.scenarios.server_level.story import SHORT, SILENCE, Client, ServerScenario, ServerStory
-from sim.scenarios.sized import Size
+from sim.scenarios.sized import Comings, Size
 from sim.server_bench import ServerBench
-
-WINDOW_S = 0.3
-"""How long after the one before an event of the same kind comes at the latest, in seconds."""
 
 STOPPED = "a prompt was superseded"
 CANCELLED = "a prompt was cancelled"
@@ -79,14 +75,13 @@ class _Play:
         self._size = size
         self._hangs_left = size.hangs
         self._prompts: list[Exchange] = []
-        self._to_come = size.registers + size.cancels + size.leaves
-        self._all_came = asyncio.get_running_loop().create_future()
 
     async def play(self) -> None:
-        self._announce("prompt", self._prompt, self._size.registers)
-        self._announce("stop", self._stop, self._size.cancels)
-        self._announce("leave", self._leave, self._size.leaves)
-        await self._all_came
+        await Comings(self._bench.world).of(
+            ("prompt", self._size.registers, self._prompt),
+            ("stop", self._size.cancels, self._stop),
+            ("leave", self._size.leaves, self._leave),
+        )
         await self._bench.over(*self._bench.server.exchanges)
         for each in self._prompts:
             self._reach(each)
@@ -95,30 +90,6 @@ class _Play:
         labels = {"superseded": STOPPED, "cancelled": CANCELLED, "upstream_silent": HUNG}
         if prompt.error_code in labels:
             self._bench.world.reached(labels[prompt.error_code])
-
-    def _announce(
-        self, kind: str, happens: Callable[[int], None], left: int, count: int = 1
-    ) -> None:
-        """So many events of a kind, which are alike: the first to come is the first."""
-        if not left:
-            return
-        loop, world = asyncio.get_running_loop(), self._bench.world
-        name = f"{kind} {count}"
-        arrival = world.environment.announce(name, 0.0, WINDOW_S)
-
-        def landed(_: object) -> None:
-            world.record(name, actor="outside")
-            loop.call_soon(self._comes, happens, count)
-            self._announce(kind, happens, left - 1, count + 1)
-
-        assert arrival.callbacks is not None
-        arrival.callbacks.append(landed)
-
-    def _comes(self, happens: Callable[[int], None], count: int) -> None:
-        happens(count)
-        self._to_come -= 1
-        if not self._to_come:
-            self._all_came.set_result(None)
 
     def _prompt(self, count: int) -> None:
         choose = self._bench.world.choose
