@@ -17,6 +17,7 @@ import re
 import sys
 import threading
 import types
+import typing
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -458,7 +459,9 @@ _OF_BASES: dict[type, Reader] = {
 
 def _reader_of_instances(cls: type) -> Reader:
     """Attributes and slots; and what its base in C holds, if that is a container."""
-    native = next(base for base in cls.__mro__ if not _is_written_in_python(base))
+    # Generic is written in C from 3.12 on, and holds nothing.
+    bases = (base for base in cls.__mro__ if base is not typing.Generic)
+    native = next(base for base in bases if not _is_written_in_python(base))
     if native is object:
         return _of_attributes
     of_native = _of_repr_by(native) if native in VALUES else READERS.get(native)

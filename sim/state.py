@@ -108,6 +108,8 @@ class StateReader:
             loop._cancels_offered_to,
             self._world._always,
             live,
+            # The next task's name, by which it will hash.
+            len(loop.tasks),
             entropy_drawn(),
         ]
 

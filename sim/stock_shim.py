@@ -374,12 +374,23 @@ def stock_loop(script: Script) -> Iterator[World]:
     loop.set_debug(False)
     Serial.serials = itertools.count(1)
     tasks = itertools.count(1)
+    create_task = loop.create_task
+    given: list[str | None] = []
+
+    def create_named(coro: Any, *, name: str | None = None, **options: Any) -> asyncio.Task[Any]:
+        # asyncio hashes a task when it is made, and names it after its factory made it.
+        given[:] = [name]
+        return create_task(coro, name=name, **options)
 
     def new_task(loop: Any, coro: Any, **options: Any) -> StockTask:
         # asyncio's own names count all tasks of the process; ours those of the execution.
-        name, number = options.pop("name", None), next(tasks)
-        return StockTask(coro, loop=loop, name=name or f"Task-{number}", **options)
+        number, name = next(tasks), given.pop()
+        options["name"] = name or f"Task-{number}"
+        return StockTask(coro, loop=loop, **options)
 
+    # As a callback, of asynchronous generators that are closed, it is told by this name.
+    create_named.__qualname__ = "create_task"
+    loop.create_task = create_named  # type: ignore[assignment,method-assign]
     loop.set_task_factory(new_task)
     if script.hashes_futures:
         loop.create_future = lambda: StockFuture(loop=loop)  # type: ignore[method-assign]

@@ -144,7 +144,9 @@ def _awaited_tasks(task: asyncio.Task[Any], frames: list[FrameType]) -> list[asy
         among = innermost.get("fs") or [innermost.get("fut")]  # of wait and wait_for
     if not isinstance(among, (list, tuple, set, frozenset)):
         return []
-    return [each for each in among if isinstance(each, asyncio.Task) and not each.done()]
+    found = [each for each in among if isinstance(each, asyncio.Task) and not each.done()]
+    # A group's set is in another order on each version of Python.
+    return sorted(found, key=asyncio.Task.get_name) if isinstance(among, set) else found
 
 
 def _circle(pending: list[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:

@@ -11,6 +11,7 @@ import itertools
 import random
 import weakref
 from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
 
 import pytest
 from starlette.routing import Route
@@ -37,6 +38,14 @@ class Two:
 
 class Holder:
     def __init__(self, value: int) -> None:
+        self.value = value
+
+
+T = TypeVar("T")
+
+
+class Typed(Generic[T]):
+    def __init__(self, value: T) -> None:
         self.value = value
 
 
@@ -243,6 +252,7 @@ OBJECTS: dict[str, Callable[[int], object]] = {
     "OrderedDict": lambda which: collections.OrderedDict(a=which),
     "factory of a defaultdict": lambda which: collections.defaultdict((int, str)[which - 1]),
     "attribute": Holder,
+    "attribute of a generic class": lambda which: Typed[int](which),
     "slot": Slotted,
     "self of a method": lambda which: Slotted(which).method,
     "partial": lambda which: functools.partial(int, which),
@@ -320,6 +330,24 @@ def test_what_is_kept_tells_states_apart(place: str) -> None:
     search = meetings(PLACES[place])
     assert search.met_again == 0
     assert search.opaque == set()
+
+
+def test_how_many_tasks_there_were_is_a_part_of_the_state() -> None:
+    """The next one is called after that number, and hashes by its name."""
+
+    async def program(world: World) -> None:
+        if world.choose("which", (1, 2)) == 1:
+            await asyncio.create_task(asyncio.sleep(0))
+        await asyncio.sleep(0.1)
+        other = asyncio.get_running_loop().create_task(world.outside("b"), name="b")
+        await world.outside("a")
+        await other
+        world.reached(asyncio.create_task(asyncio.sleep(0)).get_name())
+
+    states = explore(program, strategy="states", max_executions=1000)
+    assert states.verdict == PROVED
+    assert states.labels == explore(program, max_executions=1000).labels
+    assert len(states.labels) == 2
 
 
 def test_the_time_at_which_the_loop_may_be_late_is_a_part_of_the_state() -> None:
