@@ -126,6 +126,9 @@ def deepen(
         report = results[-1].report
         if report.was_out_of_budget:
             too_large.append(each)
+        elif report.lacks_labels and each.departures is not None:
+            # It may take one more departure to come to them.
+            continue
         elif report.verdict != PROVED:
             break
     return results

@@ -44,6 +44,7 @@ ERROR = "error"
 
 INTERRUPTED = "it was interrupted"
 OUT_OF_BUDGET = "the budget is spent"
+LABELS_MISSING = "labels never reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,11 @@ class Report:
     @property
     def was_out_of_budget(self) -> bool:
         return self.reason.startswith(OUT_OF_BUDGET)
+
+    @property
+    def lacks_labels(self) -> bool:
+        """Whether nothing is wrong but that no execution came to some situation."""
+        return self.reason.startswith(LABELS_MISSING)
 
     @property
     def text(self) -> str:
@@ -395,7 +401,7 @@ def _verdict(
         return INCONCLUSIVE, f"no violation, but {scheduler.name} does not see all ({executions})"
     missing = sorted(set(problem.labels) - findings.labels)
     if missing:
-        return INCONCLUSIVE, f"labels never reached: {', '.join(missing)} ({executions})"
+        return INCONCLUSIVE, f"{LABELS_MISSING}: {', '.join(missing)} ({executions})"
     if findings.executions == 0:
         return ERROR, "nothing was executed"
     return PROVED, f"{scheduler.covers}, within {problem.bounds} ({executions})"

@@ -11,7 +11,14 @@ from registry import StreamRegistry
 from sim.check import check, replay
 from sim.cli import main
 from sim.deepen import Bound, Deepened, deepen, largest_proved
-from sim.exploration import INCONCLUSIVE, OUT_OF_BUDGET, PROVED, REFUTED, explore
+from sim.exploration import (
+    INCONCLUSIVE,
+    LABELS_MISSING,
+    OUT_OF_BUDGET,
+    PROVED,
+    REFUTED,
+    explore,
+)
 from sim.log_capture import log_captured
 from sim.scenarios.server_level.sized import SizedServerScenario
 from sim.scenarios.server_level.story import BOTH
@@ -124,7 +131,10 @@ def test_with_the_async_client_every_schedule_of_a_size_is_seen() -> None:
 def test_where_every_schedule_is_too_many_departures_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One, then two, and so on; a bound that is too large ends it, and the last one stands."""
+    """One, then two, and so on, also where one does not come to every situation.
+
+    A bound that is too large ends it, and the last one stands.
+    """
     played = []
 
     def play(registry: str, bound: Bound, budget_s: float) -> Deepened:
@@ -132,6 +142,8 @@ def test_where_every_schedule_is_too_many_departures_are_counted(
         report = explore(nothing_happens, max_executions=10)
         if bound.departures in (None, 3):
             report = replace(report, verdict=INCONCLUSIVE, reason=f"{OUT_OF_BUDGET} (1 executions)")
+        if bound.departures == 1:
+            report = replace(report, verdict=INCONCLUSIVE, reason=f"{LABELS_MISSING}: one")
         return Deepened(bound, report, 0)
 
     monkeypatch.setattr("sim.deepen._play", play)
