@@ -108,15 +108,16 @@ _RULE = f"# {'-' * 30} the shim: nothing below is of this test alone {'-' * 20}\
 
 
 def _hashes(recording: Recording) -> str:
-    """A comment of two lines on what is done about the order of sets."""
+    """A comment on what is done about the order of sets."""
     if not recording.hashes_futures:
         return (
             "Tasks\n# hash by their names, so that sets of them iterate in one order "
-            "(loop.set_task_factory)."
+            "(loop.set_task_factory,\n# and loop.create_task, which tells the names)."
         )
     return (
         "Tasks\n# hash by their names, so that sets of them iterate in one order "
-        "(loop.set_task_factory),\n# and futures by a counter, for which loop.create_future is set."
+        "(loop.set_task_factory,\n# and loop.create_task, which tells the names), "
+        "and futures by a counter\n# (loop.create_future)."
     )
 
 

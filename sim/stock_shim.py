@@ -112,11 +112,6 @@ class StockTask(asyncio.Task[Any]):
             self.hashed = int(number) if number.isdecimal() else zlib.crc32(name.encode())
         return self.hashed
 
-    def set_name(self, value: object) -> None:
-        # CPython 3.13 names whatever a task factory made None, where no name was given.
-        if value is not None:
-            super().set_name(value)
-
 
 class StockFuture(Serial, asyncio.Future[Any]):
     pass
@@ -375,17 +370,18 @@ def stock_loop(script: Script) -> Iterator[World]:
     Serial.serials = itertools.count(1)
     tasks = itertools.count(1)
     create_task = loop.create_task
-    given: list[str | None] = []
+    given: list[str] = []
 
     def create_named(coro: Any, *, name: str | None = None, **options: Any) -> asyncio.Task[Any]:
-        # asyncio hashes a task when it is made, and names it after its factory made it.
+        # asyncio's own names count all tasks of the process; ours those of the execution.
+        number = next(tasks)
+        name = name if name is not None else f"Task-{number}"
+        # asyncio names a task after its factory made it, and hashes it before.
         given[:] = [name]
         return create_task(coro, name=name, **options)
 
     def new_task(loop: Any, coro: Any, **options: Any) -> StockTask:
-        # asyncio's own names count all tasks of the process; ours those of the execution.
-        number, name = next(tasks), given.pop()
-        options["name"] = name or f"Task-{number}"
+        options["name"] = given.pop()
         return StockTask(coro, loop=loop, **options)
 
     # As a callback, of asynchronous generators that are closed, it is told by this name.
