@@ -72,9 +72,9 @@ class StateMatching(Matching):
     costs executions, and never the proof.
     with_labels: also tells apart what came by different labels, so that each end, violation and
     labels, is come to that plain search comes to.
-    departures_max: it sees every schedule with up to one departure, then with up to two, and so on;
-    a state is known then if it was come to with as many departures, or fewer. None: it sees every
-    schedule at once.
+    departures_max: it sees every schedule without a departure, then with up to one, and so on, and
+    is exhausted when it has seen all with so many; a state is known then if it was come to with as
+    many departures, or fewer. None: it sees every schedule at once.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class StateMatching(Matching):
     def _begin(self) -> None:
         self._search: DepthFirst | DepartureBounded = DepthFirst()
         if self._departures_max is not None:
-            self._search = DepartureBounded(1, self._departures_max)
+            self._search = DepartureBounded(self._departures_max)
         self._random = Random(f"audits {self._seed}")
         # For each state how many departures had led to it, at least, and the choices that had.
         self._seen: dict[bytes, tuple[int, tuple[int, ...]]] = {}

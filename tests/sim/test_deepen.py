@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from sim.exploration import (
     OUT_OF_BUDGET,
     PROVED,
     REFUTED,
+    Report,
     explore,
 )
 from sim.log_capture import log_captured
@@ -150,6 +152,20 @@ def test_where_every_schedule_is_too_many_departures_are_counted(
     results = deepen(budget_s=3600, size="size-1s4r2c0l1h")
     assert played == [None, 1, 2, 3]
     assert largest_proved(results) == [Bound(SizedScenario(Size(1, 4, 2, 0, 1)), 2)]
+
+
+def test_a_bound_is_proved_when_all_of_it_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the smaller bounds are finished and this one is not, nothing is said of it."""
+
+    def in_few_executions(*args: Any, budget_s: float, **kwargs: Any) -> Report:
+        report = explore(*args, max_executions=100, **kwargs)
+        is_cut_off = report.reason.startswith("the limit of 100 executions")
+        return replace(report, reason=OUT_OF_BUDGET) if is_cut_off else report
+
+    monkeypatch.setattr("sim.deepen.explore", in_few_executions)
+    results = deepen(size="size-1s2r0c0l0h.async", budget_s=3600)
+    verdicts = {each.bound.departures: each.report.verdict for each in results}
+    assert verdicts == {None: INCONCLUSIVE, 1: PROVED, 2: INCONCLUSIVE}
 
 
 def test_with_threads_it_is_up_to_so_many_departures() -> None:
