@@ -66,6 +66,8 @@ class SimLoop(SignalHandlers):
     refused: str | None = None
     # Called at every poll, before anything lands, if there is something to call.
     on_poll: Callable[[], None] | None = None
+    # How many tasks were made without a name. asyncio counts those of the process.
+    unnamed_tasks = 0
     _cancels_offered_to: Callable[[asyncio.Task[Any]], bool] | None = None
 
     def __init__(self, environment: Environment, choose: Choose, bounds: Bounds) -> None:
@@ -351,8 +353,9 @@ class SimLoop(SignalHandlers):
         context: Context | None = None,
         **options: Any,
     ) -> asyncio.Task[Any]:
-        # asyncio's own names count all tasks of the process; ours those of the execution.
-        name = name if name is not None else f"Task-{len(self.tasks) + 1}"
+        if name is None:
+            self.unnamed_tasks += 1
+            name = f"Task-{self.unnamed_tasks}"
         task: asyncio.Task[Any]
         if self._task_factory is None:
             task = self.new_task(coro, name=name, context=context, **options)

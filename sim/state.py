@@ -109,7 +109,7 @@ class StateReader:
             self._world._always,
             live,
             # The next task's name, by which it will hash.
-            len(loop.tasks),
+            loop.unnamed_tasks,
             entropy_drawn(),
         ]
 

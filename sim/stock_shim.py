@@ -368,14 +368,13 @@ def stock_loop(script: Script) -> Iterator[World]:
     loop.time = clock  # type: ignore[method-assign]
     loop.set_debug(False)
     Serial.serials = itertools.count(1)
-    tasks = itertools.count(1)
+    unnamed = itertools.count(1)
     create_task = loop.create_task
     given: list[str] = []
 
     def create_named(coro: Any, *, name: str | None = None, **options: Any) -> asyncio.Task[Any]:
-        # asyncio's own names count all tasks of the process; ours those of the execution.
-        number = next(tasks)
-        name = name if name is not None else f"Task-{number}"
+        # asyncio's own names count the tasks of the process; ours those of the execution.
+        name = name if name is not None else f"Task-{next(unnamed)}"
         # asyncio names a task after its factory made it, and hashes it before.
         given[:] = [name]
         return create_task(coro, name=name, **options)

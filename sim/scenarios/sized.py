@@ -23,6 +23,8 @@ from sim.world import World
 WINDOW_S = 0.3
 """How long after the one before an event of the same kind comes at the latest, in seconds."""
 
+_MAY_HANG = ("cleans up", "hangs")
+
 _NAME = re.compile(r"size-(\d+)s(\d+)r(\d+)c(\d+)l(\d+)h")
 
 
@@ -157,16 +159,31 @@ class _Story:
 
     def _prompt(self, count: int) -> None:
         session = self._bench.world.choose("session", range(1, min(count, self._size.sessions) + 1))
-        works = self._bench.world.choose("work", ("streams", "hangs")[: 1 + bool(self._hangs_left)])
-        self._hangs_left -= works == "hangs"
-        work = _hangs if works == "hangs" else _streams
-        self._bench.request(f"p{count}", f"s{session}", work, door=self._door)
+        self._bench.request(f"p{count}", f"s{session}", self._streams, door=self._door)
+
+    async def _streams(self, request: Request) -> None:
+        """A chunk, half a second, another; told to stop, it cleans up for a moment, or hangs."""
+        try:
+            await request.emit("chunk 1")
+            await request.outside("chunk 2", 0.5, 0.5)
+            await request.emit("chunk 2")
+        except asyncio.CancelledError:
+            # Asked no earlier, since until then one that will hang is as any other.
+            works = self._bench.world.choose(
+                "told to stop", _MAY_HANG[: 1 + bool(self._hangs_left)]
+            )
+            if works == "hangs":
+                self._hangs_left -= 1
+                await _hangs(request)
+            raise
+        finally:
+            await asyncio.sleep(0.1)
 
     def _stop(self, count: int) -> None:
         if (request := self._anyone()) is not None:
             if request.task is not None and not request.task.done():
                 self._bench.world.reached("a stream was cancelled")
-            asyncio.ensure_future(self._bench.cancel(request.name)).set_name(f"stop {count}")
+            asyncio.create_task(self._bench.cancel(request.name), name=f"stop {count}")
 
     def _leave(self, count: int) -> None:
         if (request := self._anyone()) is not None:
@@ -182,18 +199,8 @@ class _Story:
         return there[names.index(self._bench.world.choose("whom", names))]
 
 
-async def _streams(request: Request) -> None:
-    """A chunk, half a second, another; told to stop, it cleans up for a moment."""
-    try:
-        await request.emit("chunk 1")
-        await request.outside("chunk 2", 0.5, 0.5)
-        await request.emit("chunk 2")
-    finally:
-        await asyncio.sleep(0.1)
-
-
 async def _hangs(request: Request) -> None:
-    """Does not care whether it is told to stop, for longer than the grace."""
+    """Does not care how often it is told to stop, for longer than the grace."""
     until = request.bench.world.now + GRACE + 1
     while (left := until - request.bench.world.now) > 0:
         with contextlib.suppress(asyncio.CancelledError):

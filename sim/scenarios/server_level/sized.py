@@ -101,7 +101,7 @@ class _Play:
 
     def _stop(self, count: int) -> None:
         if (prompt := self._anyone("stop")) is not None:
-            asyncio.ensure_future(self._bench.press_stop(prompt)).set_name(f"stop {count}")
+            asyncio.create_task(self._bench.press_stop(prompt), name=f"stop {count}")
 
     def _leave(self, count: int) -> None:
         if (prompt := self._anyone("leave")) is not None:
