@@ -183,7 +183,9 @@ class _Story:
         if (request := self._anyone()) is not None:
             if request.task is not None and not request.task.done():
                 self._bench.world.reached("a stream was cancelled")
-            asyncio.create_task(self._bench.cancel(request.name), name=f"stop {count}")
+            self._bench.world.loop.create_task(
+                self._bench.cancel(request.name), name=f"stop {count}"
+            )
 
     def _leave(self, count: int) -> None:
         if (request := self._anyone()) is not None:

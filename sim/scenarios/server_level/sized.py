@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +100,7 @@ class _Play:
 
     def _stop(self, count: int) -> None:
         if (prompt := self._anyone("stop")) is not None:
-            asyncio.create_task(self._bench.press_stop(prompt), name=f"stop {count}")
+            self._bench.world.loop.create_task(self._bench.press_stop(prompt), name=f"stop {count}")
 
     def _leave(self, count: int) -> None:
         if (prompt := self._anyone("leave")) is not None:
