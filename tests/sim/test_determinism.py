@@ -20,7 +20,7 @@ from registry import StreamRegistry
 from sim import World, explore
 from sim.determinism import SimTask
 from sim.execution import Outcome, run_execution
-from sim.exploration import guarded
+from sim.exploration import PROVED, guarded
 from sim.log_capture import log_captured
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Bounds, departures_of
@@ -309,3 +309,16 @@ def test_a_violation_that_does_not_come_back_is_no_counterexample() -> None:
     assert report.verdict == "inconclusive"
     assert report.counterexample is None
     assert "not the same on replay" in report.reason
+
+
+def test_tasks_without_a_name_are_numbered_as_by_asyncio() -> None:
+    """Those that have one do not count, so that names say nothing of what others made."""
+
+    async def program(world: World) -> None:
+        # `asyncio.create_task` of 3.11 makes a task without a name, and names it then.
+        named = world.loop.create_task(asyncio.sleep(0), name="named")
+        unnamed = [asyncio.create_task(asyncio.sleep(0)) for _ in range(2)]
+        world.check([each.get_name() for each in unnamed] == ["Task-1", "Task-2"], "1, then 2")
+        await asyncio.gather(named, *unnamed)
+
+    assert explore(program, max_executions=10).verdict == PROVED
