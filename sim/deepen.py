@@ -181,28 +181,26 @@ def _stories(level: str) -> Iterator[Story]:
     sessions, *others = astuple(LARGEST[level])
     ranges = (range(1, sessions + 1), *(range(count + 1) for count in others))
     for size in itertools.starmap(Size, itertools.product(*ranges)):
-        if not _is_possible(size):
-            continue
-        if level == "registry":
-            yield SizedScenario(size)
-        else:
-            yield from (SizedServerScenario(size, client) for client in BOTH)
+        stories: list[Story] = (
+            [SizedScenario(size)]
+            if level == "registry"
+            else [SizedServerScenario(size, client) for client in BOTH]
+        )
+        yield from (story for story in stories if story.is_possible)
 
 
 def _story_named(name: str) -> Story:
-    at_server = SizedServerScenario.parse(name)
-    size = at_server.size if at_server is not None else Size.parse(name)
-    if size is None or not _is_possible(size):
+    story: Story | None = SizedServerScenario.parse(name)
+    if story is None and (size := Size.parse(name)) is not None:
+        story = SizedScenario(size)
+    if story is None or not story.is_possible:
         raise ValueError(
             f"{name!r} is no size: it is written as size-1s4r2c0l1h, for 1 session, 4 registers, "
-            f"2 cancels, 0 leavers and 1 hang, with 1 to 4 sessions then, and up to 4 hangs; with "
-            f".async or .thread behind it for the server with that client"
+            f"2 cancels, 0 leavers and 1 hang, with .async or .thread behind it for the server "
+            f"with one client. There are no more sessions than registers, and no more hangs "
+            f"than can happen: one in a session, of a stream told to stop (at the server, of any)"
         )
-    return at_server or SizedScenario(size)
-
-
-def _is_possible(size: Size) -> bool:
-    return 1 <= size.sessions <= size.registers and size.hangs <= size.registers
+    return story
 
 
 def _strategy(bound: Bound) -> Scheduler:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from sim.world import World
 
 WINDOW_S = 0.3
 """How long after the one before an event of the same kind comes at the latest, in seconds."""
+
+ALL_HUNG = "as many streams hung as may"
 
 _MAY_HANG = ("cleans up", "hangs")
 
@@ -70,6 +72,14 @@ class SizedScenario:
     def story(self) -> str:
         return f"{self.size}, at any poll"
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether all of it can happen: a session for each hang, which holds it to the end, and
+        for each stream that hangs something that tells it to stop."""
+        size = self.size
+        told = size.registers - size.hangs + size.cancels + size.leaves
+        return 1 <= size.sessions <= size.registers and size.hangs <= min(size.sessions, told)
+
     def applies_to(self, cls: type[Any]) -> bool:
         return True
 
@@ -83,6 +93,8 @@ class SizedScenario:
             labels.append("a stream was cancelled")
         if size.leaves:
             labels.append("a caller left")
+        if size.hangs:
+            labels.append(ALL_HUNG)
         if size.hangs and (size.registers > 1 or size.cancels) and issubclass(cls, StreamRegistry):
             labels.append("a stream was detached")
         return tuple(labels)
@@ -97,6 +109,11 @@ def _reach(world: World, line: str) -> None:
         world.reached("a stream was stopped by a newer one")
     if line.startswith("prev_stream_timeout_on_cancel"):
         world.reached("a stream was detached")
+
+
+def begin(world: World, coro: Coroutine[Any, Any, Any], name: str) -> None:
+    """A task that the loop keeps; `asyncio.create_task` of 3.11 names one after it is hashed."""
+    world.loop.create_task(coro, name=name)
 
 
 class Comings:
@@ -174,6 +191,8 @@ class _Story:
             )
             if works == "hangs":
                 self._hangs_left -= 1
+                if not self._hangs_left:
+                    self._bench.world.reached(ALL_HUNG)
                 await _hangs(request)
             raise
         finally:
@@ -183,9 +202,7 @@ class _Story:
         if (request := self._anyone()) is not None:
             if request.task is not None and not request.task.done():
                 self._bench.world.reached("a stream was cancelled")
-            self._bench.world.loop.create_task(
-                self._bench.cancel(request.name), name=f"stop {count}"
-            )
+            begin(self._bench.world, self._bench.cancel(request.name), f"stop {count}")
 
     def _leave(self, count: int) -> None:
         if (request := self._anyone()) is not None:

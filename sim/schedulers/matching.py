@@ -58,8 +58,9 @@ class _Audit:
                 return (
                     f"two states were taken for one: after the choices {ways} the same {index} "
                     f"choices lead to {one}, and to {other}. Something that decides about the "
-                    f"future lies where states are not read: in a global of a module, say, or in "
-                    f"an object written in C. Use the strategy depth-first"
+                    f"future lies where states are not read: in a global of a module, say, in an "
+                    f"object written in C, or in times that less than a microsecond lies between. "
+                    f"Use the strategy depth-first"
                 )
         return None
 

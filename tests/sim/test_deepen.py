@@ -24,7 +24,7 @@ from sim.exploration import (
 from sim.log_capture import log_captured
 from sim.scenarios.server_level.sized import SizedServerScenario
 from sim.scenarios.server_level.story import BOTH
-from sim.scenarios.sized import Size, SizedScenario
+from sim.scenarios.sized import ALL_HUNG, Size, SizedScenario
 from sim.suspects.mutants import broken, mutant_named
 from sim.world import World
 
@@ -39,8 +39,9 @@ def test_a_size_has_a_name_and_is_found_by_it() -> None:
 
 
 def test_a_size_that_is_none_is_refused() -> None:
-    """More hangs than streams, or no size at all: the error shows how one is written."""
-    for name in ("size-1s1r0c0l2h", "size-2s1r0c0l0h", "second_prompt"):
+    """More hangs than can happen, or no size at all: the error shows how one is written."""
+    impossible = ("size-1s1r0c0l1h", "size-1s3r2c0l2h", "size-2s2r1c0l2h", "size-1s1r0c0l2h.async")
+    for name in (*impossible, "size-2s1r0c0l0h", "second_prompt"):
         with pytest.raises(ValueError, match="size-1s4r2c0l1h"):
             deepen(size=name)
 
@@ -56,6 +57,24 @@ def test_production_is_proved_size_by_size() -> None:
         "registers raced",
     }
     assert largest_proved(results) == [Bound(SizedScenario(Size(1, 2, 1, 0, 1)))]
+
+
+@pytest.mark.parametrize("size", [Size(1, 1, 1, 0, 1), Size(1, 1, 0, 1, 1), Size(1, 2, 0, 0, 1)])
+def test_a_stream_that_hangs_is_told_to_stop(size: Size) -> None:
+    """By a stop, by a caller that leaves, by a newer prompt: the smallest size with each."""
+    (result,) = deepen(size=size.name, budget_s=60)
+    assert result.report.verdict == PROVED
+    assert ALL_HUNG in result.report.labels
+
+
+@pytest.mark.parametrize("size", [Size(2, 2, 2, 0, 2), Size(2, 3, 1, 0, 2), Size(2, 3, 0, 1, 2)])
+def test_two_sessions_may_hang(size: Size) -> None:
+    """The label of both is required of a proof, so it has to be within reach."""
+    story = SizedScenario(size)
+    assert ALL_HUNG in story.labels_for(StreamRegistry)
+    with log_captured(lambda line: None):
+        report = explore(story.program_for(StreamRegistry), strategy="random", max_executions=500)
+    assert ALL_HUNG in report.labels
 
 
 def test_states_need_a_part_of_the_executions_of_plain_search() -> None:

@@ -322,3 +322,19 @@ def test_tasks_without_a_name_are_numbered_as_by_asyncio() -> None:
         await asyncio.gather(named, *unnamed)
 
     assert explore(program, max_executions=10).verdict == PROVED
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
+def test_an_eager_task_has_another_name_than_those_that_it_makes() -> None:
+    """It begins before the loop has it among its tasks."""
+
+    async def program(world: World) -> None:
+        async def names() -> list[str]:
+            inner = asyncio.create_task(asyncio.sleep(0))
+            task = asyncio.current_task()
+            return [each.get_name() for each in (task, inner) if each is not None]
+
+        world.loop.set_task_factory(asyncio.eager_task_factory)
+        world.check(await asyncio.create_task(names()) == ["Task-1", "Task-2"], "two names")
+
+    assert explore(program, max_executions=10).verdict == PROVED

@@ -10,7 +10,7 @@ from registry import StreamRegistry
 from sim.asgi import Exchange
 from sim.execution import Program
 from sim.scenarios.server_level.story import SHORT, SILENCE, Client, ServerScenario, ServerStory
-from sim.scenarios.sized import Comings, Size
+from sim.scenarios.sized import Comings, Size, begin
 from sim.server_bench import ServerBench
 
 STOPPED = "a prompt was superseded"
@@ -44,6 +44,11 @@ class SizedServerScenario:
         found = re.fullmatch(r"(size-\w+)\.(async|thread)", name)
         size = Size.parse(found[1]) if found else None
         return cls(size, found[2]) if found and size else None  # type: ignore[arg-type]
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether all of it can happen. Ollama hangs without being told to stop."""
+        return 1 <= self.size.sessions <= self.size.registers >= self.size.hangs
 
     def applies_to(self, cls: type[Any]) -> bool:
         return issubclass(cls, StreamRegistry)
@@ -100,7 +105,7 @@ class _Play:
 
     def _stop(self, count: int) -> None:
         if (prompt := self._anyone("stop")) is not None:
-            self._bench.world.loop.create_task(self._bench.press_stop(prompt), name=f"stop {count}")
+            begin(self._bench.world, self._bench.press_stop(prompt), f"stop {count}")
 
     def _leave(self, count: int) -> None:
         if (prompt := self._anyone("leave")) is not None:
