@@ -22,7 +22,7 @@ from server.errors import ApiError
 from server.front import Front
 from server.ollama_async import AsyncOllama, AsyncTransportFactory
 from server.ollama_thread import ThreadOllama, ThreadTransportFactory
-from server.routes import on_api_error, on_http_error, on_invalid, router
+from server.routes import on_api_error, on_http_error, on_invalid, open_router, router
 from server.security import Keys, StartRefused, check_address, read_keys
 from server.service import Service
 from server.settings import DEVKEY, Settings
@@ -41,6 +41,9 @@ class OneStream(FastAPI):
         self._front = Front(super().__call__, lambda: self.state.service)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.root_path:
+            # FastAPI does so as well, but behind the front, which has to see what the router sees.
+            scope["root_path"] = self.root_path
         await self._front(scope, receive, send)
 
 
@@ -106,6 +109,7 @@ def create_app(
 
     app = OneStream(lifespan)
     app.include_router(router)
+    app.include_router(open_router)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)

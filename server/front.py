@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.connection import ABORT_KEY, ClientStalled, Connection, abort_of
 from server.errors import ApiError
+from server.security import unauthorized
 from server.service import Service
 
-_KEYED_PREFIX = "/v1/"
+# What needs no key, by the path that is routed; everything else does, also what is not there.
+OPEN_PATHS = frozenset({"/healthz", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
 # Of a body over the limit, as many times the limit is read before the answer.
 _DISCARD_FACTOR = 2
 
@@ -33,10 +37,13 @@ class Front:
         self._service_of = service_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        service = self._service_of()
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if scope["type"] != "http":
+            await _refuse_websocket(receive, send)
+            return
+        service = self._service_of()
         if service is None:
             raise RuntimeError(
                 "the application has not started: run it under a server that speaks ASGI's "
@@ -60,11 +67,30 @@ class Front:
         await self._app(scope, receive, send)
 
 
+async def owner_of(request: Request) -> str:
+    """Whose key the request carries, for every endpoint that is not open.
+
+    The front has asked for it. An endpoint that a request reaches without one, by whatever way,
+    is closed all the same. Raises ApiError (401).
+    """
+    owner = getattr(request.state, "owner", None)
+    if not isinstance(owner, str):
+        raise unauthorized("this endpoint needs a key, and none was asked for")
+    return owner
+
+
 def _owner(scope: Scope, service: Service) -> str | None:
-    if not scope["path"].startswith(_KEYED_PREFIX):
+    # By what the router goes by: `path` has the root path or the path of a mount in front of it.
+    if get_route_path(scope) in OPEN_PATHS:
         return None
     service.check_local(scope)
     return service.keys.owner(Headers(scope=scope).get("authorization"))
+
+
+async def _refuse_websocket(receive: Receive, send: Send) -> None:
+    """There is none here, and none that somebody adds gets around the keys."""
+    if (await receive())["type"] == "websocket.connect":
+        await send({"type": "websocket.close", "code": 1008, "reason": "no websockets here"})
 
 
 def _with_headers(scope: Scope, send: Send, trace_id: str) -> Send:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from server.errors import ApiError, as_api_error
+from server.front import owner_of
 from server.openai import ChatRequest
 from server.service import Service
 from server.sse import encode_json
 
-router = APIRouter()
+Owner = Annotated[str, Depends(owner_of)]
+
+# Whatever stands in it is closed to a request without a key, whether or not it asks who that is.
+router = APIRouter(dependencies=[Depends(owner_of)])
+# The paths of these have to stand in front.OPEN_PATHS as well.
+open_router = APIRouter()
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
@@ -31,33 +37,33 @@ def _service(request: Request) -> Service:
 
 
 @router.post("/v1/chat/completions", response_class=AsciiJson)
-async def chat(request: Request, body: ChatRequest) -> Response:
+async def chat(request: Request, body: ChatRequest, owner: Owner) -> Response:
     """Answers a prompt; the newest of a session stops the one before it."""
     return _service(request).chat(
         body,
-        owner=request.state.owner,
+        owner=owner,
         trace_id=request.state.trace_id,
         header_session_id=request.headers.get("x-session-id"),
     )
 
 
 @router.post("/v1/streams/{trace_id}/cancel", response_class=AsciiJson)
-async def cancel(request: Request, trace_id: str) -> Response:
+async def cancel(request: Request, trace_id: str, owner: Owner) -> Response:
     """Stops a stream by name; `cancelled` is false if it had ended or was stopped before."""
-    cancelled = await _service(request).cancel(request.state.owner, trace_id)
+    cancelled = await _service(request).cancel(owner, trace_id)
     return AsciiJson({"trace_id": trace_id, "cancelled": cancelled})
 
 
 @router.get("/v1/streams", response_class=AsciiJson)
-async def streams(request: Request) -> Response:
+async def streams(request: Request, owner: Owner) -> Response:
     """The key's own streams, newest first: those that run and those that ended lately."""
-    return AsciiJson({"object": "list", "data": _service(request).streams(request.state.owner)})
+    return AsciiJson({"object": "list", "data": _service(request).streams(owner)})
 
 
 @router.get("/v1/streams/{trace_id}", response_class=AsciiJson)
-async def stream(request: Request, trace_id: str) -> Response:
+async def stream(request: Request, trace_id: str, owner: Owner) -> Response:
     """One of the key's own streams, with its text so far."""
-    return AsciiJson(_service(request).stream(request.state.owner, trace_id))
+    return AsciiJson(_service(request).stream(owner, trace_id))
 
 
 @router.get("/v1/models", response_class=AsciiJson)
@@ -68,7 +74,7 @@ async def models(request: Request) -> Response:
     return AsciiJson({"object": "list", "data": data})
 
 
-@router.get("/healthz", response_class=AsciiJson)
+@open_router.get("/healthz", response_class=AsciiJson)
 async def healthz(request: Request) -> Response:
     """Whether the server takes requests. Asks nobody else, needs no key."""
     return AsciiJson({"status": "ok"})

@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 
 from server.errors import ApiError
-from server.settings import DEVKEY, Settings, is_loopback, split_keys
+from server.loopback import is_loopback
+from server.settings import DEVKEY, Settings, split_keys
 
 SESSION_ID_MAX_CHARS = 128
 # No space and no control character: session ids stand in log lines, one field each.
@@ -63,12 +64,12 @@ class Keys:
         """Whose key an Authorization header carries. Raises ApiError (401)."""
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
-            raise _unauthorized("the Authorization header is missing; send `Bearer <key>`")
+            raise unauthorized("the Authorization header is missing; send `Bearer <key>`")
         digest = _digest(key.strip().encode("utf-8", "surrogateescape"))
         # Every key is compared, so the time doesn't tell which one was nearly right.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
-            raise _unauthorized("the key in the Authorization header is not known here")
+            raise unauthorized("the key in the Authorization header is not known here")
         return f"key{matches.index(True) + 1}"
 
     def namespace(self, owner: str, session_id: str) -> str:
@@ -97,5 +98,6 @@ def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _unauthorized(message: str) -> ApiError:
+def unauthorized(message: str) -> ApiError:
+    """What a request without a key that counts is told."""
     return ApiError(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
+
+from starlette.types import Scope
 
 from registry import State, StreamRegistry
 from server.archive import Archive, Record
 from server.buffer import Buffer
 from server.connection import Connection
 from server.errors import ApiError
+from server.loopback import stranger_in
 from server.ollama import OllamaClient
 from server.ollama_async import AsyncOllama
 from server.openai import Answer, ChatRequest, ollama_body
 from server.response import ChatResponse
 from server.security import SESSION_ID_DEFAULT, Keys, check_session_id
-from server.settings import DEVKEY, Settings, is_loopback
+from server.settings import DEVKEY, Settings
 from server.stream_task import StreamTask
 
 # Of the grace, as much as a client that doesn't read may use up once the server shuts down.
@@ -70,19 +73,19 @@ class Service:
                 headers={"connection": "close"},
             )
 
-    def check_local(self, scope: Mapping[str, Any]) -> None:
+    def check_local(self, scope: Scope) -> None:
         """Raises ApiError (403) where strangers reach a server that only has `devkey`.
 
         The start-up refuses such an address where it can see it. What it can't see, a socket
-        that was handed over, say, shows here: as the local address of the connection.
+        that was handed over, say, or a page that a browser on this machine shows, shows here.
         """
-        address = (scope.get("server") or (None, None))[0]
-        if self.keys.is_devkey and not is_loopback(address):
+        stranger = stranger_in(scope) if self.keys.is_devkey else None
+        if stranger is not None:
             raise ApiError(
                 403,
                 "devkey_on_loopback_only",
-                f"no key is configured, and {DEVKEY!r} is for loopback only, but this request "
-                f"came in on {address}; start the server with JARVIS_API_KEYS",
+                f"no key is configured, and {DEVKEY!r} is for loopback only, but {stranger}; "
+                f"start the server with JARVIS_API_KEYS",
             )
 
     @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -129,14 +128,3 @@ def ollama_address(text: str) -> str:
 def split_keys(text: str) -> tuple[str, ...]:
     """The keys of a comma separated list."""
     return tuple(key.strip() for key in text.split(",") if key.strip())
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether nobody on another machine can reach this address. None is a Unix socket."""
-    if host is None or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        # The path of a Unix socket, or a name that might resolve to anything.
-        return host.startswith("/")

@@ -199,7 +199,8 @@ class RawClient:
         await loop.sock_connect(self._sock, (self._address.host, self._address.port))
         data = json.dumps(body).encode()
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer devkey\r\n"
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+            f"authorization: Bearer devkey\r\n"
             f"content-type: application/json\r\ncontent-length: {len(data)}\r\n{headers}\r\n"
         )
         await loop.sock_sendall(

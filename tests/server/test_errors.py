@@ -110,15 +110,16 @@ def test_a_body_over_the_limit_is_refused() -> None:
 
 
 def test_unknown_paths_and_methods_have_openais_shape() -> None:
-    """404 and 405 look like every other error, and need the key under /v1."""
+    """404 and 405 look like every other error, and need the key as well."""
 
     async def main() -> None:
         async with stack() as server:
             assert error_of(await server.http.get("/nowhere"))["code"] == "not_found"
             wrong = await server.http.delete("/v1/chat/completions")
             assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
-            keyless = await server.http.get("/v1/nowhere", headers={"authorization": ""})
-            assert (keyless.status_code, error_of(keyless)["code"]) == (401, "invalid_api_key")
+            for path in ("/v1/nowhere", "/nowhere"):
+                keyless = await server.http.get(path, headers={"authorization": ""})
+                assert (keyless.status_code, error_of(keyless)["code"]) == (401, "invalid_api_key")
 
     run_async(main())
 

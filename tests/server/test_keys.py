@@ -82,22 +82,6 @@ def test_the_server_refuses_to_start_on_an_open_address(launcher: tuple[str, ...
         assert child.wait(10) == 3
 
 
-@pytest.mark.socket
-def test_a_socket_that_others_reach_is_refused_per_request() -> None:
-    """Where the start-up could not see the address, each request's own local address is asked."""
-
-    async def main() -> None:
-        async with stack() as server:
-            scope = {"server": ("192.168.1.5", 8000)}
-            with pytest.raises(ApiError) as caught:
-                server.service.check_local(scope)
-            assert caught.value.status == 403
-            server.service.check_local({"server": ("127.0.0.1", 8000)})
-            server.service.check_local({"server": ("/run/x.sock", None)})
-
-    run_async(main())
-
-
 def test_keys_come_from_a_list_and_a_file(tmp_path: Path) -> None:
     """Both count, in order; an unreadable or empty file is refused, naming the file."""
     path = tmp_path / "keys"

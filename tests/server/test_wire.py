@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from server.errors import ApiError
+from server.loopback import is_loopback
 from server.ollama import Chunk, ChunkReader, LineSplitter, ToolCall, parse_line, status_error
 from server.openai import Answer, ChatRequest, ollama_body
-from server.settings import Settings, is_loopback, ollama_address
+from server.settings import Settings, ollama_address
 from server.sse import encode_json, message
 from tests.server.support import settings
 
