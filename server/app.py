@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry import StreamRegistry
 from registry.daemon_executor import DaemonExecutor
-from server import log, shutdown
+from server import documented, log, shutdown
 from server.errors import ApiError
 from server.front import Front
 from server.ollama_async import AsyncOllama, AsyncTransportFactory
@@ -26,6 +27,7 @@ from server.routes import on_api_error, on_http_error, on_invalid, open_router, 
 from server.security import Keys, StartRefused, check_address, read_keys
 from server.service import Service
 from server.settings import DEVKEY, Settings
+from server.spellings import one_spelling
 
 _logger = logging.getLogger("onestream.server")
 
@@ -36,9 +38,14 @@ class OneStream(FastAPI):
     """FastAPI behind the front; `state.service` is there from the start-up to the shut-down."""
 
     def __init__(self, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> None:
-        super().__init__(title="onestream", lifespan=lifespan)
+        super().__init__(title="onestream", lifespan=lifespan, redirect_slashes=False)
         self.state.service = None
-        self._front = Front(super().__call__, lambda: self.state.service)
+        self._front = one_spelling(Front(super().__call__, lambda: self.state.service))
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = documented.openapi(self)
+        return self.openapi_schema
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.root_path:

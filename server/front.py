@@ -16,11 +16,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.connection import ABORT_KEY, ClientStalled, Connection, abort_of
 from server.errors import ApiError
+from server.refusals import log_refused
 from server.security import unauthorized
 from server.service import Service
 
 # What needs no key, by the path that is routed; everything else does, also what is not there.
-OPEN_PATHS = frozenset({"/healthz", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
+OPEN_PATHS = frozenset(
+    {
+        "/",
+        "/healthz",
+        "/health",
+        "/readyz",
+        "/openapi.json",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/redoc",
+    }
+)
 # Of a body over the limit, as many times the limit is read before the answer.
 _DISCARD_FACTOR = 2
 
@@ -56,6 +68,7 @@ class Front:
             scope.setdefault("state", {})["owner"] = _owner(scope, service)
             receive = await _with_body(receive, service)
         except ApiError as exc:
+            log_refused(scope, exc)
             connection = Connection(scope, receive, send, send_s=service.settings.send_seconds)
             try:
                 await connection.error(exc)

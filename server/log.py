@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from server.refusals import FewRefusals
+
 
 def configure() -> None:
     """Gives `onestream` a handler, unless the program around it has set up logging itself."""
@@ -12,5 +14,6 @@ def configure() -> None:
         return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(FewRefusals())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

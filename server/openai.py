@@ -67,6 +67,22 @@ class ResponseFormat(_Model):
 class ChatRequest(_Model):
     """The body of POST /v1/chat/completions: OpenAI's `messages`, or the note's `prompt`."""
 
+    # For openapi.json; `ollama_body` holds to it, with words of its own.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": ["messages"],
+                    "properties": {"messages": {"type": "array", "minItems": 1}},
+                },
+                {
+                    "required": ["prompt"],
+                    "properties": {"prompt": {"type": "string", "minLength": 1}},
+                },
+            ]
+        }
+    )
+
     model: StrictStr | None = None
     messages: list[Message] | None = None
     prompt: StrictStr | None = None

@@ -7,11 +7,14 @@ from typing import Annotated, Any, cast
 from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from server import documented, signposts
+from server.documented import OLLAMAS, errors, request_headers, streamed
 from server.errors import ApiError, as_api_error
 from server.front import owner_of
 from server.openai import ChatRequest
+from server.refusals import log_refused
 from server.service import Service
 from server.sse import encode_json
 
@@ -21,8 +24,6 @@ Owner = Annotated[str, Depends(owner_of)]
 router = APIRouter(dependencies=[Depends(owner_of)])
 # The paths of these have to stand in front.OPEN_PATHS as well.
 open_router = APIRouter()
-
-_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 class AsciiJson(JSONResponse):
@@ -36,7 +37,15 @@ def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-@router.post("/v1/chat/completions", response_class=AsciiJson)
+@router.post(
+    "/v1/chat/completions",
+    response_class=AsciiJson,
+    responses={
+        **streamed("The answer: a `chat.completion`, or with `stream` its chunks as messages"),
+        **errors(400, 404, 409, *OLLAMAS),
+    },
+    openapi_extra=request_headers(x_session_id="the session, before `session_id` and `user`"),
+)
 async def chat(request: Request, body: ChatRequest, owner: Owner) -> Response:
     """Answers a prompt; the newest of a session stops the one before it."""
     return _service(request).chat(
@@ -47,26 +56,41 @@ async def chat(request: Request, body: ChatRequest, owner: Owner) -> Response:
     )
 
 
-@router.post("/v1/streams/{trace_id}/cancel", response_class=AsciiJson)
+@router.post(
+    "/v1/streams/{trace_id}/cancel",
+    response_class=AsciiJson,
+    response_model=documented.Cancelled,
+    responses=errors(404),
+)
 async def cancel(request: Request, trace_id: str, owner: Owner) -> Response:
     """Stops a stream by name; `cancelled` is false if it had ended or was stopped before."""
     cancelled = await _service(request).cancel(owner, trace_id)
     return AsciiJson({"trace_id": trace_id, "cancelled": cancelled})
 
 
-@router.get("/v1/streams", response_class=AsciiJson)
+@router.get("/v1/streams", response_class=AsciiJson, response_model=documented.Streams)
 async def streams(request: Request, owner: Owner) -> Response:
     """The key's own streams, newest first: those that run and those that ended lately."""
     return AsciiJson({"object": "list", "data": _service(request).streams(owner)})
 
 
-@router.get("/v1/streams/{trace_id}", response_class=AsciiJson)
+@router.get(
+    "/v1/streams/{trace_id}",
+    response_class=AsciiJson,
+    response_model=documented.StreamView,
+    responses=errors(404),
+)
 async def stream(request: Request, trace_id: str, owner: Owner) -> Response:
     """One of the key's own streams, with its text so far."""
     return AsciiJson(_service(request).stream(owner, trace_id))
 
 
-@router.get("/v1/models", response_class=AsciiJson)
+@router.get(
+    "/v1/models",
+    response_class=AsciiJson,
+    response_model=documented.Models,
+    responses=errors(*OLLAMAS),
+)
 async def models(request: Request) -> Response:
     """Ollama's models, as OpenAI lists them."""
     names = await _service(request).models()
@@ -74,9 +98,35 @@ async def models(request: Request) -> Response:
     return AsciiJson({"object": "list", "data": data})
 
 
-@open_router.get("/healthz", response_class=AsciiJson)
+# ---- for those who run it -------------------------------------------------------------------
+
+
+@open_router.get("/", response_class=PlainTextResponse)
+async def index(request: Request) -> Response:
+    """What this is. It begins as Ollama's own answer does, which some programs look for."""
+    return PlainTextResponse(
+        "Ollama is running, with onestream in front of it.\n"
+        "Base URL of OpenAI's clients: this address and /v1. What there is: /docs\n"
+        "Does it live: /healthz. Does Ollama answer: /readyz\n"
+    )
+
+
+@open_router.get("/healthz", response_class=AsciiJson, response_model=documented.Health)
+@open_router.get("/health", response_class=AsciiJson, include_in_schema=False)
 async def healthz(request: Request) -> Response:
-    """Whether the server takes requests. Asks nobody else, needs no key."""
+    """Whether the server takes requests, and how many streams are in each state. Asks nobody."""
+    return AsciiJson({"status": "ok", "streams": _service(request).counts()})
+
+
+@open_router.get(
+    "/readyz",
+    response_class=AsciiJson,
+    response_model=documented.Readiness,
+    responses=errors(*OLLAMAS),
+)
+async def readyz(request: Request) -> Response:
+    """Whether a prompt could be answered: asks Ollama, once in a moment whoever asks here."""
+    await _service(request).check_ready()
     return AsciiJson({"status": "ok"})
 
 
@@ -85,6 +135,7 @@ async def healthz(request: Request) -> Response:
 
 async def on_api_error(request: Request, exc: Exception) -> Response:
     error = as_api_error(exc)
+    log_refused(request.scope, error)
     return AsciiJson(error.body(), error.status, error.headers)
 
 
@@ -104,9 +155,13 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
     """What Starlette and FastAPI raise themselves: no such path, no such method, a bad body."""
     http_error = cast(HTTPException, exc)
     status = http_error.status_code
+    if status == 404:
+        return await on_api_error(request, signposts.not_found(request))
+    if status == 405:
+        of_route = (http_error.headers or {}).get("Allow", "")
+        return await on_api_error(request, signposts.method_not_allowed(request, of_route))
     message = f"{http_error.detail}: {request.method} {request.url.path[:200]!a}"
     headers = http_error.headers
     return await on_api_error(
-        request,
-        ApiError(status, _CODES.get(status, "invalid_request"), message, headers=headers),
+        request, ApiError(status, "invalid_request", message, headers=headers)
     )

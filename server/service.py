@@ -19,6 +19,7 @@ from server.loopback import stranger_in
 from server.ollama import OllamaClient
 from server.ollama_async import AsyncOllama
 from server.openai import Answer, ChatRequest, ollama_body
+from server.readiness import Readiness
 from server.response import ChatResponse
 from server.security import SESSION_ID_DEFAULT, Keys, check_session_id
 from server.settings import DEVKEY, Settings
@@ -48,6 +49,7 @@ class Service:
         self.settings = settings
         self.keys = keys
         self.registry = registry
+        self._readiness = Readiness(self.models)
         self.new_trace_id = new_trace_id
         self._client = client
         self._lister = lister
@@ -203,6 +205,10 @@ class Service:
                 f"Ollama at {self.settings.ollama_host} has not listed its models within "
                 f"{limit_s:g} s (JARVIS_MODELS_SECONDS)",
             ) from None
+
+    async def check_ready(self) -> None:
+        """Raises ApiError (503, 504 or what Ollama answers) where no prompt would be answered."""
+        await self._readiness.check()
 
     def counts(self) -> dict[str, int]:
         """How many streams are in each state."""

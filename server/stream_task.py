@@ -16,11 +16,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from registry import State, Stream, StreamRegistry
+from registry import State, Stream, StreamRefused, StreamRegistry
 from server.archive import Record
 from server.buffer import Buffer
 from server.errors import ApiError, as_api_error
 from server.ollama import Chunk, OllamaClient
+from server.refusals import log_failed
 from server.settings import Settings
 
 _logger = logging.getLogger("onestream.server")
@@ -69,6 +70,8 @@ class StreamTask:
     def reject(self, error: BaseException) -> None:
         """Register has raised: this stream was never active, and its task is about to be ended."""
         told = as_api_error(error)
+        if isinstance(error, StreamRefused):
+            log_failed(self.trace_id, told)
         if isinstance(error, asyncio.CancelledError):
             told = ApiError(409, "cancelled", "the caller of its register has left")
         self.record.end(told.code, told.message, asyncio.get_running_loop().time())
@@ -116,6 +119,9 @@ class StreamTask:
         else:
             told = as_api_error(error)
             self.record.end(told.code, told.message, now)
+            if isinstance(error, ApiError):
+                # Of all else there is a line already: the registry's, or a traceback.
+                log_failed(self.trace_id, told)
 
     # -- the agent task
 

@@ -116,7 +116,10 @@ def test_no_path_leads_around_the_keys(name: str) -> None:
                 )
                 # 404 without our error: the program around it has no such path.
                 is_outside = answer.status_code in (307, 404) and "error" not in answer.text
-                assert is_told or is_outside or "ok" in answer.text, seen
+                # HEAD answers as GET does, but for the text.
+                opened = await ask(app, "GET", whole, root) if method == "HEAD" else answer
+                is_open = "ok" in opened.text or opened.text.startswith("Ollama is running")
+                assert is_told or is_outside or is_open, seen
 
     run_async(main())
 
@@ -135,7 +138,7 @@ def test_the_key_is_asked_for_and_serves_below_every_mount(name: str) -> None:
                 assert (keyless.status_code, error_of(keyless)["code"]) == (401, "invalid_api_key")
                 keyed = await ask(app, "GET", f"{path}/v1/streams", root, headers=KEY)
                 assert keyed.json() == {"object": "list", "data": []}
-                assert (await ask(app, "GET", f"{path}/healthz", root)).json() == {"status": "ok"}
+                assert (await ask(app, "GET", f"{path}/healthz", root)).json()["status"] == "ok"
 
     run_async(main())
 

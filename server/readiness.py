@@ -1,0 +1,44 @@
+"""Whether Ollama answers, asked at most once in a moment whoever asks us: /readyz needs no key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from server.errors import ApiError
+
+# Shorter than any monitor's pace, long enough that a stranger cannot have Ollama asked at will.
+FRESH_S = 1.0
+
+
+class Readiness:
+    """The last answer of `ask`, kept for a moment; one call at a time.
+
+    ask: asks Ollama; raises ApiError where it does not answer within a limit.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[object]]) -> None:
+        self._ask = ask
+        self._lock = asyncio.Lock()
+        self._fresh_until = 0.0
+        # What the last call came to, while it is fresh.
+        self._error: ApiError | None = None
+
+    async def check(self) -> None:
+        """Raises ApiError if Ollama did not answer just now. Waits as long as Ollama does."""
+        loop = asyncio.get_running_loop()
+        async with self._lock:
+            if loop.time() >= self._fresh_until:
+                self._error = await self._outcome()
+                self._fresh_until = loop.time() + FRESH_S
+            error = self._error
+        if error is not None:
+            # Anew, since an exception that is raised often gathers all its tracebacks.
+            raise ApiError(error.status, error.code, error.message)
+
+    async def _outcome(self) -> ApiError | None:
+        try:
+            await self._ask()
+        except ApiError as exc:
+            return exc
+        return None

@@ -1,0 +1,75 @@
+"""The log of requests that were refused: a line for each, unless there are too many.
+
+Whoever runs the server sees why a client gets nothing. What a client wrote stands there escaped
+and shortened, and no key: messages of errors hold none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from starlette.types import Scope
+
+from server.errors import ApiError
+
+_logger = logging.getLogger("onestream.refused")
+
+_PATH_MAX_CHARS = 100
+_REASON_MAX_CHARS = 300
+# Lines at once and in a row: a flood of refused requests must not fill the disk.
+LINES_MAX = 50
+LINES_PER_S = 5.0
+
+
+def log_refused(scope: Scope, error: ApiError) -> None:
+    """One line for a request that gets an error instead of what it asked for."""
+    _logger.info(
+        "request_refused trace=%s status=%d code=%s method=%s path=%s reason=%s",
+        scope["state"].get("trace_id"),
+        error.status,
+        error.code,
+        json.dumps(str(scope["method"])[:20]).strip('"'),
+        json.dumps(str(scope["path"])[:_PATH_MAX_CHARS]),
+        json.dumps(error.message[:_REASON_MAX_CHARS]),
+    )
+
+
+def log_failed(trace_id: str, error: ApiError) -> None:
+    """One line for a prompt that ended with an error, in its status or as a message."""
+    _logger.info(
+        "stream_error trace=%s status=%d code=%s reason=%s",
+        trace_id,
+        error.status,
+        error.code,
+        json.dumps(error.message[:_REASON_MAX_CHARS]),
+    )
+
+
+class FewRefusals(logging.Filter):
+    """For a handler: lets a burst of refusals through, then so many in a second; tells the rest.
+
+    It goes by the time of the records, and reads no clock.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = float(LINES_MAX)
+        self._at = 0.0
+        # Not printed since the last that was.
+        self._left_out = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name != _logger.name:
+            return True
+        elapsed_s = max(record.created - self._at, 0.0)
+        self._at = record.created
+        self._room = min(self._room + elapsed_s * LINES_PER_S, LINES_MAX)
+        if self._room < 1.0:
+            self._left_out += 1
+            return False
+        self._room -= 1.0
+        if self._left_out:
+            record.msg = f"{record.msg} not_logged_before={self._left_out}"
+            self._left_out = 0
+        return True

@@ -1,0 +1,63 @@
+"""openapi.json tells the truth about keys, errors, streamed answers and headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from server.app import create_app
+from server.front import OPEN_PATHS
+from tests.server.support import settings
+
+METHODS = {"get", "post", "put", "delete", "patch"}
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return create_app(settings(), signals=()).openapi()
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if method in METHODS
+    ]
+
+
+def test_every_path_that_asks_for_a_key_says_so(document: dict[str, Any]) -> None:
+    """A bearer scheme, which gives /docs its button, at all paths but the open ones."""
+    (scheme,) = document["components"]["securitySchemes"].items()
+    assert (scheme[1]["type"], scheme[1]["scheme"]) == ("http", "bearer")
+    for path, operation in operations(document):
+        is_open = path in OPEN_PATHS
+        assert ("401" in operation["responses"]) is not is_open, path
+        assert operation.get("security") == (None if is_open else [{scheme[0]: []}]), path
+
+
+def test_every_error_has_openais_shape(document: dict[str, Any]) -> None:
+    """Each status of 400 and more refers to the one shape; FastAPI's own 422 is nowhere."""
+    for path, operation in operations(document):
+        for status, response in operation["responses"].items():
+            assert status != "422", path
+            assert "X-Trace-Id" in response["headers"], (path, status)
+            if status[0] in "45":
+                schema = response["content"]["application/json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}, (path, status)
+    schemas = document["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    shape = schemas[schemas["ErrorAnswer"]["properties"]["error"]["$ref"].rpartition("/")[2]]
+    assert shape["required"] == ["message", "type", "param", "code"]
+
+
+def test_a_chat_is_described_as_it_is(document: dict[str, Any]) -> None:
+    """Streamed or not, with its session's header, and `{}` is no body of it."""
+    chat = document["paths"]["/v1/chat/completions"]["post"]
+    assert set(chat["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert "X-Session-Id" in {each["name"] for each in chat["parameters"]}
+    for status in ("400", "401", "403", "404", "408", "409", "413", "429", "500", "503", "504"):
+        assert status in chat["responses"]
+    body = document["components"]["schemas"]["ChatRequest"]
+    assert [form["required"] for form in body["oneOf"]] == [["messages"], ["prompt"]]

@@ -1,0 +1,251 @@
+"""What those who run the server see: refusals in the log, health, readiness, signposts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import httpx
+import pytest
+
+from server.app import create_app
+from server.refusals import LINES_MAX, LINES_PER_S, FewRefusals
+from tests.server.support import error_of, free_port, prompt, run_async, settings, stack, until
+
+
+def app_alone(**limits: Any) -> Any:
+    """An application whose Ollama is away."""
+    limits.setdefault("ollama_host", f"127.0.0.1:{free_port()}")
+    return create_app(settings(**limits), signals=())
+
+
+def client_of(app: Any, **more: Any) -> httpx.AsyncClient:
+    """A client without a socket, with the key."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    headers = {"authorization": "Bearer devkey"}
+    return httpx.AsyncClient(
+        transport=transport, base_url="http://127.0.0.1:8000", headers=headers, **more
+    )
+
+
+# ---- refusals in the log --------------------------------------------------------------------
+
+
+def test_a_refused_request_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever refuses it, the line has its trace id, status and code, and nothing unescaped."""
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        app = app_alone(body_max_bytes=1000)
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            for refused in (
+                await http.get("/v1/models", headers={"authorization": "Bearer hush\tquiet"}),
+                await http.post("/v1/chat/completions", content=b"{"),
+                await http.post("/v1/chat/completions", json={"prompt": "x", "n": 2}),
+                await http.post("/v1/chat/completions", content=b"x" * 1001),
+                await http.get("/no%0Awhere%1b[31m"),
+                await http.delete("/v1/chat/completions"),
+                await http.get("/v1/streams/%0Astream_start%20trace=forged"),
+            ):
+                line = next(
+                    line
+                    for line in caplog.messages
+                    if f"trace={refused.headers['x-trace-id']} " in line
+                )
+                code = error_of(refused)["code"]
+                assert line.startswith("request_refused ")
+                assert f" status={refused.status_code} code={code} " in line
+                assert line.isascii()
+                assert line.isprintable()
+        assert "hush" not in caplog.text
+
+    run_async(main())
+
+
+@pytest.mark.socket
+def test_a_prompt_that_fails_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the error only stands among the messages of a stream that had begun."""
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        async with stack() as server:
+            for model, code in (("fake:missing", "model_not_found"), ("fake:cut", "cut")):
+                answer = await server.post(prompt(model=model, stream=True))
+                trace = answer.headers["x-trace-id"]
+                assert any(
+                    line.startswith(f"stream_error trace={trace} ") and f" code={code} " in line
+                    for line in caplog.messages
+                ), caplog.messages
+
+    run_async(main())
+
+
+def test_a_flood_of_refusals_does_not_fill_the_log() -> None:
+    """A burst is printed, then so many in a second; the next line tells how many were left out."""
+    few = FewRefusals()
+
+    def line_at(second: float, name: str = "onestream.refused") -> str | None:
+        record = logging.LogRecord(name, logging.INFO, "", 0, "line", None, None)
+        record.created = second
+        return record.getMessage() if few.filter(record) else None
+
+    printed = [line_at(1000.0) for _ in range(10_000)]
+    assert printed.count("line") == LINES_MAX
+    assert line_at(1000.0, "onestream.server") == "line"
+    left_out = 10_000 - LINES_MAX
+    assert line_at(1000.0 + 1 / LINES_PER_S) == f"line not_logged_before={left_out}"
+    assert line_at(1000.0 + 1 / LINES_PER_S) is None
+    # A clock that is put back takes nothing away, and gives nothing.
+    assert line_at(10.0) is None
+    assert line_at(10.0 + 1 / LINES_PER_S) == "line not_logged_before=2"
+
+
+# ---- health and readiness -------------------------------------------------------------------
+
+
+@pytest.mark.socket
+def test_health_counts_the_streams_by_state() -> None:
+    """One of a session is active, without a key, by GET and by HEAD, also as /health."""
+
+    async def main() -> None:
+        async with stack() as server:
+            task = asyncio.create_task(server.post(prompt(model="fake:hang-midstream")))
+            await until(lambda: server.states() == ["ACTIVE"], "it is active")
+            keyless = {"authorization": ""}
+            for path in ("/healthz", "/health", "/healthz/"):
+                answer = await server.http.get(path, headers=keyless)
+                assert answer.json() == {
+                    "status": "ok",
+                    "streams": {"waiting": 0, "active": 1, "stopping": 0, "detached": 0},
+                }
+                head = await server.http.head(path, headers=keyless)
+                assert (head.status_code, head.content) == (200, b"")
+                assert head.headers["content-length"] == answer.headers["content-length"]
+            task.cancel()
+            await server.quiet()
+
+    run_async(main())
+
+
+@pytest.mark.socket
+def test_ready_is_who_reaches_ollama() -> None:
+    """200 where it answers; 503 where it is away, and from the first word of a shut-down on."""
+
+    async def main() -> None:
+        async with stack() as server:
+            assert (await server.http.get("/readyz")).json() == {"status": "ok"}
+            assert (await server.http.head("/readyz")).status_code == 200
+            server.service.begin_shutdown()
+            assert error_of(await server.http.get("/readyz"))["code"] == "shutting_down"
+        app = app_alone()
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            answer = await http.get("/readyz", headers={"authorization": ""})
+            assert (answer.status_code, error_of(answer)["code"]) == (503, "upstream_unreachable")
+
+    run_async(main())
+
+
+def test_ready_asks_ollama_once_in_a_moment() -> None:
+    """Many who ask at once, and soon after, are told what the one call came to, if it hangs too."""
+    asked: list[str] = []
+
+    class Hangs(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            asked.append(request.url.path)
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError
+
+    async def main() -> None:
+        app = create_app(settings(models_seconds=0.05), signals=(), async_transport=Hangs)
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            answers = await asyncio.gather(*(http.get("/readyz") for _ in range(20)))
+            answers.append(await http.get("/readyz"))
+            assert {error_of(answer)["code"] for answer in answers} == {"upstream_silent"}
+            assert {answer.status_code for answer in answers} == {504}
+            assert len(asked) == 1
+
+    run_async(main())
+
+
+# ---- signposts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "part"),
+    [
+        ("POST", "/chat/completions", "it is /v1/chat/completions: the base URL has to end in /v1"),
+        ("GET", "/models/", "it is /v1/models: the base URL"),
+        ("GET", "/streams/abc", "it is /v1/streams/abc: the base URL"),
+        ("POST", "/v1/v1/chat/completions", "stands there twice"),
+        ("POST", "/v1/chat/completion", "did you mean /v1/chat/completions?"),
+        ("GET", "/nowhere", "POST /v1/chat/completions"),
+        ("GET", "/" + "x" * 5000, "POST /v1/chat/completions"),
+    ],
+)
+def test_a_path_that_is_not_there_says_what_is(method: str, path: str, part: str) -> None:
+    """404 with the right path where it is near, else with all there are."""
+
+    async def main() -> None:
+        app = app_alone()
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            answer = await http.request(method, path)
+            assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
+            assert part in error_of(answer)["message"]
+            assert len(answer.content) < 2000
+
+    run_async(main())
+
+
+def test_a_wrong_method_is_told_the_right_ones() -> None:
+    """405 with `Allow`, as the sentence has it."""
+
+    async def main() -> None:
+        app = app_alone()
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            for method, path, allowed in (
+                ("GET", "/v1/chat/completions", "POST"),
+                ("POST", "/v1/models", "GET, HEAD"),
+                ("HEAD", "/v1/streams/x/cancel/", "POST"),
+                ("POST", "/openapi.json", "GET, HEAD"),
+            ):
+                answer = await http.request(method, path)
+                told = ", ".join(sorted(answer.headers["allow"].split(", ")))
+                assert (answer.status_code, told) == (405, allowed)
+
+    run_async(main())
+
+
+def test_a_slash_at_the_end_changes_nothing() -> None:
+    """It is served, and asked for its key, as the path without; nobody is redirected."""
+
+    async def main() -> None:
+        app = app_alone(api_keys="hush")
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            answer = await http.post("/v1/chat/completions/", json={}, headers={"host": "evil"})
+            assert (answer.status_code, error_of(answer)["code"]) == (401, "invalid_api_key")
+            key = {"authorization": "Bearer hush"}
+            answer = await http.post("/v1/chat/completions/", json={}, headers=key)
+            assert (answer.status_code, error_of(answer)["param"]) == (400, "messages")
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("root_path", ["", "/llm"])
+def test_the_root_says_what_this_is(root_path: str) -> None:
+    """Without a key, beginning as Ollama's own answer, with and without a root path."""
+
+    async def main() -> None:
+        app = app_alone(api_keys="hush")
+        transport = httpx.ASGITransport(app, root_path=root_path)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://x") as http,
+        ):
+            for path in (f"{root_path}/", root_path or "/"):
+                answer = await http.get(path)
+                assert answer.text.startswith("Ollama is running"), path
+            assert (await http.get(f"{root_path}/healthz/")).status_code == 200
+            assert (await http.get(f"{root_path}/v1/models/")).status_code == 401
+
+    run_async(main())
