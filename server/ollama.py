@@ -1,14 +1,14 @@
 """What both Ollama clients share: the interface, chunks, NDJSON, and what an error means.
 
-`POST /api/chat` is always asked to stream, also for clients that want one answer: a stream can
-be stopped, watched for silence, and keeps its partial text.
+Ollama is always asked to stream, also for clients that want one answer: a stream can be stopped,
+watched for silence, and keeps its partial text.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from registry import Stream
@@ -18,7 +18,11 @@ from server.errors import ApiError
 LINE_MAX_BYTES = 16 * 1024 * 1024
 # Of an error body that is not JSON, as much as a person wants to read.
 ERROR_TEXT_MAX_CHARS = 500
-NDJSON_HEADERS = {"accept": "application/x-ndjson", "accept-encoding": "identity"}
+NDJSON_HEADERS = {
+    "content-type": "application/json",
+    "accept": "application/x-ndjson",
+    "accept-encoding": "identity",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,27 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class OllamaRequest:
+    """What is asked of Ollama: /api/chat or /api/generate, with `stream` true in the body.
+
+    keeps_lines: each chunk keeps Ollama's own line, for whoever passes it on as it is.
+    """
+
+    path: str
+    body: Mapping[str, Any]
+    keeps_lines: bool = False
+
+    def sent(self) -> dict[str, Any]:
+        """The content and the headers, by httpx's names."""
+        return {"content": json.dumps(self.body).encode("ascii"), "headers": NDJSON_HEADERS}
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of model output. The last one has `done_reason`, and the counts if there are any."""
+    """A piece of model output. The last one has `done_reason`, and the counts if there are any.
+
+    logprobs: objects as Ollama sends them. line: Ollama's own, without its newline, if asked for.
+    """
 
     content: str = ""
     thinking: str = ""
@@ -41,16 +64,18 @@ class Chunk:
     done_reason: str | None = None
     prompt_count: int = 0
     output_count: int = 0
+    logprobs: tuple[Mapping[str, Any], ...] = ()
+    line: bytes = b""
 
 
 Put = Callable[[Chunk], Awaitable[None]]
 
 
 class OllamaClient(Protocol):
-    """One chat call: two implementations, `ollama_async` and `ollama_thread`."""
+    """One call that generates: two implementations, `ollama_async` and `ollama_thread`."""
 
-    async def chat(self, body: Mapping[str, Any], stream: Stream, put: Put) -> None:
-        """Sends `body` to /api/chat and awaits `put` for each chunk, the last one included.
+    async def ask(self, request: OllamaRequest, stream: Stream, put: Put) -> None:
+        """Sends the request and awaits `put` for each chunk, the last one included.
 
         Returns once the chunk with `done_reason` was put. Raises ApiError for everything else
         that ends an answer: unreachable, a status, an error line, cut, not understood. When it
@@ -84,8 +109,9 @@ class LineSplitter:
 class ChunkReader:
     """Bytes of a 200 answer in, chunks out; says at the end whether the answer was whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_lines: bool = False) -> None:
         self._lines = LineSplitter()
+        self._keeps_lines = keeps_lines
         self._is_done = False
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
@@ -108,7 +134,7 @@ class ChunkReader:
                 return
             chunk = parse_line(line)
             self._is_done = chunk.done_reason is not None
-            yield chunk
+            yield replace(chunk, line=line) if self._keeps_lines else chunk
 
 
 def parse_line(line: bytes) -> Chunk:
@@ -121,30 +147,47 @@ def parse_line(line: bytes) -> Chunk:
         raise ApiError(500, "upstream_error", f"Ollama reported: {value['error']}")
     try:
         return _as_chunk(value)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         raise _not_understood(f"a line that is no chunk: {line[:80]!r}") from None
 
 
 def _as_chunk(value: dict[str, Any]) -> Chunk:
-    message = value.get("message") or {}
+    # What /api/chat says of its message, /api/generate says of the whole.
+    said = value.get("message") or value
     done = value["done"]
     return Chunk(
-        content=message.get("content") or "",
-        thinking=message.get("thinking") or "",
+        content=_text(said, "content") or _text(value, "response"),
+        thinking=_text(said, "thinking"),
         tool_calls=tuple(
             ToolCall(
-                id=call.get("id") or "",
-                index=call["function"].get("index") or position,
-                name=call["function"]["name"],
+                id=_text(call, "id"),
+                index=int(call["function"].get("index") or position),
+                name=_text(call["function"], "name"),
                 arguments=json.dumps(call["function"].get("arguments") or {}),
             )
-            for position, call in enumerate(message.get("tool_calls") or ())
+            for position, call in enumerate(said.get("tool_calls") or ())
         ),
-        done_reason=(value.get("done_reason") or "stop") if done else None,
+        done_reason=(_text(value, "done_reason") or "stop") if done else None,
         # Ollama leaves zeros out.
         prompt_count=int(value.get("prompt_eval_count") or 0),
         output_count=int(value.get("eval_count") or 0),
+        logprobs=tuple(_logprob(entry) for entry in value.get("logprobs") or ()),
     )
+
+
+def _text(value: Mapping[str, Any], name: str) -> str:
+    """A text that may be missing. Raises TypeError for anything else: it would reach clients."""
+    text = value.get(name)
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"{name} is no text")
+    return text or ""
+
+
+def _logprob(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    for token in (entry, *(entry.get("top_logprobs") or ())):
+        _text(token, "token")
+        float(token["logprob"])
+    return entry
 
 
 # ---- what goes wrong ------------------------------------------------------------------------

@@ -6,9 +6,8 @@ next request hangs for ever; a client that lives as long as its stream has nothi
 
 from __future__ import annotations
 
-import json
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -19,8 +18,8 @@ from registry.daemon_executor import DaemonExecutor
 from server.errors import ApiError
 from server.lookup import NamedHostTransport, is_name
 from server.ollama import (
-    NDJSON_HEADERS,
     ChunkReader,
+    OllamaRequest,
     Put,
     cut_error,
     status_error,
@@ -53,14 +52,12 @@ class AsyncOllama:
         # The connect is limited here; silence afterwards is judged by whoever owns the stream.
         self._timeout = httpx.Timeout(None, connect=connect_s)
 
-    async def chat(self, body: Mapping[str, Any], stream: Stream, put: Put) -> None:
-        content = json.dumps(body).encode("ascii")
-        headers = {"content-type": "application/json", **NDJSON_HEADERS}
-        reader = ChunkReader()
+    async def ask(self, request: OllamaRequest, stream: Stream, put: Put) -> None:
+        reader = ChunkReader(keeps_lines=request.keeps_lines)
         try:
             async with (
                 self._client() as client,
-                client.stream("POST", "/api/chat", content=content, headers=headers) as response,
+                client.stream("POST", request.path, **request.sent()) as response,
             ):
                 if response.status_code != 200:
                     raise status_error(response.status_code, await response.aread())
@@ -74,9 +71,9 @@ class AsyncOllama:
                 for chunk in reader.end():
                     await put(chunk)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise unreachable_error(self.address, exc or type(exc).__name__) from exc
+            raise unreachable_error(self.address, str(exc) or type(exc).__name__) from exc
         except httpx.HTTPError as exc:
-            raise cut_error(exc or type(exc).__name__) from exc
+            raise cut_error(str(exc) or type(exc).__name__) from exc
 
     async def models(self) -> list[dict[str, Any]]:
         """Ollama's own list, as /api/tags has it. Raises ApiError."""
@@ -84,9 +81,9 @@ class AsyncOllama:
             async with self._client() as client:
                 response = await client.get("/api/tags")
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise unreachable_error(self.address, exc or type(exc).__name__) from exc
+            raise unreachable_error(self.address, str(exc) or type(exc).__name__) from exc
         except httpx.HTTPError as exc:
-            raise cut_error(exc or type(exc).__name__) from exc
+            raise cut_error(str(exc) or type(exc).__name__) from exc
         if response.status_code != 200:
             raise status_error(response.status_code, response.content)
         try:

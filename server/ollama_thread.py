@@ -8,12 +8,10 @@ counts the thread, and has not ended before it has.
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import httpx
 
@@ -21,9 +19,9 @@ from registry import StopSignal, Stream
 from registry.daemon_executor import ExecutorFull
 from server.errors import ApiError
 from server.ollama import (
-    NDJSON_HEADERS,
     Chunk,
     ChunkReader,
+    OllamaRequest,
     Put,
     cut_error,
     status_error,
@@ -62,11 +60,10 @@ class ThreadOllama:
         self._new_transport = new_transport or thread_transport_factory(address)
         self._timeout = httpx.Timeout(read_s, connect=connect_s)
 
-    async def chat(self, body: Mapping[str, Any], stream: Stream, put: Put) -> None:
+    async def ask(self, request: OllamaRequest, stream: Stream, put: Put) -> None:
         handover = _Handover(asyncio.get_running_loop(), stream.stop_signal)
-        content = json.dumps(body).encode("ascii")
         job = asyncio.create_task(
-            stream.run_in_thread(self._call, content, stream.stop_signal, handover),
+            stream.run_in_thread(self._call, request, stream.stop_signal, handover),
             name=f"thread-{stream.trace_id}",
         )
         job.add_done_callback(handover.end)
@@ -86,7 +83,7 @@ class ThreadOllama:
 
     # -- in the worker thread
 
-    def _call(self, content: bytes, stop_signal: StopSignal, handover: _Handover) -> None:
+    def _call(self, request: OllamaRequest, stop_signal: StopSignal, handover: _Handover) -> None:
         wake = Wake(stop_signal)
 
         def wake_thread() -> None:
@@ -95,21 +92,20 @@ class ThreadOllama:
 
         with stop_signal.waking(wake_thread):
             try:
-                self._read(content, wake, stop_signal, handover)
+                self._read(request, wake, stop_signal, handover)
             except _Stopped:
                 return
             except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
                 if not stop_signal.is_set():
-                    raise unreachable_error(self.address, exc or type(exc).__name__) from exc
+                    raise unreachable_error(self.address, str(exc) or type(exc).__name__) from exc
             except httpx.HTTPError as exc:
                 if not stop_signal.is_set():
-                    raise cut_error(exc or type(exc).__name__) from exc
+                    raise cut_error(str(exc) or type(exc).__name__) from exc
 
     def _read(
-        self, content: bytes, wake: Wake, stop_signal: StopSignal, handover: _Handover
+        self, request: OllamaRequest, wake: Wake, stop_signal: StopSignal, handover: _Handover
     ) -> None:
-        headers = {"content-type": "application/json", **NDJSON_HEADERS}
-        reader = ChunkReader()
+        reader = ChunkReader(keeps_lines=request.keeps_lines)
         with (
             httpx.Client(
                 base_url=self.address,
@@ -117,7 +113,7 @@ class ThreadOllama:
                 timeout=self._timeout,
                 trust_env=False,
             ) as client,
-            client.stream("POST", "/api/chat", content=content, headers=headers) as response,
+            client.stream("POST", request.path, **request.sent()) as response,
         ):
             if response.status_code != 200:
                 raise status_error(response.status_code, response.read())

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from server.answer import Answer, usage_of
 from server.errors import ApiError
-from server.ollama import Chunk
+from server.ollama import Chunk, OllamaRequest
+from server.prompt import Prompt
+from server.sse import message
 
 # ---- requests -------------------------------------------------------------------------------
 
@@ -103,6 +107,18 @@ class ChatRequest(_Model):
     tool_choice: Any = None
     response_format: ResponseFormat | None = None
     reasoning_effort: StrictStr | None = None
+
+
+def chat_prompt(request: ChatRequest, default_model: str | None) -> Prompt:
+    """What POST /v1/chat/completions asks. Raises ApiError (400)."""
+    options = request.stream_options
+    return Prompt(
+        request=OllamaRequest("/api/chat", ollama_body(request, default_model)),
+        new_answer=partial(ChatAnswer, include_usage=options is not None and options.include_usage),
+        is_streamed=request.stream,
+        session_id=request.session_id,
+        user=request.user,
+    )
 
 
 def ollama_body(request: ChatRequest, default_model: str | None) -> dict[str, Any]:
@@ -206,21 +222,23 @@ def _bad(message: str, param: str) -> ApiError:
 # ---- answers --------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Answer:
-    """The chunks of one stream in OpenAI's forms: as messages, or gathered into one object."""
+class ChatAnswer(Answer):
+    """`chat.completion.chunk` objects, or one `chat.completion`."""
 
-    trace_id: str
-    created: int
-    model: str = ""
-    include_usage: bool = False
-    finish_reason: str | None = None
-    _has_role: bool = False
-    _tool_calls: int = 0
-    _usage: dict[str, int] | None = None
-    _content: list[str] = field(default_factory=list)
-    _thinking: list[str] = field(default_factory=list)
-    _calls: list[dict[str, Any]] = field(default_factory=list)
+    def __init__(self, trace_id: str, created: int, *, include_usage: bool = False) -> None:
+        super().__init__(trace_id, created)
+        self._include_usage = include_usage
+        self._finish_reason: str | None = None
+        self._has_role = False
+        self._tool_calls = 0
+        self._usage: dict[str, int] | None = None
+        self._content: list[str] = []
+        self._thinking: list[str] = []
+        self._calls: list[dict[str, Any]] = []
+        self._logprobs: list[Mapping[str, Any]] = []
+
+    def encoded(self, chunk: Chunk) -> bytes:
+        return b"".join(message(value) for value in self.messages(chunk))
 
     def messages(self, chunk: Chunk) -> list[dict[str, Any]]:
         """What one chunk becomes: `chat.completion.chunk` objects, in order."""
@@ -236,37 +254,36 @@ class Answer:
         if chunk.tool_calls:
             calls = self._number(chunk)
             delta["tool_calls"] = [{"index": index, **call} for index, call in calls]
-        if delta:
-            messages.append(self._message(delta, None))
+        if delta or chunk.logprobs:
+            messages.append(self._message(delta, None, _logprobs(chunk.logprobs)))
         if chunk.done_reason is not None:
             self._finish(chunk)
-            messages.append(self._message({}, self.finish_reason))
-            if self.include_usage:
+            messages.append(self._message({}, self._finish_reason))
+            if self._include_usage:
                 messages.append({**self._head(), "choices": [], "usage": self._usage})
         return messages
 
     def gather(self, chunk: Chunk) -> None:
-        """Adds a chunk to what `completion` will answer."""
         self._content.append(chunk.content)
         self._thinking.append(chunk.thinking)
         self._calls.extend(call for _, call in self._number(chunk))
+        self._logprobs.extend(chunk.logprobs)
         if chunk.done_reason is not None:
             self._finish(chunk)
 
-    def completion(self) -> dict[str, Any]:
-        """The whole as a `chat.completion` object."""
+    def whole(self) -> dict[str, Any]:
         content, thinking = "".join(self._content), "".join(self._thinking)
-        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        said: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if thinking:
-            message["reasoning_content"] = thinking
+            said["reasoning_content"] = thinking
         if self._calls:
-            message["tool_calls"] = self._calls
-            message["content"] = content or None
+            said["tool_calls"] = self._calls
+            said["content"] = content or None
         choice = {
             "index": 0,
-            "message": message,
-            "logprobs": None,
-            "finish_reason": self.finish_reason,
+            "message": said,
+            "logprobs": _logprobs(self._logprobs),
+            "finish_reason": self._finish_reason,
         }
         return {
             **self._head(),
@@ -286,20 +303,22 @@ class Answer:
         return numbered
 
     def _finish(self, chunk: Chunk) -> None:
+        self.is_complete = True
         reason = "length" if chunk.done_reason == "length" else "stop"
-        self.finish_reason = "tool_calls" if self._tool_calls else reason
-        self._usage = {
-            "prompt_tokens": chunk.prompt_count,
-            "completion_tokens": chunk.output_count,
-            "total_tokens": chunk.prompt_count + chunk.output_count,
-        }
+        self._finish_reason = "tool_calls" if self._tool_calls else reason
+        self._usage = usage_of(chunk)
 
-    def _message(self, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        message = {**self._head(), "choices": [choice]}
-        if self.include_usage:
-            message["usage"] = None
-        return message
+    def _message(
+        self,
+        delta: dict[str, Any],
+        finish_reason: str | None,
+        logprobs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        said = {**self._head(), "choices": [choice]}
+        if self._include_usage:
+            said["usage"] = None
+        return said
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -308,3 +327,19 @@ class Answer:
             "created": self.created,
             "model": self.model,
         }
+
+
+def _logprobs(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """OpenAI's `logprobs` of a choice; Ollama leaves empty lists out, OpenAI's clients don't."""
+    if not entries:
+        return None
+    content = [
+        {**_token(entry), "top_logprobs": [_token(t) for t in entry.get("top_logprobs") or ()]}
+        for entry in entries
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _token(entry: Mapping[str, Any]) -> dict[str, Any]:
+    raw = entry.get("bytes") or list(entry["token"].encode("utf-8", "replace"))
+    return {"token": entry["token"], "logprob": entry["logprob"], "bytes": raw}

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from functools import partial
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from registry import Stream, StreamError, StreamRegistry, TraceIdKnown
+from server.answer import Answer
 from server.connection import ClientStalled, Connection
 from server.errors import ApiError, as_api_error
-from server.openai import Answer
 from server.settings import Settings
-from server.sse import DONE, PING, message
 from server.stream_task import StreamTask
 
 _logger = logging.getLogger("onestream.server")
 
-SSE_HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
+STREAM_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
@@ -47,6 +45,7 @@ class ChatResponse(Response):
         registry: StreamRegistry,
         settings: Settings,
         connections: MutableMapping[Connection, None],
+        headers: Mapping[str, str],
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -58,6 +57,8 @@ class ChatResponse(Response):
         self._registry = registry
         self._settings = settings
         self._connections = connections
+        # Of an answer, beside those of its form.
+        self._more_headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = Connection(scope, receive, send, send_s=self._settings.send_seconds)
@@ -118,16 +119,17 @@ class ChatResponse(Response):
     async def _send_whole(
         self, connection: Connection, stream: Stream, task: asyncio.Task[None]
     ) -> None:
-        while self._answer.finish_reason is None:
+        while not self._answer.is_complete:
             await self._next_chunks(None)
             for chunk in self._buffer.take():
                 self._answer.gather(chunk)
-            if self._answer.finish_reason is None:
+            if not self._answer.is_complete:
                 # With the client it is not, but here it waits for nothing but the rest.
                 self._buffer.settle()
         self._answer.model = self._work.record.model or ""
 
-        await stream.emit(partial(connection.json, 200), self._answer.completion())
+        send = partial(connection.json, 200, headers=self._more_headers)
+        await stream.emit(send, self._answer.whole())
         await self._settle_and_end(task)
         await connection.end()
 
@@ -140,17 +142,24 @@ class ChatResponse(Response):
         task: asyncio.Task[None],
         head_deadline: float,
     ) -> None:
-        held_s = head_deadline - asyncio.get_running_loop().time()
-        await self._next_chunks(max(held_s, 0))
-        await connection.begin(200, SSE_HEADERS)
-        while self._answer.finish_reason is None:
-            if await self._next_chunks(self._settings.ping_seconds):
+        answer = self._answer
+        held_s: float | None = head_deadline - asyncio.get_running_loop().time()
+        ping_s: float | None = self._settings.ping_seconds
+        if not answer.ping:
+            # A form that can't say anything but chunks: its head comes with the first of them.
+            held_s = ping_s = None
+        await self._next_chunks(held_s and max(held_s, 0))
+        content_type = {"content-type": answer.content_type}
+        await connection.begin(200, {**content_type, **STREAM_HEADERS, **self._more_headers})
+        while not answer.is_complete:
+            if await self._next_chunks(ping_s):
                 await stream.emit(connection.body, self._messages())
                 self._buffer.settle()
             else:
-                await connection.body(PING)
+                await connection.body(answer.ping)
         await self._settle_and_end(task)
-        await connection.body(DONE)
+        if answer.last:
+            await connection.body(answer.last)
         await connection.end()
 
     async def _settle_and_end(self, task: asyncio.Task[None]) -> None:
@@ -172,8 +181,7 @@ class ChatResponse(Response):
 
     def _messages(self) -> bytes:
         self._answer.model = self._work.record.model or ""
-        chunks = self._buffer.take()
-        return b"".join(message(m) for chunk in chunks for m in self._answer.messages(chunk))
+        return b"".join(self._answer.encoded(chunk) for chunk in self._buffer.take())
 
     # -- an error
 
@@ -182,5 +190,5 @@ class ChatResponse(Response):
         if not connection.has_begun:
             await connection.error(error)
         elif self._streamed:
-            await connection.body(message(error.body()) + DONE)
+            await connection.body(self._answer.error(error))
             await connection.end()

@@ -13,7 +13,8 @@ from server import documented, signposts
 from server.documented import OLLAMAS, errors, request_headers, streamed
 from server.errors import ApiError, as_api_error
 from server.front import owner_of
-from server.openai import ChatRequest
+from server.openai import ChatRequest, chat_prompt
+from server.prompt import Prompt
 from server.refusals import log_refused
 from server.service import Service
 from server.sse import encode_json
@@ -48,8 +49,12 @@ def _service(request: Request) -> Service:
 )
 async def chat(request: Request, body: ChatRequest, owner: Owner) -> Response:
     """Answers a prompt; the newest of a session stops the one before it."""
-    return _service(request).chat(
-        body,
+    return _answer(request, chat_prompt(body, _service(request).settings.default_model), owner)
+
+
+def _answer(request: Request, prompt: Prompt, owner: str) -> Response:
+    return _service(request).answer(
+        prompt,
         owner=owner,
         trace_id=request.state.trace_id,
         header_session_id=request.headers.get("x-session-id"),

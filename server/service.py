@@ -18,7 +18,7 @@ from server.errors import ApiError
 from server.loopback import stranger_in
 from server.ollama import OllamaClient
 from server.ollama_async import AsyncOllama
-from server.openai import Answer, ChatRequest, ollama_body
+from server.prompt import Prompt
 from server.readiness import Readiness
 from server.response import ChatResponse
 from server.security import SESSION_ID_DEFAULT, Keys, check_session_id
@@ -106,12 +106,11 @@ class Service:
 
     # -- chats
 
-    def chat(
-        self, request: ChatRequest, *, owner: str, trace_id: str, header_session_id: str | None
+    def answer(
+        self, prompt: Prompt, *, owner: str, trace_id: str, header_session_id: str | None
     ) -> ChatResponse:
         """The response that will answer the prompt. Raises ApiError (400); starts nothing."""
-        body = ollama_body(request, self.settings.default_model)
-        session_id = _session_id(request, header_session_id)
+        session_id = _session_id(prompt, header_session_id)
         now = asyncio.get_running_loop().time()
         created = int(self._wall_clock())
         record = Record(
@@ -121,12 +120,12 @@ class Service:
             created=created,
             text_max_chars=self.settings.archive_max_chars,
             registered_at=now,
-            model=body.get("model"),
+            model=prompt.request.body.get("model"),
         )
         self._archive.add(record, now)
         task = StreamTask(
             trace_id=trace_id,
-            body=body,
+            request=prompt.request,
             client=self._client,
             pick_model=self._pick_model,
             registry=self.registry,
@@ -134,19 +133,15 @@ class Service:
             buffer=Buffer(self.settings.buffer_max_chunks),
             record=record,
         )
-        options = request.stream_options
         return ChatResponse(
             session_id=self.keys.namespace(owner, session_id),
             task=task,
-            answer=Answer(
-                trace_id=trace_id,
-                created=created,
-                include_usage=options is not None and options.include_usage,
-            ),
-            streamed=request.stream,
+            answer=prompt.new_answer(trace_id, created),
+            streamed=prompt.is_streamed,
             registry=self.registry,
             settings=self.settings,
             connections=self.connections,
+            headers={"x-ignored-fields": ", ".join(prompt.ignored)} if prompt.ignored else {},
         )
 
     async def _pick_model(self) -> str:
@@ -236,13 +231,13 @@ class Service:
         await asyncio.wait({self._closing})
 
 
-def _session_id(request: ChatRequest, header: str | None) -> str:
+def _session_id(prompt: Prompt, header: str | None) -> str:
     if header:
         return check_session_id(header, "X-Session-Id")
-    if request.session_id:
-        return check_session_id(request.session_id, "session_id")
-    if request.user:
+    if prompt.session_id:
+        return check_session_id(prompt.session_id, "session_id")
+    if prompt.user:
         # OpenAI lets it be any text; escaped it can stand in a log line.
-        user = quote(request.user.encode("utf-8", "backslashreplace"), safe="!#$&'()*+,/:;=?@[]~")
+        user = quote(prompt.user.encode("utf-8", "backslashreplace"), safe="!#$&'()*+,/:;=?@[]~")
         return check_session_id(user, "user")
     return SESSION_ID_DEFAULT

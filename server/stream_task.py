@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from registry import State, Stream, StreamRefused, StreamRegistry
 from server.archive import Record
 from server.buffer import Buffer
 from server.errors import ApiError, as_api_error
-from server.ollama import Chunk, OllamaClient
+from server.ollama import Chunk, OllamaClient, OllamaRequest
 from server.refusals import log_failed
 from server.settings import Settings
 
@@ -30,14 +30,14 @@ _logger = logging.getLogger("onestream.server")
 class StreamTask:
     """One call to Ollama, from the opened gate until nothing of it is left.
 
-    body: of /api/chat; without a `model` the one that `pick_model` answers is asked for.
+    request: without a `model` in its body, the one that `pick_model` answers is asked for.
     """
 
     def __init__(
         self,
         *,
         trace_id: str,
-        body: Mapping[str, Any],
+        request: OllamaRequest,
         client: OllamaClient,
         pick_model: Callable[[], Awaitable[str]],
         registry: StreamRegistry,
@@ -48,7 +48,7 @@ class StreamTask:
         self.trace_id = trace_id
         self.buffer = buffer
         self.record = record
-        self._body = dict(body)
+        self._request = request
         self._client = client
         self._pick_model = pick_model
         self._registry = registry
@@ -134,11 +134,13 @@ class StreamTask:
         self._agent.result()
 
     async def _read(self, stream: Stream) -> None:
-        if "model" not in self._body:
-            self._body["model"] = await self._pick_model()
-        self.record.model = self._body["model"]
+        request = self._request
+        if "model" not in request.body:
+            body = {**request.body, "model": await self._pick_model()}
+            request = replace(request, body=body)
+        self.record.model = request.body["model"]
         try:
-            await self._client.chat(self._body, stream, self._put)
+            await self._client.ask(request, stream, self._put)
         except Exception:
             # What came before the failure goes out before it.
             await self._drain()

@@ -19,7 +19,7 @@ from registry.daemon_executor import DaemonExecutor
 from server.app import create_app
 from server.archive import Archive, Record
 from server.buffer import Buffer
-from server.ollama import Chunk
+from server.ollama import Chunk, OllamaRequest
 from server.ollama_thread import ThreadOllama
 from tests.server.support import DEVKEY, error_of, events, prompt, run_async, settings, until
 
@@ -337,7 +337,7 @@ def test_a_stop_wakes_the_thread_at_once(blocked_in: str) -> None:
 
         async def work() -> None:
             async with registry.stream("s", trace_id="t") as stream:
-                await client.chat({}, stream, put)
+                await client.ask(OllamaRequest("/api/chat", {}), stream, put)
 
         task = asyncio.create_task(work())
         try:
@@ -374,7 +374,7 @@ def test_a_stream_that_waits_for_a_thread_never_calls_ollama_when_it_is_stopped(
         async def work(name: str) -> str:
             try:
                 async with registry.stream(name, trace_id=name) as stream:
-                    await client.chat({}, stream, put)
+                    await client.ask(OllamaRequest("/api/chat", {}), stream, put)
             except Exception as exc:
                 return getattr(exc, "code", repr(exc))
             return "no error"

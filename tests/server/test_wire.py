@@ -13,13 +13,13 @@ from pydantic import ValidationError
 from server.errors import ApiError
 from server.loopback import is_loopback
 from server.ollama import Chunk, ChunkReader, LineSplitter, ToolCall, parse_line, status_error
-from server.openai import Answer, ChatRequest, ollama_body
+from server.openai import ChatAnswer, ChatRequest, ollama_body
 from server.settings import Settings, ollama_address
 from server.sse import encode_json, message
 from tests.server.support import settings
 
 
-def line(content: str = "", **more: Any) -> bytes:
+def line(content: Any = "", **more: Any) -> bytes:
     chunk = {"message": {"role": "assistant", "content": content}, "done": False, **more}
     return json.dumps(chunk, ensure_ascii=False).encode() + b"\n"
 
@@ -68,13 +68,41 @@ def test_chunks_before_an_error_line_are_kept() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [b"<html>", b"[]", b"7", b"null", b'{"message":{}}', b'{"done":false,"message":7}', b"\xff"],
+    [
+        b"<html>",
+        b"[]",
+        b"7",
+        b"null",
+        b'{"message":{}}',
+        b'{"done":false,"message":7}',
+        b"\xff",
+        line(5),
+        line({}),
+        line(["a"]),
+        b'{"done":false,"message":{"thinking":{}}}',
+        b'{"done":false,"response":7}',
+        b'{"done":true,"done_reason":["x"]}',
+        b'{"done":true,"eval_count":1e999}',
+        b'{"done":false,"message":{"tool_calls":[{"id":{},"function":{"name":"f"}}]}}',
+        b'{"done":false,"message":{"tool_calls":[{"function":{"name":5}}]}}',
+        b'{"done":false,"logprobs":[{"token":5,"logprob":-1}]}',
+        b'{"done":false,"logprobs":[{"token":"a","logprob":-1,"top_logprobs":[{}]}]}',
+    ],
 )
 def test_what_is_no_chunk_is_said_to_be_none(bad: bytes) -> None:
     """A line that no Ollama sends ends the stream with a code, not with a crash."""
     with pytest.raises(ApiError) as caught:
         parse_line(bad)
     assert (caught.value.status, caught.value.code) == (502, "upstream_not_understood")
+
+
+def test_a_line_is_kept_for_whoever_passes_it_on() -> None:
+    """With keeps_lines a chunk has Ollama's own bytes, also what the server does not know."""
+    raw = b'{"response":"hi","done":false,"brand_new":1}'
+    assert [
+        (chunk.content, chunk.line) for chunk in ChunkReader(keeps_lines=True).feed(raw + b"\n")
+    ] == [("hi", raw)]
+    assert next(ChunkReader().feed(raw + b"\n")).line == b""
 
 
 def test_a_line_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +157,7 @@ def test_json_is_ascii() -> None:
 def test_tool_calls_are_numbered_over_the_whole_answer() -> None:
     """Ollama numbers the calls of a chunk, OpenAI those of an answer; missing ids are made up."""
     call = ToolCall(id="", index=0, name="f", arguments='{"a": 1}')
-    answer = Answer("t", 1)
+    answer = ChatAnswer("t", 1)
     messages = [
         *answer.messages(Chunk(tool_calls=(call,))),
         *answer.messages(Chunk(tool_calls=(call,))),
@@ -144,7 +172,7 @@ def test_tool_calls_are_numbered_over_the_whole_answer() -> None:
 
 def test_usage_is_null_until_its_own_message() -> None:
     """With include_usage all messages have the field, and the last has no choices."""
-    answer = Answer("t", 1, include_usage=True)
+    answer = ChatAnswer("t", 1, include_usage=True)
     messages = [
         *answer.messages(Chunk("hi")),
         *answer.messages(Chunk(done_reason="stop", prompt_count=2, output_count=3)),

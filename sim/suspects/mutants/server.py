@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-import server.response
 from registry import StopSignal, Stream, StreamRegistry
+from server.answer import Answer
 from server.archive import Archive, Record
 from server.buffer import Buffer
 from server.connection import ClientStalled, Connection
@@ -86,8 +86,8 @@ def thread_is_not_signalled(patch: Patch) -> None:
     """Neither by the stop nor by the client's `finally`: each alone is enough."""
     call = ThreadOllama._call
 
-    def call_with_a_signal_of_its_own(self: ThreadOllama, content: bytes, _: Any, to: Any) -> None:
-        call(self, content, StopSignal(), to)
+    def call_with_a_signal_of_its_own(self: ThreadOllama, what: Any, _: Any, to: Any) -> None:
+        call(self, what, StopSignal(), to)
 
     patch.setattr(ThreadOllama, "_call", call_with_a_signal_of_its_own)
 
@@ -113,10 +113,10 @@ def thread_is_not_counted(patch: Patch) -> None:
 
 def stop_is_put_off(patch: Patch) -> None:
     """Our end of the connection is shut only 0.3 s after the stop."""
-    chat = AsyncOllama.chat
+    ask = AsyncOllama.ask
 
     async def put_off(self: AsyncOllama, *arguments: Any) -> None:
-        reading = asyncio.ensure_future(chat(self, *arguments))
+        reading = asyncio.ensure_future(ask(self, *arguments))
         try:
             await asyncio.shield(reading)
         except asyncio.CancelledError:
@@ -125,7 +125,7 @@ def stop_is_put_off(patch: Patch) -> None:
             await asyncio.wait({reading})
             raise
 
-    patch.setattr(AsyncOllama, "chat", put_off)
+    patch.setattr(AsyncOllama, "ask", put_off)
 
 
 def agent_is_awaited_for_its_patience_only(patch: Patch) -> None:
@@ -237,7 +237,7 @@ def silence_has_no_pings(patch: Patch) -> None:
 
 
 def pings_are_content(patch: Patch) -> None:
-    patch.setattr(server.response, "PING", message({"choices": [{"delta": {"content": " "}}]}))
+    patch.setattr(Answer, "ping", message({"choices": [{"delta": {"content": " "}}]}))
 
 
 def pings_go_on_after_the_end(patch: Patch) -> None:

@@ -1,0 +1,26 @@
+"""What every endpoint that generates makes of its request: one form, whoever speaks to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from server.answer import Answer
+from server.ollama import OllamaRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A prompt, from whichever endpoint: what Ollama is asked, and how the answer is told.
+
+    new_answer: makes the answer of a trace id and a time in seconds since 1970.
+    session_id, user: what the body says of its session; a header goes before both.
+    ignored: names of fields that have no effect here, for the client to be told.
+    """
+
+    request: OllamaRequest
+    new_answer: Callable[[str, int], Answer]
+    is_streamed: bool
+    session_id: str | None = None
+    user: str | None = None
+    ignored: tuple[str, ...] = ()
