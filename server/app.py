@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry import StreamRegistry
 from registry.daemon_executor import DaemonExecutor
-from server import documented, log, shutdown
+from server import documented, http_protocol, log, shutdown
 from server.errors import ApiError
 from server.front import Front
 from server.ollama_async import AsyncOllama, AsyncTransportFactory
@@ -142,6 +142,7 @@ def _keys_for(settings: Settings) -> Keys:
         if server is not None:
             check_address(keys, shutdown.listening_host(server))
             shutdown.bound_exit(server, settings.grace_seconds)
+            http_protocol.use_for(server)
     except StartRefused as exc:
         _logger.error("start_refused %s", exc)
         raise

@@ -24,7 +24,8 @@ from server.stream_task import StreamTask
 _logger = logging.getLogger("onestream.server")
 
 STREAM_HEADERS = {
-    "cache-control": "no-cache",
+    # Proxies that compress hold a stream back, unless they are told to leave it as it is.
+    "cache-control": "no-cache, no-transform",
     "x-accel-buffering": "no",
 }
 

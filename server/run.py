@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from server import log, shutdown
 from server.app import TERMINATING, create_app
+from server.http_protocol import HttpProtocol
 from server.security import StartRefused, check_address, read_keys
 from server.settings import Settings
 
@@ -68,6 +69,7 @@ def _config(settings: Settings, host: str, port: int) -> uvicorn.Config:
         create_app(settings),
         host=host,
         port=port,
+        http=HttpProtocol,
         lifespan="on",
         log_level="warning",
         access_log=False,

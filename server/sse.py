@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-PING = b": ping\n\n"
+# Without a blank line: openai-go before v3.43 takes that for the end of an event, and fails.
+PING = b": ping\n"
 DONE = b"data: [DONE]\n\n"
 
 

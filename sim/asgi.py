@@ -81,11 +81,7 @@ class Exchange:
     @property
     def messages(self) -> list[str]:
         """The data of the SSE messages so far, `[DONE]` included, pings left out."""
-        return [
-            block.removeprefix("data: ")
-            for block in self.body.decode().split("\n\n")
-            if block.startswith("data: ")
-        ]
+        return sse_data(self.body)
 
     @property
     def is_listening(self) -> bool:
@@ -247,6 +243,12 @@ class SimServer:
         answer = await self._from_lifespan.get()
         done = answer["type"] == f"lifespan.{what}.complete"
         self.world.check(done, "the lifespan starts and ends", f"{answer}")
+
+
+def sse_data(body: bytes) -> list[str]:
+    """The data of the messages in an SSE body, whole lines only; comments are left out."""
+    lines = body.decode("utf-8", "replace").split("\n")[:-1]
+    return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
 
 
 async def _coroutine(awaitable: Any) -> None:

@@ -26,7 +26,7 @@ from registry.stop_signal import StopSignals
 from server.app import create_app
 from server.ollama_thread import SEGMENTS_MAX
 from server.settings import Settings
-from sim.asgi import Exchange, SimServer
+from sim.asgi import Exchange, SimServer, sse_data
 from sim.bench import LIMITS, sentence
 from sim.deliveries import Deliveries, Delivery, prompt_of
 from sim.fake_ollama import Call, Profile
@@ -450,8 +450,8 @@ def _is_suspended(generator: Any) -> bool:
 
 def _content_of(body: bytes) -> str:
     parts = []
-    for block in body.decode("utf-8", "replace").split("\n\n"):
-        text = block.removeprefix("data: ")
+    # Of one object, the body itself is the JSON.
+    for text in sse_data(body) or [body.decode("utf-8", "replace")]:
         if not text.startswith("{"):
             continue
         for choice in json.loads(text).get("choices", ()):

@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.app import create_app
+from server.http_protocol import HttpProtocol
 from server.service import Service
 from server.settings import Settings
 from sim.fake_ollama import FakeOllama, profile_named
@@ -119,7 +120,13 @@ async def stack(profile: str = "instant", changes: dict[str, Any] | None = None,
 async def serving(app: FastAPI) -> AsyncIterator[tuple[str, uvicorn.Server]]:
     """The application under uvicorn, on a free port; yields its address and the server."""
     config = uvicorn.Config(
-        app, port=0, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=3
+        app,
+        port=0,
+        http=HttpProtocol,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=3,
     )
     server = uvicorn.Server(config)
     with free_socket() as listener:

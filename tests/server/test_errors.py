@@ -256,7 +256,9 @@ def test_headers_are_held_and_then_pinged() -> None:
             body = prompt(stream=True, model="fake:hang-before-headers")
             response = await server.post(body)
             assert response.status_code == 200
-            assert response.text.count(": ping\n\n") >= 3
+            assert response.text.count(": ping\n") >= 3
+            # Some take a blank line after a comment for the end of an event.
+            assert ": ping\n\n" not in response.text
             found = events(response.text)
             assert [found[0]["error"]["code"], found[1]] == ["upstream_silent", "[DONE]"]
             assert "id:" not in response.text.split("data:")[0]

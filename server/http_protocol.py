@@ -1,0 +1,108 @@
+"""HTTP/1.1 on a connection: uvicorn's protocol on h11, and what it leaves open.
+
+It serves whichever way uvicorn was started. The other parser that uvicorn may pick, httptools,
+loses the body of a request that offers an upgrade (`Upgrade: h2c`, as Java's client does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+# What a client may send behind a request that is not answered yet; the rest is thrown away, and
+# the connection closed behind the answer.
+_BEHIND_MAX_BYTES = 64 * 1024
+_PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PROBE_FIRST_S = 0.05
+_PROBE_LAST_S = 15.0
+
+
+class HttpProtocol(H11Protocol):
+    """One connection.
+
+    A client that closes its sending side behind its request looks the same whether it waits for
+    the answer or has left: its kernel alone knows, and says so when something is sent to it. So,
+    until the answer begins, it is sent `100 Continue`, which every client of HTTP/1.1 passes over
+    (RFC 9110, 15.2), and a kernel whose program has left answers with a reset. HTTP/1.0 has no
+    such word; there, and once the answer has begun, a closed sending side means that it has left.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        # The client has closed its sending side and was not taken for one that has left.
+        self._is_half_closed = False
+        self._probe_timer: asyncio.TimerHandle | None = None
+        # Something that the client sent behind its request was thrown away.
+        self._has_dropped = False
+
+    # -- what the client sends behind its request
+
+    def data_received(self, data: bytes) -> None:
+        if self._has_dropped:
+            return
+        if not self._is_request_whole():
+            super().data_received(data)
+            return
+        behind, _ = self.conn.trailing_data
+        if self.conn.their_state is not h11.DONE or len(behind) + len(data) > _BEHIND_MAX_BYTES:
+            self._has_dropped = True
+            self.cycle.keep_alive = False
+            return
+        super().data_received(data)
+        # uvicorn has stopped to read, and who doesn't read can't see that the client leaves.
+        self.flow.resume_reading()
+
+    def _is_request_whole(self) -> bool:
+        """Whether a request is there to its last byte, and its answer is not."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.more_body and not cycle.response_complete
+
+    # -- a client that closes its sending side
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """True keeps the connection for the answer."""
+        if not self._is_half_closed:
+            self._is_half_closed = self._may_be_waiting()
+            if self._is_half_closed:
+                self._probe(_PROBE_FIRST_S)
+        return self._is_half_closed
+
+    def _may_be_waiting(self) -> bool:
+        return (
+            self._is_request_whole()
+            and not self.cycle.response_started
+            and self.scope["http_version"] == "1.1"
+            # TLS has no half-closed connections.
+            and self.scheme == "http"
+        )
+
+    def _probe(self, again_s: float) -> None:
+        if self.transport.is_closing() or not self._is_request_whole():
+            return
+        if self.cycle.response_started:
+            # From here on the answer itself, or its pings, are what is sent.
+            return
+        self.transport.write(_PROBE)
+        later_s = min(2 * again_s, _PROBE_LAST_S)
+        self._probe_timer = self.loop.call_later(again_s, self._probe, later_s)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_half_closed and not self._is_request_whole():
+            self._unset_keepalive_if_required()
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+        super().connection_lost(exc)
+
+
+def use_for(server: uvicorn.Server) -> None:
+    """The server's connections from now on are ours, unless it was given a class of its user's."""
+    if isinstance(server.config.http, str):
+        server.config.http_protocol_class = HttpProtocol

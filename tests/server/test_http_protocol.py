@@ -1,0 +1,173 @@
+"""What the connection itself promises: half-closed clients, upgrades offered, what comes behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from tests.server.support import (
+    CLIENTS,
+    Output,
+    Stack,
+    process,
+    prompt,
+    run_async,
+    stack,
+    until,
+)
+
+pytestmark = pytest.mark.socket
+
+
+def request(body: Any, *, version: str = "1.1", headers: str = "") -> bytes:
+    data = json.dumps(body).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/{version}\r\nhost: 127.0.0.1\r\n"
+        f"authorization: Bearer devkey\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(data)}\r\n{headers}\r\n"
+    )
+    return head.encode() + data
+
+
+class Client:
+    """A bare connection, which can close its sending side alone."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def of(cls, server: Stack, data: bytes, *, then_eof: bool) -> Client:
+        address = server.http.base_url
+        client = cls(*await asyncio.open_connection(address.host, address.port))
+        client.writer.write(data)
+        if then_eof:
+            client.writer.write_eof()
+        await client.writer.drain()
+        return client
+
+    async def answer(self) -> tuple[bytes, bytes]:
+        """The final head, with no interim ones, and the body up to the end of the connection."""
+        head = b"HTTP/1.1 100"
+        while head.startswith(b"HTTP/1.1 100"):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+        return head, await self.reader.read()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_that_half_closes_is_answered(streamed: bool) -> None:
+    """Who closes its sending side behind the request gets the whole answer, then the end."""
+
+    async def main() -> None:
+        async with stack("instant", {"prompt_eval_s": 0.3}) as server:
+            data = request(prompt(stream=streamed))
+            client = await Client.of(server, data, then_eof=True)
+            head, body = await client.answer()
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert (b"[DONE]" if streamed else b'"finish_reason":"stop"') in body
+            await server.quiet()
+            client.writer.close()
+
+    run_async(main())
+
+
+def test_two_requests_before_a_half_close_are_answered() -> None:
+    """What was sent behind the first request, before the sending side closed, is answered too."""
+
+    async def main() -> None:
+        async with stack("instant", {"prompt_eval_s": 0.2}) as server:
+            data = request(prompt("one")) + request(prompt("two"))
+            client = await Client.of(server, data, then_eof=True)
+            _, rest = await client.answer()
+            assert rest.count(b"HTTP/1.1 200 ") == 1
+            assert rest.count(b'"finish_reason":"stop"') == 2
+            client.writer.close()
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_who_half_closed_and_leaves_is_missed(client: str, version: str) -> None:
+    """A client whose sending side is closed and who then leaves altogether stops its stream."""
+
+    async def main() -> None:
+        async with stack(ollama_client=client) as server:
+            data = request(prompt(model="fake:hang-before-headers"), version=version)
+            raw = await Client.of(server, data, then_eof=False)
+            await until(lambda: server.fake.active_calls, "upstream")
+            raw.writer.write_eof()
+            if version == "1.1":
+                # It is there: the interim answer reaches it, more than once.
+                await raw.reader.readuntil(b"100 Continue\r\n\r\n")
+                await raw.reader.readuntil(b"100 Continue\r\n\r\n")
+                assert server.states() == ["ACTIVE"]
+            raw.writer.close()
+            await server.quiet()
+
+    run_async(main())
+
+
+def test_half_a_request_and_the_end_starts_nothing() -> None:
+    """A sending side that closes amid the body is a client that has left."""
+
+    async def main() -> None:
+        async with stack() as server:
+            data = request(prompt())
+            client = await Client.of(server, data[:-5], then_eof=True)
+            assert await client.reader.read() == b""
+            assert not server.fake.calls
+            client.writer.close()
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_who_leaves_with_much_behind_its_request_is_missed(streamed: bool) -> None:
+    """300 kB behind a prompt, then a reset: noticed as at once as with nothing behind it."""
+
+    async def main() -> None:
+        async with stack() as server:
+            body = prompt(stream=streamed, model="fake:hang-before-headers")
+            client = await Client.of(server, request(body) + b"x" * 300_000, then_eof=False)
+            await until(lambda: server.fake.active_calls, "upstream")
+            client.writer.transport.abort()
+            await server.quiet()
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("headers", ["", "connection: close\r\n"])
+def test_what_is_too_much_behind_a_request_ends_the_connection(headers: str) -> None:
+    """The request itself is answered; what came behind it is thrown away with the connection."""
+
+    async def main() -> None:
+        async with stack("instant", {"prompt_eval_s": 0.2}) as server:
+            behind = b"x" * 200_000
+            data = request(prompt(), headers=headers) + behind
+            client = await Client.of(server, data, then_eof=False)
+            head, rest = await client.answer()
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert b'"finish_reason":"stop"' in rest
+            assert b" 400 " not in rest
+            client.writer.close()
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("command", [("-m", "uvicorn", "server.app:app"), ("-m", "server")])
+def test_an_offered_upgrade_does_not_lose_the_body(command: tuple[str, ...]) -> None:
+    """Java's client offers HTTP/2 with its first request; httptools, installed here, is not used."""
+    pytest.importorskip("httptools")
+    offer = "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQ\r\n"
+    with process(*command, "--port", "0", OLLAMA_HOST="127.0.0.1:1") as child:
+        line = Output(child).wait_for("http://")
+        port = int(line.split("http://127.0.0.1:")[1].split()[0].rstrip("/"))
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            sock.sendall(request(prompt(model="m"), headers=offer))
+            answer = sock.recv(65536)
+    # The body was read, or it would be a 400: Ollama is what is missing.
+    assert answer.startswith(b"HTTP/1.1 503 ")
