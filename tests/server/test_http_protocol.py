@@ -160,7 +160,7 @@ def test_what_is_too_much_behind_a_request_ends_the_connection(headers: str) -> 
 
 @pytest.mark.parametrize("command", [("-m", "uvicorn", "server.app:app"), ("-m", "server")])
 def test_an_offered_upgrade_does_not_lose_the_body(command: tuple[str, ...]) -> None:
-    """Java's client offers HTTP/2 with its first request; httptools, installed here, is not used."""
+    """Java's client offers HTTP/2 with its first request; httptools, though here, is not used."""
     pytest.importorskip("httptools")
     offer = "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQ\r\n"
     with process(*command, "--port", "0", OLLAMA_HOST="127.0.0.1:1") as child:
