@@ -8,7 +8,7 @@ from registry.errors import (
     StreamSuperseded,
     TraceIdKnown,
 )
-from registry.protocol import Protocol, Snapshot, State, StreamView
+from registry.protocol import Snapshot, State, StreamProtocol, StreamView
 from registry.stop_signal import (
     StopSignal,
     StopSignals,
@@ -21,7 +21,6 @@ from registry.stream_registry import StreamRegistry
 
 __all__ = [
     "IllegalOperation",
-    "Protocol",
     "Snapshot",
     "State",
     "StopSignal",
@@ -29,6 +28,7 @@ __all__ = [
     "Stream",
     "StreamCancelled",
     "StreamError",
+    "StreamProtocol",
     "StreamRefused",
     "StreamRegistry",
     "StreamSuperseded",

@@ -1,16 +1,16 @@
 """The protocol: which stream of a session may work, and what each operation does to it.
 
-Everything that changes the state of a stream stands in this file. It is synchronous and knows
-no asyncio: time is an argument, and what has to be done about a change is returned as effects,
-which the shell in `stream_registry.py` carries out. All operations go through one door,
-`Protocol.apply`: it finds the situation that the operation meets, looks up the row for it in
-`TABLE`, and either takes that row or raises and changes nothing.
+Everything that changes the state of a stream stands in this file, the table first. It is
+synchronous and knows no asyncio: time is an argument, and what has to be done about a change is
+returned as effects, which the shell in `stream_registry.py` carries out. All operations go through
+one door, `StreamProtocol.apply`: it finds the situation that the operation meets, looks up the row
+for it in `TABLE`, and either takes that row or raises and changes nothing.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,56 @@ from registry.errors import (
     StreamSuperseded,
     TraceIdKnown,
 )
+from registry.operations import (
+    Admitted,
+    Cancel,
+    Close,
+    Effect,
+    Ended,
+    Forgotten,
+    GraceExpired,
+    Logged,
+    Operation,
+    Register,
+    Rejected,
+    StopRequested,
+    Withdraw,
+)
+from registry.states import Snapshot, State, StreamView
+
+__all__ = [
+    "DETACHED_MAX",
+    "DETACHED_PER_SESSION_MAX",
+    "GRACE_S",
+    "PERFORM",
+    "TABLE",
+    "Action",
+    "Admitted",
+    "Cancel",
+    "Close",
+    "Does",
+    "Effect",
+    "Effects",
+    "Ended",
+    "Forgotten",
+    "GraceExpired",
+    "Logged",
+    "Move",
+    "Operation",
+    "Perform",
+    "Register",
+    "Rejected",
+    "Row",
+    "Situation",
+    "Snapshot",
+    "State",
+    "Step",
+    "StopRequested",
+    "StreamProtocol",
+    "StreamView",
+    "Who",
+    "Withdraw",
+]
 
 GRACE_S = 2.0
 DETACHED_PER_SESSION_MAX = 4
@@ -30,115 +80,21 @@ DETACHED_MAX = 64
 NEW_STREAM_REGISTERED = "new_stream_registered"
 CALLER_LEFT = "caller_left"
 REGISTRY_CLOSED = "registry_closed"
+SESSION_OVERDUE = "session_overdue"
+
+STREAM_START = "stream_start"
+STREAM_END = "stream_end"
+STREAM_CANCELLED = "stream_cancelled"
+FINISHED_CLEANLY = "prev_stream_finished_cleanly"
+TIMEOUT_ON_CANCEL = "prev_stream_timeout_on_cancel"
 
 
-class State(enum.Enum):
-    """A stream that is in none of these has ended, or was never let in."""
-
-    WAITING = "registered; an older stream of its session is still stopping"
-    ACTIVE = "holds the session, has its fencing token; the only state that may emit"
-    STOPPING = "told to stop, cleaning up; emits nothing more, still holds the session"
-    DETACHED = "did not end within the grace; fenced off, still counted until it ends"
-
-
-# ---- operations: what can be asked of the protocol ------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Register:
-    """A new stream asks for its session; None asks for a session of its own."""
-
-    trace_id: str
-    session_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Somebody stops the stream by name."""
-
-    trace_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """The caller of register has left before it saw the answer."""
-
-    trace_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The stream's task, worker threads and upstream connection are all over."""
-
-    trace_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class GraceExpired:
-    """The time that the stream had for its clean-up has passed."""
-
-    trace_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """No stream is let in any more, and those that are in are told to stop."""
-
-
-Operation = Register | Cancel | Withdraw | Ended | GraceExpired | Close
-
-
-# ---- effects: what the shell has to carry out, in this order --------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The stream is ACTIVE: its register is answered."""
-
-    trace_id: str
-    fencing_token: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The WAITING stream left: its register raises `error`."""
-
-    trace_id: str
-    error: StreamError
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """The stream is STOPPING: tell its task and threads, and ask again at `grace_deadline`."""
-
-    trace_id: str
-    error: StreamError
-    grace_deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """The protocol no longer knows the stream: drop whatever is kept for it."""
-
-    trace_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Logged:
-    """A log line: its name and its fields, in the order in which they are printed."""
-
-    event: str
-    fields: tuple[tuple[str, object], ...]
-
-
-Effect = Admitted | Rejected | StopRequested | Forgotten | Logged
-
-
-# ---- situations: what an operation can meet -------------------------------------------------
+# ---- the table ------------------------------------------------------------------------------
 
 
 class Situation(enum.Enum):
+    """What an operation can meet. A stream of state STOPPING is either stopping or overdue."""
+
     # what a register finds
     SESSION_FREE = "session free"
     HOLDER_ACTIVE = "holder active"
@@ -157,6 +113,120 @@ class Situation(enum.Enum):
     UNKNOWN = "unknown"
     # what a close finds
     REGISTRY_OPEN = "registry open"
+
+
+class Who(enum.Enum):
+    """Whose state an action changes."""
+
+    NEW = "the new stream"
+    NAMED = "the stream"
+    HOLDER = "the holder"
+    NEXT = "the next that waits"
+    EACH_WAITING = "each that waits"
+    EACH_ACTIVE = "each that is active"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Who gets into which state; UNKNOWN is that of a stream that has ended or was not let in."""
+
+    who: Who
+    to: Situation
+
+
+# Without equality: two actions that move alike are two, and no enum aliases.
+@dataclass(frozen=True, eq=False, slots=True)
+class Does:
+    """moves: of nobody, where there is none whom it is about.
+
+    effects: what each move has the shell do, in this order, log lines by their names. tells: the
+    error that the stream ends with. refuses: why `apply` raises that error and changes nothing.
+    """
+
+    moves: tuple[Move, ...] = ()
+    effects: tuple[type[Effect] | str, ...] = ()
+    tells: type[StreamError] | None = None
+    refuses: str | None = None
+
+
+_STARTS = (STREAM_START, Admitted)
+_STOPS = (STREAM_CANCELLED, StopRequested)
+_LEAVES = (STREAM_CANCELLED, Rejected, Forgotten)
+
+
+def _does(
+    who: Who,
+    to: Situation,
+    effects: tuple[type[Effect] | str, ...] = (),
+    tells: type[StreamError] | None = None,
+) -> Does:
+    return Does((Move(who, to),), effects, tells)
+
+
+def _refuses(error: type[StreamError], why: str) -> Does:
+    return Does(tells=error, refuses=why)
+
+
+class Action(enum.Enum):
+    """What a row does: one or more of these, in their order. `PERFORM` has the code of each."""
+
+    # with the stream that registers
+    ADMIT_NEW = _does(Who.NEW, Situation.ACTIVE, _STARTS)
+    LET_WAIT = _does(Who.NEW, Situation.WAITING)
+    REFUSE_OVERDUE = _refuses(StreamRefused, "the holder can be neither waited for nor detached")
+    REFUSE_CLOSED = _refuses(StreamRefused, "no stream is let in any more")
+    REFUSE_KNOWN = _refuses(TraceIdKnown, "another stream has its trace id")
+    # with the others of its session
+    SUPERSEDE_HOLDER = _does(Who.HOLDER, Situation.STOPPING, _STOPS, StreamSuperseded)
+    SUPERSEDE_WAITING = _does(Who.EACH_WAITING, Situation.UNKNOWN, _LEAVES, StreamSuperseded)
+    REFUSE_WAITING = _does(Who.EACH_WAITING, Situation.UNKNOWN, _LEAVES, StreamRefused)
+    ADMIT_NEXT = _does(Who.NEXT, Situation.ACTIVE, _STARTS)
+    # with the stream that is named
+    STOP = _does(Who.NAMED, Situation.STOPPING, _STOPS, StreamCancelled)
+    REJECT = _does(Who.NAMED, Situation.UNKNOWN, _LEAVES, StreamCancelled)
+    DETACH = _does(Who.NAMED, Situation.DETACHED, (TIMEOUT_ON_CANCEL,))
+    MARK_OVERDUE = _does(Who.NAMED, Situation.OVERDUE, (TIMEOUT_ON_CANCEL,))
+    # The first of its lines only where another takes over.
+    END_HOLDER = _does(Who.NAMED, Situation.UNKNOWN, (FINISHED_CLEANLY, STREAM_END, Forgotten))
+    END_DETACHED = _does(Who.NAMED, Situation.UNKNOWN, (STREAM_END, Forgotten))
+    # with all of them, in the order of their registers
+    CLOSE = Does(
+        (Move(Who.EACH_WAITING, Situation.UNKNOWN), Move(Who.EACH_ACTIVE, Situation.STOPPING)),
+        (STREAM_CANCELLED, Rejected, Forgotten, StopRequested),
+        StreamRefused,
+    )
+
+
+Row = tuple[Action, ...]
+Effects = tuple[Effect, ...]
+
+# No row: the operation is not possible there. An empty row: it is, and there is nothing to do.
+TABLE: dict[tuple[type[Operation], Situation], Row] = {
+    (Register, Situation.SESSION_FREE): (Action.ADMIT_NEW,),
+    (Register, Situation.HOLDER_ACTIVE): (Action.SUPERSEDE_HOLDER, Action.LET_WAIT),
+    (Register, Situation.HOLDER_STOPPING): (Action.LET_WAIT,),
+    (Register, Situation.HOLDER_STOPPING_CONTENDED): (Action.SUPERSEDE_WAITING, Action.LET_WAIT),
+    (Register, Situation.HOLDER_OVERDUE): (Action.REFUSE_OVERDUE,),
+    (Register, Situation.REGISTRY_CLOSED): (Action.REFUSE_CLOSED,),
+    (Register, Situation.TRACE_ID_KNOWN): (Action.REFUSE_KNOWN,),
+    (Cancel, Situation.ACTIVE): (Action.STOP,),
+    (Cancel, Situation.WAITING): (Action.REJECT,),
+    (Cancel, Situation.STOPPING): (),
+    (Cancel, Situation.OVERDUE): (),
+    (Cancel, Situation.DETACHED): (),
+    (Cancel, Situation.UNKNOWN): (),
+    (Withdraw, Situation.WAITING): (Action.REJECT,),
+    (Withdraw, Situation.ACTIVE): (Action.STOP,),
+    (Withdraw, Situation.STOPPING): (),
+    (Ended, Situation.ACTIVE): (Action.END_HOLDER, Action.ADMIT_NEXT),
+    (Ended, Situation.STOPPING): (Action.END_HOLDER, Action.ADMIT_NEXT),
+    (Ended, Situation.OVERDUE): (Action.END_HOLDER,),
+    (Ended, Situation.DETACHED): (Action.END_DETACHED,),
+    (GraceExpired, Situation.STOPPING): (Action.DETACH, Action.ADMIT_NEXT),
+    (GraceExpired, Situation.STOPPING_AT_LIMIT): (Action.MARK_OVERDUE, Action.REFUSE_WAITING),
+    (Close, Situation.REGISTRY_OPEN): (Action.CLOSE,),
+    (Close, Situation.REGISTRY_CLOSED): (),
+}
 
 
 # ---- the state ------------------------------------------------------------------------------
@@ -207,38 +277,18 @@ class _Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamView:
-    """One stream in a snapshot. Times are readings of the clock that the operations carried."""
+class Step:
+    """One operation under way: what it met before its first action."""
 
-    trace_id: str
-    session_id: str | None
-    state: State
-    serial: int
-    fencing_token: int | None
-    started_at: float | None
-    grace_deadline: float | None
-    overdue: bool
+    operation: Any
+    now: float
+    # That the operation names; None for a register, a close, and where it is not known.
+    stream: _Stream | None
+    # Of the stream, or that is registered for, if it has a stream.
+    session: _Session | None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The whole state at one moment: every stream not yet ended, oldest register first."""
-
-    streams: tuple[StreamView, ...]
-    sessions_kept: int
-    fencing_token_last: int
-    closed: bool
-    detached_per_session_max: int
-    detached_max: int
-
-    def in_state(self, *states: State) -> tuple[StreamView, ...]:
-        return tuple(stream for stream in self.streams if stream.state in states)
-
-    def of_session(self, session_id: str) -> tuple[StreamView, ...]:
-        return tuple(stream for stream in self.streams if stream.session_id == session_id)
-
-
-class Protocol:
+class StreamProtocol:
     """The state of all streams, changed by `apply` alone.
 
     Times are in seconds, on whatever clock the caller reads `now` from.
@@ -269,7 +319,7 @@ class Protocol:
 
     # -- the door
 
-    def apply(self, operation: Operation, now: float) -> tuple[Effect, ...]:
+    def apply(self, operation: Operation, now: float) -> Effects:
         """Takes the one row of the table that fits, and answers with what is to be done.
 
         No effects means that the operation met nothing to do: a cancel of an unknown stream,
@@ -277,14 +327,17 @@ class Protocol:
         IllegalOperation where the table has no row; then nothing has changed.
         """
         situation = self.situation_of(operation)
-        try:
-            row = TABLE[type(operation), situation]
-        except KeyError:
+        row = TABLE.get((type(operation), situation))
+        if row is None:
             raise IllegalOperation(
                 f"{operation} is not possible: {situation.value}. Only the shell that owns the "
                 f"stream may say this, and only once the stream has left that state."
-            ) from None
-        return tuple(row(self, operation, now))
+            )
+        step = self._step(operation, now)
+        effects: list[Effect] = []
+        for action in row:
+            effects += PERFORM[action](self, step)
+        return tuple(effects)
 
     def situation_of(self, operation: Operation) -> Situation:
         """What `apply` would meet now. Changes nothing."""
@@ -322,6 +375,17 @@ class Protocol:
         if stream.state is not State.STOPPING:
             return Situation[stream.state.name]
         return Situation.OVERDUE if stream.overdue else Situation.STOPPING
+
+    def _step(self, operation: Operation, now: float) -> Step:
+        match operation:
+            case Register(_, session_id):
+                session = self._sessions.get(session_id) if session_id is not None else None
+                return Step(operation, now, None, session)
+            case Close():
+                return Step(operation, now, None, None)
+            case _:
+                stream = self._streams.get(operation.trace_id)
+                return Step(operation, now, stream, stream.session if stream else None)
 
     def _may_not_detach(self, trace_id: str) -> bool:
         stream = self._streams.get(trace_id)
@@ -373,134 +437,125 @@ class Protocol:
             detached_max=self.detached_max,
         )
 
-    # -- rows of register
+    # -- actions with the stream that registers
 
-    def _register_free(self, operation: Register, now: float) -> Iterator[Effect]:
-        yield from self._activate(self._add(operation), now)
+    def _admit_new(self, step: Step) -> Effects:
+        return self._activate(self._add(step.operation), step.now)
 
-    def _register_stops_holder(self, operation: Register, now: float) -> Iterator[Effect]:
-        stream = self._add(operation)
-        holder = stream.session.holder
-        assert holder is not None
+    def _let_wait(self, step: Step) -> Effects:
+        stream = self._add(step.operation)
+        stream.session.waiting = stream
+        return ()
+
+    def _refuse_overdue(self, step: Step) -> Effects:
+        raise _overdue_refusal(step.operation.trace_id, _holder(step), self)
+
+    def _refuse_closed(self, step: Step) -> Effects:
+        trace_id = step.operation.trace_id
+        raise StreamRefused(
+            trace_id,
+            f"stream {trace_id} was refused: the registry is closed; the process is about to end, "
+            f"ask its successor",
+        )
+
+    def _refuse_known(self, step: Step) -> Effects:
+        trace_id = step.operation.trace_id
+        raise TraceIdKnown(
+            trace_id,
+            f"trace id {trace_id!r} is taken by a stream that is "
+            f"{self._streams[trace_id].state.name}; draw a new trace id for every prompt, also "
+            f"when it is sent again",
+        )
+
+    # -- actions with the others of its session
+
+    def _supersede_holder(self, step: Step) -> Effects:
+        holder = _holder(step)
         error = StreamSuperseded(
             holder.trace_id,
-            f"stream {holder.trace_id} was stopped: stream {stream.trace_id} is newer in session "
-            f"{operation.session_id}",
+            f"stream {holder.trace_id} was stopped: stream {step.operation.trace_id} is newer in "
+            f"session {step.operation.session_id}",
         )
-        yield from self._stop(holder, NEW_STREAM_REGISTERED, error, now)
-        stream.session.waiting = stream
+        return self._stop(holder, NEW_STREAM_REGISTERED, error, step.now)
 
-    def _register_waits(self, operation: Register, now: float) -> Iterator[Effect]:
-        stream = self._add(operation)
-        stream.session.waiting = stream
-        yield from ()
-
-    def _register_overtakes(self, operation: Register, now: float) -> Iterator[Effect]:
-        stream = self._add(operation)
-        overtaken = stream.session.waiting
-        assert overtaken is not None
+    def _supersede_waiting(self, step: Step) -> Effects:
+        assert step.session is not None
+        waiting = step.session.waiting
+        if waiting is None:
+            return ()
         error = StreamSuperseded(
-            overtaken.trace_id,
-            f"stream {overtaken.trace_id} never started: stream {stream.trace_id} is newer in "
-            f"session {operation.session_id}",
+            waiting.trace_id,
+            f"stream {waiting.trace_id} never started: stream {step.operation.trace_id} is newer "
+            f"in session {step.operation.session_id}",
         )
-        stream.session.waiting = stream
-        yield from self._reject(overtaken, NEW_STREAM_REGISTERED, error)
+        return self._reject(waiting, NEW_STREAM_REGISTERED, error)
 
-    def _register_refused_overdue(self, operation: Register, now: float) -> Iterator[Effect]:
-        session = self._sessions[operation.session_id or ""]
-        assert session.holder is not None
-        raise _overdue_refusal(operation.trace_id, session.holder, self)
+    def _refuse_waiting(self, step: Step) -> Effects:
+        holder = _holder(step)
+        waiting = holder.session.waiting
+        if waiting is None:
+            return ()
+        error = _overdue_refusal(waiting.trace_id, holder, self)
+        return self._reject(waiting, SESSION_OVERDUE, error)
 
-    def _register_refused_closed(self, operation: Register, now: float) -> Iterator[Effect]:
-        raise StreamRefused(
-            operation.trace_id,
-            f"stream {operation.trace_id} was refused: the registry is closed; the process is "
-            f"about to end, ask its successor",
-        )
+    def _admit_next(self, step: Step) -> Effects:
+        assert step.session is not None
+        stream, step.session.waiting = step.session.waiting, None
+        return () if stream is None else self._activate(stream, step.now)
 
-    def _register_known(self, operation: Register, now: float) -> Iterator[Effect]:
-        state = self._streams[operation.trace_id].state
-        raise TraceIdKnown(
-            operation.trace_id,
-            f"trace id {operation.trace_id!r} is taken by a stream that is {state.name}; draw a "
-            f"new trace id for every prompt, also when it is sent again",
-        )
+    # -- actions with the stream that is named
 
-    # -- rows of the operations that name a stream
+    def _stop_named(self, step: Step) -> Effects:
+        reason, error = _told(step.operation)
+        return self._stop(_named(step), reason, error, step.now)
 
-    def _cancel_holder(self, operation: Cancel, now: float) -> Iterator[Effect]:
-        stream = self._streams[operation.trace_id]
-        yield from self._stop(stream, operation.reason, _cancellation(operation), now)
+    def _reject_named(self, step: Step) -> Effects:
+        reason, error = _told(step.operation)
+        return self._reject(_named(step), reason, error)
 
-    def _cancel_waiting(self, operation: Cancel, now: float) -> Iterator[Effect]:
-        stream = self._streams[operation.trace_id]
-        stream.session.waiting = None
-        yield from self._reject(stream, operation.reason, _cancellation(operation))
+    def _detach(self, step: Step) -> Effects:
+        stream = _named(step)
+        stream.state = State.DETACHED
+        stream.session.holder = None
+        stream.session.detached += 1
+        self._detached += 1
+        return (_of_previous(TIMEOUT_ON_CANCEL, stream),)
 
-    def _withdraw_waiting(self, operation: Withdraw, now: float) -> Iterator[Effect]:
-        stream = self._streams[operation.trace_id]
-        stream.session.waiting = None
-        yield from self._reject(stream, CALLER_LEFT, _departure(operation))
+    def _mark_overdue(self, step: Step) -> Effects:
+        stream = _named(step)
+        stream.overdue = True
+        return (_of_previous(TIMEOUT_ON_CANCEL, stream),)
 
-    def _withdraw_holder(self, operation: Withdraw, now: float) -> Iterator[Effect]:
-        stream = self._streams[operation.trace_id]
-        yield from self._stop(stream, CALLER_LEFT, _departure(operation), now)
+    def _end_holder(self, step: Step) -> Effects:
+        stream = _named(step)
+        stream.session.holder = None
+        effects = self._forget(stream, step.now)
+        if stream.session.waiting is None:
+            return effects
+        return (_of_previous(FINISHED_CLEANLY, stream), *effects)
 
-    def _ended_holder(self, operation: Ended, now: float) -> Iterator[Effect]:
-        stream = self._streams[operation.trace_id]
-        session = stream.session
-        heir = session.holder = session.waiting
-        session.waiting = None
-        if heir is not None:
-            yield _line("prev_stream_finished_cleanly", stream, "session trace")
-        yield from self._forget(stream, now)
-        if heir is not None:
-            yield from self._activate(heir, now)
-
-    def _ended_detached(self, operation: Ended, now: float) -> Iterator[Effect]:
-        stream = self._streams[operation.trace_id]
+    def _end_detached(self, step: Step) -> Effects:
+        stream = _named(step)
         stream.session.detached -= 1
         self._detached -= 1
-        yield from self._forget(stream, now)
+        return self._forget(stream, step.now)
 
-    def _grace_expired(self, operation: GraceExpired, now: float) -> Iterator[Effect]:
-        stream = self._streams[operation.trace_id]
-        session = stream.session
-        stream.state = State.DETACHED
-        heir = session.holder = session.waiting
-        session.waiting = None
-        session.detached += 1
-        self._detached += 1
-        yield _line("prev_stream_timeout_on_cancel", stream, "session trace")
-        if heir is not None:
-            yield from self._activate(heir, now)
+    # -- an action with all of them
 
-    def _grace_expired_at_limit(self, operation: GraceExpired, now: float) -> Iterator[Effect]:
-        stream = self._streams[operation.trace_id]
-        stream.overdue = True
-        yield _line("prev_stream_timeout_on_cancel", stream, "session trace")
-        waiting, stream.session.waiting = stream.session.waiting, None
-        if waiting is not None:
-            error = _overdue_refusal(waiting.trace_id, stream, self)
-            yield from self._reject(waiting, "session_overdue", error)
-
-    def _close(self, operation: Close, now: float) -> Iterator[Effect]:
+    def _close(self, step: Step) -> Effects:
         self._closed = True
+        effects: list[Effect] = []
         for stream in tuple(self._streams.values()):
             error = StreamRefused(
                 stream.trace_id, f"stream {stream.trace_id} was stopped: the registry was closed"
             )
             if stream.state is State.WAITING:
-                stream.session.waiting = None
-                yield from self._reject(stream, REGISTRY_CLOSED, error)
+                effects += self._reject(stream, REGISTRY_CLOSED, error)
             elif stream.state is State.ACTIVE:
-                yield from self._stop(stream, REGISTRY_CLOSED, error, now)
+                effects += self._stop(stream, REGISTRY_CLOSED, error, step.now)
+        return tuple(effects)
 
-    def _no_effect(self, operation: Operation, now: float) -> Iterator[Effect]:
-        yield from ()
-
-    # -- what rows have in common
+    # -- what actions have in common
 
     def _add(self, operation: Register) -> _Stream:
         session_id = operation.session_id
@@ -513,36 +568,39 @@ class Protocol:
         self._streams[stream.trace_id] = stream
         return stream
 
-    def _activate(self, stream: _Stream, now: float) -> Iterator[Effect]:
+    def _activate(self, stream: _Stream, now: float) -> Effects:
         self._fencing_token_last += 1
         stream.fencing_token = self._fencing_token_last
         stream.state = State.ACTIVE
         stream.started_at = now
         stream.session.holder = stream
-        yield _line("stream_start", stream, "trace trace_id session")
-        yield Admitted(stream.trace_id, stream.fencing_token)
+        trace_id = stream.trace_id
+        fields = (("trace", trace_id), ("trace_id", trace_id), ("session", _name_of(stream)))
+        return Logged(STREAM_START, fields), Admitted(trace_id, stream.fencing_token)
 
-    def _stop(
-        self, stream: _Stream, reason: str, error: StreamError, now: float
-    ) -> Iterator[Effect]:
+    def _stop(self, stream: _Stream, reason: str, error: StreamError, now: float) -> Effects:
         stream.state = State.STOPPING
         stream.grace_deadline = now + self.grace_s
-        yield Logged("stream_cancelled", (("trace", stream.trace_id), ("reason", reason)))
-        yield StopRequested(stream.trace_id, error, stream.grace_deadline)
+        stop = StopRequested(stream.trace_id, error, stream.grace_deadline)
+        return _cancelled(stream, reason), stop
 
-    def _reject(self, stream: _Stream, reason: str, error: StreamError) -> Iterator[Effect]:
-        yield Logged("stream_cancelled", (("trace", stream.trace_id), ("reason", reason)))
+    def _reject(self, stream: _Stream, reason: str, error: StreamError) -> Effects:
+        stream.session.waiting = None
         self._drop(stream)
-        yield Rejected(stream.trace_id, error)
-        yield Forgotten(stream.trace_id)
+        trace_id = stream.trace_id
+        return _cancelled(stream, reason), Rejected(trace_id, error), Forgotten(trace_id)
 
-    def _forget(self, stream: _Stream, now: float) -> Iterator[Effect]:
+    def _forget(self, stream: _Stream, now: float) -> Effects:
         assert stream.started_at is not None
-        duration_ms = round((now - stream.started_at) * 1000)
-        line = _line("stream_end", stream, "trace stream_id session")
-        yield Logged(line.event, (*line.fields, ("duration_ms", duration_ms)))
         self._drop(stream)
-        yield Forgotten(stream.trace_id)
+        trace_id = stream.trace_id
+        fields = (
+            ("trace", trace_id),
+            ("stream_id", trace_id),
+            ("session", _name_of(stream)),
+            ("duration_ms", round((now - stream.started_at) * 1000)),
+        )
+        return Logged(STREAM_END, fields), Forgotten(trace_id)
 
     def _drop(self, stream: _Stream) -> None:
         del self._streams[stream.trace_id]
@@ -551,28 +609,40 @@ class Protocol:
             self._sessions.pop(session.session_id, None)
 
 
-def _line(event: str, stream: _Stream, names: str) -> Logged:
-    session_id = stream.session.session_id
-    fields = tuple(
-        (name, (session_id or "-") if name == "session" else stream.trace_id)
-        for name in names.split()
-    )
-    return Logged(event, fields)
+def _named(step: Step) -> _Stream:
+    assert step.stream is not None
+    return step.stream
 
 
-def _cancellation(operation: Cancel) -> StreamCancelled:
+def _holder(step: Step) -> _Stream:
+    assert step.session is not None
+    assert step.session.holder is not None
+    return step.session.holder
+
+
+def _name_of(stream: _Stream) -> str:
+    return stream.session.session_id or "-"
+
+
+def _cancelled(stream: _Stream, reason: str) -> Logged:
+    return Logged(STREAM_CANCELLED, (("trace", stream.trace_id), ("reason", reason)))
+
+
+def _of_previous(event: str, stream: _Stream) -> Logged:
+    return Logged(event, (("session", _name_of(stream)), ("trace", stream.trace_id)))
+
+
+def _told(operation: Cancel | Withdraw) -> tuple[str, StreamCancelled]:
+    """The reason that is logged, and the error with which the stream ends."""
     trace_id = operation.trace_id
-    return StreamCancelled(trace_id, f"stream {trace_id} was cancelled: {operation.reason}")
+    if isinstance(operation, Cancel):
+        reason = why = operation.reason
+    else:
+        reason, why = CALLER_LEFT, "the caller of its register has left"
+    return reason, StreamCancelled(trace_id, f"stream {trace_id} was cancelled: {why}")
 
 
-def _departure(operation: Withdraw) -> StreamCancelled:
-    trace_id = operation.trace_id
-    return StreamCancelled(
-        trace_id, f"stream {trace_id} was cancelled: the caller of its register has left"
-    )
-
-
-def _overdue_refusal(trace_id: str, holder: _Stream, protocol: Protocol) -> StreamRefused:
+def _overdue_refusal(trace_id: str, holder: _Stream, protocol: StreamProtocol) -> StreamRefused:
     return StreamRefused(
         trace_id,
         f"stream {trace_id} was refused: stream {holder.trace_id} of its session was told to stop "
@@ -583,33 +653,25 @@ def _overdue_refusal(trace_id: str, holder: _Stream, protocol: Protocol) -> Stre
     )
 
 
-# ---- the table ------------------------------------------------------------------------------
+# ---- the code of each action ----------------------------------------------------------------
 
-_Row = Callable[[Protocol, Any, float], Iterator[Effect]]
+Perform = Callable[[StreamProtocol, Step], Effects]
 
-TABLE: dict[tuple[type[Operation], Situation], _Row] = {
-    (Register, Situation.SESSION_FREE): Protocol._register_free,
-    (Register, Situation.HOLDER_ACTIVE): Protocol._register_stops_holder,
-    (Register, Situation.HOLDER_STOPPING): Protocol._register_waits,
-    (Register, Situation.HOLDER_STOPPING_CONTENDED): Protocol._register_overtakes,
-    (Register, Situation.HOLDER_OVERDUE): Protocol._register_refused_overdue,
-    (Register, Situation.REGISTRY_CLOSED): Protocol._register_refused_closed,
-    (Register, Situation.TRACE_ID_KNOWN): Protocol._register_known,
-    (Cancel, Situation.ACTIVE): Protocol._cancel_holder,
-    (Cancel, Situation.WAITING): Protocol._cancel_waiting,
-    (Cancel, Situation.STOPPING): Protocol._no_effect,
-    (Cancel, Situation.OVERDUE): Protocol._no_effect,
-    (Cancel, Situation.DETACHED): Protocol._no_effect,
-    (Cancel, Situation.UNKNOWN): Protocol._no_effect,
-    (Withdraw, Situation.WAITING): Protocol._withdraw_waiting,
-    (Withdraw, Situation.ACTIVE): Protocol._withdraw_holder,
-    (Withdraw, Situation.STOPPING): Protocol._no_effect,
-    (Ended, Situation.ACTIVE): Protocol._ended_holder,
-    (Ended, Situation.STOPPING): Protocol._ended_holder,
-    (Ended, Situation.OVERDUE): Protocol._ended_holder,
-    (Ended, Situation.DETACHED): Protocol._ended_detached,
-    (GraceExpired, Situation.STOPPING): Protocol._grace_expired,
-    (GraceExpired, Situation.STOPPING_AT_LIMIT): Protocol._grace_expired_at_limit,
-    (Close, Situation.REGISTRY_OPEN): Protocol._close,
-    (Close, Situation.REGISTRY_CLOSED): Protocol._no_effect,
+PERFORM: dict[Action, Perform] = {
+    Action.ADMIT_NEW: StreamProtocol._admit_new,
+    Action.LET_WAIT: StreamProtocol._let_wait,
+    Action.REFUSE_OVERDUE: StreamProtocol._refuse_overdue,
+    Action.REFUSE_CLOSED: StreamProtocol._refuse_closed,
+    Action.REFUSE_KNOWN: StreamProtocol._refuse_known,
+    Action.SUPERSEDE_HOLDER: StreamProtocol._supersede_holder,
+    Action.SUPERSEDE_WAITING: StreamProtocol._supersede_waiting,
+    Action.REFUSE_WAITING: StreamProtocol._refuse_waiting,
+    Action.ADMIT_NEXT: StreamProtocol._admit_next,
+    Action.STOP: StreamProtocol._stop_named,
+    Action.REJECT: StreamProtocol._reject_named,
+    Action.DETACH: StreamProtocol._detach,
+    Action.MARK_OVERDUE: StreamProtocol._mark_overdue,
+    Action.END_HOLDER: StreamProtocol._end_holder,
+    Action.END_DETACHED: StreamProtocol._end_detached,
+    Action.CLOSE: StreamProtocol._close,
 }

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from registry.errors import StreamError
-from registry.protocol import Protocol
+from registry.protocol import StreamProtocol
 from registry.stop_signal import StopSignal
 
 P = ParamSpec("P")
@@ -30,7 +30,7 @@ class Stream:
         session_id: str | None,
         task: asyncio.Task[object],
         *,
-        protocol: Protocol,
+        protocol: StreamProtocol,
         stop_signal: StopSignal,
         executor: Executor | None,
         on_over: Callable[[Stream], None],

@@ -27,12 +27,12 @@ from registry.protocol import (
     GraceExpired,
     Logged,
     Operation,
-    Protocol,
     Register,
     Rejected,
     Snapshot,
     State,
     StopRequested,
+    StreamProtocol,
     Withdraw,
 )
 from registry.stop_signal import STOP_SIGNALS, StopSignals
@@ -61,10 +61,10 @@ class StreamRegistry:
         detached_per_session_max: int = DETACHED_PER_SESSION_MAX,
         detached_max: int = DETACHED_MAX,
         executor: Executor | None = None,
-        protocol: Protocol | None = None,
+        protocol: StreamProtocol | None = None,
         stop_signals: StopSignals = STOP_SIGNALS,
     ) -> None:
-        self._protocol = protocol or Protocol(
+        self._protocol = protocol or StreamProtocol(
             grace_s=grace_s,
             detached_per_session_max=detached_per_session_max,
             detached_max=detached_max,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from registry.errors import IllegalOperation
 from registry.invariants import SENTENCES, violated
-from registry.protocol import TABLE, Effect, Operation, Protocol, Situation, Snapshot
+from registry.protocol import TABLE, Effect, Operation, Situation, Snapshot, StreamProtocol
 from sim.world import World
 
 ROWS = frozenset(
@@ -17,7 +17,7 @@ def row_of(operation: Operation, situation: Situation) -> str:
     return f"row {type(operation).__name__.lower()}: {situation.value}"
 
 
-class ObservedProtocol(Protocol):
+class ObservedProtocol(StreamProtocol):
     """Checks the invariants after each operation, and reaches the label of the row it took."""
 
     def __init__(self, world: World, **limits: float) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from registry.protocol import Protocol, Snapshot
+from registry.protocol import Snapshot, StreamProtocol
 from registry.stop_signal import StopSignals
 
 T = TypeVar("T")
@@ -81,4 +81,4 @@ class PublishedAtServer:
 
     def snapshot(self) -> Snapshot:
         """The published registries show no states."""
-        return Protocol().snapshot()
+        return StreamProtocol().snapshot()

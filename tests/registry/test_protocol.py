@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from registry.errors import IllegalOperation, StreamError, StreamRefused, TraceIdKnown
 from registry.invariants import violated
 from registry.protocol import (
+    PERFORM,
     TABLE,
+    Action,
     Admitted,
     Cancel,
     Close,
@@ -23,14 +25,15 @@ from registry.protocol import (
     GraceExpired,
     Logged,
     Operation,
-    Protocol,
     Register,
     Rejected,
     Situation,
     State,
     StopRequested,
+    StreamProtocol,
     Withdraw,
 )
+from tests.registry.protocol_document import BEFORE, README, document
 
 # One stream may be DETACHED per session, so that the limit is near.
 LIMITS = {"grace_s": 2.0, "detached_per_session_max": 1, "detached_max": 2}
@@ -53,15 +56,15 @@ def words(effect: Effect) -> str:
             return " ".join([f"log {event}", *(f"{name}={value}" for name, value in fields)])
 
 
-def after(history: History, **limits: float) -> Protocol:
+def after(history: History, **limits: float) -> StreamProtocol:
     """A protocol that has this history."""
-    protocol = Protocol(**{**LIMITS, **limits})
+    protocol = StreamProtocol(**{**LIMITS, **limits})
     for now, operation in history:
         protocol.apply(operation, now)
     return protocol
 
 
-def states(protocol: Protocol) -> dict[str, str]:
+def states(protocol: StreamProtocol) -> dict[str, str]:
     return {
         stream.trace_id: "OVERDUE" if stream.overdue else stream.state.name
         for stream in protocol.snapshot().streams
@@ -312,6 +315,44 @@ def test_every_row_of_the_table_is_tested() -> None:
     assert set(tested) == set(TABLE)
 
 
+def moves_seen(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Every change of a stream's state, each as from and to."""
+    names = sorted({*before, *after})
+    moves = [(before.get(name, "UNKNOWN"), after.get(name, "UNKNOWN")) for name in names]
+    return sorted({f"{a} → {b}" for a, b in moves if a != b})
+
+
+@pytest.mark.parametrize("case", TAKEN, ids=lambda case: case.name)
+def test_row_does_what_the_table_says_of_it(case: Case) -> None:
+    """The states change as the actions of the row say, and the effects are those they name."""
+    protocol = after(case.history)
+    before = states(protocol)
+    effects = protocol.apply(case.operation, case.now)
+    row = TABLE[type(case.operation), case.row]
+    named = before.get(getattr(case.operation, "trace_id", ""), "UNKNOWN")
+    declared = {
+        f"{BEFORE[move.who].name if move.who in BEFORE else named} → {move.to.name}"
+        for action in row
+        for move in action.value.moves
+    }
+    # Whoever takes over is there only where somebody waits.
+    if "WAITING" not in before.values():
+        declared.discard("WAITING → ACTIVE")
+    assert moves_seen(before, states(protocol)) == sorted(declared)
+    may = {each for action in row for each in action.value.effects}
+    assert {each.event if isinstance(each, Logged) else type(each) for each in effects} <= may
+
+
+def test_every_action_is_performed_and_used() -> None:
+    """Each action has its code, and a row that takes it."""
+    assert set(PERFORM) == set(Action) == {action for row in TABLE.values() for action in row}
+
+
+def test_the_document_shows_the_table_of_the_code() -> None:
+    """registry/README.md has the rows and the diagram that `TABLE` has."""
+    assert README.read_text() == document(README.read_text())
+
+
 STREAMS_IN_EACH_STATE: dict[Situation, tuple[History, str]] = {
     Situation.WAITING: (WAITING, "p2"),
     Situation.ACTIVE: (ACTIVE, "p1"),
@@ -479,7 +520,7 @@ def test_the_session_is_free_while_its_last_stream_is_detached() -> None:
 
 def test_fencing_tokens_increase_across_idle_times() -> None:
     """A session that was forgotten goes on with a greater fencing token."""
-    protocol = Protocol()
+    protocol = StreamProtocol()
     given_tokens = []
     for name in ("p1", "p2", "p3"):
         effects = protocol.apply(Register(name, "s"), 0.0)
@@ -491,7 +532,7 @@ def test_fencing_tokens_increase_across_idle_times() -> None:
 
 def test_nothing_is_kept_for_idle_sessions() -> None:
     """A thousand sessions that came and went leave no stream and no session behind."""
-    protocol = Protocol()
+    protocol = StreamProtocol()
     for number in range(1000):
         protocol.apply(Register(f"p{number}", f"s{number}"), 0.0)
         protocol.apply(Ended(f"p{number}"), 1.0)
@@ -501,7 +542,7 @@ def test_nothing_is_kept_for_idle_sessions() -> None:
 
 def test_streams_without_a_session_know_nothing_of_each_other() -> None:
     """Each register without a session id is answered at once, and stops no other."""
-    protocol = Protocol()
+    protocol = StreamProtocol()
     for name in ("p1", "p2", "p3"):
         protocol.apply(Register(name, None), 0.0)
     assert states(protocol) == {"p1": "ACTIVE", "p2": "ACTIVE", "p3": "ACTIVE"}
@@ -533,7 +574,7 @@ def test_a_reused_trace_id_does_not_open_the_gate_for_the_stream_that_had_it() -
 def test_negative_limits_are_refused(limit: str) -> None:
     """No limit may be negative; the error names them."""
     with pytest.raises(ValueError, match=f"{limit}=-1"):
-        Protocol(**{**LIMITS, limit: -1})
+        StreamProtocol(**{**LIMITS, limit: -1})
 
 
 def test_a_snapshot_is_a_moment() -> None:
@@ -554,7 +595,7 @@ class Shell:
     """Says at the door only what a shell may say, and keeps what a shell keeps, by the effects."""
 
     def __init__(self) -> None:
-        self.protocol = Protocol(**LIMITS)
+        self.protocol = StreamProtocol(**LIMITS)
         self.now = 0.0
         self.names = 0
         # Streams of which the protocol has not said that it has forgotten them.

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from registry import StreamRegistry
-from registry.protocol import Effect, Operation, Protocol, Register
+from registry.protocol import Effect, Operation, Register, StreamProtocol
 from sim import World
 from sim.execution import Program
 
@@ -77,7 +77,7 @@ def three_by_three(shares: Callable[[int], bool]) -> Program:
     return program
 
 
-class DeclaredProtocol(Protocol):
+class DeclaredProtocol(StreamProtocol):
     """The production protocol, which says that an operation uses its session and no other."""
 
     def __init__(self, world: World) -> None:

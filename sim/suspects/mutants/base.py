@@ -54,9 +54,12 @@ class Undoable:
             self._undo.append(lambda: delattr(target, name))
 
     def setitem(self, mapping: MutableMapping[Any, Any], name: Any, value: Any) -> None:
-        before = mapping[name]
+        if name in mapping:
+            before = mapping[name]
+            self._undo.append(lambda: mapping.__setitem__(name, before))
+        else:
+            self._undo.append(lambda: mapping.__delitem__(name))
         mapping[name] = value
-        self._undo.append(lambda: mapping.__setitem__(name, before))
 
     def undo(self) -> None:
         while self._undo:

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from registry import Stream, StreamRegistry
 from registry.errors import StreamError
 from registry.protocol import (
+    PERFORM,
     TABLE,
+    Action,
     Cancel,
     Close,
-    Effect,
+    Effects,
     Ended,
     Forgotten,
     GraceExpired,
     Operation,
-    Protocol,
+    Perform,
     Register,
     Situation,
     State,
+    Step,
+    StreamProtocol,
     Withdraw,
 )
 from sim.suspects.mutants.base import Break, Mutant, Patch
 
-Row = Callable[[Protocol, Any, float], Iterator[Effect]]
 
-
-def put(patch: Patch, operation: type[Operation], situation: Situation, row: Row) -> None:
+def put(
+    patch: Patch, operation: type[Operation], situation: Situation, *row: Action | Perform
+) -> None:
+    """The row is another; a function in it is an action that production has not."""
     assert (operation, situation) in TABLE
+    for action in row:
+        if not isinstance(action, Action):
+            patch.setitem(PERFORM, action, action)
     patch.setitem(TABLE, (operation, situation), row)
 
 
@@ -37,33 +44,34 @@ def put(patch: Patch, operation: type[Operation], situation: Situation, row: Row
 
 
 def second_is_let_in_beside_the_first(patch: Patch) -> None:
-    put(patch, Register, Situation.HOLDER_ACTIVE, Protocol._register_free)
+    put(patch, Register, Situation.HOLDER_ACTIVE, Action.ADMIT_NEW)
 
 
 def newer_prompt_stops_nobody(patch: Patch) -> None:
-    put(patch, Register, Situation.HOLDER_ACTIVE, Protocol._register_waits)
+    put(patch, Register, Situation.HOLDER_ACTIVE, Action.LET_WAIT)
 
 
 def overtaken_is_not_rejected(patch: Patch) -> None:
-    put(patch, Register, Situation.HOLDER_STOPPING_CONTENDED, Protocol._register_waits)
+    put(patch, Register, Situation.HOLDER_STOPPING_CONTENDED, Action.LET_WAIT)
 
 
 def older_keeps_the_place_it_waits_in(patch: Patch) -> None:
-    def row(protocol: Protocol, operation: Register, now: float) -> Iterator[Effect]:
-        session = protocol._sessions[operation.session_id or ""]
-        older = session.waiting
-        yield from Protocol._register_waits(protocol, operation, now)
-        session.waiting = older
+    def let_wait(protocol: StreamProtocol, step: Step) -> Effects:
+        assert step.session is not None
+        older = step.session.waiting
+        effects = PERFORM[Action.LET_WAIT](protocol, step)
+        step.session.waiting = older
+        return effects
 
-    put(patch, Register, Situation.HOLDER_STOPPING_CONTENDED, row)
+    put(patch, Register, Situation.HOLDER_STOPPING_CONTENDED, let_wait)
 
 
 def grace_starts_anew(patch: Patch) -> None:
-    def row(protocol: Protocol, operation: Register, now: float) -> Iterator[Effect]:
-        holder = protocol._sessions[operation.session_id or ""].holder
-        assert holder is not None
-        holder.grace_deadline = now + protocol.grace_s
-        yield from Protocol._register_overtakes(protocol, operation, now)
+    def begin_anew(protocol: StreamProtocol, step: Step) -> Effects:
+        assert step.session is not None
+        assert step.session.holder is not None
+        step.session.holder.grace_deadline = step.now + protocol.grace_s
+        return ()
 
     expired = StreamRegistry._grace_expired
 
@@ -76,79 +84,72 @@ def grace_starts_anew(patch: Patch) -> None:
         else:
             expired(self, trace_id)
 
-    put(patch, Register, Situation.HOLDER_STOPPING_CONTENDED, row)
+    row = TABLE[Register, Situation.HOLDER_STOPPING_CONTENDED]
+    put(patch, Register, Situation.HOLDER_STOPPING_CONTENDED, begin_anew, *row)
     patch.setattr(StreamRegistry, "_grace_expired", later)
 
 
 def withdraw_keeps_the_entry(patch: Patch) -> None:
-    def row(protocol: Protocol, operation: Withdraw, now: float) -> Iterator[Effect]:
-        for effect in Protocol._withdraw_waiting(protocol, operation, now):
-            if not isinstance(effect, Forgotten):
-                yield effect
+    def reject(protocol: StreamProtocol, step: Step) -> Effects:
+        effects = PERFORM[Action.REJECT](protocol, step)
+        return tuple(effect for effect in effects if not isinstance(effect, Forgotten))
 
-    put(patch, Withdraw, Situation.WAITING, row)
+    put(patch, Withdraw, Situation.WAITING, reject)
 
 
 def withdraw_takes_the_place_and_not_the_stream(patch: Patch) -> None:
-    def row(protocol: Protocol, operation: Withdraw, now: float) -> Iterator[Effect]:
-        protocol._streams[operation.trace_id].session.waiting = None
-        yield from ()
+    def leave_place(protocol: StreamProtocol, step: Step) -> Effects:
+        assert step.session is not None
+        step.session.waiting = None
+        return ()
 
-    put(patch, Withdraw, Situation.WAITING, row)
+    put(patch, Withdraw, Situation.WAITING, leave_place)
 
 
 def detached_is_never_uncounted(patch: Patch) -> None:
-    def row(protocol: Protocol, operation: Ended, now: float) -> Iterator[Effect]:
-        yield from protocol._forget(protocol._streams[operation.trace_id], now)
+    def end(protocol: StreamProtocol, step: Step) -> Effects:
+        assert step.stream is not None
+        return protocol._forget(step.stream, step.now)
 
-    put(patch, Ended, Situation.DETACHED, row)
+    put(patch, Ended, Situation.DETACHED, end)
 
 
 def end_of_a_detached_stream_ends_its_successor(patch: Patch) -> None:
-    put(patch, Ended, Situation.DETACHED, Protocol._ended_holder)
+    put(patch, Ended, Situation.DETACHED, Action.END_HOLDER, Action.ADMIT_NEXT)
 
 
 def limit_of_detached_streams_is_not_kept(patch: Patch) -> None:
-    put(patch, GraceExpired, Situation.STOPPING_AT_LIMIT, Protocol._grace_expired)
+    row = TABLE[GraceExpired, Situation.STOPPING]
+    put(patch, GraceExpired, Situation.STOPPING_AT_LIMIT, *row)
 
 
 def overdue_leaves_a_register_waiting(patch: Patch) -> None:
-    def row(protocol: Protocol, operation: GraceExpired, now: float) -> Iterator[Effect]:
-        protocol._streams[operation.trace_id].overdue = True
-        yield from ()
-
-    put(patch, GraceExpired, Situation.STOPPING_AT_LIMIT, row)
+    put(patch, GraceExpired, Situation.STOPPING_AT_LIMIT, Action.MARK_OVERDUE)
 
 
 def expired_grace_lets_nobody_in(patch: Patch) -> None:
-    def row(protocol: Protocol, operation: GraceExpired, now: float) -> Iterator[Effect]:
-        stream = protocol._streams[operation.trace_id]
-        stream.state = State.DETACHED
-        stream.session.holder = None
-        stream.session.detached += 1
-        protocol._detached += 1
-        yield from ()
-
-    put(patch, GraceExpired, Situation.STOPPING, row)
+    put(patch, GraceExpired, Situation.STOPPING, Action.DETACH)
 
 
 def cancel_of_a_detached_stream_stops_its_successor(patch: Patch) -> None:
-    def row(protocol: Protocol, operation: Cancel, now: float) -> Iterator[Effect]:
-        holder = protocol._streams[operation.trace_id].session.holder
-        if holder is not None and holder.state is State.ACTIVE:
-            yield from protocol.apply(Cancel(holder.trace_id, operation.reason), now)
+    def stop_holder(protocol: StreamProtocol, step: Step) -> Effects:
+        assert step.session is not None
+        holder = step.session.holder
+        if holder is None or holder.state is not State.ACTIVE:
+            return ()
+        return protocol.apply(Cancel(holder.trace_id, step.operation.reason), step.now)
 
-    put(patch, Cancel, Situation.DETACHED, row)
+    put(patch, Cancel, Situation.DETACHED, stop_holder)
 
 
 def fencing_token_is_reused(patch: Patch) -> None:
-    activate = Protocol._activate
+    activate = StreamProtocol._activate
 
-    def from_one(protocol: Protocol, stream: Any, now: float) -> Iterator[Effect]:
+    def from_one(protocol: StreamProtocol, stream: Any, now: float) -> Effects:
         protocol._fencing_token_last = 0
-        yield from activate(protocol, stream, now)
+        return activate(protocol, stream, now)
 
-    patch.setattr(Protocol, "_activate", from_one)
+    patch.setattr(StreamProtocol, "_activate", from_one)
 
 
 # ---- the shell -------------------------------------------------------------------------------

@@ -1,0 +1,100 @@
+"""What can be asked of the protocol, and what it answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from registry.errors import StreamError
+
+# ---- operations: what can be asked ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A new stream asks for its session; None asks for a session of its own."""
+
+    trace_id: str
+    session_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Somebody stops the stream by name."""
+
+    trace_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The caller of register has left before it saw the answer."""
+
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The stream's task, worker threads and upstream connection are all over."""
+
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GraceExpired:
+    """The time that the stream had for its clean-up has passed."""
+
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """No stream is let in any more, and those that are in are told to stop."""
+
+
+Operation = Register | Cancel | Withdraw | Ended | GraceExpired | Close
+
+
+# ---- effects: what the shell has to carry out, in this order --------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The stream is ACTIVE: its register is answered."""
+
+    trace_id: str
+    fencing_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The WAITING stream left: its register raises `error`."""
+
+    trace_id: str
+    error: StreamError
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The stream is STOPPING: tell its task and threads, and ask again at `grace_deadline`."""
+
+    trace_id: str
+    error: StreamError
+    grace_deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The protocol no longer knows the stream: drop whatever is kept for it."""
+
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A log line: its name and its fields, in the order in which they are printed."""
+
+    event: str
+    fields: tuple[tuple[str, object], ...]
+
+
+Effect = Admitted | Rejected | StopRequested | Forgotten | Logged
