@@ -7,7 +7,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TextIO
 
@@ -115,7 +115,6 @@ class Result:
             "executions": report.executions,
             "seconds": round(report.seconds, 3),
             "complete": report.complete,
-            "estimate": report.estimate and asdict(report.estimate),
             "found_by": report.found_by,
             "bounds": str(report.bounds),
             "bounds_hit": sorted(report.bounds_hit),
@@ -353,8 +352,7 @@ def _play_all(
             # What was proved with fewer departures stays proved if this one found no end.
             proved = before.pop(job.name)
             if result.report.was_out_of_budget or result.report.was_interrupted:
-                left = replace(proved.report, estimate=result.report.estimate)
-                yield replace(proved, report=left)
+                yield proved
             else:
                 yield result
         yield from before.values()

@@ -14,7 +14,6 @@ from sim.counterexample import Counterexample, make_counterexample, replay_sched
 from sim.digest import digest_of
 from sim.entropy import not_virtualised
 from sim.errors import Nondeterminism
-from sim.estimate import ESTIMATE_PART, Descents, Estimate, Frontier, Searching
 from sim.execution import Outcome, Program, guarded, run_execution
 from sim.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import (
@@ -54,8 +53,6 @@ class Report:
     verdict: `proved`, `refuted`, `inconclusive` or `error`; reason: why, in words. claim: which
     schedules a proof covers, as `every schedule`; empty without a proof.
     complete: which part of the tree of choices was seen, 0..1, or None where that is unknown.
-    estimate: how many executions are left, where the budget ended first and that could be told;
-    beside a proof within a bound, of the next bound.
     found_by: which scheduler's execution is the counterexample, where several took turns.
     labels: those reached. bounds_hit: the bounds that had a say in what was explored.
     """
@@ -72,7 +69,6 @@ class Report:
     bounds: Bounds
     bounds_hit: frozenset[str]
     digest: str
-    estimate: Estimate | None = None
     found_by: str | None = None
 
     @property
@@ -91,8 +87,6 @@ class Report:
     @property
     def text(self) -> str:
         lines = [f"{self.verdict}: {self.reason}"]
-        if self.estimate is not None:
-            lines.append(str(self.estimate))
         if self.counterexample is not None:
             lines.append(self.counterexample.text)
         return "\n".join(lines)
@@ -208,19 +202,11 @@ def explore(
     )
     begun = perf_counter()
     deadline = begun + budget_s if budget_s is not None else None
-    estimate = None
     with guarded():
-        if budget_s is not None and isinstance(scheduler, Searching):
-            search_until = begun + budget_s * (1 - ESTIMATE_PART)
-            findings = search(problem, scheduler, search_until, max_executions, watch)
-            if findings.stopped == OUT_OF_BUDGET:
-                until = max(perf_counter(), begun + budget_s)
-                estimate = look_ahead(problem, scheduler.frontiers(), findings, until, watch)
-        else:
-            findings = search(problem, scheduler, deadline, max_executions, watch)
+        findings = search(problem, scheduler, deadline, max_executions, watch)
         conclusion = conclude(problem, findings, lambda: watch(findings, scheduler))
     seconds = perf_counter() - begun
-    return make_report(problem, scheduler, findings, conclusion, estimate, seconds)
+    return make_report(problem, scheduler, findings, conclusion, seconds)
 
 
 def make_report(
@@ -228,7 +214,6 @@ def make_report(
     scheduler: Scheduler,
     findings: Findings,
     conclusion: Conclusion,
-    estimate: Estimate | None,
     seconds: float,
 ) -> Report:
     verdict, reason = _verdict(problem, findings, scheduler, conclusion)
@@ -245,7 +230,6 @@ def make_report(
         bounds=problem.bounds,
         bounds_hit=frozenset(findings.bounds_hit),
         digest=conclusion.digest,
-        estimate=estimate if verdict == INCONCLUSIVE else None,
         found_by=findings.found_by if verdict == REFUTED else None,
     )
 
@@ -330,21 +314,6 @@ def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool
         # A scheduler that lets others take their turns says whose this one was.
         findings.found_by = getattr(scheduler, "at_work", scheduler.name)
     return findings.error is not None or findings.failure is not None
-
-
-def look_ahead(
-    problem: Problem, frontiers: list[Frontier], findings: Findings, deadline: float, watch: Watch
-) -> Estimate | None:
-    """How much is left, from random descents; one that fails is a failure as any other."""
-    descents = Descents(frontiers)
-    found = search(problem, descents, deadline, None, watch)
-    if found.failure is not None or found.error is not None:
-        findings.failure, findings.found_by = found.failure, found.found_by
-        findings.error = found.error
-        return None
-    if found.stopped is not None and found.stopped != OUT_OF_BUDGET:
-        findings.stopped = found.stopped
-    return descents.estimate()
 
 
 def conclude(

@@ -20,7 +20,6 @@ from multiprocessing.synchronize import Event
 from time import perf_counter
 from typing import Any
 
-from sim.estimate import ESTIMATE_PART, Descents, Estimate, Frontier
 from sim.execution import guarded
 from sim.exploration import (
     INTERRUPTED,
@@ -31,7 +30,6 @@ from sim.exploration import (
     Report,
     Watch,
     conclude,
-    look_ahead,
     make_report,
     search,
 )
@@ -73,15 +71,6 @@ def _search_part(key: Key, part: Scheduler, slice_s: float) -> tuple[Scheduler, 
     with guarded(), log_captured(lambda line: None):
         findings = search(_problem_of(key), part, begun + slice_s, None, _is_stopped)
     return part, findings, perf_counter() - begun
-
-
-def _look_ahead(
-    key: Key, frontiers: list[Frontier], findings: Findings, seconds: float
-) -> tuple[Findings, Estimate | None]:
-    deadline = perf_counter() + seconds
-    with guarded(), log_captured(lambda line: None):
-        estimate = look_ahead(_problem_of(key), frontiers, findings, deadline, _is_stopped)
-    return findings, estimate
 
 
 def _conclude(key: Key, findings: Findings) -> Conclusion:
@@ -140,16 +129,13 @@ class _Search:
         self.key = key
         self.scheduler = scheduler
         self.begun = perf_counter()
-        self.estimate: Estimate | None = None
         self.conclusion: Conclusion | None = None
         # Seconds of one process.
-        self._left_s = budget_s * (1 - ESTIMATE_PART)
-        self._estimate_s = budget_s * ESTIMATE_PART
+        self._left_s = budget_s
         # Of the rounds before this one.
         self._before = Findings()
         self._pieces: list[_Piece] = []
         self._findings: Findings | None = None
-        self._frontiers: list[Frontier] | None = None
         self._is_last_under_way = False
         self._begin_round()
 
@@ -177,11 +163,6 @@ class _Search:
         if self._is_last_under_way or self.conclusion is not None:
             return None
         self._is_last_under_way = True
-        may_look = self._estimate_s > 0 and self._findings.stopped == OUT_OF_BUDGET
-        if self._frontiers and may_look:
-            return pool.submit(
-                _look_ahead, self.key, self._frontiers, self._findings, self._estimate_s
-            )
         return pool.submit(_conclude, self.key, self._findings)
 
     def take(self, future: Future[Any], processes: int) -> None:
@@ -190,9 +171,6 @@ class _Search:
         match result:
             case Conclusion():
                 self.conclusion = result
-            case (Findings() as findings, estimate):
-                self._findings, self.estimate, self._frontiers = findings, estimate, None
-                self._is_last_under_way = False
             case (part, findings, seconds):
                 self._left_s -= seconds
                 self._take_part(self._under_way[future], part, findings)
@@ -212,7 +190,6 @@ class _Search:
             self.scheduler,
             self._findings,
             self.conclusion,
-            self.estimate,
             perf_counter() - self.begun,
         )
         if report.complete is not None and not self.scheduler.is_exhausted:
@@ -276,13 +253,8 @@ class _Search:
         failed = bool(self._pieces) and self._pieces[-1].findings.is_final
         if open_pieces and not failed:
             merged.stopped = INTERRUPTED if is_interrupted else OUT_OF_BUDGET
-            self._frontiers = [
-                frontier
-                for piece in open_pieces
-                if isinstance(piece.part, Part)
-                for frontier in piece.part.frontiers()
-            ]
-            self._complete = 1.0 - Descents(self._frontiers).unseen if self._frontiers else 0.0
+            parts = [piece.part for piece in open_pieces]
+            self._complete = 1.0 - sum(part.unseen for part in parts if isinstance(part, Part))
             self._findings = merged
         elif failed:
             self._complete = self._pieces[-1].part.complete or 0.0

@@ -22,9 +22,6 @@ def print_result(result: Result) -> None:
     figures = f"{report.executions:6d} executions {report.seconds:6.2f} s"
     words = f"  {report.claim if report.verdict == PROVED else _short(report.reason)}"
     print(f"{report.verdict:<12} {name:<48} {figures}{words}", flush=True)
-    if report.estimate is not None:
-        beyond = "with one departure more, " if report.verdict == PROVED else ""
-        print(f"{'':<12} {beyond}{report.estimate}", flush=True)
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol, Self, runtime_checkable
 
-from sim.estimate import Searching
 from sim.happens_before import History
 from sim.readers import Constants
 from sim.schedule import ChoicePoint
@@ -121,7 +120,7 @@ class States(Protocol):
 
 
 @runtime_checkable
-class Divisible(Scheduler, Searching, Protocol):
+class Divisible(Scheduler, Protocol):
     """A search whose tree can be divided into parts, for several processes: see sim/parallel.py.
 
     It is done in rounds, each of which sees one tree.
@@ -140,10 +139,18 @@ class Divisible(Scheduler, Searching, Protocol):
 
 
 @runtime_checkable
-class Part(Scheduler, Searching, Protocol):
+class Part(Scheduler, Protocol):
     """A stretch of a tree, in the order in which the search sees it."""
 
     was_cut: bool
+
+    @property
+    def unseen(self) -> float:
+        """The share of the whole tree that is left of it, each choice weighing its options alike.
+
+        Asked after `next_execution`, before it is run.
+        """
+        ...
 
     def resume(self) -> None:
         """The execution that was begun has not been run: `next_execution` begins it again."""

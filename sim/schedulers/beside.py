@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sim.estimate import Frontier
 from sim.schedule import ChoicePoint
 from sim.schedulers.base import Divisible, Following, Scheduler
 from sim.schedulers.random_walk import RandomWalk
@@ -67,10 +66,7 @@ class RandomBeside:
     def choose(self, point: ChoicePoint) -> int:
         return self._now.choose(point)
 
-    # -- how much is left, and its division
-
-    def frontiers(self) -> list[Frontier]:
-        return self._scheduler.frontiers()
+    # -- its division
 
     def begin_round(self) -> Scheduler | None:
         return self._random if self._now is self._random else self._scheduler.begin_round()

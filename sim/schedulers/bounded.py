@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Self
 
 from sim.errors import Nondeterminism
-from sim.estimate import Frontier
 from sim.schedule import ChoicePoint
 
 
@@ -33,8 +32,6 @@ class DepartureBounded:
         self._begun = False
         # The choices before this one are not varied: what they lead to otherwise is another part's.
         self._floor = 0
-        # How many choice points the first execution had, once it has ended.
-        self._choice_points = 0
         # Whether the bound has kept an option from being taken, so that a larger one has more.
         self.was_cut = False
 
@@ -98,11 +95,10 @@ class DepartureBounded:
         """1.0 if no schedule has more departures; else nobody knows how many there are."""
         return 1.0 if self.saw_all else None
 
-    # -- how much is left, and its division: see sim/estimate.py and sim/parallel.py
+    # -- its division: see sim/parallel.py
 
-    def frontiers(self) -> list[Frontier]:
-        path, costs = tuple(self._path), tuple(self._costs)
-        return [Frontier(path, costs, self._floor, self._bound, self._choice_points)]
+    # How much lies within the bound is not known.
+    unseen = 0.0
 
     def resume(self) -> None:
         """The execution that was begun has not been run: `next_execution` begins it again."""
@@ -139,7 +135,6 @@ class DepartureBounded:
     def _part(self) -> Self:
         part = type(self)(self._bound)
         part._bound = self._bound
-        part._choice_points = self._choice_points
         return part
 
     def _backtrack(self) -> bool:
@@ -148,7 +143,6 @@ class DepartureBounded:
                 f"an execution ended after {self._position} choice points; under the same choices "
                 f"it had at least {len(self._path)} before"
             )
-        self._choice_points = self._choice_points or self._position
         spent = self._spent
         while len(self._path) > self._floor:
             costs, option = self._costs.pop(), self._path.pop()

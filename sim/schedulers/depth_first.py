@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Self
 
 from sim.errors import Nondeterminism
-from sim.estimate import Frontier
 from sim.schedule import ChoicePoint
 
 
@@ -75,13 +74,19 @@ class DepthFirst:
             done += option * weight
         return done
 
-    # -- how much is left, and its division: see sim/estimate.py and sim/parallel.py
+    # -- its division: see sim/parallel.py
 
     was_cut = False
 
-    def frontiers(self) -> list[Frontier]:
-        costs = tuple((0,) * width for width in self._widths)
-        return [Frontier(tuple(self._path), costs, self._floor)]
+    @property
+    def unseen(self) -> float:
+        """The share of the tree that is left: the current path, and what lies behind it."""
+        unseen, weight = 0.0, 1.0
+        for index, (option, width) in enumerate(zip(self._path, self._widths, strict=True)):
+            weight /= width
+            if index >= self._floor:
+                unseen += weight * (width - 1 - option)
+        return unseen + weight
 
     def resume(self) -> None:
         """The execution that was begun has not been run: `next_execution` begins it again."""

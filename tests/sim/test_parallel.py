@@ -31,8 +31,8 @@ from sim.schedule import Bounds
 from sim.schedulers import DepartureBounded, DepthFirst, Part, Scheduler
 from sim.suspects.mutants import broken, mutant_named
 from sim.world import World
-from tests.sim.test_estimate import SEARCHES, TREES, Tree
-from tests.sim.test_estimate import Path as ChoicePath
+from tests.sim.trees import SEARCHES, TREES, Tree
+from tests.sim.trees import Path as ChoicePath
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,7 +72,7 @@ def rest(tree: Tree, scheduler: Scheduler) -> list[ChoicePath]:
 @pytest.mark.parametrize("slices", [[], [1, 1, 1, 1, 1], [7, 1, 3], [0, 5, 0, 2, 9]])
 def test_parts_see_what_the_whole_sees(tree: Tree, search: str, slices: list[int]) -> None:
     """However a tree is divided, its parts in their order are the search in its order."""
-    make, _ = SEARCHES[search]
+    make = SEARCHES[search]
     alone, divided = make(), make()
     assert isinstance(divided, DepthFirst | DepartureBounded)
     seen: list[ChoicePath] = []
@@ -82,6 +82,22 @@ def test_parts_see_what_the_whole_sees(tree: Tree, search: str, slices: list[int
     assert seen == rest(tree, alone)
     assert divided.is_exhausted
     assert (divided.covers, divided.complete) == (alone.covers, alone.complete)
+
+
+@pytest.mark.parametrize("tree", TREES, ids=[tree.name for tree in TREES])
+def test_what_parts_have_not_seen_adds_up(tree: Tree) -> None:
+    """The shares left of the parts are, together, what the search as a whole has not seen."""
+    for executions in (0, 1, 5):
+        alone = DepthFirst()
+        for _ in range(executions):
+            alone.next_execution()
+            tree.execute(alone)
+        assert alone.next_execution()
+        unseen = 1.0 - (alone.complete or 0.0)
+        assert alone.unseen == pytest.approx(unseen)
+        later = alone.split()
+        parts = [alone] if later is None else [alone, later]
+        assert sum(part.unseen for part in parts) == pytest.approx(unseen)
 
 
 # ---- in processes ----------------------------------------------------------------------------
