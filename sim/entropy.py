@@ -25,6 +25,7 @@ from typing import Any
 
 from sim.bound_names import BoundNames, modules_of
 from sim.environment import READING_S, Environment
+from sim.observer import Special
 
 EPOCH_S = 1_577_836_800.0
 """When an exploration begins, for those who ask the wall clock: 2020-01-01, 00:00 UTC."""
@@ -33,7 +34,6 @@ BUSY_READINGS = 1000
 BUSY_STEP_S = 0.001
 """Who reads the clock so often in a row waits for it, so from then on a reading takes so long."""
 
-_DRAWN = "the program draws random numbers, which are another's outside of the simulator"
 _NODE = 0x02_00_5E_00_53_01
 _inst: random.Random = random._inst
 _real_random_seed = random.Random.seed
@@ -78,13 +78,13 @@ class Entropy:
         """`random`'s own generator starts anew."""
         if not self._is_seeded:
             self._is_seeded = True
-            self.environment.obstruct(_DRAWN)
+            self.environment.observer.meets(Special.RANDOM_NUMBERS)
             _save_state()
             _real_random_seed(_inst, self.seed)
 
     def bytes(self, size: int) -> bytes:
         if self._bytes is None:
-            self.environment.obstruct(_DRAWN)
+            self.environment.observer.meets(Special.RANDOM_NUMBERS)
             self._bytes = random.Random(f"bytes {self.seed}")
         return self._bytes.randbytes(size)
 

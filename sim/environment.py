@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import simpy
 
-if TYPE_CHECKING:
-    from sim.happens_before import History
+from sim.observer import NOBODY, Observer
 
 READING_S = 1e-9
 """How much later each reading of the clock is than the last, in seconds."""
@@ -26,7 +24,7 @@ class Arrival(simpy.Event):
     passes = 0
     # Whether it was kept waiting at any poll.
     was_kept = False
-    # What a History knows it by; see there.
+    # For sim/happens_before.py; see there.
     event = 0
     announced_by = 0
     announced_at = 0
@@ -60,6 +58,8 @@ class Environment(simpy.Environment):
     """
 
     _now: float
+    # Who is told what happens, see sim/observed.py.
+    observer: Observer = NOBODY
 
     def __init__(self) -> None:
         super().__init__(0.0)
@@ -67,11 +67,6 @@ class Environment(simpy.Environment):
         self.pending: list[Arrival] = []
         # How often the loop has asked what there is to do: see sim/watchdog.py.
         self.polls = 0
-        # Who wants to know what happens before what; None if nobody does.
-        self.history: History | None = None
-
-    def obstruct(self, obstacle: str) -> None:
-        """What a stock event loop could not be brought to; a recording writes it down."""
 
     def read_clock(self) -> float:
         self._now += READING_S
@@ -90,8 +85,6 @@ class Environment(simpy.Environment):
             self.step()
 
     def advance(self, to: float) -> None:
-        if self.history is not None:
-            self.history.clock_moves(self.pending)
         self._now = max(self._now, to)
         self.run_due()
 
@@ -110,15 +103,11 @@ class Environment(simpy.Environment):
             )
         arrival = Arrival(self, name, self._now + earliest_s, self._now + latest_s, is_awaited)
         self.pending.append(arrival)
-        if self.history is not None:
-            self.history.announced(arrival)
         return arrival
 
     def land(self, arrival: Arrival) -> None:
         """The arrival happens: whoever waits for it is called back, as by SimPy's own `step`."""
         self.pending.remove(arrival)
-        if self.history is not None:
-            self.history.landed(arrival)
         arrival._ok = True
         arrival._value = None
         # Nothing else is due, so it need not queue for its turn.

@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -23,18 +23,17 @@ from sim.errors import (
     ScheduleDoesNotFit,
     StepBrokenOff,
 )
-from sim.happens_before import History, TrackedFuture, TrackedTask, tracked_primitives
 from sim.lines import set_trace
-from sim.loop import ENDS, NO_LIVELOCK, Choose, Costs, SimLoop
+from sim.loop import NO_LIVELOCK, Costs, SimLoop
+from sim.observed import ObservedLoop
+from sim.observer import Special
 from sim.pools import pools_simulated
-from sim.schedule import Bounds, ChoicePoint, Named
-from sim.schedulers import Matching, Reducing, Scheduler
+from sim.schedule import Bounds, ChoicePoint, Chooser, Named
 from sim.signals import own_signals_simulated
-from sim.state import StateReader
-from sim.stock_recording import RecordedEnvironment, RecordedFuture, Recording
-from sim.threads import Threads, under_way
+from sim.stock_recording import Departure, Recording
 from sim.threads import patched as threads_patched
-from sim.waits import lock_holders, who_spins, who_waits
+from sim.threads import under_way
+from sim.waits import who_spins, who_waits
 from sim.watchdog import NO_STEP_WITHOUT_END, begin_execution, end_execution, watched
 from sim.world import TraceLine, Violation, World
 
@@ -44,32 +43,12 @@ _DRAIN_ROUNDS_MAX = 10
 _DRAIN_RUNS_MAX = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """A choice that is not the natural one, with the words for it.
-
-    cost: 0 where it goes on with, or ends, what an earlier one has begun, else 1. passed_over: the
-    options before it, the natural one first.
-    """
-
-    index: int
-    option: int
-    kind: str
-    at: float
-    chosen: str
-    passed_over: tuple[str, ...]
-    cost: int
-
-
 @dataclass(slots=True)
 class Outcome:
     """What one execution came to.
 
     choices: the option taken at each choice point; cost: how many departures they are. error: why
-    nothing can be said, or None.
-    trace, steps, departures, options, recording: only of a traced execution; `steps` has a line for
-    each callback, `options` how many there were at each choice point, `recording` what forces the
-    execution on stock asyncio.
+    there is no verdict, or None. recording: of a traced execution, what happened in it.
     """
 
     choices: list[int] = field(default_factory=list)
@@ -78,11 +57,25 @@ class Outcome:
     error: str | None = None
     labels: set[str] = field(default_factory=set)
     bounds_hit: set[str] = field(default_factory=set)
-    trace: list[TraceLine] = field(default_factory=list)
-    steps: list[str] = field(default_factory=list)
-    departures: list[Departure] = field(default_factory=list)
-    options: list[int] = field(default_factory=list)
     recording: Recording | None = None
+
+    @property
+    def trace(self) -> list[TraceLine]:
+        return self.recording.trace if self.recording is not None else []
+
+    @property
+    def steps(self) -> list[str]:
+        """A line for each callback of a traced execution."""
+        return self.recording.steps if self.recording is not None else []
+
+    @property
+    def departures(self) -> list[Departure]:
+        return self.recording.departures if self.recording is not None else []
+
+    @property
+    def options(self) -> list[int]:
+        """How many there were at each choice point of a traced execution."""
+        return self.recording.options if self.recording is not None else []
 
     @property
     def trace_hash(self) -> str:
@@ -90,72 +83,13 @@ class Outcome:
         return hashlib.sha256("\n".join(self.steps).encode()).hexdigest()
 
 
-class TrackedLoop(SimLoop):
-    """A SimLoop whose futures and tasks tell a history how they are used."""
-
-    def __init__(self, history: History, *args: Any) -> None:
-        super().__init__(*args)
-        self._history = history
-        history.begin(self)
-
-    def _land(self, env: Environment, *, quiescent: bool) -> None:
-        if quiescent or self._history.may_overlap:
-            super()._land(env, quiescent=quiescent)
-
-    def create_future(self) -> asyncio.Future[Any]:
-        future = TrackedFuture(loop=self)
-        future.history = self._history
-        future.tracked_as = self._history.new_object("future")
-        return future
-
-    def new_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        task = TrackedTask(coro, loop=self, **options)
-        task.history = self._history
-        task.tracked_as = self._history.new_object("task")
-        return task
-
-
-class TracedLoop(SimLoop):
-    """A SimLoop that writes down each callback as it joins the ready queue, and each poll."""
-
-    steps: list[str]
-    recording: Recording
-
-    def select(self, timeout: float | None) -> Sequence[object]:
-        self.recording.begin_poll()
-        found = super().select(timeout)
-        if self.stuck is not None and self.stuck[0] == ENDS:
-            self.recording.find(None)
-        self.recording.end_poll()
-        return found
-
-    def create_future(self) -> asyncio.Future[Any]:
-        future = RecordedFuture(loop=self)
-        future.recording = self.recording
-        return future
-
-    def set_task_factory(self, factory: Any) -> None:
-        self.recording.obstruct("the program sets a task factory, and the file needs its own")
-        super().set_task_factory(factory)
-
-    def interleave(self, threads: Threads) -> None:
-        self.recording.obstruct("worker threads run in it, and no selector decides on their steps")
-        super().interleave(threads)
-
-    def call_soon(  # type: ignore[override]
-        self, callback: Any, *args: Any, context: Any = None
-    ) -> asyncio.Handle:
-        owner = getattr(callback, "__self__", None)
-        actor = owner.get_name() if isinstance(owner, asyncio.Task) else "loop"
-        name = getattr(callback, "__qualname__", type(callback).__qualname__)
-        self.steps.append(f"{self.environment.now:.9f} {actor} {name}")
-        return super().call_soon(callback, *args, context=context)
-
-
 def run_execution(
-    program: Program, scheduler: Scheduler, bounds: Bounds, *, traced: bool = False
+    program: Program, scheduler: Chooser, bounds: Bounds, *, traced: bool = False
 ) -> Outcome:
-    """Runs the program once, under the scheduler's choices, then drains what it left behind."""
+    """Runs the program once, under the scheduler's choices, then drains what it left behind.
+
+    traced: it is recorded, unless the scheduler follows it with an observer of its own.
+    """
     restart_serials()
     use_deterministic_scopes()
     outcome = Outcome()
@@ -172,43 +106,40 @@ def run_execution(
             loop.stop()
             raise
         outcome.choices.append(option)
-        if outcome.recording is not None:
-            outcome.recording.choose(kind, options, option)
-            outcome.options.append(len(options))
         if option:
-            cost = point.costs[option]
-            outcome.cost += cost
-            if traced:
-                passed_over = tuple(each.name for each in options[:option])
-                departure = (point.index, option, kind, now, options[option].name, passed_over)
-                outcome.departures.append(Departure(*departure, cost))
+            outcome.cost += point.costs[option]
+        if follower is not None:
+            follower.chose(point, option)
         return option
 
-    history = scheduler.begin_history() if isinstance(scheduler, Reducing) else None
-    loop, world = _loop_and_world(outcome, choose, bounds, history, traced=traced)
-    if isinstance(scheduler, Matching):
-        scheduler.begin_states(StateReader(loop, world))
+    own = scheduler.observer()
+    follower = own if own is not None and own.follows else None
+    if traced and follower is None:
+        follower = outcome.recording = Recording()
+    if follower is None:
+        loop = SimLoop(Environment(), choose, bounds)
+    else:
+        loop = ObservedLoop(follower, choose, bounds)
+    world = World(loop)
+    observers = [each for each in (own, outcome.recording) if each is not None]
+    for each in observers:
+        each.begin(loop, world)
     trace_before = sys.gettrace()
     _enter(loop, bounds)
     try:
-        with _primitives(history, traced):
+        with follower.patched() if follower is not None else nullcontext():
             _run(program, loop, world, outcome)
         outcome.labels = set(world.labels)
         outcome.bounds_hit = loop.bounds_hit
-        _end_records(outcome, world, history)
+        # What the draining reaches, or does, is explored by nobody.
+        for each in observers:
+            each.end()
         _drain(loop, outcome)
     finally:
         _leave(loop, trace_before)
     if unanswered:
         raise unanswered[0]
     return outcome
-
-
-def _primitives(history: History | None, traced: bool) -> AbstractContextManager[None]:
-    """What asyncio's locks and queues tell beside their work."""
-    if history is not None:
-        return tracked_primitives(history)
-    return lock_holders() if traced else nullcontext()
 
 
 def _enter(loop: SimLoop, bounds: Bounds) -> None:
@@ -235,40 +166,7 @@ def _let_go(loop: SimLoop) -> None:
     for task in loop.tasks:
         asyncio._unregister_task(task)
     loop.tasks.clear()
-    # No circle is left, so the next execution finds its memory warm.
-    del loop._choose, loop._selector, loop.time, loop.threads.loop
-    loop.on_poll = None
-    loop.set_exception_handler(_say_nothing)
-
-
-def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Exceptions that nobody retrieved are found when memory is freed: after the execution."""
-
-
-def _loop_and_world(
-    outcome: Outcome, choose: Choose, bounds: Bounds, history: History | None, *, traced: bool
-) -> tuple[SimLoop, World]:
-    if history is not None:
-        tracked = TrackedLoop(history, Environment(), choose, bounds)
-        return tracked, World(tracked)
-    if not traced:
-        loop = SimLoop(Environment(), choose, bounds)
-        return loop, World(loop)
-    outcome.recording = Recording()
-    recorded = TracedLoop(RecordedEnvironment(outcome.recording), choose, bounds)
-    recorded.steps, recorded.recording = outcome.steps, outcome.recording
-    world = World(recorded)
-    world.trace = outcome.trace
-    return recorded, world
-
-
-def _end_records(outcome: Outcome, world: World, history: History | None) -> None:
-    """What the draining reaches, or does, is explored by nobody."""
-    world.trace = None
-    if history is not None:
-        history.end()
-    if outcome.recording is not None:
-        outcome.recording.end(len(outcome.steps))
+    loop.let_go()
 
 
 def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> None:
@@ -287,7 +185,7 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
         loop.run_forever()
 
     if loop.stuck is not None and world.violation is None:
-        world.fail(loop.stuck[0], why_stuck(loop, loop.stuck))
+        world.fail(loop.stuck[0], why_stuck(loop, loop.stuck, outcome.steps))
     if world.violation is None and task.done():
         _judge_end(task, world)
     elif task.done() and not task.cancelled():
@@ -295,7 +193,7 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
     if loop.refused is not None:
         outcome.error = loop.refused
     if loop.stuck is not None and loop.stuck[0] == NO_STEP_WITHOUT_END:
-        loop.environment.obstruct("a step never ends, and would not end there, either")
+        loop.environment.observer.meets(Special.ENDLESS_STEP)
     outcome.violation = world.violation
 
 
@@ -318,12 +216,12 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
     world.fail("the program ends without an exception", detail)
 
 
-def why_stuck(loop: SimLoop, stuck: tuple[str, str]) -> str:
-    """Who waits for what, and where the execution is traced who spins. stuck: as in SimLoop."""
+def why_stuck(loop: SimLoop, stuck: tuple[str, str], steps: Sequence[str] = ()) -> str:
+    """Who waits for what, and who spins. stuck: as in SimLoop; steps: of a traced execution."""
     sentence, seen = stuck
     if sentence == NO_STEP_WITHOUT_END:
         return seen
-    spinning = loop.steps if sentence == NO_LIVELOCK and isinstance(loop, TracedLoop) else []
+    spinning = steps if sentence == NO_LIVELOCK else ()
     workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
     lines = [*who_spins(spinning, loop.tasks), *workers, *who_waits(loop.tasks), seen]
     return ";\n".join(lines)
@@ -331,7 +229,7 @@ def why_stuck(loop: SimLoop, stuck: tuple[str, str]) -> str:
 
 def _drain(loop: SimLoop, outcome: Outcome) -> None:
     """Cancels what is left and runs it to its end, in natural order, so that nothing leaks."""
-    loop._choose = _choose_natural
+    loop.choose = _choose_natural
     loop.on_poll = None
     loop.threads.drain()
     for _ in range(_DRAIN_ROUNDS_MAX):

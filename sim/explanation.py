@@ -7,10 +7,11 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sim.execution import Departure, Outcome, Program, run_execution
+from sim.execution import Outcome, Program, run_execution
 from sim.lanes import MARK, WIDTH_MAX, chart
 from sim.schedule import NO_MORE, Schedule
 from sim.schedulers import Replay
+from sim.stock_recording import Departure
 from sim.watchdog import NO_STEP_WITHOUT_END
 
 LINES_MAX = 40

@@ -20,7 +20,6 @@ from sim.schedulers import (
     PCT,
     CancelEverywhere,
     DepthFirst,
-    Learning,
     NaturalOrder,
     Portfolio,
     RandomWalk,
@@ -234,32 +233,32 @@ def make_report(
     )
 
 
+STRATEGIES: dict[str, Callable[[int], Scheduler]] = {
+    "depth-first": lambda seed: DepthFirst(),
+    "reduced": lambda seed: Reduced(DepthFirst(), seed=seed),
+    "states": lambda seed: StateMatching(seed=seed),
+    "random": RandomWalk,
+    "pct": PCT,
+    "portfolio": Portfolio,
+    "natural": lambda seed: NaturalOrder(),
+    "cancel everywhere": lambda seed: CancelEverywhere(),
+}
+
+
 def _scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
-    match strategy:
-        case "depth-first":
-            return DepthFirst()
-        case "random":
-            return RandomWalk(seed)
-        case "pct":
-            return PCT(seed)
-        case "portfolio":
-            return Portfolio(seed)
-        case "natural":
-            return NaturalOrder()
-        case "cancel everywhere":
-            return CancelEverywhere()
-        case "reduced":
-            return Reduced(DepthFirst(), seed=seed)
-        case "states":
-            return StateMatching(seed=seed)
-        case str():
-            raise ValueError(
-                f"strategy {strategy!r} is not known; there are depth-first, reduced, states, "
-                f"random, pct, portfolio, natural and cancel everywhere, or give an object with "
-                f"the methods of sim.schedulers.Scheduler"
-            )
-        case _:
-            return strategy
+    if isinstance(strategy, Scheduler):
+        return strategy
+    if not isinstance(strategy, str):
+        raise TypeError(
+            f"strategy {strategy!r} is no scheduler: let {type(strategy).__name__} inherit from "
+            f"sim.Scheduler, which has a default for all but next_execution and choose"
+        )
+    if strategy not in STRATEGIES:
+        raise ValueError(
+            f"strategy {strategy!r} is not known; there are {', '.join(STRATEGIES)}, or give an "
+            f"object of a class that inherits from sim.Scheduler"
+        )
+    return STRATEGIES[strategy](seed)
 
 
 def search(
@@ -303,16 +302,14 @@ def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool
     findings.labels |= outcome.labels
     findings.bounds_hit |= outcome.bounds_hit
     findings.choice_points = len(outcome.choices)
-    if isinstance(scheduler, Learning):
-        violated = outcome.violation.property if outcome.violation is not None else None
-        wrong = scheduler.learn(violated, outcome.labels)
-        outcome.error = outcome.error or wrong
+    violated = outcome.violation.property if outcome.violation is not None else None
+    wrong = scheduler.learn(violated, outcome.labels)
+    outcome.error = outcome.error or wrong
     if outcome.error is not None:
         findings.error = outcome.error
     elif outcome.violation is not None:
         findings.failure = outcome
-        # A scheduler that lets others take their turns says whose this one was.
-        findings.found_by = getattr(scheduler, "at_work", scheduler.name)
+        findings.found_by = scheduler.at_work
     return findings.error is not None or findings.failure is not None
 
 

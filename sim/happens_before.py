@@ -19,17 +19,18 @@ import functools
 import inspect
 import math
 from asyncio.tasks import _GatheringFuture  # type: ignore[attr-defined]
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sim.determinism import SimFuture, SimTask
 from sim.environment import Arrival
+from sim.observer import Observer, Special
 
 if TYPE_CHECKING:
     from sim.loop import SimLoop
+    from sim.world import World
 
 # What an object is called: where it comes from, so that it is called the same in each execution.
 Object = tuple[object, ...]
@@ -68,13 +69,11 @@ def conflict(one: Footprint, other: Footprint) -> bool:
     return any(other.get(each) is not None and (w or other[each]) for each, w in one.items())
 
 
-class History:
+class History(Observer):
     """The chains of one execution, oldest first."""
 
     def __init__(self, on_landing: Callable[[Arrival], None] = lambda arrival: None) -> None:
         self.chains: list[Chain] = []
-        # Whether a chain may begin while another goes on.
-        self.may_overlap = False
         # Why chains are too coarse for this program; None while they are not.
         self.beyond: str | None = None
         self._on_landing = on_landing
@@ -91,11 +90,13 @@ class History:
 
     # -- what the loop and the world tell
 
-    def begin(self, loop: SimLoop) -> None:
+    def begin(self, loop: SimLoop, world: World) -> None:
         self._loop = loop
-        loop.environment.history = self
         self.chains.append(Chain("the beginning", event=0, caused_by={}))
-        loop._ready = _Steps(loop._ready, self)
+        loop.watch_steps()
+
+    def patched(self) -> AbstractContextManager[None]:
+        return tracked_primitives(self)
 
     def end(self) -> None:
         """What is drained is no part of the execution."""
@@ -107,7 +108,7 @@ class History:
         arrival.announced_by = len(self.chains) - 1
         arrival.announced_at = self._step
 
-    def landed(self, arrival: Arrival) -> None:
+    def lands(self, arrival: Arrival) -> None:
         self._on_landing(arrival)
         by = arrival.announced_by
         self._begin_chain(
@@ -119,11 +120,27 @@ class History:
             )
         )
 
-    def clock_moves(self, pending: list[Arrival]) -> None:
-        if pending:
-            self.overlaps("outside events and the clock decide together")
+    def advances(self, to: float) -> None:
+        if self._loop is not None and self._loop.environment.pending:
+            self.unsupported("outside events and the clock decide together")
 
-    def step(self, handle: asyncio.Handle) -> None:
+    def meets(self, special: Special) -> None:
+        if special in _UNSUPPORTED:
+            self.unsupported(_UNSUPPORTED[special])
+
+    def new_future(self, loop: SimLoop) -> TrackedFuture:
+        future = TrackedFuture(loop=loop)
+        future.history, future.tracked_as = self, self.new_object("future")
+        return future
+
+    def new_task(
+        self, loop: SimLoop, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> TrackedTask:
+        task = TrackedTask(coro, loop=loop, **options)
+        task.history, task.tracked_as = self, self.new_object("task")
+        return task
+
+    def runs(self, handle: asyncio.Handle) -> None:
         """The loop runs another callback; a task's step may be met by a cancel of it."""
         if self._is_over:
             return
@@ -136,14 +153,14 @@ class History:
                 self._join(owner, awaited, [child.tracked_as for child in awaited._children])
             elif isinstance(awaited, TrackedFuture) and awaited.joins:
                 self._join(owner, awaited, awaited.joins)
-            self.access(owner.tracked_as, is_write=True)
+            self.uses(owner.tracked_as, is_write=True)
         elif isinstance(owner, asyncio.TaskGroup):
             (child,) = handle._args
             self._joins.setdefault(id(owner), []).append(child.tracked_as)
             self._joining = self._joins[id(owner)]
             return
         elif getattr(callback, "__qualname__", "").startswith("_wait."):
-            self.overlaps("asyncio.wait is told of several ends")
+            self.unsupported("asyncio.wait is told of several ends")
         self._joining = []
 
     def joining(self) -> list[Object]:
@@ -155,7 +172,7 @@ class History:
     ) -> None:
         """A task goes on after several others: its chain comes after theirs, not after one."""
         if awaited.cancelled() or awaited.exception() is not None or not self.is_quiet:
-            self.overlaps("a group of tasks ends while others go on, or with an exception")
+            self.unsupported("a group of tasks ends while others go on, or with an exception")
         by = {self._written[each] for each in ended if each in self._written}
         event = hash((task.tracked_as, *sorted(self.chains[each].past for each in by)))
         joint = Chain("the end of a group", event, caused_by={}, is_joint=True)
@@ -170,7 +187,7 @@ class History:
         chain.past = chain.event
         self.chains.append(chain)
 
-    def access(self, what: Object, *, is_write: bool) -> None:
+    def uses(self, what: Object, *, is_write: bool) -> None:
         if self._is_over:
             return
         index = len(self.chains) - 1
@@ -196,9 +213,10 @@ class History:
         """A name for an object that is made now."""
         return kind, self.chains[-1].past, self._next_serial()
 
-    def overlaps(self, why: str) -> None:
+    def unsupported(self, reason: str) -> None:
+        """Chains are too coarse for this program."""
         if not self._is_over:
-            self.beyond = self.beyond or why
+            self.beyond = self.beyond or reason
 
     def _next_serial(self) -> int:
         self._serial += 1
@@ -279,18 +297,10 @@ class History:
         return one == other or bool(self.chains[other].before >> one & 1)
 
 
-class _Steps(deque[asyncio.Handle]):
-    """The ready queue, which tells the history of each callback that is taken from it."""
-
-    def __init__(self, handles: deque[asyncio.Handle], history: History) -> None:
-        super().__init__(handles)
-        self._history = history
-
-    def popleft(self) -> asyncio.Handle:
-        handle = super().popleft()
-        if not handle.cancelled():
-            self._history.step(handle)
-        return handle
+_UNSUPPORTED = {
+    Special.SIGNAL: "a signal finds the handler of the moment",
+    Special.EAGER_TASKS: "tasks begin before their first turn",
+}
 
 
 # ---- what accesses are seen of -----------------------------------------------------------------
@@ -308,7 +318,7 @@ class TrackedFuture(SimFuture):
         # A task group tells its common end to a future in the chain of whoever ends last, which is
         # anybody; that it comes after all of them is said by the joint chain.
         if not self.history.joining():
-            self.history.access(self.tracked_as, is_write=is_write)
+            self.history.uses(self.tracked_as, is_write=is_write)
 
     def set_result(self, result: Any) -> None:
         self._uses(is_write=True)
@@ -345,19 +355,19 @@ class TrackedTask(SimTask):
     history: History
 
     def cancel(self, msg: Any = None) -> bool:
-        self.history.access(self.tracked_as, is_write=True)
+        self.history.uses(self.tracked_as, is_write=True)
         return super().cancel(msg)
 
     def done(self) -> bool:
-        self.history.access(self.tracked_as, is_write=False)
+        self.history.uses(self.tracked_as, is_write=False)
         return super().done()
 
     def add_done_callback(self, fn: Any, *, context: Any = None) -> None:
-        self.history.access(self.tracked_as, is_write=False)
+        self.history.uses(self.tracked_as, is_write=False)
         super().add_done_callback(fn, context=context)
 
     def __await__(self) -> Generator[Any, None, Any]:
-        self.history.access(self.tracked_as, is_write=False)
+        self.history.uses(self.tracked_as, is_write=False)
         return super().__await__()
 
     __iter__ = __await__
@@ -407,9 +417,9 @@ def _using(method: Callable[..., Any], history: History) -> Callable[..., Any]:
     def uses(primitive: Any) -> None:
         of, name = getattr(primitive, "_tracked_as", (None, ()))
         if of is history:
-            history.access(name, is_write=True)
+            history.uses(name, is_write=True)
         else:
-            history.overlaps(f"a {type(primitive).__name__} was made before the execution")
+            history.unsupported(f"a {type(primitive).__name__} was made before the execution")
 
     if inspect.iscoroutinefunction(method):
 

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from sim.determinism import SimFuture, SimTask
 from sim.environment import READING_S, Arrival, Environment
 from sim.errors import NotSimulated
+from sim.observer import Special
 from sim.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option
 from sim.signals import SignalHandlers
 from sim.threads import ReadyQueue, SimExecutor, Threads, Worker
@@ -76,7 +77,7 @@ class SimLoop(SignalHandlers):
         self.bounds = bounds
         # Which bounds had a say in what was explored; a verdict names them.
         self.bounds_hit: set[str] = set()
-        self._choose = choose
+        self.choose = choose
         self._selector = self
         self._clock_resolution = READING_S
         # One call less for what is called most.
@@ -137,7 +138,7 @@ class SimLoop(SignalHandlers):
                 return
             instants = self._instants()
             if not instants:
-                self.get_stuck(NO_DEADLOCK, "no timer is armed and no outside event announced")
+                self.deadlock("no timer is armed and no outside event announced")
                 return
             to = self._wake_up(instants)
             if to > self.bounds.horizon_s:
@@ -154,7 +155,7 @@ class SimLoop(SignalHandlers):
                 options.append(NO_MORE)
             option = 0
             if len(options) > 1:
-                option = self._choose("landing", options, _landing_costs)
+                option = self.choose("landing", options, _landing_costs)
             if option == len(enabled):
                 for each in enabled:
                     each.was_kept = True
@@ -205,7 +206,7 @@ class SimLoop(SignalHandlers):
         deadlines = _apart(at for at in self._deadlines() if now < at <= min(late, limit))
         if deadlines:
             options = [ON_TIME, *(Option(f"late, past {at:.3f} s") for at in deadlines)]
-            option = self._choose("clock", options, one_natural)
+            option = self.choose("clock", options, one_natural)
             if option:
                 self.environment.advance(deadlines[option - 1])
 
@@ -221,7 +222,7 @@ class SimLoop(SignalHandlers):
         if not later:
             return first
         options = [ON_TIME, *(Option(f"late, at {at:.3f} s") for at in later)]
-        return instants[self._choose("clock", options, one_natural)]
+        return instants[self.choose("clock", options, one_natural)]
 
     def _spin_on(self) -> None:
         """The queue was not empty for `spin_max` polls: the world goes on regardless. (5)"""
@@ -245,19 +246,21 @@ class SimLoop(SignalHandlers):
 
     def interleave(self, threads: Threads) -> None:
         """There are workers now: they may go on between any two callbacks."""
-        self._watch_ready_queue()
+        self.environment.observer.meets(Special.WORKER_THREADS)
+        self.watch_steps()
         threads.set_loop_trace()
 
-    def _watch_ready_queue(self) -> None:
+    def watch_steps(self) -> None:
+        """From now on `between_steps` and `about_to_run` are called before each callback."""
         if not isinstance(self._ready, ReadyQueue):
-            self._ready = ReadyQueue(self._ready, self.between_steps, self._offer_cancel)
+            self._ready = ReadyQueue(self._ready, self.between_steps, self.about_to_run)
 
     def between_steps(self) -> None:
         """Between two callbacks, or two declared lines: a worker may go on first."""
         threads = self.threads
         while threads.workers and (runnable := threads.runnable()):
             options: list[Named] = [GO_ON, *runnable]
-            option = self._choose("thread", options, one_natural)
+            option = self.choose("thread", options, one_natural)
             if option == 0:
                 return
             threads.step(runnable[option - 1])
@@ -266,14 +269,15 @@ class SimLoop(SignalHandlers):
         """Which one goes on while the loop's own thread is blocked."""
         if len(runnable) == 1:
             return 0
-        return self._choose("thread", runnable, one_natural)
+        return self.choose("thread", runnable, one_natural)
 
     def offer_cancels(self, to: Callable[[asyncio.Task[Any]], bool]) -> None:
         """Before each step of these tasks, a cancel of it is a choice."""
         self._cancels_offered_to = to
-        self._watch_ready_queue()
+        self.watch_steps()
 
-    def _offer_cancel(self, handle: asyncio.Handle) -> None:
+    def about_to_run(self, handle: asyncio.Handle) -> None:
+        """Told of each handle taken from the ready queue; where asked for, a cancel comes first."""
         to = self._cancels_offered_to
         if to is None or handle.cancelled():
             return
@@ -281,11 +285,8 @@ class SimLoop(SignalHandlers):
         if isinstance(task, asyncio.Task) and not task.done() and to(task):
             name = task.get_name()
             options = [Option(f"{name} goes on"), Option(f"{name} is cancelled")]
-            if self._choose("cancel", options, one_natural):
+            if self.choose("cancel", options, one_natural):
                 task.cancel()
-
-    def get_stuck_in_thread(self, seen: str) -> None:
-        self.get_stuck(NO_DEADLOCK, seen)
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
@@ -340,6 +341,15 @@ class SimLoop(SignalHandlers):
         self.stuck = sentence, seen
         self.stop()
 
+    def deadlock(self, seen: str) -> None:
+        self.get_stuck(NO_DEADLOCK, seen)
+
+    def let_go(self) -> None:
+        """After its end: no circle is left, so the next execution finds its memory warm."""
+        del self.choose, self._selector, self.time, self.threads.loop
+        self.on_poll = None
+        self.set_exception_handler(_say_nothing)
+
     # -- tasks and futures that hash alike in every run
 
     def create_future(self) -> asyncio.Future[Any]:
@@ -361,14 +371,17 @@ class SimLoop(SignalHandlers):
             task = self.new_task(coro, name=name, context=context, **options)
         elif self._task_factory is _EAGER:
             # What asyncio's own factory does, with tasks that hash alike in every run.
-            if self.environment.history is not None:
-                self.environment.history.overlaps("tasks begin before their first turn")
+            self.environment.observer.meets(Special.EAGER_TASKS)
             options["eager_start"] = True
             task = SimTask(coro, loop=self, name=name, context=context, **options)
         else:
             task = super().create_task(coro, name=name, context=context, **options)
         self.tasks.append(task)
         return task
+
+    def set_task_factory(self, factory: Any) -> None:
+        self.environment.observer.meets(Special.TASK_FACTORY)
+        super().set_task_factory(factory)
 
     def new_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
         return SimTask(coro, loop=self, **options)
@@ -446,6 +459,10 @@ def _refusal(what: str, instead: str) -> Callable[..., NoReturn]:
 
 for _what, _instead in _REFUSED.items():
     setattr(SimLoop, _what, _refusal(_what, _instead))
+
+
+def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Exceptions that nobody retrieved are found when memory is freed: after the execution."""
 
 
 def _apart(times: Iterable[float]) -> list[float]:

@@ -224,7 +224,7 @@ class _Search:
         piece.part, piece.is_under_way = part, False
         piece.slice_s = min(2 * piece.slice_s, SLICE_MAX_S)
         piece.is_seen = piece.findings.stopped is None or piece.findings.is_final
-        piece.was_cut = getattr(part, "was_cut", False)
+        piece.was_cut = isinstance(part, Part) and part.was_cut
         if piece.findings.is_final:
             # One process would never have come to what is behind it.
             del self._pieces[self._pieces.index(piece) + 1 :]

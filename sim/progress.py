@@ -88,7 +88,7 @@ class Progress:
 def _figures(findings: Findings, scheduler: Scheduler, seconds: float) -> str:
     words = [f"{findings.executions} executions", f"{findings.executions / seconds:.0f}/s"]
     words.append(scheduler.name)
-    finished = getattr(scheduler, "bound_finished", None)
+    finished = scheduler.bound_finished
     if finished is not None and finished >= 0:
         words.append(f"bound {finished} finished")
     words.append(f"{findings.choice_points} choice points deep")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from sim.observer import Observer
 
 FORMAT = "os1"
 NATURAL = "natural"
@@ -51,6 +54,14 @@ class ChoicePoint:
         that, or to end it, costs nothing more. Valid until an option is taken.
         """
         return self.costs_of(self.options)
+
+
+class Chooser(Protocol):
+    """What an execution asks of a scheduler; see sim/schedulers/base.py."""
+
+    def choose(self, point: ChoicePoint) -> int: ...
+
+    def observer(self) -> Observer | None: ...
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from typing import Any
 from sim.entropy import entropy_drawn
 from sim.errors import Opaque
 from sim.loop import SimLoop
+from sim.observer import Observer
 from sim.readers import READERS, VALUES, Constants, is_constant, reader_for
 from sim.schedule import ChoicePoint
 from sim.world import World
@@ -36,10 +37,12 @@ DIGITS = 6
 Form = list[Any]
 
 
-class StateReader:
+class StateReader(Observer):
     """Reads the states of one execution."""
 
-    def __init__(self, loop: SimLoop, world: World) -> None:
+    follows = False
+
+    def begin(self, loop: SimLoop, world: World) -> None:
         self._loop = loop
         self._world = world
         # They are everywhere, and what counts of them is read first.

@@ -1,4 +1,4 @@
-"""What has to be known of a traced execution to force it on stock asyncio: its polls.
+"""A traced execution, written down: what happened, and what forces it on stock asyncio, its polls.
 
 An execution is determined by what each poll of the loop finds and by how late it is when it
 returns, and by the answers of `World.choose`; the rest is CPython's own code, there as here.
@@ -6,106 +6,150 @@ returns, and by the answers of `World.choose`; the rest is CPython's own code, t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import asyncio
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-import simpy
-
 from sim.determinism import SimFuture
-from sim.environment import Arrival, Environment
-from sim.schedule import Named
+from sim.environment import Arrival
+from sim.loop import ENDS, SimLoop
+from sim.observer import Observer, Special
+from sim.schedule import ChoicePoint
+from sim.waits import lock_holders
+from sim.world import TraceLine, World
 
 Found = float | tuple[int, str] | None
 """The clock jumps to a reading; the n-th announced outside event, of this name, lands; or, None,
 nothing more comes before the horizon."""
 
+_OBSTACLES = {
+    Special.SIGNAL: "a signal is sent by world.signal",
+    Special.RANDOM_NUMBERS: "the program draws random numbers, which are another's outside of the "
+    "simulator",
+    Special.TASK_FACTORY: "the program sets a task factory, and the file needs its own",
+    Special.WORKER_THREADS: "worker threads run in it, and no selector decides on their steps",
+    Special.SIMPY_PROCESSES: "it has SimPy processes of its own, which land without a poll",
+    Special.ENDLESS_STEP: "a step never ends, and would not end there, either",
+}
 
-@dataclass(slots=True)
-class Recording:
-    """polls: what the polls found, in order, by the number of the poll from 1 on, where they found
-    anything. polls_count: how many there were. choices: the answers of `World.choose`, as option
-    and its index. steps_count: how many callbacks had joined the ready queue when it was over.
-    obstacles: why it cannot be forced on a stock loop.
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A choice that is not the natural one, with the words for it.
+
+    cost: 0 where it goes on with, or ends, what an earlier one has begun, else 1. passed_over: the
+    options before it, the natural one first.
     """
 
+    index: int
+    option: int
+    kind: str
+    at: float
+    chosen: str
+    passed_over: tuple[str, ...]
+    cost: int
+
+
+@dataclass(eq=False)
+class Recording(Observer):
+    """trace: what the actors did. steps: a line for each callback that joined the ready queue.
+    departures: the choices that are not natural. options: how many each choice point had.
+
+    polls: what the polls found, in order, by the number of the poll from 1 on, where they found
+    anything. polls_count: how many there were. choices: the answers of `World.choose`, as option
+    and its index. obstacles: why it cannot be forced on a stock loop.
+    """
+
+    trace: list[TraceLine] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    departures: list[Departure] = field(default_factory=list)
+    options: list[int] = field(default_factory=list)
     polls: dict[int, list[Found]] = field(default_factory=dict)
     polls_count: int = 0
     choices: list[tuple[str, int]] = field(default_factory=list)
+    # How many callbacks had joined the ready queue when it was over.
     steps_count: int = 0
     hashes_futures: bool = False
     obstacles: list[str] = field(default_factory=list)
-    is_polling: bool = False
+    _is_polling: bool = False
     # What comes after the end, the draining, is no part of it.
-    is_over: bool = False
+    _is_over: bool = False
 
-    def begin_poll(self) -> None:
-        if not self.is_over:
+    def begin(self, loop: SimLoop, world: World) -> None:
+        self._loop = loop
+        self._world = world
+        # The n-th outside event that was announced.
+        self._serials: dict[Arrival, int] = {}
+        world.trace = self.trace
+
+    def end(self) -> None:
+        self._world.trace = None
+        self.steps_count = len(self.steps)
+        self._is_over = True
+        self._serials.clear()
+
+    def patched(self) -> AbstractContextManager[None]:
+        return lock_holders()
+
+    def new_future(self, loop: SimLoop) -> asyncio.Future[Any]:
+        future = RecordedFuture(loop=loop)
+        future.recording = self
+        return future
+
+    def poll_begins(self) -> None:
+        if not self._is_over:
             self.polls_count += 1
-            self.is_polling = True
+            self._is_polling = True
 
-    def end_poll(self) -> None:
-        self.is_polling = False
+    def poll_ends(self) -> None:
+        if self._loop.stuck is not None and self._loop.stuck[0] == ENDS:
+            self._find(None)
+        self._is_polling = False
 
-    def find(self, found: Found) -> None:
-        if not self.is_polling:
-            self.obstruct("the loop's own thread sleeps between two polls")
-        elif not self.is_over:
+    def scheduled(self, callback: Any) -> None:
+        owner = getattr(callback, "__self__", None)
+        actor = owner.get_name() if isinstance(owner, asyncio.Task) else "loop"
+        name = getattr(callback, "__qualname__", type(callback).__qualname__)
+        self.steps.append(f"{self._loop.environment.now:.9f} {actor} {name}")
+
+    def announced(self, arrival: Arrival) -> None:
+        if not self._is_over:
+            self._serials[arrival] = len(self._serials) + 1
+
+    def lands(self, arrival: Arrival) -> None:
+        if not self._is_over:
+            self._find((self._serials[arrival], arrival.name))
+
+    def advances(self, to: float) -> None:
+        if to > self._loop.environment.now:
+            self._find(to)
+
+    def _find(self, found: Found) -> None:
+        if not self._is_polling:
+            self._obstruct("the loop's own thread sleeps between two polls")
+        elif not self._is_over:
             self.polls.setdefault(self.polls_count, []).append(found)
 
-    def choose(self, kind: str, options: Sequence[Named], option: int) -> None:
-        if self.is_over:
-            return
-        if kind == "program":
-            self.choices.append((options[option].name, option))
-        elif kind == "cancel" and option:
-            self.obstruct("a task is cancelled between two callbacks, by offer_cancels")
+    def chose(self, point: ChoicePoint, option: int) -> None:
+        self.options.append(len(point.options))
+        if option:
+            names = [each.name for each in point.options[: option + 1]]
+            what = names[option], tuple(names[:option])
+            where = point.index, option, point.kind, point.at
+            self.departures.append(Departure(*where, *what, point.costs[option]))
+        if point.kind == "program":
+            self.choices.append((point.options[option].name, option))
+        elif point.kind == "cancel" and option:
+            self._obstruct("a task is cancelled between two callbacks, by offer_cancels")
 
-    def obstruct(self, obstacle: str) -> None:
-        if not self.is_over and obstacle not in self.obstacles:
+    def meets(self, special: Special) -> None:
+        if special in _OBSTACLES:
+            self._obstruct(_OBSTACLES[special])
+
+    def _obstruct(self, obstacle: str) -> None:
+        if not self._is_over and obstacle not in self.obstacles:
             self.obstacles.append(obstacle)
-
-    def end(self, steps_count: int) -> None:
-        self.steps_count = steps_count
-        self.is_over = True
-
-
-class RecordedEnvironment(Environment):
-    """Writes down what lands, and each jump of the clock."""
-
-    def __init__(self, recording: Recording) -> None:
-        super().__init__()
-        self._recording = recording
-        self._serials: dict[Arrival, int] = {}
-
-    def obstruct(self, obstacle: str) -> None:
-        self._recording.obstruct(obstacle)
-
-    def announce(
-        self,
-        name: str,
-        earliest_s: float = 0.0,
-        latest_s: float = math.inf,
-        is_awaited: Callable[[], bool] = lambda: True,
-    ) -> Arrival:
-        arrival = super().announce(name, earliest_s, latest_s, is_awaited)
-        self._serials[arrival] = len(self._serials) + 1
-        return arrival
-
-    def land(self, arrival: Arrival) -> None:
-        self._recording.find((self._serials[arrival], arrival.name))
-        super().land(arrival)
-
-    def advance(self, to: float) -> None:
-        if to > self.now:
-            self._recording.find(to)
-        super().advance(to)
-
-    def schedule(self, event: simpy.Event, *args: Any, **kwargs: Any) -> None:
-        if not isinstance(event, Arrival):
-            self._recording.obstruct("it has SimPy processes of its own, which land without a poll")
-        super().schedule(event, *args, **kwargs)
 
 
 class RecordedFuture(SimFuture):

@@ -19,19 +19,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 import greenlet
 import simpy
 
+from sim.environment import Environment
 from sim.errors import NotSimulated
 from sim.lines import set_trace, trace_function, unwatch, watch
-
-if TYPE_CHECKING:
-    from sim.loop import SimLoop
+from sim.schedule import Bounds
 
 T = TypeVar("T")
 
@@ -61,10 +60,27 @@ class Worker:
         return self.waits_for is None or self.waits_for()
 
 
+class LoopOfThreads(Protocol):
+    """What threads ask of the loop in whose execution they run."""
+
+    environment: Environment
+    bounds: Bounds
+
+    def interleave(self, threads: Threads) -> None: ...
+
+    def between_steps(self) -> None: ...
+
+    def choose_worker(self, runnable: Sequence[Worker]) -> int: ...
+
+    def deadlock(self, seen: str) -> None: ...
+
+    def refuse(self, what: str, instead: str) -> NoReturn: ...
+
+
 class Threads:
     """All threads of one execution. The hub is the greenlet in which the loop runs."""
 
-    def __init__(self, loop: SimLoop) -> None:
+    def __init__(self, loop: LoopOfThreads) -> None:
         self.loop = loop
         self.hub = greenlet.getcurrent()
         # Begun and not ended: who went on last first, else in the order of their begin.
@@ -112,7 +128,7 @@ class Threads:
             worker.greenlet.switch()
         finally:
             set_trace(before)
-            asyncio._set_running_loop(self.loop)
+            asyncio._set_running_loop(cast("asyncio.AbstractEventLoop", self.loop))
             self.current = None
         if worker.greenlet.dead:
             self.workers.remove(worker)
@@ -165,7 +181,7 @@ class Threads:
                 # Nobody acts at this instant, but somebody may sleep until a later one.
                 environment = self.loop.environment
                 if environment.peek() > self.loop.bounds.horizon_s:
-                    self.loop.get_stuck_in_thread(f"the loop's thread blocks for ever: {where}")
+                    self.loop.deadlock(f"the loop's thread blocks for ever: {where}")
                     return
                 environment.advance(environment.peek())
                 continue

@@ -14,8 +14,8 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from sim.errors import CheckFailed
-from sim.happens_before import History
 from sim.loop import SimLoop, one_natural
+from sim.observer import Observer, Special
 from sim.schedule import Option
 from sim.signals import name_of
 from sim.threads import QUEUE_MAX, THREADS_MAX, SimExecutor
@@ -107,9 +107,7 @@ class World:
         landed; it need not be awaited, and to cancel it withdraws the signal.
         """
         name = name_of(sig)
-        if self.environment.history is not None:
-            self.environment.history.overlaps("a signal finds the handler of the moment")
-        self.environment.obstruct("a signal is sent by world.signal")
+        self.environment.observer.meets(Special.SIGNAL)
         landed = self.loop.create_future()
         arrival = self.environment.announce(
             name, earliest, math.inf if latest is None else latest, lambda: not landed.done()
@@ -130,7 +128,7 @@ class World:
         if len(options) == 1:
             return options[0]
         named = [Option(f"{name}: {option}") for option in options]
-        return options[self.loop._choose("program", named, one_natural)]
+        return options[self.loop.choose("program", named, one_natural)]
 
     def shared(self, name: str) -> Shared:
         """Something that several actors share: each use of it is to be told.
@@ -138,7 +136,7 @@ class World:
         The strategy `reduced` executes two orders of steps only where one of them writes what the
         other uses, and takes the word of the program for it.
         """
-        return Shared(name, self.environment.history)
+        return Shared(name, self.environment.observer)
 
     def executor(self, *, threads_max: int = THREADS_MAX, queue_max: int = QUEUE_MAX) -> Executor:
         """A pool of simulated threads, for code that is given its executor."""
@@ -224,19 +222,17 @@ _OWN = tuple(str(Path(__file__).with_name(name)) for name in ("loop.py", "execut
 class Shared:
     """A name for what several actors share."""
 
-    def __init__(self, name: str, history: History | None) -> None:
+    def __init__(self, name: str, observer: Observer) -> None:
         self._name = "shared", name
-        self._history = history
+        self._observer = observer
 
     def read(self) -> None:
         """The current step depends on what others have written."""
-        if self._history is not None:
-            self._history.access(self._name, is_write=False)
+        self._observer.uses(self._name, is_write=False)
 
     def write(self) -> None:
         """The current step changes what others read or write."""
-        if self._history is not None:
-            self._history.access(self._name, is_write=True)
+        self._observer.uses(self._name, is_write=True)
 
 
 def _settle(waiter: asyncio.Future[None]) -> None:

@@ -1,10 +1,8 @@
 """Who answers choice points: one small interface, and the ways to answer."""
 
-from sim.schedulers.base import Divisible, Learning, Matching, Part, Reducing, Scheduler
+from sim.schedulers.base import Divisible, Following, Once, Part, Scheduler
 from sim.schedulers.beside import RandomBeside
-from sim.schedulers.bounded import DepartureBounded
 from sim.schedulers.cancel_everywhere import CancelEverywhere
-from sim.schedulers.depth_first import DepthFirst
 from sim.schedulers.few_departures import FewDepartures
 from sim.schedulers.matching import StateMatching
 from sim.schedulers.natural import NaturalOrder
@@ -14,6 +12,7 @@ from sim.schedulers.random_walk import RandomWalk
 from sim.schedulers.reduced import Reduced
 from sim.schedulers.replay import Replay
 from sim.schedulers.swarm import Swarm
+from sim.schedulers.tree_search import DepartureBounded, DepthFirst, TreeSearch
 
 __all__ = [
     "PCT",
@@ -22,17 +21,17 @@ __all__ = [
     "DepthFirst",
     "Divisible",
     "FewDepartures",
-    "Learning",
-    "Matching",
+    "Following",
     "NaturalOrder",
+    "Once",
     "Part",
     "Portfolio",
     "RandomBeside",
     "RandomWalk",
     "Reduced",
-    "Reducing",
     "Replay",
     "Scheduler",
     "StateMatching",
     "Swarm",
+    "TreeSearch",
 ]

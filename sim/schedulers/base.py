@@ -2,44 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
-from sim.happens_before import History
-from sim.readers import Constants
+from sim.observer import Observer
 from sim.schedule import ChoicePoint
 
 
-class Scheduler(Protocol):
-    """Lives across executions: told when one begins, asked at each of its choice points."""
+class Scheduler:
+    """Lives across executions: told when one begins, asked at each of its choice points.
+
+    To be inherited from: `next_execution` and `choose` are what each has to answer.
+    """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def at_work(self) -> str:
+        """Whose execution the last one was, where several take turns."""
+        return self.name
 
     def next_execution(self) -> bool:
         """Begins another execution; False if there is none left to see."""
-        ...
+        raise NotImplementedError
+
+    def observer(self) -> Observer | None:
+        """Who is told what happens in the execution that begins; None if nobody need be."""
+        return None
 
     def choose(self, point: ChoicePoint) -> int:
         """The index of an option of `point`; 0 is the natural one."""
-        ...
+        raise NotImplementedError
+
+    def learn(self, violated: str | None, labels: set[str]) -> str | None:
+        """Told after each execution; why its findings are worth nothing, or None."""
+        return None
 
     @property
     def is_exhausted(self) -> bool:
         """Whether every execution has been seen, so that the absence of a violation is a proof."""
-        ...
+        return False
 
     @property
     def covers(self) -> str:
         """What has been seen once it is exhausted, in words: the claim of a proof."""
-        ...
+        return "random schedules"
 
     @property
     def complete(self) -> float | None:
         """Which part of the tree has been seen, 0..1, or None where that is unknown."""
-        ...
+        return None
+
+    @property
+    def bound_finished(self) -> int | None:
+        """All schedules with up to so many departures were seen, where it counts them."""
+        return None
 
 
-class Following:
+class Once(Scheduler):
+    """A scheduler of one execution."""
+
+    _begun = False
+
+    def next_execution(self) -> bool:
+        begun, self._begun = self._begun, True
+        return not begun
+
+
+class Following(Scheduler):
     """A scheduler that does what another does, but for what the class that inherits changes."""
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -48,6 +79,10 @@ class Following:
     @property
     def name(self) -> str:
         return self._scheduler.name
+
+    @property
+    def at_work(self) -> str:
+        return self._scheduler.at_work
 
     @property
     def covers(self) -> str:
@@ -61,66 +96,24 @@ class Following:
     def complete(self) -> float | None:
         return self._scheduler.complete
 
+    @property
+    def bound_finished(self) -> int | None:
+        return self._scheduler.bound_finished
+
     def next_execution(self) -> bool:
         return self._scheduler.next_execution()
+
+    def observer(self) -> Observer | None:
+        return self._scheduler.observer()
 
     def choose(self, point: ChoicePoint) -> int:
         return self._scheduler.choose(point)
 
-
-class Learning:
-    """A scheduler that is told what its executions come to.
-
-    A class to inherit from, and no Protocol: each execution asks whether its scheduler is one.
-    """
-
     def learn(self, violated: str | None, labels: set[str]) -> str | None:
-        """Told after each execution; why its findings are worth nothing, or None."""
-        raise NotImplementedError
+        return self._scheduler.learn(violated, labels)
 
 
-class Reducing(Learning):
-    """A scheduler that learns from what happened before what."""
-
-    def begin_history(self) -> History | None:
-        """What an execution that begins is to tell; None if it need not tell anything."""
-        raise NotImplementedError
-
-
-class Matching(Learning):
-    """A scheduler that knows states again."""
-
-    def begin_states(self, states: States) -> None:
-        """An execution begins, whose states can be read."""
-        raise NotImplementedError
-
-
-class States(Protocol):
-    """The states of one execution, and its end."""
-
-    @property
-    def labels(self) -> set[str]: ...
-
-    @property
-    def spins_are_many(self) -> bool: ...
-
-    def digest(
-        self,
-        point: ChoicePoint,
-        constants: Constants,
-        *,
-        with_labels: bool,
-        with_spins: bool,
-        with_kept: bool,
-    ) -> bytes: ...
-
-    def stop(self) -> None:
-        """What follows is known: the execution ends with the iteration under way."""
-        ...
-
-
-@runtime_checkable
-class Divisible(Scheduler, Protocol):
+class Divisible(Scheduler):
     """A search whose tree can be divided into parts, for several processes: see sim/parallel.py.
 
     It is done in rounds, each of which sees one tree.
@@ -131,18 +124,17 @@ class Divisible(Scheduler, Protocol):
 
         A part is a scheduler that can be pickled; one that is a `Part` can be divided further.
         """
-        ...
+        raise NotImplementedError
 
     def end_round(self, was_cut: bool) -> None:
         """Told when all parts were seen, and whether a bound has kept anything from any."""
-        ...
+        raise NotImplementedError
 
 
-@runtime_checkable
-class Part(Scheduler, Protocol):
+class Part(Scheduler):
     """A stretch of a tree, in the order in which the search sees it."""
 
-    was_cut: bool
+    was_cut = False
 
     @property
     def unseen(self) -> float:
@@ -150,12 +142,12 @@ class Part(Scheduler, Protocol):
 
         Asked after `next_execution`, before it is run.
         """
-        ...
+        raise NotImplementedError
 
     def resume(self) -> None:
         """The execution that was begun has not been run: `next_execution` begins it again."""
-        ...
+        raise NotImplementedError
 
     def split(self) -> Self | None:
-        """Gives away the later part of what is left; None if there is too little known of it."""
-        ...
+        """Splits off the later part of what is left; None if there is nothing to split yet."""
+        raise NotImplementedError

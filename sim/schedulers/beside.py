@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sim.observer import Observer
 from sim.schedule import ChoicePoint
 from sim.schedulers.base import Divisible, Following, Scheduler
 from sim.schedulers.random_walk import RandomWalk
@@ -9,10 +10,6 @@ from sim.schedulers.random_walk import RandomWalk
 
 class FirstFew(Following):
     """The first executions of another scheduler, and then no more."""
-
-    is_exhausted = False
-    complete = None
-    was_cut = False
 
     def __init__(self, scheduler: Scheduler, executions: int) -> None:
         super().__init__(scheduler)
@@ -23,7 +20,7 @@ class FirstFew(Following):
         return self._left >= 0 and super().next_execution()
 
 
-class RandomBeside:
+class RandomBeside(Scheduler):
     """`random_executions` of a random walk, then `scheduler`, whose claim it makes."""
 
     def __init__(self, scheduler: Divisible, *, random_executions: int, seed: int = 0) -> None:
@@ -43,7 +40,7 @@ class RandomBeside:
 
     @property
     def bound_finished(self) -> int | None:
-        return getattr(self._scheduler, "bound_finished", None)
+        return self._scheduler.bound_finished
 
     @property
     def is_exhausted(self) -> bool:
@@ -63,8 +60,14 @@ class RandomBeside:
         self._now = self._scheduler
         return self._now.next_execution()
 
+    def observer(self) -> Observer | None:
+        return self._now.observer()
+
     def choose(self, point: ChoicePoint) -> int:
         return self._now.choose(point)
+
+    def learn(self, violated: str | None, labels: set[str]) -> str | None:
+        return self._now.learn(violated, labels)
 
     # -- its division
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sim.errors import ScheduleDoesNotFit
 from sim.schedule import ChoicePoint
-from sim.schedulers.base import Following, Scheduler
+from sim.schedulers.base import Following, Once, Scheduler
 
 _LINE = re.compile(r"(\w+\.py):(\d+)")
 
@@ -50,7 +50,7 @@ class LabelledDeparture:
         return "\n".join(["[[departures]]", *values])
 
 
-class ByLabels:
+class ByLabels(Once):
     """Runs one execution: the given departures in their order, natural everywhere else.
 
     files: those whose lines are switch points. A label names such a line by its text, not by its
@@ -58,19 +58,12 @@ class ByLabels:
     """
 
     name = "by labels"
-    is_exhausted = False
-    complete = None
     covers = "one schedule"
 
     def __init__(self, departures: Iterable[LabelledDeparture], files: Iterable[str] = ()) -> None:
         self._left = list(departures)
         self._labels = Labels(files)
         self._seen = 0
-        self._begun = False
-
-    def next_execution(self) -> bool:
-        begun, self._begun = self._begun, True
-        return not begun
 
     def choose(self, point: ChoicePoint) -> int:
         if not self._left or point.kind != self._left[0].kind:

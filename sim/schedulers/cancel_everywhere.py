@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sim.schedule import ChoicePoint
+from sim.schedulers.base import Scheduler
 
 
-class CancelEverywhere:
+class CancelEverywhere(Scheduler):
     """Natural order, but for the cancels that the program offers (`World.offer_cancels`).
 
     First one execution without a cancel; then for each offer one execution that takes it, and
@@ -13,11 +14,10 @@ class CancelEverywhere:
     """
 
     name = "cancel everywhere"
+    is_exhausted = False
     covers = "a cancel at every step of every task, and a second one during the clean-up"
-    complete = None
 
     def __init__(self) -> None:
-        self.is_exhausted = False
         # The offer to be taken, counted from 0, and whether the next one is taken as well; none
         # in the first execution, which shows how many there are.
         self._target = -1

@@ -5,11 +5,12 @@ from __future__ import annotations
 from random import Random  # noqa: TID251 - seeded for each execution
 
 from sim.schedule import ChoicePoint
+from sim.schedulers.base import Scheduler
 
 MORE = 0.5
 
 
-class FewDepartures:
+class FewDepartures(Scheduler):
     """Natural order, but for departures at choice points that are drawn uniformly.
 
     The number of departures is geometric: one, and with probability `MORE` another, and so on. What
@@ -19,9 +20,6 @@ class FewDepartures:
     """
 
     name = "few departures"
-    is_exhausted = False
-    complete = None
-    covers = "random schedules"
 
     def __init__(self, seed: int = 0, *, choice_points: int | None = None) -> None:
         self._seed = seed

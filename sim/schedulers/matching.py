@@ -19,9 +19,9 @@ from random import Random  # noqa: TID251 - for the audits, by seed
 from sim.errors import Opaque
 from sim.readers import Constants
 from sim.schedule import ChoicePoint
-from sim.schedulers.base import Matching, States
-from sim.schedulers.bounded import DepartureBounded
-from sim.schedulers.depth_first import DepthFirst
+from sim.schedulers.base import Scheduler
+from sim.schedulers.tree_search import DepartureBounded, DepthFirst, TreeSearch
+from sim.state import StateReader
 
 AUDITED_AT_FIRST = 8
 AUDIT_PROBABILITY = 0.02
@@ -65,7 +65,7 @@ class _Audit:
         return None
 
 
-class StateMatching(Matching):
+class StateMatching(Scheduler):
     """Depth-first search that goes on from each state only once.
 
     met_again: how many executions ended at a state that was known. audited: how many of these
@@ -89,17 +89,17 @@ class StateMatching(Matching):
         # as no execution comes to half of it, none that was left would have come to all of it.
         self._with_spins = False
         self._executions = 0
-        self._states: States
+        self._states: StateReader
         self._begin()
 
     def _begin(self) -> None:
-        self._search: DepthFirst | DepartureBounded = DepthFirst()
+        self._search: TreeSearch = DepthFirst()
         if self._departures_max is not None:
             self._search = DepartureBounded(self._departures_max)
         self._random = Random(f"audits {self._seed}")
         # For each state how many departures had led to it, at least, and the choices that had.
         self._seen: dict[bytes, tuple[int, tuple[int, ...]]] = {}
-        self._bound = 0
+        self._bound = self._search.bound
         self._choices: list[int] = []
         self.is_cut = False
         self._spins_matter = False
@@ -150,8 +150,9 @@ class StateMatching(Matching):
             self._seen.clear()
         return is_there
 
-    def begin_states(self, states: States) -> None:
-        self._states = states
+    def observer(self) -> StateReader:
+        self._states = StateReader()
+        return self._states
 
     def choose(self, point: ChoicePoint) -> int:
         if self._audit is not None:

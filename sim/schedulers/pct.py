@@ -9,11 +9,12 @@ from __future__ import annotations
 from random import Random  # noqa: TID251 - seeded for each execution
 
 from sim.schedule import LOOP_OPTIONS, ChoicePoint, Named
+from sim.schedulers.base import Scheduler
 
 DEPTH = 3
 
 
-class PCT:
+class PCT(Scheduler):
     """Each actor has a priority, drawn at random; at each choice point the foremost is served.
 
     depth: how many orderings a failure needs (the paper's d): at depth - 1 choice points, drawn
@@ -32,14 +33,9 @@ class PCT:
     a bound of the arrival model lands it, so that much is tried at the bounds, and little between.
     """
 
-    is_exhausted = False
-    complete = None
-    covers = "random schedules"
-
     def __init__(
         self, seed: int = 0, *, depth: int = DEPTH, choice_points: int | None = None
     ) -> None:
-        self.name = f"pct of depth {depth}"
         self._seed = seed
         self._depth = depth
         self._choice_points = choice_points
@@ -50,6 +46,10 @@ class PCT:
         self._random = Random()
         self._priorities: dict[Named, float] = {}
         self._changes: set[int] = set()
+
+    @property
+    def name(self) -> str:
+        return f"pct of depth {self._depth}"
 
     def next_execution(self) -> bool:
         if self._is_counting:

@@ -10,16 +10,13 @@ from sim.schedulers.pct import PCT
 from sim.schedulers.random_walk import RandomWalk
 
 
-class Portfolio:
+class Portfolio(Scheduler):
     """First the natural order, whose choice points it counts; then several, one after another.
 
     The i-th execution of a program depends on the seed and i alone. Never exhausted.
     """
 
     name = "portfolio"
-    is_exhausted = False
-    complete = None
-    covers = "random schedules"
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed

@@ -5,15 +5,13 @@ from __future__ import annotations
 from random import Random  # noqa: TID251 - this is where the seed becomes a generator
 
 from sim.schedule import ChoicePoint
+from sim.schedulers.base import Scheduler
 
 
-class RandomWalk:
+class RandomWalk(Scheduler):
     """Each option of each choice point is equally likely. Never exhausted: it proves nothing."""
 
     name = "random"
-    is_exhausted = False
-    complete = None
-    covers = "random schedules"
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed

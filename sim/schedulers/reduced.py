@@ -20,8 +20,9 @@ from random import Random  # noqa: TID251 - for the linearisations, by seed
 from sim.environment import Arrival
 from sim.errors import Nondeterminism
 from sim.happens_before import Chain, Footprint, History, conflict
+from sim.observer import Observer
 from sim.schedule import ChoicePoint, Named
-from sim.schedulers.base import Reducing, Scheduler
+from sim.schedulers.base import Scheduler
 
 OVERLAP_PROBABILITY = 0.3
 
@@ -80,7 +81,7 @@ class _Linearisation:
     under_way: int = 0
 
 
-class Reduced(Reducing):
+class Reduced(Scheduler):
     """Exhaustive over classes; `fallback` takes over where chains are too coarse.
 
     classes: executions that came to their end, one per class. cut: those that were ended since
@@ -148,12 +149,11 @@ class Reduced(Reducing):
         self._begun = True
         return True
 
-    def begin_history(self) -> History | None:
-        """A new execution begins; None if its history is not wanted."""
+    def observer(self) -> Observer | None:
+        """Its history, unless the fallback is at work."""
         if self._fell_back:
-            return None
+            return self.fallback.observer()
         self._history = History(on_landing=self._lands)
-        self._history.may_overlap = bool(self._linearisation and self._linearisation.overlaps)
         self._met = 0
         self._sleep = {}
         self._accounted = 0
@@ -170,7 +170,7 @@ class Reduced(Reducing):
         if point.kind == "program":
             return self._choose_value(point)
         if point.kind != "landing":
-            self._history.overlaps(_WHY.get(point.kind, point.kind))
+            self._history.unsupported(_WHY.get(point.kind, point.kind))
             return 0
         return self._choose_landing(point)
 
@@ -180,14 +180,14 @@ class Reduced(Reducing):
         arrivals = [each for each in point.options if isinstance(each, Arrival)]
         may_wait = len(arrivals) < len(point.options)
         if any(type(each) not in (Arrival, type(point.options[-1])) for each in point.options):
-            self._history.overlaps(_WHY["thread"])
+            self._history.unsupported(_WHY["thread"])
             return 0
         if self._linearisation is not None:
             return self._linearised(self._linearisation, arrivals, may_wait)
         if not self._history.is_quiet:
             return len(arrivals)
         if may_wait:
-            self._history.overlaps(_WHY["clock"])
+            self._history.unsupported(_WHY["clock"])
             return 0
         events = [each.event for each in arrivals]
         if self._met == len(self._nodes) and not self._add_node(events):
@@ -256,7 +256,9 @@ class Reduced(Reducing):
 
         The end, violation and labels, is compared with that of the class's other execution.
         """
-        if self._fell_back or violated is not None:
+        if self._fell_back:
+            return self.fallback.learn(violated, labels)
+        if violated is not None:
             return None
         outcome = violated, tuple(sorted(labels))
         if self._linearisation is not None:

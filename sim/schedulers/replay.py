@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from sim.errors import ScheduleDoesNotFit
 from sim.schedule import ChoicePoint
+from sim.schedulers.base import Once
 
 
-class Replay:
+class Replay(Once):
     """Runs one execution: the given departures, natural everywhere else.
 
     strict: a departure that meets no choice point, or one without that option, raises
@@ -16,18 +17,11 @@ class Replay:
     """
 
     name = "replay"
-    is_exhausted = False
-    complete = None
     covers = "one schedule"
 
     def __init__(self, departures: Iterable[tuple[int, int]], *, strict: bool = True) -> None:
         self._departures = dict(departures)
         self._strict = strict
-        self._begun = False
-
-    def next_execution(self) -> bool:
-        begun, self._begun = self._begun, True
-        return not begun
 
     def choose(self, point: ChoicePoint) -> int:
         option = self._departures.get(point.index, 0)

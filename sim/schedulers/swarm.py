@@ -5,30 +5,24 @@ from __future__ import annotations
 from random import Random  # noqa: TID251 - this is where the seed becomes a generator
 
 from sim.schedule import ChoicePoint
+from sim.schedulers.base import Once
 
 _RATES = (0.0, 0.002, 0.01, 0.05, 0.2)
 
 
-class Swarm:
+class Swarm(Once):
     """One execution; how often it departs is drawn from the seed, for each kind of choice point.
 
     Uniform choices make a long execution odd all the time, so that nothing in it ever goes well.
     """
 
     name = "random departures"
-    is_exhausted = False
-    complete = None
     covers = "one random schedule"
 
     def __init__(self, seed: str) -> None:
         self._random = Random(f"schedule:{seed}")
         self._rates: dict[str, float] = {}
         self._seed = seed
-        self._begun = False
-
-    def next_execution(self) -> bool:
-        begun, self._begun = self._begun, True
-        return not begun
 
     def choose(self, point: ChoicePoint) -> int:
         rate = self._rates.get(point.kind)

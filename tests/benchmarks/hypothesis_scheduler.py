@@ -16,31 +16,25 @@ from hypothesis import strategies as st
 from hypothesis.errors import StopTest
 
 from sim.schedule import ChoicePoint
+from sim.schedulers import Once
 
 EXAMPLES_MAX = 100
 """Hypothesis's default."""
 
 
-class Drawn:
+class Drawn(Once):
     """One execution, each choice of which is an integer that Hypothesis draws.
 
     It shrinks towards 0, so its first example is natural order.
     """
 
     name = "hypothesis"
-    is_exhausted = False
-    complete = None
     covers = "one schedule"
 
     def __init__(self, data: st.DataObject) -> None:
         # `data.draw` reads the clock, which is the program's within an execution.
         self._draw = data.conjecture_data.draw_integer
         self._stopped: StopTest | None = None
-        self._begun = False
-
-    def next_execution(self) -> bool:
-        begun, self._begun = self._begun, True
-        return not begun
 
     def choose(self, point: ChoicePoint) -> int:
         if self._stopped is None:

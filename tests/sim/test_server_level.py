@@ -26,6 +26,7 @@ from sim.schedule import Bounds, ChoicePoint, Schedule, departures_of
 from sim.schedulers import (
     DepartureBounded,
     DepthFirst,
+    Following,
     RandomBeside,
     RandomWalk,
     Replay,
@@ -223,22 +224,22 @@ def test_the_same_schedule_gives_the_same_trace_in_another_process() -> None:
 # ---- the bounded search ---------------------------------------------------------------------
 
 
-class Noting:
+class Noting(Following):
     """Another scheduler, and what it has chosen in each execution, with the departures so far."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
+        super().__init__(scheduler)
         # For each execution: what the scheduler calls itself, its choices, its departures.
         self.executions: list[tuple[str, list[int], int]] = []
 
     def next_execution(self) -> bool:
-        if not self.scheduler.next_execution():
+        if not super().next_execution():
             return False
-        self.executions.append((self.scheduler.name, [], 0))
+        self.executions.append((self.name, [], 0))
         return True
 
     def choose(self, point: ChoicePoint) -> int:
-        option = self.scheduler.choose(point)
+        option = super().choose(point)
         name, choices, departures = self.executions[-1]
         self.executions[-1] = name, [*choices, option], departures + point.costs[option]
         return option

@@ -17,7 +17,7 @@ from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.scenarios.server_level import SERVER_SCENARIOS
 from sim.scenarios.sized import Size, SizedScenario
 from sim.schedule import Bounds
-from sim.schedulers import DepartureBounded, DepthFirst, Learning, Scheduler, StateMatching
+from sim.schedulers import DepartureBounded, DepthFirst, Scheduler, StateMatching
 from sim.schedulers import matching as matching_module
 from sim.suspects import PUBLISHED, suspect_class
 from sim.suspects.mutants.base import Mutant, broken
@@ -40,8 +40,7 @@ def ends_of(program: Program, scheduler: Scheduler, executions_max: int) -> Ends
                 return ends
             outcome = run_execution(program, scheduler, Bounds())
             violated = outcome.violation.property if outcome.violation is not None else None
-            if isinstance(scheduler, Learning):
-                assert scheduler.learn(violated, outcome.labels) is None
+            assert scheduler.learn(violated, outcome.labels) is None
             if not getattr(scheduler, "is_cut", False):
                 ends.add((violated, tuple(sorted(outcome.labels))))
         return None
