@@ -144,6 +144,10 @@ class StreamRegistry:
             self._all_ended = asyncio.get_running_loop().create_future()
         await asyncio.wait({self._all_ended}, timeout=self._protocol.grace_s)
 
+    def state_of(self, trace_id: str) -> State | None:
+        """None for a stream that has ended or was never let in."""
+        return self._protocol.state_of(trace_id)
+
     def snapshot(self) -> Snapshot:
         """Every stream that has not ended, with its state."""
         return self._protocol.snapshot()

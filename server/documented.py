@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict
 from server.front import OPEN_PATHS
 
 _MEANINGS: dict[int | str, str] = {
-    400: "the request cannot be read, or asks for what there is not",
+    400: "the request cannot be read, or asks for what there is not; or the prompt was "
+    "stopped, by a newer one or by name, or repeats one that was",
     401: "no key, or an unknown one",
     403: "not from this address, or not by this name",
     404: "there is no such thing, or it is another key's",
     408: "the body did not come in time",
-    409: "a newer prompt of the session took over, or the stream was cancelled",
+    409: "the session is busy",
     413: "the body is too large",
     429: "too many requests",
     500: "the server failed, its log says how",

@@ -52,8 +52,9 @@ class ApiError(Exception):
 
 
 _STREAM_STATUS: dict[type[StreamError], int] = {
-    StreamSuperseded: 409,
-    StreamCancelled: 409,
+    # Not 409, which AI SDK and LiteLLM repeat; 400 is what most libraries leave alone.
+    StreamSuperseded: 400,
+    StreamCancelled: 400,
     StreamRefused: 503,
 }
 

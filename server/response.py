@@ -18,6 +18,7 @@ from registry import Stream, StreamError, StreamRegistry, TraceIdKnown
 from server.answer import Answer
 from server.connection import ClientStalled, Connection
 from server.errors import ApiError, as_api_error
+from server.repeats import Repeats
 from server.settings import Settings
 from server.stream_task import StreamTask
 
@@ -47,6 +48,9 @@ class ChatResponse(Response):
         settings: Settings,
         connections: MutableMapping[Connection, None],
         headers: Mapping[str, str],
+        repeats: Repeats,
+        digest: bytes,
+        says_it_repeats: bool,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -60,6 +64,11 @@ class ChatResponse(Response):
         self._connections = connections
         # Of an answer, beside those of its form.
         self._more_headers = headers
+        self._repeats = repeats
+        self._digest = digest
+        self._says_it_repeats = says_it_repeats
+        # All of the answer was handed over.
+        self._is_whole = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = Connection(scope, receive, send, send_s=self._settings.send_seconds)
@@ -77,6 +86,8 @@ class ChatResponse(Response):
         finally:
             watcher.cancel()
             del self._connections[connection]
+            now = asyncio.get_running_loop().time()
+            self._repeats.over(self._session_id, trace_id, now, is_whole=self._is_whole)
             # No effect on a stream that has come to its own end.
             await self._registry.cancel(trace_id, "response_over")
 
@@ -102,7 +113,15 @@ class ChatResponse(Response):
         """The note's register, with the task behind its gate until it has answered."""
         trace_id = self._work.trace_id
         entry = {"trace_id": trace_id, "session_id": self._session_id, "task": task}
+        now = asyncio.get_running_loop().time()
         try:
+            self._repeats.admit(
+                self._session_id,
+                trace_id,
+                self._digest,
+                now,
+                repeats=self._says_it_repeats,
+            )
             stream = await self._registry.register(entry)
         except BaseException as exc:
             self._work.reject(exc)
@@ -169,6 +188,7 @@ class ChatResponse(Response):
         A client may send its next prompt as soon as it has read the last message: that prompt
         should find no stream to stop.
         """
+        self._is_whole = True
         self._buffer.settle()
         await asyncio.wait({task}, timeout=self._settings.agent_cancel_seconds)
 

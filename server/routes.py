@@ -57,7 +57,7 @@ def _answer(request: Request, prompt: Prompt, owner: str) -> Response:
         prompt,
         owner=owner,
         trace_id=request.state.trace_id,
-        header_session_id=request.headers.get("x-session-id"),
+        headers=request.headers,
     )
 
 

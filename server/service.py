@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote
 
 from starlette.types import Scope
 
@@ -20,8 +19,10 @@ from server.ollama import OllamaClient
 from server.ollama_async import AsyncOllama
 from server.prompt import Prompt
 from server.readiness import Readiness
+from server.repeats import Repeats, digest_of, says_it_repeats
 from server.response import ChatResponse
-from server.security import SESSION_ID_DEFAULT, Keys, check_session_id
+from server.security import Keys
+from server.sessions import session_of
 from server.settings import DEVKEY, Settings
 from server.stream_task import StreamTask
 
@@ -49,6 +50,7 @@ class Service:
         self.settings = settings
         self.keys = keys
         self.registry = registry
+        self._repeats = Repeats(window_s=settings.repeat_seconds, state_of=registry.state_of)
         self._readiness = Readiness(self.models)
         self.new_trace_id = new_trace_id
         self._client = client
@@ -107,10 +109,16 @@ class Service:
     # -- chats
 
     def answer(
-        self, prompt: Prompt, *, owner: str, trace_id: str, header_session_id: str | None
+        self, prompt: Prompt, *, owner: str, trace_id: str, headers: Mapping[str, str]
     ) -> ChatResponse:
         """The response that will answer the prompt. Raises ApiError (400); starts nothing."""
-        session_id = _session_id(prompt, header_session_id)
+        session_id = session_of(
+            prompt,
+            headers,
+            settings=self.settings,
+            is_devkey=self.keys.is_devkey,
+            trace_id=trace_id,
+        )
         now = asyncio.get_running_loop().time()
         created = int(self._wall_clock())
         record = Record(
@@ -141,6 +149,9 @@ class Service:
             registry=self.registry,
             settings=self.settings,
             connections=self.connections,
+            repeats=self._repeats,
+            digest=digest_of(prompt.request.body),
+            says_it_repeats=says_it_repeats(headers),
             headers={"x-ignored-fields": ", ".join(prompt.ignored)} if prompt.ignored else {},
         )
 
@@ -229,15 +240,3 @@ class Service:
         self.begin_shutdown()
         assert self._closing is not None
         await asyncio.wait({self._closing})
-
-
-def _session_id(prompt: Prompt, header: str | None) -> str:
-    if header:
-        return check_session_id(header, "X-Session-Id")
-    if prompt.session_id:
-        return check_session_id(prompt.session_id, "session_id")
-    if prompt.user:
-        # OpenAI lets it be any text; escaped it can stand in a log line.
-        user = quote(prompt.user.encode("utf-8", "backslashreplace"), safe="!#$&'()*+,/:;=?@[]~")
-        return check_session_id(user, "user")
-    return SESSION_ID_DEFAULT

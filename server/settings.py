@@ -38,6 +38,16 @@ class Settings(BaseSettings):
     # A file with one key per line; blank lines and lines with # are skipped.
     api_keys_file: Path | None = None
 
+    # -- which session a prompt belongs to
+
+    # Headers, comma separated, in which a front-end forwards the id of a conversation.
+    session_header: str = ""
+    # A prompt that names no session has its own, or shares the key's; `key` if devkey is all.
+    nameless: Literal["own", "key"] | None = None
+    # What is not streamed in a session taken from such a header or from `user`: a front-end's
+    # titles and tags look so. Its own session, or the conversation's.
+    unstreamed: Literal["own", "session"] = "own"
+
     # -- limits in seconds
 
     # A listening Ollama accepts at once; a host that is away would take minutes to say so.
@@ -60,6 +70,8 @@ class Settings(BaseSettings):
     head_hold_seconds: float = Field(default=10.0, ge=0)
     # Below the idle limit of common proxies (60 s), so that silence is not taken for death.
     ping_seconds: float = Field(default=15.0, gt=0)
+    # A prompt that failed and comes again so soon is its library's doing; most give up by then.
+    repeat_seconds: float = Field(default=60.0, ge=0)
     # What GET /v1/models may take: it asks Ollama for a list and waits for no model.
     models_seconds: float = Field(default=5.0, gt=0)
 
@@ -81,6 +93,10 @@ class Settings(BaseSettings):
     @classmethod
     def _ollama_address(cls, value: str) -> str:
         return ollama_address(value)
+
+    @property
+    def session_headers(self) -> tuple[str, ...]:
+        return split_keys(self.session_header)
 
     @field_validator("default_model")
     @classmethod

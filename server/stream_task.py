@@ -73,7 +73,7 @@ class StreamTask:
         if isinstance(error, StreamRefused):
             log_failed(self.trace_id, told)
         if isinstance(error, asyncio.CancelledError):
-            told = ApiError(409, "cancelled", "the caller of its register has left")
+            told = ApiError(400, "cancelled", "the caller of its register has left")
         self.record.end(told.code, told.message, asyncio.get_running_loop().time())
 
     def start(self) -> asyncio.Task[None]:

@@ -128,13 +128,16 @@ class ServerBench:
         model: str = "fake:normal",
         key: str = "alice",
         stream: bool = True,
+        text: str | None = None,
         earliest: float = 0.0,
         latest: float | None = 0.0,
         half: bool = False,
     ) -> Exchange:
-        """A prompt arrives when the outside world says so; `name` is also its text."""
+        """A prompt arrives when the outside world says so; `name` is its text, if there is none."""
         await self.world.outside(f"{name} arrives", earliest=earliest, latest=latest)
-        return self.post_now(name, session, model=model, key=key, stream=stream, half=half)
+        return self.post_now(
+            name, session, model=model, key=key, stream=stream, text=text, half=half
+        )
 
     def post_now(
         self,
@@ -144,12 +147,14 @@ class ServerBench:
         model: str = "fake:normal",
         key: str = "alice",
         stream: bool = True,
+        text: str | None = None,
         half: bool = False,
     ) -> Exchange:
         self._sessions[name] = f"{key}/{session}"
         if stream:
             self._asked_to_stream.add(name)
-        body = {"model": model, "messages": [{"role": "user", "content": name}], "stream": stream}
+        messages = [{"role": "user", "content": text or name}]
+        body = {"model": model, "messages": messages, "stream": stream}
         headers = {"authorization": f"Bearer {KEYS[key]}", "content-type": "application/json"}
         if session is not None:
             headers["x-session-id"] = session

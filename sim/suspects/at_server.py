@@ -79,6 +79,9 @@ class PublishedAtServer:
         for task in self._tasks.values():
             task.cancel()
 
+    def state_of(self, trace_id: str) -> None:
+        """None of any: see below."""
+
     def snapshot(self) -> Snapshot:
         """The published registries show no states."""
         return StreamProtocol().snapshot()

@@ -277,7 +277,7 @@ async def read_answer(server: Stack, model: str, read: list[str]) -> httpx.Respo
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_cancel_by_name_ends_the_stream(client: str) -> None:
-    """POST …/cancel: 409 before the headers, a message after them; a second one has no effect."""
+    """POST …/cancel: 400 before the headers, a message after them; a second one has no effect."""
 
     async def main() -> None:
         async with stack(ollama_client=client) as server:
@@ -298,7 +298,7 @@ def test_a_cancel_by_name_ends_the_stream(client: str) -> None:
                     found = events("".join(read))
                     assert [found[-2]["error"]["code"], found[-1]] == ["cancelled", "[DONE]"]
                 else:
-                    assert response.status_code == 409
+                    assert response.status_code == 400
                     assert json.loads("".join(read))["error"]["code"] == "cancelled"
                 await server.quiet()
                 assert (await server.http.post(cancel)).json()["cancelled"] is False

@@ -91,7 +91,7 @@ def test_a_client_that_leaves_while_waiting_is_forgotten(client: str) -> None:
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_the_newest_of_many_prompts_wins(client: str) -> None:
-    """Of prompts that race while an old stream cleans up, all but the newest get 409, and only
+    """Of prompts that race while an old stream cleans up, all but the newest get 400, and only
     the newest reaches Ollama."""
 
     async def main() -> None:
@@ -106,7 +106,7 @@ def test_the_newest_of_many_prompts_wins(client: str) -> None:
             await until(lambda: server.states() == ["STOPPING", "WAITING"], "one waits")
             release.set()
             answers = await asyncio.gather(first, *racing)
-            assert [answer.status_code for answer in answers] == [409] * 5 + [200]
+            assert [answer.status_code for answer in answers] == [400] * 5 + [200]
             assert {error_of(answer)["code"] for answer in answers[:-1]} == {"superseded"}
             assert len(server.fake.calls) == 2
             await nothing_left(server)

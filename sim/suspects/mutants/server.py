@@ -17,6 +17,7 @@ from server.connection import ClientStalled, Connection
 from server.ollama import Chunk, ChunkReader
 from server.ollama_async import AsyncOllama
 from server.ollama_thread import ThreadOllama, _Handover
+from server.repeats import Repeats
 from server.response import ChatResponse
 from server.security import Keys
 from server.service import Service
@@ -24,6 +25,7 @@ from server.sse import DONE, PING, message
 from server.stream_task import StreamTask
 from server.wakeable import Wake
 from sim.scenarios.server_level.clients import SLOW
+from sim.scenarios.server_level.retries import NEWER_WHOLE, RANK_KEPT
 from sim.server_bench import BACK_PRESSURE, HEARD, PROMPT
 from sim.suspects.mutants.base import Break, Mutant, Patch
 
@@ -250,6 +252,29 @@ def pings_go_on_after_the_end(patch: Patch) -> None:
     patch.setattr(Connection, "end", end_and_ping)
 
 
+# ---- repetitions ----------------------------------------------------------------------------
+
+
+def repetition_is_a_new_prompt(patch: Patch) -> None:
+    patch.setattr(Repeats, "admit", lambda self, *what, **how: None)
+
+
+def repetition_has_a_new_rank(patch: Patch) -> None:
+    admit = Repeats.admit
+
+    def admit_as_the_newest(
+        self: Repeats, session_id: str, trace_id: str, *what: Any, **how: Any
+    ) -> None:
+        admit(self, session_id, trace_id, *what, **how)
+        asked = self._sessions[session_id]
+        for each in asked:
+            if each.trace_id == trace_id:
+                each.rank = asked[-1].rank + 1
+        asked.sort(key=lambda each: each.rank)
+
+    patch.setattr(Repeats, "admit", admit_as_the_newest)
+
+
 # ---- the rest -------------------------------------------------------------------------------
 
 
@@ -324,6 +349,8 @@ KILLED: tuple[tuple[Break, str, str], ...] = (
     (silence_after_a_chunk_is_not_counted, "silence.thread", "L6 silence"),
     (send_has_no_limit, "shutdown.async", "L4 no_deadlock"),
     (body_has_no_limit, "half_sent.async", "L4 no_deadlock"),
+    (repetition_is_a_new_prompt, "repeated.async", NEWER_WHOLE),
+    (repetition_has_a_new_rank, "both_repeated.async", RANK_KEPT),
     (watcher_is_never_cancelled, "shutdown.async", "L4 no_deadlock"),
     (keys_share_their_sessions, "two_keys.async", "S6 isolation"),
     (streams_of_other_keys_are_shown, "stop_is_pressed.async", "another key's stream is not there"),

@@ -1,0 +1,50 @@
+"""Which session a prompt belongs to: the one that it names, one that is guessed, or its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from server.prompt import Prompt
+from server.security import SESSION_ID_DEFAULT, SESSION_ID_MAX_CHARS, check_session_id
+from server.settings import Settings
+
+SESSION_HEADER = "X-Session-Id"
+
+
+def session_of(
+    prompt: Prompt,
+    headers: Mapping[str, str],
+    *,
+    settings: Settings,
+    is_devkey: bool,
+    trace_id: str,
+) -> str:
+    """The session id of a prompt. Raises ApiError (400) for an explicit one that can't be one.
+
+    X-Session-Id and `session_id` are explicit, and obeyed. A header of JARVIS_SESSION_HEADER, or
+    `user`, was written for something else: it is a guess at the conversation, and front-ends send
+    their titles, tags and follow-ups with the same. Those are not streamed, the answer is: so in a
+    guessed session only what is streamed interrupts, and the rest has a session of its own.
+    """
+    if header := headers.get(SESSION_HEADER):
+        return check_session_id(header, SESSION_HEADER)
+    if prompt.session_id:
+        return check_session_id(prompt.session_id, "session_id")
+    own = f"own-{trace_id}"
+    guess = next(filter(None, map(headers.get, settings.session_headers)), None) or prompt.user
+    if guess:
+        shares = prompt.is_streamed or settings.unstreamed == "session"
+        return readable(guess) if shares else own
+    nameless = settings.nameless or ("key" if is_devkey else "own")
+    return SESSION_ID_DEFAULT if nameless == "key" else own
+
+
+def readable(text: str) -> str:
+    """Any text as a session id: as it is if it may be one, else escaped, else as its digest."""
+    raw = text.encode("utf-8", "backslashreplace")
+    escaped = quote(raw, safe="!#$&'()*+,/:;=?@[]~")
+    if len(escaped) <= SESSION_ID_MAX_CHARS:
+        return escaped
+    return f"sha256-{hashlib.sha256(raw).hexdigest()}"
