@@ -2,6 +2,7 @@
 
 from registry.errors import (
     IllegalOperation,
+    RegistryClosed,
     StreamCancelled,
     StreamError,
     StreamRefused,
@@ -21,6 +22,7 @@ from registry.stream_registry import StreamRegistry
 
 __all__ = [
     "IllegalOperation",
+    "RegistryClosed",
     "Snapshot",
     "State",
     "StopSignal",

@@ -37,6 +37,10 @@ class StreamRefused(StreamError):
     code = "refused"
 
 
+class RegistryClosed(StreamRefused):
+    """The registry is closed, or was while the stream ran: the process is about to end."""
+
+
 class TraceIdKnown(StreamError):
     """A trace id was registered twice; the stream that has it was not touched."""
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from registry.errors import (
     IllegalOperation,
+    RegistryClosed,
     StreamCancelled,
     StreamError,
     StreamRefused,
@@ -174,7 +175,7 @@ class Action(enum.Enum):
     ADMIT_NEW = _does(Who.NEW, Situation.ACTIVE, _STARTS)
     LET_WAIT = _does(Who.NEW, Situation.WAITING)
     REFUSE_OVERDUE = _refuses(StreamRefused, "the holder can be neither waited for nor detached")
-    REFUSE_CLOSED = _refuses(StreamRefused, "no stream is let in any more")
+    REFUSE_CLOSED = _refuses(RegistryClosed, "no stream is let in any more")
     REFUSE_KNOWN = _refuses(TraceIdKnown, "another stream has its trace id")
     # with the others of its session
     SUPERSEDE_HOLDER = _does(Who.HOLDER, Situation.STOPPING, _STOPS, StreamSuperseded)
@@ -452,7 +453,7 @@ class StreamProtocol:
 
     def _refuse_closed(self, step: Step) -> Effects:
         trace_id = step.operation.trace_id
-        raise StreamRefused(
+        raise RegistryClosed(
             trace_id,
             f"stream {trace_id} was refused: the registry is closed; the process is about to end, "
             f"ask its successor",
@@ -546,7 +547,7 @@ class StreamProtocol:
         self._closed = True
         effects: list[Effect] = []
         for stream in tuple(self._streams.values()):
-            error = StreamRefused(
+            error = RegistryClosed(
                 stream.trace_id, f"stream {stream.trace_id} was stopped: the registry was closed"
             )
             if stream.state is State.WAITING:

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -18,7 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from registry import StreamRegistry
 from registry.daemon_executor import DaemonExecutor
-from server import documented, http_protocol, log, shutdown
+from server import documented, http_protocol, log, shutdown, startup
+from server.environment import read_settings
 from server.errors import ApiError
 from server.front import Front
 from server.ollama_async import AsyncOllama, AsyncTransportFactory
@@ -31,7 +33,8 @@ from server.spellings import one_spelling
 
 _logger = logging.getLogger("onestream.server")
 
-TERMINATING = (signal.SIGTERM, signal.SIGINT)
+# SIGHUP, where there is one: the terminal was closed.
+HEARD = (*shutdown.TERMINATING, *shutdown.HANGING_UP)
 
 
 class OneStream(FastAPI):
@@ -51,7 +54,10 @@ class OneStream(FastAPI):
         if self.root_path:
             # FastAPI does so as well, but behind the front, which has to see what the router sees.
             scope["root_path"] = self.root_path
-        await self._front(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await startup.quietly(self._front, scope, receive, send)
+        else:
+            await self._front(scope, receive, send)
 
 
 def create_app(
@@ -63,7 +69,7 @@ def create_app(
     thread_transport: ThreadTransportFactory | None = None,
     new_trace_id: Callable[[], str] = lambda: secrets.token_hex(8),
     wall_clock: Callable[[], float] = time.time,
-    signals: Sequence[signal.Signals] = TERMINATING,
+    signals: Sequence[signal.Signals] = HEARD,
 ) -> FastAPI:
     """The application. Nothing is read or opened before its lifespan starts.
 
@@ -80,8 +86,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.configure()
-        limits = settings or Settings()
-        keys = _keys_for(limits)
+        limits = settings or _settings()
+        server = shutdown.uvicorn_around()
+        keys = _keys_for(limits, server)
+        if signals and startup.is_served_by_another(server):
+            _logger.warning("server_unknown %s", startup.OTHER_SERVER)
         service = _service(limits, keys)
         app.state.service = service
         try:
@@ -124,6 +133,15 @@ def create_app(
     return app
 
 
+def _settings() -> Settings:
+    """Those of the environment. Raises StartRefused, which ends the start-up."""
+    try:
+        return read_settings()
+    except StartRefused as exc:
+        _logger.error("start_refused %s", exc)
+        raise
+
+
 def _registry(settings: Settings, executor: Executor | None) -> StreamRegistry:
     return StreamRegistry(
         grace_s=settings.grace_seconds,
@@ -131,14 +149,14 @@ def _registry(settings: Settings, executor: Executor | None) -> StreamRegistry:
     )
 
 
-def _keys_for(settings: Settings) -> Keys:
-    """The keys, if they suit the address that uvicorn is about to listen on.
+def _keys_for(settings: Settings, server: uvicorn.Server | None) -> Keys:
+    """The keys, if they suit the processes and the address that uvicorn is about to serve.
 
     Raises StartRefused, which ends the start-up.
     """
     try:
         keys = read_keys(settings)
-        server = shutdown.uvicorn_around()
+        startup.check_processes(server)
         if server is not None:
             check_address(keys, shutdown.listening_host(server))
             shutdown.bound_exit(server, settings.grace_seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from registry import StreamCancelled, StreamError, StreamRefused, StreamSuperseded
+from registry import RegistryClosed, StreamCancelled, StreamError, StreamRefused, StreamSuperseded
 
 _TYPES = {
     401: "authentication_error",
@@ -63,6 +63,13 @@ def as_api_error(error: BaseException) -> ApiError:
     """What the client is told about an exception that ended its stream."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, RegistryClosed):
+        return ApiError(
+            503,
+            "shutting_down",
+            "the server is shutting down and has stopped the stream; what was sent of its answer "
+            "is not the whole. Send the prompt again when the server is back",
+        )
     if isinstance(error, StreamError):
         return ApiError(_STREAM_STATUS.get(type(error), 500), error.code, str(error))
     return ApiError(

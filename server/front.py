@@ -35,6 +35,8 @@ OPEN_PATHS = frozenset(
 )
 # Of a body over the limit, as many times the limit is read before the answer.
 _DISCARD_FACTOR = 2
+# Without a start there are no settings.
+_NOT_STARTED_SEND_S = 5.0
 
 
 class ClientGone(Exception):
@@ -57,10 +59,8 @@ class Front:
             return
         service = self._service_of()
         if service is None:
-            raise RuntimeError(
-                "the application has not started: run it under a server that speaks ASGI's "
-                "lifespan protocol, or enter app.router.lifespan_context(app) around the requests"
-            )
+            await Connection(scope, receive, send, send_s=_NOT_STARTED_SEND_S).error(_not_started())
+            return
         scope[ABORT_KEY] = abort_of(send)
         send = _with_headers(scope, send, service.new_trace_id())
         try:
@@ -163,6 +163,16 @@ async def _read_body(receive: Receive, max_bytes: int) -> bytes:
     if read_bytes > max_bytes:
         raise _too_large(max_bytes)
     return bytes(body)
+
+
+def _not_started() -> ApiError:
+    return ApiError(
+        500,
+        "not_started",
+        "the application has not started: run it under a server that speaks ASGI's lifespan "
+        "protocol (uvicorn without --lifespan off), or enter app.router.lifespan_context(app) "
+        "around the requests; a mounted application is started by the one around it",
+    )
 
 
 def _too_large(max_bytes: int) -> ApiError:

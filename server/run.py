@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 
 import uvicorn
-from pydantic import ValidationError
 
 from server import log, shutdown
-from server.app import TERMINATING, create_app
+from server.app import create_app
+from server.environment import read_settings
 from server.http_protocol import HttpProtocol
 from server.security import StartRefused, check_address, read_keys
 from server.settings import Settings
 
 HOST = "127.0.0.1"
 PORT = 8000
+PORT_MAX = 65535
 EXIT_OK = 0
 EXIT_USAGE = 3
 
@@ -37,12 +38,13 @@ async def serve(
     ollama: an Ollama that lives in the same loop as long as the server does; it yields its
     address, which goes before that of the settings.
     on_started: told the server's own address once it listens; port 0 picks a free one.
-    Raises StartRefused for an address that is open to strangers without a key; SystemExit,
-    as uvicorn does, if the address is taken.
+    Raises StartRefused for settings that cannot be read, and for an address that is open to
+    strangers without a key; SystemExit, as uvicorn does, if the address is taken.
     """
-    limits = settings or Settings()
-    check_address(read_keys(limits), host)
     log.configure()
+    limits = settings or read_settings()
+    check_address(read_keys(limits), host)
+    _check_port(port)
     async with ollama or nullcontext("") as address:
         if address:
             limits = limits.model_copy(update={"ollama_host": address})
@@ -52,7 +54,7 @@ async def serve(
 
 async def _serve_until_cancelled(server: _Server) -> None:
     """A cancel ends it as a signal does; uvicorn by itself would drop what is under way."""
-    serving = asyncio.ensure_future(server.serve())
+    serving = asyncio.ensure_future(_exit_code(server))
     try:
         await asyncio.wait({serving})
     except asyncio.CancelledError:
@@ -61,7 +63,25 @@ async def _serve_until_cancelled(server: _Server) -> None:
         if service is not None:
             service.begin_shutdown()
         await asyncio.wait({serving})
-    serving.result()
+    code = serving.result()
+    if code is not None:
+        raise SystemExit(code)
+
+
+async def _exit_code(server: _Server) -> int | str | None:
+    """Serves; answers what uvicorn would exit with. A task that exits by itself is a traceback."""
+    try:
+        await server.serve()
+    except SystemExit as exc:
+        return exc.code
+    return None
+
+
+def _check_port(port: int) -> None:
+    if not 0 <= port <= PORT_MAX:
+        raise StartRefused(
+            f"will not listen on port {port}: ports are 0 (any free one) to {PORT_MAX}"
+        )
 
 
 def _config(settings: Settings, host: str, port: int) -> uvicorn.Config:
@@ -71,6 +91,8 @@ def _config(settings: Settings, host: str, port: int) -> uvicorn.Config:
         port=port,
         http=HttpProtocol,
         lifespan="on",
+        # WEB_CONCURRENCY is for those that start several.
+        workers=1,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=shutdown.exit_limit_s(settings.grace_seconds),
@@ -102,7 +124,7 @@ def run(
     """Serves as a process and answers with its exit code: 0, or 3 where it would not start."""
     try:
         asyncio.run(serve(settings, host, port, ollama=ollama, on_started=on_started))
-    except (StartRefused, ValidationError) as exc:
+    except StartRefused as exc:
         print(f"onestream serve: {exc}", file=sys.stderr)
         return EXIT_USAGE
     except SystemExit:
@@ -116,7 +138,7 @@ def run(
 @contextmanager
 def _signals_swallowed() -> Iterator[None]:
     """uvicorn sends itself again what it was ended with, which would end us before our clean-up."""
-    previous = {number: signal.signal(number, lambda *_: None) for number in TERMINATING}
+    previous = {number: signal.signal(number, lambda *_: None) for number in shutdown.TERMINATING}
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from server.errors import ApiError
 from server.loopback import is_loopback
-from server.settings import DEVKEY, Settings, split_keys
+from server.settings import DEVKEY, Settings, is_key, split_keys
 
 SESSION_ID_MAX_CHARS = 128
 # No space and no control character: session ids stand in log lines, one field each.
@@ -28,13 +28,21 @@ def read_keys(settings: Settings) -> tuple[str, ...]:
     if path is None:
         return keys
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        # With or without the mark that some editors put in front.
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as exc:
         raise StartRefused(
             f"the keys in JARVIS_API_KEYS_FILE={path} cannot be read ({exc}); name a text file "
             f"with one key per line"
         ) from exc
-    keys += tuple(line for line in lines if line and not line.startswith("#"))
+    for number, line in enumerate(lines, 1):
+        if line and not line.startswith("#"):
+            if not is_key(line):
+                raise StartRefused(
+                    f"JARVIS_API_KEYS_FILE={path}: the key in line {number} is not printable "
+                    f"ASCII without a space, so no client could send it"
+                )
+            keys += (line,)
     if not keys:
         raise StartRefused(
             f"JARVIS_API_KEYS_FILE={path} holds no key; write one per line, or unset it to use "

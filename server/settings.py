@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEVKEY = "devkey"
+# A year. Far above it the clocks of threads and of the event loop overflow, infinity included.
+SECONDS_MAX = 365 * 24 * 3600.0
+
+Seconds = Annotated[float, Field(ge=0, le=SECONDS_MAX)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=SECONDS_MAX)]
 
 
 class Settings(BaseSettings):
@@ -51,29 +56,29 @@ class Settings(BaseSettings):
     # -- limits in seconds
 
     # A listening Ollama accepts at once; a host that is away would take minutes to say so.
-    connect_seconds: float = Field(default=5.0, gt=0)
+    connect_seconds: PositiveSeconds = 5.0
     # Queueing, loading and evaluating the prompt are silent; a load alone may take 300 s.
-    first_chunk_seconds: float = Field(default=330.0, gt=0)
+    first_chunk_seconds: PositiveSeconds = 330.0
     # Parsers for tools and thinking swallow chunks, so short silences are legal, long ones not.
-    stream_inactivity_seconds: float = Field(default=120.0, gt=0)
+    stream_inactivity_seconds: PositiveSeconds = 120.0
     # From a stream's start to its last chunk: what never ends would hold its session for ever.
-    total_seconds: float = Field(default=3600.0, gt=0)
+    total_seconds: PositiveSeconds = 3600.0
     # One write to a client that does not read; the stream holds its session meanwhile.
-    send_seconds: float = Field(default=30.0, gt=0)
+    send_seconds: PositiveSeconds = 30.0
     # For the client to deliver the body of its request.
-    body_seconds: float = Field(default=30.0, gt=0)
+    body_seconds: PositiveSeconds = 30.0
     # How long a newer prompt waits for the clean-up of the older stream.
-    grace_seconds: float = Field(default=2.0, ge=0)
+    grace_seconds: Seconds = 2.0
     # How long the agent task may take over its cancel before it is told again and reported.
-    agent_cancel_seconds: float = Field(default=0.5, ge=0)
+    agent_cancel_seconds: Seconds = 0.5
     # Until then an error of Ollama keeps its status; later clients and proxies lose patience.
-    head_hold_seconds: float = Field(default=10.0, ge=0)
+    head_hold_seconds: Seconds = 10.0
     # Below the idle limit of common proxies (60 s), so that silence is not taken for death.
-    ping_seconds: float = Field(default=15.0, gt=0)
+    ping_seconds: PositiveSeconds = 15.0
     # A prompt that failed and comes again so soon is its library's doing; most give up by then.
-    repeat_seconds: float = Field(default=60.0, ge=0)
+    repeat_seconds: Seconds = 60.0
     # What GET /v1/models may take: it asks Ollama for a list and waits for no model.
-    models_seconds: float = Field(default=5.0, gt=0)
+    models_seconds: PositiveSeconds = 5.0
 
     # -- limits in numbers
 
@@ -85,7 +90,7 @@ class Settings(BaseSettings):
     threads_max: int = Field(default=128, gt=0)
     # Ended streams that GET /v1/streams still tells of, for each key, and for how long.
     archive_max: int = Field(default=200, ge=0)
-    archive_seconds: float = Field(default=600.0, ge=0)
+    archive_seconds: Seconds = 600.0
     # Of one stream's partial text; what is longer loses its end.
     archive_max_chars: int = Field(default=100_000, ge=0)
 
@@ -105,10 +110,23 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _known_keys(self) -> Settings:
-        for key in split_keys(self.api_keys):
-            if not key.isascii() or not key.isprintable() or " " in key:
-                raise ValueError("JARVIS_API_KEYS holds a key that is not printable ASCII")
+        keys = split_keys(self.api_keys)
+        if self.api_keys and not keys:
+            raise ValueError("JARVIS_API_KEYS holds no key, only commas or spaces; unset it")
+        for number, key in enumerate(keys, 1):
+            if not is_key(key):
+                raise ValueError(
+                    f"JARVIS_API_KEYS: key {number} of {len(keys)} is not printable ASCII without "
+                    f"a space"
+                )
         return self
+
+    @field_validator("api_keys_file", mode="before")
+    @classmethod
+    def _no_empty_path(cls, value: object) -> object:
+        if value == "":
+            raise ValueError("is empty; name a file with one key per line, or unset it")
+        return value
 
 
 def ollama_address(text: str) -> str:
@@ -144,3 +162,8 @@ def ollama_address(text: str) -> str:
 def split_keys(text: str) -> tuple[str, ...]:
     """The keys of a comma separated list."""
     return tuple(key.strip() for key in text.split(",") if key.strip())
+
+
+def is_key(key: str) -> bool:
+    """Whether a header can carry it as it is: another could never be matched."""
+    return key.isascii() and key.isprintable() and " " not in key

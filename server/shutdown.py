@@ -17,6 +17,10 @@ from types import FrameType
 
 import uvicorn
 
+TERMINATING = (signal.SIGTERM, signal.SIGINT)
+# Not on Windows.
+HANGING_UP = tuple(number for number in signal.Signals if number.name == "SIGHUP")
+
 
 @contextmanager
 def hearing(signals: Sequence[signal.Signals], on_signal: Callable[[], None]) -> Iterator[None]:
@@ -30,7 +34,9 @@ def hearing(signals: Sequence[signal.Signals], on_signal: Callable[[], None]) ->
     loop = asyncio.get_running_loop()
     undo: list[Callable[[], None]] = []
     for number in signals:
-        undo.append(_hear(number, loop, on_signal))
+        # What was started to outlive its terminal (nohup) does not hear SIGHUP.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            undo.append(_hear(number, loop, on_signal))
     try:
         yield
     finally:
@@ -48,7 +54,10 @@ def _hear(
             loop.call_soon_threadsafe(on_signal)
         if callable(previous):
             previous(received, frame)
-        elif previous is not signal.SIG_IGN:
+        elif previous is signal.SIG_DFL and received in HANGING_UP:
+            # Nobody has a way of their own to end at it; unheard, it would end us at once.
+            signal.raise_signal(signal.SIGTERM)
+        else:
             # As if this handler had never been there.
             signal.signal(received, signal.SIG_DFL)
             signal.raise_signal(received)

@@ -100,8 +100,8 @@ async def exit_under_trouble(
         await until(lambda: child.poll() is not None, "the process is gone", 20)
         took_s = time.monotonic() - began
         assert b"503" in ended.split(b"\r\n")[0], ended[:200]
-        assert b'"code":"refused"' in ended
-        assert b'"code":"refused"' in streamed
+        assert b'"code":"shutting_down"' in ended
+        assert b'"code":"shutting_down"' in streamed
         if launcher != "nothing wakes the thread":
             assert b"data: [DONE]" in streamed
     await until(lambda: not fake.active_calls, "the upstream is closed")
@@ -163,7 +163,7 @@ def test_nothing_new_is_let_in_while_it_shuts_down(client: str) -> None:
             for answer in (await server.post(prompt()), await server.http.get("/healthz")):
                 assert (answer.status_code, error_of(answer)["code"]) == (503, "shutting_down")
             found = events((await stream).text)
-            assert [found[-2]["error"]["code"], found[-1]] == ["refused", "[DONE]"]
+            assert [found[-2]["error"]["code"], found[-1]] == ["shutting_down", "[DONE]"]
             await server.quiet()
 
     run_async(main())

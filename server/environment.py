@@ -1,0 +1,79 @@
+"""The settings as the environment has them: what is wrong, in a line each, and what is unknown."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import AliasChoices, ValidationError
+
+from server.security import StartRefused
+from server.settings import Settings
+
+_logger = logging.getLogger("onestream.server")
+
+PREFIX = "JARVIS_"
+_VALUE_MAX_CHARS = 40
+
+
+def read_settings() -> Settings:
+    """The settings of the environment; an unknown variable is a warning of the log.
+
+    Raises StartRefused with a line for each value that cannot be read.
+    """
+    for sentence in unknown_variables(os.environ):
+        _logger.warning("unknown_setting %s", sentence)
+    try:
+        return Settings()
+    except ValidationError as exc:
+        raise StartRefused("\n".join(_sentence(error) for error in exc.errors())) from None
+
+
+def variables_of(field_name: str) -> tuple[str, ...]:
+    """The environment variables of a setting, the first that counts first."""
+    alias = Settings.model_fields[field_name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return tuple(str(choice) for choice in alias.choices)
+    return (str(alias) if alias else f"{PREFIX}{field_name.upper()}",)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable with our prefix that no setting has: a limit with a typo."""
+    known = {name for field in Settings.model_fields for name in variables_of(field)}
+    return [
+        f"{name} is not known{_nearest(name.upper(), known)}"
+        for name in sorted(environment)
+        if name.upper().startswith(PREFIX) and name.upper() not in known
+    ]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
+    return f"; did you mean {near[0]}?" if near else ", and has no effect"
+
+
+def _sentence(error: Any) -> str:
+    """One line of one error of pydantic's, without its address and without what may be secret."""
+    what = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return what
+    location = str(error["loc"][0])
+    # pydantic names the first of several variables, or the field's.
+    field = next(
+        (name for name in Settings.model_fields if location in (name, *variables_of(name))), ""
+    )
+    variables = variables_of(field) if field else (location,)
+    variable = next((name for name in variables if name in os.environ), variables[0])
+    return f"{variable}{_shown(field, error['input'])}: {what}"
+
+
+def _shown(field: str, value: object) -> str:
+    """`=value` where it can be no secret: of numbers and of words to choose from."""
+    is_text = field in ("", "ollama_host", "default_model") or field.startswith("api_keys")
+    annotation = Settings.model_fields[field].annotation if field else str
+    if is_text or annotation in (str, bytes):
+        return ""
+    return f"={str(value)[:_VALUE_MAX_CHARS]!a}"

@@ -1,0 +1,322 @@
+"""How the server starts, or says in a line why not: settings, processes, ports, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from server import startup
+from server.app import create_app
+from server.environment import read_settings, unknown_variables, variables_of
+from server.security import StartRefused, read_keys
+from server.settings import Settings
+from tests.server.support import (
+    Output,
+    RawClient,
+    error_of,
+    free_port,
+    free_socket,
+    process,
+    prompt,
+    run_async,
+    settings,
+    stack,
+    until,
+)
+
+UVICORN = ("-m", "uvicorn", "server.app:app")
+OWN = ("-m", "server")
+
+
+# ---- settings -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What is put into it stands in the environment, and nothing else of ours."""
+    from server import environment as module
+
+    for name in list(module.os.environ):
+        if name.upper().startswith("JARVIS_") or name == "OLLAMA_HOST":
+            monkeypatch.delenv(name)
+
+    class Mirror(dict[str, str]):
+        def __setitem__(self, name: str, value: str) -> None:
+            monkeypatch.setenv(name, value)
+
+    return Mirror()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("JARVIS_GRACE_SECONDS", "inf", "JARVIS_GRACE_SECONDS='inf': "),
+        ("JARVIS_GRACE_SECONDS", "nan", "JARVIS_GRACE_SECONDS='nan': "),
+        ("JARVIS_TOTAL_SECONDS", "1e300", "JARVIS_TOTAL_SECONDS='1e300': "),
+        ("JARVIS_PING_SECONDS", "0", "JARVIS_PING_SECONDS='0': "),
+        ("JARVIS_THREADS_MAX", "many\n", "JARVIS_THREADS_MAX='many\\n': "),
+        ("JARVIS_OLLAMA_CLIENT", "curl", "JARVIS_OLLAMA_CLIENT='curl': "),
+        ("JARVIS_API_KEYS", "hush-hush,b d", "JARVIS_API_KEYS: key 2 of 2 is not printable"),
+        ("JARVIS_API_KEYS", "hush-hush,é", "JARVIS_API_KEYS: key 2 of 2 is not printable"),
+        ("JARVIS_API_KEYS", " , ", "JARVIS_API_KEYS holds no key"),
+        ("JARVIS_API_KEYS_FILE", "", "JARVIS_API_KEYS_FILE: is empty"),
+    ],
+)
+def test_a_bad_setting_is_one_line(
+    environment: dict[str, str], name: str, value: str, part: str
+) -> None:
+    """The line names the variable, and shows the value where that can be no secret."""
+    environment[name] = value
+    with pytest.raises(StartRefused) as caught:
+        read_settings()
+    sentence = str(caught.value)
+    assert sentence.startswith(part)
+    assert sentence.count("\n") == 0
+    assert "hush" not in sentence
+    assert "pydantic" not in sentence
+
+
+def test_every_limit_in_seconds_is_finite(environment: dict[str, str]) -> None:
+    """What is endless would overflow a clock, here or there; a year is allowed."""
+    limits = [name for name, field in Settings.model_fields.items() if field.annotation is float]
+    assert "grace_seconds" in limits
+    for name in limits:
+        environment[variables_of(name)[0]] = "inf"
+    with pytest.raises(StartRefused) as caught:
+        read_settings()
+    assert len(str(caught.value).splitlines()) == len(limits)
+    for name in limits:
+        environment[variables_of(name)[0]] = str(365 * 24 * 3600)
+    read_settings()
+
+
+def test_every_bad_setting_has_its_line(environment: dict[str, str]) -> None:
+    """Not the first alone: who mends one would meet the next at the next start."""
+    environment["JARVIS_GRACE_SECONDS"] = "soon"
+    environment["JARVIS_ARCHIVE_MAX"] = "-1"
+    with pytest.raises(StartRefused) as caught:
+        read_settings()
+    lines = str(caught.value).splitlines()
+    assert [line.partition("=")[0] for line in lines] == [
+        "JARVIS_GRACE_SECONDS",
+        "JARVIS_ARCHIVE_MAX",
+    ]
+
+
+def test_an_unknown_variable_is_named(
+    environment: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A limit with a typo has no effect, and the log says which name is near."""
+    environment["JARVIS_GRACE_SECOND"] = "9"
+    environment["JARVIS_PORTRAIT"] = "1"
+    assert read_settings().grace_seconds == 2.0
+    assert [line for line in caplog.messages if line.startswith("unknown_setting ")] == [
+        "unknown_setting JARVIS_GRACE_SECOND is not known; did you mean JARVIS_GRACE_SECONDS?",
+        "unknown_setting JARVIS_PORTRAIT is not known, and has no effect",
+    ]
+
+
+def test_known_variables_are_not_named() -> None:
+    """In either case of letters, Ollama's own name, and what is not ours."""
+    known = {"jarvis_grace_seconds": "1", "JARVIS_API_KEYS": "a", "OLLAMA_HOST": "b", "HOME": "c"}
+    assert unknown_variables(known) == []
+
+
+def test_a_key_file_is_read_as_editors_write_it(tmp_path: Path) -> None:
+    """With a byte order mark the first key still matches; what no header can carry is refused."""
+    path = tmp_path / "keys"
+    path.write_bytes("\ufefffirst\r\nsecond\r\n".encode())
+    assert read_keys(settings(api_keys_file=path)) == ("first", "second")
+    for bad in ("good\nhush-é\n", "hush hush\n", "hush\x00\n"):
+        path.write_text(bad)
+        with pytest.raises(StartRefused, match=r"line [12] is not printable") as caught:
+            read_keys(settings(api_keys_file=path))
+        assert "hush" not in str(caught.value)
+
+
+# ---- processes ------------------------------------------------------------------------------
+
+
+def server_of(**config: Any) -> uvicorn.Server:
+    return uvicorn.Server(uvicorn.Config("server.app:app", **config))
+
+
+def test_one_of_several_workers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn's and gunicorn's; not one process, a reloader's, or a program with the variable."""
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    # No supervisor started this process: a program runs one server in it.
+    startup.check_processes(server_of())
+    monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
+    startup.check_processes(server_of(workers=1))
+    startup.check_processes(server_of(reload=True))
+    for several in (server_of(), server_of(workers=3)):
+        with pytest.raises(StartRefused, match=r"Start one process.*Or start several servers"):
+            startup.check_processes(several)
+    with pytest.raises(StartRefused, match="only uvicorn is supported"):
+        startup.check_processes(None)
+
+    class Gunicorn:
+        def __init__(self, workers: int) -> None:
+            self.cfg = type("Cfg", (), {"workers": workers})
+
+        async def callback_notify(self) -> None: ...
+
+    startup.check_processes(server_of(callback_notify=Gunicorn(1).callback_notify))
+    with pytest.raises(StartRefused, match="one of 2 workers"):
+        startup.check_processes(server_of(callback_notify=Gunicorn(2).callback_notify))
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize(
+    ("arguments", "more"), [(("--workers", "2"), {}), ((), {"WEB_CONCURRENCY": "2"})]
+)
+def test_uvicorn_with_several_workers_ends(
+    arguments: tuple[str, ...], more: dict[str, str]
+) -> None:
+    """Its workers say why, without a traceback, and it does not start them for ever."""
+    with process(*UVICORN, *arguments, "--port", str(free_port()), **more) as child:
+        output = Output(child)
+        output.wait_for("start_refused will not be one of 2 workers", 60)
+        child.wait(60)
+        assert not any("Traceback" in line for line in output.lines), output.lines
+
+
+@pytest.mark.socket
+def test_our_own_launcher_is_one_process_whatever_the_environment_says() -> None:
+    """WEB_CONCURRENCY, which hosters set, is for those that start several."""
+    with process(*OWN, "--port", "0", WEB_CONCURRENCY="3") as child:
+        Output(child).wait_for("onestream listens on", 30)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(20) == 0
+
+
+@pytest.mark.parametrize(("signals", "told"), [(None, True), ((), False)])
+def test_another_server_than_uvicorn_is_told(
+    caplog: pytest.LogCaptureFixture, signals: Any, told: bool
+) -> None:
+    """Unless whoever runs the application says that they end it themselves."""
+
+    async def main() -> None:
+        app = create_app(settings(), **({} if signals is None else {"signals": signals}))
+        async with app.router.lifespan_context(app):
+            pass
+
+    run_async(main())
+    assert any(line.startswith("server_unknown only uvicorn") for line in caplog.messages) is told
+
+
+def test_without_its_start_up_it_says_so() -> None:
+    """Every request is told why, in our shape, if the server around skips the lifespan."""
+
+    async def main() -> None:
+        app = create_app(settings(), signals=())
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+            for path in ("/healthz", "/v1/models"):
+                answer = await http.get(path)
+                assert (answer.status_code, error_of(answer)["code"]) == (500, "not_started")
+                assert "--lifespan off" in error_of(answer)["message"]
+
+    run_async(main())
+
+
+# ---- ports and signals ----------------------------------------------------------------------
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize("port", ["taken", "99999", "-1"])
+def test_a_port_that_cannot_be_had_is_a_line(port: str) -> None:
+    """Exit code 3 and a sentence; no traceback."""
+    with free_socket() as taken:
+        taken.listen()
+        number = str(taken.getsockname()[1]) if port == "taken" else port
+        with process(*OWN, f"--port={number}") as child:
+            output = Output(child)
+            output.wait_for("already in use" if port == "taken" else "will not listen on port", 30)
+            assert child.wait(20) == 3
+            assert not any("Traceback" in line for line in output.lines), output.lines
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize("launcher", [UVICORN, OWN])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param((signal.SIGHUP,), id="terminal closed"),
+        pytest.param((signal.SIGINT, signal.SIGINT), id="Ctrl-C twice"),
+    ],
+)
+def test_streams_are_told_however_the_process_ends(
+    launcher: tuple[str, ...], signals: tuple[signal.Signals, ...]
+) -> None:
+    """As at SIGTERM: the message in words of a user, and no traceback in the log."""
+
+    async def main() -> None:
+        async with stack() as fake:
+            port = free_port()
+            with process(
+                *launcher, "--port", str(port), OLLAMA_HOST=fake.service.settings.ollama_host
+            ) as child:
+                output = Output(child)
+                started = "Uvicorn running on" if launcher is UVICORN else "onestream listens on"
+                await asyncio.to_thread(output.wait_for, started, 30)
+                client = RawClient(f"http://127.0.0.1:{port}")
+                await client.send(prompt(stream=True, model="fake:hang-midstream"))
+                await client.read_until(b"word1")
+                for number in signals:
+                    child.send_signal(number)
+                rest = await client.read_to_end()
+                client.close()
+                assert b'"code":"shutting_down"' in rest
+                assert b"the server is shutting down" in rest
+                assert b"data: [DONE]" in rest
+                await until(lambda: child.poll() is not None, "the process is gone", 20)
+                assert not any("Traceback" in line for line in output.lines), output.lines
+
+    run_async(main())
+
+
+@pytest.mark.socket
+def test_a_terminal_that_closes_does_not_end_what_was_started_to_outlive_it() -> None:
+    """`nohup` has SIGHUP ignored, and it stays so."""
+    program = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "from server.run import run; "
+        "sys.exit(run(port=0, on_started=lambda url: print('up', url, flush=True)))"
+    )
+    with process("-c", program) as child:
+        output = Output(child)
+        url = output.wait_for("up http", 30).split()[1]
+        child.send_signal(signal.SIGHUP)
+        assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+        assert child.poll() is None
+
+
+def test_refusals_reach_nobody_as_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """What uvicorn prints of a start-up that was refused is a sentence, once."""
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        app = create_app(settings(api_keys_file=Path("/nowhere/keys")), signals=())
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "lifespan.startup"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        with pytest.raises(StartRefused):
+            await app({"type": "lifespan", "state": {}}, receive, send)
+        assert sent == [{"type": "lifespan.startup.failed", "message": ""}]
+        assert sum("/nowhere/keys" in line for line in caplog.messages) == 1
+
+    run_async(main())
