@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict
 
+from server import body
 from server.front import OPEN_PATHS
 
 _MEANINGS: dict[int | str, str] = {
@@ -23,6 +24,7 @@ _MEANINGS: dict[int | str, str] = {
     408: "the body did not come in time",
     409: "the session is busy",
     413: "the body is too large",
+    415: "the body is compressed",
     429: "too many requests",
     500: "the server failed, its log says how",
     502: "Ollama's answer is of no use",
@@ -162,6 +164,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     )
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
+    schemas.update(body.described())
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     schemas.setdefault("Error", Error.model_json_schema())

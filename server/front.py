@@ -7,13 +7,14 @@ leaves before the first byte.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.body import HELD_BODY_KEY, HeldBody
 from server.connection import ABORT_KEY, ClientStalled, Connection, abort_of
 from server.errors import ApiError
 from server.refusals import log_refused
@@ -33,14 +34,26 @@ OPEN_PATHS = frozenset(
         "/redoc",
     }
 )
-# Of a body over the limit, as many times the limit is read before the answer.
+# As much is read of what comes without a key.
+KEYLESS_MAX_BYTES = 64 * 1024
+# Of a body over the limit, as many times the limit is read before the answer; with a key only.
 _DISCARD_FACTOR = 2
 # Without a start there are no settings.
 _NOT_STARTED_SEND_S = 5.0
+# So long the rest of a refused request is waited for, before the answer.
+_DISCARD_S = 2.0
 
 
 class ClientGone(Exception):
     """The client left before its request was whole; there is nobody to answer."""
+
+
+class _Refused(Exception):
+    """The request goes no further than the front."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class Front:
@@ -63,21 +76,41 @@ class Front:
             return
         scope[ABORT_KEY] = abort_of(send)
         send = _with_headers(scope, send, service.new_trace_id())
+        held = HeldBody(service.bodies)
+        scope[HELD_BODY_KEY] = held
         try:
-            service.check_open()
-            scope.setdefault("state", {})["owner"] = _owner(scope, service)
-            receive = await _with_body(receive, service)
-        except ApiError as exc:
-            log_refused(scope, exc)
+            await _admit(scope, receive, service, held)
+            await self._app(scope, _with_whole(receive, held), send)
+        except _Refused as refused:
+            log_refused(scope, refused.error)
             connection = Connection(scope, receive, send, send_s=service.settings.send_seconds)
             try:
-                await connection.error(exc)
+                await connection.error(refused.error)
             except ClientStalled:
                 connection.abort()
-            return
         except ClientGone:
-            return
-        await self._app(scope, receive, send)
+            pass
+        finally:
+            held.drop()
+
+
+async def _admit(scope: Scope, receive: Receive, service: Service, held: HeldBody) -> None:
+    """Finds out whose request it is and reads its body. Raises _Refused or ClientGone."""
+    try:
+        service.check_open()
+    except ApiError as exc:
+        raise _Refused(exc) from None
+    try:
+        owner = _owner(scope, service)
+    except ApiError as exc:
+        if not await _discard_body(scope, receive, service):
+            exc.headers["connection"] = "close"
+        raise _Refused(exc) from None
+    scope.setdefault("state", {})["owner"] = owner
+    try:
+        await _read_body(receive, service, held, _body_limit(owner, service))
+    except ApiError as exc:
+        raise _Refused(exc) from None
 
 
 async def owner_of(request: Request) -> str:
@@ -123,46 +156,58 @@ def _with_headers(scope: Scope, send: Send, trace_id: str) -> Send:
     return send_with_headers
 
 
-async def _with_body(receive: Receive, service: Service) -> Receive:
-    """Reads the body, within limits of size and time; answers with a `receive` that has it."""
-    settings = service.settings
+# ---- the body -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _BodyLimit:
+    """max_bytes: kept; read_max_bytes: read, in hope of the end, before it is refused."""
+
+    max_bytes: int
+    read_max_bytes: int
+    name: str
+
+
+def _body_limit(owner: str | None, service: Service) -> _BodyLimit:
+    if owner is None:
+        return _BodyLimit(KEYLESS_MAX_BYTES, KEYLESS_MAX_BYTES, "what is read without a key")
+    max_bytes = service.settings.body_max_bytes
+    return _BodyLimit(max_bytes, max_bytes * _DISCARD_FACTOR, "JARVIS_BODY_MAX_BYTES")
+
+
+async def _read_body(receive: Receive, service: Service, held: HeldBody, limit: _BodyLimit) -> None:
+    """Reads the body into `held`, within limits of size and time. Raises ApiError (408, 413)."""
+    limit_s = service.settings.body_seconds
     try:
-        async with service.limit(settings.body_seconds):
-            body = await _read_body(receive, settings.body_max_bytes)
+        async with service.limit(limit_s):
+            await _read_within(receive, held, limit)
     except TimeoutError:
         raise ApiError(
             408,
             "body_incomplete",
-            f"the body of the request was not whole after {settings.body_seconds:g} s "
-            f"(JARVIS_BODY_SECONDS)",
+            f"the body of the request was not whole after {limit_s:g} s (JARVIS_BODY_SECONDS)",
             headers={"connection": "close"},
         ) from None
-    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive_after_body() -> Any:
-        return whole.pop() if whole else await receive()
-
-    return receive_after_body
 
 
-async def _read_body(receive: Receive, max_bytes: int) -> bytes:
-    body = bytearray()
+async def _read_within(receive: Receive, held: HeldBody, limit: _BodyLimit) -> None:
     read_bytes = 0
     more_body = True
     # What is too long is read on for a while and thrown away: a client that is still sending
     # when the connection is closed gets a reset, and not the answer.
-    while more_body and read_bytes <= max_bytes * _DISCARD_FACTOR:
+    while more_body and read_bytes <= limit.read_max_bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         part = message.get("body", b"")
         read_bytes += len(part)
-        if read_bytes <= max_bytes:
-            body += part
+        if read_bytes <= limit.max_bytes:
+            held.add(part)
+        else:
+            held.drop()
         more_body = message.get("more_body", False)
-    if read_bytes > max_bytes:
-        raise _too_large(max_bytes)
-    return bytes(body)
+    if read_bytes > limit.max_bytes:
+        raise _too_large(limit)
 
 
 def _not_started() -> ApiError:
@@ -175,10 +220,52 @@ def _not_started() -> ApiError:
     )
 
 
-def _too_large(max_bytes: int) -> ApiError:
+async def _discard_body(scope: Scope, receive: Receive, service: Service) -> bool:
+    """Reads what there is of a refused request's body, but not much and not long.
+
+    A client that is still sending when its connection is closed may get a reset, and not the
+    answer. Whether the body was read to its end.
+    """
+    headers = Headers(scope=scope)
+    length = int(headers.get("content-length", "0"))
+    if length == 0 and "transfer-encoding" not in headers:
+        return True
+    if length > KEYLESS_MAX_BYTES or "expect" in headers:
+        # Too long to be read; or it waits to hear whether to send the body at all.
+        return False
+    read_bytes = 0
+    try:
+        async with service.limit(_DISCARD_S):
+            while read_bytes <= KEYLESS_MAX_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                read_bytes += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return True
+    except (TimeoutError, ApiError):
+        pass
+    return False
+
+
+def _with_whole(receive: Receive, held: HeldBody) -> Receive:
+    """A `receive` that has the body, and then hands on what comes."""
+    is_told = False
+
+    async def receive_after_body() -> Message:
+        nonlocal is_told
+        if is_told:
+            return await receive()
+        is_told = True
+        return {"type": "http.request", "body": held.data, "more_body": False}
+
+    return receive_after_body
+
+
+def _too_large(limit: _BodyLimit) -> ApiError:
     return ApiError(
         413,
         "body_too_large",
-        f"the body of the request is larger than {max_bytes} bytes (JARVIS_BODY_MAX_BYTES)",
+        f"the body of the request is larger than {limit.max_bytes} bytes ({limit.name})",
         headers={"connection": "close"},
     )

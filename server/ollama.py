@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from pydantic_core import PydanticSerializationError, to_json
+
 from registry import Stream
 from server.errors import ApiError
 
@@ -48,7 +50,7 @@ class OllamaRequest:
 
     def sent(self) -> dict[str, Any]:
         """The content and the headers, by httpx's names."""
-        return {"content": json.dumps(self.body).encode("ascii"), "headers": NDJSON_HEADERS}
+        return {"content": encode_body(self.body), "headers": NDJSON_HEADERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,15 @@ class OllamaClient(Protocol):
         It is a coroutine and no generator: a generator that nobody closes keeps its connection.
         """
         ...
+
+
+def encode_body(body: Mapping[str, Any]) -> bytes:
+    """The body of a call to Ollama as JSON; it may hold 30 MB of images."""
+    try:
+        return to_json(body)
+    except PydanticSerializationError:
+        # Half a surrogate pair, which a client may send, has no UTF-8: it stays escaped.
+        return json.dumps(body).encode("ascii")
 
 
 class LineSplitter:

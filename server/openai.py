@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from server.answer import Answer, usage_of
+from server.body import RequestModel
 from server.errors import ApiError
 from server.ollama import Chunk, OllamaRequest
 from server.prompt import Prompt
@@ -19,10 +21,12 @@ from server.sse import message
 # ---- requests -------------------------------------------------------------------------------
 
 _Number = Annotated[float, Field(allow_inf_nan=False)]
-_DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,(?P<data>[A-Za-z0-9+/=\s]+)\Z")
+# Of a data URL, all but the data: that may be 30 MB, which no pattern is let loose on.
+_DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,")
+_BASE64 = (string.ascii_letters + string.digits + "+/=").encode()
 
 
-class _Model(BaseModel):
+class _Model(RequestModel):
     # Fields that Ollama has no use for are passed over: clients send many.
     model_config = ConfigDict(extra="ignore")
 
@@ -175,11 +179,20 @@ def _content(content: str | list[Part] | None, param: str) -> tuple[str, list[st
     for part in content:
         if part.type != "image_url":
             continue
-        match = _DATA_URL.match(part.image_url.url) if part.image_url else None
-        if match is None:
+        data = _image(part.image_url.url) if part.image_url else None
+        if not data:
             raise _bad("an image has to be a data:image/…;base64,… URL; none is fetched", param)
-        images.append("".join(match["data"].split()))
+        images.append(data)
     return "".join(part.text or "" for part in content if part.type == "text"), images
+
+
+def _image(url: str) -> str | None:
+    """The data of a data URL in base64, without white space; None if it is none."""
+    match = _DATA_URL.match(url)
+    if match is None or not url.isascii():
+        return None
+    data = url.encode("ascii")[match.end() :].translate(None, string.whitespace.encode())
+    return None if data.translate(None, _BASE64) else data.decode("ascii")
 
 
 def _tool_call(call: RequestToolCall, index: int) -> dict[str, Any]:

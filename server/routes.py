@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from server import documented, signposts
+from server.body import body_schema, json_body
 from server.documented import OLLAMAS, errors, request_headers, streamed
 from server.errors import ApiError, as_api_error
 from server.front import owner_of
@@ -38,16 +39,22 @@ def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
+ChatBody = Annotated[ChatRequest, Depends(json_body(ChatRequest))]
+
+
 @router.post(
     "/v1/chat/completions",
     response_class=AsciiJson,
     responses={
         **streamed("The answer: a `chat.completion`, or with `stream` its chunks as messages"),
-        **errors(400, 404, 409, *OLLAMAS),
+        **errors(400, 404, 409, 415, *OLLAMAS),
     },
-    openapi_extra=request_headers(x_session_id="the session, before `session_id` and `user`"),
+    openapi_extra={
+        **body_schema(ChatRequest),
+        **request_headers(x_session_id="the session, before `session_id` and `user`"),
+    },
 )
-async def chat(request: Request, body: ChatRequest, owner: Owner) -> Response:
+async def chat(request: Request, body: ChatBody, owner: Owner) -> Response:
     """Answers a prompt; the newest of a session stops the one before it."""
     return _answer(request, chat_prompt(body, _service(request).settings.default_model), owner)
 

@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from registry import State, StreamRegistry
 from server.archive import Archive, Record
+from server.body import Bodies
 from server.buffer import Buffer
 from server.connection import Connection
 from server.errors import ApiError
@@ -53,6 +54,9 @@ class Service:
         self._repeats = Repeats(window_s=settings.repeat_seconds, state_of=registry.state_of)
         self._readiness = Readiness(self.models)
         self.new_trace_id = new_trace_id
+        self.bodies = Bodies(
+            values_max=settings.body_max_values, total_max_bytes=settings.bodies_max_bytes
+        )
         self._client = client
         self._lister = lister
         self._wall_clock = wall_clock

@@ -84,6 +84,10 @@ class Settings(BaseSettings):
 
     # Images travel inside the JSON, so the body is larger than any text.
     body_max_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
+    # JSON values in one body. Each costs microseconds in which nobody else is served.
+    body_max_values: int = Field(default=50_000, gt=0)
+    # Of all bodies that are being read or parsed at once.
+    bodies_max_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
     # Chunks read from Ollama and not yet sent: enough to smooth, too few to run far ahead.
     buffer_max_chunks: int = Field(default=64, gt=0)
     # Streams of the `thread` client at once: the 64 that may be detached, and as many active.

@@ -1,0 +1,301 @@
+"""The body of a request: read, parsed and validated at a price that its sender cannot choose.
+
+Every call into C that parses, checks or copies holds the whole server up, in a thread as well: so
+the work is bounded by what is counted beforehand, and done in pieces between which the loop turns.
+
+    @router.post("/v1/x", openapi_extra=body_schema(XRequest))
+    async def x(body: Annotated[XRequest, Depends(json_body(XRequest))], owner: Owner): …
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar, cast
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.annotated_handlers import GetCoreSchemaHandler
+from pydantic.json_schema import models_json_schema
+from pydantic_core import CoreSchema, from_json
+
+from server.errors import ApiError
+
+# Where the front leaves a request's body in its scope.
+HELD_BODY_KEY = "onestream.body"
+# Up to here a body costs so little that it is parsed at once.
+SMALL_BYTES = 64 * 1024
+# Longer ones are looked through in pieces, a few milliseconds each.
+PIECE_BYTES = 512 * 1024
+# Elements of any list of a request, unless its field says otherwise; longest known use: messages.
+LIST_MAX = 10_000
+# Bodies with half a surrogate pair, which only Python's own slower parser takes.
+_SURROGATES_MAX_BYTES = 1024 * 1024
+
+M = TypeVar("M", bound="RequestModel")
+
+
+def _limit_lists(schema: Any) -> None:
+    parts: Any = ()
+    if isinstance(schema, dict):
+        if schema.get("type") in ("list", "set", "frozenset", "tuple"):
+            schema["fail_fast"] = True
+            schema.setdefault("max_length", LIST_MAX)
+        # `metadata` is pydantic's own, and a schema in it is none of the model's.
+        parts = (value for key, value in schema.items() if key != "metadata")
+    elif isinstance(schema, list | tuple):
+        parts = schema
+    for part in parts:
+        _limit_lists(part)
+
+
+class RequestModel(BaseModel):
+    """What a request's body is validated by.
+
+    Of a list with wrong elements only the first is told, so no more are looked at; and every list
+    has a limit: `LIST_MAX`, or the `max_length` of its field.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler, /
+    ) -> CoreSchema:
+        schema = handler(source)
+        _limit_lists(schema)
+        return schema
+
+
+# ---- in an endpoint ---------------------------------------------------------------------------
+
+
+def json_body(
+    model: type[M], *, any_content_type: bool = False
+) -> Callable[[Request], Awaitable[M]]:
+    """A dependency: the body as `model`. Raises ApiError (400, 415) or RequestValidationError.
+
+    any_content_type: as Ollama has it, whose users send JSON without saying so.
+    """
+
+    async def parsed(request: Request) -> M:
+        _check_headers(request, any_content_type)
+        bodies = cast(Bodies, request.app.state.service.bodies)
+        held = cast(HeldBody, request.scope[HELD_BODY_KEY])
+        try:
+            value = await bodies.parse(held.data)
+        finally:
+            held.drop()
+        try:
+            return model.model_validate(value)
+        except ValidationError as exc:
+            errors = [
+                {**error, "loc": ("body", *error["loc"])} for error in exc.errors(include_url=False)
+            ]
+            raise RequestValidationError(errors, body=value) from None
+
+    return parsed
+
+
+# The models that `body_schema` was asked for, by name: openapi.json has to have them.
+_DESCRIBED: dict[str, type[BaseModel]] = {}
+
+
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """What FastAPI is told of such a body, as `openapi_extra`; `described` has the schema."""
+    _DESCRIBED[model.__name__] = model
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def described() -> dict[str, Any]:
+    """The schemas of all bodies and of their parts, by name."""
+    _, document = models_json_schema(
+        [(model, "validation") for model in _DESCRIBED.values()],
+        ref_template="#/components/schemas/{model}",
+    )
+    return cast(dict[str, Any], document.get("$defs", {}))
+
+
+def _check_headers(request: Request, any_content_type: bool) -> None:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", ""):
+        raise ApiError(
+            415,
+            "invalid_request",
+            f"the body is compressed (Content-Encoding: {encoding[:40]!a}); send it as it is",
+        )
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not any_content_type and kind != "application/json" and not kind.endswith("+json"):
+        sent = f"not {kind[:80]!a}" if kind else "and there is none"
+        raise _bad(
+            f"the body has to be a JSON object, sent with Content-Type: application/json, {sent}"
+        )
+
+
+# ---- parsing ----------------------------------------------------------------------------------
+
+
+class HeldBody:
+    """What has come of one body; counted from its first byte until it is parsed or dropped."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self._parts = bytearray()
+
+    def add(self, part: bytes) -> None:
+        """Raises ApiError (503) if the bodies of all requests are too long together."""
+        self._bodies.hold(len(part))
+        self._parts += part
+
+    @property
+    def data(self) -> bytes:
+        return bytes(self._parts)
+
+    def drop(self) -> None:
+        """It is needed no more; may be called again."""
+        self._bodies.release(len(self._parts))
+        self._parts = bytearray()
+
+
+class Bodies:
+    """What all requests share: one long body is parsed at a time, and all are counted.
+
+    values_max: JSON values in one body. total_max_bytes: of the bodies that are being read.
+    """
+
+    def __init__(self, *, values_max: int, total_max_bytes: int) -> None:
+        self._values_max = values_max
+        self._total_max_bytes = total_max_bytes
+        # At most total_max_bytes, of the bodies that are held.
+        self._total_bytes = 0
+        self._one_at_a_time = asyncio.Lock()
+
+    def hold(self, more_bytes: int) -> None:
+        """Counts bytes that have come. Raises ApiError (503) if they are too many."""
+        if self._total_bytes + more_bytes > self._total_max_bytes:
+            raise ApiError(
+                503,
+                "server_busy",
+                f"the requests that are being read have {self._total_bytes} bytes already, and "
+                f"no more than {self._total_max_bytes} are held (JARVIS_BODIES_MAX_BYTES); send "
+                f"it later",
+            )
+        self._total_bytes += more_bytes
+
+    def release(self, held_bytes: int) -> None:
+        self._total_bytes -= held_bytes
+
+    async def parse(self, data: bytes) -> dict[str, Any]:
+        """The JSON object that it is. Raises ApiError (400)."""
+        if not data.strip():
+            raise _bad("the body of the request is empty; send a JSON object")
+        if len(data) <= SMALL_BYTES and _values_at_most(data) <= self._values_max:
+            return _object(data)
+        async with self._one_at_a_time:
+            await self._count_values(data)
+            return _object(data)
+
+    async def _count_values(self, data: bytes) -> None:
+        """Raises ApiError (400) if there are more than values_max."""
+        found = quotes = 0
+        for piece in _pieces(data):
+            plain = piece.replace(rb"\\", b"").replace(rb"\"", b"")
+            more_quotes = plain.count(b'"')
+            # Before they are split: each part is an object of its own.
+            if quotes + more_quotes <= 4 * self._values_max:
+                outside = b"".join(plain.split(b'"')[quotes % 2 :: 2])
+                found += _values_at_most(outside)
+            quotes += more_quotes
+            if quotes > 4 * self._values_max or found > self._values_max:
+                raise _bad(
+                    f"the body has more than {self._values_max} JSON values "
+                    f"(JARVIS_BODY_MAX_VALUES); send fewer messages, parts or tools"
+                )
+            await asyncio.sleep(0)
+
+
+def _values_at_most(text: bytes) -> int:
+    """Outside of strings every value but the first stands behind one of these."""
+    return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """`data` in pieces, none of which ends within an escape sequence."""
+    start = 0
+    while start < len(data):
+        piece = data[start : start + PIECE_BYTES]
+        backslashes = len(piece) - len(piece.rstrip(b"\\"))
+        if backslashes % 2 and start + PIECE_BYTES < len(data):
+            piece = piece[:-1]
+        start += len(piece)
+        yield piece
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        value = _value(data)
+    except (ValueError, RecursionError) as exc:
+        raise _bad(f"the body is no JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise _bad(
+            f"the body has to be a JSON object; this is {_KINDS.get(type(value), 'a number')}"
+        )
+    _check_numbers(value)
+    return value
+
+
+_KINDS = {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+
+
+def _value(data: bytes) -> Any:
+    encoding = json.detect_encoding(data)
+    if encoding != "utf-8":
+        data = data.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
+    try:
+        return from_json(data, cache_strings="keys")
+    except ValueError as exc:
+        if "escape" not in str(exc) or len(data) > _SURROGATES_MAX_BYTES:
+            raise
+    return json.loads(data)
+
+
+def _check_numbers(value: dict[str, Any]) -> None:
+    """Raises ApiError (400) for NaN and what is larger than numbers are: neither is JSON."""
+    bad = next(_not_finite(value), None)
+    if bad is not None:
+        param, number = bad
+        raise ApiError(
+            400,
+            "invalid_request",
+            f"{param}: {number} is no number that JSON has, or is too large for it",
+            param=param,
+        )
+
+
+def _not_finite(value: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Such numbers, each with the names and indices that lead to it."""
+    # Names as (name of the parent, own name): they are long as the client likes, and joined for
+    # what is told only.
+    rest: list[tuple[Any, Any]] = [((None, name), each) for name, each in value.items()]
+    while rest:
+        name, each = rest.pop()
+        if isinstance(each, dict):
+            rest += [((name, key), part) for key, part in each.items()]
+        elif isinstance(each, list):
+            rest += [((name, index), part) for index, part in enumerate(each)]
+        elif isinstance(each, float) and not math.isfinite(each):
+            yield _joined(name), each
+
+
+def _joined(name: Any) -> str:
+    parts: list[str] = []
+    while name is not None:
+        name, own = name
+        parts.append(str(own)[:40])
+    return ".".join(reversed(parts))
+
+
+def _bad(message: str) -> ApiError:
+    return ApiError(400, "invalid_request", message)
