@@ -14,6 +14,7 @@ from server.body import body_schema, json_body
 from server.documented import OLLAMAS, errors, request_headers, streamed
 from server.errors import ApiError, as_api_error
 from server.front import owner_of
+from server.invalid import as_refusal
 from server.openai import ChatRequest, chat_prompt
 from server.prompt import Prompt
 from server.refusals import log_refused
@@ -153,14 +154,8 @@ async def on_api_error(request: Request, exc: Exception) -> Response:
 
 async def on_invalid(request: Request, exc: Exception) -> Response:
     """Validation, in a sentence: which field, what is wrong with it."""
-    first = cast(RequestValidationError, exc).errors()[0]
-    param = ".".join(str(part) for part in first["loc"] if part != "body") or None
-    where = f"{param}: " if param else ""
-    message = f"{where}{first['msg']}"
-    if first["type"] == "model_attributes_type":
-        message = "the body has to be a JSON object, sent with Content-Type: application/json"
-    error = ApiError(400, "invalid_request", message, param=param)
-    return await on_api_error(request, error)
+    errors = cast(RequestValidationError, exc).errors()
+    return await on_api_error(request, as_refusal(errors))
 
 
 async def on_http_error(request: Request, exc: Exception) -> Response:
