@@ -231,9 +231,9 @@ async def close_while_streaming(bench: Bench) -> None:
     late = bench.request("p3", "s", instant, door=door)
     await bench.close()
     await bench.quiet()
-    if second.answer == "refused: StreamRefused":
+    if second.answer == "refused: RegistryClosed":
         bench.world.reached("a waiting register was refused")
-    if late.answer == "refused: StreamRefused":
+    if late.answer == "refused: RegistryClosed":
         bench.world.reached("a late register was refused")
     if first.answer == "admitted":
         bench.world.reached("a stream was stopped by close")

@@ -121,7 +121,7 @@ class RegistryUsers:
         for request in self._bench.requests:
             if request.answer == "admitted" and request.waited_s is not None:
                 self._happened.admitted(request.waited_s)
-            elif request.answer == "refused: StreamRefused":
+            elif request.answer in ("refused: StreamRefused", "refused: RegistryClosed"):
                 self._happened.counts["refused"] += 1
         overdue = "row graceexpired: stopping, at the limit of detached streams"
         self._happened.counts["overdue"] += overdue in self._world.labels
