@@ -15,11 +15,14 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
 from registry import StreamRegistry
 from registry.daemon_executor import DaemonExecutor
 from server import documented, http_protocol, log, shutdown, startup
+from server.browsers import Cors
+from server.connection import ABORT_KEY, abort_of
 from server.environment import read_settings
 from server.errors import ApiError
 from server.front import Front
@@ -30,6 +33,7 @@ from server.security import Keys, StartRefused, check_address, read_keys
 from server.service import Service
 from server.settings import DEVKEY, Settings
 from server.spellings import one_spelling
+from server.unforeseen import Unforeseen
 
 _logger = logging.getLogger("onestream.server")
 
@@ -38,12 +42,32 @@ HEARD = (*shutdown.TERMINATING, *shutdown.HANGING_UP)
 
 
 class OneStream(FastAPI):
-    """FastAPI behind the front; `state.service` is there from the start-up to the shut-down."""
+    """FastAPI behind the front; `state.service` is there from the start-up to the shut-down.
+
+    Middleware that users add stands outside of ours, as `add_middleware` puts it before the rest.
+    """
 
     def __init__(self, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> None:
-        super().__init__(title="onestream", lifespan=lifespan, redirect_slashes=False)
+        super().__init__(
+            title="onestream",
+            lifespan=lifespan,
+            redirect_slashes=False,
+            middleware=[
+                Middleware(Cors, settings_of=self._settings),
+                Middleware(one_spelling),
+                Middleware(Front, service_of=self._service),
+                Middleware(Unforeseen, on_error=on_api_error),
+            ],
+        )
         self.state.service = None
-        self._front = one_spelling(Front(super().__call__, lambda: self.state.service))
+
+    def _service(self) -> Service | None:
+        service: Service | None = self.state.service
+        return service
+
+    def _settings(self) -> Settings | None:
+        service = self._service()
+        return None if service is None else service.settings
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -55,9 +79,11 @@ class OneStream(FastAPI):
             # FastAPI does so as well, but behind the front, which has to see what the router sees.
             scope["root_path"] = self.root_path
         if scope["type"] == "lifespan":
-            await startup.quietly(self._front, scope, receive, send)
-        else:
-            await self._front(scope, receive, send)
+            await startup.quietly(super().__call__, scope, receive, send)
+            return
+        # Here `send` is still the server's own.
+        scope[ABORT_KEY] = abort_of(send)
+        await super().__call__(scope, receive, send)
 
 
 def create_app(

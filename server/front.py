@@ -1,7 +1,7 @@
 """The first thing a request meets: a trace id, the shutdown, its key, and the size of its body.
 
-Pure ASGI, around the whole FastAPI application: a BaseHTTPMiddleware would hide a client that
-leaves before the first byte.
+A middleware inside those that users add, and outside everything that has a path. Pure ASGI: a
+BaseHTTPMiddleware would hide a client that leaves before the first byte.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Front:
         if service is None:
             await Connection(scope, receive, send, send_s=_NOT_STARTED_SEND_S).error(_not_started())
             return
-        scope[ABORT_KEY] = abort_of(send)
+        scope.setdefault(ABORT_KEY, abort_of(send))
         send = _with_headers(scope, send, service.new_trace_id())
         held = HeldBody(service.bodies)
         scope[HELD_BODY_KEY] = held

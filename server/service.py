@@ -12,10 +12,11 @@ from starlette.types import Scope
 from registry import State, StreamRegistry
 from server.archive import Archive, Record
 from server.body import Bodies
+from server.browsers import is_allowed
 from server.buffer import Buffer
 from server.connection import Connection
 from server.errors import ApiError
-from server.loopback import stranger_in
+from server.loopback import is_loopback_origin, stranger_in
 from server.ollama import OllamaClient
 from server.ollama_async import AsyncOllama
 from server.prompt import Prompt
@@ -87,7 +88,7 @@ class Service:
         The start-up refuses such an address where it can see it. What it can't see, a socket
         that was handed over, say, or a page that a browser on this machine shows, shows here.
         """
-        stranger = stranger_in(scope) if self.keys.is_devkey else None
+        stranger = stranger_in(scope, self._origin_is_allowed) if self.keys.is_devkey else None
         if stranger is not None:
             raise ApiError(
                 403,
@@ -95,6 +96,9 @@ class Service:
                 f"no key is configured, and {DEVKEY!r} is for loopback only, but {stranger}; "
                 f"start the server with JARVIS_API_KEYS",
             )
+
+    def _origin_is_allowed(self, origin: str) -> bool:
+        return is_loopback_origin(origin) or is_allowed(origin, self.settings.cors_allowed)
 
     @asynccontextmanager
     async def limit(self, seconds: float) -> AsyncIterator[None]:

@@ -15,6 +15,16 @@ SECONDS_MAX = 365 * 24 * 3600.0
 
 Seconds = Annotated[float, Field(ge=0, le=SECONDS_MAX)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=SECONDS_MAX)]
+# Ollama's own: pages on this machine, on any port, and programs that are pages inside.
+LOCAL_ORIGINS = (
+    *(
+        f"{scheme}://{host}{port}"
+        for host in ("localhost", "127.0.0.1", "0.0.0.0", "[::1]")
+        for scheme in ("http", "https")
+        for port in ("", ":*")
+    ),
+    *("app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*"),
+)
 
 
 class Settings(BaseSettings):
@@ -42,6 +52,10 @@ class Settings(BaseSettings):
     api_keys: str = Field(default="", repr=False)
     # A file with one key per line; blank lines and lines with # are skipped.
     api_keys_file: Path | None = None
+
+    # Origins whose pages may call, comma separated; `*` in one is any text, alone any origin. Pages
+    # and programs of this machine without it, as with Ollama's OLLAMA_ORIGINS; empty for none.
+    cors_origins: str | None = None
 
     # -- which session a prompt belongs to
 
@@ -102,6 +116,23 @@ class Settings(BaseSettings):
     @classmethod
     def _ollama_address(cls, value: str) -> str:
         return ollama_address(value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _known_origins(cls, value: str | None) -> str | None:
+        for origin in split_keys(value or ""):
+            if origin not in ("*", "null") and "://" not in origin:
+                raise ValueError(
+                    f"{origin!r} in JARVIS_CORS_ORIGINS is no origin; write http://host:port or "
+                    f"https://host as a browser shows it, http://host:* for any port, or * for all"
+                )
+        return value
+
+    @property
+    def cors_allowed(self) -> tuple[str, ...]:
+        if self.cors_origins is None:
+            return LOCAL_ORIGINS
+        return tuple(origin.rstrip("/") for origin in split_keys(self.cors_origins))
 
     @property
     def session_headers(self) -> tuple[str, ...]:

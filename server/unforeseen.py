@@ -1,0 +1,39 @@
+"""Exceptions that nobody foresaw: told inside of what every answer passes through.
+
+Starlette tells them outside of all middleware, where neither the trace id nor the headers for
+browsers reach the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class Unforeseen:
+    """Answers with what `on_error` makes of an exception, and raises it on, for the log."""
+
+    def __init__(
+        self, app: ASGIApp, on_error: Callable[[Request, Exception], Awaitable[Response]]
+    ) -> None:
+        self._app = app
+        self._on_error = on_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as exc:
+            if not has_begun and scope["type"] == "http":
+                response = await self._on_error(Request(scope), exc)
+                await response(scope, receive, send)
+            raise
