@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from registry import Snapshot
+from server.errors import MESSAGE_MAX_CHARS, shortened
 from server.ollama import Chunk
+
+# Of a model's name or an end's reason, which clients and Ollama choose.
+NAME_MAX_CHARS = 200
+# Chunks of a text that lie side by side: each string costs 50 bytes more than it says.
+_PARTS_MAX = 64
 
 
 @dataclass(slots=True)
@@ -28,9 +35,27 @@ class Record:
     reason: str | None = None
     message: str | None = None
     chunks: int = 0
-    # At most text_max_chars, in pieces; `text_chars` is their sum.
-    text_parts: list[str] = field(default_factory=list)
+    # Told once, when it has ended.
+    on_end: Callable[[Record], None] = lambda record: None
+    # The text is `_blocks`, then `_parts`: text_chars characters, which is text_max_chars at most.
     text_chars: int = 0
+    _blocks: list[str] = field(default_factory=list)
+    # At most _PARTS_MAX.
+    _parts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.note_model(self.model)
+
+    def note_model(self, model: str | None) -> None:
+        self.model = model and shortened(model, NAME_MAX_CHARS)
+
+    def note_reason(self, reason: str) -> None:
+        """What Ollama says of the end, which has not come yet."""
+        self.reason = shortened(reason, NAME_MAX_CHARS)
+
+    @property
+    def text(self) -> str:
+        return "".join((*self._blocks, *self._parts))
 
     def add(self, chunk: Chunk, now: float) -> None:
         """Notes a chunk that Ollama sent, whether or not it goes out."""
@@ -39,18 +64,26 @@ class Record:
         self.chunks += 1
         part = chunk.content[: self.text_max_chars - self.text_chars]
         if part:
-            self.text_parts.append(part)
+            self._parts.append(part)
             self.text_chars += len(part)
+            if len(self._parts) == _PARTS_MAX:
+                self._blocks.append("".join(self._parts))
+                self._parts.clear()
 
     def end(self, reason: str, message: str | None, now: float) -> None:
         """Notes why it is over; the first reason stays."""
         if self.reason is None:
-            self.reason, self.message = reason, message
-        self.ended_at = now
+            self.note_reason(reason)
+            self.message = message and shortened(message, MESSAGE_MAX_CHARS)
+        if self.ended_at is None:
+            self.ended_at = now
+            self.on_end(self)
 
-    def view(self, snapshot: Snapshot, now: float, *, with_text: bool) -> dict[str, Any]:
-        """The record as JSON; times in milliseconds since the register, None if not reached."""
-        states = {stream.trace_id: stream.state.name for stream in snapshot.streams}
+    def view(self, states: Mapping[str, str], now: float, *, with_text: bool) -> dict[str, Any]:
+        """The record as JSON; times in milliseconds since the register, None if not reached.
+
+        states: of all streams that have one, by trace id.
+        """
         view: dict[str, Any] = {
             "trace_id": self.trace_id,
             "object": "stream",
@@ -69,11 +102,16 @@ class Record:
             },
         }
         if with_text:
-            view["text"] = "".join(self.text_parts)
+            view["text"] = self.text
         return view
 
     def _ms(self, at: float | None) -> int | None:
         return None if at is None else round((at - self.registered_at) * 1000)
+
+
+def states_in(snapshot: Snapshot) -> dict[str, str]:
+    """The state of each stream that has one, by trace id."""
+    return {stream.trace_id: stream.state.name for stream in snapshot.streams}
 
 
 class Archive:
@@ -82,30 +120,46 @@ class Archive:
     def __init__(self, *, records_max: int, age_s: float) -> None:
         self._records_max = records_max
         self._age_s = age_s
-        # Oldest first. Of those that have ended, at most records_max and none older than age_s;
-        # those that run are kept whatever their number.
+        # In the order of their registers: those that run, whatever their number, and those of
+        # `_ended`, of which there are at most records_max, none ended longer ago than age_s.
         self._records: dict[str, OrderedDict[str, Record]] = {}
+        # In the order of their ends.
+        self._ended: dict[str, deque[Record]] = {}
 
     def add(self, record: Record, now: float) -> None:
+        record.on_end = self._has_ended
         self._records.setdefault(record.owner, OrderedDict())[record.trace_id] = record
-        self._forget_old(now)
+        if record.ended_at is not None:
+            self._has_ended(record)
+        self._forget_old(record.owner, now)
 
     def of_owner(self, owner: str, now: float) -> list[Record]:
         """Newest first."""
-        self._forget_old(now)
+        self._forget_old(owner, now)
         return list(reversed(self._records.get(owner, OrderedDict()).values()))
 
     def get(self, owner: str, trace_id: str, now: float) -> Record | None:
         """None as well if it is another owner's: nobody learns that it is there."""
-        self._forget_old(now)
+        self._forget_old(owner, now)
         records = self._records.get(owner)
         return None if records is None else records.get(trace_id)
 
-    def _forget_old(self, now: float) -> None:
-        for records in self._records.values():
-            ended = [record for record in records.values() if record.ended_at is not None]
-            surplus = len(ended) - self._records_max
-            for position, record in enumerate(ended):
-                assert record.ended_at is not None
-                if position < surplus or now - record.ended_at > self._age_s:
-                    del records[record.trace_id]
+    def _has_ended(self, record: Record) -> None:
+        assert record.ended_at is not None
+        self._ended.setdefault(record.owner, deque()).append(record)
+        # One key's silence keeps nothing of it longer than another's, as long as anybody asks.
+        for owner in self._ended:
+            self._forget_old(owner, record.ended_at)
+
+    def _forget_old(self, owner: str, now: float) -> None:
+        ended = self._ended.get(owner, deque())
+        while ended:
+            oldest = ended[0]
+            assert oldest.ended_at is not None
+            if len(ended) <= self._records_max and now - oldest.ended_at <= self._age_s:
+                break
+            ended.popleft()
+            # A stream with a name that was known before took the record's place, and is not old.
+            records = self._records[owner]
+            if records.get(oldest.trace_id) is oldest:
+                del records[oldest.trace_id]

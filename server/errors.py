@@ -15,6 +15,10 @@ _TYPES = {
 }
 
 
+# Of a message, which may quote what a client or Ollama sent, and which is kept with its stream.
+MESSAGE_MAX_CHARS = 2000
+
+
 class ApiError(Exception):
     """An answer that is an error.
 
@@ -31,6 +35,7 @@ class ApiError(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        message = shortened(message, MESSAGE_MAX_CHARS)
         super().__init__(message)
         self.status = status
         self.code = code
@@ -49,6 +54,11 @@ class ApiError(Exception):
                 "code": self.code,
             }
         }
+
+
+def shortened(text: str, max_chars: int) -> str:
+    """The text, without its end if it is long."""
+    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
 
 
 _STREAM_STATUS: dict[type[StreamError], int] = {

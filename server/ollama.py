@@ -18,8 +18,12 @@ from server.errors import ApiError
 
 # One line holds one chunk; a line longer than this is no answer of Ollama.
 LINE_MAX_BYTES = 16 * 1024 * 1024
+# Of the body of an answer that is an error, and of a list of models, as much is read.
+ERROR_BODY_MAX_BYTES = 64 * 1024
+MODELS_MAX_BYTES = 4 * 1024 * 1024
 # Of an error body that is not JSON, as much as a person wants to read.
 ERROR_TEXT_MAX_CHARS = 500
+PLAIN = {"accept-encoding": "identity"}
 NDJSON_HEADERS = {
     "content-type": "application/json",
     "accept": "application/x-ndjson",
@@ -100,21 +104,47 @@ class LineSplitter:
     """Splits bytes at b"\\n" and nowhere else: U+0085 and U+2028 may stand inside a line."""
 
     def __init__(self) -> None:
+        # A line that is not whole, at most LINE_MAX_BYTES. It is looked at when its end has come:
+        # it may come in a thousand parts.
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes. Raises ApiError when one grows beyond the limit."""
-        self._rest += data
-        *lines, rest = self._rest.split(b"\n")
-        self._rest = rest
-        if len(rest) > LINE_MAX_BYTES:
+        first, *later = data.split(b"\n")
+        self._rest += first
+        if len(self._rest) > LINE_MAX_BYTES:
             raise _not_understood(f"a line of more than {LINE_MAX_BYTES} bytes")
-        return [bytes(line) for line in lines if line.strip()]
+        if not later:
+            return []
+        lines = [bytes(self._rest), *later]
+        self._rest = bytearray(lines.pop())
+        return [line for line in lines if line.strip()]
 
     def rest(self) -> list[bytes]:
         """What stands behind the last newline when the body has ended."""
         rest, self._rest = bytes(self._rest), bytearray()
         return [rest] if rest.strip() else []
+
+
+class LimitedBody:
+    """The start of a body that is read for what it says and may not end."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        # At most max_bytes.
+        self._data = bytearray()
+        self.is_cut = False
+
+    def add(self, segment: bytes) -> bool:
+        """Whether there is room for more."""
+        room = self._max_bytes - len(self._data)
+        self._data += segment[:room]
+        self.is_cut = self.is_cut or len(segment) > room
+        return not self.is_cut
+
+    @property
+    def data(self) -> bytes:
+        return bytes(self._data)
 
 
 class ChunkReader:
@@ -151,11 +181,13 @@ class ChunkReader:
 def parse_line(line: bytes) -> Chunk:
     """One NDJSON line as a chunk. Raises ApiError for an error line or what is no chunk."""
     try:
-        value = json.loads(line)
+        value = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise _not_understood(f"a line that is no JSON: {line[:80]!r}") from None
     if isinstance(value, dict) and isinstance(value.get("error"), str):
-        raise ApiError(500, "upstream_error", f"Ollama reported: {value['error']}")
+        raise ApiError(
+            500, "upstream_error", f"Ollama reported: {value['error'][:ERROR_TEXT_MAX_CHARS]}"
+        )
     try:
         return _as_chunk(value)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
@@ -184,6 +216,10 @@ def _as_chunk(value: dict[str, Any]) -> Chunk:
         output_count=int(value.get("eval_count") or 0),
         logprobs=tuple(_logprob(entry) for entry in value.get("logprobs") or ()),
     )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _text(value: Mapping[str, Any], name: str) -> str:

@@ -6,6 +6,7 @@ next request hangs for ever; a client that lives as long as its stream has nothi
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -18,7 +19,11 @@ from registry.daemon_executor import DaemonExecutor
 from server.errors import ApiError
 from server.lookup import NamedHostTransport, is_name
 from server.ollama import (
+    ERROR_BODY_MAX_BYTES,
+    MODELS_MAX_BYTES,
+    PLAIN,
     ChunkReader,
+    LimitedBody,
     OllamaRequest,
     Put,
     cut_error,
@@ -60,7 +65,7 @@ class AsyncOllama:
                 client.stream("POST", request.path, **request.sent()) as response,
             ):
                 if response.status_code != 200:
-                    raise status_error(response.status_code, await response.aread())
+                    raise status_error(response.status_code, await _start_of(response))
                 raw = cast(AsyncGenerator[bytes, None], response.aiter_raw())
                 async with aclosing(raw) as segments:
                     async for segment in segments:
@@ -78,18 +83,21 @@ class AsyncOllama:
     async def models(self) -> list[dict[str, Any]]:
         """Ollama's own list, as /api/tags has it. Raises ApiError."""
         try:
-            async with self._client() as client:
-                response = await client.get("/api/tags")
+            async with (
+                self._client() as client,
+                client.stream("GET", "/api/tags", headers=PLAIN) as response,
+            ):
+                if response.status_code != 200:
+                    raise status_error(response.status_code, await _start_of(response))
+                data = await _start_of(response, MODELS_MAX_BYTES)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise unreachable_error(self.address, str(exc) or type(exc).__name__) from exc
         except httpx.HTTPError as exc:
             raise cut_error(str(exc) or type(exc).__name__) from exc
-        if response.status_code != 200:
-            raise status_error(response.status_code, response.content)
         try:
-            models = response.json()["models"]
+            models = json.loads(data)["models"]
             return [{"name": str(model["name"])} for model in models]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ApiError(
                 502, "upstream_not_understood", f"{self.address}/api/tags sent no list of models"
             ) from None
@@ -101,3 +109,14 @@ class AsyncOllama:
             timeout=self._timeout,
             trust_env=False,
         )
+
+
+async def _start_of(response: httpx.Response, max_bytes: int = ERROR_BODY_MAX_BYTES) -> bytes:
+    """What it says, without what goes beyond the limit: that may have no end."""
+    body = LimitedBody(max_bytes)
+    raw = cast(AsyncGenerator[bytes, None], response.aiter_raw())
+    async with aclosing(raw) as segments:
+        async for segment in segments:
+            if not body.add(segment):
+                break
+    return body.data

@@ -19,8 +19,10 @@ from registry import StopSignal, Stream
 from registry.daemon_executor import ExecutorFull
 from server.errors import ApiError
 from server.ollama import (
+    ERROR_BODY_MAX_BYTES,
     Chunk,
     ChunkReader,
+    LimitedBody,
     OllamaRequest,
     Put,
     cut_error,
@@ -116,7 +118,7 @@ class ThreadOllama:
             client.stream("POST", request.path, **request.sent()) as response,
         ):
             if response.status_code != 200:
-                raise status_error(response.status_code, response.read())
+                raise status_error(response.status_code, _start_of(response))
             for segment in response.iter_raw():
                 if stop_signal.is_set():
                     return
@@ -126,6 +128,15 @@ class ThreadOllama:
             # A read that was woken looks like the end of the body.
             if not stop_signal.is_set():
                 handover.give_all(reader.end())
+
+
+def _start_of(response: httpx.Response) -> bytes:
+    """What an error says, without what goes beyond the limit: that may have no end."""
+    body = LimitedBody(ERROR_BODY_MAX_BYTES)
+    for segment in response.iter_raw():
+        if not body.add(segment):
+            break
+    return body.data
 
 
 class _Stopped(Exception):

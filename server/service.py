@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import Scope
 
 from registry import State, StreamRegistry
-from server.archive import Archive, Record
+from server.archive import Archive, Record, states_in
 from server.body import Bodies
 from server.browsers import is_allowed
 from server.buffer import Buffer
@@ -179,15 +179,15 @@ class Service:
 
     def streams(self, owner: str) -> list[dict[str, Any]]:
         now = asyncio.get_running_loop().time()
-        snapshot = self.registry.snapshot()
+        states = states_in(self.registry.snapshot())
         records = self._archive.of_owner(owner, now)
-        return [record.view(snapshot, now, with_text=False) for record in records]
+        return [record.view(states, now, with_text=False) for record in records]
 
     def stream(self, owner: str, trace_id: str) -> dict[str, Any]:
         """Raises ApiError (404) for what is unknown, forgotten or another key's: all the same."""
         now = asyncio.get_running_loop().time()
         record = self._record(owner, trace_id, now)
-        return record.view(self.registry.snapshot(), now, with_text=True)
+        return record.view(states_in(self.registry.snapshot()), now, with_text=True)
 
     async def cancel(self, owner: str, trace_id: str) -> bool:
         """False if it had ended or was told to stop before. Raises ApiError (404)."""

@@ -138,7 +138,7 @@ class StreamTask:
         if "model" not in request.body:
             body = {**request.body, "model": await self._pick_model()}
             request = replace(request, body=body)
-        self.record.model = request.body["model"]
+        self.record.note_model(request.body["model"])
         try:
             await self._client.ask(request, stream, self._put)
         except Exception:
@@ -157,7 +157,7 @@ class StreamTask:
         self._silent_since = None
         self.record.add(chunk, loop.time())
         if chunk.done_reason is not None:
-            self.record.reason = chunk.done_reason
+            self.record.note_reason(chunk.done_reason)
         await self.buffer.put(chunk)
         self._silent_since = loop.time()
 

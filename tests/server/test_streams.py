@@ -427,7 +427,7 @@ def test_the_archive_is_bounded_by_number_age_and_text() -> None:
     long = record("long")
     for text in ("abc", "def", "ghi"):
         long.add(Chunk(text), 1.0)
-    assert "".join(long.text_parts) == "abcde"
+    assert long.text == "abcde"
     assert long.chunks == 3
 
 
