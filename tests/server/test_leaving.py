@@ -252,12 +252,12 @@ def hold_agents(server: Stack) -> asyncio.Event:
     """Makes the call of the first stream linger over its cancel until the event is set."""
     release = asyncio.Event()
     client: Any = server.service._client
-    chat = client.chat
+    ask = client.ask
     held = []
 
     async def lingering(*args: Any) -> None:
         try:
-            await chat(*args)
+            await ask(*args)
         finally:
             if not held:
                 held.append(args)
@@ -267,5 +267,5 @@ def hold_agents(server: Stack) -> asyncio.Event:
                     except asyncio.CancelledError:
                         continue
 
-    client.chat = lingering
+    client.ask = lingering
     return release
