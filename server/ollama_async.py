@@ -96,7 +96,7 @@ class AsyncOllama:
             raise cut_error(str(exc) or type(exc).__name__) from exc
         try:
             models = json.loads(data)["models"]
-            return [{"name": str(model["name"])} for model in models]
+            return [{**model, "name": str(model["name"])} for model in models]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ApiError(
                 502, "upstream_not_understood", f"{self.address}/api/tags sent no list of models"

@@ -17,6 +17,7 @@ from server.buffer import Buffer
 from server.connection import Connection
 from server.errors import ApiError
 from server.loopback import is_loopback_origin, stranger_in
+from server.models import first_that_chats
 from server.ollama import OllamaClient
 from server.ollama_async import AsyncOllama
 from server.prompt import Prompt
@@ -165,15 +166,18 @@ class Service:
 
     async def _pick_model(self) -> str:
         models = await self._lister.models()
-        if not models:
+        name = first_that_chats(models)
+        if name is None:
+            there = "none that can chat" if models else "none"
+            address = self.settings.ollama_host
             raise ApiError(
                 404,
                 "model_not_found",
-                f"the prompt names no model, and Ollama at {self.settings.ollama_host} has none; "
+                f"the prompt names no model, and Ollama at {address} has {there}; "
                 f"`ollama pull` one, or set JARVIS_DEFAULT_MODEL",
                 param="model",
             )
-        return str(models[0]["name"])
+        return name
 
     # -- streams and models
 

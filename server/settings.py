@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     )
     # `thread` is the note's way: one blocking call per stream, in a thread of its own.
     ollama_client: Literal["async", "thread"] = "async"
-    # For prompts that name no model; without it the first model that Ollama lists.
+    # For prompts that name no model; without it the first that Ollama lists and that can chat.
     default_model: str | None = None
 
     # -- who may call
@@ -106,8 +106,9 @@ class Settings(BaseSettings):
     buffer_max_chunks: int = Field(default=64, gt=0)
     # Streams of the `thread` client at once: the 64 that may be detached, and as many active.
     threads_max: int = Field(default=128, gt=0)
-    # Ended streams that GET /v1/streams still tells of, for each key, and for how long.
+    # Ended streams that GET /v1/streams still tells of, for each key.
     archive_max: int = Field(default=200, ge=0)
+    # How long it tells of them.
     archive_seconds: Seconds = 600.0
     # Of one stream's partial text; what is longer loses its end.
     archive_max_chars: int = Field(default=100_000, ge=0)
