@@ -234,7 +234,9 @@ class SimServer:
         try:
             await self._app(exchange.scope, exchange.receive, exchange.send)
         except Exception as exc:
-            self.world.fail("no request ends in an exception", f"{exchange.name}: {exc!r}")
+            self.world.fail(
+                "no request ends in an exception", f"{exchange.name}: {exc!r}", raised=exc
+            )
         finally:
             exchange.ended_at = self.world.now
 

@@ -219,6 +219,8 @@ class Bench:
             await self._abandon(request, task)
             raise
         except Exception as exc:
+            if self.world.is_own_fault(exc):
+                raise
             self._answered(request, f"refused: {type(exc).__name__}")
             await self._abandon(request, task)
             return
@@ -251,6 +253,8 @@ class Bench:
                 self._answered(request, "left")
             raise
         except Exception as exc:
+            if self.world.is_own_fault(exc):
+                raise
             if request.answer is None:
                 self._answered(request, f"refused: {type(exc).__name__}")
             else:

@@ -14,6 +14,7 @@ where it changes a step.
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import random  # noqa: TID251 - it is this module that makes it deterministic
 import time
@@ -26,6 +27,7 @@ from typing import Any
 from sim.bound_names import BoundNames, modules_of
 from sim.environment import READING_S, Environment
 from sim.observer import Special
+from sim.origin import forwards
 
 EPOCH_S = 1_577_836_800.0
 """When an exploration begins, for those who ask the wall clock: 2020-01-01, 00:00 UTC."""
@@ -156,10 +158,11 @@ def not_virtualised(sources: Iterable[object]) -> list[str]:
 
 
 def _clock(real: Callable[[], Any], virtual: Callable[[Entropy], Any]) -> Callable[[], Any]:
+    @functools.wraps(real)
+    @forwards
     def clock() -> Any:
         return virtual(_under_way[-1]) if _under_way else real()
 
-    clock.__name__ = clock.__qualname__ = real.__name__
     return clock
 
 
@@ -171,6 +174,8 @@ def _of_now(real: Callable[..., Any], position: int) -> Callable[..., Any]:
     """A function of `time` whose argument at this position is the wall clock if left out."""
     from_seconds = _REAL_LOCALTIME if real.__name__ in ("asctime", "strftime") else float
 
+    @functools.wraps(real)
+    @forwards
     def of_now(*args: Any) -> Any:
         given = [*args, *[None] * (position + 1 - len(args))]
         if given[position] is None and _under_way:
@@ -184,16 +189,18 @@ def _of_now(real: Callable[..., Any], position: int) -> Callable[..., Any]:
 def _drawing(real: Callable[..., Any]) -> Callable[..., Any]:
     """A function of the module `random`, which begins with a seeded generator."""
 
+    @functools.wraps(real)
+    @forwards
     def draw(*args: Any, **kwargs: Any) -> Any:
         entropy = _drawn()
         if entropy is not None:
             entropy.seed_module()
         return real(*args, **kwargs)
 
-    draw.__name__ = draw.__qualname__ = real.__name__
     return draw
 
 
+@forwards
 def _seed(self: random.Random, a: Any = None, version: int = 2) -> None:
     """`Random.seed`: what would come from the system comes from the execution."""
     entropy = _drawn()
@@ -202,6 +209,7 @@ def _seed(self: random.Random, a: Any = None, version: int = 2) -> None:
     _real_random_seed(self, a, version)
 
 
+@forwards
 def _module_seed(a: Any = None, version: int = 2) -> None:
     entropy = _drawn()
     if entropy is not None:
@@ -210,6 +218,8 @@ def _module_seed(a: Any = None, version: int = 2) -> None:
 
 
 def _os_bytes(real: Callable[..., bytes]) -> Callable[..., bytes]:
+    @functools.wraps(real)
+    @forwards
     def urandom(size: int, *flags: int) -> bytes:
         entropy = _drawn()
         return real(size, *flags) if entropy is None else entropy.bytes(size)
@@ -232,20 +242,24 @@ class _Stands(type):
 class _Datetime(datetime.datetime, metaclass=_Stands):
     real = datetime.datetime
 
+    @forwards
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return datetime.datetime(*args, **kwargs)
 
     @classmethod
+    @forwards
     def now(cls, tz: datetime.tzinfo | None = None) -> Any:
         if not _under_way:
             return datetime.datetime.now(tz)
         return datetime.datetime.fromtimestamp(_under_way[-1].wall_clock(), tz)
 
     @classmethod
+    @forwards
     def today(cls) -> Any:
         return cls.now()
 
     @classmethod
+    @forwards
     def utcnow(cls) -> Any:
         return cls.now(datetime.UTC).replace(tzinfo=None)
 
@@ -253,10 +267,12 @@ class _Datetime(datetime.datetime, metaclass=_Stands):
 class _Date(datetime.date, metaclass=_Stands):
     real = datetime.date
 
+    @forwards
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return datetime.date(*args, **kwargs)
 
     @classmethod
+    @forwards
     def today(cls) -> Any:
         return _Datetime.now().date()
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -24,14 +24,15 @@ from sim.errors import (
     StepBrokenOff,
 )
 from sim.lines import set_trace
+from sim.locks import patched as threads_patched
 from sim.loop import NO_LIVELOCK, Costs, SimLoop
 from sim.observed import ObservedLoop
 from sim.observer import Special
+from sim.origin import fault_of_simulator, forwards
 from sim.pools import pools_simulated
 from sim.schedule import Bounds, ChoicePoint, Chooser, Named
 from sim.signals import own_signals_simulated
 from sim.stock_recording import Departure, Recording
-from sim.threads import patched as threads_patched
 from sim.threads import under_way
 from sim.waits import who_spins, who_waits
 from sim.watchdog import NO_STEP_WITHOUT_END, begin_execution, end_execution, watched
@@ -173,16 +174,23 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
     def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # An exception that nobody retrieves is found when memory is freed, which is no part of
         # a schedule; one in a callback is found here and now.
-        told = isinstance(context.get("exception"), CheckFailed | StepBrokenOff)
+        raised = context.get("exception")
+        told = isinstance(raised, CheckFailed | StepBrokenOff)
         if "handle" in context and not told:
-            world.fail("no callback raises", f"{context.get('exception')!r}")
+            world.fail("no callback raises", f"{raised!r}", raised=raised)
 
     loop.set_exception_handler(on_exception)
     task = loop.create_task(_main(program, world), name="program")
     task.add_done_callback(lambda _: loop.stop())
     # Raised into a step it ends there; into what the bench does at a poll, here.
-    with suppress(StepBrokenOff):
+    try:
         loop.run_forever()
+    except StepBrokenOff:
+        pass
+    except Exception as exc:
+        # Out of no callback, but of what the loop asks of the simulator between two of them.
+        if not world.is_own_fault(exc):
+            raise
 
     if loop.stuck is not None and world.violation is None:
         world.fail(loop.stuck[0], why_stuck(loop, loop.stuck, outcome.steps))
@@ -190,13 +198,13 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
         _judge_end(task, world)
     elif task.done() and not task.cancelled():
         task.exception()
-    if loop.refused is not None:
-        outcome.error = loop.refused
+    outcome.error = loop.refused or world.fault or _swallowed_fault(loop)
     if loop.stuck is not None and loop.stuck[0] == NO_STEP_WITHOUT_END:
         loop.environment.observer.meets(Special.ENDLESS_STEP)
     outcome.violation = world.violation
 
 
+@forwards
 async def _main(program: Program, world: World) -> None:
     await program(world)
 
@@ -206,14 +214,25 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
         world.fail("the program ends without an exception", "it was cancelled")
         return
     exception = task.exception()
-    if exception is None or isinstance(exception, NotSimulated):
+    if exception is None:
         return
     if isinstance(exception, AssertionError) and exception.args:
-        world.fail(str(exception.args[0]).splitlines()[0])
+        world.fail(str(exception.args[0]).splitlines()[0], raised=exception)
         return
     where = traceback.extract_tb(exception.__traceback__)[-1]
     detail = f"{exception!r} in {where.name}, line {where.lineno}"
-    world.fail("the program ends without an exception", detail)
+    world.fail("the program ends without an exception", detail, raised=exception)
+
+
+def _swallowed_fault(loop: SimLoop) -> str | None:
+    """What arose in the simulator and ended a task, whoever awaits it, or nobody."""
+    for task in loop.tasks:
+        # Not `exception()`, which would say that somebody has retrieved it.
+        raised = getattr(task, "_exception", None)
+        fault = None if raised is None else fault_of_simulator(raised)
+        if fault is not None:
+            return fault
+    return None
 
 
 def why_stuck(loop: SimLoop, stuck: tuple[str, str], steps: Sequence[str] = ()) -> str:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from sim.determinism import SimFuture, SimTask
 from sim.environment import Arrival
 from sim.observer import Observer, Special
+from sim.origin import forwards
 
 if TYPE_CHECKING:
     from sim.loop import SimLoop
@@ -133,6 +134,7 @@ class History(Observer):
         future.history, future.tracked_as = self, self.new_object("future")
         return future
 
+    @forwards
     def new_task(
         self, loop: SimLoop, coro: Coroutine[Any, Any, Any], **options: Any
     ) -> TrackedTask:
@@ -320,15 +322,18 @@ class TrackedFuture(SimFuture):
         if not self.history.joining():
             self.history.uses(self.tracked_as, is_write=is_write)
 
-    def set_result(self, result: Any) -> None:
+    @forwards
+    def set_result(self, result: Any, /) -> None:
         self._uses(is_write=True)
         self.joins = self.history.joining()
         super().set_result(result)
 
-    def set_exception(self, exception: Any) -> None:
+    @forwards
+    def set_exception(self, exception: Any, /) -> None:
         self._uses(is_write=True)
         super().set_exception(exception)
 
+    @forwards
     def cancel(self, msg: Any = None) -> bool:
         self._uses(is_write=True)
         return super().cancel(msg)
@@ -337,6 +342,7 @@ class TrackedFuture(SimFuture):
         self._uses(is_write=False)
         return super().done()
 
+    @forwards
     def add_done_callback(self, fn: Any, *, context: Any = None) -> None:
         self._uses(is_write=False)
         super().add_done_callback(fn, context=context)
@@ -354,6 +360,7 @@ class TrackedTask(SimTask):
     tracked_as: Object
     history: History
 
+    @forwards
     def cancel(self, msg: Any = None) -> bool:
         self.history.uses(self.tracked_as, is_write=True)
         return super().cancel(msg)
@@ -362,6 +369,7 @@ class TrackedTask(SimTask):
         self.history.uses(self.tracked_as, is_write=False)
         return super().done()
 
+    @forwards
     def add_done_callback(self, fn: Any, *, context: Any = None) -> None:
         self.history.uses(self.tracked_as, is_write=False)
         super().add_done_callback(fn, context=context)
@@ -406,6 +414,7 @@ def tracked_primitives(history: History) -> Iterator[None]:
 
 def _naming(init: Callable[..., None], history: History) -> Callable[..., None]:
     @functools.wraps(init)
+    @forwards
     def named(self: Any, *args: Any, **kwargs: Any) -> None:
         self._tracked_as = history, history.new_object(type(self).__name__)
         init(self, *args, **kwargs)
@@ -424,6 +433,7 @@ def _using(method: Callable[..., Any], history: History) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
+        @forwards
         async def used_twice(self: Any, *args: Any, **kwargs: Any) -> Any:
             uses(self)
             try:
@@ -434,6 +444,7 @@ def _using(method: Callable[..., Any], history: History) -> Callable[..., Any]:
         return used_twice
 
     @functools.wraps(method)
+    @forwards
     def used(self: Any, *args: Any, **kwargs: Any) -> Any:
         uses(self)
         return method(self, *args, **kwargs)

@@ -10,6 +10,7 @@ the interpreter's. What is free in a poll is asked of the scheduler, and nothing
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import sys
 from collections import deque
@@ -23,9 +24,11 @@ from sim.determinism import SimFuture, SimTask
 from sim.environment import READING_S, Arrival, Environment
 from sim.errors import NotSimulated
 from sim.observer import Special
+from sim.origin import forwards, modelled
+from sim.pools import SimExecutor
 from sim.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option
 from sim.signals import SignalHandlers
-from sim.threads import ReadyQueue, SimExecutor, Threads, Worker
+from sim.threads import ReadyQueue, Threads, Worker
 
 # Since 3.12.
 _EAGER = getattr(asyncio, "eager_task_factory", object())
@@ -305,7 +308,7 @@ class SimLoop(SignalHandlers):
     def set_default_executor(self, executor: Executor) -> None:
         """A ThreadPoolExecutor, as asyncio demands, or one of `World.executor`."""
         if not isinstance(executor, (SimExecutor, ThreadPoolExecutor)):
-            raise TypeError("executor must be ThreadPoolExecutor instance")
+            raise modelled(TypeError("executor must be ThreadPoolExecutor instance"))
         self._default_executor = executor
 
     # -- instants
@@ -355,6 +358,7 @@ class SimLoop(SignalHandlers):
     def create_future(self) -> asyncio.Future[Any]:
         return SimFuture(loop=self)
 
+    @forwards
     def create_task(  # type: ignore[override]
         self,
         coro: Coroutine[Any, Any, Any],
@@ -383,16 +387,24 @@ class SimLoop(SignalHandlers):
         self.environment.observer.meets(Special.TASK_FACTORY)
         super().set_task_factory(factory)
 
+    @forwards
     def new_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
         return SimTask(coro, loop=self, **options)
 
     # -- what is not simulated
+
+    @forwards
+    def __getattr__(self, name: str) -> NoReturn:
+        if hasattr(_STOCK, name):
+            self.refuse(f"loop.{name}", _NO_SOCKETS)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def refuse(self, what: str, instead: str) -> NoReturn:
         """Also noted, so that a program that swallows the error gets no verdict for it."""
         self.refused = f"{what} is not simulated: {instead}"
         raise NotSimulated(self.refused)
 
+    @forwards
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
@@ -401,10 +413,11 @@ class SimLoop(SignalHandlers):
         elif asyncio._get_running_loop() is not self:
             self.refuse("call_soon_threadsafe from a foreign thread", NO_FOREIGN_THREADS)
         if self.is_closed():
-            raise RuntimeError("Event loop is closed")
+            raise modelled(RuntimeError("Event loop is closed"))
         return self.call_soon(callback, *args, context=context)
 
 
+_STOCK = asyncio.SelectorEventLoop
 _NO_SOCKETS = (
     "put what stands behind it into the program as a coroutine that awaits world.outside(…), or "
     "give the library an in-memory transport"
@@ -451,6 +464,8 @@ _REFUSED = {
 
 
 def _refusal(what: str, instead: str) -> Callable[..., NoReturn]:
+    # With the signature of what it stands for.
+    @functools.wraps(getattr(_STOCK, what))
     def refuse(self: SimLoop, *args: object, **kwargs: object) -> NoReturn:
         self.refuse(f"loop.{what}", instead)
 

@@ -15,6 +15,7 @@ import simpy
 from sim.environment import Arrival, Environment
 from sim.loop import Choose, SimLoop
 from sim.observer import NOBODY, Observer, Special
+from sim.origin import forwards
 from sim.schedule import Bounds
 
 
@@ -59,6 +60,7 @@ class ObservedLoop(SimLoop):
         self._observer.poll_ends()
         return found
 
+    @forwards
     def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.Handle:
@@ -68,6 +70,7 @@ class ObservedLoop(SimLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return self._observer.new_future(self)
 
+    @forwards
     def new_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
         return self._observer.new_task(self, coro, **options)
 

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from sim.determinism import SimFuture, SimTask
+from sim.origin import forwards
 
 if TYPE_CHECKING:
     from sim.environment import Arrival
@@ -54,6 +55,7 @@ class Observer:
     def new_future(self, loop: SimLoop) -> asyncio.Future[Any]:
         return SimFuture(loop=loop)
 
+    @forwards
     def new_task(
         self, loop: SimLoop, coro: Coroutine[Any, Any, Any], **options: Any
     ) -> asyncio.Task[Any]:

@@ -25,6 +25,7 @@ from sim.environment import Environment
 from sim.errors import Stuck
 from sim.execution import guarded, why_stuck
 from sim.loop import NO_FOREIGN_THREADS, Costs, SimLoop
+from sim.origin import forwards, modelled
 from sim.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import NaturalOrder, RandomWalk, Scheduler
 from sim.threads import active
@@ -109,6 +110,7 @@ class FreeLoop(SimLoop):
 
     # -- where asyncio looks more closely than an execution needs to
 
+    @forwards
     def create_task(  # type: ignore[override]
         self,
         coro: Coroutine[Any, Any, Any],
@@ -118,7 +120,7 @@ class FreeLoop(SimLoop):
         **options: Any,
     ) -> asyncio.Task[Any]:
         if self.is_closed():
-            raise RuntimeError("Event loop is closed")
+            raise modelled(RuntimeError("Event loop is closed"))
         if len(self.tasks) >= self._tasks_kept:
             # An execution is short; this loop may run for as long as a process.
             self.tasks = [task for task in self.tasks if not task.done()]
@@ -126,6 +128,7 @@ class FreeLoop(SimLoop):
         name = name if name is not None else f"Task-{next(self._serials)}"
         return super().create_task(coro, name=name, context=context, **options)
 
+    @forwards
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
@@ -134,7 +137,7 @@ class FreeLoop(SimLoop):
         elif threading.get_ident() != self._home:
             self.refuse("call_soon_threadsafe from a foreign thread", NO_FOREIGN_THREADS)
         if self.is_closed():
-            raise RuntimeError("Event loop is closed")
+            raise modelled(RuntimeError("Event loop is closed"))
         return self.call_soon(callback, *args, context=context)
 
 

@@ -7,6 +7,7 @@ run by `World.signal`, or by `os.kill` and `signal.raise_signal` on the process 
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import simpy
 
 from sim.environment import Environment
+from sim.origin import forwards, modelled
 
 _CANNOT_BE_CAUGHT = {signal.SIGKILL, signal.SIGSTOP}
 # What the system ignores if nobody asked for it.
@@ -36,12 +38,12 @@ class SignalHandlers(asyncio.BaseEventLoop):
     ) -> None:
         """Raises as asyncio does: TypeError, ValueError, and RuntimeError for SIGKILL."""
         if inspect.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
-            raise TypeError("coroutines cannot be used with add_signal_handler()")
+            raise modelled(TypeError("coroutines cannot be used with add_signal_handler()"))
         _check_signal(sig)
         if self.is_closed():
-            raise RuntimeError("Event loop is closed")
+            raise modelled(RuntimeError("Event loop is closed"))
         if sig in _CANNOT_BE_CAUGHT:
-            raise RuntimeError(f"sig {sig} cannot be caught")
+            raise modelled(RuntimeError(f"sig {sig} cannot be caught"))
         if self._signal_handlers is None:
             self._signal_handlers = {}
         self._signal_handlers[sig] = asyncio.Handle(callback, args, self, None)
@@ -78,9 +80,9 @@ def name_of(sig: int) -> str:
 
 def _check_signal(sig: int) -> None:
     if not isinstance(sig, int):
-        raise TypeError(f"sig must be an int, not {sig!r}")
+        raise modelled(TypeError(f"sig must be an int, not {sig!r}"))
     if sig not in signal.valid_signals():
-        raise ValueError(f"invalid signal number {sig}")
+        raise modelled(ValueError(f"invalid signal number {sig}"))
 
 
 @contextmanager
@@ -88,11 +90,15 @@ def own_signals_simulated() -> Iterator[None]:
     """What the process sends to itself in the block goes to the handlers of the running loop."""
     kill, raise_signal = os.kill, signal.raise_signal
 
-    def simulated_kill(pid: int, sig: int) -> None:
+    @functools.wraps(kill)
+    @forwards
+    def simulated_kill(pid: int, sig: int, /) -> None:
         if pid != os.getpid() or not _is_for_handler(sig):
             kill(pid, sig)
 
-    def simulated_raise_signal(sig: int) -> None:
+    @functools.wraps(raise_signal)
+    @forwards
+    def simulated_raise_signal(sig: int, /) -> None:
         if not _is_for_handler(sig):
             raise_signal(sig)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
+from sim.origin import forwards
+
 NAMED_MAX = 8
 AWAITED_MAX = 3
 SPINNING_MAX = 3
@@ -26,6 +28,7 @@ def lock_holders() -> Iterator[None]:
     """Within the block, an asyncio.Lock remembers which task has it."""
     acquire = asyncio.Lock.acquire
 
+    @forwards
     async def acquire_and_tell(lock: asyncio.Lock) -> bool:
         acquired = await acquire(lock)
         lock._sim_holder = asyncio.current_task()  # type: ignore[attr-defined]

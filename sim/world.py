@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 from sim.errors import CheckFailed
 from sim.loop import SimLoop, one_natural
 from sim.observer import Observer, Special
+from sim.origin import fault_of_simulator
+from sim.pools import QUEUE_MAX, THREADS_MAX, SimExecutor
 from sim.schedule import Option
 from sim.signals import name_of
-from sim.threads import QUEUE_MAX, THREADS_MAX, SimExecutor
 from sim.waits import place_of_frame, place_of_predicate
 
 T = TypeVar("T")
@@ -57,6 +58,8 @@ class World:
         self.environment = loop.environment
         self.labels: set[str] = set()
         self.violation: Violation | None = None
+        # What arose in the simulator itself, so that nothing can be said of the program.
+        self.fault: str | None = None
         # Recorded only when the execution is traced.
         self.trace: list[TraceLine] | None = None
         self._always: list[tuple[str, Callable[[], bool]]] = []
@@ -168,9 +171,23 @@ class World:
             self.fail(sentence, detail)
             raise CheckFailed(f"{sentence} ({detail})" if detail else sentence)
 
-    def fail(self, sentence: str, detail: str = "") -> None:
-        """As a check that is false, for callers that must not raise."""
+    def fail(self, sentence: str, detail: str = "", *, raised: BaseException | None = None) -> None:
+        """As a check that is false, for callers that must not raise.
+
+        raised: the exception that is the violation, unless it arose in the simulator.
+        """
+        if raised is not None and self.is_own_fault(raised):
+            return
         self._violate(sentence, detail, _caller() if self.trace is not None else "")
+
+    def is_own_fault(self, raised: BaseException) -> bool:
+        """Whether the exception arose in the simulator; if so the execution ends in an error."""
+        fault = fault_of_simulator(raised)
+        if fault is None:
+            return False
+        self.fault = self.fault or fault
+        self.loop.stop()
+        return True
 
     def _violate(self, sentence: str, detail: str, where: str) -> None:
         if self.violation is None:

@@ -18,8 +18,9 @@ from sim.environment import Arrival, Environment
 from sim.fake_ollama.profiles import Profile
 from sim.fake_ollama.script import Call, FakeOllama, Steps
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep
+from sim.locks import deadline
 from sim.loop import SimLoop
-from sim.threads import deadline
+from sim.origin import modelled
 
 # Virtual time begins at the turn of the year 2026, so that stamps on the wire look like stamps.
 EPOCH_NS = 1_767_225_600_000_000_000
@@ -62,7 +63,7 @@ class SimOllama:
     def connect(self, request: httpx.Request, body: bytes, *, in_thread: bool) -> Connection:
         """Raises httpx.ConnectError while Ollama is down."""
         if self.is_down:
-            raise httpx.ConnectError("connection refused", request=request)
+            raise modelled(httpx.ConnectError("connection refused", request=request))
         connection = Connection(self, request, body, in_thread=in_thread)
         self.connections.append(connection)
         self.tell(connection.name, f"{request.method} {request.url.path} begins")
@@ -138,7 +139,7 @@ class Connection:
             return None
         if not self._inbox:
             self.close()
-            raise httpx.ReadTimeout("timed out")
+            raise modelled(httpx.ReadTimeout("timed out"))
         return self._inbox.popleft()
 
     async def receive(self) -> Received:
@@ -153,7 +154,7 @@ class Connection:
                         self._receiver = None
         except TimeoutError as exc:
             self.close()
-            raise httpx.ReadTimeout("timed out") from exc
+            raise modelled(httpx.ReadTimeout("timed out")) from exc
         return self._inbox.popleft()
 
     def shut(self) -> None:
@@ -271,7 +272,7 @@ class SimSocket:
 
     def shutdown(self, how: int, /) -> None:
         if self.connection is None:
-            raise OSError("transport endpoint is not connected")
+            raise modelled(OSError("transport endpoint is not connected"))
         self.connection.shut()
 
 
@@ -317,7 +318,7 @@ class _BlockingBody(httpx.SyncByteStream):
 
 def _response(received: Received | None, body: _AsyncBody | _BlockingBody) -> httpx.Response:
     if not isinstance(received, Head):
-        raise httpx.RemoteProtocolError("server disconnected without sending a response")
+        raise modelled(httpx.RemoteProtocolError("server disconnected without sending a response"))
     return httpx.Response(
         received.status, headers={"content-type": received.content_type}, stream=body
     )
@@ -330,4 +331,5 @@ def _data(received: Received | None) -> bytes | None:
             return data
         case End():
             return None
-    raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+    cut = "peer closed connection without sending complete message body"
+    raise modelled(httpx.RemoteProtocolError(cut))
