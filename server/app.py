@@ -114,6 +114,8 @@ def create_app(
         log.configure()
         limits = settings or _settings()
         server = shutdown.uvicorn_around()
+        if server is not None:
+            log.never_block()
         keys = _keys_for(limits, server)
         if signals and startup.is_served_by_another(server):
             _logger.warning("server_unknown %s", startup.OTHER_SERVER)
@@ -125,6 +127,7 @@ def create_app(
                 await service.shut_down()
         finally:
             app.state.service = None
+            log.end()
 
     def _service(limits: Settings, keys: Keys) -> Service:
         lister = AsyncOllama(
