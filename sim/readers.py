@@ -110,13 +110,14 @@ def _name_of(cls: type) -> str:
 
 def _living_classes() -> list[type]:
     found: list[type] = [object]
-    seen = {object}
+    # By address: what a metaclass says of equality is its own affair.
+    seen = {id(object)}
     for each in found:
         # `type.__subclasses__` of `type` itself has to be told whose.
         derived: type
         for derived in type.__subclasses__(each):
-            if derived not in seen:
-                seen.add(derived)
+            if id(derived) not in seen:
+                seen.add(id(derived))
                 found.append(derived)
     return found
 

@@ -1,7 +1,7 @@
 """A simulated loop that stands alone, for programs and suites that bring their own `asyncio.run`.
 
     asyncio.run(main(), loop_factory=new_event_loop)        # CPython 3.12 and later
-    asyncio.set_event_loop_policy(EventLoopPolicy())        # any
+    asyncio.set_event_loop_policy(EventLoopPolicy())        # any, deprecated by asyncio since 3.14
 
 Time is virtual and natural order is kept, or, with a seed, a random order that CPython could have
 produced. While the loop runs, the guards of an execution are on; before and after it, the process
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import Any
@@ -99,7 +100,7 @@ class FreeLoop(SimLoop):
                 entropy.end()
         stuck, self.stuck = self.stuck, None
         if stuck is not None:
-            raise Stuck(f"{stuck[0]}: {why_stuck(self, stuck)}")
+            raise modelled(Stuck(f"{stuck[0]}: {why_stuck(self, stuck)}"))
 
     def close(self) -> None:
         if not self.is_closed() and not self.is_running():
@@ -141,8 +142,17 @@ class FreeLoop(SimLoop):
         return self.call_soon(callback, *args, context=context)
 
 
-class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+def _default_policy() -> Any:
+    """asyncio's own. To have a policy is no use of it, so that only to set it warns, since 3.14."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return asyncio.DefaultEventLoopPolicy
+
+
+class EventLoopPolicy(_default_policy()):  # type: ignore[misc]
     """asyncio's own policy, whose loops are simulated.
+
+    Since 3.14 asyncio deprecates policies: `new_event_loop` as a loop factory serves as well.
 
     With a seed, the n-th loop has the seed `seed + n`, so that a suite of many tests sees many
     orders and the same ones in each run.

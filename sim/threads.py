@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol
 
 import greenlet
 
@@ -40,6 +40,8 @@ class Worker:
         self.was_kept = False
         self.passes = 0
         self.greenlet = greenlet.greenlet(run, parent=threads.hub)
+        # Which loop of its own it is running, if it is, and which task of that.
+        self.inner: tuple[Any, Any] = (None, None)
 
     @property
     def name(self) -> str:
@@ -113,14 +115,12 @@ class Threads:
         worker.waits_for = None
         self.current = worker
         before = sys.gettrace()
-        # A thread sees no running loop.
-        asyncio._set_running_loop(None)
         set_trace(self._trace)
         try:
-            worker.greenlet.switch()
+            with _in_thread_of(worker):
+                worker.greenlet.switch()
         finally:
             set_trace(before)
-            asyncio._set_running_loop(cast("asyncio.AbstractEventLoop", self.loop))
             self.current = None
         if worker.greenlet.dead:
             self.workers.remove(worker)
@@ -130,7 +130,8 @@ class Threads:
         self._is_draining = True
         for worker in tuple(self.workers):
             self.current = worker
-            worker.greenlet.throw()
+            with _in_thread_of(worker):
+                worker.greenlet.throw()
             self.current = None
         self.workers.clear()
 
@@ -199,6 +200,35 @@ class Threads:
 def _on_watched_line(file: str, line: int) -> None:
     if under_way:
         under_way[-1]._on_line(file, line)
+
+
+@contextmanager
+def _in_thread_of(worker: Worker) -> Iterator[None]:
+    """In the block, what asyncio keeps for a thread is the worker's: at first no running loop."""
+    outer = _swap_running((None, None))
+    _swap_running(worker.inner)
+    try:
+        yield
+    finally:
+        worker.inner = _swap_running((None, None))
+        _swap_running(outer)
+
+
+def _swap_running(to: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Sets this thread's running loop and current task, and returns those that there were.
+
+    Before 3.14 the current task is kept for each loop, and the same for whoever asks.
+    """
+    loop, task = asyncio._get_running_loop(), None
+    if _TASK_OF_THREAD and loop is not None:
+        task = asyncio.tasks._swap_current_task(loop, None)  # type: ignore[attr-defined]
+    asyncio._set_running_loop(to[0])
+    if _TASK_OF_THREAD and to[0] is not None:
+        asyncio.tasks._swap_current_task(*to)  # type: ignore[attr-defined]
+    return loop, task
+
+
+_TASK_OF_THREAD = sys.version_info >= (3, 14)
 
 
 class ReadyQueue(deque[asyncio.Handle]):

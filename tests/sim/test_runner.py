@@ -40,10 +40,13 @@ def run(main: Callable[[], Awaitable[object]], **options: object) -> object:
 
 @pytest.fixture
 def _policy() -> Iterator[None]:
-    before = asyncio.get_event_loop_policy()
-    asyncio.set_event_loop_policy(EventLoopPolicy())
-    yield
-    asyncio.set_event_loop_policy(before)
+    # asyncio deprecates policies since 3.14.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        before = asyncio.get_event_loop_policy()
+        asyncio.set_event_loop_policy(EventLoopPolicy())
+        yield
+        asyncio.set_event_loop_policy(before)
 
 
 # ---- as loop factory and as policy -----------------------------------------------------------
