@@ -36,6 +36,7 @@ _MEANINGS: dict[int | str, str] = {
 _ANY = (400, 403, 408, 413, 500, 503)
 # What Ollama's troubles become, for a route that asks it.
 OLLAMAS: tuple[int | str, ...] = (429, 502, 503, 504, "5XX")
+_MESSAGES = 'data: {"object":"chat.completion.chunk", …}\n\ndata: [DONE]\n\n'
 _HEADERS = {
     "X-Trace-Id": "names this request in the log, and its stream in /v1/streams/{trace_id}",
     "X-Request-Id": "the same",
@@ -133,7 +134,8 @@ def streamed(description: str) -> dict[int | str, dict[str, Any]]:
     return {
         200: {
             "description": description,
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            # Without a schema: OpenAPI 3.1 has none for a stream of messages.
+            "content": {"text/event-stream": {"example": _MESSAGES}},
         }
     }
 

@@ -10,6 +10,7 @@ import math
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
+from urllib.parse import quote
 
 from pydantic import (
     BeforeValidator,
@@ -28,6 +29,8 @@ from server.errors import ApiError
 # Named in a header, so neither many nor long; whoever sends more knows by then.
 IGNORED_MAX = 20
 IGNORED_NAME_MAX_CHARS = 40
+# Of what is no letter and no digit; a comma stands between two names.
+_IN_HEADER = "!#$&'()*+-./:;=?@[]^_`|~"
 # A tag of a union stands in the place of an error, where it is no field.
 TAG_MARK = "("
 _DATA_URL_KINDS = "data:image/"
@@ -64,13 +67,17 @@ class Fields(RequestModel):
 
 
 def shown(names: Iterable[str]) -> tuple[str, ...]:
-    """Names for a header: each once, in order, in ASCII, and not too many."""
+    """Names for a header: each once, in order, and not too many.
+
+    Escaped as in a URL: with a space at its end, or a line's end in it, it would be no header.
+    """
     found: dict[str, None] = {}
     for name in names:
-        found[name[:IGNORED_NAME_MAX_CHARS].encode("ascii", "backslashreplace").decode()] = None
+        short = name[:IGNORED_NAME_MAX_CHARS]
+        found[quote(short, safe=_IN_HEADER, errors="backslashreplace")] = None
         if len(found) == IGNORED_MAX:
             break
-    return tuple(name for name in found if name.isprintable())
+    return tuple(name for name in found if name)
 
 
 # ---- values ---------------------------------------------------------------------------------

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
+import h11
 import pytest
 
 from server.app import create_app
+from server.fields import shown
 from server.front import OPEN_PATHS
 from tests.server.support import settings
 
+ALLOWED = set(string.ascii_letters + string.digits + "%!#$&'()*+-./:;=?@[]^_`|~")
 METHODS = {"get", "post", "put", "delete", "patch"}
 
 
@@ -61,3 +65,14 @@ def test_a_chat_is_described_as_it_is(document: dict[str, Any]) -> None:
         assert status in chat["responses"]
     body = document["components"]["schemas"]["ChatRequest"]
     assert [form["required"] for form in body["oneOf"]] == [["messages"], ["prompt"]]
+
+
+def test_no_name_of_a_field_breaks_the_header_that_names_it() -> None:
+    """X-Ignored-Fields can be sent whatever the names are."""
+    names = ["plain", "trailing ", "\r\nx-evil: 1", "é", "\ud800", "", " ", "a,b", 'q"', "x" * 99]
+    found = shown(names)
+    assert found[0] == "plain"
+    value = ", ".join(found)
+    h11.Response(status_code=200, headers=[("x-ignored-fields", value)])
+    assert len(found) == len(names) - 1
+    assert all(set(name) <= ALLOWED for name in found), found
