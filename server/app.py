@@ -189,7 +189,7 @@ def _keys_for(settings: Settings, server: uvicorn.Server | None) -> Keys:
         if server is not None:
             check_address(keys, shutdown.listening_host(server))
             shutdown.bound_exit(server, settings.grace_seconds)
-            http_protocol.use_for(server)
+            http_protocol.use_for(server, settings)
     except StartRefused as exc:
         _logger.error("start_refused %s", exc)
         raise

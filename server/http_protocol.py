@@ -7,21 +7,26 @@ loses the body of a request that offers an upgrade (`Upgrade: h2c`, as Java's cl
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from server.http_limits import FewComplaints, LimitedProtocol, connections_max
+from server.settings import Settings
 
 # What a client may send behind a request that is not answered yet; the rest is thrown away, and
 # the connection closed behind the answer.
 _BEHIND_MAX_BYTES = 64 * 1024
+# Connections that wait to be accepted.
+BACKLOG = 128
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROBE_FIRST_S = 0.05
 _PROBE_LAST_S = 15.0
 
 
-class HttpProtocol(H11Protocol):
+class HttpProtocol(LimitedProtocol):
     """One connection.
 
     A client that closes its sending side behind its request looks the same whether it waits for
@@ -41,18 +46,18 @@ class HttpProtocol(H11Protocol):
 
     # -- what the client sends behind its request
 
-    def data_received(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         if self._has_dropped:
             return
         if not self._is_request_whole():
-            super().data_received(data)
+            super()._receive(data)
             return
         behind, _ = self.conn.trailing_data
         if self.conn.their_state is not h11.DONE or len(behind) + len(data) > _BEHIND_MAX_BYTES:
             self._has_dropped = True
             self.cycle.keep_alive = False
             return
-        super().data_received(data)
+        super()._receive(data)
         # uvicorn has stopped to read, and who doesn't read can't see that the client leaves.
         self.flow.resume_reading()
 
@@ -102,7 +107,35 @@ class HttpProtocol(H11Protocol):
         super().connection_lost(exc)
 
 
-def use_for(server: uvicorn.Server) -> None:
+def use_for(server: uvicorn.Server, settings: Settings) -> None:
     """The server's connections from now on are ours, unless it was given a class of its user's."""
-    if isinstance(server.config.http, str):
-        server.config.http_protocol_class = HttpProtocol
+    config = server.config
+    is_ours = isinstance(config.http, type) and issubclass(config.http, HttpProtocol)
+    if not is_ours and not isinstance(config.http, str):
+        return
+    config.http_protocol_class = with_limits(settings)
+    # asyncio tries as many accepts in a row, also where each of them fails.
+    config.backlog = min(config.backlog, BACKLOG)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(FewComplaints(loop))
+
+
+def with_limits(settings: Settings) -> type[HttpProtocol]:
+    """The class of connections that have the limits of these settings."""
+
+    class Limited(HttpProtocol):
+        head_s = settings.request_head_seconds
+        unread_s = settings.send_seconds
+        connections_max = connections_max(_descriptors_max())
+
+    return Limited
+
+
+def _descriptors_max() -> int:
+    try:
+        import resource
+    except ImportError:
+        # Not on Windows, which has no such limit.
+        return sys.maxsize
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

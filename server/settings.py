@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     total_seconds: PositiveSeconds = 3600.0
     # One write to a client that does not read; the stream holds its session meanwhile.
     send_seconds: PositiveSeconds = 30.0
+    # For a client to send the head of its request; without a key it holds a connection so long.
+    request_head_seconds: PositiveSeconds = 10.0
     # For the client to deliver the body of its request.
     body_seconds: PositiveSeconds = 30.0
     # How long a newer prompt waits for the clean-up of the older stream.

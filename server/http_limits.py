@@ -1,0 +1,219 @@
+"""What a connection may cost before anybody has shown a key: uvicorn's protocol with limits.
+
+A head that trickles, a connection that idles, a body in chunks of one byte and an answer that
+nobody reads hold a descriptor, or the event loop, for as long as the client likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_logger = logging.getLogger("onestream.server")
+
+# Of a chunked body, as much is parsed at once: a chunk of one byte costs as much as a long one.
+PIECE_BYTES = 16 * 1024
+# Bytes on the wire for each byte of a chunked body, beyond a start; a chunk of one byte has 6.
+WIRE_FACTOR_MAX = 4
+WIRE_FREE_BYTES = 64 * 1024
+# Descriptors that are not for connections: the listener, the log, files, look-ups.
+_DESCRIPTORS_KEPT = 32
+CONNECTIONS_MIN = 8
+# Of asyncio's complaints that no descriptor is left, one in so many seconds is logged.
+_COMPLAINT_S = 5.0
+_NO_DESCRIPTOR = "socket.accept() out of system resource"
+
+
+class HeldFlow(FlowControl):
+    """uvicorn's pauses, and ours: while `is_held` nothing is read, whoever wants to."""
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
+
+
+class LimitedProtocol(H11Protocol):
+    """One connection; the limits are those of its class.
+
+    head_s: for the head of a request. unread_s: an answer of which nothing was read for so long
+    is given up. connections_max: of all that are open; who has idled longest makes room.
+    """
+
+    head_s = 10.0
+    unread_s = 30.0
+    connections_max = 10_000
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        # Since when no request is under way.
+        self._idle_since = 0.0
+        # Received and not yet parsed; while there is some, `flow` is held.
+        self._pending = b""
+        # Of the request under way.
+        self._wire_bytes = self._body_bytes = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = HeldFlow(transport)
+        self._await_head(self.head_s)
+        self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._head_timer, self._unread_timer):
+            if timer is not None:
+                timer.cancel()
+        self._pending = b""
+        super().connection_lost(exc)
+
+    # -- heads and idling
+
+    def _await_head(self, limit_s: float) -> None:
+        self._idle_since = self.loop.time()
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        self._head_timer = self.loop.call_later(limit_s, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        self.transport.close()
+        self._watch_unread()
+
+    def _make_room(self) -> None:
+        if len(self.connections) <= self.connections_max:
+            return
+        idle = [
+            each
+            for each in self.connections
+            if isinstance(each, LimitedProtocol) and each is not self and each.is_idle
+        ]
+        given_up = min(idle, key=lambda each: each._idle_since, default=self)
+        self.connections.discard(given_up)
+        given_up.transport.abort()
+
+    # -- what comes
+
+    def data_received(self, data: bytes) -> None:
+        self._pending += data
+        if not self.flow_is_held:
+            self._parse()
+
+    @property
+    def flow_is_held(self) -> bool:
+        return isinstance(self.flow, HeldFlow) and self.flow.is_held
+
+    def _parse(self) -> None:
+        """All that is there; of a chunked body a piece, and the next in a later iteration."""
+        while self._pending and not self.transport.is_closing():
+            size = len(self._pending) if self._is_sized() else PIECE_BYTES
+            piece, self._pending = self._pending[:size], self._pending[size:]
+            self._parse_piece(piece)
+            if self._pending and self._is_chunked():
+                self._hold()
+                return
+
+    def _hold(self) -> None:
+        self.flow.pause_reading()
+        self.flow.is_held = True  # type: ignore[attr-defined]
+        self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self.flow.is_held = False  # type: ignore[attr-defined]
+        self._parse()
+        if not self._pending and (self.is_idle or len(self.cycle.body) <= HIGH_WATER_LIMIT):
+            self.flow.resume_reading()
+
+    def _parse_piece(self, piece: bytes) -> None:
+        cycle_before = self.cycle
+        body_before = 0 if cycle_before is None else len(cycle_before.body)
+        self._receive(piece)
+        if self.cycle is not cycle_before:
+            self._request_begins()
+            body_before = 0
+        if self.cycle is not None:
+            self._wire_bytes += len(piece)
+            self._body_bytes += max(len(self.cycle.body) - body_before, 0)
+        allowed_bytes = WIRE_FREE_BYTES + WIRE_FACTOR_MAX * self._body_bytes
+        if self._is_chunked() and self._wire_bytes > allowed_bytes:
+            # Nobody sends so by mistake.
+            self.transport.abort()
+
+    def _receive(self, data: bytes) -> None:
+        super().data_received(data)
+
+    def _request_begins(self) -> None:
+        self._wire_bytes = self._body_bytes = 0
+        if not self.is_idle and self._head_timer is not None:
+            self._head_timer.cancel()
+        if self._has("content-length") and self._has("transfer-encoding"):
+            # Somebody on the way may have read it otherwise: nothing behind it is believed
+            # (RFC 9112, 6.1).
+            self.cycle.keep_alive = False
+
+    def _has(self, name: str) -> bool:
+        return any(key == name.encode() for key, _ in self.headers)
+
+    def _is_sized(self) -> bool:
+        return not self.is_idle and self.cycle.more_body and not self._has("transfer-encoding")
+
+    def _is_chunked(self) -> bool:
+        return not self.is_idle and self.cycle.more_body and self._has("transfer-encoding")
+
+    # -- answers that nobody reads
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.is_idle:
+            # uvicorn's own limit for idling counts only as long as nothing comes at all.
+            self._await_head(self.timeout_keep_alive + self.head_s)
+        self._watch_unread()
+
+    def _watch_unread(self) -> None:
+        unread_bytes = self.transport.get_write_buffer_size()
+        if unread_bytes and self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(
+                self.unread_s, self._check_unread, unread_bytes
+            )
+
+    def _check_unread(self, before_bytes: int) -> None:
+        self._unread_timer = None
+        if self.transport.get_write_buffer_size() >= before_bytes and self.is_idle:
+            self.transport.abort()
+        else:
+            self._watch_unread()
+
+
+def connections_max(descriptors_max: int) -> int:
+    """How many connections there may be, if each may need a second descriptor for Ollama."""
+    return max((descriptors_max - _DESCRIPTORS_KEPT) // 2, CONNECTIONS_MIN)
+
+
+class FewComplaints:
+    """The loop's exception handler, which says once what asyncio says for every failed accept."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._before = loop.get_exception_handler()
+        self._next_at = 0.0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if context.get("message") == _NO_DESCRIPTOR:
+            if loop.time() >= self._next_at:
+                self._next_at = loop.time() + _COMPLAINT_S
+                _logger.error(
+                    "no_descriptors no connection can be taken: %s; allow more (ulimit -n)",
+                    context.get("exception"),
+                )
+        elif self._before is not None:
+            self._before(loop, context)
+        else:
+            loop.default_exception_handler(context)

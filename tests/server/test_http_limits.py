@@ -1,0 +1,255 @@
+"""What a connection may cost: heads, idling, tiny chunks, answers that nobody reads, numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from server import http_protocol
+from server.http_limits import (
+    CONNECTIONS_MIN,
+    PIECE_BYTES,
+    WIRE_FREE_BYTES,
+    FewComplaints,
+    connections_max,
+)
+from server.http_protocol import BACKLOG, HttpProtocol
+from tests.server.support import run_async, settings, stack, until
+
+pytestmark = pytest.mark.socket
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+CHUNKED = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer devkey\r\n"
+    b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def connected(url: str, count: int = 1) -> AsyncIterator[list[Pair]]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    pairs = [await asyncio.open_connection(host, int(port)) for _ in range(count)]
+    try:
+        yield pairs
+    finally:
+        for _, writer in pairs:
+            writer.transport.abort()
+
+
+async def is_closed(reader: asyncio.StreamReader) -> bool:
+    try:
+        async with asyncio.timeout(10):
+            while await reader.read(65536):
+                pass
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /heal", HEALTH, HEALTH + b"GET /heal"])
+def test_a_head_that_does_not_come_ends_its_connection(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle from the start, within a head, after an answer, and within the head after that."""
+    monkeypatch.setattr(HttpProtocol, "head_s", 0.1)
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url, 1) as [(reader, writer)]:
+            for connection in server.uvicorn.server_state.connections:
+                connection.timeout_keep_alive = 0.1  # type: ignore[union-attr]
+            writer.write(sent)
+            assert await is_closed(reader)
+
+    run_async(main())
+
+
+def test_a_head_that_trickles_has_no_longer_than_one_that_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A byte now and then does not put the limit off."""
+    monkeypatch.setattr(HttpProtocol, "head_s", 0.3)
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url) as [(reader, writer)]:
+
+            async def trickle() -> None:
+                while True:
+                    writer.write(b"x")
+                    await asyncio.sleep(0.02)
+
+            task = asyncio.create_task(trickle())
+            assert await is_closed(reader)
+            task.cancel()
+
+    run_async(main())
+
+
+def test_a_request_under_way_has_no_limit_for_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may take longer than a head may."""
+    monkeypatch.setattr(HttpProtocol, "head_s", 0.1)
+
+    async def main() -> None:
+        async with stack("instant", {"prompt_eval_s": 0.5}) as server:
+            assert (await server.post({"prompt": "x"})).status_code == 200
+
+    run_async(main())
+
+
+def test_chunks_of_one_byte_are_cut_off() -> None:
+    """Beyond a start they have to carry what they cost."""
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url) as [(reader, writer)]:
+            writer.write(CHUNKED)
+            sent_bytes = 0
+            while not writer.transport.is_closing() and sent_bytes < 8 * WIRE_FREE_BYTES:
+                writer.write(b"1\r\nx\r\n" * 1000)
+                sent_bytes += 6000
+                await asyncio.sleep(0)
+            assert await is_closed(reader)
+            await until(lambda: not server.busy_connections(), "it is gone")
+
+    run_async(main())
+
+
+def test_a_chunked_body_is_parsed_in_pieces_and_whole() -> None:
+    """Between two pieces the loop turns, nothing is lost, and what comes behind is answered."""
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url) as [(reader, writer)]:
+            text = b'{"prompt":"' + b"x" * (20 * PIECE_BYTES) + b'"}'
+            parts = [text[start : start + 1000] for start in range(0, len(text), 1000)]
+            body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+            writer.write(CHUNKED + body + b"0\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200"), head
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            await reader.readexactly(length)
+            assert server.fake.calls[0].prompt == "x" * (20 * PIECE_BYTES)
+            writer.write(HEALTH)
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+
+    run_async(main())
+
+
+def test_two_lengths_end_the_connection() -> None:
+    """With Content-Length and Transfer-Encoding what stands behind the body is not a request."""
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url) as [(reader, writer)]:
+            both = CHUNKED.replace(b"\r\n\r\n", b"\r\ncontent-length: 5\r\n\r\n")
+            writer.write(both + b"0\r\n\r\n" + HEALTH)
+            data = await reader.read()
+            assert data.count(b"HTTP/1.1 ") == 1
+
+    run_async(main())
+
+
+def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever endpoint it is of: its connection goes when none of it was read for so long."""
+    monkeypatch.setattr(HttpProtocol, "unread_s", 0.2)
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url) as [(_, writer)]:
+            monkeypatch.setattr(
+                type(server.service), "streams", lambda self, owner: ["x" * 1000] * 20_000
+            )
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(
+                b"GET /v1/streams HTTP/1.1\r\nhost: localhost\r\n"
+                b"authorization: Bearer devkey\r\n\r\n"
+            )
+            connections = server.uvicorn.server_state.connections
+            await until(server.stalled, "the server waits for the client")
+            await until(lambda: not connections, "the connection is given up")
+
+    run_async(main())
+
+
+def test_connections_have_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond it, who has idled longest makes room; whoever is being answered stays."""
+    monkeypatch.setattr(HttpProtocol, "connections_max", 5)
+
+    async def main() -> None:
+        async with stack() as server:
+            busy = asyncio.create_task(
+                server.post({"prompt": "x", "model": "fake:hang-before-headers"})
+            )
+            await until(lambda: server.fake.calls, "it is under way")
+            async with connected(server.url, 20) as pairs:
+                assert await is_closed(pairs[0][0])
+                await until(
+                    lambda: len(server.uvicorn.server_state.connections) <= 5, "there is room"
+                )
+                reader, writer = pairs[-1]
+                writer.write(HEALTH)
+                assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+                assert not busy.done()
+            server.service.begin_shutdown()
+            assert (await busy).status_code == 503
+
+    run_async(main())
+
+
+def test_connections_leave_descriptors_for_ollama() -> None:
+    """Half of what there is, since each prompt needs a second one; never none."""
+    assert connections_max(1024) == 496
+    assert connections_max(64) == 16
+    assert connections_max(10) == CONNECTIONS_MIN
+
+
+def test_asyncios_complaints_are_few(caplog: pytest.LogCaptureFixture) -> None:
+    """A hundred failed accepts are one line without a traceback; what else is wrong is told."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        others: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: others.append(context))
+        loop.set_exception_handler(FewComplaints(loop))
+        with caplog.at_level(logging.INFO):
+            for _ in range(100):
+                loop.call_exception_handler(
+                    {
+                        "message": "socket.accept() out of system resource",
+                        "exception": OSError(24, "Too many open files"),
+                    }
+                )
+            loop.call_exception_handler({"message": "something else"})
+        (line,) = [entry for entry in caplog.records if "no_descriptors" in entry.message]
+        assert "ulimit" in line.getMessage()
+        assert line.exc_info is None
+        assert [context["message"] for context in others] == ["something else"]
+
+    run_async(main())
+
+
+def test_the_limits_are_those_of_the_settings() -> None:
+    """Whichever way uvicorn was started, but for a class of its user's; the backlog is short."""
+
+    async def main() -> None:
+        import uvicorn
+        from uvicorn.protocols.http.h11_impl import H11Protocol
+
+        limits = settings(request_head_seconds=3.0, send_seconds=4.0)
+        kinds: tuple[Any, ...] = ("auto", "h11", HttpProtocol)
+        for http in kinds:
+            server = uvicorn.Server(uvicorn.Config("server.app:app", http=http))
+            http_protocol.use_for(server, limits)
+            used: Any = server.config.http_protocol_class
+            assert issubclass(used, HttpProtocol)
+            assert (used.head_s, used.unread_s) == (3.0, 4.0)
+            assert server.config.backlog == BACKLOG
+        server = uvicorn.Server(uvicorn.Config("server.app:app", http=H11Protocol))
+        server.config.load_app = lambda: None  # type: ignore[method-assign]
+        http_protocol.use_for(server, limits)
+        assert server.config.backlog == 2048
+
+    run_async(main())
