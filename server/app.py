@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry import StreamRegistry
 from registry.daemon_executor import DaemonExecutor
-from server import documented, http_protocol, log, shutdown, startup
+from server import documented, endpoints, http_protocol, log, shutdown, startup
 from server.browsers import Cors
 from server.connection import ABORT_KEY, abort_of
 from server.environment import read_settings
@@ -131,7 +131,10 @@ def create_app(
 
     def _service(limits: Settings, keys: Keys) -> Service:
         lister = AsyncOllama(
-            limits.ollama_host, connect_s=limits.connect_seconds, new_transport=async_transport
+            limits.ollama_host,
+            connect_s=limits.connect_seconds,
+            headers=limits.ollama_upstream_headers,
+            new_transport=async_transport,
         )
         return Service(
             settings=limits,
@@ -149,11 +152,13 @@ def create_app(
             connect_s=limits.connect_seconds,
             read_s=max(limits.first_chunk_seconds, limits.stream_inactivity_seconds)
             + limits.grace_seconds,
+            headers=limits.ollama_upstream_headers,
             new_transport=thread_transport,
         )
 
     app = OneStream(lifespan)
     app.include_router(router)
+    app.include_router(endpoints.router)
     app.include_router(open_router)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_invalid)

@@ -23,6 +23,7 @@ class Connection:
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send, *, send_s: float):
         self._abort: Callable[[], None] = scope.get(ABORT_KEY, lambda: None)
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._send_s = send_s
@@ -61,7 +62,7 @@ class Connection:
 
     async def error(self, error: ApiError) -> None:
         """A whole answer that is an error."""
-        await self.json(error.status, error.body(), error.headers)
+        await self.json(error.status, error.body_for(self._scope), error.headers)
         await self.end()
 
     def hurry(self, send_s: float) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import AliasChoices, ValidationError
+from pydantic_settings import SettingsError
 
 from server.security import StartRefused
 from server.settings import Settings
@@ -30,6 +31,11 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as exc:
         raise StartRefused("\n".join(_sentence(error) for error in exc.errors())) from None
+    except SettingsError:
+        # Of the one setting that is JSON; its own text names classes, and no variable.
+        raise StartRefused(
+            'JARVIS_OLLAMA_HEADERS: has to be a JSON object of texts: {"X-Token": "…"}'
+        ) from None
 
 
 def variables_of(field_name: str) -> tuple[str, ...]:
@@ -72,7 +78,8 @@ def _sentence(error: Any) -> str:
 
 def _shown(field: str, value: object) -> str:
     """`=value` where it can be no secret: of numbers and of words to choose from."""
-    is_text = field in ("", "ollama_host", "default_model") or field.startswith("api_keys")
+    secret = ("api_keys", "ollama_host", "ollama_api_key", "ollama_headers")
+    is_text = field in ("", "default_model") or field.startswith(secret)
     annotation = Settings.model_fields[field].annotation if field else str
     if is_text or annotation in (str, bytes):
         return ""

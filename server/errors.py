@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from starlette._utils import get_route_path
+
 from registry import RegistryClosed, StreamCancelled, StreamError, StreamRefused, StreamSuperseded
 
+OLLAMA_PREFIX = "/api/"
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -42,6 +45,15 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.headers = dict(headers or {})
+
+    def body_for(self, scope: Mapping[str, Any]) -> dict[str, Any]:
+        """The body in the form of the path: Ollama's own under /api, else OpenAI's."""
+        is_ollamas = get_route_path(dict(scope)).startswith(OLLAMA_PREFIX)
+        return self.flat_body() if is_ollamas else self.body()
+
+    def flat_body(self) -> dict[str, Any]:
+        """Ollama's shape, whose clients take `error` for a text; the code stands beside it."""
+        return {"error": self.message, "code": self.code}
 
     def body(self) -> dict[str, Any]:
         """`{"error": {message, type, param, code}}`, the same for a status and for a message."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Protocol
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -235,6 +236,14 @@ def _logprob(entry: Mapping[str, Any]) -> Mapping[str, Any]:
         _text(token, "token")
         float(token["logprob"])
     return entry
+
+
+def seconds_since_1970(modified_at: Any) -> int:
+    """Ollama's RFC 3339 as OpenAI's `created`; 0 if it is none."""
+    try:
+        return max(0, int(datetime.fromisoformat(modified_at).timestamp()))
+    except (ValueError, TypeError, OverflowError):
+        return 0
 
 
 # ---- what goes wrong ------------------------------------------------------------------------

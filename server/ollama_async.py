@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -34,6 +34,9 @@ from server.ollama import (
 # Names looked up at once; one that is not answered blocks its thread for the resolver's patience.
 LOOKUPS_MAX = 8
 
+# Of an answer that is no stream; the longest known is one of many embeddings.
+ANSWER_MAX_BYTES = 64 * 1024 * 1024
+
 AsyncTransportFactory = Callable[[], httpx.AsyncBaseTransport]
 
 
@@ -50,9 +53,16 @@ class AsyncOllama:
     """Implements OllamaClient on the event loop, and asks for the list of models."""
 
     def __init__(
-        self, address: str, *, connect_s: float, new_transport: AsyncTransportFactory | None = None
+        self,
+        address: str,
+        *,
+        connect_s: float,
+        headers: Mapping[str, str] | None = None,
+        new_transport: AsyncTransportFactory | None = None,
     ) -> None:
+        """headers: of every request, secrets included; `address` is shown, they are not."""
         self.address = address
+        self._headers = dict(headers or {})
         self._new_transport = new_transport or async_transport_factory(address)
         # The connect is limited here; silence afterwards is judged by whoever owns the stream.
         self._timeout = httpx.Timeout(None, connect=connect_s)
@@ -82,29 +92,44 @@ class AsyncOllama:
 
     async def models(self) -> list[dict[str, Any]]:
         """Ollama's own list, as /api/tags has it. Raises ApiError."""
+        content = await self.fetch("GET", "/api/tags", b"", MODELS_MAX_BYTES)
         try:
-            async with (
-                self._client() as client,
-                client.stream("GET", "/api/tags", headers=PLAIN) as response,
-            ):
-                if response.status_code != 200:
-                    raise status_error(response.status_code, await _start_of(response))
-                data = await _start_of(response, MODELS_MAX_BYTES)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise unreachable_error(self.address, str(exc) or type(exc).__name__) from exc
-        except httpx.HTTPError as exc:
-            raise cut_error(str(exc) or type(exc).__name__) from exc
-        try:
-            models = json.loads(data)["models"]
+            models = json.loads(content)["models"]
             return [{**model, "name": str(model["name"])} for model in models]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ApiError(
                 502, "upstream_not_understood", f"{self.address}/api/tags sent no list of models"
             ) from None
 
+    async def fetch(
+        self, method: str, path: str, content: bytes, max_bytes: int = ANSWER_MAX_BYTES
+    ) -> bytes:
+        """The whole of one answer. Raises ApiError for every other status than 200."""
+        headers = {**PLAIN, **({"content-type": "application/json"} if content else {})}
+        try:
+            async with (
+                self._client() as client,
+                client.stream(method, path, content=content, headers=headers) as response,
+            ):
+                if response.status_code != 200:
+                    raise status_error(response.status_code, await _start_of(response))
+                data = await _start_of(response, max_bytes + 1)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise unreachable_error(self.address, str(exc) or type(exc).__name__) from exc
+        except httpx.HTTPError as exc:
+            raise cut_error(str(exc) or type(exc).__name__) from exc
+        if len(data) > max_bytes:
+            raise ApiError(
+                502,
+                "upstream_too_large",
+                f"{self.address}{path} sent more than {max_bytes} bytes at once; ask for less",
+            )
+        return data
+
     def _client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             base_url=self.address,
+            headers=self._headers,
             transport=self._new_transport(),
             timeout=self._timeout,
             trust_env=False,

@@ -11,7 +11,7 @@ import asyncio
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import httpx
 
@@ -56,9 +56,11 @@ class ThreadOllama:
         *,
         connect_s: float,
         read_s: float,
+        headers: Mapping[str, str] | None = None,
         new_transport: ThreadTransportFactory | None = None,
     ) -> None:
         self.address = address
+        self._headers = dict(headers or {})
         self._new_transport = new_transport or thread_transport_factory(address)
         self._timeout = httpx.Timeout(read_s, connect=connect_s)
 
@@ -111,6 +113,7 @@ class ThreadOllama:
         with (
             httpx.Client(
                 base_url=self.address,
+                headers=self._headers,
                 transport=self._new_transport(wake),
                 timeout=self._timeout,
                 trust_env=False,

@@ -36,7 +36,7 @@ class AsciiJson(JSONResponse):
         return encode_json(content)
 
 
-def _service(request: Request) -> Service:
+def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
@@ -57,11 +57,11 @@ ChatBody = Annotated[ChatRequest, Depends(json_body(ChatRequest))]
 )
 async def chat(request: Request, body: ChatBody, owner: Owner) -> Response:
     """Answers a prompt; the newest of a session stops the one before it."""
-    return _answer(request, chat_prompt(body, _service(request).settings.default_model), owner)
+    return answer_to(request, chat_prompt(body, service_of(request).settings.default_model), owner)
 
 
-def _answer(request: Request, prompt: Prompt, owner: str) -> Response:
-    return _service(request).answer(
+def answer_to(request: Request, prompt: Prompt, owner: str) -> Response:
+    return service_of(request).answer(
         prompt,
         owner=owner,
         trace_id=request.state.trace_id,
@@ -77,14 +77,14 @@ def _answer(request: Request, prompt: Prompt, owner: str) -> Response:
 )
 async def cancel(request: Request, trace_id: str, owner: Owner) -> Response:
     """Stops a stream by name; `cancelled` is false if it had ended or was stopped before."""
-    cancelled = await _service(request).cancel(owner, trace_id)
+    cancelled = await service_of(request).cancel(owner, trace_id)
     return AsciiJson({"trace_id": trace_id, "cancelled": cancelled})
 
 
 @router.get("/v1/streams", response_class=AsciiJson, response_model=documented.Streams)
 async def streams(request: Request, owner: Owner) -> Response:
     """The key's own streams, newest first: those that run and those that ended lately."""
-    return AsciiJson({"object": "list", "data": _service(request).streams(owner)})
+    return AsciiJson({"object": "list", "data": service_of(request).streams(owner)})
 
 
 @router.get(
@@ -95,7 +95,7 @@ async def streams(request: Request, owner: Owner) -> Response:
 )
 async def stream(request: Request, trace_id: str, owner: Owner) -> Response:
     """One of the key's own streams, with its text so far."""
-    return AsciiJson(_service(request).stream(owner, trace_id))
+    return AsciiJson(service_of(request).stream(owner, trace_id))
 
 
 @router.get(
@@ -106,9 +106,7 @@ async def stream(request: Request, trace_id: str, owner: Owner) -> Response:
 )
 async def models(request: Request) -> Response:
     """Ollama's models, as OpenAI lists them."""
-    names = await _service(request).models()
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": "ollama"} for name in names]
-    return AsciiJson({"object": "list", "data": data})
+    return AsciiJson({"object": "list", "data": await service_of(request).models()})
 
 
 # ---- for those who run it -------------------------------------------------------------------
@@ -128,7 +126,7 @@ async def index(request: Request) -> Response:
 @open_router.get("/health", response_class=AsciiJson, include_in_schema=False)
 async def healthz(request: Request) -> Response:
     """Whether the server takes requests, and how many streams are in each state. Asks nobody."""
-    return AsciiJson({"status": "ok", "streams": _service(request).counts()})
+    return AsciiJson({"status": "ok", "streams": service_of(request).counts()})
 
 
 @open_router.get(
@@ -139,7 +137,7 @@ async def healthz(request: Request) -> Response:
 )
 async def readyz(request: Request) -> Response:
     """Whether a prompt could be answered: asks Ollama, once in a moment whoever asks here."""
-    await _service(request).check_ready()
+    await service_of(request).check_ready()
     return AsciiJson({"status": "ok"})
 
 
@@ -149,7 +147,7 @@ async def readyz(request: Request) -> Response:
 async def on_api_error(request: Request, exc: Exception) -> Response:
     error = as_api_error(exc)
     log_refused(request.scope, error)
-    return AsciiJson(error.body(), error.status, error.headers)
+    return AsciiJson(error.body_for(request.scope), error.status, error.headers)
 
 
 async def on_invalid(request: Request, exc: Exception) -> Response:

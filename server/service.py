@@ -18,7 +18,7 @@ from server.connection import Connection
 from server.errors import ApiError
 from server.loopback import is_loopback_origin, stranger_in
 from server.models import first_that_chats
-from server.ollama import OllamaClient
+from server.ollama import OllamaClient, seconds_since_1970
 from server.ollama_async import AsyncOllama
 from server.prompt import Prompt
 from server.readiness import Readiness
@@ -210,18 +210,42 @@ class Service:
             )
         return record
 
-    async def models(self) -> list[str]:
-        """The names of Ollama's models. Raises ApiError (503, 504 or what Ollama answers)."""
+    async def models(self) -> list[dict[str, Any]]:
+        """Ollama's models, in OpenAI's form. Raises ApiError (503, 504 or what Ollama answers)."""
         limit_s = self.settings.models_seconds
         try:
             async with self.limit(limit_s):
-                return [str(model["name"]) for model in await self._lister.models()]
+                models = await self._lister.models()
         except TimeoutError:
             raise ApiError(
                 504,
                 "upstream_silent",
                 f"Ollama at {self.settings.ollama_host} has not listed its models within "
                 f"{limit_s:g} s (JARVIS_MODELS_SECONDS)",
+            ) from None
+        return [
+            {
+                "id": model["name"],
+                "object": "model",
+                "created": seconds_since_1970(model.get("modified_at")),
+                "owned_by": "ollama",
+            }
+            for model in models
+        ]
+
+    async def fetch(
+        self, method: str, path: str, content: bytes, limit_s: float, limit_name: str
+    ) -> bytes:
+        """What Ollama answers to one request, whole. Raises ApiError (503, 504 or its own)."""
+        try:
+            async with self.limit(limit_s):
+                return await self._lister.fetch(method, path, content)
+        except TimeoutError:
+            raise ApiError(
+                504,
+                "upstream_silent",
+                f"Ollama at {self.settings.ollama_host} has not answered {path} within "
+                f"{limit_s:g} s ({limit_name})",
             ) from None
 
     async def check_ready(self) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, PrivateAttr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from server.upstream import basic_authorization, ollama_address, user_info
+
 DEVKEY = "devkey"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?\Z")
 # A year. Far above it the clocks of threads and of the event loop overflow, infinity included.
 SECONDS_MAX = 365 * 24 * 3600.0
 
@@ -31,7 +35,12 @@ class Settings(BaseSettings):
     """Read from the environment when the server starts. A bad value raises ValidationError."""
 
     model_config = SettingsConfigDict(
-        env_prefix="JARVIS_", populate_by_name=True, extra="ignore", frozen=True
+        env_prefix="JARVIS_",
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+        # A value may hold a password.
+        hide_input_in_errors=True,
     )
 
     # -- what the server talks to
@@ -41,6 +50,11 @@ class Settings(BaseSettings):
         default="http://127.0.0.1:11434",
         validation_alias=AliasChoices("JARVIS_OLLAMA_HOST", "OLLAMA_HOST"),
     )
+    # Where Ollama stands behind something that asks for it: a bearer token, and headers as JSON.
+    ollama_api_key: str = Field(default="", repr=False)
+    ollama_headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    # `user:password` of ollama_host, which does not show it.
+    _ollama_user_info: str = PrivateAttr(default="")
     # `thread` is the note's way: one blocking call per stream, in a thread of its own.
     ollama_client: Literal["async", "thread"] = "async"
     # For prompts that name no model; without it the first that Ollama lists and that can chat.
@@ -115,10 +129,31 @@ class Settings(BaseSettings):
     # Of one stream's partial text; what is longer loses its end.
     archive_max_chars: int = Field(default=100_000, ge=0)
 
-    @field_validator("ollama_host")
-    @classmethod
-    def _ollama_address(cls, value: str) -> str:
-        return ollama_address(value)
+    @model_validator(mode="after")
+    def _ollama_is_reachable(self) -> Settings:
+        raw = self.ollama_host
+        address, self._ollama_user_info = ollama_address(raw), user_info(raw)
+        # The one moment at which a frozen field is replaced: nobody has seen it yet.
+        self.__dict__["ollama_host"] = address
+        if self._ollama_user_info and self.ollama_api_key:
+            raise ValueError("give Ollama's user and password, or JARVIS_OLLAMA_API_KEY, not both")
+        for name, value in self.ollama_upstream_headers.items():
+            if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(value):
+                raise ValueError(
+                    f"the header {name[:40]!a} for Ollama is not printable ASCII "
+                    f"(JARVIS_OLLAMA_API_KEY, JARVIS_OLLAMA_HEADERS)"
+                )
+        return self
+
+    @property
+    def ollama_upstream_headers(self) -> dict[str, str]:
+        """What every request to Ollama carries, secrets included: never to be shown."""
+        headers = dict(self.ollama_headers)
+        if self._ollama_user_info:
+            headers["authorization"] = basic_authorization(self._ollama_user_info)
+        if self.ollama_api_key:
+            headers["authorization"] = f"Bearer {self.ollama_api_key}"
+        return headers
 
     @field_validator("cors_origins")
     @classmethod
@@ -165,36 +200,6 @@ class Settings(BaseSettings):
         if value == "":
             raise ValueError("is empty; name a file with one key per line, or unset it")
         return value
-
-
-def ollama_address(text: str) -> str:
-    """`scheme://host:port` by the rules of Ollama's own OLLAMA_HOST.
-
-    Without a scheme it is http on port 11434; an explicit http:// means 80, https:// 443.
-    0.0.0.0 and :: are addresses to listen on, so loopback is connected to. A ValueError shows
-    what cannot be read.
-    """
-    text = text.strip().strip("\"'").rstrip("/")
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest, port_default = "http", text, 11434
-    else:
-        port_default = {"http": 80, "https": 443}.get(scheme, 0)
-    if rest.count(":") > 1 and not rest.startswith("["):
-        rest = f"[{rest}]"
-    try:
-        parts = urlsplit(f"//{rest}")
-        host, port = parts.hostname or "127.0.0.1", parts.port or port_default
-    except ValueError:
-        port = 0
-    if not port or parts.path or parts.query:
-        raise ValueError(
-            f"{text!r} is no address of Ollama; write host, host:port, http://host:port or "
-            f"https://host:port in OLLAMA_HOST or JARVIS_OLLAMA_HOST"
-        )
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def split_keys(text: str) -> tuple[str, ...]:

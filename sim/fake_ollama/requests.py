@@ -90,6 +90,22 @@ def read_object(body: bytes, struct_name: str) -> dict[str, object]:
     return value
 
 
+def read_embed(body: bytes, *, is_old: bool) -> tuple[str, list[str], int]:
+    """Read the body of a POST to /api/embed, or to /api/embeddings. Raises BadRequest.
+
+    Returns the model, the texts and the length of the vectors, 0 where the request does not say.
+    """
+    fields = _Fields(read_object(body, "EmbedRequest"), "EmbedRequest")
+    given = fields.values.get("prompt" if is_old else "input")
+    texts = given if isinstance(given, list) else [given or ""]
+    if not all(isinstance(text, str) for text in texts):
+        raise BadRequest("invalid input type")
+    dimensions = fields.values.get("dimensions") or 0
+    if not isinstance(dimensions, int):
+        raise BadRequest("json: cannot unmarshal into Go struct field EmbedRequest.dimensions")
+    return fields.string("model"), [str(text) for text in texts], dimensions
+
+
 class _Fields:
     """The fields of one JSON object; null counts as absent, a wrong type is a BadRequest."""
 

@@ -21,7 +21,7 @@ from sim.fake_ollama.modes import (
     mode_named,
 )
 from sim.fake_ollama.profiles import PROFILES, Profile, profile_named
-from sim.fake_ollama.requests import BadRequest, Request, read_object, read_request
+from sim.fake_ollama.requests import BadRequest, Request, read_embed, read_object, read_request
 from sim.fake_ollama.slots import Slots, Waiter
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Head, Step
 from sim.fake_ollama.wire import (
@@ -41,6 +41,7 @@ from sim.fake_ollama.wire import (
     ps_object,
     show_object,
     tag_object,
+    vector_of,
 )
 
 __all__ = [
@@ -64,6 +65,8 @@ METHODS = {
     "/api/show": ("POST",),
     "/api/chat": ("POST",),
     "/api/generate": ("POST",),
+    "/api/embed": ("POST",),
+    "/api/embeddings": ("POST",),
 }
 
 
@@ -194,6 +197,8 @@ class FakeOllama:
         try:
             if path == "/api/show":
                 return (yield from _json(self._show(body)))
+            if path in ("/api/embed", "/api/embeddings"):
+                return (yield from _json(self._embed(path, body)))
             if path in ("/api/chat", "/api/generate"):
                 request, model = self._admit(path, body)
                 return (yield from self._complete(request, model))
@@ -218,6 +223,22 @@ class FakeOllama:
         if not isinstance(name, str):
             raise BadRequest("model is required")
         return show_object(name, self._find(name).mode)
+
+    def _embed(self, path: str, body: bytes) -> dict[str, object]:
+        """Vectors that tell texts apart, at once: no fault and no wait is told of them."""
+        is_old = path == "/api/embeddings"
+        model, texts, dimensions = read_embed(body, is_old=is_old)
+        mode = self._find(model).mode
+        if mode.refusal is not None:
+            raise BadRequest(mode.refusal.text, mode.refusal.status)
+        vectors = [vector_of(text, dimensions) for text in texts]
+        if is_old:
+            return {"embedding": vectors[0]}
+        return {
+            "model": model,
+            "embeddings": vectors,
+            "prompt_eval_count": sum(len(text.split()) for text in texts),
+        }
 
     def _admit(self, path: str, body: bytes) -> tuple[Request, _Model]:
         """Read the request and find its model. Raises BadRequest."""

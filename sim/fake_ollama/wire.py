@@ -19,6 +19,7 @@ TEXT_UTF8 = "text/plain; charset=utf-8"
 VERSION = "0.12.6"
 MODEL_BYTES = 2_019_393_189
 CONTEXT_LENGTH = 4096
+VECTOR_LENGTH = 8
 MODIFIED_AT = "2026-08-01T12:00:00.000000000Z"
 FOR_EVER_NS = 2**63 - 1
 
@@ -137,6 +138,14 @@ def model_object(name: str) -> dict[str, object]:
 
 def tag_object(name: str) -> dict[str, object]:
     return {**model_object(name), "modified_at": MODIFIED_AT}
+
+
+def vector_of(text: str, dimensions: int) -> list[float]:
+    """Return a vector for the text: the same for the same, and another for any other."""
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
+    count = dimensions or VECTOR_LENGTH
+    # Eighths are the same in float32.
+    return [(digest[place % len(digest)] - 128) / 8 for place in range(count)]
 
 
 def ps_object(name: str, expires_ns: int) -> dict[str, object]:

@@ -67,6 +67,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ("JARVIS_API_KEYS", "hush-hush,b d", "JARVIS_API_KEYS: key 2 of 2 is not printable"),
         ("JARVIS_API_KEYS", "hush-hush,é", "JARVIS_API_KEYS: key 2 of 2 is not printable"),
         ("JARVIS_API_KEYS", " , ", "JARVIS_API_KEYS holds no key"),
+        ("OLLAMA_HOST", "http://me:hush-hush@box:x", "'http://…@box:x' is no address of Ollama"),
+        ("JARVIS_OLLAMA_API_KEY", "hush-hush\n", "the header 'authorization' for Ollama is not"),
+        ("JARVIS_OLLAMA_HEADERS", "hush-hush", "JARVIS_OLLAMA_HEADERS: has to be a JSON object"),
+        ("JARVIS_OLLAMA_HEADERS", '{"a b": "hush-hush"}', "the header 'a b' for Ollama is not"),
         ("JARVIS_API_KEYS_FILE", "", "JARVIS_API_KEYS_FILE: is empty"),
     ],
 )

@@ -14,8 +14,9 @@ from server.errors import ApiError
 from server.loopback import is_loopback
 from server.ollama import Chunk, ChunkReader, LineSplitter, ToolCall, parse_line, status_error
 from server.openai import ChatAnswer, ChatRequest, ollama_body
-from server.settings import Settings, ollama_address
+from server.settings import Settings
 from server.sse import encode_json, message
+from server.upstream import ollama_address
 from tests.server.support import settings
 
 
@@ -265,6 +266,11 @@ def test_messages_are_carried_over() -> None:
         ("[::]:99", "http://[::1]:99"),
         ("::1", "http://[::1]:11434"),
         ('"box"', "http://box:11434"),
+        ("http://box/ollama/", "http://box:80/ollama"),
+        ("box:99/a/b", "http://box:99/a/b"),
+        ("https://user:pw@box", "https://box:443"),
+        ("user:pw@[::1]:99", "http://[::1]:99"),
+        ("ollama.com", "https://ollama.com:443"),
     ],
 )
 def test_ollama_host_is_read_as_ollama_reads_it(text: str, address: str) -> None:
@@ -272,11 +278,16 @@ def test_ollama_host_is_read_as_ollama_reads_it(text: str, address: str) -> None
     assert ollama_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["ftp://box", "box:port", "http://box/path", "box:99999", "a b:x"])
+@pytest.mark.parametrize(
+    "text", ["ftp://box", "box:port", "http://box/path?x", "http://box/v1", "box:99999", "a b:x"]
+)
 def test_an_address_that_is_none_is_refused(text: str) -> None:
-    """The error shows the value and the names of the variables."""
-    with pytest.raises(ValueError, match="OLLAMA_HOST"):
-        ollama_address(text)
+    """The error shows the value, and no user info."""
+    scheme, separator, rest = text.rpartition("//")
+    with pytest.raises(ValueError, match="OLLAMA_HOST") as caught:
+        ollama_address(f"{scheme}{separator}user:hunter2@{rest}")
+    assert rest in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,133 @@
+"""Ollama's own /api/chat and /api/generate: its fields, its lines, and the session's rule.
+
+What a client says reaches Ollama as it is, and Ollama's lines reach the client as they are, so
+that programs for Ollama work unmodified. Types stand in Ollama's api/types.go.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
+
+from server.answer import Answer
+from server.errors import ApiError
+from server.fields import Fields, Flag, Text
+from server.ollama import Chunk, OllamaRequest
+from server.prompt import Prompt
+from server.sse import encode_json
+
+
+class OllamaBody(Fields):
+    """A body that Ollama itself is to judge; only what is ours to decide on is declared."""
+
+    # Of ours; the rest is passed on.
+    own: ClassVar[frozenset[str]] = frozenset({"session_id"})
+
+    model: Text | None = None
+    stream: Flag = True
+    session_id: Text | None = None
+
+    def passed_on(self, default_model: str | None = None) -> dict[str, Any]:
+        """The body for Ollama."""
+        declared = {
+            name: getattr(self, name) for name in type(self).model_fields if name not in self.own
+        }
+        declared["model"] = self.model or default_model
+        return {
+            name: value for name, value in {**self.unknown, **declared}.items() if value is not None
+        }
+
+
+class OllamaChatRequest(OllamaBody):
+    """The body of POST /api/chat."""
+
+    messages: list[dict[str, Any]] | None = None
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the model is to be loaded or unloaded, and nothing is to be answered."""
+        return not self.messages
+
+
+class OllamaGenerateRequest(OllamaBody):
+    """The body of POST /api/generate."""
+
+    prompt: Text | None = None
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the model is to be loaded or unloaded, and nothing is to be answered."""
+        return not self.prompt
+
+
+class OllamaEmbedRequest(OllamaBody):
+    """The body of POST /api/embed and of the older /api/embeddings."""
+
+    own: ClassVar[frozenset[str]] = frozenset({"session_id", "stream"})
+
+
+class OllamaShowRequest(OllamaBody):
+    """The body of POST /api/show."""
+
+    model_config = ConfigDict(protected_namespaces=())
+    own: ClassVar[frozenset[str]] = frozenset({"session_id", "stream"})
+
+
+def ollama_prompt(path: str, request: OllamaBody, default_model: str | None) -> Prompt:
+    """What POST /api/chat or /api/generate asks."""
+    body = {**request.passed_on(default_model), "stream": True}
+    return Prompt(
+        request=OllamaRequest(path, body, keeps_lines=True),
+        new_answer=OllamaAnswer,
+        is_streamed=request.stream,
+        session_id=request.session_id,
+    )
+
+
+class OllamaAnswer(Answer):
+    """Ollama's own lines, or one object that says the same.
+
+    There is no line that says nothing, so none is sent into a silence: the head comes with the
+    first line, as Ollama's does.
+    """
+
+    content_type = "application/x-ndjson"
+    ping = b""
+    last = b""
+
+    def __init__(self, trace_id: str, created: int) -> None:
+        super().__init__(trace_id, created)
+        self._lines: list[dict[str, Any]] = []
+
+    def encoded(self, chunk: Chunk) -> bytes:
+        self.is_complete = chunk.done_reason is not None
+        return chunk.line + b"\n"
+
+    def gather(self, chunk: Chunk) -> None:
+        self.is_complete = chunk.done_reason is not None
+        self._lines.append(json.loads(chunk.line))
+
+    def whole(self) -> dict[str, Any]:
+        last = self._lines[-1]
+        if "message" in last:
+            return {**last, "message": {**last["message"], **self._joined("message", "content")}}
+        return {**last, **self._joined(None, "response")}
+
+    def _joined(self, part: str | None, text: str) -> dict[str, Any]:
+        said = [line if part is None else line.get(part) or {} for line in self._lines]
+        joined: dict[str, Any] = {text: "".join(each.get(text) or "" for each in said)}
+        thinking = "".join(each.get("thinking") or "" for each in said)
+        if thinking:
+            joined["thinking"] = thinking
+        for name in ("tool_calls", "logprobs"):
+            # Log probabilities stand beside the message, and its calls in it.
+            owners = self._lines if name == "logprobs" else said
+            entries = [entry for each in owners for entry in each.get(name) or ()]
+            if entries:
+                joined[name] = entries
+        return joined
+
+    def error(self, error: ApiError) -> bytes:
+        return encode_json(error.flat_body()) + b"\n"

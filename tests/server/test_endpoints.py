@@ -1,0 +1,325 @@
+"""OpenAI's other endpoints and Ollama's own, with the official packages, on real ports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import ollama
+import openai
+import pytest
+
+from tests.server.support import CLIENTS, Stack, error_of, events, prompt, run_async, stack, until
+
+pytestmark = pytest.mark.socket
+
+HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+@asynccontextmanager
+async def openai_sdk(server: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="devkey") as client:
+        yield client
+
+
+def ollama_client(server: Stack, session: str = "s") -> ollama.AsyncClient:
+    headers = {"authorization": "Bearer devkey", "x-session-id": session}
+    return ollama.AsyncClient(server.url, headers=headers, trust_env=False)
+
+
+# ---- OpenAI's -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_completions_are_the_sdks_own(client: str) -> None:
+    """Streamed with usage, and as one object, the SDK sees the same text of /api/generate."""
+
+    async def main() -> None:
+        async with stack(ollama_client=client) as server, openai_sdk(server) as api:
+            whole = await api.completions.create(model="fake:normal", prompt="hello")
+            assert whole.object == "text_completion"
+            assert whole.choices[0].finish_reason == "stop"
+            text, usage, reasons = "", None, []
+            chunks = await api.completions.create(
+                model="fake:normal",
+                prompt=["hello"],
+                stream=True,
+                stream_options={"include_usage": True},
+                max_tokens=5,
+            )
+            async for chunk in chunks:
+                usage = chunk.usage or usage
+                for choice in chunk.choices:
+                    text += choice.text
+                    reasons += [choice.finish_reason] if choice.finish_reason else []
+            assert whole.choices[0].text.startswith(text)
+            assert reasons == ["length"]
+            assert usage is not None
+            assert usage.completion_tokens > 0
+            for wrong, param in (
+                ({"prompt": [1, 2]}, "prompt"),
+                ({"prompt": ["a", "b"]}, "prompt"),
+                ({"prompt": "a", "echo": True}, "echo"),
+                ({"prompt": "a", "n": 2}, "n"),
+                ({}, "prompt"),
+            ):
+                response = await server.http.post("/v1/completions", json=wrong)
+                assert (response.status_code, error_of(response)["param"]) == (400, param)
+
+    run_async(main())
+
+
+def test_a_completion_obeys_the_sessions_rule() -> None:
+    """Prompts of different endpoints share their session: the newest stops the one before it."""
+
+    async def main() -> None:
+        hung = {"model": "fake:hang-midstream", "stream": True}
+        said = {"x-session-id": "s"}
+        async with stack() as server:
+            calls: list[tuple[str, dict[str, Any]]] = [
+                ("/v1/completions", {**hung, "prompt": "one"}),
+                ("/api/generate", {**hung, "prompt": "two"}),
+                ("/api/chat", {**hung, "messages": HELLO}),
+                ("/v1/chat/completions", {"prompt": "last"}),
+            ]
+            tasks = []
+            for number, (path, body) in enumerate(calls, 1):
+                tasks.append(asyncio.create_task(server.http.post(path, json=body, headers=said)))
+                await until(lambda n=number: len(server.fake.calls) == n, f"call {number}")
+                if number < len(calls):
+                    await until(lambda: server.fake.active_calls[-1].chunks > 1, "chunks")
+            answers = [await task for task in tasks]
+            assert events(answers[0].text)[-2]["error"]["code"] == "superseded"
+            for answer in answers[1:3]:
+                last = json.loads(answer.text.splitlines()[-1])
+                assert set(last) == {"error", "code"}
+                assert last["code"] == "superseded"
+            assert answers[3].status_code == 200
+            ended = [call.ended for call in server.fake.calls]
+            assert ended == ["disconnected"] * 3 + ["finished"]
+
+    run_async(main())
+
+
+def test_embeddings_are_the_sdks_own() -> None:
+    """As floats and in base64, the SDK's default, of one text and of several."""
+
+    async def main() -> None:
+        async with stack() as server, openai_sdk(server) as api:
+            ask = api.embeddings.create
+            several = await ask(model="fake:normal", input=["a", "b", "a"])
+            assert [each.index for each in several.data] == [0, 1, 2]
+            first, second, third = (each.embedding for each in several.data)
+            assert first == third != second
+            floats = await ask(model="fake:normal", input="a", encoding_format="float")
+            assert floats.data[0].embedding == first
+            assert floats.usage.prompt_tokens == 1
+            short = await ask(model="fake:normal", input="a", dimensions=3)
+            assert short.data[0].embedding == first[:3]
+            with pytest.raises(openai.BadRequestError, match="tokens"):
+                await ask(model="fake:normal", input=[1, 2, 3])
+            with pytest.raises(openai.NotFoundError):
+                await ask(model="fake:missing", input="a")
+            assert not server.states()
+
+    run_async(main())
+
+
+def test_one_model_is_retrieved() -> None:
+    """By its name, also one with slashes, also without its tag; else a 404 says so."""
+
+    async def main() -> None:
+        name = "hf.co/some/model:q4"
+        async with stack(changes={"models": (name, "mine")}) as server, openai_sdk(server) as api:
+            assert (await api.models.retrieve(name)).id == name
+            assert (await api.models.retrieve("mine")).id == "mine:latest"
+            assert (await api.models.retrieve("mine")).created > 0
+            with pytest.raises(openai.NotFoundError, match="no model 'yours'"):
+                await api.models.retrieve("yours")
+
+    run_async(main())
+
+
+# ---- Ollama's own ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_ollamas_client_works_unmodified(client: str) -> None:
+    """Chat and generate, streamed and not; thinking, tools, counts and the context."""
+
+    async def main() -> None:
+        async with stack(ollama_client=client) as server, ollama_client(server) as api:
+            whole = await api.chat("fake:normal", HELLO)
+            parts = [part async for part in await api.chat("fake:normal", HELLO, stream=True)]
+            text = "".join(part.message.content or "" for part in parts)
+            assert whole.message.content == text
+            assert parts[-1].done_reason == whole.done_reason == "stop"
+            assert parts[-1].eval_count == whole.eval_count
+            assert whole.total_duration
+            said = await api.generate("fake:normal", "hello")
+            assert said.response.startswith("hello")
+            assert said.context
+            pieces = [p async for p in await api.generate("fake:normal", "hello", stream=True)]
+            assert "".join(piece.response for piece in pieces) == said.response
+            called = await api.chat("fake:tools", HELLO, tools=[WEATHER])
+            (call,) = called.message.tool_calls or ()
+            assert call.function.name == "weather"
+            thought = await api.chat("fake:thinking", HELLO, think=True)
+            assert thought.message.thinking
+            await server.quiet()
+
+    run_async(main())
+
+
+def test_ollamas_client_looks_models_up() -> None:
+    """list, show, ps, embed and the older embeddings; loading a model stops no prompt."""
+
+    async def main() -> None:
+        async with stack() as server, ollama_client(server) as api:
+            listed = [model.model for model in (await api.list()).models]
+            assert "fake:normal" in listed
+            assert (await api.show("fake:tools")).capabilities
+            vectors = (await api.embed("fake:normal", ["a", "b"])).embeddings
+            assert len(vectors) == 2
+            assert (await api.embeddings("fake:normal", "a")).embedding == vectors[0]
+            version = (await server.http.get("/api/version")).json()
+            assert version["version"]
+            hung = asyncio.create_task(
+                server.http.post(
+                    "/api/chat",
+                    json={"model": "fake:hang-midstream", "messages": HELLO},
+                    headers={"x-session-id": "s"},
+                )
+            )
+            await until(lambda: server.states() == ["ACTIVE"], "the prompt runs")
+            assert (await api.chat("fake:normal", [])).done_reason == "load"
+            assert (await api.generate("fake:normal", "", keep_alive=0)).done_reason == "unload"
+            assert [model.model for model in (await api.ps()).models] == ["fake:hang-midstream"]
+            assert server.states() == ["ACTIVE"]
+            hung.cancel()
+
+    run_async(main())
+
+
+def test_errors_have_ollamas_shape_under_its_paths() -> None:
+    """A text in `error` for each status, so that Ollama's clients show it, and amid a stream."""
+
+    async def main() -> None:
+        async with stack() as server, ollama_client(server) as api:
+            with pytest.raises(ollama.ResponseError, match="not found") as caught:
+                await api.chat("fake:missing", HELLO)
+            assert caught.value.status_code == 404
+            with pytest.raises(ollama.ResponseError, match="Ollama"):
+                async for _ in await api.chat("fake:error-midstream", HELLO, stream=True):
+                    pass
+            async with ollama.AsyncClient(server.url, trust_env=False) as stranger:
+                with pytest.raises(ollama.ResponseError, match="Authorization") as caught:
+                    await stranger.list()
+            assert caught.value.status_code == 401
+            for content in (b"", b"[]", b'{"messages":5}'):
+                response = await server.http.post("/api/chat", content=content)
+                assert response.status_code == 400
+                assert isinstance(response.json()["error"], str)
+
+    run_async(main())
+
+
+def test_a_look_up_ends_with_its_client_and_with_the_server() -> None:
+    """Whoever leaves takes the call to Ollama along; SIGTERM ends it with 503, a limit with 504."""
+
+    async def main() -> None:
+        body = {"model": "fake:load-aborted", "keep_alive": "1h"}
+        profile = {"aborted_load_s": 60.0}
+        async with stack(changes=profile, models_seconds=0.2) as server:
+            left = asyncio.create_task(server.http.post("/api/generate", json=body))
+            await until(lambda: server.fake.active_calls, "the load has begun")
+            left.cancel()
+            await until(lambda: not server.fake.active_calls, "the load is given up")
+            stays = asyncio.create_task(server.http.post("/api/generate", json=body))
+            await until(lambda: server.fake.active_calls, "the load has begun again")
+            server.service.begin_shutdown()
+            response = await stays
+            assert response.status_code == 503
+            assert response.json()["code"] == "shutting_down"
+        async with stack(changes=profile, first_chunk_seconds=0.2) as server:
+            response = await server.http.post("/api/generate", json=body)
+            assert response.status_code == 504
+            assert "JARVIS_FIRST_CHUNK_SECONDS" in response.json()["error"]
+
+    run_async(main())
+
+
+def test_ignored_fields_are_named_in_a_header() -> None:
+    """Of a stream and of an object; none where there are none."""
+
+    async def main() -> None:
+        async with stack() as server:
+            for streamed in (True, False):
+                named = await server.post(prompt(stream=streamed, temprature=1, metadata={}))
+                assert named.headers["x-ignored-fields"] == "temprature"
+                assert (
+                    "x-ignored-fields" not in (await server.post(prompt(stream=streamed))).headers
+                )
+
+    run_async(main())
+
+
+# ---- behind something -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_ollama_may_stand_behind_a_path_and_a_password(
+    client: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Base path, user info, bearer token and headers reach it; no error and no log shows them."""
+    caplog.set_level("DEBUG")
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head)
+        body = b'{"error":"go away"}'
+        writer.write(b"HTTP/1.1 401 No\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        listener = await asyncio.start_server(proxy, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        ways: list[tuple[str, dict[str, Any], bytes]] = [
+            ("me:hunt%20er2@", {}, b"Basic bWU6aHVudCBlcjI="),
+            ("", {"ollama_api_key": "hunter2"}, b"Bearer hunter2"),
+            ("", {"ollama_headers": {"X-Token": "hunter2"}}, b"hunter2"),
+        ]
+        async with listener:
+            for info, more, secret in ways:
+                host = f"http://{info}127.0.0.1:{port}/ollama"
+                async with stack(ollama_host=host, ollama_client=client, **more) as server:
+                    answers = [
+                        await server.post(prompt()),
+                        await server.http.get("/v1/models"),
+                        await server.http.get("/api/tags"),
+                    ]
+                    assert [answer.status_code for answer in answers] == [502] * 3
+                    assert all("go away" in answer.text for answer in answers)
+                    shown = "".join(answer.text for answer in answers) + repr(
+                        server.service.settings
+                    )
+                    assert "hunt" not in shown
+                paths = [head.split()[1] for head in asked]
+                assert paths == [b"/ollama/api/chat", b"/ollama/api/tags", b"/ollama/api/tags"]
+                assert all(secret in head for head in asked)
+                asked.clear()
+        assert "hunt" not in caplog.text
+
+    run_async(main())
