@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-
 from sim.check import Result, Verdict
 from sim.exploration import PROVED, REFUTED
+from sim.tested_pythons import interpreter
 
 _COVERED = """\
 what a verdict covers: the code under check, run by CPython's own event loop, under the schedules
@@ -31,9 +30,8 @@ def print_verdict(verdict: Verdict) -> None:
     hit = sorted({bound for result in verdict.results for bound in result.report.bounds_hit})
     print()
     print(f"bounds: {report.bounds}; hit: {', '.join(hit) or 'none'}")
-    python = f"{platform.python_implementation()} {platform.python_version()}"
     digests = dict.fromkeys(result.report.digest for result in verdict.results)
-    print(f"certificate: {python}, code {', '.join(digests)}")
+    print(f"certificate: {interpreter()}, code {', '.join(digests)}")
     print(_COVERED)
     for row in verdict.rows_missing:
         print(f"never taken: {row}")

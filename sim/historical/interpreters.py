@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sim.historical.base import this_version, version_text
+from sim.tested_pythons import TESTED
 
 # One release of each of these lines is looked for.
-LINES = ("3.11", "3.12", "3.13")
+LINES = tuple(TESTED)
+# Names further interpreters, or commands that start one, as PATH does folders.
+PYTHONS_VARIABLE = "ONESTREAM_PYTHONS"
 # What the programs and the simulator import, and the digest names.
 PACKAGES = ("simpy", "greenlet", "anyio", "httpcore")
 ASKED_S = 20.0
@@ -69,7 +72,7 @@ def _line_of(version: str) -> str:
 
 def _none_of(line: str) -> str:
     return (
-        f"no CPython {line} on PATH, in ~/.pyenv/versions or among uv's. "
+        f"no CPython {line} in {PYTHONS_VARIABLE}, on PATH, in ~/.pyenv/versions or among uv's. "
         f"`uv python install {line}` gets one, or name yours with --python PATH"
     )
 
@@ -77,12 +80,13 @@ def _none_of(line: str) -> str:
 def _candidates(line: str) -> list[str]:
     """Paths that may lead to a CPython of this line, the likeliest first."""
     home = Path.home()
+    named = [path for path in os.environ.get(PYTHONS_VARIABLE, "").split(os.pathsep) if path]
     by_name = [shutil.which(f"python{line}")]
     installed = [
         *sorted((home / ".pyenv/versions").glob(f"{line}.*/bin/python"), reverse=True),
         *sorted((home / ".local/share/uv/python").glob(f"cpython-{line}*/bin/python{line}")),
     ]
-    return [*(str(path) for path in installed), *(path for path in by_name if path)]
+    return [*named, *(str(path) for path in installed), *(path for path in by_name if path)]
 
 
 def _asked(path: str, *, is_wanted: bool = False) -> Interpreter:
@@ -97,7 +101,9 @@ def _asked(path: str, *, is_wanted: bool = False) -> Interpreter:
     if implementation != "CPython" or (int(numbers[0]), int(numbers[1])) < (3, 11):
         reason = f"{path} is {implementation} {text}; CPython 3.11 or newer is needed"
         return Interpreter(text, missing=reason, is_wanted=is_wanted)
-    return Interpreter(text, executable, is_wanted=is_wanted)
+    # What starts one in a root of its own names a path that is none here.
+    usable = executable if Path(executable).exists() else path
+    return Interpreter(text, usable, is_wanted=is_wanted)
 
 
 def run_elsewhere(interpreter: Interpreter) -> dict[str, Any]:

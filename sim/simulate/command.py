@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import sys
 import textwrap
@@ -25,6 +24,7 @@ from sim.simulate.run import (
     simulate,
 )
 from sim.simulate.statistics import ROWS
+from sim.tested_pythons import interpreter
 
 # How often a line is added where it cannot be redrawn.
 PLAIN_EVERY_S = 5.0
@@ -132,10 +132,7 @@ def print_report(report: SimulationReport) -> None:
     clients = f"; clients {', '.join(simulation.clients)}" if simulation.level == "server" else ""
     print(f"profiles {', '.join(simulation.profiles)}{clients}")
     last = report.first_seed + report.seeds - 1
-    print(
-        f"seeds {report.first_seed} to {last}, digest {report.digest}; "
-        f"{platform.python_implementation()} {platform.python_version()}"
-    )
+    print(f"seeds {report.first_seed} to {last}, digest {report.digest}; {interpreter()}")
     print(_SAYS)
     print(f"\n{simulation.registry} at {simulation.level} level: {report.verdict}: {report.reason}")
 

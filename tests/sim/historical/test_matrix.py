@@ -129,6 +129,22 @@ def test_a_line_that_is_nowhere_says_how_to_get_it(
         assert f"uv python install {each.version}" in each.missing
 
 
+@pytest.mark.socket
+def test_an_interpreter_in_a_root_of_its_own_is_started_by_its_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """ONESTREAM_PYTHONS may name a script: what it starts has a path that is none out here."""
+    line = OTHER_LINES[0]
+    command = tmp_path / "python-elsewhere"
+    command.write_text(
+        f"#!/bin/sh\necho CPython /nowhere/bin/python {line.replace('.', ' ')} 99 final\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv(interpreters.PYTHONS_VARIABLE, str(command))
+    found = next(each for each in find_interpreters() if each.version.startswith(f"{line}."))
+    assert (found.version, found.path) == (f"{line}.99", str(command))
+
+
 def test_without_packages_and_uv_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
