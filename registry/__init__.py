@@ -2,14 +2,17 @@
 
 from registry.errors import (
     IllegalOperation,
+    QueueFull,
+    QueueTimeout,
     RegistryClosed,
+    SessionBusy,
     StreamCancelled,
     StreamError,
     StreamRefused,
     StreamSuperseded,
     TraceIdKnown,
 )
-from registry.protocol import Snapshot, State, StreamProtocol, StreamView
+from registry.protocol import Snapshot, State, Strategy, StreamProtocol, StreamView
 from registry.stop_signal import (
     StopSignal,
     StopSignals,
@@ -22,11 +25,15 @@ from registry.stream_registry import StreamRegistry
 
 __all__ = [
     "IllegalOperation",
+    "QueueFull",
+    "QueueTimeout",
     "RegistryClosed",
+    "SessionBusy",
     "Snapshot",
     "State",
     "StopSignal",
     "StopSignals",
+    "Strategy",
     "Stream",
     "StreamCancelled",
     "StreamError",

@@ -41,6 +41,24 @@ class RegistryClosed(StreamRefused):
     """The registry is closed, or was while the stream ran: the process is about to end."""
 
 
+class SessionBusy(StreamError):
+    """The stream was to be rejected if its session is busy, and it is; nobody was touched."""
+
+    code = "session_busy"
+
+
+class QueueFull(StreamError):
+    """The stream was to be enqueued, and as many wait in its session as may."""
+
+    code = "queue_full"
+
+
+class QueueTimeout(StreamError):
+    """The enqueued stream has waited as long as one may, and never started."""
+
+    code = "queue_timeout"
+
+
 class TraceIdKnown(StreamError):
     """A trace id was registered twice; the stream that has it was not touched."""
 

@@ -22,26 +22,30 @@ from registry.protocol import (
     Register,
     Snapshot,
     State,
+    Strategy,
     StreamView,
+    WaitExpired,
     Withdraw,
 )
 
-_OfOneStream = Register | Cancel | Withdraw | Ended | GraceExpired
+_OfOneStream = Register | Cancel | Withdraw | Ended | GraceExpired | WaitExpired
 
 SENTENCES = {
     "S1 one_active": "a session has at most one ACTIVE stream",
     "S2 only_active_emits": "content is handed to send only while its stream is ACTIVE",
     "S3 no_silent_overlap": "upstream calls of one session overlap only if the older stream is "
     "DETACHED and prev_stream_timeout_on_cancel was logged",
-    "S4 newest_wins": "whoever becomes ACTIVE has no younger stream waiting, and an overtaken "
-    "WAITING stream never starts",
+    "S4 newest_wins": "whoever interrupts waits for a stopping stream alone, before all others, "
+    "and an overtaken WAITING stream never starts",
+    "S4 oldest_next": "of the streams that wait in a session the oldest is the next to be ACTIVE",
+    "S4 reject_never_waits": "who is to be rejected where the session is busy never waits",
     "S5 fencing": "a session's fencing tokens strictly increase",
     "S6 isolation": "an operation on one session changes no other, and a register on a free "
     "session is answered in the same instant",
     "S7 bounded": "DETACHED and WAITING streams and worker threads stay within their limits",
     "S8 identity": "ending or cancelling a stream never touches another",
-    "L1 admission": "every register is answered: at once where the session is free, else within "
-    "grace + lateness",
+    "L1 admission": "every register is answered: at once where the session is free or it does not "
+    "wait, within grace + lateness if it interrupts, within queue_s + lateness if it is enqueued",
     "L2 prompt_stop": "a stop reaches the upstream in the same instant and wakes a blocked thread",
     "L3 no_leak": "when all is quiet, nothing is left of the streams that were",
     "L4 no_deadlock": "nothing waits for what can no longer come, nothing spins while time stands",
@@ -81,12 +85,20 @@ def one_active(now: Snapshot) -> bool:
 
 
 def newest_wins(now: Snapshot) -> bool:
-    """No stream that holds its session as ACTIVE has another of it waiting."""
-    return all(
-        not any(stream.state is State.ACTIVE for stream in streams)
-        for streams in _by_session(now)
-        if any(stream.state is State.WAITING for stream in streams)
-    )
+    """Who interrupts waits while no other of its session is ACTIVE, and nobody waits before it."""
+    for streams in _by_session(now):
+        waiting = [stream for stream in streams if stream.state is State.WAITING]
+        if not any(stream.strategy is Strategy.INTERRUPT for stream in waiting):
+            continue
+        if any(stream.state is State.ACTIVE for stream in streams):
+            return False
+        if waiting[0].strategy is not Strategy.INTERRUPT:
+            return False
+    return True
+
+
+def reject_never_waits(now: Snapshot) -> bool:
+    return all(stream.strategy is not Strategy.REJECT for stream in now.in_state(State.WAITING))
 
 
 def fencing(now: Snapshot) -> bool:
@@ -105,19 +117,28 @@ def bounded(now: Snapshot) -> bool:
         states = [stream.state for stream in streams]
         if states.count(State.DETACHED) > now.detached_per_session_max:
             return False
-        if states.count(State.WAITING) > 1:
+        waiting = [stream.strategy for stream in streams if stream.state is State.WAITING]
+        if waiting.count(Strategy.INTERRUPT) > 1 or waiting.count(Strategy.ENQUEUE) > now.queue_max:
             return False
     return True
 
 
 def waiting_is_bounded(now: Snapshot) -> bool:
-    """Who waits, waits for a stream whose grace is running: that is why the wait ends."""
+    """Who waits, waits for one that holds the session, and whose grace, if it stops, is running.
+
+    An ACTIVE holder may take long, so whoever is enqueued has a time at which it leaves.
+    """
     for streams in _by_session(now):
-        if any(stream.state is State.WAITING for stream in streams) and not any(
-            stream.state is State.STOPPING and not stream.overdue for stream in streams
-        ):
+        waiting = [stream for stream in streams if stream.state is State.WAITING]
+        if waiting and not any(_can_be_waited_for(stream) for stream in streams):
+            return False
+        if any(s.strategy is Strategy.ENQUEUE and s.wait_deadline is None for s in waiting):
             return False
     return True
+
+
+def _can_be_waited_for(stream: StreamView) -> bool:
+    return stream.state in (State.ACTIVE, State.STOPPING) and not stream.overdue
 
 
 def nothing_kept(now: Snapshot) -> bool:
@@ -142,8 +163,13 @@ def isolation(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
 
 
 def identity(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
-    """Cancelling stops or removes only the stream that is named; ending never stops one."""
-    if isinstance(operation, Register | Close):
+    """Only who interrupts, or closes, stops or removes a stream that is not named.
+
+    Ending lets another in, and stops none.
+    """
+    if isinstance(operation, Close):
+        return True
+    if isinstance(operation, Register) and operation.strategy is Strategy.INTERRUPT:
         return True
     states = {stream.trace_id: stream.state for stream in after.streams}
     for stream in before.streams:
@@ -154,13 +180,18 @@ def identity(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
 
 
 def overtaken_never_starts(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
-    """Who becomes ACTIVE is the youngest of its session that was waiting."""
-    waiting = before.in_state(State.WAITING)
-    for stream in after.in_state(State.ACTIVE):
-        younger = [w for w in waiting if w.session_id == stream.session_id]
-        if any(w.serial > stream.serial for w in younger) and stream.session_id is not None:
-            return False
-    return True
+    """Who becomes ACTIVE is none that a younger one, which interrupts, has overtaken."""
+    return not any(
+        waiting.strategy is Strategy.INTERRUPT and waiting.serial > stream.serial
+        for stream, waiting in _started_and_waiting(before, after)
+    )
+
+
+def oldest_next(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
+    """Who becomes ACTIVE leaves none behind that has waited for longer."""
+    return not any(
+        waiting.serial < stream.serial for stream, waiting in _started_and_waiting(before, after)
+    )
 
 
 def grace_goes_on(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
@@ -176,6 +207,7 @@ def grace_goes_on(before: Snapshot, operation: Operation, after: Snapshot) -> bo
 STATE_INVARIANTS = (
     StateInvariant("S1 one_active", one_active),
     StateInvariant("S4 newest_wins", newest_wins),
+    StateInvariant("S4 reject_never_waits", reject_never_waits),
     StateInvariant("S5 fencing", fencing),
     StateInvariant("S7 bounded", bounded),
     StateInvariant("L1 admission", waiting_is_bounded),
@@ -184,6 +216,7 @@ STATE_INVARIANTS = (
 
 STEP_INVARIANTS = (
     StepInvariant("S4 newest_wins", overtaken_never_starts),
+    StepInvariant("S4 oldest_next", oldest_next),
     StepInvariant("S5 fencing", fencing_grows),
     StepInvariant("S6 isolation", isolation),
     StepInvariant("S8 identity", identity),
@@ -211,6 +244,20 @@ def _by_session(now: Snapshot) -> Iterable[list[StreamView]]:
     return sessions.values()
 
 
+def _started_and_waiting(
+    before: Snapshot, after: Snapshot
+) -> Iterable[tuple[StreamView, StreamView]]:
+    """Who has become ACTIVE, with each other of its session that was waiting."""
+    were_active = {stream.trace_id for stream in before.in_state(State.ACTIVE)}
+    waiting = before.in_state(State.WAITING)
+    for stream in after.in_state(State.ACTIVE):
+        if stream.session_id is None or stream.trace_id in were_active:
+            continue
+        for other in waiting:
+            if other.session_id == stream.session_id and other.trace_id != stream.trace_id:
+                yield stream, other
+
+
 def _session_of(operation: _OfOneStream, before: Snapshot) -> str | None:
     if isinstance(operation, Register):
         return operation.session_id
@@ -231,7 +278,7 @@ def _others(now: Snapshot, session_id: str | None, trace_id: str) -> tuple[Strea
 
 
 def _was_stopped(before: State, after: State | None, operation: Operation) -> bool:
-    if isinstance(operation, Cancel):
+    if not isinstance(operation, Ended | GraceExpired):
         return after is not before
     # Ending or expiring may let the WAITING stream in, or refuse it; it stops no other.
     return before is not State.WAITING and after is not before

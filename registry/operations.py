@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from registry.errors import StreamError
+from registry.states import Strategy
 
 # ---- operations: what can be asked ----------------------------------------------------------
 
@@ -15,6 +16,7 @@ class Register:
 
     trace_id: str
     session_id: str | None
+    strategy: Strategy = Strategy.INTERRUPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,18 @@ class GraceExpired:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitExpired:
+    """The enqueued stream has waited for its turn as long as it may."""
+
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """No stream is let in any more, and those that are in are told to stop."""
 
 
-Operation = Register | Cancel | Withdraw | Ended | GraceExpired | Close
+Operation = Register | Cancel | Withdraw | Ended | GraceExpired | WaitExpired | Close
 
 
 # ---- effects: what the shell has to carry out, in this order --------------------------------
@@ -63,6 +72,14 @@ class Admitted:
 
     trace_id: str
     fencing_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The stream waits for its turn: if it is not answered by `wait_deadline`, say so."""
+
+    trace_id: str
+    wait_deadline: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +114,4 @@ class Logged:
     fields: tuple[tuple[str, object], ...]
 
 
-Effect = Admitted | Rejected | StopRequested | Forgotten | Logged
+Effect = Admitted | Queued | Rejected | StopRequested | Forgotten | Logged

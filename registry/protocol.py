@@ -16,7 +16,10 @@ from typing import Any
 
 from registry.errors import (
     IllegalOperation,
+    QueueFull,
+    QueueTimeout,
     RegistryClosed,
+    SessionBusy,
     StreamCancelled,
     StreamError,
     StreamRefused,
@@ -33,18 +36,22 @@ from registry.operations import (
     GraceExpired,
     Logged,
     Operation,
+    Queued,
     Register,
     Rejected,
     StopRequested,
+    WaitExpired,
     Withdraw,
 )
-from registry.states import Snapshot, State, StreamView
+from registry.states import Snapshot, State, Strategy, StreamView
 
 __all__ = [
     "DETACHED_MAX",
     "DETACHED_PER_SESSION_MAX",
     "GRACE_S",
     "PERFORM",
+    "QUEUE_MAX",
+    "QUEUE_S",
     "TABLE",
     "Action",
     "Admitted",
@@ -60,6 +67,7 @@ __all__ = [
     "Move",
     "Operation",
     "Perform",
+    "Queued",
     "Register",
     "Rejected",
     "Row",
@@ -68,8 +76,10 @@ __all__ = [
     "State",
     "Step",
     "StopRequested",
+    "Strategy",
     "StreamProtocol",
     "StreamView",
+    "WaitExpired",
     "Who",
     "Withdraw",
 ]
@@ -77,11 +87,14 @@ __all__ = [
 GRACE_S = 2.0
 DETACHED_PER_SESSION_MAX = 4
 DETACHED_MAX = 64
+QUEUE_MAX = 8
+QUEUE_S = 600.0
 
 NEW_STREAM_REGISTERED = "new_stream_registered"
 CALLER_LEFT = "caller_left"
 REGISTRY_CLOSED = "registry_closed"
 SESSION_OVERDUE = "session_overdue"
+QUEUE_TIMEOUT = "queue_timeout"
 
 STREAM_START = "stream_start"
 STREAM_END = "stream_end"
@@ -96,14 +109,20 @@ TIMEOUT_ON_CANCEL = "prev_stream_timeout_on_cancel"
 class Situation(enum.Enum):
     """What an operation can meet. A stream of state STOPPING is either stopping or overdue."""
 
-    # what a register finds
+    # what a register finds, whatever its strategy
     SESSION_FREE = "session free"
-    HOLDER_ACTIVE = "holder active"
-    HOLDER_STOPPING = "holder stopping, nobody waits"
-    HOLDER_STOPPING_CONTENDED = "holder stopping, another waits"
     HOLDER_OVERDUE = "holder overdue"
     TRACE_ID_KNOWN = "trace id known"
     REGISTRY_CLOSED = "registry closed"
+    # what one that interrupts finds
+    HOLDER_ACTIVE = "holder active"
+    HOLDER_ACTIVE_CONTENDED = "holder active, others wait"
+    HOLDER_STOPPING = "holder stopping, nobody waits"
+    HOLDER_STOPPING_CONTENDED = "holder stopping, another waits"
+    # what one that is to be enqueued, or rejected, finds: in both the holder is active or stopping
+    QUEUE_OPEN = "enqueues, queue has room"
+    QUEUE_FULL = "enqueues, queue full"
+    SESSION_BUSY = "rejects, session busy"
     # in which state an operation finds the stream that it names
     WAITING = "waiting"
     ACTIVE = "active"
@@ -174,8 +193,11 @@ class Action(enum.Enum):
     # with the stream that registers
     ADMIT_NEW = _does(Who.NEW, Situation.ACTIVE, _STARTS)
     LET_WAIT = _does(Who.NEW, Situation.WAITING)
+    ENQUEUE = _does(Who.NEW, Situation.WAITING, (Queued,))
     REFUSE_OVERDUE = _refuses(StreamRefused, "the holder can be neither waited for nor detached")
     REFUSE_CLOSED = _refuses(RegistryClosed, "no stream is let in any more")
+    REFUSE_FULL = _refuses(QueueFull, "as many wait in its session as may")
+    REFUSE_BUSY = _refuses(SessionBusy, "its session is held, and it waits for nobody")
     REFUSE_KNOWN = _refuses(TraceIdKnown, "another stream has its trace id")
     # with the others of its session
     SUPERSEDE_HOLDER = _does(Who.HOLDER, Situation.STOPPING, _STOPS, StreamSuperseded)
@@ -185,6 +207,7 @@ class Action(enum.Enum):
     # with the stream that is named
     STOP = _does(Who.NAMED, Situation.STOPPING, _STOPS, StreamCancelled)
     REJECT = _does(Who.NAMED, Situation.UNKNOWN, _LEAVES, StreamCancelled)
+    GIVE_UP_WAIT = _does(Who.NAMED, Situation.UNKNOWN, _LEAVES, QueueTimeout)
     DETACH = _does(Who.NAMED, Situation.DETACHED, (TIMEOUT_ON_CANCEL,))
     MARK_OVERDUE = _does(Who.NAMED, Situation.OVERDUE, (TIMEOUT_ON_CANCEL,))
     # The first of its lines only where another takes over.
@@ -205,8 +228,19 @@ Effects = tuple[Effect, ...]
 TABLE: dict[tuple[type[Operation], Situation], Row] = {
     (Register, Situation.SESSION_FREE): (Action.ADMIT_NEW,),
     (Register, Situation.HOLDER_ACTIVE): (Action.SUPERSEDE_HOLDER, Action.LET_WAIT),
+    # Whoever interrupts overtakes all that wait, also those enqueued: else they would be answered
+    # before what the user has said since.
+    (Register, Situation.HOLDER_ACTIVE_CONTENDED): (
+        Action.SUPERSEDE_HOLDER,
+        Action.SUPERSEDE_WAITING,
+        Action.LET_WAIT,
+    ),
     (Register, Situation.HOLDER_STOPPING): (Action.LET_WAIT,),
     (Register, Situation.HOLDER_STOPPING_CONTENDED): (Action.SUPERSEDE_WAITING, Action.LET_WAIT),
+    # Behind all that wait, also behind one that interrupts; a stopping holder is waited for, too.
+    (Register, Situation.QUEUE_OPEN): (Action.ENQUEUE,),
+    (Register, Situation.QUEUE_FULL): (Action.REFUSE_FULL,),
+    (Register, Situation.SESSION_BUSY): (Action.REFUSE_BUSY,),
     (Register, Situation.HOLDER_OVERDUE): (Action.REFUSE_OVERDUE,),
     (Register, Situation.REGISTRY_CLOSED): (Action.REFUSE_CLOSED,),
     (Register, Situation.TRACE_ID_KNOWN): (Action.REFUSE_KNOWN,),
@@ -225,6 +259,7 @@ TABLE: dict[tuple[type[Operation], Situation], Row] = {
     (Ended, Situation.DETACHED): (Action.END_DETACHED,),
     (GraceExpired, Situation.STOPPING): (Action.DETACH, Action.ADMIT_NEXT),
     (GraceExpired, Situation.STOPPING_AT_LIMIT): (Action.MARK_OVERDUE, Action.REFUSE_WAITING),
+    (WaitExpired, Situation.WAITING): (Action.GIVE_UP_WAIT,),
     (Close, Situation.REGISTRY_OPEN): (Action.CLOSE,),
     (Close, Situation.REGISTRY_CLOSED): (),
 }
@@ -240,14 +275,15 @@ class _Session:
         self.session_id = session_id
         # ACTIVE or STOPPING. No other stream of the session is in either state (S1).
         self.holder: _Stream | None = None
-        # WAITING, and only while the holder is STOPPING and not overdue (S4, L1). It is one
-        # place since the newest prompt interrupts; queueing would make it a list.
-        self.waiting: _Stream | None = None
+        # WAITING, oldest first, which is also the order in which they become ACTIVE (S4). Empty
+        # without a holder that is ACTIVE or STOPPING and not overdue (L1). At most the first one
+        # interrupts, and only while the holder is STOPPING; of the others at most queue_max (S7).
+        self.waiting: list[_Stream] = []
         # How many streams are DETACHED; at most detached_per_session_max (S7).
         self.detached = 0
 
     def is_idle(self) -> bool:
-        return self.holder is None and self.waiting is None and self.detached == 0
+        return self.holder is None and not self.waiting and self.detached == 0
 
 
 class _Stream:
@@ -259,11 +295,14 @@ class _Stream:
         "session",
         "started_at",
         "state",
+        "strategy",
         "trace_id",
+        "wait_deadline",
     )
 
-    def __init__(self, trace_id: str, session: _Session, serial: int) -> None:
-        self.trace_id = trace_id
+    def __init__(self, operation: Register, session: _Session, serial: int) -> None:
+        self.trace_id = operation.trace_id
+        self.strategy = operation.strategy
         self.session = session
         self.state = State.WAITING
         # The order of the registers, over all sessions.
@@ -271,6 +310,8 @@ class _Stream:
         # Given when the stream becomes ACTIVE; greater than every one given before (S5).
         self.fencing_token: int | None = None
         self.started_at: float | None = None
+        # Set when the stream is enqueued, until it is ACTIVE; it leaves at that time (L1).
+        self.wait_deadline: float | None = None
         # Set when the stream becomes STOPPING, once: no later register moves it.
         self.grace_deadline: float | None = None
         # STOPPING beyond the grace, since no further stream may be DETACHED.
@@ -301,15 +342,23 @@ class StreamProtocol:
         grace_s: float = GRACE_S,
         detached_per_session_max: int = DETACHED_PER_SESSION_MAX,
         detached_max: int = DETACHED_MAX,
+        queue_max: int = QUEUE_MAX,
+        queue_s: float = QUEUE_S,
     ) -> None:
-        if grace_s < 0 or detached_per_session_max < 0 or detached_max < 0:
+        """queue_max: how many enqueued streams of a session may wait; one that interrupts does
+        not count. queue_s: how long each of them may wait for its turn, in seconds.
+        """
+        if min(grace_s, detached_per_session_max, detached_max, queue_max, queue_s) < 0:
             raise ValueError(
                 f"grace_s={grace_s}, detached_per_session_max={detached_per_session_max}, "
-                f"detached_max={detached_max}: none of them may be negative"
+                f"detached_max={detached_max}, queue_max={queue_max}, queue_s={queue_s}: none of "
+                f"them may be negative"
             )
         self.grace_s = grace_s
         self.detached_per_session_max = detached_per_session_max
         self.detached_max = detached_max
+        self.queue_max = queue_max
+        self.queue_s = queue_s
         self._streams: dict[str, _Stream] = {}
         # Named sessions that have a stream; nothing is kept for an idle one.
         self._sessions: dict[str, _Session] = {}
@@ -324,8 +373,8 @@ class StreamProtocol:
         """Takes the one row of the table that fits, and answers with what is to be done.
 
         No effects means that the operation met nothing to do: a cancel of an unknown stream,
-        say. Raises StreamRefused or TraceIdKnown for a register that is turned away, and
-        IllegalOperation where the table has no row; then nothing has changed.
+        say. Raises a StreamError for a register that is turned away, and IllegalOperation where
+        the table has no row; then nothing has changed.
         """
         situation = self.situation_of(operation)
         row = TABLE.get((type(operation), situation))
@@ -343,8 +392,8 @@ class StreamProtocol:
     def situation_of(self, operation: Operation) -> Situation:
         """What `apply` would meet now. Changes nothing."""
         match operation:
-            case Register(trace_id, session_id):
-                return self._situation_of_register(trace_id, session_id)
+            case Register():
+                return self._situation_of_register(operation)
             case Close():
                 closed = self._closed
                 return Situation.REGISTRY_CLOSED if closed else Situation.REGISTRY_OPEN
@@ -353,21 +402,27 @@ class StreamProtocol:
             case _:
                 return self._situation_of_stream(operation.trace_id)
 
-    def _situation_of_register(self, trace_id: str, session_id: str | None) -> Situation:
-        if trace_id in self._streams:
+    def _situation_of_register(self, operation: Register) -> Situation:
+        if operation.trace_id in self._streams:
             return Situation.TRACE_ID_KNOWN
         if self._closed:
             return Situation.REGISTRY_CLOSED
-        session = self._sessions.get(session_id) if session_id is not None else None
+        session = self._session(operation.session_id)
         if session is None or session.holder is None:
             return Situation.SESSION_FREE
-        if session.holder.state is State.ACTIVE:
-            return Situation.HOLDER_ACTIVE
         if session.holder.overdue:
             return Situation.HOLDER_OVERDUE
-        if session.waiting is None:
-            return Situation.HOLDER_STOPPING
-        return Situation.HOLDER_STOPPING_CONTENDED
+        match operation.strategy:
+            case Strategy.INTERRUPT:
+                return _situation_of_interrupt(session, session.holder)
+            case Strategy.ENQUEUE:
+                is_full = _enqueued(session) >= self.queue_max
+                return Situation.QUEUE_FULL if is_full else Situation.QUEUE_OPEN
+            case Strategy.REJECT:
+                return Situation.SESSION_BUSY
+
+    def _session(self, session_id: str | None) -> _Session | None:
+        return self._sessions.get(session_id) if session_id is not None else None
 
     def _situation_of_stream(self, trace_id: str) -> Situation:
         stream = self._streams.get(trace_id)
@@ -379,9 +434,8 @@ class StreamProtocol:
 
     def _step(self, operation: Operation, now: float) -> Step:
         match operation:
-            case Register(_, session_id):
-                session = self._sessions.get(session_id) if session_id is not None else None
-                return Step(operation, now, None, session)
+            case Register(_, session_id, _):
+                return Step(operation, now, None, self._session(session_id))
             case Close():
                 return Step(operation, now, None, None)
             case _:
@@ -428,6 +482,9 @@ class StreamProtocol:
                     started_at=stream.started_at,
                     grace_deadline=stream.grace_deadline,
                     overdue=stream.overdue,
+                    strategy=stream.strategy,
+                    queue_position=_queue_position(stream),
+                    wait_deadline=stream.wait_deadline,
                 )
                 for stream in self._streams.values()
             ),
@@ -436,6 +493,7 @@ class StreamProtocol:
             closed=self._closed,
             detached_per_session_max=self.detached_per_session_max,
             detached_max=self.detached_max,
+            queue_max=self.queue_max,
         )
 
     # -- actions with the stream that registers
@@ -445,8 +503,14 @@ class StreamProtocol:
 
     def _let_wait(self, step: Step) -> Effects:
         stream = self._add(step.operation)
-        stream.session.waiting = stream
+        stream.session.waiting.append(stream)
         return ()
+
+    def _enqueue(self, step: Step) -> Effects:
+        stream = self._add(step.operation)
+        stream.session.waiting.append(stream)
+        stream.wait_deadline = step.now + self.queue_s
+        return (Queued(stream.trace_id, stream.wait_deadline),)
 
     def _refuse_overdue(self, step: Step) -> Effects:
         raise _overdue_refusal(step.operation.trace_id, _holder(step), self)
@@ -457,6 +521,25 @@ class StreamProtocol:
             trace_id,
             f"stream {trace_id} was refused: the registry is closed; the process is about to end, "
             f"ask its successor",
+        )
+
+    def _refuse_full(self, step: Step) -> Effects:
+        trace_id, session_id = step.operation.trace_id, step.operation.session_id
+        raise QueueFull(
+            trace_id,
+            f"stream {trace_id} was refused: {self.queue_max} streams wait in the queue of session "
+            f"{session_id}, which is its limit; send it again when one of them has had its turn, "
+            f"or with the strategy {Strategy.INTERRUPT.value}",
+        )
+
+    def _refuse_busy(self, step: Step) -> Effects:
+        trace_id, holder = step.operation.trace_id, _holder(step)
+        raise SessionBusy(
+            trace_id,
+            f"stream {trace_id} was refused: stream {holder.trace_id} of its session is "
+            f"{holder.state.name}, and the strategy is {Strategy.REJECT.value}; send it again when "
+            f"that has ended, or with the strategy {Strategy.ENQUEUE.value} or "
+            f"{Strategy.INTERRUPT.value}",
         )
 
     def _refuse_known(self, step: Step) -> Effects:
@@ -480,29 +563,29 @@ class StreamProtocol:
         return self._stop(holder, NEW_STREAM_REGISTERED, error, step.now)
 
     def _supersede_waiting(self, step: Step) -> Effects:
-        assert step.session is not None
-        waiting = step.session.waiting
-        if waiting is None:
-            return ()
-        error = StreamSuperseded(
-            waiting.trace_id,
-            f"stream {waiting.trace_id} never started: stream {step.operation.trace_id} is newer "
-            f"in session {step.operation.session_id}",
-        )
-        return self._reject(waiting, NEW_STREAM_REGISTERED, error)
+        effects: list[Effect] = []
+        for waiting in _waiting(step):
+            error = StreamSuperseded(
+                waiting.trace_id,
+                f"stream {waiting.trace_id} never started: stream {step.operation.trace_id} is "
+                f"newer in session {step.operation.session_id}",
+            )
+            effects += self._reject(waiting, NEW_STREAM_REGISTERED, error)
+        return tuple(effects)
 
     def _refuse_waiting(self, step: Step) -> Effects:
-        holder = _holder(step)
-        waiting = holder.session.waiting
-        if waiting is None:
-            return ()
-        error = _overdue_refusal(waiting.trace_id, holder, self)
-        return self._reject(waiting, SESSION_OVERDUE, error)
+        effects: list[Effect] = []
+        for waiting in _waiting(step):
+            error = _overdue_refusal(waiting.trace_id, _holder(step), self)
+            effects += self._reject(waiting, SESSION_OVERDUE, error)
+        return tuple(effects)
 
     def _admit_next(self, step: Step) -> Effects:
-        assert step.session is not None
-        stream, step.session.waiting = step.session.waiting, None
-        return () if stream is None else self._activate(stream, step.now)
+        waiting = _waiting(step)
+        if not waiting:
+            return ()
+        waiting[0].session.waiting.pop(0)
+        return self._activate(waiting[0], step.now)
 
     # -- actions with the stream that is named
 
@@ -513,6 +596,16 @@ class StreamProtocol:
     def _reject_named(self, step: Step) -> Effects:
         reason, error = _told(step.operation)
         return self._reject(_named(step), reason, error)
+
+    def _give_up_wait(self, step: Step) -> Effects:
+        stream = _named(step)
+        error = QueueTimeout(
+            stream.trace_id,
+            f"stream {stream.trace_id} never started: its turn in session {_name_of(stream)} has "
+            f"not come within {self.queue_s:g} s, stream {_holder(step).trace_id} still holds it; "
+            f"send it again later, or with the strategy {Strategy.INTERRUPT.value}",
+        )
+        return self._reject(stream, QUEUE_TIMEOUT, error)
 
     def _detach(self, step: Step) -> Effects:
         stream = _named(step)
@@ -531,7 +624,7 @@ class StreamProtocol:
         stream = _named(step)
         stream.session.holder = None
         effects = self._forget(stream, step.now)
-        if stream.session.waiting is None:
+        if not stream.session.waiting:
             return effects
         return (_of_previous(FINISHED_CLEANLY, stream), *effects)
 
@@ -565,7 +658,7 @@ class StreamProtocol:
         else:
             session = self._sessions.setdefault(session_id, _Session(session_id))
         self._serial_last += 1
-        stream = _Stream(operation.trace_id, session, self._serial_last)
+        stream = _Stream(operation, session, self._serial_last)
         self._streams[stream.trace_id] = stream
         return stream
 
@@ -573,6 +666,7 @@ class StreamProtocol:
         self._fencing_token_last += 1
         stream.fencing_token = self._fencing_token_last
         stream.state = State.ACTIVE
+        stream.wait_deadline = None
         stream.started_at = now
         stream.session.holder = stream
         trace_id = stream.trace_id
@@ -586,7 +680,7 @@ class StreamProtocol:
         return _cancelled(stream, reason), stop
 
     def _reject(self, stream: _Stream, reason: str, error: StreamError) -> Effects:
-        stream.session.waiting = None
+        stream.session.waiting.remove(stream)
         self._drop(stream)
         trace_id = stream.trace_id
         return _cancelled(stream, reason), Rejected(trace_id, error), Forgotten(trace_id)
@@ -619,6 +713,30 @@ def _holder(step: Step) -> _Stream:
     assert step.session is not None
     assert step.session.holder is not None
     return step.session.holder
+
+
+def _waiting(step: Step) -> tuple[_Stream, ...]:
+    """Those that wait now, oldest first."""
+    assert step.session is not None
+    return tuple(step.session.waiting)
+
+
+def _situation_of_interrupt(session: _Session, holder: _Stream) -> Situation:
+    if holder.state is State.ACTIVE:
+        contended = session.waiting
+        return Situation.HOLDER_ACTIVE_CONTENDED if contended else Situation.HOLDER_ACTIVE
+    if session.waiting:
+        return Situation.HOLDER_STOPPING_CONTENDED
+    return Situation.HOLDER_STOPPING
+
+
+def _enqueued(session: _Session) -> int:
+    return sum(stream.strategy is Strategy.ENQUEUE for stream in session.waiting)
+
+
+def _queue_position(stream: _Stream) -> int | None:
+    waiting = enumerate(stream.session.waiting, 1)
+    return next((position for position, each in waiting if each is stream), None)
 
 
 def _name_of(stream: _Stream) -> str:
@@ -661,8 +779,11 @@ Perform = Callable[[StreamProtocol, Step], Effects]
 PERFORM: dict[Action, Perform] = {
     Action.ADMIT_NEW: StreamProtocol._admit_new,
     Action.LET_WAIT: StreamProtocol._let_wait,
+    Action.ENQUEUE: StreamProtocol._enqueue,
     Action.REFUSE_OVERDUE: StreamProtocol._refuse_overdue,
     Action.REFUSE_CLOSED: StreamProtocol._refuse_closed,
+    Action.REFUSE_FULL: StreamProtocol._refuse_full,
+    Action.REFUSE_BUSY: StreamProtocol._refuse_busy,
     Action.REFUSE_KNOWN: StreamProtocol._refuse_known,
     Action.SUPERSEDE_HOLDER: StreamProtocol._supersede_holder,
     Action.SUPERSEDE_WAITING: StreamProtocol._supersede_waiting,
@@ -670,6 +791,7 @@ PERFORM: dict[Action, Perform] = {
     Action.ADMIT_NEXT: StreamProtocol._admit_next,
     Action.STOP: StreamProtocol._stop_named,
     Action.REJECT: StreamProtocol._reject_named,
+    Action.GIVE_UP_WAIT: StreamProtocol._give_up_wait,
     Action.DETACH: StreamProtocol._detach,
     Action.MARK_OVERDUE: StreamProtocol._mark_overdue,
     Action.END_HOLDER: StreamProtocol._end_holder,

@@ -12,12 +12,14 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from registry.protocol import (
     DETACHED_MAX,
     DETACHED_PER_SESSION_MAX,
     GRACE_S,
+    QUEUE_MAX,
+    QUEUE_S,
     Admitted,
     Cancel,
     Close,
@@ -27,12 +29,15 @@ from registry.protocol import (
     GraceExpired,
     Logged,
     Operation,
+    Queued,
     Register,
     Rejected,
     Snapshot,
     State,
     StopRequested,
+    Strategy,
     StreamProtocol,
+    WaitExpired,
     Withdraw,
 )
 from registry.stop_signal import STOP_SIGNALS, StopSignals
@@ -43,8 +48,11 @@ _WARNINGS = frozenset({"prev_stream_timeout_on_cancel"})
 
 
 class StreamRegistry:
-    """At most one active stream per session; the newest prompt wins.
+    """At most one active stream per session; the newest wins, unless it says otherwise.
 
+    strategy: what a register does that finds its session busy and does not say what: `interrupt`,
+    `enqueue` or `reject`.
+    queue_max, queue_s: how many enqueued streams of a session may wait, and how long, in seconds.
     grace_s: how long a stopped stream may clean up before it is detached, in seconds.
     detached_per_session_max, detached_max: how many streams may be detached.
     executor: where `Stream.run_in_thread` runs; not shut down by the registry.
@@ -54,9 +62,15 @@ class StreamRegistry:
     Not safe for threads: every call comes from the thread of one event loop.
     """
 
+    # What a register may ask for, as `strategy`.
+    strategies: ClassVar[tuple[Strategy, ...]] = tuple(Strategy)
+
     def __init__(
         self,
         *,
+        strategy: Strategy | str = Strategy.INTERRUPT,
+        queue_max: int = QUEUE_MAX,
+        queue_s: float = QUEUE_S,
         grace_s: float = GRACE_S,
         detached_per_session_max: int = DETACHED_PER_SESSION_MAX,
         detached_max: int = DETACHED_MAX,
@@ -68,13 +82,18 @@ class StreamRegistry:
             grace_s=grace_s,
             detached_per_session_max=detached_per_session_max,
             detached_max=detached_max,
+            queue_max=queue_max,
+            queue_s=queue_s,
         )
+        self._strategy = Strategy(strategy)
         self._executor = executor
         self._stop_signals = stop_signals
-        # All three by trace id, for exactly the streams that the protocol knows: the last for
-        # those whose register is not answered, the second for those told to stop in their grace.
+        # All four by trace id, for exactly the streams that the protocol knows: the last for
+        # those whose register is not answered, the third for the enqueued ones among them, the
+        # second for those told to stop in their grace.
         self._streams: dict[str, Stream] = {}
         self._grace_timers: dict[str, asyncio.TimerHandle] = {}
+        self._wait_timers: dict[str, asyncio.TimerHandle] = {}
         self._admissions: dict[str, asyncio.Future[None]] = {}
         self._all_ended: asyncio.Future[None] | None = None
         self._scope_serials = itertools.count(1)
@@ -85,12 +104,16 @@ class StreamRegistry:
         """Lets the stream of `entry` in, after the older stream of its session was stopped.
 
         entry: `trace_id` (str), `session_id` (str or None) and `task`, the asyncio.Task that
-        does the work; the task should do none before this returns. Returns the stream's handle.
+        does the work; the task should do none before this returns; maybe `strategy`, for a busy
+        session: with `enqueue` the older streams are not stopped but waited for, with `reject`
+        neither. Returns the stream's handle.
 
         Raises StreamSuperseded if a newer stream of the session came while this one waited,
         StreamCancelled if it was cancelled by name, StreamRefused if the registry is closed or
-        the session is overdue, TraceIdKnown if the trace id is taken. Then the stream was never
-        active, and its task is the caller's to end. If the caller is cancelled, so is the stream.
+        the session is overdue, TraceIdKnown if the trace id is taken, SessionBusy (reject),
+        QueueFull and QueueTimeout (enqueue), ValueError for an unknown strategy. Then the stream
+        was never active, and its task is the caller's to end. If the caller is cancelled, so is
+        the stream.
         """
         task = entry["task"]
         if not isinstance(task, asyncio.Task):
@@ -98,7 +121,8 @@ class StreamRegistry:
                 f"entry['task'] of stream {entry['trace_id']!r} is {task!r}; it has to be the "
                 f"asyncio.Task that does the stream's work, created before register is called"
             )
-        stream = self._enter(entry["trace_id"], entry.get("session_id"), task)
+        strategy = entry.get("strategy")
+        stream = self._enter(entry["trace_id"], entry.get("session_id"), task, strategy)
         task.add_done_callback(lambda _: stream.task_over())
         await self._admission(stream)
         return stream
@@ -123,13 +147,20 @@ class StreamRegistry:
 
     # -- the interface for whoever embeds the registry
 
-    def stream(self, session_id: str | None = None, *, trace_id: str | None = None) -> StreamScope:
+    def stream(
+        self,
+        session_id: str | None = None,
+        *,
+        trace_id: str | None = None,
+        strategy: Strategy | str | None = None,
+    ) -> StreamScope:
         """`async with registry.stream(session_id) as stream:` – the block is the stream's task.
 
         Entering raises what `register` raises. A block that is told to stop is cancelled, and
         leaves with the reason: StreamSuperseded, StreamCancelled or StreamRefused.
         """
-        return StreamScope(self, session_id, trace_id or f"stream-{next(self._scope_serials)}")
+        trace_id = trace_id or f"stream-{next(self._scope_serials)}"
+        return StreamScope(self, session_id, trace_id, strategy)
 
     async def close(self) -> None:
         """Refuses what waits, stops what is active, and waits for both within the grace.
@@ -154,11 +185,18 @@ class StreamRegistry:
 
     # -- entering, waiting, leaving
 
-    def _enter(self, trace_id: str, session_id: str | None, task: asyncio.Task[object]) -> Stream:
+    def _enter(
+        self,
+        trace_id: str,
+        session_id: str | None,
+        task: asyncio.Task[object],
+        strategy: Strategy | str | None,
+    ) -> Stream:
         loop = asyncio.get_running_loop()
         session_id = session_id or None
+        chosen = self._strategy if strategy is None else Strategy(strategy)
         # First of all: a register that is turned away must leave nothing behind.
-        effects = self._protocol.apply(Register(trace_id, session_id), loop.time())
+        effects = self._protocol.apply(Register(trace_id, session_id, chosen), loop.time())
         stream = Stream(
             trace_id,
             session_id,
@@ -212,6 +250,10 @@ class StreamRegistry:
                 case Admitted(trace_id, fencing_token):
                     self._streams[trace_id].fencing_token = fencing_token
                     self._answer(trace_id)
+                case Queued(trace_id, wait_deadline):
+                    loop = asyncio.get_running_loop()
+                    timer = loop.call_at(wait_deadline, self._wait_expired, trace_id)
+                    self._wait_timers[trace_id] = timer
                 case Rejected(trace_id, error):
                     self._streams[trace_id].stop_error = error
                     self._answer(trace_id)
@@ -226,6 +268,9 @@ class StreamRegistry:
                     _log(event, fields)
 
     def _answer(self, trace_id: str) -> None:
+        wait_timer = self._wait_timers.pop(trace_id, None)
+        if wait_timer is not None:
+            wait_timer.cancel()
         admission = self._admissions.pop(trace_id)
         # It is done if its register was cancelled and has not had its turn to withdraw.
         if not admission.done():
@@ -234,6 +279,9 @@ class StreamRegistry:
     def _grace_expired(self, trace_id: str) -> None:
         del self._grace_timers[trace_id]
         self._apply(GraceExpired(trace_id))
+
+    def _wait_expired(self, trace_id: str) -> None:
+        self._apply(WaitExpired(trace_id))
 
     def _forget(self, trace_id: str) -> None:
         stream = self._streams.pop(trace_id)
@@ -252,10 +300,17 @@ class StreamScope:
     it ends the block and not the task around it (CPython, Lib/asyncio/timeouts.py).
     """
 
-    def __init__(self, registry: StreamRegistry, session_id: str | None, trace_id: str) -> None:
+    def __init__(
+        self,
+        registry: StreamRegistry,
+        session_id: str | None,
+        trace_id: str,
+        strategy: Strategy | str | None,
+    ) -> None:
         self._registry = registry
         self._session_id = session_id
         self._trace_id = trace_id
+        self._strategy = strategy
         self._stream: Stream | None = None
         self._cancelling = 0
 
@@ -268,7 +323,7 @@ class StreamScope:
         task = asyncio.current_task()
         assert task is not None
         self._cancelling = task.cancelling()
-        self._stream = self._registry._enter(self._trace_id, self._session_id, task)
+        self._stream = self._registry._enter(self._trace_id, self._session_id, task, self._strategy)
         try:
             await self._registry._admission(self._stream)
         except BaseException as exc:

@@ -19,7 +19,7 @@ from typing import Any
 
 from registry import StreamRegistry
 from registry.invariants import SENTENCES, STATE_INVARIANTS, StateInvariant
-from registry.protocol import GRACE_S, State, _Stream
+from registry.protocol import GRACE_S, State, Strategy, _Stream
 from registry.stop_signal import StopSignals
 from registry.stream import Stream
 from sim.left_out import leave_out
@@ -43,6 +43,8 @@ class Request:
     bench: Bench
     name: str
     session_id: str | None
+    # What it does where its session is busy; None for a registry that has but one way.
+    strategy: Strategy | None = None
     asked_at: float = 0.0
     # How many registers of the session were unanswered at once while this one was.
     rivals: int = 1
@@ -63,7 +65,8 @@ class Request:
     def canonical_state(self) -> object:
         """What of it decides about the future; of what is over only what a story asks for."""
         asked_us = round(self.asked_at * 1e6)
-        asked = (asked_us, self.rivals, self.was_free) if self.answer is None else None
+        how = self.strategy and self.strategy.value
+        asked = (asked_us, self.rivals, self.was_free, how) if self.answer is None else None
         told = self.name, self.session_id, self.answer, asked
         if self._is_over():
             # What it has left behind can still come to the stream's gate.
@@ -75,6 +78,10 @@ class Request:
         """Whether its task is over, and S8 has nothing to find about it."""
         task = self.task
         return task is not None and task.done() and (self.may_be_cancelled or not task.cancelling())
+
+    @property
+    def interrupts(self) -> bool:
+        return self.strategy in (None, Strategy.INTERRUPT)
 
     @property
     def is_active(self) -> bool:
@@ -123,10 +130,16 @@ class Bench:
     # -- what scenarios do
 
     def request(
-        self, name: str, session_id: str | None, work: Work, *, door: str = DOOR_ENTRY
+        self,
+        name: str,
+        session_id: str | None,
+        work: Work,
+        *,
+        door: str = DOOR_ENTRY,
+        strategy: Strategy | None = None,
     ) -> Request:
         """A prompt arrives now; its handler runs in a task of its own."""
-        request = Request(self, name, session_id)
+        request = Request(self, name, session_id, strategy)
         self.requests.append(request)
         by_stream = door == DOOR_STREAM and hasattr(self.registry, "stream")
         handle = self._handle_by_stream if by_stream else self._handle_by_entry
@@ -144,10 +157,11 @@ class Bench:
         earliest: float = 0.0,
         latest: float | None = None,
         door: str = DOOR_ENTRY,
+        strategy: Strategy | None = None,
     ) -> Request:
         """As `request`, when the outside world says so."""
         await self.world.outside(f"{name} arrives", earliest=earliest, latest=latest)
-        return self.request(name, session_id, work, door=door)
+        return self.request(name, session_id, work, door=door, strategy=strategy)
 
     async def cancel(self, name: str) -> bool:
         for request in self.requests:
@@ -210,6 +224,7 @@ class Bench:
         loop = asyncio.get_running_loop()
         request.task = task = loop.create_task(body(), name=request.name)
         entry = {"trace_id": request.name, "session_id": request.session_id, "task": task}
+        entry |= _strategy_of(request)
         self._asked(request)
         try:
             request.stream = await self.registry.register(entry)
@@ -244,7 +259,7 @@ class Bench:
         self._asked(request)
         try:
             async with self.registry.stream(
-                request.session_id, trace_id=request.name
+                request.session_id, trace_id=request.name, **_strategy_of(request)
             ) as request.stream:
                 self._answered(request, "admitted")
                 await self._work(request, work)
@@ -276,7 +291,7 @@ class Bench:
         others = [other for other in self._of_session(request) if other is not request]
         unanswered = [other for other in others if other.answer is None]
         request.was_free = not any(self._holds(other) for other in others)
-        for other in others:
+        for other in others if request.interrupts else ():
             # Ours to stop or to overtake from now on.
             other.may_be_cancelled = True
         for other in (*unanswered, request):
@@ -288,7 +303,7 @@ class Bench:
         if request.answer is None:
             return True
         if self.has_states:
-            return self._state(request) in (State.ACTIVE, State.STOPPING)
+            return self.state_of(request) in (State.ACTIVE, State.STOPPING)
         return request.task is not None and not request.task.done()
 
     def _answered(self, request: Request, answer: str) -> None:
@@ -308,7 +323,7 @@ class Bench:
                 if other.session_id == request.session_id and other.handler is not None:
                     yield other
 
-    def _state(self, request: Request) -> State | None:
+    def state_of(self, request: Request) -> State | None:
         for view in self.registry.snapshot().streams:
             if view.trace_id == request.name:
                 return State(view.state)
@@ -334,6 +349,10 @@ class Bench:
         return 5 * self.world.lateness_s
 
     def _wait_max_s(self, request: Request) -> float:
+        if request.strategy is Strategy.REJECT:
+            return 1e-6
+        if request.strategy is Strategy.ENQUEUE:
+            return QUEUE_S + self._slack_s()
         rivals = 1 if self.is_production else request.rivals
         return self.grace_s * rivals + self._slack_s()
 
@@ -372,7 +391,7 @@ class Bench:
         """Who has left the register neither waits any more nor holds the session."""
         if not self.is_production:
             return
-        state = self._state(request)
+        state = self.state_of(request)
         gone = state not in (State.WAITING, State.ACTIVE)
         self.world.check(gone, sentence("L3 no_leak"), f"{request.name} has left, and is {state}")
 
@@ -387,18 +406,18 @@ class Bench:
                 _is_of_timeout(line) and line.endswith(f"trace={other.name}")
                 for line in self.logged
             )
-            fenced_off = self._state(other) is State.DETACHED
+            fenced_off = self.state_of(other) is State.DETACHED
             self.world.check(
                 fenced_off and (logged or not self.is_production),
                 sentence("S3 no_silent_overlap"),
-                f"{other.name} is {self._state(other)} while {request.name} begins",
+                f"{other.name} is {self.state_of(other)} while {request.name} begins",
             )
             self.world.reached("upstream overlap, fenced off")
 
     def judge_emission(self, request: Request, content: str) -> None:
         if not self.has_states:
             return
-        state = self._state(request)
+        state = self.state_of(request)
         self.world.check(
             state is State.ACTIVE,
             sentence("S2 only_active_emits"),
@@ -431,6 +450,10 @@ class Bench:
 leave_out(_Stream, "started_at")
 
 
+def _strategy_of(request: Request) -> dict[str, Any]:
+    return {} if request.strategy is None else {"strategy": request.strategy}
+
+
 def _is_of_timeout(line: str) -> bool:
     return line.startswith("prev_stream_timeout_on_cancel")
 
@@ -456,8 +479,16 @@ def make_bench(world: World, cls: type[Any]) -> Bench:
     return bench
 
 
-# Few streams may be DETACHED on the bench, so that the limit is within its reach.
-LIMITS: dict[str, float] = {"grace_s": GRACE_S, "detached_per_session_max": 1, "detached_max": 2}
+# How long an enqueued stream may wait on the bench.
+QUEUE_S = 20.0
+# Few streams may be DETACHED, or enqueued, so that the limits are within its reach.
+LIMITS: dict[str, float] = {
+    "grace_s": GRACE_S,
+    "detached_per_session_max": 1,
+    "detached_max": 2,
+    "queue_max": 2,
+    "queue_s": QUEUE_S,
+}
 
 
 def _reaches(registry: object, task: object) -> bool:

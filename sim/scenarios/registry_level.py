@@ -83,7 +83,7 @@ async def caller_leaves_while_waiting(bench: Bench) -> None:
     second = await bench.arrives("p2", "s", steady, latest=0.1, door=door)
     await bench.world.outside("p2's caller leaves", latest=1.2)
     # Whoever leaves in the very step in which p1 ends, leaves as p2 becomes ACTIVE.
-    became_active = bench.has_states and bench._state(second) is State.ACTIVE
+    became_active = bench.has_states and bench.state_of(second) is State.ACTIVE
     answer_seen = second.answer
     bench.leave(second)
     await bench.quiet()

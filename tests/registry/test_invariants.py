@@ -16,7 +16,10 @@ from registry.protocol import (
     Register,
     Snapshot,
     State,
+    Strategy,
     StreamView,
+    WaitExpired,
+    Withdraw,
 )
 
 
@@ -45,7 +48,13 @@ def snapshot(*streams: StreamView) -> Snapshot:
         closed=False,
         detached_per_session_max=2,
         detached_max=3,
+        queue_max=2,
     )
+
+
+def enqueued(trace_id: str) -> StreamView:
+    waiting = view(trace_id, State.WAITING)
+    return replace(waiting, strategy=Strategy.ENQUEUE, wait_deadline=9.0)
 
 
 A1 = view("p1", State.ACTIVE)
@@ -54,12 +63,17 @@ D1 = view("p1", State.DETACHED)
 W2 = view("p2", State.WAITING)
 A2 = view("p2", State.ACTIVE)
 S2 = view("p2", State.STOPPING)
+E2, E3, E4 = enqueued("p2"), enqueued("p3"), enqueued("p4")
 OTHER = view("p9", State.ACTIVE, session_id="t")
 
 GOOD_STATES = {
     "nothing": snapshot(),
     "one is active": snapshot(A1),
     "one stops, another waits": snapshot(S1, W2),
+    "two are enqueued behind an active one": snapshot(A1, E2, E3),
+    "one is enqueued behind one that interrupts": snapshot(S1, W2, E3),
+    "one interrupts, and as many are enqueued as may": snapshot(S1, W2, E3, E4),
+    "one is enqueued behind a stopping one": snapshot(S1, E2),
     "one is detached, another active": snapshot(D1, A2),
     "two sessions": snapshot(A1, OTHER),
     "two streams without a session": snapshot(
@@ -70,7 +84,17 @@ GOOD_STATES = {
 
 BAD_STATES: list[tuple[str, str, Snapshot]] = [
     ("S1 one_active", "two active streams of one session", snapshot(A1, A2)),
-    ("S4 newest_wins", "one is active while another waits", snapshot(A1, W2)),
+    ("S4 newest_wins", "one is active while one that interrupts waits", snapshot(A1, W2)),
+    (
+        "S4 newest_wins",
+        "one that interrupts has not overtaken an enqueued one",
+        snapshot(S1, E2, view("p3", State.WAITING)),
+    ),
+    (
+        "S4 reject_never_waits",
+        "one that is to be rejected waits",
+        snapshot(S1, replace(W2, strategy=Strategy.REJECT)),
+    ),
     (
         "S5 fencing",
         "the later stream has the smaller fencing token",
@@ -95,8 +119,21 @@ BAD_STATES: list[tuple[str, str, Snapshot]] = [
     ),
     (
         "S7 bounded",
-        "two streams of one session wait",
+        "two streams of one session wait to interrupt",
         snapshot(S1, W2, view("p3", State.WAITING)),
+    ),
+    ("S7 bounded", "more are enqueued than may be", snapshot(A1, E2, E3, E4)),
+    ("L1 admission", "one is enqueued, and nobody holds the session", snapshot(E2)),
+    ("L1 admission", "one is enqueued for a detached stream", snapshot(D1, E2)),
+    (
+        "L1 admission",
+        "one is enqueued for an overdue stream",
+        snapshot(view("p1", State.STOPPING, overdue=True), E2),
+    ),
+    (
+        "L1 admission",
+        "one is enqueued without an end",
+        snapshot(A1, replace(E2, wait_deadline=None)),
     ),
     ("L1 admission", "one waits, and nobody holds the session", snapshot(W2)),
     ("L1 admission", "one waits for a detached stream", snapshot(D1, W2)),
@@ -115,6 +152,20 @@ BAD_STEPS: list[tuple[str, str, Snapshot, Operation, Snapshot]] = [
         snapshot(S1, W2, view("p3", State.WAITING)),
         Ended("p1"),
         snapshot(A2),
+    ),
+    (
+        "S4 oldest_next",
+        "the younger of two that are enqueued comes first",
+        snapshot(A1, E2, E3),
+        Ended("p1"),
+        snapshot(view("p3", State.ACTIVE), E2),
+    ),
+    (
+        "S4 oldest_next",
+        "a register is let in before one that waits",
+        snapshot(S1, E2),
+        Register("p3", "s", Strategy.ENQUEUE),
+        snapshot(S1, view("p3", State.ACTIVE), E2),
     ),
     (
         "S5 fencing",
@@ -164,6 +215,34 @@ BAD_STEPS: list[tuple[str, str, Snapshot, Operation, Snapshot]] = [
         snapshot(D1, A2),
         Cancel("p1", "x"),
         snapshot(D1, S2),
+    ),
+    (
+        "S8 identity",
+        "one that is enqueued stops the holder",
+        snapshot(A1),
+        Register("p2", "s", Strategy.ENQUEUE),
+        snapshot(S1, E2),
+    ),
+    (
+        "S8 identity",
+        "one that is to be rejected removes one that waits",
+        snapshot(A1, E2),
+        Register("p3", "s", Strategy.REJECT),
+        snapshot(A1),
+    ),
+    (
+        "S8 identity",
+        "one that leaves the queue takes another with it",
+        snapshot(A1, E2, E3),
+        Withdraw("p2"),
+        snapshot(A1),
+    ),
+    (
+        "S8 identity",
+        "the end of a wait stops the holder",
+        snapshot(A1, E2),
+        WaitExpired("p2"),
+        snapshot(S1),
     ),
     (
         "S8 identity",
@@ -242,6 +321,10 @@ def test_good_steps_break_nothing() -> None:
         (snapshot(S1, W2), Ended("p1"), snapshot(A2)),
         (snapshot(S1, W2), GraceExpired("p1"), snapshot(D1, A2)),
         (snapshot(D1, A2), Ended("p1"), snapshot(A2)),
+        (snapshot(A1, E2, E3), Ended("p1"), snapshot(A2, E3)),
+        (snapshot(A1, E2, E3), WaitExpired("p2"), snapshot(A1, E3)),
+        (snapshot(A1, E2), Register("p3", "s"), snapshot(S1, view("p3", State.WAITING))),
+        (snapshot(S1, W2), Register("p3", "s", Strategy.ENQUEUE), snapshot(S1, W2, E3)),
         (snapshot(A1, OTHER), Close(), snapshot(S1, replace(OTHER, state=State.STOPPING))),
     ]
     for before, operation, now in steps:

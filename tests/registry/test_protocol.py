@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import IllegalOperation, StreamError, StreamRefused, TraceIdKnown
+from registry.errors import (
+    IllegalOperation,
+    QueueFull,
+    SessionBusy,
+    StreamError,
+    StreamRefused,
+    TraceIdKnown,
+)
 from registry.invariants import violated
 from registry.protocol import (
     PERFORM,
@@ -25,18 +32,27 @@ from registry.protocol import (
     GraceExpired,
     Logged,
     Operation,
+    Queued,
     Register,
     Rejected,
     Situation,
     State,
     StopRequested,
+    Strategy,
     StreamProtocol,
+    WaitExpired,
     Withdraw,
 )
 from tests.registry.protocol_document import BEFORE, README, document
 
-# One stream may be DETACHED per session, so that the limit is near.
-LIMITS = {"grace_s": 2.0, "detached_per_session_max": 1, "detached_max": 2}
+# One stream may be DETACHED per session, and two enqueued, so that the limits are near.
+LIMITS = {
+    "grace_s": 2.0,
+    "detached_per_session_max": 1,
+    "detached_max": 2,
+    "queue_max": 2,
+    "queue_s": 30.0,
+}
 
 History = Sequence[tuple[float, Operation]]
 
@@ -46,6 +62,8 @@ def words(effect: Effect) -> str:
     match effect:
         case Admitted(trace_id, fencing_token):
             return f"admitted {trace_id} {fencing_token}"
+        case Queued(trace_id, wait_deadline):
+            return f"queued {trace_id}, until {wait_deadline:g}"
         case Rejected(trace_id, error):
             return f"rejected {trace_id}: {error.code}"
         case StopRequested(trace_id, error, grace_deadline):
@@ -77,6 +95,8 @@ FRESH: History = ()
 ACTIVE: History = ((0.0, Register("p1", "s")),)
 STOPPING: History = (*ACTIVE, (1.0, Cancel("p1", "requested")))
 WAITING: History = (*ACTIVE, (1.0, Register("p2", "s")))
+QUEUED: History = (*ACTIVE, (1.0, Register("p2", "s", Strategy.ENQUEUE)))
+FULL: History = (*QUEUED, (2.0, Register("p3", "s", Strategy.ENQUEUE)))
 DETACHED: History = (*WAITING, (3.0, GraceExpired("p1")))
 AT_LIMIT: History = (*DETACHED, (4.0, Register("p3", "s")))
 OVERDUE: History = (*AT_LIMIT, (6.0, GraceExpired("p2")))
@@ -138,6 +158,43 @@ TAKEN = [
             "forgotten p2",
         ],
         {"p1": "STOPPING", "p3": "WAITING"},
+    ),
+    Case(
+        Situation.HOLDER_ACTIVE_CONTENDED,
+        FULL,
+        3.0,
+        Register("p4", "s"),
+        [
+            "log stream_cancelled trace=p1 reason=new_stream_registered",
+            "stop p1: superseded, until 5",
+            "log stream_cancelled trace=p2 reason=new_stream_registered",
+            "rejected p2: superseded",
+            "forgotten p2",
+            "log stream_cancelled trace=p3 reason=new_stream_registered",
+            "rejected p3: superseded",
+            "forgotten p3",
+        ],
+        {"p1": "STOPPING", "p4": "WAITING"},
+    ),
+    Case(
+        Situation.QUEUE_OPEN,
+        ACTIVE,
+        1.0,
+        Register("p2", "s", Strategy.ENQUEUE),
+        ["queued p2, until 31"],
+        {"p1": "ACTIVE", "p2": "WAITING"},
+    ),
+    Case(
+        Situation.WAITING,
+        FULL,
+        31.0,
+        WaitExpired("p2"),
+        [
+            "log stream_cancelled trace=p2 reason=queue_timeout",
+            "rejected p2: queue_timeout",
+            "forgotten p2",
+        ],
+        {"p1": "ACTIVE", "p3": "WAITING"},
     ),
     Case(
         Situation.ACTIVE,
@@ -280,6 +337,14 @@ TAKEN = [
 
 RAISED = [
     (Case(Situation.TRACE_ID_KNOWN, ACTIVE, 1.0, Register("p1", "t")), TraceIdKnown),
+    (
+        Case(Situation.QUEUE_FULL, FULL, 3.0, Register("p4", "s", Strategy.ENQUEUE)),
+        QueueFull,
+    ),
+    (
+        Case(Situation.SESSION_BUSY, STOPPING, 1.5, Register("p4", "s", Strategy.REJECT)),
+        SessionBusy,
+    ),
     (Case(Situation.HOLDER_OVERDUE, OVERDUE, 6.5, Register("p4", "s")), StreamRefused),
     (Case(Situation.REGISTRY_CLOSED, CLOSED, 2.0, Register("p4", "s")), StreamRefused),
 ]
@@ -364,7 +429,7 @@ STREAMS_IN_EACH_STATE: dict[Situation, tuple[History, str]] = {
 
 IMPOSSIBLE = [
     (operation, situation)
-    for operation in (Withdraw, Ended, GraceExpired)
+    for operation in (Withdraw, Ended, GraceExpired, WaitExpired)
     for situation in STREAMS_IN_EACH_STATE
     if (operation, situation) not in TABLE
 ]
@@ -383,6 +448,11 @@ def test_which_operations_are_impossible() -> None:
         (GraceExpired, Situation.OVERDUE),
         (GraceExpired, Situation.DETACHED),
         (GraceExpired, Situation.UNKNOWN),
+        (WaitExpired, Situation.ACTIVE),
+        (WaitExpired, Situation.STOPPING),
+        (WaitExpired, Situation.OVERDUE),
+        (WaitExpired, Situation.DETACHED),
+        (WaitExpired, Situation.UNKNOWN),
     }
 
 
@@ -392,7 +462,7 @@ def test_which_operations_are_impossible() -> None:
     ids=[f"{operation.__name__.lower()}, {situation.value}" for operation, situation in IMPOSSIBLE],
 )
 def test_impossible_operation_raises_and_changes_nothing(
-    operation: type[Withdraw | Ended | GraceExpired], situation: Situation
+    operation: type[Withdraw | Ended | GraceExpired | WaitExpired], situation: Situation
 ) -> None:
     """An operation without a row raises IllegalOperation and leaves all as it was."""
     history, trace_id = STREAMS_IN_EACH_STATE[situation]
@@ -570,11 +640,96 @@ def test_a_reused_trace_id_does_not_open_the_gate_for_the_stream_that_had_it() -
     assert protocol.may_emit("p1", 2)
 
 
-@pytest.mark.parametrize("limit", ["grace_s", "detached_per_session_max", "detached_max"])
+@pytest.mark.parametrize("limit", LIMITS)
 def test_negative_limits_are_refused(limit: str) -> None:
     """No limit may be negative; the error names them."""
     with pytest.raises(ValueError, match=f"{limit}=-1"):
         StreamProtocol(**{**LIMITS, limit: -1})
+
+
+def test_the_oldest_of_the_queue_is_next() -> None:
+    """Enqueued streams become ACTIVE one by one in the order in which they came, and none stops."""
+    protocol = after(FULL)
+    stopped = []
+    for ends, now in (("p1", 3.0), ("p2", 4.0), ("p3", 5.0)):
+        stopped += [e for e in protocol.apply(Ended(ends), now) if isinstance(e, StopRequested)]
+        if ends != "p3":
+            assert [s.trace_id for s in protocol.snapshot().in_state(State.ACTIVE)] == [
+                "p2" if ends == "p1" else "p3"
+            ]
+    assert stopped == []
+    assert states(protocol) == {}
+
+
+def test_the_queue_goes_on_when_the_holder_is_detached() -> None:
+    """Who is enqueued waits for a holder that was told to stop no longer than its grace."""
+    protocol = after((*FULL, (3.0, Cancel("p1", "x"))))
+    assert states(protocol) == {"p1": "STOPPING", "p2": "WAITING", "p3": "WAITING"}
+    protocol.apply(GraceExpired("p1"), 5.0)
+    assert states(protocol) == {"p1": "DETACHED", "p2": "ACTIVE", "p3": "WAITING"}
+
+
+def test_who_is_enqueued_behind_one_that_interrupts_comes_after_it() -> None:
+    """An enqueued stream that comes while an interrupting one waits is the next after it."""
+    protocol = after((*WAITING, (1.5, Register("p3", "s", Strategy.ENQUEUE))))
+    protocol.apply(Ended("p1"), 2.0)
+    assert states(protocol) == {"p2": "ACTIVE", "p3": "WAITING"}
+    protocol.apply(Ended("p2"), 3.0)
+    assert states(protocol) == {"p3": "ACTIVE"}
+
+
+def test_one_that_interrupts_has_no_place_in_the_count_of_the_queue() -> None:
+    """A full queue keeps nobody from interrupting, and one that interrupts keeps none out of it."""
+    protocol = after(WAITING, queue_max=1)
+    protocol.apply(Register("p3", "s", Strategy.ENQUEUE), 1.5)
+    with pytest.raises(QueueFull, match="p4 was refused: 1 streams wait"):
+        protocol.apply(Register("p4", "s", Strategy.ENQUEUE), 1.5)
+    protocol.apply(Register("p5", "s"), 1.5)
+    assert states(protocol) == {"p1": "STOPPING", "p5": "WAITING"}
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_every_strategy_is_let_in_at_once_where_the_session_is_free(strategy: Strategy) -> None:
+    """Free is a session without a holder, also if streams of it are DETACHED."""
+    protocol = after((*STOPPING, (3.0, GraceExpired("p1"))))
+    protocol.apply(Register("p2", "s", strategy), 4.0)
+    assert states(protocol) == {"p1": "DETACHED", "p2": "ACTIVE"}
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_an_overdue_session_refuses_every_strategy(strategy: Strategy) -> None:
+    """Nobody waits for a holder of which nobody knows whether it ends."""
+    with pytest.raises(StreamRefused, match="look at the upstream"):
+        after(OVERDUE).apply(Register("p4", "s", strategy), 6.5)
+
+
+def test_at_the_limit_and_at_the_close_the_whole_queue_is_refused() -> None:
+    """An overdue holder, or a close, leaves nobody waiting; all are told, oldest first."""
+    enqueue = Strategy.ENQUEUE
+    queue = ((4.0, Register("p4", "s", enqueue)), (4.0, Register("p5", "s", enqueue)))
+    for last in (GraceExpired("p2"), Close()):
+        protocol = after((*AT_LIMIT, *queue))
+        effects = protocol.apply(last, 6.0)
+        told = [words(each) for each in effects if isinstance(each, Rejected)]
+        assert told == [f"rejected {name}: refused" for name in ("p3", "p4", "p5")]
+        assert not protocol.snapshot().in_state(State.WAITING)
+
+
+def test_a_snapshot_shows_the_queue() -> None:
+    """The position of who waits, how, and until when; nothing of it once it is ACTIVE."""
+    protocol = after((*FULL, (2.5, Withdraw("p2"))))
+    (waiting,) = protocol.snapshot().in_state(State.WAITING)
+    assert (waiting.trace_id, waiting.queue_position) == ("p3", 1)
+    assert (waiting.strategy, waiting.wait_deadline) == (Strategy.ENQUEUE, 32.0)
+    protocol.apply(Ended("p1"), 3.0)
+    (active,) = protocol.snapshot().streams
+    assert (active.queue_position, active.wait_deadline) == (None, None)
+
+
+def test_an_unknown_strategy_is_refused_with_those_that_there_are() -> None:
+    """The error shows the value and what to write instead."""
+    with pytest.raises(ValueError, match=r"'queue' is no strategy .* interrupt, enqueue, reject"):
+        Strategy("queue")
 
 
 def test_a_snapshot_is_a_moment() -> None:
@@ -604,12 +759,13 @@ class Shell:
         self.unseen: list[str] = []
         self.answers: dict[str, str] = {}
         self.timers: dict[str, float] = {}
+        self.wait_timers: dict[str, float] = {}
 
     def say(self, operation: Operation) -> None:
         before = self.protocol.snapshot()
         try:
             effects = self.protocol.apply(operation, self.now)
-        except (StreamRefused, TraceIdKnown):
+        except StreamError:
             assert isinstance(operation, Register)
             assert self.protocol.snapshot() == before
             return
@@ -624,14 +780,23 @@ class Shell:
         assert set(self.timers) == {
             stream.trace_id for stream in now.in_state(State.STOPPING) if not stream.overdue
         }
+        assert set(self.wait_timers) == {
+            stream.trace_id
+            for stream in now.in_state(State.WAITING)
+            if stream.strategy is Strategy.ENQUEUE
+        }
 
     def note(self, effect: Effect) -> None:
         match effect:
             case Admitted(trace_id, _):
                 assert self.answers.setdefault(trace_id, "admitted") == "admitted"
+                self.wait_timers.pop(trace_id, None)
+            case Queued(trace_id, wait_deadline):
+                self.wait_timers[trace_id] = wait_deadline
             case Rejected(trace_id, _):
                 assert trace_id not in self.answers
                 self.answers[trace_id] = "rejected"
+                self.wait_timers.pop(trace_id, None)
             case StopRequested(trace_id, _, grace_deadline):
                 assert trace_id not in self.timers
                 self.timers[trace_id] = grace_deadline
@@ -646,6 +811,11 @@ class Shell:
     def register(self, pick: int) -> None:
         self.names += 1
         self.say(Register(f"p{self.names}", ("s", "t", None)[pick % 3]))
+
+    def register_with_strategy(self, pick: int) -> None:
+        self.names += 1
+        strategy = (Strategy.ENQUEUE, Strategy.REJECT)[pick % 4 == 0]
+        self.say(Register(f"p{self.names}", ("s", "t")[pick % 2], strategy))
 
     def register_again(self, pick: int) -> None:
         if self.known:
@@ -684,6 +854,10 @@ class Shell:
             if grace_deadline <= self.now:
                 del self.timers[name]
                 self.say(GraceExpired(name))
+        for name, wait_deadline in sorted(self.wait_timers.items(), key=lambda timer: timer[1]):
+            # One that has expired before may have let it in.
+            if wait_deadline <= self.now and name in self.wait_timers:
+                self.say(WaitExpired(name))
 
     def close(self, pick: int) -> None:
         if pick == 7:
@@ -692,7 +866,7 @@ class Shell:
 
 COMMANDS = (
     Shell.register,
-    Shell.register,
+    Shell.register_with_strategy,
     Shell.register_again,
     Shell.cancel,
     Shell.see_answer,
@@ -717,7 +891,7 @@ def test_random_histories_end_with_nothing_left(commands: list) -> None:
     shell = Shell()
     for command, pick in commands:
         command(shell, pick)
-    for _ in range(3):
+    for _ in range(8):
         shell.let_time_pass(8)
         while any(shell.answers.get(name) == "admitted" for name in shell.known):
             shell.end(0)

@@ -874,7 +874,7 @@ def test_nothing_is_left_on_the_loop_when_streams_have_ended() -> None:
         await second.task
         await turns()
         assert [timer for timer in world.loop._scheduled if not timer.cancelled()] == []
-        assert registry.snapshot() == Snapshot((), 0, 2, False, 4, 64)
+        assert registry.snapshot() == Snapshot((), 0, 2, False, 4, 64, 8)
 
     simulate(main)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from registry import Stream, StreamRegistry
@@ -24,6 +25,7 @@ from registry.protocol import (
     State,
     Step,
     StreamProtocol,
+    WaitExpired,
     Withdraw,
 )
 from sim.suspects.mutants.base import Break, Mutant, Patch
@@ -58,7 +60,7 @@ def overtaken_is_not_rejected(patch: Patch) -> None:
 def older_keeps_the_place_it_waits_in(patch: Patch) -> None:
     def let_wait(protocol: StreamProtocol, step: Step) -> Effects:
         assert step.session is not None
-        older = step.session.waiting
+        older = list(step.session.waiting)
         effects = PERFORM[Action.LET_WAIT](protocol, step)
         step.session.waiting = older
         return effects
@@ -99,8 +101,8 @@ def withdraw_keeps_the_entry(patch: Patch) -> None:
 
 def withdraw_takes_the_place_and_not_the_stream(patch: Patch) -> None:
     def leave_place(protocol: StreamProtocol, step: Step) -> Effects:
-        assert step.session is not None
-        step.session.waiting = None
+        assert step.stream is not None
+        step.stream.session.waiting.remove(step.stream)
         return ()
 
     put(patch, Withdraw, Situation.WAITING, leave_place)
@@ -152,6 +154,70 @@ def fencing_token_is_reused(patch: Patch) -> None:
     patch.setattr(StreamProtocol, "_activate", from_one)
 
 
+# ---- the table's rows of a busy session that is not interrupted --------------------------------
+
+
+def enqueued_stops_the_holder(patch: Patch) -> None:
+    put(patch, Register, Situation.QUEUE_OPEN, Action.SUPERSEDE_HOLDER, Action.ENQUEUE)
+
+
+def enqueued_is_let_in_beside_the_holder(patch: Patch) -> None:
+    put(patch, Register, Situation.QUEUE_OPEN, Action.ADMIT_NEW)
+
+
+def enqueued_waits_for_ever(patch: Patch) -> None:
+    put(patch, Register, Situation.QUEUE_OPEN, Action.LET_WAIT)
+
+
+def youngest_of_the_queue_is_next(patch: Patch) -> None:
+    admit_next = PERFORM[Action.ADMIT_NEXT]
+
+    def admit_youngest(protocol: StreamProtocol, step: Step) -> Effects:
+        assert step.session is not None
+        step.session.waiting.reverse()
+        return admit_next(protocol, step)
+
+    patch.setitem(PERFORM, Action.ADMIT_NEXT, admit_youngest)
+
+
+def queue_has_no_bound(patch: Patch) -> None:
+    put(patch, Register, Situation.QUEUE_FULL, Action.ENQUEUE)
+
+
+def interrupt_leaves_the_queue_before_it(patch: Patch) -> None:
+    row = (Action.SUPERSEDE_HOLDER, Action.LET_WAIT)
+    put(patch, Register, Situation.HOLDER_ACTIVE_CONTENDED, *row)
+
+
+def rejected_waits(patch: Patch) -> None:
+    put(patch, Register, Situation.SESSION_BUSY, Action.LET_WAIT)
+
+
+def cancel_in_the_queue_hits_the_youngest(patch: Patch) -> None:
+    def reject_youngest(protocol: StreamProtocol, step: Step) -> Effects:
+        assert step.session is not None
+        youngest = step.session.waiting[-1]
+        return PERFORM[Action.REJECT](protocol, replace(step, stream=youngest))
+
+    put(patch, Cancel, Situation.WAITING, reject_youngest)
+
+
+def expired_wait_goes_on(patch: Patch) -> None:
+    put(patch, WaitExpired, Situation.WAITING)
+
+
+def close_leaves_the_queue_waiting(patch: Patch) -> None:
+    def close(protocol: StreamProtocol, step: Step) -> Effects:
+        waiting = [each for each in protocol._streams.values() if each.state is State.WAITING]
+        for each in waiting:
+            del protocol._streams[each.trace_id]
+        effects = StreamProtocol._close(protocol, step)
+        protocol._streams.update((each.trace_id, each) for each in waiting)
+        return effects
+
+    put(patch, Close, Situation.REGISTRY_OPEN, close)
+
+
 # ---- the shell -------------------------------------------------------------------------------
 
 
@@ -192,6 +258,25 @@ def grace_timer_outlives_its_stream(patch: Patch) -> None:
         forget(self, trace_id)
 
     patch.setattr(StreamRegistry, "_forget", keep_timer)
+
+
+def wait_timer_outlives_its_wait(patch: Patch) -> None:
+    answer = StreamRegistry._answer
+
+    def keep_timer(self: StreamRegistry, trace_id: str) -> None:
+        self._wait_timers.pop(trace_id, None)
+        answer(self, trace_id)
+
+    patch.setattr(StreamRegistry, "_answer", keep_timer)
+
+
+def strategy_is_not_handed_on(patch: Patch) -> None:
+    enter = StreamRegistry._enter
+
+    def interrupt(self: StreamRegistry, trace_id: str, session_id: Any, task: Any, _: Any) -> Any:
+        return enter(self, trace_id, session_id, task, None)
+
+    patch.setattr(StreamRegistry, "_enter", interrupt)
 
 
 def stop_signal_is_never_cleared(patch: Patch) -> None:
@@ -285,6 +370,18 @@ KILLED: tuple[tuple[Break, str, str], ...] = (
     (close_waits_for_ever, "close_while_streaming", "L5 shutdown"),
     (ended_when_popped, "goes_on_after_pop", "S3 no_silent_overlap"),
     (gate_checks_only_the_stop_signal_of_its_task, "emits_after_its_end", "S2 only_active_emits"),
+    (enqueued_stops_the_holder, "enqueue_in_order", "S8 identity"),
+    (enqueued_is_let_in_beside_the_holder, "enqueue_in_order", "S1 one_active"),
+    (enqueued_waits_for_ever, "enqueue_in_order", "L1 admission"),
+    (youngest_of_the_queue_is_next, "enqueue_in_order", "S4 oldest_next"),
+    (queue_has_no_bound, "queue_is_full", "S7 bounded"),
+    (interrupt_leaves_the_queue_before_it, "interrupt_overtakes_queue", "S4 newest_wins"),
+    (rejected_waits, "reject_when_busy", "S4 reject_never_waits"),
+    (cancel_in_the_queue_hits_the_youngest, "leaves_while_queued", "S8 identity"),
+    (expired_wait_goes_on, "waits_too_long", "L1 admission"),
+    (close_leaves_the_queue_waiting, "close_with_a_queue", "after a close none has its turn"),
+    (wait_timer_outlives_its_wait, "enqueue_in_order", "L3 no_leak"),
+    (strategy_is_not_handed_on, "enqueue_in_order", "S8 identity"),
     (register_that_is_left_is_not_withdrawn, "caller_leaves_while_waiting", "L3 no_leak"),
 )
 

@@ -1,0 +1,230 @@
+"""The scenarios at registry level in which a prompt does not interrupt what its session does."""
+
+from __future__ import annotations
+
+import asyncio
+
+from registry.protocol import State, Strategy
+from sim.bench import QUEUE_S, Bench, Request
+from sim.scenarios.base import GRACE, Scenario, cleans_up_for, instant, steady, swallows_cancel_for
+
+ENQUEUE, REJECT = Strategy.ENQUEUE, Strategy.REJECT
+
+
+async def enqueue_in_order(bench: Bench) -> None:
+    """Two are enqueued while the first streams, which is left to come to its end."""
+    door = bench.door()
+    began: list[str] = []
+
+    async def work(request: Request) -> None:
+        began.append(request.name)
+        await steady(request)
+
+    first = bench.request("p1", "s", work, door=door)
+    second = await bench.arrives("p2", "s", work, latest=1.2, door=door, strategy=ENQUEUE)
+    third = await bench.arrives("p3", "s", work, latest=1.2, door=door, strategy=ENQUEUE)
+    if second.answer is None and third.answer is None and first.works_upstream:
+        bench.world.reached("two were enqueued")
+    await bench.quiet()
+    order = "of those that are enqueued the oldest is next"
+    bench.world.check(began == ["p1", "p2", "p3"], order, f"{began}")
+    bench.world.reached("each had its turn")
+
+
+async def interrupt_overtakes_queue(bench: Bench) -> None:
+    """One is enqueued, then one interrupts, and another is enqueued behind that."""
+    door = bench.door()
+    first = bench.request("p1", "s", cleans_up_for(0.3, 0.3), door=door)
+    second = await bench.arrives("p2", "s", instant, latest=0.1, door=door, strategy=ENQUEUE)
+    third = await bench.arrives("p3", "s", instant, latest=0.1, door=door)
+    fourth = await bench.arrives("p4", "s", instant, latest=0.5, door=door, strategy=ENQUEUE)
+    if third.answer is None and fourth.answer is None:
+        bench.world.reached("enqueued behind one that interrupts")
+    await bench.quiet()
+    if second.answer == "refused: StreamSuperseded":
+        bench.world.reached("the queue was overtaken")
+    if first.answer == third.answer == fourth.answer == "admitted":
+        bench.world.reached("the others had their turn")
+
+
+async def leaves_while_queued(bench: Bench) -> None:
+    """Of two that are enqueued the first leaves, or is stopped, around the end of the holder."""
+    door = bench.door()
+    bench.request("p1", "s", steady, door=door)
+    await asyncio.sleep(0.1)
+    second = bench.request("p2", "s", steady, door=door, strategy=ENQUEUE)
+    third = bench.request("p3", "s", instant, door=door, strategy=ENQUEUE)
+    how = bench.world.choose("p2", ("leaves", "is stopped"))
+    await bench.world.outside(f"p2 {how}", earliest=0.8, latest=1.0)
+    waited = bench.state_of(second) is State.WAITING
+    if how == "leaves":
+        bench.leave(second)
+    else:
+        await bench.cancel("p2")
+    await bench.quiet()
+    bench.world.reached(f"{how} {'while queued' if waited else 'as it had its turn'}")
+    if third.answer == "admitted":
+        bench.world.reached("the next had its turn")
+
+
+async def queue_is_full(bench: Bench) -> None:
+    """The bench's limit is two enqueued streams per session."""
+    door = bench.door()
+    bench.request("p1", "s", steady, door=door)
+    await asyncio.sleep(0.1)
+    queued = [
+        bench.request(name, "s", instant, door=door, strategy=ENQUEUE) for name in ("p2", "p3")
+    ]
+    other = bench.request("q1", "another", instant, door=door, strategy=ENQUEUE)
+    fourth = await bench.arrives("p4", "s", instant, latest=1.0, door=door, strategy=ENQUEUE)
+    await bench.quiet()
+    if fourth.answer == "refused: QueueFull":
+        bench.world.reached("the queue was full")
+    if {each.answer for each in (*queued, fourth)} == {"admitted"}:
+        bench.world.reached("there was room again")
+    bench.world.check(other.answer == "admitted", "the queue of a session is its own")
+
+
+async def reject_when_busy(bench: Bench) -> None:
+    """While the session streams, while it cleans up and another waits, and when it is free."""
+    door = bench.door()
+    bench.request("p1", "s", cleans_up_for(0.2, 0.2), door=door)
+    await asyncio.sleep(0.1)
+    second = bench.request("p2", "s", instant, door=door, strategy=REJECT)
+    third = await bench.arrives("p3", "s", instant, latest=0.1, door=door)
+    fourth = await bench.arrives("p4", "s", instant, latest=0.5, door=door, strategy=REJECT)
+    await bench.quiet()
+    if second.answer == "refused: SessionBusy":
+        bench.world.reached("refused while another streams")
+    if fourth.answer == "refused: SessionBusy":
+        bench.world.reached("refused while another stops")
+    elif fourth.answer == "admitted":
+        bench.world.reached("admitted to a free session")
+    bench.world.check(third.answer == "admitted", "who is rejected keeps nobody out")
+
+
+async def waits_too_long(bench: Bench) -> None:
+    """The holder ends around the time at which the enqueued one has waited long enough."""
+    door = bench.door()
+
+    async def long(request: Request) -> None:
+        await request.outside("comes to its end", QUEUE_S - 0.01, QUEUE_S + 1)
+
+    bench.request("p1", "s", long, door=door)
+    second = bench.request("p2", "s", instant, door=door, strategy=ENQUEUE)
+    await bench.quiet()
+    if second.answer == "refused: QueueTimeout":
+        bench.world.reached("waited for too long")
+    elif second.answer == "admitted":
+        bench.world.reached("had its turn at the last moment")
+
+
+async def queue_behind_a_hang(bench: Bench) -> None:
+    """Stop is pressed, and the holder hangs: the queue goes on, or at the limit is refused."""
+    hangs = swallows_cancel_for(2 * GRACE + 2)
+    bench.request("p1", "s", hangs)
+    second = bench.request("p2", "s", hangs, strategy=ENQUEUE)
+    third = bench.request("p3", "s", instant, strategy=ENQUEUE)
+    await asyncio.sleep(0.1)
+    await bench.cancel("p1")
+    await asyncio.sleep(GRACE + 0.5)  # p1 is DETACHED, p2 ACTIVE
+    if second.answer == "admitted" and third.answer is None:
+        bench.world.reached("the queue went on")
+    await bench.cancel("p2")
+    await bench.world.outside("the grace is over", earliest=GRACE, latest=GRACE + 0.1)
+    await bench.quiet()
+    if third.answer == "refused: StreamRefused":
+        bench.world.reached("refused at the limit")
+
+
+async def close_with_a_queue(bench: Bench) -> None:
+    door = bench.door()
+    first = bench.request("p1", "s", cleans_up_for(0.3, 0.3), door=door)
+    queued = [
+        await bench.arrives(name, "s", instant, latest=0.1, door=door, strategy=ENQUEUE)
+        for name in ("p2", "p3")
+    ]
+    await bench.world.outside("the process is told to end", latest=0.2)
+    await bench.close()
+    await bench.quiet()
+    if {each.answer for each in queued} == {"refused: StreamRefused"}:
+        bench.world.reached("the queue was refused")
+    had_turn = [each.name for each in queued if each.answer == "admitted"]
+    bench.world.check(not had_turn, "after a close none has its turn", f"{had_turn}")
+    bench.world.check(first.answer == "admitted", "who streams was let in before the close")
+
+
+_NEEDS = ("stream", "snapshot", "strategies")
+
+STRATEGY_SCENARIOS = (
+    Scenario(
+        "enqueue_in_order",
+        "two prompts are enqueued while the first streams",
+        enqueue_in_order,
+        ("two were enqueued", "each had its turn"),
+        needs=_NEEDS,
+    ),
+    Scenario(
+        "interrupt_overtakes_queue",
+        "a prompt interrupts while another is enqueued, and one more is enqueued behind it",
+        interrupt_overtakes_queue,
+        (
+            "the queue was overtaken",
+            "enqueued behind one that interrupts",
+            "the others had their turn",
+        ),
+        needs=_NEEDS,
+    ),
+    Scenario(
+        "leaves_while_queued",
+        "an enqueued prompt leaves or is stopped: before, as, and after it has its turn",
+        leaves_while_queued,
+        (
+            "leaves while queued",
+            "leaves as it had its turn",
+            "is stopped while queued",
+            "is stopped as it had its turn",
+            "the next had its turn",
+        ),
+        needs=_NEEDS,
+    ),
+    Scenario(
+        "queue_is_full",
+        "one more prompt is enqueued than may wait",
+        queue_is_full,
+        ("the queue was full", "there was room again"),
+        needs=_NEEDS,
+    ),
+    Scenario(
+        "reject_when_busy",
+        "prompts that are to be rejected, in a session that is busy and in one that is not",
+        reject_when_busy,
+        (
+            "refused while another streams",
+            "refused while another stops",
+            "admitted to a free session",
+        ),
+        needs=_NEEDS,
+    ),
+    Scenario(
+        "waits_too_long",
+        "the holder ends as the enqueued prompt has waited for as long as it may",
+        waits_too_long,
+        ("waited for too long", "had its turn at the last moment"),
+        needs=_NEEDS,
+    ),
+    Scenario(
+        "queue_behind_a_hang",
+        "streams hang before others that are enqueued, until no more may be detached",
+        queue_behind_a_hang,
+        ("the queue went on", "refused at the limit"),
+        needs=_NEEDS,
+    ),
+    Scenario(
+        "close_with_a_queue",
+        "the registry is closed while prompts are enqueued",
+        close_with_a_queue,
+        ("the queue was refused",),
+        needs=(*_NEEDS, "close"),
+    ),
+)
