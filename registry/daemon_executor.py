@@ -23,7 +23,7 @@ _Job = tuple["Future[Any]", Callable[[], Any]]
 
 
 class ExecutorFull(RuntimeError):
-    """All threads are busy and the queue is full."""
+    """All threads are busy and the queue is full, or the system gives no more threads."""
 
 
 class DaemonExecutor(Executor):
@@ -101,10 +101,12 @@ class DaemonExecutor(Executor):
         self._threads.add(thread)
         try:
             thread.start()
-        except RuntimeError:
-            # The system gives no more threads. Nothing is kept of the job: its caller is told.
+        except RuntimeError as exc:
+            # Nothing is kept of the job: its caller is told.
             self._threads.discard(thread)
-            raise
+            raise ExecutorFull(
+                f"the system gives no more threads ({len(self._threads)} run): {exc}"
+            ) from exc
 
     def _enqueue(self, job: _Job) -> None:
         if len(self._queue) >= self._queue_max:

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry import StreamRegistry
 from registry.daemon_executor import DaemonExecutor
-from server import documented, endpoints, http_protocol, log, shutdown, startup
+from server import documented, early, endpoints, http_protocol, log, shutdown, startup
 from server.browsers import Cors
 from server.connection import ABORT_KEY, abort_of
 from server.environment import read_settings
@@ -34,6 +34,8 @@ from server.service import Service
 from server.settings import DEVKEY, Settings
 from server.spellings import one_spelling
 from server.unforeseen import Unforeseen
+
+early.import_all()
 
 _logger = logging.getLogger("onestream.server")
 

@@ -66,7 +66,8 @@ class _Backend(httpcore.AsyncNetworkBackend):
                         error = exc
         except TimeoutError as exc:
             raise httpcore.ConnectTimeout(f"no connection to {host} in {timeout:g} s") from exc
-        except (OSError, RuntimeError) as exc:
+        except (OSError, RuntimeError, UnicodeError, LookupError) as exc:
+            # The last two are of the name: it cannot be written for the resolver.
             error = exc
         raise httpcore.ConnectError(str(error)) from error
 

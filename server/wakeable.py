@@ -69,7 +69,7 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        error: OSError = OSError(f"{host} has no address")
+        error: Exception = OSError(f"{host} has no address")
         try:
             for family, kind, protocol, _, address in socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM
@@ -82,7 +82,8 @@ class _Backend(httpcore.NetworkBackend):
                     error = exc
                 else:
                     return _Stream(sock, self._wake)
-        except OSError as exc:
+        except (OSError, UnicodeError, LookupError) as exc:
+            # The last two are of the name: it cannot be written for the resolver.
             error = exc
         kind_of_error = (
             httpcore.ConnectTimeout if isinstance(error, TimeoutError) else httpcore.ConnectError
