@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.server.support import REPOSITORY, stack
+from tests.server.support import stack
 
 pytestmark = pytest.mark.socket
 
@@ -32,7 +33,7 @@ EXAMPLES = 40
 PATIENCE_S = 300
 
 
-def test_no_answer_is_undocumented() -> None:
+def test_no_answer_is_undocumented(tmp_path: Path) -> None:
     """The same requests every time, right and wrong, for each path and method there is."""
     pytest.importorskip("schemathesis", reason="needs the dependency group `schema`")
 
@@ -46,7 +47,7 @@ def test_no_answer_is_undocumented() -> None:
             )
             child = await asyncio.create_subprocess_exec(
                 *command,
-                cwd=REPOSITORY,
+                cwd=tmp_path,
                 env={**os.environ, "PYTHONWARNINGS": "ignore"},
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
