@@ -72,9 +72,12 @@ class Connection:
             deadline = asyncio.get_running_loop().time() + self._send_s
             self._timeout.reschedule(min(deadline, self._timeout.when() or deadline))
 
-    def abort(self) -> None:
+    async def abort(self) -> None:
         """Drops the connection with all that is unsent: nobody reads it."""
         self._abort()
+        # The server hears of it in the next iteration. Before that it would take our return for
+        # an answer that we forgot to complete, and say so in its log.
+        await asyncio.sleep(0)
 
     async def _bounded(self, message: Message) -> None:
         try:

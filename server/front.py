@@ -87,7 +87,7 @@ class Front:
             try:
                 await connection.error(refused.error)
             except ClientStalled:
-                connection.abort()
+                await connection.abort()
         except ClientGone:
             pass
         finally:

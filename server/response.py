@@ -82,7 +82,7 @@ class ChatResponse(Response):
         except ClientStalled as exc:
             _logger.warning("client_stalled trace=%s %s", trace_id, exc)
             await self._registry.cancel(trace_id, "client_not_reading")
-            connection.abort()
+            await connection.abort()
         finally:
             watcher.cancel()
             del self._connections[connection]
@@ -92,7 +92,9 @@ class ChatResponse(Response):
             await self._registry.cancel(trace_id, "response_over")
 
     async def _client_left(self) -> None:
-        await self._registry.cancel(self._work.trace_id, "client_left")
+        # Whoever has all of the answer and closes has stopped nothing: the stream ends by itself.
+        if not self._is_whole:
+            await self._registry.cancel(self._work.trace_id, "client_left")
 
     async def _answer_or_error(self, connection: Connection, task: asyncio.Task[None]) -> None:
         head_deadline = asyncio.get_running_loop().time() + self._settings.head_hold_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import threading
 from functools import partial
 from typing import Any
@@ -159,8 +160,10 @@ def test_a_client_that_does_not_read_holds_up_nobody(client: str) -> None:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_client_that_does_not_read_loses_its_stream(client: str) -> None:
-    """Past the send limit the stream ends, and Ollama is let go."""
+def test_a_client_that_does_not_read_loses_its_stream(
+    client: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Past the send limit the stream ends, and Ollama is let go; it is no error of ours."""
 
     async def main() -> None:
         async with stack("flood", FLOOD, ollama_client=client, send_seconds=0.3) as server:
@@ -174,6 +177,7 @@ def test_a_client_that_does_not_read_loses_its_stream(client: str) -> None:
             await until(lambda: not server.busy_connections(), "the socket is dropped")
             stuck.close()
             await nothing_left(server)
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
     run_async(main())
 
@@ -269,3 +273,27 @@ def hold_agents(server: Stack) -> asyncio.Event:
 
     client.ask = lingering
     return release
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_that_leaves_with_the_whole_answer_has_stopped_nothing(
+    client: str, streamed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It closes at the last byte of it, while the thread, say, has not yet reported its end."""
+    caplog.set_level(logging.INFO)
+    last = b'"finish_reason":"stop"'
+
+    async def main() -> None:
+        async with stack(ollama_client=client) as server:
+            for number in range(30):
+                raw = RawClient(server.url)
+                await raw.send(prompt(stream=streamed, session_id=f"s{number}"))
+                await raw.read_until(last)
+                raw.close()
+            await server.quiet()
+            records = (await server.http.get("/v1/streams")).json()["data"]
+            assert [record["reason"] for record in records] == ["stop"] * 30
+        assert not [line for line in caplog.messages if "stream_cancelled" in line]
+
+    run_async(main())

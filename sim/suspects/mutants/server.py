@@ -290,7 +290,7 @@ def watcher_is_never_cancelled(patch: Patch) -> None:
             await self._answer_or_error(connection, task)
         except ClientStalled:
             await self._registry.cancel(trace_id, "client_not_reading")
-            connection.abort()
+            await connection.abort()
         finally:
             # Here production cancels it.
             assert watcher
