@@ -29,6 +29,10 @@ class Answer(ABC):
         # Set with the last chunk: nothing comes after it.
         self.is_complete = False
 
+    def begin(self) -> bytes:
+        """What comes before all of the answer, and even before an error; no part of the answer."""
+        return b""
+
     @abstractmethod
     def encoded(self, chunk: Chunk) -> bytes:
         """What a chunk becomes in a stream."""

@@ -31,6 +31,7 @@ from server.ollama_api import (
     OllamaShowRequest,
     ollama_prompt,
 )
+from server.responses_request import ResponsesRequest, responses_prompt
 from server.routes import AsciiJson, Owner, answer_to, service_of
 
 router = APIRouter(dependencies=[Depends(owner_of)])
@@ -40,6 +41,7 @@ _GENERATES = errors(400, 404, 409, 415, *OLLAMAS)
 _ASKS = errors(400, 404, 415, *OLLAMAS)
 
 CompletionBody = Annotated[CompletionRequest, Depends(json_body(CompletionRequest))]
+ResponsesBody = Annotated[ResponsesRequest, Depends(json_body(ResponsesRequest))]
 EmbeddingsBody = Annotated[EmbeddingsRequest, Depends(json_body(EmbeddingsRequest))]
 
 
@@ -58,6 +60,21 @@ EmbeddingsBody = Annotated[EmbeddingsRequest, Depends(json_body(EmbeddingsReques
 async def completions(request: Request, body: CompletionBody, owner: Owner) -> Response:
     """Goes on with a text; a prompt of its session as a chat is."""
     prompt = completion_prompt(body, service_of(request).settings.default_model)
+    return answer_to(request, prompt, owner)
+
+
+@router.post(
+    "/v1/responses",
+    response_class=AsciiJson,
+    responses={
+        **streamed("The answer: a `response`, or with `stream` its events as messages"),
+        **_GENERATES,
+    },
+    openapi_extra={**body_schema(ResponsesRequest), **_SESSION},
+)
+async def responses(request: Request, body: ResponsesBody, owner: Owner) -> Response:
+    """Answers a conversation, and keeps nothing of it; a prompt of its session as a chat is."""
+    prompt = responses_prompt(body, service_of(request).settings.default_model)
     return answer_to(request, prompt, owner)
 
 

@@ -173,6 +173,9 @@ class ChatResponse(Response):
         await self._next_chunks(held_s and max(held_s, 0))
         content_type = {"content-type": answer.content_type}
         await connection.begin(200, {**content_type, **STREAM_HEADERS, **self._more_headers})
+        answer.model = self._work.record.model or ""
+        if first := answer.begin():
+            await connection.body(first)
         while not answer.is_complete:
             if await self._next_chunks(ping_s):
                 await stream.emit(connection.body, self._messages())

@@ -111,6 +111,89 @@ def test_a_completion_obeys_the_sessions_rule() -> None:
     run_async(main())
 
 
+@pytest.mark.parametrize("client", CLIENTS)
+def test_responses_are_the_sdks_own(client: str) -> None:
+    """Whole, as events, and by the SDK's own gathering of them: text, thoughts and calls."""
+
+    async def main() -> None:
+        async with stack(ollama_client=client) as server, openai_sdk(server) as api:
+            whole = await api.responses.create(model="fake:normal", input="hello")
+            assert whole.status == "completed"
+            assert whole.output_text.startswith("hello")
+            assert whole.usage is not None
+            assert whole.usage.total_tokens > 0
+            found = [
+                event
+                async for event in await api.responses.create(
+                    model="fake:thinking", input="hello", instructions="be brief", stream=True
+                )
+            ]
+            assert [event.sequence_number for event in found] == list(range(len(found)))
+            kinds = list(dict.fromkeys(event.type for event in found))
+            assert kinds == [
+                "response.created",
+                "response.in_progress",
+                "response.output_item.added",
+                "response.reasoning_summary_part.added",
+                "response.reasoning_summary_text.delta",
+                "response.reasoning_summary_text.done",
+                "response.reasoning_summary_part.done",
+                "response.output_item.done",
+                "response.content_part.added",
+                "response.output_text.delta",
+                "response.output_text.done",
+                "response.content_part.done",
+                "response.completed",
+            ]
+            assert [item.type for item in found[-1].response.output] == ["reasoning", "message"]
+            tool = {"type": "function", **WEATHER["function"], "strict": False}
+            async with api.responses.stream(
+                model="fake:tools", input=[HELLO[0]], tools=[tool]
+            ) as events_:
+                final = await events_.get_final_response()
+            (call,) = final.output
+            assert (call.type, call.name) == ("function_call", "weather")
+            cut = await api.responses.create(
+                model="fake:normal", input="hello", max_output_tokens=2
+            )
+            assert cut.status == "incomplete"
+            with pytest.raises(openai.APIError, match="Ollama"):
+                async for _ in await api.responses.create(
+                    model="fake:error-midstream", input="hello", stream=True
+                ):
+                    pass
+            with pytest.raises(openai.BadRequestError, match="the whole conversation"):
+                await api.responses.create(
+                    model="fake:normal", input="hello", previous_response_id="resp_1"
+                )
+            await server.quiet()
+
+    run_async(main())
+
+
+def test_a_response_that_fails_has_begun() -> None:
+    """Clients refuse a failure of a response that they were not told of: it begins first."""
+
+    async def main() -> None:
+        async with stack(head_hold_seconds=0.05, first_chunk_seconds=0.3) as server:
+            response = await server.http.post(
+                "/v1/responses",
+                json={"model": "fake:hang-before-headers", "input": "hello", "stream": True},
+            )
+            kinds = [event["type"] for event in events(response.text)]
+            assert kinds == [
+                "response.created",
+                "response.in_progress",
+                "response.failed",
+                "error",
+            ]
+            failed, error = events(response.text)[2:]
+            assert failed["response"]["error"]["code"] == error["code"] == "upstream_silent"
+            assert error["error"]["code"] == "upstream_silent"
+
+    run_async(main())
+
+
 def test_embeddings_are_the_sdks_own() -> None:
     """As floats and in base64, the SDK's default, of one text and of several."""
 

@@ -12,6 +12,7 @@ from server.errors import ApiError
 from server.invalid import as_refusal
 from server.openai import ChatRequest, chat_prompt
 from server.prompt import Prompt
+from server.responses_request import ResponsesRequest, responses_prompt
 
 HELLO = {"messages": [{"role": "user", "content": "hi"}]}
 PIXEL = "iVBORw0KGgo="
@@ -331,3 +332,85 @@ def test_the_names_make_a_header() -> None:
     """ASCII, printable, and not too many, whatever the fields are called."""
     assert prompt_of(**{"ü": 1, "a\r\nb": 1, "c" * 99: 1}).ignored == ("\\xfc", "c" * 40)
     assert len(prompt_of(**{f"f{number}": 1 for number in range(99)}).ignored) == 20
+
+
+# ---- responses ------------------------------------------------------------------------------
+
+
+def asked(**request: Any) -> Any:
+    return responses_prompt(ResponsesRequest.model_validate(request), None).request.body
+
+
+def test_a_conversation_of_items_becomes_messages() -> None:
+    """Thoughts and calls go into one message of the assistant, outputs get their tool's name."""
+    body = asked(
+        instructions="be brief",
+        input=[
+            {"role": "user", "content": [{"type": "input_text", "text": "Oslo?"}]},
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "look it up"}]},
+            {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}"},
+            {"type": "function_call", "call_id": "c2", "name": "time", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c1", "output": "4 C"},
+            {
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "cold"}],
+            },
+        ],
+        tools=[{"type": "function", "name": "weather", "parameters": {"type": "object"}}],
+        text={"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}},
+        max_output_tokens=5,
+        reasoning={"effort": "low", "summary": "auto"},
+    )
+    calls = [
+        {"id": "c1", "function": {"name": "weather", "arguments": {}}},
+        {"id": "c2", "function": {"name": "time", "arguments": {}}},
+    ]
+    assert body == {
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "Oslo?"},
+            {"role": "assistant", "content": "", "thinking": "look it up", "tool_calls": calls},
+            {"role": "tool", "content": "4 C", "tool_call_id": "c1", "tool_name": "weather"},
+            {"role": "assistant", "content": "cold"},
+        ],
+        "stream": True,
+        "options": {"num_predict": 5},
+        "tools": [
+            {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+        ],
+        "format": {"type": "object"},
+        "think": "low",
+    }
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"background": True}, "background"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"input": []}, "input"),
+        ({"input": 5}, "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
+        ({"input": [{"content": "hi"}]}, "input.0.role"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file"}]}]},
+            "input.0.content.0.type",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
+            "input.0.content.0.image_url",
+        ),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+    ],
+)
+def test_what_a_response_cannot_be_is_refused(request_: dict[str, Any], param: str) -> None:
+    """What needs a store of responses, other tools, other inputs: 400 with the field."""
+    with pytest.raises((ApiError, ValidationError)) as caught:
+        asked(**{"input": "hi", **request_})
+    error = caught.value
+    refusal = as_refusal(error.errors()) if isinstance(error, ValidationError) else error
+    assert refusal.param == param
