@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 from fastapi import Request
@@ -32,6 +32,8 @@ SMALL_BYTES = 64 * 1024
 PIECE_BYTES = 512 * 1024
 # Elements of any list of a request, unless its field says otherwise; longest known use: messages.
 LIST_MAX = 10_000
+# JSON values in texts that are themselves JSON, of one body.
+NESTED_VALUES_MAX = 50_000
 # Bodies with half a surrogate pair, which only Python's own slower parser takes.
 _SURROGATES_MAX_BYTES = 1024 * 1024
 
@@ -199,21 +201,54 @@ class Bodies:
 
     async def _count_values(self, data: bytes) -> None:
         """Raises ApiError (400) if there are more than values_max."""
-        found = quotes = 0
+        count = _ValueCount(self._values_max)
         for piece in _pieces(data):
-            plain = piece.replace(rb"\\", b"").replace(rb"\"", b"")
-            more_quotes = plain.count(b'"')
-            # Before they are split: each part is an object of its own.
-            if quotes + more_quotes <= 4 * self._values_max:
-                outside = b"".join(plain.split(b'"')[quotes % 2 :: 2])
-                found += _values_at_most(outside)
-            quotes += more_quotes
-            if quotes > 4 * self._values_max or found > self._values_max:
+            if not count.add(piece):
                 raise _bad(
                     f"the body has more than {self._values_max} JSON values "
                     f"(JARVIS_BODY_MAX_VALUES); send fewer messages, parts or tools"
                 )
             await asyncio.sleep(0)
+
+
+def check_nested(texts: Iterable[str], param: str) -> None:
+    """JSON that stands in texts of a body, as the arguments of tool calls do: all of it together.
+
+    Raises ApiError (400) if it has too many values to be parsed.
+    """
+    left = NESTED_VALUES_MAX
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        count = _ValueCount(left)
+        if _values_at_most(data) > left and not all(count.add(piece) for piece in _pieces(data)):
+            raise ApiError(
+                400,
+                "invalid_request",
+                f"{param}: has more than {NESTED_VALUES_MAX} JSON values",
+                param=param,
+            )
+        left -= min(_values_at_most(data), count.found or left)
+
+
+class _ValueCount:
+    """Counts the values of a JSON text that comes in pieces."""
+
+    def __init__(self, values_max: int) -> None:
+        self._values_max = values_max
+        self._quotes = 0
+        self.found = 0
+
+    def add(self, piece: bytes) -> bool:
+        """False if there are more than values_max, by now."""
+        plain = piece.replace(rb"\\", b"").replace(rb"\"", b"")
+        more_quotes = plain.count(b'"')
+        # Before they are split: each part is an object of its own. A value has a name at most.
+        if self._quotes + more_quotes > 4 * self._values_max:
+            return False
+        outside = b"".join(plain.split(b'"')[self._quotes % 2 :: 2])
+        self._quotes += more_quotes
+        self.found += _values_at_most(outside)
+        return self.found <= self._values_max
 
 
 def _values_at_most(text: bytes) -> int:

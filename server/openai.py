@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from server.answer import Answer, usage_of
+from server.body import check_nested
 from server.fields import (
     Fields,
     Flag,
@@ -253,6 +254,9 @@ def _messages(request: ChatRequest) -> list[dict[str, Any]]:
         return [{"role": "user", "content": request.prompt}]
     if not request.messages:
         raise bad("is missing or empty; give at least one message", "messages")
+    calls = [call.function for said in request.messages for call in said.tool_calls or ()]
+    nested = (call.arguments for call in calls if isinstance(call.arguments, str))
+    check_nested(nested, "messages.tool_calls.function.arguments")
     # By the id of their call. Ids are used again in later turns: the nearest before counts.
     tool_names: dict[str, str] = {}
     found = []

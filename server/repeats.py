@@ -18,7 +18,6 @@ that it is one.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import Any
 
 from registry import State
 from server.errors import ApiError
+from server.ollama import encode_body
 
 PER_SESSION_MAX = 16
 SESSIONS_MAX = 4096
@@ -36,8 +36,8 @@ _ATTEMPTS = {"x-stainless-retry-count": 0, "x-envoy-attempt-count": 1}
 
 def digest_of(body: Mapping[str, Any]) -> bytes:
     """What is the same for two requests that ask Ollama the same."""
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("ascii"), digest_size=16).digest()
+    # The names in the order in which they were sent: a library that repeats sends the same.
+    return hashlib.blake2b(encode_body(body), digest_size=16).digest()
 
 
 def says_it_repeats(headers: Mapping[str, str]) -> bool:

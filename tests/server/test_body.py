@@ -13,10 +13,20 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 
 from server.app import create_app
-from server.body import LIST_MAX, PIECE_BYTES, SMALL_BYTES, Bodies, HeldBody, RequestModel, _pieces
+from server.body import (
+    LIST_MAX,
+    NESTED_VALUES_MAX,
+    PIECE_BYTES,
+    SMALL_BYTES,
+    Bodies,
+    HeldBody,
+    RequestModel,
+    _pieces,
+    check_nested,
+)
 from server.errors import ApiError
 from server.front import KEYLESS_MAX_BYTES
-from server.openai import ChatRequest
+from server.openai import ChatRequest, ollama_body
 from tests.server.support import error_of, run_async, settings
 
 KEY = {"authorization": "Bearer devkey"}
@@ -204,6 +214,22 @@ def test_every_list_of_a_chat_is_bounded() -> None:
     ):
         with pytest.raises((ValidationError, RequestValidationError)):
             ChatRequest.model_validate(body)
+
+
+def test_json_within_texts_is_counted_too() -> None:
+    """The arguments of all tool calls together; what stands in their strings is no value."""
+    check_nested(['{"text":"' + "," * 10**6 + '"}'] * 3, "x")
+    some = "[" + ",".join("1" * (NESTED_VALUES_MAX // 3)) + "]"
+    check_nested([some, some], "x")
+    for texts in ([some] * 4, ["[" * 10**6], ['["' + '","' * 10**6 + '"]']):
+        with pytest.raises(ApiError, match="x: has more than") as caught:
+            check_nested(texts, "x")
+        assert (caught.value.status, caught.value.param) == (400, "x")
+    call = {"function": {"name": "f", "arguments": "[" * 10**6}}
+    with pytest.raises(ApiError, match="arguments: has more"):
+        ollama_body(
+            ChatRequest.model_validate({"messages": [{"role": "user", "tool_calls": [call]}]}), None
+        )
 
 
 def test_a_refused_body_costs_a_few_times_its_size_at_most() -> None:
