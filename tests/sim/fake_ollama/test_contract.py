@@ -95,6 +95,24 @@ def test_tags_lists_the_installed_models(front: Any) -> None:
         assert {"modified_at", "details"} <= model.keys()
 
 
+def test_texts_become_vectors(fake_front: Any) -> None:
+    """/api/embed takes one text or several, /api/embeddings one; each text has its own vector."""
+    model = fake_front.model("normal")
+
+    def ask(path: str, **fields: object) -> Any:
+        return fake_front.ask(fake_front.post(path, {"model": model, **fields})).object
+
+    several = ask("/api/embed", input=["a b", "c"])
+    first, second = several["embeddings"]
+    assert first != second
+    assert several["prompt_eval_count"] == 3
+    assert ask("/api/embed", input="a b")["embeddings"] == [first]
+    assert ask("/api/embed", input="a b", dimensions=2)["embeddings"] == [first[:2]]
+    assert ask("/api/embeddings", prompt="a b") == {"embedding": first}
+    reply = fake_front.ask(fake_front.post("/api/embed", {"model": "nobody", "input": "a"}))
+    assert (reply.status, reply.object["error"]) == (404, "model 'nobody' not found")
+
+
 def test_blank_messages_load_and_unload_the_model(front: Any) -> None:
     """No messages load the model; with keep_alive 0 they unload it; /api/ps shows both."""
     model = front.model("normal")
