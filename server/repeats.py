@@ -75,12 +75,21 @@ class Repeats:
         self._sessions: OrderedDict[str, list[_Asked]] = OrderedDict()
 
     def admit(
-        self, session_id: str, trace_id: str, digest: bytes, now: float, *, repeats: bool
+        self,
+        session_id: str,
+        trace_id: str,
+        digest: bytes,
+        now: float,
+        *,
+        repeats: bool,
+        interrupts: bool = True,
     ) -> None:
         """Notes a prompt that is about to be registered. Raises ApiError (400) for a repetition.
 
         To be called in the same step as the register: the newer prompt could come in between.
-        Only for a prompt that interrupts: one that waits for its turn stops nobody.
+        repeats: the request says so itself. interrupts: whether the prompt would stop the newer
+        one; one that waits for its turn, or is turned away from a busy session, stops nobody, and
+        is noted alone, so that it is protected once it is there.
         """
         if self._window_s <= 0:
             return
@@ -97,8 +106,8 @@ class Repeats:
         elif newest is None or newest.rank < first.rank:
             first.trace_id = trace_id
             first.over_at = None
-        elif newest.digest == digest and not repeats:
-            # Typed again, and again.
+        elif not interrupts or (newest.digest == digest and not repeats):
+            # Behind the newer one, or typed again and again.
             self._note(asked, digest, trace_id)
         else:
             first.over_at = now

@@ -25,12 +25,17 @@ class Asked:
         self.now = 0.0
         self._serial = 0
 
-    def ask(self, text: str, session: str = "s", *, says: bool = False) -> str:
+    def ask(
+        self, text: str, session: str = "s", *, says: bool = False, interrupts: bool = True
+    ) -> str:
         """Registers; what was active is superseded. Raises what admit raises."""
         self._serial += 1
         trace_id = f"t{self._serial}"
         digest = digest_of({"text": text})
-        self.repeats.admit(session, trace_id, digest, self.now, repeats=says)
+        self.repeats.admit(session, trace_id, digest, self.now, repeats=says, interrupts=interrupts)
+        if not interrupts:
+            self.states[trace_id] = State.WAITING
+            return trace_id
         for other in [name for name, state in self.states.items() if state is State.ACTIVE]:
             self.end(other, session)
         self.states[trace_id] = State.ACTIVE
@@ -100,6 +105,16 @@ def test_a_waiting_prompt_is_newer_too() -> None:
     asked.ask("one")
     asked.states[asked.ask("two")] = State.WAITING
     assert asked.refused("one")
+
+
+def test_what_stops_nobody_is_not_refused() -> None:
+    """A repetition that waits for its turn is let in behind the newer one, and protected there."""
+    asked = Asked()
+    asked.ask("one")
+    newer = asked.ask("two")
+    assert not asked.refused("one", interrupts=False)
+    asked.end(newer)
+    assert asked.refused("two")
 
 
 def test_sessions_know_nothing_of_each_other() -> None:
