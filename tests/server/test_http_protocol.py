@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from typing import Any
 
@@ -178,7 +179,9 @@ def test_an_offered_upgrade_does_not_lose_the_body(command: tuple[str, ...]) -> 
     offer = "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQ\r\n"
     with process(*command, "--port", "0", OLLAMA_HOST="127.0.0.1:1") as child:
         line = Output(child).wait_for("http://")
-        port = int(line.split("http://127.0.0.1:")[1].split()[0].rstrip("/"))
+        address = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        assert address is not None
+        port = int(address[1])
         with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
             sock.sendall(request(prompt(model="m"), headers=offer))
             answer = sock.recv(65536)
