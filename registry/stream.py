@@ -86,6 +86,11 @@ class Stream:
         return len(self._workers)
 
     @property
+    def is_queued(self) -> bool:
+        """Whether some of its blocking work still waits for a thread."""
+        return any(not job.running() and not job.done() for job in self._workers)
+
+    @property
     def is_over(self) -> bool:
         """Whether the task and all worker threads are over: only then has the stream ended."""
         return self._task_over and not self._workers

@@ -211,6 +211,15 @@ class StreamTask:
     # -- what its limits say
 
     def _silent_error(self, limit_s: float) -> ApiError:
+        if self._stream is not None and self._stream.is_queued:
+            # Ollama was not asked: the silence is ours.
+            return ApiError(
+                503,
+                "no_thread_free",
+                f"this stream has waited {limit_s:g} s for a thread: all "
+                f"{self._settings.threads_max} are busy (JARVIS_THREADS_MAX); send the prompt "
+                f"later, or use JARVIS_OLLAMA_CLIENT=async, which needs none",
+            )
         name = (
             "JARVIS_FIRST_CHUNK_SECONDS"
             if self.record.first_chunk_at is None

@@ -40,6 +40,8 @@ class PublishedStream:
     """What the note's code has in place of a stream's handle."""
 
     stop_error = None
+    # Nobody counts its threads.
+    is_queued = False
 
     def __init__(self, trace_id: str, flags: StopSignals, executor: Executor) -> None:
         self.trace_id = trace_id

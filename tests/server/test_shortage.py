@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from typing import Any
@@ -17,7 +18,7 @@ from server.ollama import OllamaRequest
 from server.ollama_async import AsyncOllama
 from server.ollama_thread import ThreadOllama
 from server.wakeable import Wake, WakeableTransport
-from tests.server.support import CLIENTS, process, run_async
+from tests.server.support import CLIENTS, error_of, process, prompt, run_async, stack, until
 
 
 @pytest.mark.socket
@@ -91,3 +92,22 @@ def test_a_thread_that_cannot_be_started_is_told_and_forgotten(
         with pytest.raises(ExecutorFull, match="can't start new thread"):
             executor.submit(lambda: None)
     assert executor.submit(lambda: 7).result(10) == 7
+
+
+@pytest.mark.socket
+def test_who_waited_for_a_thread_of_ours_is_not_told_that_ollama_is_silent() -> None:
+    """Ollama was never asked; what is missing is a thread, and the setting for them is named."""
+
+    async def main() -> None:
+        async with stack(ollama_client="thread", threads_max=1, first_chunk_seconds=1.0) as server:
+            body = prompt(stream=True, model="fake:hang-midstream", session_id="a")
+            first = asyncio.create_task(server.post(body))
+            await until(lambda: server.fake.calls and server.fake.calls[0].chunks >= 3, "chunks")
+            answer = await server.post(prompt(session_id="b"))
+            assert (answer.status_code, error_of(answer)["code"]) == (503, "no_thread_free")
+            assert "JARVIS_THREADS_MAX" in error_of(answer)["message"]
+            assert len(server.fake.calls) == 1
+            server.service.begin_shutdown()
+            await first
+
+    run_async(main())
