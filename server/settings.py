@@ -50,8 +50,9 @@ class Settings(BaseSettings):
         default="http://127.0.0.1:11434",
         validation_alias=AliasChoices("JARVIS_OLLAMA_HOST", "OLLAMA_HOST"),
     )
-    # Where Ollama stands behind something that asks for it: a bearer token, and headers as JSON.
+    # A bearer token, where Ollama stands behind something that asks for one.
     ollama_api_key: str = Field(default="", repr=False)
+    # Headers for it, as a JSON object, where it asks for others.
     ollama_headers: dict[str, str] = Field(default_factory=dict, repr=False)
     # `user:password` of ollama_host, which does not show it.
     _ollama_user_info: str = PrivateAttr(default="")
@@ -144,6 +145,10 @@ class Settings(BaseSettings):
                     f"(JARVIS_OLLAMA_API_KEY, JARVIS_OLLAMA_HEADERS)"
                 )
         return self
+
+    def __hash__(self) -> int:
+        # pydantic's own would hash every field, and a mapping has no hash.
+        return hash(repr(self))
 
     @property
     def ollama_upstream_headers(self) -> dict[str, str]:

@@ -22,8 +22,10 @@ def table() -> str:
     rows = ["| setting | default | why |", "|---|---|---|"]
     for name, reason in _reasons().items():
         variables = " or ".join(f"`{variable}`" for variable in variables_of(name))
-        default = Settings.model_fields[name].default
-        shown = "–" if default in (None, "") else f"{default:g}" if _is_float(default) else default
+        default = Settings.model_fields[name].get_default(call_default_factory=True)
+        shown = (
+            "–" if default in (None, "", {}) else f"{default:g}" if _is_float(default) else default
+        )
         rows.append(f"| {variables} | {shown} | {reason} |")
     return "\n".join(rows) + "\n"
 

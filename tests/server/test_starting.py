@@ -102,6 +102,12 @@ def test_every_limit_in_seconds_is_finite(environment: dict[str, str]) -> None:
     read_settings()
 
 
+def test_settings_can_be_keys() -> None:
+    """Of a cache, say: equal ones hash alike, whatever kinds of fields they have."""
+    some = {"ollama_headers": {"x-token": "hush"}, "grace_seconds": 1.0}
+    assert {settings(**some): 1}[settings(**some)] == 1
+
+
 def test_every_bad_setting_has_its_line(environment: dict[str, str]) -> None:
     """Not the first alone: who mends one would meet the next at the next start."""
     environment["JARVIS_GRACE_SECONDS"] = "soon"
