@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -43,11 +44,11 @@ def prompt(text: str = "hello", **more: Any) -> dict[str, Any]:
     return {"prompt": text, **more}
 
 
-def run_async(main: Coroutine[Any, Any, None]) -> None:
+def run_async(main: Coroutine[Any, Any, None], within_s: float = 50) -> None:
     """Runs a test's coroutine; one that hangs fails instead."""
 
     async def bounded() -> None:
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(within_s):
             await main
 
     asyncio.run(bounded())
@@ -156,6 +157,18 @@ def free_socket() -> Iterator[socket.socket]:
 def free_port() -> int:
     with free_socket() as listener:
         return int(listener.getsockname()[1])
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def address_in(line: str) -> str:
+    """The address that a server tells when it listens."""
+    found = re.search(r"http://[\w.:\[\]]*:\d+", line)
+    assert found, line
+    return found[0]
 
 
 # ---- reading messages -----------------------------------------------------------------------

@@ -20,6 +20,7 @@ from tests.server.support import (
     error_of,
     events,
     free_port,
+    is_listening,
     process,
     prompt,
     run_async,
@@ -106,13 +107,6 @@ async def exit_under_trouble(
             assert b"data: [DONE]" in streamed
     await until(lambda: not fake.active_calls, "the upstream is closed")
     return took_s, output.lines
-
-
-def is_listening(port: int) -> bool:
-    import socket
-
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.parametrize(

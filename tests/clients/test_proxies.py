@@ -1,0 +1,154 @@
+"""Proxies that buffer or compress: pieces of a stream pass as they come, and leaving passes too."""
+
+from __future__ import annotations
+
+import subprocess
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.clients.support import Served, need, node_program
+from tests.server.support import (
+    DEVKEY,
+    PATIENCE_S,
+    Output,
+    free_port,
+    is_listening,
+    run_async,
+    until,
+)
+
+pytestmark = [pytest.mark.clients, pytest.mark.socket]
+
+NGINX = """
+daemon off; pid {folder}/nginx.pid; error_log stderr; worker_processes 1;
+events {{}}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  {more}
+  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {url}; }} }}
+}}
+"""
+CADDY = """
+{{
+  admin off
+  auto_https off
+}}
+http://127.0.0.1:{port} {{
+  bind 127.0.0.1
+  {more}
+  reverse_proxy {url}
+}}
+"""
+
+
+@contextmanager
+def running(command: list[str], port: int | None = None) -> Iterator[str]:
+    """A proxy's process once it listens; yields its address."""
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        # It is read all the time: a proxy may not come to wait for somebody to take its log.
+        output = Output(child)
+        port = port or int(output.wait_for("listens on", 30).split()[-1])
+
+        async def listens() -> None:
+            await until(lambda: is_listening(port) or child.poll() is not None, "it listens", 30)
+
+        run_async(listens())
+        assert child.poll() is None, output.lines
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        child.terminate()
+        try:
+            child.wait(5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        child.communicate()
+
+
+def nginx(url: str, folder: Path, more: str) -> tuple[list[str], int]:
+    port, file = free_port(), folder / "nginx.conf"
+    file.write_text(NGINX.format(folder=folder, port=port, url=url, more=more))
+    return [need("nginx", "nginx"), "-p", str(folder), "-c", str(file)], port
+
+
+def caddy(url: str, folder: Path, more: str) -> tuple[list[str], int]:
+    port, file = free_port(), folder / "Caddyfile"
+    file.write_text(CADDY.format(port=port, url=url, more=more))
+    return [need("caddy", "Caddy"), "run", "--adapter", "caddyfile", "--config", str(file)], port
+
+
+def express(url: str, folder: Path, more: str) -> tuple[list[str], None]:
+    return [*node_program("compressing_proxy.mjs"), url], None
+
+
+ENCODE = "encode {\n gzip\n match {\n header Content-Type application/json*\n }\n }"
+GZIP = "gzip on; gzip_proxied any; gzip_types *; gzip_min_length 1;"
+PROXIES: dict[str, tuple[Callable[..., tuple[list[str], int | None]], str]] = {
+    "nginx with its defaults": (nginx, ""),
+    "nginx with gzip": (nginx, GZIP),
+    "caddy": (caddy, ""),
+    # Debian's Caddy (2.6.2) keeps what it compresses to itself until there is more, and knows no
+    # `no-transform`: streams have to be left out of its `encode`.
+    "caddy with encode of JSON": (caddy, ENCODE),
+    "express with compression": (express, ""),
+}
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+def proxy(request: pytest.FixtureRequest, server: Served, tmp_path_factory: pytest.TempPathFactory):
+    made, more = PROXIES[request.param]
+    folder = tmp_path_factory.mktemp("proxy")
+    folder.chmod(0o755)
+    command, port = made(server.direct_url, folder, more)
+    with ExitStack() as stack:
+        yield stack.enter_context(running(command, port))
+
+
+def unpacked(encoding: str, data: bytes) -> bytes:
+    """What can be read of a compressed beginning."""
+    if encoding == "gzip":
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data)
+    assert encoding == "", f"asked for gzip, came {encoding}"
+    return data
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_pieces_pass_while_the_model_is_silent(proxy: str, server: Served, encoding: str) -> None:
+    """The first pieces are there while the model hangs, so the proxy did not wait for the end."""
+
+    async def main() -> None:
+        body = {"model": "fake:hang-midstream", "prompt": "hello", "stream": True}
+        headers = {**DEVKEY, "accept-encoding": encoding, "x-session-id": "proxied"}
+        async with (
+            httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as http,
+            http.stream(
+                "POST", f"{proxy}/v1/chat/completions", json=body, headers=headers
+            ) as answer,
+        ):
+            assert answer.status_code == 200
+            data = b""
+            async for part in answer.aiter_raw():
+                data += part
+                if b"word2" in unpacked(answer.headers.get("content-encoding", ""), data):
+                    break
+        # The client has left: its leaving reaches the model through the proxy.
+        await until(lambda: not server.fake.active_calls, "the upstream call is over")
+
+    run_async(main())
+
+
+def test_a_whole_answer_and_an_error_pass(proxy: str) -> None:
+    """One object with its usage, and an error with its own status and sentence."""
+    with httpx.Client(trust_env=False, timeout=30, headers=DEVKEY) as http:
+        ask = f"{proxy}/v1/chat/completions"
+        whole = http.post(ask, json={"model": "fake:normal", "prompt": "hello"})
+        assert whole.json()["usage"]["completion_tokens"] == 41
+        failed = http.post(ask, json={"model": "fake:missing", "prompt": "hello"})
+        assert failed.status_code == 404
+        assert failed.json()["error"]["code"] == "model_not_found"
