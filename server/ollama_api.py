@@ -111,23 +111,23 @@ class OllamaAnswer(Answer):
 
     def whole(self) -> dict[str, Any]:
         last = self._lines[-1]
+        logprobs = [entry for line in self._lines for entry in line.get("logprobs") or ()]
+        beside = {"logprobs": logprobs} if logprobs else {}
         if "message" in last:
-            return {**last, "message": {**last["message"], **self._joined("message", "content")}}
-        return {**last, **self._joined(None, "response")}
-
-    def _joined(self, part: str | None, text: str) -> dict[str, Any]:
-        said = [line if part is None else line.get(part) or {} for line in self._lines]
-        joined: dict[str, Any] = {text: "".join(each.get(text) or "" for each in said)}
-        thinking = "".join(each.get("thinking") or "" for each in said)
-        if thinking:
-            joined["thinking"] = thinking
-        for name in ("tool_calls", "logprobs"):
-            # Log probabilities stand beside the message, and its calls in it.
-            owners = self._lines if name == "logprobs" else said
-            entries = [entry for each in owners for entry in each.get(name) or ()]
-            if entries:
-                joined[name] = entries
-        return joined
+            said = [line.get("message") or {} for line in self._lines]
+            return {**last, "message": {**last["message"], **_joined(said, "content")}, **beside}
+        return {**last, **_joined(self._lines, "response"), **beside}
 
     def error(self, error: ApiError) -> bytes:
         return encode_json(error.flat_body()) + b"\n"
+
+
+def _joined(said: list[dict[str, Any]], text: str) -> dict[str, Any]:
+    joined: dict[str, Any] = {text: "".join(each.get(text) or "" for each in said)}
+    thinking = "".join(each.get("thinking") or "" for each in said)
+    if thinking:
+        joined["thinking"] = thinking
+    calls = [call for each in said for call in each.get("tool_calls") or ()]
+    if calls:
+        joined["tool_calls"] = calls
+    return joined

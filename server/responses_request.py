@@ -92,7 +92,6 @@ class ResponsesRequest(Options):
             "prompt_cache_retention",
             "safety_identifier",
             "stream_options",
-            "include",
             "max_tool_calls",
             *_REFUSALS,
         }
@@ -111,11 +110,15 @@ class ResponsesRequest(Options):
     tool_choice: Any = None
     parallel_tool_calls: Flag = True
     truncation: Literal["auto", "disabled"] | None = None
+    include: list[Text] | None = None
 
     def ignored(self, prefix: str = "") -> Iterator[str]:
         yield from super().ignored(prefix)
         if not self.parallel_tool_calls:
             yield "parallel_tool_calls"
+        # Thoughts go out as text, and come back so.
+        if any(name != "reasoning.encrypted_content" for name in self.include or ()):
+            yield "include"
         for name in ("reasoning", "text"):
             part = getattr(self, name)
             if part is not None:

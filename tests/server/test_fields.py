@@ -330,7 +330,8 @@ def test_what_makes_no_difference_is_not_named() -> None:
 
 def test_the_names_make_a_header() -> None:
     """ASCII, printable, and not too many, whatever the fields are called."""
-    assert prompt_of(**{"ü": 1, "a\r\nb": 1, "c" * 99: 1}).ignored == ("\\xfc", "c" * 40)
+    named = prompt_of(**{"ü": 1, "a\r\nb": 1, "c" * 99: 1}).ignored
+    assert named == ("%C3%BC", "a%0D%0Ab", "c" * 40)
     assert len(prompt_of(**{f"f{number}": 1 for number in range(99)}).ignored) == 20
 
 
@@ -414,3 +415,14 @@ def test_what_a_response_cannot_be_is_refused(request_: dict[str, Any], param: s
     error = caught.value
     refusal = as_refusal(error.errors()) if isinstance(error, ValidationError) else error
     assert refusal.param == param
+
+
+def test_what_a_response_leaves_out_is_named() -> None:
+    """Parts that were asked for and are not there; thoughts are, as text."""
+
+    def ignored(*include: str) -> tuple[str, ...]:
+        request = ResponsesRequest.model_validate({"input": "hi", "include": list(include)})
+        return responses_prompt(request, None).ignored
+
+    assert ignored("reasoning.encrypted_content") == ()
+    assert ignored("message.output_text.logprobs") == ("include",)

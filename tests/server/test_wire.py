@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from server.completions import CompletionAnswer
 from server.errors import ApiError
 from server.loopback import is_loopback
 from server.ollama import Chunk, ChunkReader, LineSplitter, ToolCall, parse_line, status_error
+from server.ollama_api import OllamaAnswer
 from server.openai import ChatAnswer, ChatRequest, ollama_body
 from server.settings import Settings
 from server.sse import encode_json, message
@@ -182,6 +184,66 @@ def test_usage_is_null_until_its_own_message() -> None:
     assert messages[-1]["choices"] == []
     assert messages[-1]["usage"]["total_tokens"] == 5
     assert len({m["id"] for m in messages}) == 1
+
+
+def chunks_of(*lines: bytes) -> list[Chunk]:
+    reader = ChunkReader(keeps_lines=True)
+    return [chunk for each in lines for chunk in reader.feed(each)]
+
+
+LIKELY: dict[str, Any] = {
+    "token": "é",
+    "logprob": -0.5,
+    "top_logprobs": [{"token": "e", "logprob": -1.5, "bytes": [101]}],
+}
+
+
+def test_log_probabilities_have_openais_form() -> None:
+    """Streamed and whole, in chat and completions; what Ollama leaves out is there."""
+    chunks = chunks_of(line("é", logprobs=[LIKELY]), line("é", logprobs=[LIKELY]), line(done=True))
+    entry = {
+        "token": "é",
+        "logprob": -0.5,
+        "bytes": [0xC3, 0xA9],
+        "top_logprobs": [{"token": "e", "logprob": -1.5, "bytes": [101]}],
+    }
+    streamed = ChatAnswer("t", 1)
+    told = [m["choices"][0]["logprobs"] for chunk in chunks for m in streamed.messages(chunk)]
+    assert told == [None, *[{"content": [entry], "refusal": None}] * 2, None]
+    whole, text = ChatAnswer("t", 1), CompletionAnswer("t", 1)
+    for chunk in chunks:
+        whole.gather(chunk)
+        text.gather(chunk)
+    assert whole.whole()["choices"][0]["logprobs"]["content"] == [entry, entry]
+    assert text.whole()["choices"][0]["logprobs"] == {
+        "tokens": ["é", "é"],
+        "token_logprobs": [-0.5, -0.5],
+        "top_logprobs": [{"e": -1.5}, {"e": -1.5}],
+        "text_offset": [0, 1],
+    }
+
+
+def test_ollamas_lines_make_one_object() -> None:
+    """Texts, thoughts, calls and log probabilities are joined; the rest is of the last line."""
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    message = {"role": "assistant", "content": "a", "thinking": "t", "tool_calls": [call]}
+    said = json.dumps({"message": message, "done": False, "logprobs": [LIKELY]}).encode() + b"\n"
+    answer = OllamaAnswer("t", 1)
+    for chunk in chunks_of(said, said, line(done=True, eval_count=2, brand_new=1)):
+        answer.gather(chunk)
+    assert answer.is_complete
+    assert answer.whole() == {
+        "message": {
+            "role": "assistant",
+            "content": "aa",
+            "thinking": "tt",
+            "tool_calls": [call, call],
+        },
+        "done": True,
+        "eval_count": 2,
+        "brand_new": 1,
+        "logprobs": [LIKELY, LIKELY],
+    }
 
 
 # ---- requests -------------------------------------------------------------------------------
