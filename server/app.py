@@ -181,6 +181,8 @@ def _settings() -> Settings:
 def _registry(settings: Settings, executor: Executor | None) -> StreamRegistry:
     return StreamRegistry(
         grace_s=settings.grace_seconds,
+        queue_max=settings.queue_max,
+        queue_s=settings.queue_seconds,
         executor=executor or DaemonExecutor(settings.threads_max),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry import Snapshot
+from registry import Snapshot, StreamView
 from server.errors import MESSAGE_MAX_CHARS, shortened
 from server.ollama import Chunk
 
@@ -79,17 +79,21 @@ class Record:
             self.ended_at = now
             self.on_end(self)
 
-    def view(self, states: Mapping[str, str], now: float, *, with_text: bool) -> dict[str, Any]:
+    def view(
+        self, streams: Mapping[str, StreamView], now: float, *, with_text: bool
+    ) -> dict[str, Any]:
         """The record as JSON; times in milliseconds since the register, None if not reached.
 
-        states: of all streams that have one, by trace id.
+        streams: of all that have a state, by trace id. queue_position: 1 for the next to start.
         """
+        known = streams.get(self.trace_id)
         view: dict[str, Any] = {
             "trace_id": self.trace_id,
             "object": "stream",
             "session_id": self.session_id,
             "model": self.model,
-            "state": states.get(self.trace_id, "ENDED"),
+            "state": known.state.name if known else "ENDED",
+            "queue_position": known.queue_position if known else None,
             "reason": self.reason,
             "message": self.message,
             "created": self.created,
@@ -109,9 +113,9 @@ class Record:
         return None if at is None else round((at - self.registered_at) * 1000)
 
 
-def states_in(snapshot: Snapshot) -> dict[str, str]:
-    """The state of each stream that has one, by trace id."""
-    return {stream.trace_id: stream.state.name for stream in snapshot.streams}
+def streams_in(snapshot: Snapshot) -> dict[str, StreamView]:
+    """The streams that have a state, by trace id."""
+    return {stream.trace_id: stream for stream in snapshot.streams}
 
 
 class Archive:

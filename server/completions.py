@@ -35,6 +35,7 @@ class CompletionRequest(Options):
     stream: Flag = False
     stream_options: StreamOptions | None = None
     session_id: Text | None = None
+    session_strategy: Text | None = None
     user: Text | None = None
     n: Int | None = None
     max_tokens: Int | None = None
@@ -61,6 +62,7 @@ def completion_prompt(request: CompletionRequest, default_model: str | None) -> 
         ),
         is_streamed=request.stream,
         session_id=request.session_id,
+        session_strategy=request.session_strategy,
         user=request.user,
         ignored=shown(request.ignored()),
     )

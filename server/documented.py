@@ -22,10 +22,10 @@ _MEANINGS: dict[int | str, str] = {
     403: "not from this address, or not by this name",
     404: "there is no such thing, or it is another key's",
     408: "the body did not come in time",
-    409: "the session is busy",
+    409: "the session is busy, and the prompt was to be rejected then",
     413: "the body is too large",
     415: "the body is compressed",
-    429: "too many requests",
+    429: "too many requests, or too many prompts in the session's queue",
     500: "the server failed, its log says how",
     502: "Ollama's answer is of no use",
     503: "shutting down, or Ollama cannot be reached or is busy",
@@ -86,6 +86,7 @@ class StreamView(BaseModel):
     session_id: str
     model: str | None
     state: str
+    queue_position: int | None
     reason: str | None
     message: str | None
     created: int

@@ -36,7 +36,10 @@ from server.routes import AsciiJson, Owner, answer_to, service_of
 
 router = APIRouter(dependencies=[Depends(owner_of)])
 
-_SESSION = request_headers(x_session_id="the session, before `session_id` and `user`")
+_SESSION = request_headers(
+    x_session_id="the session, before `session_id` and `user`",
+    x_session_strategy="interrupt, enqueue or reject, where the session is busy",
+)
 _GENERATES = errors(400, 404, 409, 415, *OLLAMAS)
 _ASKS = errors(400, 404, 415, *OLLAMAS)
 

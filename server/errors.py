@@ -7,7 +7,16 @@ from typing import Any
 
 from starlette._utils import get_route_path
 
-from registry import RegistryClosed, StreamCancelled, StreamError, StreamRefused, StreamSuperseded
+from registry import (
+    QueueFull,
+    QueueTimeout,
+    RegistryClosed,
+    SessionBusy,
+    StreamCancelled,
+    StreamError,
+    StreamRefused,
+    StreamSuperseded,
+)
 
 OLLAMA_PREFIX = "/api/"
 _TYPES = {
@@ -78,6 +87,10 @@ _STREAM_STATUS: dict[type[StreamError], int] = {
     StreamSuperseded: 400,
     StreamCancelled: 400,
     StreamRefused: 503,
+    # A repetition of these stops nobody: it says `reject` or `enqueue` again.
+    SessionBusy: 409,
+    QueueFull: 429,
+    QueueTimeout: 503,
 }
 
 

@@ -23,11 +23,12 @@ class OllamaBody(Fields):
     """A body that Ollama itself is to judge; only what is ours to decide on is declared."""
 
     # Of ours; the rest is passed on.
-    own: ClassVar[frozenset[str]] = frozenset({"session_id"})
+    own: ClassVar[frozenset[str]] = frozenset({"session_id", "session_strategy"})
 
     model: Text | None = None
     stream: Flag = True
     session_id: Text | None = None
+    session_strategy: Text | None = None
 
     def passed_on(self, default_model: str | None = None) -> dict[str, Any]:
         """The body for Ollama."""
@@ -65,14 +66,14 @@ class OllamaGenerateRequest(OllamaBody):
 class OllamaEmbedRequest(OllamaBody):
     """The body of POST /api/embed and of the older /api/embeddings."""
 
-    own: ClassVar[frozenset[str]] = frozenset({"session_id", "stream"})
+    own: ClassVar[frozenset[str]] = frozenset({"session_id", "session_strategy", "stream"})
 
 
 class OllamaShowRequest(OllamaBody):
     """The body of POST /api/show."""
 
     model_config = ConfigDict(protected_namespaces=())
-    own: ClassVar[frozenset[str]] = frozenset({"session_id", "stream"})
+    own: ClassVar[frozenset[str]] = frozenset({"session_id", "session_strategy", "stream"})
 
 
 def ollama_prompt(path: str, request: OllamaBody, default_model: str | None) -> Prompt:
@@ -83,6 +84,7 @@ def ollama_prompt(path: str, request: OllamaBody, default_model: str | None) -> 
         new_answer=OllamaAnswer,
         is_streamed=request.stream,
         session_id=request.session_id,
+        session_strategy=request.session_strategy,
     )
 
 

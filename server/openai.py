@@ -174,6 +174,7 @@ class ChatRequest(Options):
     stream: Flag = False
     stream_options: StreamOptions | None = None
     session_id: Text | None = None
+    session_strategy: Text | None = None
     user: Text | None = None
     n: Int | None = None
     max_tokens: Int | None = None
@@ -219,6 +220,7 @@ def chat_prompt(request: ChatRequest, default_model: str | None) -> Prompt:
         new_answer=partial(ChatAnswer, include_usage=options is not None and options.include_usage),
         is_streamed=request.stream,
         session_id=request.session_id,
+        session_strategy=request.session_strategy,
         user=request.user,
         ignored=shown(request.ignored()),
     )

@@ -15,6 +15,7 @@ class Prompt:
 
     new_answer: makes the answer of a trace id and a time in seconds since 1970.
     session_id, user: what the body says of its session; a header goes before both.
+    session_strategy: what it says of a session that is busy; a header goes before it as well.
     ignored: names of fields that have no effect here, for the client to be told.
     """
 
@@ -23,4 +24,5 @@ class Prompt:
     is_streamed: bool
     session_id: str | None = None
     user: str | None = None
+    session_strategy: str | None = None
     ignored: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from functools import partial
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from registry import Stream, StreamError, StreamRegistry, TraceIdKnown
+from registry import Strategy, Stream, StreamError, StreamRegistry, TraceIdKnown
 from server.answer import Answer
 from server.connection import ClientStalled, Connection
 from server.errors import ApiError, as_api_error
@@ -41,6 +41,7 @@ class ChatResponse(Response):
         self,
         *,
         session_id: str,
+        strategy: Strategy,
         task: StreamTask,
         answer: Answer,
         streamed: bool,
@@ -55,6 +56,7 @@ class ChatResponse(Response):
         self.status_code = 200
         self.background = None
         self._session_id = session_id
+        self._strategy = strategy
         self._work = task
         self._buffer = task.buffer
         self._answer = answer
@@ -99,7 +101,7 @@ class ChatResponse(Response):
     async def _answer_or_error(self, connection: Connection, task: asyncio.Task[None]) -> None:
         head_deadline = asyncio.get_running_loop().time() + self._settings.head_hold_seconds
         try:
-            stream = await self._register(task)
+            stream = await self._registered(connection, task, head_deadline)
             if self._streamed:
                 await self._send_messages(connection, stream, task, head_deadline)
             else:
@@ -111,19 +113,61 @@ class ChatResponse(Response):
                 _logger.exception("response_failed trace=%s", self._work.trace_id)
             await self._send_error(connection, as_api_error(exc))
 
+    async def _registered(
+        self, connection: Connection, task: asyncio.Task[None], head_deadline: float
+    ) -> Stream:
+        """Registers; a client whose prompt waits in a queue hears meanwhile that it is alive."""
+        if self._strategy is not Strategy.ENQUEUE or not self._streamed or not self._answer.ping:
+            return await self._register(task)
+        name = f"register-{self._work.trace_id}"
+        registering = asyncio.create_task(self._register(task), name=name)
+        try:
+            await self._ping_while_waiting(connection, registering, head_deadline)
+        except BaseException:
+            # Whoever ends this wait ends the register: its stream leaves the queue.
+            registering.cancel()
+            await asyncio.wait({registering})
+            raise
+        return registering.result()
+
+    async def _ping_while_waiting(
+        self, connection: Connection, registering: asyncio.Task[Stream], head_deadline: float
+    ) -> None:
+        wait_s = max(head_deadline - asyncio.get_running_loop().time(), 0)
+        while True:
+            await asyncio.wait({registering}, timeout=wait_s)
+            if registering.done():
+                return
+            if connection.has_begun:
+                await connection.body(self._answer.ping)
+            else:
+                await self._begin(connection)
+            wait_s = self._settings.ping_seconds
+
+    async def _begin(self, connection: Connection) -> None:
+        content_type = {"content-type": self._answer.content_type}
+        headers = {**content_type, **STREAM_HEADERS, **self._more_headers}
+        await connection.begin(200, headers)
+
     async def _register(self, task: asyncio.Task[None]) -> Stream:
         """The note's register, with the task behind its gate until it has answered."""
         trace_id = self._work.trace_id
-        entry = {"trace_id": trace_id, "session_id": self._session_id, "task": task}
+        entry = {
+            "trace_id": trace_id,
+            "session_id": self._session_id,
+            "task": task,
+            "strategy": self._strategy,
+        }
         now = asyncio.get_running_loop().time()
         try:
-            self._repeats.admit(
-                self._session_id,
-                trace_id,
-                self._digest,
-                now,
-                repeats=self._says_it_repeats,
-            )
+            if self._strategy is Strategy.INTERRUPT:
+                self._repeats.admit(
+                    self._session_id,
+                    trace_id,
+                    self._digest,
+                    now,
+                    repeats=self._says_it_repeats,
+                )
             stream = await self._registry.register(entry)
         except BaseException as exc:
             self._work.reject(exc)
@@ -170,9 +214,9 @@ class ChatResponse(Response):
         if not answer.ping:
             # A form that can't say anything but chunks: its head comes with the first of them.
             held_s = ping_s = None
-        await self._next_chunks(held_s and max(held_s, 0))
-        content_type = {"content-type": answer.content_type}
-        await connection.begin(200, {**content_type, **STREAM_HEADERS, **self._more_headers})
+        if not connection.has_begun:
+            await self._next_chunks(held_s and max(held_s, 0))
+            await self._begin(connection)
         answer.model = self._work.record.model or ""
         if first := answer.begin():
             await connection.body(first)

@@ -52,7 +52,10 @@ ChatBody = Annotated[ChatRequest, Depends(json_body(ChatRequest))]
     },
     openapi_extra={
         **body_schema(ChatRequest),
-        **request_headers(x_session_id="the session, before `session_id` and `user`"),
+        **request_headers(
+            x_session_id="the session, before `session_id` and `user`",
+            x_session_strategy="interrupt, enqueue or reject, where the session is busy",
+        ),
     },
 )
 async def chat(request: Request, body: ChatBody, owner: Owner) -> Response:

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import Scope
 
 from registry import State, StreamRegistry
-from server.archive import Archive, Record, states_in
+from server.archive import Archive, Record, streams_in
 from server.body import Bodies
 from server.browsers import is_allowed
 from server.buffer import Buffer
@@ -25,7 +25,7 @@ from server.readiness import Readiness
 from server.repeats import Repeats, digest_of, says_it_repeats
 from server.response import ChatResponse
 from server.security import Keys
-from server.sessions import session_of
+from server.sessions import session_of, strategy_of
 from server.settings import DEVKEY, Settings
 from server.stream_task import StreamTask
 
@@ -128,6 +128,7 @@ class Service:
             is_devkey=self.keys.is_devkey,
             trace_id=trace_id,
         )
+        strategy = strategy_of(prompt, headers, self.settings)
         now = asyncio.get_running_loop().time()
         created = int(self._wall_clock())
         record = Record(
@@ -152,6 +153,7 @@ class Service:
         )
         return ChatResponse(
             session_id=self.keys.namespace(owner, session_id),
+            strategy=strategy,
             task=task,
             answer=prompt.new_answer(trace_id, created),
             streamed=prompt.is_streamed,
@@ -183,15 +185,15 @@ class Service:
 
     def streams(self, owner: str) -> list[dict[str, Any]]:
         now = asyncio.get_running_loop().time()
-        states = states_in(self.registry.snapshot())
+        streams = streams_in(self.registry.snapshot())
         records = self._archive.of_owner(owner, now)
-        return [record.view(states, now, with_text=False) for record in records]
+        return [record.view(streams, now, with_text=False) for record in records]
 
     def stream(self, owner: str, trace_id: str) -> dict[str, Any]:
         """Raises ApiError (404) for what is unknown, forgotten or another key's: all the same."""
         now = asyncio.get_running_loop().time()
         record = self._record(owner, trace_id, now)
-        return record.view(states_in(self.registry.snapshot()), now, with_text=True)
+        return record.view(streams_in(self.registry.snapshot()), now, with_text=True)
 
     async def cancel(self, owner: str, trace_id: str) -> bool:
         """False if it had ended or was told to stop before. Raises ApiError (404)."""

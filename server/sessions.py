@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Mapping
 from urllib.parse import quote
 
+from registry import Strategy
+from server.errors import ApiError
 from server.prompt import Prompt
 from server.security import SESSION_ID_DEFAULT, SESSION_ID_MAX_CHARS, check_session_id
 from server.settings import Settings
 
 SESSION_HEADER = "X-Session-Id"
+STRATEGY_HEADER = "X-Session-Strategy"
 
 
 def session_of(
@@ -39,6 +42,17 @@ def session_of(
         return readable(guess) if shares else own
     nameless = settings.nameless or ("key" if is_devkey else "own")
     return SESSION_ID_DEFAULT if nameless == "key" else own
+
+
+def strategy_of(prompt: Prompt, headers: Mapping[str, str], settings: Settings) -> Strategy:
+    """What a prompt does that finds its session busy. Raises ApiError (400) for an unknown one."""
+    header = headers.get(STRATEGY_HEADER)
+    value = header or prompt.session_strategy or settings.session_strategy
+    try:
+        return Strategy(value[:80])
+    except ValueError as exc:
+        param = STRATEGY_HEADER if header else "session_strategy"
+        raise ApiError(400, "invalid_request", f"{param}: {exc}", param=param) from None
 
 
 def readable(text: str) -> str:

@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     session_header: str = ""
     # A prompt that names no session has its own, or shares the key's; `key` if devkey is all.
     nameless: Literal["own", "key"] | None = None
+    # What a prompt does that finds its session busy, unless it says so itself.
+    session_strategy: Literal["interrupt", "enqueue", "reject"] = "interrupt"
     # What is not streamed in a session taken from such a header or from `user`: a front-end's
     # titles and tags look so. Its own session, or the conversation's.
     unstreamed: Literal["own", "session"] = "own"
@@ -100,6 +102,8 @@ class Settings(BaseSettings):
     body_seconds: PositiveSeconds = 30.0
     # How long a newer prompt waits for the clean-up of the older stream.
     grace_seconds: Seconds = 2.0
+    # How long an enqueued prompt waits for its turn: the one before it may take total_seconds.
+    queue_seconds: PositiveSeconds = 600.0
     # How long the agent task may take over its cancel before it is told again and reported.
     agent_cancel_seconds: Seconds = 0.5
     # Until then an error of Ollama keeps its status; later clients and proxies lose patience.
@@ -121,6 +125,8 @@ class Settings(BaseSettings):
     bodies_max_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
     # Chunks read from Ollama and not yet sent: enough to smooth, too few to run far ahead.
     buffer_max_chunks: int = Field(default=64, gt=0)
+    # Enqueued prompts of one session: each holds a connection, and the last waits for all others.
+    queue_max: int = Field(default=8, ge=0)
     # Streams of the `thread` client at once: the 64 that may be detached, and as many active.
     threads_max: int = Field(default=128, gt=0)
     # Ended streams that GET /v1/streams still tells of, for each key.

@@ -128,6 +128,7 @@ class ServerBench:
         model: str = "fake:normal",
         key: str = "alice",
         stream: bool = True,
+        strategy: str | None = None,
         text: str | None = None,
         earliest: float = 0.0,
         latest: float | None = 0.0,
@@ -136,7 +137,14 @@ class ServerBench:
         """A prompt arrives when the outside world says so; `name` is its text, if there is none."""
         await self.world.outside(f"{name} arrives", earliest=earliest, latest=latest)
         return self.post_now(
-            name, session, model=model, key=key, stream=stream, text=text, half=half
+            name,
+            session,
+            model=model,
+            key=key,
+            stream=stream,
+            strategy=strategy,
+            text=text,
+            half=half,
         )
 
     def post_now(
@@ -147,6 +155,7 @@ class ServerBench:
         model: str = "fake:normal",
         key: str = "alice",
         stream: bool = True,
+        strategy: str | None = None,
         text: str | None = None,
         half: bool = False,
     ) -> Exchange:
@@ -158,6 +167,8 @@ class ServerBench:
         headers = {"authorization": f"Bearer {KEYS[key]}", "content-type": "application/json"}
         if session is not None:
             headers["x-session-id"] = session
+        if strategy is not None:
+            headers["x-session-strategy"] = strategy
         exchange = self.server.request(
             name,
             "POST",
@@ -226,7 +237,7 @@ class ServerBench:
         """Not one of the bench's, and not the lifespan, which ends only with the process."""
         name = task.get_name()
         return name.endswith(" request") or name.startswith(
-            ("stream-", "agent-", "watch-", "thread-")
+            ("stream-", "agent-", "watch-", "thread-", "register-")
         )
 
     @staticmethod
@@ -314,7 +325,14 @@ class ServerBench:
         return found
 
     def _none_waits_too_long(self) -> bool:
-        return not self._in_state_longer_than(State.WAITING, self.grace_s)
+        """Who interrupts waits for the grace; who is enqueued until its wait is over."""
+        waiting = self._in_state_longer_than(State.WAITING, self.grace_s)
+        latest = self.world.now - self._slack_s()
+        return not waiting or all(
+            view.wait_deadline is not None and view.wait_deadline >= latest
+            for view in self.registry.snapshot().streams
+            if view.trace_id in waiting
+        )
 
     def _stops_reach_upstream(self) -> bool:
         """L2, as far as it can be seen from outside: the connection of a stopped stream is shut.

@@ -12,7 +12,7 @@ import pytest
 
 from registry import StreamRegistry
 from registry.daemon_executor import DaemonExecutor
-from server.archive import _PARTS_MAX, NAME_MAX_CHARS, Archive, Record, states_in
+from server.archive import _PARTS_MAX, NAME_MAX_CHARS, Archive, Record, streams_in
 from server.errors import MESSAGE_MAX_CHARS, ApiError
 from server.ollama import (
     ERROR_BODY_MAX_BYTES,
@@ -150,7 +150,7 @@ def test_keeping_a_stream_costs_the_same_however_many_run(monkeypatch: pytest.Mo
     left = archive.of_owner("k", 1.0)
     assert len(left) == 1000 - 100 + 3 + 1
     monkeypatch.undo()
-    states = states_in(StreamRegistry().snapshot())
+    states = streams_in(StreamRegistry().snapshot())
     assert left[0].view(states, 1.0, with_text=False)["state"] == "ENDED"
 
 

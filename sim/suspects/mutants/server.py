@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 
-from registry import StopSignal, Stream, StreamRegistry
+import server.service
+from registry import StopSignal, Strategy, Stream, StreamRegistry
 from server.answer import Answer
 from server.archive import Archive, Record
 from server.buffer import Buffer
@@ -26,6 +27,7 @@ from server.stream_task import StreamTask
 from server.wakeable import Wake
 from sim.scenarios.server_level.clients import SLOW
 from sim.scenarios.server_level.retries import NEWER_WHOLE, RANK_KEPT
+from sim.scenarios.server_level.strategies import HEARS
 from sim.server_bench import BACK_PRESSURE, HEARD, PROMPT
 from sim.suspects.mutants.base import Break, Mutant, Patch
 
@@ -275,6 +277,17 @@ def repetition_has_a_new_rank(patch: Patch) -> None:
     patch.setattr(Repeats, "admit", admit_as_the_newest)
 
 
+# ---- a busy session that is not interrupted -----------------------------------------------------
+
+
+def strategy_is_not_read(patch: Patch) -> None:
+    patch.setattr(server.service, "strategy_of", lambda *_: Strategy.INTERRUPT)
+
+
+def queue_has_no_pings(patch: Patch) -> None:
+    patch.setattr(ChatResponse, "_registered", lambda self, _, task, __: self._register(task))
+
+
 # ---- the rest -------------------------------------------------------------------------------
 
 
@@ -352,6 +365,9 @@ KILLED: tuple[tuple[Break, str, str], ...] = (
     (repetition_is_a_new_prompt, "repeated.async", NEWER_WHOLE),
     (repetition_has_a_new_rank, "both_repeated.async", RANK_KEPT),
     (watcher_is_never_cancelled, "shutdown.async", "L4 no_deadlock"),
+    (strategy_is_not_read, "rejected.async", "who is rejected stops nobody"),
+    (queue_has_no_pings, "enqueued.async", HEARS),
+    (leaving_is_not_heard, "full_queue.async", "who leaves leaves the queue"),
     (keys_share_their_sessions, "two_keys.async", "S6 isolation"),
     (streams_of_other_keys_are_shown, "stop_is_pressed.async", "another key's stream is not there"),
     (shutdown_closes_nothing, "stuck_lookup.thread", "L3 no_leak"),

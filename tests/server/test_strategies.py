@@ -1,0 +1,69 @@
+"""What a prompt does that finds its session busy: over HTTP, by header, body and setting."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry import QueueFull, QueueTimeout, SessionBusy, Strategy
+from server.errors import ApiError, as_api_error
+from server.prompt import Prompt
+from server.sessions import strategy_of
+from server.settings import Settings
+
+
+def prompt_with(strategy: str | None) -> Prompt:
+    return Prompt(
+        request=None,  # type: ignore[arg-type]
+        new_answer=None,  # type: ignore[arg-type]
+        is_streamed=True,
+        session_strategy=strategy,
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "setting", "expected"),
+    [
+        ("reject", "enqueue", "interrupt", Strategy.REJECT),
+        (None, "enqueue", "reject", Strategy.ENQUEUE),
+        (None, None, "reject", Strategy.REJECT),
+        ("", "", "interrupt", Strategy.INTERRUPT),
+    ],
+)
+def test_the_header_goes_before_the_body_and_that_before_the_setting(
+    header: str | None, body: str | None, setting: str, expected: Strategy
+) -> None:
+    """The nearest to the request decides; what is empty says nothing."""
+    headers = {} if header is None else {"X-Session-Strategy": header}
+    settings = Settings(session_strategy=setting)  # type: ignore[arg-type]
+    assert strategy_of(prompt_with(body), headers, settings) is expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "param"),
+    [
+        ({"X-Session-Strategy": "queue"}, None, "X-Session-Strategy"),
+        ({}, "ENQUEUE", "session_strategy"),
+    ],
+)
+def test_an_unknown_strategy_is_a_400_that_names_those_that_there_are(
+    headers: dict[str, str], body: str | None, param: str
+) -> None:
+    """The error shows where it stood, what it was, and what to write instead."""
+    with pytest.raises(ApiError, match="interrupt, enqueue, reject") as caught:
+        strategy_of(prompt_with(body), headers, Settings())
+    assert (caught.value.status, caught.value.param) == (400, param)
+    assert (headers.get(param) or body or "-") in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (SessionBusy("t1", "busy"), 409, "session_busy"),
+        (QueueFull("t1", "full"), 429, "queue_full"),
+        (QueueTimeout("t1", "late"), 503, "queue_timeout"),
+    ],
+)
+def test_each_refusal_has_its_status(error: Exception, status: int, code: str) -> None:
+    """A client can tell a busy session, a full queue and a wait that was too long."""
+    told = as_api_error(error)
+    assert (told.status, told.code) == (status, code)
