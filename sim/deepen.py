@@ -196,7 +196,8 @@ def _story_named(name: str) -> Story:
     if story is None or not story.is_possible:
         raise ValueError(
             f"{name!r} is no size: it is written as size-1s4r2c0l1h, for 1 session, 4 registers, "
-            f"2 cancels, 0 leavers and 1 hang, with .async or .thread behind it for the server "
+            f"2 cancels, 0 leavers and 1 hang, and maybe "
+            f"1e1x for registers that may enqueue or reject, with .async or .thread for the server "
             f"with one client. There are no more sessions than registers, and no more hangs "
             f"than can happen: one in a session, of a stream told to stop (at the server, of any)"
         )

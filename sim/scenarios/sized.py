@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from registry import StreamRegistry
+from registry import Strategy, StreamRegistry
 from sim.bench import Bench, Request
 from sim.execution import Program
 from sim.scenarios.base import GRACE, program_of
@@ -27,34 +27,58 @@ ALL_HUNG = "as many streams hung as may"
 
 _MAY_HANG = ("cleans up", "hangs")
 
-_NAME = re.compile(r"size-(\d+)s(\d+)r(\d+)c(\d+)l(\d+)h")
+_NAME = re.compile(r"size-(\d+)s(\d+)r(\d+)c(\d+)l(\d+)h(?:(\d+)e(\d+)x)?")
+
+_WORDS = ("session", "register", "cancel", "leaver", "hang")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Size:
-    """How much happens. hangs: how many streams swallow their cancel for longer than the grace."""
+    """How much happens. hangs: how many streams swallow their cancel for longer than the grace.
+
+    enqueues, rejects: up to so many of the registers say that, and do not interrupt.
+    """
 
     sessions: int = 1
     registers: int = 1
     cancels: int = 0
     leaves: int = 0
     hangs: int = 0
+    enqueues: int = 0
+    rejects: int = 0
 
     @property
     def name(self) -> str:
-        letters = zip(astuple(self), "srclh", strict=True)
+        letters = zip(astuple(self), "srclhex" if self.has_strategies else "srclh", strict=False)
         return "size-" + "".join(f"{count}{letter}" for count, letter in letters)
+
+    @property
+    def has_strategies(self) -> bool:
+        """Whether not every register interrupts."""
+        return bool(self.enqueues or self.rejects)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Of the protocol's table, those by which registers that do not interrupt go."""
+        rows = []
+        if self.enqueues:
+            rows.append("row register: enqueues, queue has room")
+        if self.rejects:
+            rows.append("row register: rejects, session busy")
+        return tuple(rows)
 
     @classmethod
     def parse(cls, name: str) -> Size | None:
         """The size of a scenario of this name; None for one that is none of ours."""
         found = _NAME.fullmatch(name)
-        return cls(*map(int, found.groups())) if found is not None else None
+        return cls(*(int(each or 0) for each in found.groups())) if found is not None else None
 
     def __str__(self) -> str:
-        words = ("session", "register", "cancel", "leaver", "hang")
-        counts = zip(astuple(self), words, strict=True)
-        return ", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts)
+        counts = zip(astuple(self), _WORDS, strict=False)
+        words = [f"{count} {word}{'s' * (count != 1)}" for count, word in counts]
+        if self.has_strategies:
+            words.append(f"of the registers {self.enqueues} may enqueue and {self.rejects} reject")
+        return ", ".join(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +102,13 @@ class SizedScenario:
         for each stream that hangs something that tells it to stop."""
         size = self.size
         told = size.registers - size.hangs + size.cancels + size.leaves
+        others = size.enqueues + size.rejects
+        if others and others >= size.registers:
+            return False
         return 1 <= size.sessions <= size.registers and size.hangs <= min(size.sessions, told)
 
     def applies_to(self, cls: type[Any]) -> bool:
-        return True
+        return not self.size.has_strategies or hasattr(cls, "strategies")
 
     def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
         """What there has to be room for."""
@@ -97,7 +124,7 @@ class SizedScenario:
             labels.append(ALL_HUNG)
         if size.hangs and (size.registers > 1 or size.cancels) and issubclass(cls, StreamRegistry):
             labels.append("a stream was detached")
-        return tuple(labels)
+        return (*labels, *size.rows)
 
     def program_for(self, cls: type[Any]) -> Program:
         """The program that plays it on a fresh registry of this class."""
@@ -159,11 +186,33 @@ class Comings:
             self._all_came.set_result(None)
 
 
+class Strategies:
+    """What each register says of a busy session; None where all of them interrupt."""
+
+    def __init__(self, world: World, size: Size) -> None:
+        self._world = world
+        self._has_any = size.has_strategies
+        self._left = {Strategy.ENQUEUE: size.enqueues, Strategy.REJECT: size.rejects}
+
+    def choose(self) -> Strategy | None:
+        if not self._has_any:
+            return None
+        able = [Strategy.INTERRUPT, *(each for each, left in self._left.items() if left)]
+        if len(able) == 1:
+            return Strategy.INTERRUPT
+        names = [each.value for each in able]
+        chosen = Strategy(self._world.choose("strategy", names))
+        if chosen in self._left:
+            self._left[chosen] -= 1
+        return chosen
+
+
 class _Story:
     def __init__(self, bench: Bench, size: Size) -> None:
         self._bench = bench
         self._size = size
         self._hangs_left = size.hangs
+        self._strategies = Strategies(bench.world, size)
 
     async def play(self) -> None:
         # One for all: each mixture of both doors would be as many stories more.
@@ -176,7 +225,10 @@ class _Story:
 
     def _prompt(self, count: int) -> None:
         session = self._bench.world.choose("session", range(1, min(count, self._size.sessions) + 1))
-        self._bench.request(f"p{count}", f"s{session}", self._streams, door=self._door)
+        strategy = self._strategies.choose()
+        self._bench.request(
+            f"p{count}", f"s{session}", self._streams, door=self._door, strategy=strategy
+        )
 
     async def _streams(self, request: Request) -> None:
         """A chunk, half a second, another; told to stop, it cleans up for a moment, or hangs."""

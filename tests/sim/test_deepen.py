@@ -219,3 +219,19 @@ def test_a_level_that_there_is_not_is_refused() -> None:
     """The error names those that there are."""
     with pytest.raises(ValueError, match="there is registry, server"):
         deepen(level="both")
+
+
+def test_a_size_says_how_many_registers_do_not_interrupt() -> None:
+    """The name of a size has them only where there are some, and is read back as it was written."""
+    for name in ("size-1s3r0c0l0h", "size-1s3r0c1l0h1e1x"):
+        size = Size.parse(name)
+        assert size is not None
+        assert size.name == name
+    assert Size.parse("size-1s3r0c1l0h1e1x") == Size(1, 3, 0, 1, 0, 1, 1)
+    assert not SizedScenario(Size(1, 1, enqueues=1)).is_possible
+
+
+def test_every_schedule_of_registers_that_enqueue_is_seen() -> None:
+    """A small story with strategies is proved, and has taken the rows of the table for them."""
+    (proved,) = largest_proved(deepen(size="size-1s2r0c0l0h1e0x", budget_s=3600.0))
+    assert proved.departures is None

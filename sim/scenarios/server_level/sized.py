@@ -10,7 +10,7 @@ from registry import StreamRegistry
 from sim.asgi import Exchange
 from sim.execution import Program
 from sim.scenarios.server_level.story import SHORT, SILENCE, Client, ServerScenario, ServerStory
-from sim.scenarios.sized import Comings, Size, begin
+from sim.scenarios.sized import Comings, Size, Strategies, begin
 from sim.server_bench import ServerBench
 
 STOPPED = "a prompt was superseded"
@@ -48,6 +48,9 @@ class SizedServerScenario:
     @property
     def is_possible(self) -> bool:
         """Whether all of it can happen. Ollama hangs without being told to stop."""
+        others = self.size.enqueues + self.size.rejects
+        if others and others >= self.size.registers:
+            return False
         return 1 <= self.size.sessions <= self.size.registers >= self.size.hangs
 
     def applies_to(self, cls: type[Any]) -> bool:
@@ -61,7 +64,7 @@ class SizedServerScenario:
             LEFT: size.leaves,
             HUNG: size.hangs,
         }
-        return tuple(label for label, count in counts.items() if count)
+        return (*(label for label, count in counts.items() if count), *size.rows)
 
     def program_for(self, cls: type[Any]) -> Program:
         async def play(bench: ServerBench) -> None:
@@ -78,6 +81,7 @@ class _Play:
         self._bench = bench
         self._size = size
         self._hangs_left = size.hangs
+        self._strategies = Strategies(bench.world, size)
         self._prompts: list[Exchange] = []
 
     async def play(self) -> None:
@@ -101,7 +105,11 @@ class _Play:
         models = ("fake:normal", "fake:hang-midstream")
         model = choose("model", models[: 1 + bool(self._hangs_left)])
         self._hangs_left -= model != "fake:normal"
-        self._prompts.append(self._bench.post_now(f"p{count}", f"s{session}", model=model))
+        chosen = self._strategies.choose()
+        strategy = chosen.value if chosen is not None else None
+        self._prompts.append(
+            self._bench.post_now(f"p{count}", f"s{session}", model=model, strategy=strategy)
+        )
 
     def _stop(self, count: int) -> None:
         if (prompt := self._anyone("stop")) is not None:
