@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import simpy
 
@@ -67,6 +67,22 @@ class Environment(simpy.Environment):
         self.pending: list[Arrival] = []
         # How often the loop has asked what there is to do: see sim/watchdog.py.
         self.polls = 0
+
+    WITHOUT_INFLUENCE = frozenset(
+        # What SimPy counts its events by says their order, which is told; who acts is nobody now.
+        {"_eid", "_active_proc", "polls", "observer"}
+    )
+    """Fields that decide about nothing that is to come, for sim/state.py; a test asks for all."""
+
+    def canonical_state(self) -> Sequence[object]:
+        """What of it decides about the future of the execution, at a poll."""
+        return (
+            self._now,
+            # The oldest lands first, and since when they are enabled matters for that alone.
+            sorted(self.pending, key=lambda each: each.earliest),
+            # SimPy counts its events, for the order of those that are due together.
+            [(at, priority, event) for at, priority, _, event in sorted(self._queue)],
+        )
 
     def read_clock(self) -> float:
         self._now += READING_S

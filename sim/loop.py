@@ -60,6 +60,10 @@ class SimLoop(SignalHandlers):
     _asyncgens: set[AsyncGenerator[Any, Any]]
     _default_executor: Executor | None
     _check_default_executor: Callable[[], None]
+    _exception_handler: object
+    _debug: bool
+    _executor_shutdown_called: bool
+    _asyncgens_shutdown_called: bool
 
     # What most executions leave as it is stands here: CPython makes an object of up to 30
     # attributes of its own faster, and reads them faster.
@@ -86,12 +90,46 @@ class SimLoop(SignalHandlers):
         # One call less for what is called most.
         self.time = environment.read_clock  # type: ignore[method-assign]
         # Polls since the ready queue was last empty, and how many there were at most.
-        self._spins = 0
+        self.spins = 0
         self.spins_seen = 0
         # Worker threads; the default executor is made when it is first asked for.
         self.threads = Threads(self)
         # Every task of the execution, oldest first; asyncio's own set holds those of all loops.
         self.tasks: list[asyncio.Task[Any]] = []
+
+    WITHOUT_INFLUENCE = frozenset(
+        # The same in each execution, or asked for only where it ends.
+        {"bounds", "choose", "time", "on_poll", "environment", "tasks", "stuck", "refused"}
+        # What is judged by its limits, and told apart where they matter: see sim/state.py.
+        | {"bounds_hit", "spins", "spins_seen"}
+        # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
+        | {"_selector", "_clock_resolution", "_internal_fds", "_thread_id", "_current_handle"}
+        | {"_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"}
+        | {"slow_callback_duration", "_closed", "_stopping", "_old_agen_hooks"}
+        # How many of the timers are cancelled; generators are read where they are held.
+        | {"_timer_cancelled_count", "_asyncgens"}
+    )
+    """Fields that decide about nothing that is to come, for sim/state.py; a test asks for all."""
+
+    def canonical_state(self) -> Sequence[object]:
+        """What of it decides about the future of the execution, at a poll."""
+        timers = [each for each in self._scheduled if not each.cancelled()]
+        timers.sort(key=asyncio.TimerHandle.when)
+        live = [task for task in self.tasks if not task.done()]
+        live.sort(key=asyncio.Task.get_name)
+        return (
+            list(self._ready),
+            [(each.when(), each) for each in timers],
+            self._default_executor,
+            self._cancels_offered_to,
+            self._signal_handlers,
+            (self._task_factory, self._exception_handler, self._debug),
+            (self._executor_shutdown_called, self._asyncgens_shutdown_called),
+            self.threads.canonical_state(),
+            live,
+            # The next task's name, by which it will hash.
+            self.unnamed_tasks,
+        )
 
     # -- what _run_once asks of a selector and a clock
 
@@ -107,12 +145,12 @@ class SimLoop(SignalHandlers):
         if self._stopping:
             return ()
         if not self._ready:
-            self._spins = 0
+            self.spins = 0
             self._wait()
-        elif self._spins < self.bounds.spin_max:
-            self._spins += 1
-            if self._spins > self.spins_seen:
-                self.spins_seen = self._spins
+        elif self.spins < self.bounds.spin_max:
+            self.spins += 1
+            if self.spins > self.spins_seen:
+                self.spins_seen = self.spins
             if env.pending or self.threads.workers:
                 self._land(env, quiescent=False)
             if self._scheduled:
@@ -231,7 +269,7 @@ class SimLoop(SignalHandlers):
         """The queue was not empty for `spin_max` polls: the world goes on regardless. (5)"""
         env = self.environment
         self.bounds_hit.add("spin_max")
-        self._spins = 0
+        self.spins = 0
         enabled = [arrival for arrival in env.pending if arrival.earliest <= env.now]
         instants = self._instants()
         if not enabled and not instants:

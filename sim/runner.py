@@ -83,7 +83,7 @@ class FreeLoop(SimLoop):
         if self._spin_rounds > LIVELOCK_ROUNDS or self._scheduled or self.environment.pending:
             super()._spin_on()
         else:
-            self._spins = 0
+            self.spins = 0
 
     # -- its life
 

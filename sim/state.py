@@ -10,13 +10,12 @@ model checking of concurrent dynamic software", STTT 2004), as in Java PathFinde
 What is left out: modules, classes, functions and their globals are taken for constants, and so is
 the bench's own trace. Times count to the microsecond, since each reading of the clock is a
 nanosecond later than the last; the order in which the loop keeps its timers and events counts
-whole. Whatever is of a type that is not known makes a state like no other, so that it is never
+whole. Which fields of the kernel are roots stands beside them, in `canonical_state`. Whatever is of a type that is not known makes a state like no other, so that it is never
 taken for one that was seen.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import marshal
 from contextvars import copy_context
@@ -81,7 +80,7 @@ class StateReader(Observer):
         if with_labels:
             form.append(sorted(self._world.labels))
         if with_spins:
-            form.append([self._loop._spins])
+            form.append([self._loop.spins])
         if with_kept:
             pending = sorted(self._loop.environment.pending, key=lambda each: each.earliest)
             form.append([each.was_kept for each in pending])
@@ -94,27 +93,8 @@ class StateReader(Observer):
         self._loop.stop()
 
     def _roots(self) -> list[object]:
-        loop, env = self._loop, self._loop.environment
-        timers = [each for each in loop._scheduled if not each.cancelled()]
-        timers.sort(key=asyncio.TimerHandle.when)
-        live = [task for task in loop.tasks if not task.done()]
-        live.sort(key=asyncio.Task.get_name)
-        return [
-            list(loop._ready),
-            [(each.when(), each) for each in timers],
-            env.now,
-            # The oldest lands first, and since when they are enabled matters for that alone.
-            sorted(env.pending, key=lambda each: each.earliest),
-            # SimPy counts its events, for the order of those that are due together.
-            [(at, priority, event) for at, priority, _, event in sorted(env._queue)],
-            loop._default_executor,
-            loop._cancels_offered_to,
-            self._world._always,
-            live,
-            # The next task's name, by which it will hash.
-            loop.unnamed_tasks,
-            entropy_drawn(),
-        ]
+        kernel = (self._loop, self._loop.environment, self._world)
+        return [part for each in kernel for part in each.canonical_state()] + [entropy_drawn()]
 
 
 class _Traversal:

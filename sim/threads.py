@@ -86,6 +86,16 @@ class Threads:
         self._numbers = 0
         self._is_draining = False
 
+    WITHOUT_INFLUENCE = frozenset(
+        # States in which there are workers are not compared; the rest is the same between polls.
+        {"loop", "hub", "workers", "current", "_trace", "_is_draining"}
+    )
+    """Fields that decide about nothing that is to come, for sim/state.py; a test asks for all."""
+
+    def canonical_state(self) -> Sequence[object]:
+        """What of it decides about the future of the execution, where there are no workers."""
+        return sorted(self.declared), self.traces_loop, self._numbers
+
     def declare(self, files: Iterable[str], *, in_loop: bool) -> None:
         self.declared = frozenset(files)
         self.traces_loop = in_loop

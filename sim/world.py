@@ -64,6 +64,13 @@ class World:
         self.trace: list[TraceLine] | None = None
         self._always: list[tuple[str, Callable[[], bool]]] = []
 
+    WITHOUT_INFLUENCE = frozenset({"loop", "environment", "labels", "violation", "trace"})
+    """Fields that decide about nothing that is to come, for sim/state.py; a test asks for all."""
+
+    def canonical_state(self) -> Sequence[object]:
+        """What of it decides about the future of the execution, at a poll."""
+        return (self._always,)
+
     @property
     def now(self) -> float:
         """Virtual seconds since the execution began."""

@@ -6,12 +6,14 @@ import asyncio
 import collections
 import contextvars
 import functools
+import inspect
 import io
 import itertools
 import random
+import signal
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pytest
 from starlette.routing import Route
@@ -276,6 +278,57 @@ OBJECTS: dict[str, Callable[[int], object]] = {
     "generic alias": lambda which: list[(int, str)[which - 1]],  # type: ignore[misc,index]
 }
 
+
+async def in_a_signal_handler(world: World, which: int, hold: Hold) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, int)
+    if which == 2:
+        loop.remove_signal_handler(signal.SIGTERM)
+    del which
+    await hold()
+
+
+async def in_the_exception_handler(world: World, which: int, hold: Hold) -> None:
+    if which == 2:
+        asyncio.get_running_loop().set_exception_handler(None)
+    del which
+    await hold()
+
+
+def one_factory(loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
+    return loop.new_task(coro, name="made")  # type: ignore[no-any-return]
+
+
+def other_factory(loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
+    return loop.new_task(coro, name="made")  # type: ignore[no-any-return]
+
+
+async def in_the_task_factory(world: World, which: int, hold: Hold) -> None:
+    asyncio.get_running_loop().set_task_factory((one_factory, other_factory)[which - 1])
+    del which
+    await hold()
+
+
+async def in_debug_mode(world: World, which: int, hold: Hold) -> None:
+    asyncio.get_running_loop().set_debug(which == 1)
+    del which
+    await hold()
+
+
+async def in_whether_the_executor_is_shut_down(world: World, which: int, hold: Hold) -> None:
+    if which == 2:
+        await asyncio.get_running_loop().shutdown_default_executor()
+    del which
+    await hold()
+
+
+async def in_the_declared_files(world: World, which: int, hold: Hold) -> None:
+    if which == 2:
+        world.declare(__file__)
+    del which
+    await hold()
+
+
 PLACES: dict[str, Keeps] = {
     keeps.__name__: keeps
     for keeps in (
@@ -296,6 +349,12 @@ PLACES: dict[str, Keeps] = {
         in_whom_cancels_are_offered_to,
         in_the_context_of_a_timer,
         in_the_name_of_a_task,
+        in_a_signal_handler,
+        in_the_exception_handler,
+        in_the_task_factory,
+        in_debug_mode,
+        in_whether_the_executor_is_shut_down,
+        in_the_declared_files,
     )
 } | {name: keeps_object(make) for name, make in OBJECTS.items()}
 
@@ -322,6 +381,40 @@ def test_what_is_forgotten_makes_no_state(forgets: Keeps) -> None:
     search = meetings(forgets)
     assert search.met_again > 0
     assert search.opaque == set()
+
+
+async def touch_everything(world: World) -> None:
+    """What gives the loop, its threads and its environment all the fields that they can have."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, int)
+    loop.set_exception_handler(None)
+    world.declare(__file__)
+    world.offer_cancels(lambda task: False)
+    world.always("holds", lambda: True)
+    await asyncio.to_thread(int)
+    await loop.shutdown_default_executor()
+    await world.outside("a")
+    kernel = (loop, world.loop.threads, world.environment, world)
+    for each in kernel:
+        told = names_in(type(each).canonical_state)
+        fields = vars(each).keys() | inspect.get_annotations(type(each)).keys()
+        silent = fields - told - type(each).WITHOUT_INFLUENCE  # type: ignore[attr-defined]
+        own = {name for name in silent if not callable(getattr(type(each), name, None))}
+        world.reached(f"{type(each).__name__}: {sorted(own)}")
+
+
+def names_in(function: Any) -> set[str]:
+    """The attributes that a function reads, and those that functions within it do."""
+    code = function.__code__
+    nested = [each for each in code.co_consts if hasattr(each, "co_names")]
+    return {*code.co_names, *(name for each in nested for name in each.co_names)}
+
+
+def test_every_field_of_the_kernel_is_told_or_without_influence() -> None:
+    """Whoever adds one says which: else two states that differ there are taken for one."""
+    report = explore(touch_everything, strategy="natural")
+    names = ("SimLoop", "Threads", "Environment", "World")
+    assert report.labels == {f"{name}: []" for name in names}, report.text
 
 
 @pytest.mark.parametrize("place", PLACES)
