@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sim.bound_names import BoundNames, modules_of
+from sim.current import executions
 from sim.environment import READING_S, Environment
 from sim.observer import Special
 from sim.origin import forwards
@@ -58,6 +59,16 @@ class Entropy:
         self._bytes: random.Random | None = None
         self._last = -1.0
         self._readings = 0
+        if seed is not None:
+            uuid._last_timestamp = None  # type: ignore[attr-defined]
+
+    def canonical_state(self) -> object:
+        """What the draws and readings so far leave for later ones."""
+        drawn = _inst.getstate() if self._is_seeded else None
+        drawn_bytes = self._bytes.getstate() if self._bytes is not None else None
+        # So many readings in a row are none of an ordinary program; those of one are not counted.
+        readings = self._readings if self._readings > BUSY_READINGS // 2 else 0
+        return drawn, drawn_bytes, readings
 
     def monotonic(self) -> float:
         now = self.environment.read_clock()
@@ -91,35 +102,12 @@ class Entropy:
         return self._bytes.randbytes(size)
 
 
-# The executions under way, innermost last.
-_under_way: list[Entropy] = []
 _state_before: list[object] = []
-
-
-def begin(environment: Environment, seed: int | None, epoch_s: float = EPOCH_S) -> None:
-    """An execution begins; `end` has to follow. Without `virtualised()` around it, nothing does."""
-    _under_way.append(Entropy(environment, seed, epoch_s))
-    if seed is not None:
-        uuid._last_timestamp = None  # type: ignore[attr-defined]
-
-
-def end() -> None:
-    _under_way.pop()
-
-
-def entropy_drawn() -> object:
-    """What the draws and readings of the execution under way leave for later ones."""
-    entropy = _under_way[-1]
-    drawn = _inst.getstate() if entropy._is_seeded else None
-    drawn_bytes = entropy._bytes.getstate() if entropy._bytes is not None else None
-    # So many readings in a row are none of an ordinary program; those of one are not counted.
-    readings = entropy._readings if entropy._readings > BUSY_READINGS // 2 else 0
-    return drawn, drawn_bytes, readings
 
 
 def wall_clock() -> float:
     """What `time.time()` gives here and now, patched or not."""
-    return _under_way[-1].wall_clock() if _under_way else _real_time()
+    return executions[-1].entropy.wall_clock() if executions else _real_time()
 
 
 def _save_state() -> None:
@@ -130,9 +118,9 @@ def _save_state() -> None:
 def _drawn() -> Entropy | None:
     """The execution whose draws are its own."""
     # A loop that stands alone has no draws of its own, also within an exploration.
-    for entropy in reversed(_under_way):
-        if entropy.seed is not None:
-            return entropy
+    for execution in reversed(executions):
+        if execution.entropy.seed is not None:
+            return execution.entropy
     return None
 
 
@@ -161,7 +149,7 @@ def _clock(real: Callable[[], Any], virtual: Callable[[Entropy], Any]) -> Callab
     @functools.wraps(real)
     @forwards
     def clock() -> Any:
-        return virtual(_under_way[-1]) if _under_way else real()
+        return virtual(executions[-1].entropy) if executions else real()
 
     return clock
 
@@ -178,8 +166,8 @@ def _of_now(real: Callable[..., Any], position: int) -> Callable[..., Any]:
     @forwards
     def of_now(*args: Any) -> Any:
         given = [*args, *[None] * (position + 1 - len(args))]
-        if given[position] is None and _under_way:
-            given[position] = from_seconds(_under_way[-1].wall_clock())
+        if given[position] is None and executions:
+            given[position] = from_seconds(executions[-1].entropy.wall_clock())
             return real(*given)
         return real(*args)
 
@@ -249,9 +237,9 @@ class _Datetime(datetime.datetime, metaclass=_Stands):
     @classmethod
     @forwards
     def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-        if not _under_way:
+        if not executions:
             return datetime.datetime.now(tz)
-        return datetime.datetime.fromtimestamp(_under_way[-1].wall_clock(), tz)
+        return datetime.datetime.fromtimestamp(executions[-1].entropy.wall_clock(), tz)
 
     @classmethod
     @forwards
@@ -325,20 +313,14 @@ _REPLACED_BY_ID: dict[int, Any] = {
 } | {id(datetime): _DATETIME, id(datetime.datetime): _Datetime, id(datetime.date): _Date}
 
 _bound_names = BoundNames(_REPLACED_BY_ID)
-_depth = 0
 
 
 @contextmanager
 def virtualised() -> Iterator[None]:
-    """Within the block, executions find their own clocks and draws; afterwards all is as before."""
-    global _depth
-    _depth += 1
-    if _depth > 1:
-        try:
-            yield
-        finally:
-            _depth -= 1
-        return
+    """Within the block, executions find their own clocks and draws; afterwards all is as before.
+
+    Not to be nested: see `sim.execution.guarded`.
+    """
     before = [(holder, name, getattr(holder, name, None)) for holder, name, _ in _REPLACEMENTS]
     for holder, name, value in _REPLACEMENTS:
         setattr(holder, name, value)
@@ -354,4 +336,3 @@ def virtualised() -> Iterator[None]:
             setattr(holder, name, value)
         while _state_before:
             _inst.setstate(_state_before.pop())  # type: ignore[arg-type]
-        _depth -= 1

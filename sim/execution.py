@@ -13,8 +13,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from sim import entropy
+from sim.current import Execution, under_way
 from sim.determinism import restart_serials, use_deterministic_scopes
+from sim.entropy import Entropy, virtualised
 from sim.environment import Environment
 from sim.errors import (
     CheckFailed,
@@ -33,9 +34,8 @@ from sim.pools import pools_simulated
 from sim.schedule import Bounds, ChoicePoint, Chooser, Named
 from sim.signals import own_signals_simulated
 from sim.stock_recording import Departure, Recording
-from sim.threads import under_way
 from sim.waits import who_spins, who_waits
-from sim.watchdog import NO_STEP_WITHOUT_END, begin_execution, end_execution, watched
+from sim.watchdog import NO_STEP_WITHOUT_END, watched
 from sim.world import TraceLine, Violation, World
 
 Program = Callable[[World], Awaitable[object]]
@@ -126,36 +126,24 @@ def run_execution(
     for each in observers:
         each.begin(loop, world)
     trace_before = sys.gettrace()
-    _enter(loop, bounds)
+    entropy = Entropy(loop.environment, bounds.entropy_seed)
     try:
-        with follower.patched() if follower is not None else nullcontext():
-            _run(program, loop, world, outcome)
-        outcome.labels = set(world.labels)
-        outcome.bounds_hit = loop.bounds_hit
-        # What the draining reaches, or does, is explored by nobody.
-        for each in observers:
-            each.end()
-        _drain(loop, outcome)
+        with under_way(Execution(loop, entropy)):
+            with follower.patched() if follower is not None else nullcontext():
+                _run(program, loop, world, outcome)
+            outcome.labels = set(world.labels)
+            outcome.bounds_hit = loop.bounds_hit
+            # What the draining reaches, or does, is explored by nobody.
+            for each in observers:
+                each.end()
+            _drain(loop, outcome)
     finally:
-        _leave(loop, trace_before)
+        set_trace(trace_before)
+        loop.close()
+        _let_go(loop)
     if unanswered:
         raise unanswered[0]
     return outcome
-
-
-def _enter(loop: SimLoop, bounds: Bounds) -> None:
-    under_way.append(loop.threads)
-    begin_execution(loop)
-    entropy.begin(loop.environment, bounds.entropy_seed)
-
-
-def _leave(loop: SimLoop, trace_before: Any) -> None:
-    entropy.end()
-    end_execution()
-    under_way.pop()
-    set_trace(trace_before)
-    loop.close()
-    _let_go(loop)
 
 
 def _let_go(loop: SimLoop) -> None:
@@ -342,7 +330,7 @@ def _guards_up() -> Iterator[None]:
             threads_patched(),
             pools_simulated(),
             own_signals_simulated(),
-            entropy.virtualised(),
+            virtualised(),
         ):
             yield
     finally:

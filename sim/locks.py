@@ -21,10 +21,11 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import simpy
 
+from sim.current import executions
 from sim.errors import NotSimulated
 from sim.lines import unwatch
 from sim.origin import forwards, modelled
-from sim.threads import Threads, under_way
+from sim.threads import Threads
 
 C = TypeVar("C", bound=type)
 
@@ -71,13 +72,13 @@ class StandIn:
 def not_simulated(what: str) -> NoReturn:
     """Noted with the execution, too: a program that swallows the error gets no verdict for it."""
     instead = "the stand-in of the simulator lacks it; do without it, or report it"
-    if under_way:
-        under_way[-1].loop.refuse(what, instead)
+    if executions:
+        executions[-1].loop.refuse(what, instead)
     raise NotSimulated(f"{what} is not simulated: {instead}")
 
 
 def _threads() -> Threads | None:
-    return under_way[-1] if under_way else None
+    return executions[-1].loop.threads if executions else None
 
 
 def _check_timeout(blocking: bool, timeout: float) -> None:

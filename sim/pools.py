@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import greenlet
 
+from sim.current import executions
 from sim.locks import StandIn, new_context, stands_for
 from sim.origin import forwards, modelled
-from sim.threads import Threads, under_way
+from sim.threads import Threads
 
 T = TypeVar("T")
 
@@ -102,9 +103,9 @@ _prepare_context = getattr(ThreadPoolExecutor, "prepare_context", None)
 
 def _twin_of(pool: ThreadPoolExecutor) -> SimExecutor | None:
     """The simulated pool that does the jobs of this one in the execution under way, if one is."""
-    if not under_way:
+    if not executions:
         return None
-    threads = under_way[-1]
+    threads = executions[-1].loop.threads
     known: tuple[object, SimExecutor] | None = getattr(pool, _TWIN, None)
     if known is not None and known[0] is threads:
         return known[1]

@@ -15,13 +15,15 @@ import itertools
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from contextvars import Context
 from typing import Any
 
 import greenlet
 
-from sim import entropy
+from sim.current import Execution, under_way
 from sim.determinism import restart_serials, use_deterministic_scopes
+from sim.entropy import Entropy, wall_clock
 from sim.environment import Environment
 from sim.errors import Stuck
 from sim.execution import guarded, why_stuck
@@ -29,7 +31,6 @@ from sim.loop import NO_FOREIGN_THREADS, Costs, SimLoop
 from sim.origin import forwards, modelled
 from sim.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import NaturalOrder, RandomWalk, Scheduler
-from sim.threads import active
 
 HORIZON_S = 86_400.0
 """After so many virtual seconds a loop that stands alone is taken for one that never ends."""
@@ -63,7 +64,7 @@ class FreeLoop(SimLoop):
         self._spin_rounds = 0
         self._home = threading.get_ident()
         # So that what was dated before the run lies before what is dated in it.
-        self._epoch_s = entropy.wall_clock()
+        self._epoch_s = wall_clock()
         restart_serials()
         use_deterministic_scopes()
         super().__init__(Environment(), self._answer, bounds)
@@ -92,22 +93,23 @@ class FreeLoop(SimLoop):
         # It may be another thread, or greenlet, than the one that made the loop.
         self._home = threading.get_ident()
         self.threads.hub = greenlet.getcurrent()
-        with guarded(), active(self.threads):
-            entropy.begin(self.environment, None, self._epoch_s)
-            try:
-                super().run_forever()
-            finally:
-                entropy.end()
+        with guarded(), self._under_way():
+            super().run_forever()
         stuck, self.stuck = self.stuck, None
         if stuck is not None:
             raise modelled(Stuck(f"{stuck[0]}: {why_stuck(self, stuck)}"))
 
     def close(self) -> None:
         if not self.is_closed() and not self.is_running():
-            with active(self.threads):
+            with self._under_way():
                 self.threads.drain()
             self.tasks.clear()
         super().close()
+
+    def _under_way(self) -> AbstractContextManager[None]:
+        # A suite may have steps that take long, and draws of its own.
+        entropy = Entropy(self.environment, None, self._epoch_s)
+        return under_way(Execution(self, entropy, is_watched=False))
 
     # -- where asyncio looks more closely than an execution needs to
 

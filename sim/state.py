@@ -10,8 +10,8 @@ model checking of concurrent dynamic software", STTT 2004), as in Java PathFinde
 What is left out: modules, classes, functions and their globals are taken for constants, and so is
 the bench's own trace. Times count to the microsecond, since each reading of the clock is a
 nanosecond later than the last; the order in which the loop keeps its timers and events counts
-whole. Which fields of the kernel are roots stands beside them, in `canonical_state`. Whatever is of a type that is not known makes a state like no other, so that it is never
-taken for one that was seen.
+whole. Which fields of the kernel count stands beside them, in `canonical_state`. Whatever is of a
+type that is not known makes a state like no other, so that it is never taken for one that was seen.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import marshal
 from contextvars import copy_context
 from typing import Any
 
-from sim.entropy import entropy_drawn
+from sim.current import executions
 from sim.errors import Opaque
 from sim.loop import SimLoop
 from sim.observer import Observer
@@ -94,7 +94,8 @@ class StateReader(Observer):
 
     def _roots(self) -> list[object]:
         kernel = (self._loop, self._loop.environment, self._world)
-        return [part for each in kernel for part in each.canonical_state()] + [entropy_drawn()]
+        roots = [part for each in kernel for part in each.canonical_state()]
+        return [*roots, executions[-1].entropy.canonical_state()]
 
 
 class _Traversal:

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, Protocol
 
 import greenlet
 
+from sim.current import executions
 from sim.environment import Environment
 from sim.lines import set_trace, trace_function, watch
 from sim.schedule import Bounds
@@ -208,8 +209,8 @@ class Threads:
 
 
 def _on_watched_line(file: str, line: int) -> None:
-    if under_way:
-        under_way[-1]._on_line(file, line)
+    if executions:
+        executions[-1].loop.threads._on_line(file, line)
 
 
 @contextmanager
@@ -259,16 +260,3 @@ class ReadyQueue(deque[asyncio.Handle]):
         handle = super().popleft()
         self._about_to_run(handle)
         return handle
-
-
-# The threads of the execution under way; a stack, since an execution may hold another.
-under_way: list[Threads] = []
-
-
-@contextmanager
-def active(threads: Threads) -> Iterator[None]:
-    under_way.append(threads)
-    try:
-        yield
-    finally:
-        under_way.pop()

@@ -13,11 +13,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from types import FrameType
 
+from sim.current import executions
 from sim.errors import StepBrokenOff
-from sim.loop import SimLoop
 from sim.waits import place_in_program
 
 TICK_S = 3.0
@@ -28,19 +27,8 @@ NO_STEP_WITHOUT_END = "L4 no_deadlock: each step gives the loop back"
 # Bound here: a program's tests may put something else there.
 _handle = signal.signal
 
-_serials = count()
-# The executions under way, each within the one before, with their serials.
-_under_way: list[tuple[int, SimLoop]] = []
 # Which execution, and which of its polls, the last tick found.
 _found: tuple[int, int] | None = None
-
-
-def begin_execution(loop: SimLoop) -> None:
-    _under_way.append((next(_serials), loop))
-
-
-def end_execution() -> None:
-    _under_way.pop()
 
 
 @contextmanager
@@ -62,10 +50,10 @@ def watched() -> Iterator[None]:
 def _tick(signal_number: int, frame: FrameType | None) -> None:
     global _found
     found, _found = _found, None
-    if not _under_way:
+    if not executions or not executions[-1].is_watched:
         return
-    serial, loop = _under_way[-1]
-    _found = serial, loop.environment.polls
+    loop = executions[-1].loop
+    _found = executions[-1].serial, loop.environment.polls
     if found == _found:
         seen = f"one had the processor for {TICK_S:g} s; it stood in {place_in_program(frame)}"
         loop.get_stuck(NO_STEP_WITHOUT_END, seen)

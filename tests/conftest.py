@@ -21,12 +21,6 @@ settings.load_profile("default")
 def _no_execution_is_left() -> Iterator[None]:
     yield
     # Looked up late: tests of the plugin see what is imported, and when.
-    modules = ("sim.entropy", "sim.threads", "sim.watchdog")
-    names = {"sim.threads": "under_way"}
-    left = {
-        name: getattr(sys.modules[name], names.get(name, "_under_way"))
-        for name in modules
-        if name in sys.modules
-    }
-    assert not any(left.values()), f"executions left under way: {left}"
+    left = getattr(sys.modules.get("sim.current"), "executions", [])
+    assert not left, f"executions left under way: {left}"
     assert getattr(sys.modules.get("sim.execution"), "_guards", 0) == 0

@@ -27,7 +27,9 @@ from hypothesis.stateful import (
 from registry import StreamError, StreamRegistry
 from registry.protocol import GRACE_S, Strategy
 from sim.bench import DOOR_ENTRY, DOOR_STREAM, Request, make_bench
+from sim.current import Execution, under_way
 from sim.determinism import restart_serials
+from sim.entropy import Entropy
 from sim.environment import Environment
 from sim.execution import Outcome, _drain
 from sim.log_capture import log_captured
@@ -37,7 +39,6 @@ from sim.schedule import Bounds
 from sim.suspects import suspect_class
 from sim.suspects.mutants import registry as mutants
 from sim.suspects.mutants.base import Break
-from sim.threads import active
 from sim.world import World
 
 SPIN_MAX = 500
@@ -79,7 +80,8 @@ class Machine(RuleBasedStateMachine):
         self.world = World(self.loop)
         self.loop.on_poll = self.world.ask_always
         self.loop.set_exception_handler(self.on_exception)
-        self.stack.enter_context(active(self.loop.threads))
+        entropy = Entropy(self.loop.environment, seed=None)
+        self.stack.enter_context(under_way(Execution(self.loop, entropy, is_watched=False)))
         self.bench = make_bench(self.world, self.registry_class)
         self.stack.enter_context(log_captured(self.bench.logged.append))
         self.works: dict[str, Work] = {}

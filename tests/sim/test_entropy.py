@@ -23,8 +23,11 @@ from uuid import uuid4 as bound_uuid4
 import pytest
 
 from sim import World, explore, new_event_loop
-from sim.entropy import EPOCH_S, virtualised
+from sim.current import Execution, under_way
+from sim.entropy import EPOCH_S, Entropy, virtualised
 from sim.environment import Environment
+from sim.loop import SimLoop
+from sim.schedule import Bounds
 
 
 @dataclass
@@ -335,11 +338,10 @@ def test_an_execution_that_draws_nothing_seeds_nothing() -> None:
     """Seeding takes longer than all else that begins an execution; it is done on the first draw."""
     state = random._inst.getstate()
     with virtualised():
-        from sim import entropy
-
-        entropy.begin(Environment(), seed=0)
-        assert random._inst.getstate() == state
-        random.random()
-        assert random._inst.getstate() != state
-        entropy.end()
+        loop = SimLoop(Environment(), lambda kind, options, costs: 0, Bounds())
+        with under_way(Execution(loop, Entropy(loop.environment, seed=0))):
+            assert random._inst.getstate() == state
+            random.random()
+            assert random._inst.getstate() != state
+        loop.close()
     assert random._inst.getstate() == state
