@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from sim.exploration import Report, explore
     from sim.runner import EventLoopPolicy, new_event_loop
     from sim.schedulers import DepartureBounded, Scheduler
-    from sim.world import TraceLine, Violation, World
+    from sim.violation import Kind, Violation
+    from sim.world import TraceLine, World
 
 __all__ = [
     "CheckFailed",
     "Counterexample",
     "DepartureBounded",
     "EventLoopPolicy",
+    "Kind",
     "NotSimulated",
     "Outcome",
     "Report",
@@ -43,6 +45,7 @@ _HOMES = {
     "Counterexample": "sim.counterexample",
     "DepartureBounded": "sim.schedulers",
     "EventLoopPolicy": "sim.runner",
+    "Kind": "sim.violation",
     "NotSimulated": "sim.errors",
     "Outcome": "sim.execution",
     "Report": "sim.exploration",
@@ -50,7 +53,7 @@ _HOMES = {
     "Scheduler": "sim.schedulers",
     "Stuck": "sim.errors",
     "TraceLine": "sim.world",
-    "Violation": "sim.world",
+    "Violation": "sim.violation",
     "World": "sim.world",
     "explore": "sim.exploration",
     "new_event_loop": "sim.runner",

@@ -24,12 +24,26 @@ from registry.stop_signal import StopSignals
 from registry.stream import Stream
 from sim.left_out import leave_out
 from sim.observed_protocol import ObservedProtocol
+from sim.violation import Kind
 from sim.world import World
 
 Work = Callable[["Request"], Awaitable[None]]
 
 DOOR_ENTRY = "register and pop"
 DOOR_STREAM = "stream()"
+
+
+L4 = {
+    Kind.DEADLOCK: "L4 no_deadlock: nothing waits for what can no longer come",
+    Kind.LIVELOCK: "L4 no_deadlock: nothing spins while virtual time stands still",
+    Kind.ENDLESS_STEP: "L4 no_deadlock: each step gives the loop back",
+}
+"""What the invariants call that which no program may do."""
+
+
+def phrase_invariants(world: World) -> None:
+    for kind, words in L4.items():
+        world.phrase(kind, words)
 
 
 def sentence(name: str) -> str:
@@ -475,6 +489,7 @@ def make_bench(world: World, cls: type[Any]) -> Bench:
         is_production=is_production,
         stop_signals=stop_signals,
     )
+    phrase_invariants(world)
     bench.watch()
     return bench
 

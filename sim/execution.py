@@ -26,7 +26,7 @@ from sim.errors import (
 )
 from sim.lines import set_trace
 from sim.locks import patched as threads_patched
-from sim.loop import NO_LIVELOCK, Costs, SimLoop
+from sim.loop import Costs, SimLoop
 from sim.observed import ObservedLoop
 from sim.observer import Special
 from sim.origin import fault_of_simulator, forwards
@@ -34,9 +34,10 @@ from sim.pools import pools_simulated
 from sim.schedule import Bounds, ChoicePoint, Chooser, Named
 from sim.signals import own_signals_simulated
 from sim.stock_recording import Departure, Recording
+from sim.violation import Kind, Violation
 from sim.waits import who_spins, who_waits
-from sim.watchdog import NO_STEP_WITHOUT_END, watched
-from sim.world import TraceLine, Violation, World
+from sim.watchdog import watched
+from sim.world import TraceLine, World
 
 Program = Callable[[World], Awaitable[object]]
 
@@ -165,7 +166,7 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
         raised = context.get("exception")
         told = isinstance(raised, CheckFailed | StepBrokenOff)
         if "handle" in context and not told:
-            world.fail("no callback raises", f"{raised!r}", raised=raised)
+            world.fail_as(Kind.CALLBACK, f"{raised!r}", raised=raised)
 
     loop.set_exception_handler(on_exception)
     task = loop.create_task(_main(program, world), name="program")
@@ -181,13 +182,13 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
             raise
 
     if loop.stuck is not None and world.violation is None:
-        world.fail(loop.stuck[0], why_stuck(loop, loop.stuck, outcome.steps))
+        world.fail_as(loop.stuck[0], why_stuck(loop, loop.stuck, outcome.steps))
     if world.violation is None and task.done():
         _judge_end(task, world)
     elif task.done() and not task.cancelled():
         task.exception()
     outcome.error = loop.refused or world.fault or _swallowed_fault(loop)
-    if loop.stuck is not None and loop.stuck[0] == NO_STEP_WITHOUT_END:
+    if loop.stuck is not None and loop.stuck[0] is Kind.ENDLESS_STEP:
         loop.environment.observer.meets(Special.ENDLESS_STEP)
     outcome.violation = world.violation
 
@@ -199,7 +200,7 @@ async def _main(program: Program, world: World) -> None:
 
 def _judge_end(task: asyncio.Task[None], world: World) -> None:
     if task.cancelled():
-        world.fail("the program ends without an exception", "it was cancelled")
+        world.fail_as(Kind.EXCEPTION, "it was cancelled")
         return
     exception = task.exception()
     if exception is None:
@@ -209,7 +210,7 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
         return
     where = traceback.extract_tb(exception.__traceback__)[-1]
     detail = f"{exception!r} in {where.name}, line {where.lineno}"
-    world.fail("the program ends without an exception", detail, raised=exception)
+    world.fail_as(Kind.EXCEPTION, detail, raised=exception)
 
 
 def _swallowed_fault(loop: SimLoop) -> str | None:
@@ -223,12 +224,12 @@ def _swallowed_fault(loop: SimLoop) -> str | None:
     return None
 
 
-def why_stuck(loop: SimLoop, stuck: tuple[str, str], steps: Sequence[str] = ()) -> str:
+def why_stuck(loop: SimLoop, stuck: tuple[Kind, str], steps: Sequence[str] = ()) -> str:
     """Who waits for what, and who spins. stuck: as in SimLoop; steps: of a traced execution."""
-    sentence, seen = stuck
-    if sentence == NO_STEP_WITHOUT_END:
+    kind, seen = stuck
+    if kind is Kind.ENDLESS_STEP:
         return seen
-    spinning = steps if sentence == NO_LIVELOCK else ()
+    spinning = steps if kind is Kind.LIVELOCK else ()
     workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
     lines = [*who_spins(spinning, loop.tasks), *workers, *who_waits(loop.tasks), seen]
     return ";\n".join(lines)

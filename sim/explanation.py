@@ -12,7 +12,7 @@ from sim.lanes import MARK, WIDTH_MAX, chart
 from sim.schedule import NO_MORE, Schedule
 from sim.schedulers import Replay
 from sim.stock_recording import Departure
-from sim.watchdog import NO_STEP_WITHOUT_END
+from sim.violation import Kind
 
 LINES_MAX = 40
 DEPARTURES_MAX = 6
@@ -81,7 +81,7 @@ def nearest_passing(program: Program, schedule: Schedule, outcome: Outcome) -> P
         other = run_execution(program, replay, schedule.bounds, traced=True)
         if other.violation is None and other.error is None:
             return Passing(words or _what_more(outcome, other), other, tried)
-        if other.violation is not None and other.violation.property == NO_STEP_WITHOUT_END:
+        if other.violation is not None and other.violation.kind is Kind.ENDLESS_STEP:
             # Each such takes seconds.
             break
     return Passing("", None, tried)

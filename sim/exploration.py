@@ -378,7 +378,7 @@ def _counterexample(
 ) -> Counterexample | None:
     """Shrinks the failure and replays it twice, traced; None if it is not the same both times."""
     assert failure.violation is not None
-    violated = failure.violation.property
+    violated = failure.violation
     deadline = perf_counter() + SHRINK_BUDGET_S
     departures, _ = shrink(
         program,
@@ -390,7 +390,7 @@ def _counterexample(
     )
     schedule = replace(head, departures=departures)
     outcome = replay_schedule(program, schedule)
-    if outcome.violation is None or outcome.violation.property != violated:
+    if outcome.violation is None or outcome.violation.property != violated.property:
         return None
     if replay_schedule(program, schedule).trace_hash != outcome.trace_hash:
         return None

@@ -29,13 +29,10 @@ from sim.pools import SimExecutor
 from sim.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option
 from sim.signals import SignalHandlers
 from sim.threads import ReadyQueue, Threads, Worker
+from sim.violation import Kind
 
 # Since 3.12.
 _EAGER = getattr(asyncio, "eager_task_factory", object())
-
-NO_DEADLOCK = "L4 no_deadlock: nothing waits for what can no longer come"
-NO_LIVELOCK = "L4 no_deadlock: nothing spins while virtual time stands still"
-ENDS = "the execution ends"
 
 SAME_S = 1e-6
 """Instants that are nearer are one: only readings of the clock lie between them, in seconds."""
@@ -68,8 +65,8 @@ class SimLoop(SignalHandlers):
     # What most executions leave as it is stands here: CPython makes an object of up to 30
     # attributes of its own faster, and reads them faster.
 
-    # Which sentence says why the execution cannot go on, once it cannot, and what was seen.
-    stuck: tuple[str, str] | None = None
+    # Why the execution cannot go on, once it cannot, and what was seen.
+    stuck: tuple[Kind, str] | None = None
     # What was asked for and is not simulated, once that was so.
     refused: str | None = None
     # Called at every poll, before anything lands, if there is something to call.
@@ -183,7 +180,7 @@ class SimLoop(SignalHandlers):
                 return
             to = self._wake_up(instants)
             if to > self.bounds.horizon_s:
-                self.get_stuck(ENDS, f"not within horizon_s={self.bounds.horizon_s:g}")
+                self.get_stuck(Kind.NO_END, f"not within horizon_s={self.bounds.horizon_s:g}")
                 return
             env.advance(to)
             env.withdraw_unawaited()
@@ -274,7 +271,7 @@ class SimLoop(SignalHandlers):
         instants = self._instants()
         if not enabled and not instants:
             self.get_stuck(
-                NO_LIVELOCK,
+                Kind.LIVELOCK,
                 f"the ready queue was not empty for spin_max={self.bounds.spin_max} iterations, "
                 f"no timer is armed and no outside event announced",
             )
@@ -378,12 +375,12 @@ class SimLoop(SignalHandlers):
                 instants.append(min(deadlines) - self.bounds.lateness_s)
         return _apart(at for at in instants if now < at < math.inf)
 
-    def get_stuck(self, sentence: str, seen: str) -> None:
-        self.stuck = sentence, seen
+    def get_stuck(self, kind: Kind, seen: str) -> None:
+        self.stuck = kind, seen
         self.stop()
 
     def deadlock(self, seen: str) -> None:
-        self.get_stuck(NO_DEADLOCK, seen)
+        self.get_stuck(Kind.DEADLOCK, seen)
 
     def let_go(self) -> None:
         """After its end: no circle is left, so the next execution finds its memory warm."""

@@ -97,7 +97,7 @@ class FreeLoop(SimLoop):
             super().run_forever()
         stuck, self.stuck = self.stuck, None
         if stuck is not None:
-            raise modelled(Stuck(f"{stuck[0]}: {why_stuck(self, stuck)}"))
+            raise modelled(Stuck(f"{stuck[0].value}: {why_stuck(self, stuck)}"))
 
     def close(self) -> None:
         if not self.is_closed() and not self.is_running():

@@ -27,7 +27,7 @@ from server.app import create_app
 from server.ollama_thread import SEGMENTS_MAX
 from server.settings import Settings
 from sim.asgi import Exchange, SimServer, sse_data
-from sim.bench import LIMITS, sentence
+from sim.bench import LIMITS, phrase_invariants, sentence
 from sim.deliveries import Deliveries, Delivery, prompt_of
 from sim.fake_ollama import Call, Profile
 from sim.fake_ollama.simulated import Connection, SimOllama
@@ -100,6 +100,7 @@ class ServerBench:
         self._since: dict[tuple[str, State], float] = {}
         # A snapshot with no such stream in it; between two operations there is but one snapshot.
         self._calm: Snapshot | None = None
+        phrase_invariants(world)
         world.always(sentence("S3 no_silent_overlap"), self._no_silent_overlap)
         if self.is_production:
             world.always(sentence("L1 admission"), self._none_waits_too_long)

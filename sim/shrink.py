@@ -8,7 +8,7 @@ from sim.errors import Nondeterminism
 from sim.execution import Outcome, Program, run_execution
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import DepartureBounded, Replay, Scheduler
-from sim.watchdog import NO_STEP_WITHOUT_END
+from sim.violation import Kind, Violation
 
 Departures = tuple[tuple[int, int], ...]
 # Departures as they cost, choice points, the sum of where and what the departures are.
@@ -24,7 +24,7 @@ _BELOW_PART = 8
 def shrink(
     program: Program,
     departures: Departures,
-    violated: str,
+    violated: Violation,
     bounds: Bounds,
     *,
     executions_max: int,
@@ -39,9 +39,9 @@ def shrink(
     can be. `is_interrupted` is asked before each execution. What a watchdog has broken off stays as
     it is: each such execution takes seconds.
     """
-    if violated == NO_STEP_WITHOUT_END:
+    if violated.kind is Kind.ENDLESS_STEP:
         return departures, 0
-    shrinking = _Shrinking(program, violated, bounds, executions_max, is_interrupted)
+    shrinking = _Shrinking(program, violated.property, bounds, executions_max, is_interrupted)
     try:
         if shrinking.takes(Replay(departures, strict=False)):
             shrinking.descend()

@@ -13,9 +13,10 @@ from typing import Any
 
 from sim.determinism import SimFuture
 from sim.environment import Arrival
-from sim.loop import ENDS, SimLoop
+from sim.loop import SimLoop
 from sim.observer import Observer, Special
 from sim.schedule import ChoicePoint
+from sim.violation import Kind
 from sim.waits import lock_holders
 from sim.world import TraceLine, World
 
@@ -103,7 +104,7 @@ class Recording(Observer):
             self._is_polling = True
 
     def poll_ends(self) -> None:
-        if self._loop.stuck is not None and self._loop.stuck[0] == ENDS:
+        if self._loop.stuck is not None and self._loop.stuck[0] is Kind.NO_END:
             self._find(None)
         self._is_polling = False
 

@@ -19,7 +19,6 @@ from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, NoReturn
 
 from sim.stock_shim import (
-    ENDS_WELL,
     READING_S,
     CheckFailed,
     DoesNotFit,
@@ -128,7 +127,7 @@ def _hash_anyio_scopes() -> None:
 def _run(program: Any, world: World) -> None:
     def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if "handle" in context and not isinstance(context.get("exception"), CheckFailed):
-            world.fail("no callback raises", f"{context.get('exception')!r}")
+            world.fail_as("CALLBACK", f"{context.get('exception')!r}")
 
     world.loop.set_exception_handler(on_exception)
     task = world.loop.create_task(_main(program, world), name="program")
@@ -139,7 +138,7 @@ def _run(program: Any, world: World) -> None:
         return
     if world.stuck is not None:
         tasks = sorted(each.get_name() for each in asyncio.all_tasks(world.loop))
-        world.fail(world.stuck[0], f"{', '.join(tasks)} wait; {world.stuck[1]}")
+        world.fail_as(world.stuck[0], f"{', '.join(tasks)} wait; {world.stuck[1]}")
     if world.violation is None and task.done():
         _judge_end(task, world)
 
@@ -150,12 +149,12 @@ async def _main(program: Any, world: World) -> None:
 
 def _judge_end(task: asyncio.Task[None], world: World) -> None:
     if task.cancelled():
-        world.fail(ENDS_WELL, "it was cancelled")
+        world.fail_as("EXCEPTION", "it was cancelled")
     elif isinstance(exc := task.exception(), AssertionError) and exc.args:
         world.fail(str(exc.args[0]).splitlines()[0])
     elif exc is not None:
         where = traceback.extract_tb(exc.__traceback__)[-1]
-        world.fail(ENDS_WELL, f"{exc!r} in {where.name}, line {where.lineno}")
+        world.fail_as("EXCEPTION", f"{exc!r} in {where.name}, line {where.lineno}")
 
 
 def _drain(world: World) -> None:

@@ -22,10 +22,14 @@ T = TypeVar("T")
 READING_S = 1e-9  # how much later each reading of the clock is than the last
 SAME_S = 1e-6  # instants that are nearer are one
 FD_0 = 1_000_000  # from here on, no descriptors of the system's, but names of outside events
-NO_DEADLOCK = "L4 no_deadlock: nothing waits for what can no longer come"
-NO_LIVELOCK = "L4 no_deadlock: nothing spins while virtual time stands still"
-ENDS = "the execution ends"
-ENDS_WELL = "the program ends without an exception"
+# What is told where the program has no words of its own for it (World.phrase), by sim.Kind's names.
+SENTENCES = {
+    "DEADLOCK": "no deadlock: nothing waits for what can no longer come",
+    "LIVELOCK": "no livelock: nothing spins while virtual time stands still",
+    "NO_END": "the execution ends",
+    "EXCEPTION": "the program ends without an exception",
+    "CALLBACK": "no callback raises",
+}
 
 
 class CheckFailed(AssertionError):
@@ -156,6 +160,7 @@ class World:
         self.until = 0.0
         self._always: list[tuple[str, Callable[[], bool]]] = []
         self._choices = iter(script.choices)
+        self.sentences = dict(SENTENCES)
         # Announced and not landed, by the number that stands for a file descriptor.
         self._announced: dict[int, _Arrival] = {}
         self._fds = itertools.count(FD_0 + 1)
@@ -198,6 +203,12 @@ class World:
             self.record("VIOLATED")
             self.violation = Violation(sentence, detail, self.now)
         self.end()
+
+    def fail_as(self, kind: str, detail: str) -> None:
+        self.fail(self.sentences[kind], detail)
+
+    def phrase(self, kind: Any, sentence: str) -> None:
+        self.sentences[kind.name] = sentence
 
     def end(self) -> None:
         self.is_over = True
@@ -255,7 +266,7 @@ class World:
         self.spins = self.spins + 1 if timeout == 0 else 0
         self.until = math.inf if timeout is None else self.now + timeout
         if self.until == math.inf and not self._pending():
-            return self._get_stuck(NO_DEADLOCK, "no timer is armed, no outside event announced")
+            return self._get_stuck("DEADLOCK", "no timer is armed, no outside event announced")
         if self.spins > self.script.spin_max:
             return self._spin_on()
         if self.polls <= self.script.last_poll and not self.is_judged:
@@ -294,7 +305,7 @@ class World:
         latest = min([self.until, *(each.latest for each in self._pending().values())])
         if latest <= self.script.horizon_s:
             raise self._misfit(f"has {latest:.9f} to wait for, where the script has nothing more")
-        return self._get_stuck(ENDS, f"not within {self.script.horizon_s:g} s")
+        return self._get_stuck("NO_END", f"not within {self.script.horizon_s:g} s")
 
     def _jump(self, to: float) -> None:
         late = [each.name for each in self._pending().values() if each.latest < to - SAME_S]
@@ -322,7 +333,7 @@ class World:
             first = min(self.until, *(at for at, _ in due)) if due else self.until
             to = max(at for at in instants if at <= first + SAME_S)
             if to > self.script.horizon_s:
-                return self._get_stuck(ENDS, f"not within {self.script.horizon_s:g} s")
+                return self._get_stuck("NO_END", f"not within {self.script.horizon_s:g} s")
             self.clock.now = to
 
     def _deadlines(self) -> list[float]:
@@ -333,7 +344,7 @@ class World:
         """The ready queue was not empty for `spin_max` polls: the world goes on regardless."""
         deadlines = self._deadlines()
         if not deadlines and not self._pending():
-            return self._get_stuck(NO_LIVELOCK, "no timer is armed, no outside event announced")
+            return self._get_stuck("LIVELOCK", "no timer is armed, no outside event announced")
         self.spins = 0
         if self.polls <= self.script.last_poll and not self.is_judged:
             return self._play()

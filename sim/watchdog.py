@@ -17,12 +17,11 @@ from types import FrameType
 
 from sim.current import executions
 from sim.errors import StepBrokenOff
+from sim.violation import Kind
 from sim.waits import place_in_program
 
 TICK_S = 3.0
 """Seconds of the processor; a step is broken off after one to two of these."""
-
-NO_STEP_WITHOUT_END = "L4 no_deadlock: each step gives the loop back"
 
 # Bound here: a program's tests may put something else there.
 _handle = signal.signal
@@ -56,5 +55,5 @@ def _tick(signal_number: int, frame: FrameType | None) -> None:
     _found = executions[-1].serial, loop.environment.polls
     if found == _found:
         seen = f"one had the processor for {TICK_S:g} s; it stood in {place_in_program(frame)}"
-        loop.get_stuck(NO_STEP_WITHOUT_END, seen)
+        loop.get_stuck(Kind.ENDLESS_STEP, seen)
         raise StepBrokenOff(seen)

@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -20,25 +19,13 @@ from sim.origin import fault_of_simulator
 from sim.pools import QUEUE_MAX, THREADS_MAX, SimExecutor
 from sim.schedule import Option
 from sim.signals import name_of
+from sim.violation import Kind, Violation
 from sim.waits import place_of_frame, place_of_predicate
 
 T = TypeVar("T")
 
 VIOLATED = "VIOLATED"
 """The last line of the trace of an execution that violates a property."""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """`property` is the sentence that did not hold, `detail` what was seen, `at` in seconds.
-
-    where: the place in the source that checked it; empty unless the execution is traced.
-    """
-
-    property: str
-    detail: str
-    at: float
-    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +40,9 @@ class TraceLine:
 class World:
     """Handed to the program; everything in it belongs to one execution."""
 
+    # What the program calls the kinds of violations that are not its own.
+    _phrases: Mapping[Kind, str] = {}
+
     def __init__(self, loop: SimLoop) -> None:
         self.loop = loop
         self.environment = loop.environment
@@ -64,7 +54,9 @@ class World:
         self.trace: list[TraceLine] | None = None
         self._always: list[tuple[str, Callable[[], bool]]] = []
 
-    WITHOUT_INFLUENCE = frozenset({"loop", "environment", "labels", "violation", "trace"})
+    WITHOUT_INFLUENCE = frozenset(
+        {"loop", "environment", "labels", "violation", "trace", "fault", "_phrases"}
+    )
     """Fields that decide about nothing that is to come, for sim/state.py; a test asks for all."""
 
     def canonical_state(self) -> Sequence[object]:
@@ -126,7 +118,7 @@ class World:
         def deliver(_: object) -> None:
             self.record(name, actor="outside")
             if not self.loop.deliver_signal(sig):
-                self.fail("a signal finds a handler", f"{name} would end the process")
+                self.fail_as(Kind.SIGNAL, f"{name} would end the process")
             self.loop.call_soon(_settle, landed)
 
         assert arrival.callbacks is not None
@@ -187,6 +179,15 @@ class World:
             return
         self._violate(sentence, detail, _caller() if self.trace is not None else "")
 
+    def fail_as(self, kind: Kind, detail: str, *, raised: BaseException | None = None) -> None:
+        """What no program may do, in the words of this one or else in those of the kind."""
+        if raised is None or not self.is_own_fault(raised):
+            self._violate(self._phrases.get(kind, kind.value), detail, "", kind)
+
+    def phrase(self, kind: Kind, sentence: str) -> None:
+        """A violation of this kind is told by this sentence from now on."""
+        self._phrases = {**self._phrases, kind: sentence}
+
     def is_own_fault(self, raised: BaseException) -> bool:
         """Whether the exception arose in the simulator; if so the execution ends in an error."""
         fault = fault_of_simulator(raised)
@@ -196,9 +197,9 @@ class World:
         self.loop.stop()
         return True
 
-    def _violate(self, sentence: str, detail: str, where: str) -> None:
+    def _violate(self, sentence: str, detail: str, where: str, kind: Kind = Kind.PROPERTY) -> None:
         if self.violation is None:
-            self.violation = Violation(sentence, detail, self.now, where)
+            self.violation = Violation(sentence, detail, self.now, where, kind)
             self.record(VIOLATED)
             # What the rest of this iteration still does comes too late to explain anything.
             self.trace = None
@@ -231,16 +232,11 @@ class World:
 
 
 def _caller() -> str:
-    """The place in the source from which this file, or the loop, was called."""
+    """The place in the source from which this file was called."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_filename == __file__:
         frame = frame.f_back
-    is_program = frame is not None and not frame.f_code.co_filename.startswith(_OWN)
-    return place_of_frame(frame) if frame is not None and is_program else ""
-
-
-# Who asks at each poll, or at the end, is no place to look at.
-_OWN = tuple(str(Path(__file__).with_name(name)) for name in ("loop.py", "execution.py"))
+    return place_of_frame(frame) if frame is not None else ""
 
 
 class Shared:

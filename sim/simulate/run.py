@@ -33,7 +33,7 @@ from sim.simulate.scenario import SimulatedSeed, applies_to
 from sim.simulate.shrinking import schedule_of, shrunk
 from sim.simulate.statistics import Statistics
 from sim.suspects import suspect_class
-from sim.world import Violation
+from sim.violation import Violation
 
 PASSED = "passed"
 # Small, so that a failure is told soon, and no process waits long for the others at the end.
@@ -339,9 +339,7 @@ def _counterexample(simulation: Simulation, failure: Failure) -> Counterexample 
     assert failure.violation is not None
     simulated = simulation.seed(failure.seed)
     with guarded(), log_captured(lambda line: None):
-        return shrunk(
-            simulated, simulation.registry, failure.violation.property, failure.departures
-        )
+        return shrunk(simulated, simulation.registry, failure.violation, failure.departures)
 
 
 def schedule_text(simulation: Simulation, failure: Failure) -> str:

@@ -13,7 +13,7 @@ from sim.schedulers import NaturalOrder, Replay, Scheduler, Swarm
 from sim.shrink import Departures, shrink
 from sim.simulate.scenario import SimulatedSeed
 from sim.suspects import suspect_class
-from sim.watchdog import NO_STEP_WITHOUT_END
+from sim.violation import Kind, Violation
 
 # At server level an execution takes some tens of milliseconds, a shrunk one a few.
 EXECUTIONS_MAX = 600
@@ -31,17 +31,17 @@ def schedule_of(simulated: SimulatedSeed, registry: str, departures: Departures)
 
 
 def shrunk(
-    simulated: SimulatedSeed, registry: str, violated: str, departures: Departures
+    simulated: SimulatedSeed, registry: str, violated: Violation, departures: Departures
 ) -> Counterexample | None:
     """Of the smallest execution found that violates the property; None if it does not come back."""
     shrinking = _Shrinking(simulated, suspect_class(registry), violated, departures)
-    if violated != NO_STEP_WITHOUT_END:
+    if violated.kind is not Kind.ENDLESS_STEP:
         shrinking.shrink_plan()
         shrinking.shrink_departures()
     schedule = schedule_of(shrinking.simulated, registry, shrinking.departures)
     program = shrinking.simulated.program_for(shrinking.cls)
     outcome = replay_schedule(program, schedule)
-    if outcome.violation is None or outcome.violation.property != violated:
+    if outcome.violation is None or outcome.violation.property != violated.property:
         return None
     if replay_schedule(program, schedule).trace_hash != outcome.trace_hash:
         return None
@@ -52,7 +52,7 @@ class _Shrinking:
     """The smallest failing execution so far, and how many it took to get there."""
 
     def __init__(
-        self, simulated: SimulatedSeed, cls: type[Any], violated: str, departures: Departures
+        self, simulated: SimulatedSeed, cls: type[Any], violated: Violation, departures: Departures
     ) -> None:
         self.simulated = simulated
         self.cls = cls
@@ -106,7 +106,7 @@ class _Shrinking:
             return False
         self._executions += 1
         outcome = run_execution(candidate.program_for(self.cls), scheduler, BOUNDS)
-        if outcome.violation is None or outcome.violation.property != self._violated:
+        if outcome.violation is None or outcome.violation.property != self._violated.property:
             return False
         departures = departures_of(outcome.choices)
         if candidate is self.simulated and len(departures) >= len(self.departures):

@@ -545,7 +545,7 @@ def test_a_loop_that_blocks_waits_for_a_thread_that_sleeps() -> None:
 
 
 def test_a_thread_that_waits_for_ever_is_a_deadlock() -> None:
-    """L4 names the worker, and where it stands."""
+    """A deadlock names the worker, and where it stands."""
 
     async def program(world: World) -> None:
         await asyncio.to_thread(threading.Event().wait)
@@ -553,19 +553,19 @@ def test_a_thread_that_waits_for_ever_is_a_deadlock() -> None:
     report = explored(program)
     assert report.verdict == "refuted"
     assert report.counterexample is not None
-    assert report.counterexample.property.startswith("L4 no_deadlock")
+    assert report.counterexample.property.startswith("no deadlock")
     assert "worker 1 waits at lock.acquire" in " ".join(report.counterexample.text.split())
 
 
 def test_a_loop_that_blocks_for_ever_is_a_deadlock() -> None:
-    """A wait in the loop's own thread that no worker can end is L4, and says which wait."""
+    """A wait in the loop's own thread that no worker can end is a deadlock, and says which wait."""
 
     async def program(world: World) -> None:
         threading.Event().wait()
 
     report = explored(program)
     assert report.counterexample is not None
-    assert report.counterexample.property.startswith("L4 no_deadlock")
+    assert report.counterexample.property.startswith("no deadlock")
     assert "the loop's thread blocks for ever: lock.acquire" in report.counterexample.text
 
 

@@ -11,7 +11,7 @@ import pytest
 from sim import World, explore, watchdog
 from sim.execution import guarded
 from sim.export import NotExportable
-from sim.watchdog import NO_STEP_WITHOUT_END
+from sim.violation import Kind
 
 pytestmark = [
     pytest.mark.socket,  # real time: of the processor, and some tenths of a second
@@ -97,7 +97,7 @@ def test_a_step_without_an_end_refutes(program: Any) -> None:
     report = explore(program, max_executions=50)
     assert report.verdict == "refuted", report.reason
     assert report.counterexample is not None
-    assert report.counterexample.property == NO_STEP_WITHOUT_END
+    assert report.counterexample.property == Kind.ENDLESS_STEP.value
     assert "it stood in" in report.counterexample.text
     assert "test_watchdog.py" in report.counterexample.text
 
@@ -115,7 +115,7 @@ def test_it_is_replayed_and_not_exported() -> None:
     assert report.counterexample is not None
     again = report.counterexample.replay(spins_if_overtaken)
     assert again.violation is not None
-    assert again.violation.property == NO_STEP_WITHOUT_END
+    assert again.violation.property == Kind.ENDLESS_STEP.value
     with pytest.raises(NotExportable, match="a step never ends"):
         report.counterexample.export(spins_if_overtaken)
 

@@ -1,0 +1,33 @@
+"""What an execution violated: a property of its program, or one that every program has to have."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Kind(enum.Enum):
+    """The value is the sentence that is told, where the program has no words of its own for it."""
+
+    PROPERTY = ""
+    DEADLOCK = "no deadlock: nothing waits for what can no longer come"
+    LIVELOCK = "no livelock: nothing spins while virtual time stands still"
+    ENDLESS_STEP = "each step gives the loop back"
+    NO_END = "the execution ends"
+    EXCEPTION = "the program ends without an exception"
+    CALLBACK = "no callback raises"
+    SIGNAL = "a signal finds a handler"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """`property` is the sentence that did not hold, `detail` what was seen, `at` in seconds.
+
+    where: the place in the source that checked it; empty unless the execution is traced.
+    """
+
+    property: str
+    detail: str
+    at: float
+    where: str = ""
+    kind: Kind = Kind.PROPERTY
