@@ -16,17 +16,7 @@ from sim.counterexample import Counterexample, make_counterexample, replay_sched
 from sim.digest import digest_of
 from sim.errors import ScheduleDoesNotFit
 from sim.execution import Outcome, Program, guarded
-from sim.exploration import (
-    ERROR,
-    INCONCLUSIVE,
-    PROVED,
-    REFUTED,
-    Findings,
-    Problem,
-    Report,
-    Watch,
-    explore,
-)
+from sim.exploration import Findings, Problem, Report, Watch, explore
 from sim.export import export
 from sim.log_capture import log_captured
 from sim.observed_protocol import ROWS
@@ -51,9 +41,10 @@ from sim.suspects import PRODUCTION, PUBLISHED, suspect_class
 from sim.suspects.mutants import PREFIX as MUTANT
 from sim.suspects.mutants import broken_as, mutant_of
 from sim.suspects.mutants.base import Undoable
+from sim.verdict import Verdict
 
 # Where the results of one registry differ, the first of these that occurs is its verdict.
-SEVERITY = (ERROR, REFUTED, INCONCLUSIVE, PROVED)
+SEVERITY = (Verdict.ERROR, Verdict.REFUTED, Verdict.INCONCLUSIVE, Verdict.PROVED)
 # At server level depth-first search drowns, so it is all schedules with up to so many departures
 # first. Where the budget allows, it is every schedule then, if states can be read, and with worker
 # threads one departure more. See ARCHITECTURE.md.
@@ -125,14 +116,14 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Checked:
     """The verdict on the registry under check, and everything it rests on.
 
     not_applicable: pairs of registry and scenario that were not played, since the registry has
     not the methods for it. rows_missing: rows of the protocol's table that production never took.
     """
 
-    verdict: str
+    verdict: Verdict
     results: list[Result]
     not_applicable: list[tuple[str, str]]
     rows_missing: list[str]
@@ -158,7 +149,7 @@ def check(
     jobs: int = 1,
     on_result: Callable[[Result], None] = lambda result: None,
     progress_to: TextIO | None = None,
-) -> Verdict:
+) -> Checked:
     """Plays the scenarios; without `registry`, on production and on the published registries.
 
     budget_s: real seconds for everything together. jobs: how many processes work, on one tree if
@@ -186,8 +177,8 @@ def check(
     missing = _rows_missing(results) if is_whole else []
     verdicts = [each.report.verdict for each in results if each.registry == under_check]
     if missing or len(results) < len(todo):
-        verdicts.append(INCONCLUSIVE)
-    return Verdict(min(verdicts, key=SEVERITY.index), results, not_applicable, missing)
+        verdicts.append(Verdict.INCONCLUSIVE)
+    return Checked(min(verdicts, key=SEVERITY.index), results, not_applicable, missing)
 
 
 def replay(text: str) -> Counterexample | None:
@@ -362,7 +353,7 @@ def _is_final(job: Job, result: Result) -> bool:
     """Whether more budget could say no more."""
     report = result.report
     deepens = isinstance(_strategy(job), RandomBeside)
-    return report.verdict != PROVED or report.complete == 1.0 or not deepens
+    return report.verdict is not Verdict.PROVED or report.complete == 1.0 or not deepens
 
 
 PlayRound = Callable[[list[Job], float], Iterable[tuple[Job, Result]]]

@@ -227,12 +227,12 @@ def _check(arguments: argparse.Namespace) -> int:
         print(json.dumps(verdict.as_json(), indent=2))
     else:
         report.print_verdict(verdict)
-    codes = {"proved": PROVED_EXIT, "refuted": REFUTED_EXIT, "inconclusive": INCONCLUSIVE_EXIT}
-    return codes.get(verdict.verdict, ERROR_EXIT)
+    return verdict.verdict.exit_code
 
 
 def _deepen(arguments: argparse.Namespace) -> int:
     from sim.deepen import Deepened, deepen, largest_proved
+    from sim.verdict import Verdict
 
     def print_result(result: Deepened) -> None:
         if not arguments.json:
@@ -251,15 +251,16 @@ def _deepen(arguments: argparse.Namespace) -> int:
         names = [str(each) for each in largest]
         print(json.dumps({"results": found, "largest_proved": names}))
     else:
-        failed = [r.report for r in results if r.report.verdict in ("refuted", "error")]
+        wrong = (Verdict.REFUTED, Verdict.ERROR)
+        failed = [r.report for r in results if r.report.verdict in wrong]
         print("".join(f"\n{report.text}\n" for report in failed))
         print("every schedule was seen of stories up to:")
         print("\n".join(f"  {each}" for each in largest) or "  none")
     verdicts = {result.report.verdict for result in results}
-    worst = [each for each in ("error", "refuted") if each in verdicts]
-    if worst:
-        return REFUTED_EXIT if worst == ["refuted"] else ERROR_EXIT
-    return PROVED_EXIT if largest else INCONCLUSIVE_EXIT
+    for worst in (Verdict.ERROR, Verdict.REFUTED):
+        if worst in verdicts:
+            return worst.exit_code
+    return (Verdict.PROVED if largest else Verdict.INCONCLUSIVE).exit_code
 
 
 def _replay(arguments: argparse.Namespace) -> int:

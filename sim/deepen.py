@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
-from sim.exploration import PROVED, Report, explore
+from sim.exploration import Report, explore
 from sim.log_capture import log_captured
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.scenarios.server_level.sized import SizedServerScenario
@@ -21,6 +21,7 @@ from sim.scenarios.server_level.story import BOTH
 from sim.scenarios.sized import Size, SizedScenario
 from sim.schedulers import DepartureBounded, Scheduler, StateMatching
 from sim.suspects import suspect_class
+from sim.verdict import Verdict
 
 # The largest counts of sessions, registers, cancels, leavers and hangs that are thought of.
 LARGEST = {"registry": Size(2, 5, 3, 2, 2), "server": Size(2, 3, 1, 1, 1)}
@@ -126,17 +127,17 @@ def deepen(
         report = results[-1].report
         if report.was_out_of_budget:
             too_large.append(each)
-        elif report.lacks_labels and each.departures is not None:
+        elif report.labels_missing and each.departures is not None:
             # It may take one more departure to come to them.
             continue
-        elif report.verdict != PROVED:
+        elif report.verdict != Verdict.PROVED:
             break
     return results
 
 
 def largest_proved(results: list[Deepened]) -> list[Bound]:
     """Those proved that no other proved one holds."""
-    proved = [each.bound for each in results if each.report.verdict == PROVED]
+    proved = [each.bound for each in results if each.report.verdict == Verdict.PROVED]
     return [one for one in proved if not any(o.holds(one) for o in proved if o != one)]
 
 
@@ -145,7 +146,7 @@ def _is_proved(bound: Bound, results: list[Deepened]) -> bool:
     return any(
         each.bound.story == bound.story and each.bound.holds(bound)
         for each in results
-        if each.report.verdict == PROVED
+        if each.report.verdict == Verdict.PROVED
     )
 
 

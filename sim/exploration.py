@@ -28,6 +28,8 @@ from sim.schedulers import (
     StateMatching,
 )
 from sim.shrink import shrink
+from sim.verdict import Stop, Verdict
+from sim.violation import Kind
 
 BUDGET_S = 60.0
 SHRINK_EXECUTIONS_MAX = 2000
@@ -35,28 +37,20 @@ SHRINK_EXECUTIONS_MAX = 2000
 SHRINK_BUDGET_S = 10.0
 COLLECT_EVERY_EXECUTIONS = 200
 
-PROVED = "proved"
-REFUTED = "refuted"
-INCONCLUSIVE = "inconclusive"
-ERROR = "error"
-
-INTERRUPTED = "it was interrupted"
-OUT_OF_BUDGET = "the budget is spent"
-LABELS_MISSING = "labels never reached"
-
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """The verdict on one program, with what it rests on.
 
-    verdict: `proved`, `refuted`, `inconclusive` or `error`; reason: why, in words. claim: which
-    schedules a proof covers, as `every schedule`; empty without a proof.
+    reason: why, in words. stopped: what ended the search, where it is inconclusive for that.
+    claim: which schedules a proof covers, as `every schedule`; empty without a proof.
     complete: which part of the tree of choices was seen, 0..1, or None where that is unknown.
     found_by: which scheduler's execution is the counterexample, where several took turns.
-    labels: those reached. bounds_hit: the bounds that had a say in what was explored.
+    labels: those reached; labels_missing: where nothing is wrong but that no execution came to
+    some situation, these. bounds_hit: the bounds that had a say in what was explored.
     """
 
-    verdict: str
+    verdict: Verdict
     reason: str
     claim: str
     executions: int
@@ -69,19 +63,16 @@ class Report:
     bounds_hit: frozenset[str]
     digest: str
     found_by: str | None = None
+    stopped: Stop | None = None
+    labels_missing: tuple[str, ...] = ()
 
     @property
     def was_interrupted(self) -> bool:
-        return self.reason.startswith(INTERRUPTED)
+        return self.stopped is Stop.INTERRUPTED
 
     @property
     def was_out_of_budget(self) -> bool:
-        return self.reason.startswith(OUT_OF_BUDGET)
-
-    @property
-    def lacks_labels(self) -> bool:
-        """Whether nothing is wrong but that no execution came to some situation."""
-        return self.reason.startswith(LABELS_MISSING)
+        return self.stopped is Stop.OUT_OF_BUDGET
 
     @property
     def text(self) -> str:
@@ -117,8 +108,10 @@ class Findings:
     bounds_hit: set[str] = field(default_factory=set)
     failure: Outcome | None = None
     found_by: str | None = None
-    # Why the search ended before the scheduler was through; None if it was.
-    stopped: str | None = None
+    # Why the search ended before the scheduler was through, in words if there are better ones than
+    # the kind's own; None if it was.
+    stopped: Stop | None = None
+    stopped_why: str | None = None
     error: str | None = None
     # Of the last execution: how many choice points it had.
     choice_points: int = 0
@@ -126,8 +119,8 @@ class Findings:
     @property
     def is_final(self) -> bool:
         """Whether no further execution could change the verdict."""
-        is_open = self.stopped is None or self.stopped.startswith((OUT_OF_BUDGET, INTERRUPTED))
-        return self.failure is not None or self.error is not None or not is_open
+        is_stopped = self.stopped is not None and self.stopped.is_final
+        return self.failure is not None or self.error is not None or is_stopped
 
     def add(self, later: Findings) -> None:
         """As if the executions of `later` had followed."""
@@ -135,7 +128,8 @@ class Findings:
         self.labels |= later.labels
         self.bounds_hit |= later.bounds_hit
         self.failure, self.found_by = later.failure, later.found_by
-        self.stopped, self.error = later.stopped, later.error
+        self.stopped, self.stopped_why = later.stopped, later.stopped_why
+        self.error = later.error
         self.choice_points = later.choice_points or self.choice_points
 
 
@@ -215,11 +209,14 @@ def make_report(
     conclusion: Conclusion,
     seconds: float,
 ) -> Report:
-    verdict, reason = _verdict(problem, findings, scheduler, conclusion)
+    judged = _judged(problem, findings, scheduler, conclusion)
+    verdict = judged.verdict
     return Report(
         verdict=verdict,
-        reason=reason,
-        claim=scheduler.covers if verdict == PROVED else "",
+        reason=judged.reason,
+        stopped=judged.stopped,
+        labels_missing=judged.labels_missing,
+        claim=scheduler.covers if verdict == Verdict.PROVED else "",
         executions=findings.executions,
         seconds=seconds,
         complete=scheduler.complete,
@@ -229,7 +226,7 @@ def make_report(
         bounds=problem.bounds,
         bounds_hit=frozenset(findings.bounds_hit),
         digest=conclusion.digest,
-        found_by=findings.found_by if verdict == REFUTED else None,
+        found_by=findings.found_by if verdict == Verdict.REFUTED else None,
     )
 
 
@@ -276,22 +273,24 @@ def search(
     try:
         while scheduler.next_execution():
             if executions_max is not None and findings.executions >= executions_max:
-                findings.stopped = f"the limit of {executions_max} executions was reached"
+                findings.stopped = Stop.EXECUTIONS_MAX
+                findings.stopped_why = f"the limit of {executions_max} executions was reached"
                 break
             if deadline is not None and perf_counter() >= deadline:
-                findings.stopped = OUT_OF_BUDGET
+                findings.stopped = Stop.OUT_OF_BUDGET
                 break
             if watch(findings, scheduler):
-                findings.stopped = INTERRUPTED
+                findings.stopped = Stop.INTERRUPTED
                 break
             if _execute(problem, scheduler, findings):
                 break
             if findings.executions % COLLECT_EVERY_EXECUTIONS == 0:
                 gc.collect(1)
     except Nondeterminism as exc:
-        findings.stopped = f"nondeterminism found: {exc}"
+        findings.stopped = Stop.NONDETERMINISM
+        findings.stopped_why = f"{Stop.NONDETERMINISM}: {exc}"
     except KeyboardInterrupt:
-        findings.stopped = INTERRUPTED
+        findings.stopped = Stop.INTERRUPTED
     return findings
 
 
@@ -347,30 +346,49 @@ def _with_entropy(differs: str | None, sources: Iterable[object]) -> str | None:
     return f"{differs}; {named}" if differs else named
 
 
-def _verdict(
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """See Report."""
+
+    verdict: Verdict
+    reason: str
+    stopped: Stop | None = None
+    labels_missing: tuple[str, ...] = ()
+
+
+def _judged(
     problem: Problem, findings: Findings, scheduler: Scheduler, conclusion: Conclusion
-) -> tuple[str, str]:
+) -> _Judged:
     executions = f"{findings.executions} executions, {scheduler.name}"
     if findings.error is not None:
-        return ERROR, findings.error
+        return _Judged(Verdict.ERROR, findings.error)
     if findings.failure is not None:
         found = conclusion.counterexample
         if found is None:
-            return INCONCLUSIVE, "nondeterminism found: a violation was not the same on replay"
+            why = f"{Stop.NONDETERMINISM}: a violation was not the same on replay"
+            return _Judged(Verdict.INCONCLUSIVE, why)
         by = "" if findings.found_by == scheduler.name else f", found by {findings.found_by}"
-        return REFUTED, f"{found.property} ({executions}{by})"
+        return _Judged(Verdict.REFUTED, f"{found.property} ({executions}{by})")
     if conclusion.differs is not None:
-        return INCONCLUSIVE, f"{conclusion.differs} ({executions})"
-    if findings.stopped and not scheduler.is_exhausted:
-        return INCONCLUSIVE, f"{findings.stopped} ({executions})"
-    if not scheduler.is_exhausted:
-        return INCONCLUSIVE, f"no violation, but {scheduler.name} does not see all ({executions})"
-    missing = sorted(set(problem.labels) - findings.labels)
+        return _Judged(Verdict.INCONCLUSIVE, f"{conclusion.differs} ({executions})")
+    if scheduler.is_exhausted:
+        return _judged_exhausted(problem, findings, scheduler, executions)
+    stopped = findings.stopped_why or findings.stopped
+    why = stopped or f"no violation, but {scheduler.name} does not see all"
+    return _Judged(Verdict.INCONCLUSIVE, f"{why} ({executions})", findings.stopped)
+
+
+def _judged_exhausted(
+    problem: Problem, findings: Findings, scheduler: Scheduler, executions: str
+) -> _Judged:
+    missing = tuple(sorted(set(problem.labels) - findings.labels))
     if missing:
-        return INCONCLUSIVE, f"{LABELS_MISSING}: {', '.join(missing)} ({executions})"
+        why = f"labels never reached: {', '.join(missing)} ({executions})"
+        return _Judged(Verdict.INCONCLUSIVE, why, labels_missing=missing)
     if findings.executions == 0:
-        return ERROR, "nothing was executed"
-    return PROVED, f"{scheduler.covers}, within {problem.bounds} ({executions})"
+        return _Judged(Verdict.ERROR, "nothing was executed")
+    covered = f"{scheduler.covers}, within {problem.bounds} ({executions})"
+    return _Judged(Verdict.PROVED, covered)
 
 
 def _counterexample(
@@ -378,19 +396,22 @@ def _counterexample(
 ) -> Counterexample | None:
     """Shrinks the failure and replays it twice, traced; None if it is not the same both times."""
     assert failure.violation is not None
-    violated = failure.violation
+    violated = failure.violation.property
     deadline = perf_counter() + SHRINK_BUDGET_S
-    departures, _ = shrink(
-        program,
-        departures_of(failure.choices),
-        violated,
-        head.bounds,
-        executions_max=SHRINK_EXECUTIONS_MAX,
-        is_interrupted=lambda: perf_counter() > deadline or is_interrupted(),
-    )
+    departures = departures_of(failure.choices)
+    # Of what a watchdog has broken off each execution takes seconds.
+    if failure.violation.kind is not Kind.ENDLESS_STEP:
+        departures, _ = shrink(
+            program,
+            departures,
+            violated,
+            head.bounds,
+            executions_max=SHRINK_EXECUTIONS_MAX,
+            is_interrupted=lambda: perf_counter() > deadline or is_interrupted(),
+        )
     schedule = replace(head, departures=departures)
     outcome = replay_schedule(program, schedule)
-    if outcome.violation is None or outcome.violation.property != violated.property:
+    if outcome.violation is None or outcome.violation.property != violated:
         return None
     if replay_schedule(program, schedule).trace_hash != outcome.trace_hash:
         return None

@@ -22,8 +22,6 @@ from typing import Any
 
 from sim.execution import guarded
 from sim.exploration import (
-    INTERRUPTED,
-    OUT_OF_BUDGET,
     Conclusion,
     Findings,
     Problem,
@@ -35,6 +33,7 @@ from sim.exploration import (
 )
 from sim.log_capture import log_captured
 from sim.schedulers import Divisible, Part, Scheduler
+from sim.verdict import Stop
 
 Key = tuple[Any, ...]
 ProblemOf = Callable[[Key], Problem]
@@ -247,12 +246,12 @@ class _Search:
             return
         merged = self.findings
         open_pieces = self.waiting
-        is_interrupted = any(piece.findings.stopped == INTERRUPTED for piece in open_pieces)
+        is_interrupted = any(piece.findings.stopped is Stop.INTERRUPTED for piece in open_pieces)
         if open_pieces and self._left_s > 0 and not is_interrupted:
             return
         failed = bool(self._pieces) and self._pieces[-1].findings.is_final
         if open_pieces and not failed:
-            merged.stopped = INTERRUPTED if is_interrupted else OUT_OF_BUDGET
+            merged.stopped = Stop.INTERRUPTED if is_interrupted else Stop.OUT_OF_BUDGET
             parts = [piece.part for piece in open_pieces]
             self._complete = 1.0 - sum(part.unseen for part in parts if isinstance(part, Part))
             self._findings = merged

@@ -261,7 +261,8 @@ class _Nowhere(io.TextIOBase):
 
 
 def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
-    from sim.exploration import INCONCLUSIVE, PROVED, explore
+    from sim.exploration import explore
+    from sim.verdict import Verdict
 
     may_pass = settings.pop("inconclusive") == "pass"
     sources = (*settings.pop("sources", ()), test.item.module)
@@ -272,9 +273,9 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
         raise KeyboardInterrupt
     if test.skipped is not None:
         raise test.skipped
-    if report.verdict == PROVED:
+    if report.verdict is Verdict.PROVED:
         return
-    if report.verdict == INCONCLUSIVE and may_pass:
+    if report.verdict is Verdict.INCONCLUSIVE and may_pass:
         try:
             warnings.warn(InconclusiveWarning(f"{test.item.nodeid}: {report.text}"), stacklevel=1)
         except InconclusiveWarning as exc:
@@ -285,9 +286,12 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
 
 
 def _failure_text(test: _ExploredTest, report: Report) -> str:
+    from sim.verdict import Verdict
+
     counterexample = report.counterexample
     if counterexample is None:
-        return f"{report.text}\n{_MAY_PASS}" if report.verdict == "inconclusive" else report.text
+        may_pass = report.verdict is Verdict.INCONCLUSIVE
+        return f"{report.text}\n{_MAY_PASS}" if may_pass else report.text
     # Once more, for what it prints, logs and raises.
     counterexample.replay(test.program)
     text = counterexample.text.replace(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sim.check import Result, Verdict
-from sim.exploration import PROVED, REFUTED
+from sim.check import Checked, Result
 from sim.tested_pythons import interpreter
+from sim.verdict import Verdict
 
 _COVERED = """\
 what a verdict covers: the code under check, run by CPython's own event loop, under the schedules
@@ -19,11 +19,11 @@ def print_result(result: Result) -> None:
     report = result.report
     name = f"{result.registry} {result.scenario}"
     figures = f"{report.executions:6d} executions {report.seconds:6.2f} s"
-    words = f"  {report.claim if report.verdict == PROVED else _short(report.reason)}"
+    words = f"  {report.claim if report.verdict == Verdict.PROVED else _short(report.reason)}"
     print(f"{report.verdict:<12} {name:<48} {figures}{words}", flush=True)
 
 
-def print_verdict(verdict: Verdict) -> None:
+def print_verdict(verdict: Checked) -> None:
     _print_not_applicable(verdict)
     _print_counterexamples(verdict)
     report = verdict.results[0].report
@@ -40,12 +40,12 @@ def print_verdict(verdict: Verdict) -> None:
         print(_summary(registry, verdict))
 
 
-def _print_not_applicable(verdict: Verdict) -> None:
+def _print_not_applicable(verdict: Checked) -> None:
     for registry, scenario in verdict.not_applicable:
         print(f"{'-':<12} {registry + ' ' + scenario:<48} not applicable: it lacks the methods")
 
 
-def _print_counterexamples(verdict: Verdict) -> None:
+def _print_counterexamples(verdict: Checked) -> None:
     """One text for each property that a registry violates; of the others only the schedule."""
     shown: set[tuple[str, str]] = set()
     others: list[str] = []
@@ -58,15 +58,17 @@ def _print_counterexamples(verdict: Verdict) -> None:
             others.append(f"  onestream replay {counterexample.schedule}")
             continue
         shown.add(kind)
-        print(f"\n-- {result.registry}, {result.scenario}: {REFUTED}\n{counterexample.text}")
+        print(
+            f"\n-- {result.registry}, {result.scenario}: {Verdict.REFUTED}\n{counterexample.text}"
+        )
     if others:
         print("\n-- more ways to the same violations")
         print("\n".join(others))
 
 
-def _summary(registry: str, verdict: Verdict) -> str:
+def _summary(registry: str, verdict: Checked) -> str:
     reports = [each.report for each in verdict.results if each.registry == registry]
-    counts = {PROVED: 0, REFUTED: 0}
+    counts = {Verdict.PROVED: 0, Verdict.REFUTED: 0}
     for report in reports:
         counts[report.verdict] = counts.get(report.verdict, 0) + 1
     words = ", ".join(f"{count} {name}" for name, count in counts.items() if count)

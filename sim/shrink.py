@@ -8,7 +8,6 @@ from sim.errors import Nondeterminism
 from sim.execution import Outcome, Program, run_execution
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import DepartureBounded, Replay, Scheduler
-from sim.violation import Kind, Violation
 
 Departures = tuple[tuple[int, int], ...]
 # Departures as they cost, choice points, the sum of where and what the departures are.
@@ -24,7 +23,7 @@ _BELOW_PART = 8
 def shrink(
     program: Program,
     departures: Departures,
-    violated: Violation,
+    violated: str,
     bounds: Bounds,
     *,
     executions_max: int,
@@ -36,12 +35,9 @@ def shrink(
     (zero refill), also beyond its end; the first that is smaller is taken, and the search begins
     again with it. Then the schedules with fewer departures are looked at, with an eighth of
     `executions_max`: where that is enough to see them all, what is returned has the least there
-    can be. `is_interrupted` is asked before each execution. What a watchdog has broken off stays as
-    it is: each such execution takes seconds.
+    can be. `is_interrupted` is asked before each execution.
     """
-    if violated.kind is Kind.ENDLESS_STEP:
-        return departures, 0
-    shrinking = _Shrinking(program, violated.property, bounds, executions_max, is_interrupted)
+    shrinking = _Shrinking(program, violated, bounds, executions_max, is_interrupted)
     try:
         if shrinking.takes(Replay(departures, strict=False)):
             shrinking.descend()

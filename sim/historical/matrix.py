@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from sim.execution import Program, guarded, run_execution
-from sim.exploration import PROVED, REFUTED, Report, explore
+from sim.exploration import Report, explore
 from sim.historical import HISTORICAL_BUGS
 from sim.historical.base import HistoricalBug, this_version, version_text
 from sim.historical.interpreters import Interpreter, find_interpreters, run_elsewhere
 from sim.schedule import Bounds
 from sim.schedulers import DepthFirst
+from sim.verdict import Verdict
 
 BUDGET_S = 60.0
 # How many executions are counted at most, to say how many of them fail.
@@ -51,9 +52,9 @@ class Cell:
     @property
     def text(self) -> str:
         mark = "" if self.holds else " !"
-        if self.verdict == PROVED:
+        if self.verdict == Verdict.PROVED:
             return f"absent ({self.executions}){mark}"
-        if self.verdict == REFUTED:
+        if self.verdict == Verdict.REFUTED:
             among = f" ({self.failing} of {self.schedules})" if self.schedules else ""
             return f"found at {self.executions}{among}{mark}"
         return f"{self.verdict}{mark}"
@@ -82,10 +83,10 @@ def run_here() -> Column:
     """Explores every bug, and its mended twin, on the running interpreter."""
     cells = []
     for bug in HISTORICAL_BUGS:
-        expected = REFUTED if bug.shows_on(this_version()) else PROVED
+        expected = Verdict.REFUTED if bug.shows_on(this_version()) else Verdict.PROVED
         cells.append(explore_cell(bug, bug.program, expected))
         if bug.mended is not None:
-            cells.append(explore_cell(bug, bug.mended, PROVED, is_mended=True))
+            cells.append(explore_cell(bug, bug.mended, Verdict.PROVED, is_mended=True))
     return Column(version_text(this_version()), tuple(cells))
 
 
@@ -112,9 +113,9 @@ def explore_cell(
 
 def _counted(program: Program, report: Report) -> tuple[int | None, int | None]:
     """How many schedules there are, and how many fail; the search stops at the first that does."""
-    if report.verdict == PROVED:
+    if report.verdict == Verdict.PROVED:
         return report.executions, 0
-    if report.verdict != REFUTED:
+    if report.verdict != Verdict.REFUTED:
         return None, None
     scheduler, schedules, failing = DepthFirst(), 0, 0
     with guarded():

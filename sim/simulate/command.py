@@ -10,11 +10,9 @@ import time
 from argparse import Namespace
 from typing import TextIO
 
-from sim.exploration import ERROR, INCONCLUSIVE, REFUTED
 from sim.lanes import WIDTH_MAX
 from sim.observed_protocol import ROWS as TABLE_ROWS
 from sim.simulate.run import (
-    PASSED,
     Chunk,
     Failure,
     Simulation,
@@ -30,7 +28,6 @@ from sim.tested_pythons import interpreter
 PLAIN_EVERY_S = 5.0
 REDRAWN_EVERY_S = 0.2
 FAULTS_SHOWN = 5
-_EXIT_CODES = {PASSED: 0, REFUTED: 1, INCONCLUSIVE: 2, ERROR: 3}
 _SAYS = """\
 what a run says: random executions found nothing, which proves nothing; `onestream check` proves.
 Each seed is a plan (users, latencies, faults) and a schedule with random departures, in virtual
@@ -67,7 +64,7 @@ def run_command(arguments: Namespace) -> int:
         print(json.dumps(report.as_json(), indent=2))
     else:
         print_report(report)
-    return _EXIT_CODES[report.verdict]
+    return report.verdict.exit_code
 
 
 class Progress:

@@ -22,7 +22,6 @@ from registry import StreamRegistry
 from sim.counterexample import Counterexample
 from sim.errors import Nondeterminism
 from sim.execution import guarded, run_execution
-from sim.exploration import ERROR, INCONCLUSIVE, INTERRUPTED, OUT_OF_BUDGET, REFUTED
 from sim.log_capture import log_captured
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import Swarm
@@ -33,9 +32,9 @@ from sim.simulate.scenario import SimulatedSeed, applies_to
 from sim.simulate.shrinking import schedule_of, shrunk
 from sim.simulate.statistics import Statistics
 from sim.suspects import suspect_class
+from sim.verdict import Stop, Verdict
 from sim.violation import Violation
 
-PASSED = "passed"
 # Small, so that a failure is told soon, and no process waits long for the others at the end.
 SEEDS_PER_CHUNK = 10
 # From here on a run has to have reached what its profiles are for.
@@ -106,7 +105,7 @@ class SimulationReport:
     """
 
     simulation: Simulation
-    verdict: str
+    verdict: Verdict
     reason: str
     first_seed: int
     seeds: int
@@ -181,7 +180,9 @@ def simulate(
     that is done so far, after each chunk. on_failure: told of the failed seed before it is shrunk.
     """
     begun = time.perf_counter()
-    done, stopped = Chunk(), None
+    done = Chunk()
+    stopped: Stop | None = None
+    differs: str | None = None
     numbers = range(first_seed, first_seed + seeds)
     chunks = [numbers[i : i + SEEDS_PER_CHUNK] for i in range(0, len(numbers), SEEDS_PER_CHUNK)]
     results = _played(simulation, chunks, jobs, context)
@@ -192,10 +193,10 @@ def simulate(
             if done.failure is not None:
                 break
             if budget_s is not None and time.perf_counter() - begun >= budget_s:
-                stopped = OUT_OF_BUDGET
+                stopped = Stop.OUT_OF_BUDGET
                 break
     except KeyboardInterrupt:
-        stopped = INTERRUPTED
+        stopped = Stop.INTERRUPTED
     except (BrokenProcessPool, Nondeterminism) as exc:
         done.failure = Failure(first_seed + len(done.digests), None, (), str(exc))
     finally:
@@ -207,9 +208,9 @@ def simulate(
     if done.failure is not None and done.failure.violation is not None:
         on_failure(done.failure)
         counterexample = _counterexample(simulation, done.failure)
-    elif done.failure is None and stopped != INTERRUPTED:
-        stopped = _compared(simulation, first_seed, done) or stopped
-    return _report(simulation, first_seed, done, seconds, stopped, counterexample)
+    elif done.failure is None and stopped is not Stop.INTERRUPTED:
+        differs = _compared(simulation, first_seed, done)
+    return _report(simulation, first_seed, done, seconds, differs or stopped, counterexample)
 
 
 def _report(
@@ -244,20 +245,23 @@ def _verdict(
     stopped: str | None,
     missing: tuple[str, ...],
     counterexample: Counterexample | None,
-) -> tuple[str, str]:
+) -> tuple[Verdict, str]:
     seeds = f"{len(done.digests)} seeds"
     failure = done.failure
     if failure is not None and failure.violation is None:
-        return ERROR, f"seed {failure.seed}: {failure.error}"
+        return Verdict.ERROR, f"seed {failure.seed}: {failure.error}"
     if failure is not None:
         if counterexample is None:
-            return INCONCLUSIVE, f"nondeterminism found: seed {failure.seed} is not the same again"
-        return REFUTED, f"{counterexample.property} (seed {failure.seed})"
+            return (
+                Verdict.INCONCLUSIVE,
+                f"nondeterminism found: seed {failure.seed} is not the same again",
+            )
+        return Verdict.REFUTED, f"{counterexample.property} (seed {failure.seed})"
     if stopped is not None:
-        return INCONCLUSIVE, f"{stopped} after {seeds} without a violation"
+        return Verdict.INCONCLUSIVE, f"{stopped} after {seeds} without a violation"
     if missing:
-        return INCONCLUSIVE, f"never reached in {seeds}: {', '.join(missing)}"
-    return PASSED, f"no violation in {seeds}"
+        return Verdict.INCONCLUSIVE, f"never reached in {seeds}: {', '.join(missing)}"
+    return Verdict.PASSED, f"no violation in {seeds}"
 
 
 def _labels_missing(simulation: Simulation, done: Chunk, labels: set[str]) -> tuple[str, ...]:

@@ -34,7 +34,8 @@ def shrunk(
     simulated: SimulatedSeed, registry: str, violated: Violation, departures: Departures
 ) -> Counterexample | None:
     """Of the smallest execution found that violates the property; None if it does not come back."""
-    shrinking = _Shrinking(simulated, suspect_class(registry), violated, departures)
+    cls = suspect_class(registry)
+    shrinking = _Shrinking(simulated, cls, violated.property, departures)
     if violated.kind is not Kind.ENDLESS_STEP:
         shrinking.shrink_plan()
         shrinking.shrink_departures()
@@ -52,7 +53,7 @@ class _Shrinking:
     """The smallest failing execution so far, and how many it took to get there."""
 
     def __init__(
-        self, simulated: SimulatedSeed, cls: type[Any], violated: Violation, departures: Departures
+        self, simulated: SimulatedSeed, cls: type[Any], violated: str, departures: Departures
     ) -> None:
         self.simulated = simulated
         self.cls = cls
@@ -106,7 +107,7 @@ class _Shrinking:
             return False
         self._executions += 1
         outcome = run_execution(candidate.program_for(self.cls), scheduler, BOUNDS)
-        if outcome.violation is None or outcome.violation.property != self._violated.property:
+        if outcome.violation is None or outcome.violation.property != self._violated:
             return False
         departures = departures_of(outcome.choices)
         if candidate is self.simulated and len(departures) >= len(self.departures):

@@ -14,12 +14,12 @@ import pytest
 from sim import check as check_module
 from sim.check import DEPARTURES, Job, check
 from sim.cli import main
-from sim.exploration import PROVED
 from sim.observed_protocol import ROWS
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Schedule
 from sim.suspects import suspect_class
 from sim.suspects.mutants.registry import KILLED
+from sim.verdict import Verdict
 
 OWN = "tests.sim.own_registries"
 SCENARIOS = {scenario.name: scenario for scenario in SCENARIOS_BY_LEVEL["registry"]}
@@ -354,7 +354,7 @@ def test_more_budget_proves_every_schedule_where_states_can_be_read() -> None:
     found = check(scenario="hung_upstream.async", registry="production")
     (result,) = found.results
     assert (result.report.verdict, result.report.claim) == (
-        PROVED,
+        Verdict.PROVED,
         "every schedule, states matched",
     )
     assert result.report.complete == 1.0

@@ -12,20 +12,13 @@ from registry import StreamRegistry
 from sim.check import check, replay
 from sim.cli import main
 from sim.deepen import Bound, Deepened, deepen, largest_proved
-from sim.exploration import (
-    INCONCLUSIVE,
-    LABELS_MISSING,
-    OUT_OF_BUDGET,
-    PROVED,
-    REFUTED,
-    Report,
-    explore,
-)
+from sim.exploration import Report, explore
 from sim.log_capture import log_captured
 from sim.scenarios.server_level.sized import SizedServerScenario
 from sim.scenarios.server_level.story import BOTH
 from sim.scenarios.sized import ALL_HUNG, Size, SizedScenario
 from sim.suspects.mutants import broken, mutant_named
+from sim.verdict import Stop, Verdict
 from sim.world import World
 
 
@@ -49,7 +42,7 @@ def test_a_size_that_is_none_is_refused() -> None:
 def test_production_is_proved_size_by_size() -> None:
     """Smaller stories come first, each is proved, and each reaches what it is named for."""
     results = deepen(budget_s=60, size="size-1s2r1c0l1h")
-    assert [result.report.verdict for result in results] == [PROVED]
+    assert [result.report.verdict for result in results] == [Verdict.PROVED]
     assert results[0].report.labels >= {
         "a stream was stopped by a newer one",
         "a stream was cancelled",
@@ -63,7 +56,7 @@ def test_production_is_proved_size_by_size() -> None:
 def test_a_stream_that_hangs_is_told_to_stop(size: Size) -> None:
     """By a stop, by a caller that leaves, by a newer prompt: the smallest size with each."""
     (result,) = deepen(size=size.name, budget_s=60)
-    assert result.report.verdict == PROVED
+    assert result.report.verdict == Verdict.PROVED
     assert ALL_HUNG in result.report.labels
 
 
@@ -83,7 +76,7 @@ def test_states_need_a_part_of_the_executions_of_plain_search() -> None:
     with log_captured(lambda line: None):
         plain = explore(program, max_executions=5000)
         states = explore(program, strategy="states", max_executions=5000)
-    assert plain.verdict == states.verdict == PROVED
+    assert plain.verdict == states.verdict == Verdict.PROVED
     assert plain.labels == states.labels
     assert states.executions < 0.7 * plain.executions
 
@@ -93,8 +86,8 @@ def test_the_published_registries_fall_with_one_cancel() -> None:
     for name in ("original", "quick_fix"):
         results = deepen(registry=name, budget_s=60)
         *smaller, last = results
-        assert all(result.report.verdict == PROVED for result in smaller)
-        assert last.report.verdict == REFUTED
+        assert all(result.report.verdict == Verdict.PROVED for result in smaller)
+        assert last.report.verdict == Verdict.REFUTED
         assert last.bound.story.size == Size(1, 1, 1)
         assert last.report.counterexample is not None
         assert main(["replay", last.report.counterexample.schedule]) == 1
@@ -124,7 +117,7 @@ def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.Mo
         played.append(size)
         report = explore(nothing_happens, max_executions=10)
         if size.cancels:
-            report = replace(report, verdict=INCONCLUSIVE, reason=f"{OUT_OF_BUDGET} (1 executions)")
+            report = replace(report, verdict=Verdict.INCONCLUSIVE, stopped=Stop.OUT_OF_BUDGET)
         return Deepened(bound, report, 0)
 
     monkeypatch.setattr("sim.deepen._play", play)
@@ -143,7 +136,7 @@ async def nothing_happens(world: World) -> None:
 def test_with_the_async_client_every_schedule_of_a_size_is_seen() -> None:
     """And each label of the size is reached."""
     results = deepen(size="size-1s1r1c0l0h.async", budget_s=120)
-    assert {each.report.verdict for each in results} == {PROVED}
+    assert {each.report.verdict for each in results} == {Verdict.PROVED}
     assert results[-1].report.labels >= {"a prompt was cancelled", "content was sent"}
     story = SizedServerScenario(Size(1, 1, 1), "async")
     assert largest_proved(results) == [Bound(story)]
@@ -162,9 +155,9 @@ def test_where_every_schedule_is_too_many_departures_are_counted(
         played.append(bound.departures)
         report = explore(nothing_happens, max_executions=10)
         if bound.departures in (None, 3):
-            report = replace(report, verdict=INCONCLUSIVE, reason=f"{OUT_OF_BUDGET} (1 executions)")
+            report = replace(report, verdict=Verdict.INCONCLUSIVE, stopped=Stop.OUT_OF_BUDGET)
         if bound.departures == 1:
-            report = replace(report, verdict=INCONCLUSIVE, reason=f"{LABELS_MISSING}: one")
+            report = replace(report, verdict=Verdict.INCONCLUSIVE, labels_missing=("one",))
         return Deepened(bound, report, 0)
 
     monkeypatch.setattr("sim.deepen._play", play)
@@ -179,12 +172,12 @@ def test_a_bound_is_proved_when_all_of_it_was_seen(monkeypatch: pytest.MonkeyPat
     def in_few_executions(*args: Any, budget_s: float, **kwargs: Any) -> Report:
         report = explore(*args, max_executions=100, **kwargs)
         is_cut_off = report.reason.startswith("the limit of 100 executions")
-        return replace(report, reason=OUT_OF_BUDGET) if is_cut_off else report
+        return replace(report, stopped=Stop.OUT_OF_BUDGET) if is_cut_off else report
 
     monkeypatch.setattr("sim.deepen.explore", in_few_executions)
     results = deepen(size="size-1s2r0c0l0h.async", budget_s=3600)
     verdicts = {each.bound.departures: each.report.verdict for each in results}
-    assert verdicts == {None: INCONCLUSIVE, 1: PROVED, 2: INCONCLUSIVE}
+    assert verdicts == {None: Verdict.INCONCLUSIVE, 1: Verdict.PROVED, 2: Verdict.INCONCLUSIVE}
 
 
 def test_with_threads_it_is_up_to_so_many_departures() -> None:
@@ -192,7 +185,7 @@ def test_with_threads_it_is_up_to_so_many_departures() -> None:
     story, other = (SizedServerScenario(Size(1, 1), client) for client in BOTH[::-1])
     results = deepen(size=story.name, budget_s=5)
     assert results[0].bound == Bound(story, 1)
-    assert results[0].report.verdict == PROVED
+    assert results[0].report.verdict == Verdict.PROVED
     assert not results[0].bound.holds(Bound(other, 1))
 
 
@@ -210,7 +203,7 @@ def test_a_sized_story_is_one_of_checks_scenarios() -> None:
     """Its counterexamples are replayed by their name, so that it has to be found by it."""
     with broken(mutant_named("gate_is_not_asked")):
         (result,) = check(scenario="size-1s2r0c0l0h.async", registry="production").results
-        assert result.report.verdict == REFUTED
+        assert result.report.verdict == Verdict.REFUTED
         assert result.report.counterexample is not None
         assert replay(result.report.counterexample.schedule) is not None
 

@@ -20,12 +20,13 @@ from registry import StreamRegistry
 from sim import World, explore
 from sim.determinism import SimTask
 from sim.execution import Outcome, run_execution
-from sim.exploration import PROVED, guarded
+from sim.exploration import guarded
 from sim.log_capture import log_captured
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import RandomWalk, Replay
 from sim.suspects import suspect_class
+from sim.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 TIMES = 50
@@ -321,7 +322,7 @@ def test_tasks_without_a_name_are_numbered_as_by_asyncio() -> None:
         world.check([each.get_name() for each in unnamed] == ["Task-1", "Task-2"], "1, then 2")
         await asyncio.gather(named, *unnamed)
 
-    assert explore(program, max_executions=10).verdict == PROVED
+    assert explore(program, max_executions=10).verdict == Verdict.PROVED
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
@@ -337,4 +338,4 @@ def test_an_eager_task_has_another_name_than_those_that_it_makes() -> None:
         world.loop.set_task_factory(asyncio.eager_task_factory)
         world.check(await asyncio.create_task(names()) == ["Task-1", "Task-2"], "two names")
 
-    assert explore(program, max_executions=10).verdict == PROVED
+    assert explore(program, max_executions=10).verdict == Verdict.PROVED

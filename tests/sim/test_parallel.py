@@ -23,13 +23,14 @@ import pytest
 from sim import parallel
 from sim.check import Job, _players, check
 from sim.execution import guarded
-from sim.exploration import OUT_OF_BUDGET, Findings, Problem, Report, search
+from sim.exploration import Findings, Problem, Report, search
 from sim.parallel import Team
 from sim.progress import Progress
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Bounds
 from sim.schedulers import DepartureBounded, DepthFirst, Part, Scheduler
 from sim.suspects.mutants import broken, mutant_named
+from sim.verdict import Stop
 from sim.world import World
 from tests.sim.trees import SEARCHES, TREES, Tree
 from tests.sim.trees import Path as ChoicePath
@@ -180,7 +181,7 @@ class PoolThatHolds:
             limit = 1 if self.slices == 1 else None
             findings = search(problem_of_arrivals(()), part, None, limit, lambda *_: False)
         if limit is not None:
-            findings.stopped = OUT_OF_BUDGET
+            findings.stopped = Stop.OUT_OF_BUDGET
         return part, findings, 0.0
 
 

@@ -19,8 +19,8 @@ import pytest
 from starlette.routing import Route
 
 from sim import explore
-from sim.exploration import PROVED
 from sim.schedulers import StateMatching
+from sim.verdict import Verdict
 from sim.world import World
 
 Hold = Callable[[], Awaitable[None]]
@@ -371,7 +371,7 @@ def meetings(keeps: Keeps) -> StateMatching:
 
     search = StateMatching()
     report = explore(program, strategy=search, max_executions=1000)
-    assert report.verdict == PROVED, report.text
+    assert report.verdict == Verdict.PROVED, report.text
     return search
 
 
@@ -438,7 +438,7 @@ def test_how_many_tasks_there_were_is_a_part_of_the_state() -> None:
         world.reached(asyncio.create_task(asyncio.sleep(0)).get_name())
 
     states = explore(program, strategy="states", max_executions=1000)
-    assert states.verdict == PROVED
+    assert states.verdict == Verdict.PROVED
     assert states.labels == explore(program, max_executions=1000).labels
     assert len(states.labels) == 2
 
@@ -454,6 +454,6 @@ def test_the_time_at_which_the_loop_may_be_late_is_a_part_of_the_state() -> None
         world.reached(f"{world.now:.3f}")
 
     states = explore(program, strategy="states", max_executions=1000)
-    assert states.verdict == PROVED
+    assert states.verdict == Verdict.PROVED
     assert states.labels == explore(program, max_executions=1000).labels
     assert states.labels >= {"0.001", "0.002"}

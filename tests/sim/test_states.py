@@ -11,7 +11,6 @@ import pytest
 from registry import StreamRegistry
 from sim import explore
 from sim.execution import Program, guarded, run_execution
-from sim.exploration import ERROR, PROVED, REFUTED
 from sim.log_capture import log_captured
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.scenarios.server_level import SERVER_SCENARIOS
@@ -22,6 +21,7 @@ from sim.schedulers import matching as matching_module
 from sim.suspects import PUBLISHED, suspect_class
 from sim.suspects.mutants.base import Mutant, broken
 from sim.suspects.mutants.registry import REGISTRY_MUTANTS
+from sim.verdict import Verdict
 from sim.world import World
 from tests.sim.random_programs import random_program
 
@@ -155,7 +155,7 @@ def test_independent_steps_are_a_grid() -> None:
         await asyncio.gather(work("a"), work("b"))
 
     report, scheduler = explored(program)
-    assert report.verdict == PROVED
+    assert report.verdict == Verdict.PROVED
     plain = explore(program, max_executions=5000)
     assert report.executions < plain.executions / 4
     assert scheduler.opaque == set()
@@ -176,7 +176,7 @@ def test_what_a_loop_has_left_is_a_part_of_the_state() -> None:
         world.check(log[0] == "a", "a is first")
 
     report, _ = explored(program)
-    assert report.verdict == REFUTED
+    assert report.verdict == Verdict.REFUTED
 
 
 def test_which_of_two_names_is_bound_is_a_part_of_the_state() -> None:
@@ -203,7 +203,7 @@ def test_which_of_two_names_is_bound_is_a_part_of_the_state() -> None:
         del first
 
     report, _ = explored(program)
-    assert report.verdict == REFUTED
+    assert report.verdict == Verdict.REFUTED
 
 
 hidden: list[str] = []
@@ -224,7 +224,7 @@ def test_what_a_global_hides_is_found_by_the_audit() -> None:
         world.reached(f"{hidden[0]} was first")
 
     report, _ = explored(program)
-    assert report.verdict == ERROR
+    assert report.verdict == Verdict.ERROR
     assert "two states were taken for one" in report.reason
 
 
@@ -243,7 +243,7 @@ def test_an_object_written_in_c_is_never_taken_for_another() -> None:
 
     report, scheduler = explored(program)
     plain = explore(program, max_executions=5000)
-    assert report.verdict == PROVED
+    assert report.verdict == Verdict.PROVED
     assert report.executions == plain.executions
     assert report.labels == plain.labels
     assert scheduler.opaque == {"random.Random"}
@@ -257,7 +257,7 @@ def test_workers_are_told_apart_by_no_state() -> None:
         await asyncio.gather(loop.run_in_executor(None, int), world.outside("a", latest=0.0))
 
     report, scheduler = explored(program)
-    assert report.verdict == PROVED
+    assert report.verdict == Verdict.PROVED
     assert "a worker thread" in scheduler.opaque
 
 
@@ -292,7 +292,7 @@ def test_what_has_another_address_in_each_execution_is_never_taken_for_another()
         (makes_an_object, "an object() made by the execution"),
     ):
         report, scheduler = explored(program)
-        assert report.verdict == PROVED, report.text
+        assert report.verdict == Verdict.PROVED, report.text
         assert report.executions == explore(program, max_executions=5000).executions
         assert scheduler.met_again == 0
         assert any(each.startswith(named) for each in scheduler.opaque)
@@ -317,7 +317,7 @@ def test_constants_of_modules_are_told_apart() -> None:
         world.check(kept == [OTHER], "b is the last")
 
     report, scheduler = explored(program)
-    assert report.verdict == REFUTED
+    assert report.verdict == Verdict.REFUTED
     assert scheduler.opaque == set()
 
 
@@ -330,7 +330,7 @@ def test_many_polls_without_a_choice_are_counted_as_well() -> None:
             await asyncio.sleep(0)
 
     report, scheduler = explored(program)
-    assert report.verdict == PROVED
+    assert report.verdict == Verdict.PROVED
     assert scheduler._with_spins
 
 
@@ -345,5 +345,5 @@ def test_many_polls_without_rest_make_the_number_of_polls_a_part_of_the_state() 
         await asyncio.gather(spins(), world.outside("a", latest=0.0))
 
     report, scheduler = explored(program)
-    assert report.verdict == PROVED
+    assert report.verdict == Verdict.PROVED
     assert scheduler._with_spins

@@ -1,0 +1,34 @@
+"""What an exploration comes to, and why it ended."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Verdict(enum.StrEnum):
+    """PASSED: random executions found nothing, which is no proof."""
+
+    PROVED = "proved"
+    PASSED = "passed"
+    REFUTED = "refuted"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command that comes to it; argparse's 2 for bad usage would be INCONCLUSIVE's."""
+        return {"refuted": 1, "inconclusive": 2, "error": 3}.get(self, 0)
+
+
+class Stop(enum.StrEnum):
+    """Why a search ended before its scheduler was through."""
+
+    INTERRUPTED = "it was interrupted"
+    OUT_OF_BUDGET = "the budget is spent"
+    EXECUTIONS_MAX = "the limit of executions was reached"
+    NONDETERMINISM = "nondeterminism found"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it was not the time that ended it, so that more time would change nothing."""
+        return self in (Stop.EXECUTIONS_MAX, Stop.NONDETERMINISM)
