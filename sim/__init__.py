@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from sim.execution import Outcome
     from sim.exploration import Report, explore
     from sim.runner import EventLoopPolicy, new_event_loop
+    from sim.runs import outcomes, run
     from sim.schedulers import DepartureBounded, Scheduler
+    from sim.subject import Subject
     from sim.violation import Kind, Violation
     from sim.world import TraceLine, World
 
@@ -33,11 +35,14 @@ __all__ = [
     "ScheduleDoesNotFit",
     "Scheduler",
     "Stuck",
+    "Subject",
     "TraceLine",
     "Violation",
     "World",
     "explore",
     "new_event_loop",
+    "outcomes",
+    "run",
 ]
 
 _HOMES = {
@@ -52,11 +57,14 @@ _HOMES = {
     "ScheduleDoesNotFit": "sim.errors",
     "Scheduler": "sim.schedulers",
     "Stuck": "sim.errors",
+    "Subject": "sim.subject",
     "TraceLine": "sim.world",
     "Violation": "sim.violation",
     "World": "sim.world",
     "explore": "sim.exploration",
     "new_event_loop": "sim.runner",
+    "outcomes": "sim.runs",
+    "run": "sim.runs",
 }
 
 

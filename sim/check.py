@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,21 +10,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TextIO
 
-from registry import StreamRegistry
+from sim.catalog import Entry, scenarios_named, subject_named
 from sim.counterexample import Counterexample, make_counterexample, replay_schedule
-from sim.digest import digest_of
 from sim.errors import ScheduleDoesNotFit
 from sim.execution import Outcome, Program, guarded
 from sim.exploration import Findings, Problem, Report, Watch, explore
 from sim.export import export
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.observed_protocol import ROWS
 from sim.parallel import Key, Team
 from sim.progress import Progress
-from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
-from sim.scenarios.server_level.sized import SizedServerScenario
-from sim.scenarios.sized import Size, SizedScenario
-from sim.schedule import Bounds, Schedule
+from sim.scenarios import Playable
+from sim.schedule import Schedule
 from sim.schedulers import (
     DepartureBounded,
     DepthFirst,
@@ -34,11 +30,8 @@ from sim.schedulers import (
     Scheduler,
     StateMatching,
 )
-from sim.simulate.scenario import PREFIX as SIMULATED
-from sim.simulate.scenario import SimulatedSeed
 from sim.stock_sources import Bundle, NotExportable, bundle_of, bundle_of_entry
 from sim.suspects import PRODUCTION, PUBLISHED, suspect_class
-from sim.suspects.mutants import PREFIX as MUTANT
 from sim.suspects.mutants import broken_as, mutant_of
 from sim.suspects.mutants.base import Undoable
 from sim.verdict import Verdict
@@ -73,6 +66,10 @@ class Job:
     def key(self) -> Key:
         """What another process builds it from."""
         return self.level, self.registry, self.scenario.name, self.departures
+
+    @property
+    def entry(self) -> Entry:
+        return Entry(self.level, self.scenario.name, self.registry)
 
     @property
     def name(self) -> str:
@@ -160,7 +157,7 @@ def check(
     under_check = registry or PRODUCTION
     # The published ones fall at once; what is left of the budget is production's.
     names = (registry,) if registry else (*PUBLISHED, PRODUCTION)
-    todo, not_applicable = _jobs(names, _scenarios(level, scenario))
+    todo, not_applicable = _jobs(names, scenarios_named(level, scenario))
     if not any(job.registry == under_check for job in todo):
         raise ValueError(
             f"scenario {scenario!r} is not applicable to {under_check}: it needs methods that the "
@@ -188,11 +185,19 @@ def replay(text: str) -> Counterexample | None:
     with other code.
     """
     schedule = Schedule.parse(text)
-    with broken_as(schedule.registry), log_captured(lambda line: None):
+    with _as_played(schedule):
         program, outcome = _replayed(schedule)
         if outcome.violation is None:
             return None
         return make_counterexample(program, outcome, schedule)
+
+
+@contextmanager
+def _as_played(schedule: Schedule) -> Iterator[None]:
+    """Production is broken, where the schedule is a mutant's; nothing is logged."""
+    entry = Entry.parse(schedule.subject)
+    with broken_as(entry.registry if entry is not None else ""), silenced():
+        yield
 
 
 def exported(text: str) -> str:
@@ -202,7 +207,7 @@ def exported(text: str) -> str:
     with other code, NotExportable where no selector could bring it about.
     """
     schedule = Schedule.parse(text)
-    with broken_as(schedule.registry), log_captured(lambda line: None):
+    with _as_played(schedule):
         program, outcome = _replayed(schedule)
         bundle = _bundle(schedule, program)
         story = (
@@ -215,32 +220,33 @@ def exported(text: str) -> str:
 
 
 def _bundle(schedule: Schedule, program: Program) -> Bundle:
-    if schedule.level == "program":
+    entry = Entry.parse(schedule.subject)
+    if entry is None:
         return bundle_of(program)
-    if schedule.level == "registry":
-        return bundle_of_entry(_entry(schedule))
+    if entry.level == "registry":
+        return bundle_of_entry(_entry(entry))
     raise NotExportable(
-        f"a schedule of level {schedule.level} cannot be forced on stock asyncio: the network, "
-        f"the clients and Ollama are SimPy processes there. Those of the levels registry and "
-        f"program can"
+        f"a schedule of level {entry.level} cannot be forced on stock asyncio: the network, "
+        f"the clients and Ollama are SimPy processes there. Those of the registry and of programs "
+        f"of your own can"
     )
 
 
-def _entry(schedule: Schedule) -> str:
+def _entry(entry: Entry) -> str:
     """The module that makes the program of a registry and a scenario."""
-    cls = _class_named(schedule.registry)
+    cls = entry.registry_class
     return (
         f"from {cls.__module__} import {cls.__qualname__}\n"
         f"from sim.scenarios.registry_level import REGISTRY_SCENARIOS\n"
-        f"{_entry_breaks(schedule)}\n"
+        f"{_entry_breaks(entry)}\n"
         f"scenarios = {{each.name: each for each in REGISTRY_SCENARIOS}}\n"
-        f"program = scenarios[{schedule.scenario!r}].program_for({cls.__qualname__})\n"
+        f"program = scenarios[{entry.scenario!r}].program_for({cls.__qualname__})\n"
     )
 
 
-def _entry_breaks(schedule: Schedule) -> str:
+def _entry_breaks(entry: Entry) -> str:
     """The lines that break production, where it is a mutant that is exported."""
-    mutant = mutant_of(schedule.registry)
+    mutant = mutant_of(entry.registry)
     if mutant is None:
         return ""
     module = inspect.getmodule(mutant.breaks)
@@ -258,40 +264,17 @@ def _entry_breaks(schedule: Schedule) -> str:
 
 def _replayed(schedule: Schedule) -> tuple[Program, Outcome]:
     """To be called with production broken, where the schedule is a mutant's."""
-    program, sources = _program_of(schedule)
-    digest = digest_of(schedule.level, (program, *sources))
-    if digest != schedule.digest:
-        command = "mutants" if schedule.registry.startswith(MUTANT) else "check"
+    subject = subject_named(schedule.subject)
+    if subject.digest != schedule.digest:
+        entry = Entry.parse(schedule.subject)
+        again = f"Run `onestream {entry.command}`" if entry is not None else "Explore it"
         raise ScheduleDoesNotFit(
-            f"the schedule was made with the digest {schedule.digest}, the code here has {digest}: "
-            f"the code, the interpreter or a dependency is another. Run `onestream {command}` "
+            f"the schedule was made with the digest {schedule.digest}, the code here has "
+            f"{subject.digest}: the code, the interpreter or a dependency is another. {again} "
             f"again to get schedules that fit"
         )
     with guarded():
-        return program, replay_schedule(program, schedule)
-
-
-def _scenarios(level: str | None, name: str | None) -> Iterable[tuple[str, Playable]]:
-    if level is not None and level not in SCENARIOS_BY_LEVEL:
-        raise ValueError(f"level {level!r} is not known; there is {', '.join(SCENARIOS_BY_LEVEL)}")
-    known = [
-        (each_level, each)
-        for each_level, scenarios in SCENARIOS_BY_LEVEL.items()
-        for each in scenarios
-        if level in (None, each_level)
-    ]
-    if name is None:
-        return known
-    size, sized = Size.parse(name), SizedServerScenario.parse(name)
-    if size is not None and level in (None, "registry"):
-        return [("registry", SizedScenario(size))]
-    if sized is not None and level in (None, "server"):
-        return [("server", sized)]
-    found = [(each_level, each) for each_level, each in known if each.name == name]
-    if not found:
-        names = ", ".join(each.name for _, each in known)
-        raise ValueError(f"scenario {name!r} is not known; there are {names}")
-    return found
+        return subject.program, replay_schedule(subject.program, schedule)
 
 
 def _jobs(
@@ -369,7 +352,7 @@ def _players(processes: int, progress: Progress) -> Iterator[PlayRound]:
     def show(key: Key, begun: float, findings: Findings, scheduler: Scheduler) -> bool:
         return progress.show(f"{key[1]} {key[2]}", begun, findings, scheduler)
 
-    with Team(processes, _problem_named, _explore_named, show) as team:
+    with Team(processes, _problem_named, _explore_named, show, silenced) as team:
         yield partial(_play_round_in, team)
 
 
@@ -400,22 +383,13 @@ def _share_s(deadline: float, jobs_left: int) -> float:
 
 def _job_named(key: Key) -> Job:
     level, registry, scenario_name, departures = key
-    ((_, scenario),) = _scenarios(level, scenario_name)
+    ((_, scenario),) = scenarios_named(level, scenario_name)
     return Job(level, registry, scenario, departures)
 
 
 def _problem_named(key: Key) -> Problem:
     job = _job_named(key)
-    cls = suspect_class(job.registry)
-    return Problem(
-        program=job.scenario.program_for(cls),
-        bounds=Bounds(),
-        labels=job.scenario.labels_for(cls),
-        level=job.level,
-        scenario=job.scenario.name,
-        registry=job.registry,
-        sources=(cls,),
-    )
+    return Problem(job.entry.subject())
 
 
 def _explore_named(key: Key, budget_s: float, watch: Watch) -> Report:
@@ -423,19 +397,8 @@ def _explore_named(key: Key, budget_s: float, watch: Watch) -> Report:
 
 
 def _explored(job: Job, budget_s: float, watch: Watch) -> Report:
-    problem = _problem_named(job.key)
-    with log_captured(lambda line: None):
-        return explore(
-            problem.program,
-            strategy=_strategy(job),
-            budget_s=budget_s,
-            labels=problem.labels,
-            level=problem.level,
-            scenario=problem.scenario,
-            registry=problem.registry,
-            sources=problem.sources,
-            watch=watch,
-        )
+    with silenced():
+        return explore(job.entry.subject(), strategy=_strategy(job), budget_s=budget_s, watch=watch)
 
 
 def _strategy(job: Job) -> str | Scheduler:
@@ -455,38 +418,6 @@ def _rows_missing(results: list[Result]) -> list[str]:
         if result.registry == PRODUCTION:
             reached |= result.report.labels
     return sorted(ROWS - reached)
-
-
-def _program_of(schedule: Schedule) -> tuple[Program, tuple[object, ...]]:
-    if schedule.level == "program":
-        return _imported(schedule.scenario), ()
-    if schedule.scenario.startswith(SIMULATED):
-        simulated = SimulatedSeed.named(schedule.scenario, schedule.level)
-        suspect = _class_named(schedule.registry)
-        return simulated.program_for(suspect), (suspect,)
-    ((_, scenario),) = _scenarios(schedule.level, schedule.scenario)
-    cls = _class_named(schedule.registry)
-    return scenario.program_for(cls), (cls,)
-
-
-def _class_named(registry: str) -> type[Any]:
-    """As suspect_class; a mutant is the production class, broken while it is replayed."""
-    return StreamRegistry if mutant_of(registry) else suspect_class(registry)
-
-
-def _imported(name: str) -> Program:
-    module_name, _, qualname = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in qualname.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as exc:
-        raise ValueError(
-            f"program {name!r} cannot be imported: {exc}. It has to be a function of a module on "
-            f"PYTHONPATH; one of a script is replayed with counterexample.replay(program)"
-        ) from exc
-    program: Program = found
-    return program
 
 
 def _counterexample_json(found: Counterexample) -> dict[str, str]:

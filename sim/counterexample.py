@@ -46,6 +46,16 @@ def replay_schedule(program: Program, schedule: Schedule) -> Outcome:
     return outcome
 
 
+def confirmed(program: Program, schedule: Schedule, violated: str) -> Counterexample | None:
+    """Replays a failure twice, traced; None if it is not the same violation both times."""
+    outcome = replay_schedule(program, schedule)
+    if outcome.violation is None or outcome.violation.property != violated:
+        return None
+    if replay_schedule(program, schedule).trace_hash != outcome.trace_hash:
+        return None
+    return make_counterexample(program, outcome, schedule)
+
+
 def make_counterexample(program: Program, outcome: Outcome, schedule: Schedule) -> Counterexample:
     """From a traced outcome with a violation; looks for a passing execution nearby."""
     assert outcome.violation is not None

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
+from sim.catalog import Entry
 from sim.exploration import Report, explore
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.scenarios.server_level.sized import SizedServerScenario
 from sim.scenarios.server_level.story import BOTH
@@ -217,17 +218,9 @@ def _play(registry: str, bound: Bound, budget_s: float) -> Deepened:
     story, cls, scheduler = bound.story, suspect_class(registry), _strategy(bound)
     if not story.applies_to(cls):
         raise ValueError(f"{story.name} needs more of a registry than {registry} has")
-    with log_captured(lambda line: None):
-        report = explore(
-            story.program_for(cls),
-            strategy=scheduler,
-            budget_s=budget_s,
-            labels=story.labels_for(cls),
-            level=bound.level,
-            scenario=story.name,
-            registry=registry,
-            sources=(cls,),
-        )
+    with silenced():
+        subject = Entry(bound.level, story.name, registry).subject()
+        report = explore(subject, strategy=scheduler, budget_s=budget_s)
     if report.complete == 1.0:
         bound = replace(bound, departures=None)
     return Deepened(bound, report, getattr(scheduler, "states", None))

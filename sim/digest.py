@@ -11,39 +11,50 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-_ROOT = Path(__file__).parent.parent
 _DEPENDENCIES = ("simpy", "anyio")
-# What an execution at each level runs of ours.
-_ROOMS_BY_LEVEL = {
-    "program": ("sim",),
-    "registry": ("sim", "registry"),
-    "server": ("sim", "registry", "server"),
-}
+KERNEL = (
+    *("bound_names", "current", "determinism", "entropy", "environment", "errors", "execution"),
+    *("lines", "loop", "observed", "observer", "pools", "schedule", "signals", "stock_recording"),
+    *("threads", "violation", "waits", "watchdog", "world"),
+)
+"""The modules of ours on which an execution depends: what `sim.execution` imports."""
 
 
-def digest_of(level: str, sources: Iterable[object]) -> str:
-    """8 hex digits: our rooms at this level, the modules of `sources`, Python, dependencies."""
-    digest = hashlib.sha256(_rooms(level))
+def digest_of(sources: Iterable[object]) -> str:
+    """8 hex digits: our kernel, Python, dependencies, and the modules of `sources`.
+
+    A package among them stands for all of its files.
+    """
+    digest = hashlib.sha256(_kernel())
     for source in sources:
         digest.update(_source_of(source))
     return digest.hexdigest()[:8]
 
 
 @cache
-def _rooms(level: str) -> bytes:
+def _kernel() -> bytes:
     digest = hashlib.sha256(sys.version.encode())
     for name in _DEPENDENCIES:
         digest.update(version(name).encode())
-    for room in _ROOMS_BY_LEVEL[level]:
-        for path in sorted((_ROOT / room).rglob("*.py")):
-            digest.update(path.relative_to(_ROOT).as_posix().encode())
-            digest.update(path.read_bytes())
+    for name in KERNEL:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return digest.digest()
+
+
+@cache
+def _package(folder: Path) -> bytes:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(path.read_bytes())
     return digest.digest()
 
 
 def _source_of(source: object) -> bytes:
     module = source if isinstance(source, ModuleType) else inspect.getmodule(source)
     file = getattr(module, "__file__", None)
+    if file is not None and hasattr(source, "__path__"):
+        return _package(Path(file).parent)
     if file is not None and Path(file).exists():
         return Path(file).read_bytes()
     code = getattr(source, "__code__", None)

@@ -6,12 +6,9 @@ import gc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-
-# Bound here, before an exploration replaces it: a budget is real time.
 from time import perf_counter
 
-from sim.counterexample import Counterexample, make_counterexample, replay_schedule
-from sim.digest import digest_of
+from sim.counterexample import Counterexample, confirmed
 from sim.entropy import not_virtualised
 from sim.errors import Nondeterminism
 from sim.execution import Outcome, Program, guarded, run_execution
@@ -28,6 +25,7 @@ from sim.schedulers import (
     StateMatching,
 )
 from sim.shrink import shrink
+from sim.subject import Subject
 from sim.verdict import Stop, Verdict
 from sim.violation import Kind
 
@@ -84,19 +82,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is explored, under which names: see `explore`."""
+    """What is explored, and within which bounds."""
 
-    program: Program
-    bounds: Bounds
-    labels: tuple[str, ...]
-    level: str
-    scenario: str
-    registry: str
-    sources: tuple[object, ...]
-
-    def natural_schedule(self) -> Schedule:
-        digest = digest_of(self.level, (self.program, *self.sources))
-        return Schedule(self.level, self.scenario, self.registry, digest, self.bounds, ())
+    subject: Subject
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(slots=True)
@@ -147,7 +136,7 @@ Watch = Callable[[Findings, Scheduler], bool]
 
 
 def explore(
-    program: Program,
+    program: Program | Subject,
     *,
     strategy: str | Scheduler = "depth-first",
     budget_s: float | None = None,
@@ -159,14 +148,11 @@ def explore(
     spin_max: int = Bounds.spin_max,
     horizon_s: float = Bounds.horizon_s,
     entropy_seed: int = Bounds.entropy_seed,
-    level: str = "program",
-    scenario: str | None = None,
-    registry: str = "-",
-    sources: Iterable[object] = (),
     watch: Watch = lambda findings, scheduler: False,
 ) -> Report:
     """Explores the schedules of `await program(world)`, and returns a Report.
 
+    program: or a Subject, which has a name of its own and says on whose code its schedules depend.
     strategy: `depth-first` (every schedule), `reduced` (one schedule of each class, if the actors
     share nothing but what `World.shared` declares), `states` (every schedule, each state of memory
     only once), `random`, `pct`, `portfolio` (several random
@@ -177,22 +163,15 @@ def explore(
     lateness_s … horizon_s: the bounds of the arrival model, see `sim.schedule.Bounds`.
     entropy_seed: of the numbers that `random`, `uuid` and their like give the program; they are the
     same in each execution.
-    level, scenario, registry, sources: what the schedule names, and whose code it depends on.
     watch: sees the search at work, and interrupts it by answering True.
     """
     bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s, entropy_seed)
     scheduler = _scheduler(strategy, seed)
     if budget_s is None and max_executions is None:
         budget_s = BUDGET_S
-    problem = Problem(
-        program,
-        bounds,
-        tuple(labels),
-        level,
-        scenario or _name_of(program),
-        registry,
-        tuple(sources),
-    )
+    subject = program if isinstance(program, Subject) else Subject.of(program)
+    subject = replace(subject, labels=(*subject.labels, *labels))
+    problem = Problem(subject, bounds)
     begun = perf_counter()
     deadline = begun + budget_s if budget_s is not None else None
     with guarded():
@@ -296,7 +275,7 @@ def search(
 
 def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool:
     """One execution; whether it ends the search."""
-    outcome = run_execution(problem.program, scheduler, problem.bounds)
+    outcome = run_execution(problem.subject.program, scheduler, problem.bounds)
     findings.executions += 1
     findings.labels |= outcome.labels
     findings.bounds_hit |= outcome.bounds_hit
@@ -316,13 +295,14 @@ def conclude(
     problem: Problem, findings: Findings, is_interrupted: Callable[[], bool] = lambda: False
 ) -> Conclusion:
     """Replays what was found: the failure, shrunk, or else the natural schedule twice."""
-    head = problem.natural_schedule()
+    subject = problem.subject
+    head = subject.natural_schedule(problem.bounds)
     counterexample, differs = None, None
     if findings.error is None and findings.failure is not None:
-        counterexample = _counterexample(problem.program, findings.failure, head, is_interrupted)
+        counterexample = _counterexample(subject.program, findings.failure, head, is_interrupted)
     elif findings.error is None and findings.stopped is None:
-        differs = _compare_two_runs(problem.program, problem.bounds)
-        differs = _with_entropy(differs, (problem.program, *problem.sources))
+        differs = _compare_two_runs(subject.program, problem.bounds)
+        differs = _with_entropy(differs, (subject.program, *subject.sources))
     return Conclusion(head.digest, counterexample, differs)
 
 
@@ -381,7 +361,7 @@ def _judged(
 def _judged_exhausted(
     problem: Problem, findings: Findings, scheduler: Scheduler, executions: str
 ) -> _Judged:
-    missing = tuple(sorted(set(problem.labels) - findings.labels))
+    missing = tuple(sorted(set(problem.subject.labels) - findings.labels))
     if missing:
         why = f"labels never reached: {', '.join(missing)} ({executions})"
         return _Judged(Verdict.INCONCLUSIVE, why, labels_missing=missing)
@@ -409,16 +389,4 @@ def _counterexample(
             executions_max=SHRINK_EXECUTIONS_MAX,
             is_interrupted=lambda: perf_counter() > deadline or is_interrupted(),
         )
-    schedule = replace(head, departures=departures)
-    outcome = replay_schedule(program, schedule)
-    if outcome.violation is None or outcome.violation.property != violated:
-        return None
-    if replay_schedule(program, schedule).trace_hash != outcome.trace_hash:
-        return None
-    return make_counterexample(program, outcome, schedule)
-
-
-def _name_of(program: Program) -> str:
-    module = getattr(program, "__module__", None)
-    name = getattr(program, "__qualname__", type(program).__qualname__)
-    return f"{module}:{name}" if module else name
+    return confirmed(program, replace(head, departures=departures), violated)

@@ -20,11 +20,6 @@ DESCRIPTIONS = {
     "fastapi.routing._IncludedRouter",
     "fastapi.routing._RouterIncludeContext",
     "pydantic.type_adapter.TypeAdapter",
-    "server.settings.Settings",
-    "sim.fake_ollama.modes.Mode",
-    "sim.fake_ollama.profiles.Profile",
-    "sim.scenarios.server_level.story.ServerScenario",
-    "sim.scenarios.server_level.story.ServerStory",
     "starlette.middleware.exceptions.ExceptionMiddleware",
     "starlette.routing.Mount",
     "starlette.routing.Route",
@@ -39,3 +34,8 @@ Otherwise a FastAPI application would be read in each state, with all its routes
 def leave_out(cls: type, *names: str) -> None:
     """These attributes of the class are told by a log line, say, and by nothing else."""
     LEFT_OUT[cls] = names
+
+
+def describe(*classes: type) -> None:
+    """Objects of these classes stay as they were made, too."""
+    DESCRIPTIONS.update(f"{cls.__module__}.{cls.__qualname__}" for cls in classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 _LOGGERS = ("onestream.registry", "onestream.server", "onestream.suspects")
 
@@ -28,6 +28,11 @@ def log_captured(into: Callable[[str], None]) -> Iterator[None]:
             if logger.level != level:
                 logger.setLevel(level)
             logger.propagate = propagate
+
+
+def silenced() -> AbstractContextManager[None]:
+    """The log lines of the registries go nowhere."""
+    return log_captured(lambda line: None)
 
 
 class _Handler(logging.Handler):

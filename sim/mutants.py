@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from registry import StreamRegistry
+from sim.catalog import Entry
 from sim.exploration import explore
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
 from sim.schedulers import DepartureBounded, DepthFirst, RandomWalk, Scheduler
 from sim.suspects.mutants import MUTANTS, PREFIX, Mutant, broken, mutant_named
@@ -88,17 +89,11 @@ def _kill_named(name: str) -> Kill:
     mutant = mutant_named(name)
     begun = time.perf_counter()
     executions = 0
-    with log_captured(lambda line: None), broken(mutant):
+    with silenced(), broken(mutant):
         for scenario, strategy in _searches(mutant):
-            report = explore(
-                scenario.program_for(StreamRegistry),
-                strategy=strategy,
-                max_executions=EXECUTIONS_MAX,
-                level=mutant.level,
-                scenario=scenario.name,
-                registry=f"{PREFIX}{name}",
-                sources=(StreamRegistry,),
-            )
+            entry = Entry(mutant.level, scenario.name, f"{PREFIX}{name}")
+            subject = entry.subject_of(scenario.program_for(StreamRegistry))
+            report = explore(subject, strategy=strategy, max_executions=EXECUTIONS_MAX)
             executions += report.executions
             if report.counterexample is not None:
                 found, played = report.counterexample, scenario.name

@@ -13,10 +13,9 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from multiprocessing.synchronize import Event
-
-# Bound here, before an exploration replaces it.
 from time import perf_counter
 from typing import Any
 
@@ -31,12 +30,12 @@ from sim.exploration import (
     make_report,
     search,
 )
-from sim.log_capture import log_captured
 from sim.schedulers import Divisible, Part, Scheduler
 from sim.verdict import Stop
 
 Key = tuple[Any, ...]
 ProblemOf = Callable[[Key], Problem]
+Within = Callable[[], AbstractContextManager[None]]
 PlayWhole = Callable[[Key, float, Watch], Report]
 Show = Callable[[Key, float, Findings, Scheduler], bool]
 """Shows the progress of a search, as `Progress.show`; True interrupts all."""
@@ -52,11 +51,12 @@ POLL_S = 0.1
 _stop: Event
 _problem_of: ProblemOf
 _play_whole: PlayWhole
+_within: Within
 
 
-def _begin(stop: Event, problem_of: ProblemOf, play_whole: PlayWhole) -> None:
-    global _stop, _problem_of, _play_whole
-    _stop, _problem_of, _play_whole = stop, problem_of, play_whole
+def _begin(stop: Event, problem_of: ProblemOf, play_whole: PlayWhole, within: Within) -> None:
+    global _stop, _problem_of, _play_whole, _within
+    _stop, _problem_of, _play_whole, _within = stop, problem_of, play_whole, within
     # Ctrl-C reaches every process of the terminal; it is the first one that says what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -67,13 +67,13 @@ def _is_stopped(findings: Findings, scheduler: Scheduler) -> bool:
 
 def _search_part(key: Key, part: Scheduler, slice_s: float) -> tuple[Scheduler, Findings, float]:
     begun = perf_counter()
-    with guarded(), log_captured(lambda line: None):
+    with guarded(), _within():
         findings = search(_problem_of(key), part, begun + slice_s, None, _is_stopped)
     return part, findings, perf_counter() - begun
 
 
 def _conclude(key: Key, findings: Findings) -> Conclusion:
-    with guarded(), log_captured(lambda line: None):
+    with guarded(), _within():
         return conclude(_problem_of(key), findings, _stop.is_set)
 
 
@@ -269,17 +269,23 @@ class Team:
 
     problem_of: builds what a key names, in each process. play_whole: does all of a search that
     cannot be divided. show: is told what is under way, and interrupts it by answering True.
+    within: what is in place in a worker while a search is at work.
     """
 
     def __init__(
-        self, processes: int, problem_of: ProblemOf, play_whole: PlayWhole, show: Show
+        self,
+        processes: int,
+        problem_of: ProblemOf,
+        play_whole: PlayWhole,
+        show: Show,
+        within: Within = nullcontext,
     ) -> None:
         self._processes = processes
         self._problem_of = problem_of
         self._show = show
         self._stop = multiprocessing.Event()
         self._pool = ProcessPoolExecutor(
-            processes, initializer=_begin, initargs=(self._stop, problem_of, play_whole)
+            processes, initializer=_begin, initargs=(self._stop, problem_of, play_whole, within)
         )
 
     def __enter__(self) -> Team:

@@ -28,6 +28,7 @@ import pytest
 
 if TYPE_CHECKING:
     from sim.exploration import Report
+    from sim.subject import Subject
     from sim.world import World
 
 _EXPLORED = "explored"
@@ -38,7 +39,7 @@ _MAY_PASS = (
     "Give it more (--sim-budget, --sim-max-executions), or let it pass with a warning: "
     "@pytest.mark.explore(inconclusive='pass')"
 )
-_OWN_OPTIONS = {"inconclusive"}
+_OWN_OPTIONS = {"inconclusive", "sources"}
 
 
 class InconclusiveWarning(pytest.PytestWarning):
@@ -115,7 +116,7 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     from sim.exploration import explore
 
     known = {*inspect.signature(explore).parameters, *_OWN_OPTIONS}
-    known -= {"program", "level", "scenario", "registry"}
+    known -= {"program"}
     unknown = sorted(set(settings) - known)
     if unknown:
         _fail(
@@ -214,6 +215,13 @@ class _ExploredTest:
 
         self.program = program
 
+    def subject(self, settings: dict[str, Any]) -> Subject:
+        """What is explored; takes out of the settings what belongs to it."""
+        from sim.subject import Subject
+
+        sources = (*settings.pop("sources", ()), self.item.module)
+        return Subject(self.program, self.name, sources)
+
     async def _run(self, world: World) -> None:
         item = self.item
         self.raised = None
@@ -265,9 +273,9 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
     from sim.verdict import Verdict
 
     may_pass = settings.pop("inconclusive") == "pass"
-    sources = (*settings.pop("sources", ()), test.item.module)
+    subject = test.subject(settings)
     with test.quiet():
-        report = explore(test.program, scenario=test.name, sources=sources, **settings)
+        report = explore(subject, **settings)
     test.item.user_properties += [(_EXPLORED, report.verdict), (_EXECUTIONS, report.executions)]
     if report.was_interrupted:
         raise KeyboardInterrupt
@@ -314,7 +322,6 @@ def _traceback_text(test: _ExploredTest) -> str:
 
 def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
     from sim.counterexample import make_counterexample, replay_schedule
-    from sim.digest import digest_of
     from sim.errors import ScheduleDoesNotFit
     from sim.execution import guarded
     from sim.schedule import Schedule
@@ -323,10 +330,9 @@ def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
         schedule = Schedule.parse(text)
     except ValueError as exc:
         _fail(str(exc))
-    if schedule.scenario != test.name:
-        _fail(f"the schedule is one of {schedule.scenario}, and this is {test.name}")
-    sources = (test.program, *settings.pop("sources", ()), test.item.module)
-    digest = digest_of(schedule.level, sources)
+    if schedule.subject != test.name:
+        _fail(f"the schedule is one of {schedule.subject}, and this is {test.name}")
+    digest = test.subject(settings).digest
     if digest != schedule.digest:
         _fail(
             f"the schedule was made with the digest {schedule.digest}, the code here has {digest}: "

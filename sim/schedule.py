@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from sim.observer import Observer
 
-FORMAT = "os1"
+FORMAT = "os2"
 NATURAL = "natural"
 
 
@@ -110,16 +110,13 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Which code runs, and every choice in it that is not the natural one.
+    """Which program runs, and every choice in it that is not the natural one.
 
-    level: `registry`, `server` or `program`; scenario and registry name what is run at that
-    level (`-` for none); digest stands for the code and the interpreter; bounds are written out
-    where they are not the usual ones.
+    subject: the name of what is run; digest stands for the code and the interpreter; bounds are
+    written out where they are not the usual ones.
     """
 
-    level: str
-    scenario: str
-    registry: str
+    subject: str
     digest: str
     bounds: Bounds
     departures: tuple[tuple[int, int], ...]
@@ -127,23 +124,27 @@ class Schedule:
     def __str__(self) -> str:
         code = ",".join((self.digest, *self.bounds.written_out()))
         choices = "+".join(f"{index}={option}" for index, option in self.departures)
-        head = (FORMAT, self.level, self.scenario, self.registry, code)
-        return "/".join((*head, choices or NATURAL))
+        return "/".join((FORMAT, self.subject, code, choices or NATURAL))
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
         """Raises ValueError, with the form that a schedule has."""
         parts = text.strip().split("/")
-        if len(parts) != 6 or parts[0] != FORMAT:
+        if parts[0] == "os1":
+            raise ValueError(
+                f"{text!r} is a schedule of an older version, whose choices fit no code of today: "
+                f"explore the program again, to get one that begins with {FORMAT}"
+            )
+        if len(parts) != 4 or parts[0] != FORMAT:
             raise ValueError(_not_a_schedule(text))
-        _, level, scenario, registry, code, choices = parts
+        _, subject, code, choices = parts
         digest, *written_out = code.split(",")
         try:
             bounds = Bounds.parse(written_out)
             departures = _parse_choices(choices)
         except ValueError:
             raise ValueError(_not_a_schedule(text)) from None
-        return cls(level, scenario, registry, digest, bounds, departures)
+        return cls(subject, digest, bounds, departures)
 
 
 def departures_of(choices: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -167,6 +168,6 @@ def _parse_choices(text: str) -> tuple[tuple[int, int], ...]:
 def _not_a_schedule(text: str) -> str:
     return (
         f"{text!r} is not a schedule. A schedule is the text that a counterexample ends with: "
-        f"{FORMAT}/LEVEL/SCENARIO/REGISTRY/DIGEST/CHOICES, with choices such as 4=1+9=2 or "
+        f"{FORMAT}/SUBJECT/DIGEST/CHOICES, with choices such as 4=1+9=2 or "
         f"{NATURAL!r}"
     )

@@ -30,7 +30,9 @@ from sim.asgi import Exchange, SimServer, sse_data
 from sim.bench import LIMITS, phrase_invariants, sentence
 from sim.deliveries import Deliveries, Delivery, prompt_of
 from sim.fake_ollama import Call, Profile
+from sim.fake_ollama.modes import Mode
 from sim.fake_ollama.simulated import Connection, SimOllama
+from sim.left_out import describe
 from sim.observed_protocol import ObservedProtocol
 from sim.world import World
 
@@ -49,6 +51,9 @@ HEARD = "a client that reads hears something every ping_seconds"
 DECLARED_FILES = tuple(
     str(module.__file__) for module in (registry.stop_signal, server.ollama_thread, server.wakeable)
 )
+
+# Otherwise each state would be read with all settings and models of Ollama in it.
+describe(Settings, Mode, Profile)
 
 
 class ServerBench:

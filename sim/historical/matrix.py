@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import islice
 
-from sim.execution import Program, guarded, run_execution
+from sim.execution import Program
 from sim.exploration import Report, explore
 from sim.historical import HISTORICAL_BUGS
 from sim.historical.base import HistoricalBug, this_version, version_text
 from sim.historical.interpreters import Interpreter, find_interpreters, run_elsewhere
-from sim.schedule import Bounds
+from sim.runs import outcomes
 from sim.schedulers import DepthFirst
 from sim.verdict import Verdict
 
 BUDGET_S = 60.0
 # How many executions are counted at most, to say how many of them fail.
 COUNTED_MAX = 1000
+MORE = COUNTED_MAX + 1
 
 _NAME_WIDTH = 24
 _CELL_WIDTH = 24
@@ -117,15 +119,8 @@ def _counted(program: Program, report: Report) -> tuple[int | None, int | None]:
         return report.executions, 0
     if report.verdict != Verdict.REFUTED:
         return None, None
-    scheduler, schedules, failing = DepthFirst(), 0, 0
-    with guarded():
-        while scheduler.next_execution():
-            if schedules == COUNTED_MAX:
-                return None, None
-            outcome = run_execution(program, scheduler, Bounds())
-            schedules += 1
-            failing += outcome.violation is not None
-    return schedules, failing
+    fails = [each.violation is not None for each in islice(outcomes(program, DepthFirst()), MORE)]
+    return (None, None) if len(fails) == MORE else (len(fails), sum(fails))
 
 
 def run_matrix(pythons: Iterable[str] = ()) -> list[Column]:

@@ -22,7 +22,7 @@ from registry import StreamRegistry
 from sim.counterexample import Counterexample
 from sim.errors import Nondeterminism
 from sim.execution import guarded, run_execution
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import Swarm
 from sim.shrink import Departures
@@ -304,7 +304,7 @@ def play_chunk(simulation: Simulation, seeds: Iterable[int]) -> Chunk:
     """Runs the seeds in their order, up to the first that fails."""
     cls = suspect_class(simulation.registry)
     done = Chunk()
-    with guarded(), log_captured(lambda line: None):
+    with guarded(), silenced():
         for seed in seeds:
             done.add(_play(simulation.seed(seed), cls))
             if done.failure is not None:
@@ -342,7 +342,7 @@ def _compared(simulation: Simulation, first_seed: int, done: Chunk) -> str | Non
 def _counterexample(simulation: Simulation, failure: Failure) -> Counterexample | None:
     assert failure.violation is not None
     simulated = simulation.seed(failure.seed)
-    with guarded(), log_captured(lambda line: None):
+    with guarded(), silenced():
         return shrunk(simulated, simulation.registry, failure.violation, failure.departures)
 
 

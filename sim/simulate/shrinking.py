@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sim.counterexample import Counterexample, make_counterexample, replay_schedule
-from sim.digest import digest_of
+from sim.catalog import Entry
+from sim.counterexample import Counterexample, confirmed
 from sim.execution import run_execution
 from sim.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import NaturalOrder, Replay, Scheduler, Swarm
@@ -25,9 +25,9 @@ BOUNDS = Bounds()
 
 def schedule_of(simulated: SimulatedSeed, registry: str, departures: Departures) -> Schedule:
     """The schedule that `onestream replay` finds this execution by."""
-    cls = suspect_class(registry)
-    digest = digest_of(simulated.level, (simulated.program_for(cls), cls))
-    return Schedule(simulated.level, simulated.name, registry, digest, BOUNDS, departures)
+    entry = Entry(simulated.level, simulated.name, registry)
+    subject = entry.subject_of(simulated.program_for(entry.registry_class))
+    return Schedule(subject.name, subject.digest, BOUNDS, departures)
 
 
 def shrunk(
@@ -41,12 +41,7 @@ def shrunk(
         shrinking.shrink_departures()
     schedule = schedule_of(shrinking.simulated, registry, shrinking.departures)
     program = shrinking.simulated.program_for(shrinking.cls)
-    outcome = replay_schedule(program, schedule)
-    if outcome.violation is None or outcome.violation.property != violated.property:
-        return None
-    if replay_schedule(program, schedule).trace_hash != outcome.trace_hash:
-        return None
-    return make_counterexample(program, outcome, schedule)
+    return confirmed(program, schedule, violated.property)
 
 
 class _Shrinking:

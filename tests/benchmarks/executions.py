@@ -39,7 +39,7 @@ from sim.execution import Program, guarded, run_execution
 from sim.fake_ollama import FakeOllama, profile_named
 from sim.fake_ollama.simulated import EPOCH_NS, SimOllama
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.scenarios.server_level import SERVER_SCENARIOS
 from sim.schedule import Bounds
@@ -435,7 +435,7 @@ def main(arguments: list[str] | None = None) -> None:
     share, rounds, memory = 1.0, options.rounds, options.memory
     if options.quick:
         share, rounds, memory = 0.02, 1, 20
-    with log_captured(lambda line: None):
+    with silenced():
         print_ratios(rounds, share)
         if options.rivals:
             print_rivals(rounds, share)

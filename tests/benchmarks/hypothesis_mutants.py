@@ -39,7 +39,7 @@ from hypothesis.stateful import rule, run_state_machine_as_test
 
 from registry import StreamRegistry
 from sim.execution import Program, guarded
-from sim.log_capture import log_captured
+from sim.log_capture import log_captured, silenced
 from sim.mutants import Kill, kill_all
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedulers import NaturalOrder
@@ -262,7 +262,7 @@ def row_of(name: str, level: str, seeds: int) -> Row:
     under = Under(name, level, mutant.likely if mutant else ())
     breaks = nullcontext() if mutant is None else broken(mutant)
     # What an execution leaves behind logs while it is drained.
-    with breaks, log_captured(lambda line: None):
+    with breaks, silenced():
         examples = {
             way: [to_failure(under, seed) for seed in range(seeds)]
             for way, to_failure in WAYS.items()

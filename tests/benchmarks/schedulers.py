@@ -28,7 +28,7 @@ from registry import StreamRegistry
 from sim.execution import Program, guarded, run_execution
 from sim.historical import HISTORICAL_BUGS
 from sim.historical.base import this_version
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Bounds
 from sim.schedulers import (
@@ -115,7 +115,7 @@ def scenario_of(mutant: Mutant) -> Broken | None:
 @contextmanager
 def applied(broken: Broken) -> Iterator[None]:
     breaks = nullcontext() if broken.mutant is None else mutant_applied(broken.mutant)
-    with breaks, guarded(), log_captured(lambda line: None):
+    with breaks, guarded(), silenced():
         yield
 
 

@@ -135,7 +135,7 @@ def test_a_refuted_registry_exits_with_1() -> None:
     code, printed = run("check", "--registry", "original", "--scenario", "racing_registers")
     assert code == 1
     assert "violated at 0.000 s: S1 one_active" in printed
-    assert "onestream replay os1/registry/racing_registers/original/" in printed
+    assert "onestream replay os2/registry:racing_registers:original/" in printed
 
 
 def test_a_proved_registry_exits_with_0_and_prints_its_bounds() -> None:
@@ -175,8 +175,8 @@ def test_a_budget_that_does_not_suffice_exits_with_2() -> None:
         ("check", "--registry", f"{OWN}:LacksPop"),
         ("check", "--registry", "original", "--scenario", "close_while_streaming"),
         ("replay", "no schedule"),
-        ("replay", "os1/registry/no_such_scenario/original/00000000/natural"),
-        ("replay", "os1/registry/second_prompt/original/00000000/natural"),
+        ("replay", "os2/registry:no_such_scenario:original/00000000/natural"),
+        ("replay", "os2/registry:second_prompt:original/00000000/natural"),
     ],
     ids=lambda arguments: " ".join(arguments),
 )
@@ -229,7 +229,7 @@ def test_a_replay_without_violation_exits_with_0() -> None:
     """The natural schedule of a registry that holds shows no violation."""
     _, printed = run("check", "--registry", "production", "--scenario", "known_trace_id", "--json")
     (result,) = json.loads(printed)["results"]
-    schedule = f"os1/registry/known_trace_id/production/{result['digest']}/natural"
+    schedule = f"os2/registry:known_trace_id:production/{result['digest']}/natural"
     assert run("replay", schedule) == (
         0,
         "no violation: under this schedule every property holds\n",

@@ -13,7 +13,7 @@ from sim.check import check, replay
 from sim.cli import main
 from sim.deepen import Bound, Deepened, deepen, largest_proved
 from sim.exploration import Report, explore
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.scenarios.server_level.sized import SizedServerScenario
 from sim.scenarios.server_level.story import BOTH
 from sim.scenarios.sized import ALL_HUNG, Size, SizedScenario
@@ -65,7 +65,7 @@ def test_two_sessions_may_hang(size: Size) -> None:
     """The label of both is required of a proof, so it has to be within reach."""
     story = SizedScenario(size)
     assert ALL_HUNG in story.labels_for(StreamRegistry)
-    with log_captured(lambda line: None):
+    with silenced():
         report = explore(story.program_for(StreamRegistry), strategy="random", max_executions=500)
     assert ALL_HUNG in report.labels
 
@@ -73,7 +73,7 @@ def test_two_sessions_may_hang(size: Size) -> None:
 def test_states_need_a_part_of_the_executions_of_plain_search() -> None:
     """Both see every schedule; what is met again is not gone through again."""
     program = SizedScenario(Size(1, 2, 1)).program_for(StreamRegistry)
-    with log_captured(lambda line: None):
+    with silenced():
         plain = explore(program, max_executions=5000)
         states = explore(program, strategy="states", max_executions=5000)
     assert plain.verdict == states.verdict == Verdict.PROVED

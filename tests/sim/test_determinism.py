@@ -21,7 +21,7 @@ from sim import World, explore
 from sim.determinism import SimTask
 from sim.execution import Outcome, run_execution
 from sim.exploration import guarded
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import RandomWalk, Replay
@@ -210,7 +210,7 @@ def texts_of_counterexamples() -> str:
     suspect = next(each for each in SCENARIOS_BY_LEVEL["registry"] if each.name == "two_sessions")
     programs = [tasks_wait_for_tasks, comes_third, suspect.program_for(suspect_class("original"))]
     texts = []
-    with log_captured(lambda line: None):
+    with silenced():
         for program in programs:
             report = explore(program, strategy="random", seed=3, max_executions=200)
             assert report.counterexample is not None

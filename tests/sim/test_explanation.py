@@ -31,7 +31,7 @@ def assert_fits(text: str) -> None:
     *lines, last = text.splitlines()
     assert len(lines) < LINES_MAX
     assert max(map(len, lines)) <= WIDTH_MAX
-    assert last.startswith("replay: onestream replay os1/")
+    assert last.startswith("replay: onestream replay os2/")
 
 
 def actors(count: int, lines_each: int) -> Program:

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import Report, ScheduleDoesNotFit, World, explore
+from sim import Report, ScheduleDoesNotFit, World, explore, outcomes, run
 from sim.execution import Outcome, run_execution
 from sim.exploration import guarded
 from sim.schedule import Bounds, Schedule, departures_of
-from sim.schedulers import DepartureBounded, NaturalOrder, Replay
+from sim.schedulers import DepartureBounded, DepthFirst, Replay
 from sim.shrink import shrink
 
 Program = Callable[[World], Awaitable[object]]
@@ -26,8 +26,7 @@ Program = Callable[[World], Awaitable[object]]
 
 def run_once(program: Program) -> Outcome:
     """The natural execution."""
-    with guarded():
-        return run_execution(program, NaturalOrder(), Bounds())
+    return run(program)
 
 
 async def lost_update(world: World) -> None:
@@ -658,9 +657,7 @@ some_departures = st.dictionaries(st.integers(0, 10_000), st.integers(1, 50), ma
 )
 schedules = st.builds(
     Schedule,
-    level=st.sampled_from(["registry", "server", "program"]),
-    scenario=names,
-    registry=names,
+    subject=names,
     digest=st.from_regex(r"[0-9a-f]{8}", fullmatch=True),
     bounds=bounds,
     departures=some_departures,
@@ -688,16 +685,16 @@ def test_bounds_survive_being_written_down(some: Bounds) -> None:
     [
         "",
         "natural",
-        "os1/registry/x/y/abc",
-        "os2/registry/x/y/abc/natural",
-        "os1/registry/x/y/abc/1",
-        "os1/registry/x/y/abc/1=0",
-        "os1/registry/x/y/abc/1=x",
-        "os1/registry/x/y/abc/2=1+1=1",
-        "os1/registry/x/y/abc/1=1+1=2",
-        "os1/registry/x/y/abc,foo=1/natural",
-        "os1/registry/x/y/abc,spin_max=x/natural",
-        "os1/registry/x/y/abc/natural/more",
+        "os2/x/abc",
+        "os3/x/abc/natural",
+        "os2/x/abc/1",
+        "os2/x/abc/1=0",
+        "os2/x/abc/1=x",
+        "os2/x/abc/2=1+1=1",
+        "os2/x/abc/1=1+1=2",
+        "os2/x/abc,foo=1/natural",
+        "os2/x/abc,spin_max=x/natural",
+        "os2/x/abc/natural/more",
     ],
 )
 def test_what_is_no_schedule_is_refused(text: str) -> None:
@@ -755,3 +752,40 @@ def test_events_at_one_instant_come_in_either_order() -> None:
 
     assert explore(program, max_executions=100).verdict == "proved"
     assert orders == {"ab", "ba"}
+
+
+def test_a_schedule_of_an_older_version_is_refused_by_name() -> None:
+    """Its form is no longer read; the sentence says what to do instead."""
+    with pytest.raises(ValueError, match="of an older version"):
+        Schedule.parse("os1/registry/racing_registers/quick_fix/ae727baa/natural")
+
+
+# ---- without a verdict ------------------------------------------------------------------------
+
+
+def test_one_execution_is_run_by_its_schedule() -> None:
+    """`run` takes natural order, or the schedule of a counterexample, which shows it again."""
+
+    async def fails_late(world: World) -> None:
+        world.check(world.choose("which", ("early", "late")) == "early", "it is early")
+
+    assert run(fails_late).violation is None
+    report = explore(fails_late)
+    assert report.counterexample is not None
+    again = run(fails_late, report.counterexample.schedule, traced=True)
+    assert again.violation is not None
+    assert again.violation.property == "it is early"
+    assert again.trace
+    with pytest.raises(ValueError, match="is not a schedule"):
+        run(fails_late, "none")
+
+
+def test_outcomes_are_those_of_a_whole_search() -> None:
+    """`outcomes` plays what the scheduler says to its end, also beyond a violation."""
+
+    async def one_of_three(world: World) -> None:
+        which = world.choose("which", (1, 2, 3))
+        world.check(which != 2, "it is not the second")
+
+    found = [outcome.violation is None for outcome in outcomes(one_of_three, DepthFirst())]
+    assert found == [True, False, True]

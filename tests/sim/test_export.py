@@ -428,14 +428,10 @@ def schedule_of(registry: str, scenario: str, choices: str = "natural") -> str:
 
     if registry == "production":
         # There is no counterexample that would tell the digest.
-        from sim.check import _program_of
-        from sim.digest import digest_of
-        from sim.schedule import Schedule
+        from sim.catalog import Entry
 
-        head = Schedule("registry", scenario, registry, "", Bounds(), ())
-        program, sources = _program_of(head)
-        digest = digest_of("registry", (program, *sources))
-        return f"os1/registry/{scenario}/{registry}/{digest}/{choices}"
+        subject = Entry("registry", scenario, registry).subject()
+        return f"os2/{subject.name}/{subject.digest}/{choices}"
     (result,) = check(scenario=scenario, registry=registry, budget_s=60).results
     assert result.report.counterexample is not None
     return result.report.counterexample.schedule
@@ -468,20 +464,15 @@ def test_a_registry_is_forced_on_stock_asyncio(
 
 def test_the_server_level_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """Its network is made of SimPy processes; the command says so, and exits with 3."""
-    from sim.check import _program_of
-    from sim.digest import digest_of
+    from sim.catalog import Entry
     from sim.scenarios import SCENARIOS_BY_LEVEL
-    from sim.schedule import Schedule
 
-    name = SCENARIOS_BY_LEVEL["server"][0].name
-    head = Schedule("server", name, "production", "", Bounds(), ())
-    program, sources = _program_of(head)
-    digest = digest_of("server", (program, *sources))
-    assert main(["export", f"os1/server/{name}/production/{digest}/natural"]) == 3
+    subject = Entry("server", SCENARIOS_BY_LEVEL["server"][0].name, "production").subject()
+    assert main(["export", f"os2/{subject.name}/{subject.digest}/natural"]) == 3
     assert "a schedule of level server cannot be forced" in capsys.readouterr().err
 
 
 def test_a_schedule_of_other_code_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """As by `onestream replay`: a schedule that was made with other code forces nothing."""
-    assert main(["export", "os1/registry/racing_registers/quick_fix/00000000/natural"]) == 3
+    assert main(["export", "os2/registry:racing_registers:quick_fix/00000000/natural"]) == 3
     assert "the code, the interpreter or a dependency is another" in capsys.readouterr().err

@@ -72,7 +72,7 @@ def test_a_schedule_of_a_mutant_that_there_is_not_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """An unknown mutant is bad usage; one of other code asks for another run of the mutants."""
-    head = "os1/registry/second_prompt/mutant-"
+    head = "os2/registry:second_prompt:mutant-"
     assert main(["replay", f"{head}nobody/00000000/natural"]) == 3
     assert "mutant 'nobody' is not known" in capsys.readouterr().err
     assert main(["replay", f"{head}fencing_token_is_reused/00000000/natural"]) == 3

@@ -27,8 +27,8 @@ from sim.exploration import Findings, Problem, Report, search
 from sim.parallel import Team
 from sim.progress import Progress
 from sim.scenarios import SCENARIOS_BY_LEVEL
-from sim.schedule import Bounds
 from sim.schedulers import DepartureBounded, DepthFirst, Part, Scheduler
+from sim.subject import Subject
 from sim.suspects.mutants import broken, mutant_named
 from sim.verdict import Stop
 from sim.world import World
@@ -204,7 +204,7 @@ def none_whole(*_: object) -> Report:
 
 
 def problem_of_arrivals(_: Any) -> Problem:
-    return Problem(one_order_is_wrong, Bounds(), (), "program", "arrivals", "-", ())
+    return Problem(Subject(one_order_is_wrong, "arrivals"))
 
 
 def test_a_part_behind_the_failure_may_come_back_late(monkeypatch: pytest.MonkeyPatch) -> None:

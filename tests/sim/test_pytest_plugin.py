@@ -133,15 +133,15 @@ def test_a_replay_without_a_violation_passes_and_is_printed(pytester: pytest.Pyt
     schedule = f"{found[1]}/natural".strip("'")
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--sim-replay", schedule)
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*: no violation under os1/*", "*outside  it finishes"])
+    result.stdout.fnmatch_lines(["*: no violation under os2/*", "*outside  it finishes"])
 
 
 @pytest.mark.parametrize(
     ("schedule", "reason"),
     [
         ("nonsense", "*is not a schedule*"),
-        ("os1/program/test_other/-/00000000/natural", "*is one of test_other*"),
-        ("os1/program/test_late/-/00000000/natural", "*the digest 00000000, the code here has*"),
+        ("os2/test_other/00000000/natural", "*is one of test_other*"),
+        ("os2/test_late/00000000/natural", "*the digest 00000000, the code here has*"),
     ],
 )
 def test_a_schedule_that_does_not_fit_is_refused(
@@ -435,7 +435,7 @@ def test_beside_anyios_plugin(pytester: pytest.Pytester) -> None:
             loops.append(type(asyncio.get_running_loop()).__name__)
 
         def test_last():
-            assert set(loops) == {"SimLoop", "TracedLoop", "_UnixSelectorEventLoop"}
+            assert set(loops) == {"SimLoop", "ObservedLoop", "_UnixSelectorEventLoop"}
         """,
     )
     result.assert_outcomes(passed=5)
@@ -479,7 +479,7 @@ def test_beside_pytest_asyncio(pytester: pytest.Pytester, mode: str) -> None:
             loops.append(type(asyncio.get_running_loop()).__name__)
 
         def test_last():
-            assert set(loops) == {"SimLoop", "TracedLoop", "FreeLoop"}
+            assert set(loops) == {"SimLoop", "ObservedLoop", "FreeLoop"}
         """,
         f"--asyncio-mode={mode}",
         "-oasyncio_default_fixture_loop_scope=function",

@@ -19,7 +19,7 @@ from sim.check import Result, check
 from sim.check import replay as replay_text
 from sim.errors import ScheduleDoesNotFit
 from sim.execution import Outcome, Program, guarded, run_execution
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.scenarios.server_level import SERVER_SCENARIOS, ServerScenario
 from sim.schedule import Bounds, ChoicePoint, Schedule, departures_of
@@ -71,7 +71,7 @@ def test_a_proof_says_how_far_it_goes() -> None:
     assert matched.complete == 1.0
     assert matched.reason.startswith("every schedule, states matched, within lateness_s=")
     program = SCENARIOS["unreachable.thread"].program_for(StreamRegistry)
-    with log_captured(lambda line: None):
+    with silenced():
         bounded = explore(program, strategy=DepartureBounded(1), budget_s=BUDGET_S)
     assert bounded.complete is None
     assert bounded.reason.startswith("every schedule with up to 1 departures, within lateness_s=")
@@ -124,7 +124,7 @@ def explored(scenario: str) -> Report:
     bounded = RandomBeside(DepartureBounded(1), random_executions=20)
     strategy = SCENARIOS[scenario].strategy or bounded
     program = SCENARIOS[scenario].program_for(StreamRegistry)
-    with log_captured(lambda line: None):
+    with silenced():
         return explore(program, strategy=strategy, max_executions=400)
 
 
@@ -178,7 +178,7 @@ TRACED = ["second_prompt.async", "hung_upstream.thread"]
 
 def run_traced(scenario: str, scheduler: Scheduler) -> Outcome:
     program = SCENARIOS[scenario].program_for(StreamRegistry)
-    with guarded(), log_captured(lambda line: None):
+    with guarded(), silenced():
         outcome = run_execution(program, scheduler, Bounds(), traced=True)
     assert (outcome.error, outcome.violation) == (None, None)
     return outcome

@@ -8,7 +8,7 @@ from registry import StreamRegistry
 from sim import World, explore
 from sim.execution import Program, guarded, run_execution
 from sim.historical import gh_86296, httpcore_1093
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import DepartureBounded, RandomWalk, Replay
@@ -60,7 +60,7 @@ def test_published_registries_shrink_to_the_least(name: str) -> None:
     """Violations of the published registries need no departure, but one in the narrowest story."""
     cls = suspect_class(name)
     seen = 0
-    with guarded(), log_captured(lambda line: None):
+    with guarded(), silenced():
         for scenario in REGISTRY_SCENARIOS:
             if not scenario.applies_to(cls):
                 continue
@@ -87,7 +87,7 @@ def test_narrow_failures_shrink_to_the_least(
     mutant(monkeypatch)
     (scenario,) = [each for each in REGISTRY_SCENARIOS if each.name == name]
     program = scenario.program_for(StreamRegistry)
-    with guarded(), log_captured(lambda line: None):
+    with guarded(), silenced():
         found = shrunk_from_random(program, failures=8)
         least = {violated: least_departures(program, violated) for violated, _, _ in found}
     assert found
@@ -174,7 +174,7 @@ def test_a_registry_counterexample_shrinks_fast() -> None:
     program = next(
         each.program_for(cls) for each in REGISTRY_SCENARIOS if each.name == "racing_registers"
     )
-    with log_captured(lambda line: None):
+    with silenced():
         report = explore(program, strategy="random", seed=5, max_executions=100)
         assert report.counterexample is not None
         with guarded():

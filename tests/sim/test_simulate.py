@@ -16,7 +16,7 @@ import pytest
 
 from sim.cli import main
 from sim.execution import guarded, run_execution
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.schedule import Bounds, ChoicePoint, Option, Schedule
 from sim.schedulers import Swarm
 from sim.simulate import run as run_module
@@ -78,7 +78,7 @@ def test_a_failure_is_the_same_with_more_processes() -> None:
 
 TRACE_HASHES = """
 import sys
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.execution import guarded, run_execution
 from sim.schedule import Bounds
 from sim.schedulers import Swarm
@@ -89,7 +89,7 @@ for level in ("registry", "server"):
     for seed in range(8):
         simulated = made.seed(seed)
         program = simulated.program_for(suspect_class("production"))
-        with guarded(), log_captured(lambda line: None):
+        with guarded(), silenced():
             outcome = run_execution(program, Swarm(simulated.name), Bounds(), traced=True)
         print(simulated.name, outcome.trace_hash)
 """
@@ -186,7 +186,7 @@ def test_published_registries_are_refuted(level: str, registry: str) -> None:
     if level == "server":
         assert report.counterexample.property.startswith("S3 no_silent_overlap")
     schedule = Schedule.parse(report.counterexample.schedule)
-    kept = SimulatedSeed.named(schedule.scenario, level).plan
+    kept = SimulatedSeed.named(schedule.subject.split(":")[1], level).plan
     assert len(kept.actions) <= 4, "shrunk: two or three prompts and what happens to them"
     assert len(schedule.departures) <= 2
     lines = report.counterexample.text.splitlines()
@@ -391,7 +391,7 @@ def test_bad_usage_is_an_error(arguments: tuple[str, ...]) -> None:
 def test_a_bad_name_is_refused(name: str) -> None:
     """A schedule with a name of no seed is bad usage, not a pass."""
     with redirect_stderr(io.StringIO()):
-        assert main(("replay", f"os1/server/{name}/production/00000000/natural")) == 3
+        assert main(("replay", f"os2/server:{name}:production/00000000/natural")) == 3
 
 
 class Terminal(io.StringIO):
@@ -445,7 +445,7 @@ def test_a_name_finds_its_seed() -> None:
 def test_an_empty_plan_is_played() -> None:
     """Nobody does anything: the server starts and stops."""
     nothing = SimulatedSeed("server", PROFILES["calm"], "async", 0).keeping(())
-    with guarded(), log_captured(lambda line: None):
+    with guarded(), silenced():
         outcome = run_execution(
             nothing.program_for(suspect_class("production")), Swarm("0"), Bounds()
         )

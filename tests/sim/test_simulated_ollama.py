@@ -12,12 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from sim import World, explore
-from sim.execution import Outcome, guarded, run_execution
+from sim import World, explore, run
 from sim.fake_ollama import Profile
 from sim.fake_ollama.simulated import SimOllama, SimSocket
-from sim.schedule import Bounds
-from sim.schedulers import DepartureBounded, NaturalOrder
+from sim.schedulers import DepartureBounded
 
 URL = "http://ollama:11434"
 PROFILE = Profile(
@@ -38,8 +36,7 @@ def told(story: Story, profile: Profile = PROFILE) -> Callable[[World], Awaitabl
 
 def played(story: Story, profile: Profile = PROFILE) -> None:
     """One natural execution, in which nothing is violated."""
-    with guarded():
-        outcome: Outcome = run_execution(told(story, profile), NaturalOrder(), Bounds())
+    outcome = run(told(story, profile))
     assert (outcome.error, outcome.violation) == (None, None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from random import Random
 from typing import Any
 
@@ -10,12 +11,12 @@ import pytest
 
 from registry import StreamRegistry
 from sim import explore
-from sim.execution import Program, guarded, run_execution
-from sim.log_capture import log_captured
+from sim.execution import Program
+from sim.log_capture import silenced
+from sim.runs import outcomes
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.scenarios.server_level import SERVER_SCENARIOS
 from sim.scenarios.sized import Size, SizedScenario
-from sim.schedule import Bounds
 from sim.schedulers import DepartureBounded, DepthFirst, Scheduler, StateMatching
 from sim.schedulers import matching as matching_module
 from sim.suspects import PUBLISHED, suspect_class
@@ -34,16 +35,15 @@ LARGE_EXECUTIONS = 2000
 def ends_of(program: Program, scheduler: Scheduler, executions_max: int) -> Ends | None:
     """Every end that the search comes to, failures included; None if there are too many."""
     ends: Ends = set()
-    with guarded(), log_captured(lambda line: None):
-        for _ in range(executions_max):
-            if not scheduler.next_execution():
-                return ends
-            outcome = run_execution(program, scheduler, Bounds())
+    with silenced(), closing(outcomes(program, scheduler)) as found:
+        for number, outcome in enumerate(found):
+            if number == executions_max:
+                return None
+            assert outcome.error is None
             violated = outcome.violation.property if outcome.violation is not None else None
-            assert scheduler.learn(violated, outcome.labels) is None
             if not getattr(scheduler, "is_cut", False):
                 ends.add((violated, tuple(sorted(outcome.labels))))
-        return None
+    return ends
 
 
 def assert_same_ends(program: Program, executions_max: int) -> None:

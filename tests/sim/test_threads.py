@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from sim import Report, World, explore
+from sim import Report, World, explore, run
 from sim.execution import Outcome, guarded, run_execution
 from sim.schedule import Bounds
 from sim.schedulers import DepartureBounded, NaturalOrder, RandomWalk, Replay
@@ -42,8 +42,7 @@ async def until_it_has_begun() -> None:
 
 
 def executed_once(program: Callable[[World], Awaitable[object]]) -> Outcome:
-    with guarded():
-        return run_execution(program, NaturalOrder(), Bounds())
+    return run(program)
 
 
 # ---- lost updates ---------------------------------------------------------------------------

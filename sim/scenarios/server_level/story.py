@@ -9,6 +9,7 @@ from typing import Any, Literal
 from registry import StreamRegistry
 from sim.execution import Program
 from sim.fake_ollama import Profile
+from sim.left_out import describe
 from sim.log_capture import log_captured
 from sim.server_bench import ServerBench
 from sim.world import World
@@ -80,3 +81,6 @@ class ServerScenario:
                 await bench.play(self.told.play)
 
         return program
+
+
+describe(ServerStory, ServerScenario)

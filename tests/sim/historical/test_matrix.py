@@ -93,7 +93,7 @@ def test_json_has_every_cell(
     assert column["version"] == HERE
     found, mended = column["cells"]
     assert (found["verdict"], found["schedules"], found["failing"]) == ("refuted", 33, 8)
-    assert found["schedule"].startswith("os1/program/sim.historical.sse_starlette_156:program/")
+    assert found["schedule"].startswith("os2/sim.historical.sse_starlette_156:program/")
     assert (mended["is_mended"], mended["verdict"], mended["executions"]) == (True, "proved", 33)
 
 

@@ -1,0 +1,116 @@
+"""What the bench plays, by name: a scenario of a level on a registry."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import registry as registry_room
+import server as server_room
+import sim as sim_room
+from registry import StreamRegistry
+from sim.execution import Program
+from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
+from sim.scenarios.server_level.sized import SizedServerScenario
+from sim.scenarios.sized import Size, SizedScenario
+from sim.simulate.scenario import PREFIX as SIMULATED
+from sim.simulate.scenario import SimulatedSeed
+from sim.subject import Subject
+from sim.suspects import suspect_class
+from sim.suspects.mutants import PREFIX as MUTANT
+from sim.suspects.mutants import mutant_of
+
+# What an execution of each level runs of ours.
+_ROOMS: dict[str, tuple[ModuleType, ...]] = {
+    "registry": (registry_room, sim_room),
+    "server": (registry_room, server_room, sim_room),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """As it stands in a schedule: `LEVEL:SCENARIO:REGISTRY`."""
+
+    level: str
+    scenario: str
+    registry: str
+
+    def __str__(self) -> str:
+        return f"{self.level}:{self.scenario}:{self.registry}"
+
+    @classmethod
+    def parse(cls, subject: str) -> Entry | None:
+        """None for the subject of somebody else, which is `MODULE:NAME`."""
+        level, *others = subject.split(":", 2)
+        return cls(level, *others) if level in _ROOMS and len(others) == 2 else None
+
+    @property
+    def registry_class(self) -> type[Any]:
+        """A mutant is the production class, broken while it is played."""
+        return StreamRegistry if mutant_of(self.registry) else suspect_class(self.registry)
+
+    @property
+    def command(self) -> str:
+        """Which finds its schedules."""
+        return "mutants" if self.registry.startswith(MUTANT) else "check"
+
+    def subject(self) -> Subject:
+        """Raises ValueError for a scenario or registry that there is not."""
+        if self.scenario.startswith(SIMULATED):
+            simulated = SimulatedSeed.named(self.scenario, self.level)
+            return self.subject_of(simulated.program_for(self.registry_class))
+        ((_, scenario),) = scenarios_named(self.level, self.scenario)
+        cls = self.registry_class
+        return self.subject_of(scenario.program_for(cls), scenario.labels_for(cls))
+
+    def subject_of(self, program: Program, labels: tuple[str, ...] = ()) -> Subject:
+        """For one who has the program at hand."""
+        sources = (self.registry_class, *_ROOMS[self.level])
+        return Subject(program, str(self), sources, labels)
+
+
+def subject_named(name: str) -> Subject:
+    """Of the bench, or any program of a module. Raises ValueError if there is none."""
+    entry = Entry.parse(name)
+    return entry.subject() if entry is not None else Subject.of(_imported(name))
+
+
+def scenarios_named(level: str | None, name: str | None) -> Iterable[tuple[str, Playable]]:
+    if level is not None and level not in SCENARIOS_BY_LEVEL:
+        raise ValueError(f"level {level!r} is not known; there is {', '.join(SCENARIOS_BY_LEVEL)}")
+    known = [
+        (each_level, each)
+        for each_level, scenarios in SCENARIOS_BY_LEVEL.items()
+        for each in scenarios
+        if level in (None, each_level)
+    ]
+    if name is None:
+        return known
+    size, sized = Size.parse(name), SizedServerScenario.parse(name)
+    if size is not None and level in (None, "registry"):
+        return [("registry", SizedScenario(size))]
+    if sized is not None and level in (None, "server"):
+        return [("server", sized)]
+    found = [(each_level, each) for each_level, each in known if each.name == name]
+    if not found:
+        names = ", ".join(each.name for _, each in known)
+        raise ValueError(f"scenario {name!r} is not known; there are {names}")
+    return found
+
+
+def _imported(name: str) -> Program:
+    module_name, _, qualname = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as exc:
+        raise ValueError(
+            f"program {name!r} cannot be imported: {exc}. It has to be a function of a module on "
+            f"PYTHONPATH; one of a script is replayed with counterexample.replay(program)"
+        ) from exc
+    program: Program = found
+    return program

@@ -1,0 +1,37 @@
+"""What is explored: a program, under the name by which a schedule finds it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.digest import digest_of
+from sim.execution import Program
+from sim.schedule import Bounds, Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """sources: functions, classes, modules or packages whose code the schedule depends on, beside
+    the program's own module. labels: what some execution has to reach for a proof.
+    """
+
+    program: Program
+    name: str
+    sources: tuple[object, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, program: Program) -> Subject:
+        """By its module and name."""
+        module = getattr(program, "__module__", None)
+        name = getattr(program, "__qualname__", type(program).__qualname__)
+        full = f"{module}:{name}" if module else name
+        # A schedule is parts between slashes.
+        return cls(program, full.replace("/", "_"))
+
+    @property
+    def digest(self) -> str:
+        return digest_of((self.program, *self.sources))
+
+    def natural_schedule(self, bounds: Bounds) -> Schedule:
+        return Schedule(self.name, self.digest, bounds, ())

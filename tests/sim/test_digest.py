@@ -1,0 +1,56 @@
+"""What a schedule's digest depends on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from sim import World, digest
+from sim.digest import KERNEL, digest_of
+from sim.subject import Subject
+
+
+async def program(world: World) -> None:
+    await world.outside("a")
+
+
+def test_the_kernel_is_what_an_execution_imports() -> None:
+    """No module that decides what happens is left out, and none that tells it is in."""
+    loaded = "import sys, sim.execution; print(*(m for m in sys.modules if m.startswith('sim.')))"
+    found = subprocess.run(
+        [sys.executable, "-c", loaded], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert sorted(found) == [f"sim.{name}" for name in sorted(KERNEL)]
+
+
+def test_a_scenario_of_ours_is_no_part_of_a_users_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of our files only the kernel's are read for a program that is somebody else's."""
+    read: list[str] = []
+    real = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    digest._kernel.cache_clear()
+    assert Subject.of(program).digest
+    assert sorted(read) == sorted([*(f"{name}.py" for name in KERNEL), "test_digest.py"])
+
+
+def test_a_package_stands_for_all_its_files(tmp_path: Path) -> None:
+    """A change anywhere in it changes the digest, also where nothing else does."""
+    package = types.ModuleType("package")
+    package.__file__, package.__path__ = str(tmp_path / "__init__.py"), [str(tmp_path)]
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "one.py").write_text("one = 1\n")
+    before = digest_of([package])
+    digest._package.cache_clear()
+    assert digest_of([package]) == before
+    digest._package.cache_clear()
+    (tmp_path / "below" / "one.py").write_text("one = 2\n")
+    assert digest_of([package]) != before
