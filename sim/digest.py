@@ -14,8 +14,8 @@ from types import ModuleType
 _DEPENDENCIES = ("simpy", "anyio")
 KERNEL = (
     *("bound_names", "current", "determinism", "entropy", "environment", "errors", "execution"),
-    *("lines", "loop", "observed", "observer", "pools", "schedule", "signals", "stock_recording"),
-    *("threads", "violation", "waits", "watchdog", "world"),
+    *("lines", "locks", "loop", "observed", "observer", "origin", "pools", "schedule", "signals"),
+    *("stock_recording", "threads", "violation", "waits", "watchdog", "world"),
 )
 """The modules of ours on which an execution depends: what `sim.execution` imports."""
 

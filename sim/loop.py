@@ -462,53 +462,48 @@ NO_FOREIGN_THREADS = (
     "loop.run_in_executor(None, …), asyncio.to_thread or world.executor(), which are simulated"
 )
 
-_REFUSED = {
-    **dict.fromkeys(
-        (
-            "create_connection",
-            "create_server",
-            "create_datagram_endpoint",
-            "create_unix_connection",
-            "create_unix_server",
-            "connect_accepted_socket",
-            "connect_read_pipe",
-            "connect_write_pipe",
-            "subprocess_exec",
-            "subprocess_shell",
-            "start_tls",
-            "sendfile",
-            "getaddrinfo",
-            "getnameinfo",
-            "add_reader",
-            "remove_reader",
-            "add_writer",
-            "remove_writer",
-            "sock_accept",
-            "sock_connect",
-            "sock_recv",
-            "sock_recv_into",
-            "sock_recvfrom",
-            "sock_recvfrom_into",
-            "sock_sendall",
-            "sock_sendfile",
-            "sock_sendto",
-        ),
-        _NO_SOCKETS,
-    ),
-}
+_REFUSED = (
+    "create_connection",
+    "create_server",
+    "create_datagram_endpoint",
+    "create_unix_connection",
+    "create_unix_server",
+    "connect_accepted_socket",
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "subprocess_exec",
+    "subprocess_shell",
+    "start_tls",
+    "sendfile",
+    "getaddrinfo",
+    "getnameinfo",
+    "add_reader",
+    "remove_reader",
+    "add_writer",
+    "remove_writer",
+    "sock_accept",
+    "sock_connect",
+    "sock_recv",
+    "sock_recv_into",
+    "sock_recvfrom",
+    "sock_recvfrom_into",
+    "sock_sendall",
+    "sock_sendfile",
+    "sock_sendto",
+)
 
 
-def _refusal(what: str, instead: str) -> Callable[..., NoReturn]:
+def _refusal(what: str) -> Callable[..., NoReturn]:
     # With the signature of what it stands for.
     @functools.wraps(getattr(_STOCK, what))
     def refuse(self: SimLoop, *args: object, **kwargs: object) -> NoReturn:
-        self.refuse(f"loop.{what}", instead)
+        self.refuse(f"loop.{what}", _NO_SOCKETS)
 
     return refuse
 
 
-for _what, _instead in _REFUSED.items():
-    setattr(SimLoop, _what, _refusal(_what, _instead))
+for _what in _REFUSED:
+    setattr(SimLoop, _what, _refusal(_what))
 
 
 def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

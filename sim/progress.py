@@ -6,8 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-# Bound here, before an exploration replaces it.
 from time import perf_counter
 from types import FrameType
 from typing import TextIO

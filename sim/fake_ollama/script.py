@@ -151,10 +151,6 @@ class FakeOllama:
         """The calls under way: neither finished, nor disconnected, nor leaked."""
         return tuple(self._active.values())
 
-    @property
-    def model_names(self) -> tuple[str, ...]:
-        return tuple(self._models)
-
     def slots_taken(self, model: str) -> int:
         """How many of the model's slots are taken, leaked ones included. KeyError if unknown."""
         return self._models[full_name(model)].slots.taken

@@ -18,14 +18,14 @@ from registry import StreamRegistry
 from sim import explore
 from sim.counterexample import Counterexample
 from sim.execution import Outcome, Program, guarded, run_execution
-from sim.log_capture import log_captured
+from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import Bounds, Schedule
 from sim.schedulers import DepartureBounded, RandomWalk, Replay, Scheduler
-from sim.schedulers.by_labels import ByLabels, LabelledDeparture, Labelling
 from sim.server_bench import DECLARED_FILES
 from sim.suspects.mutants import registry as registry_mutants
 from sim.suspects.mutants import server as server_mutants
+from tests.schedules.by_labels import ByLabels, LabelledDeparture, Labelling
 
 FOLDER = Path(__file__).parent
 MUTANTS_BY_LEVEL: dict[str, Any] = {"registry": registry_mutants, "server": server_mutants}
@@ -53,7 +53,7 @@ class Regression:
         """Raises ScheduleDoesNotFit unless every departure was met."""
         scheduler = ByLabels(self.departures, DECLARED_FILES)
         program = program_of(self.level, self.scenario)
-        with guarded(), log_captured(lambda line: None):
+        with guarded(), silenced():
             outcome = run_execution(program, scheduler, Bounds())
         scheduler.require_all_taken()
         return outcome
@@ -92,14 +92,14 @@ def recorded(scenario: str, mutant: str) -> Regression | None:
         return None
     replay = Replay(Schedule.parse(found.schedule).departures)
     labelling = Labelling(replay, DECLARED_FILES)
-    with guarded(), log_captured(lambda line: None):
+    with guarded(), silenced():
         run_execution(program, labelling, Bounds())
     violates = found.property.partition(":")[0]
     return Regression(mutant, level, scenario, mutant, violates, tuple(labelling.departures()))
 
 
 def refuted(program: Program, strategy: Scheduler, executions: int = 2000) -> Counterexample | None:
-    with log_captured(lambda line: None):
+    with silenced():
         return explore(program, strategy=strategy, max_executions=executions).counterexample
 
 

@@ -13,7 +13,7 @@ from sim.errors import ScheduleDoesNotFit
 from sim.execution import Outcome, Program, guarded, run_execution
 from sim.schedule import Bounds
 from sim.schedulers import RandomWalk
-from sim.schedulers.by_labels import ByLabels, LabelledDeparture, Labelling, Labels
+from tests.schedules.by_labels import ByLabels, LabelledDeparture, Labelling, Labels
 from tests.schedules.regression import Regression, loaded, regressions
 
 REGRESSIONS = regressions()
