@@ -118,7 +118,7 @@ def create_app(
         server = shutdown.uvicorn_around()
         if server is not None:
             log.never_block()
-        keys = _keys_for(limits, server)
+        keys = _keys_for(limits, server, is_left_alone=not signals)
         if signals and startup.is_served_by_another(server):
             _logger.warning("server_unknown %s", startup.OTHER_SERVER)
         service = _service(limits, keys)
@@ -187,14 +187,14 @@ def _registry(settings: Settings, executor: Executor | None) -> StreamRegistry:
     )
 
 
-def _keys_for(settings: Settings, server: uvicorn.Server | None) -> Keys:
+def _keys_for(settings: Settings, server: uvicorn.Server | None, *, is_left_alone: bool) -> Keys:
     """The keys, if they suit the processes and the address that uvicorn is about to serve.
 
     Raises StartRefused, which ends the start-up.
     """
     try:
         keys = read_keys(settings)
-        startup.check_processes(server)
+        startup.check_processes(server, is_left_alone=is_left_alone)
         if server is not None:
             check_address(keys, shutdown.listening_host(server))
             shutdown.bound_exit(server, settings.grace_seconds)

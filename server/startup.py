@@ -26,13 +26,16 @@ OTHER_SERVER = (
 )
 
 
-def check_processes(server: uvicorn.Server | None) -> None:
-    """Raises StartRefused where this is one of several processes that would share an address."""
+def check_processes(server: uvicorn.Server | None, *, is_left_alone: bool = False) -> None:
+    """Raises StartRefused where this is one of several processes that would share an address.
+
+    is_left_alone: by create_app(signals=()), of a program that runs the application itself.
+    """
     if server is not None:
         workers = _workers_of(server)
         if workers > 1:
             raise StartRefused(f"will not be one of {workers} workers: {_ONE_PROCESS}")
-    elif multiprocessing.parent_process() is not None:
+    elif not is_left_alone and multiprocessing.parent_process() is not None:
         raise StartRefused(
             f"only uvicorn is supported, and this is a worker of something else: {_ONE_PROCESS}"
         )

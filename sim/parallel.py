@@ -51,7 +51,7 @@ POLL_S = 0.1
 _stop: Event
 _problem_of: ProblemOf
 _play_whole: PlayWhole
-_within: Within
+_within: Within = nullcontext
 
 
 def _begin(stop: Event, problem_of: ProblemOf, play_whole: PlayWhole, within: Within) -> None:
