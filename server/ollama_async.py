@@ -95,7 +95,9 @@ class AsyncOllama:
         content = await self.fetch("GET", "/api/tags", b"", MODELS_MAX_BYTES)
         try:
             models = json.loads(content)["models"]
-            return [{**model, "name": str(model["name"])} for model in models]
+            if not all(isinstance(model["name"], str) for model in models):
+                raise TypeError("a name that is no text")
+            return [dict(model) for model in models]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ApiError(
                 502, "upstream_not_understood", f"{self.address}/api/tags sent no list of models"
