@@ -21,8 +21,8 @@ async def enqueue_in_order(bench: Bench) -> None:
         await steady(request)
 
     first = bench.request("p1", "s", work, door=door)
-    second = await bench.arrives("p2", "s", work, latest=1.2, door=door, strategy=ENQUEUE)
-    third = await bench.arrives("p3", "s", work, latest=1.2, door=door, strategy=ENQUEUE)
+    second = await bench.arrives("p2", "s", work, latest=0.3, door=door, strategy=ENQUEUE)
+    third = await bench.arrives("p3", "s", work, latest=0.3, door=door, strategy=ENQUEUE)
     if second.answer is None and third.answer is None and first.works_upstream:
         bench.world.reached("two were enqueued")
     await bench.quiet()
@@ -147,7 +147,7 @@ async def close_with_a_queue(bench: Bench) -> None:
     await bench.world.outside("the process is told to end", latest=0.2)
     await bench.close()
     await bench.quiet()
-    if {each.answer for each in queued} == {"refused: StreamRefused"}:
+    if {each.answer for each in queued} == {"refused: RegistryClosed"}:
         bench.world.reached("the queue was refused")
     had_turn = [each.name for each in queued if each.answer == "admitted"]
     bench.world.check(not had_turn, "after a close none has its turn", f"{had_turn}")
