@@ -402,9 +402,8 @@ class SimLoop(SignalHandlers):
         context: Context | None = None,
         **options: Any,
     ) -> asyncio.Task[Any]:
-        if name is None:
-            self.unnamed_tasks += 1
-            name = f"Task-{self.unnamed_tasks}"
+        is_named = name is not None
+        name = name if name is not None else self.next_task_name()
         task: asyncio.Task[Any]
         if self._task_factory is None:
             task = self.new_task(coro, name=name, context=context, **options)
@@ -414,8 +413,28 @@ class SimLoop(SignalHandlers):
             options["eager_start"] = True
             task = SimTask(coro, loop=self, name=name, context=context, **options)
         else:
-            task = super().create_task(coro, name=name, context=context, **options)
+            task = self._made_by_factory(coro, name, is_named, context, options)
         self.tasks.append(task)
+        return task
+
+    def next_task_name(self) -> str:
+        self.unnamed_tasks += 1
+        return f"Task-{self.unnamed_tasks}"
+
+    @forwards
+    def _made_by_factory(
+        self, coro: Any, name: str, is_named: bool, context: Any, options: dict[str, Any]
+    ) -> asyncio.Task[Any]:
+        """A task of the program's own factory, which since 3.14 is given what the caller gave."""
+        if sys.version_info < (3, 14):
+            return super().create_task(coro, name=name, context=context, **options)
+        if context is not None:
+            options["context"] = context
+        if is_named:
+            return super().create_task(coro, name=name, **options)
+        task = super().create_task(coro, **options)
+        if isinstance(task, asyncio.Task):
+            task.set_name(name)
         return task
 
     def set_task_factory(self, factory: Any) -> None:

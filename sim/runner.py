@@ -113,6 +113,9 @@ class FreeLoop(SimLoop):
 
     # -- where asyncio looks more closely than an execution needs to
 
+    def next_task_name(self) -> str:
+        return f"Task-{next(self._serials)}"
+
     @forwards
     def create_task(  # type: ignore[override]
         self,
@@ -128,7 +131,6 @@ class FreeLoop(SimLoop):
             # An execution is short; this loop may run for as long as a process.
             self.tasks = [task for task in self.tasks if not task.done()]
             self._tasks_kept = max(_TASKS_KEPT, 2 * len(self.tasks))
-        name = name if name is not None else f"Task-{next(self._serials)}"
         return super().create_task(coro, name=name, context=context, **options)
 
     @forwards

@@ -14,7 +14,9 @@ import asyncio
 import importlib
 import io
 import json
+import sys
 import unittest
+import warnings
 from typing import Any
 
 from sim.runner import EventLoopPolicy, FreeLoop, new_event_loop
@@ -57,13 +59,55 @@ def _runners_on_sim(module: Any, seed: int | None) -> None:
     module.BaseTest.new_loop = new_loop
 
 
+class _Factory:
+    """What stands for asyncio.EventLoop, which test cases take for their loop since 3.14."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._seed = seed
+
+    def __call__(self) -> FreeLoop:
+        return new_event_loop(seed=self._seed)
+
+
+def _set_policy(seed: int | None) -> None:
+    # Deprecated since 3.14.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop_policy(EventLoopPolicy(seed=seed))
+
+
+# Why these tests of 3.14 and later are left out.
+LEFT_OUT = {
+    ("test_graph", "TestCallStackPy"): "about tasks written in Python; ours are those written in C",
+    ("test_taskgroups", "test_exception_refcycles_parent_task"): "the loop keeps its ended tasks",
+    (
+        "test_taskgroups",
+        "test_exception_refcycles_parent_task_wr",
+    ): "the loop keeps its ended tasks",
+}
+
+
+def _leave_out(name: str, module: Any) -> None:
+    for of, what in LEFT_OUT:
+        for holder in (module, *vars(module).values()):
+            if of == name and sys.version_info >= (3, 14) and what in vars_of(holder):
+                delattr(holder, what)
+
+
+def vars_of(holder: Any) -> dict[str, Any]:
+    return dict(getattr(holder, "__dict__", {}))
+
+
 def run(name: str, seed: int | None) -> dict[str, object]:
     _on_sim.clear()
+    if sys.version_info >= (3, 14):
+        asyncio.EventLoop = _Factory(seed)  # type: ignore[misc,assignment]
     module = importlib.import_module(f"test.test_asyncio.{name}")
+    _leave_out(name, module)
     if name == "test_runners":
         _runners_on_sim(module, seed)
     # Each module takes its policy down at its end.
-    asyncio.set_event_loop_policy(EventLoopPolicy(seed=seed))
+    _set_policy(seed)
     suite = unittest.defaultTestLoader.loadTestsFromModule(module)
     output = io.StringIO()
     result = unittest.TextTestRunner(output, verbosity=0, resultclass=_Result).run(suite)

@@ -42,6 +42,15 @@ def watch() -> None:
         note(self, handle._callback)
         add_callback(self, handle)
 
+    if sys.version_info >= (3, 14):
+        # It has a kind of handle of its own since, and goes past `_call_soon`.
+        threadsafe = BaseEventLoop.call_soon_threadsafe
+
+        def call_soon_threadsafe(self: Any, callback: Any, *args: Any, context: Any = None) -> Any:
+            note(self, callback)
+            return threadsafe(self, callback, *args, context=context)
+
+        BaseEventLoop.call_soon_threadsafe = call_soon_threadsafe  # type: ignore[method-assign,assignment]
     BaseEventLoop._call_soon = _call_soon  # type: ignore[attr-defined]
     BaseSelectorEventLoop._add_callback = _add_callback  # type: ignore[attr-defined]
 

@@ -27,6 +27,7 @@ MODULES = {
 }
 SINCE_3_12 = {"test_eager_task_factory": 38}
 SINCE_3_13 = {"test_staggered": 5}
+SINCE_3_14 = {"test_graph": 10}
 SLOW = {"test_tasks": 217}
 
 EXCLUDED = {
@@ -42,6 +43,7 @@ EXCLUDED = {
     "test_free_threading": "starts threads of the operating system",
     "test_streams": "needs sockets",
     "test_server": "needs sockets",
+    "test_server_context": "needs sockets",
     "test_sock_lowlevel": "needs sockets",
     "test_sendfile": "needs sockets",
     "test_buffered_proto": "needs sockets",
@@ -49,6 +51,7 @@ EXCLUDED = {
     "test_sslproto": "needs sockets",
     "test_subprocess": "needs processes",
     "test_protocols": "runs no loop",
+    "test_tools": "reads the memory of other processes, and made-up lists of tasks",
     "test_transports": "runs no loop",
 }
 
@@ -59,6 +62,8 @@ def modules(slow: bool) -> dict[str, int]:
         found |= SINCE_3_12
     if not slow and sys.version_info >= (3, 13):
         found |= SINCE_3_13
+    if not slow and sys.version_info >= (3, 14):
+        found |= SINCE_3_14
     return found
 
 
@@ -105,5 +110,5 @@ def test_every_module_is_run_or_has_a_reason() -> None:
     """What CPython's suite holds is run here, or excluded by name and reason."""
     folder = require_suite()
     found = {path.stem for path in folder.glob("test_*.py")}
-    known = {*MODULES, *SINCE_3_12, *SINCE_3_13, *SLOW, *EXCLUDED}
+    known = {*MODULES, *SINCE_3_12, *SINCE_3_13, *SINCE_3_14, *SLOW, *EXCLUDED}
     assert found <= known, f"neither run nor excluded: {sorted(found - known)}"
