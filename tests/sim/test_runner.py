@@ -232,7 +232,7 @@ def test_what_would_hang_is_stuck() -> None:
         await asyncio.Event().wait()
 
     loop = new_event_loop()
-    with pytest.raises(Stuck, match=r"no_deadlock.*Task-1 waits in waits \(.*test_runner\.py"):
+    with pytest.raises(Stuck, match=r"no deadlock.*Task-1 waits in waits \(.*test_runner\.py"):
         loop.run_until_complete(waits())
     # And it goes on to work: this is how a suite reports the failure of one of its tests.
     assert loop.run_until_complete(asyncio.sleep(1, "later")) == "later"
