@@ -21,7 +21,6 @@ from sim.simulate.scenario import SimulatedSeed
 from sim.subject import Subject
 from sim.suspects import suspect_class
 from sim.suspects.mutants import PREFIX as MUTANT
-from sim.suspects.mutants import mutant_of
 
 # What an execution of each level runs of ours.
 _ROOMS: dict[str, tuple[ModuleType, ...]] = {
@@ -50,7 +49,8 @@ class Entry:
     @property
     def registry_class(self) -> type[Any]:
         """A mutant is the production class, broken while it is played."""
-        return StreamRegistry if mutant_of(self.registry) else suspect_class(self.registry)
+        is_mutant = self.registry.startswith(MUTANT)
+        return StreamRegistry if is_mutant else suspect_class(self.registry)
 
     @property
     def command(self) -> str:
