@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import sys
 from array import array
+from math import isfinite
 from typing import Any, ClassVar, Literal
 
 from server.errors import ApiError
 from server.fields import Duration, Fields, Flag, Int, Text, bad, check_finite, text_or_list
+from server.ollama import count_of
 
 
 class EmbeddingsRequest(Fields):
@@ -50,8 +52,8 @@ def embed_body(request: EmbeddingsRequest) -> dict[str, Any]:
 def embedding_list(request: EmbeddingsRequest, answer: Any) -> dict[str, Any]:
     """OpenAI's answer. Raises ApiError (502) if Ollama's is none."""
     try:
-        vectors = [array("f", vector) for vector in answer["embeddings"]]
-        tokens = int(answer.get("prompt_eval_count") or 0)
+        vectors = [_vector(vector) for vector in answer["embeddings"]]
+        tokens = count_of(answer, "prompt_eval_count")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ApiError(
             502, "upstream_not_understood", "Ollama's /api/embed sent no embeddings"
@@ -73,6 +75,16 @@ def embedding_list(request: EmbeddingsRequest, answer: Any) -> dict[str, Any]:
         "model": request.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
+
+
+def _vector(numbers: Any) -> array[float]:
+    if not isinstance(numbers, list):
+        raise TypeError("a vector is no list")
+    vector = array("f", numbers)
+    # What is infinite or no number has no JSON, and makes such a sum.
+    if not isfinite(sum(vector)):
+        raise ValueError("a number that is none")
+    return vector
 
 
 def _base64(vector: array[float]) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import isfinite
 from typing import Any, Protocol
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -182,7 +183,7 @@ class ChunkReader:
 def parse_line(line: bytes) -> Chunk:
     """One NDJSON line as a chunk. Raises ApiError for an error line or what is no chunk."""
     try:
-        value = json.loads(line, parse_constant=_refuse_constant)
+        value = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         raise _not_understood(f"a line that is no JSON: {line[:80]!r}") from None
     if isinstance(value, dict) and isinstance(value.get("error"), str):
@@ -198,29 +199,59 @@ def parse_line(line: bytes) -> Chunk:
 def _as_chunk(value: dict[str, Any]) -> Chunk:
     # What /api/chat says of its message, /api/generate says of the whole.
     said = value.get("message") or value
-    done = value["done"]
+    is_done = value["done"]
+    if not isinstance(is_done, bool):
+        # A text like "no" would be as good as true, and the answer would end there.
+        raise TypeError("done is no bool")
     return Chunk(
         content=_text(said, "content") or _text(value, "response"),
         thinking=_text(said, "thinking"),
         tool_calls=tuple(
             ToolCall(
                 id=_text(call, "id"),
-                index=int(call["function"].get("index") or position),
+                index=count_of(call["function"], "index") or position,
                 name=_text(call["function"], "name"),
-                arguments=json.dumps(call["function"].get("arguments") or {}),
+                arguments=_arguments(call["function"]),
             )
             for position, call in enumerate(said.get("tool_calls") or ())
         ),
-        done_reason=(_text(value, "done_reason") or "stop") if done else None,
+        done_reason=(_text(value, "done_reason") or "stop") if is_done else None,
         # Ollama leaves zeros out.
-        prompt_count=int(value.get("prompt_eval_count") or 0),
-        output_count=int(value.get("eval_count") or 0),
+        prompt_count=count_of(value, "prompt_eval_count"),
+        output_count=count_of(value, "eval_count"),
         logprobs=tuple(_logprob(entry) for entry in value.get("logprobs") or ()),
     )
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        # It would be passed on as Infinity.
+        raise ValueError(f"{text[:20]} is more than a float holds")
+    return number
+
+
+def count_of(value: Mapping[str, Any], name: str) -> int:
+    """A count that may be missing. Raises TypeError for what counts nothing."""
+    count = value.get(name)
+    if count is None:
+        return 0
+    if isinstance(count, bool) or not isinstance(count, int | float):
+        raise TypeError(f"{name} is no number")
+    if count < 0 or count != int(count):
+        raise TypeError(f"{name} is no count")
+    return int(count)
+
+
+def _arguments(function: Mapping[str, Any]) -> str:
+    arguments = function.get("arguments")
+    if arguments is not None and not isinstance(arguments, dict):
+        raise TypeError("the arguments are no object")
+    return json.dumps(arguments or {})
 
 
 def _text(value: Mapping[str, Any], name: str) -> str:

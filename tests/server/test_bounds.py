@@ -99,7 +99,7 @@ def test_messages_of_errors_are_bounded() -> None:
     assert len(caught.value.message) <= ERROR_TEXT_MAX_CHARS + 20
 
 
-@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
 def test_what_is_no_json_of_ollamas_is_not_passed_on(text: str) -> None:
     """A number that JSON does not have would stand in the arguments of a tool call."""
     line = (
