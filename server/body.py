@@ -13,7 +13,8 @@ import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, TypeVar, cast
+from functools import partial, reduce
+from typing import Any, cast
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -26,18 +27,19 @@ from server.errors import ApiError
 
 # Where the front leaves a request's body in its scope.
 HELD_BODY_KEY = "onestream.body"
-# Up to here a body costs so little that it is parsed at once.
+# Up to here a body costs so little that it is worked on in one step.
 SMALL_BYTES = 64 * 1024
+SMALL_VALUES = 2_000
 # Longer ones are looked through in pieces, a few milliseconds each.
 PIECE_BYTES = 512 * 1024
 # Elements of any list of a request, unless its field says otherwise; longest known use: messages.
 LIST_MAX = 10_000
 # JSON values in texts that are themselves JSON, of one body.
 NESTED_VALUES_MAX = 50_000
+# And their length, all together: they are parsed in one step.
+NESTED_MAX_BYTES = 8 * 1024 * 1024
 # Bodies with half a surrogate pair, which only Python's own slower parser takes.
 _SURROGATES_MAX_BYTES = 1024 * 1024
-
-M = TypeVar("M", bound="RequestModel")
 
 
 def _limit_lists(schema: Any) -> None:
@@ -74,30 +76,45 @@ class RequestModel(BaseModel):
 
 
 def json_body(
-    model: type[M], *, any_content_type: bool = False
-) -> Callable[[Request], Awaitable[M]]:
+    model: type[RequestModel],
+    *more_steps: Callable[[Any, Request], Any],
+    any_content_type: bool = False,
+) -> Callable[[Request], Awaitable[Any]]:
     """A dependency: the body as `model`. Raises ApiError (400, 415) or RequestValidationError.
 
+    more_steps: what becomes of it, each of what the one before gave: with a long body others have
+    their turn between two of them.
     any_content_type: as Ollama has it, whose users send JSON without saying so.
     """
 
-    async def parsed(request: Request) -> M:
+    async def parsed(request: Request) -> Any:
         _check_headers(request, any_content_type)
         bodies = cast(Bodies, request.app.state.service.bodies)
         held = cast(HeldBody, request.scope[HELD_BODY_KEY])
+        steps = [
+            partial(_validated, model),
+            *(partial(_with, step, request) for step in more_steps),
+        ]
         try:
-            value = await bodies.parse(held.data)
+            return await bodies.work_on(held.data, *steps)
         finally:
             held.drop()
-        try:
-            return model.model_validate(value)
-        except ValidationError as exc:
-            errors = [
-                {**error, "loc": ("body", *error["loc"])} for error in exc.errors(include_url=False)
-            ]
-            raise RequestValidationError(errors, body=value) from None
 
     return parsed
+
+
+def _with(step: Callable[[Any, Request], Any], request: Request, value: Any) -> Any:
+    return step(value, request)
+
+
+def _validated(model: type[RequestModel], value: dict[str, Any]) -> RequestModel:
+    try:
+        return model.model_validate(value)
+    except ValidationError as exc:
+        errors = [
+            {**error, "loc": ("body", *error["loc"])} for error in exc.errors(include_url=False)
+        ]
+        raise RequestValidationError(errors, body=value) from None
 
 
 # The models that `body_schema` was asked for, by name: openapi.json has to have them.
@@ -162,7 +179,7 @@ class HeldBody:
 
 
 class Bodies:
-    """What all requests share: one long body is parsed at a time, and all are counted.
+    """What all requests share: one long body is worked on at a time, and all are counted.
 
     values_max: JSON values in one body. total_max_bytes: of the bodies that are being read.
     """
@@ -189,15 +206,25 @@ class Bodies:
     def release(self, held_bytes: int) -> None:
         self._total_bytes -= held_bytes
 
-    async def parse(self, data: bytes) -> dict[str, Any]:
-        """The JSON object that it is. Raises ApiError (400)."""
-        if not data.strip():
-            raise _bad("the body of the request is empty; send a JSON object")
-        if len(data) <= SMALL_BYTES and _values_at_most(data) <= self._values_max:
-            return _object(data)
+    async def work_on(self, data: bytes, *steps: Callable[[Any], Any]) -> Any:
+        """The JSON object that it is, and what the steps make of it, one of the other's outcome.
+
+        Raises ApiError (400), and what a step raises. With a long body the loop turns between two
+        steps; and what is made of another's, many times its size, is not there at the same time.
+        """
+        all_steps: tuple[Callable[[Any], Any], ...] = (_object, _check_numbers, *steps)
+        if len(data) <= SMALL_BYTES and _values_at_most(data) <= min(
+            self._values_max, SMALL_VALUES
+        ):
+            return reduce(_applied, all_steps, cast(Any, data))
         async with self._one_at_a_time:
             await self._count_values(data)
-            return _object(data)
+            value: Any = data
+            del data
+            for step in all_steps:
+                value = step(value)
+                await asyncio.sleep(0)
+            return value
 
     async def _count_values(self, data: bytes) -> None:
         """Raises ApiError (400) if there are more than values_max."""
@@ -214,8 +241,12 @@ class Bodies:
 def check_nested(texts: Iterable[str], param: str) -> None:
     """JSON that stands in texts of a body, as the arguments of tool calls do: all of it together.
 
-    Raises ApiError (400) if it has too many values to be parsed.
+    Raises ApiError (400) if it has too many values to be parsed, or is too long.
     """
+    texts = list(texts)
+    if sum(map(len, texts)) > NESTED_MAX_BYTES:
+        problem = f"is longer than {NESTED_MAX_BYTES} characters, all together"
+        raise ApiError(400, "invalid_request", f"{param}: {problem}", param=param)
     left = NESTED_VALUES_MAX
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
@@ -268,7 +299,13 @@ def _pieces(data: bytes) -> Iterator[bytes]:
         yield piece
 
 
+def _applied(value: Any, step: Callable[[Any], Any]) -> Any:
+    return step(value)
+
+
 def _object(data: bytes) -> dict[str, Any]:
+    if not data.strip():
+        raise _bad("the body of the request is empty; send a JSON object")
     try:
         value = _value(data)
     except (ValueError, RecursionError) as exc:
@@ -277,7 +314,6 @@ def _object(data: bytes) -> dict[str, Any]:
         raise _bad(
             f"the body has to be a JSON object; this is {_KINDS.get(type(value), 'a number')}"
         )
-    _check_numbers(value)
     return value
 
 
@@ -296,8 +332,8 @@ def _value(data: bytes) -> Any:
     return json.loads(data)
 
 
-def _check_numbers(value: dict[str, Any]) -> None:
-    """Raises ApiError (400) for NaN and what is larger than numbers are: neither is JSON."""
+def _check_numbers(value: dict[str, Any]) -> dict[str, Any]:
+    """The same. Raises ApiError (400) for NaN and numbers that are too large: neither is JSON."""
     bad = next(_not_finite(value), None)
     if bad is not None:
         param, number = bad
@@ -307,6 +343,7 @@ def _check_numbers(value: dict[str, Any]) -> None:
             f"{param}: {number} is no number that JSON has, or is too large for it",
             param=param,
         )
+    return value
 
 
 def _not_finite(value: dict[str, Any]) -> Iterator[tuple[str, float]]:

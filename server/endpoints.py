@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -24,15 +25,15 @@ from server.fields import shown
 from server.front import owner_of
 from server.ollama import encode_body
 from server.ollama_api import (
-    OllamaBody,
     OllamaChatRequest,
     OllamaEmbedRequest,
     OllamaGenerateRequest,
     OllamaShowRequest,
     ollama_prompt,
 )
+from server.prompt import Prompt
 from server.responses_request import ResponsesRequest, responses_prompt
-from server.routes import AsciiJson, Owner, answer_to, service_of
+from server.routes import AsciiJson, Owner, answer_to, prompt_body, service_of
 
 router = APIRouter(dependencies=[Depends(owner_of)])
 
@@ -43,8 +44,22 @@ _SESSION = request_headers(
 _GENERATES = errors(400, 404, 409, 415, *OLLAMAS)
 _ASKS = errors(400, 404, 415, *OLLAMAS)
 
-CompletionBody = Annotated[CompletionRequest, Depends(json_body(CompletionRequest))]
-ResponsesBody = Annotated[ResponsesRequest, Depends(json_body(ResponsesRequest))]
+CompletionPrompt = Annotated[Prompt, Depends(prompt_body(CompletionRequest, completion_prompt))]
+ResponsesPrompt = Annotated[Prompt, Depends(prompt_body(ResponsesRequest, responses_prompt))]
+OllamaChat = Annotated[
+    Prompt,
+    Depends(
+        prompt_body(OllamaChatRequest, partial(ollama_prompt, "/api/chat"), any_content_type=True)
+    ),
+]
+OllamaGenerate = Annotated[
+    Prompt,
+    Depends(
+        prompt_body(
+            OllamaGenerateRequest, partial(ollama_prompt, "/api/generate"), any_content_type=True
+        )
+    ),
+]
 EmbeddingsBody = Annotated[EmbeddingsRequest, Depends(json_body(EmbeddingsRequest))]
 
 
@@ -60,9 +75,8 @@ EmbeddingsBody = Annotated[EmbeddingsRequest, Depends(json_body(EmbeddingsReques
     },
     openapi_extra={**body_schema(CompletionRequest), **_SESSION},
 )
-async def completions(request: Request, body: CompletionBody, owner: Owner) -> Response:
+async def completions(request: Request, prompt: CompletionPrompt, owner: Owner) -> Response:
     """Goes on with a text; a prompt of its session as a chat is."""
-    prompt = completion_prompt(body, service_of(request).settings.default_model)
     return answer_to(request, prompt, owner)
 
 
@@ -75,9 +89,8 @@ async def completions(request: Request, body: CompletionBody, owner: Owner) -> R
     },
     openapi_extra={**body_schema(ResponsesRequest), **_SESSION},
 )
-async def responses(request: Request, body: ResponsesBody, owner: Owner) -> Response:
+async def responses(request: Request, prompt: ResponsesPrompt, owner: Owner) -> Response:
     """Answers a conversation, and keeps nothing of it; a prompt of its session as a chat is."""
-    prompt = responses_prompt(body, service_of(request).settings.default_model)
     return answer_to(request, prompt, owner)
 
 
@@ -89,7 +102,7 @@ async def responses(request: Request, body: ResponsesBody, owner: Owner) -> Resp
 )
 async def embeddings(request: Request, body: EmbeddingsBody) -> Response:
     """The vectors of texts; no prompt, so that no session is asked for."""
-    content = await _ask_slowly(request, "/api/embed", embed_body(body))
+    content = await _ask_slowly(request, "/api/embed", encode_body(embed_body(body)))
     ignored = shown(body.ignored())
     try:
         answer = from_json(content)
@@ -127,15 +140,9 @@ async def model(request: Request, model: str) -> Response:
     responses={200: {"description": "Ollama's lines, or its object"}, **_GENERATES},
     openapi_extra={**body_schema(OllamaChatRequest), **_SESSION},
 )
-async def ollama_chat(
-    request: Request,
-    body: Annotated[
-        OllamaChatRequest, Depends(json_body(OllamaChatRequest, any_content_type=True))
-    ],
-    owner: Owner,
-) -> Response:
+async def ollama_chat(request: Request, prompt: OllamaChat, owner: Owner) -> Response:
     """As Ollama's own; the newest prompt of a session stops the one before it."""
-    return await _ollama_prompt(request, "/api/chat", body, owner, is_blank=body.is_blank)
+    return await _ollama_prompt(request, prompt, owner)
 
 
 @router.post(
@@ -143,25 +150,17 @@ async def ollama_chat(
     responses={200: {"description": "Ollama's lines, or its object"}, **_GENERATES},
     openapi_extra={**body_schema(OllamaGenerateRequest), **_SESSION},
 )
-async def ollama_generate(
-    request: Request,
-    body: Annotated[
-        OllamaGenerateRequest, Depends(json_body(OllamaGenerateRequest, any_content_type=True))
-    ],
-    owner: Owner,
-) -> Response:
+async def ollama_generate(request: Request, prompt: OllamaGenerate, owner: Owner) -> Response:
     """As Ollama's own; the newest prompt of a session stops the one before it."""
-    return await _ollama_prompt(request, "/api/generate", body, owner, is_blank=body.is_blank)
+    return await _ollama_prompt(request, prompt, owner)
 
 
-async def _ollama_prompt(
-    request: Request, path: str, body: OllamaBody, owner: str, *, is_blank: bool
-) -> Response:
-    default_model = service_of(request).settings.default_model
-    if is_blank:
-        # Loads or unloads the model: no prompt, so that it stops none.
-        return _passed(await _ask_slowly(request, path, body.passed_on(default_model)))
-    return answer_to(request, ollama_prompt(path, body, default_model), owner)
+async def _ollama_prompt(request: Request, prompt: Prompt, owner: str) -> Response:
+    if prompt.is_blank:
+        # Nothing to be answered, so that it stops none.
+        asked = prompt.request
+        return _passed(await _ask_slowly(request, asked.path, asked.content))
+    return answer_to(request, prompt, owner)
 
 
 @router.post("/api/embed", responses=_ASKS, openapi_extra=body_schema(OllamaEmbedRequest))
@@ -174,7 +173,7 @@ async def ollama_embed(
 ) -> Response:
     """As Ollama's own."""
     path = "/api/embeddings" if request.url.path.endswith("/embeddings") else "/api/embed"
-    return _passed(await _ask_slowly(request, path, body.passed_on()))
+    return _passed(await _ask_slowly(request, path, encode_body(body.passed_on())))
 
 
 @router.post("/api/show", responses=_ASKS, openapi_extra=body_schema(OllamaShowRequest))
@@ -205,14 +204,12 @@ def _passed(content: bytes) -> Response:
     return Response(content, media_type="application/json")
 
 
-async def _ask_slowly(request: Request, path: str, body: dict[str, Any]) -> bytes:
+async def _ask_slowly(request: Request, path: str, content: bytes) -> bytes:
     """As `_ask`; a model may have to be loaded first."""
     limit_s = service_of(request).settings.first_chunk_seconds
     return await _while_there(
         request,
-        service_of(request).fetch(
-            "POST", path, encode_body(body), limit_s, "JARVIS_FIRST_CHUNK_SECONDS"
-        ),
+        service_of(request).fetch("POST", path, content, limit_s, "JARVIS_FIRST_CHUNK_SECONDS"),
     )
 
 

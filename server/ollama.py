@@ -48,15 +48,27 @@ class OllamaRequest:
     """What is asked of Ollama: /api/chat or /api/generate, with `stream` true in the body.
 
     keeps_lines: each chunk keeps Ollama's own line, for whoever passes it on as it is.
+    content: the body encoded, once it is; encoding a long one holds everybody up.
     """
 
     path: str
     body: Mapping[str, Any]
     keeps_lines: bool = False
+    content: bytes = b""
+
+    def encoded(self) -> OllamaRequest:
+        """The same, with its content."""
+        return self if self.content else replace(self, content=encode_body(self.body))
+
+    def with_model(self, model: str) -> OllamaRequest:
+        """The same of a model, where none was named."""
+        name = encode_body({"model": model})
+        content = name[:-1] + b"," + self.encoded().content[1:]
+        return replace(self, body={"model": model, **self.body}, content=content)
 
     def sent(self) -> dict[str, Any]:
         """The content and the headers, by httpx's names."""
-        return {"content": encode_body(self.body), "headers": NDJSON_HEADERS}
+        return {"content": self.encoded().content, "headers": NDJSON_HEADERS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,15 +76,20 @@ class OllamaShowRequest(OllamaBody):
     own: ClassVar[frozenset[str]] = frozenset({"session_id", "session_strategy", "stream"})
 
 
-def ollama_prompt(path: str, request: OllamaBody, default_model: str | None) -> Prompt:
+def ollama_prompt(
+    path: str, request: OllamaChatRequest | OllamaGenerateRequest, default_model: str | None
+) -> Prompt:
     """What POST /api/chat or /api/generate asks."""
-    body = {**request.passed_on(default_model), "stream": True}
+    body = request.passed_on(default_model)
+    if not request.is_blank:
+        body["stream"] = True
     return Prompt(
         request=OllamaRequest(path, body, keeps_lines=True),
         new_answer=OllamaAnswer,
         is_streamed=request.stream,
         session_id=request.session_id,
         session_strategy=request.session_strategy,
+        is_blank=request.is_blank,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server.answer import Answer
 from server.ollama import OllamaRequest
+from server.repeats import digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,8 @@ class Prompt:
     session_id, user: what the body says of its session; a header goes before both.
     session_strategy: what it says of a session that is busy; a header goes before it as well.
     ignored: names of fields that have no effect here, for the client to be told.
+    is_blank: nothing is to be answered: Ollama loads the model, or unloads it.
+    digest: tells a repetition from another prompt.
     """
 
     request: OllamaRequest
@@ -26,3 +29,13 @@ class Prompt:
     user: str | None = None
     session_strategy: str | None = None
     ignored: tuple[str, ...] = ()
+    is_blank: bool = False
+    digest: bytes = b""
+
+    def encoded(self) -> Prompt:
+        """The same, with the content for Ollama."""
+        return replace(self, request=self.request.encoded())
+
+    def with_digest(self) -> Prompt:
+        """The same of an encoded one, with its digest."""
+        return replace(self, digest=digest_of(self.request.content))

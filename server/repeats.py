@@ -21,11 +21,9 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from registry import State
 from server.errors import ApiError
-from server.ollama import encode_body
 
 PER_SESSION_MAX = 16
 SESSIONS_MAX = 4096
@@ -34,10 +32,10 @@ SESSIONS_MAX = 4096
 _ATTEMPTS = {"x-stainless-retry-count": 0, "x-envoy-attempt-count": 1}
 
 
-def digest_of(body: Mapping[str, Any]) -> bytes:
-    """What is the same for two requests that ask Ollama the same."""
+def digest_of(content: bytes) -> bytes:
+    """What is the same for two requests that ask Ollama the same: of the encoded body."""
     # The names in the order in which they were sent: a library that repeats sends the same.
-    return hashlib.blake2b(encode_body(body), digest_size=16).digest()
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def says_it_repeats(headers: Mapping[str, str]) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from server.body import check_nested
 from server.fields import (
     Fields,
     Flag,
@@ -201,6 +202,8 @@ def _messages(request: ResponsesRequest) -> list[dict[str, Any]]:
         items = request.input
     if not items or request.input == "":
         raise bad("is empty; write what the model is to answer", "input")
+    nested = (item.arguments for item in items if isinstance(item.arguments, str))
+    check_nested(nested, "input.arguments")
     conversation = _Conversation(messages)
     for index, item in enumerate(items):
         conversation.add(item, f"input.{index}")

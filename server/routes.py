@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request
@@ -10,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from server import documented, signposts
-from server.body import body_schema, json_body
+from server.body import RequestModel, body_schema, json_body
 from server.documented import OLLAMAS, errors, request_headers, streamed
 from server.errors import ApiError, as_api_error
 from server.front import owner_of
@@ -40,7 +41,27 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-ChatBody = Annotated[ChatRequest, Depends(json_body(ChatRequest))]
+def prompt_body(
+    model: type[RequestModel],
+    make: Callable[[Any, str | None], Prompt],
+    *,
+    any_content_type: bool = False,
+) -> Callable[[Request], Awaitable[Prompt]]:
+    """A dependency: the prompt that `make` makes of the body and the default model."""
+
+    def made(body: RequestModel, request: Request) -> Prompt:
+        return make(body, service_of(request).settings.default_model)
+
+    def encoded(prompt: Prompt, _: Request) -> Prompt:
+        return prompt.encoded()
+
+    def with_digest(prompt: Prompt, _: Request) -> Prompt:
+        return prompt.with_digest()
+
+    return json_body(model, made, encoded, with_digest, any_content_type=any_content_type)
+
+
+ChatPrompt = Annotated[Prompt, Depends(prompt_body(ChatRequest, chat_prompt))]
 
 
 @router.post(
@@ -58,9 +79,9 @@ ChatBody = Annotated[ChatRequest, Depends(json_body(ChatRequest))]
         ),
     },
 )
-async def chat(request: Request, body: ChatBody, owner: Owner) -> Response:
+async def chat(request: Request, prompt: ChatPrompt, owner: Owner) -> Response:
     """Answers a prompt; the newest of a session stops the one before it."""
-    return answer_to(request, chat_prompt(body, service_of(request).settings.default_model), owner)
+    return answer_to(request, prompt, owner)
 
 
 def answer_to(request: Request, prompt: Prompt, owner: str) -> Response:

@@ -22,7 +22,7 @@ from server.ollama import OllamaClient, seconds_since_1970
 from server.ollama_async import AsyncOllama
 from server.prompt import Prompt
 from server.readiness import Readiness
-from server.repeats import Repeats, digest_of, says_it_repeats
+from server.repeats import Repeats, says_it_repeats
 from server.response import ChatResponse
 from server.security import Keys
 from server.sessions import session_of, strategy_of
@@ -161,7 +161,7 @@ class Service:
             settings=self.settings,
             connections=self.connections,
             repeats=self._repeats,
-            digest=digest_of(prompt.request.body),
+            digest=prompt.digest,
             says_it_repeats=says_it_repeats(headers),
             headers={"x-ignored-fields": ", ".join(prompt.ignored)} if prompt.ignored else {},
         )

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from registry import State, Stream, StreamRefused, StreamRegistry
 from server.archive import Record
@@ -136,8 +135,7 @@ class StreamTask:
     async def _read(self, stream: Stream) -> None:
         request = self._request
         if "model" not in request.body:
-            body = {**request.body, "model": await self._pick_model()}
-            request = replace(request, body=body)
+            request = request.with_model(await self._pick_model())
         self.record.note_model(request.body["model"])
         try:
             await self._client.ask(request, stream, self._put)

@@ -16,6 +16,8 @@ from sim.fake_ollama.wire import Chunk
 # What an answer is made of, before it has a wire form.
 Item: TypeAlias = Chunk | Failure | Sleep | Hang | Drop
 
+WORD_MAX_CHARS = 1_000
+
 # Each of these breaks a reader that splits lines, decodes segments or counts bytes in a naive way.
 UNICODE_PIECES = (
     " next\u0085line",
@@ -135,24 +137,30 @@ def sleep(seconds: float, *, deaf: bool = False) -> Iterator[Sleep]:
 def content_pieces(mode: Mode, prompt: str, chunks: int) -> list[str]:
     """Return the answer in so many pieces: the prompt's first words, then numbered words."""
     if mode.content == "unicode":
-        echoed = prompt.split()[:2]
+        echoed = first_words(prompt, 2)
         more: Iterator[str] = cycle(UNICODE_PIECES)
     else:
-        echoed = prompt.split()[:20]
+        echoed = first_words(prompt, 20)
         more = (f" word{number}" for number in count(1))
     pieces = [word if place == 0 else f" {word}" for place, word in enumerate(echoed)][:chunks]
     return pieces + list(islice(more, chunks - len(pieces)))
 
 
+def first_words(prompt: str, count_max: int) -> list[str]:
+    """Return the first words of the prompt; no model writes a word of megabytes in one chunk."""
+    words = prompt[: count_max * WORD_MAX_CHARS].split()
+    return [word[:WORD_MAX_CHARS] for word in words[:count_max]]
+
+
 def thinking_pieces(prompt: str, chunks: int) -> list[str]:
     """Return the thoughts before the answer, in so many pieces."""
-    first = f"Thinking about {' '.join(prompt.split()[:5])}:"
+    first = f"Thinking about {' '.join(first_words(prompt, 5))}:"
     pieces = [first] + [f" thought{number}" for number in range(1, chunks)]
     return pieces[:chunks]
 
 
 def tool_call(tool: dict[str, object], prompt: str, number: int) -> dict[str, object]:
-    """Return a call of the tool, the prompt in the place of its first parameter."""
+    """Return a call of the tool, the prompt's start in the place of its first parameter."""
     function = tool.get("function")
     declared = function if isinstance(function, dict) else {}
     parameters = declared.get("parameters")
@@ -163,6 +171,6 @@ def tool_call(tool: dict[str, object], prompt: str, number: int) -> dict[str, ob
         "function": {
             "index": 0,
             "name": str(declared.get("name", "")),
-            "arguments": {name: prompt for name in names},
+            "arguments": {name: prompt[:WORD_MAX_CHARS] for name in names},
         },
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tracemalloc
+from functools import partial
 from typing import Any
 
 import httpx
@@ -15,9 +16,11 @@ from pydantic import Field, ValidationError
 from server.app import create_app
 from server.body import (
     LIST_MAX,
+    NESTED_MAX_BYTES,
     NESTED_VALUES_MAX,
     PIECE_BYTES,
     SMALL_BYTES,
+    SMALL_VALUES,
     Bodies,
     HeldBody,
     RequestModel,
@@ -26,7 +29,9 @@ from server.body import (
 )
 from server.errors import ApiError
 from server.front import KEYLESS_MAX_BYTES
-from server.openai import ChatRequest, ollama_body
+from server.openai import ChatRequest, chat_prompt, ollama_body
+from server.repeats import digest_of
+from server.responses_request import ResponsesRequest, responses_prompt
 from tests.server.support import error_of, run_async, settings
 
 KEY = {"authorization": "Bearer devkey"}
@@ -35,7 +40,7 @@ VALUES_MAX = 1000
 
 def parse(data: bytes, values_max: int = VALUES_MAX) -> Any:
     async def main() -> Any:
-        return await Bodies(values_max=values_max, total_max_bytes=1 << 30).parse(data)
+        return await Bodies(values_max=values_max, total_max_bytes=1 << 30).work_on(data)
 
     return asyncio.run(main())
 
@@ -117,20 +122,31 @@ def test_no_piece_ends_within_an_escape() -> None:
 
 
 def test_a_long_body_lets_others_have_their_turn() -> None:
-    """Between two pieces the loop turns, and two long bodies are not looked through at once."""
+    """Between two pieces or steps the loop turns, and two long bodies are not worked on at once."""
 
     async def main() -> None:
         bodies = Bodies(values_max=VALUES_MAX, total_max_bytes=1 << 30)
         data = json.dumps({"prompt": "x" * (8 * PIECE_BYTES)}).encode()
-        first = asyncio.create_task(bodies.parse(data))
-        second = asyncio.create_task(bodies.parse(data))
-        turns = turns_together = 0
+        turn = 0
+        steps: list[tuple[str, int]] = []
+
+        def step(name: str, value: Any) -> Any:
+            steps.append((name, turn))
+            return value
+
+        first, second = (
+            asyncio.create_task(bodies.work_on(data, *[partial(step, name)] * 3))
+            for name in ("first", "second")
+        )
+        turns_together = 0
         while not second.done():
             await asyncio.sleep(0)
-            turns += 1
+            turn += 1
             turns_together += not first.done()
         assert turns_together >= 8
-        assert turns - turns_together >= 8
+        assert turn - turns_together >= 8
+        assert [name for name, _ in steps] == ["first"] * 3 + ["second"] * 3
+        assert len({turn for _, turn in steps}) == len(steps)
 
     run_async(main())
 
@@ -225,11 +241,44 @@ def test_json_within_texts_is_counted_too() -> None:
         with pytest.raises(ApiError, match="x: has more than") as caught:
             check_nested(texts, "x")
         assert (caught.value.status, caught.value.param) == (400, "x")
+    with pytest.raises(ApiError, match="x: is longer than"):
+        check_nested(['"' + "x" * (NESTED_MAX_BYTES // 2) + '"'] * 2, "x")
     call = {"function": {"name": "f", "arguments": "[" * 10**6}}
     with pytest.raises(ApiError, match="arguments: has more"):
         ollama_body(
             ChatRequest.model_validate({"messages": [{"role": "user", "tool_calls": [call]}]}), None
         )
+    item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "[" * 10**6}
+    with pytest.raises(ApiError, match="arguments: has more"):
+        responses_prompt(ResponsesRequest.model_validate({"input": [item]}), None)
+
+
+def test_a_body_is_encoded_once_and_a_model_that_is_found_later_goes_before_it() -> None:
+    """What Ollama is sent is the body, whoever names the model; its digest is that of the rest."""
+    prompt = chat_prompt(ChatRequest.model_validate({"prompt": "hi"}), None).encoded().with_digest()
+    request = prompt.request.with_model('a "model"')
+    assert json.loads(request.sent()["content"]) == request.body
+    assert request.body["model"] == 'a "model"'
+    assert request.sent()["content"].endswith(prompt.request.content[1:])
+    assert prompt.request.sent()["content"] is prompt.request.content
+    assert prompt.digest == digest_of(prompt.request.content)
+
+
+def test_a_body_of_few_bytes_and_many_values_is_worked_on_in_steps() -> None:
+    """A value costs as much whatever its length."""
+
+    async def main() -> None:
+        bodies = Bodies(values_max=50_000, total_max_bytes=1 << 30)
+        data = b'{"messages":[' + b",".join([b"1"] * (SMALL_VALUES + 1)) + b"]}"
+        assert len(data) < SMALL_BYTES
+        working = asyncio.create_task(bodies.work_on(data))
+        await asyncio.sleep(0)
+        assert not working.done()
+        assert await bodies.work_on(b"{}") == {}
+        assert not working.done()
+        await working
+
+    run_async(main())
 
 
 def test_a_refused_body_costs_a_few_times_its_size_at_most() -> None:

@@ -31,7 +31,7 @@ class Asked:
         """Registers; what was active is superseded. Raises what admit raises."""
         self._serial += 1
         trace_id = f"t{self._serial}"
-        digest = digest_of({"text": text})
+        digest = digest_of(text.encode())
         self.repeats.admit(session, trace_id, digest, self.now, repeats=says, interrupts=interrupts)
         if not interrupts:
             self.states[trace_id] = State.WAITING

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sim.fake_ollama import MODES, PROFILES, Profile, profile_named
+from sim.fake_ollama.answers import WORD_MAX_CHARS
 from sim.fake_ollama.modes import BUSY_TEXT
 from sim.fake_ollama.steps import Body, Drop, End, Hang, Head, Sleep
 
@@ -46,6 +47,13 @@ def test_the_answer_echoes_the_prompt_and_is_the_same_each_time(drive: Any) -> N
     driver = drive(chunks=6)
     answers = [content(driver.chat("llama3.2", "roses are red").run()) for _ in range(2)]
     assert answers == ["roses are red word1 word2 word3"] * 2
+
+
+def test_a_word_without_end_is_echoed_by_its_start(drive: Any) -> None:
+    """Nobody's model writes megabytes in one chunk, and no client has to take them."""
+    driver = drive(chunks=2)
+    told = content(driver.chat("llama3.2", "x" * 10**6 + " roses").run())
+    assert told == "x" * WORD_MAX_CHARS + " word1"
 
 
 def test_the_metrics_tell_the_time_that_passed(drive: Any) -> None:
