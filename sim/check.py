@@ -21,6 +21,7 @@ from sim.observed_protocol import ROWS
 from sim.parallel import Key, Team
 from sim.progress import Progress
 from sim.scenarios import Playable
+from sim.scenarios.sized import Size
 from sim.schedule import Schedule
 from sim.schedulers import (
     DepartureBounded,
@@ -30,6 +31,7 @@ from sim.schedulers import (
     Scheduler,
     StateMatching,
 )
+from sim.simulate.scenario import PREFIX as SIMULATED
 from sim.stock_sources import Bundle, NotExportable, bundle_of, bundle_of_entry
 from sim.suspects import PRODUCTION, PUBLISHED, suspect_class
 from sim.suspects.mutants import broken_as, mutant_of
@@ -237,10 +239,28 @@ def _entry(entry: Entry) -> str:
     cls = entry.registry_class
     return (
         f"from {cls.__module__} import {cls.__qualname__}\n"
-        f"from sim.scenarios.registry_level import REGISTRY_SCENARIOS\n"
+        f"{_entry_scenario(entry)}"
         f"{_entry_breaks(entry)}\n"
+        f"program = scenario.program_for({cls.__qualname__})\n"
+    )
+
+
+def _entry_scenario(entry: Entry) -> str:
+    """The lines that make its `scenario`. Raises NotExportable."""
+    why = None
+    if entry.scenario.startswith(SIMULATED):
+        why = "the modules that draw its plan need the server, which no file can carry"
+    elif Size.parse(entry.scenario) is not None:
+        why = "its outside events are announced to SimPy, and answered within a poll"
+    if why is not None:
+        raise NotExportable(
+            f"{entry.scenario} cannot be forced on stock asyncio: {why}. The scenarios by name of "
+            f"`onestream check` can"
+        )
+    return (
+        f"from sim.scenarios.registry_level import REGISTRY_SCENARIOS\n"
         f"scenarios = {{each.name: each for each in REGISTRY_SCENARIOS}}\n"
-        f"program = scenarios[{entry.scenario!r}].program_for({cls.__qualname__})\n"
+        f"scenario = scenarios[{entry.scenario!r}]\n"
     )
 
 

@@ -3,10 +3,9 @@
 from sim.scenarios.base import Playable
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.scenarios.server_level import SERVER_SCENARIOS
-from sim.scenarios.strategies import STRATEGY_SCENARIOS
 
 SCENARIOS_BY_LEVEL: dict[str, tuple[Playable, ...]] = {
-    "registry": (*REGISTRY_SCENARIOS, *STRATEGY_SCENARIOS),
+    "registry": REGISTRY_SCENARIOS,
     "server": SERVER_SCENARIOS,
 }
 

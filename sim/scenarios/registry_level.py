@@ -8,6 +8,7 @@ from registry.errors import StreamError
 from registry.protocol import State
 from sim.bench import DOOR_ENTRY, Bench, Request
 from sim.scenarios.base import GRACE, Scenario, cleans_up_for, instant, steady, swallows_cancel_for
+from sim.scenarios.strategies import STRATEGY_SCENARIOS
 
 
 async def second_prompt(bench: Bench) -> None:
@@ -419,4 +420,5 @@ REGISTRY_SCENARIOS = (
         ("p2 came after pop, before the end",),
         needs=("stream", "snapshot"),
     ),
+    *STRATEGY_SCENARIOS,
 )

@@ -91,10 +91,11 @@ class Machine(RuleBasedStateMachine):
         if "handle" in context:
             self.world.fail("no callback raises", repr(context.get("exception")))
 
-    @initialize(interrupt_alone=st.sampled_from([True, True, False]))
-    def choose_strategies(self, interrupt_alone: bool) -> None:
-        """Most stories are of prompts that interrupt: the limits lie many of these away."""
-        self.interrupt_alone = interrupt_alone
+    @initialize(strategies=st.sampled_from([*["interrupt"] * 3, "all", "enqueue"]))
+    def choose_strategies(self, strategies: str) -> None:
+        """Most stories are of prompts that interrupt: the limits lie many of these away. Where
+        none does, queues grow, and have their turns."""
+        self.strategies = strategies
 
     # -- what the outside world does; `then` iterations run before anything else happens
 
@@ -113,7 +114,8 @@ class Machine(RuleBasedStateMachine):
 
         def arrive() -> None:
             known = hasattr(self.registry_class, "strategies")
-            chosen = Strategy("interrupt" if self.interrupt_alone else strategy) if known else None
+            named = strategy if self.strategies == "all" else self.strategies
+            chosen = Strategy(named) if known else None
             self.bench.request(name, session_id, work, door=door, strategy=chosen)
 
         self.loop.call_soon(arrive)
@@ -305,7 +307,7 @@ MUTANTS: dict[Break, str] = {
     mutants.fencing_token_is_reused: "S5 fencing",
     mutants.gate_is_never_shut: "S2 only_active_emits",
     mutants.enqueued_stops_the_holder: "S8 identity",
-    mutants.youngest_of_the_queue_is_next: "S4 ",
+    mutants.youngest_of_the_queue_is_next: "S4 oldest_next",
     mutants.queue_has_no_bound: "S7 bounded",
     mutants.interrupt_leaves_the_queue_before_it: "S4 newest_wins",
     mutants.rejected_waits: "S4 reject_never_waits",

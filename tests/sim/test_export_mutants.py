@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sim.catalog import Entry
 from sim.cli import main
 from sim.mutants import kill_all
 from tests.sim.test_export import run_alone
@@ -13,7 +14,12 @@ from tests.sim.test_export import run_alone
 
 @pytest.mark.parametrize(
     "name",
-    ["withdrawn_by_name_and_not_by_identity", "grace_starts_anew", "task_is_not_cancelled"],
+    [
+        "withdrawn_by_name_and_not_by_identity",
+        "grace_starts_anew",
+        "task_is_not_cancelled",
+        "youngest_of_the_queue_is_next",
+    ],
 )
 def test_a_mutant_of_the_registry_is_exported(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -32,3 +38,19 @@ def test_a_mutant_of_the_server_is_refused(capsys: pytest.CaptureFixture[str]) -
     schedule = kill.schedule.replace(kill.mutant, "pings_are_content")
     assert main(["export", schedule]) == 3
     assert "mutant pings_are_content breaks the server" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("scenario", "why"),
+    [
+        ("size-1s3r0c0l0h", "its outside events are announced to SimPy"),
+        ("simulate-calm-0", "the modules that draw its plan need the server"),
+    ],
+)
+def test_what_is_in_no_list_of_scenarios_is_refused(
+    scenario: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a sentence, at once: no file is written that would not come to the same."""
+    subject = Entry("registry", scenario, "quick_fix").subject()
+    assert main(["export", f"os2/{subject.name}/{subject.digest}/natural"]) == 3
+    assert f"{scenario} cannot be forced on stock asyncio: {why}" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from registry.protocol import (
     Situation,
     State,
     Step,
+    Strategy,
     StreamProtocol,
     WaitExpired,
     Withdraw,
@@ -174,7 +175,9 @@ def youngest_of_the_queue_is_next(patch: Patch) -> None:
 
     def admit_youngest(protocol: StreamProtocol, step: Step) -> Effects:
         assert step.session is not None
-        step.session.waiting.reverse()
+        waiting = step.session.waiting
+        if waiting and waiting[0].strategy is Strategy.ENQUEUE:
+            waiting.insert(0, waiting.pop())
         return admit_next(protocol, step)
 
     patch.setitem(PERFORM, Action.ADMIT_NEXT, admit_youngest)
