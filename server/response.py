@@ -214,11 +214,13 @@ class ChatResponse(Response):
         if not answer.ping:
             # A form that can't say anything but chunks: its head comes with the first of them.
             held_s = ping_s = None
-        if not connection.has_begun:
+        has_waited = connection.has_begun
+        if not has_waited:
             await self._next_chunks(held_s and max(held_s, 0))
             await self._begin(connection)
         answer.model = self._work.record.model or ""
-        if first := answer.begin():
+        # The last ping in the queue may be nearly as long ago as one is from the next.
+        if first := answer.begin() or (answer.ping if has_waited else b""):
             await connection.body(first)
         while not answer.is_complete:
             if await self._next_chunks(ping_s):

@@ -14,7 +14,7 @@ HEARS = "a client whose prompt waits in the queue hears that it is alive"
 async def enqueued(bench: ServerBench) -> None:
     """p2 waits for longer than the head is held, p3 asks for one object."""
     p1 = await bench.post("p1")
-    p2 = await bench.post("p2", latest=0.1, strategy="enqueue")
+    p2 = await bench.post("p2", model="fake:slow-load", latest=0.1, strategy="enqueue")
     await asyncio.sleep(0.1)
     p3 = await bench.post("p3", strategy="enqueue", stream=False)
     await asyncio.sleep(0.9)
@@ -93,7 +93,8 @@ STORIES = (
         enqueued,
         ("pings came in the queue", "each had its turn"),
         clients=("async",),
-        settings=_PATIENT,
+        # p2 has its turn between two pings, and its first chunk long after the second.
+        settings={**_PATIENT, "ping_seconds": 0.45},
     ),
     ServerStory(
         "full_queue",
