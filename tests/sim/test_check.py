@@ -16,6 +16,7 @@ from sim.check import DEPARTURES, Job, check
 from sim.cli import main
 from sim.observed_protocol import ROWS
 from sim.scenarios import SCENARIOS_BY_LEVEL
+from sim.scenarios.strategies import STRATEGY_SCENARIOS
 from sim.schedule import Schedule
 from sim.suspects import suspect_class
 from sim.suspects.mutants.registry import KILLED
@@ -104,6 +105,7 @@ def test_what_a_registry_lacks_is_not_applicable(whole: tuple[int, Result]) -> N
             "emits_after_stop",
             "emits_after_its_end",
             "goes_on_after_pop",
+            *(each.name for each in STRATEGY_SCENARIOS),
         }
         assert not_applicable.isdisjoint(results_of(whole[1], registry))
 
