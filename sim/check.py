@@ -36,6 +36,7 @@ from sim.stock_sources import Bundle, NotExportable, bundle_of, bundle_of_entry
 from sim.suspects import PRODUCTION, PUBLISHED, suspect_class
 from sim.suspects.mutants import broken_as, mutant_of
 from sim.suspects.mutants.base import Undoable
+from sim.tested_pythons import interpreter
 from sim.verdict import Verdict
 
 # Where the results of one registry differ, the first of these that occurs is its verdict.
@@ -130,6 +131,7 @@ class Checked:
     def as_json(self) -> dict[str, Any]:
         return {
             "verdict": self.verdict,
+            "interpreter": interpreter(),
             "results": [result.as_json() for result in self.results],
             "not_applicable": [
                 {"registry": registry, "scenario": scenario}

@@ -232,6 +232,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _deepen(arguments: argparse.Namespace) -> int:
     from sim.deepen import Deepened, deepen, largest_proved
+    from sim.tested_pythons import interpreter
     from sim.verdict import Verdict
 
     def print_result(result: Deepened) -> None:
@@ -249,7 +250,8 @@ def _deepen(arguments: argparse.Namespace) -> int:
     if arguments.json:
         found = [result.as_json() for result in results]
         names = [str(each) for each in largest]
-        print(json.dumps({"results": found, "largest_proved": names}))
+        told = {"interpreter": interpreter(), "results": found, "largest_proved": names}
+        print(json.dumps(told))
     else:
         wrong = (Verdict.REFUTED, Verdict.ERROR)
         failed = [r.report for r in results if r.report.verdict in wrong]

@@ -91,12 +91,11 @@ class SimLoop(SignalHandlers):
         self.spins_seen = 0
         # Worker threads; the default executor is made when it is first asked for.
         self.threads = Threads(self)
-        # Every task of the execution, oldest first; asyncio's own set holds those of all loops.
-        self.tasks: list[asyncio.Task[Any]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
 
     WITHOUT_INFLUENCE = frozenset(
         # The same in each execution, or asked for only where it ends.
-        {"bounds", "choose", "time", "on_poll", "environment", "tasks", "stuck", "refused"}
+        {"bounds", "choose", "time", "on_poll", "environment", "_tasks", "stuck", "refused"}
         # What is judged by its limits, and told apart where they matter: see sim/state.py.
         | {"bounds_hit", "spins", "spins_seen"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
@@ -414,8 +413,16 @@ class SimLoop(SignalHandlers):
             task = SimTask(coro, loop=self, name=name, context=context, **options)
         else:
             task = self._made_by_factory(coro, name, is_named, context, options)
-        self.tasks.append(task)
+        self._keep(task)
         return task
+
+    @property
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Every task of the execution, oldest first; asyncio's own set holds those of all loops."""
+        return self._tasks
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.append(task)
 
     def next_task_name(self) -> str:
         self.unnamed_tasks += 1

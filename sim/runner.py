@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Context
 from typing import Any
+from weakref import WeakValueDictionary
 
 import greenlet
 
@@ -37,8 +38,6 @@ HORIZON_S = 86_400.0
 
 LIVELOCK_ROUNDS = 5000
 """After so many times `spin_max` iterations in a row, with nothing else to come, it is stuck."""
-
-_TASKS_KEPT = 1000
 
 
 def new_event_loop(*, seed: int | None = None, horizon_s: float = HORIZON_S) -> FreeLoop:
@@ -60,7 +59,10 @@ class FreeLoop(SimLoop):
         self._scheduler = scheduler
         self._points = itertools.count()
         self._serials = itertools.count(1)
-        self._tasks_kept = _TASKS_KEPT
+        # Weak, as asyncio's own: this loop may run for as long as a process, and what becomes of
+        # a task that nobody holds is the program's affair.
+        self._weak_tasks: WeakValueDictionary[int, asyncio.Task[Any]] = WeakValueDictionary()
+        self._tasks_made = itertools.count()
         self._spin_rounds = 0
         self._home = threading.get_ident()
         # So that what was dated before the run lies before what is dated in it.
@@ -103,7 +105,6 @@ class FreeLoop(SimLoop):
         if not self.is_closed() and not self.is_running():
             with self._under_way():
                 self.threads.drain()
-            self.tasks.clear()
         super().close()
 
     def _under_way(self) -> AbstractContextManager[None]:
@@ -127,11 +128,14 @@ class FreeLoop(SimLoop):
     ) -> asyncio.Task[Any]:
         if self.is_closed():
             raise modelled(RuntimeError("Event loop is closed"))
-        if len(self.tasks) >= self._tasks_kept:
-            # An execution is short; this loop may run for as long as a process.
-            self.tasks = [task for task in self.tasks if not task.done()]
-            self._tasks_kept = max(_TASKS_KEPT, 2 * len(self.tasks))
         return super().create_task(coro, name=name, context=context, **options)
+
+    @property
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        return list(self._weak_tasks.values())
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._weak_tasks[next(self._tasks_made)] = task
 
     @forwards
     def call_soon_threadsafe(  # type: ignore[override]

@@ -32,6 +32,7 @@ from sim.simulate.scenario import SimulatedSeed, applies_to
 from sim.simulate.shrinking import schedule_of, shrunk
 from sim.simulate.statistics import Statistics
 from sim.suspects import suspect_class
+from sim.tested_pythons import interpreter
 from sim.verdict import Stop, Verdict
 from sim.violation import Violation
 
@@ -133,6 +134,7 @@ class SimulationReport:
             **self.happened.as_json(),
             "labels": sorted(self.labels),
             "labels_missing": self.labels_missing,
+            "interpreter": interpreter(),
             "digest": self.digest,
             "failed_seed": failure and failure.seed,
             "command": failure and self.simulation.command(failure.seed),

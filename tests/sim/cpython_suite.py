@@ -79,11 +79,6 @@ def _set_policy(seed: int | None) -> None:
 # Why these tests of 3.14 and later are left out.
 LEFT_OUT = {
     ("test_graph", "TestCallStackPy"): "about tasks written in Python; ours are those written in C",
-    ("test_taskgroups", "test_exception_refcycles_parent_task"): "the loop keeps its ended tasks",
-    (
-        "test_taskgroups",
-        "test_exception_refcycles_parent_task_wr",
-    ): "the loop keeps its ended tasks",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import tomllib
 from pathlib import Path
@@ -34,6 +35,22 @@ def test_the_certificate_names_the_interpreter(capsys: pytest.CaptureFixture[str
     told = capsys.readouterr().out
     assert f"certificate: {interpreter()}, code " in told
     assert platform.python_version() in interpreter()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check --scenario racing_registers --level registry --budget 1",
+        "deepen --size size-1s1r0c0l0h --budget 1",
+        "simulate --level registry --seeds 1",
+    ],
+)
+def test_what_a_program_reads_names_the_interpreter(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each JSON object that holds a verdict says what the certificate's text says."""
+    main([*command.split(), "--json"])
+    assert json.loads(capsys.readouterr().out)["interpreter"] == interpreter()
 
 
 def test_what_is_tested_is_what_is_promised() -> None:
