@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from registry.protocol import State, Strategy
-from sim.bench import QUEUE_S, Bench, Request
+from sim.bench import DOOR_ENTRY, DOOR_STREAM, QUEUE_S, Bench, Request
 from sim.scenarios.base import GRACE, Scenario, cleans_up_for, instant, steady, swallows_cancel_for
 
 ENQUEUE, REJECT = Strategy.ENQUEUE, Strategy.REJECT
@@ -154,6 +154,30 @@ async def close_with_a_queue(bench: Bench) -> None:
     bench.world.check(first.answer == "admitted", "who streams was let in before the close")
 
 
+async def cancel_in_the_queue(bench: Bench) -> None:
+    """Two are enqueued, by either door; any task of theirs may be cancelled at any of its steps."""
+    names = ("p2", "p2 handler", "p3", "p3 handler")
+    bench.world.offer_cancels(lambda task: task.get_name() in names)
+    bench.request("p1", "s", steady)
+    await asyncio.sleep(0.1)
+    queued = [
+        bench.request("p2", "s", steady, door=DOOR_ENTRY, strategy=ENQUEUE),
+        bench.request("p3", "s", steady, door=DOOR_STREAM, strategy=ENQUEUE),
+    ]
+    for each in queued:
+        each.may_be_cancelled = True
+    await bench.quiet()
+    last = bench.request("p4", "s", instant)
+    await bench.quiet()
+    bench.world.check(last.answer == "admitted", "the session is free again", f"{last.answer}")
+    answers = [each.answer for each in queued]
+    if answers == ["admitted", "admitted"]:
+        bench.world.reached("both had their turn")
+    for each in queued:
+        if each.answer == "left":
+            bench.world.reached(f"{each.name} left the queue")
+
+
 _NEEDS = ("stream", "snapshot", "strategies")
 
 STRATEGY_SCENARIOS = (
@@ -226,5 +250,13 @@ STRATEGY_SCENARIOS = (
         close_with_a_queue,
         ("the queue was refused",),
         needs=(*_NEEDS, "close"),
+    ),
+    Scenario(
+        "cancel_in_the_queue",
+        "a cancel at each step of two enqueued prompts, and a second one in the clean-up",
+        cancel_in_the_queue,
+        ("both had their turn", "p2 left the queue", "p3 left the queue"),
+        needs=_NEEDS,
+        strategy="cancel everywhere",
     ),
 )

@@ -5,22 +5,62 @@ A scenario knows what its few prompts should come to; here it has to follow from
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import permutations
 
-from registry.protocol import State
+from registry.protocol import State, Strategy
 from sim.asgi import Exchange
 from sim.bench import sentence
 from sim.fake_ollama import Profile
 from sim.fake_ollama.answers import content_pieces
 from sim.fake_ollama.modes import MODES
 from sim.server_bench import ServerBench
+from sim.world import World
 
 OWN_ANSWER = "an answer that ends without an error is the whole answer to its own prompt"
 LEAVING = "L2 prompt_stop: a client that leaves stops its stream"
 STRANGER = "S6 isolation: no API key reaches another key's streams"
 HEALED = "liveness: once the faults are over, the next prompt of each session is answered whole"
 THREADS = f"{sentence('S7 bounded')}: each belongs to a stream that is counted"
+TURNS = f"{sentence('S4 oldest_next')}: who is enqueued later is admitted later"
+OVERTAKEN = f"{sentence('S8 identity')}: only one that interrupts supersedes"
 ENDED = f"{sentence('L5 shutdown')}: then no request is open"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What became of a prompt. Times are virtual seconds; admitted_at: None if it was not."""
+
+    name: str
+    session: str
+    strategy: Strategy
+    came_at: float
+    admitted_at: float | None
+    was_superseded: bool
+
+
+def judge_turns(world: World, turns: Iterable[Turn], *, slack_s: float) -> None:
+    """What a session's prompts may do to one another, by their strategies.
+
+    slack_s: which of two is older cannot be told if they came that close to one another.
+    """
+    sessions: dict[str, list[Turn]] = defaultdict(list)
+    for turn in turns:
+        sessions[turn.session].append(turn)
+    for together in sessions.values():
+        queue = [each for each in together if each.strategy is Strategy.ENQUEUE]
+        for earlier, later in permutations(queue, 2):
+            if earlier.came_at + slack_s < later.came_at and earlier.admitted_at is not None:
+                first = later.admitted_at is None or earlier.admitted_at < later.admitted_at
+                world.check(first, TURNS, f"{later.name} before {earlier.name}")
+        interrupted_at = [t.came_at for t in together if t.strategy is Strategy.INTERRUPT]
+        latest = max(interrupted_at, default=-math.inf) + slack_s
+        for turn in together:
+            stays = not turn.was_superseded or turn.came_at <= latest
+            world.check(stays, OVERTAKEN, f"{turn.name} was superseded, and none interrupted it")
 
 
 class Watch:

@@ -11,6 +11,8 @@ _BY_EVERY_RUN = {
     "admitted",
     "answered whole",
     "superseded",
+    "admitted from the queue",
+    "session busy",
     "stopped",
     "left",
     "SIGTERM mid-stream",

@@ -10,6 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from registry import Strategy
+
 Kind = Literal[
     "prompt",
     "half a prompt",  # the first half of its body
@@ -31,9 +33,9 @@ class Action:
     """What happens at a virtual time, in seconds; it lands within `window_s` from then.
 
     number: its place in the plan as drawn. of: the number of the prompt that it is about, for
-    what a user does to one. session, key, stream: of a prompt. how: a prompt's mode of the fake,
-    or at registry level what its stream does when it is told to stop. seconds: how long that, or
-    a lookup, takes.
+    what a user does to one. session, key, stream, strategy: of a prompt. how: a prompt's mode of
+    the fake, or at registry level what its stream does when it is told to stop. seconds: how long
+    that, or a lookup, takes.
     """
 
     number: int
@@ -44,6 +46,7 @@ class Action:
     key: str = "alice"
     how: str = "normal"
     stream: bool = True
+    strategy: Strategy = Strategy.INTERRUPT
     seconds: float = 0.0
     window_s: float = 0.0
 
@@ -56,7 +59,10 @@ class Action:
     def words(self) -> str:
         match self.kind:
             case "prompt":
-                return f"{self.name} arrives ({self.key}/{self.session}, {self.how})"
+                what = [f"{self.key}/{self.session}", self.how]
+                if self.strategy is not Strategy.INTERRUPT:
+                    what.append(self.strategy.value)
+                return f"{self.name} arrives ({', '.join(what)})"
             case "half a prompt":
                 return f"half of {self.name} arrives"
             case "rest":

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from registry import Strategy
 from sim.fake_ollama import Profile
 from sim.fake_ollama.modes import MODES
 from sim.simulate.draws import Random, generator
@@ -146,6 +147,9 @@ _OLLAMA = Profile(
 _SIGTERM_RATE = 0.1
 _LEAVE_RATES = (0.0, 0.1, 0.3)
 _STOP_RATES = (0.0, 0.1, 0.3)
+# How many of a seed's prompts do not interrupt, and what these say of a busy session.
+_PATIENT_RATES = (0.0, 0.0, 0.4, 0.9)
+_PATIENT = (Strategy.ENQUEUE, Strategy.ENQUEUE, Strategy.REJECT)
 _HAS_TWO_KEYS = 0.25
 _ON_GRID = 0.5
 _GRID_S = 0.1
@@ -162,10 +166,14 @@ class _Drawing:
     level: str
     client: Client
     random: Random
+    # Of its own, so that the rest of a seed is what it would be if all interrupted.
+    strategies: Random
     actions: list[Action] = field(default_factory=list)
+    patient_rate: float = 0.0
 
     def draw(self) -> Plan:
         random, profile = self.random, self.profile
+        self.patient_rate = self.strategies.choice(_PATIENT_RATES)
         enabled = [f for f in profile.faults_for(self.level, self.client) if random.random() < 0.6]
         fault_rate = random.choice(profile.fault_rates)
         leave_rate, stop_rate = random.choice(_LEAVE_RATES), random.choice(_STOP_RATES)
@@ -214,6 +222,7 @@ class _Drawing:
             key=key,
             how=how,
             stream=random.random() < 0.75,
+            strategy=self._strategy(),
             seconds=seconds,
         )
         if fault == "half sent" and random.random() < 0.6:
@@ -224,6 +233,11 @@ class _Drawing:
             if random.random() < 0.5:
                 self._add(stops_at + random.uniform(0.1, 4.0), "read on", of=number)
         return number
+
+    def _strategy(self) -> Strategy:
+        if self.strategies.random() < self.patient_rate:
+            return self.strategies.choice(_PATIENT)
+        return Strategy.INTERRUPT
 
     def _user_acts(self, number: int, at: float, leave_rate: float, stop_rate: float) -> None:
         random = self.random
@@ -289,7 +303,8 @@ class _Drawing:
 def draw_plan(profile: SimulationProfile, level: str, client: Client, seed: int) -> Plan:
     """The plan of this seed; the same in every process."""
     random = generator("plan", profile.name, level, client, seed)
-    return _Drawing(profile, level, client, random).draw()
+    strategies = generator("strategies", profile.name, level, client, seed)
+    return _Drawing(profile, level, client, random, strategies).draw()
 
 
 def profile_named(name: str) -> SimulationProfile:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from registry import Strategy
 from registry.errors import StreamError
-from sim.bench import DOOR_ENTRY, DOOR_STREAM, Bench, Request, Work
+from sim.bench import DOOR_ENTRY, DOOR_STREAM, QUEUE_S, Bench, Request, Work
 from sim.simulate import script
+from sim.simulate.judgements import Turn, judge_turns
 from sim.simulate.plan import Action, Plan
 from sim.simulate.profiles import CLEANS_UP, SWALLOWS
 from sim.simulate.statistics import Statistics
 
 CHUNKS, CHUNK_S = 4, 0.25
-ALL_OVER_S = 30.0
+ALL_OVER_S = 30.0 + QUEUE_S
 OVER = f"L4 no_deadlock: {ALL_OVER_S:g} s after the last fault every request is over"
 HEALED = "liveness: once the faults are over, the next prompt of each session is admitted"
+
+_REFUSALS = {
+    "refused: StreamRefused": "refused",
+    "refused: RegistryClosed": "refused",
+    "refused: QueueFull": "queue full",
+    "refused: QueueTimeout": "queue timeout",
+    "refused: SessionBusy": "session busy",
+}
 
 
 class RegistryUsers:
@@ -29,6 +40,8 @@ class RegistryUsers:
         self._happened = happened
         self._closing: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[Any]] = []
+        self._has_strategies = hasattr(bench.registry, "strategies")
+        self._superseded: set[str] = set()
 
     async def play(self, bench: Bench) -> None:
         await script.play(self._world, self._plan, self._act)
@@ -38,6 +51,22 @@ class RegistryUsers:
             self._world.record("all faults are healed", actor="outside")
             await self._until_over()
             await self._prompt_again()
+        judge_turns(self._world, self._turns(), slack_s=0.0)
+
+    def _turns(self) -> Iterator[Turn]:
+        """Handlers begin in the order of their requests, so that this is the one of registers."""
+        for request in self._bench.requests:
+            admitted_at = None
+            if request.answer == "admitted" and request.waited_s is not None:
+                admitted_at = request.asked_at + request.waited_s
+            yield Turn(
+                request.name,
+                request.session_id or request.name,
+                request.strategy or Strategy.INTERRUPT,
+                request.asked_at,
+                admitted_at,
+                request.name in self._superseded,
+            )
 
     def logged(self, line: str) -> None:
         counts = self._happened.counts
@@ -45,6 +74,7 @@ class RegistryUsers:
             counts["detached"] += 1
         elif line.endswith("reason=new_stream_registered"):
             counts["superseded"] += 1
+            self._superseded.add(line.split()[1].removeprefix("trace="))
         elif line.endswith("reason=user_pressed_stop"):
             counts["stopped"] += 1
 
@@ -56,7 +86,9 @@ class RegistryUsers:
                 door = DOOR_STREAM if action.stream else DOOR_ENTRY
                 session = f"{action.key}/{action.session}"
                 work = self._work(action)
-                self._bench.request(action.name, session, work, door=door)
+                self._bench.request(
+                    action.name, session, work, door=door, strategy=self._strategy_of(action)
+                )
             case "leave" | "stop":
                 request = next((r for r in self._bench.requests if r.name == action.name), None)
                 if request is None or request.handler is None or request.handler.done():
@@ -72,6 +104,9 @@ class RegistryUsers:
                 )
                 self._closing = loop.create_task(self._bench.close(), name="close")
                 self._tasks.append(self._closing)
+
+    def _strategy_of(self, action: Action) -> Strategy | None:
+        return action.strategy if self._has_strategies else None
 
     def _work(self, action: Action) -> Work:
         async def work(request: Request) -> None:
@@ -120,9 +155,10 @@ class RegistryUsers:
     def summarise(self) -> None:
         for request in self._bench.requests:
             if request.answer == "admitted" and request.waited_s is not None:
-                self._happened.admitted(request.waited_s)
-            elif request.answer in ("refused: StreamRefused", "refused: RegistryClosed"):
-                self._happened.counts["refused"] += 1
+                enqueued = request.strategy is Strategy.ENQUEUE
+                self._happened.admitted(request.waited_s, enqueued=enqueued)
+            elif (counted := _REFUSALS.get(request.answer or "")) is not None:
+                self._happened.counts[counted] += 1
         overdue = "row graceexpired: stopping, at the limit of detached streams"
         self._happened.counts["overdue"] += overdue in self._world.labels
 

@@ -6,9 +6,12 @@ import asyncio
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 
+from registry import Strategy
 from sim.asgi import Exchange
+from sim.bench import QUEUE_S
 from sim.fake_ollama.modes import MODES
 from sim.fake_ollama.script import Steps
 from sim.fake_ollama.steps import Sleep
@@ -19,10 +22,12 @@ from sim.simulate.judgements import (
     ENDED,
     HEALED,
     STRANGER,
+    Turn,
     Watch,
     is_answered,
     judge_answers,
     judge_silence,
+    judge_turns,
 )
 from sim.simulate.plan import Action, Plan
 from sim.simulate.profiles import HARMLESS, LOOKUP_MAX_S
@@ -39,8 +44,8 @@ SETTINGS = {
     "ping_seconds": 3.0,
 }
 # The longest that a request may take after the last fault: its body, the wait for its session,
-# the stream, a write that nobody reads; and the look-up that was stuck last.
-ALL_OVER_S = 3.0 + 2.0 + 20.0 + 3.0 + LOOKUP_MAX_S + 1.0
+# the stream, a write that nobody reads; the look-up that was stuck last; and a place in the queue.
+ALL_OVER_S = 3.0 + 2.0 + 20.0 + 3.0 + LOOKUP_MAX_S + 1.0 + QUEUE_S
 # And how long a prompt may take to be answered whole once all is healed: the load of the model,
 # then one answer after the other, where Ollama has a single slot.
 ANSWER_S = 2.0
@@ -61,6 +66,7 @@ class ServerUsers:
         self._prompts: dict[str, Exchange] = {}
         self._sent_at: dict[str, float] = {}
         self._admitted_at: dict[str, float] = {}
+        self._superseded: set[str] = set()
         self._stops: list[asyncio.Task[None]] = []
         self._ending: asyncio.Task[None] | None = None
         self._lookups = 0
@@ -104,6 +110,7 @@ class ServerUsers:
             counts["detached"] += 1
         elif event == "stream_cancelled" and rest.endswith("reason=new_stream_registered"):
             counts["superseded"] += 1
+            self._superseded.add(trace_id)
         elif event == "stream_cancelled" and rest.endswith("reason=requested_by_client"):
             counts["stopped"] += 1
         elif event == "client_stalled":
@@ -175,8 +182,14 @@ class ServerUsers:
             model=f"fake:{action.how}",
             key=action.key,
             stream=action.stream,
+            strategy=self._strategy_of(action),
             half=is_half,
         )
+
+    def _strategy_of(self, action: Action) -> str | None:
+        """None: as the server does by itself. A published registry knows no other way."""
+        is_usual = action.strategy is Strategy.INTERRUPT or not self._bench.is_production
+        return None if is_usual else action.strategy.value
 
     async def _stop(self, action: Action, prompt: Exchange) -> None:
         owner = self._owner_of(prompt)
@@ -258,15 +271,34 @@ class ServerUsers:
                 lasted_s = prompt.ended_at - admitted_at
                 judge_silence(self._bench, prompt, modes.get(name, "normal"), lasted_s)
 
+        judge_turns(self._world, self._turns(), slack_s=0.1)
+
+    def _turns(self) -> Iterator[Turn]:
+        """Of each prompt since its last byte: one that is half sent waits for nobody."""
+        for action in self._plan.actions:
+            prompt = self._prompts.get(action.name)
+            if action.of is not None or prompt is None:
+                continue
+            trace_id = prompt.scope["state"].get("trace_id", "")
+            yield Turn(
+                action.name,
+                f"{action.key}/{action.session}",
+                action.strategy,
+                self._sent_at[action.name],
+                self._admitted_at.get(trace_id),
+                trace_id in self._superseded,
+            )
+
     # -- what happened
 
     def summarise(self) -> None:
         """Counts what only the end shows."""
         happened, fake = self._happened, self._bench.ollama.fake
+        patient = {a.name for a in self._plan.actions if self._strategy_of(a) == "enqueue"}
         for name, prompt in self._prompts.items():
             admitted_at = self._admitted_at.get(prompt.scope["state"].get("trace_id", ""))
             if admitted_at is not None:
-                happened.admitted(admitted_at - self._sent_at[name])
+                happened.admitted(admitted_at - self._sent_at[name], enqueued=name in patient)
             if is_answered(prompt):
                 happened.counts["answered whole"] += 1
             elif prompt.is_whole:
@@ -293,6 +325,8 @@ def _spread(steps: Steps, random: Random, sigma: float) -> Steps:
 
 
 def _told(code: str | None) -> Counter[str]:
+    if code in ("queue_full", "queue_timeout", "session_busy"):
+        return Counter((code.replace("_", " "),))
     if code in ("refused", "shutting_down", "no_thread_free"):
         return Counter(("refused",))
     if code in ("upstream_silent", "total_exceeded"):

@@ -16,6 +16,10 @@ ROWS = (
     "admitted after a wait",
     "answered whole",
     "superseded",
+    "admitted from the queue",
+    "queue full",
+    "queue timeout",
+    "session busy",
     "stopped",
     "left",
     "stopped reading",
@@ -33,19 +37,21 @@ ROWS = (
 @dataclass(slots=True)
 class Statistics:
     """counts: by the words of ROWS. faults: by kind, those that were met. latencies_s: from each
-    prompt to its admission, in virtual seconds.
+    prompt to its admission, in virtual seconds, but for those that were to be enqueued.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
 
-    def admitted(self, latency_s: float) -> None:
+    def admitted(self, latency_s: float, *, enqueued: bool = False) -> None:
         self.counts["admitted"] += 1
         # A few readings of the clock are no wait.
         if latency_s > 1e-3:
-            self.counts["admitted after a wait"] += 1
-        self.latencies_s.append(latency_s)
+            self.counts["admitted from the queue" if enqueued else "admitted after a wait"] += 1
+        # How long a queue is says nothing of how fast one that interrupts is let in.
+        if not enqueued:
+            self.latencies_s.append(latency_s)
 
     def add(self, other: Statistics) -> None:
         self.counts.update(other.counts)

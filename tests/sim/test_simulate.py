@@ -225,6 +225,7 @@ def test_a_right_registry_passes() -> None:
         (server_mutants.keys_share_their_sessions, "liveness: once the faults are over"),
         (server_mutants.shutdown_closes_nothing, "L5 shutdown"),
         (server_mutants.connection_is_not_closed_on_cancel, "S3 no_silent_overlap"),
+        (server_mutants.strategy_is_not_read, "S8 identity"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -247,6 +248,8 @@ def test_a_broken_server_is_found(
         (mutants.grace_starts_anew, "L1 admission"),
         (mutants.limit_of_detached_streams_is_not_kept, "S7 bounded"),
         (mutants.close_waits_for_ever, "L5 shutdown"),
+        (mutants.youngest_of_the_queue_is_next, "S4 oldest_next"),
+        (mutants.strategy_is_not_handed_on, "S8 identity"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

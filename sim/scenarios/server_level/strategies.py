@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from registry.protocol import State
+from sim.fake_ollama import Profile
 from sim.scenarios.server_level.story import SHORT, ServerStory
 from sim.server_bench import ServerBench
 
@@ -28,6 +29,18 @@ async def enqueued(bench: ServerBench) -> None:
     prompts = [call.prompt for call in bench.ollama.fake.calls]
     bench.world.check(prompts == ["p1", "p2", "p3"], "the oldest is next", f"{prompts}")
     bench.world.reached("each had its turn")
+
+
+async def turn_of_a_thread(bench: ServerBench) -> None:
+    """p2 is enqueued, and its thread is to begin as that of p1 ends."""
+    p1 = await bench.post("p1")
+    p2 = await bench.post("p2", strategy="enqueue")
+    await bench.over(p1, p2)
+    for each in (p1, p2):
+        answered = each.error_code is None and each.text
+        bench.world.check(answered, "each prompt has its turn", f"{each.name}: {each.body!r}")
+    if p1.ended_at is not None and p2.ended_at is not None and p1.ended_at < p2.ended_at:
+        bench.world.reached("one after the other")
 
 
 async def full_queue(bench: ServerBench) -> None:
@@ -95,6 +108,17 @@ STORIES = (
         clients=("async",),
         # p2 has its turn between two pings, and its first chunk long after the second.
         settings={**_PATIENT, "ping_seconds": 0.45},
+    ),
+    ServerStory(
+        "turn_of_a_thread",
+        "a prompt waits in the queue, while the thread of another reads",
+        turn_of_a_thread,
+        ("one after the other",),
+        clients=("thread",),
+        bench={
+            "profile": Profile(load_s=0.2, prompt_eval_s=0.1, chunk_s=0.2, chunks=1),
+            "lines": False,
+        },
     ),
     ServerStory(
         "full_queue",
