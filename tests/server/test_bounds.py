@@ -73,7 +73,7 @@ def test_an_error_without_end_is_told_by_its_start(client: str) -> None:
     run_async(main())
 
 
-@pytest.mark.parametrize(("status", "code"), [(200, "upstream_not_understood"), (500, "upstream")])
+@pytest.mark.parametrize(("status", "code"), [(200, "upstream_too_large"), (500, "upstream")])
 def test_a_list_of_models_without_end_is_none(status: int, code: str) -> None:
     """Neither the list nor its error is read beyond a limit."""
 
