@@ -22,6 +22,9 @@ from tests.server.support import Output, address_in, process
 SERVE = ("-m", "sim.cli", "serve", "--port", "0")
 # After so long a test hangs: an upper bound on a busy machine, and no verdict.
 HANGS_S = 300
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
+# Who takes nothing while it answers others so often takes no more.
+ROUND_TRIPS = 20
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,6 +70,11 @@ class Victim:
 
     async def connect(self) -> Raw:
         return Raw(*await asyncio.open_connection("127.0.0.1", self.port))
+
+    async def round_trip(self) -> None:
+        """An answer to somebody else: the server has looked at every connection meanwhile."""
+        answer = await (await self.connect()).exchange(HEALTH)
+        assert status_of(answer) == 200
 
 
 @dataclass
@@ -151,6 +159,27 @@ def chat(*headers: str, key: str | None = "devkey", **body: Any) -> bytes:
 def status_of(answer: bytes) -> int:
     """The status of the first answer, 0 if there is none."""
     return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.") else 0
+
+
+async def pour(server: Victim, raw: Raw, part: bytes, size_bytes: int) -> int:
+    """Sends the part again and again until so much is sent, or the server has had enough.
+
+    How much the kernel took: a server that reads no more leaves it full.
+    """
+    transport = raw.writer.transport
+    written = sent = in_vain = 0
+    while sent < size_bytes and in_vain < ROUND_TRIPS and not transport.is_closing():
+        if not transport.get_write_buffer_size():
+            transport.write(part)
+            written += len(part)
+        if transport.get_write_buffer_size():
+            await server.round_trip()
+        else:
+            # The loop looks whether the server has closed.
+            await asyncio.sleep(0)
+        before, sent = sent, written - transport.get_write_buffer_size()
+        in_vain = 0 if sent > before else in_vain + 1
+    return sent
 
 
 # ---- upstreams of ill will ------------------------------------------------------------------

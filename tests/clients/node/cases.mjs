@@ -60,12 +60,19 @@ const cases = {
     return { call, text: second.text };
   },
   async stop() {
-    const leave = new AbortController();
+    // It leaves amid its reading: ollama-js aborts nothing before its answer has begun.
+    const leave = new AbortController(), started = signal(), left = signal();
     const reading = (async () => {
-      for await (const _ of client.stream(url, "stop", "fake:hang-midstream", HELLO, leave.signal)) break;
+      for await (const _ of client.stream(url, "stop", "fake:hang-midstream", HELLO, leave.signal)) {
+        started.fire();
+        await left.fired;
+        break;
+      }
     })().catch(() => {});
+    await started.fired;
     const [stream] = await active("stop");
     leave.abort();
+    left.fire();
     await reading;
     for (;;) {
       const found = await ask(`/v1/streams/${stream.trace_id}`);
