@@ -81,7 +81,8 @@ def run_suite(names: list[str], *options: str) -> list[dict[str, object]]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        # Against a hang alone: a machine may be busy.
+        timeout=1200,
     )
     assert process.returncode == 0, process.stderr
     return [json.loads(line) for line in process.stdout.splitlines()]
