@@ -1,30 +1,24 @@
 """The protocol: which stream of a session may work, and what each operation does to it.
 
-Everything that changes the state of a stream stands in this file, the table first. It is
-synchronous and knows no asyncio: time is an argument, and what has to be done about a change is
-returned as effects, which the shell in `stream_registry.py` carries out. All operations go through
-one door, `StreamProtocol.apply`: it finds the situation that the operation meets, looks up the row
-for it in `TABLE`, and either takes that row or raises and changes nothing.
+Everything that changes the state of a stream stands in this file; which of it happens when, the
+table in `table.py` says. It is synchronous and knows no asyncio: time is an argument, and what has
+to be done about a change is returned as effects, which the shell in `stream_registry.py` carries
+out. All operations go through one door, `StreamProtocol.apply`: it finds the situation that the
+operation meets, looks up the row for it in `TABLE`, and either takes that row or raises and changes
+nothing.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from registry import wording
 from registry.errors import (
     IllegalOperation,
-    QueueFull,
-    QueueTimeout,
-    RegistryClosed,
-    SessionBusy,
-    StreamCancelled,
     StreamError,
     StreamRefused,
-    StreamSuperseded,
-    TraceIdKnown,
 )
 from registry.operations import (
     Admitted,
@@ -44,6 +38,11 @@ from registry.operations import (
     Withdraw,
 )
 from registry.states import Snapshot, State, Strategy, StreamView
+from registry.table import TABLE, Action, Does, Move, Row, Situation, Who
+from registry.wording import (
+    FINISHED_CLEANLY,
+    TIMEOUT_ON_CANCEL,
+)
 
 __all__ = [
     "DETACHED_MAX",
@@ -90,179 +89,8 @@ DETACHED_MAX = 64
 QUEUE_MAX = 8
 QUEUE_S = 600.0
 
-NEW_STREAM_REGISTERED = "new_stream_registered"
-CALLER_LEFT = "caller_left"
-REGISTRY_CLOSED = "registry_closed"
-SESSION_OVERDUE = "session_overdue"
-QUEUE_TIMEOUT = "queue_timeout"
 
-STREAM_START = "stream_start"
-STREAM_END = "stream_end"
-STREAM_CANCELLED = "stream_cancelled"
-FINISHED_CLEANLY = "prev_stream_finished_cleanly"
-TIMEOUT_ON_CANCEL = "prev_stream_timeout_on_cancel"
-
-
-# ---- the table ------------------------------------------------------------------------------
-
-
-class Situation(enum.Enum):
-    """What an operation can meet. A stream of state STOPPING is either stopping or overdue."""
-
-    # what a register finds, whatever its strategy
-    SESSION_FREE = "session free"
-    HOLDER_OVERDUE = "holder overdue"
-    TRACE_ID_KNOWN = "trace id known"
-    REGISTRY_CLOSED = "registry closed"
-    # what one that interrupts finds
-    HOLDER_ACTIVE = "holder active"
-    HOLDER_ACTIVE_CONTENDED = "holder active, others wait"
-    HOLDER_STOPPING = "holder stopping, nobody waits"
-    HOLDER_STOPPING_CONTENDED = "holder stopping, another waits"
-    # what one that is to be enqueued, or rejected, finds: in both the holder is active or stopping
-    QUEUE_OPEN = "enqueues, queue has room"
-    QUEUE_FULL = "enqueues, queue full"
-    SESSION_BUSY = "rejects, session busy"
-    # in which state an operation finds the stream that it names
-    WAITING = "waiting"
-    ACTIVE = "active"
-    STOPPING = "stopping"
-    STOPPING_AT_LIMIT = "stopping, at the limit of detached streams"
-    OVERDUE = "overdue"
-    DETACHED = "detached"
-    UNKNOWN = "unknown"
-    # what a close finds
-    REGISTRY_OPEN = "registry open"
-
-
-class Who(enum.Enum):
-    """Whose state an action changes."""
-
-    NEW = "the new stream"
-    NAMED = "the stream"
-    HOLDER = "the holder"
-    NEXT = "the next that waits"
-    EACH_WAITING = "each that waits"
-    EACH_ACTIVE = "each that is active"
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """Who gets into which state; UNKNOWN is that of a stream that has ended or was not let in."""
-
-    who: Who
-    to: Situation
-
-
-# Without equality: two actions that move alike are two, and no enum aliases.
-@dataclass(frozen=True, eq=False, slots=True)
-class Does:
-    """moves: of nobody, where there is none whom it is about.
-
-    effects: what each move has the shell do, in this order, log lines by their names. tells: the
-    error that the stream ends with. refuses: why `apply` raises that error and changes nothing.
-    """
-
-    moves: tuple[Move, ...] = ()
-    effects: tuple[type[Effect] | str, ...] = ()
-    tells: type[StreamError] | None = None
-    refuses: str | None = None
-
-
-_STARTS = (STREAM_START, Admitted)
-_STOPS = (STREAM_CANCELLED, StopRequested)
-_LEAVES = (STREAM_CANCELLED, Rejected, Forgotten)
-
-
-def _does(
-    who: Who,
-    to: Situation,
-    effects: tuple[type[Effect] | str, ...] = (),
-    tells: type[StreamError] | None = None,
-) -> Does:
-    return Does((Move(who, to),), effects, tells)
-
-
-def _refuses(error: type[StreamError], why: str) -> Does:
-    return Does(tells=error, refuses=why)
-
-
-class Action(enum.Enum):
-    """What a row does: one or more of these, in their order. `PERFORM` has the code of each."""
-
-    # with the stream that registers
-    ADMIT_NEW = _does(Who.NEW, Situation.ACTIVE, _STARTS)
-    LET_WAIT = _does(Who.NEW, Situation.WAITING)
-    ENQUEUE = _does(Who.NEW, Situation.WAITING, (Queued,))
-    REFUSE_OVERDUE = _refuses(StreamRefused, "the holder can be neither waited for nor detached")
-    REFUSE_CLOSED = _refuses(RegistryClosed, "no stream is let in any more")
-    REFUSE_FULL = _refuses(QueueFull, "as many wait in its session as may")
-    REFUSE_BUSY = _refuses(SessionBusy, "its session is held, and it waits for nobody")
-    REFUSE_KNOWN = _refuses(TraceIdKnown, "another stream has its trace id")
-    # with the others of its session
-    SUPERSEDE_HOLDER = _does(Who.HOLDER, Situation.STOPPING, _STOPS, StreamSuperseded)
-    SUPERSEDE_WAITING = _does(Who.EACH_WAITING, Situation.UNKNOWN, _LEAVES, StreamSuperseded)
-    REFUSE_WAITING = _does(Who.EACH_WAITING, Situation.UNKNOWN, _LEAVES, StreamRefused)
-    ADMIT_NEXT = _does(Who.NEXT, Situation.ACTIVE, _STARTS)
-    # with the stream that is named
-    STOP = _does(Who.NAMED, Situation.STOPPING, _STOPS, StreamCancelled)
-    REJECT = _does(Who.NAMED, Situation.UNKNOWN, _LEAVES, StreamCancelled)
-    GIVE_UP_WAIT = _does(Who.NAMED, Situation.UNKNOWN, _LEAVES, QueueTimeout)
-    DETACH = _does(Who.NAMED, Situation.DETACHED, (TIMEOUT_ON_CANCEL,))
-    MARK_OVERDUE = _does(Who.NAMED, Situation.OVERDUE, (TIMEOUT_ON_CANCEL,))
-    # The first of its lines only where another takes over.
-    END_HOLDER = _does(Who.NAMED, Situation.UNKNOWN, (FINISHED_CLEANLY, STREAM_END, Forgotten))
-    END_DETACHED = _does(Who.NAMED, Situation.UNKNOWN, (STREAM_END, Forgotten))
-    # with all of them, in the order of their registers
-    CLOSE = Does(
-        (Move(Who.EACH_WAITING, Situation.UNKNOWN), Move(Who.EACH_ACTIVE, Situation.STOPPING)),
-        (STREAM_CANCELLED, Rejected, Forgotten, StopRequested),
-        StreamRefused,
-    )
-
-
-Row = tuple[Action, ...]
 Effects = tuple[Effect, ...]
-
-# No row: the operation is not possible there. An empty row: it is, and there is nothing to do.
-TABLE: dict[tuple[type[Operation], Situation], Row] = {
-    (Register, Situation.SESSION_FREE): (Action.ADMIT_NEW,),
-    (Register, Situation.HOLDER_ACTIVE): (Action.SUPERSEDE_HOLDER, Action.LET_WAIT),
-    # Whoever interrupts overtakes all that wait, also those enqueued: else they would be answered
-    # before what the user has said since.
-    (Register, Situation.HOLDER_ACTIVE_CONTENDED): (
-        Action.SUPERSEDE_HOLDER,
-        Action.SUPERSEDE_WAITING,
-        Action.LET_WAIT,
-    ),
-    (Register, Situation.HOLDER_STOPPING): (Action.LET_WAIT,),
-    (Register, Situation.HOLDER_STOPPING_CONTENDED): (Action.SUPERSEDE_WAITING, Action.LET_WAIT),
-    # Behind all that wait, also behind one that interrupts; a stopping holder is waited for, too.
-    (Register, Situation.QUEUE_OPEN): (Action.ENQUEUE,),
-    (Register, Situation.QUEUE_FULL): (Action.REFUSE_FULL,),
-    (Register, Situation.SESSION_BUSY): (Action.REFUSE_BUSY,),
-    (Register, Situation.HOLDER_OVERDUE): (Action.REFUSE_OVERDUE,),
-    (Register, Situation.REGISTRY_CLOSED): (Action.REFUSE_CLOSED,),
-    (Register, Situation.TRACE_ID_KNOWN): (Action.REFUSE_KNOWN,),
-    (Cancel, Situation.ACTIVE): (Action.STOP,),
-    (Cancel, Situation.WAITING): (Action.REJECT,),
-    (Cancel, Situation.STOPPING): (),
-    (Cancel, Situation.OVERDUE): (),
-    (Cancel, Situation.DETACHED): (),
-    (Cancel, Situation.UNKNOWN): (),
-    (Withdraw, Situation.WAITING): (Action.REJECT,),
-    (Withdraw, Situation.ACTIVE): (Action.STOP,),
-    (Withdraw, Situation.STOPPING): (),
-    (Ended, Situation.ACTIVE): (Action.END_HOLDER, Action.ADMIT_NEXT),
-    (Ended, Situation.STOPPING): (Action.END_HOLDER, Action.ADMIT_NEXT),
-    (Ended, Situation.OVERDUE): (Action.END_HOLDER,),
-    (Ended, Situation.DETACHED): (Action.END_DETACHED,),
-    (GraceExpired, Situation.STOPPING): (Action.DETACH, Action.ADMIT_NEXT),
-    (GraceExpired, Situation.STOPPING_AT_LIMIT): (Action.MARK_OVERDUE, Action.REFUSE_WAITING),
-    (WaitExpired, Situation.WAITING): (Action.GIVE_UP_WAIT,),
-    (Close, Situation.REGISTRY_OPEN): (Action.CLOSE,),
-    (Close, Situation.REGISTRY_CLOSED): (),
-}
 
 
 # ---- the state ------------------------------------------------------------------------------
@@ -281,6 +109,11 @@ class _Session:
         self.waiting: list[_Stream] = []
         # How many streams are DETACHED; at most detached_per_session_max (S7).
         self.detached = 0
+
+    @property
+    def name(self) -> str:
+        """In log lines and errors."""
+        return self.session_id or "-"
 
     def is_idle(self) -> bool:
         return self.holder is None and not self.waiting and self.detached == 0
@@ -513,71 +346,41 @@ class StreamProtocol:
         return (Queued(stream.trace_id, stream.wait_deadline),)
 
     def _refuse_overdue(self, step: Step) -> Effects:
-        raise _overdue_refusal(step.operation.trace_id, _holder(step), self)
+        raise self._overdue_refusal(step.operation.trace_id, _holder(step))
 
     def _refuse_closed(self, step: Step) -> Effects:
-        trace_id = step.operation.trace_id
-        raise RegistryClosed(
-            trace_id,
-            f"stream {trace_id} was refused: the registry is closed; the process is about to end, "
-            f"ask its successor",
-        )
+        raise wording.refused_as_closed(step.operation.trace_id)
 
     def _refuse_full(self, step: Step) -> Effects:
-        trace_id, session_id = step.operation.trace_id, step.operation.session_id
-        raise QueueFull(
-            trace_id,
-            f"stream {trace_id} was refused: {self.queue_max} streams wait in the queue of session "
-            f"{session_id}, which is its limit; send it again when one of them has had its turn, "
-            f"or with the strategy {Strategy.INTERRUPT.value}",
-        )
+        raise wording.refused_as_full(step.operation, self.queue_max)
 
     def _refuse_busy(self, step: Step) -> Effects:
-        trace_id, holder = step.operation.trace_id, _holder(step)
-        raise SessionBusy(
-            trace_id,
-            f"stream {trace_id} was refused: stream {holder.trace_id} of its session is "
-            f"{holder.state.name}, and the strategy is {Strategy.REJECT.value}; send it again when "
-            f"that has ended, or with the strategy {Strategy.ENQUEUE.value} or "
-            f"{Strategy.INTERRUPT.value}",
-        )
+        holder = _holder(step)
+        raise wording.refused_as_busy(step.operation.trace_id, holder.trace_id, holder.state)
 
     def _refuse_known(self, step: Step) -> Effects:
         trace_id = step.operation.trace_id
-        raise TraceIdKnown(
-            trace_id,
-            f"trace id {trace_id!r} is taken by a stream that is "
-            f"{self._streams[trace_id].state.name}; draw a new trace id for every prompt, also "
-            f"when it is sent again",
-        )
+        raise wording.refused_as_known(trace_id, self._streams[trace_id].state)
 
     # -- actions with the others of its session
 
     def _supersede_holder(self, step: Step) -> Effects:
         holder = _holder(step)
-        error = StreamSuperseded(
-            holder.trace_id,
-            f"stream {holder.trace_id} was stopped: stream {step.operation.trace_id} is newer in "
-            f"session {step.operation.session_id}",
-        )
-        return self._stop(holder, NEW_STREAM_REGISTERED, error, step.now)
+        error = wording.superseded(holder.trace_id, step.operation)
+        return self._stop(holder, wording.NEW_STREAM_REGISTERED, error, step.now)
 
     def _supersede_waiting(self, step: Step) -> Effects:
         effects: list[Effect] = []
         for waiting in _waiting(step):
-            error = StreamSuperseded(
-                waiting.trace_id,
-                f"stream {waiting.trace_id} never started: stream {step.operation.trace_id} is "
-                f"newer in session {step.operation.session_id}",
-            )
-            effects += self._reject(waiting, NEW_STREAM_REGISTERED, error)
+            error = wording.overtaken(waiting.trace_id, step.operation)
+            effects += self._reject(waiting, wording.NEW_STREAM_REGISTERED, error)
         return tuple(effects)
 
     def _refuse_waiting(self, step: Step) -> Effects:
         effects: list[Effect] = []
         for waiting in _waiting(step):
-            error = _overdue_refusal(waiting.trace_id, _holder(step), self)
-            effects += self._reject(waiting, SESSION_OVERDUE, error)
+            error = self._overdue_refusal(waiting.trace_id, _holder(step))
+            effects += self._reject(waiting, wording.SESSION_OVERDUE, error)
         return tuple(effects)
 
     def _admit_next(self, step: Step) -> Effects:
@@ -590,22 +393,20 @@ class StreamProtocol:
     # -- actions with the stream that is named
 
     def _stop_named(self, step: Step) -> Effects:
-        reason, error = _told(step.operation)
+        reason, error = wording.told(step.operation)
         return self._stop(_named(step), reason, error, step.now)
 
     def _reject_named(self, step: Step) -> Effects:
-        reason, error = _told(step.operation)
+        reason, error = wording.told(step.operation)
         return self._reject(_named(step), reason, error)
 
     def _give_up_wait(self, step: Step) -> Effects:
-        stream = _named(step)
-        error = QueueTimeout(
-            stream.trace_id,
-            f"stream {stream.trace_id} never started: its turn in session {_name_of(stream)} has "
-            f"not come within {self.queue_s:g} s, stream {_holder(step).trace_id} still holds it; "
-            f"send it again later, or with the strategy {Strategy.INTERRUPT.value}",
+        stream, holder = _named(step), _holder(step)
+        session_name = stream.session.name
+        error = wording.waited_too_long(
+            stream.trace_id, session_name, self.queue_s, holder.trace_id
         )
-        return self._reject(stream, QUEUE_TIMEOUT, error)
+        return self._reject(stream, wording.QUEUE_TIMEOUT, error)
 
     def _detach(self, step: Step) -> Effects:
         stream = _named(step)
@@ -640,13 +441,11 @@ class StreamProtocol:
         self._closed = True
         effects: list[Effect] = []
         for stream in tuple(self._streams.values()):
-            error = RegistryClosed(
-                stream.trace_id, f"stream {stream.trace_id} was stopped: the registry was closed"
-            )
+            error = wording.stopped_by_close(stream.trace_id)
             if stream.state is State.WAITING:
-                effects += self._reject(stream, REGISTRY_CLOSED, error)
+                effects += self._reject(stream, wording.REGISTRY_CLOSED, error)
             elif stream.state is State.ACTIVE:
-                effects += self._stop(stream, REGISTRY_CLOSED, error, step.now)
+                effects += self._stop(stream, wording.REGISTRY_CLOSED, error, step.now)
         return tuple(effects)
 
     # -- what actions have in common
@@ -669,33 +468,35 @@ class StreamProtocol:
         stream.wait_deadline = None
         stream.started_at = now
         stream.session.holder = stream
-        trace_id = stream.trace_id
-        fields = (("trace", trace_id), ("trace_id", trace_id), ("session", _name_of(stream)))
-        return Logged(STREAM_START, fields), Admitted(trace_id, stream.fencing_token)
+        started = wording.started(stream.trace_id, stream.session.name)
+        return started, Admitted(stream.trace_id, stream.fencing_token)
 
     def _stop(self, stream: _Stream, reason: str, error: StreamError, now: float) -> Effects:
         stream.state = State.STOPPING
         stream.grace_deadline = now + self.grace_s
         stop = StopRequested(stream.trace_id, error, stream.grace_deadline)
-        return _cancelled(stream, reason), stop
+        return wording.cancelled(stream.trace_id, reason), stop
 
     def _reject(self, stream: _Stream, reason: str, error: StreamError) -> Effects:
         stream.session.waiting.remove(stream)
         self._drop(stream)
         trace_id = stream.trace_id
-        return _cancelled(stream, reason), Rejected(trace_id, error), Forgotten(trace_id)
+        cancelled = wording.cancelled(trace_id, reason)
+        return cancelled, Rejected(trace_id, error), Forgotten(trace_id)
 
     def _forget(self, stream: _Stream, now: float) -> Effects:
         assert stream.started_at is not None
         self._drop(stream)
         trace_id = stream.trace_id
-        fields = (
-            ("trace", trace_id),
-            ("stream_id", trace_id),
-            ("session", _name_of(stream)),
-            ("duration_ms", round((now - stream.started_at) * 1000)),
+        ended = wording.ended(trace_id, stream.session.name, now - stream.started_at)
+        return ended, Forgotten(trace_id)
+
+    def _overdue_refusal(self, trace_id: str, holder: _Stream) -> StreamRefused:
+        in_session = f"{holder.session.detached} of {self.detached_per_session_max}"
+        in_process = f"{self._detached} of {self.detached_max}"
+        return wording.refused_as_overdue(
+            trace_id, holder.trace_id, self.grace_s, in_session, in_process
         )
-        return Logged(STREAM_END, fields), Forgotten(trace_id)
 
     def _drop(self, stream: _Stream) -> None:
         del self._streams[stream.trace_id]
@@ -739,37 +540,8 @@ def _queue_position(stream: _Stream) -> int | None:
     return next((position for position, each in waiting if each is stream), None)
 
 
-def _name_of(stream: _Stream) -> str:
-    return stream.session.session_id or "-"
-
-
-def _cancelled(stream: _Stream, reason: str) -> Logged:
-    return Logged(STREAM_CANCELLED, (("trace", stream.trace_id), ("reason", reason)))
-
-
 def _of_previous(event: str, stream: _Stream) -> Logged:
-    return Logged(event, (("session", _name_of(stream)), ("trace", stream.trace_id)))
-
-
-def _told(operation: Cancel | Withdraw) -> tuple[str, StreamCancelled]:
-    """The reason that is logged, and the error with which the stream ends."""
-    trace_id = operation.trace_id
-    if isinstance(operation, Cancel):
-        reason = why = operation.reason
-    else:
-        reason, why = CALLER_LEFT, "the caller of its register has left"
-    return reason, StreamCancelled(trace_id, f"stream {trace_id} was cancelled: {why}")
-
-
-def _overdue_refusal(trace_id: str, holder: _Stream, protocol: StreamProtocol) -> StreamRefused:
-    return StreamRefused(
-        trace_id,
-        f"stream {trace_id} was refused: stream {holder.trace_id} of its session was told to stop "
-        f"and has not ended within {protocol.grace_s:g} s, and no more streams may be detached "
-        f"({holder.session.detached} of {protocol.detached_per_session_max} in the session, "
-        f"{protocol._detached} of {protocol.detached_max} in the process). What blocks them is "
-        f"below: look at the upstream, then register again",
-    )
+    return wording.of_previous(event, stream.trace_id, stream.session.name)
 
 
 # ---- the code of each action ----------------------------------------------------------------
