@@ -223,6 +223,8 @@ class _ExploredTest:
         return Subject(self.program, self.name, sources)
 
     async def _run(self, world: World) -> None:
+        from sim.origin import modelled
+
         item = self.item
         self.raised = None
         self._forget_log()
@@ -236,7 +238,7 @@ class _ExploredTest:
             self.skipped = exc
         except pytest.fail.Exception as exc:
             self.raised = exc
-            raise AssertionError(exc.msg or "the test fails") from exc
+            raise modelled(AssertionError(exc.msg or "the test fails")) from exc
         except Exception as exc:
             self.raised = exc
             raise

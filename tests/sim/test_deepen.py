@@ -21,6 +21,9 @@ from sim.suspects.mutants import broken, mutant_named
 from sim.verdict import Stop, Verdict
 from sim.world import World
 
+# More than any of these searches takes on a busy machine: their ends are in their executions.
+AMPLE_S = 3600.0
+
 
 def test_a_size_has_a_name_and_is_found_by_it() -> None:
     """The name of a size says all of it; other names are no sizes."""
@@ -41,7 +44,7 @@ def test_a_size_that_is_none_is_refused() -> None:
 
 def test_production_is_proved_size_by_size() -> None:
     """Smaller stories come first, each is proved, and each reaches what it is named for."""
-    results = deepen(budget_s=60, size="size-1s2r1c0l1h")
+    results = deepen(budget_s=AMPLE_S, size="size-1s2r1c0l1h")
     assert [result.report.verdict for result in results] == [Verdict.PROVED]
     assert results[0].report.labels >= {
         "a stream was stopped by a newer one",
@@ -55,7 +58,7 @@ def test_production_is_proved_size_by_size() -> None:
 @pytest.mark.parametrize("size", [Size(1, 1, 1, 0, 1), Size(1, 1, 0, 1, 1), Size(1, 2, 0, 0, 1)])
 def test_a_stream_that_hangs_is_told_to_stop(size: Size) -> None:
     """By a stop, by a caller that leaves, by a newer prompt: the smallest size with each."""
-    (result,) = deepen(size=size.name, budget_s=60)
+    (result,) = deepen(size=size.name, budget_s=AMPLE_S)
     assert result.report.verdict == Verdict.PROVED
     assert ALL_HUNG in result.report.labels
 
@@ -84,7 +87,7 @@ def test_states_need_a_part_of_the_executions_of_plain_search() -> None:
 def test_the_published_registries_fall_with_one_cancel() -> None:
     """The smallest story that refutes one is found first, and its schedule replays."""
     for name in ("original", "quick_fix"):
-        results = deepen(registry=name, budget_s=60)
+        results = deepen(registry=name, budget_s=AMPLE_S)
         *smaller, last = results
         assert all(result.report.verdict == Verdict.PROVED for result in smaller)
         assert last.report.verdict == Verdict.REFUTED
@@ -121,7 +124,7 @@ def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.Mo
         return Deepened(bound, report, 0)
 
     monkeypatch.setattr("sim.deepen._play", play)
-    results = deepen(budget_s=3600)
+    results = deepen(budget_s=AMPLE_S)
     assert [size for size in played if size.cancels] == [Size(1, 1, 1)]
     assert largest_proved(results) == [Bound(SizedScenario(Size(2, 5, 0, 2, 2)))]
 
@@ -135,7 +138,7 @@ async def nothing_happens(world: World) -> None:
 
 def test_with_the_async_client_every_schedule_of_a_size_is_seen() -> None:
     """And each label of the size is reached."""
-    results = deepen(size="size-1s1r1c0l0h.async", budget_s=120)
+    results = deepen(size="size-1s1r1c0l0h.async", budget_s=AMPLE_S)
     assert {each.report.verdict for each in results} == {Verdict.PROVED}
     assert results[-1].report.labels >= {"a prompt was cancelled", "content was sent"}
     story = SizedServerScenario(Size(1, 1, 1), "async")
@@ -161,7 +164,7 @@ def test_where_every_schedule_is_too_many_departures_are_counted(
         return Deepened(bound, report, 0)
 
     monkeypatch.setattr("sim.deepen._play", play)
-    results = deepen(budget_s=3600, size="size-1s4r2c0l1h")
+    results = deepen(budget_s=AMPLE_S, size="size-1s4r2c0l1h")
     assert played == [None, 1, 2, 3]
     assert largest_proved(results) == [Bound(SizedScenario(Size(1, 4, 2, 0, 1)), 2)]
 
@@ -175,15 +178,17 @@ def test_a_bound_is_proved_when_all_of_it_was_seen(monkeypatch: pytest.MonkeyPat
         return replace(report, stopped=Stop.OUT_OF_BUDGET) if is_cut_off else report
 
     monkeypatch.setattr("sim.deepen.explore", in_few_executions)
-    results = deepen(size="size-1s2r0c0l0h.async", budget_s=3600)
+    results = deepen(size="size-1s2r0c0l0h.async", budget_s=AMPLE_S)
     verdicts = {each.bound.departures: each.report.verdict for each in results}
     assert verdicts == {None: Verdict.INCONCLUSIVE, 1: Verdict.PROVED, 2: Verdict.INCONCLUSIVE}
 
 
-def test_with_threads_it_is_up_to_so_many_departures() -> None:
+def test_with_threads_it_is_up_to_so_many_departures(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was seen of one client says nothing about the other."""
+    # With more departures there are more executions than a test should take.
+    monkeypatch.setattr("sim.deepen.DEPARTURES_MAX", 1)
     story, other = (SizedServerScenario(Size(1, 1), client) for client in BOTH[::-1])
-    results = deepen(size=story.name, budget_s=5)
+    results = deepen(size=story.name, budget_s=AMPLE_S)
     assert results[0].bound == Bound(story, 1)
     assert results[0].report.verdict == Verdict.PROVED
     assert not results[0].bound.holds(Bound(other, 1))
@@ -226,5 +231,5 @@ def test_a_size_says_how_many_registers_do_not_interrupt() -> None:
 
 def test_every_schedule_of_registers_that_enqueue_is_seen() -> None:
     """A small story with strategies is proved, and has taken the rows of the table for them."""
-    (proved,) = largest_proved(deepen(size="size-1s2r0c0l0h1e0x", budget_s=3600.0))
+    (proved,) = largest_proved(deepen(size="size-1s2r0c0l0h1e0x", budget_s=AMPLE_S))
     assert proved.departures is None
