@@ -325,20 +325,24 @@ def tool_call(call_id: str, name: str, arguments: Any, param: str) -> dict[str, 
 def _tools(request: ChatRequest) -> list[dict[str, Any]] | None:
     check_tool_choice(request.tool_choice)
     for index, tool in enumerate(request.tools or ()):
-        kind = tool.get("type") or "function"
-        if kind != "function":
-            raise bad(
-                f"{str(kind)[:40]!a} is not supported; it has to be 'function'",
-                f"tools.{index}.type",
-            )
+        check_tool_kind(tool, index)
     check_finite(request.tools, "tools")
     return None if request.tool_choice == "none" else request.tools
+
+
+def check_tool_kind(tool: Mapping[str, Any], index: int) -> None:
+    """Raises ApiError (400) for a tool that is no function."""
+    kind = tool.get("type") or "function"
+    if kind != "function":
+        # Cut before it is written: it is as long as its client likes.
+        shown_kind = ascii(kind[:40]) if isinstance(kind, str) else "what is no text"
+        raise bad(f"{shown_kind} is not supported; it has to be 'function'", f"tools.{index}.type")
 
 
 def check_tool_choice(choice: Any) -> None:
     """Raises ApiError (400) for what Ollama cannot be made to do."""
     if choice not in (None, "auto", "none"):
-        shown_choice = ascii(choice)[:60] if isinstance(choice, str) else "an object"
+        shown_choice = ascii(choice[:40]) if isinstance(choice, str) else "an object"
         raise bad(
             f"{shown_choice} is not supported: Ollama leaves it to the model whether it calls a "
             f"tool; send 'auto', or 'none', or only the tool that is meant",

@@ -28,7 +28,7 @@ from server.fields import (
     think_of,
 )
 from server.ollama import OllamaRequest
-from server.openai import Reasoning, check_tool_choice, tool_call
+from server.openai import Reasoning, check_tool_choice, check_tool_kind, tool_call
 from server.prompt import Prompt
 from server.responses_answer import ResponsesAnswer
 
@@ -168,10 +168,7 @@ def _tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     check_finite(tools, "tools")
     for index, tool in enumerate(tools):
-        kind = tool.get("type") or "function"
-        if kind != "function":
-            problem = f"{str(kind)[:40]!a} is not supported; it has to be 'function'"
-            raise bad(problem, f"tools.{index}.type")
+        check_tool_kind(tool, index)
         names = ("name", "description", "parameters", "strict")
         function = {name: tool[name] for name in names if tool.get(name) is not None}
         found.append({"type": "function", "function": function})

@@ -58,7 +58,9 @@ def strategy_of(prompt: Prompt, headers: Mapping[str, str], settings: Settings) 
 def readable(text: str) -> str:
     """Any text as a session id: as it is if it may be one, else escaped, else as its digest."""
     raw = text.encode("utf-8", "backslashreplace")
-    escaped = quote(raw, safe="!#$&'()*+,/:;=?@[]~")
-    if len(escaped) <= SESSION_ID_MAX_CHARS:
-        return escaped
+    # Escaping shortens nothing, and takes seconds for a text as long as a body may be.
+    if len(raw) <= SESSION_ID_MAX_CHARS:
+        escaped = quote(raw, safe="!#$&'()*+,/:;=?@[]~")
+        if len(escaped) <= SESSION_ID_MAX_CHARS:
+            return escaped
     return f"sha256-{hashlib.sha256(raw).hexdigest()}"

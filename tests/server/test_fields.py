@@ -417,6 +417,34 @@ def test_what_a_response_cannot_be_is_refused(request_: dict[str, Any], param: s
     assert refusal.param == param
 
 
+class Unshown(dict[str, Any]):
+    """An object too large to be written out whole."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("written out before it was cut")
+
+
+class UnshownText(str):
+    """The same of a text."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("written out before it was cut")
+
+
+@pytest.mark.parametrize("kind", [Unshown(type="custom"), UnshownText("é" * 1000)])
+@pytest.mark.parametrize("asks", [refusal_of, asked])
+def test_what_is_refused_is_cut_before_it_is_shown(asks: Any, kind: Any) -> None:
+    """It may be as long as a body, and writing it out would hold everybody up for seconds."""
+    given = {"input": "hi"} if asks is asked else {}
+    for wrong in ({"tools": [{"type": kind}]}, {"tool_choice": kind}):
+        try:
+            refused = asks(**wrong, **given)
+        except ApiError as exc:
+            refused = exc
+        assert isinstance(refused, ApiError)
+        assert len(refused.message) < 400
+
+
 def test_what_a_response_leaves_out_is_named() -> None:
     """Parts that were asked for and are not there; thoughts are, as text."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.datastructures import Headers
@@ -94,6 +95,20 @@ def test_user_may_be_any_text(text: str) -> None:
     assert found != session(user=text + "x")
     if len(text) < 5 and text.isalnum() and text.isascii():
         assert found == text
+
+
+def test_what_is_too_long_for_a_name_is_not_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Escaping 30 MB would hold everybody up for seconds, and shortens nothing."""
+    escaped: list[int] = []
+
+    def counted(raw: bytes, safe: str) -> str:
+        escaped.append(len(raw))
+        return quote(raw, safe=safe)
+
+    monkeypatch.setattr("server.sessions.quote", counted)
+    for text in ("a" * 128, "é" * 64, "é" * 65, "a" * 129, "\ud800" * 100, "é" * 10**6):
+        readable(text)
+    assert escaped == [128, 128]
 
 
 def test_two_texts_are_never_one_session() -> None:
