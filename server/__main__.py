@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from server.log import say
 from server.run import HOST, PORT, run
 
 
@@ -17,7 +18,7 @@ def main() -> int:
 
 
 def _announce(address: str) -> None:
-    print(f"onestream listens on {address}", file=sys.stderr, flush=True)
+    say(f"onestream listens on {address}", sys.stderr)
 
 
 if __name__ == "__main__":

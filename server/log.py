@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from server.outlet import Outlet
 from server.refusals import FewRefusals
@@ -42,6 +42,15 @@ def never_block() -> None:
         fd = _fd_of(handler.stream)
         if fd is not None:
             handler.setStream(_outlets.setdefault(fd, Outlet(fd)))
+
+
+def say(line: str, stream: TextIO) -> None:
+    """Prints a line of the process that serves, as its log does: nothing waits for a reader."""
+    fd = _fd_of(stream)
+    if fd is None:
+        print(line, file=stream, flush=True)
+    else:
+        _outlets.setdefault(fd, Outlet(fd)).write(f"{line}\n")
 
 
 def end() -> None:

@@ -178,6 +178,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    from server.log import say
     from server.run import run
 
     ollama = None
@@ -188,7 +189,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         ollama = embedded_fake(profile_named(arguments.fake_ollama))
 
     def announce(address: str) -> None:
-        print(f"onestream listens on {address}", flush=True)
+        say(f"onestream listens on {address}", sys.stdout)
 
     return run(host=arguments.host, port=arguments.port, ollama=ollama, on_started=announce)
 

@@ -103,14 +103,14 @@ def test_a_head_that_trickles_is_not_waited_for() -> None:
             async def trickle() -> None:
                 with contextlib.suppress(ConnectionError):
                     await raw.send(b"GET /healthz HTTP/1.1\r\nx-slow: ")
-                    while True:
+                    while not raw.writer.is_closing():
                         await raw.send(b"a")
                         await server.round_trip()
 
             trickling = asyncio.create_task(trickle())
             await raw.read_to_end()
-            trickling.cancel()
             raw.close()
+            await trickling
 
     run_async(main(), HANGS_S)
 

@@ -67,6 +67,19 @@ def test_nobody_waits_for_a_reader_and_what_is_lost_is_counted() -> None:
         assert lines == sorted(lines)
 
 
+def test_what_the_process_says_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line that says where it listens comes out in turn, and waits for no terminal."""
+    with small_pipe() as (reading, writing), os.fdopen(os.dup(writing), "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        monkeypatch.setattr(log, "_outlets", {})
+        for number in range(100):
+            log.say(f"{number:0199}", stream)
+        assert read_until(reading, f"{99:0199}\n".encode()).count(b"\n") == 100
+    kept = io.StringIO()
+    log.say("a line", kept)
+    assert kept.getvalue() == "a line\n"
+
+
 def test_an_end_is_patient_once() -> None:
     """At the end of the process a log that nobody takes is waited for, but not for each line."""
     with small_pipe() as (_, writing):
