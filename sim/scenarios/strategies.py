@@ -108,7 +108,8 @@ async def waits_too_long(bench: Bench) -> None:
     door = bench.door()
 
     async def long(request: Request) -> None:
-        await request.outside("comes to its end", QUEUE_S - 0.01, QUEUE_S + 1)
+        # Not lateness_s before the deadline: instants that lie nanoseconds apart are one to states.
+        await request.outside("comes to its end", QUEUE_S - 0.1, QUEUE_S + 1)
 
     bench.request("p1", "s", long, door=door)
     second = bench.request("p2", "s", instant, door=door, strategy=ENQUEUE)
