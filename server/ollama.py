@@ -23,6 +23,8 @@ LINE_MAX_BYTES = 16 * 1024 * 1024
 # Of the body of an answer that is an error, and of a list of models, as much is read.
 ERROR_BODY_MAX_BYTES = 64 * 1024
 MODELS_MAX_BYTES = 4 * 1024 * 1024
+# Above it neighbours are one number to a reader of JSON, and nobody has counted so far.
+COUNT_MAX = 2**53
 # Of an error body that is not JSON, as much as a person wants to read.
 ERROR_TEXT_MAX_CHARS = 500
 PLAIN = {"accept-encoding": "identity"}
@@ -111,7 +113,7 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
         return to_json(body)
     except PydanticSerializationError:
         # Half a surrogate pair, which a client may send, has no UTF-8: it stays escaped.
-        return json.dumps(body).encode("ascii")
+        return json.dumps(body, allow_nan=False).encode("ascii")
 
 
 class LineSplitter:
@@ -210,7 +212,7 @@ def parse_line(line: bytes) -> Chunk:
 
 def _as_chunk(value: dict[str, Any]) -> Chunk:
     # What /api/chat says of its message, /api/generate says of the whole.
-    said = value.get("message") or value
+    said = value if value.get("message") is None else value["message"]
     is_done = value["done"]
     if not isinstance(is_done, bool):
         # A text like "no" would be as good as true, and the answer would end there.
@@ -254,7 +256,7 @@ def count_of(value: Mapping[str, Any], name: str) -> int:
         return 0
     if isinstance(count, bool) or not isinstance(count, int | float):
         raise TypeError(f"{name} is no number")
-    if count < 0 or count != int(count):
+    if not 0 <= count <= COUNT_MAX or count != int(count):
         raise TypeError(f"{name} is no count")
     return int(count)
 
@@ -263,7 +265,7 @@ def _arguments(function: Mapping[str, Any]) -> str:
     arguments = function.get("arguments")
     if arguments is not None and not isinstance(arguments, dict):
         raise TypeError("the arguments are no object")
-    return json.dumps(arguments or {})
+    return json.dumps(arguments or {}, allow_nan=False)
 
 
 def _text(value: Mapping[str, Any], name: str) -> str:
@@ -276,9 +278,21 @@ def _text(value: Mapping[str, Any], name: str) -> str:
 
 def _logprob(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     for token in (entry, *(entry.get("top_logprobs") or ())):
-        _text(token, "token")
-        float(token["logprob"])
+        if not isinstance(token["token"], str) or not _is_number(token["logprob"]):
+            raise TypeError("a token that is no text, or has no logarithm")
+        raw = token.get("bytes") or []
+        if not isinstance(raw, list) or not all(_is_byte(each) for each in raw):
+            raise TypeError("bytes that are none")
     return entry
+
+
+def _is_number(value: Any) -> bool:
+    # An integer beyond a float is an OverflowError.
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _is_byte(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
 
 
 def seconds_since_1970(modified_at: Any) -> int:

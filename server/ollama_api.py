@@ -120,9 +120,11 @@ class OllamaAnswer(Answer):
         last = self._lines[-1]
         logprobs = [entry for line in self._lines for entry in line.get("logprobs") or ()]
         beside = {"logprobs": logprobs} if logprobs else {}
-        if "message" in last:
-            said = [line.get("message") or {} for line in self._lines]
-            return {**last, "message": {**last["message"], **_joined(said, "content")}, **beside}
+        # As it was read: a line that has a message says nothing beside it.
+        said = [line["message"] for line in self._lines if line.get("message") is not None]
+        if said:
+            message = {**(last.get("message") or {}), **_joined(said, "content")}
+            return {**last, "message": message, **beside}
         return {**last, **_joined(self._lines, "response"), **beside}
 
     def error(self, error: ApiError) -> bytes:

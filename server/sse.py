@@ -15,7 +15,8 @@ DONE = b"data: [DONE]\n\n"
 
 def encode_json(value: Any) -> bytes:
     """JSON in ASCII: U+2028 would end a line for some readers, and a lone surrogate for ours."""
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+    # A NaN is a fault of ours: it is refused where it comes in.
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def message(value: Any) -> bytes:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Callable, Iterator
+from functools import partial, reduce
+from itertools import product
+from operator import getitem
 from typing import Any
 
 import pytest
@@ -10,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from server.answer import Answer
 from server.completions import CompletionAnswer
 from server.errors import ApiError
 from server.loopback import is_loopback
 from server.ollama import Chunk, ChunkReader, LineSplitter, ToolCall, parse_line, status_error
 from server.ollama_api import OllamaAnswer
 from server.openai import ChatAnswer, ChatRequest, ollama_body
+from server.responses_answer import ResponsesAnswer
 from server.settings import Settings
 from server.sse import encode_json, message
 from server.upstream import ollama_address
@@ -98,7 +105,24 @@ def test_chunks_before_an_error_line_are_kept() -> None:
         b'{"done":false,"message":{"tool_calls":[{"function":{"name":"f","arguments":[]}}]}}',
         b'{"done":false,"message":{"tool_calls":[{"id":{},"function":{"name":"f"}}]}}',
         b'{"done":false,"message":{"tool_calls":[{"function":{"name":5}}]}}',
+        b'{"done":false,"message":[]}',
+        b'{"done":false,"message":""}',
+        b'{"done":false,"message":["a"]}',
+        b'{"done":true,"eval_count":1e300}',
+        b'{"done":true,"eval_count":9007199254740993}',
         b'{"done":false,"logprobs":[{"token":5,"logprob":-1}]}',
+        b'{"done":false,"logprobs":[{"logprob":-1}]}',
+        b'{"done":false,"logprobs":[{"token":null,"logprob":-1}]}',
+        b'{"done":false,"logprobs":[{"token":"a"}]}',
+        b'{"done":false,"logprobs":[{"token":"a","logprob":"-1"}]}',
+        b'{"done":false,"logprobs":[{"token":"a","logprob":"nan"}]}',
+        b'{"done":false,"logprobs":[{"token":"a","logprob":true}]}',
+        b'{"done":false,"logprobs":[{"token":"a","logprob":-1e999}]}',
+        b'{"done":false,"logprobs":[{"token":"a","logprob":1' + b"0" * 400 + b"}]}",
+        b'{"done":false,"logprobs":[{"token":"a","logprob":-1,"bytes":"a"}]}',
+        b'{"done":false,"logprobs":[{"token":"a","logprob":-1,"bytes":[256]}]}',
+        b'{"done":false,"logprobs":[{"token":"a","logprob":-1,"top_logprobs":5}]}',
+        b'{"done":false,"logprobs":{"token":"a"}}',
         b'{"done":false,"logprobs":[{"token":"a","logprob":-1,"top_logprobs":[{}]}]}',
     ],
 )
@@ -254,6 +278,96 @@ def test_ollamas_lines_make_one_object() -> None:
         "brand_new": 1,
         "logprobs": [LIKELY, LIKELY],
     }
+
+
+_TOKEN = {"token": "a", "logprob": -0.5, "bytes": [97]}
+_SAID = {
+    "thinking": "t",
+    "tool_calls": [{"id": "i", "function": {"name": "f", "arguments": {"a": 1}, "index": 0}}],
+}
+_BESIDE = {
+    "logprobs": [{**_TOKEN, "top_logprobs": [_TOKEN]}],
+    "eval_count": 3,
+    "prompt_eval_count": 3,
+    "done": False,
+}
+_LINES: list[dict[str, Any]] = [
+    {"message": {"content": "a", **_SAID}, **_BESIDE},
+    {"response": "a", **_SAID, **_BESIDE},
+]
+_ODD: list[Any] = [
+    *(None, True, 0, -1, 2**53 + 1, 10**400, 0.5, 1e300, float("inf"), float("nan")),
+    *("", "a", "\ud800", [], ["a"], [[]], {}, [{}], {"a": 1}),
+]
+_MISSING = object()
+
+
+def _places(value: Any) -> Iterator[tuple[Any, ...]]:
+    """The way to each part of a JSON value."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, part in parts:
+        yield (name,)
+        if isinstance(part, dict | list):
+            yield from ((name, *rest) for rest in _places(part))
+
+
+def _with(value: Any, place: tuple[Any, ...], odd: Any) -> Any:
+    changed = copy.deepcopy(value)
+    *way, last = place
+    part = reduce(getitem, way, changed)
+    if odd is _MISSING:
+        del part[last]
+    else:
+        part[last] = odd
+    return changed
+
+
+def _strict(told: bytes) -> None:
+    def refused(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    for each in told.decode("ascii").splitlines():
+        data = each.removeprefix("data: ")
+        if data.startswith("{"):
+            json.loads(data, parse_constant=refused)
+
+
+def _tell(lines: list[Any]) -> None:
+    """Raises ApiError for what is taken for no chunk."""
+    content = b"".join(json.dumps(value).encode() + b"\n" for value in lines)
+    chunks = list(ChunkReader(keeps_lines=True).feed(content))
+    forms: list[Callable[[], Answer]] = [
+        partial(ChatAnswer, "t", 1, include_usage=True),
+        partial(CompletionAnswer, "t", 1, include_usage=True),
+        partial(OllamaAnswer, "t", 1),
+        partial(ResponsesAnswer, "t", 1, echoed={}),
+    ]
+    for form in forms:
+        streamed, whole = form(), form()
+        _strict(streamed.begin())
+        for chunk in chunks:
+            _strict(streamed.encoded(chunk))
+            whole.gather(chunk)
+        if whole.is_complete:
+            _strict(encode_json(whole.whole()))
+
+
+@pytest.mark.parametrize("whole_line", _LINES)
+def test_whatever_is_taken_for_a_chunk_can_be_told(whole_line: dict[str, Any]) -> None:
+    """Any part missing or odd: each form tells it, streamed and whole, as JSON; or it is a 502."""
+    last = {**whole_line, "done": True}
+    _tell([whole_line, last])
+    refused = set()
+    for place, odd in product(_places(whole_line), [_MISSING, *_ODD]):
+        for lines in (
+            [_with(whole_line, place, odd), last],
+            [whole_line, _with(last, place, odd)],
+        ):
+            try:
+                _tell(lines)
+            except ApiError as exc:
+                refused.add(exc.status)
+    assert refused == {502}
 
 
 # ---- requests -------------------------------------------------------------------------------
