@@ -92,7 +92,8 @@ SMALL: dict[str, bytes] = {
     "1e400": b'{"prompt":"x","temperature":1e400}',
     "5,000 digits": b'{"prompt":"x","seed":' + b"9" * 5_000 + b"}",
     "the same field twice": b'{"prompt":"x","prompt":1,"stream":"maybe","stream":false}',
-    "lone surrogate": b'{"prompt":"\\ud800","model":"\\udfff"}',
+    "lone surrogate": b'{"prompt":"\\ud800"}',
+    "lone surrogate in a model": b'{"prompt":"x","model":"\\udfff"}',
     "bad UTF-8": b'{"prompt":"\xff\xfe"}',
     "NUL": b'{"prompt":"\\u0000","user":"\\u0000"}',
     "BOM": b'\xef\xbb\xbf{"prompt":"x"}',
@@ -194,7 +195,9 @@ def test_odd_bodies_are_never_our_fault() -> None:
                     raw = await server.connect()
                     answer = await raw.exchange(post(CHAT, body, *headers))
                     status = status_of(answer)
-                    assert status in (200, 400, 413, 415), (name, headers, answer)
+                    # There is no such model; under another type or coding it is no body at all.
+                    is_missing = name == "lone surrogate in a model" and status == 404
+                    assert is_missing or status in (200, 400, 413, 415), (name, headers, answer)
                     if status != 200:
                         error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
                         assert error["message"]
