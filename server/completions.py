@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from server.answer import Answer, usage_of
-from server.fields import Flag, Int, Options, Text, Think, bad, refuse, shown, text_or_list
+from server.fields import Flag, Int, PromptFields, Text, Think, bad, refuse, shown, text_or_list
 from server.ollama import Chunk, OllamaRequest
 from server.openai import StreamOptions
 from server.prompt import Prompt
@@ -23,20 +23,15 @@ _REFUSALS: Mapping[str, tuple[Sequence[Any], str]] = {
 }
 
 
-class CompletionRequest(Options):
+class CompletionRequest(PromptFields):
     """The body of POST /v1/completions."""
 
     harmless: ClassVar[frozenset[str]] = frozenset({"metadata", "store", *_REFUSALS})
 
-    model: Text | None = None
     # Tokens are refused with a sentence of their own.
     prompt: text_or_list(Any, "one text")  # type: ignore[valid-type]
     suffix: Text | None = None
-    stream: Flag = False
     stream_options: StreamOptions | None = None
-    session_id: Text | None = None
-    session_strategy: Text | None = None
-    user: Text | None = None
     n: Int | None = None
     max_tokens: Int | None = None
     # How many of the likeliest tokens are told of beside each.

@@ -265,6 +265,17 @@ _OPTION_NAMES = tuple(
     if name not in ("options", "keep_alive", "repetition_penalty")
 )
 
+
+class PromptFields(Options):
+    """What the bodies of OpenAI's prompts have in common: the model, and of which session it is."""
+
+    model: Text | None = None
+    stream: Flag = False
+    session_id: Text | None = None
+    session_strategy: Text | None = None
+    user: Text | None = None
+
+
 # OpenAI's tiers go further than Ollama's on both ends (`thinkFromReasoningEffort`).
 _EFFORTS: Mapping[str, bool | str] = {
     "none": False,

@@ -89,6 +89,7 @@ def ollama_prompt(
         is_streamed=request.stream,
         session_id=request.session_id,
         session_strategy=request.session_strategy,
+        user=None,
         is_blank=request.is_blank,
     )
 

@@ -19,7 +19,7 @@ from server.fields import (
     Fields,
     Flag,
     Int,
-    Options,
+    PromptFields,
     Text,
     Think,
     bad,
@@ -135,7 +135,7 @@ _MESSAGE_REFUSALS: Mapping[str, tuple[Sequence[Any], str]] = {
 }
 
 
-class ChatRequest(Options):
+class ChatRequest(PromptFields):
     """The body of POST /v1/chat/completions: OpenAI's `messages`, or the note's `prompt`.
 
     Where a field of OpenAI and one of Ollama mean the same, OpenAI's wins.
@@ -168,14 +168,9 @@ class ChatRequest(Options):
         }
     )
 
-    model: Text | None = None
     messages: list[Message] | None = None
     prompt: Text | None = None
-    stream: Flag = False
     stream_options: StreamOptions | None = None
-    session_id: Text | None = None
-    session_strategy: Text | None = None
-    user: Text | None = None
     n: Int | None = None
     max_tokens: Int | None = None
     max_completion_tokens: Int | None = None

@@ -25,9 +25,9 @@ class Prompt:
     request: OllamaRequest
     new_answer: Callable[[str, int], Answer]
     is_streamed: bool
-    session_id: str | None = None
-    user: str | None = None
-    session_strategy: str | None = None
+    session_id: str | None
+    session_strategy: str | None
+    user: str | None
     ignored: tuple[str, ...] = ()
     is_blank: bool = False
     digest: bytes = b""

@@ -17,7 +17,7 @@ from server.fields import (
     Fields,
     Flag,
     Int,
-    Options,
+    PromptFields,
     Text,
     bad,
     check_finite,
@@ -81,7 +81,7 @@ class TextOutput(Fields):
     format: TextFormat | None = None
 
 
-class ResponsesRequest(Options):
+class ResponsesRequest(PromptFields):
     """The body of POST /v1/responses."""
 
     harmless: ClassVar[frozenset[str]] = frozenset(
@@ -98,12 +98,8 @@ class ResponsesRequest(Options):
         }
     )
 
-    model: Text | None = None
     input: text_or_list(InputItem, "items")  # type: ignore[valid-type]
     instructions: Text | None = None
-    stream: Flag = False
-    session_id: Text | None = None
-    user: Text | None = None
     max_output_tokens: Int | None = None
     reasoning: Reasoning | None = None
     text: TextOutput | None = None
@@ -137,6 +133,7 @@ def responses_prompt(request: ResponsesRequest, default_model: str | None) -> Pr
         new_answer=partial(ResponsesAnswer, echoed=_echoed(request)),
         is_streamed=request.stream,
         session_id=request.session_id,
+        session_strategy=request.session_strategy,
         user=request.user,
         ignored=shown(request.ignored()),
     )

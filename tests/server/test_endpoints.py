@@ -12,6 +12,8 @@ import ollama
 import openai
 import pytest
 
+from registry import State
+from server.app import create_app
 from server.embeddings import EmbeddingsRequest, embedding_list
 from server.errors import ApiError
 from tests.server.support import CLIENTS, Stack, error_of, events, prompt, run_async, stack, until
@@ -109,6 +111,57 @@ def test_a_completion_obeys_the_sessions_rule() -> None:
             assert answers[3].status_code == 200
             ended = [call.ended for call in server.fake.calls]
             assert ended == ["disconnected"] * 3 + ["finished"]
+
+    run_async(main())
+
+
+HANGS: dict[str, Any] = {"model": "fake:hang-midstream", "stream": True}
+# Of each path that takes prompts, one.
+PROMPTS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": HELLO},
+    "/v1/completions": {"prompt": "hello"},
+    "/v1/responses": {"input": "hello"},
+    "/api/chat": {"messages": HELLO},
+    "/api/generate": {"prompt": "hello"},
+}
+
+
+def test_every_path_whose_body_is_a_prompt_is_known_here() -> None:
+    """What the tests below hold of every prompt is held of all paths that take one."""
+    paths = create_app().openapi()["paths"]
+    asks_for_session = {
+        path
+        for path, operations in paths.items()
+        for operation in operations.values()
+        if any(p["name"].lower() == "x-session-id" for p in operation.get("parameters", ()))
+    }
+    assert asks_for_session == set(PROMPTS)
+
+
+@pytest.mark.parametrize("path", PROMPTS)
+def test_every_prompt_says_what_it_does_in_a_busy_session(path: str) -> None:
+    """By header or body: `reject` stops nobody, `enqueue` waits, an unknown one is a 400."""
+
+    async def main() -> None:
+        body = {**PROMPTS[path], "session_id": "s"}
+        async with stack() as server:
+            first = asyncio.create_task(server.http.post(path, json={**HANGS, **body}))
+            await until(lambda: server.states() == ["ACTIVE"], "the first is active")
+            await until(lambda: server.fake.calls, "Ollama was asked")
+            for strategy, status in (("reject", 409), ("no-such", 400)):
+                by_body = {"json": {**body, "session_strategy": strategy}}
+                by_header = {"json": body, "headers": {"x-session-strategy": strategy}}
+                for sent in (by_body, by_header):
+                    answer = await server.http.post(path, **sent)
+                    assert answer.status_code == status, answer.text
+            assert server.states() == ["ACTIVE"]
+            waits = {**body, "session_strategy": "enqueue"}
+            second = asyncio.create_task(server.http.post(path, json=waits))
+            await until(lambda: "WAITING" in server.states(), "the second waits")
+            (active,) = server.registry.snapshot().in_state(State.ACTIVE)
+            await server.registry.cancel(active.trace_id)
+            await first
+            assert (await second).status_code == 200
 
     run_async(main())
 

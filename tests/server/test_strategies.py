@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 
 from registry import QueueFull, QueueTimeout, SessionBusy, Strategy
+from server.body import RequestModel
+from server.completions import CompletionRequest, completion_prompt
 from server.errors import ApiError, as_api_error
+from server.ollama_api import OllamaChatRequest, OllamaGenerateRequest, ollama_prompt
+from server.openai import ChatRequest, chat_prompt
 from server.prompt import Prompt
+from server.responses_request import ResponsesRequest, responses_prompt
 from server.sessions import strategy_of
 from server.settings import Settings
 
@@ -16,7 +25,9 @@ def prompt_with(strategy: str | None) -> Prompt:
         request=None,  # type: ignore[arg-type]
         new_answer=None,  # type: ignore[arg-type]
         is_streamed=True,
+        session_id=None,
         session_strategy=strategy,
+        user=None,
     )
 
 
@@ -53,6 +64,27 @@ def test_an_unknown_strategy_is_a_400_that_names_those_that_there_are(
         strategy_of(prompt_with(body), headers, Settings())
     assert (caught.value.status, caught.value.param) == (400, param)
     assert (headers.get(param) or body or "-") in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("model", "make", "body"),
+    [
+        (ChatRequest, chat_prompt, {"prompt": "x"}),
+        (CompletionRequest, completion_prompt, {"prompt": "x"}),
+        (ResponsesRequest, responses_prompt, {"input": "x"}),
+        (OllamaChatRequest, partial(ollama_prompt, "/api/chat"), {"messages": [{}]}),
+        (OllamaGenerateRequest, partial(ollama_prompt, "/api/generate"), {"prompt": "x"}),
+    ],
+)
+def test_what_a_body_says_of_its_session_is_for_this_server_alone(
+    model: type[RequestModel], make: Callable[[Any, str | None], Prompt], body: dict[str, Any]
+) -> None:
+    """Every form of a prompt takes both fields, and Ollama gets neither."""
+    said = {"session_id": "s", "session_strategy": "reject"}
+    made = make(model.model_validate({**body, **said}), "m")
+    assert (made.session_id, made.session_strategy) == ("s", "reject")
+    assert not said.keys() & made.request.body.keys()
+    assert not said.keys() & set(made.ignored)
 
 
 @pytest.mark.parametrize(
