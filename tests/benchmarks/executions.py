@@ -152,7 +152,9 @@ server_app = create_app(SETTINGS, async_transport=lambda: _transports[-1], signa
 
 async def two_prompts() -> None:
     """Lifespan; a second prompt comes while the first streams; lifespan."""
+    # One session: by themselves two conversations have one each.
     headers = {"authorization": "Bearer key", "content-type": "application/json"}
+    headers["x-session-id"] = "one"
 
     def prompt(text: str) -> Call:
         body = {"model": "fake:normal", "messages": [{"role": "user", "content": text}]}

@@ -101,12 +101,19 @@ def names_of(cls: type) -> set[str]:
 
 
 def parameters_of(function: object) -> list[tuple[str, Any, Any]] | None:
-    """Name, kind and default of each but self; None where the interpreter does not tell."""
+    """Name, kind and default of each but self; None where the interpreter does not tell.
+
+    The name of one that is given by its position alone is nobody's affair.
+    """
     try:
         parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
     except (ValueError, TypeError):
         return None
-    return [(each.name, each.kind, each.default) for each in parameters if each.name != "self"]
+    return [
+        ("" if each.kind is each.POSITIONAL_ONLY else each.name, each.kind, each.default)
+        for each in parameters
+        if each.name != "self"
+    ]
 
 
 def lacking(pair: Pair) -> set[str]:
