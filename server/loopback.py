@@ -9,6 +9,7 @@ that hands on what strangers sent.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,9 +63,9 @@ def _signs_of_strangers(scope: Scope, origin_is_allowed: Callable[[str], bool]) 
     for origin in headers.getlist("origin"):
         if not origin_is_allowed(origin):
             yield f"it was sent by a page of {origin[:80]!a}"
-    for name, sender in _forwarded_for(headers):
-        if not is_loopback(sender):
-            yield f"a proxy has handed it on ({name}: {sender[:80]!a})"
+    for name, said in _said_by_proxies(headers):
+        if not _is_of_this_machine(said):
+            yield f"a proxy has handed it on ({name}: {said[:80]!a})"
 
 
 def _is_unix_socket(server: tuple[Any, ...]) -> bool:
@@ -80,27 +81,41 @@ def _host_of(url: str) -> str | None:
 
 
 def _is_loopback_name(host: str | None) -> bool:
-    # Browsers take every name under .localhost for loopback and ask no resolver for it.
+    # A dot at the end is the root of all names. Browsers take every name under .localhost for
+    # loopback and ask no resolver for it.
+    if host is not None:
+        host = host.removesuffix(".")
     return host is not None and (
         host.endswith(".localhost") or (not host.startswith("/") and is_loopback(host))
     )
 
 
-def _forwarded_for(headers: Headers) -> Iterator[tuple[str, str]]:
-    """The addresses of those for whom proxies say that they hand a request on."""
-    for name in ("x-forwarded-for", "x-real-ip"):
-        for value in headers.getlist(name):
-            for sender in value.split(","):
-                yield name, _without_port(sender)
-    for value in headers.getlist("forwarded"):
-        for pair in value.replace(";", ",").split(","):
-            key, _, sender = pair.partition("=")
-            if key.strip().lower() == "for":
-                yield "forwarded", _without_port(sender)
+# What only proxies write, of whom or for which name they hand a request on: X-Forwarded-For,
+# X-Original-Forwarded-Host, CF-Connecting-IP, True-Client-IP, X-Envoy-External-Address, and
+# whatever the next cloud calls its own.
+_OF_PROXIES = re.compile(
+    r"(.+-)?forwarded-(for|host|server)|x-original-host"
+    r"|(.+-)?(client|real|remote|connecting|peer|external|viewer|source|cluster)"
+    r"-?(ip|ipv4|ipv6|addr|address)"
+)
 
 
-def _without_port(address: str) -> str:
-    address = address.strip().strip('"')
-    if address.startswith("["):
-        return address[1:].partition("]")[0]
-    return address.partition(":")[0] if address.count(":") == 1 else address
+def _said_by_proxies(headers: Headers) -> Iterator[tuple[str, str]]:
+    """The addresses and names that proxies tell of a request that they hand on."""
+    for name, value in headers.items():
+        parts = [part.strip() for part in value.split(",")]
+        if name == "forwarded":
+            pairs = [pair.partition("=") for part in parts for pair in part.split(";")]
+            parts = [said for key, _, said in pairs if key.strip().lower() in ("for", "host")]
+        elif name == "via":
+            # `1.1 proxy:8080 (a comment)`: which proxy it was, behind the protocol's version.
+            parts = [part.split()[1] if " " in part else part for part in parts]
+        elif not _OF_PROXIES.fullmatch(name):
+            continue
+        for part in parts:
+            yield name, part.strip().strip('"')
+
+
+def _is_of_this_machine(said: str) -> bool:
+    """Of an address or a name, with or without a port."""
+    return is_loopback(said) or _is_loopback_name(_host_of(f"//{said}"))

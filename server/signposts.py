@@ -14,18 +14,24 @@ from server.errors import ApiError
 
 _PATH_MAX_CHARS = 200
 _API = "/v1"
+# Where Ollama's own clients manage what lies on its disk: those paths are not passed on.
+_OLLAMAS_STORE = tuple(
+    f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete", "blobs")
+)
 
 # The methods of each path, both as openapi.json has them: where paths come from is FastAPI's.
 Paths = dict[str, list[str]]
 
 
 def not_found(request: Request) -> ApiError:
-    """404, with the base URL where that is the fault, else with the paths there are."""
+    """404, with the base URL where that is the fault, else with the nearest path, or the docs."""
     path = get_route_path(request.scope)
     shown = f"{request.method} {request.url.path[:_PATH_MAX_CHARS]!a}"
     paths = _paths(request)
     if path.startswith(f"{_API}{_API}"):
         hint = f"{_API} stands there twice; the base URL ends in {_API} once"
+    elif path.startswith(_OLLAMAS_STORE):
+        hint = "models are not managed here: ask Ollama itself for it (`ollama pull`, say)"
     elif _methods_of(paths, f"{_API}{path}"):
         hint = f"it is {_API}{path}: the base URL has to end in {_API}"
     else:
@@ -67,5 +73,4 @@ def _nearest(paths: Paths, path: str) -> str:
     near = difflib.get_close_matches(path[:_PATH_MAX_CHARS], paths, n=1, cutoff=0.7)
     if near:
         return f"did you mean {near[0]}?"
-    every = [f"{method} {form}" for form in paths for method in paths[form]]
-    return f"there is {', '.join(every)}; GET /docs explains them"
+    return "prompts go to POST /v1/chat/completions; GET /docs has all paths"

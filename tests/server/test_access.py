@@ -228,11 +228,17 @@ def scope_of(
                 "127.0.0.1:8000",
                 "[::1]:8000",
                 "a.localhost",
+                "localhost.",
+                "a.localhost.:8000",
             )
         ],
         scope_of(origin="http://localhost:5173"),
         scope_of(x_forwarded_for="127.0.0.1, ::1"),
         scope_of(forwarded='for="[::1]:4711";proto=http, for=127.0.0.1:80'),
+        scope_of(forwarded="for=127.0.0.1;host=localhost:8000;by=127.0.0.1"),
+        scope_of(x_forwarded_host="localhost:8000", x_client_ip="[::1]:4711", true_client_ip="::1"),
+        scope_of(via="1.1 localhost (nginx), HTTP/1.1 127.0.0.1:80"),
+        scope_of(x_forwarded_proto="https", x_forwarded_port="443", x_real_name="a"),
     ],
 )
 def test_this_machine_is_no_stranger(scope: Scope) -> None:
@@ -270,6 +276,32 @@ def test_this_machine_is_no_stranger(scope: Scope) -> None:
         (scope_of(x_real_ip="203.0.113.9"), "203.0.113.9"),
         (scope_of(forwarded="for=203.0.113.9:1;by=127.0.0.1"), "203.0.113.9"),
         (scope_of(forwarded='proto=https;For="[2001:db8::1]"'), "2001:db8::1"),
+        (scope_of(forwarded="for=127.0.0.1;host=evil.example"), "evil.example"),
+        (scope_of(forwarded="for=unknown"), "unknown"),
+        (scope_of(host="localhost.."), "localhost.."),
+        (scope_of(via="1.1 127.0.0.1, 1.1 evil.example:80 (x)"), "evil.example"),
+        (scope_of(via="evil.example"), "evil.example"),
+        *[
+            (scope_of(**{name: f"127.0.0.1, {said}"}), said)
+            for name, said in (
+                ("x_forwarded_host", "evil.example"),
+                ("x_forwarded_server", "evil.example"),
+                ("x_original_forwarded_for", "203.0.113.9"),
+                ("x_original_host", "evil.example"),
+                ("cf_connecting_ip", "203.0.113.9"),
+                ("cf_connecting_ipv6", "2001:db8::1"),
+                ("true_client_ip", "203.0.113.9"),
+                ("x_client_ip", "203.0.113.9:1"),
+                ("client_ip", "203.0.113.9"),
+                ("fastly_client_ip", "203.0.113.9"),
+                ("fly_client_ip", "203.0.113.9"),
+                ("x_envoy_external_address", "203.0.113.9"),
+                ("x_cluster_client_ip", "203.0.113.9"),
+                ("x_azure_clientip", "203.0.113.9"),
+                ("cloudfront_viewer_address", "203.0.113.9:443"),
+                ("x_remote_addr", "203.0.113.9"),
+            )
+        ],
     ],
 )
 def test_a_stranger_is_seen(scope: Scope, shown: str) -> None:

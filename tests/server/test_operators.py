@@ -179,12 +179,12 @@ def test_ready_asks_ollama_once_in_a_moment() -> None:
         ("GET", "/streams/abc", "it is /v1/streams/abc: the base URL"),
         ("POST", "/v1/v1/chat/completions", "stands there twice"),
         ("POST", "/v1/chat/completion", "did you mean /v1/chat/completions?"),
-        ("GET", "/nowhere", "POST /v1/chat/completions"),
+        ("GET", "/nowhere", "POST /v1/chat/completions; GET /docs has all paths"),
         ("GET", "/" + "x" * 5000, "POST /v1/chat/completions"),
     ],
 )
 def test_a_path_that_is_not_there_says_what_is(method: str, path: str, part: str) -> None:
-    """404 with the right path where it is near, else with all there are."""
+    """404 with the right path where it is near, else with the place that has all."""
 
     async def main() -> None:
         app = app_alone()
@@ -192,7 +192,22 @@ def test_a_path_that_is_not_there_says_what_is(method: str, path: str, part: str
             answer = await http.request(method, path)
             assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
             assert part in error_of(answer)["message"]
-            assert len(answer.content) < 2000
+            assert len(answer.content) < 600
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("name", ["pull", "push", "create", "copy", "delete", "blobs/sha256:0"])
+def test_what_manages_models_is_ollamas_own(name: str) -> None:
+    """404 that names no path that looks alike but who does it, in the form of /api."""
+
+    async def main() -> None:
+        app = app_alone()
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            for method in ("POST", "DELETE"):
+                answer = await http.request(method, f"/api/{name}")
+                assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+                assert "models are not managed here: ask Ollama itself" in answer.json()["error"]
 
     run_async(main())
 
