@@ -7,12 +7,11 @@ limits of time and size, and broken off when its client leaves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic_core import from_json
 from starlette.responses import Response
 
 from server import documented
@@ -104,12 +103,8 @@ async def embeddings(request: Request, body: EmbeddingsBody) -> Response:
     """The vectors of texts; no prompt, so that no session is asked for."""
     content = await _ask_slowly(request, "/api/embed", encode_body(embed_body(body)))
     ignored = shown(body.ignored())
-    try:
-        answer = from_json(content)
-    except ValueError:
-        answer = None
     headers = {"x-ignored-fields": ", ".join(ignored)} if ignored else {}
-    return AsciiJson(embedding_list(body, answer), headers=headers)
+    return _passed(await embedding_list(body, content), headers)
 
 
 @router.get(
@@ -200,8 +195,8 @@ async def ollama_lookup(request: Request) -> Response:
 # ---- asking Ollama --------------------------------------------------------------------------
 
 
-def _passed(content: bytes) -> Response:
-    return Response(content, media_type="application/json")
+def _passed(content: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(content, headers=headers, media_type="application/json")
 
 
 async def _ask_slowly(request: Request, path: str, content: bytes) -> bytes:

@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Discriminator,
+    Field,
     StrictBool,
     StrictStr,
     Tag,
@@ -23,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.body import RequestModel
+from server.body import LIST_MAX, RequestModel
 from server.errors import ApiError
 
 # Named in a header, so neither many nor long; whoever sends more knows by then.
@@ -126,11 +127,11 @@ def _text_or(kind: str) -> Discriminator:
     )
 
 
-def text_or_list(item: Any, kind: str) -> Any:
+def text_or_list(item: Any, kind: str, items_max: int = LIST_MAX) -> Any:
     """The type of a field that is a text or a list of `item`, called `kind` in its errors."""
     return Annotated[
         Annotated[StrictStr, Tag(f"{TAG_MARK}text)")]
-        | Annotated[list[item], Tag(f"{TAG_MARK}list)")],
+        | Annotated[list[item], Field(max_length=items_max), Tag(f"{TAG_MARK}list)")],
         _text_or(kind),
     ]
 

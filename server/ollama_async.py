@@ -34,8 +34,9 @@ from server.ollama import (
 # Names looked up at once; one that is not answered blocks its thread for the resolver's patience.
 LOOKUPS_MAX = 8
 
-# Of an answer that is no stream; the longest known is one of many embeddings.
-ANSWER_MAX_BYTES = 64 * 1024 * 1024
+# Of an answer that is no stream; the longest known is one of many embeddings: TEXTS_MAX vectors of
+# 4096 numbers, 22 bytes each.
+ANSWER_MAX_BYTES = 256 * 1024 * 1024
 
 AsyncTransportFactory = Callable[[], httpx.AsyncBaseTransport]
 
