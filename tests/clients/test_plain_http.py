@@ -40,7 +40,7 @@ def with_httptools() -> Iterator[str]:
         environment = {"OLLAMA_HOST": one.ollama_url}
         command = ("-m", "uvicorn", "server.app:app", "--port", "0", "--http", "httptools")
         with process(*command, **environment) as child:
-            line = Output(child).wait_for("Uvicorn running on", 30)
+            line = Output(child).wait_for("Uvicorn running on")
             yield address_in(line)
 
 

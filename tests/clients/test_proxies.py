@@ -54,7 +54,7 @@ def running(command: list[str], port: int | None = None) -> Iterator[str]:
     try:
         # It is read all the time: a proxy may not come to wait for somebody to take its log.
         output = Output(child)
-        port = port or int(output.wait_for("listens on", 30).split()[-1])
+        port = port or int(output.wait_for("listens on").split()[-1])
 
         async def listens() -> None:
             await until(lambda: is_listening(port) or child.poll() is not None, "it listens", 30)

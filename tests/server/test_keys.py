@@ -78,7 +78,7 @@ def test_the_server_refuses_to_start_on_an_open_address(launcher: tuple[str, ...
     arguments = ("--host", "0.0.0.0", "--port", str(free_port()))
     with process(*launcher, *arguments) as child:
         output = Output(child)
-        output.wait_for("no key is configured", 20)
+        output.wait_for("no key is configured")
         assert child.wait(10) == 3
 
 

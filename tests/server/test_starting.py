@@ -194,7 +194,7 @@ def test_uvicorn_with_several_workers_ends(
     """Its workers say why, without a traceback, and it does not start them for ever."""
     with process(*UVICORN, *arguments, "--port", str(free_port()), **more) as child:
         output = Output(child)
-        output.wait_for("start_refused will not be one of 2 workers", 60)
+        output.wait_for("start_refused will not be one of 2 workers")
         child.wait(60)
         assert not any("Traceback" in line for line in output.lines), output.lines
 
@@ -203,7 +203,7 @@ def test_uvicorn_with_several_workers_ends(
 def test_our_own_launcher_is_one_process_whatever_the_environment_says() -> None:
     """WEB_CONCURRENCY, which hosters set, is for those that start several."""
     with process(*OWN, "--port", "0", WEB_CONCURRENCY="3") as child:
-        Output(child).wait_for("onestream listens on", 30)
+        Output(child).wait_for("onestream listens on")
         child.send_signal(signal.SIGINT)
         assert child.wait(20) == 0
 
@@ -250,7 +250,7 @@ def test_a_port_that_cannot_be_had_is_a_line(port: str) -> None:
         number = str(taken.getsockname()[1]) if port == "taken" else port
         with process(*OWN, f"--port={number}") as child:
             output = Output(child)
-            output.wait_for("already in use" if port == "taken" else "will not listen on port", 30)
+            output.wait_for("already in use" if port == "taken" else "will not listen on port")
             assert child.wait(20) == 3
             assert not any("Traceback" in line for line in output.lines), output.lines
 
@@ -298,13 +298,13 @@ def test_streams_are_told_however_the_process_ends(
 def test_a_terminal_that_closes_does_not_end_what_was_started_to_outlive_it() -> None:
     """`nohup` has SIGHUP ignored, and it stays so."""
     program = (
-        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
         "from server.run import run; "
-        "sys.exit(run(port=0, on_started=lambda url: print('up', url, flush=True)))"
+        "sys.exit(run(port=0, on_started=lambda url: os.write(1, f'up {url}\\n'.encode())))"
     )
     with process("-c", program) as child:
         output = Output(child)
-        url = output.wait_for("up http", 30).split()[1]
+        url = output.wait_for("up http").split()[1]
         child.send_signal(signal.SIGHUP)
         assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
         assert child.poll() is None
