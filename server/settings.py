@@ -16,9 +16,18 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?\Z")
 # A year. Far above it the clocks of threads and of the event loop overflow, infinity included.
 SECONDS_MAX = 365 * 24 * 3600.0
+# A tebibyte, or as many of anything: what is more is a slip of the hand, and limits nothing.
+SIZE_MAX = 2**40
 
 Seconds = Annotated[float, Field(ge=0, le=SECONDS_MAX)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=SECONDS_MAX)]
+Size = Annotated[int, Field(ge=0, le=SIZE_MAX)]
+PositiveSize = Annotated[int, Field(gt=0, le=SIZE_MAX)]
+# An origin as a browser sends it: in small letters and ASCII, without user, path or what follows;
+# `*` for any part. A page of http has a host.
+_ORIGIN = re.compile(
+    r"(?!https?:/*\Z)[a-z*][a-z0-9+.*-]*://(\[[0-9a-f:.*]+\]|[a-z0-9._*-]*)(:[0-9*]+)?/?\Z"
+)
 # Ollama's own: pages on this machine, on any port, and programs that are pages inside.
 LOCAL_ORIGINS = (
     *(
@@ -119,23 +128,23 @@ class Settings(BaseSettings):
 
     # Images travel inside the JSON, so the body is larger than any text. No step of the work on it
     # may hold others up for more than 0.25 s: the longest, parsing escapes, takes 6 ns a byte.
-    body_max_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
+    body_max_bytes: PositiveSize = 32 * 1024 * 1024
     # JSON values in one body. Each costs microseconds in which nobody else is served.
-    body_max_values: int = Field(default=50_000, gt=0)
+    body_max_values: PositiveSize = 50_000
     # Of all bodies that are being read or parsed at once.
-    bodies_max_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
+    bodies_max_bytes: PositiveSize = 256 * 1024 * 1024
     # Chunks read from Ollama and not yet sent: enough to smooth, too few to run far ahead.
-    buffer_max_chunks: int = Field(default=64, gt=0)
+    buffer_max_chunks: PositiveSize = 64
     # Enqueued prompts of one session: each holds a connection, and the last waits for all others.
-    queue_max: int = Field(default=8, ge=0)
+    queue_max: Size = 8
     # Streams of the `thread` client at once: the 64 that may be detached, and as many active.
-    threads_max: int = Field(default=128, gt=0)
+    threads_max: PositiveSize = 128
     # Ended streams that GET /v1/streams still tells of, for each key.
-    archive_max: int = Field(default=200, ge=0)
+    archive_max: Size = 200
     # How long it tells of them.
     archive_seconds: Seconds = 600.0
     # Of one stream's partial text; what is longer loses its end.
-    archive_max_chars: int = Field(default=100_000, ge=0)
+    archive_max_chars: Size = 100_000
 
     @model_validator(mode="after")
     def _ollama_is_reachable(self) -> Settings:
@@ -171,10 +180,10 @@ class Settings(BaseSettings):
     @classmethod
     def _known_origins(cls, value: str | None) -> str | None:
         for origin in split_keys(value or ""):
-            if origin not in ("*", "null") and "://" not in origin:
+            if origin not in ("*", "null") and not _ORIGIN.match(origin):
                 raise ValueError(
-                    f"{origin!r} in JARVIS_CORS_ORIGINS is no origin; write http://host:port or "
-                    f"https://host as a browser shows it, http://host:* for any port, or * for all"
+                    f"{_without_user(origin)[:80]!a} in JARVIS_CORS_ORIGINS is no origin; write "
+                    f"http://host:port or https://host as a browser shows it, http://host:* for any port, or * for all"
                 )
         return value
 
@@ -183,6 +192,25 @@ class Settings(BaseSettings):
         if self.cors_origins is None:
             return LOCAL_ORIGINS
         return tuple(origin.rstrip("/") for origin in split_keys(self.cors_origins))
+
+    @field_validator("session_header")
+    @classmethod
+    def _known_headers(cls, value: str) -> str:
+        for name in split_keys(value):
+            if not _HEADER_NAME.match(name):
+                raise ValueError(
+                    f"{name[:40]!a} is no name of a header; write X-Chat-Id, or several with commas"
+                )
+        return value
+
+    @field_validator("ollama_api_key")
+    @classmethod
+    def _one_token(cls, value: str) -> str:
+        if not is_key(value):
+            raise ValueError(
+                "is not printable ASCII without a space; write the token alone, without `Bearer`"
+            )
+        return value
 
     @property
     def session_headers(self) -> tuple[str, ...]:
@@ -212,6 +240,13 @@ class Settings(BaseSettings):
         if value == "":
             raise ValueError("is empty; name a file with one key per line, or unset it")
         return value
+
+
+def _without_user(origin: str) -> str:
+    # It may hold a password, and the sentence stands in a log.
+    scheme, separator, rest = origin.partition("://")
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}…@{host}" if at else origin
 
 
 def split_keys(text: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from server.app import create_app
+from server.settings import LOCAL_ORIGINS
 from sim.fake_ollama import FakeOllama, profile_named
 from sim.fake_ollama.http_front import running, wall_clock_ns
 from tests.server.support import (
@@ -146,10 +147,54 @@ def test_a_page_that_may_call_is_no_stranger_to_devkey() -> None:
     assert allowed.status_code == 503
 
 
-def test_an_origin_that_is_none_is_refused_at_the_start() -> None:
-    """The message shows the value, and how one looks."""
-    with pytest.raises(ValidationError, match=r"'chat\.example' in JARVIS_CORS_ORIGINS"):
-        settings(cors_origins="chat.example")
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "chat.example",
+        "https://chat.example/path",
+        "https://chat.example?x",
+        "https://chat.example#x",
+        "https://chat .example",
+        "https://Chat.example",
+        "HTTPS://chat.example",
+        "https://chät.example",
+        "https://chat.example:port",
+        "https://",
+        "http:///",
+        "://chat.example",
+    ],
+)
+def test_an_origin_that_is_none_is_refused_at_the_start(origin: str) -> None:
+    """What no browser would ever send: the message shows the value, and how one looks."""
+    with pytest.raises(ValidationError, match="JARVIS_CORS_ORIGINS") as caught:
+        settings(cors_origins=f"http://x.example, {origin}")
+    assert ascii(origin) in str(caught.value)
+
+
+def test_a_password_in_an_origin_is_not_shown() -> None:
+    """It is no part of an origin, and the refusal stands in a log."""
+    with pytest.raises(ValidationError, match=r"'https://\\u2026@chat\.example'") as caught:
+        settings(cors_origins="https://me:hush@hush@chat.example")
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "*",
+        "null",
+        ", ".join(LOCAL_ORIGINS),
+        "https://*.example:*/",
+        "*://chat.example",
+        "chrome-extension://abc_d",
+        "file://",
+        "http://[::1]:*",
+        "http://192.168.0.*:3000",
+    ],
+)
+def test_every_form_of_an_origin_is_taken(origins: str) -> None:
+    """Those of this machine's programs, patterns and addresses."""
+    assert settings(cors_origins=origins).cors_allowed
 
 
 def test_a_users_own_cors_goes_before_ours() -> None:
