@@ -183,7 +183,8 @@ class Settings(BaseSettings):
             if origin not in ("*", "null") and not _ORIGIN.match(origin):
                 raise ValueError(
                     f"{_without_user(origin)[:80]!a} in JARVIS_CORS_ORIGINS is no origin; write "
-                    f"http://host:port or https://host as a browser shows it, http://host:* for any port, or * for all"
+                    f"http://host:port or https://host as a browser shows it, http://host:* for "
+                    f"any port, or * for all"
                 )
         return value
 
