@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
@@ -45,6 +46,10 @@ Show = Callable[[Key, float, Findings, Scheduler], bool]
 SLICE_MIN_S = 0.02
 SLICE_MAX_S = 0.5
 POLL_S = 0.1
+
+# Since 3.14 a server forks for a process that asks for more, and Ctrl-C reaches the server as well.
+# Nobody has begun a thread when a team is made, so that a plain fork is as safe as it was.
+_CONTEXT = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
 
 # -- in a worker process
 
@@ -283,9 +288,12 @@ class Team:
         self._processes = processes
         self._problem_of = problem_of
         self._show = show
-        self._stop = multiprocessing.Event()
+        self._stop = _CONTEXT.Event()
         self._pool = ProcessPoolExecutor(
-            processes, initializer=_begin, initargs=(self._stop, problem_of, play_whole, within)
+            processes,
+            mp_context=_CONTEXT,
+            initializer=_begin,
+            initargs=(self._stop, problem_of, play_whole, within),
         )
 
     def __enter__(self) -> Team:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import multiprocessing
 import os
 import pickle
 import re
@@ -14,8 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from functools import partial
+from concurrent.futures import Future
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -135,12 +133,9 @@ def test_two_jobs_come_to_the_same_within_a_bound(registry: str) -> None:
     assert found[0]["executions"] > 10 or registry == "quick_fix"
 
 
-def test_two_jobs_find_the_first_counterexample(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_jobs_find_the_first_counterexample() -> None:
     """Also one that lies deep in the tree, behind parts that are searched at the same time."""
-    # The workers are forks of this process, so that they are broken as well; since 3.14 only if
-    # that is asked for.
-    forks = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("fork"))
-    monkeypatch.setattr(parallel, "ProcessPoolExecutor", forks)
+    # The workers are forks of this process, so that they are broken as well.
     with broken(mutant_named("withdrawn_by_name_and_not_by_identity")):
         one, two = (
             check(scenario="caller_leaves_overtaken", registry="production", jobs=jobs)
