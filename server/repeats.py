@@ -80,14 +80,14 @@ class Repeats:
         now: float,
         *,
         repeats: bool,
-        interrupts: bool = True,
+        interrupts: bool,
     ) -> None:
         """Notes a prompt that is about to be registered. Raises ApiError (400) for a repetition.
 
         To be called in the same step as the register: the newer prompt could come in between.
         repeats: the request says so itself. interrupts: whether the prompt would stop the newer
-        one; one that waits for its turn, or is turned away from a busy session, stops nobody, and
-        is noted alone, so that it is protected once it is there.
+        one. One that waits for its turn, or is turned away from a busy session, stops nobody: it
+        is noted all the same, since from then on it may be the newer one that is protected.
         """
         if self._window_s <= 0:
             return

@@ -160,14 +160,14 @@ class ChatResponse(Response):
         }
         now = asyncio.get_running_loop().time()
         try:
-            if self._strategy is Strategy.INTERRUPT:
-                self._repeats.admit(
-                    self._session_id,
-                    trace_id,
-                    self._digest,
-                    now,
-                    repeats=self._says_it_repeats,
-                )
+            self._repeats.admit(
+                self._session_id,
+                trace_id,
+                self._digest,
+                now,
+                repeats=self._says_it_repeats,
+                interrupts=self._strategy is Strategy.INTERRUPT,
+            )
             stream = await self._registry.register(entry)
         except BaseException as exc:
             self._work.reject(exc)

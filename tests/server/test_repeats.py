@@ -117,6 +117,17 @@ def test_what_stops_nobody_is_not_refused() -> None:
     assert asked.refused("two")
 
 
+def test_what_stopped_nobody_is_protected_when_it_has_its_turn() -> None:
+    """A prompt that was enqueued, and is active now, is newer than the one it waited for."""
+    asked = Asked()
+    older = asked.ask("one")
+    newer = asked.ask("two", interrupts=False)
+    asked.end(older)
+    asked.states[newer] = State.ACTIVE
+    assert asked.refused("one")
+    assert not asked.refused("one", interrupts=False)
+
+
 def test_sessions_know_nothing_of_each_other() -> None:
     """The same body in another session is another prompt."""
     asked = Asked()
@@ -179,9 +190,18 @@ async def until_asked(server: Stack, text: str) -> None:
 
 @pytest.mark.socket
 @pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize("ends", ["superseded", "cancelled", "left"])
-def test_a_repetition_over_http(client: str, ends: str) -> None:
-    """However prompt 1 ended, its repetition gets 400, and prompt 2 its whole answer."""
+@pytest.mark.parametrize(
+    ("ends", "newer"),
+    [
+        ("superseded", "interrupt"),
+        ("cancelled", "interrupt"),
+        ("left", "interrupt"),
+        ("cancelled", "enqueue"),
+        ("left", "reject"),
+    ],
+)
+def test_a_repetition_over_http(client: str, ends: str, newer: str) -> None:
+    """However prompt 1 ended and prompt 2 came, 1 again gets 400, and 2 its whole answer."""
 
     async def main() -> None:
         async with stack("instant", {"prompt_eval_s": 0.5}, ollama_client=client) as server:
@@ -191,11 +211,14 @@ def test_a_repetition_over_http(client: str, ends: str) -> None:
             if ends == "cancelled":
                 trace_id = server.registry.snapshot().streams[0].trace_id
                 await server.http.post(f"/v1/streams/{trace_id}/cancel")
+                await until(lambda: not server.states(), "it has ended")
             elif ends == "left":
                 first.cancel()
                 await asyncio.wait({first})
                 await until(lambda: not server.states(), "it has left")
-            second = asyncio.create_task(server.post(prompt("two", stream=True), headers=SESSION))
+            second = asyncio.create_task(
+                server.post(prompt("two", stream=True, session_strategy=newer), headers=SESSION)
+            )
             await until_asked(server, "two")
             again = await server.post({**body, "stream": False}, headers=SESSION)
             assert again.status_code == 400

@@ -21,7 +21,9 @@ async def repeated(bench: ServerBench) -> None:
     await asyncio.sleep(0.4)
     if how == "is stopped":
         await bench.press_stop(p1)
-    p2 = await bench.post("p2", latest=0.2)
+    # However it came, it is the newer one.
+    strategy = "enqueue" if how == "is stopped" else None
+    p2 = await bench.post("p2", latest=0.2, strategy=strategy)
     await bench.over(p1)
     again = await bench.post("p1 again", text="p1", model=model, latest=2.0)
     await bench.over(again, p2)
