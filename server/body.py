@@ -162,11 +162,14 @@ class HeldBody:
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
         self._parts = bytearray()
+        # All that has come, also when it was dropped.
+        self.size_bytes = 0
 
     def add(self, part: bytes) -> None:
         """Raises ApiError (503) if the bodies of all requests are too long together."""
         self._bodies.hold(len(part))
         self._parts += part
+        self.size_bytes += len(part)
 
     @property
     def data(self) -> bytes:

@@ -92,6 +92,7 @@ class Front:
             pass
         finally:
             held.drop()
+            service.free_memory.after(held.size_bytes)
 
 
 async def _admit(scope: Scope, receive: Receive, service: Service, held: HeldBody) -> None:

@@ -17,6 +17,7 @@ from server.buffer import Buffer
 from server.connection import Connection
 from server.errors import ApiError
 from server.loopback import is_loopback_origin, stranger_in
+from server.memory import FreeMemory
 from server.models import first_that_chats
 from server.ollama import OllamaClient, seconds_since_1970
 from server.ollama_async import AsyncOllama
@@ -56,6 +57,7 @@ class Service:
         self._repeats = Repeats(window_s=settings.repeat_seconds, state_of=registry.state_of)
         self._readiness = Readiness(self.models)
         self.new_trace_id = new_trace_id
+        self.free_memory = FreeMemory()
         self.bodies = Bodies(
             values_max=settings.body_max_values, total_max_bytes=settings.bodies_max_bytes
         )

@@ -29,9 +29,11 @@ from server.body import (
 )
 from server.errors import ApiError
 from server.front import KEYLESS_MAX_BYTES
+from server.memory import LONG_BYTES, PAUSE_S, FreeMemory
 from server.openai import ChatRequest, chat_prompt, ollama_body
 from server.repeats import digest_of
 from server.responses_request import ResponsesRequest, responses_prompt
+from sim import new_event_loop
 from tests.server.support import error_of, run_async, settings
 
 KEY = {"authorization": "Bearer devkey"}
@@ -391,3 +393,24 @@ def test_how_a_body_has_to_be_sent_is_told() -> None:
             assert "gzip" in error_of(answer)["message"]
 
     run_async(main())
+
+
+def test_free_memory_is_given_back_once_for_all_long_bodies_of_a_while() -> None:
+    """A short body costs nothing; after long ones the C library is asked once, and later again."""
+    asked = []
+
+    async def main() -> None:
+        memory = FreeMemory(lambda: asked.append(asyncio.get_running_loop().time()))
+        memory.after(LONG_BYTES - 1)
+        await asyncio.sleep(2 * PAUSE_S)
+        assert asked == []
+        memory.after(LONG_BYTES)
+        memory.after(LONG_BYTES)
+        await asyncio.sleep(2 * PAUSE_S)
+        assert len(asked) == 1
+        memory.after(LONG_BYTES)
+        await asyncio.sleep(2 * PAUSE_S)
+        assert len(asked) == 2
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())
