@@ -72,13 +72,15 @@ def shown(names: Iterable[str]) -> tuple[str, ...]:
 
     Escaped as in a URL: with a space at its end, or a line's end in it, it would be no header.
     """
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for name in names:
         short = name[:IGNORED_NAME_MAX_CHARS]
-        found[quote(short, safe=_IN_HEADER, errors="backslashreplace")] = None
+        # Ten thousand messages may have the same: it is escaped once.
+        if short not in found:
+            found[short] = quote(short, safe=_IN_HEADER, errors="backslashreplace")
         if len(found) == IGNORED_MAX:
             break
-    return tuple(name for name in found if name)
+    return tuple(dict.fromkeys(name for name in found.values() if name))
 
 
 # ---- values ---------------------------------------------------------------------------------

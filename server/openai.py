@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import from_json
 
 from server.answer import Answer, usage_of
 from server.body import check_nested
@@ -308,13 +309,22 @@ def tool_call(call_id: str, name: str, arguments: Any, param: str) -> dict[str, 
     """A call of an earlier turn, as Ollama has it. Raises ApiError (400)."""
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments or "{}")
+            arguments = _parsed(arguments or "{}")
         except (ValueError, RecursionError):
             raise bad("the arguments of a tool call are no JSON", param) from None
     if not isinstance(arguments, dict):
         raise bad("the arguments of a tool call are no JSON object", param)
     check_finite(arguments, param)
     return {"id": call_id, "function": {"name": name, "arguments": arguments}}
+
+
+def _parsed(text: str) -> Any:
+    """Raises ValueError or RecursionError. There may be thousands: the fast parser first."""
+    try:
+        return from_json(text)
+    except ValueError:
+        # Half a surrogate pair, or many levels, which only Python's own takes.
+        return json.loads(text)
 
 
 def _tools(request: ChatRequest) -> list[dict[str, Any]] | None:

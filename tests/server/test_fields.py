@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from pydantic import ValidationError
 
 from server.errors import ApiError
+from server.fields import shown
 from server.invalid import as_refusal
-from server.openai import ChatRequest, chat_prompt
+from server.openai import ChatRequest, chat_prompt, tool_call
 from server.prompt import Prompt
 from server.responses_request import ResponsesRequest, responses_prompt
 
@@ -443,6 +445,43 @@ def test_what_is_refused_is_cut_before_it_is_shown(asks: Any, kind: Any) -> None
             refused = exc
         assert isinstance(refused, ApiError)
         assert len(refused.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a":"\\ud800"}', {"a": "\ud800"}),
+        ('{"a":' + "[" * 300 + "]" * 300 + "}", None),
+        (' {"a":1}\n', {"a": 1}),
+        ("", {}),
+    ],
+    ids=["surrogate", "deep", "white space", "empty"],
+)
+def test_arguments_of_calls_are_read_as_json_has_them(text: str, value: Any) -> None:
+    """What Python's own parser takes is taken, whichever reads it."""
+    found = tool_call("i", "f", text, "x")["function"]["arguments"]
+    assert found == (value or json.loads(text or "{}"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "5", '{"a":NaN}', '{"a":1e999}', '{"a":1} x'])
+def test_arguments_that_are_no_object_of_json_are_refused(text: str) -> None:
+    """400 for each: Ollama takes an object, and no number that JSON does not have."""
+    with pytest.raises(ApiError) as caught:
+        tool_call("i", "f", text, "x")
+    assert (caught.value.status, caught.value.param) == (400, "x")
+
+
+def test_an_ignored_name_is_escaped_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of messages may have the same one; each name is shown once."""
+    escaped: list[str] = []
+
+    def counted(name: str, **how: Any) -> str:
+        escaped.append(name)
+        return quote(name, **how)
+
+    monkeypatch.setattr("server.fields.quote", counted)
+    assert shown(["a b", "c", *["a b"] * 1000, "c"]) == ("a%20b", "c")
+    assert escaped == ["a b", "c"]
 
 
 def test_what_a_response_leaves_out_is_named() -> None:
