@@ -1,4 +1,4 @@
-"""server/README.md has the settings of the code."""
+"""server/README.md has the settings of the code, and its files."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ def test_every_setting_has_its_reason() -> None:
     rows = table().splitlines()[2:]
     assert len(rows) == len(Settings.model_fields)
     assert not any("|  |" in row for row in rows)
+
+
+def test_the_document_names_every_file() -> None:
+    """Whoever reads in its order passes nothing over."""
+    text = README.read_text("utf-8")
+    names = {path.name for path in README.parent.glob("*.py")} - {"__init__.py"}
+    assert {name for name in names if f"`{name}`" not in text} == set()
