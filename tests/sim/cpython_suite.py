@@ -14,6 +14,7 @@ import asyncio
 import importlib
 import io
 import json
+import signal
 import sys
 import unittest
 import warnings
@@ -127,5 +128,7 @@ if __name__ == "__main__":
     parser.add_argument("modules", nargs="+")
     arguments = parser.parse_args()
     _note_which_loops_run()
+    # Ignored in what a shell runs in the background, and then asyncio's runners leave it alone.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for each in arguments.modules:
         print(json.dumps(run(each, arguments.seed)), flush=True)
