@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict
 
 from server import body
+from server.errors import OLLAMA_PREFIX
 from server.front import OPEN_PATHS
 
 _MEANINGS: dict[int | str, str] = {
@@ -56,6 +57,13 @@ class ErrorAnswer(BaseModel):
     """Every answer that is an error, in OpenAI's shape."""
 
     error: Error
+
+
+class OllamaErrorAnswer(BaseModel):
+    """The same under /api/, in Ollama's shape."""
+
+    error: str
+    code: str
 
 
 # ---- answers that are no error -------------------------------------------------------------
@@ -176,12 +184,15 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         ErrorAnswer.model_json_schema(ref_template="#/components/schemas/{model}"),
     )
     schemas["ErrorAnswer"].pop("$defs", None)
+    schemas["OllamaErrorAnswer"] = OllamaErrorAnswer.model_json_schema()
     components["securitySchemes"] = {
         "key": {"type": "http", "scheme": "bearer", "description": "one of JARVIS_API_KEYS"}
     }
     for path, operations in document["paths"].items():
         for operation in operations.values():
             _complete(operation, is_keyed=path not in OPEN_PATHS)
+            if path.startswith(OLLAMA_PREFIX):
+                _use_ollamas_errors(operation)
     return document
 
 
@@ -201,9 +212,20 @@ def _complete(operation: dict[str, Any], *, is_keyed: bool) -> None:
     operation["responses"] = dict(sorted(responses.items()))
 
 
+_OPENAIS_ERROR = {"$ref": "#/components/schemas/ErrorAnswer"}
+_OLLAMAS_ERROR = {"$ref": "#/components/schemas/OllamaErrorAnswer"}
+
+
 def _error_response(status: int) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/ErrorAnswer"}
     return {
         "description": _MEANINGS[status],
-        "content": {"application/json": {"schema": schema}},
+        "content": {"application/json": {"schema": _OPENAIS_ERROR}},
     }
+
+
+def _use_ollamas_errors(operation: dict[str, Any]) -> None:
+    """What `ApiError.body_for` sends under this path."""
+    for response in operation["responses"].values():
+        content = response.get("content", {}).get("application/json", {})
+        if content.get("schema") == _OPENAIS_ERROR:
+            content["schema"] = _OLLAMAS_ERROR

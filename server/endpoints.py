@@ -41,6 +41,12 @@ _SESSION = request_headers(
     x_session_strategy="interrupt, enqueue or reject, where the session is busy",
 )
 _GENERATES = errors(400, 404, 409, 415, *OLLAMAS)
+_LINES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Ollama's lines, or with `stream` false one object",
+        "content": {"application/x-ndjson": {"example": '{"model":"qwen3","done":false, …}\n'}},
+    }
+}
 _ASKS = errors(400, 404, 415, *OLLAMAS)
 
 CompletionPrompt = Annotated[Prompt, Depends(prompt_body(CompletionRequest, completion_prompt))]
@@ -132,7 +138,7 @@ async def model(request: Request, model: str) -> Response:
 
 @router.post(
     "/api/chat",
-    responses={200: {"description": "Ollama's lines, or its object"}, **_GENERATES},
+    responses={**_LINES, **_GENERATES},
     openapi_extra={**body_schema(OllamaChatRequest), **_SESSION},
 )
 async def ollama_chat(request: Request, prompt: OllamaChat, owner: Owner) -> Response:
@@ -142,7 +148,7 @@ async def ollama_chat(request: Request, prompt: OllamaChat, owner: Owner) -> Res
 
 @router.post(
     "/api/generate",
-    responses={200: {"description": "Ollama's lines, or its object"}, **_GENERATES},
+    responses={**_LINES, **_GENERATES},
     openapi_extra={**body_schema(OllamaGenerateRequest), **_SESSION},
 )
 async def ollama_generate(request: Request, prompt: OllamaGenerate, owner: Owner) -> Response:

@@ -17,12 +17,14 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    GetJsonSchemaHandler,
     StrictBool,
     StrictStr,
     Tag,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from server.body import LIST_MAX, RequestModel
 from server.errors import ApiError
@@ -37,6 +39,9 @@ TAG_MARK = "("
 _DATA_URL_KINDS = "data:image/"
 _BASE64 = (string.ascii_letters + string.digits + "+/=").encode()
 _WHITE_SPACE = string.whitespace.encode()
+
+
+_NULL = {"type": "null"}
 
 
 class Fields(RequestModel):
@@ -54,6 +59,17 @@ class Fields(RequestModel):
         if isinstance(value, dict) and None in value.values():
             return {name: each for name, each in value.items() if each is not None}
         return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        described = handler.resolve_ref_schema(schema)
+        for name, value in described.get("properties", {}).items():
+            if name not in described.get("required", ()) and _NULL not in value.get("anyOf", ()):
+                described["properties"][name] = {"anyOf": [value, _NULL]}
+        return schema
 
     @property
     def unknown(self) -> Mapping[str, Any]:

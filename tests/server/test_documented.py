@@ -41,19 +41,20 @@ def test_every_path_that_asks_for_a_key_says_so(document: dict[str, Any]) -> Non
         assert operation.get("security") == (None if is_open else [{scheme[0]: []}]), path
 
 
-def test_every_error_has_openais_shape(document: dict[str, Any]) -> None:
-    """Each status of 400 and more refers to the one shape; FastAPI's own 422 is nowhere."""
+def test_every_error_has_the_shape_of_its_path(document: dict[str, Any]) -> None:
+    """OpenAI's from 400 on, under /api/ Ollama's; FastAPI's own 422 is nowhere."""
     for path, operation in operations(document):
+        shape = "OllamaErrorAnswer" if path.startswith("/api/") else "ErrorAnswer"
         for status, response in operation["responses"].items():
             assert status != "422", path
             assert "X-Trace-Id" in response["headers"], (path, status)
             if status[0] in "45":
                 schema = response["content"]["application/json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}, (path, status)
+                assert schema == {"$ref": f"#/components/schemas/{shape}"}, (path, status)
     schemas = document["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
-    shape = schemas[schemas["ErrorAnswer"]["properties"]["error"]["$ref"].rpartition("/")[2]]
-    assert shape["required"] == ["message", "type", "param", "code"]
+    error = schemas[schemas["ErrorAnswer"]["properties"]["error"]["$ref"].rpartition("/")[2]]
+    assert error["required"] == ["message", "type", "param", "code"]
 
 
 def test_a_chat_is_described_as_it_is(document: dict[str, Any]) -> None:
@@ -65,6 +66,12 @@ def test_a_chat_is_described_as_it_is(document: dict[str, Any]) -> None:
         assert status in chat["responses"]
     body = document["components"]["schemas"]["ChatRequest"]
     assert [form["required"] for form in body["oneOf"]] == [["messages"], ["prompt"]]
+
+
+def test_a_field_that_may_be_left_out_may_be_null(document: dict[str, Any]) -> None:
+    """An explicit null is absent, and the document says so."""
+    fields = document["components"]["schemas"]["OllamaGenerateRequest"]["properties"]
+    assert {"type": "null"} in fields["stream"]["anyOf"]
 
 
 def test_no_name_of_a_field_breaks_the_header_that_names_it() -> None:
