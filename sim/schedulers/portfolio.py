@@ -45,7 +45,7 @@ class Portfolio(Scheduler):
 
 
 def turns(seed: int, choice_points: int) -> tuple[Scheduler, ...]:
-    """Who plays in which order; see the table in ARCHITECTURE.md for why these."""
+    """Who plays in which order; see tests/benchmarks/README.md for why these."""
     uniform = RandomWalk(seed)
     few = FewDepartures(seed, choice_points=choice_points)
     pct = PCT(seed, choice_points=choice_points)
