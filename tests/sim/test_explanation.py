@@ -6,7 +6,6 @@ import asyncio
 import linecache
 import re
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from sim.execution import Program
 from sim.explanation import LINES_MAX
 from sim.lanes import LANES_MAX, MARK, WIDTH_MAX, chart
 from sim.world import TraceLine
+from tests.sim.documents import WITH_COUNTEREXAMPLES, counterexamples, lasting
 
 
 def text_of(program: Program) -> str:
@@ -423,28 +423,30 @@ def test_where_it_was_checked() -> None:
     assert "checked in it_is_early (tests/sim/test_explanation.py:" in text_of(program)
 
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize(
-    "command",
+    ("command", "shown"),
     [
-        "onestream check --registry quick_fix --scenario racing_registers",
-        "onestream simulate --registry quick_fix",
+        pytest.param(command, text, id=f"{document}: {command}")
+        for document in WITH_COUNTEREXAMPLES
+        for command, text in counterexamples(document)
+        if command is not None
     ],
 )
-def test_the_counterexamples_of_the_readme(
-    command: str, capsys: pytest.CaptureFixture[str]
+def test_the_counterexamples_of_the_documents(
+    command: str, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """README shows what its commands print, but for digests and the numbers of lines."""
-    assert command in README
+    """They show what their commands print, but for digests and the numbers of lines."""
     assert main(command.split()[1:]) == 1
     lines = capsys.readouterr().out.splitlines()
     begin = next(at for at, line in enumerate(lines) if line.startswith("violated at"))
     end = next(at for at, line in enumerate(lines) if line.startswith("replay: "))
-    assert_fits("\n".join(lines[begin : end + 1]))
-    assert _lasting("\n".join(lines[begin : end + 1])) in _lasting(README)
+    printed = "\n".join(lines[begin : end + 1])
+    assert_fits(printed)
+    assert lasting(printed) == lasting(shown.rstrip())
 
 
-def _lasting(text: str) -> str:
-    return re.sub(r"/[0-9a-f]{8}/", "/digest/", re.sub(r"(\.py):\d+", r"\1", text))
+def test_documents_show_a_counterexample_of_each_command() -> None:
+    """One of `check` and one of `simulate`; otherwise the test above would hold of nothing."""
+    found = [each for document in WITH_COUNTEREXAMPLES for each in counterexamples(document)]
+    commands = {command.split()[1] for command, _ in found if command is not None}
+    assert commands == {"check", "simulate"}

@@ -1,4 +1,4 @@
-"""The programs in README.md do what is written beside them."""
+"""The programs in README.md, and in those of the rooms, do what is written beside them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import re
+import sys
 import typing
 from pathlib import Path
 from types import ModuleType
@@ -15,71 +16,92 @@ import pytest
 import sim
 import sim.exploration
 import sim.runner
+from tests.sim.documents import (
+    WITH_PROGRAMS,
+    counterexamples,
+    lasting,
+    programs,
+    pytest_modules,
+)
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-SECTION = README.partition("## Check any asyncio program\n")[2].partition("\n## ")[0]
-BLOCKS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+MANUAL = "sim/README.md"
 
 
-def is_test_file(block: str) -> bool:
-    return block.startswith("# test_")
-
-
-def test_the_programs_print_what_is_written_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks run one after the other in one module; each `print(…)  # words` prints these."""
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, typing.Any]:
+    """Of a module in which the blocks of a document run, one after the other."""
     module = ModuleType("readme")
-    monkeypatch.setitem(__import__("sys").modules, "readme", module)
-    programs = [block for block in BLOCKS if not is_test_file(block)]
-    assert len(programs) == 4
-    expected: list[str] = []
+    monkeypatch.setitem(sys.modules, "readme", module)
+    return vars(module)
+
+
+def run(source: str, names: dict[str, typing.Any]) -> str:
+    """Runs a block; what it prints."""
     output = io.StringIO()
-    for block in programs:
-        expected += re.findall(r"^ *print\(.*\) +# (.*)$", block, re.MULTILINE)
-        with contextlib.redirect_stdout(output):
-            exec(compile(block, "README.md", "exec"), vars(module))
-    printed = output.getvalue().splitlines()
-    assert expected == ["refuted", "refuted", "proved", "3600 s"]
-    assert [line for line in printed if line in set(expected)] == expected
+    with contextlib.redirect_stdout(output):
+        exec(compile(source, "README.md", "exec"), names)
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("document", WITH_PROGRAMS)
+def test_the_programs_print_what_is_written_beside_them(
+    document: str, names: dict[str, typing.Any]
+) -> None:
+    """Each `print(…)  # words` of a document prints these, and its programs the counterexamples."""
+    blocks = programs(document)
+    assert blocks
+    expected = [
+        words
+        for block in blocks
+        for words in re.findall(r"^ *print\(.*\) +# (.*)$", block, re.MULTILINE)
+    ]
+    printed = "".join(run(block, names) for block in blocks)
+    assert [line for line in printed.splitlines() if line in set(expected)] == expected
+    for command, text in counterexamples(document):
+        assert command is not None or lasting(text) in lasting(printed)
+
+
+def test_the_manual_shows_each_verdict(names: dict[str, typing.Any]) -> None:
+    """The programs of sim/README.md are refuted, refuted and proved, then one sleeps an hour."""
+    printed = "".join(run(block, names) for block in programs(MANUAL)).splitlines()
+    verdicts = ("refuted", "proved", "3600 s")
+    assert [each for each in printed if each in verdicts] == ["refuted", *verdicts]
     assert any(line.startswith("violated at 0.000 s: both withdrawals count") for line in printed)
 
 
-def test_the_lost_update_is_mended_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lost_update_is_fixed_as_the_manual_says(names: dict[str, typing.Any]) -> None:
     """`async with lock:` around the three lines, and it is proved."""
-    text = BLOCKS[0].partition("report =")[0]
-    lines = text.splitlines()
+    lines = programs(MANUAL)[0].partition("report =")[0].splitlines()
     at = next(number for number, line in enumerate(lines) if "seen = balance" in line)
-    mended = [
+    fixed = [
         *lines[:at],
         "        async with lock:",
         *(f"    {line}" for line in lines[at : at + 3]),
         *lines[at + 3 :],
     ]
-    module = ModuleType("readme")
-    monkeypatch.setitem(__import__("sys").modules, "readme", module)
-    source = "\n".join(mended).replace("balance = 100", "balance = 100; lock = asyncio.Lock()", 1)
-    exec(compile(source, "README.md", "exec"), vars(module))
-    report = sim.explore(vars(module)["program"])
+    source = "\n".join(fixed).replace("balance = 100", "balance = 100; lock = asyncio.Lock()", 1)
+    run(source, names)
+    report = sim.explore(names["program"])
     assert report.verdict == "proved", report.text
 
 
-def test_the_lost_letter_needs_a_narrow_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lost_letter_needs_a_narrow_schedule(names: dict[str, typing.Any]) -> None:
     """The mailbox loses nothing in natural order: running the program once would not show it."""
-    module = ModuleType("readme")
-    monkeypatch.setitem(__import__("sys").modules, "readme", module)
-    with contextlib.redirect_stdout(io.StringIO()):
-        for block in BLOCKS[:2]:
-            exec(compile(block, "README.md", "exec"), vars(module))
-    program = vars(module)["gives_up_waiting"](vars(module)["Mailbox"])
+    for block in programs(MANUAL)[:2]:
+        run(block, names)
+    program = names["gives_up_waiting"](names["Mailbox"])
     assert sim.explore(program, strategy="natural").counterexample is None
     report = sim.explore(program)
     assert report.verdict == "refuted"
     assert report.counterexample is not None
     assert report.counterexample.property == "no letter is lost"
+    ((_, shown),) = counterexamples("sim/counterexamples/README.md")
+    assert lasting(report.counterexample.text) == lasting(shown.rstrip())
 
 
 def test_the_test_file_passes(pytester: pytest.Pytester) -> None:
-    """The tests in the README pass as they stand."""
-    (block,) = [block for block in BLOCKS if is_test_file(block)]
+    """The tests in the manual pass as they stand."""
+    (block,) = pytest_modules(MANUAL)
     pytester.makepyfile(test_mailbox=block)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=2)
