@@ -367,6 +367,8 @@ def _judged_exhausted(
         return _Judged(Verdict.INCONCLUSIVE, why, labels_missing=missing)
     if findings.executions == 0:
         return _Judged(Verdict.ERROR, "nothing was executed")
+    if scheduler.vacuous is not None:
+        return _Judged(Verdict.INCONCLUSIVE, f"{scheduler.vacuous} ({executions})")
     covered = f"{scheduler.covers}, within {problem.bounds} ({executions})"
     return _Judged(Verdict.PROVED, covered)
 

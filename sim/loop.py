@@ -74,6 +74,8 @@ class SimLoop(SignalHandlers):
     # How many tasks were made without a name. asyncio counts those of the process.
     unnamed_tasks = 0
     _cancels_offered_to: Callable[[asyncio.Task[Any]], bool] | None = None
+    # The names of tasks that took a step without being offered a cancel, where others were.
+    cancels_withheld: frozenset[str] = frozenset()
 
     def __init__(self, environment: Environment, choose: Choose, bounds: Bounds) -> None:
         super().__init__()
@@ -97,7 +99,7 @@ class SimLoop(SignalHandlers):
         # The same in each execution, or asked for only where it ends.
         {"bounds", "choose", "time", "on_poll", "environment", "_tasks", "stuck", "refused"}
         # What is judged by its limits, and told apart where they matter: see sim/state.py.
-        | {"bounds_hit", "spins", "spins_seen"}
+        | {"bounds_hit", "spins", "spins_seen", "cancels_withheld"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
         | {"_selector", "_clock_resolution", "_internal_fds", "_thread_id", "_current_handle"}
         | {"_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"}
@@ -319,8 +321,11 @@ class SimLoop(SignalHandlers):
         if to is None or handle.cancelled():
             return
         task = getattr(getattr(handle, "_callback", None), "__self__", None)
-        if isinstance(task, asyncio.Task) and not task.done() and to(task):
+        if isinstance(task, asyncio.Task) and not task.done():
             name = task.get_name()
+            if not to(task):
+                self.cancels_withheld |= {name}
+                return
             options = [Option(f"{name} goes on"), Option(f"{name} is cancelled")]
             if self.choose("cancel", options, one_natural):
                 task.cancel()

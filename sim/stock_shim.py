@@ -170,7 +170,12 @@ class World:
         return self.clock.now
 
     async def outside(
-        self, name: str, *, earliest: float = 0.0, latest: float | None = None
+        self,
+        name: str,
+        *args: Any,
+        call: Callable[..., object] | None = None,
+        earliest: float = 0.0,
+        latest: float | None = None,
     ) -> None:
         waiter = self.loop.create_future()
         until = math.inf if latest is None else latest
@@ -178,7 +183,8 @@ class World:
             raise ValueError(f"outside event {name!r} has the window [{earliest}, {until}] s")
         fd = next(self._fds)
         self._announced[fd] = _Arrival(name, self.now + earliest, self.now + until, waiter)
-        self.loop.add_reader(fd, _settle, waiter)
+        act = (_settle, waiter) if call is None else (_call_and_settle, waiter, call, args)
+        self.loop.add_reader(fd, *act)
         try:
             await waiter
         finally:
@@ -373,6 +379,15 @@ class World:
 def _settle(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _call_and_settle(
+    waiter: asyncio.Future[None], call: Callable[..., object], args: tuple[Any, ...]
+) -> None:
+    try:
+        call(*args)
+    finally:
+        _settle(waiter)
 
 
 @contextlib.contextmanager

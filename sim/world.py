@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sim.errors import CheckFailed
 from sim.loop import SimLoop, one_natural
 from sim.observer import Observer, Special
-from sim.origin import fault_of_simulator
+from sim.origin import fault_of_simulator, forwards
 from sim.pools import QUEUE_MAX, THREADS_MAX, SimExecutor
 from sim.schedule import Option
 from sim.signals import name_of
@@ -74,13 +74,23 @@ class World:
         return self.loop.bounds.lateness_s
 
     async def outside(
-        self, name: str, *, earliest: float = 0.0, latest: float | None = None
+        self,
+        name: str,
+        *args: Any,
+        call: Callable[..., object] | None = None,
+        earliest: float = 0.0,
+        latest: float | None = None,
     ) -> None:
         """Waits for an outside event, which lands when the scheduler says.
 
         earliest, latest: its window, in seconds from now. Without `latest` the event is passed
         over at `passes_max` quiescent instants at most. A cancel withdraws the event.
+        call: called with `args` in the iteration of the poll that finds the event, as a callback of
+        `loop.add_reader` or a protocol's `connection_lost` is. A coroutine that waits goes on one
+        iteration later, so that what acts directly in production has to act so here.
         """
+        if args and call is None:
+            raise TypeError(f"outside event {name!r} has arguments {args!r} and nothing to call")
         # Nobody but the arrival and this task knows it, so its uses are no accesses, and nobody
         # hashes it: CPython awaits a future of its own type faster.
         waiter: asyncio.Future[None] = asyncio.Future(loop=self.loop)
@@ -92,7 +102,10 @@ class World:
             # As with a socket: what the poll found is a callback in the ready queue, and only
             # that wakes the task.
             self.record(name, actor="outside")
-            self.loop.call_soon(_settle, waiter)
+            if call is None:
+                self.loop.call_soon(_settle, waiter)
+            else:
+                self.loop.call_soon(_call_and_settle, waiter, call, args)
 
         assert arrival.callbacks is not None
         arrival.callbacks.append(landed)
@@ -258,3 +271,13 @@ class Shared:
 def _settle(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+@forwards
+def _call_and_settle(
+    waiter: asyncio.Future[None], call: Callable[..., object], args: tuple[Any, ...]
+) -> None:
+    try:
+        call(*args)
+    finally:
+        _settle(waiter)

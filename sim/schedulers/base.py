@@ -50,6 +50,11 @@ class Scheduler:
         return "random schedules"
 
     @property
+    def vacuous(self) -> str | None:
+        """Why its proof would be one of nothing, though it is exhausted; None if it is not."""
+        return None
+
+    @property
     def complete(self) -> float | None:
         """Which part of the tree has been seen, 0..1, or None where that is unknown."""
         return None
@@ -91,6 +96,10 @@ class Following(Scheduler):
     @property
     def is_exhausted(self) -> bool:
         return self._scheduler.is_exhausted
+
+    @property
+    def vacuous(self) -> str | None:
+        return self._scheduler.vacuous
 
     @property
     def complete(self) -> float | None:

@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+from sim.loop import SimLoop
+from sim.observer import Observer
 from sim.schedule import ChoicePoint
 from sim.schedulers.base import Scheduler
+from sim.world import World
+
+# Of the tasks that a claim leaves out.
+NAMED_MAX = 4
+
+
+class _Withheld(Observer):
+    """Collects, over all executions, which tasks took steps and were offered no cancel."""
+
+    follows = False
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def begin(self, loop: SimLoop, world: World) -> None:
+        self._loop = loop
+
+    def end(self) -> None:
+        self.names |= self._loop.cancels_withheld
 
 
 class CancelEverywhere(Scheduler):
@@ -15,7 +36,6 @@ class CancelEverywhere(Scheduler):
 
     name = "cancel everywhere"
     is_exhausted = False
-    covers = "a cancel at every step of every task, and a second one during the clean-up"
 
     def __init__(self) -> None:
         # The offer to be taken, counted from 0, and whether the next one is taken as well; none
@@ -26,6 +46,29 @@ class CancelEverywhere(Scheduler):
         self._offers = 0
         self._cancelled: str | None = None
         self._begun = False
+        self._withheld = _Withheld()
+
+    @property
+    def covers(self) -> str:
+        others = sorted(self._withheld.names - {"program"})
+        named = ", ".join(others[:NAMED_MAX]) + (", …" if len(others) > NAMED_MAX else "")
+        left_out = f" and {named}, which `to=` leaves out" if others else ""
+        return (
+            f"a cancel at every step of every task but the program's own{left_out}, "
+            f"and a second one during the clean-up"
+        )
+
+    @property
+    def vacuous(self) -> str | None:
+        if self._offers_in_all != 0:
+            return None
+        return (
+            "no task was cancelled, since no step of one was offered for it: call "
+            "world.offer_cancels() where the program begins, with a `to=` that lets a task through"
+        )
+
+    def observer(self) -> Observer:
+        return self._withheld
 
     def next_execution(self) -> bool:
         if self._begun:
