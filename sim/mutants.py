@@ -67,19 +67,6 @@ def kill_all(
         return [_told(k, on_kill) for k in pool.map(_kill_named, [m.name for m in chosen])]
 
 
-def table(kills: list[Kill]) -> str:
-    """Each property with those that it killed first, and who survived."""
-    by_killer: dict[str, list[str]] = {}
-    for kill in kills:
-        by_killer.setdefault(kill.killer or "nobody", []).append(kill.mutant)
-    lines = [f"{killer}: {', '.join(names)}" for killer, names in sorted(by_killer.items())]
-    executions = sum(kill.executions for kill in kills)
-    seconds = sum(kill.seconds for kill in kills)
-    killed = sum(kill.is_killed for kill in kills)
-    lines.append(f"{killed} of {len(kills)} killed ({executions} executions in {seconds:.1f} s)")
-    return "\n".join(lines)
-
-
 def _told(kill: Kill, on_kill: Callable[[Kill], None]) -> Kill:
     on_kill(kill)
     return kill

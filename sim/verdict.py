@@ -16,8 +16,18 @@ class Verdict(enum.StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """Of a command that comes to it; argparse's 2 for bad usage would be INCONCLUSIVE's."""
-        return {"refuted": 1, "inconclusive": 2, "error": 3}.get(self, 0)
+        """Of a command that comes to it."""
+        return EXIT_CODES[self]
+
+
+# Bad usage is an error as well: argparse's 2 for it would be INCONCLUSIVE's.
+EXIT_CODES = {
+    Verdict.PROVED: 0,
+    Verdict.PASSED: 0,
+    Verdict.REFUTED: 1,
+    Verdict.INCONCLUSIVE: 2,
+    Verdict.ERROR: 3,
+}
 
 
 class Stop(enum.StrEnum):

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from sim.cli import main
+from sim.commands.simulate_text import Progress
 from sim.execution import guarded, run_execution
 from sim.log_capture import silenced
 from sim.schedule import Bounds, ChoicePoint, Option, Schedule
 from sim.schedulers import Swarm
 from sim.simulate import run as run_module
-from sim.simulate.command import Progress
 from sim.simulate.labels import labels_required
 from sim.simulate.profiles import CLIENTS, PROFILES, draw_plan
 from sim.simulate.run import Chunk, Simulation, SimulationReport, make_simulation, simulate
@@ -405,7 +405,7 @@ class Terminal(io.StringIO):
 def test_progress_is_redrawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line that is drawn over on a terminal, whole lines elsewhere, none too often."""
     clock = iter((0.0, 6.0, 6.01, 12.0) * 2)
-    monkeypatch.setattr("sim.simulate.command.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("sim.commands.simulate_text.time.perf_counter", lambda: next(clock))
     drawn: dict[type[io.StringIO], str] = {}
     for out in (Terminal(), io.StringIO()):
         progress = Progress(10, out)

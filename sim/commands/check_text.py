@@ -1,4 +1,4 @@
-"""The text of `onestream check`: a line for each result, then counterexamples and bounds."""
+"""What `onestream check` prints: a line for each result, then counterexamples and bounds."""
 
 from __future__ import annotations
 

@@ -1,13 +1,10 @@
-"""The text of `onestream simulate`: a progress line, what failed, and a table of what happened."""
+"""What `onestream simulate` prints: a progress line, what failed, and a table of what happened."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 import textwrap
 import time
-from argparse import Namespace
 from typing import TextIO
 
 from sim.lanes import WIDTH_MAX
@@ -17,9 +14,7 @@ from sim.simulate.run import (
     Failure,
     Simulation,
     SimulationReport,
-    make_simulation,
     schedule_text,
-    simulate,
 )
 from sim.simulate.statistics import ROWS
 from sim.tested_pythons import interpreter
@@ -33,38 +28,6 @@ what a run says: random executions found nothing, which proves nothing; `onestre
 Each seed is a plan (users, latencies, faults) and a schedule with random departures, in virtual
 time; every request is judged by S1-S8 and L1-L6, and after the last fault every session is
 prompted once more and has to be answered. Replaced and not covered: as `check` says."""
-
-
-def run_command(arguments: Namespace) -> int:
-    """Carries out `onestream simulate`; returns its exit code. Raises ValueError for bad usage."""
-    simulation = make_simulation(
-        level=arguments.level,
-        registry=arguments.registry,
-        profile=arguments.profile,
-        client=arguments.client,
-    )
-    progress = Progress(arguments.seeds, sys.stderr)
-
-    def failed(failure: Failure) -> None:
-        progress.clear()
-        if not arguments.json:
-            print_failure(simulation, failure)
-
-    report = simulate(
-        simulation,
-        seeds=arguments.seeds,
-        first_seed=arguments.first_seed,
-        jobs=arguments.jobs,
-        budget_s=arguments.budget,
-        on_progress=progress.show,
-        on_failure=failed,
-    )
-    progress.clear()
-    if arguments.json:
-        print(json.dumps(report.as_json(), indent=2))
-    else:
-        print_report(report)
-    return report.verdict.exit_code
 
 
 class Progress:

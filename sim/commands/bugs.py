@@ -1,0 +1,41 @@
+"""`onestream bugs`: bugs that others have reported, by CPython version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sim.commands.options import add_json
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from sim.commands.options import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "bugs", help="bugs that others have reported, found or proved absent, by CPython version"
+    )
+    add_json(parser)
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="another interpreter, beside those that are found; may be repeated",
+    )
+    parser.add_argument("--this-version", action="store_true", help="the running interpreter alone")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Namespace) -> int:
+    """0 if every verdict is the expected one, else 1."""
+    from sim.historical import matrix
+
+    here_alone = arguments.this_version
+    columns = [matrix.run_here()] if here_alone else matrix.run_matrix(arguments.python)
+    if arguments.json:
+        print(matrix.as_json(columns))
+    else:
+        matrix.print_matrix(columns)
+    return 0 if all(column.holds for column in columns) else 1

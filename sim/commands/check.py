@@ -1,0 +1,65 @@
+"""`onestream check`: proves or refutes registries in the simulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from sim.commands.options import LEVELS, add_budget, add_json, positive
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from sim.commands.options import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("check", help="prove or refute registries in the simulator")
+    parser.add_argument("--level", choices=LEVELS, help="default: all there are")
+    parser.add_argument("--scenario", metavar="NAME", help="default: all")
+    parser.add_argument(
+        "--registry",
+        metavar="MODULE:CLASS",
+        help="check this one alone: a class with register, cancel and pop; or production, "
+        "original, quick_fix (default: all three)",
+    )
+    add_budget(parser)
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="processes; default: as many as there are cores, and 1 for one scenario",
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Namespace) -> int:
+    from sim.check import check
+    from sim.commands.check_text import print_result, print_verdict
+
+    # A program that reads the JSON object may keep both streams in one file.
+    is_quiet = arguments.json and not sys.stderr.isatty()
+    checked = check(
+        level=arguments.level,
+        scenario=arguments.scenario,
+        registry=arguments.registry,
+        budget_s=arguments.budget,
+        jobs=arguments.jobs or (1 if arguments.scenario else _cores()),
+        on_result=(lambda result: None) if arguments.json else print_result,
+        progress_to=None if is_quiet else sys.stderr,
+    )
+    if arguments.json:
+        print(json.dumps(checked.as_json(), indent=2))
+    else:
+        print_verdict(checked)
+    return checked.verdict.exit_code
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,87 @@
+"""`onestream deepen`: proves stories of growing size."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sim.commands.options import LEVELS, add_budget, add_json
+from sim.verdict import Verdict
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from sim.commands.options import Subparsers
+    from sim.deepen import Bound, Deepened
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "deepen", help="prove stories of growing size: registers, cancels, leavers, hangs"
+    )
+    parser.add_argument(
+        "--registry", default="production", metavar="MODULE:CLASS", help="as of check"
+    )
+    parser.add_argument("--level", choices=LEVELS, default="registry", help="default: registry")
+    parser.add_argument(
+        "--size",
+        metavar="NAME",
+        help="this one alone, such as size-1s3r1c0l1h: 3 registers, …; size-….async: a server's",
+    )
+    add_budget(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Namespace) -> int:
+    from sim.deepen import deepen, largest_proved
+
+    results = deepen(
+        level=arguments.level,
+        registry=arguments.registry,
+        budget_s=arguments.budget,
+        size=arguments.size,
+        on_result=_print_nothing if arguments.json else _print_result,
+    )
+    largest = largest_proved(results)
+    if arguments.json:
+        _print_json(results, largest)
+    else:
+        _print_summary(results, largest)
+    return _verdict(results, largest).exit_code
+
+
+def _verdict(results: list[Deepened], largest: list[Bound]) -> Verdict:
+    """A size that the time did not suffice for is no failure, as long as another one was proved."""
+    verdicts = {result.report.verdict for result in results}
+    for worst in (Verdict.ERROR, Verdict.REFUTED):
+        if worst in verdicts:
+            return worst
+    return Verdict.PROVED if largest else Verdict.INCONCLUSIVE
+
+
+def _print_nothing(result: Deepened) -> None:
+    """All of it stands in the JSON object."""
+
+
+def _print_result(result: Deepened) -> None:
+    print(result, flush=True)
+
+
+def _print_json(results: list[Deepened], largest: list[Bound]) -> None:
+    from sim.tested_pythons import interpreter
+
+    found = {
+        "interpreter": interpreter(),
+        "results": [result.as_json() for result in results],
+        "largest_proved": [str(each) for each in largest],
+    }
+    print(json.dumps(found))
+
+
+def _print_summary(results: list[Deepened], largest: list[Bound]) -> None:
+    wrong = (Verdict.REFUTED, Verdict.ERROR)
+    failed = [each.report for each in results if each.report.verdict in wrong]
+    print("".join(f"\n{report.text}\n" for report in failed))
+    print("every schedule was seen of stories up to:")
+    print("\n".join(f"  {each}" for each in largest) or "  none")

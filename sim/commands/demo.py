@@ -1,0 +1,21 @@
+"""`onestream demo`: the note's two-prompt test on a real server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from sim.commands.options import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("demo", help="the note's two-prompt test on a real server")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Namespace) -> int:
+    from sim.demo import demo
+
+    return demo()

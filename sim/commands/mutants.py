@@ -1,0 +1,69 @@
+"""`onestream mutants`: who is killed, by which property."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sim.commands.options import LEVELS, add_jobs, add_json
+from sim.verdict import Verdict
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from sim.commands.options import Subparsers
+    from sim.mutants import Kill
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "mutants", help="production with one line broken: who is killed, by which property"
+    )
+    parser.add_argument("--level", choices=LEVELS, help="default: both")
+    parser.add_argument("--name", metavar="NAME", help="this one alone, with its counterexample")
+    add_jobs(parser)
+    parser.add_argument(
+        "--verbose", action="store_true", help="with the command that replays each counterexample"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Namespace) -> int:
+    from sim.mutants import kill_all
+
+    def print_kill(kill: Kill) -> None:
+        if not arguments.json:
+            _print_kill(kill, is_verbose=arguments.verbose)
+
+    kills = kill_all(
+        level=arguments.level, name=arguments.name, jobs=arguments.jobs, on_kill=print_kill
+    )
+    survivors = [kill.mutant for kill in kills if not kill.is_killed]
+    if arguments.json:
+        print(json.dumps({"mutants": [k.as_json() for k in kills], "survivors": survivors}))
+    else:
+        if arguments.name:
+            print(f"\n{kills[0].text}")
+        print(f"\n{_table(kills)}")
+    return (Verdict.REFUTED if survivors else Verdict.PROVED).exit_code
+
+
+def _print_kill(kill: Kill, *, is_verbose: bool) -> None:
+    what = f"{kill.killer} in {kill.scenario}" if kill.is_killed else "SURVIVES"
+    print(f"{kill.mutant:<46} {kill.executions:>5} executions  {what}", flush=True)
+    if is_verbose and kill.is_killed:
+        print(f"  onestream replay {kill.schedule}", flush=True)
+
+
+def _table(kills: list[Kill]) -> str:
+    """Each property with those that it killed first, and who survived."""
+    by_killer: dict[str, list[str]] = {}
+    for kill in kills:
+        by_killer.setdefault(kill.killer or "nobody", []).append(kill.mutant)
+    lines = [f"{killer}: {', '.join(names)}" for killer, names in sorted(by_killer.items())]
+    executions = sum(kill.executions for kill in kills)
+    seconds = sum(kill.seconds for kill in kills)
+    killed = sum(kill.is_killed for kill in kills)
+    lines.append(f"{killed} of {len(kills)} killed ({executions} executions in {seconds:.1f} s)")
+    return "\n".join(lines)

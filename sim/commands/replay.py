@@ -1,0 +1,30 @@
+"""`onestream replay`: the execution of a counterexample, once more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sim.commands.options import add_schedule
+from sim.verdict import Verdict
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from sim.commands.options import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("replay", help="replay the schedule of a counterexample")
+    add_schedule(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Namespace) -> int:
+    from sim.check import replay
+
+    counterexample = replay(arguments.schedule)
+    if counterexample is None:
+        print("no violation: under this schedule every property holds")
+        return Verdict.PROVED.exit_code
+    print(counterexample.text)
+    return Verdict.REFUTED.exit_code

@@ -1,0 +1,78 @@
+"""`onestream simulate`: long random runs, with faults, healing and liveness."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from sim.commands.options import LEVELS, add_jobs, add_json, not_negative, positive, seconds
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from sim.commands.options import Subparsers
+    from sim.simulate.run import Failure
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "simulate", help="long random runs: many users, faults, then healing and liveness"
+    )
+    parser.add_argument("--seeds", type=positive, default=500, metavar="N", help="default 500")
+    parser.add_argument("--first-seed", type=not_negative, default=0, metavar="N")
+    add_jobs(parser)
+    parser.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="calm, busy, flaky or hostile-upstream (default: they take turns)",
+    )
+    parser.add_argument("--level", choices=LEVELS, help="default: server")
+    parser.add_argument(
+        "--registry",
+        default="production",
+        metavar="MODULE:CLASS",
+        help="as of check; default: production",
+    )
+    parser.add_argument(
+        "--client", choices=("async", "thread", "both"), default="both", help="of Ollama"
+    )
+    parser.add_argument(
+        "--budget", type=seconds, metavar="SECONDS", help="stop after so long; default: never"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Namespace) -> int:
+    from sim.commands.simulate_text import Progress, print_failure, print_report
+    from sim.simulate.run import make_simulation, simulate
+
+    simulation = make_simulation(
+        level=arguments.level,
+        registry=arguments.registry,
+        profile=arguments.profile,
+        client=arguments.client,
+    )
+    progress = Progress(arguments.seeds, sys.stderr)
+
+    def failed(failure: Failure) -> None:
+        progress.clear()
+        if not arguments.json:
+            print_failure(simulation, failure)
+
+    report = simulate(
+        simulation,
+        seeds=arguments.seeds,
+        first_seed=arguments.first_seed,
+        jobs=arguments.jobs,
+        budget_s=arguments.budget,
+        on_progress=progress.show,
+        on_failure=failed,
+    )
+    progress.clear()
+    if arguments.json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        print_report(report)
+    return report.verdict.exit_code

@@ -1,0 +1,49 @@
+"""The command line as a whole: what it lists, and what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sim.cli import COMMANDS, main
+from sim.verdict import EXIT_CODES, Verdict
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_module_of_the_commands_is_listed() -> None:
+    """A command that was written and not listed would be missed by nobody else."""
+    files = {path.stem for path in (ROOT / "sim/commands").glob("*.py")}
+    helpers = {name for name in files if name.endswith("_text")} | {"__init__", "options"}
+    assert files - helpers == {each.__name__.rpartition(".")[2] for each in COMMANDS}
+
+
+def test_each_command_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` of each is answered with exit code 0, and that of all names each, with the codes."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    overview = capsys.readouterr().out
+    assert f"{EXIT_CODES[Verdict.INCONCLUSIVE]} inconclusive" in overview
+    for command in COMMANDS:
+        name = command.__name__.rpartition(".")[2].replace("_", "-")
+        assert name in overview
+        with pytest.raises(SystemExit) as caught:
+            main([name, "--help"])
+        assert caught.value.code == 0
+        assert f"onestream {name}" in capsys.readouterr().out
+
+
+@pytest.mark.socket
+def test_help_waits_for_nothing_heavy() -> None:
+    """To list the commands neither the simulator nor the server is imported."""
+    code = (
+        "import sys, sim.cli; sim.cli._parser();"
+        "print({'simpy', 'greenlet', 'fastapi', 'httpx', 'rich', 'sim.execution'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    assert printed == "set()\n"
