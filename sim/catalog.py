@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,7 @@ import server as server_room
 import sim as sim_room
 from registry import StreamRegistry
 from sim.execution import Program
+from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
 from sim.scenarios.server_level.sized import SizedServerScenario
 from sim.scenarios.sized import Size, SizedScenario
@@ -21,6 +22,7 @@ from sim.simulate.scenario import SimulatedSeed
 from sim.subject import Subject
 from sim.suspects import suspect_class
 from sim.suspects.mutants import PREFIX as MUTANT
+from sim.suspects.mutants import broken_as
 
 # What an execution of each level runs of ours.
 _ROOMS: dict[str, tuple[ModuleType, ...]] = {
@@ -41,10 +43,9 @@ class Entry:
         return f"{self.level}:{self.scenario}:{self.registry}"
 
     @classmethod
-    def parse(cls, subject: str) -> Entry | None:
-        """None for the subject of somebody else, which is `MODULE:NAME`."""
-        level, *others = subject.split(":", 2)
-        return cls(level, *others) if level in _ROOMS and len(others) == 2 else None
+    def parse(cls, subject: str) -> Entry:
+        """Of a subject that `is_of_the_bench`."""
+        return cls(*subject.split(":", 2))
 
     @property
     def registry_class(self) -> type[Any]:
@@ -72,10 +73,15 @@ class Entry:
         return Subject(program, str(self), sources, labels)
 
 
-def subject_named(name: str) -> Subject:
-    """Of the bench, or any program of a module. Raises ValueError if there is none."""
+@contextmanager
+def as_played(name: str) -> Iterator[Subject]:
+    """The subject of an entry; within, production is broken for a mutant's, and nothing is logged.
+
+    Raises ValueError for a scenario or registry that there is not.
+    """
     entry = Entry.parse(name)
-    return entry.subject() if entry is not None else Subject.of(_imported(name))
+    with broken_as(entry.registry), silenced():
+        yield entry.subject()
 
 
 def scenarios_named(level: str | None, name: str | None) -> Iterable[tuple[str, Playable]]:
@@ -99,18 +105,3 @@ def scenarios_named(level: str | None, name: str | None) -> Iterable[tuple[str, 
         names = ", ".join(each.name for _, each in known)
         raise ValueError(f"scenario {name!r} is not known; there are {names}")
     return found
-
-
-def _imported(name: str) -> Program:
-    module_name, _, qualname = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in qualname.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as exc:
-        raise ValueError(
-            f"program {name!r} cannot be imported: {exc}. It has to be a function of a module on "
-            f"PYTHONPATH; one of a script is replayed with counterexample.replay(program)"
-        ) from exc
-    program: Program = found
-    return program

@@ -18,6 +18,9 @@ class Counterexample:
     schedule: str
     text: str
 
+    def as_json(self) -> dict[str, str]:
+        return {"property": self.property, "schedule": self.schedule, "text": self.text}
+
     def replay(self, program: Program) -> Outcome:
         """Runs the schedule on the program, traced; `violation` is None if it did not come back.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 from sim.digest import digest_of
 from sim.execution import Program
@@ -28,6 +30,21 @@ class Subject:
         full = f"{module}:{name}" if module else name
         # A schedule is parts between slashes.
         return cls(program, full.replace("/", "_"))
+
+    @classmethod
+    def named(cls, name: str) -> Subject:
+        """`MODULE:NAME`, imported. Raises ValueError if there is none."""
+        module_name, _, qualname = name.partition(":")
+        try:
+            found: Any = importlib.import_module(module_name)
+            for part in qualname.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError, ValueError) as exc:
+            raise ValueError(
+                f"program {name!r} cannot be imported: {exc}. It has to be a function of a module "
+                f"on PYTHONPATH; one of a script is replayed with counterexample.replay(program)"
+            ) from exc
+        return cls.of(found)
 
     @property
     def digest(self) -> str:

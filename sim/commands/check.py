@@ -7,7 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sim.commands.options import LEVELS, add_budget, add_json, positive
+from sim.commands.options import add_budget, add_json, positive
+from sim.levels import LEVELS
 
 if TYPE_CHECKING:
     from argparse import Namespace

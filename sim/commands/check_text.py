@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sim.check import Checked, Result
+from sim.check import Checked
+from sim.jobs import Result
 from sim.tested_pythons import interpreter
 from sim.verdict import Verdict
 

@@ -21,7 +21,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from sim.check import exported
+    from sim.replay import exported
 
     text = exported(arguments.schedule)
     if arguments.file is None:

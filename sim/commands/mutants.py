@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sim.commands.options import LEVELS, add_jobs, add_json
+from sim.commands.options import add_jobs, add_json
+from sim.levels import LEVELS
 from sim.verdict import Verdict
 
 if TYPE_CHECKING:

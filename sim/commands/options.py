@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     Parser = argparse.ArgumentParser
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-LEVELS = ("registry", "server")
-
 
 def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")

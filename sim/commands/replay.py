@@ -20,7 +20,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from sim.check import replay
+    from sim.replay import replay
 
     counterexample = replay(arguments.schedule)
     if counterexample is None:

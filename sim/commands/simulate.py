@@ -6,7 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from sim.commands.options import LEVELS, add_jobs, add_json, not_negative, positive, seconds
+from sim.commands.options import add_jobs, add_json, not_negative, positive, seconds
+from sim.levels import LEVELS
 
 if TYPE_CHECKING:
     from argparse import Namespace

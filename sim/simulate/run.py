@@ -138,8 +138,7 @@ class SimulationReport:
             "digest": self.digest,
             "failed_seed": failure and failure.seed,
             "command": failure and self.simulation.command(failure.seed),
-            "counterexample": found
-            and {"property": found.property, "schedule": found.schedule, "text": found.text},
+            "counterexample": found and found.as_json(),
         }
 
 

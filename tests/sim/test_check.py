@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from sim import check as check_module
-from sim.check import DEPARTURES, Job, check
+from sim.check import check
 from sim.cli import main
+from sim.jobs import DEPARTURES, Job
 from sim.observed_protocol import ROWS
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.scenarios.strategies import STRATEGY_SCENARIOS

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from registry import StreamRegistry
-from sim.check import check, replay
+from sim.check import check
 from sim.cli import main
 from sim.deepen import Bound, Deepened, deepen, largest_proved
 from sim.exploration import Report, explore
 from sim.log_capture import silenced
+from sim.replay import replay
 from sim.scenarios.server_level.sized import SizedServerScenario
 from sim.scenarios.server_level.story import BOTH
 from sim.scenarios.sized import ALL_HUNG, Size, SizedScenario

@@ -9,9 +9,9 @@ import pytest
 
 from registry.invariants import SENTENCES
 from registry.protocol import PERFORM, TABLE
-from sim.check import replay
 from sim.cli import main
 from sim.mutants import Kill, kill_all
+from sim.replay import replay
 from sim.schedule import Schedule
 from sim.suspects.mutants import MUTANTS, Mutant, broken, mutant_named
 from sim.suspects.mutants.base import Undoable

@@ -21,9 +21,11 @@ from typing import Any
 import pytest
 
 from sim import parallel
-from sim.check import Job, _players, check
+from sim.agenda import players
+from sim.check import check
 from sim.execution import guarded
 from sim.exploration import Findings, Problem, Report, search
+from sim.jobs import Job
 from sim.parallel import Team
 from sim.progress import Progress
 from sim.scenarios import SCENARIOS_BY_LEVEL
@@ -126,7 +128,7 @@ def test_two_jobs_come_to_the_same_within_a_bound(registry: str) -> None:
     job = Job("server", registry, scenario, departures=1)
     found = []
     for jobs in (1, 2):
-        with _players(jobs, Progress(None, 120)) as play_round:
+        with players(jobs, Progress(None, 120)) as play_round:
             ((_, result),) = play_round([job], perf_counter() + 120)
         found.append({**result.as_json(), "seconds": 0})
     assert found[0] == found[1]

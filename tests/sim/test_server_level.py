@@ -15,11 +15,12 @@ import pytest
 
 from registry import StreamRegistry
 from sim import Report, World, explore
-from sim.check import Result, check
-from sim.check import replay as replay_text
+from sim.check import check
 from sim.errors import ScheduleDoesNotFit
 from sim.execution import Outcome, Program, guarded, run_execution
+from sim.jobs import Result
 from sim.log_capture import silenced
+from sim.replay import replay as replay_text
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.scenarios.server_level import SERVER_SCENARIOS, ServerScenario
 from sim.schedule import Bounds, ChoicePoint, Schedule, departures_of

@@ -1,0 +1,94 @@
+"""A schedule as text, of the bench or of a program of anybody's: played again, or exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sim.counterexample import Counterexample, make_counterexample, replay_schedule
+from sim.errors import ScheduleDoesNotFit
+from sim.execution import Outcome, Program, guarded
+from sim.export import export
+from sim.levels import is_of_the_bench
+from sim.schedule import Schedule
+from sim.stock_sources import Bundle, bundle_of
+from sim.subject import Subject
+
+
+def replay(text: str) -> Counterexample | None:
+    """Replays a schedule; None if the violation did not come back.
+
+    Raises ValueError for a text that is no schedule, ScheduleDoesNotFit for one that was made
+    with other code.
+    """
+    schedule = Schedule.parse(text)
+    with _replayed(schedule) as (program, outcome):
+        if outcome.violation is None:
+            return None
+        return make_counterexample(program, outcome, schedule)
+
+
+def exported(text: str) -> str:
+    """The file that forces a schedule on stock asyncio.
+
+    Raises ValueError for a text that is no schedule, ScheduleDoesNotFit for one that was made
+    with other code, NotExportable where no selector could bring it about.
+    """
+    schedule = Schedule.parse(text)
+    with _replayed(schedule) as (program, outcome):
+        bundle = _bundle(schedule.subject, program)
+        story = (
+            f"no violation: under this schedule every property holds\n"
+            f"replay: onestream replay {text}"
+        )
+        if outcome.violation is not None:
+            story = make_counterexample(program, outcome, schedule).text
+    return export(outcome, bundle, schedule.bounds, story)
+
+
+@contextmanager
+def _replayed(schedule: Schedule) -> Iterator[tuple[Program, Outcome]]:
+    """Within it, production is broken where the schedule is a mutant's, and nothing is logged."""
+    with _subject(schedule.subject) as subject:
+        if subject.digest != schedule.digest:
+            raise ScheduleDoesNotFit(
+                f"the schedule was made with the digest {schedule.digest}, the code here has "
+                f"{subject.digest}: the code, the interpreter or a dependency is another. "
+                f"{_how_to_find(schedule.subject)} again to get schedules that fit"
+            )
+        with guarded():
+            outcome = replay_schedule(subject.program, schedule)
+        yield subject.program, outcome
+
+
+# The bench is imported for schedules of its own alone: it needs the server, and a program of the
+# user's does not.
+
+
+@contextmanager
+def _subject(name: str) -> Iterator[Subject]:
+    """Raises ValueError if there is none of this name."""
+    if is_of_the_bench(name):
+        from sim.catalog import as_played
+
+        with as_played(name) as subject:
+            yield subject
+    else:
+        yield Subject.named(name)
+
+
+def _how_to_find(name: str) -> str:
+    """Its schedules, in the words of an error."""
+    if not is_of_the_bench(name):
+        return "Explore it"
+    from sim.catalog import Entry
+
+    return f"Run `onestream {Entry.parse(name).command}`"
+
+
+def _bundle(name: str, program: Program) -> Bundle:
+    if not is_of_the_bench(name):
+        return bundle_of(program)
+    from sim.entry_source import bundle_of_bench
+
+    return bundle_of_bench(name)
