@@ -15,7 +15,7 @@ from sim.schedulers import DepartureBounded, DepthFirst, RandomBeside, Scheduler
 
 # At server level depth-first search drowns, so it is all schedules with up to so many departures
 # first. Where the budget allows, it is every schedule then, if states can be read, and with worker
-# threads one departure more. See ARCHITECTURE.md.
+# threads one departure more. See sim/bench/README.md.
 DEPARTURES = 1
 # Beside the bounded search, for what lies beyond the bound.
 RANDOM_EXECUTIONS = 10

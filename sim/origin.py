@@ -71,7 +71,8 @@ def fault_of_simulator(exception: BaseException) -> str | None:
     version = ".".join(map(str, sys.version_info[:3]))
     return (
         f"{fault!r} arises in the simulator, at {_place(fault)}, on Python {version}: nothing can "
-        f"be said of the program; report it with the program, or see what is simulated in README.md"
+        f"be said of the program; report it with the program, or see what is simulated in "
+        f"sim/README.md"
     )
 
 
