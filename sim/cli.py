@@ -34,6 +34,10 @@ COMMANDS = (
     bugs,
     mutants,
 )
+# What the extra `server` installs. No command but those of the bench and the server imports these.
+SERVER_PACKAGES = {
+    *("fastapi", "httpcore", "httpx", "pydantic", "pydantic_settings", "starlette", "uvicorn"),
+}
 ERROR_EXIT = Verdict.ERROR.exit_code
 
 
@@ -54,6 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.run(arguments)
     except (ValueError, OSError, ScheduleDoesNotFit) as exc:
         print(f"onestream: {exc}", file=sys.stderr)
+        return ERROR_EXIT
+    except ModuleNotFoundError as exc:
+        package = (exc.name or "").partition(".")[0]
+        if package not in SERVER_PACKAGES:
+            raise
+        print(
+            f"onestream: this needs {package}, which the extra `server` installs: "
+            f"python3 -m pip install 'onestream[server]'",
+            file=sys.stderr,
+        )
         return ERROR_EXIT
     return code
 
