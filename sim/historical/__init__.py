@@ -1,4 +1,4 @@
-"""Bugs that others have reported, as programs: what `onestream bugs` explores."""
+"""Bugs that others have reported, as programs; `onestream bugs` explores them."""
 
 from sim.historical import (
     daf_butler_1407,

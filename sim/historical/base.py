@@ -1,4 +1,4 @@
-"""What a historical bug is: a report, a program that shows it, and where it was mended."""
+"""What a historical bug is: a report, a program that shows it, and where it was fixed."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class HistoricalBug:
     """A bug that somebody reported, as a small program in the reporter's terms.
 
     id, title, link: of the report. program: has a schedule that violates its property where the
-    bug is, and none where it is mended. mended: the same story with the few lines that mend it;
-    None for CPython's own, which a newer CPython mends. mended_in: the first release with the
-    mend, of each line of CPython that got it; empty if all versions show it. labels: what some
-    execution has to reach for a proof. package: the distribution whose code is run, but for ours
-    and CPython's.
+    bug is, and none where it is fixed. fixed: the same program with the few lines that fix it;
+    None for CPython's own, which a newer CPython fixes. fixed_in: the first release with the
+    fix, of each line of CPython that got it; empty if all versions show it. labels: what some
+    execution has to reach for a proof. package: the distribution whose code is run, if it is
+    neither this one nor CPython.
     """
 
     id: str
     title: str
     link: str
     program: Program
-    mended: Program | None = None
-    mended_in: tuple[Version, ...] = ()
+    fixed: Program | None = None
+    fixed_in: tuple[Version, ...] = ()
     labels: tuple[str, ...] = ()
     package: str | None = None
 
     def shows_on(self, version: Version) -> bool:
         """Whether this version of CPython has the bug, as far as its changelog says."""
-        if any(version[:2] == mend[:2] and version >= mend for mend in self.mended_in):
+        if any(version[:2] == fix[:2] and version >= fix for fix in self.fixed_in):
             return False
-        return not self.mended_in or version[:2] <= max(self.mended_in)[:2]
+        return not self.fixed_in or version[:2] <= max(self.fixed_in)[:2]

@@ -6,7 +6,7 @@ that one stays suspended at its `yield`, with the slot, until somebody collects 
 as in the report, something else still holds the response. Any version: a misuse of asynchronous
 generators; `async for` does not close what it has not finished.
 
-The mended response closes its generator when it is left.
+The fixed response closes its generator when it is left.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def respond(response: Response) -> None:
     await response.stream()
 
 
-async def respond_mended(response: Response) -> None:
+async def respond_fixed(response: Response) -> None:
     async with aclosing(response.body):  # type: ignore[type-var]
         await response.stream()
 
@@ -42,8 +42,8 @@ async def program(world: World) -> None:
     await _serve(world, respond)
 
 
-async def mended(world: World) -> None:
-    await _serve(world, respond_mended)
+async def fixed(world: World) -> None:
+    await _serve(world, respond_fixed)
 
 
 async def _serve(world: World, responding: Callable[[Response], Awaitable[None]]) -> None:
@@ -64,6 +64,6 @@ BUG = HistoricalBug(
     title="a slot is held by a generator that nobody closes",
     link="https://github.com/lsst/daf_butler/pull/1407",
     program=program,
-    mended=mended,
+    fixed=fixed,
     labels=("left while a row is sent",),
 )

@@ -4,7 +4,7 @@ A tool call checks a file in a thread, under the gate of its path. Cancelling th
 `await` at once, not the thread: the gate is released, the next call enters, and two threads are at
 one file. Any version: a misuse of asyncio.
 
-The mended call waits for its thread before it leaves the gate.
+The fixed call waits for its thread before it leaves the gate.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def tool_call(file: File, name: str) -> None:
         await asyncio.to_thread(file.probe, name)
 
 
-async def tool_call_mended(file: File, name: str) -> None:
+async def tool_call_fixed(file: File, name: str) -> None:
     async with file.gate:
         probe = asyncio.ensure_future(asyncio.to_thread(file.probe, name))
         try:
@@ -51,8 +51,8 @@ async def program(world: World) -> None:
     await _two_calls(world, tool_call)
 
 
-async def mended(world: World) -> None:
-    await _two_calls(world, tool_call_mended)
+async def fixed(world: World) -> None:
+    await _two_calls(world, tool_call_fixed)
 
 
 async def _two_calls(world: World, call: Callable[[File, str], Awaitable[None]]) -> None:
@@ -71,6 +71,6 @@ BUG = HistoricalBug(
     title="a cancel opens the gate while the thread is still inside",
     link="https://github.com/bytedance/deer-flow/pull/5395",
     program=program,
-    mended=mended,
+    fixed=fixed,
     labels=("cancelled under way",),
 )

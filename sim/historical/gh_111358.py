@@ -6,9 +6,9 @@ down, and waits for its threads. Before 3.12 there is no time limit to that. Fro
 one of 300 s, which 3.12.1 does not keep and 3.13.0 does, so that the loop ends after five minutes
 (and the process waits again, where it joins its threads at exit). So every version shows it.
 
-The mended program wakes its own thread on the way out. What stands here for `asyncio.run` is what
-`asyncio.Runner` does at its end, since one loop cannot run inside another; the shutdown of the
-executor is BaseEventLoop's own.
+The fixed program wakes its own thread on the way out. In place of `asyncio.run`, which cannot run
+inside another loop, stands what `asyncio.Runner` does at its end; the shutdown of the executor is
+BaseEventLoop's own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ async def listen(silence: threading.Lock) -> None:
     await asyncio.to_thread(silence.acquire)
 
 
-async def listen_mended(silence: threading.Lock) -> None:
+async def listen_fixed(silence: threading.Lock) -> None:
     try:
         await asyncio.to_thread(silence.acquire)
     finally:
@@ -40,8 +40,8 @@ async def program(world: World) -> None:
     await _run(world, listen)
 
 
-async def mended(world: World) -> None:
-    await _run(world, listen_mended)
+async def fixed(world: World) -> None:
+    await _run(world, listen_fixed)
 
 
 async def _run(world: World, main: Callable[[threading.Lock], Awaitable[None]]) -> None:
@@ -76,6 +76,6 @@ BUG = HistoricalBug(
     title="asyncio.run hangs after Ctrl-C on a blocked worker",
     link="https://github.com/python/cpython/issues/111358",
     program=program,
-    mended=mended,
+    fixed=fixed,
     labels=("Ctrl-C",),
 )

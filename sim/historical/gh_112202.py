@@ -4,7 +4,7 @@ Two workers wait for a piece of data. `notify(1)` wakes the first; before that o
 cancelled. It leaves with CancelledError, has consumed the notify, and passes it on to nobody: the
 second worker never wakes, although a piece of data lies there for it.
 
-Mended in 3.13.0: `Condition.wait` notifies another waiter when it leaves with an exception. The
+Fixed in 3.13.0: `Condition.wait` notifies another waiter when it leaves with an exception. The
 issue links one pull request, gh-112201, which was not carried back to 3.12.
 """
 
@@ -55,6 +55,6 @@ BUG = HistoricalBug(
     title="a notify is lost with the cancel of whom it woke",
     link="https://github.com/python/cpython/issues/112202",
     program=program,
-    mended_in=((3, 13, 0),),
+    fixed_in=((3, 13, 0),),
     labels=("the first is cancelled", "the first has the data"),
 )

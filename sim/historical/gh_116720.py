@@ -5,7 +5,7 @@ of each fails in one iteration. The outer group cancels its body, as it must; th
 that cancel for the one that it has asked for itself, and raises its own errors instead. They are
 caught, and the body of the outer group goes on, in a group that has failed.
 
-Mended in 3.13.0 ("What's New" names the report): a TaskGroup keeps the count of cancels, and
+Fixed in 3.13.0 ("What's New" names the report): a TaskGroup keeps the count of cancels, and
 cancels again what was cancelled from outside.
 """
 
@@ -53,6 +53,6 @@ BUG = HistoricalBug(
     title="a nested TaskGroup swallows the outer cancel",
     link="https://github.com/python/cpython/issues/116720",
     program=program,
-    mended_in=((3, 13, 0),),
+    fixed_in=((3, 13, 0),),
     labels=("the inner group has failed",),
 )

@@ -3,9 +3,9 @@
 A task waits in `asyncio.wait_for(inner(), timeout)`. In one iteration of the loop the inner task
 finishes and the outer one is cancelled. Before 3.12 `wait_for` ran `inner` in a task of its own,
 and when it was cancelled it asked whether that one was done: if so, it returned the result and the
-CancelledError was gone. Whoever cancelled was told True, and the task goes on as if nothing were.
+CancelledError was lost. `cancel()` returned True, and the task goes on as if nothing had happened.
 
-Mended in 3.12.0, where `wait_for` became `async with timeout(…): return await fut`.
+Fixed in 3.12.0, where `wait_for` became `async with timeout(…): return await fut`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ async def program(world: World) -> None:
 
     task = asyncio.create_task(client(), name="client")
     await world.outside("the client is to stop")
-    was_told = task.cancel()
+    is_requested = task.cancel()
     await asyncio.wait({task})
-    if was_told:
+    if is_requested:
         world.reached("cancelled under way")
         world.check(task.cancelled(), "a task that is cancelled, and does not catch it, ends")
 
@@ -38,6 +38,6 @@ BUG = HistoricalBug(
     title="wait_for swallows a cancel",
     link="https://github.com/python/cpython/issues/86296",
     program=program,
-    mended_in=((3, 12, 0),),
+    fixed_in=((3, 12, 0),),
     labels=("cancelled under way",),
 )

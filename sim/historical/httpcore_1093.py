@@ -6,9 +6,9 @@ wakes it. Before that one runs, it is cancelled. Nobody ever connects the connec
 neither idle nor closed nor failed, and the pool keeps its place for ever: with one connection,
 every request after that ends in PoolTimeout. Open in httpcore 1.0.9, on any version of Python.
 
-The mended pool takes out what is in use and belongs to no request. The search refuted two smaller
-mends of ours, and so showed two further windows: the connection stands and the request has not yet
-marked it as active (the comments on httpcore#1099 tell of it, too); and the response is being
+The fixed pool takes out what is in use and belongs to no request. The search refuted two smaller
+fixes of ours, and so showed two further windows: the connection is made and the request has not yet
+marked it as active (also described in the comments on httpcore#1099); and the response is being
 closed, where `Task.cancel()` passes through anyio's shield, so that the request stays in the pool.
 """
 
@@ -65,7 +65,7 @@ class Network(AsyncNetworkBackend):
         return Stream(self._world)
 
 
-class MendedPool(AsyncConnectionPool):
+class FixedPool(AsyncConnectionPool):
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         try:
             response = await super().handle_async_request(request)
@@ -76,7 +76,7 @@ class MendedPool(AsyncConnectionPool):
         return response
 
     def guarded(self, body: PoolByteStream) -> AsyncIterable[bytes]:
-        return MendedBody(self, body)
+        return FixedBody(self, body)
 
     async def take_back_lost(self) -> None:
         owned = [request.connection for request in self._requests]
@@ -91,8 +91,8 @@ class MendedPool(AsyncConnectionPool):
         return not connection.is_idle()
 
 
-class MendedBody:
-    def __init__(self, pool: MendedPool, body: PoolByteStream) -> None:
+class FixedBody:
+    def __init__(self, pool: FixedPool, body: PoolByteStream) -> None:
         self._pool = pool
         self._body = body
 
@@ -111,7 +111,7 @@ class MendedBody:
             raise
 
 
-class TwoWindowsPool(MendedPool):
+class TwoWindowsPool(FixedPool):
     """Knows nothing of the window in which the response is closed."""
 
     def guarded(self, body: PoolByteStream) -> AsyncIterable[bytes]:
@@ -130,15 +130,15 @@ async def program(world: World) -> None:
     await _three_requests(world, AsyncConnectionPool)
 
 
-async def mended(world: World) -> None:
-    await _three_requests(world, MendedPool)
+async def fixed(world: World) -> None:
+    await _three_requests(world, FixedPool)
 
 
-async def mended_in_one_window(world: World) -> None:
+async def fixed_in_one_window(world: World) -> None:
     await _three_requests(world, OneWindowPool)
 
 
-async def mended_in_two_windows(world: World) -> None:
+async def fixed_in_two_windows(world: World) -> None:
     await _three_requests(world, TwoWindowsPool)
 
 
@@ -167,7 +167,7 @@ BUG = HistoricalBug(
     title="a cancelled request takes a place of the pool along",
     link="https://github.com/encode/httpcore/issues/1093",
     program=program,
-    mended=mended,
+    fixed=fixed,
     labels=("cancelled under way",),
     package="httpcore",
 )

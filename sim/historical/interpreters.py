@@ -18,9 +18,9 @@ from sim.tested_pythons import TESTED
 
 # One release of each of these lines is looked for.
 LINES = tuple(TESTED)
-# Names further interpreters, or commands that start one, as PATH does folders.
+# A list of further interpreters, or commands that start one, in the form of PATH.
 PYTHONS_VARIABLE = "ONESTREAM_PYTHONS"
-# What the programs and the simulator import, and the digest names.
+# What the programs and the simulator import, and what the digest covers.
 PACKAGES = ("simpy", "greenlet", "anyio", "httpcore")
 ASKED_S = 20.0
 INSTALLED_S = 120.0
@@ -90,7 +90,7 @@ def _candidates(line: str) -> list[str]:
 
 
 def _asked(path: str, *, is_wanted: bool = False) -> Interpreter:
-    """What the interpreter says of itself."""
+    """The interpreter's version, as it reports it."""
     try:
         answer = _call([path, "-c", _ASK], timeout_s=ASKED_S)
         implementation, executable, *numbers, _ = answer.split()
@@ -101,7 +101,7 @@ def _asked(path: str, *, is_wanted: bool = False) -> Interpreter:
     if implementation != "CPython" or (int(numbers[0]), int(numbers[1])) < (3, 11):
         reason = f"{path} is {implementation} {text}; CPython 3.11 or newer is needed"
         return Interpreter(text, missing=reason, is_wanted=is_wanted)
-    # What starts one in a root of its own names a path that is none here.
+    # A command that starts one in another root reports a path that does not exist here.
     usable = executable if Path(executable).exists() else path
     return Interpreter(text, usable, is_wanted=is_wanted)
 

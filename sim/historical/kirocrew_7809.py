@@ -1,10 +1,10 @@
 """KiroCrew#7809: cancelling a *queued* job of an executor drops the clean-up that it was to do.
 
 The executor is busy, so the clean-up waits in its queue. A cancel of the task that awaits it
-cancels the wrapped future, which cancels the job: it never runs, and nobody is told. Any version: a
+cancels the wrapped future, which cancels the job: it never runs, without an error. Any version: a
 misuse of asyncio.
 
-The mended clean-up is submitted to the executor itself, so that no await has a hold on it.
+The fixed clean-up is submitted to the executor itself, so that no cancelled await can cancel it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ async def clean_up(pool: Executor, remove: Job) -> None:
     await asyncio.get_running_loop().run_in_executor(pool, remove)
 
 
-async def clean_up_mended(pool: Executor, remove: Job) -> None:
+async def clean_up_fixed(pool: Executor, remove: Job) -> None:
     await asyncio.shield(asyncio.wrap_future(pool.submit(remove)))
 
 
@@ -32,8 +32,8 @@ async def program(world: World) -> None:
     await _run(world, clean_up)
 
 
-async def mended(world: World) -> None:
-    await _run(world, clean_up_mended)
+async def fixed(world: World) -> None:
+    await _run(world, clean_up_fixed)
 
 
 async def _run(world: World, cleaning_up: Callable[[Executor, Job], Awaitable[None]]) -> None:
@@ -55,6 +55,6 @@ BUG = HistoricalBug(
     title="a cancel drops the clean-up that waits in the executor's queue",
     link="https://github.com/kirodotdev/KiroCrew/issues/7809",
     program=program,
-    mended=mended,
+    fixed=fixed,
     labels=("cancelled before the clean-up",),
 )

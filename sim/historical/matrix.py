@@ -1,4 +1,4 @@
-"""`onestream bugs`: every historical bug, explored on each CPython that is to be had."""
+"""`onestream bugs`: every historical bug, explored on each CPython that is available."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ MORE = COUNTED_MAX + 1
 
 _NAME_WIDTH = 24
 _CELL_WIDTH = 24
-_MENDED = "  mended"
+_FIXED = "  fixed"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One program, explored on one version.
 
-    expected: the verdict that there has to be. executions: to the first counterexample, or to
-    exhaust all schedules. schedules: how many there are in all, failing: how many of them violate
-    the property; both None where there are more than COUNTED_MAX.
+    The fields are the keys of the JSON. is_mended: whether it is the fixed program. expected: the
+    verdict that it must have. executions: to the first counterexample, or to exhaust all
+    schedules. schedules: how many there are in all, failing: how many of them violate the
+    property; both None where there are more than COUNTED_MAX.
     """
 
     bug: str
@@ -64,9 +65,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What came of one version; cells is empty and `missing` says why if it could not be run.
+    """The results of one version; cells is empty and `missing` says why if it could not be run.
 
-    is_wanted: whether that it is missing makes the matrix fail.
+    is_wanted: whether the matrix fails if it is missing.
     """
 
     version: str
@@ -82,13 +83,13 @@ class Column:
 
 
 def run_here() -> Column:
-    """Explores every bug, and its mended twin, on the running interpreter."""
+    """Explores every bug, and its fixed twin, on the running interpreter."""
     cells = []
     for bug in HISTORICAL_BUGS:
         expected = Verdict.REFUTED if bug.shows_on(this_version()) else Verdict.PROVED
         cells.append(explore_cell(bug, bug.program, expected))
-        if bug.mended is not None:
-            cells.append(explore_cell(bug, bug.mended, Verdict.PROVED, is_mended=True))
+        if bug.fixed is not None:
+            cells.append(explore_cell(bug, bug.fixed, Verdict.PROVED, is_mended=True))
     return Column(version_text(this_version()), tuple(cells))
 
 
@@ -155,7 +156,7 @@ def as_json(columns: list[Column]) -> str:
             "id": bug.id,
             "title": bug.title,
             "link": bug.link,
-            "mended_in": [version_text(version) for version in bug.mended_in],
+            "mended_in": [version_text(version) for version in bug.fixed_in],
             "package": bug.package,
         }
         for bug in HISTORICAL_BUGS
@@ -185,8 +186,8 @@ def print_matrix(columns: list[Column]) -> None:
     _print_line("", [column.version for column in played])
     for bug in HISTORICAL_BUGS:
         _print_line(bug.id, _cells(played, bug, is_mended=False))
-        if bug.mended is not None:
-            _print_line(_MENDED, _cells(played, bug, is_mended=True))
+        if bug.fixed is not None:
+            _print_line(_FIXED, _cells(played, bug, is_mended=True))
     print()
     for bug in HISTORICAL_BUGS:
         print(f"{bug.id:<{_NAME_WIDTH}}{bug.title}\n{'':<{_NAME_WIDTH}}{bug.link}")
@@ -217,6 +218,6 @@ def _print_surprises(columns: list[Column]) -> None:
         return
     print("\n! not as expected:")
     for column, cell in surprises:
-        name = f"{cell.bug}{' mended' if cell.is_mended else ''}"
+        name = f"{cell.bug}{' fixed' if cell.is_mended else ''}"
         print(f"  {name} on {column.version}: expected {cell.expected}, but {cell.verdict}:")
         print(f"    {cell.reason}")

@@ -1,12 +1,12 @@
 """mlx-openai-server#269: a worker thread goes on generating for a client that has left.
 
 The worker is one thread; it generates chunk after chunk into a queue that an asynchronous generator
-reads. When the client leaves, the reader ends, and nothing tells the thread: it generates to the
+reads. When the client leaves, the reader ends, and nothing stops the thread: it generates to the
 end of an answer that nobody reads, and the next request waits for as long. Any version: a misuse; a
-thread ends only of itself. Here an answer is 3 chunks of a second each; the next client may wait
-for the chunk under way.
+thread cannot be stopped from outside. Here an answer is 3 chunks of a second each; the next client
+may wait for the current chunk.
 
-The mended reader sets a flag on its way out, and the thread looks at it between two chunks.
+The fixed reader sets a flag on its way out, and the thread looks at it between two chunks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def stream(pool: Executor) -> AsyncIterator[int]:
         yield chunk
 
 
-async def stream_mended(pool: Executor) -> AsyncIterator[int]:
+async def stream_fixed(pool: Executor) -> AsyncIterator[int]:
     cancelled = threading.Event()
     try:
         async for chunk in _stream(pool, is_cancelled=cancelled.is_set):
@@ -59,8 +59,8 @@ async def program(world: World) -> None:
     await _two_clients(world, stream)
 
 
-async def mended(world: World) -> None:
-    await _two_clients(world, stream_mended)
+async def fixed(world: World) -> None:
+    await _two_clients(world, stream_fixed)
 
 
 async def _two_clients(world: World, streaming: Callable[[Executor], AsyncIterator[int]]) -> None:
@@ -93,6 +93,6 @@ BUG = HistoricalBug(
     title="a thread generates for a client that has left",
     link="https://github.com/cubist38/mlx-openai-server/issues/269",
     program=program,
-    mended=mended,
+    fixed=fixed,
     labels=("the first client has left",),
 )

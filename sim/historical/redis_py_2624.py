@@ -2,11 +2,11 @@
 
 A command is sent on a connection, then its answer is read. Answers carry no number: they come in
 the order of the commands. A task that is cancelled between the two gives the connection back with
-an answer under way, and the next command reads that one; from then on each reads the answer of the
-one before. In March 2023 this showed users of ChatGPT titles of other users' conversations. The
+an answer still to come, and the next command reads that one; from then on each reads the answer of
+the one before. In March 2023 this showed users of ChatGPT titles of other users' conversations. The
 report is about redis-py 4.5.1; any version of Python: a misuse.
 
-The client below has redis-py's shape (a lock, send, read) on an `asyncio.StreamReader`; the mended
+The client below has redis-py's shape (a lock, send, read) on an `asyncio.StreamReader`; the fixed
 one drops the connection when it leaves with an answer unread.
 """
 
@@ -60,7 +60,7 @@ async def get(client: Client, key: str) -> bytes:
         return await client.connection.read()
 
 
-async def get_mended(client: Client, key: str) -> bytes:
+async def get_fixed(client: Client, key: str) -> bytes:
     async with client.lock:
         client.connection.send(key)
         try:
@@ -74,8 +74,8 @@ async def program(world: World) -> None:
     await _two_users(world, get)
 
 
-async def mended(world: World) -> None:
-    await _two_users(world, get_mended)
+async def fixed(world: World) -> None:
+    await _two_users(world, get_fixed)
 
 
 async def _two_users(world: World, getting: Callable[[Client, str], Awaitable[bytes]]) -> None:
@@ -93,6 +93,6 @@ BUG = HistoricalBug(
     title="after a cancel, the next command gets the answer of the last",
     link="https://github.com/redis/redis-py/issues/2624",
     program=program,
-    mended=mended,
+    fixed=fixed,
     labels=("cancelled under way",),
 )

@@ -6,7 +6,7 @@ event but a state: each further `await` within the scope is cancelled as well. S
 cut short, what comes after it never runs, and the pool counts a connection that nobody has. Any
 version: a misuse.
 
-The mended block shields its way out in a task of its own, as SQLAlchemy does since this report. The
+The fixed block shields its way out in a task of its own, as SQLAlchemy does since this report. The
 code below has SQLAlchemy's shape; the task group is anyio's.
 """
 
@@ -45,7 +45,7 @@ async def connect(pool: Pool) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def connect_mended(pool: Pool) -> AsyncIterator[None]:
+async def connect_fixed(pool: Pool) -> AsyncIterator[None]:
     pool.checked_out += 1
     try:
         yield
@@ -57,8 +57,8 @@ async def program(world: World) -> None:
     await _run(world, connect)
 
 
-async def mended(world: World) -> None:
-    await _run(world, connect_mended)
+async def fixed(world: World) -> None:
+    await _run(world, connect_fixed)
 
 
 async def _run(
@@ -89,6 +89,6 @@ BUG = HistoricalBug(
     title="a connection is lost when the cancel meets its clean-up",
     link="https://github.com/sqlalchemy/sqlalchemy/issues/8145",
     program=program,
-    mended=mended,
+    fixed=fixed,
     labels=("cancelled under way",),
 )

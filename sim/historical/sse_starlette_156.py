@@ -3,10 +3,10 @@
 The handler takes a slot and answers with a generator whose `finally` frees it. The client leaves
 before the first chunk is asked for: a generator that was never started has no `finally` to run, and
 closing it, or collecting it as garbage, changes nothing. After enough such clients the server is
-full of nobody. (The same, told at length: stemdeckapp/stemdeck#513.) Any version: a misuse of
+full without any client. (The same in detail: stemdeckapp/stemdeck#513.) Any version: a misuse of
 asynchronous generators. The window is the time that the head of the response takes.
 
-The mended slot belongs to the request: whoever has taken it frees it, however the body fares.
+The fixed slot belongs to the request: the handler that took it frees it, however the body ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def request(world: World, slots: Slots) -> None:
         await Response(world, body).stream()
 
 
-async def request_mended(world: World, slots: Slots) -> None:
+async def request_fixed(world: World, slots: Slots) -> None:
     slots.take()
 
     async def events() -> AsyncIterator[str]:
@@ -50,8 +50,8 @@ async def program(world: World) -> None:
     await _serve(world, request)
 
 
-async def mended(world: World) -> None:
-    await _serve(world, request_mended)
+async def fixed(world: World) -> None:
+    await _serve(world, request_fixed)
 
 
 async def _serve(world: World, handler: Callable[[World, Slots], Awaitable[None]]) -> None:
@@ -70,6 +70,6 @@ BUG = HistoricalBug(
     title="a slot is lost with a generator that never starts",
     link="https://github.com/sysid/sse-starlette/issues/156",
     program=program,
-    mended=mended,
+    fixed=fixed,
     labels=("left before the end", "left after the end"),
 )

@@ -1,7 +1,7 @@
 """The historical bugs, forced on stock asyncio: on this interpreter, and on others that there are.
 
 A counterexample that was found here comes on the plain interpreter, with the same trace. On one
-where the bug is mended it does not: the property holds, or the program takes another path.
+where the bug is fixed it does not: the property holds, or the program takes another path.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sim.historical.interpreters import find_interpreters
 from sim.stock_sources import NotExportable, bundle_of
 
 HERE = [bug for bug in HISTORICAL_BUGS if bug.shows_on(this_version())]
-CPYTHON = [bug for bug in HERE if bug.mended_in and bug.mended is None]
+CPYTHON = [bug for bug in HERE if bug.fixed_in and bug.fixed is None]
 # Those whose story has a worker thread in it; threads are under no selector's control.
 THREADED = {"deer-flow#5395", "KiroCrew#7809", "mlx-openai-server#269", "gh-111358"}
 

@@ -1,4 +1,4 @@
-"""Bugs that others have reported: found where they are, proved absent where they are mended."""
+"""Bugs that others have reported: found where they are, proved absent where they are fixed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sim.historical.base import this_version
 
 BUGS_BY_ID = {bug.id: bug for bug in HISTORICAL_BUGS}
 SHOWN_HERE = [bug for bug in HISTORICAL_BUGS if bug.shows_on(this_version())]
-WITH_TWIN = [bug for bug in HISTORICAL_BUGS if bug.mended is not None]
+WITH_TWIN = [bug for bug in HISTORICAL_BUGS if bug.fixed is not None]
 
 
 def name_of(bug: HistoricalBug) -> str:
@@ -20,7 +20,7 @@ def name_of(bug: HistoricalBug) -> str:
 
 @pytest.mark.parametrize("bug", HISTORICAL_BUGS, ids=name_of)
 def test_a_bug_is_found_exactly_where_it_is(bug: HistoricalBug) -> None:
-    """Refuted on a version with the bug; where it is mended, every schedule was executed."""
+    """Refuted on a version with the bug; where it is fixed, every schedule was executed."""
     report = explore(bug.program, labels=bug.labels)
     if bug.shows_on(this_version()):
         assert report.verdict == "refuted", report.text
@@ -42,10 +42,10 @@ def test_its_counterexample_is_replayed_and_fits_a_screen(bug: HistoricalBug) ->
 
 
 @pytest.mark.parametrize("bug", WITH_TWIN, ids=name_of)
-def test_the_mended_twin_is_proved(bug: HistoricalBug) -> None:
-    """With the few lines that mend it, every schedule was executed, and its labels were reached."""
-    assert bug.mended is not None
-    report = explore(bug.mended, labels=bug.labels)
+def test_the_fixed_twin_is_proved(bug: HistoricalBug) -> None:
+    """With the few lines that fix it, every schedule was executed, and its labels were reached."""
+    assert bug.fixed is not None
+    report = explore(bug.fixed, labels=bug.labels)
     assert (report.verdict, report.claim) == ("proved", "every schedule"), report.text
     assert report.executions > 1
 
@@ -56,7 +56,7 @@ def test_the_lost_notify_is_found_in_few_executions() -> None:
 
 
 @pytest.mark.parametrize(
-    "program", [httpcore_1093.mended_in_one_window, httpcore_1093.mended_in_two_windows]
+    "program", [httpcore_1093.fixed_in_one_window, httpcore_1093.fixed_in_two_windows]
 )
 def test_a_smaller_mend_of_httpcore_is_refuted(program: Program) -> None:
     """httpcore#1093: who knows of fewer than three windows still loses places of the pool."""
@@ -73,17 +73,17 @@ def test_a_smaller_mend_of_httpcore_is_refuted(program: Program) -> None:
     ],
 )
 def test_expectations_follow_the_changelog(version: tuple[int, int, int], shown: set[str]) -> None:
-    """Of those that CPython has mended, a version shows the ones whose mend is not in it."""
-    mended_by_cpython = {bug.id for bug in HISTORICAL_BUGS if bug.mended_in}
+    """Of those that CPython has fixed, a version shows the ones whose fix is not in it."""
+    fixed_by_cpython = {bug.id for bug in HISTORICAL_BUGS if bug.fixed_in}
     assert {
-        bug.id for bug in HISTORICAL_BUGS if bug.id in mended_by_cpython and bug.shows_on(version)
+        bug.id for bug in HISTORICAL_BUGS if bug.id in fixed_by_cpython and bug.shows_on(version)
     } == shown
 
 
 def test_a_mend_that_was_carried_back_counts_for_its_line_alone() -> None:
-    """Mended in 3.11.9 and 3.12.3: absent from these on and from 3.13, shown by what is before."""
+    """Fixed in 3.11.9 and 3.12.3: absent from these on and from 3.13, shown by what is before."""
     bug = HistoricalBug("x", "x", "x", BUGS_BY_ID["gh-112202"].program)
-    carried_back = HistoricalBug("x", "x", "x", bug.program, mended_in=((3, 11, 9), (3, 12, 3)))
+    carried_back = HistoricalBug("x", "x", "x", bug.program, fixed_in=((3, 11, 9), (3, 12, 3)))
     shown = [(3, 11, 8), (3, 12, 2)]
     absent = [(3, 11, 9), (3, 12, 3), (3, 12, 9), (3, 13, 0)]
     assert all(carried_back.shows_on(version) for version in shown)  # type: ignore[arg-type]

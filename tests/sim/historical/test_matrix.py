@@ -34,7 +34,7 @@ def short_matrix(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_the_matrix_holds(
     short_matrix: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With every verdict as expected it exits with 0, and has a line for bug and mended twin."""
+    """With every verdict as expected it exits with 0, and has a line for bug and fixed twin."""
     short_matrix(gh_112202.BUG, sse_starlette_156.BUG)
     assert main(["bugs"]) == 0
     printed = capsys.readouterr().out
@@ -49,7 +49,7 @@ def test_a_bug_that_is_not_found_fails(
     short_matrix: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A program that is proved where a bug is expected is named, and the exit code is 1."""
-    short_matrix(replace(sse_starlette_156.BUG, program=sse_starlette_156.mended))
+    short_matrix(replace(sse_starlette_156.BUG, program=sse_starlette_156.fixed))
     assert main(["bugs"]) == 1
     printed = capsys.readouterr().out
     assert f"sse-starlette#156 on {HERE}: expected refuted, but proved" in printed
@@ -57,14 +57,14 @@ def test_a_bug_that_is_not_found_fails(
 
 
 def test_a_bug_that_is_found_where_it_is_mended_fails(short_matrix: Callable[..., None]) -> None:
-    """A program that is refuted where the changelog says mended makes the exit code 1."""
-    short_matrix(replace(sse_starlette_156.BUG, mended_in=((3, 10, 0),)))
+    """A program that is refuted where the changelog says fixed makes the exit code 1."""
+    short_matrix(replace(sse_starlette_156.BUG, fixed_in=((3, 10, 0),)))
     assert main(["bugs"]) == 1
 
 
-def test_a_twin_that_is_not_mended_fails(short_matrix: Callable[..., None]) -> None:
-    """A mended twin that is refuted makes the exit code 1."""
-    short_matrix(replace(sse_starlette_156.BUG, mended=sse_starlette_156.program))
+def test_a_twin_that_is_not_fixed_fails(short_matrix: Callable[..., None]) -> None:
+    """A fixed twin that is refuted makes the exit code 1."""
+    short_matrix(replace(sse_starlette_156.BUG, fixed=sse_starlette_156.program))
     assert main(["bugs"]) == 1
 
 
@@ -91,10 +91,10 @@ def test_json_has_every_cell(
     assert [bug["id"] for bug in answer["bugs"]] == ["sse-starlette#156"]
     (column,) = answer["columns"]
     assert column["version"] == HERE
-    found, mended = column["cells"]
+    found, fixed = column["cells"]
     assert (found["verdict"], found["schedules"], found["failing"]) == ("refuted", 33, 8)
     assert found["schedule"].startswith("os2/sim.historical.sse_starlette_156:program/")
-    assert (mended["is_mended"], mended["verdict"], mended["executions"]) == (True, "proved", 33)
+    assert (fixed["is_mended"], fixed["verdict"], fixed["executions"]) == (True, "proved", 33)
 
 
 def test_a_schedule_of_the_matrix_is_replayed_by_the_command(
@@ -165,5 +165,5 @@ def test_the_matrix_on_the_other_interpreters(line: str) -> None:
         pytest.skip(f"{line} is MISSING: {column.missing}")
     surprises = [cell for cell in column.cells if not cell.holds]
     assert not surprises
-    programs = len(HISTORICAL_BUGS) + sum(bug.mended is not None for bug in HISTORICAL_BUGS)
+    programs = len(HISTORICAL_BUGS) + sum(bug.fixed is not None for bug in HISTORICAL_BUGS)
     assert len(column.cells) == programs
