@@ -102,7 +102,7 @@ class DaemonExecutor(Executor):
         try:
             thread.start()
         except RuntimeError as exc:
-            # Nothing is kept of the job: its caller is told.
+            # Nothing is kept of the job: its caller gets an error.
             self._threads.discard(thread)
             raise ExecutorFull(
                 f"the system gives no more threads ({len(self._threads)} run): {exc}"

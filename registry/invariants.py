@@ -1,9 +1,9 @@
 """The invariants, as named data: what must hold in every state and over every operation.
 
 Those of the table (S1, S4–S8, and the part of L1 that a state shows) are predicates over
-snapshots and stand here. The others speak of what happens outside of the protocol (S2, S3, L2–L6)
-and are judged by whoever watches that; their sentences stand here, too, so that there is one
-place that says what the project promises.
+snapshots and stand here. The others are about what happens outside of the protocol (S2, S3, L2–L6)
+and are judged where that is observed; their sentences stand here, too, so that all promises of the
+project are in one place.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def bounded(now: Snapshot) -> bool:
 def waiting_is_bounded(now: Snapshot) -> bool:
     """Who waits, waits for one that holds the session, and whose grace, if it stops, is running.
 
-    An ACTIVE holder may take long, so whoever is enqueued has a time at which it leaves.
+    An ACTIVE holder may take long, so an enqueued stream has a time at which it leaves.
     """
     for streams in _by_session(now):
         waiting = [stream for stream in streams if stream.state is State.WAITING]

@@ -57,7 +57,7 @@ class WaitExpired:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """No stream is let in any more, and those that are in are told to stop."""
+    """No stream is let in any more, and those that are in have to stop."""
 
 
 Operation = Register | Cancel | Withdraw | Ended | GraceExpired | WaitExpired | Close
@@ -92,7 +92,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The stream is STOPPING: tell its task and threads, and ask again at `grace_deadline`."""
+    """The stream is STOPPING: stop its task and threads, and ask again at `grace_deadline`."""
 
     trace_id: str
     error: StreamError
@@ -101,7 +101,7 @@ class StopRequested:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The protocol no longer knows the stream: drop whatever is kept for it."""
+    """The protocol no longer knows the stream: drop all that is kept for it."""
 
     trace_id: str
 

@@ -3,9 +3,9 @@
 Everything that changes the state of a stream stands in this file; which of it happens when, the
 table in `table.py` says. It is synchronous and knows no asyncio: time is an argument, and what has
 to be done about a change is returned as effects, which the shell in `stream_registry.py` carries
-out. All operations go through one door, `StreamProtocol.apply`: it finds the situation that the
-operation meets, looks up the row for it in `TABLE`, and either takes that row or raises and changes
-nothing.
+out. `StreamProtocol.apply` is the single entry point of all operations: it finds the situation that
+the operation meets, looks up the row for it in `TABLE`, and either takes that row or raises and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class _Stream:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation under way: what it met before its first action."""
+    """One operation while it is applied: what it met before its first action."""
 
     operation: Any
     now: float
@@ -200,7 +200,7 @@ class StreamProtocol:
         self._fencing_token_last = 0
         self._closed = False
 
-    # -- the door
+    # -- the entry point
 
     def apply(self, operation: Operation, now: float) -> Effects:
         """Takes the one row of the table that fits, and answers with what is to be done.
@@ -294,7 +294,7 @@ class StreamProtocol:
     def may_emit(self, trace_id: str, fencing_token: int | None) -> bool:
         """Whether the stream that was given this fencing token is ACTIVE now.
 
-        The fencing token tells a stream from a later one that took its trace id.
+        The fencing token distinguishes a stream from a later one that took its trace id.
         """
         stream = self._streams.get(trace_id)
         return (
@@ -393,11 +393,11 @@ class StreamProtocol:
     # -- actions with the stream that is named
 
     def _stop_named(self, step: Step) -> Effects:
-        reason, error = wording.told(step.operation)
+        reason, error = wording.cancelled_by(step.operation)
         return self._stop(_named(step), reason, error, step.now)
 
     def _reject_named(self, step: Step) -> Effects:
-        reason, error = wording.told(step.operation)
+        reason, error = wording.cancelled_by(step.operation)
         return self._reject(_named(step), reason, error)
 
     def _give_up_wait(self, step: Step) -> Effects:

@@ -1,7 +1,7 @@
-"""The flag that tells a stream's worker threads to stop: one per stream, safe in any thread.
+"""The flag that stops a stream's worker threads: one per stream, safe in any thread.
 
-A flag that a thread only reads between chunks does not help while no chunk comes, so callbacks
-may be hung on it: whoever blocks in a read leaves one that wakes the read.
+A flag that a thread only reads between chunks does not help while no chunk comes, so it has
+callbacks: a thread that blocks in a read leaves one that wakes the read.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class StopSignal:
     def waking(self, callback: Callable[[], object]) -> Iterator[None]:
         """While the block runs, `set` calls `callback`; at once if it is already set.
 
-        The callback must not block, and must bear being called while the block is just ending.
+        The callback must not block, and may be called while the block is just ending.
         """
         with self._lock:
             missed = self._is_set

@@ -40,7 +40,7 @@ class Stream:
         self.stop_signal = stop_signal
         # Given with the admission; None while the stream is WAITING.
         self.fencing_token: int | None = None
-        # Why the stream was told to stop; None as long as it was not.
+        # Why the stream was stopped; None as long as it was not.
         self.stop_error: StreamError | None = None
         self.task = task
         self._protocol = protocol
@@ -126,7 +126,7 @@ class Stream:
         if self.is_over:
             self._on_over(self)
 
-    # -- what the registry tells the stream
+    # -- what the registry calls
 
     def task_over(self) -> None:
         """The task, or the block that stood for it, has come to its end."""
@@ -137,7 +137,7 @@ class Stream:
         self._on_over(self)
 
     def stop(self, error: StreamError) -> None:
-        """Tells the task and the threads. Called once; returns at once."""
+        """Stops the task and the threads. Called once; returns at once."""
         self.stop_error = error
         self.stop_signal.set()
         for job in tuple(self._workers):
@@ -148,9 +148,9 @@ class Stream:
         if self.task is not asyncio.current_task(loop):
             self._cancel_task()
         elif not self.task.cancelling():
-            # A task that stops its own stream is told at its next await, and not at all if it
-            # leaves the stream before: the cancel would hit whatever it does afterwards. One
-            # that is being cancelled, as a register that is withdrawn, needs no second cancel.
+            # A task that stops its own stream is cancelled at its next await, and not at all if it
+            # leaves the stream before: the cancel would hit what it does afterwards. One that is
+            # being cancelled, as a register that is withdrawn, needs no second cancel.
             self._cancel_handle = loop.call_soon(self._cancel_task)
 
     def _cancel_task(self) -> None:

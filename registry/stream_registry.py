@@ -1,7 +1,8 @@
 """StreamRegistry: the asyncio shell around the protocol.
 
-It decides nothing. It asks the protocol through its one door, then carries out the effects in
-their order: wakes registers, cancels tasks, sets stop signals, keeps the grace timers, logs.
+It decides nothing. It asks the protocol through its single entry point, then carries out the
+effects in their order: wakes registers, cancels tasks, sets stop signals, keeps the grace timers,
+logs.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class StreamRegistry:
         self._stop_signals = stop_signals
         # All four by trace id, for exactly the streams that the protocol knows: the last for
         # those whose register is not answered, the third for the enqueued ones among them, the
-        # second for those told to stop in their grace.
+        # second for those that are stopping in their grace.
         self._streams: dict[str, Stream] = {}
         self._grace_timers: dict[str, asyncio.TimerHandle] = {}
         self._wait_timers: dict[str, asyncio.TimerHandle] = {}
@@ -128,7 +129,7 @@ class StreamRegistry:
         return stream
 
     async def cancel(self, trace_id: str, reason: str | None = None) -> bool:
-        """Stops the stream. False if it is unknown or was told to stop before."""
+        """Stops the stream. False if it is unknown or was stopped before."""
         return bool(self._apply(Cancel(trace_id, reason or "requested")))
 
     async def pop(self, trace_id: str) -> None:
@@ -145,7 +146,7 @@ class StreamRegistry:
         elif stream.task is not asyncio.current_task():
             self._apply(Cancel(trace_id, "popped"))
 
-    # -- the interface for whoever embeds the registry
+    # -- the interface for programs that embed the registry
 
     def stream(
         self,
@@ -156,8 +157,8 @@ class StreamRegistry:
     ) -> StreamScope:
         """`async with registry.stream(session_id) as stream:` – the block is the stream's task.
 
-        Entering raises what `register` raises. A block that is told to stop is cancelled, and
-        leaves with the reason: StreamSuperseded, StreamCancelled or StreamRefused.
+        Entering raises what `register` raises. A block that has to stop is cancelled, and leaves
+        with the reason: StreamSuperseded, StreamCancelled or StreamRefused.
         """
         trace_id = trace_id or f"stream-{next(self._scope_serials)}"
         return StreamScope(self, session_id, trace_id, strategy)
@@ -227,7 +228,7 @@ class StreamRegistry:
             raise stream.stop_error
 
     def _task_or_worker_over(self, stream: Stream) -> None:
-        """Ends the stream if nothing of it is left; else stops what is left."""
+        """Ends the stream if its task and workers are over; else stops those that still run."""
         if self._streams.get(stream.trace_id) is not stream:
             return
         if self._protocol.state_of(stream.trace_id) is State.WAITING:
@@ -237,7 +238,7 @@ class StreamRegistry:
         else:
             self._apply(Cancel(stream.trace_id, "task_over"))
 
-    # -- the door and its effects
+    # -- the entry point and its effects
 
     def _apply(self, operation: Operation) -> tuple[Effect, ...]:
         effects = self._protocol.apply(operation, asyncio.get_running_loop().time())

@@ -93,18 +93,18 @@ class Move:
     to: Situation
 
 
-# Without equality: two actions that move alike are two, and no enum aliases.
+# Without equality, so that the enum has no aliases: two actions with equal fields are two.
 @dataclass(frozen=True, eq=False, slots=True)
 class Does:
-    """moves: of nobody, where there is none whom it is about.
+    """moves: none, where it refuses.
 
-    effects: what each move has the shell do, in this order, log lines by their names. tells: the
-    error that the stream ends with. refuses: why `apply` raises that error and changes nothing.
+    effects: what each move has the shell do, in this order, log lines by their names. error: the
+    one that the stream ends with. refuses: why `apply` raises that error and changes nothing.
     """
 
     moves: tuple[Move, ...] = ()
     effects: tuple[type[Effect] | str, ...] = ()
-    tells: type[StreamError] | None = None
+    error: type[StreamError] | None = None
     refuses: str | None = None
 
 
@@ -117,13 +117,13 @@ def _does(
     who: Who,
     to: Situation,
     effects: tuple[type[Effect] | str, ...] = (),
-    tells: type[StreamError] | None = None,
+    error: type[StreamError] | None = None,
 ) -> Does:
-    return Does((Move(who, to),), effects, tells)
+    return Does((Move(who, to),), effects, error)
 
 
 def _refuses(error: type[StreamError], why: str) -> Does:
-    return Does(tells=error, refuses=why)
+    return Does(error=error, refuses=why)
 
 
 class Action(enum.Enum):
@@ -166,7 +166,7 @@ Row = tuple[Action, ...]
 TABLE: dict[tuple[type[Operation], Situation], Row] = {
     (Register, Situation.SESSION_FREE): (Action.ADMIT_NEW,),
     (Register, Situation.HOLDER_ACTIVE): (Action.SUPERSEDE_HOLDER, Action.LET_WAIT),
-    # Whoever interrupts overtakes all that wait, also those enqueued: else they would be answered
+    # One that interrupts overtakes all that wait, also those enqueued: else they would be answered
     # before what the user has said since.
     (Register, Situation.HOLDER_ACTIVE_CONTENDED): (
         Action.SUPERSEDE_HOLDER,

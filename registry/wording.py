@@ -1,4 +1,4 @@
-"""What the protocol says: the sentences of its errors, and its log lines. Decides nothing."""
+"""The protocol's texts: the sentences of its errors, and its log lines. Decides nothing."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def stopped_by_close(trace_id: str) -> RegistryClosed:
     return RegistryClosed(trace_id, f"stream {trace_id} was stopped: the registry was closed")
 
 
-def told(operation: Cancel | Withdraw) -> tuple[str, StreamCancelled]:
+def cancelled_by(operation: Cancel | Withdraw) -> tuple[str, StreamCancelled]:
     """The reason that is logged, and the error with which the stream ends."""
     trace_id = operation.trace_id
     if isinstance(operation, Cancel):

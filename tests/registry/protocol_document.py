@@ -51,10 +51,10 @@ def _then(row: Row) -> str:
 
 def _moves(action: Action) -> str:
     does = action.value
-    told = f" ({does.tells.__name__})" if does.tells is not None else ""
+    error = f" ({does.error.__name__})" if does.error is not None else ""
     if does.refuses is not None:
-        return f"refused{told}: {does.refuses}"
-    return ", ".join(f"{move.who.value} → {_state(move.to)}" for move in does.moves) + told
+        return f"refused{error}: {does.refuses}"
+    return ", ".join(f"{move.who.value} → {_state(move.to)}" for move in does.moves) + error
 
 
 def _state(situation: Situation) -> str:

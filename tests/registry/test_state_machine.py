@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from registry import StreamError, StreamRegistry
 from registry.protocol import GRACE_S, Strategy
 from sim.bench import DOOR_ENTRY, DOOR_STREAM, Request, make_bench
-from sim.current import Execution, under_way
+from sim.current import Execution, running
 from sim.determinism import restart_serials
 from sim.entropy import Entropy
 from sim.environment import Environment
@@ -84,7 +84,7 @@ class Machine(RuleBasedStateMachine):
         self.loop.on_poll = self.world.ask_always
         self.loop.set_exception_handler(self.on_exception)
         entropy = Entropy(self.loop.environment, seed=None)
-        self.stack.enter_context(under_way(Execution(self.loop, entropy, is_watched=False)))
+        self.stack.enter_context(running(Execution(self.loop, entropy, is_watched=False)))
         self.bench = make_bench(self.world, self.registry_class)
         self.stack.enter_context(log_captured(self.bench.logged.append))
         self.works: dict[str, Work] = {}
