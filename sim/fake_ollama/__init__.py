@@ -1,4 +1,4 @@
-"""A fake Ollama: one script of latencies, chunks and faults, to be played on several fronts."""
+"""A fake Ollama: one script of latencies, chunks and faults, performed by several fronts."""
 
 from sim.fake_ollama.modes import MODES, Mode
 from sim.fake_ollama.profiles import PROFILES, Profile, profile_named

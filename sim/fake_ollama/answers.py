@@ -1,4 +1,4 @@
-"""What the fake says: a function of the prompt, so that one sees which prompt is answered."""
+"""The fake's answers: a function of the prompt, so that one sees which prompt is answered."""
 
 from __future__ import annotations
 
@@ -129,13 +129,13 @@ class Answer:
 
 
 def sleep(seconds: float, *, deaf: bool = False) -> Iterator[Sleep]:
-    """Sleep; no step at all for no time, so that instant profiles have none to explore."""
+    """Sleep; without a step where `seconds` is 0, so that instant profiles have none to explore."""
     if seconds > 0:
         yield Sleep(seconds, deaf)
 
 
 def content_pieces(mode: Mode, prompt: str, chunks: int) -> list[str]:
-    """Return the answer in so many pieces: the prompt's first words, then numbered words."""
+    """Return the answer in `chunks` pieces: the prompt's first words, then numbered words."""
     if mode.content == "unicode":
         echoed = first_words(prompt, 2)
         more: Iterator[str] = cycle(UNICODE_PIECES)
@@ -153,7 +153,7 @@ def first_words(prompt: str, count_max: int) -> list[str]:
 
 
 def thinking_pieces(prompt: str, chunks: int) -> list[str]:
-    """Return the thoughts before the answer, in so many pieces."""
+    """Return the thoughts before the answer, in `chunks` pieces."""
     first = f"Thinking about {' '.join(first_words(prompt, 5))}:"
     pieces = [first] + [f" thought{number}" for number in range(1, chunks)]
     return pieces[:chunks]

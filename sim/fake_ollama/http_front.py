@@ -3,7 +3,7 @@
     async with running(FakeOllama(profile_named("normal"), wall_clock_ns)) as front:
         ...                                # front.base_url is "http://127.0.0.1:<port>"
 
-It runs beside other servers in one event loop: it takes no signal handlers, and it neither
+It can share an event loop with other servers: it takes no signal handlers, and it neither
 writes to uvicorn's loggers nor configures them. `serve` is the stand-alone program.
 """
 
@@ -30,7 +30,7 @@ from sim.fake_ollama.script import FakeOllama
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep, Step
 
 DEFAULT_PORT = 11434
-STOP_S = 1.0  # how long a stop waits for the requests under way, once their connections are gone
+STOP_S = 1.0  # how long a stop waits for the running requests, once their connections are gone
 KEEP_ALIVE_S = 75
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -68,7 +68,7 @@ class HttpFront:
                 if gone.done():
                     break
         finally:
-            # All is said, or the client has left: the script frees what the request held.
+            # The answer is over, or the client has left: the script frees what the request held.
             steps.close()
             gone.cancel()
 
@@ -93,7 +93,7 @@ class HttpFront:
                 await send(_head_message(step))
             case Body(data):
                 await send({"type": "http.response.body", "body": data, "more_body": True})
-                # One turn of the loop, so that a disconnect is heard between two segments.
+                # One turn of the loop, so that a disconnect is noticed between two segments.
                 await asyncio.sleep(0)
             case End():
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -167,7 +167,7 @@ async def running(
     """Serve the fake on a real port while the block runs; port 0 picks a free one.
 
     Yields the front, whose `base_url` says where. Raises OSError if the address is taken. The
-    end of the block breaks off whatever is under way, hung streams too, in STOP_S at most.
+    end of the block breaks off all requests, hung streams too, in STOP_S at most.
     """
     listener = _listen(host, port)
     front = HttpFront(fake)
@@ -191,15 +191,15 @@ async def serve(
 ) -> None:
     """Serve until cancelled, or until SIGINT or SIGTERM.
 
-    Announces its address and the models, by `print` unless told otherwise. Raises ValueError for
-    an unknown profile, OSError if the address is taken.
+    Announces its address and the models, by `announce` or else `print`. Raises ValueError for an
+    unknown profile, OSError if the address is taken.
     """
     fake = FakeOllama(profile_named(profile), wall_clock_ns)
     stop = asyncio.Event()
     async with running(fake, host=host, port=port) as front:
         with _signals_call(stop.set):
-            tell = partial(print, flush=True) if announce is None else announce
-            tell(announcement(front, profile))
+            say = partial(print, flush=True) if announce is None else announce
+            say(announcement(front, profile))
             await stop.wait()
 
 

@@ -15,7 +15,7 @@ _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1,
 
 
 class BadRequest(Exception):
-    """The request is refused; `failure` is what the client is told."""
+    """The request is refused; `failure` is the answer to the client."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
@@ -24,7 +24,7 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A POST to /api/chat or /api/generate, as far as the fake heeds it.
+    """A POST to /api/chat or /api/generate, as far as the fake uses it.
 
     `is_blank` means no messages or no prompt: the model is loaded or unloaded, nothing answered.
     `keep_alive_s` is None where the request does not say; negative means for ever.

@@ -74,9 +74,9 @@ METHODS = {
 class Call:
     """The record of one upstream call: a chat or generate request for a model that exists.
 
-    `ended` is None while the call is under way. A call that leaked has lost its caller and keeps
-    its slot. `slot_ns` is when it got its slot, None if it never did; `chunks` counts those that
-    were handed to the front, the last one (with done) included.
+    `ended` is None while the call runs. A call that leaked has lost its caller and keeps its slot.
+    `slot_ns` is when it got its slot, None if it never did; `chunks` counts those that were handed
+    to the front, the last one (with done) included.
     """
 
     number: int
@@ -135,11 +135,11 @@ class FakeOllama:
                 self._add_model(f"fake:{mode.name}", mode)
 
     def canonical_state(self) -> object:
-        """What of it decides about the future: of the models those that were ever called."""
+        """All of it that decides what happens next: of the models those that were ever called."""
         called = {name: model for name, model in self._models.items() if model.was_called}
         return self._calls, self._active, self._calls_begun, list(self._models), called
 
-    # ---- what tests and scenarios look at ---------------------------------------------------
+    # ---- what tests and scenarios read ------------------------------------------------------
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -148,7 +148,7 @@ class FakeOllama:
 
     @property
     def active_calls(self) -> tuple[Call, ...]:
-        """The calls under way: neither finished, nor disconnected, nor leaked."""
+        """The running calls: neither finished, nor disconnected, nor leaked."""
         return tuple(self._active.values())
 
     def slots_taken(self, model: str) -> int:
@@ -221,7 +221,7 @@ class FakeOllama:
         return show_object(name, self._find(name).mode)
 
     def _embed(self, path: str, body: bytes) -> dict[str, object]:
-        """Vectors that tell texts apart, at once: no fault and no wait is told of them."""
+        """Vectors that differ from text to text, at once: without faults and waits."""
         is_old = path == "/api/embeddings"
         model, texts, dimensions = read_embed(body, is_old=is_old)
         mode = self._find(model).mode
@@ -340,10 +340,9 @@ class FakeOllama:
         return model.loader.taken > 0 and waiting >= self.profile.queue_max
 
     def _load(self, model: _Model) -> Steps:
-        """Load the model, or wait for whoever is loading it.
+        """Load the model, or wait for the request that is loading it.
 
-        If the caller that drives the load leaves, the load is lost: the next one starts anew
-        (ollama#8398).
+        If that request's client leaves, the load is lost: the next one starts again (ollama#8398).
         """
         if model.loaded:
             return
@@ -391,7 +390,7 @@ class FakeOllama:
             model.expires_ns = self._now_ns() + round(model.keep_alive_s * 1e9)
 
     def _expire(self, model: _Model) -> None:
-        """Unload an idle model whose keep-alive time is over; nobody needs a timer for that."""
+        """Unload an idle model whose keep-alive time is over; called at each use, so no timer."""
         if model.slots.taken == 0 and self._now_ns() >= model.expires_ns:
             model.loaded = False
 

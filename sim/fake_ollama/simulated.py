@@ -1,4 +1,4 @@
-"""The fake Ollama in virtual time: its script, played by SimPy processes, behind httpx transports.
+"""The fake Ollama in virtual time: its script, run by SimPy processes, behind httpx transports.
 
 The third and the second front of the one script; `http_front.py` is the first. What arrives at
 the client arrives as outside events, so its landing is the scheduler's choice.
@@ -29,7 +29,7 @@ Received: TypeAlias = Head | Body | End | Drop
 
 
 class Holder(Protocol):
-    """What wakes a thread: it is told of each socket that the thread may block on."""
+    """Wakes a thread: it gets each socket that the thread may block on."""
 
     def hold(self, sock: SimSocket, /) -> None: ...
 
@@ -43,21 +43,21 @@ class SimOllama:
         self.fake = FakeOllama(profile, self._now_ns)
         # Refuses connections while true, as a host on which no Ollama runs.
         self.is_down = False
-        # How long the look-ups of the host name take that come next, in a thread: nothing can
-        # wake a thread out of one.
+        # How long the next look-ups of the host name take, in a thread: nothing can wake a thread
+        # out of one.
         self.lookup_s: list[float] = []
         # How long an async client waits for its end of a connection to close, once Ollama has
-        # heard of it: TLS says good-bye, for one.
+        # noticed it: TLS has a closing handshake, for one.
         self.close_s = 0.0
         self.connections: list[Connection] = []
-        # Given the body of a request and the steps of its answer: those that are played.
+        # From the body of a request and the steps of its answer: the steps that are performed.
         self.played: Callable[[bytes, Steps], Steps] = lambda body, steps: steps
         # Called before something lands, and before a client shuts or closes its end: a thread does
         # several of these between two polls of the loop.
         self.before_change: Callable[[], None] = lambda: None
-        # Told what happens on a connection: its name, and words for it.
+        # Called with what happens on a connection: its name, and words for it.
         self.tell: Callable[[str, str], None] = lambda name, text: None
-        # Told of the data of each segment that has landed.
+        # Called with the connection and the data of each segment that has landed.
         self.on_landed: Callable[[Connection, bytes], None] = lambda connection, data: None
 
     def connect(self, request: httpx.Request, body: bytes, *, in_thread: bool) -> Connection:
@@ -80,7 +80,7 @@ class SimOllama:
         return (self._now_ns() - call.started_ns) / 1e9
 
     def _now_ns(self) -> int:
-        # In whole microseconds, as Ollama stamps them: which reading of the clock it was is noise.
+        # In whole microseconds, as Ollama writes them: the nanoseconds only count readings.
         return EPOCH_NS + round(self.environment.now * 1e6) * 1000
 
 
@@ -96,14 +96,14 @@ class Connection:
         self.name = f"ollama {len(ollama.connections) + 1}"
         self.body = body
         self.timeout_s: float | None = request.extensions["timeout"].get("read")
-        # The client has let go of its end, and Ollama of its own.
+        # The client has closed its end, and Ollama its own.
         self.is_closed = False
         self.is_played = False
         self._ollama = ollama
         self._environment = ollama.environment
         self._is_in_thread = in_thread
         self._loop = ollama.loop
-        # Ollama would not hear of it now if the client left.
+        # Ollama would not notice now if the client left.
         self.is_deaf = False
         steps = ollama.fake.handle(request.method, request.url.path, body)
         self._steps = ollama.played(body, steps)
@@ -121,7 +121,7 @@ class Connection:
 
     @property
     def is_over(self) -> bool:
-        """Neither end has anything of it any more, or Ollama has not heard yet that it is over."""
+        """Both ends are closed; or the client's is, and Ollama has not noticed yet."""
         return self.is_closed and (self.is_played or self.is_deaf)
 
     @property
@@ -158,7 +158,7 @@ class Connection:
         return self._inbox.popleft()
 
     def shut(self) -> None:
-        """Ollama hears of it in the same instant, unless its script is deaf. May be repeated."""
+        """Ollama notices in the same instant, unless its script is deaf. May be repeated."""
         if not self.is_shut:
             self._ollama.before_change()
             self._ollama.tell(self.name, "is shut by the server")
@@ -166,14 +166,14 @@ class Connection:
             self._environment.run_due()
 
     def close(self) -> None:
-        """Shuts this end, and lets go of it. May be repeated."""
+        """Shuts this end, and closes it. May be repeated."""
         self.shut()
         if not self.is_closed:
             self._ollama.before_change()
             self.is_closed = True
 
     async def aclose(self) -> None:
-        """As `close`, but that the letting go takes its time; a cancel cuts that short."""
+        """As `close`, but closing takes time after the shutting; a cancel cuts that short."""
         self.shut()
         try:
             if self._ollama.close_s and not self.is_closed:
@@ -228,8 +228,8 @@ class Connection:
         if isinstance(step, Body):
             self._ollama.on_landed(self, step.data)
         if not self._is_in_thread:
-            # As with a socket: what the poll found is a callback, and that wakes the reader. The
-            # socket of a thread is none of the loop's.
+            # As with a socket: the poll runs a callback, and that wakes the reader. A thread's
+            # socket does not belong to the loop.
             self._loop.call_soon(self._wake)
 
     def _wake(self) -> None:
@@ -293,7 +293,7 @@ class SimBlockingTransport(httpx.BaseTransport):
         connection = self._ollama.connect(request, request.read(), in_thread=True)
         sock.connection = connection
         try:
-            # Whoever came before the connect found nothing to shut.
+            # A stop that came before the connect found nothing to shut.
             self._wake.hold(sock)
             return _response(connection.receive_blocking(), _BlockingBody(connection))
         except BaseException:
@@ -313,7 +313,7 @@ class _BlockingBody(httpx.SyncByteStream):
         self._connection.close()
 
 
-# What either transport makes of what it received.
+# What both transports return for what they received.
 
 
 def _response(received: Received | None, body: _AsyncBody | _BlockingBody) -> httpx.Response:

@@ -16,8 +16,8 @@ class Waiter:
     def call_when_granted(self, on_granted: Callable[[], None]) -> None:
         """Call `on_granted` once: now if the slot is granted already, else when it is.
 
-        It is called synchronously by whoever gave the slot back, so it may only wake somebody
-        (set a future, succeed a SimPy event) and must not call the slots itself.
+        It is called synchronously from `give_back`, so it may only wake something (set a future,
+        succeed a SimPy event) and must not call the slots itself.
         """
         if self.granted:
             on_granted()
@@ -31,7 +31,7 @@ class Waiter:
 
 
 class Slots:
-    """So many slots, granted first come, first served."""
+    """`count` slots, granted first come, first served."""
 
     def __init__(self, count: int) -> None:
         if count < 1:

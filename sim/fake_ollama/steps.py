@@ -1,4 +1,4 @@
-"""What a front is asked to do, one step at a time.
+"""The steps that a front performs, one at a time.
 
 `FakeOllama.handle` is a generator of these. It knows no clock, no socket and no event loop;
 a front performs each step and then asks for the next. Three rules bind every front:
@@ -21,7 +21,7 @@ from sim.fake_ollama.slots import Waiter
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait for so many seconds; a deaf sleep does not notice that the client leaves."""
+    """Wait for `seconds`; a deaf sleep does not notice that the client leaves."""
 
     seconds: float
     deaf: bool = False
@@ -34,7 +34,7 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """Wait until the waiter is granted its slot; it tells so by `call_when_granted`."""
+    """Wait until the waiter is granted its slot, by `call_when_granted`."""
 
     waiter: Waiter
 

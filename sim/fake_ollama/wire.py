@@ -1,4 +1,4 @@
-"""The wire forms: what stands in the bytes that a client reads."""
+"""The wire forms: the bytes that a client reads."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Chunk:
 def encode(value: dict[str, object]) -> bytes:
     """Encode as compact JSON in UTF-8.
 
-    Go would write U+2028 and U+2029 as escapes. They stand here as themselves, as U+0085 does in
-    both: the harder case for whoever splits lines.
+    Go would write U+2028 and U+2029 as escapes. Here they are not escaped, as neither escapes
+    U+0085: the harder case for a reader that splits lines.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
@@ -108,7 +108,7 @@ class Segments:
         return starts[0] + 1 if starts else self._size_bytes
 
     def rest(self) -> list[bytes]:
-        """Return what is held back still, when no line follows."""
+        """Return what is still held back, when no line follows."""
         held, self._held = self._held, b""
         return [held] if held else []
 
@@ -141,7 +141,7 @@ def tag_object(name: str) -> dict[str, object]:
 
 
 def vector_of(text: str, dimensions: int) -> list[float]:
-    """Return a vector for the text: the same for the same, and another for any other."""
+    """Return a vector for the text: equal for equal texts, different for others."""
     digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
     count = dimensions or VECTOR_LENGTH
     # Eighths are the same in float32.
