@@ -9,7 +9,7 @@ an access that b conflicts with later, or if a chain between the two says so. Th
 no shared object: its order is what the outside decides (Event-DPOR, Abdulla et al., ATVA 2023).
 
 Two executions whose chains are ordered alike wherever they conflict are of one *class*
-(Mazurkiewicz 1977), and come to the same.
+(Mazurkiewicz 1977), and have the same result.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Chain:
     """One outside event and what followed from it; chain 0 is the program's beginning.
 
     Where a task goes on after a group of others (gather, TaskGroup), a chain of its own begins,
-    after all of theirs: to which of them the last one belongs makes no difference.
+    after all of theirs: which of them ended last makes no difference.
 
     event: stands for the outside event and everything that happened before its announcement.
     caused_by: the chains that led to its beginning, each with the callback after which it could
@@ -76,20 +76,20 @@ class History(Observer):
     def __init__(self, on_landing: Callable[[Arrival], None] = lambda arrival: None) -> None:
         self.chains: list[Chain] = []
         # Why chains are too coarse for this program; None while they are not.
-        self.beyond: str | None = None
+        self.unsupported_reason: str | None = None
         self._on_landing = on_landing
         self._loop: SimLoop | None = None
         self._step = 0
         self._serial = 0
         self._is_over = False
-        # Of task groups: the tasks that have ended; and those of the group that is told now.
+        # Of task groups: the tasks that have ended; and those of the group whose callback runs.
         self._joins: dict[int, list[Object]] = {}
         self._joining: list[Object] = []
         # Of each object, the last chain that wrote it, and those that have read it since.
         self._written: dict[Object, int] = {}
         self._read: dict[Object, list[int]] = {}
 
-    # -- what the loop and the world tell
+    # -- what the loop and the world report
 
     def begin(self, loop: SimLoop, world: World) -> None:
         self._loop = loop
@@ -100,7 +100,7 @@ class History(Observer):
         return tracked_primitives(self)
 
     def end(self) -> None:
-        """What is drained is no part of the execution."""
+        """The draining is not part of the execution."""
         self._is_over = True
 
     def announced(self, arrival: Arrival) -> None:
@@ -143,7 +143,7 @@ class History(Observer):
         return task
 
     def runs(self, handle: asyncio.Handle) -> None:
-        """The loop runs another callback; a task's step may be met by a cancel of it."""
+        """The loop runs another callback; a task's step counts as a use of the task."""
         if self._is_over:
             return
         self._step += 1
@@ -162,11 +162,11 @@ class History(Observer):
             self._joining = self._joins[id(owner)]
             return
         elif getattr(callback, "__qualname__", "").startswith("_wait."):
-            self.unsupported("asyncio.wait is told of several ends")
+            self.unsupported("asyncio.wait waits for several ends")
         self._joining = []
 
     def joining(self) -> list[Object]:
-        """The tasks that have ended of the group whose callback this is."""
+        """The tasks that have ended, of the group whose callback runs now."""
         return self._joining
 
     def _join(
@@ -218,7 +218,7 @@ class History(Observer):
     def unsupported(self, reason: str) -> None:
         """Chains are too coarse for this program."""
         if not self._is_over:
-            self.beyond = self.beyond or reason
+            self.unsupported_reason = self.unsupported_reason or reason
 
     def _next_serial(self) -> int:
         self._serial += 1
@@ -274,7 +274,7 @@ class History(Observer):
         return None
 
     def _overlap_since(self, number: int, other: int) -> float | None:
-        """After which callback of `number` the chain `other` could run; None if before it alone."""
+        """After which callback of `number` `other` could run; None if only before it."""
         if number == other or other in self.chains[number].caused_by:
             return None
         return self.chains[other].caused_by.get(number, -1)
@@ -305,7 +305,7 @@ _UNSUPPORTED = {
 }
 
 
-# ---- what accesses are seen of -----------------------------------------------------------------
+# ---- objects whose uses are accesses -----------------------------------------------------------
 
 
 class TrackedFuture(SimFuture):
@@ -317,8 +317,8 @@ class TrackedFuture(SimFuture):
     joins: Sequence[Object] = ()
 
     def _uses(self, *, is_write: bool) -> None:
-        # A task group tells its common end to a future in the chain of whoever ends last, which is
-        # anybody; that it comes after all of them is said by the joint chain.
+        # A task group sets its future in the chain of the task that ends last, which may be any of
+        # them; the joint chain comes after all of them.
         if not self.history.joining():
             self.history.uses(self.tracked_as, is_write=is_write)
 
@@ -396,7 +396,7 @@ _USES = {
 
 @contextmanager
 def tracked_primitives(history: History) -> Iterator[None]:
-    """Each use of asyncio's locks, queues and their like is a write in the block."""
+    """In the block each use of asyncio's locks, queues and so on is a write."""
     before: list[tuple[type[Any], str, Any]] = []
     for cls, names in _USES.items():
         for name in ("__init__", *names):

@@ -1,4 +1,4 @@
-"""The one interface of whatever answers choice points."""
+"""The interface of all schedulers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from sim.schedule import ChoicePoint
 
 
 class Scheduler:
-    """Lives across executions: told when one begins, asked at each of its choice points.
+    """Lives across executions: `next_execution` begins one, `choose` answers its choice points.
 
-    To be inherited from: `next_execution` and `choose` are what each has to answer.
+    A base class: these two have no default.
     """
 
     @property
@@ -28,7 +28,7 @@ class Scheduler:
         raise NotImplementedError
 
     def observer(self) -> Observer | None:
-        """Who is told what happens in the execution that begins; None if nobody need be."""
+        """Its observer of the execution that begins, or None."""
         return None
 
     def choose(self, point: ChoicePoint) -> int:
@@ -36,17 +36,17 @@ class Scheduler:
         raise NotImplementedError
 
     def learn(self, violated: str | None, labels: set[str]) -> str | None:
-        """Told after each execution; why its findings are worth nothing, or None."""
+        """Called after each execution; returns why its findings cannot be trusted, or None."""
         return None
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether every execution has been seen, so that the absence of a violation is a proof."""
+        """Whether every execution was visited, so that the absence of a violation is a proof."""
         return False
 
     @property
     def covers(self) -> str:
-        """What has been seen once it is exhausted, in words: the claim of a proof."""
+        """What was visited once it is exhausted, in words: the claim of a proof."""
         return "random schedules"
 
     @property
@@ -56,12 +56,12 @@ class Scheduler:
 
     @property
     def complete(self) -> float | None:
-        """Which part of the tree has been seen, 0..1, or None where that is unknown."""
+        """Which part of the tree was visited, 0..1, or None where that is unknown."""
         return None
 
     @property
     def bound_finished(self) -> int | None:
-        """All schedules with up to so many departures were seen, where it counts them."""
+        """The bound on departures up to which all schedules were visited, if it has one."""
         return None
 
 
@@ -76,7 +76,7 @@ class Once(Scheduler):
 
 
 class Following(Scheduler):
-    """A scheduler that does what another does, but for what the class that inherits changes."""
+    """A scheduler that delegates to another; a subclass overrides what it changes."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -125,38 +125,38 @@ class Following(Scheduler):
 class Divisible(Scheduler):
     """A search whose tree can be divided into parts, for several processes: see sim/parallel.py.
 
-    It is done in rounds, each of which sees one tree.
+    It is done in rounds, each of which visits one tree.
     """
 
     def begin_round(self) -> Scheduler | None:
-        """All that the next round sees, as one part; None if no round is left.
+        """All that the next round visits, as one part; None if no round remains.
 
         A part is a scheduler that can be pickled; one that is a `Part` can be divided further.
         """
         raise NotImplementedError
 
     def end_round(self, was_cut: bool) -> None:
-        """Told when all parts were seen, and whether a bound has kept anything from any."""
+        """Called when all parts were visited. was_cut: whether a bound pruned any of them."""
         raise NotImplementedError
 
 
 class Part(Scheduler):
-    """A stretch of a tree, in the order in which the search sees it."""
+    """A part of a tree that a search visits in one stretch."""
 
     was_cut = False
 
     @property
     def unseen(self) -> float:
-        """The share of the whole tree that is left of it, each choice weighing its options alike.
+        """Its unvisited share of the whole tree; at each choice the options have equal weight.
 
-        Asked after `next_execution`, before it is run.
+        Call it between `next_execution` and the run.
         """
         raise NotImplementedError
 
     def resume(self) -> None:
-        """The execution that was begun has not been run: `next_execution` begins it again."""
+        """The execution that was begun did not run: `next_execution` begins it again."""
         raise NotImplementedError
 
     def split(self) -> Self | None:
-        """Splits off the later part of what is left; None if there is nothing to split yet."""
+        """Splits off the unvisited part after the current branch; None if there is none yet."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""A few random executions first, then another scheduler: for what lies beyond its bound."""
+"""A few random executions first, then another scheduler: to visit some beyond its bound."""
 
 from __future__ import annotations
 

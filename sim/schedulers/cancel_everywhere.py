@@ -28,7 +28,7 @@ class _Withheld(Observer):
 
 
 class CancelEverywhere(Scheduler):
-    """Natural order, but for the cancels that the program offers (`World.offer_cancels`).
+    """Natural order, except for the cancels that the program offers (`World.offer_cancels`).
 
     First one execution without a cancel; then for each offer one execution that takes it, and
     one that takes the next offer to the same task as well.

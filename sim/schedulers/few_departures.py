@@ -11,11 +11,11 @@ MORE = 0.5
 
 
 class FewDepartures(Scheduler):
-    """Natural order, but for departures at choice points that are drawn uniformly.
+    """Natural order, except for departures at choice points that are drawn uniformly.
 
-    The number of departures is geometric: one, and with probability `MORE` another, and so on. What
-    costs no departure (see `ChoicePoint.costs`: an event that is kept waiting may be kept longer)
-    is drawn uniformly, too. It samples what the departure-bounded search enumerates.
+    The number of departures is geometric: one, and with probability `MORE` another, and so on.
+    Options without a cost (see `ChoicePoint.costs`: an event that is kept waiting may be kept
+    longer) are drawn uniformly, too. It samples what the departure-bounded search enumerates.
     choice_points: how many an execution has; None to count them in a first one, in natural order.
     """
 
@@ -50,6 +50,6 @@ class FewDepartures(Scheduler):
             return 0
         cost = int(point.index in self._departs_at)
         options = [option for option, each in enumerate(point.costs) if each == cost]
-        # Where every option is free, or none is, there is nothing else to draw from.
+        # Where all options are free, or none is, all are drawn from.
         options = options or list(range(len(point.options)))
         return options[int(self._random.random() * len(options))]

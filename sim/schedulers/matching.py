@@ -1,14 +1,14 @@
-"""Every schedule, but each state only once: what follows from a state that was seen is known.
+"""Every schedule, but each state only once: what follows a visited state is not explored again.
 
-Explicit-state search as in SPIN, Java PathFinder and CMC: the search remembers the states of the
-polls that it has come by (`sim/state.py`), and leaves an execution where it comes to one of them
-again. All that could follow is, or will be, seen from there. Reduction by order (`reduced`) has
-nothing to offer where all steps of a session go through one door; but what they leave behind is
-mostly the same, whatever their order was.
+Explicit-state search as in SPIN, Java PathFinder and CMC: the search stores a digest of the state
+at each poll (`sim/state.py`), and prunes an execution that reaches a visited state. All that could
+follow is, or will be, explored from the first visit. Partial-order reduction (`reduced`) finds
+nothing to reduce where all steps of a session use one object; but the states after them are mostly
+the same in every order.
 
-That two states are taken for one rests on what `sim/state.py` can read. So a sample of the
-meetings is audited: the same random choices are made from there on after either way to the state,
-and have to lead through the same states to the same end. If not, the verdict is an error.
+Whether two states match rests on what `sim/state.py` can read. So a sample of the matches is
+audited: after either path to the state the same random choices are made, and have to lead through
+the same states to the same end. If not, the verdict is an error.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ AUDITED_AT_FIRST = 8
 AUDIT_PROBABILITY = 0.02
 
 _IN_POLLS = ("landing", "clock")
-"""Kinds of choice points at which no callback is running, so that the state can be read."""
+"""The kinds of choice points at which no callback runs, so that the state can be read."""
 
 
 @dataclass(slots=True)
 class _Audit:
-    """Two ways to one state, and what the same random choices lead to after each of them."""
+    """Two paths to one state, and what the same random choices lead to after each of them."""
 
     state: bytes
-    ways: tuple[tuple[int, ...], tuple[int, ...]]
+    paths: tuple[tuple[int, ...], tuple[int, ...]]
     choices: list[int] = field(default_factory=list)
-    # What there was at each choice point after a way, and at the end; one list for each way.
+    # Options and state at each choice point after a path, and the end; a list for each path.
     led_to: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
-    # The labels that were reached on either way to the state, and after it.
+    # The labels that were reached on either path to the state, and after it.
     labels_before: set[str] = field(default_factory=set)
     labels: list[set[str]] = field(default_factory=list)
-    # Which of the ways is being gone, and which have led to the state.
-    way: int = 0
+    # Which path is being run, and which have led to the state.
+    path: int = 0
     met: set[int] = field(default_factory=set)
 
     def verdict(self) -> str | None:
         """Where the two differ."""
-        if len(self.met) < len(self.ways):
+        if len(self.met) < len(self.paths):
             return "a state was not met again under the choices that had led to it"
         for led_to, labels in zip(self.led_to, self.labels, strict=True):
             led_to[-1] += f", {sorted(labels | self.labels_before)}"
         for index, (one, other) in enumerate(zip(*self.led_to, strict=False)):
             if one != other:
-                ways = " and ".join("+".join(map(str, way)) or "natural" for way in self.ways)
+                paths = " and ".join("+".join(map(str, path)) or "natural" for path in self.paths)
                 return (
-                    f"two states were taken for one: after the choices {ways} the same {index} "
+                    f"two states were taken for one: after the choices {paths} the same {index} "
                     f"choices lead to {one}, and to {other}. Something that decides about the "
                     f"future lies where states are not read: in a global of a module, say, in an "
                     f"object written in C, or in times that less than a microsecond lies between. "
@@ -66,16 +66,16 @@ class _Audit:
 
 
 class StateMatching(Scheduler):
-    """Depth-first search that goes on from each state only once.
+    """Depth-first search that continues from each state only once.
 
-    met_again: how many executions ended at a state that was known. audited: how many of these
-    meetings were audited. opaque: the types for whose sake some states were not compared, which
+    met_again: how many executions were pruned at a visited state. audited: how many of these
+    matches were audited. opaque: the types because of which some states were not compared, which
     costs executions, and never the proof.
-    with_labels: also tells apart what came by different labels, so that each end, violation and
-    labels, is come to that plain search comes to.
-    departures_max: it sees every schedule without a departure, then with up to one, and so on, and
-    is exhausted when it has seen all with so many; a state is known then if it was come to with as
-    many departures, or fewer. None: it sees every schedule at once.
+    with_labels: states after different labels differ, so that every end (violation and labels) is
+    reached that plain search reaches.
+    departures_max: it visits every schedule without a departure, then with up to one, and so on,
+    and is exhausted after this bound; a state then counts as visited if it was reached with as many
+    departures, or fewer. None: it visits every schedule at once.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class StateMatching(Scheduler):
         self._with_labels = with_labels
         self._departures_max = departures_max
         self._constants = Constants()
-        # How long ago the ready queue was last empty matters to the bound `spin_max` alone. As long
-        # as no execution comes to half of it, none that was left would have come to all of it.
+        # How long ago the ready queue was last empty matters only to the bound `spin_max`. As long
+        # as no execution reaches half of it, no pruned one would have reached all of it.
         self._with_spins = False
         self._executions = 0
         self._states: StateReader
@@ -97,13 +97,13 @@ class StateMatching(Scheduler):
         if self._departures_max is not None:
             self._search = DepartureBounded(self._departures_max)
         self._random = Random(f"audits {self._seed}")
-        # For each state how many departures had led to it, at least, and the choices that had.
-        self._seen: dict[bytes, tuple[int, tuple[int, ...]]] = {}
+        # For each state the fewest departures that have led to it, and the choices that did.
+        self._visited: dict[bytes, tuple[int, tuple[int, ...]]] = {}
         self._bound = self._search.bound
         self._choices: list[int] = []
         self.is_cut = False
         self._spins_matter = False
-        # The audit at work, and those to come.
+        # The current audit, and those to come.
         self._audit: _Audit | None = None
         self._audits: list[_Audit] = []
         self.met_again = 0
@@ -120,8 +120,8 @@ class StateMatching(Scheduler):
 
     @property
     def states(self) -> int:
-        """How many states were seen."""
-        return len(self._seen)
+        """How many states were visited."""
+        return len(self._visited)
 
     @property
     def is_exhausted(self) -> bool:
@@ -145,9 +145,9 @@ class StateMatching(Scheduler):
     def _next_of_search(self) -> bool:
         is_there = self._search.next_execution()
         if self._bound != self._search.bound:
-            # What may follow is more now, of every state.
+            # With a larger bound more may follow every state.
             self._bound = self._search.bound
-            self._seen.clear()
+            self._visited.clear()
         return is_there
 
     def observer(self) -> StateReader:
@@ -159,7 +159,7 @@ class StateMatching(Scheduler):
             option = self._audited_choice(self._audit, point)
         else:
             if self._search.is_at_new_point:
-                self._cut_if_seen(point)
+                self._prune_if_visited(point)
             if self.is_cut:
                 return 0
             option = self._search.choose(point)
@@ -171,20 +171,20 @@ class StateMatching(Scheduler):
         audit = self._audit
         if audit is None:
             return None
-        audit.led_to[audit.way].append(f"the end: {violated}")
+        audit.led_to[audit.path].append(f"the end: {violated}")
         audit.labels.append(labels)
-        return audit.verdict() if audit.way else None
+        return audit.verdict() if audit.path else None
 
-    def _cut_if_seen(self, point: ChoicePoint) -> None:
+    def _prune_if_visited(self, point: ChoicePoint) -> None:
         if self.is_cut or (digest := self._digest(point)) is None:
             return
-        way, spent = tuple(self._choices), self._search.spent
-        spent_before, before = self._seen.get(digest, (spent + 1, way))
+        path, spent = tuple(self._choices), self._search.spent
+        spent_before, before = self._visited.get(digest, (spent + 1, path))
         if spent < spent_before:
-            self._seen[digest] = spent, way
+            self._visited[digest] = spent, path
             return
         if self.met_again < AUDITED_AT_FIRST or self._random.random() < AUDIT_PROBABILITY:
-            self._audits.append(_Audit(digest, (before, way)))
+            self._audits.append(_Audit(digest, (before, path)))
         self.met_again += 1
         self.is_cut = True
         self._states.stop()
@@ -208,8 +208,8 @@ class StateMatching(Scheduler):
 
     def _next_audit(self) -> bool:
         """Whether this execution belongs to an audit."""
-        if self._audit is not None and self._audit.way == 0:
-            self._audit.way = 1
+        if self._audit is not None and self._audit.path == 0:
+            self._audit.path = 1
             return True
         self._audit = self._audits.pop() if self._audits else None
         self.audited += self._audit is not None
@@ -217,19 +217,19 @@ class StateMatching(Scheduler):
 
     def _note_if_met(self, audit: _Audit, point: ChoicePoint) -> None:
         if self._digest(point) == audit.state:
-            audit.met.add(audit.way)
+            audit.met.add(audit.path)
             audit.labels_before |= self._states.labels
 
     def _audited_choice(self, audit: _Audit, point: ChoicePoint) -> int:
-        way = audit.ways[audit.way]
-        after = len(self._choices) - len(way)
+        path = audit.paths[audit.path]
+        after = len(self._choices) - len(path)
         if after < 0:
-            return way[after]
+            return path[after]
         if after == 0:
             self._note_if_met(audit, point)
         state = self._digest(point)
         names = " | ".join(option.name for option in point.options)
-        audit.led_to[audit.way].append(f"{point.kind}: {names}, state {state and state.hex()[:8]}")
+        audit.led_to[audit.path].append(f"{point.kind}: {names}, state {state and state.hex()[:8]}")
         if after == len(audit.choices):
             audit.choices.append(self._random.randrange(len(point.options)))
         return min(audit.choices[after], len(point.options) - 1)

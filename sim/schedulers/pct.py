@@ -1,4 +1,4 @@
-"""PCT: random priorities, and a few points at which the foremost falls behind.
+"""PCT: random priorities, and a few points at which the highest becomes the lowest.
 
 Burckhardt, Kothari, Musuvathi, Nagarakatte, "A Randomized Scheduler with Probabilistic Guarantees
 of Finding Bugs", ASPLOS 2010.
@@ -15,22 +15,23 @@ DEPTH = 3
 
 
 class PCT(Scheduler):
-    """Each actor has a priority, drawn at random; at each choice point the foremost is served.
+    """Each actor has a priority, drawn at random; at each choice point the highest goes first.
 
     depth: how many orderings a failure needs (the paper's d): at depth - 1 choice points, drawn
-    uniformly, whoever would be served falls behind all others. choice_points: how many an
+    uniformly, the actor with the highest priority gets the lowest. choice_points: how many an
     execution has (the paper's k); None to count them in a first execution, in natural order.
 
     How the paper's threads and steps map to an event loop: an *actor* is an outside event (a
-    thread of one step), a worker thread, or the loop itself, which is served by "no more", "the
+    thread of one step), a worker thread, or the loop itself, which goes on by "no more", "the
     loop goes on" and "on time". The options of a choice of the program's, of a cancel, and of how
     late the loop is have a priority of their own, by their words. A *step* is a choice point, not
-    an instruction. Priorities are drawn from a continuum as actors come up, which is a random
-    permutation of however many there will be, so that n need not be known.
+    an instruction. Each priority is drawn from 0..1 when its actor first appears, which is a random
+    permutation of any number of actors, so that n need not be known.
 
     What does not carry over is the bound of 1/(n·kᵈ⁻¹): k differs from execution to execution, and
-    actors are announced by what others do. And where the loop is foremost, each event waits until
-    a bound of the arrival model lands it, so that much is tried at the bounds, and little between.
+    actors are announced by what others do. And where the loop has the highest priority, each event
+    waits until a bound of the arrival model lands it, so that the bounds are tried often, and what
+    lies between them rarely.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class PCT(Scheduler):
         self._seed = seed
         self._depth = depth
         self._choice_points = choice_points
-        # The number of executions begun, but for the one that counts the choice points.
+        # The number of executions begun, without the one that counts the choice points.
         self._executions = 0
         self._is_counting = False
         self._counted = 0
@@ -72,7 +73,7 @@ class PCT(Scheduler):
         priorities = [self._priority(option) for option in point.options]
         foremost = priorities.index(max(priorities))
         if point.index in self._changes:
-            # The later it falls, the further behind: below all priorities, which are 0..1.
+            # Below all priorities, which are 0..1, and below those lowered before.
             priorities[foremost] = -1.0 - point.index
             self._priorities[_actor(point.options[foremost])] = priorities[foremost]
             foremost = priorities.index(max(priorities))

@@ -11,7 +11,7 @@ from sim.schedulers.random_walk import RandomWalk
 
 
 class Portfolio(Scheduler):
-    """First the natural order, whose choice points it counts; then several, one after another.
+    """First the natural order, whose choice points it counts; then several random ones in turns.
 
     The i-th execution of a program depends on the seed and i alone. Never exhausted.
     """
@@ -45,7 +45,7 @@ class Portfolio(Scheduler):
 
 
 def turns(seed: int, choice_points: int) -> tuple[Scheduler, ...]:
-    """Who plays in which order; see tests/benchmarks/README.md for why these."""
+    """The schedulers in the order of their turns; for why these, see tests/benchmarks/README.md."""
     uniform = RandomWalk(seed)
     few = FewDepartures(seed, choice_points=choice_points)
     pct = PCT(seed, choice_points=choice_points)

@@ -3,12 +3,12 @@
 Optimal DPOR: sleep sets and wakeup trees (Abdulla, Aronis, Jonsson, Sagonas, "Source Sets: A
 Foundation for Optimal Dynamic Partial Order Reduction", J. ACM 64, 2017), with the chains of
 `sim/happens_before.py` in the place of steps. Each execution lets one outside event land, runs
-what follows to its end, and then the next; where two chains raced, the search comes back and lets
+what follows to its end, and then the next; where two chains raced, the search backtracks and lets
 them land in the other order. What the actors share is what the program declares, and after each
-class one more execution, a random linearisation of it, shows whether that can be true.
+class one more execution, a random linearisation of it, checks that.
 
-Where chains are too coarse, since a clock, a thread or a chain of several visible steps is in
-play, the search says so and begins anew with another scheduler, which sees every schedule.
+Where chains are too coarse, since a clock, a thread or a chain of several visible steps is
+involved, the search says so and begins again with another scheduler, which visits every schedule.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class _Node:
     options: list[int]
     chosen: int
     chain: int
-    # What has to be tried here, since races have shown it; the chosen one is the first.
+    # What races have shown must be tried here; the chosen one is the first.
     todo: list[_Branch]
-    # To let these land here would lead to classes that were seen: they are asleep.
+    # The sleep set: to let these land here would lead to visited classes.
     sleep: dict[int, Footprint] = field(default_factory=dict)
     done: dict[int, Footprint] = field(default_factory=dict)
     footprint: Footprint = field(default_factory=dict)
@@ -66,7 +66,7 @@ class _Node:
 
 @dataclass(slots=True)
 class _Linearisation:
-    """Another order of the chains of one class, and what the class came to."""
+    """Another order of the chains of one class, and the outcome of the class."""
 
     events: list[int]
     names: list[str]
@@ -78,19 +78,19 @@ class _Linearisation:
     pasts: tuple[int, ...]
     landed: int = 0
     # The first of the chains that are not over.
-    under_way: int = 0
+    first_open: int = 0
 
 
 class Reduced(Scheduler):
     """Exhaustive over classes; `fallback` takes over where chains are too coarse.
 
-    classes: executions that came to their end, one per class. cut: those that were ended since
-    they would have come to a class that was seen. linearised: the further executions.
+    classes: executions that ran to their end, one per class. cut: those that were pruned since
+    they would have reached a visited class. linearised: the further executions.
     """
 
     def __init__(self, fallback: Scheduler, *, linearises: bool = True, seed: int = 0) -> None:
         self.fallback = fallback
-        self.beyond: str | None = None
+        self.unsupported_reason: str | None = None
         self.classes = 0
         # What executions have used of what the program declares, by name: the proof's assumption.
         self.declared: set[str] = set()
@@ -104,8 +104,8 @@ class Reduced(Scheduler):
         self._nodes: list[_Node] = []
         self._history = History()
         self._linearisation: _Linearisation | None = None
-        # Of this execution: the nodes that were met, who is asleep, the chains that it accounts
-        # for, what is to land next, the program's choices by chain, and whether it was ended.
+        # Of this execution: how many nodes it reached, the sleep set and for how many chains it
+        # accounts, what is to land next, the program's choices by chain, whether it was pruned.
         self._met = 0
         self._sleep: dict[int, Footprint] = {}
         self._accounted = 0
@@ -118,7 +118,7 @@ class Reduced(Scheduler):
     @property
     def name(self) -> str:
         if self._fell_back:
-            return f"{self.fallback.name} (not reduced: {self.beyond})"
+            return f"{self.fallback.name} (not reduced: {self.unsupported_reason})"
         return f"reduced: {self.classes} classes, {self.cut} cut short, {self.linearised} again"
 
     @property
@@ -140,7 +140,7 @@ class Reduced(Scheduler):
         return 1.0 if self._exhausted else None
 
     def next_execution(self) -> bool:
-        if self.beyond is not None:
+        if self.unsupported_reason is not None:
             self._fell_back = True
             return self.fallback.next_execution()
         if self._linearisation is None and self._begun and not self._advance():
@@ -150,7 +150,7 @@ class Reduced(Scheduler):
         return True
 
     def observer(self) -> Observer | None:
-        """Its history, unless the fallback is at work."""
+        """Its history, unless the fallback has taken over."""
         if self._fell_back:
             return self.fallback.observer()
         self._history = History(on_landing=self._lands)
@@ -165,7 +165,7 @@ class Reduced(Scheduler):
     def choose(self, point: ChoicePoint) -> int:
         if self._fell_back:
             return self.fallback.choose(point)
-        if self._is_cut or self._history.beyond is not None:
+        if self._is_cut or self._history.unsupported_reason is not None:
             return 0
         if point.kind == "program":
             return self._choose_value(point)
@@ -201,7 +201,7 @@ class Reduced(Scheduler):
         return events.index(node.chosen)
 
     def _add_node(self, events: list[int]) -> bool:
-        """False if all are asleep, and the execution is cut short."""
+        """False if all are in the sleep set, and the execution is cut short."""
         asleep = self._sleep_now()
         todo = self._guide or [_Branch(event, {}) for event in events if event not in asleep][:1]
         if not todo:
@@ -226,7 +226,7 @@ class Reduced(Scheduler):
         return value
 
     def _lands(self, arrival: Arrival) -> None:
-        """Also where it was the only one that could."""
+        """Called also where no other event could land."""
         if self._linearisation is not None:
             self._linearisation.landed += 1
             return
@@ -235,7 +235,7 @@ class Reduced(Scheduler):
         self._guide = next((each.then for each in self._guide if each.event == arrival.event), [])
 
     def _sleep_now(self) -> dict[int, Footprint]:
-        """Who is asleep still: a chain that conflicts with theirs wakes them."""
+        """The sleep set, without the events whose chains conflict with one that has run."""
         for chain in self._history.chains[self._accounted :]:
             self._sleep = {
                 event: footprint
@@ -252,7 +252,7 @@ class Reduced(Scheduler):
     # -- after an execution
 
     def learn(self, violated: str | None, labels: set[str]) -> str | None:
-        """What the execution came to; says what is wrong with the declaration, if something is.
+        """Takes the outcome of the execution; returns what is wrong with the declaration, or None.
 
         The end, violation and labels, is compared with that of the class's other execution.
         """
@@ -263,11 +263,11 @@ class Reduced(Scheduler):
         outcome = violated, tuple(sorted(labels))
         if self._linearisation is not None:
             return self._compare(self._linearisation, outcome)
-        self.beyond = self._history.beyond or self._history.two_steps()
-        if self.beyond is not None:
+        self.unsupported_reason = self._history.unsupported_reason or self._history.two_steps()
+        if self.unsupported_reason is not None:
             return None
         self._note_footprints()
-        self._come_back_for_races()
+        self._add_reversed_races()
         if self._is_cut:
             self.cut += 1
             return None
@@ -289,14 +289,14 @@ class Reduced(Scheduler):
                 node.todo[0].footprint = node.footprint
 
     def _block(self, number: int) -> list[Chain]:
-        """A chain, and those that go on where it and others have ended."""
+        """A chain, and the joint chains that follow it directly."""
         chains = self._history.chains
         until = number + 1
         while until < len(chains) and chains[until].is_joint:
             until += 1
         return chains[number:until]
 
-    def _come_back_for_races(self) -> None:
+    def _add_reversed_races(self) -> None:
         history = self._history
         nodes = {node.chain: node for node in self._nodes[: self._met] if node.chain}
         for earlier, later in history.races():
@@ -305,7 +305,7 @@ class Reduced(Scheduler):
             first = [each.event for each in sequence if not each.after]
             if node is None or not any(event in node.options for event in first):
                 name = history.chains[later].name
-                self.beyond = f"«{name}» cannot come first, and not for what it shares"
+                self.unsupported_reason = f"«{name}» cannot come first, and not for what it shares"
                 return
             asleep = {**node.sleep, **node.done}
             if not any(_may_be_first(*each, sequence) for each in asleep.items()):
@@ -325,7 +325,7 @@ class Reduced(Scheduler):
         ]
 
     def _advance(self) -> bool:
-        """To the next execution: the last node with something left to do takes it."""
+        """To the next execution: it branches at the last node that has something to try."""
         while self._nodes:
             node = self._nodes[-1]
             node.done[node.chosen] = node.footprint
@@ -361,7 +361,7 @@ class Reduced(Scheduler):
     def _linearised(self, one: _Linearisation, arrivals: list[Arrival], may_wait: bool) -> int:
         waits = len(arrivals)
         if self._history.is_quiet:
-            one.under_way = one.landed
+            one.first_open = one.landed
         elif not (one.overlaps and self._may_overlap(one)):
             return waits
         if one.landed < len(one.events):
@@ -372,10 +372,10 @@ class Reduced(Scheduler):
         return waits if may_wait else 0
 
     def _may_overlap(self, one: _Linearisation) -> bool:
-        """Only chains without an order among them: else another class could come of it."""
+        """Only chains without an order among them: others could lead to another class."""
         if one.landed == len(one.events):
             return False
-        is_apart = all(each < one.under_way for each in one.before[one.landed])
+        is_apart = all(each < one.first_open for each in one.before[one.landed])
         return is_apart and self._random.random() < OVERLAP_PROBABILITY
 
     def _compare(self, one: _Linearisation, outcome: object) -> str | None:
@@ -414,7 +414,7 @@ def _insert(sequence: list[_Landing], tree: list[_Branch]) -> None:
                 for each in sequence
                 if each.event != branch.event
             ]
-            # A leaf stands for all that follows, so what is left of the sequence is in it.
+            # A leaf stands for all that follows, so it covers the rest of the sequence.
             if left and branch.then:
                 _insert(left, branch.then)
             return

@@ -12,8 +12,8 @@ from sim.schedulers.base import Once
 class Replay(Once):
     """Runs one execution: the given departures, natural everywhere else.
 
-    strict: a departure that meets no choice point, or one without that option, raises
-    ScheduleDoesNotFit; else it is left out, as a search for smaller schedules wants it.
+    strict: a departure without its choice point, or without its option there, raises
+    ScheduleDoesNotFit; else it is ignored, as a search for smaller schedules needs it.
     """
 
     name = "replay"

@@ -13,7 +13,7 @@ _RATES = (0.0, 0.002, 0.01, 0.05, 0.2)
 class Swarm(Once):
     """One execution; how often it departs is drawn from the seed, for each kind of choice point.
 
-    Uniform choices make a long execution odd all the time, so that nothing in it ever goes well.
+    Uniform choices would depart all the time in a long execution, so that nothing in it succeeds.
     """
 
     name = "random departures"

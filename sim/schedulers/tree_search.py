@@ -1,6 +1,6 @@
 """Depth-first search over the choices of a program: all of them, or all with few departures.
 
-It is the plain reference, without reduction: what every other search is held against.
+It is the plain reference, without reduction, with which every other search is compared.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from sim.schedulers.base import Divisible, Part
 
 
 class TreeSearch(Divisible, Part):
-    """Sees every execution of its tree once: the natural one first, then the last choice varied.
+    """Visits every execution of its tree once: the natural one first, then the last choice varied.
 
-    bound: how much the choices of an execution may cost together, in the round under way.
+    bound: how much the choices of an execution may cost together, in the current round.
     """
 
     def __init__(self, bound: float = math.inf) -> None:
         self.bound = bound
-        # What the choices of the execution under way have cost so far.
+        # What the choices of the current execution have cost so far.
         self.spent = 0
-        # Whether the bound has kept an option from being taken, so that a larger one has more.
+        # Whether the bound has pruned an option, so that a larger one visits more.
         self.was_cut = False
         # The choices of this execution, and the costs of the options of each. The first
         # `_position` are taken; the others were taken by the execution before.
         self._path: list[int] = []
         self._costs: list[tuple[int, ...]] = []
         self._position = 0
-        # The choices before this one are not varied: what they lead to otherwise is another part's.
+        # The choices before this one are not varied: their other options belong to other parts.
         self._floor = 0
         self._begun = False
 
@@ -65,7 +65,7 @@ class TreeSearch(Divisible, Part):
         raise NotImplementedError
 
     def _next_round(self) -> bool:
-        """All within this bound were seen; whether a larger one is to be tried."""
+        """All within this bound were visited; whether a larger one is to be tried."""
         raise NotImplementedError
 
     def _part(self) -> Self:
@@ -74,7 +74,7 @@ class TreeSearch(Divisible, Part):
 
     @property
     def is_at_new_point(self) -> bool:
-        """Whether the next choice point is one that no execution of the round has come by."""
+        """Whether no execution of the round has visited the next choice point."""
         return self._position == len(self._path)
 
     def _backtrack(self) -> bool:
@@ -119,7 +119,7 @@ class TreeSearch(Divisible, Part):
                         later._path = [*self._path[:index], other]
                         later._costs = self._costs[: index + 1]
                         later._floor = index
-                        # What this part will not come by any more, since its floor is higher.
+                        # This part does not visit it any more, since its floor is higher.
                         later.was_cut = was_cut or other > option + 1
                         self._floor = index + 1
                         return later
@@ -141,7 +141,7 @@ class DepthFirst(TreeSearch):
 
     @property
     def complete(self) -> float | None:
-        """The share of the tree left of the current path, each choice weighing its options alike.
+        """The share of the tree before the current path; options of a choice have equal weight.
 
         It counts weight, not executions: half of the weight may hold most of the executions.
         """
@@ -168,11 +168,11 @@ class DepthFirst(TreeSearch):
 
 
 class DepartureBounded(TreeSearch):
-    """Sees every execution without a departure, then every one with up to one, and so on.
+    """Visits every execution without a departure, then every one with up to one, and so on.
 
     A departure is one choice that is not the natural one; to keep an outside event waiting for
     several polls is one. The search is exhausted at `departures_max`, and a proof once all
-    executions with up to `departures_min` were seen; `bound_finished` is how far it came.
+    executions with up to `departures_min` were visited; `bound_finished` is the last full round.
     """
 
     bound_finished = -1
@@ -190,7 +190,7 @@ class DepartureBounded(TreeSearch):
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether it came as far as a proof has to: its bound belongs to the claim."""
+        """Whether it has visited enough for a proof, whose claim names the bound."""
         return self.saw_all or self.bound_finished >= self.departures_min
 
     @property
@@ -201,7 +201,7 @@ class DepartureBounded(TreeSearch):
 
     @property
     def complete(self) -> float | None:
-        """1.0 if no schedule has more departures; else nobody knows how many there are."""
+        """1.0 if no schedule has more departures; else unknown."""
         return 1.0 if self.saw_all else None
 
     def begin_round(self) -> Self | None:
@@ -212,7 +212,7 @@ class DepartureBounded(TreeSearch):
         return tuple(point.costs)
 
     def _next_round(self) -> bool:
-        """The next larger bound sees the executions of this one again, and more."""
+        """The next larger bound visits the executions of this one again, and more."""
         self.bound_finished = int(self.bound)
         self.saw_all = not self.was_cut
         if self.saw_all or self.bound >= self.departures_max:

@@ -33,7 +33,7 @@ def reduced(
 def counts(program: Program) -> tuple[int, int]:
     """How many classes there are, and how many executions were cut short."""
     search, report = reduced(program)
-    assert search.beyond is None
+    assert search.unsupported_reason is None
     assert report.verdict == "proved", report.text
     assert report.executions == search.classes + search.cut
     return search.classes, search.cut
@@ -104,7 +104,7 @@ def test_same_answers_as_plain_search() -> None:
         search, report = reduced(program, linearises=True)
         assert report.verdict == "proved", f"seed {seed}: {report.text}"
         assert report.labels == plain.labels, f"seed {seed}: {program.scripts}"
-        if search.beyond is not None:
+        if search.unsupported_reason is not None:
             fell_back += 1
         else:
             classes += search.classes
@@ -201,8 +201,8 @@ def test_falls_back_where_chains_are_too_coarse(what: str) -> None:
         await asyncio.gather(actor(world, "a"), actor(world, "b"))
 
     search, report = reduced(program, max_executions=20)
-    assert search.beyond is not None
-    assert search.beyond in report.strategy
+    assert search.unsupported_reason is not None
+    assert search.unsupported_reason in report.strategy
     assert report.executions > 2
 
 
