@@ -22,7 +22,7 @@ BUFFER_BYTES = 64 * 1024
 class Exchange:
     """One HTTP request and what came back, as its client sees it.
 
-    on_send: told each message that the application hands to `send`, before anything else.
+    on_send: called first, with each message that the application hands to `send`.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Exchange:
 
     @property
     def pings(self) -> int:
-        """How many comments came, which SSE has for the living of a silent connection."""
+        """How many comments came, which keep a silent SSE connection alive."""
         return self.body.count(b": ping\n")
 
     @property
@@ -99,7 +99,7 @@ class Exchange:
 
     @property
     def error_code(self) -> str | None:
-        """The code of the error that the client was told, wherever it stood."""
+        """The code of the error that the client got, in the body or in a message."""
         if not self.is_streamed:
             return _code(self.body.decode()) if self.is_whole else None
         return next((code for each in self.messages if (code := _code(each))), None)
@@ -186,11 +186,11 @@ class SimServer:
         scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
         run = self._app(scope, self._to_lifespan.get, self._from_lifespan.put)
         self._lifespan = loop.create_task(_coroutine(run), name="lifespan")
-        await self._tell_lifespan("startup")
+        await self._send_lifespan("startup")
 
     async def stop(self) -> None:
         """The lifespan's shut-down, which uvicorn begins when no connection is left."""
-        await self._tell_lifespan("shutdown")
+        await self._send_lifespan("shutdown")
         assert self._lifespan is not None
         await asyncio.wait({self._lifespan})
 
@@ -240,7 +240,7 @@ class SimServer:
         finally:
             exchange.ended_at = self.world.now
 
-    async def _tell_lifespan(self, what: str) -> None:
+    async def _send_lifespan(self, what: str) -> None:
         await self._to_lifespan.put({"type": f"lifespan.{what}"})
         answer = await self._from_lifespan.get()
         done = answer["type"] == f"lifespan.{what}.complete"

@@ -2,7 +2,7 @@
 
 `from time import time` leaves the function itself in the module, `def f(now=time.time)` in its
 defaults, a dataclass's `field(default_factory=time.time)` in the closure of its `__init__`. All of
-these can be bound anew.
+these can be rebound.
 """
 
 from __future__ import annotations

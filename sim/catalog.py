@@ -1,4 +1,4 @@
-"""What the bench plays, by name: a scenario of a level on a registry."""
+"""What the bench checks, by name: a scenario of a level on a registry."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class Entry:
 
     @property
     def registry_class(self) -> type[Any]:
-        """A mutant is the production class, broken while it is played."""
+        """A mutant is the production class, broken while it runs."""
         is_mutant = self.registry.startswith(MUTANT)
         return StreamRegistry if is_mutant else suspect_class(self.registry)
 
     @property
     def command(self) -> str:
-        """Which finds its schedules."""
+        """The command that finds its schedules."""
         return "mutants" if self.registry.startswith(MUTANT) else "check"
 
     def subject(self) -> Subject:
-        """Raises ValueError for a scenario or registry that there is not."""
+        """Raises ValueError for an unknown scenario or registry."""
         if self.scenario.startswith(SIMULATED):
             simulated = SimulatedSeed.named(self.scenario, self.level)
             return self.subject_of(simulated.program_for(self.registry_class))
@@ -68,7 +68,7 @@ class Entry:
         return self.subject_of(scenario.program_for(cls), scenario.labels_for(cls))
 
     def subject_of(self, program: Program, labels: tuple[str, ...] = ()) -> Subject:
-        """For one who has the program at hand."""
+        """For a caller that has the program already."""
         sources = (self.registry_class, *_ROOMS[self.level])
         return Subject(program, str(self), sources, labels)
 

@@ -24,13 +24,13 @@ class Counterexample:
     def replay(self, program: Program) -> Outcome:
         """Runs the schedule on the program, traced; `violation` is None if it did not come back.
 
-        Raises ScheduleDoesNotFit if the program does not come by these choice points.
+        Raises ScheduleDoesNotFit if the program does not reach these choice points.
         """
         with guarded():
             return replay_schedule(program, Schedule.parse(self.schedule))
 
     def export(self, program: Program) -> str:
-        """The text of a Python file that forces it on stock asyncio, without anything of ours.
+        """The text of a Python file that replays it on stock asyncio, without this package.
 
         Raises ScheduleDoesNotFit, and NotExportable where no selector could bring it about.
         """
@@ -64,7 +64,7 @@ def make_counterexample(program: Program, outcome: Outcome, schedule: Schedule) 
     assert outcome.violation is not None
     with guarded():
         passing = nearest_passing(program, schedule, outcome)
-        # What a program remembers of its last execution is to be of this one.
+        # A program may remember its last execution: let that be this one.
         replay_schedule(program, schedule)
     text = explain(outcome, schedule, passing)
     return Counterexample(outcome.violation.property, str(schedule), text)

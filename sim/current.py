@@ -1,4 +1,4 @@
-"""The executions under way in this process, each within the one before."""
+"""The executions that run in this process, each within the one before."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _serials = count()
 
 @dataclass(eq=False, slots=True)
 class Execution:
-    """What is asked of the one under way, by whoever stands where its parts are not in reach.
+    """The parts of a running execution, for code that they are not passed to.
 
-    entropy: its clocks and draws. is_watched: whether a step of it that never ends is broken off.
+    entropy: its clocks and draws. is_watched: whether a step that never ends is broken off.
     """
 
     loop: SimLoop
@@ -33,7 +33,7 @@ executions: list[Execution] = []
 
 
 @contextmanager
-def under_way(execution: Execution) -> Iterator[None]:
+def running(execution: Execution) -> Iterator[None]:
     executions.append(execution)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What Ollama said, and what of it the clients were handed: whole, at once, and within bounds."""
+"""What Ollama said, and how much of it the clients were handed: all, at once, within bounds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Delivery:
 
 
 class Deliveries:
-    """Those of one execution, by the prompt; only prompts of one connection are told apart."""
+    """Those of one execution, by the prompt, which has to differ from connection to connection."""
 
     def __init__(self) -> None:
         self._by_prompt: dict[str, Delivery] = {}
@@ -60,7 +60,7 @@ class Deliveries:
             self._open[prompt] = delivery
 
     def hand(self, prompt: str, content: str) -> None:
-        """So much was given to `send`."""
+        """This content was given to `send`."""
         delivery = self._by_prompt.get(prompt)
         if delivery is None:
             return
@@ -69,7 +69,7 @@ class Deliveries:
             self._open.pop(prompt, None)
 
     def open_for(self, exchange: Exchange) -> Delivery | None:
-        """What the exchange is still owed of what has landed."""
+        """The delivery to this exchange, if something that has landed is not yet handed on."""
         return self._open.get(exchange.name)
 
     def said_to(self, exchange: Exchange) -> str:
@@ -79,11 +79,11 @@ class Deliveries:
 
     @property
     def is_backed_up(self) -> bool:
-        """Whether something lies in a socket and is not received, since nobody has room for it."""
+        """Whether a socket holds something that is not received, since its reader has no room."""
         return any(each.connection.unread for each in self._open.values())
 
     def __bool__(self) -> bool:
-        """Whether anything is on its way."""
+        """Whether anything has landed and is not yet handed on."""
         return bool(self._open)
 
 

@@ -26,15 +26,15 @@ def restart_serials() -> None:
 def hash_of_name(name: str) -> int:
     """The number in `Task-7`, so that the order is mostly that in which tasks were made.
 
-    Of a name and not of a counter, so that a state in which tasks have names says how sets of them
-    will be ordered; sim/stock_shim.py has the same.
+    From the name and not from a counter, so that a state, which holds the tasks' names, also
+    decides the order of sets of them; sim/stock_shim.py has the same.
     """
     number = name.removeprefix("Task-")
     return int(number) if number.isdecimal() else zlib.crc32(name.encode())
 
 
 class SimTask(asyncio.Task[Any]):
-    # None yet: it is made when it is asked for first.
+    # None until it is first asked for.
     _sim_hash: int | None = None
 
     def __hash__(self) -> int:
@@ -44,7 +44,7 @@ class SimTask(asyncio.Task[Any]):
 
 
 class SimFuture(asyncio.Future[Any]):
-    # None yet: it is drawn when it is asked for first.
+    # 0 until it is first asked for.
     _sim_hash = 0
 
     def __hash__(self) -> int:

@@ -17,11 +17,11 @@ KERNEL = (
     *("lines", "locks", "loop", "observed", "observer", "origin", "pools", "schedule", "signals"),
     *("stock_recording", "threads", "violation", "waits", "watchdog", "world"),
 )
-"""The modules of ours on which an execution depends: what `sim.execution` imports."""
+"""The modules of this package on which an execution depends: what `sim.execution` imports."""
 
 
 def digest_of(sources: Iterable[object]) -> str:
-    """8 hex digits: our kernel, Python, dependencies, and the modules of `sources`.
+    """8 hex digits: the kernel, Python, dependencies, and the modules of `sources`.
 
     A package among them stands for all of its files.
     """

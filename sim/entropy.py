@@ -1,14 +1,14 @@
-"""Clocks and randomness that a program under exploration would find, made part of the execution.
+"""Clocks and randomness that a program under exploration reads, made part of the execution.
 
 Within an execution the functions of `time` read the virtual clock; `random`, `os.urandom`, and so
-`uuid` and `secrets`, draw from a generator that starts alike in every execution. Outside of one the
-replacements do what they replaced, so that whoever measures an exploration measures real time.
+`uuid` and `secrets`, draw from a generator with the same seed in every execution. Outside of one
+the replacements do what they replaced, so that measuring an exploration measures real time.
 
-Names that the program's own modules had bound before are bound anew for the time: globals, default
-arguments, class attributes and what a closure holds. `datetime` is a type written in C, which
-cannot be patched: there, and only there, a stand-in takes its place. What a library had bound, or
-an object holds, stays real: `not_virtualised` names some of it, and running twice finds the rest
-where it changes a step.
+Names that the program's own modules had bound before are rebound for the duration of an
+exploration: globals, default arguments, class attributes and what a closure holds. `datetime` is a
+type written in C, which cannot be patched: there, and only there, a stand-in takes its place. What
+a library had bound, or an object holds, stays real: `not_virtualised` names some of it, and running
+twice finds the rest where it changes a step.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from sim.observer import Special
 from sim.origin import forwards
 
 EPOCH_S = 1_577_836_800.0
-"""When an exploration begins, for those who ask the wall clock: 2020-01-01, 00:00 UTC."""
+"""What the wall clock shows when an execution begins: 2020-01-01, 00:00 UTC."""
 
 BUSY_READINGS = 1000
 BUSY_STEP_S = 0.001
-"""Who reads the clock so often in a row waits for it, so from then on a reading takes so long."""
+"""After BUSY_READINGS in a row the program waits for the clock: each then takes BUSY_STEP_S."""
 
 _NODE = 0x02_00_5E_00_53_01
 _inst: random.Random = random._inst
@@ -54,7 +54,7 @@ class Entropy:
         self.environment = environment
         self.seed = seed
         self.epoch_s = epoch_s
-        # Seeding takes 12 µs, so it is done when something is drawn first.
+        # Seeding takes 12 µs, so it is done at the first draw.
         self._is_seeded = False
         self._bytes: random.Random | None = None
         self._last = -1.0
@@ -63,10 +63,10 @@ class Entropy:
             uuid._last_timestamp = None  # type: ignore[attr-defined]
 
     def canonical_state(self) -> object:
-        """What the draws and readings so far leave for later ones."""
+        """How the draws and readings so far decide later ones."""
         drawn = _inst.getstate() if self._is_seeded else None
         drawn_bytes = self._bytes.getstate() if self._bytes is not None else None
-        # So many readings in a row are none of an ordinary program; those of one are not counted.
+        # An ordinary program does not read the clock that often in a row, so fewer do not count.
         readings = self._readings if self._readings > BUSY_READINGS // 2 else 0
         return drawn, drawn_bytes, readings
 
@@ -76,7 +76,7 @@ class Entropy:
         return now
 
     def wall_clock(self) -> float:
-        """Does not move the clock: logging asks it, or does not, as it is configured."""
+        """Does not move the clock, since whether logging reads it depends on its configuration."""
         self._note_reading(self.environment.now)
         return self.epoch_s + self.environment.now
 
@@ -88,7 +88,7 @@ class Entropy:
             self._last = self.environment.now
 
     def seed_module(self) -> None:
-        """`random`'s own generator starts anew."""
+        """Seeds `random`'s own generator."""
         if not self._is_seeded:
             self._is_seeded = True
             self.environment.observer.meets(Special.RANDOM_NUMBERS)
@@ -106,7 +106,7 @@ _state_before: list[object] = []
 
 
 def wall_clock() -> float:
-    """What `time.time()` gives here and now, patched or not."""
+    """What `time.time()` returns now, patched or not."""
     return executions[-1].entropy.wall_clock() if executions else _real_time()
 
 
@@ -116,8 +116,8 @@ def _save_state() -> None:
 
 
 def _drawn() -> Entropy | None:
-    """The execution whose draws are its own."""
-    # A loop that stands alone has no draws of its own, also within an exploration.
+    """The innermost execution with draws of its own."""
+    # A stand-alone loop has none, also within an exploration.
     for execution in reversed(executions):
         if execution.entropy.seed is not None:
             return execution.entropy
@@ -125,7 +125,7 @@ def _drawn() -> Entropy | None:
 
 
 def not_virtualised(sources: Iterable[object]) -> list[str]:
-    """What the modules of these objects hold that goes on from execution to execution, in words.
+    """What the modules of these objects hold that keeps state between executions, in words.
 
     A generator made before the exploration, or a clock that an object keeps.
     """
@@ -190,7 +190,7 @@ def _drawing(real: Callable[..., Any]) -> Callable[..., Any]:
 
 @forwards
 def _seed(self: random.Random, a: Any = None, version: int = 2) -> None:
-    """`Random.seed`: what would come from the system comes from the execution."""
+    """`Random.seed`, with the execution's bytes in place of the operating system's."""
     entropy = _drawn()
     if a is None and entropy is not None:
         a = int.from_bytes(entropy.bytes(16), "big")
@@ -216,7 +216,7 @@ def _os_bytes(real: Callable[..., bytes]) -> Callable[..., bytes]:
 
 
 class _Stands(type):
-    """A class that passes for another: what it makes are the other's instances."""
+    """A class that passes for another: calling it makes instances of the other."""
 
     real: type
 
@@ -276,7 +276,7 @@ _DRAWS = [
 
 
 def _replacements() -> list[tuple[Any, str, Any]]:
-    """What is set where, for as long as a block of `virtualised` lasts."""
+    """Where is set what, in a block of `virtualised`."""
     found: list[tuple[Any, str, Any]] = [
         (time, "time", _clock(time.time, Entropy.wall_clock)),  # noqa: TID251
         (time, "time_ns", _clock(time.time_ns, lambda entropy: _in_ns(entropy.wall_clock()))),
@@ -305,7 +305,7 @@ vars(_DATETIME).update(vars(datetime), datetime=_Datetime, date=_Date)
 
 _REPLACEMENTS = _replacements()
 _REAL = [(holder, name, getattr(holder, name, None)) for holder, name, _ in _REPLACEMENTS]
-# By id, what a program's module may have bound, and what it is to find instead.
+# By id, what a program's module may have bound, and what replaces it.
 _REPLACED_BY_ID: dict[int, Any] = {
     id(real): replacement
     for (holder, name, real), (_, _, replacement) in zip(_REAL, _REPLACEMENTS, strict=True)
@@ -317,7 +317,7 @@ _bound_names = BoundNames(_REPLACED_BY_ID)
 
 @contextmanager
 def virtualised() -> Iterator[None]:
-    """Within the block, executions find their own clocks and draws; afterwards all is as before.
+    """Within the block, executions have their own clocks and draws; afterwards all is as before.
 
     Not to be nested: see `sim.execution.guarded`.
     """

@@ -1,4 +1,4 @@
-"""The world: a SimPy environment whose clock the loop reads, and the outside events in it."""
+"""A SimPy environment: the clock that the loop reads, and the outside events that are pending."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Arrival(simpy.Event):
         self.is_awaited = is_awaited
 
     def canonical_state(self) -> object:
-        """What of it decides about the future: not since when it has been enabled."""
+        """All of it that decides what happens next; since when it is enabled does not."""
         earliest = max(self.earliest, self.env.now)
         # How often it was passed over matters to the bound alone, and to a bound on departures.
         passes = self.passes if math.isinf(self.latest) else 0
@@ -54,11 +54,11 @@ class Arrival(simpy.Event):
 class Environment(simpy.Environment):
     """SimPy's kernel with a clock that never goes back, and a list of pending arrivals.
 
-    The clock stands between two polls of the loop but for READING_S at each reading.
+    Between two polls of the loop the clock moves only by READING_S at each reading.
     """
 
     _now: float
-    # Who is told what happens, see sim/observed.py.
+    # Its hooks are called by the subclass in sim/observed.py.
     observer: Observer = NOBODY
 
     def __init__(self) -> None:
@@ -69,16 +69,16 @@ class Environment(simpy.Environment):
         self.polls = 0
 
     WITHOUT_INFLUENCE = frozenset(
-        # What SimPy counts its events by says their order, which is told; who acts is nobody now.
+        # SimPy's counter only orders its events, and that order is read; no process is active now.
         {"_eid", "_active_proc", "polls", "observer"}
     )
-    """Fields that decide about nothing that is to come, for sim/state.py; a test asks for all."""
+    """Fields that do not decide what happens next, for sim/state.py; a test checks all fields."""
 
     def canonical_state(self) -> Sequence[object]:
-        """What of it decides about the future of the execution, at a poll."""
+        """All of it that decides what happens next, at a poll."""
         return (
             self._now,
-            # The oldest lands first, and since when they are enabled matters for that alone.
+            # In the order in which they land: since when they are enabled matters for nothing else.
             sorted(self.pending, key=lambda each: each.earliest),
             # SimPy counts its events, for the order of those that are due together.
             [(at, priority, event) for at, priority, _, event in sorted(self._queue)],
@@ -89,13 +89,13 @@ class Environment(simpy.Environment):
         return self._now
 
     def step(self) -> None:
-        """As SimPy's, but an event that is some readings late happens now, not in the past."""
+        """As in SimPy, but an event that is a few readings late happens now, not in the past."""
         if self._queue and self._queue[0][0] < self._now:
             self._queue[0] = (self._now, *self._queue[0][1:])
         super().step()
 
     def run_due(self) -> None:
-        """Processes what SimPy has for this instant and before."""
+        """Processes all SimPy events that are due."""
         queue = self._queue
         while queue and queue[0][0] <= self._now:
             self.step()
@@ -122,7 +122,7 @@ class Environment(simpy.Environment):
         return arrival
 
     def land(self, arrival: Arrival) -> None:
-        """The arrival happens: whoever waits for it is called back, as by SimPy's own `step`."""
+        """The arrival happens: its callbacks are called, as by SimPy's own `step`."""
         self.pending.remove(arrival)
         arrival._ok = True
         arrival._value = None

@@ -8,7 +8,7 @@ class NotSimulated(RuntimeError):
 
 
 class Stuck(RuntimeError):
-    """A loop that stands alone cannot go on: a deadlock, a livelock, or no end in sight."""
+    """A stand-alone loop cannot go on: a deadlock, a livelock, or no end before the horizon."""
 
 
 class CheckFailed(AssertionError):
@@ -16,16 +16,16 @@ class CheckFailed(AssertionError):
 
 
 class StepBrokenOff(BaseException):
-    """A step that did not give the loop back was broken off; raised into it, wherever it was."""
+    """A step that did not return to the loop was broken off; raised into it, wherever it was."""
 
 
 class Nondeterminism(Exception):
-    """One schedule led to two executions: something that the schedule does not decide."""
+    """One schedule led to two different executions: something else decides, too."""
 
 
 class ScheduleDoesNotFit(Exception):
-    """A schedule was replayed on a program that does not come by its choice points."""
+    """A replay diverged: the program does not reach the choice points of the schedule."""
 
 
 class Opaque(Exception):
-    """Of an object's type it is not known where its state lies; `args[0]` names it."""
+    """It is not known how to read the state of objects of a type; `args[0]` names the type."""

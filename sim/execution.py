@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from sim.current import Execution, under_way
+from sim.current import Execution, running
 from sim.determinism import restart_serials, use_deterministic_scopes
 from sim.entropy import Entropy, virtualised
 from sim.environment import Environment
@@ -47,7 +47,7 @@ _DRAIN_RUNS_MAX = 100
 
 @dataclass(slots=True)
 class Outcome:
-    """What one execution came to.
+    """The result of one execution.
 
     choices: the option taken at each choice point; cost: how many departures they are. error: why
     there is no verdict, or None. recording: of a traced execution, what happened in it.
@@ -103,7 +103,7 @@ def run_execution(
         try:
             option = scheduler.choose(point)
         except (Nondeterminism, ScheduleDoesNotFit) as exc:
-            # Raised into a task, it would pass for the program's own, or be swallowed.
+            # Raised into a task, it would count as the program's own, or be swallowed.
             unanswered.append(exc)
             loop.stop()
             raise
@@ -129,12 +129,12 @@ def run_execution(
     trace_before = sys.gettrace()
     entropy = Entropy(loop.environment, bounds.entropy_seed)
     try:
-        with under_way(Execution(loop, entropy)):
+        with running(Execution(loop, entropy)):
             with follower.patched() if follower is not None else nullcontext():
                 _run(program, loop, world, outcome)
             outcome.labels = set(world.labels)
             outcome.bounds_hit = loop.bounds_hit
-            # What the draining reaches, or does, is explored by nobody.
+            # The draining is not part of the execution.
             for each in observers:
                 each.end()
             _drain(loop, outcome)
@@ -148,10 +148,10 @@ def run_execution(
 
 
 def _let_go(loop: SimLoop) -> None:
-    """What counts its references is freed now, without a collection; the tasks are forgotten.
+    """Breaks reference cycles, so that memory is freed without a collection; forgets the tasks.
 
-    asyncio keeps all tasks of the process in one weak set, and ours hash alike in each execution:
-    those of earlier ones would be in the way.
+    asyncio keeps all tasks of the process in one weak set, and ours have the same hashes in each
+    execution: those of earlier ones would collide with them.
     """
     for task in loop.tasks:
         asyncio._unregister_task(task)
@@ -161,23 +161,23 @@ def _let_go(loop: SimLoop) -> None:
 
 def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> None:
     def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # An exception that nobody retrieves is found when memory is freed, which is no part of
+        # An exception that nobody retrieves is found when memory is freed, which is not part of
         # a schedule; one in a callback is found here and now.
         raised = context.get("exception")
-        told = isinstance(raised, CheckFailed | StepBrokenOff)
-        if "handle" in context and not told:
+        is_recorded = isinstance(raised, CheckFailed | StepBrokenOff)
+        if "handle" in context and not is_recorded:
             world.fail_as(Kind.CALLBACK, f"{raised!r}", raised=raised)
 
     loop.set_exception_handler(on_exception)
     task = loop.create_task(_main(program, world), name="program")
     task.add_done_callback(lambda _: loop.stop())
-    # Raised into a step it ends there; into what the bench does at a poll, here.
+    # Raised into a step it ends there; raised into what is asked at a poll, it ends here.
     try:
         loop.run_forever()
     except StepBrokenOff:
         pass
     except Exception as exc:
-        # Out of no callback, but of what the loop asks of the simulator between two of them.
+        # Raised between two callbacks, where the loop calls the simulator.
         if not world.is_own_fault(exc):
             raise
 
@@ -214,7 +214,7 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
 
 
 def _swallowed_fault(loop: SimLoop) -> str | None:
-    """What arose in the simulator and ended a task, whoever awaits it, or nobody."""
+    """An error of the simulator that ended a task, awaited or not."""
     for task in loop.tasks:
         # Not `exception()`, which would say that somebody has retrieved it.
         raised = getattr(task, "_exception", None)
@@ -236,7 +236,7 @@ def why_stuck(loop: SimLoop, stuck: tuple[Kind, str], steps: Sequence[str] = ())
 
 
 def _drain(loop: SimLoop, outcome: Outcome) -> None:
-    """Cancels what is left and runs it to its end, in natural order, so that nothing leaks."""
+    """Cancels the remaining tasks and runs them to their end, in natural order: nothing leaks."""
     loop.choose = _choose_natural
     loop.on_poll = None
     loop.threads.drain()
@@ -262,7 +262,7 @@ def _choose_natural(kind: str, options: Sequence[Named], costs: Costs) -> int:
 
 
 def _is_cancelled(task: asyncio.Task[Any], loop: SimLoop) -> bool:
-    """Tasks that await each other in a circle cannot be cancelled; their coroutines are closed."""
+    """False for tasks that await each other in a circle: those are closed, not cancelled."""
     try:
         task.cancel()
     except RecursionError:
@@ -290,7 +290,7 @@ def _run_until_done(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> None:
     loop.stuck = None
     for _ in range(_DRAIN_RUNS_MAX):
         loop.run_forever()
-        # Others stop the loop, too: a check that fails now, or a task of the round before.
+        # Others stop the loop, too: a check that fails now, or a task of the previous round.
         if left == 0 or loop.stuck is not None:
             break
     for task in tasks:
@@ -302,9 +302,9 @@ _guards = 0
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """No collection of garbage within an execution, no thread of the operating system, no clock.
+    """Within the block: no garbage collection, no thread of the operating system, no real clock.
 
-    When garbage is collected is no part of a schedule, but closes generators; so it is done
+    When garbage is collected is not part of a schedule, but closes generators; so it is done
     between executions. Blocks may be nested: the outermost one sets up and takes down.
     """
     global _guards

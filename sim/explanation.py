@@ -1,5 +1,5 @@
-"""A counterexample in words and lanes: what is violated, what departs, who did what, and where a
-passing execution goes another way."""
+"""A counterexample as text: the violation, the departures, a chart of who did what, and where a
+passing execution differs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sim.violation import Kind
 
 LINES_MAX = 40
 DEPARTURES_MAX = 6
-# How many lines what was seen may take: of a sentence, and of one for each who waits.
+# How many lines the observation may take: as one sentence, and as one for each who waits.
 SEEN_LINES_MAX = 3
 WAITING_LINES_MAX = 12
 # How many executions the search for a passing neighbour may take.
@@ -25,9 +25,9 @@ NEIGHBOURS_MAX = 60
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """The nearest execution that passes: in words what it does otherwise, and its trace.
+    """The nearest execution that passes. words: what it does differently.
 
-    outcome: None if none was found. tried: how many executions were looked at.
+    outcome: None if none was found. tried: how many executions were run.
     """
 
     words: str
@@ -39,7 +39,7 @@ class Passing:
 class Step:
     """Departures that belong together: one, or those by which something is kept waiting.
 
-    That costs one departure, however long it takes and whatever lands meanwhile.
+    Waiting costs one departure, however long it takes and whatever lands meanwhile.
     """
 
     departures: tuple[Departure, ...]
@@ -68,7 +68,7 @@ class Step:
 
 
 def nearest_passing(program: Program, schedule: Schedule, outcome: Outcome) -> Passing:
-    """Without one of the departures, or with one more: that which goes the same way longest.
+    """With one departure less, or one more: the one that is the same for longest.
 
     Two executions are the same up to the first choice that differs, so the last is tried first.
     """
@@ -88,7 +88,7 @@ def nearest_passing(program: Program, schedule: Schedule, outcome: Outcome) -> P
 
 
 def explain(outcome: Outcome, schedule: Schedule, passing: Passing) -> str:
-    """At most LINES_MAX lines of WIDTH_MAX columns, but for the schedule in the last of them."""
+    """At most LINES_MAX lines of WIDTH_MAX columns; only the schedule, the last, may be longer."""
     violation = outcome.violation
     assert violation is not None
     head = _wrapped(f"violated at {violation.at:.3f} s: {violation.property}", 4)
@@ -98,7 +98,7 @@ def explain(outcome: Outcome, schedule: Schedule, passing: Passing) -> str:
     head += _departure_lines(outcome)
     foot, marked = _difference(outcome, passing)
     foot.append(f"replay: onestream replay {schedule}")
-    head.append("what happened (virtual seconds, a lane for each actor):")
+    head.append("what happened (virtual seconds, a column for each actor):")
     lines = [*head, *chart(outcome.trace, marked, LINES_MAX - len(head) - len(foot)), *foot]
     return "\n".join([*map(_clipped, lines[:-1]), lines[-1]])
 
@@ -107,7 +107,7 @@ def explain(outcome: Outcome, schedule: Schedule, passing: Passing) -> str:
 
 
 def steps_of(departures: list[Departure]) -> list[Step]:
-    """The departures in their order, those by which something is kept waiting taken together."""
+    """The departures in their order; those that keep one event waiting make one step."""
     steps: list[Step] = []
     for each in departures:
         if steps and steps[-1].is_wait and each.cost == 0 and each.kind == "landing":
@@ -118,7 +118,7 @@ def steps_of(departures: list[Departure]) -> list[Step]:
 
 
 def words_of(departure: Departure) -> str:
-    """What one departure is."""
+    """One departure in words."""
     chosen, natural = departure.chosen, departure.passed_over[0]
     match departure.kind:
         case "clock":
@@ -160,8 +160,8 @@ def _departure_lines(outcome: Outcome) -> list[str]:
     steps = steps_of(outcome.departures)
     shown = steps if len(steps) <= DEPARTURES_MAX else steps[: DEPARTURES_MAX - 1]
     lines = [f"departures: {outcome.cost}, at {len(outcome.departures)} of {points}"]
-    told = [f"{at:3}. at {step.time} s: {step.words}" for at, step in enumerate(shown, 1)]
-    lines += [line for each in told for line in _wrapped(each, 2, "     ")]
+    numbered = [f"{at:3}. at {step.time} s: {step.words}" for at, step in enumerate(shown, 1)]
+    lines += [line for each in numbered for line in _wrapped(each, 2, "     ")]
     if len(shown) < len(steps):
         lines.append(f"     … and {len(steps) - len(shown)} more")
     return lines
@@ -171,11 +171,11 @@ def _departure_lines(outcome: Outcome) -> list[str]:
 
 
 def _neighbours(outcome: Outcome) -> Iterator[tuple[tuple[tuple[int, int], ...], str]]:
-    """Schedules, with words for what they do otherwise; without words where that is one more."""
+    """Schedules, with words for what they change; without words where they depart once more."""
     steps = steps_of(outcome.departures)
     taken = {each.index: each.option for each in outcome.departures}
     for number, step in reversed(list(enumerate(steps, 1))):
-        # Shorter by the last of what belongs together, by the last two, and so on.
+        # A wait is shortened by its last choice, by its last two, and so on.
         for kept in reversed(range(len(step.departures))):
             gone = {each.index for each in step.departures[kept:]}
             left = tuple((index, option) for index, option in taken.items() if index not in gone)
@@ -190,14 +190,14 @@ def _neighbours(outcome: Outcome) -> Iterator[tuple[tuple[tuple[int, int], ...],
 
 
 def _what_more(outcome: Outcome, other: Outcome) -> str:
-    """The departure that only the other has."""
+    """In words, the departure that only the other execution has."""
     here = {each.index for each in outcome.departures}
     more = [each for each in other.departures if each.index not in here]
     return f"where, at {more[0].at:.3f} s, {words_of(more[0])}" if more else "with one more"
 
 
 def _difference(outcome: Outcome, passing: Passing) -> tuple[list[str], int | None]:
-    """Where the two go different ways; and which line of the trace that is, if it is one."""
+    """The first difference; and the number of its line in the trace, if it is in the trace."""
     if passing.outcome is None:
         tried = _counted(passing.tried, "execution")
         return [
@@ -208,14 +208,14 @@ def _difference(outcome: Outcome, passing: Passing) -> tuple[list[str], int | No
     marked: int | None = same
     what = f"first difference ({MARK}) from"
     if same == len(there) and here[same:] in ([], here[-1:]):
-        # What is told is the same up to the violation; what is done is not.
+        # The traces are the same up to the violation; the callbacks are not.
         here, there = _steps_of(outcome), _steps_of(passing.outcome)
         same, marked = _same(here, there), None
         what = f"first difference, at callback {same + 1}, from"
     return [
         *_wrapped(f"{what} the nearest passing execution, {passing.words}:", 2),
-        f"  here:  {_told(here, same)}",
-        f"  there: {_told(there, same)}",
+        f"  here:  {_line_of(here, same)}",
+        f"  there: {_line_of(there, same)}",
     ], marked
 
 
@@ -230,12 +230,12 @@ def _lines_of(outcome: Outcome) -> list[str]:
 
 
 def _steps_of(outcome: Outcome) -> list[str]:
-    """The callbacks in their order; times are the clock's readings, of a nanosecond each."""
+    """The callbacks in their order; their times, which differ by nanoseconds, are rounded."""
     steps = (step.split(" ", 1) for step in outcome.steps)
     return [f"{float(at):.3f} s, {what}" for at, what in steps]
 
 
-def _told(lines: list[str], number: int) -> str:
+def _line_of(lines: list[str], number: int) -> str:
     return lines[number] if number < len(lines) else "nothing more"
 
 
@@ -243,22 +243,22 @@ def _told(lines: list[str], number: int) -> str:
 
 
 def _seen(detail: str) -> list[str]:
-    """What was seen: a sentence, or a line for each who waits."""
+    """The observation: a sentence, or a line for each who waits."""
     sentences = [line.removesuffix(";") for line in detail.splitlines()]
     if len(sentences) < 2:
         return _wrapped(f"  seen: {detail}", SEEN_LINES_MAX, "    ") if detail else []
     lines: list[str] = []
-    for told, sentence in enumerate(sentences):
+    for shown, sentence in enumerate(sentences):
         more = _wrapped(f"  - {sentence}", 2, "    ")
         if len(lines) + len(more) > WAITING_LINES_MAX:
-            lines.append(f"  - … and {len(sentences) - told} more")
+            lines.append(f"  - … and {len(sentences) - shown} more")
             break
         lines += more
     return ["  seen:", *lines]
 
 
 def _wrapped(text: str, lines_max: int, indent: str = "  ") -> list[str]:
-    """At most so many lines; what is left out is told by an ellipsis."""
+    """Wrapped to at most `lines_max` lines; an ellipsis ends a text that is cut."""
     return textwrap.wrap(
         text,
         WIDTH_MAX,

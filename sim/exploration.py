@@ -1,4 +1,4 @@
-"""explore(): runs a program under many schedules, and says what that shows."""
+"""explore(): runs a program under many schedules, and reports a verdict."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Report:
     claim: which schedules a proof covers, as `every schedule`; empty without a proof.
     complete: which part of the tree of choices was seen, 0..1, or None where that is unknown.
     found_by: which scheduler's execution is the counterexample, where several took turns.
-    labels: those reached; labels_missing: where nothing is wrong but that no execution came to
-    some situation, these. bounds_hit: the bounds that had a say in what was explored.
+    labels: those reached; labels_missing: those never reached, where nothing else is wrong.
+    bounds_hit: the bounds that limited what was explored.
     """
 
     verdict: Verdict
@@ -90,15 +90,15 @@ class Problem:
 
 @dataclass(slots=True)
 class Findings:
-    """What executions came to, all together."""
+    """The results of several executions together."""
 
     executions: int = 0
     labels: set[str] = field(default_factory=set)
     bounds_hit: set[str] = field(default_factory=set)
     failure: Outcome | None = None
     found_by: str | None = None
-    # Why the search ended before the scheduler was through, in words if there are better ones than
-    # the kind's own; None if it was.
+    # Why the search ended before the scheduler was exhausted, None if it was; stopped_why: in
+    # words, where they say more than those of `stopped`.
     stopped: Stop | None = None
     stopped_why: str | None = None
     error: str | None = None
@@ -124,7 +124,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What replays have shown. differs: where two runs of the natural schedule did."""
+    """What the replays showed. differs: where two runs of the natural schedule differed."""
 
     digest: str
     counterexample: Counterexample | None = None
@@ -152,7 +152,7 @@ def explore(
 ) -> Report:
     """Explores the schedules of `await program(world)`, and returns a Report.
 
-    program: or a Subject, which has a name of its own and says on whose code its schedules depend.
+    program: or a Subject, which has its own name and lists the code that its schedules depend on.
     strategy: `depth-first` (every schedule), `reduced` (one schedule of each class, if the actors
     share nothing but what `World.shared` declares), `states` (every schedule, each state of memory
     only once), `random`, `pct`, `portfolio` (several random
@@ -161,9 +161,9 @@ def explore(
     budget_s: real seconds, 60 unless `max_executions` bounds the search.
     labels: what some execution has to reach (`world.reached`), or the verdict is inconclusive.
     lateness_s … horizon_s: the bounds of the arrival model, see `sim.schedule.Bounds`.
-    entropy_seed: of the numbers that `random`, `uuid` and their like give the program; they are the
+    entropy_seed: of the numbers that `random`, `uuid` and so on give the program; they are the
     same in each execution.
-    watch: sees the search at work, and interrupts it by answering True.
+    watch: called before each execution with the findings so far; interrupts by returning True.
     """
     bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s, entropy_seed)
     scheduler = _scheduler(strategy, seed)
@@ -244,7 +244,7 @@ def search(
     executions_max: int | None,
     watch: Watch,
 ) -> Findings:
-    """Executes what the scheduler says until it is through, or something else ends it.
+    """Runs the scheduler's executions until it is exhausted, or something else ends the search.
 
     deadline: a reading of `time.perf_counter`. To be called within `guarded`.
     """
@@ -307,7 +307,7 @@ def conclude(
 
 
 def _compare_two_runs(program: Program, bounds: Bounds) -> str | None:
-    """Runs the natural schedule twice more; says where the two differ, if they do."""
+    """Runs the natural schedule twice more; in words, where the two differ, or None."""
     first, second = (
         run_execution(program, NaturalOrder(), bounds, traced=True).steps for _ in range(2)
     )
@@ -318,7 +318,7 @@ def _compare_two_runs(program: Program, bounds: Bounds) -> str | None:
 
 
 def _with_entropy(differs: str | None, sources: Iterable[object]) -> str | None:
-    """What the program's modules hold that no schedule decides makes a proof inconclusive, too."""
+    """State in the program's modules that no schedule decides makes a proof inconclusive, too."""
     held = not_virtualised(sources)
     if not held:
         return differs
@@ -381,7 +381,7 @@ def _counterexample(
     violated = failure.violation.property
     deadline = perf_counter() + SHRINK_BUDGET_S
     departures = departures_of(failure.choices)
-    # Of what a watchdog has broken off each execution takes seconds.
+    # Each execution that the watchdog breaks off takes seconds.
     if failure.violation.kind is not Kind.ENDLESS_STEP:
         departures, _ = shrink(
             program,

@@ -1,4 +1,4 @@
-"""`onestream export`: a traced execution as a test that stands alone, on stock asyncio.
+"""`onestream export`: a traced execution as a self-contained test, on stock asyncio.
 
 The file carries the program, the script of its polls, and the shim that plays the script to an
 unmodified `asyncio.SelectorEventLoop` (`sim/stock_shim.py`, `sim/stock_run.py`, copied whole).
@@ -22,7 +22,7 @@ _COPIED = ("stock_shim.py", "stock_run.py")
 _HEAD = """\
 # Forced on stock asyncio: an execution that onestream found on CPython {version}.
 #
-{story}
+{description}
 #
 #     python THIS_FILE              the trace; exit code 1 violated, 0 not, 3 another path taken
 #     python -m pytest THIS_FILE    a test that fails while the property is violated
@@ -68,11 +68,11 @@ if __name__ == "__main__":
 """
 
 
-def export(outcome: Outcome, bundle: Bundle, bounds: Bounds, story: str) -> str:
+def export(outcome: Outcome, bundle: Bundle, bounds: Bounds, description: str) -> str:
     """The text of the file, for a traced outcome; with its violation or without one.
 
-    story: what its reader should know, as the text of the counterexample. Raises NotExportable
-    where no selector could bring the execution about.
+    description: for its reader, the text of the counterexample, say. Raises NotExportable where no
+    selector could bring the execution about.
     """
     recording = outcome.recording
     if recording is None or outcome.error is not None:
@@ -84,7 +84,7 @@ def export(outcome: Outcome, bundle: Bundle, bounds: Bounds, story: str) -> str:
             f"loop finds, and when. `onestream replay` shows it in the simulator"
         )
     head = _HEAD.format(
-        story="\n".join(f"# {line}".rstrip() for line in story.splitlines()),
+        description="\n".join(f"# {line}".rstrip() for line in description.splitlines()),
         version=platform.python_version(),
         needs=" and ".join(["the standard library", *sorted(bundle.packages)]),
         hashes=_hashes(recording),
@@ -108,15 +108,15 @@ _RULE = f"# {'-' * 30} the shim: nothing below is of this test alone {'-' * 20}\
 
 
 def _hashes(recording: Recording) -> str:
-    """A comment on what is done about the order of sets."""
+    """A comment that says how the order of sets is made deterministic."""
     if not recording.hashes_futures:
         return (
             "Tasks\n# hash by their names, so that sets of them iterate in one order "
-            "(loop.set_task_factory,\n# and loop.create_task, which tells the names)."
+            "(loop.set_task_factory,\n# and loop.create_task, which gives the names)."
         )
     return (
         "Tasks\n# hash by their names, so that sets of them iterate in one order "
-        "(loop.set_task_factory,\n# and loop.create_task, which tells the names), "
+        "(loop.set_task_factory,\n# and loop.create_task, which gives the names), "
         "and futures by a counter\n# (loop.create_future)."
     )
 
@@ -139,7 +139,7 @@ def _modules(bundle: Bundle) -> str:
 
 
 def _literal(source: str) -> str:
-    """The text as it stands, where a raw string can hold it."""
+    """Unchanged in a raw string, where one can hold it."""
     for quotes in ("'''", '"""'):
         if quotes not in source and source.endswith("\n"):
             return f"r{quotes}{source}{quotes}"
@@ -148,7 +148,7 @@ def _literal(source: str) -> str:
 
 
 def _body(file: Path) -> str:
-    """The file without its docstring, its __future__ import and what it imports of ours."""
+    """The file without its docstring, its __future__ import and its imports from this package."""
     source = file.read_text(encoding="utf-8")
     lines = source.splitlines()
     for node in reversed(ast.parse(source).body):

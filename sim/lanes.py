@@ -1,4 +1,4 @@
-"""A trace as a sequence chart in text: a lane for each actor, a row for each step.
+"""A trace as a sequence chart in text: a column for each actor, a row for each step.
 
 A row has one text, which begins in its actor's column and may run over the columns after it; the
 bars show from when to when the other actors take part.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from sim.world import VIOLATED, TraceLine
 
 WIDTH_MAX = 100
-LANES_MAX = 12
+COLUMNS_MAX = 12
 TIME_WIDTH = 9
 # Stands in the row where a passing execution goes another way.
 MARK = "≠"
@@ -21,7 +21,7 @@ OTHERS = "others"
 # What stands to the left and to the right of the actors.
 _FIRST, _LAST = "outside", "log"
 _BEGIN = TIME_WIDTH + 3
-_LANE_WIDTH_MIN = 4
+_COLUMN_WIDTH_MIN = 4
 _TEXT_WIDTH_MIN = 34
 _OTHER_WIDTH_MAX = 12
 # With fewer there is room for the end only.
@@ -30,7 +30,7 @@ _MARKED_FROM_LINES = 7
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """Steps in a row that are told alike. number: of the first of them in the trace."""
+    """Consecutive steps with the same text. number: of the first of them in the trace."""
 
     number: int
     line: TraceLine
@@ -44,11 +44,11 @@ class _Row:
 def chart(trace: list[TraceLine], marked: int | None, lines_max: int) -> list[str]:
     """The header and a line for each step, at most `lines_max` of at most WIDTH_MAX columns.
 
-    marked: the number of the line that gets the MARK, or None. What is too much is left out, from
-    the beginning on, but for what stands around the mark.
+    marked: the number of the line that gets the MARK, or None. If there are too many lines, the
+    first are left out, except those around the mark.
     """
     rows = _rows(trace, marked)
-    columns = _columns(_lanes(rows), rows)
+    columns = _columns(_actors(rows), rows)
     drawn = _drawn(rows, columns, marked)
     marked_row = next((at for at, row in enumerate(rows) if row.number == marked), len(rows))
     header = [" "] * WIDTH_MAX
@@ -76,42 +76,42 @@ def _time(line: TraceLine) -> str:
     return f"{line.at:{TIME_WIDTH}.3f}"
 
 
-def _lanes(rows: list[_Row]) -> list[str]:
-    """From left to right: the world, the actors by their first step, the log; the least involved
-    actors share one lane."""
-    # Who does nothing but find the violation needs no lane.
+def _actors(rows: list[_Row]) -> list[str]:
+    """Of the columns from left to right: the outside, the actors by their first step, the log; the
+    least involved actors share one column."""
+    # An actor that does nothing but find the violation needs no column.
     counts = Counter(row.line.actor for row in rows if row.line.text != VIOLATED)
     order = sorted(counts, key=lambda actor: (actor != _FIRST, actor == _LAST))
-    if len(order) <= LANES_MAX:
+    if len(order) <= COLUMNS_MAX:
         return order
     place = {actor: at for at, actor in enumerate(order)}
-    kept = sorted(order, key=lambda actor: (-counts[actor], place[actor]))[: LANES_MAX - 1]
-    lanes = [actor for actor in order if actor in kept]
-    lanes.insert(len(lanes) - (lanes[-1] == _LAST), OTHERS)
-    return lanes
+    kept = sorted(order, key=lambda actor: (-counts[actor], place[actor]))[: COLUMNS_MAX - 1]
+    actors = [actor for actor in order if actor in kept]
+    actors.insert(len(actors) - (actors[-1] == _LAST), OTHERS)
+    return actors
 
 
-def _columns(lanes: list[str], rows: list[_Row]) -> dict[str, int]:
-    """Where each lane begins: as wide as its name, and then as its texts where there is room."""
-    if not lanes:
+def _columns(actors: list[str], rows: list[_Row]) -> dict[str, int]:
+    """Where each column begins: as wide as its name, and then as its texts where there is room."""
+    if not actors:
         return {}
-    wanted = dict.fromkeys(lanes, 0)
+    wanted = dict.fromkeys(actors, 0)
     for row in rows:
         if row.line.actor in wanted:
             wanted[row.line.actor] = max(wanted[row.line.actor], len(row.text) + 2)
-    widths = {lane: len(lane) + 2 for lane in lanes[:-1]}
+    widths = {actor: len(actor) + 2 for actor in actors[:-1]}
     room = WIDTH_MAX - _BEGIN - sum(widths.values())
-    while room < _TEXT_WIDTH_MIN and max(widths.values()) > _LANE_WIDTH_MIN:
-        widths[max(widths, key=lambda lane: widths[lane])] -= 1
+    while room < _TEXT_WIDTH_MIN and max(widths.values()) > _COLUMN_WIDTH_MIN:
+        widths[max(widths, key=lambda actor: widths[actor])] -= 1
         room += 1
-    room -= max(_TEXT_WIDTH_MIN, wanted[lanes[-1]])
-    while room > 0 and (narrow := [lane for lane in widths if widths[lane] < wanted[lane]]):
-        widths[min(narrow, key=lambda lane: widths[lane])] += 1
+    room -= max(_TEXT_WIDTH_MIN, wanted[actors[-1]])
+    while room > 0 and (narrow := [actor for actor in widths if widths[actor] < wanted[actor]]):
+        widths[min(narrow, key=lambda actor: widths[actor])] += 1
         room -= 1
     columns, column = {}, _BEGIN
-    for lane in lanes:
-        columns[lane] = column
-        column += widths.get(lane, 0)
+    for actor in actors:
+        columns[actor] = column
+        column += widths.get(actor, 0)
     return columns
 
 
@@ -120,39 +120,39 @@ def _ends(columns: dict[str, int]) -> list[int]:
 
 
 def _drawn(rows: list[_Row], columns: dict[str, int], marked: int | None) -> list[str]:
-    lane_of = [_lane_of(row, columns) for row in rows]
-    first = {lane: at for at, lane in reversed(list(enumerate(lane_of)))}
-    last = {lane: at for at, lane in enumerate(lane_of)}
+    actor_of = [_actor_of(row, columns) for row in rows]
+    first = {actor: at for at, actor in reversed(list(enumerate(actor_of)))}
+    last = {actor: at for at, actor in enumerate(actor_of)}
     lines = []
-    for at, (row, lane) in enumerate(zip(rows, lane_of, strict=True)):
+    for at, (row, actor) in enumerate(zip(rows, actor_of, strict=True)):
         line = list(_time(row.line).ljust(WIDTH_MAX))
         if row.number == marked:
             line[TIME_WIDTH + 1] = MARK
         for other, column in columns.items():
-            if other != lane and first.get(other, at) < at < last.get(other, at):
+            if other != actor and first.get(other, at) < at < last.get(other, at):
                 line[column] = "│"
-        column = columns[lane] if lane is not None else _BEGIN
-        text = _cut(_text(row, lane), WIDTH_MAX - column)
+        column = columns[actor] if actor is not None else _BEGIN
+        text = _cut(_text(row, actor), WIDTH_MAX - column)
         # A space after the text keeps it apart from the next bar.
         line[column : column + len(text) + 1] = [*text, " "][: WIDTH_MAX - column]
         lines.append("".join(line).rstrip())
     return lines
 
 
-def _lane_of(row: _Row, columns: dict[str, int]) -> str | None:
+def _actor_of(row: _Row, columns: dict[str, int]) -> str | None:
     if row.line.actor in columns:
         return row.line.actor
     return OTHERS if OTHERS in columns and row.line.text != VIOLATED else None
 
 
-def _text(row: _Row, lane: str | None) -> str:
-    if lane == OTHERS:
+def _text(row: _Row, actor: str | None) -> str:
+    if actor == OTHERS:
         return f"{_cut(row.line.actor, _OTHER_WIDTH_MAX)}: {row.text}"
     return row.text
 
 
 def _fitting(lines: list[str], marked: int, lines_max: int) -> list[str]:
-    """The end tells what went wrong and the mark where, so it is the rest that is left out."""
+    """The end says what went wrong and the mark where, so the other lines are left out."""
     if len(lines) <= lines_max:
         return lines
     end = len(lines) - lines_max + 1
@@ -166,7 +166,7 @@ def _fitting(lines: list[str], marked: int, lines_max: int) -> list[str]:
 
 
 def _once(lines: list[str]) -> list[str]:
-    """The time stands only where it is another than in the line before."""
+    """The time is printed only where it differs from the line before."""
     times = [line[:TIME_WIDTH] for line in lines]
     return [
         " " * TIME_WIDTH + line[TIME_WIDTH:] if time == before else line

@@ -1,4 +1,4 @@
-"""What decides about nothing that is to come, and so is no part of a state: see sim/state.py."""
+"""State abstraction: what is ignored when states are compared; see sim/state.py."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ DESCRIPTIONS = {
     "starlette.routing.Route",
     "starlette.routing.Router",
 }
-"""Types by module and name, whose objects stay as they were made, with all that they hold.
+"""Types by module and name, whose objects never change once made, nor does what they hold.
 
 Otherwise a FastAPI application would be read in each state, with all its routes and types.
 """
 
 
 def leave_out(cls: type, *names: str) -> None:
-    """These attributes of the class are told by a log line, say, and by nothing else."""
+    """These attributes of the class decide nothing: they only appear in a log line, say."""
     LEFT_OUT[cls] = names
 
 
 def describe(*classes: type) -> None:
-    """Objects of these classes stay as they were made, too."""
+    """Objects of these classes never change once made, either."""
     DESCRIPTIONS.update(f"{cls.__module__}.{cls.__qualname__}" for cls in classes)

@@ -19,7 +19,7 @@ OnLine = Callable[[str, int], None]
 _monitoring: Any = getattr(sys, "monitoring", None)
 MONITORS = _monitoring is not None
 _TOOL = 4
-# The files whose code objects are watched in this process; the callback asks for the execution.
+# The files whose code objects are watched in this process; the callback looks up the execution.
 _watched: set[str] = set()
 
 

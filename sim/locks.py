@@ -1,4 +1,4 @@
-"""What blocking code finds in place of the operating system's: locks, threads, sleep and clock.
+"""Stand-ins for blocking code: locks, threads, sleep and clock.
 
 `threading.Condition`, `Event`, `Semaphore`, `Barrier`, `queue.Queue` and `Future` are made of the
 locks. A stand-in has what the interpreter that runs it has, with the same signatures and errors;
@@ -35,9 +35,9 @@ _VERSION = ".".join(map(str, sys.version_info[:3]))
 
 
 def stands_for(real: object) -> Callable[[C], C]:
-    """Of a class: its instances pass for `real`, an instance of what they stand for.
+    """Marks a class whose instances stand in for `real`, an instance of the real class.
 
-    What this version of CPython does not have, the stand-in does not have, either: programs ask.
+    What this version of CPython lacks, the stand-in lacks, too, since programs test for it.
     """
 
     def decorate(cls: C) -> C:
@@ -46,7 +46,7 @@ def stands_for(real: object) -> Callable[[C], C]:
             if callable(vars(cls)[name]) and name not in has and not name.startswith("_sim_"):
                 delattr(cls, name)
         kind = type(real)
-        # What is written in C tells its module, too.
+        # The name of a type that is written in C includes its module.
         name = f"_thread.{kind.__name__}" if kind.__module__ == "_thread" else kind.__name__
         cls._sim_name = name  # type: ignore[attr-defined]
         cls._sim_has = has  # type: ignore[attr-defined]
@@ -56,21 +56,21 @@ def stands_for(real: object) -> Callable[[C], C]:
 
 
 class StandIn:
-    """Refuses what it lacks of what it stands for, and that alone."""
+    """Refuses exactly what the real object has and it lacks."""
 
     _sim_name: ClassVar[str]
     _sim_has: ClassVar[frozenset[str]]
 
     @forwards
     def __getattr__(self, name: str) -> NoReturn:
-        # Of a real one: of this class there is nothing that it could stand for.
+        # Only what a real one has; this class itself stands in for nothing.
         if name in self._sim_has:
             not_simulated(f"{self._sim_name}.{name} of CPython {_VERSION}")
         raise AttributeError(f"{self._sim_name!r} object has no attribute {name!r}")
 
 
 def not_simulated(what: str) -> NoReturn:
-    """Noted with the execution, too: a program that swallows the error gets no verdict for it."""
+    """Also recorded: a program that swallows the error gets no verdict."""
     instead = "the stand-in of the simulator lacks it; do without it, or report it"
     if executions:
         executions[-1].loop.refuse(what, instead)
@@ -82,7 +82,7 @@ def _threads() -> Threads | None:
 
 
 def _check_timeout(blocking: bool, timeout: float) -> None:
-    """As this interpreter checks the arguments of acquire, in its words: a free lock of its own."""
+    """Checks the arguments with a free real lock, so that the errors are the interpreter's."""
     try:
         _real_lock().acquire(blocking, timeout)
     except Exception as exc:
@@ -139,7 +139,7 @@ class SimLock(StandIn):
         self.release()
 
     def _at_fork_reinit(self) -> None:
-        """What logging calls in a forked process, of the locks of every handler there was."""
+        """Called by logging in a forked process, for the lock of every handler."""
         self._sim_locked = False
 
     def __reduce__(self) -> NoReturn:
@@ -190,11 +190,11 @@ class SimRLock(StandIn):
         self.release()
 
     def _at_fork_reinit(self) -> None:
-        """What logging calls in a forked process, of the locks of every handler there was."""
+        """Called by logging in a forked process, for the lock of every handler."""
         self._sim_lock._at_fork_reinit()
         self._sim_owner, self._sim_depth = _NOBODY, 0
 
-    # What threading.Condition asks of its lock, and multiprocessing of its resource tracker's.
+    # Called by threading.Condition on its lock, and by multiprocessing's resource tracker.
 
     def _is_owned(self) -> bool:
         return self._sim_owner is _actor()
@@ -218,8 +218,8 @@ class SimRLock(StandIn):
 
     def __repr__(self) -> str:
         state = "locked" if self._sim_depth else "unlocked"
-        told = f"owner={self._sim_owner!r} count={self._sim_depth}"
-        return f"<{state} {self._sim_name} object {told} at {id(self):#x}>"
+        held = f"owner={self._sim_owner!r} count={self._sim_depth}"
+        return f"<{state} {self._sim_name} object {held} at {id(self):#x}>"
 
 
 _NOBODY = object()
@@ -233,7 +233,8 @@ def _actor() -> object:
 class SimThread(threading.Thread):
     """threading.Thread, as far as asyncio's loop uses it: to wait for the end of its executor.
 
-    All but its life is inherited. No thread of the system is behind it.
+    Starting, running and joining are simulated, the rest is inherited. No thread of the system is
+    behind it.
     """
 
     _sim_has_begun = False
@@ -244,7 +245,7 @@ class SimThread(threading.Thread):
             raise modelled(RuntimeError("threads can only be started once"))
         threads = _threads()
         if threads is None:
-            raise NotSimulated("a thread of the loop's starts, and no execution is under way")
+            raise NotSimulated("a thread of the loop's starts, and no execution is running")
         self._sim_has_begun = True
         self._started.set()  # type: ignore[attr-defined]
         context: Any = getattr(self, "_context", None)
@@ -269,7 +270,7 @@ class SimThread(threading.Thread):
 
 
 def new_context() -> contextvars.Context:
-    """What a thread that is started here begins with: since 3.14 a flag says so."""
+    """The context of a new thread: empty, or since 3.14, by a flag, a copy of the current one."""
     if getattr(sys.flags, "thread_inherit_context", False):
         return contextvars.copy_context()
     return contextvars.Context()
@@ -286,7 +287,7 @@ class _ThreadingOfTheLoop:
 
 
 def deadline(threads: Threads, timeout: float | None) -> Callable[[], bool]:
-    """Whether so many virtual seconds have passed; never for None or a negative number."""
+    """Whether `timeout` virtual seconds have passed; never for None or a negative number."""
     if timeout is None or timeout < 0:
         return lambda: False
     timer = simpy.Timeout(threads.loop.environment, timeout)
@@ -314,7 +315,7 @@ def sleep(seconds: float, /) -> None:
 
 
 def monotonic() -> float:
-    """time.monotonic, for what counts down its own time limit: virtual within an execution."""
+    """time.monotonic, for code that counts down its own time limit; virtual in an execution."""
     threads = _threads()
     if threads is None:
         return time.monotonic()  # noqa: TID251 - nothing is simulated here
@@ -333,7 +334,7 @@ def patched() -> Iterator[None]:
         (threading, "_allocate_lock", SimLock),
         (threading, "_time", monotonic),
         (queue, "time", monotonic),
-        # The one written in C waits for no lock of ours.
+        # The one written in C does not use the locks above.
         (queue, "SimpleQueue", queue._PySimpleQueue),  # type: ignore[attr-defined]
         (time, "sleep", sleep),
         # Where BaseEventLoop.shutdown_default_executor starts a thread.

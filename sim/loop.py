@@ -3,8 +3,8 @@
 `BaseEventLoop._run_once` (CPython, Lib/asyncio/base_events.py) asks its selector for what
 happened outside and how long that took, and its clock for the time. Here `select` answers the
 one and `time` the other; the ready queue, its order, the timers' heap and everything else are
-the interpreter's. What is free in a poll is asked of the scheduler, and nothing else is: see
-"The arrival model" in ARCHITECTURE.md, whose points are numbered in the comments.
+the interpreter's. The scheduler decides what is free in a poll, and nothing else: see "The arrival
+model" in ARCHITECTURE.md, whose points are numbered in the comments.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sim.violation import Kind
 _EAGER = getattr(asyncio, "eager_task_factory", object())
 
 SAME_S = 1e-6
-"""Instants that are nearer are one: only readings of the clock lie between them, in seconds."""
+"""Instants that are nearer, in seconds, count as one: only readings of the clock separate them."""
 
 _EARLIEST = attrgetter("earliest")
 
@@ -62,14 +62,14 @@ class SimLoop(SignalHandlers):
     _executor_shutdown_called: bool
     _asyncgens_shutdown_called: bool
 
-    # What most executions leave as it is stands here: CPython makes an object of up to 30
-    # attributes of its own faster, and reads them faster.
+    # What most executions never set stands in the class: CPython makes objects with up to 30
+    # attributes of their own faster, and reads them faster.
 
-    # Why the execution cannot go on, once it cannot, and what was seen.
+    # Why the execution cannot go on, and what was seen; None while it can.
     stuck: tuple[Kind, str] | None = None
-    # What was asked for and is not simulated, once that was so.
+    # What the program asked for that is not simulated, with what to use instead.
     refused: str | None = None
-    # Called at every poll, before anything lands, if there is something to call.
+    # Called at every poll, before anything lands.
     on_poll: Callable[[], None] | None = None
     # How many tasks were made without a name. asyncio counts those of the process.
     unnamed_tasks = 0
@@ -81,14 +81,14 @@ class SimLoop(SignalHandlers):
         super().__init__()
         self.environment = environment
         self.bounds = bounds
-        # Which bounds had a say in what was explored; a verdict names them.
+        # Which bounds limited what was explored; a verdict names them.
         self.bounds_hit: set[str] = set()
         self.choose = choose
         self._selector = self
         self._clock_resolution = READING_S
-        # One call less for what is called most.
+        # Saves a call in the method that is called most.
         self.time = environment.read_clock  # type: ignore[method-assign]
-        # Polls since the ready queue was last empty, and how many there were at most.
+        # Polls since the ready queue was last empty, and their maximum so far.
         self.spins = 0
         self.spins_seen = 0
         # Worker threads; the default executor is made when it is first asked for.
@@ -96,9 +96,9 @@ class SimLoop(SignalHandlers):
         self._tasks: list[asyncio.Task[Any]] = []
 
     WITHOUT_INFLUENCE = frozenset(
-        # The same in each execution, or asked for only where it ends.
+        # The same in each execution, or read only where it ends.
         {"bounds", "choose", "time", "on_poll", "environment", "_tasks", "stuck", "refused"}
-        # What is judged by its limits, and told apart where they matter: see sim/state.py.
+        # Compared only where they may reach their limits: see sim/state.py.
         | {"bounds_hit", "spins", "spins_seen", "cancels_withheld"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
         | {"_selector", "_clock_resolution", "_internal_fds", "_thread_id", "_current_handle"}
@@ -107,10 +107,10 @@ class SimLoop(SignalHandlers):
         # How many of the timers are cancelled; generators are read where they are held.
         | {"_timer_cancelled_count", "_asyncgens"}
     )
-    """Fields that decide about nothing that is to come, for sim/state.py; a test asks for all."""
+    """Fields that do not decide what happens next, for sim/state.py; a test checks all fields."""
 
     def canonical_state(self) -> Sequence[object]:
-        """What of it decides about the future of the execution, at a poll."""
+        """All of it that decides what happens next, at a poll."""
         timers = [each for each in self._scheduled if not each.cancelled()]
         timers.sort(key=asyncio.TimerHandle.when)
         live = [task for task in self.tasks if not task.done()]
@@ -132,7 +132,7 @@ class SimLoop(SignalHandlers):
     # -- what _run_once asks of a selector and a clock
 
     def select(self, timeout: float | None) -> Sequence[object]:
-        """The poll. What lands is appended to the ready queue, behind what is left in it."""
+        """The poll. What lands is appended to the ready queue, behind what is still in it."""
         if self.on_poll is not None:
             self.on_poll()
         env = self.environment
@@ -158,10 +158,10 @@ class SimLoop(SignalHandlers):
         return ()
 
     def _process_events(self, event_list: Sequence[object]) -> None:
-        """Nothing is left to do: what lands is in the ready queue already."""
+        """Nothing to do: what lands is in the ready queue already."""
 
     def _write_to_self(self) -> None:
-        """Nobody sleeps in a select that would have to be woken."""
+        """Nothing to do: `select` never blocks."""
 
     # -- one poll
 
@@ -230,7 +230,7 @@ class SimLoop(SignalHandlers):
             self.bounds_hit.add("passes_max")
             return False
         if len(arrivals) < len(enabled):
-            # A thread that could go on is kept by the system for `lateness_s` at most.
+            # The system keeps a thread that could go on waiting for `lateness_s` at most.
             return self._next_deadline() <= self.environment.now + self.bounds.lateness_s
         deadline_is_due = self._next_deadline() < self.environment.now + 2 * READING_S
         return deadline_is_due or bool(self._instants())
@@ -256,7 +256,7 @@ class SimLoop(SignalHandlers):
             return first
         late = first + self.bounds.lateness_s
         limit = min((a.latest for a in self.environment.pending), default=math.inf)
-        # The loop sleeps up to the deadline, and may find more than that when it wakes.
+        # The loop sleeps until the deadline, and more may be due when it wakes.
         later = [at for at in instants[1:] if at <= min(late, limit)]
         if not later:
             return first
@@ -316,7 +316,7 @@ class SimLoop(SignalHandlers):
         self.watch_steps()
 
     def about_to_run(self, handle: asyncio.Handle) -> None:
-        """Told of each handle taken from the ready queue; where asked for, a cancel comes first."""
+        """Called with each handle taken from the ready queue; offers a cancel where asked to."""
         to = self._cancels_offered_to
         if to is None or handle.cancelled():
             return
@@ -334,7 +334,7 @@ class SimLoop(SignalHandlers):
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         if executor is None:
-            # Where CPython keeps it, so that its own shutdown_default_executor finds it.
+            # Kept where CPython keeps it, so that its own shutdown_default_executor finds it.
             self._check_default_executor()
             if self._default_executor is None:
                 # As asyncio's, its queue has no bound.
@@ -387,12 +387,12 @@ class SimLoop(SignalHandlers):
         self.get_stuck(Kind.DEADLOCK, seen)
 
     def let_go(self) -> None:
-        """After its end: no circle is left, so the next execution finds its memory warm."""
+        """After its end: breaks reference cycles, so that its memory is reused at once."""
         del self.choose, self._selector, self.time, self.threads.loop
         self.on_poll = None
         self.set_exception_handler(_say_nothing)
 
-    # -- tasks and futures that hash alike in every run
+    # -- tasks and futures with the same hashes in every run
 
     def create_future(self) -> asyncio.Future[Any]:
         return SimFuture(loop=self)
@@ -412,7 +412,7 @@ class SimLoop(SignalHandlers):
         if self._task_factory is None:
             task = self.new_task(coro, name=name, context=context, **options)
         elif self._task_factory is _EAGER:
-            # What asyncio's own factory does, with tasks that hash alike in every run.
+            # What asyncio's own factory does, with tasks that hash the same in every run.
             self.environment.observer.meets(Special.EAGER_TASKS)
             options["eager_start"] = True
             task = SimTask(coro, loop=self, name=name, context=context, **options)
@@ -437,7 +437,7 @@ class SimLoop(SignalHandlers):
     def _made_by_factory(
         self, coro: Any, name: str, is_named: bool, context: Any, options: dict[str, Any]
     ) -> asyncio.Task[Any]:
-        """A task of the program's own factory, which since 3.14 is given what the caller gave."""
+        """A task of the program's own factory, to which 3.14 passes only what the caller gave."""
         if sys.version_info < (3, 14):
             return super().create_task(coro, name=name, context=context, **options)
         if context is not None:
@@ -466,7 +466,7 @@ class SimLoop(SignalHandlers):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def refuse(self, what: str, instead: str) -> NoReturn:
-        """Also noted, so that a program that swallows the error gets no verdict for it."""
+        """Also recorded, so that a program that swallows the error gets no verdict."""
         self.refused = f"{what} is not simulated: {instead}"
         raise NotSimulated(self.refused)
 
@@ -525,7 +525,7 @@ _REFUSED = (
 
 
 def _refusal(what: str) -> Callable[..., NoReturn]:
-    # With the signature of what it stands for.
+    # With the signature of what it replaces.
     @functools.wraps(getattr(_STOCK, what))
     def refuse(self: SimLoop, *args: object, **kwargs: object) -> NoReturn:
         self.refuse(f"loop.{what}", _NO_SOCKETS)
@@ -542,7 +542,7 @@ def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
 
 
 def _apart(times: Iterable[float]) -> list[float]:
-    """In their order; of those that only readings of the clock separate, the last."""
+    """Sorted; of those that only readings of the clock separate, the last."""
     apart: list[float] = []
     for at in sorted(times):
         if apart and at - apart[-1] <= SAME_S:
@@ -560,7 +560,7 @@ def one_natural(options: Sequence[object]) -> list[int]:
 def _landing_costs(options: Sequence[Arrival | Worker | Option]) -> list[int]:
     """The costs of landing each, and of "no more".
 
-    What was kept waiting may land, or go on waiting; of the others the oldest lands.
+    Free are: what was kept waiting lands, or goes on waiting; the oldest of the others lands.
     """
     costs = []
     others = 0

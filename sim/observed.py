@@ -1,6 +1,6 @@
-"""A loop and an environment that tell an observer what happens in them.
+"""A loop and an environment that report to an observer what happens in them.
 
-Those of an execution that nobody follows are the plain ones, so that it pays nothing for this.
+An execution without an observer has the plain ones, and no overhead.
 """
 
 from __future__ import annotations

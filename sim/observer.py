@@ -1,4 +1,4 @@
-"""What happens in one execution, for whoever wants to know it: hooks that do nothing by themselves.
+"""Hooks for what happens in one execution; by default they do nothing.
 
 The kernel calls them and knows none of its observers: the recording of a traced execution, the
 history of a search that reduces, the reader of states. A scheduler may offer one.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Special(enum.Enum):
-    """What few programs do, and not every observer can cope with."""
+    """What few programs do, and not every observer supports."""
 
     SIGNAL = enum.auto()
     RANDOM_NUMBERS = enum.auto()
@@ -35,16 +35,16 @@ class Special(enum.Enum):
 
 
 class Observer:
-    """Every hook does what happens without it; override what you need. One for each execution."""
+    """Every hook has a default without effect; override what you need. One for each execution."""
 
-    # Whether it wants more than `begin` and `end`. An execution that nobody follows is faster.
+    # Whether it needs more than `begin` and `end`. An execution without a follower is faster.
     follows = True
 
     def begin(self, loop: SimLoop, world: World) -> None:
-        """Called before the program is."""
+        """Called before the program starts."""
 
     def end(self) -> None:
-        """What follows is draining, and explored by nobody."""
+        """What follows is the draining, which is not explored."""
 
     def patched(self) -> AbstractContextManager[None]:
         """What has to be in place while the program runs."""
@@ -78,14 +78,14 @@ class Observer:
     def lands(self, arrival: Arrival) -> None: ...
 
     def advances(self, to: float) -> None:
-        """The clock is about to move, between two readings that are no nanosecond apart."""
+        """The clock is about to move, by more than it does at each reading."""
 
-    # -- choices, and what the program tells
+    # -- choices, and what the program declares
 
     def chose(self, point: ChoicePoint, option: int) -> None: ...
 
     def uses(self, name: tuple[object, ...], *, is_write: bool) -> None:
-        """The step under way uses what the program has declared as shared."""
+        """The current step uses what the program has declared as shared."""
 
     def meets(self, special: Special) -> None: ...
 

@@ -3,7 +3,7 @@
 A fault of a stand-in – an attribute that it lacks, say – looks to the program like an answer of
 CPython's, and would refute it. So before an exception counts as a violation its traceback is
 walked from where it arose: the first frame that is not of the standard library says whose it is.
-(Installed packages are the program's, but for SimPy.)
+(Installed packages except SimPy are the program's.)
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ C = TypeVar("C", bound=Callable[..., Any])
 E = TypeVar("E", bound=BaseException)
 
 _SIM = str(Path(__file__).parent) + "/"
-# What of this package is a program under check, as any user's would be.
+# Folders of this package that hold programs under check, as a user's would be.
 _PROGRAMS = tuple(_SIM + folder for folder in ("historical/", "suspects/"))
-# They act for whoever called them; what is compiled into the interpreter names no file.
+# These act for their caller; what is compiled into the interpreter has no file.
 _SIMPY = str(Path(simpy.__file__).parent) + "/"
 _STDLIB = (*{sysconfig.get_paths()[name] + "/" for name in ("stdlib", "platstdlib")}, "<frozen ")
 _MODELLED = "_sim_is_modelled"
 # Where a Python keeps installed packages, also below its standard library.
 _INSTALLED = ("/site-packages/", "/dist-packages/")
-# The code of functions that hand on what they were given: what it raises is no fault of theirs.
+# The code of functions that call what they were given: what that raises is not their fault.
 _forwarding: set[CodeType] = set()
 
 
@@ -44,7 +44,7 @@ class Origin(Enum):
 
 
 def modelled(exception: E) -> E:
-    """To be raised by a stand-in where what it stands for raises it: it is the program's."""
+    """For a stand-in that raises what the real object would raise: it is the program's."""
     setattr(exception, _MODELLED, True)
     return exception
 
@@ -87,7 +87,7 @@ def _all_of(exception: BaseException, seen: set[int]) -> Iterator[BaseException]
     seen.add(id(exception))
     yield exception
     if hasattr(exception, _MODELLED):
-        # Whatever the stand-in came by on its way.
+        # Exceptions that led the stand-in to raise this one do not count.
         return
     behind = [exception.__cause__, exception.__context__]
     if isinstance(exception, BaseExceptionGroup):
@@ -107,7 +107,7 @@ def _is_fault(exception: BaseException) -> bool:
     if not owners:
         return False
     if isinstance(exception, RecursionError):
-        # It arises wherever the last of the frames happens to be: in whose are most of them?
+        # It arises in whichever frame comes last, so whose are most of the frames?
         return Counter(owners).most_common(1)[0][0] is Origin.SIMULATOR
     return owners[-1] is Origin.SIMULATOR
 

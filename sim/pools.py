@@ -102,7 +102,7 @@ _prepare_context = getattr(ThreadPoolExecutor, "prepare_context", None)
 
 
 def _twin_of(pool: ThreadPoolExecutor) -> SimExecutor | None:
-    """The simulated pool that does the jobs of this one in the execution under way, if one is."""
+    """The simulated pool that does the jobs of this one; None outside of executions."""
     if not executions:
         return None
     threads = executions[-1].loop.threads
@@ -115,7 +115,7 @@ def _twin_of(pool: ThreadPoolExecutor) -> SimExecutor | None:
         threads.loop.refuse(
             f"{type(pool).__name__}(initializer=…)", "do in the job what the initializer does"
         )
-    # As asyncio's: so many threads, and a queue without a bound.
+    # As many threads, and, as in the real pool, a queue without a bound.
     twin = SimExecutor(threads, threads_max=pool._max_workers, queue_max=sys.maxsize)
     setattr(pool, _TWIN, (threads, twin))
     return twin

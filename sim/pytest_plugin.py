@@ -43,7 +43,7 @@ _OWN_OPTIONS = {"inconclusive", "sources"}
 
 
 class InconclusiveWarning(pytest.PytestWarning):
-    """An exploration came to no verdict, and its marker lets that pass."""
+    """An exploration was inconclusive, and its marker lets that pass."""
 
 
 class _WorldToCome:
@@ -52,7 +52,7 @@ class _WorldToCome:
 
 @pytest.fixture
 def world(request: pytest.FixtureRequest) -> object:
-    """The world of the execution under way, in tests that are marked `explore`."""
+    """The world of the current execution, in tests that are marked `explore`."""
     if request.node.get_closest_marker("explore") is None:
         pytest.fail("`world` is for tests that are marked @pytest.mark.explore", pytrace=False)
     return _WorldToCome()
@@ -162,8 +162,8 @@ def _without_backend(item: pytest.Item) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
-    # Set here, and not called by pytest_pyfunc_call: pytest-asyncio and anyio have their own ways
-    # to run an async test, and this one is not to be run beside.
+    # Set here, and not called by pytest_pyfunc_call, where pytest-asyncio and anyio would run the
+    # async test as well, in their own ways.
     if _is_explored(item):
         assert isinstance(item, pytest.Function)
         item.runtest = functools.partial(_run_explored, item)  # type: ignore[method-assign]
@@ -216,7 +216,7 @@ class _ExploredTest:
         self.program = program
 
     def subject(self, settings: dict[str, Any]) -> Subject:
-        """What is explored; takes out of the settings what belongs to it."""
+        """What is explored; takes what belongs to it out of the settings."""
         from sim.subject import Subject
 
         sources = (*settings.pop("sources", ()), self.item.module)
@@ -244,7 +244,7 @@ class _ExploredTest:
             raise
 
     def _forget_log(self) -> None:
-        """`caplog`, and what a failure prints of the log, are of one execution."""
+        """So that `caplog`, and the log that a failure prints, are of one execution."""
         plugin = self.item.config.pluginmanager.get_plugin("logging-plugin")
         for name in ("caplog_handler", "report_handler"):
             handler = getattr(plugin, name, None)
@@ -253,7 +253,7 @@ class _ExploredTest:
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
-        """What thousands of executions print is of no use to anybody, unless the test reads it."""
+        """Discards what thousands of executions print, unless the test reads it."""
         if _CAPTURES & set(self.item.funcargs):
             yield
             return

@@ -1,4 +1,4 @@
-"""What of an object of each type belongs to the state of an execution: see sim/state.py."""
+"""A reader for each type: what of an object belongs to the state; see sim/state.py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sim.errors import Opaque
 from sim.left_out import DESCRIPTIONS, LEFT_OUT
 
 VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
-"""What is the same if it is equal."""
+"""Types whose objects are the same if they are equal."""
 
 CONSTANTS: set[type] = {
     type,
@@ -51,17 +51,16 @@ CONSTANTS: set[type] = {
     logging.Logger,
     object,
 }
-"""What is the same if it is the same object, and holds nothing that an execution changes."""
+"""Types whose objects are compared by identity, and hold nothing that an execution changes."""
 
 Reader = Callable[[Any], Iterable[object]]
 
 
 class Constants:
-    """Which constants there are for one exploration, by address. To be made before it begins.
+    """The constants of one exploration, by address. To be made before it begins.
 
-    What is made anew in each execution has another address each time, or that of something else.
-    So a class that the program makes, or a plain `object()`, is refused: states that hold one are
-    like no other.
+    What each execution makes has another address each time, or that of something else. So a class
+    that the program makes, or a plain `object()`, is refused: a state that holds one never matches.
     """
 
     def __init__(self) -> None:
@@ -76,10 +75,10 @@ class Constants:
                     self._held[id(value)] = value
 
     def admit_descriptions(self) -> None:
-        """From now on the descriptions that there are count as constants.
+        """From now on the descriptions that exist count as constants.
 
-        To be called between executions, when the first has made what is made once: an application,
-        say. What is made later is read like any other object.
+        To be called between executions, when the first has made what is made only once: an
+        application, say. What is made later is read like any other object.
         """
         found = [each for each in gc.get_objects() if _name_of(type(each)) in DESCRIPTIONS]
         self._held.update((id(each), each) for each in found)
@@ -87,7 +86,7 @@ class Constants:
         self.descriptions = {id(each): number for number, each in numbers}
 
     def address(self, constant: object) -> int:
-        """Raises Opaque for one that is not known, and was made by the execution."""
+        """Raises Opaque for one that the execution made."""
         if id(constant) not in self._held:
             self._admit(constant)
         return id(constant)
@@ -110,10 +109,10 @@ def _name_of(cls: type) -> str:
 
 def _living_classes() -> list[type]:
     found: list[type] = [object]
-    # By address: what a metaclass says of equality is its own affair.
+    # By address: a metaclass may define equality as it likes.
     seen = {id(object)}
     for each in found:
-        # `type.__subclasses__` of `type` itself has to be told whose.
+        # Called on `type` itself, `__subclasses__` needs its argument.
         derived: type
         for derived in type.__subclasses__(each):
             if id(derived) not in seen:
@@ -123,7 +122,7 @@ def _living_classes() -> list[type]:
 
 
 def _is_importable(cls: type) -> bool:
-    """Whether it is one of a module that was imported meanwhile."""
+    """Whether it belongs to a module, which was imported meanwhile."""
     found: Any = sys.modules.get(cls.__module__)
     for name in cls.__qualname__.split("."):
         found = getattr(found, name, None)
@@ -152,7 +151,7 @@ def _of_deque(each: collections.deque[Any]) -> Iterator[object]:
 
 
 def _of_set(each: Any) -> Iterator[object]:
-    """In the order of its iteration, unless no state says which that is. Raises Opaque."""
+    """In the order of its iteration. Raises Opaque if the state does not decide that order."""
     if len(each) > 1:
         for member in each:
             if _hashes_by_address(member):
@@ -196,7 +195,7 @@ def _of_builtin(each: Any) -> Iterator[object]:
 
 
 def _of_frame_owner(prefix: str) -> Reader:
-    """Of coroutines and generators: where they stand, their locals and their value stack."""
+    """For coroutines and generators: where they stand, their locals and their value stack."""
 
     def reader(each: Any) -> Iterator[object]:
         frame = getattr(each, f"{prefix}_frame")
@@ -206,8 +205,8 @@ def _of_frame_owner(prefix: str) -> Reader:
             yield "over"
             return
         yield frame.f_lasti
-        # Which locals are bound; the collector tells their values alone. Before 3.13 this makes a
-        # dict that the frame keeps, and it must keep nothing alive.
+        # Which locals are bound; from the collector come only their values. Before 3.13 this makes
+        # a dict that the frame keeps, and it must keep nothing alive.
         names = frame.f_locals
         yield ",".join(names)
         if type(names) is dict:
@@ -369,7 +368,7 @@ def _awaited_of_generators() -> list[type]:
     generator = _async_generator()
     awaited = generator.asend(None), generator.athrow(Exception)
     for each in awaited:
-        # Or the interpreter would say that nobody awaited it.
+        # Or the interpreter would warn that it was never awaited.
         each.close()
     return _types_of(*awaited)
 
@@ -436,7 +435,7 @@ def is_constant(cls: type) -> bool:
 def reader_for(cls: type) -> Reader:
     """Raises Opaque for a type of which nothing is known."""
     if hasattr(cls, "canonical_state"):
-        # An object of the bench that says itself what of it decides about the future.
+        # The object itself says which part of it decides what happens next.
         return _of_canonical_state
     for base, reader in _OF_BASES.items():
         if issubclass(cls, base):
@@ -446,7 +445,7 @@ def reader_for(cls: type) -> Reader:
     return _reader_of_instances(cls)
 
 
-# What asyncio's tasks are stepped and woken by; the types have no names to import.
+# The types of the callbacks that step and wake asyncio's tasks; they cannot be imported by name.
 _STEPS = ("FutureIter", "TaskStepMethWrapper", "TaskWakeupMethWrapper")
 
 _OF_BASES: dict[type, Reader] = {
@@ -484,7 +483,7 @@ def _of_repr_by(native: type) -> Reader:
 
 
 def _is_written_in_python(cls: type) -> bool:
-    """A class statement's class has no methods in C, and of attributes in C its slots alone."""
+    """Whether it has no methods in C, and no attributes in C except its slots."""
     if not cls.__flags__ & _HEAP_TYPE:
         return False
     return not any(

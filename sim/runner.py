@@ -1,4 +1,4 @@
-"""A simulated loop that stands alone, for programs and suites that bring their own `asyncio.run`.
+"""A stand-alone simulated loop, for programs and suites that bring their own `asyncio.run`.
 
     asyncio.run(main(), loop_factory=new_event_loop)        # CPython 3.12 and later
     asyncio.set_event_loop_policy(EventLoopPolicy())        # any, deprecated by asyncio since 3.14
@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 import greenlet
 
-from sim.current import Execution, under_way
+from sim.current import Execution, running
 from sim.determinism import restart_serials, use_deterministic_scopes
 from sim.entropy import Entropy, wall_clock
 from sim.environment import Environment
@@ -34,14 +34,14 @@ from sim.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import NaturalOrder, RandomWalk, Scheduler
 
 HORIZON_S = 86_400.0
-"""After so many virtual seconds a loop that stands alone is taken for one that never ends."""
+"""After this many virtual seconds a stand-alone loop counts as one that never ends."""
 
 LIVELOCK_ROUNDS = 5000
-"""After so many times `spin_max` iterations in a row, with nothing else to come, it is stuck."""
+"""After this many times `spin_max` iterations in a row, with nothing else to come, it is stuck."""
 
 
-def new_event_loop(*, seed: int | None = None, horizon_s: float = HORIZON_S) -> FreeLoop:
-    """A closed world in virtual time: nothing lands in it but timers, tasks and worker threads.
+def new_event_loop(*, seed: int | None = None, horizon_s: float = HORIZON_S) -> StandaloneLoop:
+    """A loop in virtual time, without outside events: only timers, tasks and worker threads run.
 
     seed: of a random order; natural order without one. horizon_s: see HORIZON_S.
     The loop's `run_forever` and `run_until_complete` raise Stuck where a loop in real time would
@@ -49,23 +49,23 @@ def new_event_loop(*, seed: int | None = None, horizon_s: float = HORIZON_S) -> 
     """
     scheduler: Scheduler = NaturalOrder() if seed is None else RandomWalk(seed)
     scheduler.next_execution()
-    return FreeLoop(scheduler, Bounds(horizon_s=horizon_s))
+    return StandaloneLoop(scheduler, Bounds(horizon_s=horizon_s))
 
 
-class FreeLoop(SimLoop):
-    """A SimLoop that is run by whoever made it, as often as they like, and closed by them."""
+class StandaloneLoop(SimLoop):
+    """A SimLoop that its owner runs, as often as it likes, and closes."""
 
     def __init__(self, scheduler: Scheduler, bounds: Bounds) -> None:
         self._scheduler = scheduler
         self._points = itertools.count()
         self._serials = itertools.count(1)
-        # Weak, as asyncio's own: this loop may run for as long as a process, and what becomes of
-        # a task that nobody holds is the program's affair.
+        # Weak, as in asyncio: this loop may run for as long as the process, and must not keep tasks
+        # alive that the program has dropped.
         self._weak_tasks: WeakValueDictionary[int, asyncio.Task[Any]] = WeakValueDictionary()
         self._tasks_made = itertools.count()
         self._spin_rounds = 0
         self._home = threading.get_ident()
-        # So that what was dated before the run lies before what is dated in it.
+        # So that times that were read before the run are earlier than those read in it.
         self._epoch_s = wall_clock()
         restart_serials()
         use_deterministic_scopes()
@@ -95,7 +95,7 @@ class FreeLoop(SimLoop):
         # It may be another thread, or greenlet, than the one that made the loop.
         self._home = threading.get_ident()
         self.threads.hub = greenlet.getcurrent()
-        with guarded(), self._under_way():
+        with guarded(), self._as_current():
             super().run_forever()
         stuck, self.stuck = self.stuck, None
         if stuck is not None:
@@ -103,16 +103,16 @@ class FreeLoop(SimLoop):
 
     def close(self) -> None:
         if not self.is_closed() and not self.is_running():
-            with self._under_way():
+            with self._as_current():
                 self.threads.drain()
         super().close()
 
-    def _under_way(self) -> AbstractContextManager[None]:
-        # A suite may have steps that take long, and draws of its own.
+    def _as_current(self) -> AbstractContextManager[None]:
+        # A suite may have long steps, and its own seed.
         entropy = Entropy(self.environment, None, self._epoch_s)
-        return under_way(Execution(self, entropy, is_watched=False))
+        return running(Execution(self, entropy, is_watched=False))
 
-    # -- where asyncio looks more closely than an execution needs to
+    # -- where asyncio checks more than an execution needs
 
     def next_task_name(self) -> str:
         return f"Task-{next(self._serials)}"
@@ -151,7 +151,7 @@ class FreeLoop(SimLoop):
 
 
 def _default_policy() -> Any:
-    """asyncio's own. To have a policy is no use of it, so that only to set it warns, since 3.14."""
+    """asyncio's own. Only setting a policy may warn, since 3.14, and not that this file has one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return asyncio.DefaultEventLoopPolicy
@@ -172,7 +172,7 @@ class EventLoopPolicy(_default_policy()):  # type: ignore[misc]
         self._horizon_s = horizon_s
         self._loops = itertools.count()
 
-    def new_event_loop(self) -> FreeLoop:
+    def new_event_loop(self) -> StandaloneLoop:
         number = next(self._loops)
         seed = None if self._seed is None else self._seed + number
         return new_event_loop(seed=seed, horizon_s=self._horizon_s)

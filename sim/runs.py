@@ -17,8 +17,8 @@ def run(
     """Runs the program once: in natural order, or under the schedule of a counterexample.
 
     bounds: of the arrival model; a schedule brings its own. traced: with `trace` and `steps`.
-    Raises ValueError for a text that is no schedule, ScheduleDoesNotFit if the program does not
-    come by its choice points. Whose schedule it is, is not asked.
+    Raises ValueError for a text that is not a schedule, ScheduleDoesNotFit if the program does not
+    reach its choice points. The subject that the schedule names is not checked.
     """
     if schedule == NATURAL:
         with guarded():
@@ -34,7 +34,7 @@ def run(
 def outcomes(
     program: Program, scheduler: Scheduler, *, bounds: Bounds = BOUNDS, traced: bool = False
 ) -> Iterator[Outcome]:
-    """What each execution of a scheduler comes to, until it has seen all.
+    """The outcome of each execution of a scheduler, until it is exhausted.
 
     The guards of an execution are up until the iteration ends, or is closed.
     """

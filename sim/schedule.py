@@ -20,7 +20,7 @@ class Named(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One way out of a choice point; arrivals serve as options, too."""
+    """One of the answers to a choice point; arrivals and workers serve as options, too."""
 
     name: str
 
@@ -29,12 +29,12 @@ NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
 ON_TIME = Option("on time")
 LOOP_OPTIONS = (NO_MORE, GO_ON, ON_TIME)
-"""What serves the loop itself, and nobody else."""
+"""The options by which only the loop itself goes on."""
 
 
 @dataclass(slots=True)
 class ChoicePoint:
-    """A moment with several ways to go on. Option 0 is the natural one.
+    """A moment with several possible answers. Option 0 is the natural one.
 
     index: how many choice points came before it in this execution.
     kind: `landing` (which outside event lands), `clock` (how late the loop is), or `program`.
@@ -50,8 +50,8 @@ class ChoicePoint:
     def costs(self) -> Sequence[int]:
         """How many departures each option is, 0 or 1.
 
-        An outside event that is kept waiting for several polls is one departure, so to go on with
-        that, or to end it, costs nothing more. Valid until an option is taken.
+        An outside event that is kept waiting for several polls is one departure, so to keep it
+        waiting, or to land it then, costs nothing more. Valid until an option is taken.
         """
         return self.costs_of(self.options)
 
@@ -70,8 +70,8 @@ class Bounds:
 
     lateness_s: how late a loop may be. passes_max: at how many quiescent instants an outside
     event without `latest` may be passed over. spin_max: after how many iterations without an
-    empty ready queue the world goes on. horizon_s: when an unfinished execution counts as one
-    that never ends. entropy_seed: of what the program draws, see sim/entropy.py.
+    empty ready queue the clock moves on anyway. horizon_s: when an unfinished execution counts as
+    one that never ends. entropy_seed: of what the program draws, see sim/entropy.py.
     """
 
     lateness_s: float = 0.010
@@ -88,7 +88,7 @@ class Bounds:
         )
 
     def written_out(self) -> list[str]:
-        """Those that are not the usual ones, as `name=value`."""
+        """Those that differ from the defaults, as `name=value`."""
         return [
             f"{field.name}={getattr(self, field.name)!r}"
             for field in fields(self)
@@ -97,7 +97,7 @@ class Bounds:
 
     @classmethod
     def parse(cls, written_out: Iterable[str]) -> Bounds:
-        """Raises ValueError for what `written_out` would not have written."""
+        """Raises ValueError for what `written_out` never writes."""
         kinds: dict[str, type[Any]] = {field.name: type(field.default) for field in fields(cls)}
         values: dict[str, Any] = {}
         for pair in written_out:
@@ -112,8 +112,8 @@ class Bounds:
 class Schedule:
     """Which program runs, and every choice in it that is not the natural one.
 
-    subject: the name of what is run; digest stands for the code and the interpreter; bounds are
-    written out where they are not the usual ones.
+    subject: the name of what is run; digest: of the code and the interpreter; bounds: written out
+    where they differ from the defaults.
     """
 
     subject: str

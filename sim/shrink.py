@@ -10,13 +10,13 @@ from sim.schedule import Bounds, departures_of
 from sim.schedulers import DepartureBounded, Replay, Scheduler
 
 Departures = tuple[tuple[int, int], ...]
-# Departures as they cost, choice points, the sum of where and what the departures are.
+# The cost in departures, the choice points, the sum of the indices and options of the departures.
 Size = tuple[int, int, int]
 
-# By how much later choices are moved when an earlier one is taken out: some choice points are
-# gone with it, or new ones there.
+# How far later choices are moved when an earlier one is taken out, since that removes some choice
+# points, or adds some.
 _SHIFTS = (0, -1, 1, -2, 2, -3, 3)
-# Which part of the executions may go to the search for a schedule with fewer departures.
+# The share of the executions that may go to the search for a schedule with fewer departures.
 _BELOW_PART = 8
 
 
@@ -33,9 +33,9 @@ def shrink(
 
     First the schedule itself is made smaller: each candidate is natural wherever it says nothing
     (zero refill), also beyond its end; the first that is smaller is taken, and the search begins
-    again with it. Then the schedules with fewer departures are looked at, with an eighth of
-    `executions_max`: where that is enough to see them all, what is returned has the least there
-    can be. `is_interrupted` is asked before each execution.
+    again with it. Then the schedules with fewer departures are searched, with an eighth of
+    `executions_max`: where that is enough to see them all, the result has the fewest possible.
+    `is_interrupted` is asked before each execution.
     """
     shrinking = _Shrinking(program, violated, bounds, executions_max, is_interrupted)
     try:
@@ -44,13 +44,13 @@ def shrink(
             while shrinking.looks_below():
                 shrinking.descend()
     except (_Spent, Nondeterminism):
-        # What no schedule decides is found, and told, by whoever replays the result.
+        # Nondeterminism is found, and reported, when the result is replayed.
         pass
     return shrinking.departures if shrinking.size else departures, shrinking.executions
 
 
 class _Spent(Exception):
-    """The budget is."""
+    """The executions allowed are spent."""
 
 
 class _Shrinking:
@@ -76,7 +76,7 @@ class _Shrinking:
         self._tried: set[Departures] = set()
 
     def takes(self, scheduler: Scheduler) -> bool:
-        """Runs one execution; whether it is smaller, and is taken. Raises _Spent."""
+        """Runs one execution; True if it is smaller, and so taken. Raises _Spent."""
         if self.executions >= self._executions_max or self._is_interrupted():
             raise _Spent
         self.executions += 1
@@ -92,7 +92,7 @@ class _Shrinking:
         return True
 
     def descend(self) -> None:
-        """Until no candidate is smaller."""
+        """Takes smaller candidates until none is smaller."""
         while any(map(self._takes_candidate, _candidates(self.departures))):
             pass
 
@@ -118,7 +118,7 @@ class _Shrinking:
 
 
 def _candidates(departures: Departures) -> Iterator[Departures]:
-    """The boldest first: without blocks of choices, then with each of them lower or earlier."""
+    """Largest steps first: without blocks of choices, then with single ones lower or earlier."""
     length = len(departures)
     block = length
     while block:

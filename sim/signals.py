@@ -1,7 +1,7 @@
 """Signal handlers of a simulated loop, and signals as outside events.
 
-As in CPython's Lib/asyncio/unix_events.py, but that no signal of the system is caught: a handler is
-run by `World.signal`, or by `os.kill` and `signal.raise_signal` on the process itself.
+As in CPython's Lib/asyncio/unix_events.py, except that no signal of the system is caught: a handler
+is run by `World.signal`, or by `os.kill` and `signal.raise_signal` on the process itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sim.environment import Environment
 from sim.origin import forwards, modelled
 
 _CANNOT_BE_CAUGHT = {signal.SIGKILL, signal.SIGSTOP}
-# What the system ignores if nobody asked for it.
+# Ignored by the system by default.
 _IGNORED = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
 
 
@@ -70,7 +70,7 @@ class SignalHandlers(asyncio.BaseEventLoop):
 
 
 def name_of(sig: int) -> str:
-    """`SIGTERM` for 15. Raises TypeError or ValueError for what is no signal."""
+    """`SIGTERM` for 15. Raises TypeError or ValueError for what is not a signal."""
     _check_signal(sig)
     try:
         return signal.Signals(sig).name
@@ -87,7 +87,7 @@ def _check_signal(sig: int) -> None:
 
 @contextmanager
 def own_signals_simulated() -> Iterator[None]:
-    """What the process sends to itself in the block goes to the handlers of the running loop."""
+    """In the block, signals that the process sends to itself go to the running loop's handlers."""
     kill, raise_signal = os.kill, signal.raise_signal
 
     @functools.wraps(kill)

@@ -1,17 +1,17 @@
 """The state of an execution at a poll, in a canonical form: equal forms, equal futures.
 
-Between two callbacks nothing of a program runs: all that it will ever do is decided by what lies
-in memory, and by the choices to come. So the state is read where CPython keeps it: from the ready
-queue, the timers and the outside events through callbacks, tasks, frames of coroutines (locals
-and value stack, as the garbage collector sees them), closures and objects, each numbered in the
-order in which it is come upon. That is heap canonicalization (Iosif, "Symmetry reductions for
-model checking of concurrent dynamic software", STTT 2004), as in Java PathFinder and CMC.
+Between two callbacks nothing of a program runs: all that it will ever do is decided by memory and
+by the choices to come. So the state is read where CPython keeps it: from the ready queue, the
+timers and the outside events through callbacks, tasks, frames of coroutines (locals and value
+stack, as the garbage collector sees them), closures and objects, each numbered in the order in
+which it is first reached. That is heap canonicalization (Iosif, "Symmetry reductions for model
+checking of concurrent dynamic software", STTT 2004), as in Java PathFinder and CMC.
 
-What is left out: modules, classes, functions and their globals are taken for constants, and so is
-the bench's own trace. Times count to the microsecond, since each reading of the clock is a
-nanosecond later than the last; the order in which the loop keeps its timers and events counts
-whole. Which fields of the kernel count stands beside them, in `canonical_state`. Whatever is of a
-type that is not known makes a state like no other, so that it is never taken for one that was seen.
+Left out: modules, classes, functions and their globals count as constants, and the trace is not
+read. Times count to the microsecond, since each reading of the clock is a nanosecond later than the
+last; the order in which the loop keeps its timers and events counts in full. Which fields of the
+kernel count is said next to them, in `canonical_state`. An object of an unknown type makes the
+state unique: it never matches one that was visited.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sim.schedule import ChoicePoint
 from sim.world import World
 
 DIGITS = 6
-"""To so many a float is rounded: the loop takes instants for one that are nearer (`SAME_S`)."""
+"""Decimal places kept of floats: the loop counts instants that are nearer as one (`SAME_S`)."""
 
 # Plain data for `marshal`.
 Form = list[Any]
@@ -44,9 +44,9 @@ class StateReader(Observer):
     def begin(self, loop: SimLoop, world: World) -> None:
         self._loop = loop
         self._world = world
-        # They are everywhere, and what counts of them is read first.
+        # These are referred to from everywhere, and `_roots` reads what counts of them.
         bench = (loop, world, loop.environment, loop.threads, loop.bounds, world.labels)
-        # What the surroundings have put into every context is the same in each execution.
+        # Context variables that were set before are the same in each execution.
         known = (*bench, *copy_context().values())
         self._numbers = {id(each): -number for number, each in enumerate(known, 1)}
 
@@ -70,9 +70,9 @@ class StateReader(Observer):
     ) -> bytes:
         """16 bytes for the state at a choice point of a poll. Raises Opaque.
 
-        with_labels: states that came by other labels are others. with_spins: so are those
-        that came by other numbers of polls since the ready queue was empty. with_kept: so are
-        those in which others are kept waiting, which may land without another departure.
+        Two states differ also: with_labels, if other labels were reached; with_spins, if another
+        number of polls has passed since the ready queue was empty; with_kept, if other events are
+        kept waiting, which may land without another departure.
         """
         if self._loop.threads.workers:
             raise Opaque("a worker thread")
@@ -89,7 +89,7 @@ class StateReader(Observer):
         return hashlib.blake2b(marshal.dumps(form, 2), digest_size=16).digest()
 
     def stop(self) -> None:
-        """What follows is known: the execution ends with the iteration under way."""
+        """What follows was explored already: the execution ends with the current iteration."""
         self._loop.stop()
 
     def _roots(self) -> list[object]:
@@ -99,13 +99,13 @@ class StateReader(Observer):
 
 
 class _Traversal:
-    """Breadth first, from the roots; an object is a number, in the order of the encounters."""
+    """Breadth first, from the roots; objects are numbered in the order of the first visit."""
 
     def __init__(self, form: Form, known: dict[int, int], constants: Constants) -> None:
         self._form = form
         self._constants = constants
         self._numbers = known
-        # Also keeps alive what is made on the way, so that no address is used twice.
+        # Also keeps alive what is made meanwhile, so that no address is used twice.
         self._todo: list[object] = []
 
     def run(self, roots: list[object]) -> None:
@@ -113,7 +113,7 @@ class _Traversal:
         form, add, address = self._form, self._add, self._constants.address
         for each in self._todo:
             cls = type(each)
-            # Where an object begins is told from what it holds by the length.
+            # The length shows where the next object begins.
             form.append((address(cls), 0, 0))
             reader = READERS.get(cls)
             if reader is None:

@@ -1,7 +1,7 @@
-"""A traced execution, written down: what happened, and what forces it on stock asyncio, its polls.
+"""The recording of a traced execution: what happened, and what replays it on stock asyncio.
 
 An execution is determined by what each poll of the loop finds and by how late it is when it
-returns, and by the answers of `World.choose`; the rest is CPython's own code, there as here.
+returns, and by the answers of `World.choose`; the rest is CPython's own code in both loops.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _OBSTACLES = {
 class Departure:
     """A choice that is not the natural one, with the words for it.
 
-    cost: 0 where it goes on with, or ends, what an earlier one has begun, else 1. passed_over: the
-    options before it, the natural one first.
+    cost: 0 where it continues or ends a wait that an earlier one has begun, else 1. passed_over:
+    the options before it, the natural one first.
     """
 
     index: int
@@ -69,12 +69,12 @@ class Recording(Observer):
     polls: dict[int, list[Found]] = field(default_factory=dict)
     polls_count: int = 0
     choices: list[tuple[str, int]] = field(default_factory=list)
-    # How many callbacks had joined the ready queue when it was over.
+    # How many callbacks had joined the ready queue when the execution was over.
     steps_count: int = 0
     hashes_futures: bool = False
     obstacles: list[str] = field(default_factory=list)
     _is_polling: bool = False
-    # What comes after the end, the draining, is no part of it.
+    # The draining after the end is not part of it.
     _is_over: bool = False
 
     def begin(self, loop: SimLoop, world: World) -> None:
@@ -154,7 +154,7 @@ class Recording(Observer):
 
 
 class RecordedFuture(SimFuture):
-    """Tells whether it was ever hashed: whether the order of a set hangs on it."""
+    """Records whether it was ever hashed, so that the order of a set may depend on it."""
 
     recording: Recording
 

@@ -1,4 +1,4 @@
-"""Runs the program that a test carries inside on the stock loop, once, and says what came of it.
+"""Runs the program that a test contains on the stock loop, once, and reports the result.
 
 `onestream export` copies this file into each test, below `sim/stock_shim.py`.
 """
@@ -30,11 +30,11 @@ from sim.stock_shim import (
 
 
 class NotSimulated(RuntimeError):
-    """For programs that name it; nothing is simulated here."""
+    """For programs that import it; nothing is simulated here."""
 
 
 class _Explored(BaseException):
-    """A module under test calls explore(): what it defined before that is what is wanted of it."""
+    """A module under test calls explore(): its import ends there, with the program defined."""
 
 
 def explore(*_: object, **__: object) -> NoReturn:
@@ -42,7 +42,7 @@ def explore(*_: object, **__: object) -> NoReturn:
 
 
 class _Replaced(types.ModuleType):
-    """A module of the simulator, in whose place this file stands; what it has not are types."""
+    """A module of the simulator that this file replaces; other names are taken for types."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -51,7 +51,7 @@ class _Replaced(types.ModuleType):
 
 
 class Sources(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
-    """Imports the modules that the file carries, whatever else is installed."""
+    """Imports the modules that the file contains, whatever else is installed."""
 
     def __init__(self, sources: Mapping[str, str], replaced: tuple[str, ...]) -> None:
         self._sources, self._replaced = sources, replaced
@@ -158,7 +158,7 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
 
 
 def _drain(world: World) -> None:
-    """Cancels what is left, so that nothing of it is seen after the judgement."""
+    """Cancels the remaining tasks, so that they do nothing after the judgement."""
     world.is_judged = True
     for _ in range(10):
         if not (left := asyncio.all_tasks(world.loop)):

@@ -22,7 +22,7 @@ T = TypeVar("T")
 READING_S = 1e-9  # how much later each reading of the clock is than the last
 SAME_S = 1e-6  # instants that are nearer are one
 FD_0 = 1_000_000  # from here on, no descriptors of the system's, but names of outside events
-# What is told where the program has no words of its own for it (World.phrase), by sim.Kind's names.
+# The sentences where the program has none of its own (World.phrase), by sim.Kind's names.
 SENTENCES = {
     "DEADLOCK": "no deadlock: nothing waits for what can no longer come",
     "LIVELOCK": "no livelock: nothing spins while virtual time stands still",
@@ -37,7 +37,7 @@ class CheckFailed(AssertionError):
 
 
 class DoesNotFit(Exception):
-    """The program does not come by what the script has for it: it took another path."""
+    """The program does not reach what the script expects: it took another path."""
 
 
 Found = Sequence[float | tuple[int, str] | None]
@@ -62,7 +62,7 @@ class Script:
 
 
 class Clock:
-    """In place of `loop.time`: stands between two polls but for READING_S at each reading."""
+    """In place of `loop.time`: between two polls it moves only by READING_S at each reading."""
 
     now = 0.0
 
@@ -233,10 +233,10 @@ class World:
             self.labels.add(label)
 
     def offer_cancels(self, to: object = None) -> None:
-        """None was taken, or this file would not have been written."""
+        """No offer was taken, or this file would not have been written."""
 
     def shared(self, name: str) -> World:
-        """What is told of uses matters to the search, and one schedule is not searched."""
+        """Uses matter only to a search, and this is one schedule."""
         return self
 
     def read(self) -> None:
@@ -392,7 +392,7 @@ def _call_and_settle(
 
 @contextlib.contextmanager
 def stock_loop(script: Script) -> Iterator[World]:
-    """The loop, unmodified but for its clock, and the world around it."""
+    """The world of a loop that is unmodified except for its clock and the names of tasks."""
     selector, clock = ScriptedSelector(), Clock()
     loop = asyncio.SelectorEventLoop(selector)
     loop.time = clock  # type: ignore[method-assign]
@@ -413,7 +413,7 @@ def stock_loop(script: Script) -> Iterator[World]:
         options["name"] = given.pop()
         return StockTask(coro, loop=loop, **options)
 
-    # As a callback, of asynchronous generators that are closed, it is told by this name.
+    # The trace shows this name where it is a callback, for asynchronous generators that are closed.
     create_named.__qualname__ = "create_task"
     loop.create_task = create_named  # type: ignore[assignment,method-assign]
     loop.set_task_factory(new_task)

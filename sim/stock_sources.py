@@ -1,4 +1,4 @@
-"""Which modules a stand-alone test has to carry, so that it needs nothing of ours or the user's."""
+"""Which modules a self-contained test contains, so that it needs none of ours or the user's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 _OURS = ("sim", "registry", "server")
-# In place of these stands the shim, which has what programs and the bench ask of them.
+# The shim replaces these modules: it has what programs and the bench use of them.
 REPLACED = (
     "sim",
     "sim.errors",
@@ -27,13 +27,13 @@ _SCRIPT = "program_under_test"
 
 
 class NotExportable(ValueError):
-    """It cannot be forced on stock asyncio in a file of its own; says why, and what to do."""
+    """It cannot be replayed on stock asyncio in a file of its own; says why, and what to do."""
 
 
 @dataclass(slots=True)
 class Bundle:
     """program: as `module:name`. sources: the text of each module, by its name. packages: what has
-    to be installed to run them, beside the standard library."""
+    to be installed to run them, besides the standard library."""
 
     program: str
     sources: dict[str, str] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from sim.schedule import Bounds, Schedule
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """sources: functions, classes, modules or packages whose code the schedule depends on, beside
+    """sources: functions, classes, modules or packages whose code the schedule depends on, besides
     the program's own module. labels: what some execution has to reach for a proof.
     """
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import sys
 
-# Of each line of CPython the release that the tests ran on. A newer release of a line may differ
-# in what a verdict rests on: some of those in sim/historical/ were mended within a line.
+# Of each line of CPython the release that the tests ran on. A verdict may not hold for a newer
+# release of a line: some of the bugs in sim/historical/ were fixed within a line.
 TESTED = {
     "3.11": "3.11.7",
     "3.12": "3.12.1",
@@ -17,7 +17,7 @@ TESTED = {
 
 
 def interpreter() -> str:
-    """`CPython 3.14.10 (tested)`, for whoever has to rely on a verdict."""
+    """`CPython 3.14.10 (tested)`, for those who rely on a verdict."""
     return described(platform.python_implementation(), platform.python_version())
 
 

@@ -7,8 +7,8 @@ declared, since with fewer a check and the act after it would be one step. In th
 workers may go on between any two callbacks, before a lock is acquired, and, where that is asked
 for, before each declared line.
 
-Natural is that a worker goes on, at a poll, until it blocks or ends. That it stands still instead,
-or goes on between two callbacks of the loop, is a departure.
+By default a worker runs, at a poll, until it blocks or ends. To pause it instead, or to let it run
+between two callbacks of the loop, is a departure.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Worker:
     def __init__(self, threads: Threads, number: int, run: Callable[[], None]) -> None:
         self.number = number
         self.where = "start"
-        # What it waits for; None while it could go on.
+        # What it waits for; None while it is not blocked.
         self.waits_for: Callable[[], bool] | None = None
-        # Whether it stands still although it could go on.
+        # Whether it is paused although it could go on.
         self.was_kept = False
         self.passes = 0
         self.greenlet = greenlet.greenlet(run, parent=threads.hub)
-        # Which loop of its own it is running, if it is, and which task of that.
+        # The event loop that runs in this thread, if one does, and its current task.
         self.inner: tuple[Any, Any] = (None, None)
 
     @property
@@ -54,7 +54,7 @@ class Worker:
 
 
 class LoopOfThreads(Protocol):
-    """What threads ask of the loop in whose execution they run."""
+    """What threads use of the loop in whose execution they run."""
 
     environment: Environment
     bounds: Bounds
@@ -76,7 +76,7 @@ class Threads:
     def __init__(self, loop: LoopOfThreads) -> None:
         self.loop = loop
         self.hub = greenlet.getcurrent()
-        # Begun and not ended: who went on last first, else in the order of their begin.
+        # Begun and not ended: the one that ran last first, the others in the order of their begin.
         self.workers: list[Worker] = []
         self.current: Worker | None = None
         # Files whose every line is a switch point.
@@ -88,13 +88,13 @@ class Threads:
         self._is_draining = False
 
     WITHOUT_INFLUENCE = frozenset(
-        # States in which there are workers are not compared; the rest is the same between polls.
+        # States with workers are not compared; without workers these are the same at each poll.
         {"loop", "hub", "workers", "current", "_trace", "_is_draining"}
     )
-    """Fields that decide about nothing that is to come, for sim/state.py; a test asks for all."""
+    """Fields that do not decide what happens next, for sim/state.py; a test checks all fields."""
 
     def canonical_state(self) -> Sequence[object]:
-        """What of it decides about the future of the execution, where there are no workers."""
+        """All of it that decides what happens next, at a poll without workers."""
         return sorted(self.declared), self.traces_loop, self._numbers
 
     def declare(self, files: Iterable[str], *, in_loop: bool) -> None:
@@ -119,7 +119,7 @@ class Threads:
     def step(self, worker: Worker) -> None:
         """The worker goes on to its next switch point, or to its end."""
         if worker is not self.workers[0]:
-            # Who goes on is the natural one until it blocks or ends: to stop it is a departure.
+            # The worker that runs is the natural choice until it blocks or ends.
             self.workers.remove(worker)
             self.workers.insert(0, worker)
         worker.was_kept = False
@@ -182,7 +182,7 @@ class Threads:
         while not waits_for():
             runnable = self.runnable()
             if not runnable:
-                # Nobody acts at this instant, but somebody may sleep until a later one.
+                # No worker can go on at this instant, but one may sleep until a later one.
                 environment = self.loop.environment
                 if environment.peek() > self.loop.bounds.horizon_s:
                     self.loop.deadlock(f"the loop's thread blocks for ever: {where}")
@@ -226,9 +226,9 @@ def _in_thread_of(worker: Worker) -> Iterator[None]:
 
 
 def _swap_running(to: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Sets this thread's running loop and current task, and returns those that there were.
+    """Sets this thread's running loop and current task, and returns the previous ones.
 
-    Before 3.14 the current task is kept for each loop, and the same for whoever asks.
+    Before 3.14 the current task is kept for each loop, and is the same in all threads.
     """
     loop, task = asyncio._get_running_loop(), None
     if _TASK_OF_THREAD and loop is not None:

@@ -1,4 +1,4 @@
-"""What an exploration comes to, and why it ended."""
+"""The verdict of an exploration, and why it ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Verdict(enum.StrEnum):
-    """PASSED: random executions found nothing, which is no proof."""
+    """PASSED: random executions found nothing, which proves nothing."""
 
     PROVED = "proved"
     PASSED = "passed"
@@ -16,7 +16,7 @@ class Verdict(enum.StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """Of a command that comes to it."""
+        """Of a command with this verdict."""
         return EXIT_CODES[self]
 
 
@@ -31,7 +31,7 @@ EXIT_CODES = {
 
 
 class Stop(enum.StrEnum):
-    """Why a search ended before its scheduler was through."""
+    """Why a search ended before its scheduler was exhausted."""
 
     INTERRUPTED = "it was interrupted"
     OUT_OF_BUDGET = "the budget is spent"
@@ -40,5 +40,5 @@ class Stop(enum.StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether it was not the time that ended it, so that more time would change nothing."""
+        """Whether more time would change nothing."""
         return self in (Stop.EXECUTIONS_MAX, Stop.NONDETERMINISM)

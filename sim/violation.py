@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Kind(enum.Enum):
-    """The value is the sentence that is told, where the program has no words of its own for it."""
+    """The value is the violated sentence, where the program has none of its own for it."""
 
     PROPERTY = ""
     DEADLOCK = "no deadlock: nothing waits for what can no longer come"
@@ -21,7 +21,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """`property` is the sentence that did not hold, `detail` what was seen, `at` in seconds.
+    """`property` is the sentence that did not hold, `detail` what was observed, `at` in seconds.
 
     where: the place in the source that checked it; empty unless the execution is traced.
     """

@@ -1,4 +1,4 @@
-"""Who waits for what, where an execution cannot go on, and who spins where it goes on for ever."""
+"""Diagnosis: which tasks wait for what in a deadlock, and which spin in a livelock."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ AWAITED_MAX = 3
 SPINNING_MAX = 3
 STEPS_SPUN_MAX = 5000
 LINE_MAX = 48
-# Whose frames say less than the program's own.
+# Files whose frames say less than the program's own.
 _INNER = (str(Path(asyncio.__file__).parent), __file__)
 
 
 @contextmanager
 def lock_holders() -> Iterator[None]:
-    """Within the block, an asyncio.Lock remembers which task has it."""
+    """Within the block, an asyncio.Lock remembers which task holds it."""
     acquire = asyncio.Lock.acquire
 
     @forwards
-    async def acquire_and_tell(lock: asyncio.Lock) -> bool:
+    async def acquire_and_record(lock: asyncio.Lock) -> bool:
         acquired = await acquire(lock)
         lock._sim_holder = asyncio.current_task()  # type: ignore[attr-defined]
         return acquired
 
-    asyncio.Lock.acquire = acquire_and_tell  # type: ignore[method-assign, assignment]
+    asyncio.Lock.acquire = acquire_and_record  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
@@ -71,13 +71,13 @@ def _listed(names: list[str]) -> str:
 
 
 def who_spins(steps: Sequence[str], tasks: Sequence[asyncio.Task[Any]]) -> list[str]:
-    """A sentence for each of those who ran most at the last instant.
+    """A sentence for each actor that ran most at the last instant.
 
     steps: those of a traced execution.
     """
     if not steps:
         return []
-    # A clock reading is a nanosecond, and spinning is a thousand of them: a microsecond is still.
+    # Thousands of readings, a nanosecond each, may lie within the instant at which they spin.
     now = float(steps[-1].split(" ", 1)[0])
     last = [step.split(" ", 1) for step in steps[-STEPS_SPUN_MAX:]]
     spun = Counter(_who(what) for at, what in last if now - float(at) < 1e-5)
@@ -115,7 +115,7 @@ def _where(task: asyncio.Task[Any]) -> str:
 
 
 def _for(task: asyncio.Task[Any], frames: list[FrameType]) -> str:
-    """For what, as far as that can be seen."""
+    """What it waits for, as far as that can be read."""
     others = _awaited_tasks(task, frames)
     what = _listed([other.get_name() for other in others]) if others else ""
     if what:
@@ -124,7 +124,7 @@ def _for(task: asyncio.Task[Any], frames: list[FrameType]) -> str:
     inner = frames[frames.index(_own(frames)) + 1 :]
     if not inner:
         return ""
-    # What was called, and not what that is made of.
+    # The function that the program called, and not what that calls in turn.
     called = next((each for each in inner if not each.f_code.co_name.startswith("_")), inner[-1])
     name = called.f_code.co_name
     owner = called.f_locals.get("self")
@@ -132,7 +132,7 @@ def _for(task: asyncio.Task[Any], frames: list[FrameType]) -> str:
 
 
 def _awaited_tasks(task: asyncio.Task[Any], frames: list[FrameType]) -> list[asyncio.Task[Any]]:
-    """What it waits for, where that is tasks, or a lock that one of them has."""
+    """The tasks that it waits for, directly or for a lock that one of them holds."""
     awaited = task._fut_waiter  # type: ignore[attr-defined]
     if isinstance(awaited, asyncio.Task):
         return [awaited]
@@ -148,7 +148,7 @@ def _awaited_tasks(task: asyncio.Task[Any], frames: list[FrameType]) -> list[asy
     if not isinstance(among, (list, tuple, set, frozenset)):
         return []
     found = [each for each in among if isinstance(each, asyncio.Task) and not each.done()]
-    # A group's set is in another order on each version of Python.
+    # The order of a group's set differs between versions of Python.
     return sorted(found, key=asyncio.Task.get_name) if isinstance(among, set) else found
 
 
@@ -190,7 +190,7 @@ def place_in_program(frame: FrameType | None) -> str:
 
 
 def place_of_predicate(predicate: Any) -> str:
-    """Where a function begins; empty for what is none."""
+    """Where a function begins; empty for what is not a function."""
     while isinstance(predicate, partial):
         predicate = predicate.func
     function = getattr(predicate, "__func__", predicate)
@@ -204,9 +204,9 @@ def _place(code: CodeType, module: dict[str, Any], line: int) -> str:
     if len(text) > LINE_MAX:
         text = text[: LINE_MAX - 1] + "…"
     if text.endswith("(") or text.startswith(("def ", "@")):
-        # A call over several lines, or a function as a whole, of which the first line says nothing.
+        # The first line of a call over several lines, or of a function, says nothing.
         text = ""
-    # As far up as the package goes: what comes before it is of one machine.
+    # From the package's folder on: what is above it differs between machines.
     package = (module.get("__package__") or "").split(".")
     depth = len(package) + 1 if package != [""] else 1
     path = "/".join(code.co_filename.split("/")[-depth:])

@@ -1,10 +1,10 @@
-"""Ends a step that never gives the loop back: a `while True` without an await, say.
+"""Ends a step that never returns to the loop: a `while True` without an await, say.
 
-No property is asked, and no bound of virtual time reached, while one callback runs. So real time
-has to end it, and of that the processor's, which no busy or sleeping machine lengthens:
-`setitimer(2)` interrupts the process every `TICK_S`, and where two interruptions in a row find
-the same poll of the same execution, the step under way is broken off by an exception. Without
-`setitimer` (on Windows), and outside the main thread, there is no watchdog.
+No property is checked, and no bound of virtual time reached, while one callback runs. So real time
+has to end it: the processor's, which a busy or sleeping machine does not lengthen. `setitimer(2)`
+interrupts the process every `TICK_S`, and where two interruptions in a row find the same poll of
+the same execution, the running step is broken off by an exception. Without `setitimer` (on
+Windows), and outside the main thread, there is no watchdog.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from sim.violation import Kind
 from sim.waits import place_in_program
 
 TICK_S = 3.0
-"""Seconds of the processor; a step is broken off after one to two of these."""
+"""Seconds of processor time; a step is broken off after one to two of these."""
 
 # Bound here: a program's tests may put something else there.
 _handle = signal.signal
 
-# Which execution, and which of its polls, the last tick found.
+# The execution, and the number of its poll, that the last tick found.
 _found: tuple[int, int] | None = None
 
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Within the block no step of an execution lasts for ever."""
+    """Within the block no step of an execution runs for ever."""
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or not hasattr(signal, "setitimer"):
         yield

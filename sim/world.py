@@ -40,7 +40,7 @@ class TraceLine:
 class World:
     """Handed to the program; everything in it belongs to one execution."""
 
-    # What the program calls the kinds of violations that are not its own.
+    # The program's sentences for the kinds of violations that it does not check itself.
     _phrases: Mapping[Kind, str] = {}
 
     def __init__(self, loop: SimLoop) -> None:
@@ -48,7 +48,7 @@ class World:
         self.environment = loop.environment
         self.labels: set[str] = set()
         self.violation: Violation | None = None
-        # What arose in the simulator itself, so that nothing can be said of the program.
+        # An error of the simulator itself, so that there is no verdict on the program.
         self.fault: str | None = None
         # Recorded only when the execution is traced.
         self.trace: list[TraceLine] | None = None
@@ -57,10 +57,10 @@ class World:
     WITHOUT_INFLUENCE = frozenset(
         {"loop", "environment", "labels", "violation", "trace", "fault", "_phrases"}
     )
-    """Fields that decide about nothing that is to come, for sim/state.py; a test asks for all."""
+    """Fields that do not decide what happens next, for sim/state.py; a test checks all fields."""
 
     def canonical_state(self) -> Sequence[object]:
-        """What of it decides about the future of the execution, at a poll."""
+        """All of it that decides what happens next, at a poll."""
         return (self._always,)
 
     @property
@@ -91,16 +91,16 @@ class World:
         """
         if args and call is None:
             raise TypeError(f"outside event {name!r} has arguments {args!r} and nothing to call")
-        # Nobody but the arrival and this task knows it, so its uses are no accesses, and nobody
-        # hashes it: CPython awaits a future of its own type faster.
+        # Only the arrival and this task use it, so its uses are not accesses, and it is never
+        # hashed: CPython awaits a future of its own type faster.
         waiter: asyncio.Future[None] = asyncio.Future(loop=self.loop)
         arrival = self.environment.announce(
             name, earliest, math.inf if latest is None else latest, lambda: not waiter.done()
         )
 
         def landed(_: object) -> None:
-            # As with a socket: what the poll found is a callback in the ready queue, and only
-            # that wakes the task.
+            # As with a socket: the poll puts a callback into the ready queue, and that callback
+            # wakes the task.
             self.record(name, actor="outside")
             if call is None:
                 self.loop.call_soon(_settle, waiter)
@@ -146,15 +146,15 @@ class World:
         return options[self.loop.choose("program", named, one_natural)]
 
     def shared(self, name: str) -> Shared:
-        """Something that several actors share: each use of it is to be told.
+        """Something that several actors share: the program has to report each use of it.
 
         The strategy `reduced` executes two orders of steps only where one of them writes what the
-        other uses, and takes the word of the program for it.
+        other uses, and relies on these reports.
         """
         return Shared(name, self.environment.observer)
 
     def executor(self, *, threads_max: int = THREADS_MAX, queue_max: int = QUEUE_MAX) -> Executor:
-        """A pool of simulated threads, for code that is given its executor."""
+        """A pool of simulated threads, for code that takes its executor as a parameter."""
         return SimExecutor(self.loop.threads, threads_max=threads_max, queue_max=queue_max)
 
     def declare(self, *files: str, in_loop: bool = False) -> None:
@@ -167,7 +167,7 @@ class World:
         self.loop.threads.declare(files, in_loop=in_loop)
 
     def offer_cancels(self, to: Callable[[asyncio.Task[Any]], bool] = lambda task: True) -> None:
-        """From now on each step of these tasks may find that the task was just cancelled.
+        """From now on each of these tasks may be cancelled right before each of its steps.
 
         The strategy `cancel everywhere` takes each of these offers once.
         """
@@ -193,12 +193,12 @@ class World:
         self._violate(sentence, detail, _caller() if self.trace is not None else "")
 
     def fail_as(self, kind: Kind, detail: str, *, raised: BaseException | None = None) -> None:
-        """What no program may do, in the words of this one or else in those of the kind."""
+        """A violation of what every program has to keep, in the program's words or the kind's."""
         if raised is None or not self.is_own_fault(raised):
             self._violate(self._phrases.get(kind, kind.value), detail, "", kind)
 
     def phrase(self, kind: Kind, sentence: str) -> None:
-        """A violation of this kind is told by this sentence from now on."""
+        """From now on violations of this kind are reported with this sentence."""
         self._phrases = {**self._phrases, kind: sentence}
 
     def is_own_fault(self, raised: BaseException) -> bool:
@@ -214,7 +214,7 @@ class World:
         if self.violation is None:
             self.violation = Violation(sentence, detail, self.now, where, kind)
             self.record(VIOLATED)
-            # What the rest of this iteration still does comes too late to explain anything.
+            # What the rest of this iteration does comes too late to explain the violation.
             self.trace = None
         self.loop.stop()
 
@@ -230,11 +230,11 @@ class World:
                 self._violate(sentence, "", place_of_predicate(predicate) if is_traced else "")
 
     def reached(self, label: str) -> None:
-        """Says that the execution came by here. A label that no execution reaches is no proof."""
+        """Marks a label as reached. A proof requires that some execution reaches each label."""
         self.labels.add(label)
 
     def record(self, text: str, *, actor: str | None = None) -> None:
-        """A line of the trace, in the lane of `actor` or else of the current task."""
+        """A line of the trace, in the column of `actor` or else of the current task."""
         if self.trace is None:
             return
         if actor is None:

@@ -20,7 +20,7 @@ import unittest
 import warnings
 from typing import Any
 
-from sim.runner import EventLoopPolicy, FreeLoop, new_event_loop
+from sim.runner import EventLoopPolicy, StandaloneLoop, new_event_loop
 
 _at_test: list[str] = []
 _on_sim: set[str] = set()
@@ -33,19 +33,19 @@ class _Result(unittest.TextTestResult):
 
 
 def _note_which_loops_run() -> None:
-    run_forever = FreeLoop.run_forever
+    run_forever = StandaloneLoop.run_forever
 
-    def noted(loop: FreeLoop) -> None:
+    def noted(loop: StandaloneLoop) -> None:
         _on_sim.update(_at_test)
         run_forever(loop)
 
-    FreeLoop.run_forever = noted  # type: ignore[method-assign]
+    StandaloneLoop.run_forever = noted  # type: ignore[method-assign]
 
 
 def _runners_on_sim(module: Any, seed: int | None) -> None:
     """test_runners makes its loops itself, with a mocked selector; here they are simulated."""
 
-    def new_loop(self: unittest.TestCase) -> FreeLoop:
+    def new_loop(self: unittest.TestCase) -> StandaloneLoop:
         loop = new_event_loop(seed=seed)
         shutdown_asyncgens = loop.shutdown_asyncgens
 
@@ -66,7 +66,7 @@ class _Factory:
     def __init__(self, seed: int | None) -> None:
         self._seed = seed
 
-    def __call__(self) -> FreeLoop:
+    def __call__(self) -> StandaloneLoop:
         return new_event_loop(seed=self._seed)
 
 

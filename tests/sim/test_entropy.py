@@ -23,7 +23,7 @@ from uuid import uuid4 as bound_uuid4
 import pytest
 
 from sim import World, explore, new_event_loop
-from sim.current import Execution, under_way
+from sim.current import Execution, running
 from sim.entropy import EPOCH_S, Entropy, virtualised
 from sim.environment import Environment
 from sim.loop import SimLoop
@@ -339,7 +339,7 @@ def test_an_execution_that_draws_nothing_seeds_nothing() -> None:
     state = random._inst.getstate()
     with virtualised():
         loop = SimLoop(Environment(), lambda kind, options, costs: 0, Bounds())
-        with under_way(Execution(loop, Entropy(loop.environment, seed=0))):
+        with running(Execution(loop, Entropy(loop.environment, seed=0))):
             assert random._inst.getstate() == state
             random.random()
             assert random._inst.getstate() != state

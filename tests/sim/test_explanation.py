@@ -15,7 +15,7 @@ from sim.check import check
 from sim.cli import main
 from sim.execution import Program
 from sim.explanation import LINES_MAX
-from sim.lanes import LANES_MAX, MARK, WIDTH_MAX, chart
+from sim.lanes import COLUMNS_MAX, MARK, WIDTH_MAX, chart
 from sim.world import TraceLine
 from tests.sim.documents import WITH_COUNTEREXAMPLES, counterexamples, lasting
 
@@ -128,7 +128,7 @@ def test_the_end_and_the_mark_are_kept(marked: int | None, lines_max: int) -> No
             assert line.startswith("    1.000") or "left out" in line
 
 
-@pytest.mark.parametrize("count", range(1, 2 * LANES_MAX))
+@pytest.mark.parametrize("count", range(1, 2 * COLUMNS_MAX))
 @pytest.mark.parametrize("length", [2, 9, 30])
 def test_lanes_of_any_number_fit(count: int, length: int) -> None:
     """Names of any length, of any number of actors: every row fits, and has room for its text."""
@@ -136,7 +136,7 @@ def test_lanes_of_any_number_fit(count: int, length: int) -> None:
     lines = chart(steps(*(f"1 {name} {'goes-on-' * 9}" for name in names)), None, 60)
     assert max(map(len, lines)) <= WIDTH_MAX
     assert all("goes-on-goes-on-" in line for line in lines[1:])
-    assert len(lines[0].split()) == min(count, LANES_MAX)
+    assert len(lines[0].split()) == min(count, COLUMNS_MAX)
 
 
 # ---- whole counterexamples -------------------------------------------------------------------

@@ -479,7 +479,7 @@ def test_beside_pytest_asyncio(pytester: pytest.Pytester, mode: str) -> None:
             loops.append(type(asyncio.get_running_loop()).__name__)
 
         def test_last():
-            assert set(loops) == {"SimLoop", "ObservedLoop", "FreeLoop"}
+            assert set(loops) == {"SimLoop", "ObservedLoop", "StandaloneLoop"}
         """,
         f"--asyncio-mode={mode}",
         "-oasyncio_default_fixture_loop_scope=function",

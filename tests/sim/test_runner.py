@@ -71,7 +71,7 @@ def test_asyncio_run_takes_the_policy() -> None:
     async def main() -> str:
         return type(asyncio.get_running_loop()).__name__
 
-    assert asyncio.run(main()) == "FreeLoop"
+    assert asyncio.run(main()) == "StandaloneLoop"
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio.run has loop_factory since 3.12")
@@ -81,7 +81,7 @@ def test_asyncio_run_takes_the_loop_factory() -> None:
     async def main() -> str:
         return type(asyncio.get_running_loop()).__name__
 
-    assert asyncio.run(main(), loop_factory=new_event_loop) == "FreeLoop"
+    assert asyncio.run(main(), loop_factory=new_event_loop) == "StandaloneLoop"
 
 
 @pytest.mark.usefixtures("_policy")
