@@ -1,9 +1,10 @@
 """For all tests: Hypothesis's profiles, the same examples in every run, or more with `long`; and
-that no test leaves an execution under way, which would be seen in another one."""
+that no test leaves an execution under way, or a thread, which would be seen in another one."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -24,3 +25,18 @@ def _no_execution_is_left() -> Iterator[None]:
     left = getattr(sys.modules.get("sim.current"), "executions", [])
     assert not left, f"executions left under way: {left}"
     assert getattr(sys.modules.get("sim.execution"), "_guards", 0) == 0
+
+
+# An upper bound on a busy machine, and no verdict.
+_THREAD_ENDS_S = 30
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """A later test may fork its jobs: CPython warns of it where other threads are about."""
+    before = threading.enumerate()
+    yield
+    for thread in threading.enumerate():
+        if thread not in before:
+            thread.join(_THREAD_ENDS_S)
+            assert not thread.is_alive(), f"a thread is left: {thread}"

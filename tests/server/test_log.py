@@ -7,9 +7,13 @@ import io
 import logging
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 import httpx
 import pytest
@@ -25,14 +29,34 @@ PIPE_BYTES = 4096
 
 
 @contextmanager
-def small_pipe() -> Iterator[tuple[int, int]]:
+def outlet_on_pipe(**limits: int) -> Iterator[tuple[Outlet, int]]:
+    """An outlet, and where its lines can be read. At the end its thread has ended, too."""
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    outlet = Outlet(writing, **limits)
     try:
-        yield reading, writing
+        yield outlet, reading
     finally:
+        # Whoever is blocked in a write gets an error.
         os.close(reading)
+        outlet.close()
         os.close(writing)
+
+
+@contextmanager
+def log_on_pipe(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[tuple[TextIO, int]]:
+    """A pipe in place of `sys.stdout` or `sys.stderr`, and where it can be read."""
+    reading, writing = os.pipe()
+    outlets: dict[int, Outlet] = {}
+    monkeypatch.setattr(log, "_outlets", outlets)
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, name, stream)
+        try:
+            yield stream, reading
+        finally:
+            os.close(reading)
+            for outlet in outlets.values():
+                outlet.close()
 
 
 def read_until(fd: int, part: bytes) -> bytes:
@@ -44,8 +68,7 @@ def read_until(fd: int, part: bytes) -> bytes:
 
 def test_lines_come_out_in_order() -> None:
     """What is written is in the file when `drain` has returned, whole and in order."""
-    with small_pipe() as (reading, writing):
-        outlet = Outlet(writing)
+    with outlet_on_pipe() as (outlet, reading):
         for number in range(100):
             outlet.write(f"line {number}\n")
             outlet.flush()
@@ -55,8 +78,7 @@ def test_lines_come_out_in_order() -> None:
 
 def test_nobody_waits_for_a_reader_and_what_is_lost_is_counted() -> None:
     """Lines beyond the limit are dropped at once; when somebody reads, their number is told."""
-    with small_pipe() as (reading, writing):
-        outlet = Outlet(writing, waiting_max_bytes=10_000)
+    with outlet_on_pipe(waiting_max_bytes=10_000) as (outlet, reading):
         for number in range(5_000):
             outlet.write(f"{number:099}\n")
             outlet.flush()
@@ -67,11 +89,88 @@ def test_nobody_waits_for_a_reader_and_what_is_lost_is_counted() -> None:
         assert lines == sorted(lines)
 
 
+def log_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "onestream-log"]
+
+
+def test_a_quiet_log_has_no_thread() -> None:
+    """The thread ends by itself, and the next line has one again."""
+    with outlet_on_pipe() as (outlet, reading):
+        assert not log_threads()
+        for _ in range(2):
+            outlet.write("a line\n")
+            (thread,) = log_threads()
+            thread.join(30)
+            assert not thread.is_alive()
+            assert os.read(reading, 100) == b"a line\n"
+
+
+def test_no_line_is_lost_to_a_thread_that_is_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a thread that lingers for no time, so that nearly every line meets one that ends."""
+    monkeypatch.setattr("server.outlet.LINGER_S", 0.0)
+    lines = 2_000
+    with outlet_on_pipe() as (outlet, reading):
+
+        def write(name: str) -> None:
+            for number in range(lines):
+                outlet.write(f"{name}{number:04}\n")
+
+        writers = [threading.Thread(target=write, args=(name,)) for name in "ab"]
+        for writer in writers:
+            writer.start()
+        told = b""
+        while told.count(b"\n") < 2 * lines:
+            told += os.read(reading, 65536)
+        for writer in writers:
+            writer.join()
+    for name in "ab":
+        own = [line for line in told.decode().split() if line.startswith(name)]
+        assert own == [f"{name}{number:04}" for number in range(lines)]
+
+
+def test_lines_go_out_where_no_thread_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much as is taken, without waiting for a reader: a process at its end has no threads."""
+
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with outlet_on_pipe() as (outlet, reading):
+        # A pipe of one page takes one write.
+        fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 4 * PIPE_BYTES)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            for number in range(200):
+                outlet.write(f"{number:0199}\n")
+            outlet.drain()
+            assert PIPE_BYTES <= len(os.read(reading, 65536)) <= 4 * PIPE_BYTES
+        outlet.write("the last\n")
+        assert b"the last\n" in read_until(reading, b"the last\n")
+
+
+def test_what_is_logged_while_the_interpreter_ends_comes_out() -> None:
+    """By then the thread may have ended, and there is no other: nothing hangs, nothing is lost."""
+    code = """
+import atexit, logging
+from server.outlet import Outlet
+outlet = Outlet(2)
+log = logging.Logger("log")
+log.addHandler(logging.StreamHandler(outlet))
+class Late:
+    def __del__(self):
+        log.error("at the very end")
+atexit.register(log.error, "after the exit began")
+log.error("before")
+outlet.end()
+outlet.close()
+late = Late()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "before\nafter the exit began\nat the very end\n"
+
+
 def test_what_the_process_says_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line that says where it listens comes out in turn, and waits for no terminal."""
-    with small_pipe() as (reading, writing), os.fdopen(os.dup(writing), "w") as stream:
-        monkeypatch.setattr("sys.stdout", stream)
-        monkeypatch.setattr(log, "_outlets", {})
+    with log_on_pipe(monkeypatch, "stdout") as (stream, reading):
         for number in range(100):
             log.say(f"{number:0199}", stream)
         assert read_until(reading, f"{99:0199}\n".encode()).count(b"\n") == 100
@@ -82,8 +181,7 @@ def test_what_the_process_says_waits_for_nobody(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_end_is_patient_once() -> None:
     """At the end of the process a log that nobody takes is waited for, but not for each line."""
-    with small_pipe() as (_, writing):
-        outlet = Outlet(writing)
+    with outlet_on_pipe() as (outlet, _):
         outlet.write("x" * (2 * PIPE_BYTES))
         outlet.end()
         began = time.monotonic()
@@ -98,9 +196,7 @@ def test_what_is_not_stdout_or_stderr_stays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     """Only handlers of the process's own output are changed, and each stream has one thread."""
-    with small_pipe() as (_, writing), os.fdopen(os.dup(writing), "w") as stream:
-        monkeypatch.setattr("sys.stderr", stream)
-        monkeypatch.setattr(log, "_outlets", {})
+    with log_on_pipe(monkeypatch, "stderr"):
         file = logging.FileHandler(f"{tmp_path}/log")
         ours, uvicorns = logging.StreamHandler(), logging.StreamHandler()
         kept = io.StringIO()
