@@ -18,6 +18,12 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 
+class _Begin:
+    """When a job has got its thread, by the loop's clock. The thread writes it, once."""
+
+    at: float | None = None
+
+
 class Stream:
     """One stream, from its register until its task and its worker threads are over.
 
@@ -46,7 +52,8 @@ class Stream:
         self._protocol = protocol
         self._executor = executor
         self._on_over = on_over
-        self._workers: set[Future[Any]] = set()
+        # Its blocking work that is not over.
+        self._workers: dict[Future[Any], _Begin] = {}
         self._task_over = False
         # A cancel that the task has asked for itself, before it is delivered.
         self._cancel_handle: asyncio.Handle | None = None
@@ -88,7 +95,13 @@ class Stream:
     @property
     def is_queued(self) -> bool:
         """Whether some of its blocking work still waits for a thread."""
-        return any(not job.running() and not job.done() for job in self._workers)
+        return any(begin.at is None and not job.done() for job, begin in self._workers.items())
+
+    @property
+    def thread_began_at(self) -> float | None:
+        """When the last of its blocking work that has a thread got it, by the loop's clock."""
+        begun = (begin.at for begin in self._workers.values())
+        return max((at for at in begun if at is not None), default=None)
 
     @property
     def is_over(self) -> bool:
@@ -110,8 +123,14 @@ class Stream:
         self.raise_if_stopped()
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
-        job = self._executor.submit(lambda: context.run(func, *args, **kwargs))
-        self._workers.add(job)
+        begin = _Begin()
+
+        def work() -> T:
+            begin.at = loop.time()
+            return context.run(func, *args, **kwargs)
+
+        job = self._executor.submit(work)
+        self._workers[job] = begin
 
         def report(done: Future[T]) -> None:
             # The loop may be closed when a thread that nobody waits for comes to its end.
@@ -122,7 +141,7 @@ class Stream:
         return await asyncio.wrap_future(job)
 
     def _worker_over(self, job: Future[Any]) -> None:
-        self._workers.discard(job)
+        self._workers.pop(job, None)
         if self.is_over:
             self._on_over(self)
 

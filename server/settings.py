@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     first_chunk_seconds: PositiveSeconds = 330.0
     # Parsers for tools and thinking swallow chunks, so short silences are legal, long ones not.
     stream_inactivity_seconds: PositiveSeconds = 120.0
+    # For a thread of the `thread` client, where all are busy: as long as Ollama may queue and load.
+    thread_wait_seconds: PositiveSeconds = 330.0
     # From a stream's start to its last chunk: what never ends would hold its session for ever.
     total_seconds: PositiveSeconds = 3600.0
     # One write to a client that does not read; the stream holds its session meanwhile.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 from registry import State, Stream, StreamRefused, StreamRegistry
@@ -162,19 +163,29 @@ class StreamTask:
     async def _watch(self, agent: asyncio.Task[None], total_deadline: float) -> None:
         """Returns when the agent is over; raises ApiError when it has used up a limit."""
         loop = asyncio.get_running_loop()
+        # What begins while this sleeps has a limit of its own: a later silence, or a wait for a
+        # thread. It may be up before the one that runs.
+        step_s = min(self._settings.stream_inactivity_seconds, self._settings.thread_wait_seconds)
         while not agent.done():
             now = loop.time()
-            limit_s = self._silence_limit_s()
-            if self._silent_since is not None and now >= self._silent_since + limit_s:
-                raise self._silent_error(limit_s)
+            silence_deadline = self._silence_deadline()
+            if now >= silence_deadline:
+                raise self._silent_error()
             if now >= total_deadline:
                 raise self._total_error()
-            # A chunk that comes now begins a silence of its own, with the limit for later ones:
-            # that may be up before the one that runs.
-            deadline = min(total_deadline, now + self._settings.stream_inactivity_seconds)
-            if self._silent_since is not None:
-                deadline = min(deadline, self._silent_since + limit_s)
+            deadline = min(total_deadline, silence_deadline, now + step_s)
             await asyncio.wait({agent}, timeout=deadline - now)
+
+    def _silence_deadline(self) -> float:
+        """Read anew whenever it seems to be up: a thread that begins its work puts it off."""
+        if self._silent_since is None:
+            return math.inf
+        assert self._stream is not None
+        if self._stream.is_queued:
+            return self._silent_since + self._settings.thread_wait_seconds
+        # Ollama owes nothing before it is asked.
+        asked_at = max(self._silent_since, self._stream.thread_began_at or self._silent_since)
+        return asked_at + self._silence_limit_s()
 
     def _silence_limit_s(self) -> float:
         if self.record.first_chunk_at is None:
@@ -208,15 +219,17 @@ class StreamTask:
 
     # -- what its limits say
 
-    def _silent_error(self, limit_s: float) -> ApiError:
+    def _silent_error(self) -> ApiError:
+        limit_s = self._silence_limit_s()
         if self._stream is not None and self._stream.is_queued:
             # Ollama was not asked: the silence is ours.
             return ApiError(
                 503,
                 "no_thread_free",
-                f"this stream has waited {limit_s:g} s for a thread: all "
-                f"{self._settings.threads_max} are busy (JARVIS_THREADS_MAX); send the prompt "
-                f"later, or use JARVIS_OLLAMA_CLIENT=async, which needs none",
+                f"this stream has waited {self._settings.thread_wait_seconds:g} s for a thread of "
+                f"ours (JARVIS_THREAD_WAIT_SECONDS): all {self._settings.threads_max} are busy "
+                f"(JARVIS_THREADS_MAX); send the prompt later, or use "
+                f"JARVIS_OLLAMA_CLIENT=async, which needs none",
             )
         name = (
             "JARVIS_FIRST_CHUNK_SECONDS"

@@ -42,6 +42,7 @@ class PublishedStream:
     stop_error = None
     # Nobody counts its threads.
     is_queued = False
+    thread_began_at = None
 
     def __init__(self, trace_id: str, flags: StopSignals, executor: Executor) -> None:
         self.trace_id = trace_id

@@ -99,7 +99,7 @@ def test_who_waited_for_a_thread_of_ours_is_not_told_that_ollama_is_silent() -> 
     """Ollama was never asked; what is missing is a thread, and the setting for them is named."""
 
     async def main() -> None:
-        async with stack(ollama_client="thread", threads_max=1, first_chunk_seconds=1.0) as server:
+        async with stack(ollama_client="thread", threads_max=1, thread_wait_seconds=1.0) as server:
             body = prompt(stream=True, model="fake:hang-midstream", session_id="a")
             first = asyncio.create_task(server.post(body))
             await until(lambda: server.fake.calls and server.fake.calls[0].chunks >= 3, "chunks")
