@@ -11,7 +11,7 @@ from sim.exploration import Findings, Problem, Report, Watch
 from sim.jobs import Job, Result
 from sim.log_capture import silenced
 from sim.parallel import Key, Team
-from sim.progress import Progress
+from sim.progress import Progress, search_words
 from sim.schedulers import Divisible, Scheduler
 from sim.verdict import Verdict
 
@@ -97,7 +97,7 @@ def players(processes: int, progress: Progress) -> Iterator[PlayRound]:
         return
 
     def show(key: Key, begun: float, findings: Findings, scheduler: Scheduler) -> bool:
-        return progress.show(Job.of_key(key).name, begun, findings, scheduler)
+        return _shown(progress, Job.of_key(key).name, begun, findings, scheduler)
 
     with Team(processes, _problem_of, _explored, show, silenced) as team:
         yield partial(_play_round_in, team)
@@ -109,7 +109,7 @@ def _play_round(
     for done, job in enumerate(todo):
         if progress.is_interrupted:
             return
-        watch = partial(progress.show, job.name, time.perf_counter())
+        watch = partial(_shown, progress, job.name, time.perf_counter())
         yield job, job.result(job.explored(_share_s(deadline, len(todo) - done), watch))
 
 
@@ -119,6 +119,14 @@ def _play_round_in(team: Team, todo: list[Job], deadline: float) -> Iterable[tup
     searches = [(key, each if isinstance(each, Divisible) else None) for key, each in strategies]
     for key, report in team.play(searches, lambda done: _share_s(deadline, len(todo) - done)):
         yield jobs[key], jobs[key].result(report)
+
+
+def _shown(
+    progress: Progress, name: str, begun: float, findings: Findings, scheduler: Scheduler
+) -> bool:
+    """Whether to stop. begun: a reading of perf_counter."""
+    progress.show(lambda: search_words(name, time.perf_counter() - begun, findings, scheduler))
+    return progress.is_interrupted
 
 
 def _share_s(deadline: float, jobs_left: int) -> float:

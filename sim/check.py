@@ -73,8 +73,11 @@ def check(
             f"registry has not"
         )
     results = []
-    progress = Progress(progress_to, budget_s)
-    with progress.interruptible(), players(jobs, progress) as play_round:
+    with (
+        Progress(progress_to, budget_s) as progress,
+        progress.interruptible(),
+        players(jobs, progress) as play_round,
+    ):
         for result in Agenda(todo, budget_s, play_round).play():
             results.append(result)
             progress.clear()

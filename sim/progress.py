@@ -1,64 +1,91 @@
-"""What `check` says while it works, and how it is interrupted."""
+"""What a command says while it works, and how it is interrupted."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from types import FrameType
 from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from sim.exploration import Findings
 from sim.schedulers import Scheduler
 
 REDRAW_EVERY_S = 0.1
 PLAIN_EVERY_S = 3.0
-WIDTH_MAX = 100
 
 
 class Progress:
     """One line that is redrawn on a terminal, else a plain line every few seconds.
 
-    stream: None to say nothing. budget_s: of everything, counted from now.
+    stream: None to say nothing. budget_s: of everything, counted from now; None if there is none.
+    Leaving it as a context takes the line away.
     """
 
     def __init__(
-        self, stream: TextIO | None, budget_s: float, *, plain_every_s: float = PLAIN_EVERY_S
+        self,
+        stream: TextIO | None,
+        budget_s: float | None = None,
+        *,
+        every_s: float | None = None,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._stream = stream
-        self._is_terminal = stream is not None and stream.isatty()
-        self._every_s = REDRAW_EVERY_S if self._is_terminal else plain_every_s
-        self._deadline = perf_counter() + budget_s
-        self._next_at = perf_counter() + self._every_s
-        self._is_drawn = False
+        self._terminal = _terminal(stream)
+        # While the line is drawn. No thread refreshes it: jobs may be forked at any time.
+        self._live: Live | None = None
+        usual_s = PLAIN_EVERY_S if self._terminal is None else REDRAW_EVERY_S
+        self._every_s = usual_s if every_s is None else every_s
+        self._clock = clock
+        now = clock()
+        self._deadline = None if budget_s is None else now + budget_s
+        self._next_at = now + self._every_s
         self.is_interrupted = False
 
-    def show(self, name: str, begun: float, findings: Findings, scheduler: Scheduler) -> bool:
-        """To be called often. begun: a reading of perf_counter. Whether to stop: see Watch."""
-        now = perf_counter()
-        if self._stream is not None and now >= self._next_at:
-            self._next_at = now + self._every_s
-            left_s = max(0.0, self._deadline - now)
-            line = f"{name}: {_figures(findings, scheduler, now - begun)}, {left_s:.0f} s left"
-            self._write(self._stream, line)
-        return self.is_interrupted
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def show(self, words: Callable[[], str]) -> None:
+        """To be called often; it asks for the words when it is time for a line."""
+        now = self._clock()
+        if self._stream is None or now < self._next_at:
+            return
+        self._next_at = now + self._every_s
+        line = words()
+        if self._deadline is not None:
+            line += f", {max(0.0, self._deadline - now):.0f} s left"
+        self._write(self._stream, line)
 
     def clear(self) -> None:
         """Takes the line away, so that something else can be printed."""
-        if self._is_drawn and self._stream is not None:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-        self._is_drawn = False
+        if self._live is not None:
+            self._live.stop()
+        self._live = None
 
     def _write(self, stream: TextIO, line: str) -> None:
-        if self._is_terminal:
-            stream.write(f"\r\x1b[K{line[:WIDTH_MAX]}")
-        else:
+        if self._terminal is None:
             stream.write(line + "\n")
-        self._is_drawn = self._is_terminal
-        stream.flush()
+            stream.flush()
+            return
+        if self._live is None:
+            self._live = Live(
+                console=self._terminal,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -83,7 +110,16 @@ class Progress:
             signal.signal(signal.SIGINT, before)
 
 
-def _figures(findings: Findings, scheduler: Scheduler, seconds: float) -> str:
+def _terminal(stream: TextIO | None) -> Console | None:
+    """None where no line can be redrawn."""
+    if stream is None or not stream.isatty():
+        return None
+    console = Console(file=stream, force_terminal=True)
+    return None if console.is_dumb_terminal else console
+
+
+def search_words(name: str, seconds: float, findings: Findings, scheduler: Scheduler) -> str:
+    """How far a search is after so many seconds."""
     words = [f"{findings.executions} executions", f"{findings.executions / seconds:.0f}/s"]
     words.append(scheduler.name)
     finished = scheduler.bound_finished
@@ -93,4 +129,4 @@ def _figures(findings: Findings, scheduler: Scheduler, seconds: float) -> str:
     # One that is divided does not know what its parts have seen.
     if scheduler.complete:
         words.append(f"{scheduler.complete:.0%} of the weight")
-    return ", ".join(words)
+    return f"{name}: {', '.join(words)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from sim.commands.options import add_jobs, add_json, not_negative, positive, seconds
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from sim.commands.options import Subparsers
-    from sim.simulate.run import Failure
+    from sim.simulate.run import Chunk, Failure
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -46,7 +47,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from sim.commands.simulate_text import Progress, print_failure, print_report
+    from sim.commands.simulate_text import print_failure, print_report, progress_words
+    from sim.progress import Progress
     from sim.simulate.run import make_simulation, simulate
 
     simulation = make_simulation(
@@ -55,23 +57,27 @@ def run(arguments: Namespace) -> int:
         profile=arguments.profile,
         client=arguments.client,
     )
-    progress = Progress(arguments.seeds, sys.stderr)
+    begun = time.perf_counter()
+
+    def show(done: Chunk) -> None:
+        seconds = time.perf_counter() - begun
+        progress.show(lambda: progress_words(done, arguments.seeds, seconds))
 
     def failed(failure: Failure) -> None:
         progress.clear()
         if not arguments.json:
             print_failure(simulation, failure)
 
-    report = simulate(
-        simulation,
-        seeds=arguments.seeds,
-        first_seed=arguments.first_seed,
-        jobs=arguments.jobs,
-        budget_s=arguments.budget,
-        on_progress=progress.show,
-        on_failure=failed,
-    )
-    progress.clear()
+    with Progress(sys.stderr, arguments.budget) as progress:
+        report = simulate(
+            simulation,
+            seeds=arguments.seeds,
+            first_seed=arguments.first_seed,
+            jobs=arguments.jobs,
+            budget_s=arguments.budget,
+            on_progress=show,
+            on_failure=failed,
+        )
     if arguments.json:
         print(json.dumps(report.as_json(), indent=2))
     else:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import textwrap
-import time
-from typing import TextIO
 
 from sim.lanes import WIDTH_MAX
 from sim.observed_protocol import ROWS as TABLE_ROWS
@@ -19,9 +16,6 @@ from sim.simulate.run import (
 from sim.simulate.statistics import ROWS
 from sim.tested_pythons import interpreter
 
-# How often a line is added where it cannot be redrawn.
-PLAIN_EVERY_S = 5.0
-REDRAWN_EVERY_S = 0.2
 FAULTS_SHOWN = 5
 _SAYS = """\
 what a run says: random executions found nothing, which proves nothing; `onestream check` proves.
@@ -30,39 +24,7 @@ time; every request is judged by S1-S8 and L1-L6, and after the last fault every
 prompted once more and has to be answered. Replaced and not covered: as `check` says."""
 
 
-class Progress:
-    """One line that is redrawn on a terminal; elsewhere a line every few seconds."""
-
-    def __init__(self, seeds: int, out: TextIO) -> None:
-        self._seeds = seeds
-        self._out = out
-        self._is_redrawn = out.isatty()
-        self._every_s = REDRAWN_EVERY_S if self._is_redrawn else PLAIN_EVERY_S
-        self._begun = self._shown = time.perf_counter()
-        self._width = 0
-
-    def show(self, done: Chunk) -> None:
-        now = time.perf_counter()
-        if now - self._shown < self._every_s:
-            return
-        self._shown = now
-        line = progress_line(done, self._seeds, now - self._begun)
-        if self._is_redrawn:
-            line = line[: shutil.get_terminal_size().columns - 1]
-            self._out.write(f"\r{line:<{self._width}}")
-            self._width = len(line)
-        else:
-            self._out.write(f"{line}\n")
-        self._out.flush()
-
-    def clear(self) -> None:
-        if self._is_redrawn and self._width:
-            self._out.write(f"\r{'':<{self._width}}\r")
-            self._out.flush()
-            self._width = 0
-
-
-def progress_line(done: Chunk, seeds: int, seconds: float) -> str:
+def progress_words(done: Chunk, seeds: int, seconds: float) -> str:
     """Seeds, seeds per second, the most frequent faults, and how many labels were reached."""
     count = len(done.digests)
     faults = ", ".join(f"{kind} {n}" for kind, n in done.happened.faults.most_common(FAULTS_SHOWN))

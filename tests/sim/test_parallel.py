@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,7 +28,7 @@ from sim.execution import guarded
 from sim.exploration import Findings, Problem, Report, search
 from sim.jobs import Job
 from sim.parallel import Team
-from sim.progress import Progress
+from sim.progress import Progress, search_words
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedulers import DepartureBounded, DepthFirst, Part, Scheduler
 from sim.subject import Subject
@@ -254,39 +255,47 @@ class Terminal(io.StringIO):
 
 
 def shown(stream: io.StringIO) -> str:
-    progress = Progress(stream, 60.0, plain_every_s=0.0)
-    progress._every_s = 0.0
-    progress._next_at = 0.0
+    """Two lines of a search, a second apart, and the line taken away."""
+    clock = iter((0.0, 1.0, 1.5, 2.0))
     scheduler = DepartureBounded(2)
-    for number in range(2):
-        findings = Findings(executions=100 * (number + 1), choice_points=12)
-        assert not progress.show("production a", perf_counter() - 2.0, findings, scheduler)
-    progress.clear()
+    with Progress(stream, 60.0, every_s=1.0, clock=lambda: next(clock)) as progress:
+        for executions in (100, 150, 200):
+            findings = Findings(executions=executions, choice_points=12)
+            progress.show(partial(search_words, "production a", 2.0, findings, scheduler))
     return stream.getvalue()
 
 
-def test_progress_is_a_line_that_is_redrawn_on_a_terminal() -> None:
-    """It has one line, without an end, and is taken away before anything else is printed."""
+def test_progress_is_a_line_that_is_redrawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is drawn over, and taken away before anything else is printed."""
+    monkeypatch.setenv("TERM", "xterm")
     text = shown(Terminal())
-    assert "\n" not in text
-    assert text.count("\r\x1b[K") == 3
-    assert text.endswith("\r\x1b[K")
+    assert {*re.findall(r"a: (\d+) executions", text)} == {"100", "200"}
+    first, _, others = text.partition("100 executions")
+    assert "\n" not in first + others.partition("200 executions")[0]
+    assert text.endswith("\x1b[2K")
 
 
-def test_progress_is_plain_lines_elsewhere() -> None:
-    """Each says executions, rate, bound, depth and the budget that is left, and stays."""
-    first, second = shown(io.StringIO()).splitlines()
+def test_progress_is_plain_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each says executions, rate, bound, depth and the budget that is left, and stays.
+
+    Elsewhere is also a terminal that can redraw nothing.
+    """
+    plain = shown(io.StringIO())
+    first, second = plain.splitlines()
     assert first == (
-        "production a: 100 executions, 50/s, up to 0 departures, 12 choice points deep, 60 s left"
+        "production a: 100 executions, 50/s, up to 0 departures, 12 choice points deep, 59 s left"
     )
     assert second.startswith("production a: 200 executions, 100/s")
+    monkeypatch.setenv("TERM", "dumb")
+    assert shown(Terminal()) == plain
 
 
 def test_no_progress_without_a_stream() -> None:
-    """As with --json."""
-    progress = Progress(None, 60.0)
-    assert not progress.show("a", perf_counter(), Findings(), DepthFirst())
-    progress.clear()
+    """As with --json; nothing is worked out, either."""
+    asked: list[str] = []
+    with Progress(None, every_s=0.0) as progress:
+        progress.show(lambda: asked.append("words") or "words")
+    assert asked == []
 
 
 def onestream(*arguments: str) -> subprocess.Popen[str]:

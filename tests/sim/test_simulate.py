@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sim.cli import main
-from sim.commands.simulate_text import Progress
+from sim.commands.simulate_text import progress_words
 from sim.execution import guarded, run_execution
 from sim.log_capture import silenced
 from sim.schedule import Bounds, ChoicePoint, Option, Schedule
@@ -397,28 +397,12 @@ def test_a_bad_name_is_refused(name: str) -> None:
         assert main(("replay", f"os2/server:{name}:production/00000000/natural")) == 3
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_is_redrawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line that is drawn over on a terminal, whole lines elsewhere, none too often."""
-    clock = iter((0.0, 6.0, 6.01, 12.0) * 2)
-    monkeypatch.setattr("sim.commands.simulate_text.time.perf_counter", lambda: next(clock))
-    drawn: dict[type[io.StringIO], str] = {}
-    for out in (Terminal(), io.StringIO()):
-        progress = Progress(10, out)
-        happened = Statistics()
-        happened.faults["cut"] = 3
-        for _ in range(3):
-            progress.show(Chunk([b""] * 5, happened))
-        progress.clear()
-        drawn[type(out)] = out.getvalue()
-    assert drawn[io.StringIO].count("5/10 seeds") == 2
-    assert drawn[io.StringIO].endswith("faults 3: cut 3\n")
-    assert "\n" not in drawn[Terminal]
-    assert drawn[Terminal].count("\r5/10 seeds") == 2
+def test_progress_says_how_many_seeds_and_faults() -> None:
+    """Seeds, seeds per second, labels, and the most frequent faults."""
+    happened = Statistics()
+    happened.faults["cut"] = 3
+    words = progress_words(Chunk([b""] * 5, happened), 10, 2.0)
+    assert words == "5/10 seeds, 2.5/s, 1 labels; faults 3: cut 3"
 
 
 # ---- plans, scheduler, statistics ------------------------------------------------------------
