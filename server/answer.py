@@ -1,4 +1,4 @@
-"""The forms that one stream of chunks takes on the wire: what each endpoint's answer says."""
+"""The forms that one stream of chunks takes on the wire, one for each endpoint."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from server.sse import DONE, PING, message
 
 
 class Answer(ABC):
-    """One answer, told chunk by chunk (`encoded`), or gathered and told as one object (`whole`).
+    """One answer, sent chunk by chunk (`encoded`), or gathered and sent as one object (`whole`).
 
-    ping: what may be sent while Ollama is silent, and is no part of the answer; empty for a form
+    ping: what may be sent while Ollama is silent, and is not part of the answer; empty for a form
     that has none, whose head then comes with the first chunk. last: what ends a complete stream.
     """
 
@@ -24,13 +24,13 @@ class Answer(ABC):
     def __init__(self, trace_id: str, created: int) -> None:
         self.trace_id = trace_id
         self.created = created
-        # Of the model that answers; set before anything is told.
+        # Of the model that answers; set before anything is sent.
         self.model = ""
         # Set with the last chunk: nothing comes after it.
         self.is_complete = False
 
     def begin(self) -> bytes:
-        """What comes before all of the answer, and even before an error; no part of the answer."""
+        """What comes before all of the answer, and even before an error; not part of the answer."""
         return b""
 
     @abstractmethod
@@ -39,7 +39,7 @@ class Answer(ABC):
 
     @abstractmethod
     def gather(self, chunk: Chunk) -> None:
-        """Adds a chunk to what `whole` will tell."""
+        """Adds a chunk to what `whole` returns."""
 
     @abstractmethod
     def whole(self) -> dict[str, Any]:

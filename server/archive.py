@@ -1,4 +1,4 @@
-"""What is told of streams: those that run, and for a bounded time and number those that ended."""
+"""The records of streams: those that run, and for a bounded time and number those that ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.ollama import Chunk
 
 # Of a model's name or an end's reason, which clients and Ollama choose.
 NAME_MAX_CHARS = 200
-# Chunks of a text that lie side by side: each string costs 50 bytes more than it says.
+# Chunks of a text that are kept separately: each string costs 50 bytes more than its characters.
 _PARTS_MAX = 64
 
 
@@ -35,7 +35,7 @@ class Record:
     reason: str | None = None
     message: str | None = None
     chunks: int = 0
-    # Told once, when it has ended.
+    # Called once, when it has ended.
     on_end: Callable[[Record], None] = lambda record: None
     # The text is `_blocks`, then `_parts`: text_chars characters, which is text_max_chars at most.
     text_chars: int = 0
@@ -119,7 +119,7 @@ def streams_in(snapshot: Snapshot) -> dict[str, StreamView]:
 
 
 class Archive:
-    """The records, by owner: what one key's streams fill, they push out of their own alone."""
+    """The records, by owner: a key's new streams push out only its own old ones."""
 
     def __init__(self, *, records_max: int, age_s: float) -> None:
         self._records_max = records_max
@@ -143,7 +143,7 @@ class Archive:
         return list(reversed(self._records.get(owner, OrderedDict()).values()))
 
     def get(self, owner: str, trace_id: str, now: float) -> Record | None:
-        """None as well if it is another owner's: nobody learns that it is there."""
+        """None as well if it is another owner's: other owners cannot learn that it exists."""
         self._forget_old(owner, now)
         records = self._records.get(owner)
         return None if records is None else records.get(trace_id)
@@ -151,7 +151,7 @@ class Archive:
     def _has_ended(self, record: Record) -> None:
         assert record.ended_at is not None
         self._ended.setdefault(record.owner, deque()).append(record)
-        # One key's silence keeps nothing of it longer than another's, as long as anybody asks.
+        # For all owners: the records of a key that sends nothing are dropped, too.
         for owner in self._ended:
             self._forget_old(owner, record.ended_at)
 

@@ -57,9 +57,9 @@ def _limit_lists(schema: Any) -> None:
 
 
 class RequestModel(BaseModel):
-    """What a request's body is validated by.
+    """Validates a request's body.
 
-    Of a list with wrong elements only the first is told, so no more are looked at; and every list
+    Only the first wrong element of a list is reported, so the rest is not validated; and every list
     has a limit: `LIST_MAX`, or the `max_length` of its field.
     """
 
@@ -82,9 +82,9 @@ def json_body(
 ) -> Callable[[Request], Awaitable[Any]]:
     """A dependency: the body as `model`. Raises ApiError (400, 415) or RequestValidationError.
 
-    more_steps: what becomes of it, each of what the one before gave: with a long body others have
-    their turn between two of them.
-    any_content_type: as Ollama has it, whose users send JSON without saying so.
+    more_steps: functions applied to it in turn; with a long body the loop turns between two of
+    them.
+    any_content_type: as Ollama accepts it, whose users send JSON without declaring it.
     """
 
     async def parsed(request: Request) -> Any:
@@ -122,7 +122,7 @@ _DESCRIBED: dict[str, type[BaseModel]] = {}
 
 
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """What FastAPI is told of such a body, as `openapi_extra`; `described` has the schema."""
+    """Documents such a body for FastAPI, as `openapi_extra`; `described` has the schema."""
     _DESCRIBED[model.__name__] = model
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
@@ -157,12 +157,12 @@ def _check_headers(request: Request, any_content_type: bool) -> None:
 
 
 class HeldBody:
-    """What has come of one body; counted from its first byte until it is parsed or dropped."""
+    """The part of one body that has come; counted from the first byte until parsed or dropped."""
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
         self._parts = bytearray()
-        # All that has come, also when it was dropped.
+        # Counts all that has come, also after it was dropped.
         self.size_bytes = 0
 
     def add(self, part: bytes) -> None:
@@ -176,13 +176,13 @@ class HeldBody:
         return bytes(self._parts)
 
     def drop(self) -> None:
-        """It is needed no more; may be called again."""
+        """Frees it; may be called again."""
         self._bodies.release(len(self._parts))
         self._parts = bytearray()
 
 
 class Bodies:
-    """What all requests share: one long body is worked on at a time, and all are counted.
+    """Shared by all requests: one long body is worked on at a time, and all are counted.
 
     values_max: JSON values in one body. total_max_bytes: of the bodies that are being read.
     """
@@ -210,10 +210,10 @@ class Bodies:
         self._total_bytes -= held_bytes
 
     async def work_on(self, data: bytes, *steps: Callable[[Any], Any]) -> Any:
-        """The JSON object that it is, and what the steps make of it, one of the other's outcome.
+        """Parses the data as a JSON object, and applies the steps to it in turn.
 
         Raises ApiError (400), and what a step raises. With a long body the loop turns between two
-        steps; and what is made of another's, many times its size, is not there at the same time.
+        steps; and only one long body at a time is parsed, which takes many times its size.
         """
         all_steps: tuple[Callable[[Any], Any], ...] = (_object, _check_numbers, *steps)
         if len(data) <= SMALL_BYTES and _values_at_most(data) <= min(
@@ -289,7 +289,7 @@ class _ValueCount:
 
 
 def _values_at_most(text: bytes) -> int:
-    """Outside of strings every value but the first stands behind one of these."""
+    """Outside of strings every value except the first stands behind one of these."""
     return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
@@ -354,8 +354,8 @@ def _check_numbers(value: dict[str, Any]) -> dict[str, Any]:
 
 def _not_finite(value: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """Such numbers, each with the names and indices that lead to it."""
-    # Names as (name of the parent, own name): they are long as the client likes, and joined for
-    # what is told only.
+    # Names as (name of the parent, own name): they are as long as the client likes, so only those
+    # that are reported are joined.
     rest: list[tuple[Any, Any]] = [((None, name), each) for name, each in value.items()]
     while rest:
         name, each = rest.pop()

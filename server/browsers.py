@@ -14,14 +14,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.settings import Settings
 
-# What a page may read beside the body: a stop button needs the name of its stream.
+# What a page may read besides the body: a stop button needs the name of its stream.
 _EXPOSED = ("X-Trace-Id", "X-Request-Id", "X-Should-Retry", "X-Ignored-Fields", "Retry-After")
 
 
 class Cors:
     """Lets pages of `Settings.cors_allowed` call `app`; `settings_of` gives None before the start.
 
-    Who sends no Origin is no page, and is left alone.
+    A request without an Origin does not come from a page, and is passed on unchanged.
     """
 
     def __init__(self, app: ASGIApp, settings_of: Callable[[], Settings | None]) -> None:

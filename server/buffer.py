@@ -1,7 +1,7 @@
 """The bounded queue between a stream's own task, which fills it, and the response, which drains it.
 
-One writer, one reader, both on the event loop. Nothing in it belongs to the response: whoever
-leaves, the writer keeps its connection to Ollama in its own hands.
+One writer, one reader, both on the event loop. Nothing in it belongs to the response: when the
+client leaves, only the writer decides about the connection to Ollama.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class Buffer:
     def __init__(self, chunks_max: int) -> None:
         self._chunks_max = chunks_max
         self._chunks: deque[Chunk] = deque()
-        # Taken by the reader, and not yet handed to the client: the answer is not out before.
+        # Taken by the reader, and not yet handed to the client.
         self._unsettled = 0
         # No chunk comes after this; with an error, none that is here goes out either.
         self.is_over = False
         self.error: BaseException | None = None
-        # Set exactly while somebody waits; each is the one reader's, or the one writer's.
+        # Set exactly while the reader, or the writer, waits.
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
@@ -39,7 +39,7 @@ class Buffer:
             await self._writer_waits()
 
     async def drained(self) -> None:
-        """Waits until every chunk was handed to the client, or none can be any more."""
+        """Waits until every chunk was handed to the client, or an error has dropped them."""
         while (self._chunks or self._unsettled) and not self.is_over:
             await self._writer_waits()
 
@@ -64,7 +64,7 @@ class Buffer:
     # -- the reader's side
 
     def take(self) -> list[Chunk]:
-        """All there is, for the reader to hand on and then to `settle`; maybe nothing."""
+        """All queued chunks, for the reader to hand on and then to `settle`; maybe none."""
         chunks = list(self._chunks)
         self._chunks.clear()
         self._unsettled += len(chunks)
@@ -72,7 +72,7 @@ class Buffer:
         return chunks
 
     def settle(self) -> None:
-        """What was taken is with the client."""
+        """What was taken has been handed to the client."""
         self._unsettled = 0
         _wake(self._writer)
 

@@ -34,7 +34,7 @@ class CompletionRequest(PromptFields):
     stream_options: StreamOptions | None = None
     n: Int | None = None
     max_tokens: Int | None = None
-    # How many of the likeliest tokens are told of beside each.
+    # How many of the likeliest tokens are listed for each.
     logprobs: Int | None = None
 
     # Ollama's own.

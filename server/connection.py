@@ -54,7 +54,7 @@ class Connection:
         await self._bounded({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
-        """A whole JSON answer, but for its `end`."""
+        """A whole JSON answer, except for its `end`."""
         data = encode_json(value)
         fixed = {"content-type": "application/json", "content-length": str(len(data))}
         await self.begin(status, {**fixed, **(headers or {})})
@@ -75,8 +75,8 @@ class Connection:
     async def abort(self) -> None:
         """Drops the connection with all that is unsent: nobody reads it."""
         self._abort()
-        # The server hears of it in the next iteration. Before that it would take our return for
-        # an answer that we forgot to complete, and say so in its log.
+        # The server notices in the next iteration. Before that it would take our return for an
+        # incomplete answer, and log an error.
         await asyncio.sleep(0)
 
     async def _bounded(self, message: Message) -> None:
@@ -92,9 +92,9 @@ class Connection:
 def abort_of(send: Send) -> Callable[[], None]:
     """What drops the connection behind the server's own `send`, or nothing.
 
-    ASGI has no word for it: uvicorn closes a connection only after it was read, which is never
-    where nobody reads. Its `send` is a method of an object that has the transport. Under another
-    server the socket stays until the client leaves; no stream waits for it.
+    ASGI has no message for it: uvicorn closes a connection only after the client has read, which a
+    stalled one never does. Its `send` is a method of an object that has the transport. Under
+    another server the socket stays until the client leaves; no stream waits for it.
     """
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     abort = getattr(transport, "abort", None)

@@ -33,9 +33,9 @@ _MEANINGS: dict[int | str, str] = {
     504: "Ollama is silent",
     "5XX": "Ollama failed with this status",
 }
-# What any request can meet before its route is asked, and when the server has a fault.
+# What any request can meet before it reaches its route, and when the server has a fault.
 _ANY = (400, 403, 408, 413, 500, 503)
-# What Ollama's troubles become, for a route that asks it.
+# For a route that asks Ollama: what its failures become.
 OLLAMAS: tuple[int | str, ...] = (429, 502, 503, 504, "5XX")
 _MESSAGES = 'data: {"object":"chat.completion.chunk", …}\n\ndata: [DONE]\n\n'
 _HEADERS = {
@@ -66,7 +66,7 @@ class OllamaErrorAnswer(BaseModel):
     code: str
 
 
-# ---- answers that are no error -------------------------------------------------------------
+# ---- answers that are not errors -----------------------------------------------------------
 
 
 class Cancelled(BaseModel):
@@ -86,7 +86,7 @@ class Timings(BaseModel):
 class StreamView(BaseModel):
     """One stream; its `text` only where one is asked for."""
 
-    # Whatever else a stream comes to tell of itself.
+    # Further fields may be added.
     model_config = ConfigDict(extra="allow")
 
     trace_id: str
@@ -130,7 +130,7 @@ class Readiness(BaseModel):
     status: Literal["ok"]
 
 
-# ---- what a route says of itself ------------------------------------------------------------
+# ---- what a route documents itself ----------------------------------------------------------
 
 
 def errors(*statuses: int | str) -> dict[int | str, dict[str, Any]]:

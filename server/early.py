@@ -1,4 +1,4 @@
-"""Imports that libraries put off until they are first needed.
+"""Imports that libraries delay until they are first needed.
 
 One that fails, for lack of a descriptor, say, may be remembered as failed: a codec that was not
 found once is never looked for again, and every later look-up of a host name fails with it.

@@ -17,7 +17,7 @@ from server.fields import Duration, Fields, Flag, Int, Text, bad, check_finite, 
 from server.ollama import count_of
 from server.sse import encode_json
 
-# As OpenAI has it. So many vectors of 4096 numbers have 190 MB of JSON: ANSWER_MAX_BYTES.
+# As OpenAI has it. TEXTS_MAX vectors of 4096 numbers have 190 MB of JSON: ANSWER_MAX_BYTES.
 TEXTS_MAX = 2048
 # The longest known has 8192 numbers of 22 bytes each.
 VECTOR_MAX_BYTES = 1024 * 1024
@@ -100,12 +100,12 @@ async def embedding_list(request: EmbeddingsRequest, answer: bytes) -> bytes:
         "model": request.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    # One copy of it all, and no more.
+    # Only one copy of it all.
     return b"".join((b'{"data":[', *told, b"],", encode_json(beside)[1:]))
 
 
 class _Vectors:
-    """The text of each vector of an answer, in order; a ValueError for what is none."""
+    """The text of each vector of an answer, in order; a ValueError for what is not a vector."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer

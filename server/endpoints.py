@@ -1,7 +1,7 @@
-"""The paths beside the chat: OpenAI's other endpoints, and Ollama's own under /api.
+"""The paths besides the chat: OpenAI's other endpoints, and Ollama's own under /api.
 
-What generates goes the way of a chat, with the session's rule. The rest is asked of Ollama within
-limits of time and size, and broken off when its client leaves.
+Those that generate work as a chat does, with the session's rule. The others ask Ollama within
+limits of time and size, and are broken off when the client leaves.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ async def ollama_generate(request: Request, prompt: OllamaGenerate, owner: Owner
 
 async def _ollama_prompt(request: Request, prompt: Prompt, owner: str) -> Response:
     if prompt.is_blank:
-        # Nothing to be answered, so that it stops none.
+        # Nothing is to be answered, so that it stops no stream.
         asked = prompt.request
         return _passed(await _ask_slowly(request, asked.path, asked.content))
     return answer_to(request, prompt, owner)
@@ -223,7 +223,7 @@ async def _ask(request: Request, method: str, path: str, content: bytes) -> byte
 
 
 async def _while_there(request: Request, work: Coroutine[Any, Any, bytes]) -> bytes:
-    """Awaits the work, and cancels it when the client leaves: nobody is left to answer then."""
+    """Awaits the work, and cancels it when the client leaves."""
     working = asyncio.create_task(work, name="ask-ollama")
     leaving = asyncio.create_task(_left(request), name="watch-client")
     try:

@@ -1,4 +1,4 @@
-"""The settings as the environment has them: what is wrong, in a line each, and what is unknown."""
+"""Reads the settings from the environment: a line for each error, a warning for unknown names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_settings() -> Settings:
     except ValidationError as exc:
         raise StartRefused("\n".join(_sentence(error) for error in exc.errors())) from None
     except SettingsError:
-        # Of the one setting that is JSON; its own text names classes, and no variable.
+        # Of the one setting that is JSON; its own text names classes, not the variable.
         raise StartRefused(
             'JARVIS_OLLAMA_HEADERS: has to be a JSON object of texts: {"X-Token": "…"}'
         ) from None
@@ -77,7 +77,7 @@ def _sentence(error: Any) -> str:
 
 
 def _shown(field: str, value: object) -> str:
-    """`=value` where it can be no secret: of numbers and of words to choose from."""
+    """`=value` where it cannot be a secret: of numbers and of words to choose from."""
     secret = ("api_keys", "ollama_host", "ollama_api_key", "ollama_headers")
     is_text = field in ("", "default_model") or field.startswith(secret)
     annotation = Settings.model_fields[field].annotation if field else str

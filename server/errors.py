@@ -1,4 +1,4 @@
-"""What a client is told when there is no answer: one exception, OpenAI's shape, one table."""
+"""The errors that clients get: one exception, OpenAI's shape, one table."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ApiError(Exception):
         return self.flat_body() if is_ollamas else self.body()
 
     def flat_body(self) -> dict[str, Any]:
-        """Ollama's shape, whose clients take `error` for a text; the code stands beside it."""
+        """Ollama's shape, whose clients expect a text as `error`; the code is next to it."""
         return {"error": self.message, "code": self.code}
 
     def body(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class ApiError(Exception):
 
 
 def shortened(text: str, max_chars: int) -> str:
-    """The text, without its end if it is long."""
+    """The text, cut if it is long."""
     return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
 
 
@@ -87,7 +87,7 @@ _STREAM_STATUS: dict[type[StreamError], int] = {
     StreamSuperseded: 400,
     StreamCancelled: 400,
     StreamRefused: 503,
-    # A repetition of these stops nobody: it says `reject` or `enqueue` again.
+    # A repetition of these stops no stream: it says `reject` or `enqueue` again.
     SessionBusy: 409,
     QueueFull: 429,
     QueueTimeout: 503,
@@ -95,7 +95,7 @@ _STREAM_STATUS: dict[type[StreamError], int] = {
 
 
 def as_api_error(error: BaseException) -> ApiError:
-    """What the client is told about an exception that ended its stream."""
+    """The error that the client gets for an exception that ended its stream."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RegistryClosed):

@@ -1,7 +1,7 @@
-"""Fields of requests: how a value may be written, and that none is dropped without a word.
+"""Fields of requests: how a value may be written, and that none is dropped silently.
 
-Whatever a request says either has its effect, or is refused, or is named in the answer's header
-X-Ignored-Fields. Only what makes no difference to an answer is passed over (`harmless`).
+Each field of a request either has its effect, or is refused, or is named in the answer's header
+X-Ignored-Fields. Only what makes no difference to an answer is ignored silently (`harmless`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from server.body import LIST_MAX, RequestModel
 from server.errors import ApiError
 
-# Named in a header, so neither many nor long; whoever sends more knows by then.
+# Named in a header, so neither many nor long.
 IGNORED_MAX = 20
 IGNORED_NAME_MAX_CHARS = 40
-# Of what is no letter and no digit; a comma stands between two names.
+# Characters besides letters and digits; a comma separates two names.
 _IN_HEADER = "!#$&'()*+-./:;=?@[]^_`|~"
-# A tag of a union stands in the place of an error, where it is no field.
+# The location of an error also contains the tags of unions, which are not fields.
 TAG_MARK = "("
 _DATA_URL_KINDS = "data:image/"
 _BASE64 = (string.ascii_letters + string.digits + "+/=").encode()
@@ -131,7 +131,7 @@ Number = Annotated[float, BeforeValidator(_number)]
 
 
 def _text_or(kind: str) -> Discriminator:
-    # A union would tell of its first member alone, whatever was meant.
+    # A union's error would only be about its first member.
     return Discriminator(
         lambda value: (
             f"{TAG_MARK}text)"

@@ -1,4 +1,4 @@
-"""The first thing a request meets: a trace id, the shutdown, its key, and the size of its body.
+"""What every request passes first: a trace id, the shutdown, its key, and the size of its body.
 
 A middleware inside those that users add, and outside everything that has a path. Pure ASGI: a
 BaseHTTPMiddleware would hide a client that leaves before the first byte.
@@ -21,7 +21,7 @@ from server.refusals import log_refused
 from server.security import unauthorized
 from server.service import Service
 
-# What needs no key, by the path that is routed; everything else does, also what is not there.
+# The routed paths that need no key; every other path does, also if there is none.
 OPEN_PATHS = frozenset(
     {
         "/",
@@ -34,18 +34,18 @@ OPEN_PATHS = frozenset(
         "/redoc",
     }
 )
-# As much is read of what comes without a key.
+# How much is read of a body without a key.
 KEYLESS_MAX_BYTES = 64 * 1024
 # Of a body over the limit, as many times the limit is read before the answer; with a key only.
 _DISCARD_FACTOR = 2
 # Without a start there are no settings.
 _NOT_STARTED_SEND_S = 5.0
-# So long the rest of a refused request is waited for, before the answer.
+# How long the rest of a refused request is waited for, before the answer.
 _DISCARD_S = 2.0
 
 
 class ClientGone(Exception):
-    """The client left before its request was whole; there is nobody to answer."""
+    """The client left before its request was whole, and gets no answer."""
 
 
 class _Refused(Exception):
@@ -127,7 +127,7 @@ async def owner_of(request: Request) -> str:
 
 
 def _owner(scope: Scope, service: Service) -> str | None:
-    # By what the router goes by: `path` has the root path or the path of a mount in front of it.
+    # The path that the router uses: `path` begins with the root path or the path of a mount.
     if get_route_path(scope) in OPEN_PATHS:
         return None
     service.check_local(scope)
@@ -135,7 +135,7 @@ def _owner(scope: Scope, service: Service) -> str | None:
 
 
 async def _refuse_websocket(receive: Receive, send: Send) -> None:
-    """There is none here, and none that somebody adds gets around the keys."""
+    """There are none here, and one that a user adds must not bypass the keys."""
     if (await receive())["type"] == "websocket.connect":
         await send({"type": "websocket.close", "code": 1008, "reason": "no websockets here"})
 
@@ -232,7 +232,7 @@ async def _discard_body(scope: Scope, receive: Receive, service: Service) -> boo
     if length == 0 and "transfer-encoding" not in headers:
         return True
     if length > KEYLESS_MAX_BYTES or "expect" in headers:
-        # Too long to be read; or it waits to hear whether to send the body at all.
+        # Too long to be read; or the client waits for `100 Continue` before it sends the body.
         return False
     read_bytes = 0
     try:
@@ -250,14 +250,14 @@ async def _discard_body(scope: Scope, receive: Receive, service: Service) -> boo
 
 
 def _with_whole(receive: Receive, held: HeldBody) -> Receive:
-    """A `receive` that has the body, and then hands on what comes."""
-    is_told = False
+    """A `receive` that returns the body first, and then what else comes."""
+    is_returned = False
 
     async def receive_after_body() -> Message:
-        nonlocal is_told
-        if is_told:
+        nonlocal is_returned
+        if is_returned:
             return await receive()
-        is_told = True
+        is_returned = True
         return {"type": "http.request", "body": held.data, "more_body": False}
 
     return receive_after_body

@@ -1,7 +1,7 @@
-"""What a connection may cost before anybody has shown a key: uvicorn's protocol with limits.
+"""What a connection may cost before it has shown a key: uvicorn's protocol with limits.
 
-A head that trickles, a connection that idles, a body in chunks of one byte and an answer that
-nobody reads hold a descriptor, or the event loop, for as long as the client likes.
+A head that trickles, a connection that idles, a body in chunks of one byte and an answer that the
+client does not read hold a descriptor, or the event loop, for as long as the client likes.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ WIRE_FREE_BYTES = 64 * 1024
 # Descriptors that are not for connections: the listener, the log, files, look-ups.
 _DESCRIPTORS_KEPT = 32
 CONNECTIONS_MIN = 8
-# Of asyncio's complaints that no descriptor is left, one in so many seconds is logged.
+# asyncio's complaint that no descriptor is left is logged once in this many seconds.
 _COMPLAINT_S = 5.0
 _NO_DESCRIPTOR = "socket.accept() out of system resource"
 
 
 class HeldFlow(FlowControl):
-    """uvicorn's pauses, and ours: while `is_held` nothing is read, whoever wants to."""
+    """uvicorn's pauses, and ours: while `is_held` nothing is read, also if uvicorn resumes."""
 
     is_held = False
 
@@ -41,8 +41,8 @@ class HeldFlow(FlowControl):
 class LimitedProtocol(H11Protocol):
     """One connection; the limits are those of its class.
 
-    head_s: for the head of a request. unread_s: an answer of which nothing was read for so long
-    is given up. connections_max: of all that are open; who has idled longest makes room.
+    head_s: for the head of a request. unread_s: an answer is given up after this time without a
+    read. connections_max: of all that are open; the one that has idled longest is closed.
     """
 
     head_s = 10.0
@@ -53,11 +53,11 @@ class LimitedProtocol(H11Protocol):
         super().__init__(*arguments, **named)
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
-        # Since when no request is under way.
+        # Since when no request is running.
         self._idle_since = 0.0
         # Received and not yet parsed; while there is some, `flow` is held.
         self._pending = b""
-        # Of the request under way.
+        # Of the current request.
         self._wire_bytes = self._body_bytes = 0
 
     @property
@@ -145,7 +145,7 @@ class LimitedProtocol(H11Protocol):
             self._body_bytes += max(len(self.cycle.body) - body_before, 0)
         allowed_bytes = WIRE_FREE_BYTES + WIRE_FACTOR_MAX * self._body_bytes
         if self._is_chunked() and self._wire_bytes > allowed_bytes:
-            # Nobody sends so by mistake.
+            # No client sends such chunks by mistake.
             self.transport.abort()
 
     def _receive(self, data: bytes) -> None:
@@ -156,8 +156,8 @@ class LimitedProtocol(H11Protocol):
         if not self.is_idle and self._head_timer is not None:
             self._head_timer.cancel()
         if self._has("content-length") and self._has("transfer-encoding"):
-            # Somebody on the way may have read it otherwise: nothing behind it is believed
-            # (RFC 9112, 6.1).
+            # A proxy on the way may have read it differently: nothing after it is trusted (RFC
+            # 9112, 6.1).
             self.cycle.keep_alive = False
 
     def _has(self, name: str) -> bool:
@@ -169,7 +169,7 @@ class LimitedProtocol(H11Protocol):
     def _is_chunked(self) -> bool:
         return not self.is_idle and self.cycle.more_body and self._has("transfer-encoding")
 
-    # -- answers that nobody reads
+    # -- answers that are not read
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -199,7 +199,7 @@ def connections_max(descriptors_max: int) -> int:
 
 
 class FewComplaints:
-    """The loop's exception handler, which says once what asyncio says for every failed accept."""
+    """The loop's exception handler: logs once what asyncio reports for every failed accept."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._before = loop.get_exception_handler()

@@ -30,10 +30,10 @@ class HttpProtocol(LimitedProtocol):
     """One connection.
 
     A client that closes its sending side behind its request looks the same whether it waits for
-    the answer or has left: its kernel alone knows, and says so when something is sent to it. So,
-    until the answer begins, it is sent `100 Continue`, which every client of HTTP/1.1 passes over
-    (RFC 9110, 15.2), and a kernel whose program has left answers with a reset. HTTP/1.0 has no
-    such word; there, and once the answer has begun, a closed sending side means that it has left.
+    the answer or has left: only its kernel knows, and says so when something is sent to it. So,
+    until the answer begins, it is sent `100 Continue`, which every client of HTTP/1.1 ignores (RFC
+    9110, 15.2), and a kernel whose program has left answers with a reset. HTTP/1.0 has no such
+    status; there, and once the answer has begun, a closed sending side means that it has left.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -58,7 +58,7 @@ class HttpProtocol(LimitedProtocol):
             self.cycle.keep_alive = False
             return
         super()._receive(data)
-        # uvicorn has stopped to read, and who doesn't read can't see that the client leaves.
+        # uvicorn has paused reading, and without reading it can't see that the client leaves.
         self.flow.resume_reading()
 
     def _is_request_whole(self) -> bool:

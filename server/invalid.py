@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a request, in a sentence that names the field and the reason."""
+"""pydantic's errors on a request, in a sentence that names the field and the reason."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def end() -> None:
 def _handlers() -> Iterator[logging.StreamHandler[Any]]:
     for name in _LOGGERS:
         for handler in logging.getLogger(name).handlers:
-            # Files and whatever else derives from it are their owner's.
+            # Handlers of files, and other subclasses, are their owner's.
             if isinstance(handler, logging.StreamHandler) and not isinstance(
                 handler, logging.FileHandler
             ):
@@ -76,5 +76,5 @@ def _fd_of(stream: object) -> int | None:
     try:
         return int(stream.fileno())  # type: ignore[attr-defined]
     except (OSError, ValueError, AttributeError):
-        # Replaced by something that is no file, as tests do.
+        # Replaced by something that is not a file, as tests do.
         return None

@@ -1,9 +1,9 @@
 """Whether a request comes from this machine, which is all that `devkey` is good for.
 
-The local address of the connection tells where strangers can reach the server. It does not tell
-of a browser on this machine that does what a page from elsewhere says (a name that was rebound
-to 127.0.0.1 shows in `Host`, a page of another site in `Origin`), nor of a proxy on this machine
-that hands on what strangers sent.
+The local address of the connection shows where strangers can reach the server. It does not show
+a browser on this machine that does what a page from elsewhere says (a name that was rebound to
+127.0.0.1 shows in `Host`, a page of another site in `Origin`), nor a proxy on this machine that
+hands on what strangers sent.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def is_loopback_origin(origin: str) -> bool:
 def stranger_in(
     scope: Scope, origin_is_allowed: Callable[[str], bool] = is_loopback_origin
 ) -> str | None:
-    """What shows that somebody else is behind this request; None if nothing does.
+    """What shows that the request comes from another machine; None if nothing does.
 
     origin_is_allowed: of an `Origin` header.
     """
@@ -101,7 +101,7 @@ _OF_PROXIES = re.compile(
 
 
 def _said_by_proxies(headers: Headers) -> Iterator[tuple[str, str]]:
-    """The addresses and names that proxies tell of a request that they hand on."""
+    """The addresses and names that proxies write into a request that they hand on."""
     for name, value in headers.items():
         parts = [part.strip() for part in value.split(",")]
         if name == "forwarded":

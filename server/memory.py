@@ -1,7 +1,7 @@
-"""Memory that long bodies have left free: the C library keeps it for later, and the process has it.
+"""Memory that long bodies have left free: the C library keeps it for later, in the process.
 
-Nothing of a body is kept, but the parts of several lie between each other in the heap, so that what
-the process has of the machine grew with each one, and stayed.
+Nothing of a body is kept, but the parts of several are mixed in the heap, so that the memory of the
+process grew with each one, and stayed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Callable
 from contextlib import suppress
 
-# A body of so many bytes is worth a look, once what was made of it is gone, too.
+# After a body of this size memory is given back, once what was made of it is freed, too.
 LONG_BYTES = 1024 * 1024
 PAUSE_S = 1.0
 
@@ -27,7 +27,7 @@ class FreeMemory:
 
     def __init__(self, give_back: Callable[[], None] = give_back) -> None:
         self._give_back = give_back
-        # There is one exactly while a body was long and nothing was given back since.
+        # Set exactly while a body was long and nothing was given back since.
         self._timer: asyncio.TimerHandle | None = None
 
     def after(self, body_bytes: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Of a list that tells no capabilities: encoders (bert, nomic-bert, …), and what their names say.
+# For a list without capabilities: encoders (bert, nomic-bert, …), and what their names contain.
 _ENCODER = "bert"
 _NAMES = ("embed", "rerank", "minilm", "bge-", "colbert")
 

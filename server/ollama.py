@@ -1,4 +1,4 @@
-"""What both Ollama clients share: the interface, chunks, NDJSON, and what an error means.
+"""Shared by both Ollama clients: the interface, chunks, NDJSON, and what an error means.
 
 Ollama is always asked to stream, also for clients that want one answer: a stream can be stopped,
 watched for silence, and keeps its partial text.
@@ -18,14 +18,14 @@ from pydantic_core import PydanticSerializationError, to_json
 from registry import Stream
 from server.errors import ApiError
 
-# One line holds one chunk; a line longer than this is no answer of Ollama.
+# One line holds one chunk; a longer line is not Ollama's.
 LINE_MAX_BYTES = 16 * 1024 * 1024
-# Of the body of an answer that is an error, and of a list of models, as much is read.
+# How much is read of the body of an answer that is an error, and of a list of models.
 ERROR_BODY_MAX_BYTES = 64 * 1024
 MODELS_MAX_BYTES = 4 * 1024 * 1024
-# Above it neighbours are one number to a reader of JSON, and nobody has counted so far.
+# Above it readers of JSON cannot distinguish neighbours; real counts are far lower.
 COUNT_MAX = 2**53
-# Of an error body that is not JSON, as much as a person wants to read.
+# How much is shown of an error body that is not JSON.
 ERROR_TEXT_MAX_CHARS = 500
 PLAIN = {"accept-encoding": "identity"}
 NDJSON_HEADERS = {
@@ -49,8 +49,8 @@ class ToolCall:
 class OllamaRequest:
     """What is asked of Ollama: /api/chat or /api/generate, with `stream` true in the body.
 
-    keeps_lines: each chunk keeps Ollama's own line, for whoever passes it on as it is.
-    content: the body encoded, once it is; encoding a long one holds everybody up.
+    keeps_lines: each chunk keeps Ollama's own line, for an answer that passes it on unchanged.
+    content: the body encoded, once it is; encoding a long one holds the loop up.
     """
 
     path: str
@@ -102,7 +102,7 @@ class OllamaClient(Protocol):
         Returns once the chunk with `done_reason` was put. Raises ApiError for everything else
         that ends an answer: unreachable, a status, an error line, cut, not understood. When it
         is cancelled, its connection is closed; a thread is left to the stream, which counts it.
-        It is a coroutine and no generator: a generator that nobody closes keeps its connection.
+        It is a coroutine and not a generator: a generator that is not closed keeps its connection.
         """
         ...
 
@@ -120,8 +120,8 @@ class LineSplitter:
     """Splits bytes at b"\\n" and nowhere else: U+0085 and U+2028 may stand inside a line."""
 
     def __init__(self) -> None:
-        # A line that is not whole, at most LINE_MAX_BYTES. It is looked at when its end has come:
-        # it may come in a thousand parts.
+        # A line that is not whole, at most LINE_MAX_BYTES. Joined only when its end has come: it
+        # may come in a thousand parts.
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -195,7 +195,7 @@ class ChunkReader:
 
 
 def parse_line(line: bytes) -> Chunk:
-    """One NDJSON line as a chunk. Raises ApiError for an error line or what is no chunk."""
+    """One NDJSON line as a chunk. Raises ApiError for an error line or what is not a chunk."""
     try:
         value = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
@@ -296,7 +296,7 @@ def _is_byte(value: Any) -> bool:
 
 
 def seconds_since_1970(modified_at: Any) -> int:
-    """Ollama's RFC 3339 as OpenAI's `created`; 0 if it is none."""
+    """Ollama's RFC 3339 as OpenAI's `created`; 0 if it cannot be read."""
     try:
         return max(0, int(datetime.fromisoformat(modified_at).timestamp()))
     except (ValueError, TypeError, OverflowError):
@@ -327,7 +327,7 @@ def status_error(status: int, body: bytes) -> ApiError:
 
 
 def unreachable_error(address: str, cause: object) -> ApiError:
-    """No connection came about."""
+    """No connection was made."""
     return ApiError(
         503,
         "upstream_unreachable",

@@ -22,7 +22,7 @@ from server.sse import encode_json
 class OllamaBody(Fields):
     """A body that Ollama itself is to judge; only what is ours to decide on is declared."""
 
-    # Of ours; the rest is passed on.
+    # This server's own; the rest is passed on.
     own: ClassVar[frozenset[str]] = frozenset({"session_id", "session_strategy"})
 
     model: Text | None = None
@@ -121,7 +121,7 @@ class OllamaAnswer(Answer):
         last = self._lines[-1]
         logprobs = [entry for line in self._lines for entry in line.get("logprobs") or ()]
         beside = {"logprobs": logprobs} if logprobs else {}
-        # As it was read: a line that has a message says nothing beside it.
+        # As it was read: a line with a message has no other text.
         said = [line["message"] for line in self._lines if line.get("message") is not None]
         if said:
             message = {**(last.get("message") or {}), **_joined(said, "content")}

@@ -1,7 +1,7 @@
 """The async Ollama client: an httpx client per stream, closed with the stream.
 
-One shared client would lose a slot of its pool with many a cancel (httpcore#1093), until the
-next request hangs for ever; a client that lives as long as its stream has nothing to lose.
+A shared client would lose slots of its pool by cancels (httpcore#1093), until the next request
+hangs for ever; a client for each stream has no slots to lose.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from server.ollama import (
     unreachable_error,
 )
 
-# Names looked up at once; one that is not answered blocks its thread for the resolver's patience.
+# Names looked up at once; one without an answer blocks its thread for the resolver's time limit.
 LOOKUPS_MAX = 8
 
-# Of an answer that is no stream; the longest known is one of many embeddings: TEXTS_MAX vectors of
+# Of an answer that is not a stream; the longest known has many embeddings: TEXTS_MAX vectors of
 # 4096 numbers, 22 bytes each.
 ANSWER_MAX_BYTES = 256 * 1024 * 1024
 
@@ -65,7 +65,7 @@ class AsyncOllama:
         self.address = address
         self._headers = dict(headers or {})
         self._new_transport = new_transport or async_transport_factory(address)
-        # The connect is limited here; silence afterwards is judged by whoever owns the stream.
+        # The connect is limited here; silence afterwards by the stream's task.
         self._timeout = httpx.Timeout(None, connect=connect_s)
 
     async def ask(self, request: OllamaRequest, stream: Stream, put: Put) -> None:
@@ -140,7 +140,7 @@ class AsyncOllama:
 
 
 async def _start_of(response: httpx.Response, max_bytes: int = ERROR_BODY_MAX_BYTES) -> bytes:
-    """What it says, without what goes beyond the limit: that may have no end."""
+    """The body up to the limit: the rest may have no end."""
     body = LimitedBody(max_bytes)
     raw = cast(AsyncGenerator[bytes, None], response.aiter_raw())
     async with aclosing(raw) as segments:

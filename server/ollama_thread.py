@@ -1,8 +1,8 @@
 """The blocking Ollama client: the note's way, in a worker thread of the stream.
 
-The thread is woken by the stop signal out of whatever it blocks in: a connect, a read, or its
-wait for the loop to take chunks. Between two segments it reads the flag besides. The stream
-counts the thread, and has not ended before it has.
+The stop signal wakes the thread wherever it blocks: in a connect, a read, or its wait for the loop
+to take chunks. Between two segments it also reads the flag. The stream counts the thread, and has
+not ended before it has.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from server.wakeable import Wake, WakeableTransport
 # Segments that the thread may have read ahead of the loop; a segment is at most 64 KiB.
 SEGMENTS_MAX = 4
 
-# Makes the transport of one call. Its sockets, or whatever it blocks on, it gives to `Wake.hold`.
+# Makes the transport of one call. It gives its sockets, or what else it blocks on, to `Wake.hold`.
 ThreadTransportFactory = Callable[[Wake], httpx.BaseTransport]
 
 
@@ -47,7 +47,7 @@ def thread_transport_factory(address: str) -> ThreadTransportFactory:
 class ThreadOllama:
     """Implements OllamaClient with one blocking call per stream, by `Stream.run_in_thread`.
 
-    read_s: after so long a silence a thread that no wake has reached ends by itself.
+    read_s: after this long a silence a thread that no wake has reached ends by itself.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ThreadOllama:
             raise ApiError(503, "no_thread_free", f"no thread for this stream: {exc}") from exc
         finally:
             if not job.done():
-                # No cancel reaches a thread: the signal does.
+                # A cancel does not reach a thread: the signal does.
                 stream.stop_signal.set()
                 job.cancel()
 
@@ -134,7 +134,7 @@ class ThreadOllama:
 
 
 def _start_of(response: httpx.Response) -> bytes:
-    """What an error says, without what goes beyond the limit: that may have no end."""
+    """The body of an error up to the limit: the rest may have no end."""
     body = LimitedBody(ERROR_BODY_MAX_BYTES)
     for segment in response.iter_raw():
         if not body.add(segment):
@@ -152,7 +152,7 @@ class _Handover:
     def __init__(self, loop: asyncio.AbstractEventLoop, stop_signal: StopSignal) -> None:
         self._loop = loop
         self._stop_signal = stop_signal
-        # One permit per segment under way; one more when the stop wakes the thread.
+        # One permit per segment that may be handed over; one more when the stop wakes the thread.
         self._room = threading.Semaphore(SEGMENTS_MAX)
         # The rest belongs to the loop. What has landed, in order; the thread gives no empty list.
         self._landed: deque[list[Chunk]] = deque()
@@ -178,7 +178,7 @@ class _Handover:
         try:
             self._loop.call_soon_threadsafe(self._land, chunks)
         except RuntimeError:
-            # The loop is closed: nobody is left to take anything.
+            # The loop is closed: nothing is taken any more.
             raise _Stopped from None
 
     def wake(self) -> None:
@@ -205,7 +205,7 @@ class _Handover:
     def end(self, job: asyncio.Task[None]) -> None:
         """The thread's work is over, or was given up; what it gave has landed before."""
         if not job.cancelled():
-            # Seen, so that asyncio doesn't call it lost; whoever awaits the job gets it raised.
+            # Retrieved, so that asyncio doesn't log it as lost; who awaits the job gets it raised.
             job.exception()
         self._is_over = True
         self._wake_taker()

@@ -142,7 +142,7 @@ class ChatRequest(PromptFields):
     Where a field of OpenAI and one of Ollama mean the same, OpenAI's wins.
     """
 
-    # For openapi.json; `ollama_body` holds to it, with words of its own.
+    # For openapi.json; `ollama_body` checks it, with its own error.
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [
@@ -192,7 +192,7 @@ class ChatRequest(PromptFields):
 
     def ignored(self, prefix: str = "") -> Iterator[str]:
         yield from super().ignored(prefix)
-        # No more than a wish: models call as many tools as they like.
+        # Only a wish: models call as many tools as they like.
         if not self.parallel_tool_calls:
             yield "parallel_tool_calls"
         for name in ("stream_options", "response_format", "reasoning"):
@@ -336,7 +336,7 @@ def _tools(request: ChatRequest) -> list[dict[str, Any]] | None:
 
 
 def check_tool_kind(tool: Mapping[str, Any], index: int) -> None:
-    """Raises ApiError (400) for a tool that is no function."""
+    """Raises ApiError (400) for a tool that is not a function."""
     kind = tool.get("type") or "function"
     if kind != "function":
         # Cut before it is written: it is as long as its client likes.

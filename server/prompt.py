@@ -1,4 +1,4 @@
-"""What every endpoint that generates makes of its request: one form, whoever speaks to it."""
+"""What every endpoint that generates makes of its request: one form for all of them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from server.repeats import digest_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A prompt, from whichever endpoint: what Ollama is asked, and how the answer is told.
+    """A prompt, from any endpoint: what Ollama is asked, and how the answer is sent.
 
     new_answer: makes the answer of a trace id and a time in seconds since 1970.
     session_id, user: what the body says of its session; a header goes before both.
     session_strategy: what it says of a session that is busy; a header goes before it as well.
-    ignored: names of fields that have no effect here, for the client to be told.
+    ignored: names of fields that have no effect here, for a header of the answer.
     is_blank: nothing is to be answered: Ollama loads the model, or unloads it.
-    digest: tells a repetition from another prompt.
+    digest: the same for a repetition of the prompt, and only for that.
     """
 
     request: OllamaRequest

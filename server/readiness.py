@@ -1,4 +1,4 @@
-"""Whether Ollama answers, asked at most once in a moment whoever asks us: /readyz needs no key."""
+"""Whether Ollama answers: /readyz needs no key, so Ollama is asked at most once in a moment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Readiness:
         self._ask = ask
         self._lock = asyncio.Lock()
         self._fresh_until = 0.0
-        # What the last call came to, while it is fresh.
+        # The result of the last call, while it is fresh.
         self._error: ApiError | None = None
 
     async def check(self) -> None:
@@ -33,7 +33,7 @@ class Readiness:
                 self._fresh_until = loop.time() + FRESH_S
             error = self._error
         if error is not None:
-            # Anew, since an exception that is raised often gathers all its tracebacks.
+            # A new one, since an exception that is raised often gathers all its tracebacks.
             raise ApiError(error.status, error.code, error.message)
 
     async def _outcome(self) -> ApiError | None:

@@ -1,7 +1,7 @@
 """The log of requests that were refused: a line for each, unless there are too many.
 
-Whoever runs the server sees why a client gets nothing. What a client wrote stands there escaped
-and shortened, and no key: messages of errors hold none.
+They show the server's operator why a client gets nothing. What a client wrote is escaped and
+shortened, and a key is never in it: messages of errors hold none.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def log_failed(trace_id: str, error: ApiError) -> None:
 
 
 class FewRefusals(logging.Filter):
-    """For a handler: lets a burst of refusals through, then so many in a second; tells the rest.
+    """For a handler: lets a burst of refusals through, then a few a second, and counts the rest.
 
-    It goes by the time of the records, and reads no clock.
+    It uses the time of the records, and reads no clock.
     """
 
     def __init__(self) -> None:

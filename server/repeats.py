@@ -1,4 +1,4 @@
-"""Repetitions: prompts that a client's library sends again by itself, after it was told no.
+"""Repetitions: prompts that a client's library sends again by itself, after an error.
 
 A prompt ended because a newer one of its session came; its library repeats it, and as the newest
 of the session it would stop the one that stopped it. No status keeps every library from that, so
@@ -10,8 +10,8 @@ ACTIVE or WAITING, and else it is let in, with the old rank. So a repetition tha
 free still gives way to the repetition of a newer prompt, and the newest wins whoever fails. Once
 the newer one is over there is nothing to protect, and a person may ask again.
 
-The same text typed again on purpose is no repetition: neither while its first attempt is still
-there, nor where the newest prompt of the session says the same – unless the request itself says
+The same text typed again on purpose is not a repetition: neither while its first attempt still
+runs, nor where the newest prompt of the session says the same – unless the request itself says
 that it is one.
 """
 
@@ -28,7 +28,7 @@ from server.errors import ApiError
 PER_SESSION_MAX = 16
 SESSIONS_MAX = 4096
 # Headers that count attempts, with the number of the first: OpenAI's libraries, Envoy and Istio.
-# Who sends none, or the first, says nothing: LiteLLM's own repetitions look so.
+# A request without them, or with the first number, may be either: LiteLLM's repetitions look so.
 _ATTEMPTS = {"x-stainless-retry-count": 0, "x-envoy-attempt-count": 1}
 
 
@@ -59,7 +59,7 @@ class _Asked:
 
 
 class Repeats:
-    """What was asked lately in each session, and not answered whole.
+    """The recent prompts of each session that were not answered whole.
 
     window_s: for how long after its last attempt a prompt can be repeated; 0 for never.
     state_of: the state of a stream in the registry, None for one that is not there.
@@ -86,8 +86,8 @@ class Repeats:
 
         To be called in the same step as the register: the newer prompt could come in between.
         repeats: the request says so itself. interrupts: whether the prompt would stop the newer
-        one. One that waits for its turn, or is turned away from a busy session, stops nobody: it
-        is noted all the same, since from then on it may be the newer one that is protected.
+        one. One that waits for its turn, or is turned away from a busy session, stops no stream:
+        it is noted all the same, since from then on it may be the newer one that is protected.
         """
         if self._window_s <= 0:
             return
@@ -118,7 +118,7 @@ class Repeats:
         del asked[:-PER_SESSION_MAX]
 
     def over(self, session_id: str, trace_id: str, now: float, *, is_whole: bool) -> None:
-        """The prompt was answered, whole or not; of one that was refused nothing changes."""
+        """The prompt was answered, whole or not; nothing changes for one that was refused."""
         asked = self._sessions.get(session_id, [])
         for each in asked:
             if each.trace_id == trace_id and each.over_at is None:
@@ -133,7 +133,7 @@ class Repeats:
         return sum(len(asked) for asked in self._sessions.values())
 
     def _is_dead(self, asked: _Asked) -> bool:
-        # By the state, not by over_at: who is superseded is so in the very step of the register.
+        # By the state, not by over_at: a stream is superseded in the very step of the register.
         return self._state_of(asked.trace_id) not in (State.ACTIVE, State.WAITING)
 
     def _is_old(self, asked: _Asked, now: float) -> bool:

@@ -1,7 +1,7 @@
 """The HTTP response of one chat: registers the stream, drains its buffer through the gate.
 
 A plain ASGI response: it alone reads `receive`, it bounds every send, and it owns nothing but
-the connection to the client. Whatever ends it cancels the stream by name, and that is all.
+the connection to the client. When it ends, for any reason, it cancels the stream by name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from server.stream_task import StreamTask
 _logger = logging.getLogger("onestream.server")
 
 STREAM_HEADERS = {
-    # Proxies that compress hold a stream back, unless they are told to leave it as it is.
+    # Proxies that compress would hold a stream back.
     "cache-control": "no-cache, no-transform",
     "x-accel-buffering": "no",
 }
@@ -34,7 +34,7 @@ STREAM_HEADERS = {
 class ChatResponse(Response):
     """Answers one prompt, as messages or as one object, or with the error that ended it.
 
-    connections: its key is the connection, while it is open, for whoever shuts the server down.
+    connections: its key is the connection, while it is open, for the server's shut-down.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ChatResponse(Response):
         self._registry = registry
         self._settings = settings
         self._connections = connections
-        # Of an answer, beside those of its form.
+        # Of an answer, besides those of its form.
         self._more_headers = headers
         self._repeats = repeats
         self._digest = digest
@@ -90,11 +90,11 @@ class ChatResponse(Response):
             del self._connections[connection]
             now = asyncio.get_running_loop().time()
             self._repeats.over(self._session_id, trace_id, now, is_whole=self._is_whole)
-            # No effect on a stream that has come to its own end.
+            # No effect on a stream that has ended by itself.
             await self._registry.cancel(trace_id, "response_over")
 
     async def _client_left(self) -> None:
-        # Whoever has all of the answer and closes has stopped nothing: the stream ends by itself.
+        # A client that has all of the answer and closes stops nothing: the stream ends by itself.
         if not self._is_whole:
             await self._registry.cancel(self._work.trace_id, "client_left")
 
@@ -116,7 +116,7 @@ class ChatResponse(Response):
     async def _registered(
         self, connection: Connection, task: asyncio.Task[None], head_deadline: float
     ) -> Stream:
-        """Registers; a client whose prompt waits in a queue hears meanwhile that it is alive."""
+        """Registers; a client whose prompt waits in a queue gets pings meanwhile."""
         if self._strategy is not Strategy.ENQUEUE or not self._streamed or not self._answer.ping:
             return await self._register(task)
         name = f"register-{self._work.trace_id}"
@@ -124,7 +124,7 @@ class ChatResponse(Response):
         try:
             await self._ping_while_waiting(connection, registering, head_deadline)
         except BaseException:
-            # Whoever ends this wait ends the register: its stream leaves the queue.
+            # The end of this wait ends the register: its stream leaves the queue.
             registering.cancel()
             await asyncio.wait({registering})
             raise
@@ -174,7 +174,7 @@ class ChatResponse(Response):
             task.cancel()
             await asyncio.wait({task})
             if not isinstance(exc, TraceIdKnown):
-                # The stream that has this trace id is another's: it is not ours to pop.
+                # The stream that has this trace id is another's: it must not be popped here.
                 await self._registry.pop(trace_id)
             raise
         self._work.open(stream)
@@ -190,7 +190,7 @@ class ChatResponse(Response):
             for chunk in self._buffer.take():
                 self._answer.gather(chunk)
             if not self._answer.is_complete:
-                # With the client it is not, but here it waits for nothing but the rest.
+                # The client does not have it yet, but here it waits only for the rest.
                 self._buffer.settle()
         self._answer.model = self._work.record.model or ""
 
@@ -212,7 +212,7 @@ class ChatResponse(Response):
         held_s: float | None = head_deadline - asyncio.get_running_loop().time()
         ping_s: float | None = self._settings.ping_seconds
         if not answer.ping:
-            # A form that can't say anything but chunks: its head comes with the first of them.
+            # A form that has only chunks: its head comes with the first of them.
             held_s = ping_s = None
         has_waited = connection.has_begun
         if not has_waited:
@@ -234,7 +234,7 @@ class ChatResponse(Response):
         await connection.end()
 
     async def _settle_and_end(self, task: asyncio.Task[None]) -> None:
-        """The whole answer is out: gives the stream's task the time to come to its own end.
+        """The whole answer is sent: gives the stream's task the time to end by itself.
 
         A client may send its next prompt as soon as it has read the last message: that prompt
         should find no stream to stop.

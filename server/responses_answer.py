@@ -1,7 +1,7 @@
 """OpenAI's Responses: an answer as its events, or as one `response`.
 
 The order of the events is that of `ResponsesStreamConverter` in Ollama's openai/responses.go, with
-the parts of a summary told as OpenAI tells them. There is no [DONE]: the last event says the end.
+the parts of a summary in OpenAI's events. There is no [DONE]: the last event is the end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ResponsesAnswer(Answer):
         super().__init__(trace_id, created)
         self._echoed = echoed
         self._sequence = 0
-        # Items that are whole, in order; the open one, a message or a thought, comes next.
+        # Items that are complete, in order; the open one, a message or a thought, comes next.
         self._output: list[dict[str, Any]] = []
         self._open: str | None = None
         self._texts: list[str] = []

@@ -61,7 +61,7 @@ class InputItem(Fields):
     # Of a message.
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: text_or_list(ResponsePart, "parts") | None = None  # type: ignore[valid-type]
-    # Of a call, and of what came of it.
+    # Of a call, and of its result.
     call_id: Text = ""
     name: Text | None = None
     arguments: Any = "{}"
@@ -161,7 +161,7 @@ def _body(request: ResponsesRequest, default_model: str | None) -> dict[str, Any
 
 
 def _tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Here a tool is flat; Ollama has it as the chat has it."""
+    """Here a tool is flat; Ollama's form is that of the chat."""
     found = []
     check_finite(tools, "tools")
     for index, tool in enumerate(tools):

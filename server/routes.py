@@ -1,4 +1,4 @@
-"""The paths: what they take and what they answer."""
+"""The paths, with what they take and answer."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from server.sse import encode_json
 
 Owner = Annotated[str, Depends(owner_of)]
 
-# Whatever stands in it is closed to a request without a key, whether or not it asks who that is.
+# Its routes are closed to a request without a key, whether or not they use the owner.
 router = APIRouter(dependencies=[Depends(owner_of)])
-# The paths of these have to stand in front.OPEN_PATHS as well.
+# The paths of these have to be in front.OPEN_PATHS as well.
 open_router = APIRouter()
 
 
@@ -133,7 +133,7 @@ async def models(request: Request) -> Response:
     return AsciiJson({"object": "list", "data": await service_of(request).models()})
 
 
-# ---- for those who run it -------------------------------------------------------------------
+# ---- for operators --------------------------------------------------------------------------
 
 
 @open_router.get("/", response_class=PlainTextResponse)

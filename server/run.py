@@ -1,4 +1,4 @@
-"""Runs the application under uvicorn: `serve` in a loop that is there, `run` as a whole process."""
+"""Runs the application under uvicorn: `serve` in a running loop, `run` as a whole process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def serve(
 
     ollama: an Ollama that lives in the same loop as long as the server does; it yields its
     address, which goes before that of the settings.
-    on_started: told the server's own address once it listens; port 0 picks a free one.
+    on_started: called with the server's address once it listens; port 0 picks a free one.
     Raises StartRefused for settings that cannot be read, and for an address that is open to
     strangers without a key; SystemExit, as uvicorn does, if the address is taken.
     """
@@ -53,7 +53,7 @@ async def serve(
 
 
 async def _serve_until_cancelled(server: _Server) -> None:
-    """A cancel ends it as a signal does; uvicorn by itself would drop what is under way."""
+    """A cancel ends it as a signal does; uvicorn by itself would drop the running requests."""
     serving = asyncio.ensure_future(_exit_code(server))
     try:
         await asyncio.wait({serving})
@@ -69,7 +69,7 @@ async def _serve_until_cancelled(server: _Server) -> None:
 
 
 async def _exit_code(server: _Server) -> int | str | None:
-    """Serves; answers what uvicorn would exit with. A task that exits by itself is a traceback."""
+    """Serves; returns what uvicorn would exit with: a SystemExit in a task prints a traceback."""
     try:
         await server.serve()
     except SystemExit as exc:
@@ -91,7 +91,7 @@ def _config(settings: Settings, host: str, port: int) -> uvicorn.Config:
         port=port,
         http=HttpProtocol,
         lifespan="on",
-        # WEB_CONCURRENCY is for those that start several.
+        # WEB_CONCURRENCY is for programs that start several.
         workers=1,
         log_level="warning",
         access_log=False,
@@ -100,7 +100,7 @@ def _config(settings: Settings, host: str, port: int) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Tells its address once it listens."""
+    """Reports its address once it listens."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[str], None] | None) -> None:
         super().__init__(config)
@@ -121,7 +121,7 @@ def run(
     ollama: AbstractAsyncContextManager[str] | None = None,
     on_started: Callable[[str], None] | None = None,
 ) -> int:
-    """Serves as a process and answers with its exit code: 0, or 3 where it would not start."""
+    """Serves as a process and returns its exit code: 0, or 3 where it would not start."""
     try:
         asyncio.run(serve(settings, host, port, ollama=ollama, on_started=on_started))
     except StartRefused as exc:
@@ -137,7 +137,7 @@ def run(
 
 @contextmanager
 def _signals_swallowed() -> Iterator[None]:
-    """uvicorn sends itself again what it was ended with, which would end us before our clean-up."""
+    """uvicorn sends the signal that ended it again, which would end us before our clean-up."""
     previous = {number: signal.signal(number, lambda *_: None) for number in shutdown.TERMINATING}
     try:
         yield

@@ -12,7 +12,7 @@ from server.loopback import is_loopback
 from server.settings import DEVKEY, Settings, is_key, split_keys
 
 SESSION_ID_MAX_CHARS = 128
-# No space and no control character: session ids stand in log lines, one field each.
+# No space and no control character: a session id is one field of a log line.
 _SESSION_ID = re.compile(rf"[!-~]{{1,{SESSION_ID_MAX_CHARS}}}\Z")
 SESSION_ID_DEFAULT = "default"
 
@@ -102,10 +102,10 @@ def check_session_id(session_id: str, param: str) -> str:
 
 
 def _digest(key: bytes) -> bytes:
-    # Of one length, since compare_digest tells lengths apart.
+    # Of one length, since compare_digest reveals different lengths.
     return hashlib.sha256(key).digest()
 
 
 def unauthorized(message: str) -> ApiError:
-    """What a request without a key that counts is told."""
+    """The answer to a request without a valid key."""
     return ApiError(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})

@@ -1,4 +1,4 @@
-"""The running service: what all requests share, from the start-up until the shut-down."""
+"""The running service: shared by all requests, from the start-up until the shut-down."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from server.sessions import session_of, strategy_of
 from server.settings import DEVKEY, Settings
 from server.stream_task import StreamTask
 
-# Of the grace, as much as a client that doesn't read may use up once the server shuts down.
+# The part of the grace that a client that doesn't read may use once the server shuts down.
 _HURRY_SHARE = 0.5
 
 
@@ -70,7 +70,7 @@ class Service:
         self.connections: dict[Connection, None] = {}
         # The time limits of what else waits for somebody outside: a shut-down ends them at once.
         self._timeouts: dict[asyncio.Timeout, None] = {}
-        # The registry's close, from the first word of a shut-down on.
+        # The registry's close, from the beginning of a shut-down on.
         self._closing: asyncio.Task[None] | None = None
 
     # -- what the front asks
@@ -198,7 +198,7 @@ class Service:
         return record.view(streams_in(self.registry.snapshot()), now, with_text=True)
 
     async def cancel(self, owner: str, trace_id: str) -> bool:
-        """False if it had ended or was told to stop before. Raises ApiError (404)."""
+        """False if it had ended or was stopped before. Raises ApiError (404)."""
         self._record(owner, trace_id, asyncio.get_running_loop().time())
         return await self.registry.cancel(trace_id, "requested_by_client")
 

@@ -1,8 +1,8 @@
 """How the application learns that its process is to end, before the server around it acts on it.
 
 uvicorn runs the lifespan's shut-down only after all connections have closed, which an open
-stream never does: so the streams have to be told at the signal itself. The lifespan's start-up
-puts a handler in front of the one that uvicorn has installed, which then hears it as well.
+stream never does: so the streams have to be stopped at the signal itself. The lifespan's start-up
+puts a handler in front of the one that uvicorn has installed, which is then called as well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HANGING_UP = tuple(number for number in signal.Signals if number.name == "SIGHUP
 def hearing(signals: Sequence[signal.Signals], on_signal: Callable[[], None]) -> Iterator[None]:
     """While the block runs, `on_signal` is called in the running loop when a signal comes.
 
-    Signals can only be heard in the main thread; elsewhere this does nothing.
+    Signals can only be handled in the main thread; elsewhere this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -34,7 +34,7 @@ def hearing(signals: Sequence[signal.Signals], on_signal: Callable[[], None]) ->
     loop = asyncio.get_running_loop()
     undo: list[Callable[[], None]] = []
     for number in signals:
-        # What was started to outlive its terminal (nohup) does not hear SIGHUP.
+        # A process that was started to outlive its terminal (nohup) ignores SIGHUP.
         if signal.getsignal(number) is not signal.SIG_IGN:
             undo.append(_hear(number, loop, on_signal))
     try:
@@ -55,7 +55,7 @@ def _hear(
         if callable(previous):
             previous(received, frame)
         elif previous is signal.SIG_DFL and received in HANGING_UP:
-            # Nobody has a way of their own to end at it; unheard, it would end us at once.
+            # By default it would end the process at once; SIGTERM ends it with a clean-up.
             signal.raise_signal(signal.SIGTERM)
         else:
             # As if this handler had never been there.
@@ -63,7 +63,7 @@ def _hear(
             signal.raise_signal(received)
 
     def undo() -> None:
-        # Whoever came later keeps its place.
+        # A handler that was installed later stays.
         if signal.getsignal(number) is hear:
             signal.signal(number, previous)
 
@@ -72,7 +72,7 @@ def _hear(
 
 
 def uvicorn_around() -> uvicorn.Server | None:
-    """The uvicorn server that runs the application, if it is one: its signal handler tells."""
+    """The uvicorn server that runs the application, if it is one, found by its signal handler."""
     for number in (signal.SIGTERM, signal.SIGINT):
         owner = getattr(signal.getsignal(number), "__self__", None)
         if isinstance(owner, uvicorn.Server):
@@ -81,14 +81,14 @@ def uvicorn_around() -> uvicorn.Server | None:
 
 
 def listening_host(server: uvicorn.Server) -> str | None:
-    """Where it will listen; None for what is no host and port: a Unix socket, a descriptor."""
+    """The host on which it will listen; None for a Unix socket or a descriptor."""
     if server.config.uds is not None or server.config.fd is not None:
         return None
     return server.config.host
 
 
 def bound_exit(server: uvicorn.Server, grace_s: float) -> None:
-    """Limits uvicorn's wait for connections, which has no limit unless somebody has set one.
+    """Limits uvicorn's wait for connections, which has no limit by default.
 
     A client that doesn't read keeps its connection open after the last stream has ended.
     """

@@ -1,4 +1,4 @@
-"""What a request is told that found no path, or not with its method: what there is instead."""
+"""The errors for an unknown path or method, with what there is instead."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from server.errors import ApiError
 
 _PATH_MAX_CHARS = 200
 _API = "/v1"
-# Where Ollama's own clients manage what lies on its disk: those paths are not passed on.
+# The paths by which Ollama's clients manage its models on disk are not passed on.
 _OLLAMAS_STORE = tuple(
     f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete", "blobs")
 )
 
-# The methods of each path, both as openapi.json has them: where paths come from is FastAPI's.
+# The methods of each path, from openapi.json: FastAPI decides where paths come from.
 Paths = dict[str, list[str]]
 
 

@@ -1,7 +1,7 @@
 """Two ways to write a request that mean the same: a slash at the end of a path, HEAD for GET.
 
-Starlette would redirect the first, to whatever name `Host` has, and FastAPI knows no HEAD. Around
-all else, so that the key is asked for the path that is served.
+Starlette would redirect the first, to the name in `Host`, and FastAPI does not support HEAD. It
+wraps everything else, so that the key is checked for the path that is served.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ DONE = b"data: [DONE]\n\n"
 
 def encode_json(value: Any) -> bytes:
     """JSON in ASCII: U+2028 would end a line for some readers, and a lone surrogate for ours."""
-    # A NaN is a fault of ours: it is refused where it comes in.
+    # A NaN would be a fault of this server: it is refused where it comes in.
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 

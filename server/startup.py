@@ -1,4 +1,4 @@
-"""What is around the application when it starts: which server, in how many processes."""
+"""Checks what runs the application when it starts: which server, in how many processes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _workers_of(server: uvicorn.Server) -> int:
 
 
 async def quietly(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Runs the application's lifespan, and sends no traceback of what is no fault of the program.
+    """Runs the application's lifespan, and sends no traceback of what is not the program's fault.
 
     Starlette sends one for every failure, and uvicorn prints it. A refusal was logged in a
     sentence; a cancel is how uvicorn ends what a second Ctrl-C doesn't wait for.

@@ -1,6 +1,6 @@
-"""Exceptions that nobody foresaw: told inside of what every answer passes through.
+"""Unforeseen exceptions: answered inside the middleware that every answer passes through.
 
-Starlette tells them outside of all middleware, where neither the trace id nor the headers for
+Starlette answers them outside of all middleware, where neither the trace id nor the headers for
 browsers reach the answer.
 """
 
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Unforeseen:
-    """Answers with what `on_error` makes of an exception, and raises it on, for the log."""
+    """Answers with what `on_error` makes of an exception, and raises it again, for the log."""
 
     def __init__(
         self, app: ASGIApp, on_error: Callable[[Request, Exception], Awaitable[Response]]

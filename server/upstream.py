@@ -1,4 +1,4 @@
-"""Where Ollama is, and what lets one in there. What is secret is never part of an address."""
+"""The address of Ollama, and the credentials for it, which are never part of the address."""
 
 from __future__ import annotations
 

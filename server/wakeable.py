@@ -1,6 +1,6 @@
 """Blocking sockets that another thread can wake, for httpx.
 
-A thread that blocks in `recv` or `connect` hears neither a cancel nor a flag, and closing its
+A thread that blocks in `recv` or `connect` notices neither a cancel nor a flag, and closing its
 socket from outside does not wake it either. `shutdown(SHUT_RDWR)` does, within milliseconds, but
 one has to have the socket, which httpx shows only with the headers of the answer. So the sockets
 are made here. (On Linux `shutdown` wakes a `connect` as well; elsewhere that ends with its time
