@@ -51,39 +51,63 @@ POLL_S = 0.1
 # Nobody has begun a thread when a team is made, so that a plain fork is as safe as it was.
 _CONTEXT = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
 
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What each process of a team is given as it begins."""
+
+    stop: Event
+    problem_of: ProblemOf
+    play_whole: PlayWhole
+    within: Within
+
+    def is_stopped(self, findings: Findings, scheduler: Scheduler) -> bool:
+        return self.stop.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class PartDone:
+    """A process's answer: what it found in a slice of time, and what is left of its part."""
+
+    part: Scheduler
+    findings: Findings
+    seconds: float
+
+
 # -- in a worker process
 
-_stop: Event
-_problem_of: ProblemOf
-_play_whole: PlayWhole
-_within: Within = nullcontext
+_work: _Work | None = None
 
 
-def _begin(stop: Event, problem_of: ProblemOf, play_whole: PlayWhole, within: Within) -> None:
-    global _stop, _problem_of, _play_whole, _within
-    _stop, _problem_of, _play_whole, _within = stop, problem_of, play_whole, within
+def _begin(work: _Work) -> None:
+    global _work
+    _work = work
     # Ctrl-C reaches every process of the terminal; it is the first one that says what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _is_stopped(findings: Findings, scheduler: Scheduler) -> bool:
-    return _stop.is_set()
+def _given() -> _Work:
+    assert _work is not None, "this is no process of a team"
+    return _work
 
 
-def _search_part(key: Key, part: Scheduler, slice_s: float) -> tuple[Scheduler, Findings, float]:
+def _search_part(key: Key, part: Scheduler, slice_s: float) -> PartDone:
+    work = _given()
     begun = perf_counter()
-    with guarded(), _within():
-        findings = search(_problem_of(key), part, begun + slice_s, None, _is_stopped)
-    return part, findings, perf_counter() - begun
+    with guarded(), work.within():
+        findings = search(work.problem_of(key), part, begun + slice_s, None, work.is_stopped)
+    return PartDone(part, findings, perf_counter() - begun)
 
 
 def _conclude(key: Key, findings: Findings) -> Conclusion:
-    with guarded(), _within():
-        return conclude(_problem_of(key), findings, _stop.is_set)
+    work = _given()
+    with guarded(), work.within():
+        return conclude(work.problem_of(key), findings, work.stop.is_set)
 
 
 def _whole(key: Key, budget_s: float) -> Report:
-    return _play_whole(key, budget_s, _is_stopped)
+    work = _given()
+    return work.play_whole(key, budget_s, work.is_stopped)
 
 
 # -- in the first process
@@ -171,16 +195,14 @@ class _Search:
 
     def take(self, future: Future[Any], processes: int) -> None:
         """What a process has done; what is left of it is divided if others would be idle."""
-        result = future.result()
-        match result:
-            case Conclusion():
-                self.conclusion = result
-            case (part, findings, seconds):
-                self._left_s -= seconds
-                self._take_part(self._under_way[future], part, findings)
-                del self._under_way[future]
-                self._divide(processes)
-                self._end_round_if_seen()
+        answer: PartDone | Conclusion = future.result()
+        if isinstance(answer, Conclusion):
+            self.conclusion = answer
+            return
+        self._left_s -= answer.seconds
+        self._take_part(self._under_way.pop(future), answer.part, answer.findings)
+        self._divide(processes)
+        self._end_round_if_seen()
 
     def show(self, show: Show) -> bool:
         return show(self.key, self.begun, self.findings, self.scheduler)
@@ -293,7 +315,7 @@ class Team:
             processes,
             mp_context=_CONTEXT,
             initializer=_begin,
-            initargs=(self._stop, problem_of, play_whole, within),
+            initargs=(_Work(self._stop, problem_of, play_whole, within),),
         )
 
     def __enter__(self) -> Team:

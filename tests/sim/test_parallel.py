@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -27,7 +28,7 @@ from sim.check import check
 from sim.execution import guarded
 from sim.exploration import Findings, Problem, Report, search
 from sim.jobs import Job
-from sim.parallel import Team
+from sim.parallel import PartDone, Team
 from sim.progress import Progress, search_words
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedulers import DepartureBounded, DepthFirst, Part, Scheduler
@@ -170,13 +171,13 @@ class PoolThatHolds:
             self.held.append((future, result))
         else:
             future.set_result(result)
-        self.has_failed = self.has_failed or result[1].is_final
+        self.has_failed = self.has_failed or result.findings.is_final
         return future
 
     def shutdown(self, *, cancel_futures: bool) -> None:
         """Nothing is under way."""
 
-    def _search(self, part: Scheduler) -> tuple[Scheduler, Findings, float]:
+    def _search(self, part: Scheduler) -> PartDone:
         # What a process is given is a copy.
         part = pickle.loads(pickle.dumps(part))
         self.slices += 1
@@ -185,7 +186,7 @@ class PoolThatHolds:
             findings = search(problem_of_arrivals(()), part, None, limit, lambda *_: False)
         if limit is not None:
             findings.stopped = Stop.OUT_OF_BUDGET
-        return part, findings, 0.0
+        return PartDone(part, findings, 0.0)
 
 
 async def one_order_is_wrong(world: World) -> None:
@@ -212,8 +213,8 @@ def problem_of_arrivals(_: Any) -> Problem:
 
 def test_a_part_behind_the_failure_may_come_back_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """The search is through with its first failure; what else is under way is thrown away."""
-    monkeypatch.setattr(parallel, "_problem_of", problem_of_arrivals, raising=False)
-    monkeypatch.setattr(parallel, "_stop", threading.Event(), raising=False)
+    work: Any = parallel._Work(threading.Event(), problem_of_arrivals, none_whole, nullcontext)
+    monkeypatch.setattr(parallel, "_work", work)
     pool = PoolThatHolds()
     monkeypatch.setattr(parallel, "ProcessPoolExecutor", lambda *_, **__: pool)
     with Team(2, problem_of_arrivals, play_whole=none_whole, show=lambda *_: False) as team:
