@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from sim.catalog import subject_of
 from sim.exploration import Findings, Problem, Report, Watch
 from sim.jobs import Job, Result
 from sim.log_capture import silenced
@@ -138,7 +139,7 @@ def _share_s(deadline: float, jobs_left: int) -> float:
 
 
 def _problem_of(key: Key) -> Problem:
-    return Problem(Job.of_key(key).entry.subject())
+    return Problem(subject_of(Job.of_key(key).entry))
 
 
 def _explored(key: Key, budget_s: float, watch: Watch) -> Report:

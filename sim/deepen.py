@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
-from sim.catalog import Entry
+from sim.catalog import subject_of
+from sim.entry import Entry
 from sim.exploration import Report, explore
 from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL
@@ -219,7 +220,7 @@ def _play(registry: str, bound: Bound, budget_s: float) -> Deepened:
     if not story.applies_to(cls):
         raise ValueError(f"{story.name} needs more of a registry than {registry} has")
     with silenced():
-        subject = Entry(bound.level, story.name, registry).subject()
+        subject = subject_of(Entry(bound.level, story.name, registry))
         report = explore(subject, strategy=scheduler, budget_s=budget_s)
     if report.complete == 1.0:
         bound = replace(bound, departures=None)

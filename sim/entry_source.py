@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from sim.catalog import Entry
+from sim.entry import Entry
 from sim.scenarios.sized import Size
 from sim.simulate.scenario import PREFIX as SIMULATED
 from sim.stock_sources import Bundle, NotExportable, bundle_of_entry

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sim.catalog import Entry, scenarios_named
+from sim.catalog import scenarios_named, subject_of
+from sim.entry import Entry
 from sim.exploration import Report, Watch, explore
 from sim.log_capture import silenced
 from sim.observed_protocol import ROWS
@@ -78,7 +79,7 @@ class Job:
     def explored(self, budget_s: float, watch: Watch) -> Report:
         with silenced():
             return explore(
-                self.entry.subject(), strategy=self.strategy(), budget_s=budget_s, watch=watch
+                subject_of(self.entry), strategy=self.strategy(), budget_s=budget_s, watch=watch
             )
 
     def result(self, report: Report) -> Result:

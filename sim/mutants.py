@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from registry import StreamRegistry
-from sim.catalog import Entry
+from sim.entry import Entry
 from sim.exploration import explore
 from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL, Playable

@@ -81,7 +81,7 @@ def _how_to_find(name: str) -> str:
     """Its schedules, in the words of an error."""
     if not is_of_the_bench(name):
         return "Explore it"
-    from sim.catalog import Entry
+    from sim.entry import Entry
 
     return f"Run `onestream {Entry.parse(name).command}`"
 

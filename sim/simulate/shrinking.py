@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sim.catalog import Entry
 from sim.counterexample import Counterexample, confirmed
+from sim.entry import Entry
 from sim.execution import run_execution
 from sim.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import NaturalOrder, Replay, Scheduler, Swarm

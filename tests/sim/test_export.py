@@ -428,9 +428,10 @@ def schedule_of(registry: str, scenario: str, choices: str = "natural") -> str:
 
     if registry == "production":
         # There is no counterexample that would tell the digest.
-        from sim.catalog import Entry
+        from sim.catalog import subject_of
+        from sim.entry import Entry
 
-        subject = Entry("registry", scenario, registry).subject()
+        subject = subject_of(Entry("registry", scenario, registry))
         return f"os2/{subject.name}/{subject.digest}/{choices}"
     (result,) = check(scenario=scenario, registry=registry, budget_s=60).results
     assert result.report.counterexample is not None
@@ -464,10 +465,11 @@ def test_a_registry_is_forced_on_stock_asyncio(
 
 def test_the_server_level_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """Its network is made of SimPy processes; the command says so, and exits with 3."""
-    from sim.catalog import Entry
+    from sim.catalog import subject_of
+    from sim.entry import Entry
     from sim.scenarios import SCENARIOS_BY_LEVEL
 
-    subject = Entry("server", SCENARIOS_BY_LEVEL["server"][0].name, "production").subject()
+    subject = subject_of(Entry("server", SCENARIOS_BY_LEVEL["server"][0].name, "production"))
     assert main(["export", f"os2/{subject.name}/{subject.digest}/natural"]) == 3
     assert "a schedule of level server cannot be forced" in capsys.readouterr().err
 

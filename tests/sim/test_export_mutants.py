@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sim.catalog import Entry
+from sim.catalog import subject_of
 from sim.cli import main
+from sim.entry import Entry
 from sim.mutants import kill_all
 from tests.sim.test_export import run_alone
 
@@ -51,6 +52,6 @@ def test_what_is_in_no_list_of_scenarios_is_refused(
     scenario: str, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a sentence, at once: no file is written that would not come to the same."""
-    subject = Entry("registry", scenario, "quick_fix").subject()
+    subject = subject_of(Entry("registry", scenario, "quick_fix"))
     assert main(["export", f"os2/{subject.name}/{subject.digest}/natural"]) == 3
     assert f"{scenario} cannot be forced on stock asyncio: {why}" in capsys.readouterr().err
