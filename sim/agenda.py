@@ -1,4 +1,4 @@
-"""In which order `onestream check` plays its jobs, and how much of the budget each may take."""
+"""The order in which `onestream check` runs its jobs, and how much of the budget each may take."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sim.verdict import Verdict
 
 # How many even shares of the budget one job may use up.
 SHARES_MAX = 20
-# Up to which part of the budget it is spent on more departures than a proof needs.
+# The part of the budget after which no search for more departures than a proof needs begins.
 DEEPENING_PART = 0.75
 
 PlayRound = Callable[[list[Job], float], Iterable[tuple[Job, Result]]]
-"""Plays jobs until a deadline, a reading of `time.perf_counter`; less than all if interrupted."""
+"""Runs jobs until a deadline, a reading of `time.perf_counter`; fewer than all if interrupted."""
 
 
 class Agenda:
-    """Each job within its share of the budget; then again those that it did not suffice for; then
-    deeper, the smallest first, those that more budget proves more of.
+    """Each job within its share of the budget; then again those that need more; then deeper, the
+    smallest first, those of which more budget proves more.
     """
 
     def __init__(self, todo: list[Job], budget_s: float, play_round: PlayRound) -> None:
@@ -36,7 +36,7 @@ class Agenda:
         begun = time.perf_counter()
         self._deadline = begun + budget_s
         self._deepening_deadline = begun + budget_s * DEEPENING_PART
-        # By the name of the job: what is to have a second chance, and what is to be deepened.
+        # By the name of the job: those for the second chance, and those to be deepened.
         self._cut_off: dict[str, tuple[Job, Result]] = {}
         self._proved: dict[str, tuple[Job, Result]] = {}
 
@@ -58,11 +58,11 @@ class Agenda:
         for job, result in self._play_round(again, self._deadline):
             _, first = self._cut_off.pop(job.name)
             if result.was_cut_off:
-                # The longer of two searches that found no end says more.
+                # Of two searches that did not end, the longer one has visited more.
                 yield max(first, result, key=_executions)
             else:
                 yield from self._settled(job, result)
-        # Those whose turn did not come again, since it was interrupted.
+        # Those that did not get a second chance, since it was interrupted.
         yield from (first for _, first in self._cut_off.values())
 
     def _deepen(self) -> Iterator[Result]:
@@ -70,7 +70,7 @@ class Agenda:
         deeper = [job.deeper() for job, _ in smallest_first]
         for job, result in self._play_round(deeper, self._deepening_deadline):
             _, proved = self._proved.pop(job.name)
-            # What was proved with fewer departures stays proved if this one found no end.
+            # What was proved with fewer departures stays proved if this search did not end.
             yield proved if result.was_cut_off else result
         yield from (proved for _, proved in self._proved.values())
 
@@ -87,12 +87,12 @@ def _executions(result: Result) -> int:
     return result.report.executions
 
 
-# ---- who plays a round -----------------------------------------------------------------------
+# ---- how a round is run ----------------------------------------------------------------------
 
 
 @contextmanager
 def players(processes: int, progress: Progress) -> Iterator[PlayRound]:
-    """What plays a round, in this process or in several."""
+    """A function that runs a round, in this process or in several."""
     if processes == 1:
         yield partial(_play_round, progress)
         return
@@ -131,7 +131,7 @@ def _shown(
 
 
 def _share_s(deadline: float, jobs_left: int) -> float:
-    """Most jobs need less than an even share of what is left, so one may take several."""
+    """Most jobs need less than an even share of the remaining time, so one may take several."""
     return max(0.0, deadline - time.perf_counter()) * min(1.0, SHARES_MAX / jobs_left)
 
 

@@ -1,4 +1,4 @@
-"""The module that plays a registry in a scenario, written for a file that stands alone."""
+"""The module that runs a registry in a scenario, written for a self-contained file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sim.suspects.mutants.base import Undoable
 
 
 def bundle_of_bench(name: str) -> Bundle:
-    """With all that it imports. Raises NotExportable for what no file can carry."""
+    """With all that it imports. Raises NotExportable for what no file can contain."""
     entry = Entry.parse(name)
     if entry.level == "registry":
         return bundle_of_entry(_source(entry))

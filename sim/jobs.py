@@ -1,4 +1,4 @@
-"""What `onestream check` plays: a scenario on a registry, how it is searched, what comes of it."""
+"""A job of `onestream check`: a scenario on a registry, how it is searched, and its result."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sim.parallel import Key
 from sim.scenarios import Playable
 from sim.schedulers import DepartureBounded, DepthFirst, RandomBeside, Scheduler, StateMatching
 
-# At server level depth-first search drowns, so it is all schedules with up to so many departures
-# first. Where the budget allows, it is every schedule then, if states can be read, and with worker
-# threads one departure more. See sim/bench/README.md.
+# At server level there are too many schedules for depth-first search, so first it is all schedules
+# with up to this many departures. Then, where the budget allows, it is every schedule if states can
+# be read, and with worker threads one departure more. See sim/bench/README.md.
 DEPARTURES = 1
-# Beside the bounded search, for what lies beyond the bound.
+# Before the bounded search, to visit some schedules beyond the bound.
 RANDOM_EXECUTIONS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One scenario to be played on one registry.
+    """One scenario to be run on one registry.
 
     departures: how many there may be, at server level; None for any number, by matching states.
     """
@@ -36,7 +36,7 @@ class Job:
 
     @property
     def key(self) -> Key:
-        """What another process builds it from."""
+        """From which another process builds it."""
         return self.level, self.registry, self.scenario.name, self.departures
 
     @classmethod
@@ -60,7 +60,7 @@ class Job:
         return is_bounded and self.scenario.strategy is None
 
     def deeper(self) -> Job:
-        """What more budget is spent on. To be called of one that deepens."""
+        """The job on which more budget is spent. Only for one that deepens."""
         assert self.departures is not None
         is_read = self.level == "server" and self.scenario.name.endswith(".async")
         return replace(self, departures=None if is_read else self.departures + 1)
@@ -88,7 +88,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a job."""
+    """The result of a job."""
 
     level: str
     registry: str
@@ -97,7 +97,7 @@ class Result:
 
     @property
     def was_cut_off(self) -> bool:
-        """Whether the search was ended before it had found anything out."""
+        """Whether the search was stopped before it had a verdict."""
         return self.report.was_out_of_budget or self.report.was_interrupted
 
     def as_json(self) -> dict[str, Any]:

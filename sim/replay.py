@@ -1,4 +1,4 @@
-"""A schedule as text, of the bench or of a program of anybody's: played again, or exported."""
+"""A schedule as text, of the bench or of a user's program: replayed, or exported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sim.subject import Subject
 def replay(text: str) -> Counterexample | None:
     """Replays a schedule; None if the violation did not come back.
 
-    Raises ValueError for a text that is no schedule, ScheduleDoesNotFit for one that was made
+    Raises ValueError for a text that is not a schedule, ScheduleDoesNotFit for one that was made
     with other code.
     """
     schedule = Schedule.parse(text)
@@ -31,7 +31,7 @@ def replay(text: str) -> Counterexample | None:
 def exported(text: str) -> str:
     """The file that forces a schedule on stock asyncio.
 
-    Raises ValueError for a text that is no schedule, ScheduleDoesNotFit for one that was made
+    Raises ValueError for a text that is not a schedule, ScheduleDoesNotFit for one that was made
     with other code, NotExportable where no selector could bring it about.
     """
     schedule = Schedule.parse(text)
@@ -48,7 +48,7 @@ def exported(text: str) -> str:
 
 @contextmanager
 def _replayed(schedule: Schedule) -> Iterator[tuple[Program, Outcome]]:
-    """Within it, production is broken where the schedule is a mutant's, and nothing is logged."""
+    """In the block production is broken if the schedule is a mutant's, and nothing is logged."""
     with _subject(schedule.subject) as subject:
         if subject.digest != schedule.digest:
             raise ScheduleDoesNotFit(
@@ -61,8 +61,8 @@ def _replayed(schedule: Schedule) -> Iterator[tuple[Program, Outcome]]:
         yield subject.program, outcome
 
 
-# The bench is imported for schedules of its own alone: it needs the server, and a program of the
-# user's does not.
+# The bench is imported only for its own schedules: it needs the server, which a user's program may
+# not.
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def _subject(name: str) -> Iterator[Subject]:
 
 
 def _how_to_find(name: str) -> str:
-    """Its schedules, in the words of an error."""
+    """How to find schedules of it, for an error."""
     if not is_of_the_bench(name):
         return "Explore it"
     from sim.entry import Entry

@@ -1,4 +1,4 @@
-"""Where a seed becomes a generator: one for each purpose, so that none disturbs another."""
+"""Seeded random generators: one for each purpose, so that none disturbs another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a long run has to have reached, or its silence says nothing."""
+"""The labels that a long run has to reach, or that it found nothing means nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BY_HOLDING_ON = {"admitted after a wait", "detached"}
 
 
 def labels_required(level: str, profiles: Iterable[str], clients: Iterable[Client]) -> set[str]:
-    """Of a run with these profiles and clients: each of their faults, and what follows from it."""
+    """For a run with these profiles and clients: each of their faults, and what follows from it."""
     required = set(_BY_EVERY_RUN)
     for name in profiles:
         for client in clients:

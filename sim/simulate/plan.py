@@ -1,7 +1,6 @@
 """A plan: what users, Ollama and the system do in one execution, drawn before it begins.
 
-It is plain data, so that a shrunk one can be written down: the numbers of the actions that it
-keeps.
+It is plain data, so that a shrunk one can be named: by the numbers of the actions that it keeps.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class Action:
 
     number: its place in the plan as drawn. of: the number of the prompt that it is about, for
     what a user does to one. session, key, stream, strategy: of a prompt. how: a prompt's mode of
-    the fake, or at registry level what its stream does when it is told to stop. seconds: how long
-    that, or a lookup, takes.
+    the fake, or at registry level what its stream does when it is stopped. seconds: how long that,
+    or a lookup, takes.
     """
 
     number: int
@@ -79,11 +78,11 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The actions of an execution in the order of their times, and what was drawn beside them.
+    """The actions of an execution in the order of their times, and what was drawn besides.
 
     faults_until: when the faulty phase is over, in virtual seconds. bench: parameters of the
     ServerBench. spread: the sigma of the log-normal factor on each of Ollama's latencies.
-    drawn: how many actions there were before any was left out.
+    drawn: how many actions it had before any was left out.
     """
 
     actions: tuple[Action, ...]
@@ -112,7 +111,7 @@ class Plan:
 
     @property
     def users(self) -> tuple[tuple[str, str], ...]:
-        """Key and session of everybody who prompts, in the order of their first prompts."""
+        """Key and session of each user who prompts, in the order of their first prompts."""
         return tuple(
             dict.fromkeys(
                 (action.key, action.session)

@@ -1,8 +1,8 @@
 """The profiles: how users behave and which faults there are; and the drawing of plans from them.
 
 Each seed enables its own part of its profile's faults, at a rate of its own ("swarm testing",
-Groce et al., 2012): a run in which everything fails at once reaches less than runs that each do
-without something.
+Groce et al., 2012): a run in which everything fails at once reaches less than runs that each lack
+some faults.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sim.simulate.plan import Action, Kind, Plan
 Client = Literal["async", "thread"]
 CLIENTS: tuple[Client, ...] = ("async", "thread")
 
-# What a prompt may ask of Ollama that is no fault.
+# What a prompt may ask of Ollama that is not a fault.
 HARMLESS = ("normal", "normal", "normal", "unicode", "one-segment", "zeros", "thinking")
-# Faults that are no mode of the fake.
+# Faults that are not modes of the fake.
 OTHER_FAULTS = ("unreachable", "stuck lookup", "stops reading", "half sent")
 THREAD_ONLY = ("stuck lookup",)
-# Who sees nothing prompts again.
+# Faults of which the user sees nothing, and prompts again.
 SILENT = ("stuck lookup", "hang-before-headers", "hang-midstream", "load-aborted")
 _HURRY_IN_SILENCE = (0.3, 0.6, 0.1)
-# What the streams of the registry level do when they are told to stop.
+# What the streams of the registry level do when they are stopped.
 CLEANS_UP, SWALLOWS = "slow clean-up", "swallowed cancel"
 
 
@@ -35,7 +35,7 @@ CLEANS_UP, SWALLOWS = "slow clean-up", "swallowed cancel"
 class SimulationProfile:
     """sessions, prompts: least and most of an execution. hurry: how often a user prompts again at
     once, while the answer streams, and after it. faults, registry_faults: at either level.
-    fault_rates: which part of the prompts meets one; drawn per seed.
+    fault_rates: the shares of prompts that meet one, of which each seed draws one.
     """
 
     name: str
@@ -166,7 +166,7 @@ class _Drawing:
     level: str
     client: Client
     random: Random
-    # Of its own, so that the rest of a seed is what it would be if all interrupted.
+    # A generator of its own, so that the rest of a seed is the same as if all interrupted.
     strategies: Random
     actions: list[Action] = field(default_factory=list)
     patient_rate: float = 0.0
@@ -185,7 +185,7 @@ class _Drawing:
         for user in range(sessions):
             at = random.uniform(0.0, 2.0)
             key = "bob" if has_two_keys and user % 2 else "alice"
-            # Bob's session has the name of one of alice's: they are none of each other's.
+            # Bob's session has the name of one of alice's: keys do not share sessions.
             session = f"s{user - (key == 'bob') + 1}"
             for _ in range(prompts // sessions + (user < prompts % sessions)):
                 at = round(at / _GRID_S) * _GRID_S if on_grid else at
@@ -198,7 +198,7 @@ class _Drawing:
 
     def _add(self, at: float, kind: Kind, **more: object) -> int:
         number = len(self.actions)
-        # Some events come at their instant, others when the scheduler says, for a while.
+        # Some events come at their instant, others within a window, when the scheduler says.
         window_s = self.random.choice((0.0, 0.0, 0.02, 0.3))
         self.actions.append(Action(number, at, kind, window_s=window_s, **more))  # type: ignore[arg-type]
         return number
@@ -288,7 +288,7 @@ class _Drawing:
             "profile": ollama,
             "buffer_bytes": random.choice((0, 0, 2000)),
             "threads_max": random.choice((4, 8)),
-            # Every line a switch point: what that finds is narrow, and it doubles the time.
+            # Every line a switch point: that finds rare races, and doubles the time.
             "lines": random.random() < 0.33,
         }
         return Plan(
@@ -308,7 +308,7 @@ def draw_plan(profile: SimulationProfile, level: str, client: Client, seed: int)
 
 
 def profile_named(name: str) -> SimulationProfile:
-    """Raises ValueError, with the profiles that there are."""
+    """Raises ValueError, with the known profiles."""
     if name not in PROFILES:
         raise ValueError(f"profile {name!r} is not known; there are {', '.join(PROFILES)}")
     return PROFILES[name]

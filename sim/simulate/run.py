@@ -1,7 +1,7 @@
-"""Runs seeds, in one process or several, and says what they came to.
+"""Runs seeds, in one process or several, and reports their results.
 
-Nothing in a report but its seconds depends on how many processes worked: results are taken in the
-order of the seeds, and the first seed that violates a property ends the run.
+Only the seconds in a report depend on the number of processes: results are taken in the order of
+the seeds, and the first seed that violates a property ends the run.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from sim.tested_pythons import interpreter
 from sim.verdict import Stop, Verdict
 from sim.violation import Violation
 
-# Small, so that a failure is told soon, and no process waits long for the others at the end.
+# Small, so that a failure is reported soon, and no process waits long for the others at the end.
 SEEDS_PER_CHUNK = 10
-# From here on a run has to have reached what its profiles are for.
+# From this many seeds on a run has to reach the labels of its profiles.
 LABELS_FROM_SEEDS = 400
 # How many of the first seeds are run twice, to see that they are the same execution.
 SEEDS_COMPARED = 8
@@ -72,7 +72,7 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A seed that violated a property, or of which nothing can be said: then `error` says why."""
+    """A seed that violated a property, or has no verdict: then `error` says why."""
 
     seed: int
     violation: Violation | None
@@ -82,7 +82,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Chunk:
-    """What some seeds in a row came to; the last of them is the failed one, if any."""
+    """The results of some consecutive seeds; the last of them is the failed one, if any."""
 
     digests: list[bytes] = field(default_factory=list)
     happened: Statistics = field(default_factory=Statistics)
@@ -102,7 +102,7 @@ class SimulationReport:
 
     seeds: how many were run, the failed one included. digest: of all their executions, the same
     for every number of processes. labels: rows of the protocol's table and what the statistics
-    count. command: what runs the failed seed again.
+    count. command: to run the failed seed again.
     """
 
     simulation: Simulation
@@ -147,7 +147,7 @@ def make_simulation(
 ) -> Simulation:
     """level: None for the server's, or the registry's where the registry has no place in a server.
 
-    Raises ValueError for what there is not.
+    Raises ValueError for an unknown name.
     """
     cls = suspect_class(registry)
     if level is None:
@@ -175,10 +175,11 @@ def simulate(
     on_progress: Callable[[Chunk], None] = lambda done: None,
     on_failure: Callable[[Failure], None] = lambda failure: None,
 ) -> SimulationReport:
-    """Runs the seeds in their order until one fails, then shrinks what failed.
+    """Runs the seeds in their order until one fails, then shrinks the failed one.
 
-    context: how processes are made, the platform's own way by default. on_progress: told of all
-    that is done so far, after each chunk. on_failure: told of the failed seed before it is shrunk.
+    context: how processes are made, the platform's own way by default. on_progress: called with
+    all results so far, after each batch. on_failure: called with the failed seed before it is
+    shrunk.
     """
     begun = time.perf_counter()
     done = Chunk()
@@ -297,7 +298,7 @@ def _played(
 
 
 def _leave_interrupts() -> None:
-    """Ctrl-C is the first process's to answer."""
+    """Ctrl-C is handled by the first process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -321,7 +322,7 @@ def _play(simulated: SimulatedSeed, cls: type[Any]) -> Chunk:
     failure = None
     if outcome.violation is not None or outcome.error is not None:
         departures = departures_of(outcome.choices)
-        # What came of something that is not simulated is no violation.
+        # What follows from something that is not simulated is not a violation.
         violation = None if outcome.error else outcome.violation
         failure = Failure(simulated.seed, violation, departures, outcome.error)
     seen = (outcome.choices, happened.as_json(), happened.latencies_s, sorted(outcome.labels))
@@ -330,7 +331,7 @@ def _play(simulated: SimulatedSeed, cls: type[Any]) -> Chunk:
 
 
 def _compared(simulation: Simulation, first_seed: int, done: Chunk) -> str | None:
-    """Runs the first seeds again; says which of them was another execution, if one was."""
+    """Runs the first seeds again; in words, which of them differed, or None."""
     again = range(first_seed, first_seed + min(SEEDS_COMPARED, len(done.digests)))
     for seed, one, other in zip(
         again, done.digests, play_chunk(simulation, again).digests, strict=False

@@ -1,4 +1,4 @@
-"""Plays a plan: a SimPy process announces each action at its time, as an outside event."""
+"""Runs a plan: a SimPy process announces each action at its time, as an outside event."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def play(world: World, plan: Plan, act: Callable[[Action], None]) -> None:
         nonlocal left
         left -= 1
         if action.kind != "leave":
-            # Who leaves is recorded by the bench, if there is anything left to leave.
+            # The bench records who leaves, if the request is not over.
             world.record(action.words, actor="outside")
         act(action)
         if left == 0:
@@ -32,7 +32,7 @@ async def play(world: World, plan: Plan, act: Callable[[Action], None]) -> None:
 
     def announce(action: Action) -> None:
         def landed(_: object) -> None:
-            # As with a socket: what the poll found is a callback in the ready queue.
+            # As with a socket: the poll puts a callback into the ready queue.
             loop.call_soon(land, action)
 
         arrival = environment.announce(action.words, 0.0, action.window_s)

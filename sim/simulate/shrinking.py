@@ -17,14 +17,14 @@ from sim.violation import Kind, Violation
 
 # At server level an execution takes some tens of milliseconds, a shrunk one a few.
 EXECUTIONS_MAX = 600
-# Which other schedules of a smaller plan are tried, where neither natural order nor the seed's own
-# departures violate the property: its choice points are others than the whole plan's.
+# How many other schedules of a smaller plan are tried, where neither natural order nor the seed's
+# own departures violate the property: its choice points differ from the whole plan's.
 OTHER_SCHEDULES = 2
 BOUNDS = Bounds()
 
 
 def schedule_of(simulated: SimulatedSeed, registry: str, departures: Departures) -> Schedule:
-    """The schedule that `onestream replay` finds this execution by."""
+    """The schedule by which `onestream replay` finds this execution."""
     entry = Entry(simulated.level, simulated.name, registry)
     subject = entry.subject_of(simulated.program_for(entry.registry_class))
     return Schedule(subject.name, subject.digest, BOUNDS, departures)
@@ -33,7 +33,7 @@ def schedule_of(simulated: SimulatedSeed, registry: str, departures: Departures)
 def shrunk(
     simulated: SimulatedSeed, registry: str, violated: Violation, departures: Departures
 ) -> Counterexample | None:
-    """Of the smallest execution found that violates the property; None if it does not come back."""
+    """The counterexample of the smallest failing execution found; None if none fails again."""
     cls = suspect_class(registry)
     shrinking = _Shrinking(simulated, cls, violated.property, departures)
     if violated.kind is not Kind.ENDLESS_STEP:
@@ -64,7 +64,7 @@ class _Shrinking:
             smaller = any(self._fails(self.simulated.keeping(kept)) for kept in self._candidates())
 
     def shrink_departures(self) -> None:
-        """Leaves out ever shorter runs of departures, then lowers those that are left."""
+        """Leaves out ever shorter runs of departures, then lowers the rest."""
         size = len(self.departures)
         while size > 0:
             for start in reversed(range(0, len(self.departures), size)):

@@ -37,7 +37,7 @@ ROWS = (
 @dataclass(slots=True)
 class Statistics:
     """counts: by the words of ROWS. faults: by kind, those that were met. latencies_s: from each
-    prompt to its admission, in virtual seconds, but for those that were to be enqueued.
+    prompt to its admission, in virtual seconds, except for those that were to be enqueued.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -46,10 +46,10 @@ class Statistics:
 
     def admitted(self, latency_s: float, *, enqueued: bool = False) -> None:
         self.counts["admitted"] += 1
-        # A few readings of the clock are no wait.
+        # A few readings of the clock do not count as a wait.
         if latency_s > 1e-3:
             self.counts["admitted from the queue" if enqueued else "admitted after a wait"] += 1
-        # How long a queue is says nothing of how fast one that interrupts is let in.
+        # The wait in a queue says nothing about how fast one that interrupts is let in.
         if not enqueued:
             self.latencies_s.append(latency_s)
 

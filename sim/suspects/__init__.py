@@ -1,4 +1,4 @@
-"""Registries under check: the production one, the two published ones, and anybody's by name."""
+"""Registries under check: the production one, the two published ones, and users' own by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _METHODS = ("register", "cancel", "pop")
 
 
 def suspect_class(name: str) -> type[Any]:
-    """The class behind a name of ours or MODULE:CLASS. Raises ValueError if there is none."""
+    """The class of a known name, or of MODULE:CLASS. Raises ValueError if there is none."""
     module_name, colon, class_name = _CLASSES.get(name, name).partition(":")
     if not colon:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The published registries inside our server: as they were published, ungated and unwoken.
+"""The published registries inside our server, as they were published: without gate and wake-up.
 
 The note's streams have no emit gate, and their worker threads read a flag between two chunks; no
 thread is woken, and none is counted. Everything else is the production server.
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class PublishedFlag:
-    """The flag that a worker thread reads; nothing is woken by it."""
+    """The flag that a worker thread reads; it wakes nothing."""
 
     def __init__(self, flags: StopSignals, trace_id: str) -> None:
         self._flags = flags
@@ -40,7 +40,7 @@ class PublishedStream:
     """What the note's code has in place of a stream's handle."""
 
     stop_error = None
-    # Nobody counts its threads.
+    # Its threads are not counted.
     is_queued = False
     thread_began_at = None
 
@@ -53,12 +53,12 @@ class PublishedStream:
         await send(content)
 
     async def run_in_thread(self, func: Callable[..., T], *args: Any) -> T:
-        """asyncio.to_thread: a cancel ends the await, and leaves the thread alone."""
+        """asyncio.to_thread: a cancel ends the await, and not the thread."""
         return await asyncio.wrap_future(self._executor.submit(func, *args))
 
 
 class PublishedAtServer:
-    """A published registry with what else the server asks of one."""
+    """A published registry with the rest of the interface that the server uses."""
 
     def __init__(self, registry: Any, flags: StopSignals, executor: Executor) -> None:
         self._registry = registry
@@ -83,7 +83,7 @@ class PublishedAtServer:
             task.cancel()
 
     def state_of(self, trace_id: str) -> None:
-        """None of any: see below."""
+        """Always None: see below."""
 
     def snapshot(self) -> Snapshot:
         """The published registries show no states."""

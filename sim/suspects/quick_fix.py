@@ -1,8 +1,7 @@
 """The published fix (the note's three changes), completed only where it leaves `...`.
 
 It waits for the old task outside of its lock, sets a flag for the worker thread, and registers
-the new stream afterwards. What is wrong with it, the note's authors could not see: see
-sim/bench/README.md.
+the new stream afterwards. What is wrong with it is in sim/bench/README.md.
 """
 
 from __future__ import annotations

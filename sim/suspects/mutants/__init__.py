@@ -1,4 +1,4 @@
-"""Production with one line broken, or one safeguard lost: what the bench has to find."""
+"""Production with one line broken, or one safeguard removed: the bench has to find each."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def mutant_named(name: str) -> Mutant:
 
 
 def mutant_of(registry: str) -> Mutant | None:
-    """The mutant that a schedule names as its registry; None for a registry that is none.
+    """The mutant that a schedule names as its registry; None for a registry that is not one.
 
-    Raises ValueError for a mutant that there is not.
+    Raises ValueError for an unknown mutant.
     """
     if not registry.startswith(PREFIX):
         return None
@@ -33,7 +33,7 @@ def mutant_of(registry: str) -> Mutant | None:
 
 
 def broken_as(registry: str) -> AbstractContextManager[None]:
-    """Production has the bug of the named mutant within the block; none for any other registry."""
+    """In the block production has the bug of the mutant; unchanged for any other registry."""
     mutant = mutant_of(registry)
     return nullcontext() if mutant is None else broken(mutant)
 

@@ -1,4 +1,4 @@
-"""What a mutant is: production with one line changed or one safeguard lost, for a while."""
+"""What a mutant is: production with one line changed or one safeguard removed, in a block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class Patch(Protocol):
-    """What breaks production and mends it again; pytest's monkeypatch is one, too."""
+    """Breaks production and restores it; pytest's monkeypatch is one, too."""
 
     def setattr(self, target: Any, name: str, value: Any) -> None: ...
 
@@ -39,7 +39,7 @@ class Mutant:
 
 
 class Undoable:
-    """A Patch of our own; the last change is undone first."""
+    """A Patch that can be undone; the last change is undone first."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []

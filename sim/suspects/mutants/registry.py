@@ -1,4 +1,4 @@
-"""The registry with one safeguard lost, each a function that is named for its bug."""
+"""The registry with one safeguard removed, each a function that is named for its bug."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from sim.suspects.mutants.base import Break, Mutant, Patch
 def put(
     patch: Patch, operation: type[Operation], situation: Situation, *row: Action | Perform
 ) -> None:
-    """The row is another; a function in it is an action that production has not."""
+    """Replaces a row; a function in it is an action that production does not have."""
     assert (operation, situation) in TABLE
     for action in row:
         if not isinstance(action, Action):
@@ -344,7 +344,7 @@ def close_waits_for_ever(patch: Patch) -> None:
 
 NO_ROW = "every operation of the shell has a row in the table"
 
-# In which scenario each falls, and by which property.
+# The scenario and the property that kill each.
 KILLED: tuple[tuple[Break, str, str], ...] = (
     (second_is_let_in_beside_the_first, "second_prompt", "S1 one_active"),
     (newer_prompt_stops_nobody, "second_prompt", "S4 newest_wins"),
