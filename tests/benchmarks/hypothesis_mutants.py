@@ -6,7 +6,7 @@
 Three ways to use Hypothesis, with the judgements of the bench in each, and in virtual time:
 
 actions            Hypothesis draws what users (and Ollama) do, and everything happens in natural
-                   order. Registry: the state machine of tests/registry/test_state_machine.py; after
+                   order. Registry: the state machine of tests/registry/state_machine.py; after
                    each command the loop runs until it is idle, and it is never late. Server: a plan
                    of up to 12 actions, played and judged as by `onestream simulate`.
 actions, schedule  The same actions, and Hypothesis draws the schedule, too. Registry: the state
@@ -56,7 +56,7 @@ from tests.benchmarks.hypothesis_scheduler import (
     usual_settings,
 )
 from tests.benchmarks.schedulers import cell, fails, fails_as_drawn
-from tests.registry.test_state_machine import SPIN_MAX, Machine
+from tests.registry.state_machine import SPIN_MAX, Machine
 
 PRODUCTION = "production"
 
