@@ -17,14 +17,15 @@ import pytest
 from registry import StreamRegistry
 from sim import explore
 from sim.counterexample import Counterexample
-from sim.execution import Outcome, Program, guarded, run_execution
+from sim.execution import Outcome, Program
 from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL
-from sim.schedule import Bounds, Schedule
+from sim.schedule import Schedule
 from sim.schedulers import DepartureBounded, RandomWalk, Replay, Scheduler
 from sim.server_bench import DECLARED_FILES
 from sim.suspects.mutants import registry as registry_mutants
 from sim.suspects.mutants import server as server_mutants
+from tests.executed import executed
 from tests.schedules.by_labels import ByLabels, LabelledDeparture, Labelling
 
 FOLDER = Path(__file__).parent
@@ -53,8 +54,8 @@ class Regression:
         """Raises ScheduleDoesNotFit unless every departure was met."""
         scheduler = ByLabels(self.departures, DECLARED_FILES)
         program = program_of(self.level, self.scenario)
-        with guarded(), silenced():
-            outcome = run_execution(program, scheduler, Bounds())
+        with silenced():
+            outcome = executed(program, scheduler)
         scheduler.require_all_taken()
         return outcome
 
@@ -92,8 +93,8 @@ def recorded(scenario: str, mutant: str) -> Regression | None:
         return None
     replay = Replay(Schedule.parse(found.schedule).departures)
     labelling = Labelling(replay, DECLARED_FILES)
-    with guarded(), silenced():
-        run_execution(program, labelling, Bounds())
+    with silenced():
+        executed(program, labelling)
     violates = found.property.partition(":")[0]
     return Regression(mutant, level, scenario, mutant, violates, tuple(labelling.departures()))
 

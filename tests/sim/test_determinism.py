@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import os
 import random
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,14 +17,15 @@ import pytest
 from registry import StreamRegistry
 from sim import World, explore
 from sim.determinism import SimTask
-from sim.execution import Outcome, run_execution
-from sim.exploration import guarded
+from sim.execution import Outcome
 from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL
-from sim.schedule import Bounds, departures_of
+from sim.schedule import departures_of
 from sim.schedulers import RandomWalk, Replay
 from sim.suspects import suspect_class
 from sim.verdict import Verdict
+from tests.executed import executed
+from tests.sim.fresh_processes import printed_in_fresh_processes
 
 ROOT = Path(__file__).parents[2]
 TIMES = 50
@@ -102,16 +101,12 @@ PROGRAMS: dict[str, Program] = {
 
 
 def run(program: Program, departures: tuple[tuple[int, int], ...]) -> Outcome:
-    with guarded():
-        return run_execution(program, Replay(departures), Bounds(), traced=True)
+    return executed(program, Replay(departures), traced=True)
 
 
 def some_schedule(program: Program, seed: int) -> tuple[tuple[int, int], ...]:
     """The departures of a random execution."""
-    walk = RandomWalk(seed)
-    walk.next_execution()
-    with guarded():
-        return departures_of(run_execution(program, walk, Bounds()).choices)
+    return departures_of(executed(program, RandomWalk(seed)).choices)
 
 
 def hash_of_all(executions: int) -> str:
@@ -222,38 +217,17 @@ def texts_of_counterexamples() -> str:
 def test_other_processes_tell_the_same() -> None:
     """The text of a counterexample is the same, to the letter, under other PYTHONHASHSEEDs."""
     script = "from tests.sim.test_determinism import texts_of_counterexamples as texts; "
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", f"{script}print(texts())"],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        for seed in ("0", "1", "4242")
-    ]
     here = texts_of_counterexamples()
     assert "wait in child (tests/sim/test_determinism.py:" in " ".join(here.split())
     assert "first difference (≠)" in here
-    assert {process.communicate(timeout=60)[0].strip() for process in processes} == {here}
+    assert printed_in_fresh_processes(f"{script}print(texts())") == {here}
 
 
 @pytest.mark.socket
 def test_other_processes_give_the_same_traces() -> None:
     """Fresh processes with other PYTHONHASHSEEDs have the same traces as this one."""
     script = "from tests.sim.test_determinism import hash_of_all; print(hash_of_all(10))"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for seed in ("0", "1", "4242")
-    ]
-    hashes = {process.communicate(timeout=60)[0].strip() for process in processes}
-    assert hashes == {hash_of_all(10)}
+    assert printed_in_fresh_processes(script) == {hash_of_all(10)}
 
 
 # ---- nondeterminism --------------------------------------------------------------------------

@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import Report, ScheduleDoesNotFit, World, explore, outcomes, run
-from sim.execution import Outcome, run_execution
+from sim.execution import Outcome
 from sim.exploration import guarded
 from sim.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import DepartureBounded, DepthFirst, Replay
 from sim.shrink import shrink
+from tests.executed import executed
 
 Program = Callable[[World], Awaitable[object]]
 
@@ -552,8 +553,7 @@ def test_a_schedule_that_does_not_fit_is_refused() -> None:
 
     def replay(departures: tuple[tuple[int, int], ...]) -> None:
         scheduler = Replay(departures)
-        with guarded():
-            outcome = run_execution(one_choice, scheduler, Bounds())
+        outcome = executed(one_choice, scheduler)
         scheduler.require_all_taken(len(outcome.choices))
 
     replay(((0, 2),))
@@ -571,8 +571,8 @@ def test_a_program_cannot_swallow_that_its_schedule_does_not_fit() -> None:
             world.choose("any", "ab")
         world.choose("other", "ab")
 
-    with guarded(), pytest.raises(ScheduleDoesNotFit, match="option 7 at choice point 0"):
-        run_execution(program, Replay(((0, 7), (1, 1))), Bounds())
+    with pytest.raises(ScheduleDoesNotFit, match="option 7 at choice point 0"):
+        executed(program, Replay(((0, 7), (1, 1))))
 
 
 def test_a_counterexample_of_another_program_is_refused() -> None:

@@ -9,24 +9,24 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from sim import World, explore
+from sim import World, explore, outcomes
 from sim.cli import main
-from sim.execution import Outcome, guarded, run_execution
+from sim.execution import Outcome
 from sim.export import export
 from sim.schedule import Bounds
 from sim.schedulers import RandomWalk
 from sim.stock_sources import Bundle, NotExportable, bundle_of
+from tests.sim.exported_files import HANGS_S, HERE, run_alone
 from tests.sim.random_programs import random_program
 
 DRIVER = Path(__file__).with_name("stock_driver.py")
-# An interpreter that cannot import `sim`: neither from the current directory nor from a package.
-PLAIN = [getattr(sys, "_base_executable", sys.executable), "-I"]
 SCHEDULES = 3
 BOUNDS = Bounds(spin_max=50)
 
@@ -51,16 +51,6 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Import
             del sys.modules[name]
 
 
-def run_alone(text: str, folder: Path) -> tuple[int, str]:
-    """Exit code and output of an exported file, run by a plain interpreter in an empty folder."""
-    alone = folder / "alone"
-    alone.mkdir(exist_ok=True)
-    file = alone / "exported.py"
-    file.write_text(text, encoding="utf-8")
-    run = subprocess.run([*PLAIN, str(file)], cwd=alone, capture_output=True, text=True, timeout=60)
-    return run.returncode, run.stdout + run.stderr
-
-
 # ---- the same, callback by callback ----------------------------------------------------------
 
 
@@ -69,10 +59,7 @@ def executions(seed: str, source: str) -> Iterator[Outcome]:
     namespace: dict[str, Any] = {"__name__": seed}
     exec(compile(source, seed, "exec"), namespace)
     walk = RandomWalk(seed)  # type: ignore[arg-type]
-    for _ in range(SCHEDULES):
-        walk.next_execution()
-        with guarded():
-            yield run_execution(namespace["program"], walk, BOUNDS, traced=True)
+    return islice(outcomes(namespace["program"], walk, bounds=BOUNDS, traced=True), SCHEDULES)
 
 
 def simulated(outcome: Outcome) -> dict[str, Any]:
@@ -107,7 +94,11 @@ def levelled(step: str) -> str:
 def run_in_stock_asyncio(folder: Path) -> dict[str, dict[str, Any]]:
     """What the files of the folder come to."""
     run = subprocess.run(
-        [*PLAIN, str(DRIVER), str(folder)], cwd=folder, capture_output=True, text=True, timeout=600
+        [HERE, "-I", str(DRIVER), str(folder)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=HANGS_S,
     )
     assert run.returncode == 0, run.stderr
     forced = dict(json.loads(line) for line in run.stdout.splitlines())

@@ -6,7 +6,6 @@ where the bug is fixed it does not: the property holds, or the program takes ano
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from sim.historical import HISTORICAL_BUGS, HistoricalBug
 from sim.historical.base import this_version
 from sim.historical.interpreters import find_interpreters
 from sim.stock_sources import NotExportable, bundle_of
+from tests.sim.exported_files import HERE as PLAIN
+from tests.sim.exported_files import run_alone
 
 HERE = [bug for bug in HISTORICAL_BUGS if bug.shows_on(this_version())]
 CPYTHON = [bug for bug in HERE if bug.fixed_in and bug.fixed is None]
@@ -34,13 +35,9 @@ def exported(bug: HistoricalBug) -> tuple[str, list[str]]:
 
 
 def run(python: str, text: str, folder: Path) -> tuple[int, list[str]]:
-    file = folder / "exported.py"
-    file.write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        [python, "-I", str(file)], cwd=folder, capture_output=True, text=True, timeout=60
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, [" ".join(line.split()) for line in done.stdout.splitlines()]
+    code, output = run_alone(text, folder, python)
+    assert "Traceback" not in output, output
+    return code, [" ".join(line.split()) for line in output.splitlines()]
 
 
 @pytest.mark.parametrize("bug", HERE, ids=lambda bug: bug.id)
@@ -52,8 +49,7 @@ def test_a_historical_bug_comes_on_stock_asyncio(bug: HistoricalBug, tmp_path: P
         return
     text, trace = exported(bug)
     # A program of an installed package needs that package, and so this environment.
-    plain = getattr(sys, "_base_executable", sys.executable)
-    python = sys.executable if bundle_of(bug.program).packages else plain
+    python = sys.executable if bundle_of(bug.program).packages else PLAIN
     code, output = run(python, text, tmp_path)
     assert code == 1, output
     assert output[: len(trace)] == trace

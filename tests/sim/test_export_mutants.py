@@ -10,7 +10,7 @@ from sim.catalog import subject_of
 from sim.cli import main
 from sim.entry import Entry
 from sim.mutants import kill_all
-from tests.sim.test_export import run_alone
+from tests.sim.exported_files import run_alone
 
 
 @pytest.mark.parametrize(

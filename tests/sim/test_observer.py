@@ -7,12 +7,12 @@ import subprocess
 import sys
 from typing import Any
 
-from sim import World
+from sim import World, run
 from sim.environment import Arrival
-from sim.execution import guarded, run_execution
 from sim.observer import Observer, Special
-from sim.schedule import Bounds, ChoicePoint
+from sim.schedule import ChoicePoint
 from sim.schedulers import NaturalOrder
+from tests.executed import executed
 
 
 class Listening(Observer):
@@ -84,8 +84,7 @@ async def program(world: World) -> None:
 def test_an_observer_hears_what_happens() -> None:
     """Each hook is called, in the order of the events; nothing of the draining is a surprise."""
     listening = Listening()
-    with guarded():
-        outcome = run_execution(program, Offering(listening), Bounds())
+    outcome = executed(program, Offering(listening))
     told = [each for each in listening.heard if each not in ("scheduled", "runs")]
     assert outcome.error is None
     assert told[:5] == ["begin", "announced a", "lands a", "advances to 1", "chose which: one"]
@@ -97,9 +96,8 @@ def test_an_observer_hears_what_happens() -> None:
 
 def test_an_execution_is_the_same_whoever_listens() -> None:
     """The choices of an execution that is followed are those of one that is not."""
-    with guarded():
-        alone = run_execution(program, NaturalOrder(), Bounds())
-        followed = run_execution(program, Offering(Listening()), Bounds())
+    alone = run(program)
+    followed = executed(program, Offering(Listening()))
     assert alone.choices == followed.choices
     assert (alone.labels, alone.bounds_hit) == (followed.labels, followed.bounds_hit)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
+from itertools import islice, pairwise
 
 import pytest
 
-from sim import World, explore
-from sim.execution import guarded, run_execution
-from sim.schedule import NO_MORE, Bounds, ChoicePoint, Option
+from sim import World, explore, outcomes
+from sim.schedule import NO_MORE, ChoicePoint, Option
 from sim.schedulers import (
     PCT,
     DepartureBounded,
@@ -63,29 +62,24 @@ async def harmless(world: World) -> None:
     await asyncio.gather(*(client(name) for name in "abcd"))
 
 
-def executed(scheduler: Scheduler, executions: int) -> list[list[int]]:
+def choices_of(scheduler: Scheduler, executions: int) -> list[list[int]]:
     """The choices of each of the first executions."""
-    choices = []
-    with guarded():
-        for _ in range(executions):
-            assert scheduler.next_execution()
-            choices.append(run_execution(harmless, scheduler, Bounds()).choices)
-    return choices
+    return [each.choices for each in islice(outcomes(harmless, scheduler), executions)]
 
 
 @pytest.mark.parametrize("make", RANDOM.values(), ids=RANDOM)
 def test_the_same_seed_draws_the_same(make: Callable[[int], Scheduler]) -> None:
     """Executions depend on the seed and their number alone, and differ by both."""
-    first = executed(make(1), 20)
-    assert first == executed(make(1), 20)
-    assert first != executed(make(2), 20)
+    first = choices_of(make(1), 20)
+    assert first == choices_of(make(1), 20)
+    assert first != choices_of(make(2), 20)
     assert len({tuple(choices) for choices in first}) > 5
 
 
 @pytest.mark.parametrize("make", [PCT, FewDepartures, Portfolio])
 def test_the_first_execution_is_natural(make: Callable[[int], Scheduler]) -> None:
     """It counts the choice points, among which change points and departures are drawn."""
-    (first,) = executed(make(0), 1)
+    (first,) = choices_of(make(0), 1)
     assert len(first) > 3
     assert not any(first)
 
@@ -104,12 +98,9 @@ def test_few_departures_are_few() -> None:
 
     scheduler = Counting(0, choice_points=10)
     counted = []
-    with guarded():
-        for _ in range(200):
-            scheduler.departures = 0
-            scheduler.next_execution()
-            run_execution(harmless, scheduler, Bounds())
-            counted.append(scheduler.departures)
+    for _ in islice(outcomes(harmless, scheduler), 200):
+        counted.append(scheduler.departures)
+        scheduler.departures = 0
     assert 60 < sum(number == 1 for number in counted) < 140
     assert sum(number > 4 for number in counted) < 20
 
@@ -129,7 +120,7 @@ def test_pct_serves_the_foremost_until_it_falls_behind() -> None:
     scheduler = PCT(0, depth=3, choice_points=12)
     for _ in range(50):
         order = served(scheduler, ["a", "b", "c", "d"])
-        changes = [one for one, other in itertools.pairwise(order) if one != other]
+        changes = [one for one, other in pairwise(order) if one != other]
         # A change at the very first choice point is none that can be seen.
         assert 1 <= len(changes) <= 2
         assert len(set(order)) == len(changes) + 1

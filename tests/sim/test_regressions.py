@@ -10,9 +10,8 @@ import pytest
 
 from sim import World
 from sim.errors import ScheduleDoesNotFit
-from sim.execution import Outcome, Program, guarded, run_execution
-from sim.schedule import Bounds
 from sim.schedulers import RandomWalk
+from tests.executed import executed
 from tests.schedules.by_labels import ByLabels, LabelledDeparture, Labelling, Labels
 from tests.schedules.regression import Regression, loaded, regressions
 
@@ -78,20 +77,13 @@ async def three_clients(world: World) -> None:
     await asyncio.gather(*map(client, ("a", "b", how)))
 
 
-def played(program: Program, scheduler: ByLabels | Labelling) -> Outcome:
-    with guarded():
-        return run_execution(program, scheduler, Bounds(), traced=True)
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_labels_bring_an_execution_back(seed: int) -> None:
     """The departures of a random execution, written as labels, lead to the same trace."""
-    walk = RandomWalk(seed)
-    walk.next_execution()
-    labelling = Labelling(walk)
-    first = played(three_clients, labelling)
+    labelling = Labelling(RandomWalk(seed))
+    first = executed(three_clients, labelling, traced=True)
     by_labels = ByLabels(labelling.departures())
-    again = played(three_clients, by_labels)
+    again = executed(three_clients, by_labels, traced=True)
     by_labels.require_all_taken()
     assert again.choices == first.choices
     assert again.trace_hash == first.trace_hash

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -14,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from registry import StreamRegistry
-from sim import Report, World, explore
+from sim import Report, World, explore, outcomes
 from sim.check import check
 from sim.errors import ScheduleDoesNotFit
-from sim.execution import Outcome, Program, guarded, run_execution
+from sim.execution import Outcome, Program
 from sim.jobs import Result
 from sim.log_capture import silenced
 from sim.replay import replay as replay_text
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.scenarios.server_level import SERVER_SCENARIOS, ServerScenario
-from sim.schedule import Bounds, ChoicePoint, Schedule, departures_of
+from sim.schedule import ChoicePoint, Schedule, departures_of
 from sim.schedulers import (
     DepartureBounded,
     DepthFirst,
@@ -35,6 +32,8 @@ from sim.schedulers import (
 )
 from sim.suspects.mutants.base import Break
 from sim.suspects.mutants.server import KILLED
+from tests.executed import executed
+from tests.sim.fresh_processes import printed_in_fresh_processes
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = {scenario.name: scenario for scenario in SERVER_SCENARIOS}
@@ -179,16 +178,14 @@ TRACED = ["second_prompt.async", "hung_upstream.thread"]
 
 def run_traced(scenario: str, scheduler: Scheduler) -> Outcome:
     program = SCENARIOS[scenario].program_for(StreamRegistry)
-    with guarded(), silenced():
-        outcome = run_execution(program, scheduler, Bounds(), traced=True)
+    with silenced():
+        outcome = executed(program, scheduler, traced=True)
     assert (outcome.error, outcome.violation) == (None, None)
     return outcome
 
 
 def walked(scenario: str, seed: int) -> Outcome:
-    scheduler = RandomWalk(seed)
-    scheduler.next_execution()
-    return run_traced(scenario, scheduler)
+    return run_traced(scenario, RandomWalk(seed))
 
 
 def some_hashes() -> str:
@@ -213,13 +210,8 @@ def test_other_schedules_give_other_traces() -> None:
 @pytest.mark.socket
 def test_the_same_schedule_gives_the_same_trace_in_another_process() -> None:
     """Fresh processes, with other hash seeds, run the same callbacks."""
-    here = some_hashes()
-    for seed in ("0", "1", "4242"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        told = subprocess.run(
-            [sys.executable, __file__], env=environment, capture_output=True, text=True, check=True
-        )
-        assert told.stdout.strip() == here
+    script = "from tests.sim.test_server_level import some_hashes; print(some_hashes())"
+    assert printed_in_fresh_processes(script) == {some_hashes()}
 
 
 # ---- the bounded search ---------------------------------------------------------------------
@@ -248,10 +240,8 @@ class Noting(Following):
 
 def executions_of(program: Program, scheduler: Scheduler) -> list[tuple[str, tuple[int, ...], int]]:
     noting = Noting(scheduler)
-    with guarded():
-        while noting.next_execution():
-            outcome = run_execution(program, noting, Bounds())
-            assert (outcome.error, outcome.violation) == (None, None)
+    for outcome in outcomes(program, noting):
+        assert (outcome.error, outcome.violation) == (None, None)
     return [(name, tuple(choices), cost) for name, choices, cost in noting.executions]
 
 
@@ -389,7 +379,3 @@ def test_a_search_that_is_stopped_claims_the_bound_it_has_finished() -> None:
     verdict, reason = stopped_after(17, DepartureBounded(1, 3))
     assert verdict == "proved"
     assert reason.startswith("every schedule with up to 2 departures")
-
-
-if __name__ == "__main__":
-    print(some_hashes())

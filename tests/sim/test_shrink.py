@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
 from registry import StreamRegistry
-from sim import World, explore
-from sim.execution import Program, guarded, run_execution
+from sim import World, explore, outcomes
+from sim.execution import Program, guarded
 from sim.historical import gh_86296, httpcore_1093
 from sim.log_capture import silenced
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
@@ -16,6 +18,7 @@ from sim.shrink import shrink
 from sim.suspects import PUBLISHED, suspect_class
 from sim.suspects.mutants import registry as mutants
 from sim.suspects.mutants.base import Break
+from tests.executed import executed
 
 BOUNDS = Bounds()
 
@@ -23,9 +26,7 @@ BOUNDS = Bounds()
 def least_departures(program: Program, violated: str) -> int:
     """By looking at every schedule with none, then at those with one, and so on."""
     for departures in range(4):
-        search = DepartureBounded(departures)
-        while search.next_execution():
-            outcome = run_execution(program, search, BOUNDS)
+        for outcome in outcomes(program, DepartureBounded(departures)):
             if outcome.violation is not None and outcome.violation.property == violated:
                 return outcome.cost
     raise AssertionError("not within 3 departures")
@@ -35,18 +36,15 @@ def shrunk_from_random(
     program: Program, *, failures: int, executions: int = 2000
 ) -> list[tuple[str, int, int]]:
     """Of some random failures: what was violated, and the departures before and after."""
-    walk = RandomWalk(seed=3)
     found: list[tuple[str, int, int]] = []
-    for _ in range(executions):
-        walk.next_execution()
-        outcome = run_execution(program, walk, BOUNDS)
+    for outcome in islice(outcomes(program, RandomWalk(seed=3)), executions):
         if outcome.violation is None:
             continue
         violated = outcome.violation.property
         departures, _ = shrink(
             program, departures_of(outcome.choices), violated, BOUNDS, executions_max=2000
         )
-        again = run_execution(program, Replay(departures), BOUNDS)
+        again = executed(program, Replay(departures))
         assert again.violation is not None
         assert again.violation.property == violated
         found.append((violated, outcome.cost, again.cost))
@@ -178,9 +176,7 @@ def test_a_registry_counterexample_shrinks_fast() -> None:
         report = explore(program, strategy="random", seed=5, max_executions=100)
         assert report.counterexample is not None
         with guarded():
-            walk = RandomWalk(seed=5)
-            walk.next_execution()
-            outcome = run_execution(program, walk, BOUNDS)
+            outcome = executed(program, RandomWalk(seed=5))
             assert outcome.violation is not None
             _, executions = shrink(
                 program,

@@ -5,9 +5,6 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
-import os
-import subprocess
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,8 @@ import pytest
 
 from sim.cli import main
 from sim.commands.simulate_text import progress_words
-from sim.execution import guarded, run_execution
 from sim.log_capture import silenced
-from sim.schedule import Bounds, ChoicePoint, Option, Schedule
+from sim.schedule import ChoicePoint, Option, Schedule
 from sim.schedulers import Swarm
 from sim.simulate import run as run_module
 from sim.simulate.labels import labels_required
@@ -30,6 +26,8 @@ from sim.suspects import suspect_class
 from sim.suspects.mutants import registry as mutants
 from sim.suspects.mutants import server as server_mutants
 from sim.suspects.mutants.base import Break
+from tests.executed import executed
+from tests.sim.fresh_processes import printed_in_fresh_processes
 
 OWN = "tests.sim.own_registries"
 ROOT = Path(__file__).parent.parent.parent
@@ -79,18 +77,17 @@ def test_a_failure_is_the_same_with_more_processes() -> None:
 TRACE_HASHES = """
 import sys
 from sim.log_capture import silenced
-from sim.execution import guarded, run_execution
-from sim.schedule import Bounds
 from sim.schedulers import Swarm
 from sim.simulate.run import make_simulation
 from sim.suspects import suspect_class
+from tests.executed import executed
 for level in ("registry", "server"):
     made = make_simulation(level=level, registry="production", profile=None, client="both")
     for seed in range(8):
         simulated = made.seed(seed)
         program = simulated.program_for(suspect_class("production"))
-        with guarded(), silenced():
-            outcome = run_execution(program, Swarm(simulated.name), Bounds(), traced=True)
+        with silenced():
+            outcome = executed(program, Swarm(simulated.name), traced=True)
         print(simulated.name, outcome.trace_hash)
 """
 
@@ -98,18 +95,8 @@ for level in ("registry", "server"):
 @pytest.mark.socket
 def test_traces_are_the_same_in_every_process() -> None:
     """A seed has one trace, whatever the process hashes by: callback by callback, to the ns."""
-    printed = [
-        subprocess.run(
-            [sys.executable, "-c", TRACE_HASHES],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
-        for hash_seed in ("1", "2")
-    ]
-    assert printed[0] == printed[1]
-    hashes = {line.split()[1] for line in printed[0].splitlines()}
+    (printed,) = printed_in_fresh_processes(TRACE_HASHES)
+    hashes = {line.split()[1] for line in printed.splitlines()}
     assert len(hashes) == 16, "each seed is another execution"
 
 
@@ -432,10 +419,8 @@ def test_a_name_finds_its_seed() -> None:
 def test_an_empty_plan_is_played() -> None:
     """Nobody does anything: the server starts and stops."""
     nothing = SimulatedSeed("server", PROFILES["calm"], "async", 0).keeping(())
-    with guarded(), silenced():
-        outcome = run_execution(
-            nothing.program_for(suspect_class("production")), Swarm("0"), Bounds()
-        )
+    with silenced():
+        outcome = executed(nothing.program_for(suspect_class("production")), Swarm("0"))
     assert outcome.violation is None
 
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import queue
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import anyio.to_thread
 import pytest
 
-from sim import Report, World, explore, run
-from sim.execution import Outcome, guarded, run_execution
-from sim.schedule import Bounds
-from sim.schedulers import DepartureBounded, NaturalOrder, RandomWalk, Replay
+from sim import Report, World, explore, outcomes, run
+from sim.execution import Outcome
+from sim.schedule import departures_of
+from sim.schedulers import DepartureBounded, RandomWalk, Replay
+from tests.executed import executed
+from tests.sim.fresh_processes import printed_in_fresh_processes
 
 ROOT = Path(__file__).parents[2]
 # More than any program here needs, so that nothing depends on how fast the machine is.
@@ -605,11 +606,10 @@ def test_what_is_left_blocked_is_ended_with_its_execution() -> None:
         await asyncio.sleep(1)
         world.check(not left.done(), "it waits")
 
-    with guarded():
-        outcomes = [run_execution(program, NaturalOrder(), Bounds(), traced=True) for _ in "12"]
+    first, second = run(program, traced=True), run(program, traced=True)
     assert ended == ["held False", "held False"]
-    assert [(each.error, each.violation) for each in outcomes] == [(None, None)] * 2
-    assert outcomes[0].trace_hash == outcomes[1].trace_hash
+    assert first.error is first.violation is second.error is second.violation is None
+    assert first.trace_hash == second.trace_hash
     assert explored(program).verdict == "proved"
 
 
@@ -653,28 +653,20 @@ async def busy_with_threads(world: World) -> None:
 
 def some_hashes() -> str:
     """The trace hashes of twenty random schedules, in one."""
-    scheduler = RandomWalk(seed=1)
     hashes = []
-    with guarded():
-        for _ in range(20):
-            scheduler.next_execution()
-            outcome = run_execution(busy_with_threads, scheduler, Bounds(), traced=True)
-            assert outcome.violation is None
-            hashes.append(outcome.trace_hash)
+    for outcome in islice(outcomes(busy_with_threads, RandomWalk(seed=1), traced=True), 20):
+        assert outcome.violation is None
+        hashes.append(outcome.trace_hash)
     return " ".join(hashes)
 
 
 def test_the_same_schedule_gives_the_same_trace() -> None:
     """50 of 50 replays of a random schedule with threads ran the same callbacks."""
-    scheduler = RandomWalk(seed=3)
-    scheduler.next_execution()
-    with guarded():
-        first = run_execution(busy_with_threads, scheduler, Bounds(), traced=True)
-        departures = [(index, option) for index, option in enumerate(first.choices) if option]
-        again = {
-            run_execution(busy_with_threads, Replay(departures), Bounds(), traced=True).trace_hash
-            for _ in range(50)
-        }
+    first = executed(busy_with_threads, RandomWalk(seed=3), traced=True)
+    departures = departures_of(first.choices)
+    again = {
+        executed(busy_with_threads, Replay(departures), traced=True).trace_hash for _ in range(50)
+    }
     assert len(departures) > 10
     assert again == {first.trace_hash}
 
@@ -687,14 +679,5 @@ def test_different_schedules_give_different_traces() -> None:
 @pytest.mark.socket
 def test_the_same_schedule_gives_the_same_trace_in_another_process() -> None:
     """Fresh processes with other hash seeds run the same callbacks."""
-    here = some_hashes()
-    for seed in ("0", "1", "4242"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        told = subprocess.run(
-            [sys.executable, __file__], env=environment, capture_output=True, text=True, check=True
-        )
-        assert told.stdout.strip() == here
-
-
-if __name__ == "__main__":
-    print(some_hashes())
+    script = "from tests.sim.test_threads import some_hashes; print(some_hashes())"
+    assert printed_in_fresh_processes(script) == {some_hashes()}

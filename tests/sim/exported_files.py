@@ -1,0 +1,25 @@
+"""Runs exported files as those do who are given them: without the simulator, in an empty folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = getattr(sys, "_base_executable", sys.executable)
+"""The interpreter without this environment: it cannot import `sim`."""
+HANGS_S = 600.0
+"""Nothing of ours computes for so long, on the slowest machine either."""
+
+
+def run_alone(text: str, folder: Path, python: str = HERE) -> tuple[int, str]:
+    """Exit code and output of an exported file."""
+    alone = folder / "alone"
+    alone.mkdir(exist_ok=True)
+    file = alone / "exported.py"
+    file.write_text(text, encoding="utf-8")
+    # Neither the current directory nor a variable adds a place to import from.
+    run = subprocess.run(
+        [python, "-I", str(file)], cwd=alone, capture_output=True, text=True, timeout=HANGS_S
+    )
+    return run.returncode, run.stdout + run.stderr

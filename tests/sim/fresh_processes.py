@@ -1,0 +1,30 @@
+"""The same program in several processes, each of which hashes strings by another seed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HASH_SEEDS = ("0", "1", "4242")
+HANGS_S = 600.0
+"""Nothing of ours computes for so long, on the slowest machine either."""
+
+
+def printed_in_fresh_processes(program: str) -> set[str]:
+    """All that one or another of them prints: of a program that is deterministic, one text."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        for seed in HASH_SEEDS
+    ]
+    printed = {process.communicate(timeout=HANGS_S)[0].strip() for process in processes}
+    assert [process.returncode for process in processes] == [0] * len(processes)
+    return printed
