@@ -10,6 +10,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+# Helpers explain a failed assert as test modules do: all modules of these rooms are rewritten.
+ROOMS = ("attack", "benchmarks", "clients", "executed", "registry", "schedules", "server", "sim")
+pytest.register_assert_rewrite(*(f"tests.{room}" for room in ROOMS))
+
 # For the tests of our own plugin.
 pytest_plugins = "pytester"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import CLIENTS, Played
+from tests.clients.played import CLIENTS, Played
 
 pytestmark = [pytest.mark.clients, pytest.mark.socket]
 

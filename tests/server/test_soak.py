@@ -22,16 +22,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.support import (
-    CLIENTS,
-    DEVKEY,
-    RawClient,
-    Stack,
-    prompt,
-    stack,
-    until,
-)
-from tests.server.test_shutdown import GRACE_S, LAUNCHERS, exit_under_trouble, fake_ollama
+from tests.server.shutdowns import GRACE_S, LAUNCHERS, exit_under_trouble, fake_ollama
+from tests.server.support import CLIENTS, DEVKEY, RawClient, Stack, prompt, stack, until
 
 pytestmark = [pytest.mark.socket, pytest.mark.soak]
 

@@ -1,33 +1,27 @@
-"""What the tests of the fake Ollama share.
-
-`drive` performs the script's steps by hand, on a clock that only the test moves. `front` is what
-the contract suite is parametrised over: anything that can send HTTP requests and say what came
-back. To let another front join, write a class with `ask` and `ask_all`, and name it in FRONTS.
-"""
+"""What tests of the fake Ollama are handed: its script, driven by hand, and each of its fronts."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import os
-import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 
-from sim.execution import guarded, run_execution
 from sim.fake_ollama import FakeOllama, Profile, profile_named
-from sim.fake_ollama.http_front import running, wall_clock_ns
-from sim.fake_ollama.simulated import EPOCH_NS, SimOllama, SimSocket
-from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep, Step
-from sim.schedule import Bounds
-from sim.schedulers import NaturalOrder
-from sim.world import World
+from sim.fake_ollama.http_front import wall_clock_ns
+from tests.sim.fake_ollama.driver import Driver
+from tests.sim.fake_ollama.fronts import (
+    CONTRACT_PROFILE,
+    Front,
+    HttpAsync,
+    HttpBlocking,
+    SimAsync,
+    SimBlocking,
+    Thread,
+)
 
 FRONTS = [
     pytest.param("http-async", marks=pytest.mark.socket),
@@ -40,119 +34,6 @@ REAL_MODEL = os.environ.get("ONESTREAM_OLLAMA_MODEL")
 if REAL_URL and REAL_MODEL:
     FRONTS.append(pytest.param("real", marks=pytest.mark.socket))
 
-TEST_LIMIT_S = 30.0
-SIM_URL = "http://ollama:11434"
-
-CONTRACT_PROFILE = replace(
-    profile_named("instant"),
-    chunks=6,
-    thinking_chunks=2,
-    slow_chunks=50,
-    slow_chunk_s=0.02,
-    slow_load_s=0.6,
-    busy_s=0.6,
-)
-
-
-def chat(model: str, prompt: str = "why is the sky blue", **fields: object) -> dict[str, object]:
-    """Return the body of a chat request with one user message."""
-    return {"model": model, "messages": [{"role": "user", "content": prompt}], **fields}
-
-
-def json_lines(data: bytes) -> list[dict[str, Any]]:
-    """Return the JSON objects of an NDJSON body, which must end with a line end."""
-    assert data == b"" or data.endswith(b"\n")
-    return [json.loads(line) for line in data.split(b"\n")[:-1]]
-
-
-# ---- the script, by hand --------------------------------------------------------------------
-
-
-class Driven:
-    """One request, performed by hand. Sleeps move the clock at once."""
-
-    def __init__(self, driver: Driver, method: str, path: str, body: bytes) -> None:
-        self._driver = driver
-        self._steps = driver.fake.handle(method, path, body)
-        self.steps: list[Step] = []
-        self.head: Head | None = None
-        self.segments: list[bytes] = []
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self.segments)
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return json_lines(self.body)
-
-    @property
-    def object(self) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.body)
-        return value
-
-    @property
-    def slept_s(self) -> float:
-        return sum(step.seconds for step in self.steps if isinstance(step, Sleep))
-
-    def step(self) -> Step:
-        """Perform one step, and return it."""
-        step = next(self._steps)
-        self.steps.append(step)
-        if isinstance(step, Head):
-            self.head = step
-        elif isinstance(step, Body):
-            self.segments.append(step.data)
-        elif isinstance(step, Sleep):
-            self._driver.now_ns += round(step.seconds * 1e9)
-        return step
-
-    def run(self) -> Driven:
-        """Perform steps until the request is over, hangs, or waits for a slot."""
-        while True:
-            step = self.step()
-            if isinstance(step, Hang | End | Drop):
-                return self
-            if isinstance(step, Acquire) and not step.waiter.granted:
-                return self
-
-    def run_until(self, kind: type[Step], count: int = 1) -> Driven:
-        """Perform steps until so many of a kind are done."""
-        for _ in range(count):
-            while not isinstance(self.step(), kind):
-                pass
-        return self
-
-    @property
-    def waits(self) -> bool:
-        """Whether the last step is a wait for a slot that has not been granted."""
-        last = self.steps[-1]
-        return isinstance(last, Acquire) and not last.waiter.granted
-
-    def leave(self) -> None:
-        """What a front does when the client disconnects."""
-        self._steps.close()
-
-
-class Driver:
-    """A fake on a clock that stands still but for the sleeps of the requests driven."""
-
-    def __init__(self, profile: Profile) -> None:
-        self.now_ns = 1_785_585_600_000_000_000  # 2026-08-01T12:00:00Z
-        self.fake = FakeOllama(profile, lambda: self.now_ns)
-
-    def post(self, path: str, body: object) -> Driven:
-        return Driven(self, "POST", path, json.dumps(body).encode())
-
-    def get(self, path: str) -> Driven:
-        return Driven(self, "GET", path, b"")
-
-    def raw(self, method: str, path: str, body: bytes) -> Driven:
-        return Driven(self, method, path, body)
-
-    def chat(self, model: str, prompt: str = "why is the sky blue", **fields: object) -> Driven:
-        return self.post("/api/chat", chat(model, prompt, **fields))
-
 
 @pytest.fixture
 def drive() -> Callable[..., Driver]:
@@ -164,269 +45,11 @@ def drive() -> Callable[..., Driver]:
     return make
 
 
-# ---- the HTTP front -------------------------------------------------------------------------
-
-
-class Thread:
-    """The fake on a real port, in an event loop of its own in another thread."""
-
-    def __init__(self, fake: FakeOllama) -> None:
-        self.fake = fake
-        self.base_url = ""
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
-
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        async with running(self.fake) as front:
-            self.base_url = front.base_url
-            self._ready.set()
-            await self._stop.wait()
-
-    def __enter__(self) -> Thread:
-        self._thread.start()
-        assert self._ready.wait(TEST_LIMIT_S)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(TEST_LIMIT_S)
-        assert not self._thread.is_alive()
-
-
 @pytest.fixture
 def in_thread() -> Iterator[Callable[[Profile], Thread]]:
     """Serve a fake from another thread until the test ends."""
     with contextlib.ExitStack() as stack:
         yield lambda profile: stack.enter_context(Thread(FakeOllama(profile, wall_clock_ns)))
-
-
-# ---- the contract's fronts ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One HTTP request. The client leaves after so many segments, or when nothing comes."""
-
-    method: str
-    path: str
-    body: object = None
-    content: bytes | None = None
-    leave_after: int | None = None
-    patience_s: float | None = None
-
-    @property
-    def sent(self) -> bytes:
-        if self.content is not None:
-            return self.content
-        return b"" if self.body is None else json.dumps(self.body).encode()
-
-
-@dataclass
-class Reply:
-    """What came back. `ending` is eof, broken (the connection), left or silent (the client)."""
-
-    status: int | None = None
-    content_type: str | None = None
-    segments: list[bytes] = field(default_factory=list)
-    ending: str = ""
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self.segments)
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return json_lines(self.body)
-
-    @property
-    def object(self) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.body)
-        return value
-
-
-class Front:
-    """What a contract test may use. `fake` is None where it is out of reach."""
-
-    is_real = False
-    fake: FakeOllama | None = None
-
-    def model(self, mode: str) -> str:
-        return f"fake:{mode}"
-
-    def post(self, path: str, body: object = None, **how: Any) -> Ask:
-        return Ask("POST", path, body, **how)
-
-    def chat(self, mode: str, prompt: str = "why is the sky blue", **fields: Any) -> Ask:
-        """A chat request; `leave_after` and `patience_s` go to the Ask, the rest to the body."""
-        how = {name: fields.pop(name) for name in ("leave_after", "patience_s") if name in fields}
-        return self.post("/api/chat", chat(self.model(mode), prompt, **fields), **how)
-
-    def get(self, path: str) -> Ask:
-        return Ask("GET", path)
-
-    def ask(self, ask: Ask) -> Reply:
-        return self.ask_all([ask])[0]
-
-    def ask_all(self, asks: Sequence[Ask]) -> list[Reply]:
-        """Ask all at the same time."""
-        raise NotImplementedError
-
-
-class HttpAsync(Front):
-    """httpx.AsyncClient and the HTTP front in one event loop."""
-
-    def __init__(self) -> None:
-        self.fake = FakeOllama(CONTRACT_PROFILE, wall_clock_ns)
-
-    def ask_all(self, asks: Sequence[Ask]) -> list[Reply]:
-        async def main() -> list[Reply]:
-            assert self.fake is not None
-            async with asyncio.timeout(TEST_LIMIT_S), running(self.fake) as front:
-                return list(await asyncio.gather(*(ask_async(front.base_url, a) for a in asks)))
-
-        return asyncio.run(main())
-
-
-class HttpBlocking(Front):
-    """httpx.Client against the HTTP front in another thread, or against a real Ollama."""
-
-    def __init__(self, base_url: str, fake: FakeOllama | None, real_model: str = "") -> None:
-        self.base_url = base_url
-        self.fake = fake
-        self.is_real = fake is None
-        self._real_model = real_model
-
-    def model(self, mode: str) -> str:
-        return self._real_model or super().model(mode)
-
-    def ask_all(self, asks: Sequence[Ask]) -> list[Reply]:
-        with ThreadPoolExecutor(len(asks)) as threads:
-            return list(threads.map(lambda ask: ask_blocking(self.base_url, ask), asks))
-
-
-class Simulated(Front):
-    """The fake in virtual time: each `ask_all` is one natural execution, on one and the same fake.
-
-    As with a real server, time goes on from one execution to the next.
-    """
-
-    def __init__(self) -> None:
-        self._ended_ns = EPOCH_NS
-        self._world: World | None = None
-        self.fake = FakeOllama(CONTRACT_PROFILE, self._now_ns)
-
-    def ask_all(self, asks: Sequence[Ask]) -> list[Reply]:
-        replies: list[Reply] = []
-
-        async def program(world: World) -> None:
-            self._world = world
-            ollama = SimOllama(world.loop, CONTRACT_PROFILE)
-            assert self.fake is not None
-            ollama.fake = self.fake
-            ask_one = self.client(world, ollama)
-            replies.extend(await asyncio.gather(*map(ask_one, asks)))
-            self._ended_ns, self._world = self._now_ns(), None
-
-        with guarded():
-            outcome = run_execution(program, NaturalOrder(), Bounds())
-        assert (outcome.error, outcome.violation) == (None, None)
-        return replies
-
-    def client(self, world: World, ollama: SimOllama) -> Callable[[Ask], Awaitable[Reply]]:
-        """What sends one request in this execution."""
-        raise NotImplementedError
-
-    def _now_ns(self) -> int:
-        return self._ended_ns + (round(self._world.now * 1e9) if self._world else 0)
-
-
-class SimAsync(Simulated):
-    """httpx.AsyncClient over the asynchronous transport."""
-
-    def client(self, world: World, ollama: SimOllama) -> Callable[[Ask], Awaitable[Reply]]:
-        return lambda ask: ask_async(SIM_URL, ask, ollama.transport())
-
-
-class SimBlocking(Simulated):
-    """httpx.Client over the blocking transport, each in a simulated worker thread."""
-
-    def client(self, world: World, ollama: SimOllama) -> Callable[[Ask], Awaitable[Reply]]:
-        executor = world.executor()
-
-        def ask_one(ask: Ask) -> Awaitable[Reply]:
-            transport = ollama.blocking_transport(NobodyWakes())
-            return world.loop.run_in_executor(executor, ask_blocking, SIM_URL, ask, transport)
-
-        return ask_one
-
-
-class NobodyWakes:
-    """Holds a thread's socket and never shuts it."""
-
-    def hold(self, sock: SimSocket, /) -> None:
-        pass
-
-
-def _client_options(base_url: str, ask: Ask, transport: object) -> dict[str, Any]:
-    """No proxy and no certificates: the addresses are plain http, and mostly local."""
-    return {
-        "base_url": base_url,
-        "timeout": 60.0 if ask.patience_s is None else ask.patience_s,
-        "verify": False,
-        "trust_env": False,
-        "transport": transport,
-    }
-
-
-async def ask_async(
-    base_url: str, ask: Ask, transport: httpx.AsyncBaseTransport | None = None
-) -> Reply:
-    reply = Reply()
-    async with httpx.AsyncClient(**_client_options(base_url, ask, transport)) as client:
-        with _endings(reply):
-            async with client.stream(ask.method, ask.path, content=ask.sent) as response:
-                _note_head(reply, response)
-                async for segment in response.aiter_raw():
-                    reply.segments.append(segment)
-                    if len(reply.segments) == ask.leave_after:
-                        reply.ending = "left"
-                        return reply
-                reply.ending = "eof"
-    return reply
-
-
-def ask_blocking(base_url: str, ask: Ask, transport: httpx.BaseTransport | None = None) -> Reply:
-    reply = Reply()
-    with (
-        httpx.Client(**_client_options(base_url, ask, transport)) as client,
-        _endings(reply),
-        client.stream(ask.method, ask.path, content=ask.sent) as response,
-    ):
-        _note_head(reply, response)
-        for segment in response.iter_raw():
-            reply.segments.append(segment)
-            if len(reply.segments) == ask.leave_after:
-                reply.ending = "left"
-                return reply
-        reply.ending = "eof"
-    return reply
-
-
-@contextlib.contextmanager
-def _endings(reply: Reply) -> Iterator[None]:
-    try:
-        yield
-    except httpx.ReadTimeout:
-        reply.ending = "silent"
-    except httpx.RemoteProtocolError:
-        reply.ending = "broken"
-
-
-def _note_head(reply: Reply, response: httpx.Response) -> None:
-    reply.status = response.status_code
-    reply.content_type = response.headers["content-type"]
 
 
 @pytest.fixture(params=FRONTS)
