@@ -18,7 +18,7 @@ from sim.verdict import Verdict
 
 # How many even shares of the budget one job may use up.
 SHARES_MAX = 20
-# The part of the budget after which no search for more departures than a proof needs begins.
+# The part of the budget after which searches for more departures than a proof needs are stopped.
 DEEPENING_PART = 0.75
 
 PlayRound = Callable[[list[Job], float], Iterable[tuple[Job, Result]]]

@@ -1,4 +1,4 @@
-"""The command line: `onestream …`. Each command stands in a module of sim/commands/."""
+"""The command line: `onestream …`. Each command is a module of sim/commands/."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    # Registries and programs of the user's are found where the user stands.
+    # The user's registries and programs are found in the current directory.
     if "" not in sys.path:
         sys.path.insert(0, "")
     arguments = _parser().parse_args(argv)

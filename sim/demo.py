@@ -34,7 +34,7 @@ _ORDER = [
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One way in which prompt 1 is in the way when prompt 2 comes."""
+    """One state in which prompt 1 may be when prompt 2 comes."""
 
     title: str
     model: str
@@ -61,7 +61,7 @@ class _LogLines(logging.Handler):
         print(f"    log | {record.getMessage()}", flush=True)
 
     async def has(self, count: int) -> None:
-        """Waits until there are so many lines; after a while it no longer does."""
+        """Waits until there are `count` lines, but not for ever."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE_S):
                 while len(self.lines) < count:
@@ -70,7 +70,7 @@ class _LogLines(logging.Handler):
 
 
 def demo() -> int:
-    """0 if every act went as the note promises, else 1."""
+    """0 if every act went as the note says, else 1."""
     log = _LogLines()
     logger = logging.getLogger("onestream")
     logger.addHandler(log)
@@ -132,7 +132,7 @@ def _judge(act: Act, lines: Sequence[str], first: str, second: str) -> list[str]
 
 
 async def _prompt(client: httpx.AsyncClient, model: str, prompt: str, begun: asyncio.Event) -> str:
-    """What came of it, in words; `begun` is set at the second chunk."""
+    """The answer in words; `begun` is set at the second chunk."""
     request = {"prompt": prompt, "stream": True, "model": model}
     chunks = 0
     end = "the end of the body"

@@ -1,4 +1,4 @@
-"""`onestream mutants`: who is killed, by which property, after how many executions."""
+"""`onestream mutants`: which mutants are killed, by which property, after how many executions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sim.schedulers import DepartureBounded, DepthFirst, RandomWalk, Scheduler
 from sim.suspects.mutants import MUTANTS, PREFIX, Mutant, broken, mutant_named
 
 EXECUTIONS_MAX = 3000
-# Beside the bounded search of the server level, as in `check`.
+# Before the bounded search of the server level, as in `check`.
 RANDOM_EXECUTIONS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """What became of a mutant. executions: of all scenarios.
+    """The result for a mutant. executions: of all scenarios.
 
     violated, scenario, schedule, text: empty if it survived.
     """
@@ -58,7 +58,7 @@ def kill_all(
     jobs: int = 1,
     on_kill: Callable[[Kill], None] = lambda kill: None,
 ) -> list[Kill]:
-    """Plays every mutant until the first violation. Raises ValueError for an unknown name."""
+    """Runs every mutant until the first violation. Raises ValueError for an unknown name."""
     chosen = [mutant_named(name)] if name else [m for m in MUTANTS if level in (None, m.level)]
     if jobs == 1:
         kills = map(_kill_named, [mutant.name for mutant in chosen])
@@ -109,7 +109,7 @@ def _searches(mutant: Mutant) -> Iterator[tuple[Playable, Scheduler]]:
 
 
 class _Random(RandomWalk):
-    """A random walk that comes to an end."""
+    """A random walk with a limit on its executions."""
 
     def next_execution(self) -> bool:
         return self._executions < RANDOM_EXECUTIONS and super().next_execution()

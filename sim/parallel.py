@@ -1,10 +1,10 @@
 """One search in several processes: its tree of schedules, divided.
 
-The tree is cut into parts, stretches of it in the order in which one process would see it. A
-worker searches a part for a slice of time and gives back what it found and what it left, which is
-divided further where processes would be idle. What was found is put together in the tree's order,
-and what comes after the first failure is thrown away: so verdict, counterexample and counts are
-those of one process, whenever the search ends before its budget does.
+The tree is cut into parts, stretches of it in the order in which one process would visit it. A
+worker searches a part for a slice of time and returns its findings and the rest of the part, which
+is divided further where processes would be idle. The findings are put together in the tree's order,
+and those after the first failure are dropped: so verdict, counterexample and counts are those of
+one process, whenever the search ends before its budget does.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ PlayWhole = Callable[[Key, float, Watch], Report]
 Show = Callable[[Key, float, Findings, Scheduler], bool]
 """Shows the progress of a search, as `Progress.show`; True interrupts all."""
 
-# How long a worker searches before it gives back what is left: short at first, since nothing can
-# be divided before that; later long enough for the exchange not to count.
+# How long a worker searches before it returns the rest: short at first, since nothing can be
+# divided before that; later long enough for the exchange not to count.
 SLICE_MIN_S = 0.02
 SLICE_MAX_S = 0.5
 POLL_S = 0.1
 
 # Since 3.14 a server forks for a process that asks for more, and Ctrl-C reaches the server as well.
-# Nobody has begun a thread when a team is made, so that a plain fork is as safe as it was.
+# No thread has been started when a team is made, so that a plain fork is as safe as it was.
 _CONTEXT = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
 
 
@@ -82,7 +82,7 @@ _work: _Work | None = None
 def _begin(work: _Work) -> None:
     global _work
     _work = work
-    # Ctrl-C reaches every process of the terminal; it is the first one that says what to do.
+    # Ctrl-C reaches every process of the terminal; the first one handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -140,7 +140,7 @@ class _Whole:
 
 @dataclass(eq=False, slots=True)
 class _Piece:
-    """A part, with what was found in it. It is seen once there is nothing left of it."""
+    """A part, with its findings. It is visited once nothing of it remains."""
 
     part: Scheduler
     findings: Findings = field(default_factory=Findings)
@@ -151,7 +151,7 @@ class _Piece:
 
 
 class _Search:
-    """One tree: its pieces in order, and what is to be done next."""
+    """One tree: its pieces in order, and the next task."""
 
     def __init__(self, key: Key, scheduler: Divisible, budget_s: float) -> None:
         self.key = key
@@ -173,7 +173,7 @@ class _Search:
 
     @property
     def findings(self) -> Findings:
-        """All there is, in the tree's order."""
+        """All findings, in the tree's order."""
         if self._findings is not None:
             return self._findings
         merged = Findings()
@@ -182,7 +182,7 @@ class _Search:
         return merged
 
     def submit_next(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
-        """What a process can do for this search now, or None."""
+        """Submits the next task of this search, if there is one now."""
         if self._findings is None and self._left_s <= 0:
             # Also where it began when nothing was left for it.
             self._end_round_if_seen()
@@ -194,7 +194,7 @@ class _Search:
         return pool.submit(_conclude, self.key, self._findings)
 
     def take(self, future: Future[Any], processes: int) -> None:
-        """What a process has done; what is left of it is divided if others would be idle."""
+        """Takes a worker's result; the rest of its part is divided if others would be idle."""
         answer: PartDone | Conclusion = future.result()
         if isinstance(answer, Conclusion):
             self.conclusion = answer
@@ -219,7 +219,7 @@ class _Search:
             perf_counter() - self.begun,
         )
         if report.complete is not None and not self.scheduler.is_exhausted:
-            # The scheduler has divided itself, so that it does not know what its parts have seen.
+            # The scheduler has divided itself, so it does not know what its parts have visited.
             return replace(report, complete=self._complete)
         return report
 
@@ -252,7 +252,7 @@ class _Search:
         piece.is_seen = piece.findings.stopped is None or piece.findings.is_final
         piece.was_cut = isinstance(part, Part) and part.was_cut
         if piece.findings.is_final:
-            # One process would never have come to what is behind it.
+            # One process would never have reached what is after it.
             del self._pieces[self._pieces.index(piece) + 1 :]
         elif isinstance(part, Part) and not piece.is_seen:
             part.resume()
@@ -264,7 +264,7 @@ class _Search:
                 if later is None:
                     break
                 new = _Piece(later, slice_s=piece.slice_s)
-                # Whatever may have been said about the rest was said about both.
+                # What was found out about the rest holds for both.
                 new.findings.stopped = piece.findings.stopped
                 self._pieces.insert(self._pieces.index(piece) + 1, new)
 
@@ -294,9 +294,9 @@ class _Search:
 class Team:
     """Processes that work on searches together.
 
-    problem_of: builds what a key names, in each process. play_whole: does all of a search that
-    cannot be divided. show: is told what is under way, and interrupts it by answering True.
-    within: what is in place in a worker while a search is at work.
+    problem_of: builds what a key names, in each process. play_whole: runs a search that cannot be
+    divided. show: called with the running search, and interrupts it by returning True. within: the
+    context of a worker while it searches.
     """
 
     def __init__(
@@ -330,9 +330,9 @@ class Team:
     ) -> Iterator[tuple[Key, Report]]:
         """The searches in their order, each in as many processes as it keeps busy.
 
-        budget_of: the seconds that all processes may take for a search, asked as it begins, with
+        budget_of: the seconds that all processes may take for a search, called as it begins, with
         the number of those that began before. A search begins when the others leave a process
-        idle; without a scheduler it is played whole.
+        idle; without a scheduler it is run whole.
         """
         to_come = self._each(searches, budget_of)
         under_way: list[_Search | _Whole] = []
@@ -345,7 +345,7 @@ class Team:
             for future in done:
                 one = futures.pop(future)
                 if one not in under_way:
-                    # It is through: this was a part behind the failure that ended it.
+                    # That search is over: this was a part behind the failure that ended it.
                     continue
                 one.take(future, self._processes)
                 report = one.report(self._problem_of)
@@ -372,7 +372,7 @@ class Team:
         under_way: list[_Search | _Whole],
         to_come: Iterator[_Search | _Whole],
     ) -> None:
-        """Every process has something to do, as long as there is anything."""
+        """Gives every process something to do, as long as there is anything."""
         while len(futures) < self._processes:
             found = self._next_of(under_way)
             if found is not None:

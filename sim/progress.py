@@ -1,4 +1,4 @@
-"""What a command says while it works, and how it is interrupted."""
+"""The progress that a command prints while it works, and how it is interrupted."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ PLAIN_EVERY_S = 3.0
 class Progress:
     """One line that is redrawn on a terminal, else a plain line every few seconds.
 
-    stream: None to say nothing. budget_s: of everything, counted from now; None if there is none.
-    Leaving it as a context takes the line away.
+    stream: None to print nothing. budget_s: of everything, counted from now; None if there is none.
+    Leaving it as a context removes the line.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Progress:
         self.clear()
 
     def show(self, words: Callable[[], str]) -> None:
-        """To be called often; it asks for the words when it is time for a line."""
+        """To be called often; it calls `words` when it is time for a line."""
         now = self._clock()
         if self._stream is None or now < self._next_at:
             return
@@ -66,7 +66,7 @@ class Progress:
         self._write(self._stream, line)
 
     def clear(self) -> None:
-        """Takes the line away, so that something else can be printed."""
+        """Removes the line, so that something else can be printed."""
         if self._live is not None:
             self._live.stop()
         self._live = None
@@ -89,7 +89,7 @@ class Progress:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Ctrl-C lets the execution under way end, then the search; a second one is Python's own.
+        """Ctrl-C lets the current execution end, then the search; a second one is Python's own.
 
         An exception raised in the middle of an execution could be swallowed by the code under
         check, and would leave it undrained.
@@ -119,14 +119,14 @@ def _terminal(stream: TextIO | None) -> Console | None:
 
 
 def search_words(name: str, seconds: float, findings: Findings, scheduler: Scheduler) -> str:
-    """How far a search is after so many seconds."""
+    """How far a search is after `seconds`."""
     words = [f"{findings.executions} executions", f"{findings.executions / seconds:.0f}/s"]
     words.append(scheduler.name)
     finished = scheduler.bound_finished
     if finished is not None and finished >= 0:
         words.append(f"bound {finished} finished")
     words.append(f"{findings.choice_points} choice points deep")
-    # One that is divided does not know what its parts have seen.
+    # One that is divided does not know what its parts have visited.
     if scheduler.complete:
         words.append(f"{scheduler.complete:.0%} of the weight")
     return f"{name}: {', '.join(words)}"

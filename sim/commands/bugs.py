@@ -22,7 +22,7 @@ def add_parser(subparsers: Subparsers) -> None:
         action="append",
         default=[],
         metavar="PATH",
-        help="another interpreter, beside those that are found; may be repeated",
+        help="another interpreter, besides those that are found; may be repeated",
     )
     parser.add_argument("--this-version", action="store_true", help="the running interpreter alone")
     parser.set_defaults(run=run)

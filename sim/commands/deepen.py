@@ -53,7 +53,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _verdict(results: list[Deepened], largest: list[Bound]) -> Verdict:
-    """A size that the time did not suffice for is no failure, as long as another one was proved."""
+    """A size for which the time did not suffice is not a failure, if another one was proved."""
     verdicts = {result.report.verdict for result in results}
     for worst in (Verdict.ERROR, Verdict.REFUTED):
         if worst in verdicts:
@@ -62,7 +62,7 @@ def _verdict(results: list[Deepened], largest: list[Bound]) -> Verdict:
 
 
 def _print_nothing(result: Deepened) -> None:
-    """All of it stands in the JSON object."""
+    """The JSON object has all of it."""
 
 
 def _print_result(result: Deepened) -> None:

@@ -58,7 +58,7 @@ def _print_kill(kill: Kill, *, is_verbose: bool) -> None:
 
 
 def _table(kills: list[Kill]) -> str:
-    """Each property with those that it killed first, and who survived."""
+    """Each property with the mutants that it killed first, and the survivors."""
     by_killer: dict[str, list[str]] = {}
     for kill in kills:
         by_killer.setdefault(kill.killer or "nobody", []).append(kill.mutant)

@@ -1,4 +1,4 @@
-"""What several commands ask for on the command line."""
+"""Arguments that several commands have."""
 
 from __future__ import annotations
 

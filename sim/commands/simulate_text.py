@@ -36,7 +36,7 @@ def progress_words(done: Chunk, seeds: int, seconds: float) -> str:
 
 
 def print_failure(simulation: Simulation, failure: Failure) -> None:
-    """At once: a run that is broken off while it shrinks has still told what it found."""
+    """At once, so that a run that is broken off while it shrinks has reported its failure."""
     assert failure.violation is not None
     print(f"seed {failure.seed} violates {failure.violation.property}")
     if failure.violation.detail:
@@ -79,7 +79,7 @@ def print_table(report: SimulationReport) -> None:
 
 def _rows_taken(report: SimulationReport) -> list[tuple[str, str]]:
     taken = len(TABLE_ROWS & report.labels)
-    # Only our own protocol has the table.
+    # Only the production protocol has the table.
     return [("rows of the protocol taken", f"{taken} of {len(TABLE_ROWS)}")] if taken else []
 
 
