@@ -72,7 +72,7 @@ class BoundNames:
                 yield from self._in_functions_of(value, cls.__module__)
 
     def _in_functions_of(self, value: Any, module_name: str) -> Iterator[Site]:
-        for function in _functions_of(value):
+        for function in functions_behind(value):
             if function.__module__ == module_name:
                 yield from self._in_function(function)
 
@@ -129,8 +129,8 @@ def _default_site(function: types.FunctionType, index: int, real: Any) -> Site:
     return Site(real, get, put)
 
 
-def _functions_of(value: Any) -> Iterator[types.FunctionType]:
-    """The functions behind a function, method, property or decorated function."""
+def functions_behind(value: Any) -> Iterator[types.FunctionType]:
+    """The functions behind a function, method or property, and those that decorators wrap."""
     if isinstance(value, property):
         behind: list[Any] = [value.fget, value.fset, value.fdel]
     else:

@@ -171,8 +171,8 @@ def _bounds(level: str) -> list[Bound]:
 
 
 def _bounds_alone(story: Story) -> list[Bound]:
-    # The states of threads cannot be read, so there is no end to their departures.
-    every = [] if story.name.endswith(".thread") else [Bound(story)]
+    # Without states there is no end to the departures.
+    every = [Bound(story)] if story.reads_states else []
     return every + _bounded(story)
 
 
@@ -210,7 +210,7 @@ def _story_named(name: str) -> Story:
 def _strategy(bound: Bound) -> Scheduler:
     if bound.departures is None:
         return StateMatching()
-    if bound.story.name.endswith(".thread"):
+    if not bound.story.reads_states:
         return DepartureBounded(bound.departures)
     return StateMatching(departures_max=bound.departures)
 
@@ -224,4 +224,5 @@ def _play(registry: str, bound: Bound, budget_s: float) -> Deepened:
         report = explore(subject, strategy=scheduler, budget_s=budget_s)
     if report.complete == 1.0:
         bound = replace(bound, departures=None)
-    return Deepened(bound, report, getattr(scheduler, "states", None))
+    states = scheduler.states if isinstance(scheduler, StateMatching) else None
+    return Deepened(bound, report, states)

@@ -62,8 +62,8 @@ class Job:
     def deeper(self) -> Job:
         """The job on which more budget is spent. Only for one that deepens."""
         assert self.departures is not None
-        is_read = self.level == "server" and self.scenario.name.endswith(".async")
-        return replace(self, departures=None if is_read else self.departures + 1)
+        deeper = None if self.scenario.reads_states else self.departures + 1
+        return replace(self, departures=deeper)
 
     def strategy(self) -> str | Scheduler:
         """A new scheduler, or the name of one."""

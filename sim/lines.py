@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
+from sim.bound_names import functions_behind
 from sim.errors import NotSimulated
 
 OnLine = Callable[[str, int], None]
@@ -81,7 +82,8 @@ def _codes_of(file: str) -> Iterator[CodeType]:
     """Every code object of the imported modules that come from the file."""
     for module in tuple(sys.modules.values()):
         if getattr(module, "__file__", None) == file:
-            yield from _codes_in(module, module.__name__)
+            # What a module takes from another, or is decorated with, has its lines elsewhere.
+            yield from (c for c in _codes_in(module, module.__name__) if c.co_filename == file)
 
 
 def _codes_in(holder: ModuleType | type, module_name: str) -> Iterator[CodeType]:
@@ -90,18 +92,8 @@ def _codes_in(holder: ModuleType | type, module_name: str) -> Iterator[CodeType]
             if value.__module__ == module_name:
                 yield from _codes_in(value, module_name)
             continue
-        for function in _functions_of(value):
+        for function in functions_behind(value):
             yield from _nested(function.__code__)
-
-
-def _functions_of(value: Any) -> list[Any]:
-    """The functions behind a function, method, property or decorated function."""
-    if isinstance(value, property):
-        return [each for each in (value.fget, value.fset, value.fdel) if each is not None]
-    value = getattr(value, "__func__", value)
-    while hasattr(value, "__wrapped__"):
-        value = value.__wrapped__
-    return [value] if hasattr(value, "__code__") else []
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:

@@ -31,6 +31,14 @@ class Playable(Protocol):
         """None for the usual one of the level."""
         ...
 
+    @property
+    def reads_states(self) -> bool:
+        """Whether all that decides about the future can be read, so that states can be matched.
+
+        Of a worker thread it cannot: the program counters of greenlets lie in C.
+        """
+        ...
+
     def applies_to(self, cls: type[Any]) -> bool:
         """Whether the registry has what the scenario asks of one."""
         ...
@@ -60,6 +68,7 @@ class Scenario:
     labels_of_ours: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     strategy: str | None = None
+    reads_states: bool = True
 
     def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
         ours = issubclass(cls, StreamRegistry)

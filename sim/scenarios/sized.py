@@ -87,6 +87,7 @@ class SizedScenario:
 
     size: Size
     strategy: str | None = "states"
+    reads_states: bool = True
 
     @property
     def name(self) -> str:

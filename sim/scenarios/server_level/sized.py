@@ -38,6 +38,10 @@ class SizedServerScenario:
     def strategy(self) -> str | None:
         return None
 
+    @property
+    def reads_states(self) -> bool:
+        return self.client == "async"
+
     @classmethod
     def parse(cls, name: str) -> SizedServerScenario | None:
         """The scenario of this name; None for one that is none of ours."""

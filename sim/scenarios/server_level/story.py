@@ -59,6 +59,10 @@ class ServerScenario:
     def strategy(self) -> str | None:
         return self.told.strategy
 
+    @property
+    def reads_states(self) -> bool:
+        return self.client == "async"
+
     def applies_to(self, cls: type[Any]) -> bool:
         if issubclass(cls, StreamRegistry):
             return True
