@@ -102,11 +102,11 @@ class _Session:
     def __init__(self, session_id: str | None) -> None:
         self.session_id = session_id
         # ACTIVE or STOPPING. No other stream of the session is in either state (S1).
-        self.holder: _Stream | None = None
+        self.holder: KnownStream | None = None
         # WAITING, oldest first, which is also the order in which they become ACTIVE (S4). Empty
         # without a holder that is ACTIVE or STOPPING and not overdue (L1). At most the first one
         # interrupts, and only while the holder is STOPPING; of the others at most queue_max (S7).
-        self.waiting: list[_Stream] = []
+        self.waiting: list[KnownStream] = []
         # How many streams are DETACHED; at most detached_per_session_max (S7).
         self.detached = 0
 
@@ -119,7 +119,7 @@ class _Session:
         return self.holder is None and not self.waiting and self.detached == 0
 
 
-class _Stream:
+class KnownStream:
     __slots__ = (
         "fencing_token",
         "grace_deadline",
@@ -158,7 +158,7 @@ class Step:
     operation: Any
     now: float
     # That the operation names; None for a register, a close, and where it is not known.
-    stream: _Stream | None
+    stream: KnownStream | None
     # Of the stream, or that is registered for, if it has a stream.
     session: _Session | None
 
@@ -192,7 +192,7 @@ class StreamProtocol:
         self.detached_max = detached_max
         self.queue_max = queue_max
         self.queue_s = queue_s
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, KnownStream] = {}
         # Named sessions that have a stream; nothing is kept for an idle one.
         self._sessions: dict[str, _Session] = {}
         self._detached = 0
@@ -450,18 +450,18 @@ class StreamProtocol:
 
     # -- what actions have in common
 
-    def _add(self, operation: Register) -> _Stream:
+    def _add(self, operation: Register) -> KnownStream:
         session_id = operation.session_id
         if session_id is None:
             session = _Session(None)
         else:
             session = self._sessions.setdefault(session_id, _Session(session_id))
         self._serial_last += 1
-        stream = _Stream(operation, session, self._serial_last)
+        stream = KnownStream(operation, session, self._serial_last)
         self._streams[stream.trace_id] = stream
         return stream
 
-    def _activate(self, stream: _Stream, now: float) -> Effects:
+    def _activate(self, stream: KnownStream, now: float) -> Effects:
         self._fencing_token_last += 1
         stream.fencing_token = self._fencing_token_last
         stream.state = State.ACTIVE
@@ -471,58 +471,58 @@ class StreamProtocol:
         started = wording.started(stream.trace_id, stream.session.name)
         return started, Admitted(stream.trace_id, stream.fencing_token)
 
-    def _stop(self, stream: _Stream, reason: str, error: StreamError, now: float) -> Effects:
+    def _stop(self, stream: KnownStream, reason: str, error: StreamError, now: float) -> Effects:
         stream.state = State.STOPPING
         stream.grace_deadline = now + self.grace_s
         stop = StopRequested(stream.trace_id, error, stream.grace_deadline)
         return wording.cancelled(stream.trace_id, reason), stop
 
-    def _reject(self, stream: _Stream, reason: str, error: StreamError) -> Effects:
+    def _reject(self, stream: KnownStream, reason: str, error: StreamError) -> Effects:
         stream.session.waiting.remove(stream)
         self._drop(stream)
         trace_id = stream.trace_id
         cancelled = wording.cancelled(trace_id, reason)
         return cancelled, Rejected(trace_id, error), Forgotten(trace_id)
 
-    def _forget(self, stream: _Stream, now: float) -> Effects:
+    def _forget(self, stream: KnownStream, now: float) -> Effects:
         assert stream.started_at is not None
         self._drop(stream)
         trace_id = stream.trace_id
         ended = wording.ended(trace_id, stream.session.name, now - stream.started_at)
         return ended, Forgotten(trace_id)
 
-    def _overdue_refusal(self, trace_id: str, holder: _Stream) -> StreamRefused:
+    def _overdue_refusal(self, trace_id: str, holder: KnownStream) -> StreamRefused:
         in_session = f"{holder.session.detached} of {self.detached_per_session_max}"
         in_process = f"{self._detached} of {self.detached_max}"
         return wording.refused_as_overdue(
             trace_id, holder.trace_id, self.grace_s, in_session, in_process
         )
 
-    def _drop(self, stream: _Stream) -> None:
+    def _drop(self, stream: KnownStream) -> None:
         del self._streams[stream.trace_id]
         session = stream.session
         if session.session_id is not None and session.is_idle():
             self._sessions.pop(session.session_id, None)
 
 
-def _named(step: Step) -> _Stream:
+def _named(step: Step) -> KnownStream:
     assert step.stream is not None
     return step.stream
 
 
-def _holder(step: Step) -> _Stream:
+def _holder(step: Step) -> KnownStream:
     assert step.session is not None
     assert step.session.holder is not None
     return step.session.holder
 
 
-def _waiting(step: Step) -> tuple[_Stream, ...]:
+def _waiting(step: Step) -> tuple[KnownStream, ...]:
     """Those that wait now, oldest first."""
     assert step.session is not None
     return tuple(step.session.waiting)
 
 
-def _situation_of_interrupt(session: _Session, holder: _Stream) -> Situation:
+def _situation_of_interrupt(session: _Session, holder: KnownStream) -> Situation:
     if holder.state is State.ACTIVE:
         contended = session.waiting
         return Situation.HOLDER_ACTIVE_CONTENDED if contended else Situation.HOLDER_ACTIVE
@@ -535,12 +535,12 @@ def _enqueued(session: _Session) -> int:
     return sum(stream.strategy is Strategy.ENQUEUE for stream in session.waiting)
 
 
-def _queue_position(stream: _Stream) -> int | None:
+def _queue_position(stream: KnownStream) -> int | None:
     waiting = enumerate(stream.session.waiting, 1)
     return next((position for position, each in waiting if each is stream), None)
 
 
-def _of_previous(event: str, stream: _Stream) -> Logged:
+def _of_previous(event: str, stream: KnownStream) -> Logged:
     return wording.of_previous(event, stream.trace_id, stream.session.name)
 
 

@@ -1,29 +1,26 @@
-"""The bench: drives a registry as a chat server would, and judges what it sees.
+"""The bench: drives a registry as a chat server would, and tells its judges what it sees.
 
 The request handler creates the stream's task behind a gate, awaits register, and opens the gate;
 the task's last act is `await pop`. If register raises or is cancelled, the handler cancels and
-awaits the task, then pops. A registry with `stream()` is driven through that as well, and one
-with `snapshot()` is judged by its states.
+awaits the task, then pops. A registry with `stream()` is driven through that as well. What is
+asked of which registry stands in `sim/registry_judgements.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from types import FunctionType, MethodType, ModuleType
+from contextlib import suppress
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
-from registry import StreamRegistry
-from registry.invariants import SENTENCES, STATE_INVARIANTS, StateInvariant
-from registry.protocol import GRACE_S, State, Strategy, _Stream
+from registry.protocol import GRACE_S, State, Strategy, StreamView
 from registry.stop_signal import StopSignals
 from registry.stream import Stream
-from sim.left_out import leave_out
-from sim.observed_protocol import ObservedProtocol
+from registry.wording import TIMEOUT_ON_CANCEL
+from sim.judgement import Judgements, Judges, Moment
+from sim.log_capture import LogLine
 from sim.violation import Kind
 from sim.world import World
 
@@ -32,6 +29,8 @@ Work = Callable[["Request"], Awaitable[None]]
 DOOR_ENTRY = "register and pop"
 DOOR_STREAM = "stream()"
 
+# The reason of a cancel by name.
+PRESSED = "user_pressed_stop"
 
 L4 = {
     Kind.DEADLOCK: "L4 no_deadlock: nothing waits for what can no longer come",
@@ -44,10 +43,6 @@ L4 = {
 def phrase_invariants(world: World) -> None:
     for kind, words in L4.items():
         world.phrase(kind, words)
-
-
-def sentence(name: str) -> str:
-    return f"{name}: {SENTENCES[name]}"
 
 
 @dataclass(eq=False, slots=True)
@@ -118,7 +113,26 @@ class Request:
             await self._send(content)
 
     async def _send(self, content: str) -> None:
-        self.bench.judge_emission(self, content)
+        self.bench.judges.ask(Moment.EMITS, self, content)
+
+    async def hold_on(
+        self,
+        seconds: float,
+        doing: str = "lets go at last",
+        *,
+        parts_s: float = math.inf,
+        meanwhile: Work | None = None,
+    ) -> None:
+        """Goes on as if nothing had happened, however often it is cancelled.
+
+        meanwhile: what it does after each part of that time.
+        """
+        until = self.bench.world.now + seconds
+        while (left := until - self.bench.world.now) > 0:
+            with suppress(asyncio.CancelledError):
+                await self.outside(doing, min(left, parts_s), min(left, parts_s))
+            if meanwhile is not None:
+                await meanwhile(self)
 
 
 @dataclass(eq=False)
@@ -127,19 +141,25 @@ class Bench:
 
     world: World
     registry: Any
-    # Whether the registry shows its states, and is judged by them.
-    has_states: bool
-    # Whether it is ours, so that all that we promise is judged.
-    is_production: bool
-    stop_signals: StopSignals
+    judgements: InitVar[Judgements]
+    # Whether the registry has snapshots that tell the states of its streams.
+    shows_states: bool = True
+    stop_signals: StopSignals = field(default_factory=StopSignals)
     grace_s: float = GRACE_S
     requests: list[Request] = field(default_factory=list)
-    logged: list[str] = field(default_factory=list)
+    logged: list[LogLine] = field(default_factory=list)
+
+    def __post_init__(self, judgements: Judgements) -> None:
+        phrase_invariants(self.world)
+        self.judges = Judges(self.world, self, judgements)
+        # A register is answered some iterations after its deadline, and each may be late.
+        self.slack_s = 5 * self.world.lateness_s
 
     def canonical_state(self) -> object:
         """Requests in any order; of what was logged, only what judgements look for."""
         requests = sorted(self.requests, key=lambda request: request.name)
-        return self.registry, requests, sorted(set(filter(_is_of_timeout, self.logged)))
+        timeouts = {line.text for line in self.logged if line.says(TIMEOUT_ON_CANCEL)}
+        return self.registry, requests, sorted(timeouts)
 
     # -- what scenarios do
 
@@ -182,7 +202,7 @@ class Bench:
             if request.name == name:
                 request.may_be_cancelled = True
         self.world.record(f"cancel({name})")
-        return bool(await self.registry.cancel(name, "user_pressed_stop"))
+        return bool(await self.registry.cancel(name, PRESSED))
 
     def leave(self, request: Request) -> None:
         """The caller goes away: its handler is cancelled."""
@@ -192,14 +212,12 @@ class Bench:
         request.handler.cancel()
 
     async def close(self) -> None:
-        """Closes the registry, and judges how long that took (L5)."""
+        """Closes the registry, which is judged by how long that takes."""
         for request in self.requests:
             request.may_be_cancelled = True
         begun = self.world.now
         await self.registry.close()
-        lasted_s = self.world.now - begun
-        in_time = lasted_s <= self.grace_s + self._slack_s()
-        self.world.check(in_time, sentence("L5 shutdown"), f"close took {lasted_s:.3f} s")
+        self.judges.ask(Moment.CLOSED, self.world.now - begun)
 
     def door(self) -> str:
         """Which interface is used; ours has two, and both are explored."""
@@ -208,7 +226,7 @@ class Bench:
         return self.world.choose("door", (DOOR_ENTRY, DOOR_STREAM))
 
     async def quiet(self) -> None:
-        """Waits until every request and every stream is over, then asks what is left (L3)."""
+        """Waits until every request and every stream is over; what is left then is judged."""
         requests = sorted(self.requests, key=lambda request: request.name)
         # One by one, and by name: in which order they came is over.
         for request in requests:
@@ -218,7 +236,7 @@ class Bench:
         # What is done about an end is done by callbacks, which are two steps behind.
         for _ in range(3):
             await asyncio.sleep(0)
-        self._judge_leaks()
+        self.judges.ask(Moment.QUIET)
 
     # -- the handlers
 
@@ -244,7 +262,7 @@ class Bench:
             request.stream = await self.registry.register(entry)
         except asyncio.CancelledError:
             self._answered(request, "left")
-            self._judge_left(request)
+            self.judges.ask(Moment.LEFT, request)
             await self._abandon(request, task)
             raise
         except Exception as exc:
@@ -290,7 +308,7 @@ class Bench:
                 self.world.record(f"ends with {type(exc).__name__}", actor=request.name)
 
     async def _work(self, request: Request, work: Work) -> None:
-        self._judge_upstream(request)
+        self.judges.ask(Moment.BEGINS, request)
         request.works_upstream = True
         try:
             await work(request)
@@ -302,7 +320,7 @@ class Bench:
     def _asked(self, request: Request) -> None:
         self.world.record("registers", actor=request.name)
         request.asked_at = self.world.now
-        others = [other for other in self._of_session(request) if other is not request]
+        others = [other for other in self.of_session(request) if other is not request]
         unanswered = [other for other in others if other.answer is None]
         request.was_free = not any(self._holds(other) for other in others)
         for other in others if request.interrupts else ():
@@ -316,7 +334,7 @@ class Bench:
     def _holds(self, request: Request) -> bool:
         if request.answer is None:
             return True
-        if self.has_states:
+        if self.shows_states:
             return self.state_of(request) in (State.ACTIVE, State.STOPPING)
         return request.task is not None and not request.task.done()
 
@@ -325,173 +343,32 @@ class Bench:
         self.world.record(f"register: {answer}", actor=request.name)
         request.waited_s = waited_s = self.world.now - request.asked_at
         if answer != "left":
-            self._judge_wait(request, waited_s)
+            self.judges.ask(Moment.ANSWERED, request, waited_s)
         if answer == "admitted":
             if waited_s > self.grace_s / 2:
                 self.world.reached("admitted after a wait")
-            self._judge_one_active(request)
+            self.judges.ask(Moment.ADMITTED, request)
 
-    def _of_session(self, request: Request) -> Iterator[Request]:
+    def of_session(self, request: Request) -> Iterator[Request]:
         if request.session_id:
             for other in self.requests:
                 if other.session_id == request.session_id and other.handler is not None:
                     yield other
 
+    def streams(self) -> tuple[StreamView, ...]:
+        """As the registry shows them; none of one that shows none."""
+        return self.registry.snapshot().streams if self.shows_states else ()
+
     def state_of(self, request: Request) -> State | None:
-        for view in self.registry.snapshot().streams:
-            if view.trace_id == request.name:
-                return State(view.state)
-        return None
+        views = (view for view in self.streams() if view.trace_id == request.name)
+        return next((State(view.state) for view in views), None)
 
-    # -- judgements
-
-    def watch(self) -> None:
-        """What is asked at every poll."""
-        self.world.always(sentence("L1 admission"), self._none_waits_too_long)
-        self.world.always(sentence("S8 identity"), self._cancels_have_reasons)
-        if self.is_production:
-            self.world.always(sentence("L1 admission"), self._no_grace_is_overrun)
-        elif self.has_states:
-            for invariant in STATE_INVARIANTS:
-                self.world.always(sentence(invariant.name), partial(self._state_holds, invariant))
-
-    def _state_holds(self, invariant: StateInvariant) -> bool:
-        return invariant.holds(self.registry.snapshot())
-
-    def _slack_s(self) -> float:
-        # A register is answered some iterations after its deadline, and each may be late.
-        return 5 * self.world.lateness_s
-
-    def _wait_max_s(self, request: Request) -> float:
-        if request.strategy is Strategy.REJECT:
-            return 1e-6
-        if request.strategy is Strategy.ENQUEUE:
-            return QUEUE_S + self._slack_s()
-        rivals = 1 if self.is_production else request.rivals
-        return self.grace_s * rivals + self._slack_s()
-
-    def _none_waits_too_long(self) -> bool:
-        now = self.world.now
-        return all(
-            now - request.asked_at <= self._wait_max_s(request)
-            for request in self.requests
-            if request.answer is None and request.task is not None
-        )
-
-    def _no_grace_is_overrun(self) -> bool:
-        """Who stops is detached or overdue when its grace is over, also if nobody waits."""
-        latest = self.world.now - self._slack_s()
-        return all(
-            stream.overdue or stream.grace_deadline is None or stream.grace_deadline >= latest
-            for stream in self.registry.snapshot().in_state(State.STOPPING)
-        )
-
-    def _judge_wait(self, request: Request, waited_s: float) -> None:
-        seen = f"{request.name} waited {waited_s:.3f} s"
-        self.world.check(waited_s <= self._wait_max_s(request), sentence("L1 admission"), seen)
-        if request.was_free:
-            instant = waited_s <= (1e-6 if self.is_production else self._slack_s())
-            self.world.check(instant, sentence("S6 isolation"), f"{seen} for a free session")
-
-    def _judge_one_active(self, request: Request) -> None:
-        if self.has_states:
-            return
-        active = [other.name for other in self._of_session(request) if other.is_active]
-        self.world.check(
-            len(active) <= 1, sentence("S1 one_active"), f"{' and '.join(active)} are active"
-        )
-
-    def _judge_left(self, request: Request) -> None:
-        """Who has left the register neither waits any more nor holds the session."""
-        if not self.is_production:
-            return
-        state = self.state_of(request)
-        gone = state not in (State.WAITING, State.ACTIVE)
-        self.world.check(gone, sentence("L3 no_leak"), f"{request.name} has left, and is {state}")
-
-    def _judge_upstream(self, request: Request) -> None:
-        """S3, for streams that work upstream from their admission until their task is over."""
-        if not self.has_states:
-            return
-        for other in self._of_session(request):
-            if other is request or not other.works_upstream:
-                continue
-            logged = any(
-                _is_of_timeout(line) and line.endswith(f"trace={other.name}")
-                for line in self.logged
-            )
-            fenced_off = self.state_of(other) is State.DETACHED
-            self.world.check(
-                fenced_off and (logged or not self.is_production),
-                sentence("S3 no_silent_overlap"),
-                f"{other.name} is {self.state_of(other)} while {request.name} begins",
-            )
-            self.world.reached("upstream overlap, fenced off")
-
-    def judge_emission(self, request: Request, content: str) -> None:
-        if not self.has_states:
-            return
-        state = self.state_of(request)
-        self.world.check(
-            state is State.ACTIVE,
-            sentence("S2 only_active_emits"),
-            f"{request.name} emitted {content!r} in state {state}",
-        )
-
-    def _cancels_have_reasons(self) -> bool:
-        return all(
-            request.may_be_cancelled
-            for request in self.requests
-            if request.task is not None and request.task.cancelling()
-        )
-
-    def _judge_leaks(self) -> None:
-        leaked = [
-            request.name for request in self.requests if _reaches(self.registry, request.task)
-        ]
-        self.world.check(not leaked, sentence("L3 no_leak"), f"entries of {', '.join(leaked)}")
-        if self.has_states:
-            left = self.registry.snapshot().streams
-            self.world.check(not left, sentence("L3 no_leak"), f"{left}")
-        if self.is_production:
-            timers = [handle for handle in self.world.loop._scheduled if not handle.cancelled()]
-            self.world.check(not timers, sentence("L3 no_leak"), f"timers {timers}")
-            flags = len(self.stop_signals)
-            self.world.check(not flags, sentence("L3 no_leak"), f"{flags} stop signals")
-
-
-# When a stream became ACTIVE is told by a log line, and decides nothing.
-leave_out(_Stream, "started_at")
+    def has_logged_timeout_of(self, request: Request) -> bool:
+        return any(line.says(TIMEOUT_ON_CANCEL, trace=request.name) for line in self.logged)
 
 
 def _strategy_of(request: Request) -> dict[str, Any]:
     return {} if request.strategy is None else {"strategy": request.strategy}
-
-
-def _is_of_timeout(line: str) -> bool:
-    return line.startswith("prev_stream_timeout_on_cancel")
-
-
-def make_bench(world: World, cls: type[Any]) -> Bench:
-    """The registry of a class under check, made afresh, with its bench."""
-    is_production = issubclass(cls, StreamRegistry)
-    stop_signals = StopSignals()
-    registry = (
-        cls(protocol=ObservedProtocol(world, **LIMITS), stop_signals=stop_signals)
-        if is_production
-        else cls()
-    )
-    has_states = hasattr(registry, "snapshot") and hasattr(registry, "stream")
-    bench = Bench(
-        world,
-        registry,
-        has_states=has_states,
-        is_production=is_production,
-        stop_signals=stop_signals,
-    )
-    phrase_invariants(world)
-    bench.watch()
-    return bench
 
 
 # How long an enqueued stream may wait on the bench.
@@ -504,35 +381,3 @@ LIMITS: dict[str, float] = {
     "queue_max": 2,
     "queue_s": QUEUE_S,
 }
-
-
-def _reaches(registry: object, task: object) -> bool:
-    """Whether the task, and so the entry that holds it, is reachable from the registry."""
-    if task is None:
-        return False
-    seen = {id(registry)}
-    todo = [registry]
-    while todo:
-        for each in gc.get_referents(todo.pop()):
-            if each is task:
-                return True
-            if id(each) in seen or isinstance(each, _NOT_FOLLOWED):
-                continue
-            seen.add(id(each))
-            todo.append(each)
-    return False
-
-
-# The world and the loop know every task; what a registry keeps, it keeps in its own objects.
-_NOT_FOLLOWED = (
-    type,
-    ModuleType,
-    FunctionType,
-    MethodType,
-    str,
-    int,
-    float,
-    asyncio.AbstractEventLoop,
-    World,
-    logging.Logger,
-)

@@ -23,16 +23,19 @@ import server.wakeable
 from registry import StreamRegistry
 from registry.protocol import Snapshot, State
 from registry.stop_signal import StopSignals
+from registry.wording import TIMEOUT_ON_CANCEL
 from server.app import create_app
 from server.ollama_thread import SEGMENTS_MAX
 from server.settings import Settings
 from sim.asgi import Exchange, SimServer, sse_data
-from sim.bench import LIMITS, phrase_invariants, sentence
+from sim.bench import LIMITS, phrase_invariants
 from sim.deliveries import Deliveries, Delivery, prompt_of
 from sim.fake_ollama import Call, Profile
 from sim.fake_ollama.modes import Mode
 from sim.fake_ollama.simulated import Connection, SimOllama
+from sim.judgement import sentence
 from sim.left_out import describe
+from sim.log_capture import LogLine
 from sim.observed_protocol import ObservedProtocol
 from sim.world import World
 
@@ -77,7 +80,7 @@ class ServerBench:
         where it blocks, locks or calls the loop; loop_lines: whether the loop may be, too.
         """
         self.world = world
-        self.logged: list[str] = []
+        self.logged: list[LogLine] = []
         self.settings = _settings(client, **(settings or {}))
         self.grace_s = self.settings.grace_seconds
         self.ollama = SimOllama(world.loop, profile)
@@ -302,10 +305,9 @@ class ServerBench:
 
     def _is_fenced_off(self, name: str) -> bool:
         exchange = next(each for each in self.server.exchanges if each.name == name)
-        line = f"trace={exchange.scope['state'].get('trace_id')}"
+        trace_id = exchange.scope["state"].get("trace_id")
         return self.state_of(exchange) is State.DETACHED and any(
-            each.startswith("prev_stream_timeout_on_cancel") and each.endswith(line)
-            for each in self.logged
+            line.says(TIMEOUT_ON_CANCEL, trace=trace_id) for line in self.logged
         )
 
     def _slack_s(self) -> float:

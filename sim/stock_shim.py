@@ -199,7 +199,9 @@ class World:
             raise self._misfit(f"chooses {name} among {options}, where the script has {chosen}")
         return options[index]
 
-    def check(self, condition: object, sentence: str, detail: str = "") -> None:
+    def check(
+        self, condition: object, sentence: str, detail: str = "", *, judge: object = None
+    ) -> None:
         if not condition:
             self.fail(sentence, detail)
             raise CheckFailed(f"{sentence} ({detail})" if detail else sentence)
@@ -346,9 +348,13 @@ class World:
                 return self._get_stuck("NO_END", f"not within {self.script.horizon_s:g} s")
             self.clock.now = to
 
-    def _deadlines(self) -> list[float]:
+    @property
+    def timers(self) -> list[asyncio.TimerHandle]:
         timers = self.loop._scheduled  # type: ignore[attr-defined]
-        return [timer.when() for timer in timers if not timer.cancelled()]
+        return [timer for timer in timers if not timer.cancelled()]
+
+    def _deadlines(self) -> list[float]:
+        return [timer.when() for timer in self.timers]
 
     def _spin_on(self) -> list[int]:
         """The ready queue was not empty for `spin_max` polls: the world goes on regardless."""

@@ -73,6 +73,11 @@ class World:
         """How late the loop may be, in seconds."""
         return self.loop.bounds.lateness_s
 
+    @property
+    def timers(self) -> list[asyncio.TimerHandle]:
+        """The loop's, but for those that are cancelled."""
+        return [each for each in self.loop._scheduled if not each.cancelled()]
+
     async def outside(
         self,
         name: str,
@@ -174,13 +179,22 @@ class World:
         own = self.loop.tasks[0]
         self.loop.offer_cancels(lambda task: task is not own and to(task))
 
-    def check(self, condition: object, sentence: str, detail: str = "") -> None:
+    def check(
+        self,
+        condition: object,
+        sentence: str,
+        detail: str = "",
+        *,
+        judge: Callable[..., object] | None = None,
+    ) -> None:
         """Refutes the program if the condition is false, and ends the execution.
 
         sentence: what must hold, in words; violations with the same sentence are the same.
+        judge: the function that found out, where that is not the caller.
         """
         if not condition:
-            self.fail(sentence, detail)
+            where = "" if self.trace is None else place_of_predicate(judge) if judge else _caller()
+            self._violate(sentence, detail, where)
             raise CheckFailed(f"{sentence} ({detail})" if detail else sentence)
 
     def fail(self, sentence: str, detail: str = "", *, raised: BaseException | None = None) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from registry import StreamRegistry
 from registry.protocol import GRACE_S
-from sim.bench import Bench, Request, make_bench
+from sim.bench import Bench, Request
 from sim.execution import Program
-from sim.log_capture import log_captured
+from sim.log_capture import LogLine, log_recorded
+from sim.registry_judgements import make_bench
 from sim.world import World
 
 GRACE = GRACE_S
@@ -85,19 +87,13 @@ class Scenario:
 def program_of(
     cls: type[Any],
     play: Callable[[Bench], Awaitable[None]],
-    on_line: Callable[[World, str], None] = lambda world, line: None,
+    on_line: Callable[[World, LogLine], None] = lambda world, line: None,
 ) -> Program:
     """A story on a fresh registry of this class; on_line is told of each line that is logged."""
 
     async def program(world: World) -> None:
         bench = make_bench(world, cls)
-
-        def logged(line: str) -> None:
-            bench.logged.append(line)
-            world.record(line, actor="log")
-            on_line(world, line)
-
-        with log_captured(logged):
+        with log_recorded(world, bench.logged.append, partial(on_line, world)):
             await play(bench)
             await bench.quiet()
 
@@ -138,11 +134,6 @@ def swallows_cancel_for(seconds: float) -> Callable[[Request], Awaitable[None]]:
         try:
             await request.outside("chunk that never comes", 1000, 1000)
         except asyncio.CancelledError:
-            until = request.bench.world.now + seconds
-            while (left := until - request.bench.world.now) > 0:
-                try:
-                    await request.outside("lets go at last", left, left)
-                except asyncio.CancelledError:
-                    continue
+            await request.hold_on(seconds)
 
     return work

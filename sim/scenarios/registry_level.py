@@ -84,7 +84,7 @@ async def caller_leaves_while_waiting(bench: Bench) -> None:
     second = await bench.arrives("p2", "s", steady, latest=0.1, door=door)
     await bench.world.outside("p2's caller leaves", latest=1.2)
     # Whoever leaves in the very step in which p1 ends, leaves as p2 becomes ACTIVE.
-    became_active = bench.has_states and bench.state_of(second) is State.ACTIVE
+    became_active = bench.state_of(second) is State.ACTIVE
     answer_seen = second.answer
     bench.leave(second)
     await bench.quiet()
@@ -173,7 +173,7 @@ async def detached_limit(bench: Bench) -> None:
         bench.world.reached("a DETACHED stream is not cancelled again")
     third = await bench.arrives("p3", "s", instant, latest=0.1)
     await asyncio.sleep(GRACE + 0.5)  # p2 is overdue
-    if bench.has_states and any(view.overdue for view in bench.registry.snapshot().streams):
+    if any(view.overdue for view in bench.streams()):
         bench.world.reached("overdue")
         bench.world.check(not await bench.cancel("p2"), "an overdue stream is told but once")
     fourth = await bench.arrives("p4", "s", instant, latest=0.1)

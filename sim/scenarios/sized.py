@@ -8,15 +8,15 @@ or does not.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from registry import Strategy, StreamRegistry
+from registry import Strategy, StreamRegistry, wording
 from sim.bench import Bench, Request
 from sim.execution import Program
+from sim.log_capture import LogLine
 from sim.scenarios.base import GRACE, program_of
 from sim.world import World
 
@@ -132,10 +132,10 @@ class SizedScenario:
         return program_of(cls, lambda bench: _Story(bench, self.size).play(), _reach)
 
 
-def _reach(world: World, line: str) -> None:
-    if "reason=new_stream_registered" in line:
+def _reach(world: World, line: LogLine) -> None:
+    if line.says(wording.STREAM_CANCELLED, reason=wording.NEW_STREAM_REGISTERED):
         world.reached("a stream was stopped by a newer one")
-    if line.startswith("prev_stream_timeout_on_cancel"):
+    if line.says(wording.TIMEOUT_ON_CANCEL):
         world.reached("a stream was detached")
 
 
@@ -246,7 +246,8 @@ class _Story:
                 self._hangs_left -= 1
                 if not self._hangs_left:
                     self._bench.world.reached(ALL_HUNG)
-                await _hangs(request)
+                # It does not care how often it is told to stop, for longer than the grace.
+                await request.hold_on(GRACE + 1)
             raise
         finally:
             await asyncio.sleep(0.1)
@@ -269,11 +270,3 @@ class _Story:
             return None
         names = [each.name for each in there]
         return there[names.index(self._bench.world.choose("whom", names))]
-
-
-async def _hangs(request: Request) -> None:
-    """Does not care how often it is told to stop, for longer than the grace."""
-    until = request.bench.world.now + GRACE + 1
-    while (left := until - request.bench.world.now) > 0:
-        with contextlib.suppress(asyncio.CancelledError):
-            await request.outside("lets go at last", left, left)

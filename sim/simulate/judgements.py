@@ -13,10 +13,10 @@ from itertools import permutations
 
 from registry.protocol import State, Strategy
 from sim.asgi import Exchange
-from sim.bench import sentence
 from sim.fake_ollama import Profile
 from sim.fake_ollama.answers import content_pieces
 from sim.fake_ollama.modes import MODES
+from sim.judgement import sentence
 from sim.server_bench import ServerBench
 from sim.world import World
 

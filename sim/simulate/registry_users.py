@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from registry import Strategy
+from registry import Strategy, wording
 from registry.errors import StreamError
-from sim.bench import DOOR_ENTRY, DOOR_STREAM, QUEUE_S, Bench, Request, Work
+from sim.bench import DOOR_ENTRY, DOOR_STREAM, PRESSED, QUEUE_S, Bench, Request, Work
+from sim.log_capture import LogLine
 from sim.simulate import script
 from sim.simulate.judgements import Turn, judge_turns
 from sim.simulate.plan import Action, Plan
@@ -68,15 +69,13 @@ class RegistryUsers:
                 request.name in self._superseded,
             )
 
-    def logged(self, line: str) -> None:
+    def logged(self, line: LogLine) -> None:
         counts = self._happened.counts
-        if line.startswith("prev_stream_timeout_on_cancel"):
-            counts["detached"] += 1
-        elif line.endswith("reason=new_stream_registered"):
+        counts["detached"] += line.says(wording.TIMEOUT_ON_CANCEL)
+        counts["stopped"] += line.says(wording.STREAM_CANCELLED, reason=PRESSED)
+        if line.says(wording.STREAM_CANCELLED, reason=wording.NEW_STREAM_REGISTERED):
             counts["superseded"] += 1
-            self._superseded.add(line.split()[1].removeprefix("trace="))
-        elif line.endswith("reason=user_pressed_stop"):
-            counts["stopped"] += 1
+            self._superseded.add(line.fields["trace"])
 
     def _act(self, action: Action) -> None:
         loop = self._world.loop
@@ -121,7 +120,9 @@ class RegistryUsers:
                     await request.outside("has cleaned up", action.seconds, action.seconds)
                 if action.how == SWALLOWS:
                     self._happened.faults[SWALLOWS] += 1
-                    await _hold_on(request, action.seconds)
+                    await request.hold_on(
+                        action.seconds, "chunk too many", parts_s=CHUNK_S, meanwhile=_emit_too_many
+                    )
                 raise
 
         return work
@@ -163,13 +164,7 @@ class RegistryUsers:
         self._happened.counts["overdue"] += overdue in self._world.labels
 
 
-async def _hold_on(request: Request, seconds: float) -> None:
-    """Goes on as if nothing had happened, however often it is cancelled, and tries to emit."""
-    until = request.bench.world.now + seconds
-    while (left := until - request.bench.world.now) > 0:
-        with suppress(asyncio.CancelledError):
-            part_s = min(left, CHUNK_S)
-            await request.outside("chunk too many", part_s, part_s)
-        # The gate of a registry that has one tells it; it does not listen.
-        with suppress(StreamError):
-            await request.emit("chunk too many")
+async def _emit_too_many(request: Request) -> None:
+    # The gate of a registry that has one tells it; it does not listen.
+    with suppress(StreamError):
+        await request.emit("chunk too many")

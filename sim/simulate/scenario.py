@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Any, cast
 
 from registry import StreamRegistry
-from sim.bench import make_bench
 from sim.execution import Program
-from sim.log_capture import log_captured
+from sim.log_capture import log_recorded
+from sim.registry_judgements import make_bench
 from sim.server_bench import ServerBench
 from sim.simulate.plan import Plan
 from sim.simulate.profiles import PROFILES, Client, SimulationProfile, draw_plan, profile_named
@@ -90,26 +90,14 @@ class SimulatedSeed:
     async def _play_server(self, world: World, cls: type[Any], happened: Statistics) -> None:
         bench = ServerBench(world, cls, client=self.client, settings=SETTINGS, **self.plan.bench)
         users = ServerUsers(bench, self.plan, self.seed, happened)
-
-        def logged(line: str) -> None:
-            bench.logged.append(line)
-            users.logged(line)
-            world.record(line, actor="log")
-
-        with log_captured(logged):
+        with log_recorded(world, bench.logged.append, users.logged):
             await bench.play(users.play)
         users.summarise()
 
     async def _play_registry(self, world: World, cls: type[Any], happened: Statistics) -> None:
         bench = make_bench(world, cls)
         users = RegistryUsers(bench, self.plan, happened)
-
-        def logged(line: str) -> None:
-            bench.logged.append(line)
-            users.logged(line)
-            world.record(line, actor="log")
-
-        with log_captured(logged):
+        with log_recorded(world, bench.logged.append, users.logged):
             await users.play(bench)
             await bench.quiet()
         users.summarise()

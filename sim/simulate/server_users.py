@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from registry import Strategy
+from registry import Strategy, wording
 from sim.asgi import Exchange
 from sim.bench import QUEUE_S
 from sim.fake_ollama.modes import MODES
 from sim.fake_ollama.script import Steps
 from sim.fake_ollama.steps import Sleep
+from sim.log_capture import LogLine
 from sim.server_bench import KEYS, ServerBench
 from sim.simulate import script
 from sim.simulate.draws import Random, generator
@@ -99,22 +100,18 @@ class ServerUsers:
                 break
             await asyncio.sleep(1.0)
 
-    def logged(self, line: str) -> None:
+    def logged(self, line: LogLine) -> None:
         """What the server logs, as it logs it."""
-        event, _, rest = line.partition(" ")
-        trace_id = rest.partition(" ")[0].removeprefix("trace=")
         counts = self._happened.counts
-        if event == "stream_start":
-            self._admitted_at[trace_id] = self._world.now
-        elif event == "prev_stream_timeout_on_cancel":
-            counts["detached"] += 1
-        elif event == "stream_cancelled" and rest.endswith("reason=new_stream_registered"):
+        counts["detached"] += line.says(wording.TIMEOUT_ON_CANCEL)
+        counts["stopped"] += line.says(wording.STREAM_CANCELLED, reason="requested_by_client")
+        if line.says(wording.STREAM_START):
+            self._admitted_at[line.fields["trace"]] = self._world.now
+        elif line.says(wording.STREAM_CANCELLED, reason=wording.NEW_STREAM_REGISTERED):
             counts["superseded"] += 1
-            self._superseded.add(trace_id)
-        elif event == "stream_cancelled" and rest.endswith("reason=requested_by_client"):
-            counts["stopped"] += 1
-        elif event == "client_stalled":
-            self._cut_off(trace_id)
+            self._superseded.add(line.fields["trace"])
+        elif line.says("client_stalled"):
+            self._cut_off(line.fields["trace"])
 
     def _cut_off(self, trace_id: str) -> None:
         """The server drops a connection that nobody reads: there is nobody left to be told."""

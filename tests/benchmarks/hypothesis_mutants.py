@@ -170,12 +170,7 @@ def program_of(plan: Plan, client: Client) -> Program:
     async def program(world: World) -> None:
         bench = ServerBench(world, StreamRegistry, client=client, settings=SETTINGS, **plan.bench)
         users = ServerUsers(bench, plan, 0, Statistics())
-
-        def logged(line: str) -> None:
-            bench.logged.append(line)
-            users.logged(line)
-
-        with log_captured(logged):
+        with log_captured(bench.logged.append, users.logged):
             await bench.play(users.play)
 
     return program

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from registry import StreamError, StreamRegistry
 from registry.protocol import GRACE_S, Strategy
-from sim.bench import DOOR_ENTRY, DOOR_STREAM, Request, make_bench
+from sim.bench import DOOR_ENTRY, DOOR_STREAM, Request
 from sim.current import Execution, running
 from sim.determinism import restart_serials
 from sim.entropy import Entropy
@@ -25,6 +25,7 @@ from sim.environment import Environment
 from sim.execution import Outcome, _drain
 from sim.log_capture import log_captured
 from sim.loop import SimLoop
+from sim.registry_judgements import make_bench
 from sim.schedule import Bounds
 from sim.world import World
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from registry.protocol import State
+from registry.wording import REGISTRY_CLOSED
 from sim.fake_ollama import Profile
 from sim.scenarios.server_level.story import SHORT, ServerStory
 from sim.server_bench import ServerBench
@@ -126,7 +127,7 @@ async def shutdown(bench: ServerBench) -> None:
     await bench.over(*streams, late)
     await ending
     bench.world.check(late.status == 503, "new requests get 503", f"{late.status}")
-    if any(line.endswith("reason=registry_closed") for line in bench.logged):
+    if any(line.fields.get("reason") == REGISTRY_CLOSED for line in bench.logged):
         bench.world.reached("a stream was ended by the shutdown")
 
 

@@ -10,7 +10,7 @@ from registry import StreamRegistry
 from sim.execution import Program
 from sim.fake_ollama import Profile
 from sim.left_out import describe
-from sim.log_capture import log_captured
+from sim.log_capture import log_recorded
 from sim.server_bench import ServerBench
 from sim.world import World
 
@@ -76,12 +76,7 @@ class ServerScenario:
             bench = ServerBench(
                 world, cls, client=self.client, settings=self.told.settings, **self.told.bench
             )
-
-            def logged(line: str) -> None:
-                bench.logged.append(line)
-                world.record(line, actor="log")
-
-            with log_captured(logged):
+            with log_recorded(world, bench.logged.append):
                 await bench.play(self.told.play)
 
         return program
