@@ -26,8 +26,16 @@ class Exchange:
     """
 
     def __init__(
-        self, world: World, name: str, scope: Scope, body: bytes, *, buffer_bytes: int
+        self,
+        world: World,
+        name: str,
+        scope: Scope,
+        body: bytes,
+        *,
+        rest: bytes | None = None,
+        buffer_bytes: int,
     ) -> None:
+        """rest: what has not been sent yet of the body; None if it was sent as a whole."""
         self.name = name
         self.scope = scope
         self.status: int | None = None
@@ -42,10 +50,10 @@ class Exchange:
         self.reads_since = self.heard_at = world.now
         self.task: asyncio.Task[None] | None = None
         self.ended_at: float | None = None
-        # Of the body, what has not been sent yet.
-        self.rest = b""
+        self.rest = rest
         self._world = world
-        self._requests: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        self._requests: list[Message] = []
+        self._arrives(body, more_body=rest is not None)
         self._buffer_bytes = buffer_bytes
         self._unread = 0
         self._changed: asyncio.Event = asyncio.Event()
@@ -67,16 +75,30 @@ class Exchange:
     def stop_reading(self) -> None:
         self.is_reading = False
 
-    def deliver_rest(self, body: bytes) -> None:
-        """The second half of a body that was sent in two."""
-        self._requests.append({"type": "http.request", "body": body, "more_body": False})
+    def send_rest(self, body: bytes | None = None) -> None:
+        """The second half of a body that was sent in two, or something else in its place."""
+        self._arrives(self.rest or b"" if body is None else body, more_body=False)
         self._changed.set()
+
+    def _arrives(self, body: bytes, *, more_body: bool) -> None:
+        self._requests.append({"type": "http.request", "body": body, "more_body": more_body})
 
     # -- what the client sees
 
     @property
     def trace_id(self) -> str | None:
         return self.headers.get("x-trace-id")
+
+    @property
+    def given_id(self) -> str | None:
+        """The trace id, also where the client was not told it yet; None before there is one."""
+        found: str | None = self.scope["state"].get("trace_id")
+        return found
+
+    @property
+    def is_told_the_end(self) -> bool:
+        """It has the whole of its answer, and of a streamed one the last message."""
+        return self.is_whole and (not self.is_streamed or self.messages[-1:] == ["[DONE]"])
 
     @property
     def messages(self) -> list[str]:
@@ -188,6 +210,10 @@ class SimServer:
         self._lifespan = loop.create_task(_coroutine(run), name="lifespan")
         await self._send_lifespan("startup")
 
+    @property
+    def is_up(self) -> bool:
+        return self._lifespan is not None and not self._lifespan.done()
+
     async def stop(self) -> None:
         """The lifespan's shut-down, which uvicorn begins when no connection is left."""
         await self._send_lifespan("shutdown")
@@ -221,10 +247,10 @@ class SimServer:
             "state": {},
         }
         first = body[: len(body) // 2] if half else body
-        exchange = Exchange(self.world, name, scope, first, buffer_bytes=self._buffer_bytes)
-        exchange.rest = body[len(first) :]
-        if half:
-            exchange._requests[0]["more_body"] = True
+        rest = body[len(first) :] if half else None
+        exchange = Exchange(
+            self.world, name, scope, first, rest=rest, buffer_bytes=self._buffer_bytes
+        )
         self.exchanges.append(exchange)
         loop = asyncio.get_running_loop()
         exchange.task = loop.create_task(self._serve(exchange), name=f"{name} request")

@@ -16,7 +16,7 @@ from registry import StreamRegistry
 from sim.execution import Program
 from sim.log_capture import log_recorded
 from sim.registry_judgements import make_bench
-from sim.server_bench import ServerBench
+from sim.server_judgements import make_server_bench
 from sim.simulate.plan import Plan
 from sim.simulate.profiles import PROFILES, Client, SimulationProfile, draw_plan, profile_named
 from sim.simulate.registry_users import RegistryUsers
@@ -88,7 +88,9 @@ class SimulatedSeed:
         return program
 
     async def _play_server(self, world: World, cls: type[Any], happened: Statistics) -> None:
-        bench = ServerBench(world, cls, client=self.client, settings=SETTINGS, **self.plan.bench)
+        bench = make_server_bench(
+            world, cls, client=self.client, settings=SETTINGS, **self.plan.bench
+        )
         users = ServerUsers(bench, self.plan, self.seed, happened)
         with log_recorded(world, bench.logged.append, users.logged):
             await bench.play(users.play)

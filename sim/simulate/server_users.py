@@ -117,7 +117,7 @@ class ServerUsers:
         """The server drops a connection that nobody reads: there is nobody left to be told."""
         self._happened.counts["given up by the server"] += 1
         for prompt in self._prompts.values():
-            if prompt.scope["state"].get("trace_id") == trace_id:
+            if prompt.given_id == trace_id:
                 prompt.leave()
 
     # -- the faulty phase
@@ -161,10 +161,10 @@ class ServerUsers:
             case "rest":
                 # Before, the server could not know what it is asked.
                 self._sent_at[action.name] = self._world.now
-                prompt.deliver_rest(prompt.rest)
+                prompt.send_rest()
             case "stop" | "stranger's stop":
                 # Without the head of its answer a client doesn't know the stream's name.
-                if prompt.scope["state"].get("trace_id") is not None:
+                if prompt.given_id is not None:
                     task = self._world.loop.create_task(self._stop(action, prompt))
                     self._stops.append(task)
 
@@ -263,7 +263,7 @@ class ServerUsers:
         modes = {each.name: each.how for each in self._plan.actions if each.of is None}
         judge_answers(self._bench, self._prompts.values(), modes, self._plan.bench["profile"])
         for name, prompt in self._prompts.items():
-            admitted_at = self._admitted_at.get(prompt.scope["state"].get("trace_id", ""))
+            admitted_at = self._admitted_at.get(prompt.given_id or "")
             if admitted_at is not None and prompt.ended_at is not None and prompt.is_reading:
                 lasted_s = prompt.ended_at - admitted_at
                 judge_silence(self._bench, prompt, modes.get(name, "normal"), lasted_s)
@@ -276,7 +276,7 @@ class ServerUsers:
             prompt = self._prompts.get(action.name)
             if action.of is not None or prompt is None:
                 continue
-            trace_id = prompt.scope["state"].get("trace_id", "")
+            trace_id = prompt.given_id or ""
             yield Turn(
                 action.name,
                 f"{action.key}/{action.session}",
@@ -293,7 +293,7 @@ class ServerUsers:
         happened, fake = self._happened, self._bench.ollama.fake
         patient = {a.name for a in self._plan.actions if self._strategy_of(a) == "enqueue"}
         for name, prompt in self._prompts.items():
-            admitted_at = self._admitted_at.get(prompt.scope["state"].get("trace_id", ""))
+            admitted_at = self._admitted_at.get(prompt.given_id or "")
             if admitted_at is not None:
                 happened.admitted(admitted_at - self._sent_at[name], enqueued=name in patient)
             if is_answered(prompt):

@@ -43,7 +43,7 @@ from sim.log_capture import log_captured, silenced
 from sim.mutants import Kill, kill_all
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedulers import NaturalOrder
-from sim.server_bench import ServerBench
+from sim.server_judgements import make_server_bench
 from sim.simulate.plan import Action, Plan
 from sim.simulate.profiles import _OLLAMA, Client
 from sim.simulate.server_users import SETTINGS, ServerUsers
@@ -168,7 +168,9 @@ def plans(draw: st.DrawFn, client: Client) -> Plan:
 
 def program_of(plan: Plan, client: Client) -> Program:
     async def program(world: World) -> None:
-        bench = ServerBench(world, StreamRegistry, client=client, settings=SETTINGS, **plan.bench)
+        bench = make_server_bench(
+            world, StreamRegistry, client=client, settings=SETTINGS, **plan.bench
+        )
         users = ServerUsers(bench, plan, 0, Statistics())
         with log_captured(bench.logged.append, users.logged):
             await bench.play(users.play)

@@ -44,8 +44,7 @@ async def half_sent(bench: ServerBench) -> None:
     whole = b'{"model": "fake:normal", "messages": [{"role": "user", "content": "p1"}]}'
     how = bench.world.choose("p1", ("sends the rest", "leaves", "says no more"))
     if how == "sends the rest":
-        p1._requests.clear()
-        p1.deliver_rest(whole[len(whole) // 2 :])
+        p1.send_rest(whole[len(whole) // 2 :])
     elif how == "leaves":
         p1.leave()
     await bench.over(p1)

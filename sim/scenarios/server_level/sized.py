@@ -129,6 +129,6 @@ class _Play:
         there = {
             each.name: each
             for each in self._prompts
-            if "trace_id" in each.scope["state"] and not each.is_whole and not each.has_left
+            if each.given_id is not None and not each.is_whole and not each.has_left
         }
         return there[self._bench.world.choose(what, tuple(there))] if there else None

@@ -12,6 +12,7 @@ from sim.fake_ollama import Profile
 from sim.left_out import describe
 from sim.log_capture import log_recorded
 from sim.server_bench import ServerBench
+from sim.server_judgements import make_server_bench
 from sim.world import World
 
 Client = Literal["async", "thread"]
@@ -73,7 +74,7 @@ class ServerScenario:
 
     def program_for(self, cls: type[Any]) -> Program:
         async def program(world: World) -> None:
-            bench = ServerBench(
+            bench = make_server_bench(
                 world, cls, client=self.client, settings=self.told.settings, **self.told.bench
             )
             with log_recorded(world, bench.logged.append):

@@ -28,7 +28,7 @@ from server.wakeable import Wake
 from sim.scenarios.server_level.clients import SLOW
 from sim.scenarios.server_level.retries import NEWER_WHOLE, RANK_KEPT
 from sim.scenarios.server_level.strategies import HEARS
-from sim.server_bench import BACK_PRESSURE, HEARD, PROMPT
+from sim.server_judgements import BACK_PRESSURE, HEARD, PROMPT
 from sim.suspects.mutants.base import Break, Mutant, Patch
 
 
