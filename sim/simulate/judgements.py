@@ -7,23 +7,32 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 
 from registry.protocol import State, Strategy
 from sim.asgi import Exchange
+from sim.bench import QUEUE_S, Bench, Request
 from sim.fake_ollama import Profile
 from sim.fake_ollama.answers import content_pieces
 from sim.fake_ollama.modes import MODES
-from sim.judgement import sentence
+from sim.judgement import Always, Judgement, Judgements, Moment, sentence
 from sim.server_bench import ServerBench
-from sim.world import World
+from sim.simulate.profiles import LOOKUP_MAX_S
 
+# The longest that a request may take after the last fault. Of a server: its body, the wait for its
+# session, the stream, a write that nobody reads; the look-up that was stuck last; and a place in
+# the queue.
+SERVER_OVER_S = 3.0 + 2.0 + 20.0 + 3.0 + LOOKUP_MAX_S + 1.0 + QUEUE_S
+REGISTRY_OVER_S = 30.0 + QUEUE_S
+
+OVER = "L4 no_deadlock: {:g} s after the last fault every request is over"
 OWN_ANSWER = "an answer that ends without an error is the whole answer to its own prompt"
 LEAVING = "L2 prompt_stop: a client that leaves stops its stream"
 STRANGER = "S6 isolation: no API key reaches another key's streams"
-HEALED = "liveness: once the faults are over, the next prompt of each session is answered whole"
+ANSWERED = "liveness: once the faults are over, the next prompt of each session is answered whole"
+ADMITTED = "liveness: once the faults are over, the next prompt of each session is admitted"
 THREADS = f"{sentence('S7 bounded')}: each belongs to a stream that is counted"
 TURNS = f"{sentence('S4 oldest_next')}: who is enqueued later is admitted later"
 OVERTAKEN = f"{sentence('S8 identity')}: only one that interrupts supersedes"
@@ -32,89 +41,101 @@ ENDED = f"{sentence('L5 shutdown')}: then no request is open"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What became of a prompt. Times are virtual seconds; admitted_at: None if it was not."""
+    """What became of a prompt. Times are virtual seconds; admitted_at: infinite if it was not."""
 
     name: str
     session: str
     strategy: Strategy
     came_at: float
-    admitted_at: float | None
+    admitted_at: float
     was_superseded: bool
 
 
-def judge_turns(world: World, turns: Iterable[Turn], *, slack_s: float) -> None:
-    """What a session's prompts may do to one another, by their strategies.
-
-    slack_s: which of two is older cannot be told if they came that close to one another.
-    """
+def sessions_of(turns: Iterable[Turn]) -> Iterable[list[Turn]]:
+    """The turns of each session."""
     sessions: dict[str, list[Turn]] = defaultdict(list)
     for turn in turns:
         sessions[turn.session].append(turn)
-    for together in sessions.values():
-        queue = [each for each in together if each.strategy is Strategy.ENQUEUE]
-        for earlier, later in permutations(queue, 2):
-            if earlier.came_at + slack_s < later.came_at and earlier.admitted_at is not None:
-                first = later.admitted_at is None or earlier.admitted_at < later.admitted_at
-                world.check(first, TURNS, f"{later.name} before {earlier.name}")
-        interrupted_at = [t.came_at for t in together if t.strategy is Strategy.INTERRUPT]
-        latest = max(interrupted_at, default=-math.inf) + slack_s
-        for turn in together:
-            stays = not turn.was_superseded or turn.came_at <= latest
-            world.check(stays, OVERTAKEN, f"{turn.name} was superseded, and none interrupted it")
+    return sessions.values()
 
 
 class Watch:
-    """What is asked at every poll; a state may last for the slack of the bench."""
+    """A server's bench, and what its judges have to remember between two polls."""
 
     def __init__(self, bench: ServerBench) -> None:
-        self._bench = bench
-        self._slack_s = 10 * bench.world.loop.bounds.lateness_s
-        self._left: list[tuple[Exchange, float]] = []
-        self._uncounted_since: float | None = None
-        bench.world.always(LEAVING, self._who_left_is_stopped)
-        bench.world.always(THREADS, self._threads_are_counted)
+        self.bench = bench
+        self.left: list[tuple[Exchange, float]] = []
+        self.uncounted_since: float | None = None
 
     def leaves(self, prompt: Exchange) -> None:
-        self._left.append((prompt, self._bench.world.now))
+        self.left.append((prompt, self.bench.world.now))
         prompt.leave()
 
-    def _who_left_is_stopped(self) -> bool:
-        if not self._left:
-            return True
-        now = self._bench.world.now
-        states = [(since, self._bench.state_of(prompt)) for prompt, since in self._left]
-        at_work = (State.ACTIVE, State.WAITING)
-        self._left = [
-            left for left, (_, state) in zip(self._left, states, strict=True) if state in at_work
-        ]
-        return all(now - since <= self._slack_s for since, state in states if state in at_work)
 
-    def _threads_are_counted(self) -> bool:
-        """A thread is some steps behind the word that it is over."""
-        world = self._bench.world
-        workers = len(world.loop.threads.workers)
-        counted = 0
-        if workers:
-            streams = self._bench.registry.snapshot().streams
-            counted = sum(stream.state is not State.WAITING for stream in streams)
-        if workers <= counted:
-            self._uncounted_since = None
-            return True
-        if self._uncounted_since is None:
-            self._uncounted_since = world.now
-        return world.now - self._uncounted_since <= self._slack_s
+# -- at every poll; a state may last for the slack of the bench
 
 
-def judge_answers(
-    bench: ServerBench, prompts: Iterable[Exchange], modes: Mapping[str, str], profile: Profile
-) -> None:
-    """Every answer that ended well is what Ollama says to that prompt, from first to last."""
-    for prompt in prompts:
-        if not is_answered(prompt):
-            continue
-        expected = _expected(modes.get(prompt.name, "normal"), prompt.name, profile)
-        whole = prompt.text == expected
-        bench.world.check(whole, OWN_ANSWER, f"{prompt.name}: {prompt.text!r}, not {expected!r}")
+def who_left_is_stopped(watch: Watch) -> bool:
+    if not watch.left:
+        return True
+    now = watch.bench.world.now
+    states = [(since, watch.bench.state_of(prompt)) for prompt, since in watch.left]
+    at_work = (State.ACTIVE, State.WAITING)
+    watch.left = [
+        left for left, (_, state) in zip(watch.left, states, strict=True) if state in at_work
+    ]
+    return all(now - since <= watch.bench.slack_s for since, state in states if state in at_work)
+
+
+def threads_are_counted(watch: Watch) -> bool:
+    """A thread is some steps behind the word that it is over."""
+    world = watch.bench.world
+    workers = len(world.loop.threads.workers)
+    counted = 0
+    if workers:
+        streams = watch.bench.registry.snapshot().streams
+        counted = sum(stream.state is not State.WAITING for stream in streams)
+    if workers <= counted:
+        watch.uncounted_since = None
+        return True
+    if watch.uncounted_since is None:
+        watch.uncounted_since = world.now
+    return world.now - watch.uncounted_since <= watch.bench.slack_s
+
+
+# -- of requests
+
+
+def none_is_open(watched: object, names: list[str]) -> str | None:
+    return ", ".join(names) or None
+
+
+def is_hidden(watch: Watch, answer: Exchange) -> str | None:
+    # 503: the server is shutting down.
+    return None if answer.status in (404, 503) else f"{answer.status} {answer.body!r}"
+
+
+def is_answered(prompt: Exchange) -> bool:
+    """Whether its client has the whole of an answer, and was told of no error."""
+    return prompt.is_told_the_end and not prompt.has_left and prompt.error_code is None
+
+
+def healed(watch: Watch, prompt: Exchange) -> str | None:
+    return None if is_answered(prompt) else f"{prompt.name}: {prompt.body!r}"
+
+
+def healed_alone(bench: Bench, request: Request) -> str | None:
+    return None if request.answer == "admitted" else f"{request.name}: {request.answer}"
+
+
+def answer_is_its_own(
+    watch: Watch, prompt: Exchange, mode_name: str, profile: Profile
+) -> str | None:
+    """What ended well is what Ollama says to that prompt, from first to last."""
+    if not is_answered(prompt):
+        return None
+    expected = _expected(mode_name, prompt.name, profile)
+    return None if prompt.text == expected else f"{prompt.name}: {prompt.text!r}, not {expected!r}"
 
 
 def _expected(mode_name: str, prompt: str, profile: Profile) -> str | None:
@@ -127,23 +148,66 @@ def _expected(mode_name: str, prompt: str, profile: Profile) -> str | None:
     return "".join(content_pieces(mode, prompt, length))
 
 
-def is_answered(prompt: Exchange) -> bool:
-    """Whether its client has the whole of an answer, and was told of no error."""
-    if not prompt.is_whole or prompt.has_left or prompt.error_code is not None:
-        return False
-    return not prompt.is_streamed or prompt.messages[-1:] == ["[DONE]"]
-
-
-def judge_silence(bench: ServerBench, prompt: Exchange, mode_name: str, lasted_s: float) -> None:
+def silence_is_ended(watch: Watch, prompt: Exchange, mode_name: str, lasted_s: float) -> str | None:
     """L6: a stream whose Ollama hangs ends by the limit of its silence, not by that of its whole.
 
     lasted_s: from its admission to the end of its answer.
     """
-    mode, settings = MODES[mode_name], bench.settings
+    mode, settings = MODES[mode_name], watch.bench.settings
     if not mode.hangs_before_headers and mode.fault != "hang":
-        return
+        return None
     limit_s = settings.first_chunk_seconds + 1.0
     if mode.fault == "hang":
         limit_s += settings.stream_inactivity_seconds
-    seen = f"{prompt.name} ({mode_name}) took {lasted_s:.3f} s"
-    bench.world.check(lasted_s <= limit_s, sentence("L6 silence"), seen)
+    return None if lasted_s <= limit_s else f"{prompt.name} ({mode_name}) took {lasted_s:.3f} s"
+
+
+# -- of what a session's prompts did to one another, by their strategies; which of two is older
+# cannot be told if they came within slack_s
+
+
+def oldest_is_next(watched: object, together: list[Turn], slack_s: float) -> str | None:
+    queue = [each for each in together if each.strategy is Strategy.ENQUEUE]
+    for earlier, later in permutations(queue, 2):
+        is_older = earlier.came_at + slack_s < later.came_at
+        if is_older and later.admitted_at <= earlier.admitted_at < math.inf:
+            return f"{later.name} before {earlier.name}"
+    return None
+
+
+def only_who_interrupts_supersedes(
+    watched: object, together: list[Turn], slack_s: float
+) -> str | None:
+    interrupted_at = [t.came_at for t in together if t.strategy is Strategy.INTERRUPT]
+    latest = max(interrupted_at, default=-math.inf) + slack_s
+    for turn in together:
+        if turn.was_superseded and turn.came_at > latest:
+            return f"{turn.name} was superseded, and none interrupted it"
+    return None
+
+
+# -- who is asked what
+
+_TURNS: Judgements = (
+    Judgement(TURNS, Moment.TURNS, oldest_is_next),
+    Judgement(OVERTAKEN, Moment.TURNS, only_who_interrupts_supersedes),
+)
+
+REGISTRY: Judgements = (
+    Judgement(OVER.format(REGISTRY_OVER_S), Moment.LATE, none_is_open),
+    Judgement(ADMITTED, Moment.HEALED, healed_alone),
+    *_TURNS,
+)
+
+SERVER: Judgements = (
+    Always(LEAVING, who_left_is_stopped),
+    Always(THREADS, threads_are_counted),
+    Judgement(ENDED, Moment.SHUT, none_is_open),
+    Judgement(OVER.format(SERVER_OVER_S), Moment.LATE, none_is_open),
+    Judgement(STRANGER, Moment.PRIED, is_hidden),
+    Judgement(ANSWERED, Moment.HEALED, healed),
+    Judgement(OWN_ANSWER, Moment.TOLD, answer_is_its_own),
+    Judgement("L6 silence", Moment.LASTED, silence_is_ended),
+    *_TURNS,
+)
+"""Of the production registry; a published one never promised more than its bench judges."""

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from registry import Strategy, wording
 from registry.errors import StreamError
-from sim.bench import DOOR_ENTRY, DOOR_STREAM, PRESSED, QUEUE_S, Bench, Request, Work
+from sim.bench import DOOR_ENTRY, DOOR_STREAM, PRESSED, Bench, Request, Work
+from sim.judgement import Judges, Moment
 from sim.log_capture import LogLine
 from sim.simulate import script
-from sim.simulate.judgements import Turn, judge_turns
+from sim.simulate.judgements import REGISTRY, REGISTRY_OVER_S, Turn, sessions_of
 from sim.simulate.plan import Action, Plan
 from sim.simulate.profiles import CLEANS_UP, SWALLOWS
 from sim.simulate.statistics import Statistics
 
 CHUNKS, CHUNK_S = 4, 0.25
-ALL_OVER_S = 30.0 + QUEUE_S
-OVER = f"L4 no_deadlock: {ALL_OVER_S:g} s after the last fault every request is over"
-HEALED = "liveness: once the faults are over, the next prompt of each session is admitted"
 
 _REFUSALS = {
     "refused: StreamRefused": "refused",
@@ -36,6 +35,7 @@ class RegistryUsers:
 
     def __init__(self, bench: Bench, plan: Plan, happened: Statistics) -> None:
         self._bench = bench
+        self._judges = Judges(bench.world, bench, REGISTRY)
         self._world = bench.world
         self._plan = plan
         self._happened = happened
@@ -52,12 +52,13 @@ class RegistryUsers:
             self._world.record("all faults are healed", actor="outside")
             await self._until_over()
             await self._prompt_again()
-        judge_turns(self._world, self._turns(), slack_s=0.0)
+        for together in sessions_of(self._turns()):
+            self._judges.ask(Moment.TURNS, together, 0.0)
 
     def _turns(self) -> Iterator[Turn]:
         """Handlers begin in the order of their requests, so that this is the one of registers."""
         for request in self._bench.requests:
-            admitted_at = None
+            admitted_at = math.inf
             if request.answer == "admitted" and request.waited_s is not None:
                 admitted_at = request.asked_at + request.waited_s
             yield Turn(
@@ -132,9 +133,9 @@ class RegistryUsers:
         tasks = [r.task for r in self._bench.requests if r.task is not None]
         pending = [task for task in (*handlers, *tasks) if not task.done()]
         if pending:
-            await asyncio.wait(pending, timeout=ALL_OVER_S)
+            await asyncio.wait(pending, timeout=REGISTRY_OVER_S)
         late = [task.get_name() for task in pending if not task.done()]
-        self._world.check(not late, OVER, ", ".join(late))
+        self._judges.ask(Moment.LATE, late)
 
     async def _prompt_again(self) -> None:
         async def instant(request: Request) -> None:
@@ -149,8 +150,7 @@ class RegistryUsers:
             return
         await asyncio.wait([r.handler for r in last if r.handler is not None])
         for request in last:
-            admitted = request.answer == "admitted"
-            self._world.check(admitted, HEALED, f"{request.name}: {request.answer}")
+            self._judges.ask(Moment.HEALED, request)
         self._happened.counts["healed, and answered"] += len(last)
 
     def summarise(self) -> None:

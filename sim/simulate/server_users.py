@@ -7,29 +7,18 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 
 from registry import Strategy, wording
 from sim.asgi import Exchange
-from sim.bench import QUEUE_S
 from sim.fake_ollama.modes import MODES
 from sim.fake_ollama.script import Steps
 from sim.fake_ollama.steps import Sleep
+from sim.judgement import Judges, Moment
 from sim.log_capture import LogLine
 from sim.server_bench import KEYS, ServerBench
 from sim.simulate import script
 from sim.simulate.draws import Random, generator
-from sim.simulate.judgements import (
-    ENDED,
-    HEALED,
-    STRANGER,
-    Turn,
-    Watch,
-    is_answered,
-    judge_answers,
-    judge_silence,
-    judge_turns,
-)
+from sim.simulate.judgements import SERVER, SERVER_OVER_S, Turn, Watch, is_answered, sessions_of
 from sim.simulate.plan import Action, Plan
 from sim.simulate.profiles import HARMLESS, LOOKUP_MAX_S
 from sim.simulate.statistics import Statistics
@@ -44,15 +33,10 @@ SETTINGS = {
     "head_hold_seconds": 2.0,
     "ping_seconds": 3.0,
 }
-# The longest that a request may take after the last fault: its body, the wait for its session,
-# the stream, a write that nobody reads; the look-up that was stuck last; and a place in the queue.
-ALL_OVER_S = 3.0 + 2.0 + 20.0 + 3.0 + LOOKUP_MAX_S + 1.0 + QUEUE_S
-# And how long a prompt may take to be answered whole once all is healed: the load of the model,
+# How long a prompt may take to be answered whole once all is healed: the load of the model,
 # then one answer after the other, where Ollama has a single slot.
 ANSWER_S = 2.0
 LOAD_S = 1.0
-
-OVER = f"L4 no_deadlock: {ALL_OVER_S:g} s after the last fault every request is over"
 
 
 class ServerUsers:
@@ -72,14 +56,16 @@ class ServerUsers:
         self._ending: asyncio.Task[None] | None = None
         self._lookups = 0
         self._spread = plan.spread
-        self._watch = Watch(bench) if bench.is_production else None
+        self._watch = Watch(bench)
+        judgements = SERVER if bench.is_production else ()
+        self._judges = Judges(bench.world, self._watch, judgements)
 
     async def play(self, bench: ServerBench) -> None:
         bench.ollama.played = self._with_latencies
         await script.play(self._world, self._plan, self._act)
         if self._ending is not None:
             await self._ending
-            self._judge(not self._open(), ENDED, ", ".join(self._open()))
+            self._judges.ask(Moment.SHUT, self._open())
         else:
             self._heal()
             await self._until_over()
@@ -89,8 +75,7 @@ class ServerUsers:
         if self._stops:
             await asyncio.wait(self._stops)
         await self._lookups_over()
-        if self._bench.is_production:
-            self._judge_ends()
+        self._judge_ends()
 
     async def _lookups_over(self) -> None:
         """Nothing can wake a thread that looks up a name, so it is quiet when that is over."""
@@ -150,8 +135,7 @@ class ServerUsers:
         match action.kind:
             case "leave":
                 self._happened.counts["left"] += 1
-                leave = prompt.leave if self._watch is None else partial(self._watch.leaves, prompt)
-                leave()
+                self._watch.leaves(prompt)
             case "stop reading":
                 self._happened.counts["stopped reading"] += 1
                 self._happened.faults["stops reading"] += 1
@@ -194,10 +178,7 @@ class ServerUsers:
             await self._bench.press_stop(prompt, key=owner)
             return
         stranger = next(key for key in KEYS if key != owner)
-        answer = await self._bench.press_stop(prompt, key=stranger)
-        # 503: the server is shutting down.
-        hidden = answer.status in (404, 503)
-        self._judge(hidden, STRANGER, f"{answer.status} {answer.body!r}")
+        self._judges.ask(Moment.PRIED, await self._bench.press_stop(prompt, key=stranger))
 
     def _owner_of(self, prompt: Exchange) -> str:
         return next(each.key for each in self._plan.actions if each.name == prompt.name)
@@ -229,8 +210,8 @@ class ServerUsers:
     async def _until_over(self) -> None:
         pending = [e.task for e in self._bench.server.exchanges if e.task and not e.task.done()]
         if pending:
-            await asyncio.wait(pending, timeout=ALL_OVER_S)
-        self._judge(not self._open(), OVER, ", ".join(self._open()))
+            await asyncio.wait(pending, timeout=SERVER_OVER_S)
+        self._judges.ask(Moment.LATE, self._open())
 
     def _open(self) -> list[str]:
         return [e.name for e in self._bench.server.exchanges if e.task and not e.task.done()]
@@ -250,25 +231,21 @@ class ServerUsers:
         limit_s = self._bench.grace_s + LOAD_S + ANSWER_S * len(last)
         await asyncio.wait([e.task for e in last if e.task is not None], timeout=limit_s)
         for each in last:
-            self._judge(is_answered(each), HEALED, f"{each.name}: {each.body!r}")
+            self._judges.ask(Moment.HEALED, each)
             self._happened.counts["healed, and answered"] += is_answered(each)
-
-    def _judge(self, condition: bool, sentence: str, detail: str) -> None:
-        # A published registry never promised more than S3, which the bench judges.
-        if self._bench.is_production and not condition:
-            # Some judge in tasks that nobody awaits, where a check's exception would be lost.
-            self._world.fail(sentence, detail)
 
     def _judge_ends(self) -> None:
         modes = {each.name: each.how for each in self._plan.actions if each.of is None}
-        judge_answers(self._bench, self._prompts.values(), modes, self._plan.bench["profile"])
+        for name, prompt in self._prompts.items():
+            mode, profile = modes.get(name, "normal"), self._plan.bench["profile"]
+            self._judges.ask(Moment.TOLD, prompt, mode, profile)
         for name, prompt in self._prompts.items():
             admitted_at = self._admitted_at.get(prompt.given_id or "")
             if admitted_at is not None and prompt.ended_at is not None and prompt.is_reading:
                 lasted_s = prompt.ended_at - admitted_at
-                judge_silence(self._bench, prompt, modes.get(name, "normal"), lasted_s)
-
-        judge_turns(self._world, self._turns(), slack_s=0.1)
+                self._judges.ask(Moment.LASTED, prompt, modes.get(name, "normal"), lasted_s)
+        for together in sessions_of(self._turns()):
+            self._judges.ask(Moment.TURNS, together, 0.1)
 
     def _turns(self) -> Iterator[Turn]:
         """Of each prompt since its last byte: one that is half sent waits for nobody."""
@@ -282,7 +259,7 @@ class ServerUsers:
                 f"{action.key}/{action.session}",
                 action.strategy,
                 self._sent_at[action.name],
-                self._admitted_at.get(trace_id),
+                self._admitted_at.get(trace_id, math.inf),
                 trace_id in self._superseded,
             )
 
