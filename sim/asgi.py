@@ -26,16 +26,8 @@ class Exchange:
     """
 
     def __init__(
-        self,
-        world: World,
-        name: str,
-        scope: Scope,
-        body: bytes,
-        *,
-        rest: bytes | None = None,
-        buffer_bytes: int,
+        self, world: World, name: str, scope: Scope, body: bytes, *, half: bool, buffer_bytes: int
     ) -> None:
-        """rest: what has not been sent yet of the body; None if it was sent as a whole."""
         self.name = name
         self.scope = scope
         self.status: int | None = None
@@ -50,10 +42,11 @@ class Exchange:
         self.reads_since = self.heard_at = world.now
         self.task: asyncio.Task[None] | None = None
         self.ended_at: float | None = None
-        self.rest = rest
         self._world = world
         self._requests: list[Message] = []
-        self._arrives(body, more_body=rest is not None)
+        first = body[: len(body) // 2] if half else body
+        self._rest = body[len(first) :]
+        self._arrives(first, more_body=half)
         self._buffer_bytes = buffer_bytes
         self._unread = 0
         self._changed: asyncio.Event = asyncio.Event()
@@ -77,7 +70,7 @@ class Exchange:
 
     def send_rest(self, body: bytes | None = None) -> None:
         """The second half of a body that was sent in two, or something else in its place."""
-        self._arrives(self.rest or b"" if body is None else body, more_body=False)
+        self._arrives(self._rest if body is None else body, more_body=False)
         self._changed.set()
 
     def _arrives(self, body: bytes, *, more_body: bool) -> None:
@@ -129,14 +122,7 @@ class Exchange:
     @property
     def text(self) -> str:
         """The content of the answer so far."""
-        parts = []
-        for each in self.messages if self.is_streamed else [self.body.decode() or "{}"]:
-            if each == "[DONE]":
-                continue
-            for choice in json.loads(each).get("choices", ()):
-                delta = choice.get("delta") or choice.get("message") or {}
-                parts.append(delta.get("content") or "")
-        return "".join(parts)
+        return content_of(self.body)
 
     # -- what the application calls
 
@@ -246,10 +232,8 @@ class SimServer:
             "server": ("127.0.0.1", 8000),
             "state": {},
         }
-        first = body[: len(body) // 2] if half else body
-        rest = body[len(first) :] if half else None
         exchange = Exchange(
-            self.world, name, scope, first, rest=rest, buffer_bytes=self._buffer_bytes
+            self.world, name, scope, body, half=half, buffer_bytes=self._buffer_bytes
         )
         self.exchanges.append(exchange)
         loop = asyncio.get_running_loop()
@@ -277,6 +261,18 @@ def sse_data(body: bytes) -> list[str]:
     """The data of the messages in an SSE body, whole lines only; comments are left out."""
     lines = body.decode("utf-8", "replace").split("\n")[:-1]
     return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+
+def content_of(body: bytes) -> str:
+    """What a body says: messages, or of one object the JSON that it is."""
+    parts = []
+    for text in sse_data(body) or [body.decode("utf-8", "replace")]:
+        if not text.startswith("{"):
+            continue
+        for choice in json.loads(text).get("choices", ()):
+            delta = choice.get("delta") or choice.get("message") or {}
+            parts.append(delta.get("content") or "")
+    return "".join(parts)
 
 
 async def _coroutine(awaitable: Any) -> None:

@@ -190,12 +190,11 @@ class Bench:
         *,
         earliest: float = 0.0,
         latest: float | None = None,
-        door: str = DOOR_ENTRY,
-        strategy: Strategy | None = None,
+        **asked: Any,
     ) -> Request:
         """As `request`, when the outside world says so."""
         await self.world.outside(f"{name} arrives", earliest=earliest, latest=latest)
-        return self.request(name, session_id, work, door=door, strategy=strategy)
+        return self.request(name, session_id, work, **asked)
 
     async def cancel(self, name: str) -> bool:
         for request in self.requests:

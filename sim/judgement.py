@@ -7,7 +7,7 @@ what the registry under check offers.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -56,11 +56,11 @@ class Always:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Asked at its moment. finds: what was seen of a violation, or None."""
+    """Asked at its moment. finds: what is seen of violations, of which the first counts."""
 
     name: str
     moment: Moment
-    finds: Callable[..., str | None]
+    finds: Callable[..., Iterator[str]]
 
 
 Judgements = tuple[Always | Judgement, ...]
@@ -72,12 +72,10 @@ class Judges:
     def __init__(self, world: World, bench: object, judgements: Judgements) -> None:
         self._world = world
         self._bench = bench
-        self._of: dict[Moment, list[Judgement]] = {}
+        self._judgements = judgements
         for each in judgements:
             if isinstance(each, Always):
                 world.always(sentence(each.name), partial(each.holds, bench))
-            else:
-                self._of.setdefault(each.moment, []).append(each)
 
     def canonical_state(self) -> object:
         """The same in each state."""
@@ -85,7 +83,7 @@ class Judges:
 
     def ask(self, moment: Moment, *seen: object) -> None:
         """Refutes the program where a judgement finds something, and ends the execution."""
-        for each in self._of.get(moment, ()):
-            found = each.finds(self._bench, *seen)
-            if found is not None:
-                self._world.check(False, sentence(each.name), found, judge=each.finds)
+        for each in self._judgements:
+            if isinstance(each, Judgement) and each.moment is moment:
+                for found in each.finds(self._bench, *seen):
+                    self._world.check(False, sentence(each.name), found, judge=each.finds)

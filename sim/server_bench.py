@@ -25,7 +25,7 @@ from registry.protocol import Snapshot, State
 from registry.stop_signal import StopSignals
 from server.app import create_app
 from server.settings import Settings
-from sim.asgi import Exchange, SimServer, sse_data
+from sim.asgi import Exchange, SimServer, content_of
 from sim.bench import LIMITS, phrase_invariants
 from sim.deliveries import Deliveries
 from sim.fake_ollama import Profile
@@ -124,27 +124,13 @@ class ServerBench:
         name: str,
         session: str | None = "s",
         *,
-        model: str = "fake:normal",
-        key: str = "alice",
-        stream: bool = True,
-        strategy: str | None = None,
-        text: str | None = None,
         earliest: float = 0.0,
         latest: float | None = 0.0,
-        half: bool = False,
+        **asked: Any,
     ) -> Exchange:
-        """A prompt arrives when the outside world says so; `name` is its text, if there is none."""
+        """As `post_now`, when the outside world says so."""
         await self.world.outside(f"{name} arrives", earliest=earliest, latest=latest)
-        return self.post_now(
-            name,
-            session,
-            model=model,
-            key=key,
-            stream=stream,
-            strategy=strategy,
-            text=text,
-            half=half,
-        )
+        return self.post_now(name, session, **asked)
 
     def post_now(
         self,
@@ -158,6 +144,7 @@ class ServerBench:
         text: str | None = None,
         half: bool = False,
     ) -> Exchange:
+        """A prompt arrives; `name` is its text, if there is none."""
         self._sessions[name] = f"{key}/{session}"
         if stream:
             self.asked_to_stream.add(name)
@@ -255,8 +242,7 @@ class ServerBench:
         return self._sessions.get(prompt, prompt)
 
     def _sends(self, exchange: Exchange, message: Message) -> None:
-        content = _content_of(message.get("body", b""))
-        if content:
+        if content := content_of(message.get("body", b"")):
             self.deliveries.hand(exchange.name, content)
             self.judges.ask(Moment.SENDS, exchange)
 
@@ -310,15 +296,3 @@ def _settings(client: Literal["async", "thread"], **values: Any) -> Settings:
     return Settings(
         api_keys=keys, ollama_host="http://ollama:11434", ollama_client=client, **values
     )
-
-
-def _content_of(body: bytes) -> str:
-    parts = []
-    # Of one object, the body itself is the JSON.
-    for text in sse_data(body) or [body.decode("utf-8", "replace")]:
-        if not text.startswith("{"):
-            continue
-        for choice in json.loads(text).get("choices", ()):
-            delta = choice.get("delta") or choice.get("message") or {}
-            parts.append(delta.get("content") or "")
-    return "".join(parts)

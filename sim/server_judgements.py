@@ -3,6 +3,7 @@ published one by what it promised."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from registry import StreamRegistry
@@ -147,67 +148,49 @@ def none_is_left_in_silence(bench: ServerBench) -> bool:
 # -- of what is sent, and how it ends
 
 
-def only_active_emits(bench: ServerBench, exchange: Exchange) -> str | None:
-    state = bench.state_of(exchange)
-    if state is not State.ACTIVE:
-        return f"content of {exchange.name} in state {state}"
+def only_active_emits(bench: ServerBench, exchange: Exchange) -> Iterator[str]:
+    if (state := bench.state_of(exchange)) is not State.ACTIVE:
+        yield f"content of {exchange.name} in state {state}"
     bench.world.reached("content was sent")
-    return None
 
 
-def who_stays_is_told_the_end(bench: ServerBench, exchange: Exchange) -> str | None:
+def who_stays_is_told_the_end(bench: ServerBench, exchange: Exchange) -> Iterator[str]:
     """And never by a bare end."""
-    if not _stayed(bench, exchange) or exchange.is_told_the_end:
-        return None
-    return f"{exchange.name}: {exchange.body!r}"
+    if _stayed(bench, exchange) and not exchange.is_told_the_end:
+        yield f"{exchange.name}: {exchange.body!r}"
 
 
-def answer_is_whole(bench: ServerBench, exchange: Exchange) -> str | None:
-    if not _stayed(bench, exchange) or exchange.status != 200 or exchange.error_code is not None:
-        return None
-    whole = exchange.text == bench.deliveries.said_to(exchange)
-    return None if whole else f"{exchange.name}: {exchange.text}"
+def answer_is_whole(bench: ServerBench, exchange: Exchange) -> Iterator[str]:
+    is_answer = exchange.status == 200 and exchange.error_code is None
+    said = bench.deliveries.said_to(exchange)
+    if is_answer and _stayed(bench, exchange) and exchange.text != said:
+        yield f"{exchange.name}: {exchange.text}"
 
 
 def _stayed(bench: ServerBench, exchange: Exchange) -> bool:
     return not bench.clients_may_be_cut and exchange.is_reading and not exchange.has_left
 
 
-def shut_down_in_time(bench: ServerBench, lasted_s: float) -> str | None:
-    return None if lasted_s <= bench.grace_s + 1.0 else f"it took {lasted_s:.3f} s"
+def shut_down_in_time(bench: ServerBench, lasted_s: float) -> Iterator[str]:
+    if lasted_s > bench.grace_s + 1.0:
+        yield f"it took {lasted_s:.3f} s"
 
 
-# -- of what is left in the end
-
-
-def no_call_is_left(bench: ServerBench) -> str | None:
-    active = _calls_held(bench)
-    return f"upstream calls {active}" if active else None
-
-
-def no_connection_is_left(bench: ServerBench) -> str | None:
-    unclosed = [each.name for each in bench.ollama.connections if not each.is_closed]
-    return f"connections {', '.join(unclosed)}" if unclosed else None
-
-
-def no_stop_signal_is_left(bench: ServerBench) -> str | None:
-    flags = len(bench.stop_signals)
-    return f"{flags} stop signals" if flags else None
-
-
-def no_task_is_left(bench: ServerBench) -> str | None:
-    tasks = [task.get_name() for task in bench.world.loop.tasks if not task.done()]
-    return None if tasks == ["program"] else f"tasks {', '.join(tasks)}"
-
-
-def no_worker_is_left(bench: ServerBench) -> str | None:
-    workers = bench.world.loop.threads.workers
-    return ", ".join(f"worker {each.number} at {each.where}" for each in workers) or None
-
-
-def no_generator_is_left(bench: ServerBench) -> str | None:
-    suspended = [each for each in bench.world.loop._asyncgens if _is_suspended(each)]
-    return f"generators {suspended}" if suspended else None
+def nothing_is_left(bench: ServerBench) -> Iterator[str]:
+    if active := _calls_held(bench):
+        yield f"upstream calls {active}"
+    if unclosed := [each.name for each in bench.ollama.connections if not each.is_closed]:
+        yield f"connections {', '.join(unclosed)}"
+    if flags := len(bench.stop_signals):
+        yield f"{flags} stop signals"
+    loop = bench.world.loop
+    tasks = [task.get_name() for task in loop.tasks if not task.done()]
+    if tasks != ["program"]:
+        yield f"tasks {', '.join(tasks)}"
+    if workers := [f"worker {each.number} at {each.where}" for each in loop.threads.workers]:
+        yield ", ".join(workers)
+    if suspended := [each for each in loop._asyncgens if _is_suspended(each)]:
+        yield f"generators {suspended}"
 
 
 def _is_suspended(generator: Any) -> bool:
@@ -232,10 +215,5 @@ OURS: Judgements = (
     Judgement("S2 only_active_emits", Moment.SENDS, only_active_emits),
     Judgement(TOLD_THE_END, Moment.ENDED, who_stays_is_told_the_end),
     Judgement(WHOLE, Moment.ENDED, answer_is_whole),
-    Judgement("L3 no_leak", Moment.QUIET, no_call_is_left),
-    Judgement("L3 no_leak", Moment.QUIET, no_connection_is_left),
-    Judgement("L3 no_leak", Moment.QUIET, no_stop_signal_is_left),
-    Judgement("L3 no_leak", Moment.QUIET, no_task_is_left),
-    Judgement("L3 no_leak", Moment.QUIET, no_worker_is_left),
-    Judgement("L3 no_leak", Moment.QUIET, no_generator_is_left),
+    Judgement("L3 no_leak", Moment.QUIET, nothing_is_left),
 )

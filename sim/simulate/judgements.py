@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -106,13 +106,15 @@ def threads_are_counted(watch: Watch) -> bool:
 # -- of requests
 
 
-def none_is_open(watched: object, names: list[str]) -> str | None:
-    return ", ".join(names) or None
+def none_is_open(watched: object, names: list[str]) -> Iterator[str]:
+    if names:
+        yield ", ".join(names)
 
 
-def is_hidden(watch: Watch, answer: Exchange) -> str | None:
+def is_hidden(watch: Watch, answer: Exchange) -> Iterator[str]:
     # 503: the server is shutting down.
-    return None if answer.status in (404, 503) else f"{answer.status} {answer.body!r}"
+    if answer.status not in (404, 503):
+        yield f"{answer.status} {answer.body!r}"
 
 
 def is_answered(prompt: Exchange) -> bool:
@@ -120,22 +122,23 @@ def is_answered(prompt: Exchange) -> bool:
     return prompt.is_told_the_end and not prompt.has_left and prompt.error_code is None
 
 
-def healed(watch: Watch, prompt: Exchange) -> str | None:
-    return None if is_answered(prompt) else f"{prompt.name}: {prompt.body!r}"
+def healed(watch: Watch, prompt: Exchange) -> Iterator[str]:
+    if not is_answered(prompt):
+        yield f"{prompt.name}: {prompt.body!r}"
 
 
-def healed_alone(bench: Bench, request: Request) -> str | None:
-    return None if request.answer == "admitted" else f"{request.name}: {request.answer}"
+def healed_alone(bench: Bench, request: Request) -> Iterator[str]:
+    if request.answer != "admitted":
+        yield f"{request.name}: {request.answer}"
 
 
 def answer_is_its_own(
     watch: Watch, prompt: Exchange, mode_name: str, profile: Profile
-) -> str | None:
+) -> Iterator[str]:
     """What ended well is what Ollama says to that prompt, from first to last."""
-    if not is_answered(prompt):
-        return None
     expected = _expected(mode_name, prompt.name, profile)
-    return None if prompt.text == expected else f"{prompt.name}: {prompt.text!r}, not {expected!r}"
+    if is_answered(prompt) and prompt.text != expected:
+        yield f"{prompt.name}: {prompt.text!r}, not {expected!r}"
 
 
 def _expected(mode_name: str, prompt: str, profile: Profile) -> str | None:
@@ -148,42 +151,43 @@ def _expected(mode_name: str, prompt: str, profile: Profile) -> str | None:
     return "".join(content_pieces(mode, prompt, length))
 
 
-def silence_is_ended(watch: Watch, prompt: Exchange, mode_name: str, lasted_s: float) -> str | None:
+def silence_is_ended(
+    watch: Watch, prompt: Exchange, mode_name: str, lasted_s: float
+) -> Iterator[str]:
     """L6: a stream whose Ollama hangs ends by the limit of its silence, not by that of its whole.
 
     lasted_s: from its admission to the end of its answer.
     """
     mode, settings = MODES[mode_name], watch.bench.settings
-    if not mode.hangs_before_headers and mode.fault != "hang":
-        return None
-    limit_s = settings.first_chunk_seconds + 1.0
+    limit_s = math.inf
     if mode.fault == "hang":
-        limit_s += settings.stream_inactivity_seconds
-    return None if lasted_s <= limit_s else f"{prompt.name} ({mode_name}) took {lasted_s:.3f} s"
+        limit_s = settings.first_chunk_seconds + settings.stream_inactivity_seconds + 1.0
+    elif mode.hangs_before_headers:
+        limit_s = settings.first_chunk_seconds + 1.0
+    if lasted_s > limit_s:
+        yield f"{prompt.name} ({mode_name}) took {lasted_s:.3f} s"
 
 
 # -- of what a session's prompts did to one another, by their strategies; which of two is older
 # cannot be told if they came within slack_s
 
 
-def oldest_is_next(watched: object, together: list[Turn], slack_s: float) -> str | None:
+def oldest_is_next(watched: object, together: list[Turn], slack_s: float) -> Iterator[str]:
     queue = [each for each in together if each.strategy is Strategy.ENQUEUE]
     for earlier, later in permutations(queue, 2):
         is_older = earlier.came_at + slack_s < later.came_at
         if is_older and later.admitted_at <= earlier.admitted_at < math.inf:
-            return f"{later.name} before {earlier.name}"
-    return None
+            yield f"{later.name} before {earlier.name}"
 
 
 def only_who_interrupts_supersedes(
     watched: object, together: list[Turn], slack_s: float
-) -> str | None:
+) -> Iterator[str]:
     interrupted_at = [t.came_at for t in together if t.strategy is Strategy.INTERRUPT]
     latest = max(interrupted_at, default=-math.inf) + slack_s
     for turn in together:
         if turn.was_superseded and turn.came_at > latest:
-            return f"{turn.name} was superseded, and none interrupted it"
-    return None
+            yield f"{turn.name} was superseded, and none interrupted it"
 
 
 # -- who is asked what
