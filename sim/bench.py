@@ -1,4 +1,4 @@
-"""The bench: drives a registry as a chat server would, and tells its judges what it sees.
+"""The bench: drives a registry as a chat server would, and reports to its judges what it sees.
 
 The request handler creates the stream's task behind a gate, awaits register, and opens the gate;
 the task's last act is `await pop`. If register raises or is cancelled, the handler cancels and
@@ -37,7 +37,7 @@ L4 = {
     Kind.LIVELOCK: "L4 no_deadlock: nothing spins while virtual time stands still",
     Kind.ENDLESS_STEP: "L4 no_deadlock: each step gives the loop back",
 }
-"""What the invariants call that which no program may do."""
+"""The invariants' sentences for the kinds of violations that no program may have."""
 
 
 def phrase_invariants(world: World) -> None:
@@ -52,7 +52,7 @@ class Request:
     bench: Bench
     name: str
     session_id: str | None
-    # What it does where its session is busy; None for a registry that has but one way.
+    # What it does where its session is busy; None for a registry without a choice.
     strategy: Strategy | None = None
     asked_at: float = 0.0
     # How many registers of the session were unanswered at once while this one was.
@@ -62,7 +62,7 @@ class Request:
     # From the call of register to its answer.
     waited_s: float | None = None
     popped: bool = False
-    # Whether anybody has a reason to cancel its task: it was stopped, overtaken, or left.
+    # Whether there is a reason to cancel its task: it was stopped, overtaken, or left.
     may_be_cancelled: bool = False
     works_upstream: bool = False
     # What its task still does after pop.
@@ -72,13 +72,13 @@ class Request:
     stream: Stream | None = None
 
     def canonical_state(self) -> object:
-        """What of it decides about the future; of what is over only what a story asks for."""
+        """All of it that decides what happens next; of what is over only what scenarios read."""
         asked_us = round(self.asked_at * 1e6)
         how = self.strategy and self.strategy.value
         asked = (asked_us, self.rivals, self.was_free, how) if self.answer is None else None
         told = self.name, self.session_id, self.answer, asked
         if self._is_over():
-            # What it has left behind can still come to the stream's gate.
+            # A task that it has left behind can still reach the stream's gate.
             return *told, self.stream, self.handler
         may = self.popped, self.may_be_cancelled, self.works_upstream, self.after_pop
         return *told, *may, self.stream, self.task, self.handler
@@ -123,7 +123,7 @@ class Request:
         parts_s: float = math.inf,
         meanwhile: Work | None = None,
     ) -> None:
-        """Goes on as if nothing had happened, however often it is cancelled.
+        """Continues regardless, however often it is cancelled.
 
         meanwhile: what it does after each part of that time.
         """
@@ -142,7 +142,7 @@ class Bench:
     world: World
     registry: Any
     judgements: InitVar[Judgements]
-    # Whether the registry has snapshots that tell the states of its streams.
+    # Whether the registry has snapshots with the states of its streams.
     shows_states: bool = True
     stop_signals: StopSignals = field(default_factory=StopSignals)
     grace_s: float = GRACE_S
@@ -225,7 +225,7 @@ class Bench:
         return self.world.choose("door", (DOOR_ENTRY, DOOR_STREAM))
 
     async def quiet(self) -> None:
-        """Waits until every request and every stream is over; what is left then is judged."""
+        """Waits until every request and every stream is over; what remains then is judged."""
         requests = sorted(self.requests, key=lambda request: request.name)
         # One by one, and by name: in which order they came is over.
         for request in requests:
@@ -323,7 +323,7 @@ class Bench:
         unanswered = [other for other in others if other.answer is None]
         request.was_free = not any(self._holds(other) for other in others)
         for other in others if request.interrupts else ():
-            # Ours to stop or to overtake from now on.
+            # May be stopped or overtaken from now on.
             other.may_be_cancelled = True
         for other in (*unanswered, request):
             other.rivals = max(other.rivals, len(unanswered) + 1)
@@ -355,7 +355,7 @@ class Bench:
                     yield other
 
     def streams(self) -> tuple[StreamView, ...]:
-        """As the registry shows them; none of one that shows none."""
+        """As the registry's snapshot shows them; none for a registry without one."""
         return self.registry.snapshot().streams if self.shows_states else ()
 
     def state_of(self, request: Request) -> State | None:
@@ -370,7 +370,7 @@ def _strategy_of(request: Request) -> dict[str, Any]:
     return {} if request.strategy is None else {"strategy": request.strategy}
 
 
-# How long an enqueued stream may wait on the bench.
+# How long an enqueued stream may wait in the bench.
 QUEUE_S = 20.0
 # Few streams may be DETACHED, or enqueued, so that the limits are within its reach.
 LIMITS: dict[str, float] = {

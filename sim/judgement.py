@@ -1,7 +1,7 @@
-"""What a bench is judged by, as named data: see `registry/invariants.py`.
+"""The judgements of a bench, as named data: see `registry/invariants.py`.
 
-A driver drives, and says what comes to pass; which judgements are asked then is chosen once, by
-what the registry under check offers.
+A driver drives, and reports what happens; which judgements are asked then is chosen once, by what
+the registry under check offers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sim.world import World
 
 
 def sentence(name: str) -> str:
-    """What was promised by this name, as a violation tells it; others are sentences already."""
+    """The sentence of the promise of this name, for a violation; other names are sentences."""
     return f"{name}: {SENTENCES[name]}" if name in SENTENCES else name
 
 
@@ -56,7 +56,7 @@ class Always:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Asked at its moment. finds: what is seen of violations, of which the first counts."""
+    """Asked at its moment. finds: yields the violations that it sees, of which the first counts."""
 
     name: str
     moment: Moment

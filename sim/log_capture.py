@@ -1,4 +1,4 @@
-"""The log lines of the registries and the server, for whoever plays them."""
+"""The log lines of the registries and the server, for the benches."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from sim.world import World
 
 _LOGGERS = ("onestream.registry", "onestream.server", "onestream.suspects")
-# What a client is told stands in its answer, which the bench judges: these lines go nowhere.
+# These lines repeat what the answer says, which the bench judges: they go nowhere.
 _UNTOLD = ("onestream.refused",)
 
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """`stream_cancelled trace=p1 reason=response_over`, say, and what it tells: an event, and the
-    fields whose values are one word. The first of two of the same name counts."""
+    """`stream_cancelled trace=p1 reason=response_over`, say, parsed: an event, and the fields whose
+    values are one word. The first of two of the same name counts."""
 
     text: str
     event: str
@@ -30,11 +30,11 @@ class LogLine:
         return cls(text, event, {name: value for name, equals, value in words[::-1] if equals})
 
     def canonical_state(self) -> object:
-        """All that it tells follows from its text."""
+        """The rest follows from the text."""
         return self.text
 
     def says(self, event: str, **fields: str | None) -> bool:
-        """Whether it tells of such an event, with these fields among its own."""
+        """Whether it has this event, and these fields among its own."""
         return self.event == event and all(
             self.fields.get(name) == value for name, value in fields.items()
         )
@@ -63,7 +63,7 @@ def log_captured(*into: Callable[[LogLine], None]) -> Iterator[None]:
 
 
 def log_recorded(world: World, *into: Callable[[LogLine], None]) -> AbstractContextManager[None]:
-    """As `log_captured`, and the trace has a lane for the lines."""
+    """As `log_captured`, and the trace has a column for the lines."""
     return log_captured(*into, lambda line: world.record(line.text, actor="log"))
 
 

@@ -1,4 +1,4 @@
-"""The production protocol, watched: every operation is judged as it goes through the one door."""
+"""The production protocol, observed: every operation is judged in the single entry point."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from registry.protocol import (
 from sim.left_out import leave_out
 from sim.world import World
 
-# When a stream became ACTIVE is told by a log line, and decides nothing.
+# When a stream became ACTIVE is only logged, and decides nothing.
 leave_out(KnownStream, "started_at")
 
 ROWS = frozenset(
@@ -35,7 +35,7 @@ class ObservedProtocol(StreamProtocol):
     def __init__(self, world: World, **limits: float) -> None:
         super().__init__(**limits)  # type: ignore[arg-type]
         self._world = world
-        # Of the state since the last operation; it is asked for at every poll.
+        # Of the state since the last operation; it is read at every poll.
         self._snapshot: Snapshot | None = None
 
     def canonical_state(self) -> object:

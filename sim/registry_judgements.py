@@ -1,4 +1,4 @@
-"""What a registry is judged by at its bench: the more it offers, the more is asked of it."""
+"""The judgements of a registry in its bench: the more it offers, the more is checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sim.world import World
 
 Graces = Callable[[Request], int]
 INSTANT_S = 1e-6
-"""So much virtual time passes by readings of the clock alone."""
+"""How much virtual time passes by readings of the clock alone, in seconds."""
 
 
 def make_bench(world: World, cls: type[Any]) -> Bench:
@@ -98,7 +98,7 @@ def cancels_have_reasons(bench: Bench) -> bool:
 
 
 def no_grace_is_overrun(bench: Bench) -> bool:
-    """Who stops is detached or overdue when its grace is over, also if nobody waits."""
+    """A stopping stream is detached or overdue after its grace, also if none waits for it."""
     latest = bench.world.now - bench.slack_s
     return all(
         stream.overdue or stream.grace_deadline is None or stream.grace_deadline >= latest
@@ -182,7 +182,7 @@ _NOT_FOLLOWED = (
 )
 
 
-# -- who is asked what
+# -- which judgements for which registry
 
 
 def _admission(graces_of: Graces) -> Judgements:
@@ -212,7 +212,7 @@ WITHOUT_STATES: Judgements = (
     Judgement("S1 one_active", Moment.ADMITTED, one_active),
     *_ENDS,
 )
-"""Asked of a registry of which no more is known than the note's three methods."""
+"""For a registry with only the note's three methods."""
 
 WITH_STATES: Judgements = (
     *_OF_OTHERS,
@@ -220,7 +220,7 @@ WITH_STATES: Judgements = (
     Judgement("S3 no_silent_overlap", Moment.BEGINS, overlap_is_fenced_off),
     *_OF_STATES,
 )
-"""Asked of one that shows its states."""
+"""For one that shows its states."""
 
 OURS: Judgements = (
     *_admission(lambda request: 1),
@@ -231,4 +231,4 @@ OURS: Judgements = (
     *_OF_STATES,
     Judgement("L3 no_leak", Moment.QUIET, nothing_of_ours_is_left),
 )
-"""Asked of the production registry: all that it promises, and its protocol is observed besides."""
+"""For the production registry: all that it promises; its protocol is observed as well."""

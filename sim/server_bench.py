@@ -38,12 +38,12 @@ from sim.observed_protocol import ObservedProtocol
 from sim.world import World
 
 KEYS = {"alice": "alice-key", "bob": "bob-key"}
-# Few chunks, long enough apart that what is told to come between them does.
+# Few chunks, far enough apart that what is meant to come between them does.
 PROFILE = Profile(
     load_s=1.0, slow_load_s=4.0, prompt_eval_s=0.1, chunk_s=0.2, chunks=2, fault_after_chunks=1
 )
 
-# What a worker thread shares with the loop lies in these: every line of them is a switch point.
+# Worker threads share data with the loop in these: every line of them is a switch point.
 DECLARED_FILES = tuple(
     str(module.__file__) for module in (registry.stop_signal, server.ollama_thread, server.wakeable)
 )
@@ -77,7 +77,7 @@ class ServerBench:
         self.logged: list[LogLine] = []
         self.settings = _settings(client, **(settings or {}))
         self.grace_s = self.settings.grace_seconds
-        # Each iteration on the way may be late.
+        # Each iteration in between may be late.
         self.slack_s = 10 * world.lateness_s
         self.ollama = SimOllama(world.loop, profile)
         self.ollama.tell = lambda name, text: world.record(text, actor=name)
@@ -96,13 +96,13 @@ class ServerBench:
         self.app = _application(self.settings)
         self.app.state.bench = self
         self.server = SimServer(world, self.app, buffer_bytes=buffer_bytes)
-        # Whether a request's own task may be cancelled, so that nobody is left to end its answer.
+        # Whether a request's own task may be cancelled, so that its answer may not be ended.
         self.clients_may_be_cut = False
         self._sessions: dict[str, str] = {}
         self.asked_to_stream: set[str] = set()
         # When each stream that is STOPPING, or WAITING, was first seen so.
         self._since: dict[tuple[str, State], float] = {}
-        # A snapshot with no such stream in it; between two operations there is but one snapshot.
+        # A snapshot with no such stream in it; between two operations the snapshot is the same.
         self._calm: Snapshot | None = None
         phrase_invariants(world)
         self.judges = Judges(world, self, judgements)
@@ -178,7 +178,7 @@ class ServerBench:
         return stop
 
     async def over(self, *exchanges: Exchange) -> None:
-        """Waits until these requests are done with."""
+        """Waits until these requests are over."""
         tasks = [each.task for each in exchanges if each.task is not None]
         if tasks:
             await asyncio.wait(tasks)
@@ -193,10 +193,10 @@ class ServerBench:
         await self.server.stop()
         self.judges.ask(Moment.CLOSED, self.world.now - begun)
 
-    async def play(self, story: Callable[[ServerBench], Awaitable[None]]) -> None:
-        """Lifespan, the story, quiet, lifespan."""
+    async def play(self, scenario: Callable[[ServerBench], Awaitable[None]]) -> None:
+        """Start-up, the scenario, quiet, shut-down."""
         await self.server.start()
-        await story(self)
+        await scenario(self)
         await self._quiet()
         if self.server.is_up:
             await self.server.stop()
@@ -250,7 +250,7 @@ class ServerBench:
         self.deliveries.land(connection, data, self.world.now)
 
     def in_state_longer_than(self, state: State, limit_s: float) -> list[str]:
-        """The names of the streams that were first seen in the state so long ago."""
+        """The names of the streams that have been in the state for longer than `limit_s`."""
         snapshot = self.registry.snapshot()
         if snapshot is self._calm:
             return []
@@ -271,7 +271,7 @@ class ServerBench:
 
 @cache
 def _application(settings: Settings) -> FastAPI:
-    """The production application. What differs between executions, its parameters look up."""
+    """The production application. Its parameters look up what differs between executions."""
 
     def bench() -> ServerBench:
         found: ServerBench = app.state.bench

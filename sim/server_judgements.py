@@ -1,5 +1,5 @@
-"""What a server is judged by at its bench: the production registry by all that it promises, a
-published one by what it promised."""
+"""The judgements of a server in its bench: the production registry has to keep all that it
+promises, a published one what it promised."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_server_bench(world: World, cls: type[Any], **options: Any) -> ServerBen
 def no_silent_overlap(bench: ServerBench) -> bool:
     """S3: of two upstream calls of a session, the older is of a DETACHED stream, and logged.
 
-    A call lasts until Ollama and our end of the connection are both done with it.
+    A call lasts until it is over for Ollama and for our end of the connection.
     """
     under_way = [each for each in bench.ollama.connections if not each.is_over]
     if len(under_way) < 2:
@@ -89,7 +89,7 @@ def stops_reach_upstream(bench: ServerBench) -> bool:
 
 
 def _calls_held(bench: ServerBench) -> list[Call]:
-    """The calls under way, but for those that Ollama goes on with only since it is deaf."""
+    """The running calls, except for those that Ollama continues only since it is deaf."""
     active = bench.ollama.fake.active_calls
     if not active:
         return []
@@ -98,7 +98,7 @@ def _calls_held(bench: ServerBench) -> list[Call]:
 
 
 def _owed_to(bench: ServerBench, exchange: Exchange) -> Delivery | None:
-    # Who asked for one object is handed nothing before the end.
+    # A client that asked for one object is handed nothing before the end.
     asked = exchange.name in bench.asked_to_stream
     return bench.deliveries.open_for(exchange) if asked else None
 
@@ -122,7 +122,7 @@ def buffers_are_bounded(bench: ServerBench) -> bool:
         return True
     limit = bench.settings.buffer_max_chunks
     if bench.has_threads:
-        # The thread reads ahead, and has one in its hands that finds no room.
+        # The thread reads ahead, and holds one more that finds no room.
         limit += SEGMENTS_MAX + 1
     for exchange in bench.server.exchanges:
         delivery = _owed_to(bench, exchange)
@@ -197,13 +197,13 @@ def _is_suspended(generator: Any) -> bool:
     return generator.ag_frame is not None
 
 
-# -- who is asked what
+# -- which judgements for which registry
 
 PUBLISHED: Judgements = (
     Always("S3 no_silent_overlap", no_silent_overlap),
     Judgement("L5 shutdown", Moment.CLOSED, shut_down_in_time),
 )
-"""Threads that were published are none of ours, and not woken: no more can be asked of them."""
+"""The published threads are not woken, so that nothing more can be required of them."""
 
 OURS: Judgements = (
     *PUBLISHED,

@@ -1,4 +1,4 @@
-"""The scenarios that `onestream check` plays, by level."""
+"""The scenarios of `onestream check`, by level."""
 
 from sim.scenarios.base import Playable
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS

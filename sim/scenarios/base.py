@@ -20,7 +20,7 @@ GRACE = GRACE_S
 
 
 class Playable(Protocol):
-    """What `check` plays: a scenario of either level."""
+    """A scenario of either level."""
 
     @property
     def name(self) -> str: ...
@@ -42,11 +42,11 @@ class Playable(Protocol):
         ...
 
     def applies_to(self, cls: type[Any]) -> bool:
-        """Whether the registry has what the scenario asks of one."""
+        """Whether the registry has the methods that the scenario needs."""
         ...
 
     def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
-        """What some execution has to reach, for a proof to mean anything."""
+        """What some execution has to reach for a proof."""
         ...
 
     def program_for(self, cls: type[Any]) -> Program:
@@ -59,8 +59,8 @@ class Scenario:
     """name: as on the command line. story: what happens in it, in words.
 
     labels: what some execution has to reach, with any registry: what the driver sees.
-    labels_of_ours: what more has to be reached with ours.
-    needs: methods beyond the note's three, without which a registry cannot play it.
+    labels_of_ours: what else has to be reached with the production registry.
+    needs: methods that it needs of a registry beyond the note's three.
     """
 
     name: str
@@ -89,7 +89,7 @@ def program_of(
     play: Callable[[Bench], Awaitable[None]],
     on_line: Callable[[World, LogLine], None] = lambda world, line: None,
 ) -> Program:
-    """A story on a fresh registry of this class; on_line is told of each line that is logged."""
+    """A scenario on a fresh registry of this class; on_line is called with each log line."""
 
     async def program(world: World) -> None:
         bench = make_bench(world, cls)
@@ -128,7 +128,7 @@ def cleans_up_for(earliest_s: float, latest_s: float) -> Callable[[Request], Awa
 
 
 def swallows_cancel_for(seconds: float) -> Callable[[Request], Awaitable[None]]:
-    """Goes on as if nothing had happened, for `seconds` after it was cancelled."""
+    """Continues regardless for `seconds` after it was cancelled."""
 
     async def work(request: Request) -> None:
         try:

@@ -83,7 +83,7 @@ async def caller_leaves_while_waiting(bench: Bench) -> None:
     bench.request("p1", "s", cleans_up_for(0.5, 0.5), door=door)
     second = await bench.arrives("p2", "s", steady, latest=0.1, door=door)
     await bench.world.outside("p2's caller leaves", latest=1.2)
-    # Whoever leaves in the very step in which p1 ends, leaves as p2 becomes ACTIVE.
+    # If it leaves in the very step in which p1 ends, p2 is becoming ACTIVE.
     became_active = bench.state_of(second) is State.ACTIVE
     answer_seen = second.answer
     bench.leave(second)
@@ -259,7 +259,7 @@ async def emits_after_stop(bench: Bench) -> None:
 
 
 async def emits_after_its_end(bench: Bench) -> None:
-    """p1 leaves a task behind that still has the stream in its hands."""
+    """p1 leaves a task behind that still holds the stream."""
     door = bench.door()
     left: list[asyncio.Task[None]] = []
 

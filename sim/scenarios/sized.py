@@ -1,8 +1,8 @@
-"""A story of any size: so many sessions, registers, cancels, leavers and hangs, whenever they like.
+"""A parametrised scenario: n sessions, registers, cancels, leavers and hangs, in any order.
 
-The other scenarios each go to a place. This one goes nowhere in particular: prompts arrive, stop is
-pressed, callers leave, all at any poll within a window, at whomever; one stream after another hangs
-or does not.
+The other scenarios each lead to one situation. This one does not: prompts arrive, stop is pressed,
+callers leave, all at any poll within a window, for any request; one stream after another hangs or
+does not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sim.scenarios.base import GRACE, program_of
 from sim.world import World
 
 WINDOW_S = 0.3
-"""How long after the one before an event of the same kind comes at the latest, in seconds."""
+"""How long after the previous event of its kind one comes at the latest, in seconds."""
 
 ALL_HUNG = "as many streams hung as may"
 
@@ -36,7 +36,7 @@ _WORDS = ("session", "register", "cancel", "leaver", "hang")
 class Size:
     """How much happens. hangs: how many streams swallow their cancel for longer than the grace.
 
-    enqueues, rejects: up to so many of the registers say that, and do not interrupt.
+    enqueues, rejects: how many of the registers may do that, and not interrupt.
     """
 
     sessions: int = 1
@@ -59,7 +59,7 @@ class Size:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Of the protocol's table, those by which registers that do not interrupt go."""
+        """The rows of the protocol's table for registers that do not interrupt."""
         rows = []
         if self.enqueues:
             rows.append("row register: enqueues, queue has room")
@@ -69,7 +69,7 @@ class Size:
 
     @classmethod
     def parse(cls, name: str) -> Size | None:
-        """The size of a scenario of this name; None for one that is none of ours."""
+        """The size of a scenario of this name; None for another name."""
         found = _NAME.fullmatch(name)
         return cls(*(int(each or 0) for each in found.groups())) if found is not None else None
 
@@ -83,7 +83,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class SizedScenario:
-    """A `Playable` of a size. `needs` nothing but the note's three methods."""
+    """A scenario of a size. It needs only the note's three methods."""
 
     size: Size
     strategy: str | None = "states"
@@ -99,8 +99,8 @@ class SizedScenario:
 
     @property
     def is_possible(self) -> bool:
-        """Whether all of it can happen: a session for each hang, which holds it to the end, and
-        for each stream that hangs something that tells it to stop."""
+        """Whether all of it can happen: each hang needs a session, which it holds to the end, and
+        something that stops its stream."""
         size = self.size
         told = size.registers - size.hangs + size.cancels + size.leaves
         others = size.enqueues + size.rejects
@@ -112,7 +112,7 @@ class SizedScenario:
         return not self.size.has_strategies or hasattr(cls, "strategies")
 
     def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
-        """What there has to be room for."""
+        """What can happen in a scenario of this size."""
         labels = []
         size = self.size
         if size.registers > 1:
@@ -145,7 +145,7 @@ def begin(world: World, coro: Coroutine[Any, Any, Any], name: str) -> None:
 
 
 class Comings:
-    """Events of several kinds, each of which comes whenever it likes."""
+    """Events of several kinds, each of which may come at any poll."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -153,7 +153,7 @@ class Comings:
         self._all_came = asyncio.get_running_loop().create_future()
 
     async def of(self, *kinds: tuple[str, int, Callable[[int], None]]) -> None:
-        """So many of each kind, and what happens then; over once all have come."""
+        """kinds: name, number of events, what happens then. Returns once all have come."""
         self._to_come = sum(count for _, count, _ in kinds)
         for kind, count, happens in kinds:
             self._announce(kind, happens, count)
@@ -162,7 +162,7 @@ class Comings:
     def _announce(
         self, kind: str, happens: Callable[[int], None], left: int, count: int = 1
     ) -> None:
-        """Those of a kind are alike: the first to come is the first.
+        """Events of a kind are interchangeable: they are numbered as they come.
 
         The next is announced as one lands, so that both may come in one poll.
         """
@@ -188,7 +188,7 @@ class Comings:
 
 
 class Strategies:
-    """What each register says of a busy session; None where all of them interrupt."""
+    """The strategy of each register for a busy session; None where all of them interrupt."""
 
     def __init__(self, world: World, size: Size) -> None:
         self._world = world
@@ -216,7 +216,7 @@ class _Story:
         self._strategies = Strategies(bench.world, size)
 
     async def play(self) -> None:
-        # One for all: each mixture of both doors would be as many stories more.
+        # One for all: each mixture of both would multiply the number of schedules.
         self._door = self._bench.door()
         await Comings(self._bench.world).of(
             ("prompt", self._size.registers, self._prompt),
@@ -232,13 +232,13 @@ class _Story:
         )
 
     async def _streams(self, request: Request) -> None:
-        """A chunk, half a second, another; told to stop, it cleans up for a moment, or hangs."""
+        """A chunk, half a second, another; once stopped, it cleans up for a moment, or hangs."""
         try:
             await request.emit("chunk 1")
             await request.outside("chunk 2", 0.5, 0.5)
             await request.emit("chunk 2")
         except asyncio.CancelledError:
-            # Asked no earlier, since until then one that will hang is as any other.
+            # Chosen only now, since until then one that will hang is as any other.
             works = self._bench.world.choose(
                 "told to stop", _MAY_HANG[: 1 + bool(self._hangs_left)]
             )
@@ -246,7 +246,7 @@ class _Story:
                 self._hangs_left -= 1
                 if not self._hangs_left:
                     self._bench.world.reached(ALL_HUNG)
-                # It does not care how often it is told to stop, for longer than the grace.
+                # It ignores every cancel, for longer than the grace.
                 await request.hold_on(GRACE + 1)
             raise
         finally:
@@ -264,7 +264,7 @@ class _Story:
             self._bench.leave(request)
 
     def _anyone(self) -> Request | None:
-        """Somebody whose prompt has come and is not over, if there is one."""
+        """A request that has come and is not over, if there is one."""
         there = [each for each in self._bench.requests if each.handler and not each.handler.done()]
         if not there:
             return None

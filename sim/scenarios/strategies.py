@@ -108,7 +108,7 @@ async def waits_too_long(bench: Bench) -> None:
     door = bench.door()
 
     async def long(request: Request) -> None:
-        # Not lateness_s before the deadline: instants that lie nanoseconds apart are one to states.
+        # Not lateness_s before the deadline: instants that are nanoseconds apart match as states.
         await request.outside("comes to its end", QUEUE_S - 0.1, QUEUE_S + 1)
 
     bench.request("p1", "s", long, door=door)
@@ -156,7 +156,7 @@ async def close_with_a_queue(bench: Bench) -> None:
 
 
 async def cancel_in_the_queue(bench: Bench) -> None:
-    """Two are enqueued, by either door; any task of theirs may be cancelled at any of its steps."""
+    """Two are enqueued, one by each interface; each task may be cancelled at any of its steps."""
     names = ("p2", "p2 handler", "p3", "p3 handler")
     bench.world.offer_cancels(lambda task: task.get_name() in names)
     bench.request("p1", "s", steady)

@@ -1,6 +1,6 @@
-"""What is judged of a simulated server beside what its bench judges in every scenario.
+"""The judgements of a simulated server, besides those of its bench in every scenario.
 
-A scenario knows what its few prompts should come to; here it has to follow from the plan.
+A scenario knows how its few prompts should end; here that has to follow from the plan.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def who_left_is_stopped(watch: Watch) -> bool:
 
 
 def threads_are_counted(watch: Watch) -> bool:
-    """A thread is some steps behind the word that it is over."""
+    """The end of a thread is reported some steps before it is gone."""
     world = watch.bench.world
     workers = len(world.loop.threads.workers)
     counted = 0
@@ -118,7 +118,7 @@ def is_hidden(watch: Watch, answer: Exchange) -> Iterator[str]:
 
 
 def is_answered(prompt: Exchange) -> bool:
-    """Whether its client has the whole of an answer, and was told of no error."""
+    """Whether its client has a whole answer, and no error."""
     return prompt.is_told_the_end and not prompt.has_left and prompt.error_code is None
 
 
@@ -135,14 +135,14 @@ def healed_alone(bench: Bench, request: Request) -> Iterator[str]:
 def answer_is_its_own(
     watch: Watch, prompt: Exchange, mode_name: str, profile: Profile
 ) -> Iterator[str]:
-    """What ended well is what Ollama says to that prompt, from first to last."""
+    """An answer without an error is all that Ollama says to that prompt."""
     expected = _expected(mode_name, prompt.name, profile)
     if is_answered(prompt) and prompt.text != expected:
         yield f"{prompt.name}: {prompt.text!r}, not {expected!r}"
 
 
 def _expected(mode_name: str, prompt: str, profile: Profile) -> str | None:
-    """What Ollama says in this mode; None if it never comes to an end of its own."""
+    """What Ollama says in this mode; None if it never ends by itself."""
     mode = MODES[mode_name]
     ends_badly = mode.fault not in (None, "pause") or mode.hangs_before_headers
     if mode.refusal or mode.error or not mode.installed or ends_badly:
@@ -169,7 +169,7 @@ def silence_is_ended(
 
 
 # -- of what a session's prompts did to one another, by their strategies; which of two is older
-# cannot be told if they came within slack_s
+# is unknown if they came within slack_s
 
 
 def oldest_is_next(watched: object, together: list[Turn], slack_s: float) -> Iterator[str]:
@@ -190,7 +190,7 @@ def only_who_interrupts_supersedes(
             yield f"{turn.name} was superseded, and none interrupted it"
 
 
-# -- who is asked what
+# -- which judgements for which registry
 
 _TURNS: Judgements = (
     Judgement(TURNS, Moment.TURNS, oldest_is_next),
@@ -214,4 +214,4 @@ SERVER: Judgements = (
     Judgement("L6 silence", Moment.LASTED, silence_is_ended),
     *_TURNS,
 )
-"""Of the production registry; a published one never promised more than its bench judges."""
+"""For the production registry; a published one never promised more than its bench judges."""

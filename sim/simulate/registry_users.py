@@ -1,4 +1,4 @@
-"""A plan, played at registry level: requests of a registry alone, with nothing around it."""
+"""A plan at registry level: requests of a registry alone, with nothing around it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _REFUSALS = {
 
 
 class RegistryUsers:
-    """Everybody who calls the registry, in one execution."""
+    """All callers of the registry, in one execution."""
 
     def __init__(self, bench: Bench, plan: Plan, happened: Statistics) -> None:
         self._bench = bench
@@ -165,6 +165,6 @@ class RegistryUsers:
 
 
 async def _emit_too_many(request: Request) -> None:
-    # The gate of a registry that has one tells it; it does not listen.
+    # The gate, if the registry has one, raises; this stream ignores it.
     with suppress(StreamError):
         await request.emit("chunk too many")

@@ -33,9 +33,9 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class SimulatedSeed:
-    """The execution of a seed, but for its schedule. keep: None for the whole plan.
+    """The execution of a seed, without its schedule. keep: None for the whole plan.
 
-    client: of Ollama; at registry level there is none, and it says nothing.
+    client: of Ollama; at registry level there is none, and it is not used.
     """
 
     level: str
@@ -46,7 +46,7 @@ class SimulatedSeed:
 
     @classmethod
     def named(cls, name: str, level: str) -> SimulatedSeed:
-        """Raises ValueError for a name that is none."""
+        """Raises ValueError for another name."""
         found = _NAME.fullmatch(name)
         if found is None or (found["client"] is None) != (level == "registry"):
             raise ValueError(
@@ -75,7 +75,7 @@ class SimulatedSeed:
         return replace(self, keep=self.plan.keeping(numbers).numbers)
 
     def program_for(self, cls: type[Any], happened: Statistics | None = None) -> Program:
-        """The program that plays the plan on a fresh registry of this class.
+        """The program that runs the plan on a fresh registry of this class.
 
         happened: where to count; what an execution adds to it is complete if it came to its end.
         """

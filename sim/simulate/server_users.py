@@ -1,4 +1,4 @@
-"""A plan, played at server level: users with HTTP clients, and an Ollama with its moods."""
+"""A plan at server level: users with HTTP clients, and an Ollama with latencies and faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sim.simulate.plan import Action, Plan
 from sim.simulate.profiles import HARMLESS, LOOKUP_MAX_S
 from sim.simulate.statistics import Statistics
 
-# Short, so that an execution comes by all of them.
+# Short, so that an execution reaches all of them.
 SETTINGS = {
     "first_chunk_seconds": 8.0,
     "stream_inactivity_seconds": 4.0,
@@ -40,7 +40,7 @@ LOAD_S = 1.0
 
 
 class ServerUsers:
-    """Everybody outside of the server, in one execution."""
+    """All that is outside of the server, in one execution."""
 
     def __init__(self, bench: ServerBench, plan: Plan, seed: int, happened: Statistics) -> None:
         self._bench = bench
@@ -86,7 +86,7 @@ class ServerUsers:
             await asyncio.sleep(1.0)
 
     def logged(self, line: LogLine) -> None:
-        """What the server logs, as it logs it."""
+        """Called with each log line of the server."""
         counts = self._happened.counts
         counts["detached"] += line.says(wording.TIMEOUT_ON_CANCEL)
         counts["stopped"] += line.says(wording.STREAM_CANCELLED, reason="requested_by_client")
@@ -99,7 +99,7 @@ class ServerUsers:
             self._cut_off(line.fields["trace"])
 
     def _cut_off(self, trace_id: str) -> None:
-        """The server drops a connection that nobody reads: there is nobody left to be told."""
+        """The server drops a connection that is not read: its client gets no error."""
         self._happened.counts["given up by the server"] += 1
         for prompt in self._prompts.values():
             if prompt.given_id == trace_id:
@@ -130,7 +130,7 @@ class ServerUsers:
 
     def _act_on_prompt(self, action: Action, prompt: Exchange | None) -> None:
         if prompt is None or prompt.has_left or prompt.ended_at is not None:
-            # It is not there yet, or over already; perhaps the server has given it up.
+            # It has not come yet, or is over already; perhaps the server has given it up.
             return
         match action.kind:
             case "leave":
@@ -143,7 +143,7 @@ class ServerUsers:
             case "read on":
                 prompt.read_on()
             case "rest":
-                # Before, the server could not know what it is asked.
+                # Before, the server could not know what the prompt is.
                 self._sent_at[action.name] = self._world.now
                 prompt.send_rest()
             case "stop" | "stranger's stop":
@@ -168,7 +168,7 @@ class ServerUsers:
         )
 
     def _strategy_of(self, action: Action) -> str | None:
-        """None: as the server does by itself. A published registry knows no other way."""
+        """None: the server's default, and the only one of a published registry."""
         is_usual = action.strategy is Strategy.INTERRUPT or not self._bench.is_production
         return None if is_usual else action.strategy.value
 
@@ -188,7 +188,7 @@ class ServerUsers:
     def _with_latencies(self, body: bytes, steps: Steps) -> Steps:
         """The same steps, each wait of them longer or shorter by a log-normal factor.
 
-        It is drawn from the prompt's own generator: that another prompt is left out of a plan
+        It is drawn from the prompt's own generator, so that leaving another prompt out of the plan
         changes nothing for this one.
         """
         if not body or self._spread == 0.0:
@@ -217,7 +217,7 @@ class ServerUsers:
         return [e.name for e in self._bench.server.exchanges if e.task and not e.task.done()]
 
     async def _prompt_again(self) -> None:
-        """The judgement of liveness: everybody prompts once more, at once."""
+        """The judgement of liveness: every user prompts once more, at once."""
         last = []
         for key, session in self._plan.users:
             name = f"last of {key}/{session}"
@@ -248,7 +248,7 @@ class ServerUsers:
             self._judges.ask(Moment.TURNS, together, 0.1)
 
     def _turns(self) -> Iterator[Turn]:
-        """Of each prompt since its last byte: one that is half sent waits for nobody."""
+        """Of each prompt since its last byte: one that is half sent does not wait yet."""
         for action in self._plan.actions:
             prompt = self._prompts.get(action.name)
             if action.of is not None or prompt is None:
@@ -266,7 +266,7 @@ class ServerUsers:
     # -- what happened
 
     def summarise(self) -> None:
-        """Counts what only the end shows."""
+        """Counts what is known only at the end."""
         happened, fake = self._happened, self._bench.ollama.fake
         patient = {a.name for a in self._plan.actions if self._strategy_of(a) == "enqueue"}
         for name, prompt in self._prompts.items():

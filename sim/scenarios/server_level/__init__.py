@@ -1,4 +1,4 @@
-"""The scenarios at server level, for both clients: one module for each kind of story."""
+"""The scenarios at server level, for both clients: one module for each kind of scenario."""
 
 from sim.scenarios.server_level import clients, retries, sessions, strategies, upstream
 from sim.scenarios.server_level.story import ServerScenario, ServerStory

@@ -70,13 +70,13 @@ async def slow_reader(bench: ServerBench) -> None:
         bench.world.check(p1.error_code is None, SLOW, f"{p1.body!r}")
         bench.world.reached("read on in time")
     else:
-        # The server has dropped the connection: there is nobody to tell.
+        # The server has dropped the connection, so the client gets no error.
         p1.leave()
         bench.world.reached("was given up")
 
 
 async def full_buffers(bench: ServerBench) -> None:
-    """Every place between Ollama and the client is taken; then somebody does something."""
+    """Every buffer between Ollama and the client is full; then one of the two acts."""
     p1 = await bench.post("p1")
     p1.stop_reading()
     await asyncio.sleep(3)
@@ -91,7 +91,7 @@ async def full_buffers(bench: ServerBench) -> None:
         return
     if how == "leaves":
         p1.leave()
-    # Ollama refuses it at once: it is only there to take over.
+    # Ollama refuses it at once: its only purpose is to take over.
     await bench.post("p2", model="fake:busy")
     await asyncio.sleep(0.1)
     bench.world.check(bench.state_of(p1) is None, "a stream that nobody reads ends when it is told")

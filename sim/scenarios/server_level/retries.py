@@ -1,4 +1,4 @@
-"""Clients whose library sends a prompt again by itself, when it was told that it is over."""
+"""Clients whose library sends a prompt again by itself, after an error."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def both_repeated(bench: ServerBench) -> None:
     await asyncio.sleep(0.4)
     p2_again = await bench.post("p2 again", text="p2", model="fake:error", latest=0.2)
     await bench.over(p1_again, p2_again)
-    # Ollama's own error, and no refusal of ours.
+    # Ollama's own error, and not a refusal of ours.
     bench.world.check(p2_again.error_code == "upstream_error", RANK_KEPT, f"{p2_again.body!r}")
     if p1_again.error_code == "superseded":
         bench.world.reached("the older repetition was let in and gave way")
@@ -62,7 +62,7 @@ STORIES = (
             "p1 fails, and its repetition was refused",
             "the repetition found its session free",
         ),
-        # With threads the tree is too large for the default budget, and nothing of it is theirs.
+        # With threads the tree is too large for the default budget, and they play no part in it.
         clients=("async",),
         settings=SILENCE,
         bench={"profile": SHORT},

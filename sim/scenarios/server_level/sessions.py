@@ -1,4 +1,4 @@
-"""The note's story and its kin: two prompts of one session, keys, and the end."""
+"""The note's scenario and similar ones: two prompts of one session, keys, and the end."""
 
 from __future__ import annotations
 

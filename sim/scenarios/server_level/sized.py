@@ -1,4 +1,4 @@
-"""A story of any size at server level: so many prompts, stops, leavers and hangs, at any poll."""
+"""The parametrised scenario at server level: n prompts, stops, leavers and hangs, at any poll."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HUNG = "Ollama hung, and was given up"
 
 @dataclass(frozen=True, slots=True, order=True)
 class SizedServerScenario:
-    """A `Playable` of a size, with one of the two Ollama clients."""
+    """A scenario of a size, with one of the two Ollama clients."""
 
     size: Size
     client: Client
@@ -44,14 +44,14 @@ class SizedServerScenario:
 
     @classmethod
     def parse(cls, name: str) -> SizedServerScenario | None:
-        """The scenario of this name; None for one that is none of ours."""
+        """The scenario of this name; None for another name."""
         found = re.fullmatch(r"(size-\w+)\.(async|thread)", name)
         size = Size.parse(found[1]) if found else None
         return cls(size, found[2]) if found and size else None  # type: ignore[arg-type]
 
     @property
     def is_possible(self) -> bool:
-        """Whether all of it can happen. Ollama hangs without being told to stop."""
+        """Whether all of it can happen. Ollama hangs without a stop."""
         others = self.size.enqueues + self.size.rejects
         if others and others >= self.size.registers:
             return False
@@ -125,7 +125,7 @@ class _Play:
             prompt.leave()
 
     def _anyone(self, what: str) -> Exchange | None:
-        """One whose prompt has come and who waits for more, if there is one."""
+        """A client whose prompt has come and who waits for more, if there is one."""
         there = {
             each.name: each
             for each in self._prompts

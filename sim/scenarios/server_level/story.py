@@ -1,4 +1,4 @@
-"""What a story at server level is: told with HTTP, played with both Ollama clients."""
+"""What a scenario at server level is: HTTP requests, and one of the two Ollama clients."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from sim.world import World
 Client = Literal["async", "thread"]
 BOTH: tuple[Client, ...] = ("async", "thread")
 
-# Limits and a profile that several stories have.
+# Limits and a profile that several scenarios have.
 SILENCE = {"first_chunk_seconds": 5.0, "stream_inactivity_seconds": 3.0}
 SHORT = Profile(load_s=0.2, prompt_eval_s=0.1, chunk_s=0.2, chunks=2)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStory:
-    """name, story, labels: as of a Scenario. settings: of the server. bench: of the bench."""
+    """A scenario without its client. name, story, labels: as of a Scenario.
+
+    settings: of the server. bench: of the bench.
+    """
 
     name: str
     story: str
@@ -34,8 +37,8 @@ class ServerStory:
     clients: tuple[Client, ...] = BOTH
     settings: dict[str, Any] = field(default_factory=dict)
     bench: dict[str, Any] = field(default_factory=dict)
-    # Whether the published registries are played in it, too: they have no gate and no states, so
-    # most stories ask of them what they never promised.
+    # Whether the published registries are judged in it, too: they have no gate and no states, so
+    # most scenarios require what they never promised.
     judges_published: bool = False
     # None for the usual one of the level.
     strategy: str | None = None
@@ -43,7 +46,7 @@ class ServerStory:
 
 @dataclass(frozen=True, slots=True)
 class ServerScenario:
-    """A story, played with one of the two Ollama clients."""
+    """A scenario with one of the two Ollama clients."""
 
     told: ServerStory
     client: Client

@@ -81,7 +81,7 @@ async def endless(bench: ServerBench) -> None:
 
 
 async def slow_close(bench: ServerBench) -> None:
-    """Ollama hears of the stop at once; our end of the connection is closed much later."""
+    """Ollama notices the stop at once; our end of the connection is closed much later."""
     p1 = await bench.post("p1", model="fake:hang-midstream")
     await asyncio.sleep(2)
     p2 = await bench.post("p2", model="fake:normal", latest=0.2)
