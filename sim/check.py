@@ -12,7 +12,7 @@ from sim.jobs import Job, Result
 from sim.observed_protocol import ROWS
 from sim.progress import Progress
 from sim.scenarios import Playable
-from sim.suspects import PRODUCTION, PUBLISHED, suspect_class
+from sim.suspects import PRODUCTION, PUBLISHED, registry_class
 from sim.tested_pythons import interpreter
 from sim.verdict import Verdict
 
@@ -95,7 +95,7 @@ def _jobs(
 ) -> tuple[list[Job], list[tuple[str, str]]]:
     todo, not_applicable = [], []
     for registry in registries:
-        cls = suspect_class(registry)
+        cls = registry_class(registry)
         for level, scenario in scenarios:
             if scenario.applies_to(cls):
                 todo.append(Job(level, registry, scenario))

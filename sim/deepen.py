@@ -1,8 +1,8 @@
-"""`onestream deepen`: how large a story may be of which every schedule is seen.
+"""`onestream deepen`: up to which size of a scenario every schedule can be visited.
 
 Iterative deepening over sessions × registers × cancels × leavers × hangs, and at server level over
-departures as well: the smallest first, and nothing that holds what the time did not suffice for. So
-whatever is held by what was proved was proved before it.
+departures as well: the smallest first, and none that dominates one that timed out. So all that a
+proved one dominates was proved before it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from sim.scenarios.server_level.sized import SizedServerScenario
 from sim.scenarios.server_level.story import BOTH
 from sim.scenarios.sized import Size, SizedScenario
 from sim.schedulers import DepartureBounded, Scheduler, StateMatching
-from sim.suspects import suspect_class
+from sim.suspects import registry_class
 from sim.verdict import Verdict
 
-# The largest counts of sessions, registers, cancels, leavers and hangs that are thought of.
+# The largest counts of sessions, registers, cancels, leavers and hangs that are tried.
 LARGEST = {"registry": Size(2, 5, 3, 2, 2), "server": Size(2, 3, 1, 1, 1)}
 DEPARTURES_MAX = 4
 # Which part of the budget one story may use up; and, of one that is played alone, the search for
@@ -49,7 +49,7 @@ class Bound:
 
     @property
     def weight(self) -> int:
-        """How much happens."""
+        """How much happens, to order the bounds by."""
         counts: tuple[int, ...] = astuple(self.story.size)
         return sum(counts) + (self.departures or 0)
 
@@ -59,8 +59,8 @@ class Bound:
             words += f", {self.story.client}"
         return words if self.departures is None else f"{words}, up to {self.departures} departures"
 
-    def holds(self, other: Bound) -> bool:
-        """Whether whoever has seen this one has seen the other."""
+    def dominates(self, other: Bound) -> bool:
+        """Whether a search that has visited this one has visited the other."""
         if getattr(self.story, "client", None) != getattr(other.story, "client", None):
             return False
         sizes = zip(astuple(self.story.size), astuple(other.story.size), strict=True)
@@ -73,7 +73,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Deepened:
-    """What came of a bound. states: how many were seen; None where none can be read."""
+    """The result for a bound. states: how many were visited; None where none can be read."""
 
     bound: Bound
     report: Report
@@ -121,7 +121,7 @@ def deepen(
         left_s = deadline - time.perf_counter()
         if left_s <= 0:
             break
-        if any(each.holds(other) for other in too_large) or _is_proved(each, results):
+        if any(each.dominates(other) for other in too_large) or _is_proved(each, results):
             continue
         part = _part_of(each, is_alone=size is not None)
         results.append(_play(registry, each, min(left_s, budget_s * part)))
@@ -138,15 +138,15 @@ def deepen(
 
 
 def largest_proved(results: list[Deepened]) -> list[Bound]:
-    """Those proved that no other proved one holds."""
+    """The proved bounds that no other proved one dominates."""
     proved = [each.bound for each in results if each.report.verdict == Verdict.PROVED]
-    return [one for one in proved if not any(o.holds(one) for o in proved if o != one)]
+    return [one for one in proved if not any(o.dominates(one) for o in proved if o != one)]
 
 
 def _is_proved(bound: Bound, results: list[Deepened]) -> bool:
     """Of a story of which every schedule was seen there is nothing more to see."""
     return any(
-        each.bound.story == bound.story and each.bound.holds(bound)
+        each.bound.story == bound.story and each.bound.dominates(bound)
         for each in results
         if each.report.verdict == Verdict.PROVED
     )
@@ -159,7 +159,7 @@ def _part_of(bound: Bound, *, is_alone: bool) -> float:
 
 
 def _bounds(level: str) -> list[Bound]:
-    """In the order of how much happens."""
+    """In the order of their weight."""
     if level not in SCENARIOS_BY_LEVEL:
         raise ValueError(f"level {level!r} is not known; there is {', '.join(SCENARIOS_BY_LEVEL)}")
     bounds = [
@@ -216,7 +216,7 @@ def _strategy(bound: Bound) -> Scheduler:
 
 
 def _play(registry: str, bound: Bound, budget_s: float) -> Deepened:
-    story, cls, scheduler = bound.story, suspect_class(registry), _strategy(bound)
+    story, cls, scheduler = bound.story, registry_class(registry), _strategy(bound)
     if not story.applies_to(cls):
         raise ValueError(f"{story.name} needs more of a registry than {registry} has")
     with silenced():

@@ -12,7 +12,7 @@ import sim as sim_room
 from registry import StreamRegistry
 from sim.execution import Program
 from sim.subject import Subject
-from sim.suspects import suspect_class
+from sim.suspects import registry_class
 from sim.suspects.mutants import PREFIX as MUTANT
 
 # What an execution of each level runs of ours.
@@ -42,7 +42,7 @@ class Entry:
     def registry_class(self) -> type[Any]:
         """A mutant is the production class, broken while it runs."""
         is_mutant = self.registry.startswith(MUTANT)
-        return StreamRegistry if is_mutant else suspect_class(self.registry)
+        return StreamRegistry if is_mutant else registry_class(self.registry)
 
     @property
     def command(self) -> str:

@@ -12,7 +12,7 @@ from sim.log_capture import silenced
 from sim.observed_protocol import ROWS
 from sim.parallel import Key
 from sim.scenarios import Playable
-from sim.schedulers import DepartureBounded, DepthFirst, RandomBeside, Scheduler, StateMatching
+from sim.schedulers import DepartureBounded, DepthFirst, RandomFirst, Scheduler, StateMatching
 
 # At server level there are too many schedules for depth-first search, so first it is all schedules
 # with up to this many departures. Then, where the budget allows, it is every schedule if states can
@@ -74,7 +74,7 @@ class Job:
         if self.departures is None:
             return StateMatching()
         bounded = DepartureBounded(self.departures)
-        return RandomBeside(bounded, random_executions=RANDOM_EXECUTIONS)
+        return RandomFirst(bounded, random_executions=RANDOM_EXECUTIONS)
 
     def explored(self, budget_s: float, watch: Watch) -> Report:
         with silenced():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from sim.commands.options import Subparsers
-    from sim.simulate.run import Chunk, Failure
+    from sim.simulate.run import Batch, Failure
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -59,7 +59,7 @@ def run(arguments: Namespace) -> int:
     )
     begun = time.perf_counter()
 
-    def show(done: Chunk) -> None:
+    def show(done: Batch) -> None:
         seconds = time.perf_counter() - begun
         progress.show(lambda: progress_words(done, arguments.seeds, seconds))
 

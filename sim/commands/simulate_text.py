@@ -7,7 +7,7 @@ import textwrap
 from sim.lanes import WIDTH_MAX
 from sim.observed_protocol import ROWS as TABLE_ROWS
 from sim.simulate.run import (
-    Chunk,
+    Batch,
     Failure,
     Simulation,
     SimulationReport,
@@ -24,7 +24,7 @@ time; every request is judged by S1-S8 and L1-L6, and after the last fault every
 prompted once more and has to be answered. Replaced and not covered: as `check` says."""
 
 
-def progress_words(done: Chunk, seeds: int, seconds: float) -> str:
+def progress_words(done: Batch, seeds: int, seconds: float) -> str:
     """Seeds, seeds per second, the most frequent faults, and how many labels were reached."""
     count = len(done.digests)
     faults = ", ".join(f"{kind} {n}" for kind, n in done.happened.faults.most_common(FAULTS_SHOWN))

@@ -1,7 +1,7 @@
 """Who answers choice points: one small interface, and the ways to answer."""
 
 from sim.schedulers.base import Divisible, Following, Once, Part, Scheduler
-from sim.schedulers.beside import RandomBeside
+from sim.schedulers.beside import RandomFirst
 from sim.schedulers.cancel_everywhere import CancelEverywhere
 from sim.schedulers.few_departures import FewDepartures
 from sim.schedulers.matching import StateMatching
@@ -26,7 +26,7 @@ __all__ = [
     "Once",
     "Part",
     "Portfolio",
-    "RandomBeside",
+    "RandomFirst",
     "RandomWalk",
     "Reduced",
     "Replay",

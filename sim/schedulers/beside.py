@@ -20,7 +20,7 @@ class FirstFew(Following):
         return self._left >= 0 and super().next_execution()
 
 
-class RandomBeside(Scheduler):
+class RandomFirst(Scheduler):
     """`random_executions` of a random walk, then `scheduler`, whose claim it makes."""
 
     def __init__(self, scheduler: Divisible, *, random_executions: int, seed: int = 0) -> None:
@@ -31,7 +31,7 @@ class RandomBeside(Scheduler):
 
     @property
     def name(self) -> str:
-        return f"{self._scheduler.name}, {self._random_executions} random beside"
+        return f"{self._scheduler.name}, after {self._random_executions} random"
 
     @property
     def at_work(self) -> str:

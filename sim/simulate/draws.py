@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random  # noqa: TID251 - this is where the seed becomes a generator
 
-__all__ = ["Random", "generator"]
+__all__ = ["Random", "rng_for"]
 
 
-def generator(*names: object) -> Random:
+def rng_for(*names: object) -> Random:
     """The same for the same names, in every process: a text is hashed by SHA-512, not by hash()."""
     return Random(":".join(map(str, names)))

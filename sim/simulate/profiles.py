@@ -13,7 +13,7 @@ from typing import Literal
 from registry import Strategy
 from sim.fake_ollama import Profile
 from sim.fake_ollama.modes import MODES
-from sim.simulate.draws import Random, generator
+from sim.simulate.draws import Random, rng_for
 from sim.simulate.plan import Action, Kind, Plan
 
 Client = Literal["async", "thread"]
@@ -302,8 +302,8 @@ class _Drawing:
 
 def draw_plan(profile: SimulationProfile, level: str, client: Client, seed: int) -> Plan:
     """The plan of this seed; the same in every process."""
-    random = generator("plan", profile.name, level, client, seed)
-    strategies = generator("strategies", profile.name, level, client, seed)
+    random = rng_for("plan", profile.name, level, client, seed)
+    strategies = rng_for("strategies", profile.name, level, client, seed)
     return _Drawing(profile, level, client, random, strategies).draw()
 
 

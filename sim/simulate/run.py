@@ -31,19 +31,19 @@ from sim.simulate.profiles import CLIENTS, PROFILES, Client, profile_named
 from sim.simulate.scenario import SimulatedSeed, applies_to
 from sim.simulate.shrinking import schedule_of, shrunk
 from sim.simulate.statistics import Statistics
-from sim.suspects import suspect_class
+from sim.suspects import registry_class
 from sim.tested_pythons import interpreter
 from sim.verdict import Stop, Verdict
 from sim.violation import Violation
 
 # Small, so that a failure is reported soon, and no process waits long for the others at the end.
-SEEDS_PER_CHUNK = 10
+SEEDS_PER_BATCH = 10
 # From this many seeds on a run has to reach the labels of its profiles.
 LABELS_FROM_SEEDS = 400
 # How many of the first seeds are run twice, to see that they are the same execution.
 SEEDS_COMPARED = 8
-# How many chunks each process has before it, so that none is idle.
-CHUNKS_AHEAD = 3
+# How many batches each process has before it, so that none is idle.
+BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Failure:
 
 
 @dataclass(slots=True)
-class Chunk:
+class Batch:
     """The results of some consecutive seeds; the last of them is the failed one, if any."""
 
     digests: list[bytes] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Chunk:
     labels: set[str] = field(default_factory=set)
     failure: Failure | None = None
 
-    def add(self, other: Chunk) -> None:
+    def add(self, other: Batch) -> None:
         self.digests += other.digests
         self.happened.add(other.happened)
         self.labels |= other.labels
@@ -149,7 +149,7 @@ def make_simulation(
 
     Raises ValueError for an unknown name.
     """
-    cls = suspect_class(registry)
+    cls = registry_class(registry)
     if level is None:
         level = "server" if applies_to(cls, "server") else "registry"
     if not applies_to(cls, level):
@@ -172,7 +172,7 @@ def simulate(
     jobs: int = 1,
     budget_s: float | None = None,
     context: BaseContext | None = None,
-    on_progress: Callable[[Chunk], None] = lambda done: None,
+    on_progress: Callable[[Batch], None] = lambda done: None,
     on_failure: Callable[[Failure], None] = lambda failure: None,
 ) -> SimulationReport:
     """Runs the seeds in their order until one fails, then shrinks the failed one.
@@ -182,15 +182,15 @@ def simulate(
     shrunk.
     """
     begun = time.perf_counter()
-    done = Chunk()
+    done = Batch()
     stopped: Stop | None = None
     differs: str | None = None
     numbers = range(first_seed, first_seed + seeds)
-    chunks = [numbers[i : i + SEEDS_PER_CHUNK] for i in range(0, len(numbers), SEEDS_PER_CHUNK)]
-    results = _played(simulation, chunks, jobs, context)
+    batches = [numbers[i : i + SEEDS_PER_BATCH] for i in range(0, len(numbers), SEEDS_PER_BATCH)]
+    results = _played(simulation, batches, jobs, context)
     try:
-        for chunk in results:
-            done.add(chunk)
+        for batch in results:
+            done.add(batch)
             on_progress(done)
             if done.failure is not None:
                 break
@@ -218,7 +218,7 @@ def simulate(
 def _report(
     simulation: Simulation,
     first_seed: int,
-    done: Chunk,
+    done: Batch,
     seconds: float,
     stopped: str | None,
     counterexample: Counterexample | None,
@@ -243,7 +243,7 @@ def _report(
 
 
 def _verdict(
-    done: Chunk,
+    done: Batch,
     stopped: str | None,
     missing: tuple[str, ...],
     counterexample: Counterexample | None,
@@ -266,8 +266,8 @@ def _verdict(
     return Verdict.PASSED, f"no violation in {seeds}"
 
 
-def _labels_missing(simulation: Simulation, done: Chunk, labels: set[str]) -> tuple[str, ...]:
-    is_production = issubclass(suspect_class(simulation.registry), StreamRegistry)
+def _labels_missing(simulation: Simulation, done: Batch, labels: set[str]) -> tuple[str, ...]:
+    is_production = issubclass(registry_class(simulation.registry), StreamRegistry)
     if len(done.digests) < LABELS_FROM_SEEDS or done.failure is not None or not is_production:
         return ()
     required = labels_required(simulation.level, simulation.profiles, simulation.clients)
@@ -278,18 +278,18 @@ def _labels_missing(simulation: Simulation, done: Chunk, labels: set[str]) -> tu
 
 
 def _played(
-    simulation: Simulation, chunks: Iterable[range], jobs: int, context: BaseContext | None
-) -> Generator[Chunk, None, None]:
+    simulation: Simulation, batches: Iterable[range], jobs: int, context: BaseContext | None
+) -> Generator[Batch, None, None]:
     if jobs == 1:
-        for chunk in chunks:
-            yield play_chunk(simulation, chunk)
+        for batch in batches:
+            yield play_batch(simulation, batch)
         return
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts) as pool:
-        ahead: deque[Future[Chunk]] = deque()
+        ahead: deque[Future[Batch]] = deque()
         try:
-            for chunk in chunks:
-                ahead.append(pool.submit(play_chunk, simulation, chunk))
-                if len(ahead) >= CHUNKS_AHEAD * jobs:
+            for batch in batches:
+                ahead.append(pool.submit(play_batch, simulation, batch))
+                if len(ahead) >= BATCHES_AHEAD * jobs:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
@@ -302,10 +302,10 @@ def _leave_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def play_chunk(simulation: Simulation, seeds: Iterable[int]) -> Chunk:
+def play_batch(simulation: Simulation, seeds: Iterable[int]) -> Batch:
     """Runs the seeds in their order, up to the first that fails."""
-    cls = suspect_class(simulation.registry)
-    done = Chunk()
+    cls = registry_class(simulation.registry)
+    done = Batch()
     with guarded(), silenced():
         for seed in seeds:
             done.add(_play(simulation.seed(seed), cls))
@@ -315,7 +315,7 @@ def play_chunk(simulation: Simulation, seeds: Iterable[int]) -> Chunk:
     return done
 
 
-def _play(simulated: SimulatedSeed, cls: type[Any]) -> Chunk:
+def _play(simulated: SimulatedSeed, cls: type[Any]) -> Batch:
     happened = Statistics()
     program = simulated.program_for(cls, happened)
     outcome = run_execution(program, Swarm(simulated.name), Bounds())
@@ -327,14 +327,14 @@ def _play(simulated: SimulatedSeed, cls: type[Any]) -> Chunk:
         failure = Failure(simulated.seed, violation, departures, outcome.error)
     seen = (outcome.choices, happened.as_json(), happened.latencies_s, sorted(outcome.labels))
     digest = hashlib.sha256(repr(seen).encode()).digest()
-    return Chunk([digest], happened, outcome.labels, failure)
+    return Batch([digest], happened, outcome.labels, failure)
 
 
-def _compared(simulation: Simulation, first_seed: int, done: Chunk) -> str | None:
+def _compared(simulation: Simulation, first_seed: int, done: Batch) -> str | None:
     """Runs the first seeds again; in words, which of them differed, or None."""
     again = range(first_seed, first_seed + min(SEEDS_COMPARED, len(done.digests)))
     for seed, one, other in zip(
-        again, done.digests, play_chunk(simulation, again).digests, strict=False
+        again, done.digests, play_batch(simulation, again).digests, strict=False
     ):
         if one != other:
             return f"nondeterminism found: seed {seed} was another execution when run again"

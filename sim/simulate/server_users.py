@@ -17,7 +17,7 @@ from sim.judgement import Judges, Moment
 from sim.log_capture import LogLine
 from sim.server_bench import KEYS, ServerBench
 from sim.simulate import script
-from sim.simulate.draws import Random, generator
+from sim.simulate.draws import Random, rng_for
 from sim.simulate.judgements import SERVER, SERVER_OVER_S, Turn, Watch, is_answered, sessions_of
 from sim.simulate.plan import Action, Plan
 from sim.simulate.profiles import HARMLESS, LOOKUP_MAX_S
@@ -194,7 +194,7 @@ class ServerUsers:
         if not body or self._spread == 0.0:
             return steps
         prompt = json.loads(body)["messages"][-1]["content"]
-        return _spread(steps, generator("latency", self._seed, prompt), self._spread)
+        return _spread(steps, rng_for("latency", self._seed, prompt), self._spread)
 
     # -- healing
 

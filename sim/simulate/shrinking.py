@@ -12,7 +12,7 @@ from sim.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import NaturalOrder, Replay, Scheduler, Swarm
 from sim.shrink import Departures, shrink
 from sim.simulate.scenario import SimulatedSeed
-from sim.suspects import suspect_class
+from sim.suspects import registry_class
 from sim.violation import Kind, Violation
 
 # At server level an execution takes some tens of milliseconds, a shrunk one a few.
@@ -34,7 +34,7 @@ def shrunk(
     simulated: SimulatedSeed, registry: str, violated: Violation, departures: Departures
 ) -> Counterexample | None:
     """The counterexample of the smallest failing execution found; None if none fails again."""
-    cls = suspect_class(registry)
+    cls = registry_class(registry)
     shrinking = _Shrinking(simulated, cls, violated.property, departures)
     if violated.kind is not Kind.ENDLESS_STEP:
         shrinking.shrink_plan()

@@ -16,7 +16,7 @@ _CLASSES = {
 _METHODS = ("register", "cancel", "pop")
 
 
-def suspect_class(name: str) -> type[Any]:
+def registry_class(name: str) -> type[Any]:
     """The class of a known name, or of MODULE:CLASS. Raises ValueError if there is none."""
     module_name, colon, class_name = _CLASSES.get(name, name).partition(":")
     if not colon:

@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from registry import StreamRegistry
 from sim.observed_protocol import ROWS
-from sim.suspects import suspect_class
+from sim.suspects import registry_class
 from sim.suspects.mutants import registry as mutants
 from sim.suspects.mutants.base import Break
 from tests.registry.state_machine import Machine
@@ -39,7 +39,7 @@ def refutation_of(registry_class: type[Any], story: str) -> str:
 @pytest.mark.parametrize("name", ["original", "quick_fix"])
 def test_the_machine_refutes_the_published_registries(name: str) -> None:
     """The state machine finds two active streams of one session in both published registries."""
-    assert "S1 one_active" in refutation_of(suspect_class(name), "interrupt")
+    assert "S1 one_active" in refutation_of(registry_class(name), "interrupt")
 
 
 def test_the_machine_takes_every_row_that_its_rules_can_reach() -> None:

@@ -19,7 +19,7 @@ from sim.observed_protocol import ROWS
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.scenarios.strategies import STRATEGY_SCENARIOS
 from sim.schedule import Schedule
-from sim.suspects import suspect_class
+from sim.suspects import registry_class
 from sim.suspects.mutants.registry import KILLED
 from sim.verdict import Verdict
 
@@ -73,7 +73,7 @@ def test_every_row_of_the_table_is_taken(whole: tuple[int, Result]) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_label_of_a_scenario_is_reached(scenario: str, whole: tuple[int, Result]) -> None:
     """Each scenario has labels, and production reaches them all."""
-    demanded = SCENARIOS[scenario].labels_for(suspect_class("production"))
+    demanded = SCENARIOS[scenario].labels_for(registry_class("production"))
     assert demanded
     assert set(demanded) <= set(results_of(whole[1], "production")[scenario]["labels"])
 

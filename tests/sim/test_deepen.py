@@ -113,7 +113,7 @@ def test_the_command_prints_how_far_it_came(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A size that is cut off is inconclusive, and none that holds it is tried."""
+    """A size that is cut off is inconclusive, and none that dominates it is tried."""
     played = []
 
     def play(registry: str, bound: Bound, budget_s: float) -> Deepened:
@@ -192,17 +192,17 @@ def test_with_threads_it_is_up_to_so_many_departures(monkeypatch: pytest.MonkeyP
     results = deepen(size=story.name, budget_s=AMPLE_S)
     assert results[0].bound == Bound(story, 1)
     assert results[0].report.verdict == Verdict.PROVED
-    assert not results[0].bound.holds(Bound(other, 1))
+    assert not results[0].bound.dominates(Bound(other, 1))
 
 
-def test_what_a_bound_holds() -> None:
-    """Smaller sizes, with as many departures or fewer; every schedule holds any number."""
+def test_what_a_bound_dominates() -> None:
+    """Smaller sizes, with as many departures or fewer; every schedule dominates any number."""
     large, small = (SizedServerScenario(Size(1, count), "async") for count in (2, 1))
-    assert Bound(large, 2).holds(Bound(small, 1))
-    assert Bound(large).holds(Bound(small, 3))
-    assert not Bound(large, 1).holds(Bound(small, 2))
-    assert not Bound(large, 3).holds(Bound(small))
-    assert not Bound(small).holds(Bound(large, 1))
+    assert Bound(large, 2).dominates(Bound(small, 1))
+    assert Bound(large).dominates(Bound(small, 3))
+    assert not Bound(large, 1).dominates(Bound(small, 2))
+    assert not Bound(large, 3).dominates(Bound(small))
+    assert not Bound(small).dominates(Bound(large, 1))
 
 
 def test_a_sized_story_is_one_of_checks_scenarios() -> None:

@@ -22,7 +22,7 @@ from sim.log_capture import silenced
 from sim.scenarios import SCENARIOS_BY_LEVEL
 from sim.schedule import departures_of
 from sim.schedulers import RandomWalk, Replay
-from sim.suspects import suspect_class
+from sim.suspects import registry_class
 from sim.verdict import Verdict
 from tests.executed import executed
 from tests.sim.fresh_processes import printed_in_fresh_processes
@@ -203,7 +203,7 @@ async def comes_third(world: World) -> None:
 def texts_of_counterexamples() -> str:
     """What is told of some failures that a random search finds, and shrinking makes small."""
     suspect = next(each for each in SCENARIOS_BY_LEVEL["registry"] if each.name == "two_sessions")
-    programs = [tasks_wait_for_tasks, comes_third, suspect.program_for(suspect_class("original"))]
+    programs = [tasks_wait_for_tasks, comes_third, suspect.program_for(registry_class("original"))]
     texts = []
     with silenced():
         for program in programs:

@@ -15,7 +15,7 @@ from sim.schedulers import (
     DepartureBounded,
     FewDepartures,
     Portfolio,
-    RandomBeside,
+    RandomFirst,
     RandomWalk,
     Scheduler,
 )
@@ -164,7 +164,7 @@ def test_the_report_says_who_found_it() -> None:
 
 def test_the_report_says_which_half_of_a_bounded_search_found_it() -> None:
     """The random executions beside it, or the search itself."""
-    beside = RandomBeside(DepartureBounded(2), random_executions=10)
+    beside = RandomFirst(DepartureBounded(2), random_executions=10)
     assert explore(overtaken, strategy=beside).found_by == "random"
-    alone = RandomBeside(DepartureBounded(2), random_executions=0)
+    alone = RandomFirst(DepartureBounded(2), random_executions=0)
     assert explore(overtaken, strategy=alone).found_by == "up to 1 departures"

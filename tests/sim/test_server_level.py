@@ -25,7 +25,7 @@ from sim.schedulers import (
     DepartureBounded,
     DepthFirst,
     Following,
-    RandomBeside,
+    RandomFirst,
     RandomWalk,
     Replay,
     Scheduler,
@@ -121,7 +121,7 @@ def test_the_published_registries_are_not_asked_for_what_they_never_promised() -
 
 def explored(scenario: str) -> Report:
     """As `check` does, but for the budget: this many executions, whatever the machine."""
-    bounded = RandomBeside(DepartureBounded(1), random_executions=20)
+    bounded = RandomFirst(DepartureBounded(1), random_executions=20)
     strategy = SCENARIOS[scenario].strategy or bounded
     program = SCENARIOS[scenario].program_for(StreamRegistry)
     with silenced():

@@ -15,7 +15,7 @@ from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.schedule import Bounds, departures_of
 from sim.schedulers import DepartureBounded, RandomWalk, Replay
 from sim.shrink import shrink
-from sim.suspects import PUBLISHED, suspect_class
+from sim.suspects import PUBLISHED, registry_class
 from sim.suspects.mutants import registry as mutants
 from sim.suspects.mutants.base import Break
 from tests.executed import executed
@@ -56,7 +56,7 @@ def shrunk_from_random(
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_registries_shrink_to_the_least(name: str) -> None:
     """Violations of the published registries need no departure, but one in the narrowest story."""
-    cls = suspect_class(name)
+    cls = registry_class(name)
     seen = 0
     with guarded(), silenced():
         for scenario in REGISTRY_SCENARIOS:
@@ -168,7 +168,7 @@ def test_a_violation_that_does_not_come_back_is_not_shrunk() -> None:
 
 def test_a_registry_counterexample_shrinks_fast() -> None:
     """It takes few executions, well under what a second has room for (some 500)."""
-    cls = suspect_class("quick_fix")
+    cls = registry_class("quick_fix")
     program = next(
         each.program_for(cls) for each in REGISTRY_SCENARIOS if each.name == "racing_registers"
     )

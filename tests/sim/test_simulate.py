@@ -19,10 +19,10 @@ from sim.schedulers import Swarm
 from sim.simulate import run as run_module
 from sim.simulate.labels import labels_required
 from sim.simulate.profiles import CLIENTS, PROFILES, draw_plan
-from sim.simulate.run import Chunk, Simulation, SimulationReport, make_simulation, simulate
+from sim.simulate.run import Batch, Simulation, SimulationReport, make_simulation, simulate
 from sim.simulate.scenario import SimulatedSeed
 from sim.simulate.statistics import Statistics
-from sim.suspects import suspect_class
+from sim.suspects import registry_class
 from sim.suspects.mutants import registry as mutants
 from sim.suspects.mutants import server as server_mutants
 from sim.suspects.mutants.base import Break
@@ -59,7 +59,7 @@ def told(report: SimulationReport) -> dict[str, Any]:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_change_nothing(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many processes work, and however they are made, the report is the same."""
-    monkeypatch.setattr(run_module, "SEEDS_PER_CHUNK", 4)
+    monkeypatch.setattr(run_module, "SEEDS_PER_BATCH", 4)
     alone = simulate(simulation("server"), seeds=16)
     context = multiprocessing.get_context(method)
     together = simulate(simulation("server"), seeds=16, jobs=2, context=context)
@@ -79,13 +79,13 @@ import sys
 from sim.log_capture import silenced
 from sim.schedulers import Swarm
 from sim.simulate.run import make_simulation
-from sim.suspects import suspect_class
+from sim.suspects import registry_class
 from tests.executed import executed
 for level in ("registry", "server"):
     made = make_simulation(level=level, registry="production", profile=None, client="both")
     for seed in range(8):
         simulated = made.seed(seed)
-        program = simulated.program_for(suspect_class("production"))
+        program = simulated.program_for(registry_class("production"))
         with silenced():
             outcome = executed(program, Swarm(simulated.name), traced=True)
         print(simulated.name, outcome.trace_hash)
@@ -122,7 +122,7 @@ def test_what_differs_from_run_to_run_is_found() -> None:
     assert "nondeterminism found: seed 0" in report.reason
 
 
-class Fickle(suspect_class("production")):  # type: ignore[misc]
+class Fickle(registry_class("production")):  # type: ignore[misc]
     """Takes a step more in each execution."""
 
     executions = 0
@@ -221,10 +221,10 @@ def test_a_broken_server_is_found(
 ) -> None:
     """Each judgement has a broken line of the server that it is the one to find."""
     mutant(monkeypatch)
-    chunk = run_module.play_chunk(simulation("server"), range(60))
-    assert chunk.failure is not None
-    assert chunk.failure.violation is not None
-    assert chunk.failure.violation.property.startswith(violated)
+    batch = run_module.play_batch(simulation("server"), range(60))
+    assert batch.failure is not None
+    assert batch.failure.violation is not None
+    assert batch.failure.violation.property.startswith(violated)
 
 
 @pytest.mark.parametrize(
@@ -245,10 +245,10 @@ def test_a_broken_registry_is_found(
 ) -> None:
     """At registry level, too, what breaks a promise violates its property."""
     mutant(monkeypatch)
-    chunk = run_module.play_chunk(simulation("registry"), range(60))
-    assert chunk.failure is not None
-    assert chunk.failure.violation is not None
-    assert chunk.failure.violation.property.startswith(violated)
+    batch = run_module.play_batch(simulation("registry"), range(60))
+    assert batch.failure is not None
+    assert batch.failure.violation is not None
+    assert batch.failure.violation.property.startswith(violated)
 
 
 # ---- verdicts --------------------------------------------------------------------------------
@@ -275,13 +275,13 @@ def test_the_labels_are_those_of_the_profiles() -> None:
 def test_an_interrupted_run_tells_what_it_saw() -> None:
     """Ctrl-C ends the run with the report so far: nothing is claimed."""
 
-    def interrupt(done: Chunk) -> None:
+    def interrupt(done: Batch) -> None:
         raise KeyboardInterrupt
 
     report = simulate(simulation("registry"), seeds=100, on_progress=interrupt)
     assert report.verdict == "inconclusive"
     assert report.reason.startswith("it was interrupted")
-    assert report.seeds == run_module.SEEDS_PER_CHUNK
+    assert report.seeds == run_module.SEEDS_PER_BATCH
 
 
 def test_a_spent_budget_is_inconclusive() -> None:
@@ -298,7 +298,7 @@ def test_what_is_not_simulated_is_an_error() -> None:
     assert "simulated" in report.reason
 
 
-class StartsThread(suspect_class(f"{OWN}:Refusing")):  # type: ignore[misc]
+class StartsThread(registry_class(f"{OWN}:Refusing")):  # type: ignore[misc]
     async def register(self, entry: Any) -> None:
         import threading
 
@@ -388,7 +388,7 @@ def test_progress_says_how_many_seeds_and_faults() -> None:
     """Seeds, seeds per second, labels, and the most frequent faults."""
     happened = Statistics()
     happened.faults["cut"] = 3
-    words = progress_words(Chunk([b""] * 5, happened), 10, 2.0)
+    words = progress_words(Batch([b""] * 5, happened), 10, 2.0)
     assert words == "5/10 seeds, 2.5/s, 1 labels; faults 3: cut 3"
 
 
@@ -420,7 +420,7 @@ def test_an_empty_plan_is_played() -> None:
     """Nobody does anything: the server starts and stops."""
     nothing = SimulatedSeed("server", PROFILES["calm"], "async", 0).keeping(())
     with silenced():
-        outcome = executed(nothing.program_for(suspect_class("production")), Swarm("0"))
+        outcome = executed(nothing.program_for(registry_class("production")), Swarm("0"))
     assert outcome.violation is None
 
 

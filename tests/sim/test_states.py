@@ -19,7 +19,7 @@ from sim.scenarios.server_level import SERVER_SCENARIOS
 from sim.scenarios.sized import Size, SizedScenario
 from sim.schedulers import DepartureBounded, DepthFirst, Scheduler, StateMatching
 from sim.schedulers import matching as matching_module
-from sim.suspects import PUBLISHED, suspect_class
+from sim.suspects import PUBLISHED, registry_class
 from sim.suspects.mutants.base import Mutant, broken
 from sim.suspects.mutants.registry import REGISTRY_MUTANTS
 from sim.verdict import Verdict
@@ -60,7 +60,7 @@ def every_meeting_audited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 REGISTRIES: dict[str, type[Any]] = {
     "production": StreamRegistry,
-    **{name: suspect_class(name) for name in PUBLISHED},
+    **{name: registry_class(name) for name in PUBLISHED},
 }
 
 
