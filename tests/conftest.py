@@ -11,8 +11,9 @@ import pytest
 from hypothesis import settings
 
 # Helpers explain a failed assert as test modules do: all modules of these rooms are rewritten.
-ROOMS = ("attack", "benchmarks", "clients", "executed", "registry", "schedules", "server", "sim")
-pytest.register_assert_rewrite(*(f"tests.{room}" for room in ROOMS))
+ROOMS = ["attack", "benchmarks", "clients", "registry", "schedules", "server", "sim"]
+MODULES = ["executed", "limits"]
+pytest.register_assert_rewrite(*(f"tests.{each}" for each in ROOMS + MODULES))
 
 # For the tests of our own plugin.
 pytest_plugins = "pytester"

@@ -20,8 +20,6 @@ from tests.clients.support import in_thread
 from tests.server.support import Output, address_in, process
 
 SERVE = ("-m", "sim.cli", "serve", "--port", "0")
-# After so long a test hangs: an upper bound on a busy machine, and no verdict.
-HANGS_S = 300
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
 # Who takes nothing while it answers others so often takes no more.
 ROUND_TRIPS = 20

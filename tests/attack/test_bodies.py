@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.attack.support import HANGS_S, Victim, chat, post, status_of, victim
+from tests.attack.support import Victim, chat, post, status_of, victim
+from tests.limits import HANGS_S
 from tests.server.support import run_async, until
 
 pytestmark = [pytest.mark.attack, pytest.mark.socket]

@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from starlette.routing import Mount, Router
 
 from server.app import create_app
-from tests.attack.support import HANGS_S, chat, status_of, victim
+from tests.attack.support import chat, status_of, victim
+from tests.limits import HANGS_S
 from tests.server.support import run_async, settings
 
 KEYED = ("/v1/models", "/v1/streams", "/v1/streams/x", "/v1/nothing", "/api/tags", "/api/nothing")

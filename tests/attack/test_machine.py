@@ -20,8 +20,9 @@ import pytest
 
 from sim.fake_ollama import FakeOllama, profile_named
 from sim.fake_ollama.http_front import running, wall_clock_ns
-from tests.attack.support import HANGS_S, HEALTH, SERVE, Raw, chat, status_of
+from tests.attack.support import HEALTH, SERVE, Raw, chat, status_of
 from tests.clients.support import in_thread
+from tests.limits import HANGS_S
 from tests.server.support import (
     CLIENTS,
     REPOSITORY,

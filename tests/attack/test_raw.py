@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.attack.support import HANGS_S, Victim, chat, status_of, victim
+from tests.attack.support import Victim, chat, status_of, victim
+from tests.limits import HANGS_S
 from tests.server.support import PATIENCE_S, run_async
 
 pytestmark = pytest.mark.socket

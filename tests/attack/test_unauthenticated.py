@@ -7,7 +7,8 @@ import contextlib
 
 import pytest
 
-from tests.attack.support import HANGS_S, Victim, chat, pour, status_of, victim
+from tests.attack.support import Victim, chat, pour, status_of, victim
+from tests.limits import HANGS_S
 from tests.server.support import run_async
 
 pytestmark = [pytest.mark.attack, pytest.mark.socket]

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.attack.support import HANGS_S, Reply, Victim, reset, upstream, victim
+from tests.attack.support import Reply, Victim, reset, upstream, victim
+from tests.limits import HANGS_S
 from tests.server.support import CLIENTS, events, run_async
 
 pytestmark = [pytest.mark.attack, pytest.mark.socket]

@@ -14,6 +14,7 @@ import pytest
 from registry import StreamCancelled, StreamError, StreamRegistry, StreamSuperseded
 from sim import World, explore
 from sim.schedulers import DepartureBounded
+from tests.limits import HANGS_S
 from tests.registry.producers import simulate, states, turns
 
 
@@ -127,7 +128,7 @@ def test_a_stream_has_not_ended_before_its_thread_has() -> None:
 
     def blocking() -> None:
         begun.set()
-        release.wait(10)
+        release.wait(HANGS_S)
         order.append("the thread is over")
 
     async def work(registry: StreamRegistry) -> None:
@@ -137,7 +138,7 @@ def test_a_stream_has_not_ended_before_its_thread_has() -> None:
     async def main(executor: ThreadPoolExecutor) -> None:
         registry = StreamRegistry(grace_s=20.0, executor=executor)
         first = asyncio.create_task(work(registry))
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, HANGS_S)
 
         async def second() -> None:
             async with registry.stream("s", trace_id="p2"):
@@ -165,13 +166,13 @@ def test_a_queued_job_of_a_stopped_stream_never_runs() -> None:
 
     def blocking() -> None:
         begun.set()
-        release.wait(10)
+        release.wait(HANGS_S)
         ran.append("the busy one")
 
     async def main(executor: ThreadPoolExecutor) -> None:
         registry = StreamRegistry(executor=executor)
         busy = executor.submit(blocking)
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, HANGS_S)
 
         async def work() -> None:
             async with registry.stream("s", trace_id="p1") as stream:
@@ -218,7 +219,7 @@ def test_a_thread_may_outlive_its_loop(caplog: pytest.LogCaptureFixture) -> None
 
     def blocking() -> None:
         begun.set()
-        release.wait(10)
+        release.wait(HANGS_S)
 
     async def main(executor: ThreadPoolExecutor) -> None:
         registry = StreamRegistry(executor=executor, grace_s=0.0)
@@ -228,7 +229,7 @@ def test_a_thread_may_outlive_its_loop(caplog: pytest.LogCaptureFixture) -> None
                 await stream.run_in_thread(blocking)
 
         task = asyncio.create_task(work())
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, HANGS_S)
         await registry.cancel("p1")
         with pytest.raises(StreamCancelled):
             await task

@@ -55,7 +55,7 @@ async def exit_under_trouble(
     calls_before = len(fake.calls)
     with process(*LAUNCHERS[launcher], "--port", str(port), **environment) as child:
         output = Output(child)
-        await until(lambda: is_listening(port) or child.poll() is not None, "it listens", 20)
+        await until(lambda: is_listening(port) or child.poll() is not None, "it listens")
         assert child.poll() is None, output.lines
 
         async def post(text: str, model: str, *, half: bool = False) -> RawClient:
@@ -81,7 +81,7 @@ async def exit_under_trouble(
         child.send_signal(number)
         ends = [raw.read_to_end() for raw in (before_headers, midstream)]
         ended, streamed = await asyncio.gather(*ends)
-        await until(lambda: child.poll() is not None, "the process is gone", 20)
+        await until(lambda: child.poll() is not None, "the process is gone")
         took_s = time.monotonic() - began
         assert b"503" in ended.split(b"\r\n")[0], ended[:200]
         assert b'"code":"shutting_down"' in ended

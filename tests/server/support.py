@@ -27,6 +27,7 @@ from server.service import Service
 from server.settings import Settings
 from sim.fake_ollama import FakeOllama, profile_named
 from sim.fake_ollama.http_front import running, wall_clock_ns
+from tests.limits import HANGS_S
 
 REPOSITORY = Path(__file__).parents[2]
 # What a test waits at most for something that should come at once: a bound on hanging, and no
@@ -45,7 +46,7 @@ def prompt(text: str = "hello", **more: Any) -> dict[str, Any]:
     return {"prompt": text, **more}
 
 
-def run_async(main: Coroutine[Any, Any, None], within_s: float = 50) -> None:
+def run_async(main: Coroutine[Any, Any, None], within_s: float = HANGS_S) -> None:
     """Runs a test's coroutine; one that hangs fails instead."""
 
     async def bounded() -> None:

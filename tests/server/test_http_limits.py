@@ -19,6 +19,7 @@ from server.http_limits import (
     connections_max,
 )
 from server.http_protocol import BACKLOG, HttpProtocol
+from tests.limits import HANGS_S
 from tests.server.support import run_async, settings, stack, until
 
 pytestmark = pytest.mark.socket
@@ -44,7 +45,7 @@ async def connected(url: str, count: int = 1) -> AsyncIterator[list[Pair]]:
 
 async def is_closed(reader: asyncio.StreamReader) -> bool:
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS_S):
             while await reader.read(65536):
                 pass
     except ConnectionResetError:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.limits import HANGS_S
 from tests.server.support import (
     CLIENTS,
     Output,
@@ -183,7 +184,7 @@ def test_an_offered_upgrade_does_not_lose_the_body(command: tuple[str, ...]) -> 
         address = re.search(r"http://127\.0\.0\.1:(\d+)", line)
         assert address is not None
         port = int(address[1])
-        with socket.create_connection(("127.0.0.1", port), timeout=45) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=HANGS_S) as sock:
             sock.sendall(request(prompt(model="m"), headers=offer))
             answer = sock.recv(65536)
     # The body was read, or it would be a 400: Ollama is what is missing.

@@ -10,6 +10,7 @@ import pytest
 
 from server.errors import ApiError
 from server.security import Keys, StartRefused, check_address, read_keys
+from tests.limits import HANGS_S
 from tests.server.support import (
     Output,
     error_of,
@@ -79,7 +80,7 @@ def test_the_server_refuses_to_start_on_an_open_address(launcher: tuple[str, ...
     with process(*launcher, *arguments) as child:
         output = Output(child)
         output.wait_for("no key is configured")
-        assert child.wait(10) == 3
+        assert child.wait(HANGS_S) == 3
 
 
 def test_keys_come_from_a_list_and_a_file(tmp_path: Path) -> None:

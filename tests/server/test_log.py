@@ -20,6 +20,7 @@ import pytest
 
 from server import log
 from server.outlet import PATIENCE_S, Outlet
+from tests.limits import HANGS_S
 from tests.server.support import DEVKEY, free_port, process
 
 pytestmark = pytest.mark.socket
@@ -221,8 +222,8 @@ def test_a_server_whose_log_nobody_reads_answers_and_ends(launcher: tuple[str, .
         assert child.stdout is not None
         fcntl.fcntl(child.stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         url = f"http://127.0.0.1:{port}"
-        with httpx.Client(base_url=url, headers=DEVKEY, timeout=10, trust_env=False) as http:
-            deadline = time.monotonic() + 30
+        with httpx.Client(base_url=url, headers=DEVKEY, timeout=HANGS_S, trust_env=False) as http:
+            deadline = time.monotonic() + HANGS_S
             while True:
                 try:
                     http.get("/healthz")
@@ -236,4 +237,4 @@ def test_a_server_whose_log_nobody_reads_answers_and_ends(launcher: tuple[str, .
                 assert answer.status_code == 503
             assert http.get("/healthz").status_code == 200
         child.send_signal(signal.SIGTERM)
-        assert child.wait(10) in (0, -signal.SIGTERM)
+        assert child.wait(HANGS_S) in (0, -signal.SIGTERM)

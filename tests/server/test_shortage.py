@@ -18,6 +18,7 @@ from server.ollama import OllamaRequest
 from server.ollama_async import AsyncOllama
 from server.ollama_thread import ThreadOllama
 from server.wakeable import Wake, WakeableTransport
+from tests.limits import HANGS_S
 from tests.server.support import CLIENTS, error_of, process, prompt, run_async, stack, until
 
 
@@ -26,7 +27,7 @@ from tests.server.support import CLIENTS, error_of, process, prompt, run_async, 
 def test_nothing_is_imported_while_it_serves(client: str, host: str) -> None:
     """An import that failed for lack of a descriptor could be remembered as failed for ever."""
     with process("-m", "tests.server.nothing_late", client, host) as child:
-        printed, _ = child.communicate(timeout=60)
+        printed, _ = child.communicate(timeout=HANGS_S)
     lines = [line for line in printed.splitlines() if line and "=" not in line]
     assert [line for line in lines if not line.startswith("no_keys")] == []
     assert child.returncode == 0

@@ -18,6 +18,7 @@ from server.app import create_app
 from server.environment import read_settings, unknown_variables, variables_of
 from server.security import StartRefused, read_keys
 from server.settings import Settings
+from tests.limits import HANGS_S
 from tests.server.support import (
     Output,
     RawClient,
@@ -204,7 +205,7 @@ def test_uvicorn_with_several_workers_ends(
     with process(*UVICORN, *arguments, "--port", str(free_port()), **more) as child:
         output = Output(child)
         output.wait_for("start_refused will not be one of 2 workers")
-        child.wait(60)
+        child.wait(HANGS_S)
         assert not any("Traceback" in line for line in output.lines), output.lines
 
 
@@ -214,7 +215,7 @@ def test_our_own_launcher_is_one_process_whatever_the_environment_says() -> None
     with process(*OWN, "--port", "0", WEB_CONCURRENCY="3") as child:
         Output(child).wait_for("onestream listens on")
         child.send_signal(signal.SIGINT)
-        assert child.wait(20) == 0
+        assert child.wait(HANGS_S) == 0
 
 
 @pytest.mark.parametrize(("signals", "told"), [(None, True), ((), False)])
@@ -260,7 +261,7 @@ def test_a_port_that_cannot_be_had_is_a_line(port: str) -> None:
         with process(*OWN, f"--port={number}") as child:
             output = Output(child)
             output.wait_for("already in use" if port == "taken" else "will not listen on port")
-            assert child.wait(20) == 3
+            assert child.wait(HANGS_S) == 3
             assert not any("Traceback" in line for line in output.lines), output.lines
 
 
@@ -286,7 +287,7 @@ def test_streams_are_told_however_the_process_ends(
             ) as child:
                 output = Output(child)
                 started = "Uvicorn running on" if launcher is UVICORN else "onestream listens on"
-                await asyncio.to_thread(output.wait_for, started, 30)
+                await asyncio.to_thread(output.wait_for, started)
                 client = RawClient(f"http://127.0.0.1:{port}")
                 await client.send(prompt(stream=True, model="fake:hang-midstream"))
                 await client.read_until(b"word1")
@@ -297,7 +298,7 @@ def test_streams_are_told_however_the_process_ends(
                 assert b'"code":"shutting_down"' in rest
                 assert b"the server is shutting down" in rest
                 assert b"data: [DONE]" in rest
-                await until(lambda: child.poll() is not None, "the process is gone", 20)
+                await until(lambda: child.poll() is not None, "the process is gone")
                 assert not any("Traceback" in line for line in output.lines), output.lines
 
     run_async(main())

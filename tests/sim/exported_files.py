@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.limits import HANGS_S
+
 HERE = getattr(sys, "_base_executable", sys.executable)
 """The interpreter without this environment: it cannot import `sim`."""
-HANGS_S = 600.0
-"""Nothing of ours computes for so long, on the slowest machine either."""
 
 
 def run_alone(text: str, folder: Path, python: str = HERE) -> tuple[int, str]:

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.limits import HANGS_S
+
 ROOT = Path(__file__).parents[2]
 HASH_SEEDS = ("0", "1", "4242")
-HANGS_S = 600.0
-"""Nothing of ours computes for so long, on the slowest machine either."""
 
 
 def printed_in_fresh_processes(program: str) -> set[str]:

@@ -22,6 +22,7 @@ from sim.schedule import Schedule
 from sim.suspects import registry_class
 from sim.suspects.mutants.registry import KILLED
 from sim.verdict import Verdict
+from tests.limits import AMPLE_S
 
 OWN = "tests.sim.own_registries"
 SCENARIOS = {scenario.name: scenario for scenario in SCENARIOS_BY_LEVEL["registry"]}
@@ -29,7 +30,9 @@ Result = dict[str, Any]
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    """The exit code of a command, and what it printed."""
+    """The exit code of a command, and what it printed; a check has an ample budget if none."""
+    if arguments[0] == "check" and "--budget" not in arguments:
+        arguments = (*arguments, "--budget", str(AMPLE_S))
     printed = io.StringIO()
     with redirect_stdout(printed):
         code = main(arguments)
@@ -39,7 +42,7 @@ def run(*arguments: str) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def whole() -> tuple[int, Result]:
     """`onestream check` at registry level, once."""
-    code, printed = run("check", "--level", "registry", "--json", "--budget", "300")
+    code, printed = run("check", "--level", "registry", "--json")
     return code, json.loads(printed)
 
 
@@ -259,7 +262,9 @@ def test_a_scenario_with_a_label_out_of_reach_is_inconclusive(
     scenario = SCENARIOS["known_trace_id"]
     wanting = replace(scenario, labels=(*scenario.labels, "out of reach"))
     monkeypatch.setitem(SCENARIOS_BY_LEVEL, "registry", (wanting,))
-    verdict = check(level="registry", scenario=wanting.name, registry="production")
+    verdict = check(
+        level="registry", scenario=wanting.name, registry="production", budget_s=AMPLE_S
+    )
     assert verdict.verdict == "inconclusive"
     assert "out of reach" in verdict.results[0].report.reason
 
@@ -267,7 +272,7 @@ def test_a_scenario_with_a_label_out_of_reach_is_inconclusive(
 def test_rows_that_are_not_taken_are_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     """All scenarios proved, but rows of the table not taken: inconclusive, and they are named."""
     monkeypatch.setitem(SCENARIOS_BY_LEVEL, "registry", (SCENARIOS["known_trace_id"],))
-    verdict = check(level="registry", registry="production")
+    verdict = check(level="registry", registry="production", budget_s=AMPLE_S)
     assert {result.report.verdict for result in verdict.results} == {"proved"}
     assert verdict.verdict == "inconclusive"
     assert "row register: holder overdue" in verdict.rows_missing
@@ -277,7 +282,7 @@ def test_rows_that_are_not_taken_are_inconclusive(monkeypatch: pytest.MonkeyPatc
 def test_the_most_severe_result_is_the_verdict() -> None:
     """error > refuted > inconclusive > proved, where scenarios differ."""
     assert check_module.SEVERITY == ("error", "refuted", "inconclusive", "proved")
-    verdict = check(level="registry", registry="quick_fix")
+    verdict = check(level="registry", registry="quick_fix", budget_s=AMPLE_S)
     assert {result.report.verdict for result in verdict.results} == {"proved", "refuted"}
     assert verdict.verdict == "refuted"
 
@@ -287,7 +292,7 @@ def test_several_processes_come_to_the_same_results() -> None:
     """--jobs 2 gives the same verdicts and the same numbers of executions as one process."""
 
     def figures(**options: int) -> list[tuple[str, str, int]]:
-        found = check(level="registry", registry="quick_fix", **options)
+        found = check(level="registry", registry="quick_fix", budget_s=AMPLE_S, **options)
         return sorted(
             (each.scenario, each.report.verdict, each.report.executions) for each in found.results
         )
@@ -344,7 +349,7 @@ def test_production_with_one_safeguard_lost_is_refuted(
 ) -> None:
     """A mutant of production is refuted in a scenario, by the property that it breaks."""
     mutant(monkeypatch)
-    verdict = check(level="registry", scenario=scenario, registry="production")
+    verdict = check(level="registry", scenario=scenario, registry="production", budget_s=AMPLE_S)
     assert verdict.verdict == "refuted"
     counterexample = verdict.results[0].report.counterexample
     assert counterexample is not None
@@ -356,7 +361,7 @@ def test_production_with_one_safeguard_lost_is_refuted(
 
 def test_more_budget_proves_every_schedule_where_states_can_be_read() -> None:
     """With the async client: first up to one departure, then any number of them."""
-    found = check(scenario="hung_upstream.async", registry="production")
+    found = check(scenario="hung_upstream.async", registry="production", budget_s=AMPLE_S)
     (result,) = found.results
     assert (result.report.verdict, result.report.claim) == (
         Verdict.PROVED,

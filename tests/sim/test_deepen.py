@@ -21,9 +21,9 @@ from sim.scenarios.sized import ALL_HUNG, Size, SizedScenario
 from sim.suspects.mutants import broken, mutant_named
 from sim.verdict import Stop, Verdict
 from sim.world import World
+from tests.limits import AMPLE_S
 
-# More than any of these searches takes on a busy machine: their ends are in their executions.
-AMPLE_S = 3600.0
+AMPLY = ("--budget", str(AMPLE_S))
 
 
 def test_a_size_has_a_name_and_is_found_by_it() -> None:
@@ -99,11 +99,11 @@ def test_the_published_registries_fall_with_one_cancel() -> None:
 
 def test_the_command_prints_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:
     """The exit code is that of check; JSON has all that was found."""
-    assert main(["deepen", "--size", "size-1s2r0c0l0h"]) == 0
+    assert main(["deepen", "--size", "size-1s2r0c0l0h", *AMPLY]) == 0
     printed = capsys.readouterr().out
     assert "every schedule was seen of stories up to:" in printed
     assert "1 session, 2 registers, 0 cancels, 0 leavers, 0 hangs" in printed
-    assert main(["deepen", "--size", "size-1s2r0c0l0h", "--json"]) == 0
+    assert main(["deepen", "--size", "size-1s2r0c0l0h", "--json", *AMPLY]) == 0
     assert json.loads(capsys.readouterr().out)["largest_proved"] == [
         "1 session, 2 registers, 0 cancels, 0 leavers, 0 hangs"
     ]
@@ -208,7 +208,9 @@ def test_what_a_bound_dominates() -> None:
 def test_a_sized_story_is_one_of_checks_scenarios() -> None:
     """Its counterexamples are replayed by their name, so that it has to be found by it."""
     with broken(mutant_named("gate_is_not_asked")):
-        (result,) = check(scenario="size-1s2r0c0l0h.async", registry="production").results
+        (result,) = check(
+            scenario="size-1s2r0c0l0h.async", registry="production", budget_s=AMPLE_S
+        ).results
         assert result.report.verdict == Verdict.REFUTED
         assert result.report.counterexample is not None
         assert replay(result.report.counterexample.schedule) is not None

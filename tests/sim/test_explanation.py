@@ -17,6 +17,7 @@ from sim.execution import Program
 from sim.explanation import LINES_MAX
 from sim.lanes import COLUMNS_MAX, MARK, WIDTH_MAX, chart
 from sim.world import TraceLine
+from tests.limits import AMPLE_S
 from tests.sim.documents import WITH_COUNTEREXAMPLES, counterexamples, lasting
 
 
@@ -146,7 +147,7 @@ def test_published_registries_explained_in_a_screen() -> None:
     """Every counterexample of the published registries fits, at both levels."""
     texts = []
     for level, name in (("registry", "racing_registers"), ("server", "hung_upstream.thread")):
-        verdict = check(level=level, scenario=name, registry="quick_fix")
+        verdict = check(level=level, scenario=name, registry="quick_fix", budget_s=AMPLE_S)
         texts += [each.report.counterexample for each in verdict.results]
     assert [each is not None for each in texts] == [True, True]
     for found in texts:

@@ -23,7 +23,8 @@ from sim.export import export
 from sim.schedule import Bounds
 from sim.schedulers import RandomWalk
 from sim.stock_sources import Bundle, NotExportable, bundle_of
-from tests.sim.exported_files import HANGS_S, HERE, run_alone
+from tests.limits import AMPLE_S, HANGS_S
+from tests.sim.exported_files import HERE, run_alone
 from tests.sim.random_programs import random_program
 
 DRIVER = Path(__file__).with_name("stock_driver.py")
@@ -214,7 +215,7 @@ def test_an_exported_file_is_a_test(imported: Import, tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS_S,
     )
     assert run.returncode == 1, run.stdout
     assert "1 failed" in run.stdout
@@ -243,7 +244,7 @@ def test_a_script_that_explores_at_its_top(tmp_path: Path) -> None:
         [sys.executable, str(script)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS_S,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     code, output = run_alone(run.stdout, tmp_path)
@@ -424,7 +425,7 @@ def schedule_of(registry: str, scenario: str, choices: str = "natural") -> str:
 
         subject = subject_of(Entry("registry", scenario, registry))
         return f"os2/{subject.name}/{subject.digest}/{choices}"
-    (result,) = check(scenario=scenario, registry=registry, budget_s=60).results
+    (result,) = check(scenario=scenario, registry=registry, budget_s=AMPLE_S).results
     assert result.report.counterexample is not None
     return result.report.counterexample.schedule
 

@@ -36,6 +36,7 @@ from sim.subject import Subject
 from sim.suspects.mutants import broken, mutant_named
 from sim.verdict import Stop
 from sim.world import World
+from tests.limits import AMPLE_S, HANGS_S
 from tests.sim.trees import SEARCHES, TREES, Tree
 from tests.sim.trees import Path as ChoicePath
 
@@ -116,7 +117,9 @@ def came_to(found: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("scenario", ["caller_leaves_overtaken", "second_prompt"])
 def test_two_jobs_come_to_what_one_comes_to(scenario: str) -> None:
     """Verdicts, counts, labels and counterexamples are the same, proved or refuted."""
-    one, two = (check(level="registry", scenario=scenario, jobs=jobs) for jobs in (1, 2))
+    one, two = (
+        check(level="registry", scenario=scenario, jobs=jobs, budget_s=AMPLE_S) for jobs in (1, 2)
+    )
     assert came_to(one) == came_to(two)
     assert {each.report.verdict for each in one.results} == {"proved", "refuted"}
 
@@ -131,7 +134,7 @@ def test_two_jobs_come_to_the_same_within_a_bound(registry: str) -> None:
     found = []
     for jobs in (1, 2):
         with players(jobs, Progress(None, 120)) as play_round:
-            ((_, result),) = play_round([job], perf_counter() + 120)
+            ((_, result),) = play_round([job], perf_counter() + AMPLE_S)
         found.append({**result.as_json(), "seconds": 0})
     assert found[0] == found[1]
     assert found[0]["executions"] > 10 or registry == "quick_fix"
@@ -142,7 +145,12 @@ def test_two_jobs_find_the_first_counterexample() -> None:
     # The workers are forks of this process, so that they are broken as well.
     with broken(mutant_named("withdrawn_by_name_and_not_by_identity")):
         one, two = (
-            check(scenario="caller_leaves_overtaken", registry="production", jobs=jobs)
+            check(
+                scenario="caller_leaves_overtaken",
+                registry="production",
+                jobs=jobs,
+                budget_s=AMPLE_S,
+            )
             for jobs in (1, 2)
         )
     assert one.verdict == "refuted"
@@ -320,7 +328,7 @@ def test_ctrl_c_gives_the_inconclusive_report(jobs: str) -> None:
     # The first plain line says that the search is under way; all of it takes ten times as long.
     line = check.stderr.readline()
     os.killpg(check.pid, signal.SIGINT)
-    printed, errors = check.communicate(timeout=60)
+    printed, errors = check.communicate(timeout=HANGS_S)
     assert "Traceback" not in errors
     assert re.match(r"production \S+: \d+ executions, \d+/s, ", line)
     assert check.returncode == 2, printed
@@ -332,6 +340,6 @@ def test_ctrl_c_gives_the_inconclusive_report(jobs: str) -> None:
 def test_json_stays_alone() -> None:
     """With --json and no terminal nothing but the object is printed, also after some seconds."""
     check = onestream("check", "--json", "--registry", "production", "--budget", "4")
-    printed, errors = check.communicate(timeout=120)
+    printed, errors = check.communicate(timeout=HANGS_S)
     assert errors == ""
     assert json.loads(printed)["verdict"] == "inconclusive"

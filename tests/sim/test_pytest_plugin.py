@@ -12,6 +12,7 @@ import pytest
 # Imported here, since pytester forgets what is imported first within it.
 import sim.exploration
 import sim.runner  # noqa: F401
+from tests.limits import HANGS_S
 
 LOST_UPDATE = """
     import asyncio
@@ -499,7 +500,11 @@ def test_it_costs_nothing_when_it_is_not_used() -> None:
     plain = "import sys, pytest; print(sorted({'asyncio'} & set(sys.modules)))"
     outputs = [
         subprocess.run(
-            [sys.executable, "-c", each], capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, "-c", each],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=HANGS_S,
         ).stdout
         for each in (script, plain)
     ]

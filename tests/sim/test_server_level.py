@@ -33,17 +33,16 @@ from sim.schedulers import (
 from sim.suspects.mutants.base import Break
 from sim.suspects.mutants.server import KILLED
 from tests.executed import executed
+from tests.limits import AMPLE_S
 from tests.sim.fresh_processes import printed_in_fresh_processes
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = {scenario.name: scenario for scenario in SERVER_SCENARIOS}
-# Of `check`, in real seconds; far more than these scenarios take.
-BUDGET_S = 60.0
 
 
 @cache
 def checked(registry: str, scenario: str) -> Result:
-    verdict = check(level="server", scenario=scenario, registry=registry, budget_s=BUDGET_S)
+    verdict = check(level="server", scenario=scenario, registry=registry, budget_s=AMPLE_S)
     (result,) = verdict.results
     assert verdict.verdict == result.report.verdict
     return result
@@ -72,7 +71,7 @@ def test_a_proof_says_how_far_it_goes() -> None:
     assert matched.reason.startswith("every schedule, states matched, within lateness_s=")
     program = SCENARIOS["unreachable.thread"].program_for(StreamRegistry)
     with silenced():
-        bounded = explore(program, strategy=DepartureBounded(1), budget_s=BUDGET_S)
+        bounded = explore(program, strategy=DepartureBounded(1), budget_s=AMPLE_S)
     assert bounded.complete is None
     assert bounded.reason.startswith("every schedule with up to 1 departures, within lateness_s=")
 
@@ -84,7 +83,7 @@ def test_a_label_that_is_never_reached_is_no_proof(monkeypatch: pytest.MonkeyPat
     scenario = ServerScenario(demanding, known.client)
     monkeypatch.setitem(SCENARIOS_BY_LEVEL, "server", (scenario,))
     verdict = check(
-        level="server", scenario="silence.async", registry="production", budget_s=BUDGET_S
+        level="server", scenario="silence.async", registry="production", budget_s=AMPLE_S
     )
     assert verdict.verdict == "inconclusive"
     assert "labels never reached: a label of another story" in verdict.results[0].report.reason

@@ -12,6 +12,7 @@ import pytest
 
 from sim.cli import main
 from sim.tested_pythons import TESTED, described, interpreter
+from tests.limits import HANGS_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +79,8 @@ def test_ci_says_why_a_python_cannot_be_had(
         (tmp_path / name).chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path)}
     prepare = [str(ROOT / ".ci" / "pythons"), "prepare", "3.14"]
-    ended = subprocess.run(prepare, env=environment, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        prepare, env=environment, capture_output=True, text=True, timeout=HANGS_S
+    )
     assert ended.returncode == 3
     assert reason in ended.stderr

@@ -21,9 +21,9 @@ from sim import World, run
 from sim.fake_ollama import FakeOllama, profile_named
 from sim.fake_ollama.http_front import running, wall_clock_ns
 from sim.fake_ollama.simulated import EPOCH_NS, SimOllama, SimSocket
+from tests.limits import HANGS_S
 from tests.sim.fake_ollama.driver import WithBody, chat
 
-TEST_LIMIT_S = 30.0
 SIM_URL = "http://ollama:11434"
 
 CONTRACT_PROFILE = replace(
@@ -56,12 +56,12 @@ class Thread:
 
     def __enter__(self) -> Thread:
         self._thread.start()
-        assert self._ready.wait(TEST_LIMIT_S)
+        assert self._ready.wait(HANGS_S)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(TEST_LIMIT_S)
+        self._thread.join(HANGS_S)
         assert not self._thread.is_alive()
 
 
@@ -130,7 +130,7 @@ class HttpAsync(Front):
     def ask_all(self, asks: Sequence[Ask]) -> list[Reply]:
         async def main() -> list[Reply]:
             assert self.fake is not None
-            async with asyncio.timeout(TEST_LIMIT_S), running(self.fake) as front:
+            async with asyncio.timeout(HANGS_S), running(self.fake) as front:
                 return list(await asyncio.gather(*(ask_async(front.base_url, a) for a in asks)))
 
         return asyncio.run(main())

@@ -18,11 +18,11 @@ import pytest
 from sim.fake_ollama import FakeOllama, Profile, profile_named
 from sim.fake_ollama.http_front import HttpFront, running, serve, wall_clock_ns
 from sim.fake_ollama.script import Steps
+from tests.limits import HANGS_S
 
 pytestmark = pytest.mark.socket
 
 INSTANT = profile_named("instant")
-LIMIT_S = 30.0
 LOCAL: dict[str, Any] = {"verify": False, "trust_env": False}  # no certificates, no proxy
 
 
@@ -40,8 +40,8 @@ def has_ipv6() -> bool:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Give the loop turns until the condition holds; LIMIT_S at most."""
-    async with asyncio.timeout(LIMIT_S):
+    """Give the loop turns until the condition holds; HANGS_S at most."""
+    async with asyncio.timeout(HANGS_S):
         while not condition():  # noqa: ASYNC110 - the fake has no events to wait for
             await asyncio.sleep(0.001)
 
@@ -77,7 +77,7 @@ def visit(
 
     async def main() -> None:
         async with (
-            asyncio.timeout(LIMIT_S),
+            asyncio.timeout(HANGS_S),
             running(FakeOllama(profile, wall_clock_ns)) as front,
         ):
             visitors = Visitors(front)
@@ -295,7 +295,7 @@ def test_a_disconnect_is_heard_between_two_segments_that_need_no_wait() -> None:
 
         front = HttpFront(Keeping(INSTANT, wall_clock_ns))
         scope = {"type": "http", "method": "POST", "path": "/api/chat", "client": None}
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANGS_S):
             await front(scope, receive, send)
         return len(bodies), front.fake.calls[0].ended
 
@@ -355,7 +355,7 @@ def test_serve_ends_at_a_signal(number: signal.Signals) -> None:
 
     async def main() -> None:
         before = signal.getsignal(number)
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANGS_S):
             serving = asyncio.create_task(serve(profile="instant", port=0, announce=told.append))
             await until(lambda: bool(told))
             os.kill(os.getpid(), number)

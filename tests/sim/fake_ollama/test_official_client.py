@@ -13,6 +13,7 @@ import ollama
 import pytest
 
 from sim.fake_ollama import MODES, profile_named
+from tests.limits import HANGS_S
 
 pytestmark = pytest.mark.socket
 
@@ -44,7 +45,7 @@ REFUSED = {
 @pytest.fixture
 def client(in_thread: Callable[..., Any]) -> Iterator[ollama.Client]:
     """The blocking client, on a fake that is served from another thread."""
-    with ollama.Client(host=in_thread(PROFILE).base_url, timeout=10, **LOCAL) as client:
+    with ollama.Client(host=in_thread(PROFILE).base_url, timeout=HANGS_S, **LOCAL) as client:
         yield client
 
 
@@ -192,7 +193,7 @@ def test_the_async_client_reads_the_same(in_thread: Callable[..., Any]) -> None:
     """ollama.AsyncClient gets the same answer as the blocking one."""
 
     async def main(host: str) -> str:
-        async with ollama.AsyncClient(host=host, timeout=10, **LOCAL) as client:
+        async with ollama.AsyncClient(host=host, timeout=HANGS_S, **LOCAL) as client:
             stream = await client.chat(model="fake", messages=MESSAGES, stream=True)
             return said([chunk async for chunk in stream])
 
