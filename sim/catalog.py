@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sim.entry import Entry
 from sim.log_capture import silenced
-from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
+from sim.scenarios import SCENARIOS_BY_LEVEL, Scenario
 from sim.scenarios.server_level.sized import SizedServerScenario
 from sim.scenarios.sized import Size, SizedScenario
 from sim.simulate.scenario import PREFIX as SIMULATED
@@ -37,7 +37,7 @@ def as_played(name: str) -> Iterator[Subject]:
         yield subject_of(entry)
 
 
-def scenarios_named(level: str | None, name: str | None) -> Iterable[tuple[str, Playable]]:
+def scenarios_named(level: str | None, name: str | None) -> Iterable[tuple[str, Scenario]]:
     if level is not None and level not in SCENARIOS_BY_LEVEL:
         raise ValueError(f"level {level!r} is not known; there is {', '.join(SCENARIOS_BY_LEVEL)}")
     known = [

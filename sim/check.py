@@ -11,7 +11,7 @@ from sim.catalog import scenarios_named
 from sim.jobs import Job, Result
 from sim.observed_protocol import ROWS
 from sim.progress import Progress
-from sim.scenarios import Playable
+from sim.scenarios import Scenario
 from sim.suspects import PRODUCTION, PUBLISHED, registry_class
 from sim.tested_pythons import interpreter
 from sim.verdict import Verdict
@@ -91,7 +91,7 @@ def check(
 
 
 def _jobs(
-    registries: Iterable[str], scenarios: Iterable[tuple[str, Playable]]
+    registries: Iterable[str], scenarios: Iterable[tuple[str, Scenario]]
 ) -> tuple[list[Job], list[tuple[str, str]]]:
     todo, not_applicable = [], []
     for registry in registries:

@@ -28,42 +28,42 @@ from sim.verdict import Verdict
 # The largest counts of sessions, registers, cancels, leavers and hangs that are tried.
 LARGEST = {"registry": Size(2, 5, 3, 2, 2), "server": Size(2, 3, 1, 1, 1)}
 DEPARTURES_MAX = 4
-# Which part of the budget one story may use up; and, of one that is played alone, the search for
+# Which part of the budget one scenario may use up; and, of one that is played alone, the search for
 # every schedule, before departures are counted.
 STORY_PART = {"registry": 0.5, "server": 0.125}
 EVERY_PART = 0.25
 
-Story = SizedScenario | SizedServerScenario
+Sized = SizedScenario | SizedServerScenario
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Of a story, the schedules with up to so many departures; None for every schedule."""
+    """The schedules of a scenario with up to `departures`; None for every schedule."""
 
-    story: Story
+    scenario: Sized
     departures: int | None = None
 
     @property
     def level(self) -> str:
-        return "registry" if isinstance(self.story, SizedScenario) else "server"
+        return "registry" if isinstance(self.scenario, SizedScenario) else "server"
 
     @property
     def weight(self) -> int:
         """How much happens, to order the bounds by."""
-        counts: tuple[int, ...] = astuple(self.story.size)
+        counts: tuple[int, ...] = astuple(self.scenario.size)
         return sum(counts) + (self.departures or 0)
 
     def __str__(self) -> str:
-        words = str(self.story.size)
-        if isinstance(self.story, SizedServerScenario):
-            words += f", {self.story.client}"
+        words = str(self.scenario.size)
+        if isinstance(self.scenario, SizedServerScenario):
+            words += f", {self.scenario.client}"
         return words if self.departures is None else f"{words}, up to {self.departures} departures"
 
     def dominates(self, other: Bound) -> bool:
         """Whether a search that has visited this one has visited the other."""
-        if getattr(self.story, "client", None) != getattr(other.story, "client", None):
+        if getattr(self.scenario, "client", None) != getattr(other.scenario, "client", None):
             return False
-        sizes = zip(astuple(self.story.size), astuple(other.story.size), strict=True)
+        sizes = zip(astuple(self.scenario.size), astuple(other.scenario.size), strict=True)
         if self.departures is None or other.departures is None:
             are_enough = self.departures is None
         else:
@@ -82,7 +82,7 @@ class Deepened:
     def as_json(self) -> dict[str, Any]:
         found = self.report.counterexample
         return {
-            "size": self.bound.story.name,
+            "size": self.bound.scenario.name,
             "departures": self.bound.departures,
             "verdict": self.report.verdict,
             "reason": self.report.reason,
@@ -107,14 +107,14 @@ def deepen(
     size: str | None = None,
     on_result: Callable[[Deepened], None] = lambda result: None,
 ) -> list[Deepened]:
-    """Plays stories of growing size until the budget, in real seconds, is spent.
+    """Explores scenarios of growing size until the budget, in real seconds, is spent.
 
     size: the name of one that is to be played alone: every schedule, or if that takes too long
     those with up to one departure, two, and so on. It ends with a bound that is not proved for
     another reason than its time. Raises ValueError for a size, level or registry that there is not.
     """
     deadline = time.perf_counter() + budget_s
-    bounds = _bounds(level) if size is None else _bounds_alone(_story_named(size))
+    bounds = _bounds(level) if size is None else _bounds_alone(_scenario_named(size))
     results: list[Deepened] = []
     too_large: list[Bound] = []
     for each in bounds:
@@ -144,9 +144,9 @@ def largest_proved(results: list[Deepened]) -> list[Bound]:
 
 
 def _is_proved(bound: Bound, results: list[Deepened]) -> bool:
-    """Of a story of which every schedule was seen there is nothing more to see."""
+    """Also where every schedule of the scenario was visited, which covers any departures."""
     return any(
-        each.bound.story == bound.story and each.bound.dominates(bound)
+        each.bound.scenario == bound.scenario and each.bound.dominates(bound)
         for each in results
         if each.report.verdict == Verdict.PROVED
     )
@@ -164,39 +164,39 @@ def _bounds(level: str) -> list[Bound]:
         raise ValueError(f"level {level!r} is not known; there is {', '.join(SCENARIOS_BY_LEVEL)}")
     bounds = [
         bound
-        for story in _stories(level)
-        for bound in ([Bound(story)] if level == "registry" else _bounded(story))
+        for scenario in _scenarios(level)
+        for bound in ([Bound(scenario)] if level == "registry" else _bounded(scenario))
     ]
-    return sorted(bounds, key=lambda each: (each.weight, astuple(each.story.size)))
+    return sorted(bounds, key=lambda each: (each.weight, astuple(each.scenario.size)))
 
 
-def _bounds_alone(story: Story) -> list[Bound]:
+def _bounds_alone(scenario: Sized) -> list[Bound]:
     # Without states there is no end to the departures.
-    every = [Bound(story)] if story.reads_states else []
-    return every + _bounded(story)
+    every = [Bound(scenario)] if scenario.reads_states else []
+    return every + _bounded(scenario)
 
 
-def _bounded(story: Story) -> list[Bound]:
-    return [Bound(story, departures) for departures in range(1, DEPARTURES_MAX + 1)]
+def _bounded(scenario: Sized) -> list[Bound]:
+    return [Bound(scenario, departures) for departures in range(1, DEPARTURES_MAX + 1)]
 
 
-def _stories(level: str) -> Iterator[Story]:
+def _scenarios(level: str) -> Iterator[Sized]:
     sessions, *others = astuple(LARGEST[level])
     ranges = (range(1, sessions + 1), *(range(count + 1) for count in others))
     for size in itertools.starmap(Size, itertools.product(*ranges)):
-        stories: list[Story] = (
+        scenarios: list[Sized] = (
             [SizedScenario(size)]
             if level == "registry"
             else [SizedServerScenario(size, client) for client in BOTH]
         )
-        yield from (story for story in stories if story.is_possible)
+        yield from (scenario for scenario in scenarios if scenario.is_possible)
 
 
-def _story_named(name: str) -> Story:
-    story: Story | None = SizedServerScenario.parse(name)
-    if story is None and (size := Size.parse(name)) is not None:
-        story = SizedScenario(size)
-    if story is None or not story.is_possible:
+def _scenario_named(name: str) -> Sized:
+    scenario: Sized | None = SizedServerScenario.parse(name)
+    if scenario is None and (size := Size.parse(name)) is not None:
+        scenario = SizedScenario(size)
+    if scenario is None or not scenario.is_possible:
         raise ValueError(
             f"{name!r} is no size: it is written as size-1s4r2c0l1h, for 1 session, 4 registers, "
             f"2 cancels, 0 leavers and 1 hang, and maybe "
@@ -204,23 +204,23 @@ def _story_named(name: str) -> Story:
             f"with one client. There are no more sessions than registers, and no more hangs "
             f"than can happen: one in a session, of a stream told to stop (at the server, of any)"
         )
-    return story
+    return scenario
 
 
 def _strategy(bound: Bound) -> Scheduler:
     if bound.departures is None:
         return StateMatching()
-    if not bound.story.reads_states:
+    if not bound.scenario.reads_states:
         return DepartureBounded(bound.departures)
     return StateMatching(departures_max=bound.departures)
 
 
 def _play(registry: str, bound: Bound, budget_s: float) -> Deepened:
-    story, cls, scheduler = bound.story, registry_class(registry), _strategy(bound)
-    if not story.applies_to(cls):
-        raise ValueError(f"{story.name} needs more of a registry than {registry} has")
+    scenario, cls, scheduler = bound.scenario, registry_class(registry), _strategy(bound)
+    if not scenario.applies_to(cls):
+        raise ValueError(f"{scenario.name} needs more of a registry than {registry} has")
     with silenced():
-        subject = subject_of(Entry(bound.level, story.name, registry))
+        subject = subject_of(Entry(bound.level, scenario.name, registry))
         report = explore(subject, strategy=scheduler, budget_s=budget_s)
     if report.complete == 1.0:
         bound = replace(bound, departures=None)

@@ -11,7 +11,7 @@ from sim.exploration import Report, Watch, explore
 from sim.log_capture import silenced
 from sim.observed_protocol import ROWS
 from sim.parallel import Key
-from sim.scenarios import Playable
+from sim.scenarios import Scenario
 from sim.schedulers import DepartureBounded, DepthFirst, RandomFirst, Scheduler, StateMatching
 
 # At server level there are too many schedules for depth-first search, so first it is all schedules
@@ -31,7 +31,7 @@ class Job:
 
     level: str
     registry: str
-    scenario: Playable
+    scenario: Scenario
     departures: int | None = DEPARTURES
 
     @property

@@ -12,7 +12,7 @@ from registry import StreamRegistry
 from sim.entry import Entry
 from sim.exploration import explore
 from sim.log_capture import silenced
-from sim.scenarios import SCENARIOS_BY_LEVEL, Playable
+from sim.scenarios import SCENARIOS_BY_LEVEL, Scenario
 from sim.schedulers import DepartureBounded, DepthFirst, RandomWalk, Scheduler
 from sim.suspects.mutants import MUTANTS, PREFIX, Mutant, broken, mutant_named
 
@@ -85,13 +85,13 @@ def _kill_named(name: str) -> Kill:
             if report.counterexample is not None:
                 found, played = report.counterexample, scenario.name
                 seconds = time.perf_counter() - begun
-                head = (mutant.name, mutant.story, mutant.level, found.property, played)
+                head = (mutant.name, mutant.description, mutant.level, found.property, played)
                 return Kill(*head, executions, seconds, found.schedule, found.text)
     seconds = time.perf_counter() - begun
-    return Kill(mutant.name, mutant.story, mutant.level, "", "", executions, seconds, "", "")
+    return Kill(mutant.name, mutant.description, mutant.level, "", "", executions, seconds, "", "")
 
 
-def _searches(mutant: Mutant) -> Iterator[tuple[Playable, Scheduler]]:
+def _searches(mutant: Mutant) -> Iterator[tuple[Scenario, Scheduler]]:
     """Natural order in all of its level's scenarios, then what is rarer, the likely ones first."""
     scenarios = SCENARIOS_BY_LEVEL[mutant.level]
     ordered = sorted(scenarios, key=lambda each: each.name not in mutant.likely)

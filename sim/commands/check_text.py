@@ -13,7 +13,7 @@ that its line names: every choice of when and in which order outside events land
 within the bounds above. Threads switch at locks, at blocking calls, where they call the loop, and
 at each line of registry/stop_signal.py, server/ollama_thread.py and server/wakeable.py.
 Replaced: the clock, the selector; at server level also ASGI server, transports and executor.
-Not covered: other stories than the scenarios', dense time between the instants, the network."""
+Not covered: other scenarios than these, dense time between the instants, the network."""
 
 
 def print_result(result: Result) -> None:

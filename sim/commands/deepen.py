@@ -1,4 +1,4 @@
-"""`onestream deepen`: proves stories of growing size."""
+"""`onestream deepen`: proves scenarios of growing size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
-        "deepen", help="prove stories of growing size: registers, cancels, leavers, hangs"
+        "deepen", help="prove scenarios of growing size: registers, cancels, leavers, hangs"
     )
     parser.add_argument(
         "--registry", default="production", metavar="MODULE:CLASS", help="as of check"
@@ -84,5 +84,5 @@ def _print_summary(results: list[Deepened], largest: list[Bound]) -> None:
     wrong = (Verdict.REFUTED, Verdict.ERROR)
     failed = [each.report for each in results if each.report.verdict in wrong]
     print("".join(f"\n{report.text}\n" for report in failed))
-    print("every schedule was seen of stories up to:")
+    print("every schedule was visited up to:")
     print("\n".join(f"  {each}" for each in largest) or "  none")

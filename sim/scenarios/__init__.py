@@ -1,12 +1,12 @@
 """The scenarios of `onestream check`, by level."""
 
-from sim.scenarios.base import Playable
+from sim.scenarios.base import Scenario
 from sim.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.scenarios.server_level import SERVER_SCENARIOS
 
-SCENARIOS_BY_LEVEL: dict[str, tuple[Playable, ...]] = {
+SCENARIOS_BY_LEVEL: dict[str, tuple[Scenario, ...]] = {
     "registry": REGISTRY_SCENARIOS,
     "server": SERVER_SCENARIOS,
 }
 
-__all__ = ["SCENARIOS_BY_LEVEL", "Playable"]
+__all__ = ["SCENARIOS_BY_LEVEL", "Scenario"]

@@ -19,14 +19,14 @@ from sim.world import World
 GRACE = GRACE_S
 
 
-class Playable(Protocol):
+class Scenario(Protocol):
     """A scenario of either level."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def story(self) -> str: ...
+    def description(self) -> str: ...
 
     @property
     def strategy(self) -> str | None:
@@ -55,8 +55,8 @@ class Playable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
-    """name: as on the command line. story: what happens in it, in words.
+class RegistryScenario:
+    """name: as on the command line. description: what happens in it, in words.
 
     labels: what some execution has to reach, with any registry: what the driver sees.
     labels_of_ours: what else has to be reached with the production registry.
@@ -64,7 +64,7 @@ class Scenario:
     """
 
     name: str
-    story: str
+    description: str
     play: Callable[[Bench], Awaitable[None]]
     labels: tuple[str, ...]
     labels_of_ours: tuple[str, ...] = ()

@@ -7,7 +7,14 @@ import asyncio
 from registry.errors import StreamError
 from registry.protocol import State
 from sim.bench import DOOR_ENTRY, Bench, Request
-from sim.scenarios.base import GRACE, Scenario, cleans_up_for, instant, steady, swallows_cancel_for
+from sim.scenarios.base import (
+    GRACE,
+    RegistryScenario,
+    cleans_up_for,
+    instant,
+    steady,
+    swallows_cancel_for,
+)
 from sim.scenarios.strategies import STRATEGY_SCENARIOS
 
 
@@ -296,20 +303,20 @@ async def goes_on_after_pop(bench: Bench) -> None:
 
 
 REGISTRY_SCENARIOS = (
-    Scenario(
+    RegistryScenario(
         "second_prompt",
         "a second prompt while the first streams",
         second_prompt,
         ("p1 was stopped", "p1 finished first", "both were admitted"),
     ),
-    Scenario(
+    RegistryScenario(
         "racing_registers",
         "three registers race while the first stream cleans up slowly",
         racing_registers,
         ("registers raced",),
         ("a racer was overtaken", "one after the other"),
     ),
-    Scenario(
+    RegistryScenario(
         "swallowed_cancel",
         "a stream swallows its cancel for longer than the grace",
         swallowed_cancel,
@@ -321,73 +328,73 @@ REGISTRY_SCENARIOS = (
             "upstream overlap, fenced off",
         ),
     ),
-    Scenario(
+    RegistryScenario(
         "cancel_meets_finish",
         "an explicit cancel in the very steps in which the stream finishes",
         cancel_meets_finish,
         ("finished", "cancel came first", "finish came first"),
         ("an unknown stream is not cancelled",),
     ),
-    Scenario(
+    RegistryScenario(
         "caller_leaves_while_waiting",
         "the caller of a waiting register leaves: before, as, and after it becomes ACTIVE",
         caller_leaves_while_waiting,
         ("left while waiting", "left mid-stream"),
         ("left just as it became ACTIVE",),
     ),
-    Scenario(
+    RegistryScenario(
         "caller_leaves_overtaken",
         "the caller leaves as its stream becomes ACTIVE, and a newer prompt comes as well",
         caller_leaves_overtaken,
         ("p2 left unanswered",),
     ),
-    Scenario(
+    RegistryScenario(
         "caller_leaves_mid_stream",
         "the caller leaves mid-stream and prompts again",
         caller_leaves_mid_stream,
         ("p2 was admitted",),
     ),
-    Scenario(
+    RegistryScenario(
         "explicit_cancel",
         "a stream is cancelled by name, twice, and no other follows",
         explicit_cancel,
         ("cancelled", "pressed while stopping", "pressed too late"),
         ("the second press does nothing",),
     ),
-    Scenario(
+    RegistryScenario(
         "prompt_after_stop",
         "stop is pressed, and a new prompt sent while the stream still cleans up",
         prompt_after_stop,
         ("p2 was admitted",),
     ),
-    Scenario(
+    RegistryScenario(
         "cancel_while_waiting",
         "a waiting stream is cancelled by name",
         cancel_while_waiting,
         ("pressed while p2 waits",),
         ("cancelled while waiting",),
     ),
-    Scenario(
+    RegistryScenario(
         "detached_limit",
         "streams hang until no more may be detached",
         detached_limit,
         ("another session went on", "free again once they ended"),
         ("a DETACHED stream is not cancelled again", "overdue", "refused at the limit"),
     ),
-    Scenario(
+    RegistryScenario(
         "two_sessions",
         "two sessions side by side, and a stream without a session",
         two_sessions,
         ("all were admitted",),
     ),
-    Scenario(
+    RegistryScenario(
         "known_trace_id",
         "a trace id is registered twice",
         known_trace_id,
         ("refused: TraceIdKnown",),
         needs=("snapshot",),
     ),
-    Scenario(
+    RegistryScenario(
         "close_while_streaming",
         "the registry is closed while streams run, wait and hang",
         close_while_streaming,
@@ -398,21 +405,21 @@ REGISTRY_SCENARIOS = (
         ),
         needs=("close",),
     ),
-    Scenario(
+    RegistryScenario(
         "emits_after_stop",
         "a stream goes on trying to emit after it was stopped",
         emits_after_stop,
         ("cancel swallowed", "the gate was shut"),
         needs=("stream", "snapshot"),
     ),
-    Scenario(
+    RegistryScenario(
         "emits_after_its_end",
         "a task that a stream has left behind goes on trying to emit",
         emits_after_its_end,
         ("the gate was shut",),
         needs=("stream", "snapshot"),
     ),
-    Scenario(
+    RegistryScenario(
         "goes_on_after_pop",
         "a stream's task goes on after pop",
         goes_on_after_pop,

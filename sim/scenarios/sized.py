@@ -94,7 +94,7 @@ class SizedScenario:
         return self.size.name
 
     @property
-    def story(self) -> str:
+    def description(self) -> str:
         return f"{self.size}, at any poll"
 
     @property
@@ -102,11 +102,11 @@ class SizedScenario:
         """Whether all of it can happen: each hang needs a session, which it holds to the end, and
         something that stops its stream."""
         size = self.size
-        told = size.registers - size.hangs + size.cancels + size.leaves
+        stops = size.registers - size.hangs + size.cancels + size.leaves
         others = size.enqueues + size.rejects
         if others and others >= size.registers:
             return False
-        return 1 <= size.sessions <= size.registers and size.hangs <= min(size.sessions, told)
+        return 1 <= size.sessions <= size.registers and size.hangs <= min(size.sessions, stops)
 
     def applies_to(self, cls: type[Any]) -> bool:
         return not self.size.has_strategies or hasattr(cls, "strategies")

@@ -6,7 +6,14 @@ import asyncio
 
 from registry.protocol import State, Strategy
 from sim.bench import DOOR_ENTRY, DOOR_STREAM, QUEUE_S, Bench, Request
-from sim.scenarios.base import GRACE, Scenario, cleans_up_for, instant, steady, swallows_cancel_for
+from sim.scenarios.base import (
+    GRACE,
+    RegistryScenario,
+    cleans_up_for,
+    instant,
+    steady,
+    swallows_cancel_for,
+)
 
 ENQUEUE, REJECT = Strategy.ENQUEUE, Strategy.REJECT
 
@@ -182,14 +189,14 @@ async def cancel_in_the_queue(bench: Bench) -> None:
 _NEEDS = ("stream", "snapshot", "strategies")
 
 STRATEGY_SCENARIOS = (
-    Scenario(
+    RegistryScenario(
         "enqueue_in_order",
         "two prompts are enqueued while the first streams",
         enqueue_in_order,
         ("two were enqueued", "each had its turn"),
         needs=_NEEDS,
     ),
-    Scenario(
+    RegistryScenario(
         "interrupt_overtakes_queue",
         "a prompt interrupts while another is enqueued, and one more is enqueued behind it",
         interrupt_overtakes_queue,
@@ -200,7 +207,7 @@ STRATEGY_SCENARIOS = (
         ),
         needs=_NEEDS,
     ),
-    Scenario(
+    RegistryScenario(
         "leaves_while_queued",
         "an enqueued prompt leaves or is stopped: before, as, and after it has its turn",
         leaves_while_queued,
@@ -213,14 +220,14 @@ STRATEGY_SCENARIOS = (
         ),
         needs=_NEEDS,
     ),
-    Scenario(
+    RegistryScenario(
         "queue_is_full",
         "one more prompt is enqueued than may wait",
         queue_is_full,
         ("the queue was full", "there was room again"),
         needs=_NEEDS,
     ),
-    Scenario(
+    RegistryScenario(
         "reject_when_busy",
         "prompts that are to be rejected, in a session that is busy and in one that is not",
         reject_when_busy,
@@ -231,28 +238,28 @@ STRATEGY_SCENARIOS = (
         ),
         needs=_NEEDS,
     ),
-    Scenario(
+    RegistryScenario(
         "waits_too_long",
         "the holder ends as the enqueued prompt has waited for as long as it may",
         waits_too_long,
         ("waited for too long", "had its turn at the last moment"),
         needs=_NEEDS,
     ),
-    Scenario(
+    RegistryScenario(
         "queue_behind_a_hang",
         "streams hang before others that are enqueued, until no more may be detached",
         queue_behind_a_hang,
         ("the queue went on", "refused at the limit"),
         needs=_NEEDS,
     ),
-    Scenario(
+    RegistryScenario(
         "close_with_a_queue",
         "the registry is closed while prompts are enqueued",
         close_with_a_queue,
         ("the queue was refused",),
         needs=(*_NEEDS, "close"),
     ),
-    Scenario(
+    RegistryScenario(
         "cancel_in_the_queue",
         "a cancel at each step of two enqueued prompts, and a second one in the clean-up",
         cancel_in_the_queue,

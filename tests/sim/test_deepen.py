@@ -92,7 +92,7 @@ def test_the_published_registries_fall_with_one_cancel() -> None:
         *smaller, last = results
         assert all(result.report.verdict == Verdict.PROVED for result in smaller)
         assert last.report.verdict == Verdict.REFUTED
-        assert last.bound.story.size == Size(1, 1, 1)
+        assert last.bound.scenario.size == Size(1, 1, 1)
         assert last.report.counterexample is not None
         assert main(["replay", last.report.counterexample.schedule]) == 1
 
@@ -101,7 +101,7 @@ def test_the_command_prints_how_far_it_came(capsys: pytest.CaptureFixture[str]) 
     """The exit code is that of check; JSON has all that was found."""
     assert main(["deepen", "--size", "size-1s2r0c0l0h", *AMPLY]) == 0
     printed = capsys.readouterr().out
-    assert "every schedule was seen of stories up to:" in printed
+    assert "every schedule was visited up to:" in printed
     assert "1 session, 2 registers, 0 cancels, 0 leavers, 0 hangs" in printed
     assert main(["deepen", "--size", "size-1s2r0c0l0h", "--json", *AMPLY]) == 0
     assert json.loads(capsys.readouterr().out)["largest_proved"] == [
@@ -109,7 +109,7 @@ def test_the_command_prints_how_far_it_came(capsys: pytest.CaptureFixture[str]) 
     ]
     assert main(["deepen", "--size", "size-9"]) == 3
     assert main(["deepen", "--budget", "0.000001"]) == 2
-    assert "every schedule was seen of stories up to:\n  none" in capsys.readouterr().out
+    assert "every schedule was visited up to:\n  none" in capsys.readouterr().out
 
 
 def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.Mo
     played = []
 
     def play(registry: str, bound: Bound, budget_s: float) -> Deepened:
-        size = bound.story.size
+        size = bound.scenario.size
         played.append(size)
         report = explore(nothing_happens, max_executions=10)
         if size.cancels:

@@ -56,7 +56,7 @@ def test_production_is_proved(scenario: str) -> None:
     """Every schedule within the bound keeps every promise, and every label was reached."""
     report = checked("production", scenario).report
     assert report.verdict == "proved", report.text
-    assert set(SCENARIOS[scenario].told.labels) <= report.labels
+    assert set(SCENARIOS[scenario].definition.labels) <= report.labels
     assert report.counterexample is None
     assert report.executions > 10
 
@@ -79,7 +79,9 @@ def test_a_proof_says_how_far_it_goes() -> None:
 def test_a_label_that_is_never_reached_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scenario that does not come by what it is named for is inconclusive, and says why."""
     known = SCENARIOS["silence.async"]
-    demanding = replace(known.told, labels=(*known.told.labels, "a label of another story"))
+    demanding = replace(
+        known.definition, labels=(*known.definition.labels, "a label of another story")
+    )
     scenario = ServerScenario(demanding, known.client)
     monkeypatch.setitem(SCENARIOS_BY_LEVEL, "server", (scenario,))
     verdict = check(

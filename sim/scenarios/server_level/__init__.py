@@ -1,9 +1,9 @@
 """The scenarios at server level, for both clients: one module for each kind of scenario."""
 
 from sim.scenarios.server_level import clients, retries, sessions, strategies, upstream
-from sim.scenarios.server_level.story import ServerScenario, ServerStory
+from sim.scenarios.server_level.story import ServerDefinition, ServerScenario
 
-SERVER_STORIES = (
+SERVER_DEFINITIONS = (
     *sessions.STORIES,
     *clients.STORIES,
     *retries.STORIES,
@@ -12,7 +12,7 @@ SERVER_STORIES = (
 )
 
 SERVER_SCENARIOS = tuple(
-    ServerScenario(told, client) for told in SERVER_STORIES for client in told.clients
+    ServerScenario(each, client) for each in SERVER_DEFINITIONS for client in each.clients
 )
 
-__all__ = ["SERVER_SCENARIOS", "ServerScenario", "ServerStory"]
+__all__ = ["SERVER_SCENARIOS", "ServerDefinition", "ServerScenario"]

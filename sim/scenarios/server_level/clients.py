@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from registry.protocol import State
-from sim.scenarios.server_level.story import SHORT, ServerStory
+from sim.scenarios.server_level.story import SHORT, ServerDefinition
 from sim.server_bench import ServerBench
 
 SLOW = "who reads slowly gets the whole answer, too"
@@ -123,20 +123,20 @@ async def stop_is_pressed(bench: ServerBench) -> None:
 
 
 STORIES = (
-    ServerStory(
+    ServerDefinition(
         "client_leaves",
         "the client leaves at any moment",
         client_leaves,
         ("left before the first byte", "left mid-stream"),
     ),
-    ServerStory(
+    ServerDefinition(
         "client_leaves_waiting",
         "the client of a waiting prompt leaves",
         client_leaves_waiting,
         ("left while waiting",),
         clients=("thread",),
     ),
-    ServerStory(
+    ServerDefinition(
         "half_sent",
         "a client sends half of its request",
         half_sent,
@@ -144,7 +144,7 @@ STORIES = (
         clients=("async",),
         settings={"body_seconds": 2.0},
     ),
-    ServerStory(
+    ServerDefinition(
         "slow_reader",
         "a client stops reading for longer than the send limit, or not",
         slow_reader,
@@ -152,7 +152,7 @@ STORIES = (
         settings={"send_seconds": 2.0},
         bench={"profile": replace(SHORT, chunks=1)},
     ),
-    ServerStory(
+    ServerDefinition(
         "full_buffers",
         "a client reads nothing until everything is full; then it reads on, leaves, or prompts",
         full_buffers,
@@ -165,13 +165,13 @@ STORIES = (
         settings={"buffer_max_chunks": 1},
         bench={"profile": replace(SHORT, chunks=9)},
     ),
-    ServerStory(
+    ServerDefinition(
         "leaves_a_hung_stream",
         "the client leaves while Ollama hangs mid-stream",
         leaves_a_hung_stream,
         ("it hung mid-stream",),
     ),
-    ServerStory(
+    ServerDefinition(
         "stop_is_pressed",
         "the stream is cancelled over the API",
         stop_is_pressed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from sim.scenarios.server_level.story import SHORT, SILENCE, ServerStory
+from sim.scenarios.server_level.story import SHORT, SILENCE, ServerDefinition
 from sim.server_bench import ServerBench
 
 NEWER_WHOLE = "the newer prompt is answered whole, whatever a library repeats"
@@ -52,7 +52,7 @@ async def both_repeated(bench: ServerBench) -> None:
 
 
 STORIES = (
-    ServerStory(
+    ServerDefinition(
         "repeated",
         "a library repeats by itself a prompt that was superseded, stopped or failed",
         repeated,
@@ -67,7 +67,7 @@ STORIES = (
         settings=SILENCE,
         bench={"profile": SHORT},
     ),
-    ServerStory(
+    ServerDefinition(
         "both_repeated",
         "two libraries repeat their prompts, the older one first",
         both_repeated,

@@ -7,7 +7,7 @@ import asyncio
 from registry.protocol import State
 from registry.wording import REGISTRY_CLOSED
 from sim.fake_ollama import Profile
-from sim.scenarios.server_level.story import SHORT, ServerStory
+from sim.scenarios.server_level.story import SHORT, ServerDefinition
 from sim.server_bench import ServerBench
 
 ISOLATION = "S6 isolation: no key reaches another key's sessions"
@@ -146,34 +146,34 @@ async def cancel_everywhere(bench: ServerBench) -> None:
 
 
 STORIES = (
-    ServerStory(
+    ServerDefinition(
         "second_prompt",
         "a second prompt while the first streams",
         second_prompt,
         ("p1 was superseded", "p1 was superseded mid-stream", "p1 finished first"),
     ),
-    ServerStory(
+    ServerDefinition(
         "racing_prompts",
         "three prompts (two with threads) race while the first streams",
         racing_prompts,
         ("p1 was superseded", "a racer got 400"),
         bench={"profile": SHORT},
     ),
-    ServerStory(
+    ServerDefinition(
         "hung_upstream",
         "Ollama hangs in prompt 1, in its only slot, when prompt 2 comes",
         hung_upstream,
         ("p1 hung in its slot",),
         judges_published=True,
     ),
-    ServerStory(
+    ServerDefinition(
         "stuck_lookup",
         "the thread of prompt 1 is stuck where nothing can wake it, until the grace expires",
         stuck_lookup,
         ("p1 was detached", "p1 was told at once"),
         clients=("thread",),
     ),
-    ServerStory(
+    ServerDefinition(
         "queued_job",
         "a job is stopped while it is still queued",
         queued_job,
@@ -181,7 +181,7 @@ STORIES = (
         clients=("thread",),
         bench={"threads_max": 1},
     ),
-    ServerStory(
+    ServerDefinition(
         "two_keys",
         "two keys use the same session id",
         two_keys,
@@ -191,13 +191,13 @@ STORIES = (
             "profile": Profile(load_s=0.2, prompt_eval_s=0.1, chunk_s=0.2, chunks=2, num_parallel=2)
         },
     ),
-    ServerStory(
+    ServerDefinition(
         "shutdown",
         "SIGTERM while streams hang, wait, and are not read",
         shutdown,
         ("a stream was ended by the shutdown",),
     ),
-    ServerStory(
+    ServerDefinition(
         "cancel_everywhere",
         "a cancel at each step of each task of the server, and a second one in its clean-up",
         cancel_everywhere,

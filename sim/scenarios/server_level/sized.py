@@ -9,7 +9,13 @@ from typing import Any
 from registry import StreamRegistry
 from sim.asgi import Exchange
 from sim.execution import Program
-from sim.scenarios.server_level.story import SHORT, SILENCE, Client, ServerScenario, ServerStory
+from sim.scenarios.server_level.story import (
+    SHORT,
+    SILENCE,
+    Client,
+    ServerDefinition,
+    ServerScenario,
+)
 from sim.scenarios.sized import Comings, Size, Strategies, begin
 from sim.server_bench import ServerBench
 
@@ -31,7 +37,7 @@ class SizedServerScenario:
         return f"{self.size.name}.{self.client}"
 
     @property
-    def story(self) -> str:
+    def description(self) -> str:
         return f"{self.size}, at any poll"
 
     @property
@@ -74,10 +80,10 @@ class SizedServerScenario:
         async def play(bench: ServerBench) -> None:
             await _Play(bench, self.size).play()
 
-        told = ServerStory(
-            self.size.name, self.story, play, (), settings=SILENCE, bench={"profile": SHORT}
+        definition = ServerDefinition(
+            self.size.name, self.description, play, (), settings=SILENCE, bench={"profile": SHORT}
         )
-        return ServerScenario(told, self.client).program_for(cls)
+        return ServerScenario(definition, self.client).program_for(cls)
 
 
 class _Play:

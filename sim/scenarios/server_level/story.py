@@ -24,14 +24,14 @@ SHORT = Profile(load_s=0.2, prompt_eval_s=0.1, chunk_s=0.2, chunks=2)
 
 
 @dataclass(frozen=True, slots=True)
-class ServerStory:
-    """A scenario without its client. name, story, labels: as of a Scenario.
+class ServerDefinition:
+    """A scenario without its client. name, description, labels: as of a RegistryScenario.
 
     settings: of the server. bench: of the bench.
     """
 
     name: str
-    story: str
+    description: str
     play: Callable[[ServerBench], Awaitable[None]]
     labels: tuple[str, ...]
     clients: tuple[Client, ...] = BOTH
@@ -48,20 +48,20 @@ class ServerStory:
 class ServerScenario:
     """A scenario with one of the two Ollama clients."""
 
-    told: ServerStory
+    definition: ServerDefinition
     client: Client
 
     @property
     def name(self) -> str:
-        return f"{self.told.name}.{self.client}"
+        return f"{self.definition.name}.{self.client}"
 
     @property
-    def story(self) -> str:
-        return self.told.story
+    def description(self) -> str:
+        return self.definition.description
 
     @property
     def strategy(self) -> str | None:
-        return self.told.strategy
+        return self.definition.strategy
 
     @property
     def reads_states(self) -> bool:
@@ -70,20 +70,24 @@ class ServerScenario:
     def applies_to(self, cls: type[Any]) -> bool:
         if issubclass(cls, StreamRegistry):
             return True
-        return self.told.judges_published and hasattr(cls, "for_server")
+        return self.definition.judges_published and hasattr(cls, "for_server")
 
     def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
-        return self.told.labels if issubclass(cls, StreamRegistry) else ()
+        return self.definition.labels if issubclass(cls, StreamRegistry) else ()
 
     def program_for(self, cls: type[Any]) -> Program:
         async def program(world: World) -> None:
             bench = make_server_bench(
-                world, cls, client=self.client, settings=self.told.settings, **self.told.bench
+                world,
+                cls,
+                client=self.client,
+                settings=self.definition.settings,
+                **self.definition.bench,
             )
             with log_recorded(world, bench.logged.append):
-                await bench.play(self.told.play)
+                await bench.play(self.definition.play)
 
         return program
 
 
-describe(ServerStory, ServerScenario)
+describe(ServerDefinition, ServerScenario)

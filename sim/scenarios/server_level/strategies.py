@@ -6,7 +6,7 @@ import asyncio
 
 from registry.protocol import State
 from sim.fake_ollama import Profile
-from sim.scenarios.server_level.story import SHORT, ServerStory
+from sim.scenarios.server_level.story import SHORT, ServerDefinition
 from sim.server_bench import ServerBench
 
 HEARS = "a client whose prompt waits in the queue hears that it is alive"
@@ -100,7 +100,7 @@ async def shutdown_with_a_queue(bench: ServerBench) -> None:
 _PATIENT = {"head_hold_seconds": 0.3, "ping_seconds": 0.3}
 
 STORIES = (
-    ServerStory(
+    ServerDefinition(
         "enqueued",
         "two prompts wait for the one that streams, and then are answered in their order",
         enqueued,
@@ -109,7 +109,7 @@ STORIES = (
         # p2 has its turn between two pings, and its first chunk long after the second.
         settings={**_PATIENT, "ping_seconds": 0.45},
     ),
-    ServerStory(
+    ServerDefinition(
         "turn_of_a_thread",
         "a prompt waits in the queue, while the thread of another reads",
         turn_of_a_thread,
@@ -120,7 +120,7 @@ STORIES = (
             "lines": False,
         },
     ),
-    ServerStory(
+    ServerDefinition(
         "full_queue",
         "one more prompt is enqueued than may wait, and one that waits leaves or is stopped",
         full_queue,
@@ -129,7 +129,7 @@ STORIES = (
         settings=_PATIENT,
         bench={"profile": SHORT},
     ),
-    ServerStory(
+    ServerDefinition(
         "rejected",
         "a prompt is to be rejected if its session is busy",
         rejected,
@@ -137,7 +137,7 @@ STORIES = (
         clients=("async",),
         bench={"profile": SHORT},
     ),
-    ServerStory(
+    ServerDefinition(
         "shutdown_with_a_queue",
         "SIGTERM while prompts wait in the queue",
         shutdown_with_a_queue,

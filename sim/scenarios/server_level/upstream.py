@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from sim.scenarios.server_level.story import SILENCE, ServerStory
+from sim.scenarios.server_level.story import SILENCE, ServerDefinition
 from sim.server_bench import ServerBench
 
 
@@ -119,7 +119,7 @@ async def unreachable(bench: ServerBench) -> None:
 
 
 STORIES = (
-    ServerStory(
+    ServerDefinition(
         "slot_leaks",
         "Ollama leaks the slot of prompt 1, so that prompt 2 waits in silence",
         slot_leaks,
@@ -127,27 +127,27 @@ STORIES = (
         clients=("async",),
         settings=SILENCE,
     ),
-    ServerStory(
+    ServerDefinition(
         "upstream_errors",
         "Ollama fails before the first chunk, after it, or in the middle",
         upstream_errors,
         ("fake:normal came to its end", "fake:cut came to its end", "fake:error came to its end"),
     ),
-    ServerStory(
+    ServerDefinition(
         "silence",
         "Ollama falls silent for longer than the limits",
         silence,
         ("as a status", "as a message", "pings came in the silence"),
         settings={**SILENCE, "ping_seconds": 1.0},
     ),
-    ServerStory(
+    ServerDefinition(
         "endless",
         "Ollama does not come to an end within the limit of a stream",
         endless,
         ("it was ended mid-stream",),
         settings={"total_seconds": 1.5},
     ),
-    ServerStory(
+    ServerDefinition(
         "slow_close",
         "the connection to Ollama takes longer to close than the agent is given",
         slow_close,
@@ -155,12 +155,14 @@ STORIES = (
         clients=("async",),
         bench={"close_s": 0.8},
     ),
-    ServerStory(
+    ServerDefinition(
         "slow_load",
         "prompted again faster than the model loads",
         slow_load,
         ("a load was aborted",),
         clients=("async",),
     ),
-    ServerStory("unreachable", "no Ollama answers", unreachable, ("told where Ollama should be",)),
+    ServerDefinition(
+        "unreachable", "no Ollama answers", unreachable, ("told where Ollama should be",)
+    ),
 )

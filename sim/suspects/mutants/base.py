@@ -33,7 +33,7 @@ class Mutant:
         return self.breaks.__name__
 
     @property
-    def story(self) -> str:
+    def description(self) -> str:
         """What is lost, in a sentence: the docstring, or else the name says it."""
         return inspect.getdoc(self.breaks) or self.name.replace("_", " ")
 
