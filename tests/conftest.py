@@ -23,6 +23,16 @@ settings.register_profile("long", settings.get_profile("default"), max_examples=
 settings.load_profile("default")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        # A process of pytest-xdist has a thread that reads what it is told, as long as it lives,
+        # and CPython 3.15 counts it at every fork. `_no_thread_is_left` knows of all others.
+        config.addinivalue_line(
+            "filterwarnings",
+            "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning",
+        )
+
+
 @pytest.fixture(autouse=True)
 def _no_execution_is_left() -> Iterator[None]:
     yield
