@@ -26,8 +26,8 @@ from sim.world import World
 
 Work = Callable[["Request"], Awaitable[None]]
 
-DOOR_ENTRY = "register and pop"
-DOOR_STREAM = "stream()"
+BY_REGISTER = "register and pop"
+BY_STREAM = "stream()"
 
 # The reason of a cancel by name.
 PRESSED = "user_pressed_stop"
@@ -169,13 +169,13 @@ class Bench:
         session_id: str | None,
         work: Work,
         *,
-        door: str = DOOR_ENTRY,
+        by: str = BY_REGISTER,
         strategy: Strategy | None = None,
     ) -> Request:
         """A prompt arrives now; its handler runs in a task of its own."""
         request = Request(self, name, session_id, strategy)
         self.requests.append(request)
-        by_stream = door == DOOR_STREAM and hasattr(self.registry, "stream")
+        by_stream = by == BY_STREAM and hasattr(self.registry, "stream")
         handle = self._handle_by_stream if by_stream else self._handle_by_entry
         request.handler = asyncio.get_running_loop().create_task(
             handle(request, work), name=f"{name} handler"
@@ -218,11 +218,11 @@ class Bench:
         await self.registry.close()
         self.judges.ask(Moment.CLOSED, self.world.now - begun)
 
-    def door(self) -> str:
+    def entry_point(self) -> str:
         """Which interface is used; ours has two, and both are explored."""
         if not hasattr(self.registry, "stream"):
-            return DOOR_ENTRY
-        return self.world.choose("door", (DOOR_ENTRY, DOOR_STREAM))
+            return BY_REGISTER
+        return self.world.choose("entry point", (BY_REGISTER, BY_STREAM))
 
     async def quiet(self) -> None:
         """Waits until every request and every stream is over; what remains then is judged."""

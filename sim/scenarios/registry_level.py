@@ -6,7 +6,7 @@ import asyncio
 
 from registry.errors import StreamError
 from registry.protocol import State
-from sim.bench import DOOR_ENTRY, Bench, Request
+from sim.bench import BY_REGISTER, Bench, Request
 from sim.scenarios.base import (
     GRACE,
     RegistryScenario,
@@ -19,7 +19,7 @@ from sim.scenarios.strategies import STRATEGY_SCENARIOS
 
 
 async def second_prompt(bench: Bench) -> None:
-    door = bench.door()
+    by = bench.entry_point()
     finished = False
 
     async def work(request: Request) -> None:
@@ -27,8 +27,8 @@ async def second_prompt(bench: Bench) -> None:
         await steady(request)
         finished = True
 
-    first = bench.request("p1", "s", work, door=door)
-    second = await bench.arrives("p2", "s", instant, latest=2.0, door=door)
+    first = bench.request("p1", "s", work, by=by)
+    second = await bench.arrives("p2", "s", instant, latest=2.0, by=by)
     await bench.quiet()
     bench.world.reached("p1 finished first" if finished else "p1 was stopped")
     if second.answer == "admitted" and first.answer == "admitted":
@@ -54,10 +54,10 @@ async def racing_registers(bench: Bench) -> None:
 
 
 async def swallowed_cancel(bench: Bench) -> None:
-    door = bench.door()
-    first = bench.request("p1", "s", swallows_cancel_for(GRACE + 3), door=door)
-    second = await bench.arrives("p2", "s", instant, latest=0.5, door=door)
-    third = await bench.arrives("p3", "s", instant, latest=GRACE + 2, door=door)
+    by = bench.entry_point()
+    first = bench.request("p1", "s", swallows_cancel_for(GRACE + 3), by=by)
+    second = await bench.arrives("p2", "s", instant, latest=0.5, by=by)
+    third = await bench.arrives("p3", "s", instant, latest=GRACE + 2, by=by)
     await bench.world.outside("the grace is over", earliest=GRACE, latest=GRACE)
     if first.works_upstream:
         bench.world.reached("p1 outlived its grace")
@@ -69,26 +69,26 @@ async def swallowed_cancel(bench: Bench) -> None:
 
 
 async def cancel_meets_finish(bench: Bench) -> None:
-    door = bench.door()
+    by = bench.entry_point()
 
     async def work(request: Request) -> None:
         await request.outside("chunk 1", 0.5, 0.5)
         await request.emit("chunk 1")
         bench.world.reached("finished")
 
-    first = bench.request("p1", "s", work, door=door)
+    first = bench.request("p1", "s", work, by=by)
     await bench.world.outside("stop is pressed", earliest=0.49, latest=0.51)
     bench.world.reached("cancel came first" if first.works_upstream else "finish came first")
     await bench.cancel("p1")
-    await bench.arrives("p2", "s", instant, latest=0.02, door=door)
+    await bench.arrives("p2", "s", instant, latest=0.02, by=by)
     if not await bench.cancel("no such stream"):
         bench.world.reached("an unknown stream is not cancelled")
 
 
 async def caller_leaves_while_waiting(bench: Bench) -> None:
-    door = bench.door()
-    bench.request("p1", "s", cleans_up_for(0.5, 0.5), door=door)
-    second = await bench.arrives("p2", "s", steady, latest=0.1, door=door)
+    by = bench.entry_point()
+    bench.request("p1", "s", cleans_up_for(0.5, 0.5), by=by)
+    second = await bench.arrives("p2", "s", steady, latest=0.1, by=by)
     await bench.world.outside("p2's caller leaves", latest=1.2)
     # If it leaves in the very step in which p1 ends, p2 is becoming ACTIVE.
     became_active = bench.state_of(second) is State.ACTIVE
@@ -105,10 +105,10 @@ async def caller_leaves_while_waiting(bench: Bench) -> None:
 
 async def caller_leaves_overtaken(bench: Bench) -> None:
     """p2's caller leaves and p3 arrives around the moment in which p2 becomes ACTIVE."""
-    door = bench.door()
-    bench.request("p1", "s", cleans_up_for(0.5, 0.5), door=door)
+    by = bench.entry_point()
+    bench.request("p1", "s", cleans_up_for(0.5, 0.5), by=by)
     await asyncio.sleep(0.1)
-    second = bench.request("p2", "s", steady, door=door)
+    second = bench.request("p2", "s", steady, by=by)
 
     async def leaves() -> None:
         await bench.world.outside("p2's caller leaves", earliest=0.5, latest=0.5)
@@ -117,25 +117,25 @@ async def caller_leaves_overtaken(bench: Bench) -> None:
         bench.leave(second)
 
     async def overtakes() -> None:
-        await bench.arrives("p3", "s", instant, earliest=0.5, latest=0.5, door=door)
+        await bench.arrives("p3", "s", instant, earliest=0.5, latest=0.5, by=by)
 
     await asyncio.gather(leaves(), overtakes())
 
 
 async def caller_leaves_mid_stream(bench: Bench) -> None:
-    door = bench.door()
-    first = bench.request("p1", "s", steady, door=door)
+    by = bench.entry_point()
+    first = bench.request("p1", "s", steady, by=by)
     await bench.world.outside("p1's caller leaves", latest=0.9)
     bench.leave(first)
-    second = await bench.arrives("p2", "s", instant, latest=0.1, door=door)
+    second = await bench.arrives("p2", "s", instant, latest=0.1, by=by)
     await bench.quiet()
     if second.answer == "admitted":
         bench.world.reached("p2 was admitted")
 
 
 async def explicit_cancel(bench: Bench) -> None:
-    door = bench.door()
-    first = bench.request("p1", "s", cleans_up_for(0.1, 0.3), door=door)
+    by = bench.entry_point()
+    first = bench.request("p1", "s", cleans_up_for(0.1, 0.3), by=by)
     await bench.world.outside("stop is pressed", latest=0.2)
     if first.works_upstream:
         bench.world.reached("cancelled")
@@ -147,20 +147,20 @@ async def explicit_cancel(bench: Bench) -> None:
 
 
 async def prompt_after_stop(bench: Bench) -> None:
-    door = bench.door()
-    bench.request("p1", "s", cleans_up_for(0.3, 0.3), door=door)
+    by = bench.entry_point()
+    bench.request("p1", "s", cleans_up_for(0.3, 0.3), by=by)
     await bench.world.outside("stop is pressed", latest=0.1)
     await bench.cancel("p1")
-    second = await bench.arrives("p2", "s", instant, latest=0.4, door=door)
+    second = await bench.arrives("p2", "s", instant, latest=0.4, by=by)
     await bench.quiet()
     if second.answer == "admitted":
         bench.world.reached("p2 was admitted")
 
 
 async def cancel_while_waiting(bench: Bench) -> None:
-    door = bench.door()
-    bench.request("p1", "s", cleans_up_for(0.4, 0.4), door=door)
-    second = await bench.arrives("p2", "s", instant, latest=0.1, door=door)
+    by = bench.entry_point()
+    bench.request("p1", "s", cleans_up_for(0.4, 0.4), by=by)
+    second = await bench.arrives("p2", "s", instant, latest=0.1, by=by)
     await bench.world.outside("stop is pressed", latest=0.5)
     if second.answer is None:
         bench.world.reached("pressed while p2 waits")
@@ -173,7 +173,7 @@ async def cancel_while_waiting(bench: Bench) -> None:
 async def detached_limit(bench: Bench) -> None:
     """The bench's limit is one DETACHED stream per session: the second one is overdue."""
     forever = swallows_cancel_for(3 * GRACE + 2)
-    bench.request("p1", "s", forever, door=DOOR_ENTRY)
+    bench.request("p1", "s", forever, by=BY_REGISTER)
     await bench.arrives("p2", "s", forever, latest=0.1)
     await asyncio.sleep(GRACE + 0.5)  # p1 is DETACHED, p2 ACTIVE
     if await bench.cancel("p1") is False:
@@ -230,13 +230,13 @@ async def known_trace_id(bench: Bench) -> None:
 
 
 async def close_while_streaming(bench: Bench) -> None:
-    door = bench.door()
-    first = bench.request("p1", "s", cleans_up_for(0.5, 0.5), door=door)
-    bench.request("q1", "another", swallows_cancel_for(GRACE + 1), door=door)
-    second = await bench.arrives("p2", "s", instant, latest=0.1, door=door)
+    by = bench.entry_point()
+    first = bench.request("p1", "s", cleans_up_for(0.5, 0.5), by=by)
+    bench.request("q1", "another", swallows_cancel_for(GRACE + 1), by=by)
+    second = await bench.arrives("p2", "s", instant, latest=0.1, by=by)
     await bench.world.outside("the process is told to end", latest=0.3)
     await bench.close()
-    late = bench.request("p3", "s", instant, door=door)
+    late = bench.request("p3", "s", instant, by=by)
     await bench.close()
     await bench.quiet()
     if second.answer == "refused: RegistryClosed":
@@ -248,7 +248,7 @@ async def close_while_streaming(bench: Bench) -> None:
 
 
 async def emits_after_stop(bench: Bench) -> None:
-    door = bench.door()
+    by = bench.entry_point()
 
     async def stubborn(request: Request) -> None:
         for serial in range(1, 5):
@@ -261,13 +261,13 @@ async def emits_after_stop(bench: Bench) -> None:
             except StreamError:
                 bench.world.reached("the gate was shut")
 
-    bench.request("p1", "s", stubborn, door=door)
-    await bench.arrives("p2", "s", steady, latest=0.7, door=door)
+    bench.request("p1", "s", stubborn, by=by)
+    await bench.arrives("p2", "s", steady, latest=0.7, by=by)
 
 
 async def emits_after_its_end(bench: Bench) -> None:
     """p1 leaves a task behind that still holds the stream."""
-    door = bench.door()
+    by = bench.entry_point()
     left: list[asyncio.Task[None]] = []
 
     async def too_late(request: Request) -> None:
@@ -281,8 +281,8 @@ async def emits_after_its_end(bench: Bench) -> None:
         left.append(asyncio.create_task(too_late(request), name="left behind"))
         await request.emit("chunk 1")
 
-    bench.request("p1", "s", leaves_a_task, door=door)
-    await bench.arrives("p2", "s", steady, earliest=0.1, latest=0.3, door=door)
+    bench.request("p1", "s", leaves_a_task, by=by)
+    await bench.arrives("p2", "s", steady, earliest=0.1, latest=0.3, by=by)
     await asyncio.gather(*left)
 
 

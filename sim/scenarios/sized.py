@@ -217,7 +217,7 @@ class _Story:
 
     async def play(self) -> None:
         # One for all: each mixture of both would multiply the number of schedules.
-        self._door = self._bench.door()
+        self._by = self._bench.entry_point()
         await Comings(self._bench.world).of(
             ("prompt", self._size.registers, self._prompt),
             ("stop", self._size.cancels, self._stop),
@@ -228,7 +228,7 @@ class _Story:
         session = self._bench.world.choose("session", range(1, min(count, self._size.sessions) + 1))
         strategy = self._strategies.choose()
         self._bench.request(
-            f"p{count}", f"s{session}", self._streams, door=self._door, strategy=strategy
+            f"p{count}", f"s{session}", self._streams, by=self._by, strategy=strategy
         )
 
     async def _streams(self, request: Request) -> None:

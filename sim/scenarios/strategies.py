@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from registry.protocol import State, Strategy
-from sim.bench import DOOR_ENTRY, DOOR_STREAM, QUEUE_S, Bench, Request
+from sim.bench import BY_REGISTER, BY_STREAM, QUEUE_S, Bench, Request
 from sim.scenarios.base import (
     GRACE,
     RegistryScenario,
@@ -20,16 +20,16 @@ ENQUEUE, REJECT = Strategy.ENQUEUE, Strategy.REJECT
 
 async def enqueue_in_order(bench: Bench) -> None:
     """Two are enqueued while the first streams, which is left to come to its end."""
-    door = bench.door()
+    by = bench.entry_point()
     began: list[str] = []
 
     async def work(request: Request) -> None:
         began.append(request.name)
         await steady(request)
 
-    first = bench.request("p1", "s", work, door=door)
-    second = await bench.arrives("p2", "s", work, latest=0.3, door=door, strategy=ENQUEUE)
-    third = await bench.arrives("p3", "s", work, latest=0.3, door=door, strategy=ENQUEUE)
+    first = bench.request("p1", "s", work, by=by)
+    second = await bench.arrives("p2", "s", work, latest=0.3, by=by, strategy=ENQUEUE)
+    third = await bench.arrives("p3", "s", work, latest=0.3, by=by, strategy=ENQUEUE)
     if second.answer is None and third.answer is None and first.works_upstream:
         bench.world.reached("two were enqueued")
     await bench.quiet()
@@ -40,11 +40,11 @@ async def enqueue_in_order(bench: Bench) -> None:
 
 async def interrupt_overtakes_queue(bench: Bench) -> None:
     """One is enqueued, then one interrupts, and another is enqueued behind that."""
-    door = bench.door()
-    first = bench.request("p1", "s", cleans_up_for(0.3, 0.3), door=door)
-    second = await bench.arrives("p2", "s", instant, latest=0.1, door=door, strategy=ENQUEUE)
-    third = await bench.arrives("p3", "s", instant, latest=0.1, door=door)
-    fourth = await bench.arrives("p4", "s", instant, latest=0.5, door=door, strategy=ENQUEUE)
+    by = bench.entry_point()
+    first = bench.request("p1", "s", cleans_up_for(0.3, 0.3), by=by)
+    second = await bench.arrives("p2", "s", instant, latest=0.1, by=by, strategy=ENQUEUE)
+    third = await bench.arrives("p3", "s", instant, latest=0.1, by=by)
+    fourth = await bench.arrives("p4", "s", instant, latest=0.5, by=by, strategy=ENQUEUE)
     if third.answer is None and fourth.answer is None:
         bench.world.reached("enqueued behind one that interrupts")
     await bench.quiet()
@@ -56,11 +56,11 @@ async def interrupt_overtakes_queue(bench: Bench) -> None:
 
 async def leaves_while_queued(bench: Bench) -> None:
     """Of two that are enqueued the first leaves, or is stopped, around the end of the holder."""
-    door = bench.door()
-    bench.request("p1", "s", steady, door=door)
+    by = bench.entry_point()
+    bench.request("p1", "s", steady, by=by)
     await asyncio.sleep(0.1)
-    second = bench.request("p2", "s", steady, door=door, strategy=ENQUEUE)
-    third = bench.request("p3", "s", instant, door=door, strategy=ENQUEUE)
+    second = bench.request("p2", "s", steady, by=by, strategy=ENQUEUE)
+    third = bench.request("p3", "s", instant, by=by, strategy=ENQUEUE)
     how = bench.world.choose("p2", ("leaves", "is stopped"))
     await bench.world.outside(f"p2 {how}", earliest=0.8, latest=1.0)
     waited = bench.state_of(second) is State.WAITING
@@ -76,14 +76,12 @@ async def leaves_while_queued(bench: Bench) -> None:
 
 async def queue_is_full(bench: Bench) -> None:
     """The bench's limit is two enqueued streams per session."""
-    door = bench.door()
-    bench.request("p1", "s", steady, door=door)
+    by = bench.entry_point()
+    bench.request("p1", "s", steady, by=by)
     await asyncio.sleep(0.1)
-    queued = [
-        bench.request(name, "s", instant, door=door, strategy=ENQUEUE) for name in ("p2", "p3")
-    ]
-    other = bench.request("q1", "another", instant, door=door, strategy=ENQUEUE)
-    fourth = await bench.arrives("p4", "s", instant, latest=1.0, door=door, strategy=ENQUEUE)
+    queued = [bench.request(name, "s", instant, by=by, strategy=ENQUEUE) for name in ("p2", "p3")]
+    other = bench.request("q1", "another", instant, by=by, strategy=ENQUEUE)
+    fourth = await bench.arrives("p4", "s", instant, latest=1.0, by=by, strategy=ENQUEUE)
     await bench.quiet()
     if fourth.answer == "refused: QueueFull":
         bench.world.reached("the queue was full")
@@ -94,12 +92,12 @@ async def queue_is_full(bench: Bench) -> None:
 
 async def reject_when_busy(bench: Bench) -> None:
     """While the session streams, while it cleans up and another waits, and when it is free."""
-    door = bench.door()
-    bench.request("p1", "s", cleans_up_for(0.2, 0.2), door=door)
+    by = bench.entry_point()
+    bench.request("p1", "s", cleans_up_for(0.2, 0.2), by=by)
     await asyncio.sleep(0.1)
-    second = bench.request("p2", "s", instant, door=door, strategy=REJECT)
-    third = await bench.arrives("p3", "s", instant, latest=0.1, door=door)
-    fourth = await bench.arrives("p4", "s", instant, latest=0.5, door=door, strategy=REJECT)
+    second = bench.request("p2", "s", instant, by=by, strategy=REJECT)
+    third = await bench.arrives("p3", "s", instant, latest=0.1, by=by)
+    fourth = await bench.arrives("p4", "s", instant, latest=0.5, by=by, strategy=REJECT)
     await bench.quiet()
     if second.answer == "refused: SessionBusy":
         bench.world.reached("refused while another streams")
@@ -112,14 +110,14 @@ async def reject_when_busy(bench: Bench) -> None:
 
 async def waits_too_long(bench: Bench) -> None:
     """The holder ends around the time at which the enqueued one has waited long enough."""
-    door = bench.door()
+    by = bench.entry_point()
 
     async def long(request: Request) -> None:
         # Not lateness_s before the deadline: instants that are nanoseconds apart match as states.
         await request.outside("comes to its end", QUEUE_S - 0.1, QUEUE_S + 1)
 
-    bench.request("p1", "s", long, door=door)
-    second = bench.request("p2", "s", instant, door=door, strategy=ENQUEUE)
+    bench.request("p1", "s", long, by=by)
+    second = bench.request("p2", "s", instant, by=by, strategy=ENQUEUE)
     await bench.quiet()
     if second.answer == "refused: QueueTimeout":
         bench.world.reached("waited for too long")
@@ -146,10 +144,10 @@ async def queue_behind_a_hang(bench: Bench) -> None:
 
 
 async def close_with_a_queue(bench: Bench) -> None:
-    door = bench.door()
-    first = bench.request("p1", "s", cleans_up_for(0.3, 0.3), door=door)
+    by = bench.entry_point()
+    first = bench.request("p1", "s", cleans_up_for(0.3, 0.3), by=by)
     queued = [
-        await bench.arrives(name, "s", instant, latest=0.1, door=door, strategy=ENQUEUE)
+        await bench.arrives(name, "s", instant, latest=0.1, by=by, strategy=ENQUEUE)
         for name in ("p2", "p3")
     ]
     await bench.world.outside("the process is told to end", latest=0.2)
@@ -169,8 +167,8 @@ async def cancel_in_the_queue(bench: Bench) -> None:
     bench.request("p1", "s", steady)
     await asyncio.sleep(0.1)
     queued = [
-        bench.request("p2", "s", steady, door=DOOR_ENTRY, strategy=ENQUEUE),
-        bench.request("p3", "s", steady, door=DOOR_STREAM, strategy=ENQUEUE),
+        bench.request("p2", "s", steady, by=BY_REGISTER, strategy=ENQUEUE),
+        bench.request("p3", "s", steady, by=BY_STREAM, strategy=ENQUEUE),
     ]
     for each in queued:
         each.may_be_cancelled = True

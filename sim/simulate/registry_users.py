@@ -10,7 +10,7 @@ from typing import Any
 
 from registry import Strategy, wording
 from registry.errors import StreamError
-from sim.bench import DOOR_ENTRY, DOOR_STREAM, PRESSED, Bench, Request, Work
+from sim.bench import BY_REGISTER, BY_STREAM, PRESSED, Bench, Request, Work
 from sim.judgement import Judges, Moment
 from sim.log_capture import LogLine
 from sim.simulate import script
@@ -83,11 +83,11 @@ class RegistryUsers:
         match action.kind:
             case "prompt":
                 self._happened.counts["prompts"] += 1
-                door = DOOR_STREAM if action.stream else DOOR_ENTRY
+                by = BY_STREAM if action.stream else BY_REGISTER
                 session = f"{action.key}/{action.session}"
                 work = self._work(action)
                 self._bench.request(
-                    action.name, session, work, door=door, strategy=self._strategy_of(action)
+                    action.name, session, work, by=by, strategy=self._strategy_of(action)
                 )
             case "leave" | "stop":
                 request = next((r for r in self._bench.requests if r.name == action.name), None)

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from registry import StreamError, StreamRegistry
 from registry.protocol import GRACE_S, Strategy
-from sim.bench import DOOR_ENTRY, DOOR_STREAM, Request
+from sim.bench import BY_REGISTER, BY_STREAM, Request
 from sim.current import Execution, running
 from sim.determinism import restart_serials
 from sim.entropy import Entropy
@@ -90,13 +90,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         session_id=st.sampled_from(["s", "s", "s", "s", "t", None]),
-        door=st.sampled_from([DOOR_ENTRY, DOOR_STREAM]),
+        by=st.sampled_from([BY_REGISTER, BY_STREAM]),
         hangs=st.sampled_from([True, True, False]),
         strategy=st.sampled_from(["interrupt", "interrupt", "enqueue", "enqueue", "reject"]),
         then=ITERATIONS,
     )
     def register(
-        self, session_id: str | None, door: str, hangs: bool, strategy: str, then: int
+        self, session_id: str | None, by: str, hangs: bool, strategy: str, then: int
     ) -> None:
         name = f"p{len(self.works) + 1}"
         work = self.works[name] = Work(hangs=hangs)
@@ -105,7 +105,7 @@ class Machine(RuleBasedStateMachine):
             known = hasattr(self.registry_class, "strategies")
             named = strategy if self.strategies == "all" else self.strategies
             chosen = Strategy(named) if known else None
-            self.bench.request(name, session_id, work, door=door, strategy=chosen)
+            self.bench.request(name, session_id, work, by=by, strategy=chosen)
 
         self.loop.call_soon(arrive)
         self.iterate(then)
