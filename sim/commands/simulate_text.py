@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from sim.lanes import WIDTH_MAX
 from sim.observed_protocol import ROWS as TABLE_ROWS
 from sim.simulate.run import (
@@ -14,6 +12,7 @@ from sim.simulate.run import (
     schedule_text,
 )
 from sim.simulate.statistics import ROWS
+from sim.tables import table_text
 from sim.tested_pythons import interpreter
 
 FAULTS_SHOWN = 5
@@ -69,12 +68,7 @@ def print_table(report: SimulationReport) -> None:
         *_rows_taken(report),
         ("faults", _faults(report)),
     ]
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        first, *more = textwrap.wrap(value, WIDTH_MAX - width - 2, break_on_hyphens=False)
-        print(f"{name:<{width}}  {first}")
-        for line in more:
-            print(f"{'':<{width}}  {line}")
+    print(table_text(rows, width=WIDTH_MAX))
 
 
 def _rows_taken(report: SimulationReport) -> list[tuple[str, str]]:

@@ -22,7 +22,6 @@ COUNTED_MAX = 1000
 MORE = COUNTED_MAX + 1
 
 _NAME_WIDTH = 24
-_CELL_WIDTH = 24
 _FIXED = "  fixed"
 
 
@@ -179,15 +178,19 @@ def column_as_json(column: Column) -> dict[str, object]:
 
 
 def print_matrix(columns: list[Column]) -> None:
+    # Here, since another interpreter that plays a column need not have it.
+    from sim.tables import table_text
+
     played = [column for column in columns if column.missing is None]
     print("found at N (F of A): the Nth execution is the first counterexample; F of all A fail")
     print("absent (A): all A schedules were executed, and none fails")
     print()
-    _print_line("", [column.version for column in played])
+    rows = [["", *(column.version for column in played)]]
     for bug in HISTORICAL_BUGS:
-        _print_line(bug.id, _cells(played, bug, is_mended=False))
+        rows.append([bug.id, *_cells(played, bug, is_mended=False)])
         if bug.fixed is not None:
-            _print_line(_FIXED, _cells(played, bug, is_mended=True))
+            rows.append([_FIXED, *_cells(played, bug, is_mended=True)])
+    print(table_text(rows))
     print()
     for bug in HISTORICAL_BUGS:
         print(f"{bug.id:<{_NAME_WIDTH}}{bug.title}\n{'':<{_NAME_WIDTH}}{bug.link}")
@@ -204,10 +207,6 @@ def _cells(columns: list[Column], bug: HistoricalBug, *, is_mended: bool) -> lis
         for cell in column.cells
         if (cell.bug, cell.is_mended) == (bug.id, is_mended)
     ]
-
-
-def _print_line(name: str, cells: list[str]) -> None:
-    print((f"{name:<{_NAME_WIDTH}}" + "".join(f"{cell:<{_CELL_WIDTH}}" for cell in cells)).rstrip())
 
 
 def _print_surprises(columns: list[Column]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sim.cli import COMMANDS, main
+from sim.tables import table_text
 from sim.verdict import EXIT_CODES, Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -47,3 +48,13 @@ def test_help_waits_for_nothing_heavy() -> None:
     command = [sys.executable, "-c", code]
     printed = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout
     assert printed == "set()\n"
+
+
+def test_a_table_is_aligned_and_wrapped() -> None:
+    """Columns are as wide as their longest cell, what is too long goes on below its own column."""
+    rows = [["name", "1", "short"], ["a longer name", "100", "[words] that take more than a line"]]
+    assert table_text(rows, width=40).splitlines() == [
+        "name           1    short",
+        "a longer name  100  [words] that take",
+        "                    more than a line",
+    ]
