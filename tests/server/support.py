@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -255,6 +256,19 @@ class RawClient:
 # ---- processes ------------------------------------------------------------------------------
 
 
+SIGNALS_OF_TERMINALS = (signal.SIGHUP, signal.SIGINT)
+
+
+def are_signals_ignored() -> bool:
+    """As under nohup, or in the background of a shell; a child would ignore them as well."""
+    return any(signal.getsignal(each) is signal.SIG_IGN for each in SIGNALS_OF_TERMINALS)
+
+
+def with_default_signals() -> None:
+    for each in SIGNALS_OF_TERMINALS:
+        signal.signal(each, signal.SIG_DFL)
+
+
 @contextmanager
 def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A Python process in the repository; killed at the end if it is still there."""
@@ -266,6 +280,7 @@ def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=with_default_signals if are_signals_ignored() else None,
     )
     try:
         yield child

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import multiprocessing
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -288,13 +289,12 @@ def test_streams_are_told_however_the_process_ends(
                 output = Output(child)
                 started = "Uvicorn running on" if launcher is UVICORN else "onestream listens on"
                 await asyncio.to_thread(output.wait_for, started)
-                client = RawClient(f"http://127.0.0.1:{port}")
-                await client.send(prompt(stream=True, model="fake:hang-midstream"))
-                await client.read_until(b"word1")
-                for number in signals:
-                    child.send_signal(number)
-                rest = await client.read_to_end()
-                client.close()
+                with closing(RawClient(f"http://127.0.0.1:{port}")) as client:
+                    await client.send(prompt(stream=True, model="fake:hang-midstream"))
+                    await client.read_until(b"word1")
+                    for number in signals:
+                        child.send_signal(number)
+                    rest = await client.read_to_end()
                 assert b'"code":"shutting_down"' in rest
                 assert b"the server is shutting down" in rest
                 assert b"data: [DONE]" in rest

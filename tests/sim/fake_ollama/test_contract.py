@@ -231,7 +231,7 @@ def test_nothing_comes_before_the_first_chunk(fake_front: Any, mode: str) -> Non
 
 def test_a_hung_stream_is_silent_after_some_chunks(fake_front: Any) -> None:
     """Headers and chunks come, then nothing; the client has to give up by itself."""
-    reply = fake_front.ask(fake_front.chat("hang-midstream", patience_s=PATIENCE_S))
+    reply = fake_front.ask(fake_front.chat("hang-midstream", patience_s=4 * PATIENCE_S))
     assert (reply.status, reply.ending, len(reply.lines)) == (200, "silent", 3)
 
 

@@ -137,7 +137,7 @@ def test_a_hang_ends_with_the_patience_of_the_client(
     in_thread: Callable[..., Any], mode: str, chunks: int
 ) -> None:
     """With a timeout the client gives up; without, it would wait for ever."""
-    with ollama.Client(host=in_thread(PROFILE).base_url, timeout=0.2, **LOCAL) as client:
+    with ollama.Client(host=in_thread(PROFILE).base_url, timeout=1.0, **LOCAL) as client:
         read = client.chat(model=f"fake:{mode}", messages=MESSAGES, stream=True)
         assert [next(read).done for _ in range(chunks)] == [False] * chunks
         with pytest.raises(httpx.ReadTimeout):
