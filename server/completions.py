@@ -114,13 +114,13 @@ class CompletionAnswer(Answer):
 
     def encoded(self, chunk: Chunk) -> bytes:
         self.is_complete = chunk.done_reason is not None
-        told = self._object(chunk)
+        answer = self._object(chunk)
         if not self._include_usage:
-            return message(told)
-        told["usage"] = None
+            return message(answer)
+        answer["usage"] = None
         if not self.is_complete:
-            return message(told)
-        return message(told) + message({**told, "choices": [], "usage": usage_of(chunk)})
+            return message(answer)
+        return message(answer) + message({**answer, "choices": [], "usage": usage_of(chunk)})
 
     def gather(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)

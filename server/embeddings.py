@@ -74,7 +74,7 @@ async def embedding_list(request: EmbeddingsRequest, answer: bytes) -> bytes:
     It has megabytes, of which every call into C that reads or writes all holds the server up for
     seconds: so each vector is worked on by itself, and the loop turns in between.
     """
-    told: list[bytes] = []
+    parts: list[bytes] = []
     turn_bytes = 0
     try:
         vectors = _Vectors(answer)
@@ -85,23 +85,23 @@ async def embedding_list(request: EmbeddingsRequest, answer: bytes) -> bytes:
             shown = _base64(vector) if request.encoding_format == "base64" else text
             comma = b"," if index else b""
             begin = b'%b{"object":"embedding","index":%d,"embedding":' % (comma, index)
-            told += (begin, shown, b"}")
+            parts += (begin, shown, b"}")
             turn_bytes += len(text)
             if turn_bytes >= _TURN_BYTES:
                 turn_bytes = 0
                 await asyncio.sleep(0)
-        tokens = count_of(vectors.beside(), "prompt_eval_count")
+        tokens = count_of(vectors.other_fields(), "prompt_eval_count")
     except (TypeError, ValueError, OverflowError) as exc:
         raise ApiError(
             502, "upstream_not_understood", f"Ollama's /api/embed sent no embeddings: {exc}"
         ) from None
-    beside = {
+    others = {
         "object": "list",
         "model": request.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
     # Only one copy of it all.
-    return b"".join((b'{"data":[', *told, b"],", encode_json(beside)[1:]))
+    return b"".join((b'{"data":[', *parts, b"],", encode_json(others)[1:]))
 
 
 class _Vectors:
@@ -131,8 +131,8 @@ class _Vectors:
             yield self._answer[start:end]
             separator, self._at = b",", end
 
-    def beside(self) -> dict[str, Any]:
-        """What the answer says beside them, once all were taken."""
+    def other_fields(self) -> dict[str, Any]:
+        """The other fields of the answer, once all vectors were taken."""
         if self._start + len(self._answer) - self._at > _BESIDE_MAX_BYTES:
             raise ValueError("too much stands beside them")
         rest = from_json(self._answer[: self._start] + b"]" + self._answer[self._at :])

@@ -1,8 +1,8 @@
-"""Where log lines leave the process: a thread writes them, so that nobody else waits for a reader.
+"""Where log lines leave the process: a thread writes them, so that nothing else waits for a reader.
 
-A terminal that was stopped with Ctrl-S, or a pipe that nobody reads, blocks whoever writes to it,
-for ever. A daemon thread may be blocked: what comes meanwhile waits up to a limit, and beyond it
-is dropped, counted and told. The thread is there only while there is something to write: a process
+A terminal that was stopped with Ctrl-S, or a pipe that nobody reads, blocks every writer for
+ever. A daemon thread may be blocked: what comes meanwhile waits up to a limit, and beyond it is
+dropped, counted and reported. The thread exists only while there is something to write: a process
 that is quiet can be forked without one.
 """
 
@@ -18,7 +18,7 @@ from collections import deque
 
 # What waits for the reader; a burst of some thousand lines.
 WAITING_MAX_BYTES = 256 * 1024
-# So long the end of the process waits for lines to be taken, all in all.
+# How long the end of the process waits for lines to be taken, in all.
 PATIENCE_S = 0.3
 # How long the thread waits for a further line before it ends: a busy log keeps one.
 LINGER_S = 0.2
@@ -39,7 +39,7 @@ class Outlet:
         self._changed = threading.Condition()
         # All below only under the condition. What the thread has not taken yet, and its size,
         # which is at most waiting_max_bytes. Only while nothing waits may the thread end, and
-        # whoever adds a line starts one if none is left: so no line is forgotten.
+        # adding a line starts one if there is none: so no line is forgotten.
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._dropped = 0
@@ -153,8 +153,8 @@ class Outlet:
                 self._thread = None
                 return b""
             if self._dropped:
-                told = f"log_lines_dropped {self._dropped}: nobody took what was logged in time\n"
-                self._waiting.append(told.encode())
+                line = f"log_lines_dropped {self._dropped}: nobody took what was logged in time\n"
+                self._waiting.append(line.encode())
                 self._dropped = 0
             lines = b"".join(self._waiting)
             self._waiting.clear()

@@ -241,8 +241,13 @@ class _Conversation:
 
     def _add_output(self, item: InputItem, param: str) -> None:
         content, images = _content(item.output, f"{param}.output")
-        told = {"role": "tool", "content": content, "images": images, "tool_call_id": item.call_id}
-        self._add({**told, "tool_name": self._tool_names.get(item.call_id)})
+        output = {
+            "role": "tool",
+            "content": content,
+            "images": images,
+            "tool_call_id": item.call_id,
+        }
+        self._add({**output, "tool_name": self._tool_names.get(item.call_id)})
 
     def _add(self, said: dict[str, Any]) -> None:
         if said["role"] == "assistant" and self._thinking:

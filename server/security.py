@@ -74,7 +74,7 @@ class Keys:
         if scheme.lower() != "bearer" or not key.strip():
             raise unauthorized("the Authorization header is missing; send `Bearer <key>`")
         digest = _digest(key.strip().encode("utf-8", "surrogateescape"))
-        # Every key is compared, so the time doesn't tell which one was nearly right.
+        # Every key is compared, so the time doesn't reveal which one was nearly right.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
             raise unauthorized("the key in the Authorization header is not known here")

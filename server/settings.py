@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     total_seconds: PositiveSeconds = 3600.0
     # One write to a client that does not read; the stream holds its session meanwhile.
     send_seconds: PositiveSeconds = 30.0
-    # For a client to send the head of its request; without a key it holds a connection so long.
+    # For the head of a request; a connection without a key is held no longer than this.
     request_head_seconds: PositiveSeconds = 10.0
     # For the client to deliver the body of its request.
     body_seconds: PositiveSeconds = 30.0
@@ -115,13 +115,13 @@ class Settings(BaseSettings):
     grace_seconds: Seconds = 2.0
     # How long an enqueued prompt waits for its turn: the one before it may take total_seconds.
     queue_seconds: PositiveSeconds = 600.0
-    # How long the agent task may take over its cancel before it is told again and reported.
+    # How long the agent task may take over its cancel before that is repeated and reported.
     agent_cancel_seconds: Seconds = 0.5
     # Until then an error of Ollama keeps its status; later clients and proxies lose patience.
     head_hold_seconds: Seconds = 10.0
     # Below the idle limit of common proxies (60 s), so that silence is not taken for death.
     ping_seconds: PositiveSeconds = 15.0
-    # A prompt that failed and comes again so soon is its library's doing; most give up by then.
+    # A prompt that failed and comes again this soon is its library's doing; most give up by then.
     repeat_seconds: Seconds = 60.0
     # What GET /v1/models may take: it asks Ollama for a list and waits for no model.
     models_seconds: PositiveSeconds = 5.0
@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     # Images travel inside the JSON, so the body is larger than any text. No step of the work on it
     # may hold others up for more than 0.25 s: the longest, parsing escapes, takes 6 ns a byte.
     body_max_bytes: PositiveSize = 32 * 1024 * 1024
-    # JSON values in one body. Each costs microseconds in which nobody else is served.
+    # JSON values in one body. Each costs microseconds in which no other request is served.
     body_max_values: PositiveSize = 50_000
     # Of all bodies that are being read or parsed at once.
     bodies_max_bytes: PositiveSize = 256 * 1024 * 1024
@@ -141,9 +141,9 @@ class Settings(BaseSettings):
     queue_max: Size = 8
     # Streams of the `thread` client at once: the 64 that may be detached, and as many active.
     threads_max: PositiveSize = 128
-    # Ended streams that GET /v1/streams still tells of, for each key.
+    # Ended streams that GET /v1/streams still lists, for each key.
     archive_max: Size = 200
-    # How long it tells of them.
+    # How long it lists them.
     archive_seconds: Seconds = 600.0
     # Of one stream's partial text; what is longer loses its end.
     archive_max_chars: Size = 100_000
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
     def _ollama_is_reachable(self) -> Settings:
         raw = self.ollama_host
         address, self._ollama_user_info = ollama_address(raw), user_info(raw)
-        # The one moment at which a frozen field is replaced: nobody has seen it yet.
+        # The only place where a frozen field is replaced: it was not read before.
         self.__dict__["ollama_host"] = address
         if self._ollama_user_info and self.ollama_api_key:
             raise ValueError("give Ollama's user and password, or JARVIS_OLLAMA_API_KEY, not both")
@@ -246,7 +246,7 @@ class Settings(BaseSettings):
 
 
 def _without_user(origin: str) -> str:
-    # It may hold a password, and the sentence stands in a log.
+    # It may hold a password, and the sentence is logged.
     scheme, separator, rest = origin.partition("://")
     _, at, host = rest.rpartition("@")
     return f"{scheme}{separator}…@{host}" if at else origin

@@ -2,7 +2,7 @@
 
 It is the `task` of the note's register entry. The request handler creates it behind a gate,
 opens the gate when register has answered, and drains the buffer; it never owns the upstream,
-so a client that leaves, or a response that is never started, can leave nothing open.
+so a client that leaves, or a response that is never started, leaves nothing open.
 
 Two tasks, as in the note: the agent reads Ollama and fills the buffer, the stream's task watches
 it. A cancel that the agent is slow to obey is thereby seen, reported and repeated, and a limit
@@ -28,7 +28,7 @@ _logger = logging.getLogger("onestream.server")
 
 
 class StreamTask:
-    """One call to Ollama, from the opened gate until nothing of it is left.
+    """One call to Ollama, from the opened gate until it is over.
 
     request: without a `model` in its body, the one that `pick_model` answers is asked for.
     """
@@ -69,12 +69,12 @@ class StreamTask:
 
     def reject(self, error: BaseException) -> None:
         """Register has raised: this stream was never active, and its task is about to be ended."""
-        told = as_api_error(error)
+        answer = as_api_error(error)
         if isinstance(error, StreamRefused):
-            log_failed(self.trace_id, told)
+            log_failed(self.trace_id, answer)
         if isinstance(error, asyncio.CancelledError):
-            told = ApiError(400, "cancelled", "the caller of its register has left")
-        self.record.end(told.code, told.message, asyncio.get_running_loop().time())
+            answer = ApiError(400, "cancelled", "the caller of its register has left")
+        self.record.end(answer.code, answer.message, asyncio.get_running_loop().time())
 
     def start(self) -> asyncio.Task[None]:
         """Makes the task, which waits at the gate."""
@@ -85,12 +85,12 @@ class StreamTask:
     def _task_over(self, task: asyncio.Task[None]) -> None:
         # A task that is cancelled before its first step runs none of its code, `finally` neither.
         if not self.buffer.is_over:
-            self._tell((self._stream and self._stream.stop_error) or asyncio.CancelledError())
+            self._report((self._stream and self._stream.stop_error) or asyncio.CancelledError())
 
     async def _run(self) -> None:
         """The note's generator, with its `finally`: cancel the agent task, then pop.
 
-        Raises nothing: what went wrong stands in the buffer.
+        Raises nothing: the buffer gets the error.
         """
         error: BaseException | None = None
         try:
@@ -105,23 +105,23 @@ class StreamTask:
             _logger.exception("stream_failed trace=%s", self.trace_id)
             error = exc
         finally:
-            # First of all: the client must not wait for the clean-up.
-            self._tell(error)
+            # First: the client must not wait for the clean-up.
+            self._report(error)
             if self._stream is not None:
                 await self._end_agent()
                 await self._registry.pop(self.trace_id)
 
-    def _tell(self, error: BaseException | None) -> None:
+    def _report(self, error: BaseException | None) -> None:
         now = asyncio.get_running_loop().time()
         self.buffer.end(error)
         if error is None:
             self.record.end("stop", None, now)
         else:
-            told = as_api_error(error)
-            self.record.end(told.code, told.message, now)
+            answer = as_api_error(error)
+            self.record.end(answer.code, answer.message, now)
             if isinstance(error, ApiError):
-                # Of all else there is a line already: the registry's, or a traceback.
-                log_failed(self.trace_id, told)
+                # All others have a line already: the registry's, or a traceback.
+                log_failed(self.trace_id, answer)
 
     # -- the agent task
 
@@ -193,7 +193,7 @@ class StreamTask:
         return self._settings.stream_inactivity_seconds
 
     async def _end_agent(self) -> None:
-        """Cancels the agent and waits until it is over, however often it is told to leave.
+        """Cancels the agent and waits until it is over, however often it has to be cancelled.
 
         The stream has ended only when its upstream has. The wait has no bound of its own: the
         registry lets the next prompt in when the grace is over, and counts this stream on.
@@ -214,7 +214,7 @@ class StreamTask:
                 )
                 patience_s = None
         if not agent.cancelled():
-            # Seen, so that asyncio doesn't call it lost; `_work` has raised it if it mattered.
+            # Retrieved, so that asyncio doesn't log it as lost; `_work` raises it if it matters.
             agent.exception()
 
     # -- what its limits say

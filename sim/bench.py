@@ -76,12 +76,12 @@ class Request:
         asked_us = round(self.asked_at * 1e6)
         how = self.strategy and self.strategy.value
         asked = (asked_us, self.rivals, self.was_free, how) if self.answer is None else None
-        told = self.name, self.session_id, self.answer, asked
+        always = self.name, self.session_id, self.answer, asked
         if self._is_over():
             # A task that it has left behind can still reach the stream's gate.
-            return *told, self.stream, self.handler
+            return *always, self.stream, self.handler
         may = self.popped, self.may_be_cancelled, self.works_upstream, self.after_pop
-        return *told, *may, self.stream, self.task, self.handler
+        return *always, *may, self.stream, self.task, self.handler
 
     def _is_over(self) -> bool:
         """Whether its task is over, and S8 has nothing to find about it."""
