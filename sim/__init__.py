@@ -12,16 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sim.counterexample import Counterexample
-    from sim.errors import CheckFailed, NotSimulated, ScheduleDoesNotFit, Stuck
-    from sim.execution import Outcome
-    from sim.exploration import Report, explore
+    from sim.counterexamples.counterexample import Counterexample
+    from sim.exploration.runs import outcomes, run
+    from sim.exploration.search import Report, explore
+    from sim.exploration.subject import Subject
+    from sim.kernel.errors import CheckFailed, NotSimulated, ScheduleDoesNotFit, Stuck
+    from sim.kernel.execution import Outcome
+    from sim.kernel.violation import Kind, Violation
+    from sim.kernel.world import TraceLine, World
     from sim.runner import EventLoopPolicy, new_event_loop
-    from sim.runs import outcomes, run
     from sim.schedulers import DepartureBounded, Scheduler
-    from sim.subject import Subject
-    from sim.violation import Kind, Violation
-    from sim.world import TraceLine, World
 
 __all__ = [
     "CheckFailed",
@@ -46,25 +46,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CheckFailed": "sim.errors",
-    "Counterexample": "sim.counterexample",
+    "CheckFailed": "sim.kernel.errors",
+    "Counterexample": "sim.counterexamples.counterexample",
     "DepartureBounded": "sim.schedulers",
     "EventLoopPolicy": "sim.runner",
-    "Kind": "sim.violation",
-    "NotSimulated": "sim.errors",
-    "Outcome": "sim.execution",
-    "Report": "sim.exploration",
-    "ScheduleDoesNotFit": "sim.errors",
+    "Kind": "sim.kernel.violation",
+    "NotSimulated": "sim.kernel.errors",
+    "Outcome": "sim.kernel.execution",
+    "Report": "sim.exploration.search",
+    "ScheduleDoesNotFit": "sim.kernel.errors",
     "Scheduler": "sim.schedulers",
-    "Stuck": "sim.errors",
-    "Subject": "sim.subject",
-    "TraceLine": "sim.world",
-    "Violation": "sim.violation",
-    "World": "sim.world",
-    "explore": "sim.exploration",
+    "Stuck": "sim.kernel.errors",
+    "Subject": "sim.exploration.subject",
+    "TraceLine": "sim.kernel.world",
+    "Violation": "sim.kernel.violation",
+    "World": "sim.kernel.world",
+    "explore": "sim.exploration.search",
     "new_event_loop": "sim.runner",
-    "outcomes": "sim.runs",
-    "run": "sim.runs",
+    "outcomes": "sim.exploration.runs",
+    "run": "sim.exploration.runs",
 }
 
 

@@ -18,8 +18,8 @@ from sim.commands import (
     serve,
     simulate,
 )
-from sim.errors import ScheduleDoesNotFit
-from sim.verdict import EXIT_CODES, Verdict
+from sim.exploration.verdict import EXIT_CODES, Verdict
+from sim.kernel.errors import ScheduleDoesNotFit
 
 # In the order in which `onestream --help` names them.
 COMMANDS = (

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
-    from sim.exploration import Report
-    from sim.subject import Subject
-    from sim.world import World
+    from sim.exploration.search import Report
+    from sim.exploration.subject import Subject
+    from sim.kernel.world import World
 
 _EXPLORED = "explored"
 _EXECUTIONS = "executions"
@@ -113,7 +113,7 @@ def _settings(item: pytest.Function) -> dict[str, Any]:
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
-    from sim.exploration import explore
+    from sim.exploration.search import explore
 
     known = {*inspect.signature(explore).parameters, *_OWN_OPTIONS}
     known -= {"program"}
@@ -217,13 +217,13 @@ class _ExploredTest:
 
     def subject(self, settings: dict[str, Any]) -> Subject:
         """What is explored; takes what belongs to it out of the settings."""
-        from sim.subject import Subject
+        from sim.exploration.subject import Subject
 
         sources = (*settings.pop("sources", ()), self.item.module)
         return Subject(self.program, self.name, sources)
 
     async def _run(self, world: World) -> None:
-        from sim.origin import modelled
+        from sim.kernel.origin import modelled
 
         item = self.item
         self.raised = None
@@ -271,8 +271,8 @@ class _Nowhere(io.TextIOBase):
 
 
 def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
-    from sim.exploration import explore
-    from sim.verdict import Verdict
+    from sim.exploration.search import explore
+    from sim.exploration.verdict import Verdict
 
     may_pass = settings.pop("inconclusive") == "pass"
     subject = test.subject(settings)
@@ -296,7 +296,7 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
 
 
 def _failure_text(test: _ExploredTest, report: Report) -> str:
-    from sim.verdict import Verdict
+    from sim.exploration.verdict import Verdict
 
     counterexample = report.counterexample
     if counterexample is None:
@@ -323,10 +323,10 @@ def _traceback_text(test: _ExploredTest) -> str:
 
 
 def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
-    from sim.counterexample import make_counterexample, replay_schedule
-    from sim.errors import ScheduleDoesNotFit
-    from sim.execution import guarded
-    from sim.schedule import Schedule
+    from sim.counterexamples.counterexample import make_counterexample, replay_schedule
+    from sim.kernel.errors import ScheduleDoesNotFit
+    from sim.kernel.execution import guarded
+    from sim.kernel.schedule import Schedule
 
     try:
         schedule = Schedule.parse(text)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sim.counterexample import Counterexample, make_counterexample, replay_schedule
-from sim.errors import ScheduleDoesNotFit
-from sim.execution import Outcome, Program, guarded
-from sim.export import export
-from sim.levels import is_of_the_bench
-from sim.schedule import Schedule
-from sim.stock_sources import Bundle, bundle_of
-from sim.subject import Subject
+from sim.bench.levels import is_of_the_bench
+from sim.counterexamples.counterexample import Counterexample, make_counterexample, replay_schedule
+from sim.exploration.subject import Subject
+from sim.export.file import export
+from sim.export.sources import Bundle, bundle_of
+from sim.kernel.errors import ScheduleDoesNotFit
+from sim.kernel.execution import Outcome, Program, guarded
+from sim.kernel.schedule import Schedule
 
 
 def replay(text: str) -> Counterexample | None:
@@ -69,7 +69,7 @@ def _replayed(schedule: Schedule) -> Iterator[tuple[Program, Outcome]]:
 def _subject(name: str) -> Iterator[Subject]:
     """Raises ValueError if there is none of this name."""
     if is_of_the_bench(name):
-        from sim.catalog import as_played
+        from sim.bench.catalog import as_played
 
         with as_played(name) as subject:
             yield subject
@@ -81,7 +81,7 @@ def _how_to_find(name: str) -> str:
     """How to find schedules of it, for an error."""
     if not is_of_the_bench(name):
         return "Explore it"
-    from sim.entry import Entry
+    from sim.bench.entry import Entry
 
     return f"Run `onestream {Entry.parse(name).command}`"
 
@@ -89,6 +89,6 @@ def _how_to_find(name: str) -> str:
 def _bundle(name: str, program: Program) -> Bundle:
     if not is_of_the_bench(name):
         return bundle_of(program)
-    from sim.entry_source import bundle_of_bench
+    from sim.bench.entry_source import bundle_of_bench
 
     return bundle_of_bench(name)

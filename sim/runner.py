@@ -22,15 +22,15 @@ from weakref import WeakValueDictionary
 
 import greenlet
 
-from sim.current import Execution, running
-from sim.determinism import restart_serials, use_deterministic_scopes
-from sim.entropy import Entropy, wall_clock
-from sim.environment import Environment
-from sim.errors import Stuck
-from sim.execution import guarded, why_stuck
-from sim.loop import NO_FOREIGN_THREADS, Costs, SimLoop
-from sim.origin import forwards, modelled
-from sim.schedule import Bounds, ChoicePoint, Named
+from sim.kernel.current import Execution, running
+from sim.kernel.environment import Environment
+from sim.kernel.errors import Stuck
+from sim.kernel.execution import guarded, why_stuck
+from sim.kernel.hashing import restart_serials, use_deterministic_scopes
+from sim.kernel.isolation.entropy import Entropy, wall_clock
+from sim.kernel.loop import NO_FOREIGN_THREADS, Costs, SimLoop
+from sim.kernel.origin import forwards, modelled
+from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.schedulers import NaturalOrder, RandomWalk, Scheduler
 
 HORIZON_S = 86_400.0

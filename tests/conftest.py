@@ -37,9 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def _no_execution_is_left() -> Iterator[None]:
     yield
     # Looked up late: tests of the plugin see what is imported, and when.
-    left = getattr(sys.modules.get("sim.current"), "executions", [])
+    left = getattr(sys.modules.get("sim.kernel.current"), "executions", [])
     assert not left, f"executions left under way: {left}"
-    assert getattr(sys.modules.get("sim.execution"), "_guards", 0) == 0
+    assert getattr(sys.modules.get("sim.kernel.execution"), "_guards", 0) == 0
 
 
 # An upper bound on a busy machine, and no verdict.

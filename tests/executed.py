@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 
 from sim import Outcome, Scheduler, outcomes
-from sim.execution import Program
-from sim.schedule import Bounds
+from sim.kernel.execution import Program
+from sim.kernel.schedule import Bounds
 
 BOUNDS = Bounds()
 

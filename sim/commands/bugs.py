@@ -30,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: Namespace) -> int:
     """0 if every verdict is the expected one, else 1."""
-    from sim.historical import matrix
+    from sim.bugs import matrix
 
     here_alone = arguments.this_version
     columns = [matrix.run_here()] if here_alone else matrix.run_matrix(arguments.python)

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from sim.bench.levels import LEVELS
 from sim.commands.options import add_budget, add_json, positive
-from sim.levels import LEVELS
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -38,7 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from sim.check import check
+    from sim.bench.checking.check import check
     from sim.commands.check_text import print_result, print_verdict
 
     # A program that reads the JSON object may keep both streams in one file.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sim.check import Checked
-from sim.jobs import Result
-from sim.tested_pythons import interpreter
-from sim.verdict import Verdict
+from sim.bench.checking.check import Checked
+from sim.bench.checking.jobs import Result
+from sim.exploration.tested_pythons import interpreter
+from sim.exploration.verdict import Verdict
 
 _COVERED = """\
 what a verdict covers: the code under check, run by CPython's own event loop, under the schedules

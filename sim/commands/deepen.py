@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from sim.bench.levels import LEVELS
 from sim.commands.options import add_budget, add_json
-from sim.levels import LEVELS
-from sim.verdict import Verdict
+from sim.exploration.verdict import Verdict
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from sim.bench.checking.deepen import Bound, Deepened
     from sim.commands.options import Subparsers
-    from sim.deepen import Bound, Deepened
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -35,7 +35,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from sim.deepen import deepen, largest_proved
+    from sim.bench.checking.deepen import deepen, largest_proved
 
     results = deepen(
         level=arguments.level,
@@ -70,7 +70,7 @@ def _print_result(result: Deepened) -> None:
 
 
 def _print_json(results: list[Deepened], largest: list[Bound]) -> None:
-    from sim.tested_pythons import interpreter
+    from sim.exploration.tested_pythons import interpreter
 
     found = {
         "interpreter": interpreter(),

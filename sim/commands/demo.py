@@ -16,6 +16,6 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from sim.demo import demo
+    from sim.bench.demo import demo
 
     return demo()

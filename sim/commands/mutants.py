@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from sim.bench.levels import LEVELS
 from sim.commands.options import add_jobs, add_json
-from sim.levels import LEVELS
-from sim.verdict import Verdict
+from sim.exploration.verdict import Verdict
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from sim.bench.checking.mutants import Kill
     from sim.commands.options import Subparsers
-    from sim.mutants import Kill
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -31,7 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from sim.mutants import kill_all
+    from sim.bench.checking.mutants import kill_all
 
     def print_kill(kill: Kill) -> None:
         if not arguments.json:

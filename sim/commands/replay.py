@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sim.commands.options import add_schedule
-from sim.verdict import Verdict
+from sim.exploration.verdict import Verdict
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -32,7 +32,7 @@ def run(arguments: Namespace) -> int:
 
     ollama = None
     if arguments.fake_ollama is not None:
-        from sim.demo import embedded_fake
+        from sim.bench.demo import embedded_fake
         from sim.fake_ollama import profile_named
 
         ollama = embedded_fake(profile_named(arguments.fake_ollama))

@@ -7,14 +7,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from sim.bench.levels import LEVELS
 from sim.commands.options import add_jobs, add_json, not_negative, positive, seconds
-from sim.levels import LEVELS
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from sim.bench.simulation.run import Batch, Failure
     from sim.commands.options import Subparsers
-    from sim.simulate.run import Batch, Failure
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -47,9 +47,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    from sim.bench.simulation.run import make_simulation, simulate
     from sim.commands.simulate_text import print_failure, print_report, progress_words
-    from sim.progress import Progress
-    from sim.simulate.run import make_simulation, simulate
+    from sim.exploration.progress import Progress
 
     simulation = make_simulation(
         level=arguments.level,

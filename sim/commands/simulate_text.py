@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from sim.lanes import WIDTH_MAX
-from sim.observed_protocol import ROWS as TABLE_ROWS
-from sim.simulate.run import (
+from sim.bench.harness.observed_protocol import ROWS as TABLE_ROWS
+from sim.bench.simulation.run import (
     Batch,
     Failure,
     Simulation,
     SimulationReport,
     schedule_text,
 )
-from sim.simulate.statistics import ROWS
+from sim.bench.simulation.statistics import ROWS
+from sim.counterexamples.chart import WIDTH_MAX
+from sim.exploration.tested_pythons import interpreter
 from sim.tables import table_text
-from sim.tested_pythons import interpreter
 
 FAULTS_SHOWN = 5
 _SAYS = """\

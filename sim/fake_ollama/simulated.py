@@ -14,13 +14,13 @@ from typing import Any, Protocol, TypeAlias
 import httpx
 import simpy
 
-from sim.environment import Arrival, Environment
 from sim.fake_ollama.profiles import Profile
 from sim.fake_ollama.script import Call, FakeOllama, Steps
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep
-from sim.locks import deadline
-from sim.loop import SimLoop
-from sim.origin import modelled
+from sim.kernel.environment import Arrival, Environment
+from sim.kernel.loop import SimLoop
+from sim.kernel.origin import modelled
+from sim.kernel.threads.locks import deadline
 
 # Virtual time begins at the turn of the year 2026, so that stamps on the wire look like stamps.
 EPOCH_NS = 1_767_225_600_000_000_000

@@ -1,16 +1,16 @@
 """Who answers choice points: one small interface, and the ways to answer."""
 
 from sim.schedulers.base import Divisible, Following, Once, Part, Scheduler
-from sim.schedulers.beside import RandomFirst
 from sim.schedulers.cancel_everywhere import CancelEverywhere
 from sim.schedulers.few_departures import FewDepartures
-from sim.schedulers.matching import StateMatching
 from sim.schedulers.natural import NaturalOrder
 from sim.schedulers.pct import PCT
 from sim.schedulers.portfolio import Portfolio
+from sim.schedulers.random_first import RandomFirst
 from sim.schedulers.random_walk import RandomWalk
-from sim.schedulers.reduced import Reduced
+from sim.schedulers.reduction.reduced import Reduced
 from sim.schedulers.replay import Replay
+from sim.schedulers.states.matching import StateMatching
 from sim.schedulers.swarm import Swarm
 from sim.schedulers.tree_search import DepartureBounded, DepthFirst, TreeSearch
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Self
 
-from sim.observer import Observer
-from sim.schedule import ChoicePoint
+from sim.kernel.observer import Observer
+from sim.kernel.schedule import ChoicePoint
 
 
 class Scheduler:
@@ -123,7 +123,7 @@ class Following(Scheduler):
 
 
 class Divisible(Scheduler):
-    """A search whose tree can be divided into parts, for several processes: see sim/parallel.py.
+    """A search whose tree can be divided into parts, for several processes (`parallel.py`).
 
     It is done in rounds, each of which visits one tree.
     """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sim.loop import SimLoop
-from sim.observer import Observer
-from sim.schedule import ChoicePoint
+from sim.kernel.loop import SimLoop
+from sim.kernel.observer import Observer
+from sim.kernel.schedule import ChoicePoint
+from sim.kernel.world import World
 from sim.schedulers.base import Scheduler
-from sim.world import World
 
 # Of the tasks that a claim leaves out.
 NAMED_MAX = 4

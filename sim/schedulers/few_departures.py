@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random  # noqa: TID251 - seeded for each execution
 
-from sim.schedule import ChoicePoint
+from sim.kernel.schedule import ChoicePoint
 from sim.schedulers.base import Scheduler
 
 MORE = 0.5

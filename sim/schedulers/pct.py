@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import Random  # noqa: TID251 - seeded for each execution
 
-from sim.schedule import LOOP_OPTIONS, ChoicePoint, Named
+from sim.kernel.schedule import LOOP_OPTIONS, ChoicePoint, Named
 from sim.schedulers.base import Scheduler
 
 DEPTH = 3

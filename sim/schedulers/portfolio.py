@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.schedule import ChoicePoint
+from sim.kernel.schedule import ChoicePoint
 from sim.schedulers.base import Scheduler
 from sim.schedulers.few_departures import FewDepartures
 from sim.schedulers.natural import NaturalOrder

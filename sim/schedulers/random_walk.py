@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random  # noqa: TID251 - this is where the seed becomes a generator
 
-from sim.schedule import ChoicePoint
+from sim.kernel.schedule import ChoicePoint
 from sim.schedulers.base import Scheduler
 
 

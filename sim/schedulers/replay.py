@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sim.errors import ScheduleDoesNotFit
-from sim.schedule import ChoicePoint
+from sim.kernel.errors import ScheduleDoesNotFit
+from sim.kernel.schedule import ChoicePoint
 from sim.schedulers.base import Once
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Self
 
-from sim.errors import Nondeterminism
-from sim.schedule import ChoicePoint
+from sim.kernel.errors import Nondeterminism
+from sim.kernel.schedule import ChoicePoint
 from sim.schedulers.base import Divisible, Part
 
 
@@ -95,7 +95,7 @@ class TreeSearch(Divisible, Part):
                 self.was_cut = True
         return False
 
-    # -- its division: see sim/parallel.py
+    # -- its division: see sim/exploration/parallel.py
 
     @property
     def unseen(self) -> float:

@@ -35,14 +35,14 @@ from registry import StreamRegistry
 from server.app import create_app
 from server.settings import Settings
 from sim import World, explore
-from sim.execution import Program, guarded, run_execution
+from sim.bench.harness.log_capture import silenced
+from sim.bench.scenarios.registry_level import REGISTRY_SCENARIOS
+from sim.bench.scenarios.server_level import SERVER_SCENARIOS
 from sim.fake_ollama import FakeOllama, profile_named
 from sim.fake_ollama.simulated import EPOCH_NS, SimOllama
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep
-from sim.log_capture import silenced
-from sim.scenarios.registry_level import REGISTRY_SCENARIOS
-from sim.scenarios.server_level import SERVER_SCENARIOS
-from sim.schedule import Bounds
+from sim.kernel.execution import Program, guarded, run_execution
+from sim.kernel.schedule import Bounds
 from sim.schedulers import DepartureBounded, NaturalOrder, RandomWalk, Scheduler
 
 Run = Callable[[], object]

@@ -38,18 +38,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from registry import StreamRegistry
-from sim.execution import Program, guarded
-from sim.log_capture import log_captured, silenced
-from sim.mutants import Kill, kill_all
-from sim.scenarios import SCENARIOS_BY_LEVEL
+from sim.bench.checking.mutants import Kill, kill_all
+from sim.bench.harness.log_capture import log_captured, silenced
+from sim.bench.harness.server_judgements import make_server_bench
+from sim.bench.scenarios import SCENARIOS_BY_LEVEL
+from sim.bench.simulation.plan import Action, Plan
+from sim.bench.simulation.profiles import _OLLAMA, Client
+from sim.bench.simulation.server_users import SETTINGS, ServerUsers
+from sim.bench.simulation.statistics import Statistics
+from sim.bench.subjects.mutants import MUTANTS, Mutant, broken, mutant_named
+from sim.kernel.execution import Program, guarded
+from sim.kernel.world import World
 from sim.schedulers import NaturalOrder
-from sim.server_judgements import make_server_bench
-from sim.simulate.plan import Action, Plan
-from sim.simulate.profiles import _OLLAMA, Client
-from sim.simulate.server_users import SETTINGS, ServerUsers
-from sim.simulate.statistics import Statistics
-from sim.suspects.mutants import MUTANTS, Mutant, broken, mutant_named
-from sim.world import World
 from tests.benchmarks.hypothesis_scheduler import (
     EXAMPLES_MAX,
     examples_to_failure,

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import StopTest
 
-from sim.schedule import ChoicePoint
+from sim.kernel.schedule import ChoicePoint
 from sim.schedulers import Once
 
 EXAMPLES_MAX = 100

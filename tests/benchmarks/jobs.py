@@ -16,7 +16,7 @@ import os
 import statistics
 from time import perf_counter
 
-from sim.check import check
+from sim.bench.checking.check import check
 
 SCENARIOS = ("racing_registers",)
 

@@ -25,12 +25,14 @@ from functools import partial
 from hypothesis import strategies as st
 
 from registry import StreamRegistry
-from sim.execution import Program, guarded, run_execution
-from sim.historical import HISTORICAL_BUGS
-from sim.historical.base import this_version
-from sim.log_capture import silenced
-from sim.scenarios import SCENARIOS_BY_LEVEL
-from sim.schedule import Bounds
+from sim.bench.harness.log_capture import silenced
+from sim.bench.scenarios import SCENARIOS_BY_LEVEL
+from sim.bench.subjects.mutants import MUTANTS, Mutant
+from sim.bench.subjects.mutants import broken as mutant_applied
+from sim.bugs import HISTORICAL_BUGS
+from sim.bugs.base import this_version
+from sim.kernel.execution import Program, guarded, run_execution
+from sim.kernel.schedule import Bounds
 from sim.schedulers import (
     PCT,
     DepartureBounded,
@@ -41,8 +43,6 @@ from sim.schedulers import (
     RandomWalk,
     Scheduler,
 )
-from sim.suspects.mutants import MUTANTS, Mutant
-from sim.suspects.mutants import broken as mutant_applied
 from tests.benchmarks.hypothesis_scheduler import Drawn, examples_to_failure
 
 DEPARTURES_MAX = 4

@@ -15,7 +15,7 @@ import resource
 import statistics
 import time
 
-from sim.simulate.run import make_simulation, simulate
+from sim.bench.simulation.run import make_simulation, simulate
 
 
 def processor_s() -> float:

@@ -17,17 +17,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from registry import StreamError, StreamRegistry
 from registry.protocol import GRACE_S, Strategy
-from sim.bench import BY_REGISTER, BY_STREAM, Request
-from sim.current import Execution, running
-from sim.determinism import restart_serials
-from sim.entropy import Entropy
-from sim.environment import Environment
-from sim.execution import Outcome, _drain
-from sim.log_capture import log_captured
-from sim.loop import SimLoop
-from sim.registry_judgements import make_bench
-from sim.schedule import Bounds
-from sim.world import World
+from sim.bench.harness.log_capture import log_captured
+from sim.bench.harness.registry_bench import BY_REGISTER, BY_STREAM, Request
+from sim.bench.harness.registry_judgements import make_bench
+from sim.kernel.current import Execution, running
+from sim.kernel.environment import Environment
+from sim.kernel.execution import Outcome, _drain
+from sim.kernel.hashing import restart_serials
+from sim.kernel.isolation.entropy import Entropy
+from sim.kernel.loop import SimLoop
+from sim.kernel.schedule import Bounds
+from sim.kernel.world import World
 
 SPIN_MAX = 500
 ITERATIONS = st.sampled_from([3, 0, 0, 1, 2, 5])

@@ -9,10 +9,10 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from registry import StreamRegistry
-from sim.observed_protocol import ROWS
-from sim.suspects import registry_class
-from sim.suspects.mutants import registry as mutants
-from sim.suspects.mutants.base import Break
+from sim.bench.harness.observed_protocol import ROWS
+from sim.bench.subjects import registry_class
+from sim.bench.subjects.mutants import registry as mutants
+from sim.bench.subjects.mutants.base import Break
 from tests.registry.state_machine import Machine
 
 TestProduction = Machine.TestCase

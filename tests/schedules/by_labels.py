@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sim.errors import ScheduleDoesNotFit
-from sim.schedule import ChoicePoint
+from sim.kernel.errors import ScheduleDoesNotFit
+from sim.kernel.schedule import ChoicePoint
 from sim.schedulers.base import Following, Once, Scheduler
 
 _LINE = re.compile(r"(\w+\.py):(\d+)")

@@ -16,15 +16,15 @@ import pytest
 
 from registry import StreamRegistry
 from sim import explore
-from sim.counterexample import Counterexample
-from sim.execution import Outcome, Program
-from sim.log_capture import silenced
-from sim.scenarios import SCENARIOS_BY_LEVEL
-from sim.schedule import Schedule
+from sim.bench.harness.log_capture import silenced
+from sim.bench.harness.server_bench import DECLARED_FILES
+from sim.bench.scenarios import SCENARIOS_BY_LEVEL
+from sim.bench.subjects.mutants import registry as registry_mutants
+from sim.bench.subjects.mutants import server as server_mutants
+from sim.counterexamples.counterexample import Counterexample
+from sim.kernel.execution import Outcome, Program
+from sim.kernel.schedule import Schedule
 from sim.schedulers import DepartureBounded, RandomWalk, Replay, Scheduler
-from sim.server_bench import DECLARED_FILES
-from sim.suspects.mutants import registry as registry_mutants
-from sim.suspects.mutants import server as server_mutants
 from tests.executed import executed
 from tests.schedules.by_labels import ByLabels, LabelledDeparture, Labelling
 

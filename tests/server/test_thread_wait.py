@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from sim import World, explore
-from sim.asgi import Exchange
-from sim.log_capture import silenced
-from sim.server_bench import PROFILE, ServerBench
+from sim.bench.harness.asgi import Exchange
+from sim.bench.harness.log_capture import silenced
+from sim.bench.harness.server_bench import PROFILE, ServerBench
 
 FIRST_CHUNK_S = 5.0
 # One answer takes less than the limit, two after each other take longer.

@@ -10,7 +10,7 @@ from typing import Any
 from registry import StreamRegistry
 from registry.protocol import Effect, Operation, Register, StreamProtocol
 from sim import World
-from sim.execution import Program
+from sim.kernel.execution import Program
 
 
 def readers(count: int) -> Program:

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from sim import check as check_module
-from sim.check import check
+from sim.bench.checking import check as check_module
+from sim.bench.checking.check import check
+from sim.bench.checking.jobs import DEPARTURES, Job
+from sim.bench.harness.observed_protocol import ROWS
+from sim.bench.scenarios import SCENARIOS_BY_LEVEL
+from sim.bench.scenarios.strategies import STRATEGY_SCENARIOS
+from sim.bench.subjects import registry_class
+from sim.bench.subjects.mutants.registry import KILLED
 from sim.cli import main
-from sim.jobs import DEPARTURES, Job
-from sim.observed_protocol import ROWS
-from sim.scenarios import SCENARIOS_BY_LEVEL
-from sim.scenarios.strategies import STRATEGY_SCENARIOS
-from sim.schedule import Schedule
-from sim.suspects import registry_class
-from sim.suspects.mutants.registry import KILLED
-from sim.verdict import Verdict
+from sim.exploration.verdict import Verdict
+from sim.kernel.schedule import Schedule
 from tests.limits import AMPLE_S
 
 OWN = "tests.sim.own_registries"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sim.cli import COMMANDS, main
+from sim.exploration.verdict import EXIT_CODES, Verdict
 from sim.tables import table_text
-from sim.verdict import EXIT_CODES, Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,8 @@ def test_help_waits_for_nothing_heavy() -> None:
     """To list the commands neither the simulator nor the server is imported."""
     code = (
         "import sys, sim.cli; sim.cli._parser();"
-        "print({'simpy', 'greenlet', 'fastapi', 'httpx', 'rich', 'sim.execution'} & {*sys.modules})"
+        "heavy = {'simpy', 'greenlet', 'fastapi', 'httpx', 'rich', 'sim.kernel.execution'};"
+        "print(heavy & {*sys.modules})"
     )
     command = [sys.executable, "-c", code]
     printed = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from registry import StreamRegistry
-from sim.check import check
+from sim.bench.checking.check import check
+from sim.bench.checking.deepen import Bound, Deepened, deepen, largest_proved
+from sim.bench.harness.log_capture import silenced
+from sim.bench.scenarios.server_level.sized import SizedServerScenario
+from sim.bench.scenarios.server_level.story import BOTH
+from sim.bench.scenarios.sized import ALL_HUNG, Size, SizedScenario
+from sim.bench.subjects.mutants import broken, mutant_named
 from sim.cli import main
-from sim.deepen import Bound, Deepened, deepen, largest_proved
-from sim.exploration import Report, explore
-from sim.log_capture import silenced
+from sim.exploration.search import Report, explore
+from sim.exploration.verdict import Stop, Verdict
+from sim.kernel.world import World
 from sim.replay import replay
-from sim.scenarios.server_level.sized import SizedServerScenario
-from sim.scenarios.server_level.story import BOTH
-from sim.scenarios.sized import ALL_HUNG, Size, SizedScenario
-from sim.suspects.mutants import broken, mutant_named
-from sim.verdict import Stop, Verdict
-from sim.world import World
 from tests.limits import AMPLE_S
 
 AMPLY = ("--budget", str(AMPLE_S))
@@ -124,7 +124,7 @@ def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.Mo
             report = replace(report, verdict=Verdict.INCONCLUSIVE, stopped=Stop.OUT_OF_BUDGET)
         return Deepened(bound, report, 0)
 
-    monkeypatch.setattr("sim.deepen._play", play)
+    monkeypatch.setattr("sim.bench.checking.deepen._play", play)
     results = deepen(budget_s=AMPLE_S)
     assert [size for size in played if size.cancels] == [Size(1, 1, 1)]
     assert largest_proved(results) == [Bound(SizedScenario(Size(2, 5, 0, 2, 2)))]
@@ -164,7 +164,7 @@ def test_where_every_schedule_is_too_many_departures_are_counted(
             report = replace(report, verdict=Verdict.INCONCLUSIVE, labels_missing=("one",))
         return Deepened(bound, report, 0)
 
-    monkeypatch.setattr("sim.deepen._play", play)
+    monkeypatch.setattr("sim.bench.checking.deepen._play", play)
     results = deepen(budget_s=AMPLE_S, size="size-1s4r2c0l1h")
     assert played == [None, 1, 2, 3]
     assert largest_proved(results) == [Bound(SizedScenario(Size(1, 4, 2, 0, 1)), 2)]
@@ -178,7 +178,7 @@ def test_a_bound_is_proved_when_all_of_it_was_seen(monkeypatch: pytest.MonkeyPat
         is_cut_off = report.reason.startswith("the limit of 100 executions")
         return replace(report, stopped=Stop.OUT_OF_BUDGET) if is_cut_off else report
 
-    monkeypatch.setattr("sim.deepen.explore", in_few_executions)
+    monkeypatch.setattr("sim.bench.checking.deepen.explore", in_few_executions)
     results = deepen(size="size-1s2r0c0l0h.async", budget_s=AMPLE_S)
     verdicts = {each.bound.departures: each.report.verdict for each in results}
     assert verdicts == {None: Verdict.INCONCLUSIVE, 1: Verdict.PROVED, 2: Verdict.INCONCLUSIVE}
@@ -187,7 +187,7 @@ def test_a_bound_is_proved_when_all_of_it_was_seen(monkeypatch: pytest.MonkeyPat
 def test_with_threads_it_is_up_to_so_many_departures(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was seen of one client says nothing about the other."""
     # With more departures there are more executions than a test should take.
-    monkeypatch.setattr("sim.deepen.DEPARTURES_MAX", 1)
+    monkeypatch.setattr("sim.bench.checking.deepen.DEPARTURES_MAX", 1)
     story, other = (SizedServerScenario(Size(1, 1), client) for client in BOTH[::-1])
     results = deepen(size=story.name, budget_s=AMPLE_S)
     assert results[0].bound == Bound(story, 1)

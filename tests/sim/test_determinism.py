@@ -16,14 +16,14 @@ import pytest
 
 from registry import StreamRegistry
 from sim import World, explore
-from sim.determinism import SimTask
-from sim.execution import Outcome
-from sim.log_capture import silenced
-from sim.scenarios import SCENARIOS_BY_LEVEL
-from sim.schedule import departures_of
+from sim.bench.harness.log_capture import silenced
+from sim.bench.scenarios import SCENARIOS_BY_LEVEL
+from sim.bench.subjects import registry_class
+from sim.exploration.verdict import Verdict
+from sim.kernel.execution import Outcome
+from sim.kernel.hashing import SimTask
+from sim.kernel.schedule import departures_of
 from sim.schedulers import RandomWalk, Replay
-from sim.suspects import registry_class
-from sim.verdict import Verdict
 from tests.executed import executed
 from tests.sim.fresh_processes import printed_in_fresh_processes
 

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sim import World, digest
-from sim.digest import KERNEL, digest_of
-from sim.subject import Subject
+from sim import World
+from sim.exploration import digest
+from sim.exploration.digest import digest_of
+from sim.exploration.subject import Subject
+
+ROOT = Path(__file__).parents[2]
+KERNEL = sorted((ROOT / "sim" / "kernel").rglob("*.py"))
 
 
 async def program(world: World) -> None:
@@ -20,11 +24,12 @@ async def program(world: World) -> None:
 
 def test_the_kernel_is_what_an_execution_imports() -> None:
     """No module that decides what happens is left out, and none that tells it is in."""
-    loaded = "import sys, sim.execution; print(*(m for m in sys.modules if m.startswith('sim.')))"
+    loaded = "import sys, sim.kernel.execution; print(*(m for m in sys.modules if m[:4] == 'sim.'))"
     found = subprocess.run(
         [sys.executable, "-c", loaded], check=True, capture_output=True, text=True
     ).stdout.split()
-    assert sorted(found) == [f"sim.{name}" for name in sorted(KERNEL)]
+    files = (str(path.relative_to(ROOT))[: -len(".py")] for path in KERNEL)
+    assert sorted(found) == sorted(f.replace("/", ".").removesuffix(".__init__") for f in files)
 
 
 def test_a_scenario_of_ours_is_no_part_of_a_users_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,8 +43,9 @@ def test_a_scenario_of_ours_is_no_part_of_a_users_schedule(monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     digest._kernel.cache_clear()
+    digest._package.cache_clear()
     assert Subject.of(program).digest
-    assert sorted(read) == sorted([*(f"{name}.py" for name in KERNEL), "test_digest.py"])
+    assert sorted(read) == sorted([*(path.name for path in KERNEL), "test_digest.py"])
 
 
 def test_a_package_stands_for_all_its_files(tmp_path: Path) -> None:

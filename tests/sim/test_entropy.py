@@ -23,11 +23,11 @@ from uuid import uuid4 as bound_uuid4
 import pytest
 
 from sim import World, explore, new_event_loop
-from sim.current import Execution, running
-from sim.entropy import EPOCH_S, Entropy, virtualised
-from sim.environment import Environment
-from sim.loop import SimLoop
-from sim.schedule import Bounds
+from sim.kernel.current import Execution, running
+from sim.kernel.environment import Environment
+from sim.kernel.isolation.entropy import EPOCH_S, Entropy, virtualised
+from sim.kernel.loop import SimLoop
+from sim.kernel.schedule import Bounds
 from tests.limits import AMPLE_S
 
 

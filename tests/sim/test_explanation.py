@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from sim import World, explore
-from sim.check import check
+from sim.bench.checking.check import check
 from sim.cli import main
-from sim.execution import Program
-from sim.explanation import LINES_MAX
-from sim.lanes import COLUMNS_MAX, MARK, WIDTH_MAX, chart
-from sim.world import TraceLine
+from sim.counterexamples.chart import COLUMNS_MAX, MARK, WIDTH_MAX, chart
+from sim.counterexamples.explanation import LINES_MAX
+from sim.kernel.execution import Program
+from sim.kernel.world import TraceLine
 from tests.limits import AMPLE_S
 from tests.sim.documents import WITH_COUNTEREXAMPLES, counterexamples, lasting
 

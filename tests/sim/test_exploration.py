@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import Report, ScheduleDoesNotFit, World, explore, outcomes, run
-from sim.execution import Outcome
-from sim.exploration import guarded
-from sim.schedule import Bounds, Schedule, departures_of
+from sim.counterexamples.shrink import shrink
+from sim.exploration.search import guarded
+from sim.kernel.execution import Outcome
+from sim.kernel.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import DepartureBounded, DepthFirst, Replay
-from sim.shrink import shrink
 from tests.executed import executed
 
 Program = Callable[[World], Awaitable[object]]

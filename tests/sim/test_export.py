@@ -18,11 +18,11 @@ import pytest
 
 from sim import World, explore, outcomes
 from sim.cli import main
-from sim.execution import Outcome
-from sim.export import export
-from sim.schedule import Bounds
+from sim.export.file import export
+from sim.export.sources import Bundle, NotExportable, bundle_of
+from sim.kernel.execution import Outcome
+from sim.kernel.schedule import Bounds
 from sim.schedulers import RandomWalk
-from sim.stock_sources import Bundle, NotExportable, bundle_of
 from tests.limits import AMPLE_S, HANGS_S
 from tests.sim.exported_files import HERE, run_alone
 from tests.sim.random_programs import random_program
@@ -416,12 +416,12 @@ def test_an_offered_cancel_that_is_taken_is_refused() -> None:
 
 
 def schedule_of(registry: str, scenario: str, choices: str = "natural") -> str:
-    from sim.check import check
+    from sim.bench.checking.check import check
 
     if registry == "production":
         # There is no counterexample that would tell the digest.
-        from sim.catalog import subject_of
-        from sim.entry import Entry
+        from sim.bench.catalog import subject_of
+        from sim.bench.entry import Entry
 
         subject = subject_of(Entry("registry", scenario, registry))
         return f"os2/{subject.name}/{subject.digest}/{choices}"
@@ -457,9 +457,9 @@ def test_a_registry_is_forced_on_stock_asyncio(
 
 def test_the_server_level_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """Its network is made of SimPy processes; the command says so, and exits with 3."""
-    from sim.catalog import subject_of
-    from sim.entry import Entry
-    from sim.scenarios import SCENARIOS_BY_LEVEL
+    from sim.bench.catalog import subject_of
+    from sim.bench.entry import Entry
+    from sim.bench.scenarios import SCENARIOS_BY_LEVEL
 
     subject = subject_of(Entry("server", SCENARIOS_BY_LEVEL["server"][0].name, "production"))
     assert main(["export", f"os2/{subject.name}/{subject.digest}/natural"]) == 3

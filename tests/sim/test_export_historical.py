@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from sim import explore
-from sim.historical import HISTORICAL_BUGS, HistoricalBug
-from sim.historical.base import this_version
-from sim.historical.interpreters import find_interpreters
-from sim.stock_sources import NotExportable, bundle_of
+from sim.bugs import HISTORICAL_BUGS, HistoricalBug
+from sim.bugs.base import this_version
+from sim.bugs.interpreters import find_interpreters
+from sim.export.sources import NotExportable, bundle_of
 from tests.sim.exported_files import HERE as PLAIN
 from tests.sim.exported_files import run_alone
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sim.catalog import subject_of
+from sim.bench.catalog import subject_of
+from sim.bench.checking.mutants import kill_all
+from sim.bench.entry import Entry
 from sim.cli import main
-from sim.entry import Entry
-from sim.mutants import kill_all
 from tests.sim.exported_files import run_alone
 
 

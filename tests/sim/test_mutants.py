@@ -9,12 +9,12 @@ import pytest
 
 from registry.invariants import SENTENCES
 from registry.protocol import PERFORM, TABLE
+from sim.bench.checking.mutants import Kill, kill_all
+from sim.bench.subjects.mutants import MUTANTS, Mutant, broken, mutant_named
+from sim.bench.subjects.mutants.base import Undoable
 from sim.cli import main
-from sim.mutants import Kill, kill_all
+from sim.kernel.schedule import Schedule
 from sim.replay import replay
-from sim.schedule import Schedule
-from sim.suspects.mutants import MUTANTS, Mutant, broken, mutant_named
-from sim.suspects.mutants.base import Undoable
 
 # The properties that no mutant of the registry level is first killed by.
 OF_THE_SERVER = {
@@ -129,8 +129,8 @@ def test_a_survivor_is_told(
 ) -> None:
     """Who is not killed makes the command fail, by name."""
     harmless = Mutant("registry", lambda patch: None)
-    monkeypatch.setattr("sim.mutants.mutant_named", lambda name: harmless)
-    monkeypatch.setattr("sim.mutants.EXECUTIONS_MAX", 3)
+    monkeypatch.setattr("sim.bench.checking.mutants.mutant_named", lambda name: harmless)
+    monkeypatch.setattr("sim.bench.checking.mutants.EXECUTIONS_MAX", 3)
     assert main(["mutants", "--name", "harmless"]) == 1
     assert "SURVIVES" in capsys.readouterr().out
     with broken(harmless):

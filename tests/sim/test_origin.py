@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from sim import World, explore
-from sim.locks import SimLock
-from sim.origin import Origin, origin_of
-from sim.scenarios.registry_level import REGISTRY_SCENARIOS
-from sim.suspects.original import StreamRegistry
+from sim.bench.scenarios.registry_level import REGISTRY_SCENARIOS
+from sim.bench.subjects.original import StreamRegistry
+from sim.kernel.origin import Origin, origin_of
+from sim.kernel.threads.locks import SimLock
 
 Program = Callable[[World], Awaitable[object]]
 
@@ -92,7 +92,7 @@ def test_a_fault_of_a_stand_in_is_an_error(program: Program) -> None:
     report = explore(program, max_executions=5)
     assert report.verdict == "error", report.text
     assert "no_such_thing" in report.reason
-    assert "at sim/locks.py:" in report.reason
+    assert "at sim/kernel/threads/locks.py:" in report.reason
 
 
 @pytest.mark.usefixtures("faulty_lock")

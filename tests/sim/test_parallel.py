@@ -22,20 +22,20 @@ from typing import Any
 
 import pytest
 
-from sim import parallel
-from sim.agenda import players
-from sim.check import check
-from sim.execution import guarded
-from sim.exploration import Findings, Problem, Report, search
-from sim.jobs import Job
-from sim.parallel import PartDone, Team
-from sim.progress import Progress, search_words
-from sim.scenarios import SCENARIOS_BY_LEVEL
+from sim.bench.checking.agenda import players
+from sim.bench.checking.check import check
+from sim.bench.checking.jobs import Job
+from sim.bench.scenarios import SCENARIOS_BY_LEVEL
+from sim.bench.subjects.mutants import broken, mutant_named
+from sim.exploration import parallel
+from sim.exploration.parallel import PartDone, Team
+from sim.exploration.progress import Progress, search_words
+from sim.exploration.search import Findings, Problem, Report, search
+from sim.exploration.subject import Subject
+from sim.exploration.verdict import Stop
+from sim.kernel.execution import guarded
+from sim.kernel.world import World
 from sim.schedulers import DepartureBounded, DepthFirst, Part, Scheduler
-from sim.subject import Subject
-from sim.suspects.mutants import broken, mutant_named
-from sim.verdict import Stop
-from sim.world import World
 from tests.limits import AMPLE_S, HANGS_S
 from tests.sim.trees import SEARCHES, TREES, Tree
 from tests.sim.trees import Path as ChoicePath

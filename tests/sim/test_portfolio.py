@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 import pytest
 
 from sim import World, explore, outcomes
-from sim.schedule import NO_MORE, ChoicePoint, Option
+from sim.kernel.schedule import NO_MORE, ChoicePoint, Option
 from sim.schedulers import (
     PCT,
     DepartureBounded,

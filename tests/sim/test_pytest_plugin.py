@@ -10,7 +10,7 @@ import sys
 import pytest
 
 # Imported here, since pytester forgets what is imported first within it.
-import sim.exploration
+import sim.exploration.search
 import sim.runner  # noqa: F401
 from tests.limits import HANGS_S
 
@@ -494,7 +494,8 @@ def test_it_costs_nothing_when_it_is_not_used() -> None:
     """pytest's loading of the plugin imports neither the loop nor SimPy, anyio or greenlet."""
     script = (
         "import sys, pytest, sim.pytest_plugin; "
-        "heavy = {'simpy', 'greenlet', 'anyio', 'sim.loop', 'sim.exploration', 'asyncio'}; "
+        "heavy = {'simpy', 'greenlet', 'anyio', 'sim.kernel.loop', 'asyncio'}; "
+        "heavy.add('sim.exploration.search'); "
         "before = set(); print(sorted(heavy & set(sys.modules)))"
     )
     plain = "import sys, pytest; print(sorted({'asyncio'} & set(sys.modules)))"

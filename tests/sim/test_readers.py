@@ -19,9 +19,9 @@ import pytest
 from starlette.routing import Route
 
 from sim import explore
+from sim.exploration.verdict import Verdict
+from sim.kernel.world import World
 from sim.schedulers import StateMatching
-from sim.verdict import Verdict
-from sim.world import World
 
 Hold = Callable[[], Awaitable[None]]
 Keeps = Callable[[World, int, Hold], Awaitable[None]]

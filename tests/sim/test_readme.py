@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 import sim
-import sim.exploration
+import sim.exploration.search
 import sim.runner
 from tests.sim.documents import (
     WITH_PROGRAMS,

@@ -9,8 +9,8 @@ import math
 import pytest
 
 from sim import World, explore
-from sim.execution import Program
-from sim.exploration import Report
+from sim.exploration.search import Report
+from sim.kernel.execution import Program
 from sim.schedulers import DepthFirst, Reduced
 from tests.sim.declared_programs import (
     RandomProgram,

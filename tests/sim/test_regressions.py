@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sim import World
-from sim.errors import ScheduleDoesNotFit
+from sim.kernel.errors import ScheduleDoesNotFit
 from sim.schedulers import RandomWalk
 from tests.executed import executed
 from tests.schedules.by_labels import ByLabels, LabelledDeparture, Labelling, Labels

@@ -12,15 +12,17 @@ import pytest
 
 from registry import StreamRegistry
 from sim import Report, World, explore, outcomes
-from sim.check import check
-from sim.errors import ScheduleDoesNotFit
-from sim.execution import Outcome, Program
-from sim.jobs import Result
-from sim.log_capture import silenced
+from sim.bench.checking.check import check
+from sim.bench.checking.jobs import Result
+from sim.bench.harness.log_capture import silenced
+from sim.bench.scenarios import SCENARIOS_BY_LEVEL
+from sim.bench.scenarios.server_level import SERVER_SCENARIOS, ServerScenario
+from sim.bench.subjects.mutants.base import Break
+from sim.bench.subjects.mutants.server import KILLED
+from sim.kernel.errors import ScheduleDoesNotFit
+from sim.kernel.execution import Outcome, Program
+from sim.kernel.schedule import ChoicePoint, Schedule, departures_of
 from sim.replay import replay as replay_text
-from sim.scenarios import SCENARIOS_BY_LEVEL
-from sim.scenarios.server_level import SERVER_SCENARIOS, ServerScenario
-from sim.schedule import ChoicePoint, Schedule, departures_of
 from sim.schedulers import (
     DepartureBounded,
     DepthFirst,
@@ -30,8 +32,6 @@ from sim.schedulers import (
     Replay,
     Scheduler,
 )
-from sim.suspects.mutants.base import Break
-from sim.suspects.mutants.server import KILLED
 from tests.executed import executed
 from tests.limits import AMPLE_S
 from tests.sim.fresh_processes import printed_in_fresh_processes

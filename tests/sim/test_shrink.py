@@ -8,16 +8,16 @@ import pytest
 
 from registry import StreamRegistry
 from sim import World, explore, outcomes
-from sim.execution import Program, guarded
-from sim.historical import gh_86296, httpcore_1093
-from sim.log_capture import silenced
-from sim.scenarios.registry_level import REGISTRY_SCENARIOS
-from sim.schedule import Bounds, departures_of
+from sim.bench.harness.log_capture import silenced
+from sim.bench.scenarios.registry_level import REGISTRY_SCENARIOS
+from sim.bench.subjects import PUBLISHED, registry_class
+from sim.bench.subjects.mutants import registry as mutants
+from sim.bench.subjects.mutants.base import Break
+from sim.bugs import gh_86296, httpcore_1093
+from sim.counterexamples.shrink import shrink
+from sim.kernel.execution import Program, guarded
+from sim.kernel.schedule import Bounds, departures_of
 from sim.schedulers import DepartureBounded, RandomWalk, Replay
-from sim.shrink import shrink
-from sim.suspects import PUBLISHED, registry_class
-from sim.suspects.mutants import registry as mutants
-from sim.suspects.mutants.base import Break
 from tests.executed import executed
 
 BOUNDS = Bounds()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from sim import World, explore, new_event_loop
-from sim.stock_sources import NotExportable
+from sim.export.sources import NotExportable
 
 
 def test_a_signal_lands_when_the_scheduler_says() -> None:

@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
+from sim.bench.harness.log_capture import silenced
+from sim.bench.simulation import run as run_module
+from sim.bench.simulation.labels import labels_required
+from sim.bench.simulation.profiles import CLIENTS, PROFILES, draw_plan
+from sim.bench.simulation.run import Batch, Simulation, SimulationReport, make_simulation, simulate
+from sim.bench.simulation.scenario import SimulatedSeed
+from sim.bench.simulation.statistics import Statistics
+from sim.bench.subjects import registry_class
+from sim.bench.subjects.mutants import registry as mutants
+from sim.bench.subjects.mutants import server as server_mutants
+from sim.bench.subjects.mutants.base import Break
 from sim.cli import main
 from sim.commands.simulate_text import progress_words
-from sim.log_capture import silenced
-from sim.schedule import ChoicePoint, Option, Schedule
+from sim.kernel.schedule import ChoicePoint, Option, Schedule
 from sim.schedulers import Swarm
-from sim.simulate import run as run_module
-from sim.simulate.labels import labels_required
-from sim.simulate.profiles import CLIENTS, PROFILES, draw_plan
-from sim.simulate.run import Batch, Simulation, SimulationReport, make_simulation, simulate
-from sim.simulate.scenario import SimulatedSeed
-from sim.simulate.statistics import Statistics
-from sim.suspects import registry_class
-from sim.suspects.mutants import registry as mutants
-from sim.suspects.mutants import server as server_mutants
-from sim.suspects.mutants.base import Break
 from tests.executed import executed
 from tests.sim.fresh_processes import printed_in_fresh_processes
 
@@ -76,10 +76,10 @@ def test_a_failure_is_the_same_with_more_processes() -> None:
 
 TRACE_HASHES = """
 import sys
-from sim.log_capture import silenced
+from sim.bench.harness.log_capture import silenced
 from sim.schedulers import Swarm
-from sim.simulate.run import make_simulation
-from sim.suspects import registry_class
+from sim.bench.simulation.run import make_simulation
+from sim.bench.subjects import registry_class
 from tests.executed import executed
 for level in ("registry", "server"):
     made = make_simulation(level=level, registry="production", profile=None, client="both")

@@ -22,14 +22,14 @@ from typing import Any
 import pytest
 
 from sim import NotSimulated, World, explore
-from sim.determinism import SimFuture, SimTask
-from sim.entropy import _Date, _Datetime
-from sim.execution import guarded
-from sim.happens_before import TrackedFuture, TrackedTask
-from sim.locks import SimLock, SimRLock, SimThread
-from sim.loop import SimLoop
-from sim.pools import SimExecutor
+from sim.kernel.execution import guarded
+from sim.kernel.hashing import SimFuture, SimTask
+from sim.kernel.isolation.entropy import _Date, _Datetime
+from sim.kernel.loop import SimLoop
+from sim.kernel.threads.locks import SimLock, SimRLock, SimThread
+from sim.kernel.threads.pools import SimExecutor
 from sim.schedulers import DepartureBounded
+from sim.schedulers.reduction.happens_before import TrackedFuture, TrackedTask
 
 NO_THREADS = "about threads of the system, of which the pool has none"
 NO_SOCKETS = "how sockets are read and written, of which there are none"

@@ -11,19 +11,19 @@ import pytest
 
 from registry import StreamRegistry
 from sim import explore
-from sim.execution import Program
-from sim.log_capture import silenced
-from sim.runs import outcomes
-from sim.scenarios.registry_level import REGISTRY_SCENARIOS
-from sim.scenarios.server_level import SERVER_SCENARIOS
-from sim.scenarios.sized import Size, SizedScenario
+from sim.bench.harness.log_capture import silenced
+from sim.bench.scenarios.registry_level import REGISTRY_SCENARIOS
+from sim.bench.scenarios.server_level import SERVER_SCENARIOS
+from sim.bench.scenarios.sized import Size, SizedScenario
+from sim.bench.subjects import PUBLISHED, registry_class
+from sim.bench.subjects.mutants.base import Mutant, broken
+from sim.bench.subjects.mutants.registry import REGISTRY_MUTANTS
+from sim.exploration.runs import outcomes
+from sim.exploration.verdict import Verdict
+from sim.kernel.execution import Program
+from sim.kernel.world import World
 from sim.schedulers import DepartureBounded, DepthFirst, Scheduler, StateMatching
 from sim.schedulers import matching as matching_module
-from sim.suspects import PUBLISHED, registry_class
-from sim.suspects.mutants.base import Mutant, broken
-from sim.suspects.mutants.registry import REGISTRY_MUTANTS
-from sim.verdict import Verdict
-from sim.world import World
 from tests.sim.random_programs import random_program
 
 Ends = set[tuple[str | None, tuple[str, ...]]]

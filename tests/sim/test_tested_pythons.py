@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sim.cli import main
-from sim.tested_pythons import TESTED, described, interpreter
+from sim.exploration.tested_pythons import TESTED, described, interpreter
 from tests.limits import HANGS_S
 
 ROOT = Path(__file__).parents[2]

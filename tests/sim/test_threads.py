@@ -17,8 +17,8 @@ import anyio.to_thread
 import pytest
 
 from sim import Report, World, explore, outcomes, run
-from sim.execution import Outcome
-from sim.schedule import departures_of
+from sim.kernel.execution import Outcome
+from sim.kernel.schedule import departures_of
 from sim.schedulers import DepartureBounded, RandomWalk, Replay
 from tests.executed import executed
 from tests.sim.fresh_processes import printed_in_fresh_processes

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from sim import World, explore, watchdog
-from sim.execution import guarded
-from sim.export import NotExportable
-from sim.violation import Kind
+from sim import World, explore
+from sim.export.file import NotExportable
+from sim.kernel import watchdog
+from sim.kernel.execution import guarded
+from sim.kernel.violation import Kind
 
 pytestmark = [
     pytest.mark.socket,  # real time: of the processor, and some tenths of a second

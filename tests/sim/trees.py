@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from sim.schedule import ChoicePoint, Option
+from sim.kernel.schedule import ChoicePoint, Option
 from sim.schedulers import DepartureBounded, DepthFirst, Scheduler
 
 Path = tuple[int, ...]

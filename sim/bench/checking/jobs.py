@@ -1,0 +1,121 @@
+"""A job of `onestream check`: a scenario on a registry, how it is searched, and its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sim.bench.catalog import scenarios_named, subject_of
+from sim.bench.entry import Entry
+from sim.bench.harness.log_capture import silenced
+from sim.bench.harness.observed_protocol import ROWS
+from sim.bench.scenarios import Scenario
+from sim.exploration.parallel import Key
+from sim.exploration.search import Report, Watch, explore
+from sim.schedulers import DepartureBounded, DepthFirst, RandomFirst, Scheduler, StateMatching
+
+# At server level there are too many schedules for depth-first search, so first it is all schedules
+# with up to this many departures. Then, where the budget allows, it is every schedule if states can
+# be read, and with worker threads one departure more. See sim/bench/README.md.
+DEPARTURES = 1
+# Before the bounded search, to visit some schedules beyond the bound.
+RANDOM_EXECUTIONS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One scenario to be run on one registry.
+
+    departures: how many there may be, at server level; None for any number, by matching states.
+    """
+
+    level: str
+    registry: str
+    scenario: Scenario
+    departures: int | None = DEPARTURES
+
+    @property
+    def key(self) -> Key:
+        """From which another process builds it."""
+        return self.level, self.registry, self.scenario.name, self.departures
+
+    @classmethod
+    def of_key(cls, key: Key) -> Job:
+        level, registry, scenario_name, departures = key
+        ((_, scenario),) = scenarios_named(level, scenario_name)
+        return cls(level, registry, scenario, departures)
+
+    @property
+    def entry(self) -> Entry:
+        return Entry(self.level, self.scenario.name, self.registry)
+
+    @property
+    def name(self) -> str:
+        return f"{self.registry} {self.scenario.name}"
+
+    @property
+    def deepens(self) -> bool:
+        """Whether more budget could prove more of it."""
+        is_bounded = self.level == "server" and self.departures is not None
+        return is_bounded and self.scenario.strategy is None
+
+    def deeper(self) -> Job:
+        """The job on which more budget is spent. Only for one that deepens."""
+        assert self.departures is not None
+        deeper = None if self.scenario.reads_states else self.departures + 1
+        return replace(self, departures=deeper)
+
+    def strategy(self) -> str | Scheduler:
+        """A new scheduler, or the name of one."""
+        if self.scenario.strategy is not None:
+            return self.scenario.strategy
+        if self.level == "registry":
+            return DepthFirst()
+        if self.departures is None:
+            return StateMatching()
+        bounded = DepartureBounded(self.departures)
+        return RandomFirst(bounded, random_executions=RANDOM_EXECUTIONS)
+
+    def explored(self, budget_s: float, watch: Watch) -> Report:
+        with silenced():
+            return explore(
+                subject_of(self.entry), strategy=self.strategy(), budget_s=budget_s, watch=watch
+            )
+
+    def result(self, report: Report) -> Result:
+        return Result(self.level, self.registry, self.scenario.name, report)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of a job."""
+
+    level: str
+    registry: str
+    scenario: str
+    report: Report
+
+    @property
+    def was_cut_off(self) -> bool:
+        """Whether the search was stopped before it had a verdict."""
+        return self.report.was_out_of_budget or self.report.was_interrupted
+
+    def as_json(self) -> dict[str, Any]:
+        report, found = self.report, self.report.counterexample
+        return {
+            "registry": self.registry,
+            "scenario": self.scenario,
+            "level": self.level,
+            "verdict": report.verdict,
+            "reason": report.reason,
+            "claim": report.claim,
+            "executions": report.executions,
+            "seconds": round(report.seconds, 3),
+            "complete": report.complete,
+            "found_by": report.found_by,
+            "bounds": str(report.bounds),
+            "bounds_hit": sorted(report.bounds_hit),
+            "labels": sorted(label for label in report.labels if label not in ROWS),
+            "digest": report.digest,
+            "counterexample": found and found.as_json(),
+        }

@@ -1,0 +1,89 @@
+"""The judgements of a bench, as named data: see `registry/invariants.py`.
+
+A driver drives, and reports what happens; which judgements are asked then is chosen once, by what
+the registry under check offers.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from registry.invariants import SENTENCES
+from sim.kernel.world import World
+
+
+def sentence(name: str) -> str:
+    """The sentence of the promise of this name, for a violation; other names are sentences."""
+    return f"{name}: {SENTENCES[name]}" if name in SENTENCES else name
+
+
+class Moment(enum.Enum):
+    """When a judgement is asked, and of what besides the bench."""
+
+    # At registry level; of a request, and of what it emits.
+    ANSWERED = "a register returns or raises"
+    ADMITTED = "a register has returned"
+    LEFT = "a register was cancelled"
+    BEGINS = "a stream begins to work upstream"
+    EMITS = "content comes through the gate"
+    # At server level; of an exchange.
+    SENDS = "content is handed to `send`"
+    ENDED = "all is quiet, for each exchange"
+    # At both; of seconds, or of nothing.
+    CLOSED = "the registry, or the process, was told to end and has"
+    QUIET = "all that was begun is over"
+    # In a simulation.
+    SHUT = "the process has ended, with these requests open"
+    LATE = "the last fault is long over, with these requests open"
+    PRIED = "somebody has pressed the stop of another key's stream"
+    HEALED = "one who prompted once more was answered, or not in time"
+    TOLD = "all is over, for each prompt, what was asked of Ollama, and its profile"
+    LASTED = "all is over, for each prompt, what was asked of Ollama, and its seconds"
+    TURNS = "all is over, for what became of the prompts of each session"
+
+
+@dataclass(frozen=True, slots=True)
+class Always:
+    """Holds at every poll. name: of a promise, or a sentence of its own."""
+
+    name: str
+    holds: Callable[[Any], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Asked at its moment. finds: yields the violations that it sees, of which the first counts."""
+
+    name: str
+    moment: Moment
+    finds: Callable[..., Iterator[str]]
+
+
+Judgements = tuple[Always | Judgement, ...]
+
+
+class Judges:
+    """The judgements of one bench in one execution."""
+
+    def __init__(self, world: World, bench: object, judgements: Judgements) -> None:
+        self._world = world
+        self._bench = bench
+        self._judgements = judgements
+        for each in judgements:
+            if isinstance(each, Always):
+                world.always(sentence(each.name), partial(each.holds, bench))
+
+    def canonical_state(self) -> object:
+        """The same in each state."""
+        return None
+
+    def ask(self, moment: Moment, *seen: object) -> None:
+        """Refutes the program where a judgement finds something, and ends the execution."""
+        for each in self._judgements:
+            if isinstance(each, Judgement) and each.moment is moment:
+                for found in each.finds(self._bench, *seen):
+                    self._world.check(False, sentence(each.name), found, judge=each.finds)

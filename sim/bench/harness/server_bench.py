@@ -1,0 +1,298 @@
+"""The bench at server level: the production application, its clients, and the fake Ollama.
+
+The registry is the production one behind an observed protocol; settings, routes, responses and
+the Ollama clients are those that serve real users. What stands around them is simulated: clock,
+transports, executor and ASGI server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from starlette.types import Message
+
+import registry.stop_signal
+import server.ollama_thread
+import server.wakeable
+from registry import StreamRegistry
+from registry.protocol import Snapshot, State
+from registry.stop_signal import StopSignals
+from server.app import create_app
+from server.settings import Settings
+from sim.bench.harness.asgi import Exchange, SimServer, content_of
+from sim.bench.harness.deliveries import Deliveries
+from sim.bench.harness.judgement import Judgements, Judges, Moment
+from sim.bench.harness.log_capture import LogLine
+from sim.bench.harness.observed_protocol import ObservedProtocol
+from sim.bench.harness.registry_bench import LIMITS, phrase_invariants
+from sim.fake_ollama import Profile
+from sim.fake_ollama.modes import Mode
+from sim.fake_ollama.simulated import Connection, SimOllama
+from sim.kernel.world import World
+from sim.schedulers.states.abstraction import describe
+
+KEYS = {"alice": "alice-key", "bob": "bob-key"}
+# Few chunks, far enough apart that what is meant to come between them does.
+PROFILE = Profile(
+    load_s=1.0, slow_load_s=4.0, prompt_eval_s=0.1, chunk_s=0.2, chunks=2, fault_after_chunks=1
+)
+
+# Worker threads share data with the loop in these: every line of them is a switch point.
+DECLARED_FILES = tuple(
+    str(module.__file__) for module in (registry.stop_signal, server.ollama_thread, server.wakeable)
+)
+
+# Otherwise each state would be read with all settings and models of Ollama in it.
+describe(Settings, Mode, Profile)
+
+
+class ServerBench:
+    """One execution's server with everything around it."""
+
+    def __init__(
+        self,
+        world: World,
+        cls: type[Any],
+        judgements: Judgements,
+        *,
+        client: Literal["async", "thread"] = "async",
+        settings: Mapping[str, Any] | None = None,
+        profile: Profile = PROFILE,
+        buffer_bytes: int = 0,
+        threads_max: int = 4,
+        lines: bool = True,
+        loop_lines: bool = False,
+        close_s: float = 0.0,
+    ) -> None:
+        """lines: whether a thread may be overtaken at every line of DECLARED_FILES, and not only
+        where it blocks, locks or calls the loop; loop_lines: whether the loop may be, too.
+        """
+        self.world = world
+        self.logged: list[LogLine] = []
+        self.settings = _settings(client, **(settings or {}))
+        self.grace_s = self.settings.grace_seconds
+        # Each iteration in between may be late.
+        self.slack_s = 10 * world.lateness_s
+        self.ollama = SimOllama(world.loop, profile)
+        self.ollama.tell = lambda name, text: world.record(text, actor=name)
+        self.ollama.close_s = close_s
+        self.ollama.before_change = world.ask_always
+        self.ollama.on_landed = self._landed
+        self.deliveries = Deliveries()
+        if client == "thread" and lines:
+            world.declare(*DECLARED_FILES, in_loop=loop_lines)
+        self.executor = world.executor(threads_max=threads_max)
+        self.stop_signals = StopSignals()
+        self.is_production = issubclass(cls, StreamRegistry)
+        self.registry = self._make_registry(cls)
+        serials = itertools.count(1)
+        self.new_trace_id: Callable[[], str] = lambda: f"t{next(serials)}"
+        self.app = _application(self.settings)
+        self.app.state.bench = self
+        self.server = SimServer(world, self.app, buffer_bytes=buffer_bytes)
+        # Whether a request's own task may be cancelled, so that its answer may not be ended.
+        self.clients_may_be_cut = False
+        self._sessions: dict[str, str] = {}
+        self.asked_to_stream: set[str] = set()
+        # When each stream that is STOPPING, or WAITING, was first seen so.
+        self._since: dict[tuple[str, State], float] = {}
+        # A snapshot with no such stream in it; between two operations the snapshot is the same.
+        self._calm: Snapshot | None = None
+        phrase_invariants(world)
+        self.judges = Judges(world, self, judgements)
+
+    def _make_registry(self, cls: type[Any]) -> Any:
+        if not self.is_production:
+            return cls.for_server(self.executor)
+        protocol = ObservedProtocol(self.world, **{**LIMITS, "grace_s": self.grace_s})
+        return cls(protocol=protocol, executor=self.executor, stop_signals=self.stop_signals)
+
+    @property
+    def has_threads(self) -> bool:
+        return self.settings.ollama_client == "thread"
+
+    # -- what scenarios do
+
+    async def post(
+        self,
+        name: str,
+        session: str | None = "s",
+        *,
+        earliest: float = 0.0,
+        latest: float | None = 0.0,
+        **asked: Any,
+    ) -> Exchange:
+        """As `post_now`, when the outside world says so."""
+        await self.world.outside(f"{name} arrives", earliest=earliest, latest=latest)
+        return self.post_now(name, session, **asked)
+
+    def post_now(
+        self,
+        name: str,
+        session: str | None = "s",
+        *,
+        model: str = "fake:normal",
+        key: str = "alice",
+        stream: bool = True,
+        strategy: str | None = None,
+        text: str | None = None,
+        half: bool = False,
+    ) -> Exchange:
+        """A prompt arrives; `name` is its text, if there is none."""
+        self._sessions[name] = f"{key}/{session}"
+        if stream:
+            self.asked_to_stream.add(name)
+        messages = [{"role": "user", "content": text or name}]
+        body = {"model": model, "messages": messages, "stream": stream}
+        headers = {"authorization": f"Bearer {KEYS[key]}", "content-type": "application/json"}
+        if session is not None:
+            headers["x-session-id"] = session
+        if strategy is not None:
+            headers["x-session-strategy"] = strategy
+        exchange = self.server.request(
+            name,
+            "POST",
+            "/v1/chat/completions",
+            headers=headers,
+            body=json.dumps(body).encode(),
+            half=half,
+        )
+        exchange.on_send = lambda message: self._sends(exchange, message)
+        return exchange
+
+    async def press_stop(self, exchange: Exchange, *, key: str = "alice") -> Exchange:
+        headers = {"authorization": f"Bearer {KEYS[key]}"}
+        stop = self.server.request(
+            f"stop {exchange.name}",
+            "POST",
+            f"/v1/streams/{exchange.given_id}/cancel",
+            headers=headers,
+        )
+        await self.over(stop)
+        return stop
+
+    async def over(self, *exchanges: Exchange) -> None:
+        """Waits until these requests are over."""
+        tasks = [each.task for each in exchanges if each.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def terminate(self) -> None:
+        """SIGTERM, and then what uvicorn does: it waits for its connections, then shuts down."""
+        begun = self.world.now
+        self.app.state.service.begin_shutdown()
+        tasks = [each.task for each in self.server.exchanges if each.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.grace_s)
+        await self.server.stop()
+        self.judges.ask(Moment.CLOSED, self.world.now - begun)
+
+    async def play(self, scenario: Callable[[ServerBench], Awaitable[None]]) -> None:
+        """Start-up, the scenario, quiet, shut-down."""
+        await self.server.start()
+        await scenario(self)
+        await self._quiet()
+        if self.server.is_up:
+            await self.server.stop()
+        # What is done about an end is done by callbacks and threads that are some steps behind;
+        # they have had their turn before the clock moves.
+        await asyncio.sleep(0.1)
+        for exchange in self.server.exchanges:
+            self.judges.ask(Moment.ENDED, exchange)
+        self.judges.ask(Moment.QUIET)
+
+    async def _quiet(self) -> None:
+        await self.over(*self.server.exchanges)
+        # Streams outlive their responses by their clean-up.
+        pending = [task for task in self.world.loop.tasks if self._is_of_stream(task)]
+        if pending:
+            await asyncio.wait(pending)
+
+    @staticmethod
+    def is_of_server(task: asyncio.Task[Any]) -> bool:
+        """Not one of the bench's, and not the lifespan, which ends only with the process."""
+        name = task.get_name()
+        return name.endswith(" request") or name.startswith(
+            ("stream-", "agent-", "watch-", "thread-", "register-")
+        )
+
+    @staticmethod
+    def _is_of_stream(task: asyncio.Task[Any]) -> bool:
+        return task.get_name().startswith(("stream-", "agent-", "watch-")) and not task.done()
+
+    # -- what the driver sees
+
+    def state_of(self, exchange: Exchange) -> State | None:
+        views = self.registry.snapshot().streams
+        states = (State(view.state) for view in views if view.trace_id == exchange.given_id)
+        return next(states, None)
+
+    def stream_of(self, exchange: Exchange) -> asyncio.Task[Any]:
+        """The stream's own task."""
+        name = f"stream-{exchange.given_id}"
+        return next(task for task in self.world.loop.tasks if task.get_name() == name)
+
+    def session_of(self, prompt: str) -> str:
+        return self._sessions.get(prompt, prompt)
+
+    def _sends(self, exchange: Exchange, message: Message) -> None:
+        if content := content_of(message.get("body", b"")):
+            self.deliveries.hand(exchange.name, content)
+            self.judges.ask(Moment.SENDS, exchange)
+
+    def _landed(self, connection: Connection, data: bytes) -> None:
+        self.deliveries.land(connection, data, self.world.now)
+
+    def in_state_longer_than(self, state: State, limit_s: float) -> list[str]:
+        """The names of the streams that have been in the state for longer than `limit_s`."""
+        snapshot = self.registry.snapshot()
+        if snapshot is self._calm:
+            return []
+        now = self.world.now
+        found = []
+        is_calm = True
+        for view in snapshot.streams:
+            is_calm = is_calm and view.state is State.ACTIVE
+            if view.state is not state:
+                continue
+            since = self._since.setdefault((view.trace_id, state), now)
+            if now - since > limit_s + self.slack_s:
+                found.append(view.trace_id)
+        if is_calm:
+            self._calm = snapshot
+        return found
+
+
+@cache
+def _application(settings: Settings) -> FastAPI:
+    """The production application. Its parameters look up what differs between executions."""
+
+    def bench() -> ServerBench:
+        found: ServerBench = app.state.bench
+        return found
+
+    app = create_app(
+        settings,
+        new_registry=lambda _: bench().registry,
+        async_transport=lambda: bench().ollama.transport(),
+        thread_transport=lambda wake: bench().ollama.blocking_transport(wake),
+        new_trace_id=lambda: bench().new_trace_id(),
+        wall_clock=lambda: bench().world.now,
+        signals=(),
+    )
+    return app
+
+
+@cache
+def _settings(client: Literal["async", "thread"], **values: Any) -> Settings:
+    """Reading the environment for each execution would take longer than the execution."""
+    keys = ",".join(KEYS.values())
+    return Settings(
+        api_keys=keys, ollama_host="http://ollama:11434", ollama_client=client, **values
+    )

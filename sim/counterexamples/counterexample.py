@@ -1,0 +1,70 @@
+"""A counterexample: the violated sentence, the schedule that leads there, and how to read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.counterexamples.explanation import explain, nearest_passing
+from sim.kernel.execution import Outcome, Program, guarded, run_execution
+from sim.kernel.schedule import Schedule
+from sim.schedulers import Replay
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """property: the sentence that did not hold; schedule, text: for programs and for people."""
+
+    property: str
+    schedule: str
+    text: str
+
+    def as_json(self) -> dict[str, str]:
+        return {"property": self.property, "schedule": self.schedule, "text": self.text}
+
+    def replay(self, program: Program) -> Outcome:
+        """Runs the schedule on the program, traced; `violation` is None if it did not come back.
+
+        Raises ScheduleDoesNotFit if the program does not reach these choice points.
+        """
+        with guarded():
+            return replay_schedule(program, Schedule.parse(self.schedule))
+
+    def export(self, program: Program) -> str:
+        """The text of a Python file that replays it on stock asyncio, without this package.
+
+        Raises ScheduleDoesNotFit, and NotExportable where no selector could bring it about.
+        """
+        from sim.export.file import export
+        from sim.export.sources import bundle_of
+
+        bounds = Schedule.parse(self.schedule).bounds
+        return export(self.replay(program), bundle_of(program), bounds, self.text)
+
+
+def replay_schedule(program: Program, schedule: Schedule) -> Outcome:
+    """One traced execution. Raises ScheduleDoesNotFit."""
+    replay = Replay(schedule.departures)
+    outcome = run_execution(program, replay, schedule.bounds, traced=True)
+    replay.require_all_taken(len(outcome.choices))
+    return outcome
+
+
+def confirmed(program: Program, schedule: Schedule, violated: str) -> Counterexample | None:
+    """Replays a failure twice, traced; None if it is not the same violation both times."""
+    outcome = replay_schedule(program, schedule)
+    if outcome.violation is None or outcome.violation.property != violated:
+        return None
+    if replay_schedule(program, schedule).trace_hash != outcome.trace_hash:
+        return None
+    return make_counterexample(program, outcome, schedule)
+
+
+def make_counterexample(program: Program, outcome: Outcome, schedule: Schedule) -> Counterexample:
+    """From a traced outcome with a violation; looks for a passing execution nearby."""
+    assert outcome.violation is not None
+    with guarded():
+        passing = nearest_passing(program, schedule, outcome)
+        # A program may remember its last execution: let that be this one.
+        replay_schedule(program, schedule)
+    text = explain(outcome, schedule, passing)
+    return Counterexample(outcome.violation.property, str(schedule), text)

@@ -1,0 +1,57 @@
+"""The digest in a schedule: it changes when the code under test or the interpreter does."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+from sim import kernel
+
+_DEPENDENCIES = ("simpy", "anyio")
+
+
+def digest_of(sources: Iterable[object]) -> str:
+    """8 hex digits: the kernel, Python, dependencies, and the modules of `sources`.
+
+    A package among them stands for all of its files.
+    """
+    digest = hashlib.sha256(_kernel())
+    for source in sources:
+        digest.update(_source_of(source))
+    return digest.hexdigest()[:8]
+
+
+@cache
+def _kernel() -> bytes:
+    digest = hashlib.sha256(sys.version.encode())
+    for name in _DEPENDENCIES:
+        digest.update(version(name).encode())
+    # All on which an execution depends, and nothing else; a test holds it to that.
+    digest.update(_package(Path(kernel.__path__[0])))
+    return digest.digest()
+
+
+@cache
+def _package(folder: Path) -> bytes:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
+def _source_of(source: object) -> bytes:
+    module = source if isinstance(source, ModuleType) else inspect.getmodule(source)
+    file = getattr(module, "__file__", None)
+    if file is not None and hasattr(source, "__path__"):
+        return _package(Path(file).parent)
+    if file is not None and Path(file).exists():
+        return Path(file).read_bytes()
+    code = getattr(source, "__code__", None)
+    return repr(source).encode() if code is None else bytes(code.co_code)

@@ -1,0 +1,392 @@
+"""One search in several processes: its tree of schedules, divided.
+
+The tree is cut into parts, stretches of it in the order in which one process would visit it. A
+worker searches a part for a slice of time and returns its findings and the rest of the part, which
+is divided further where processes would be idle. The findings are put together in the tree's order,
+and those after the first failure are dropped: so verdict, counterexample and counts are those of
+one process, whenever the search ends before its budget does.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from multiprocessing.synchronize import Event
+from time import perf_counter
+from typing import Any
+
+from sim.exploration.search import (
+    Conclusion,
+    Findings,
+    Problem,
+    Report,
+    Watch,
+    conclude,
+    make_report,
+    search,
+)
+from sim.exploration.verdict import Stop
+from sim.kernel.execution import guarded
+from sim.schedulers import Divisible, Part, Scheduler
+
+Key = tuple[Any, ...]
+ProblemOf = Callable[[Key], Problem]
+Within = Callable[[], AbstractContextManager[None]]
+PlayWhole = Callable[[Key, float, Watch], Report]
+Show = Callable[[Key, float, Findings, Scheduler], bool]
+"""Shows the progress of a search, as `Progress.show`; True interrupts all."""
+
+# How long a worker searches before it returns the rest: short at first, since nothing can be
+# divided before that; later long enough for the exchange not to count.
+SLICE_MIN_S = 0.02
+SLICE_MAX_S = 0.5
+POLL_S = 0.1
+
+# Since 3.14 a server forks for a process that asks for more, and Ctrl-C reaches the server as well.
+# No thread has been started when a team is made, so that a plain fork is as safe as it was.
+_CONTEXT = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What each process of a team is given as it begins."""
+
+    stop: Event
+    problem_of: ProblemOf
+    play_whole: PlayWhole
+    within: Within
+
+    def is_stopped(self, findings: Findings, scheduler: Scheduler) -> bool:
+        return self.stop.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class PartDone:
+    """A process's answer: what it found in a slice of time, and what is left of its part."""
+
+    part: Scheduler
+    findings: Findings
+    seconds: float
+
+
+# -- in a worker process
+
+_work: _Work | None = None
+
+
+def _begin(work: _Work) -> None:
+    global _work
+    _work = work
+    # Ctrl-C reaches every process of the terminal; the first one handles it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _given() -> _Work:
+    assert _work is not None, "this is no process of a team"
+    return _work
+
+
+def _search_part(key: Key, part: Scheduler, slice_s: float) -> PartDone:
+    work = _given()
+    begun = perf_counter()
+    with guarded(), work.within():
+        findings = search(work.problem_of(key), part, begun + slice_s, None, work.is_stopped)
+    return PartDone(part, findings, perf_counter() - begun)
+
+
+def _conclude(key: Key, findings: Findings) -> Conclusion:
+    work = _given()
+    with guarded(), work.within():
+        return conclude(work.problem_of(key), findings, work.stop.is_set)
+
+
+def _whole(key: Key, budget_s: float) -> Report:
+    work = _given()
+    return work.play_whole(key, budget_s, work.is_stopped)
+
+
+# -- in the first process
+
+
+class _Whole:
+    """A search that cannot be divided: one process does all of it."""
+
+    def __init__(self, key: Key, budget_s: float) -> None:
+        self.key = key
+        self._budget_s = budget_s
+        self._is_under_way = False
+        self._report: Report | None = None
+
+    def submit_next(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
+        if self._is_under_way:
+            return None
+        self._is_under_way = True
+        return pool.submit(_whole, self.key, self._budget_s)
+
+    def take(self, future: Future[Any], processes: int) -> None:
+        self._report = future.result()
+
+    def report(self, problem_of: ProblemOf) -> Report | None:
+        return self._report
+
+    def show(self, show: Show) -> bool:
+        return False
+
+
+@dataclass(eq=False, slots=True)
+class _Piece:
+    """A part, with its findings. It is visited once nothing of it remains."""
+
+    part: Scheduler
+    findings: Findings = field(default_factory=Findings)
+    slice_s: float = SLICE_MIN_S
+    is_under_way: bool = False
+    is_seen: bool = False
+    was_cut: bool = False
+
+
+class _Search:
+    """One tree: its pieces in order, and the next task."""
+
+    def __init__(self, key: Key, scheduler: Divisible, budget_s: float) -> None:
+        self.key = key
+        self.scheduler = scheduler
+        self.begun = perf_counter()
+        self.conclusion: Conclusion | None = None
+        # Seconds of one process.
+        self._left_s = budget_s
+        # Of the rounds before this one.
+        self._before = Findings()
+        self._pieces: list[_Piece] = []
+        self._findings: Findings | None = None
+        self._is_last_under_way = False
+        self._begin_round()
+
+    @property
+    def waiting(self) -> list[_Piece]:
+        return [each for each in self._pieces if not (each.is_under_way or each.is_seen)]
+
+    @property
+    def findings(self) -> Findings:
+        """All findings, in the tree's order."""
+        if self._findings is not None:
+            return self._findings
+        merged = Findings()
+        for each in (self._before, *(piece.findings for piece in self._pieces)):
+            merged.add(each)
+        return merged
+
+    def submit_next(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
+        """Submits the next task of this search, if there is one now."""
+        if self._findings is None and self._left_s <= 0:
+            # Also where it began when nothing was left for it.
+            self._end_round_if_seen()
+        if self._findings is None:
+            return self._submit_part(pool)
+        if self._is_last_under_way or self.conclusion is not None:
+            return None
+        self._is_last_under_way = True
+        return pool.submit(_conclude, self.key, self._findings)
+
+    def take(self, future: Future[Any], processes: int) -> None:
+        """Takes a worker's result; the rest of its part is divided if others would be idle."""
+        answer: PartDone | Conclusion = future.result()
+        if isinstance(answer, Conclusion):
+            self.conclusion = answer
+            return
+        self._left_s -= answer.seconds
+        self._take_part(self._under_way.pop(future), answer.part, answer.findings)
+        self._divide(processes)
+        self._end_round_if_seen()
+
+    def show(self, show: Show) -> bool:
+        return show(self.key, self.begun, self.findings, self.scheduler)
+
+    def report(self, problem_of: ProblemOf) -> Report | None:
+        """None until all is done."""
+        if self._findings is None or self.conclusion is None:
+            return None
+        report = make_report(
+            problem_of(self.key),
+            self.scheduler,
+            self._findings,
+            self.conclusion,
+            perf_counter() - self.begun,
+        )
+        if report.complete is not None and not self.scheduler.is_exhausted:
+            # The scheduler has divided itself, so it does not know what its parts have visited.
+            return replace(report, complete=self._complete)
+        return report
+
+    def _begin_round(self) -> None:
+        self._under_way: dict[Future[Any], _Piece] = {}
+        self._complete = 0.0
+        part = self.scheduler.begin_round()
+        self._pieces = [_Piece(part)] if part is not None else []
+        if part is None:
+            self._findings = self._before
+
+    def _submit_part(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
+        waiting = self.waiting
+        if not waiting or self._left_s <= 0:
+            return None
+        piece = waiting[0]
+        piece.is_under_way = True
+        # What cannot be divided cannot be resumed, either.
+        slice_s = min(piece.slice_s, self._left_s) if isinstance(piece.part, Part) else self._left_s
+        future = pool.submit(_search_part, self.key, piece.part, slice_s)
+        self._under_way[future] = piece
+        return future
+
+    def _take_part(self, piece: _Piece, part: Scheduler, findings: Findings) -> None:
+        if piece not in self._pieces:
+            return
+        piece.findings.add(findings)
+        piece.part, piece.is_under_way = part, False
+        piece.slice_s = min(2 * piece.slice_s, SLICE_MAX_S)
+        piece.is_seen = piece.findings.stopped is None or piece.findings.is_final
+        piece.was_cut = isinstance(part, Part) and part.was_cut
+        if piece.findings.is_final:
+            # One process would never have reached what is after it.
+            del self._pieces[self._pieces.index(piece) + 1 :]
+        elif isinstance(part, Part) and not piece.is_seen:
+            part.resume()
+
+    def _divide(self, processes: int) -> None:
+        for piece in self.waiting:
+            while len(self.waiting) < processes and isinstance(piece.part, Part):
+                later = piece.part.split()
+                if later is None:
+                    break
+                new = _Piece(later, slice_s=piece.slice_s)
+                # What was found out about the rest holds for both.
+                new.findings.stopped = piece.findings.stopped
+                self._pieces.insert(self._pieces.index(piece) + 1, new)
+
+    def _end_round_if_seen(self) -> None:
+        if any(piece.is_under_way for piece in self._pieces):
+            return
+        merged = self.findings
+        open_pieces = self.waiting
+        is_interrupted = any(piece.findings.stopped is Stop.INTERRUPTED for piece in open_pieces)
+        if open_pieces and self._left_s > 0 and not is_interrupted:
+            return
+        failed = bool(self._pieces) and self._pieces[-1].findings.is_final
+        if open_pieces and not failed:
+            merged.stopped = Stop.INTERRUPTED if is_interrupted else Stop.OUT_OF_BUDGET
+            parts = [piece.part for piece in open_pieces]
+            self._complete = 1.0 - sum(part.unseen for part in parts if isinstance(part, Part))
+            self._findings = merged
+        elif failed:
+            self._complete = self._pieces[-1].part.complete or 0.0
+            self._findings = merged
+        else:
+            self.scheduler.end_round(any(piece.was_cut for piece in self._pieces))
+            self._before = merged
+            self._begin_round()
+
+
+class Team:
+    """Processes that work on searches together.
+
+    problem_of: builds what a key names, in each process. play_whole: runs a search that cannot be
+    divided. show: called with the running search, and interrupts it by returning True. within: the
+    context of a worker while it searches.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        problem_of: ProblemOf,
+        play_whole: PlayWhole,
+        show: Show,
+        within: Within = nullcontext,
+    ) -> None:
+        self._processes = processes
+        self._problem_of = problem_of
+        self._show = show
+        self._stop = _CONTEXT.Event()
+        self._pool = ProcessPoolExecutor(
+            processes,
+            mp_context=_CONTEXT,
+            initializer=_begin,
+            initargs=(_Work(self._stop, problem_of, play_whole, within),),
+        )
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._pool.shutdown(cancel_futures=True)
+
+    def play(
+        self, searches: Sequence[tuple[Key, Divisible | None]], budget_of: Callable[[int], float]
+    ) -> Iterator[tuple[Key, Report]]:
+        """The searches in their order, each in as many processes as it keeps busy.
+
+        budget_of: the seconds that all processes may take for a search, called as it begins, with
+        the number of those that began before. A search begins when the others leave a process
+        idle; without a scheduler it is run whole.
+        """
+        to_come = self._each(searches, budget_of)
+        under_way: list[_Search | _Whole] = []
+        futures: dict[Future[Any], _Search | _Whole] = {}
+        while True:
+            self._occupy_all(futures, under_way, to_come)
+            if not futures:
+                return
+            done, _ = wait(futures, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            for future in done:
+                one = futures.pop(future)
+                if one not in under_way:
+                    # That search is over: this was a part behind the failure that ended it.
+                    continue
+                one.take(future, self._processes)
+                report = one.report(self._problem_of)
+                if report is not None:
+                    under_way.remove(one)
+                    yield one.key, report
+            if any(one.show(self._show) for one in under_way[:1]):
+                self._stop.set()
+                to_come = iter(())
+
+    def _each(
+        self, searches: Sequence[tuple[Key, Divisible | None]], budget_of: Callable[[int], float]
+    ) -> Iterator[_Search | _Whole]:
+        for begun, (key, scheduler) in enumerate(searches):
+            budget_s = budget_of(begun)
+            if scheduler is not None:
+                yield _Search(key, scheduler, budget_s * self._processes)
+            else:
+                yield _Whole(key, budget_s)
+
+    def _occupy_all(
+        self,
+        futures: dict[Future[Any], _Search | _Whole],
+        under_way: list[_Search | _Whole],
+        to_come: Iterator[_Search | _Whole],
+    ) -> None:
+        """Gives every process something to do, as long as there is anything."""
+        while len(futures) < self._processes:
+            found = self._next_of(under_way)
+            if found is not None:
+                futures[found[0]] = found[1]
+            elif (one := next(to_come, None)) is not None:
+                under_way.append(one)
+            else:
+                return
+
+    def _next_of(
+        self, searches: list[_Search | _Whole]
+    ) -> tuple[Future[Any], _Search | _Whole] | None:
+        for one in searches:
+            future = one.submit_next(self._pool)
+            if future is not None:
+                return future, one
+        return None

@@ -1,0 +1,46 @@
+"""One execution, or one after another, without a verdict: what `explore` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sim.kernel.execution import Outcome, Program, guarded, run_execution
+from sim.kernel.schedule import NATURAL, Bounds, Schedule
+from sim.schedulers import NaturalOrder, Replay, Scheduler
+
+BOUNDS = Bounds()
+
+
+def run(
+    program: Program, schedule: str = NATURAL, *, bounds: Bounds = BOUNDS, traced: bool = False
+) -> Outcome:
+    """Runs the program once: in natural order, or under the schedule of a counterexample.
+
+    bounds: of the arrival model; a schedule brings its own. traced: with `trace` and `steps`.
+    Raises ValueError for a text that is not a schedule, ScheduleDoesNotFit if the program does not
+    reach its choice points. The subject that the schedule names is not checked.
+    """
+    if schedule == NATURAL:
+        with guarded():
+            return run_execution(program, NaturalOrder(), bounds, traced=traced)
+    parsed = Schedule.parse(schedule)
+    replay = Replay(parsed.departures)
+    with guarded():
+        outcome = run_execution(program, replay, parsed.bounds, traced=traced)
+    replay.require_all_taken(len(outcome.choices))
+    return outcome
+
+
+def outcomes(
+    program: Program, scheduler: Scheduler, *, bounds: Bounds = BOUNDS, traced: bool = False
+) -> Iterator[Outcome]:
+    """The outcome of each execution of a scheduler, until it is exhausted.
+
+    The guards of an execution are up until the iteration ends, or is closed.
+    """
+    with guarded():
+        while scheduler.next_execution():
+            outcome = run_execution(program, scheduler, bounds, traced=traced)
+            violated = outcome.violation.property if outcome.violation is not None else None
+            outcome.error = outcome.error or scheduler.learn(violated, outcome.labels)
+            yield outcome

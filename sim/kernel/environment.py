@@ -1,0 +1,140 @@
+"""A SimPy environment: the clock that the loop reads, and the outside events that are pending."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import simpy
+
+from sim.kernel.observer import NOBODY, Observer
+
+READING_S = 1e-9
+"""How much later each reading of the clock is than the last, in seconds."""
+
+
+class Arrival(simpy.Event):
+    """An outside event: announced, enabled from `earliest` on, landed by the scheduler's choice.
+
+    earliest, latest: readings of the clock; `latest` may be infinite.
+    is_awaited: asked before each choice; an arrival that nobody awaits any more is withdrawn.
+    """
+
+    # At how many quiescent instants it was enabled and did not land.
+    passes = 0
+    # Whether it was kept waiting at any poll.
+    was_kept = False
+    # For sim/schedulers/reduction/happens_before.py; see there.
+    event = 0
+    announced_by = 0
+    announced_at = 0
+
+    def __init__(
+        self,
+        env: Environment,
+        name: str,
+        earliest: float,
+        latest: float,
+        is_awaited: Callable[[], bool],
+    ) -> None:
+        super().__init__(env)
+        self.name = name
+        self.earliest = earliest
+        self.latest = latest
+        self.is_awaited = is_awaited
+
+    def canonical_state(self) -> object:
+        """All of it that decides what happens next; since when it is enabled does not."""
+        earliest = max(self.earliest, self.env.now)
+        # How often it was passed over matters to the bound alone, and to a bound on departures.
+        passes = self.passes if math.isinf(self.latest) else 0
+        return self.name, earliest, self.latest, passes, self.callbacks, self.is_awaited
+
+
+class Environment(simpy.Environment):
+    """SimPy's kernel with a clock that never goes back, and a list of pending arrivals.
+
+    Between two polls of the loop the clock moves only by READING_S at each reading.
+    """
+
+    _now: float
+    # Its hooks are called by the subclass in sim/kernel/observed.py.
+    observer: Observer = NOBODY
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        # Announced and not landed, in the order of their announcement.
+        self.pending: list[Arrival] = []
+        # How often the loop has asked what there is to do: see sim/kernel/watchdog.py.
+        self.polls = 0
+
+    WITHOUT_INFLUENCE = frozenset(
+        # SimPy's counter only orders its events, and that order is read; no process is active now.
+        {"_eid", "_active_proc", "polls", "observer"}
+    )
+    """Fields that do not decide what happens next, for the state reader; a test checks all."""
+
+    def canonical_state(self) -> Sequence[object]:
+        """All of it that decides what happens next, at a poll."""
+        return (
+            self._now,
+            # In the order in which they land: since when they are enabled matters for nothing else.
+            sorted(self.pending, key=lambda each: each.earliest),
+            # SimPy counts its events, for the order of those that are due together.
+            [(at, priority, event) for at, priority, _, event in sorted(self._queue)],
+        )
+
+    def read_clock(self) -> float:
+        self._now += READING_S
+        return self._now
+
+    def step(self) -> None:
+        """As in SimPy, but an event that is a few readings late happens now, not in the past."""
+        if self._queue and self._queue[0][0] < self._now:
+            self._queue[0] = (self._now, *self._queue[0][1:])
+        super().step()
+
+    def run_due(self) -> None:
+        """Processes all SimPy events that are due."""
+        queue = self._queue
+        while queue and queue[0][0] <= self._now:
+            self.step()
+
+    def advance(self, to: float) -> None:
+        self._now = max(self._now, to)
+        self.run_due()
+
+    def announce(
+        self,
+        name: str,
+        earliest_s: float = 0.0,
+        latest_s: float = math.inf,
+        is_awaited: Callable[[], bool] = lambda: True,
+    ) -> Arrival:
+        """A new arrival; its window is counted in seconds from now."""
+        if not 0 <= earliest_s <= latest_s:
+            raise ValueError(
+                f"outside event {name!r} has the window [{earliest_s}, {latest_s}] s; "
+                f"it needs 0 <= earliest <= latest, both counted from the call"
+            )
+        arrival = Arrival(self, name, self._now + earliest_s, self._now + latest_s, is_awaited)
+        self.pending.append(arrival)
+        return arrival
+
+    def land(self, arrival: Arrival) -> None:
+        """The arrival happens: its callbacks are called, as by SimPy's own `step`."""
+        self.pending.remove(arrival)
+        arrival._ok = True
+        arrival._value = None
+        # Nothing else is due, so it need not queue for its turn.
+        callbacks = arrival.callbacks
+        arrival.callbacks = None  # type: ignore[assignment]
+        for callback in callbacks:
+            callback(arrival)
+        self.run_due()
+
+    def withdraw_unawaited(self) -> None:
+        for arrival in self.pending:
+            if not arrival.is_awaited():
+                self.pending = [each for each in self.pending if each.is_awaited()]
+                return

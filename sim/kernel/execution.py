@@ -1,0 +1,351 @@
+"""One execution: a program runs in a fresh loop and world until it returns or a property fails."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import sys
+import threading
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from sim.kernel.current import Execution, running
+from sim.kernel.diagnosis import who_spins, who_waits
+from sim.kernel.environment import Environment
+from sim.kernel.errors import (
+    CheckFailed,
+    Nondeterminism,
+    NotSimulated,
+    ScheduleDoesNotFit,
+    StepBrokenOff,
+)
+from sim.kernel.hashing import restart_serials, use_deterministic_scopes
+from sim.kernel.isolation.entropy import Entropy, virtualised
+from sim.kernel.loop import Costs, SimLoop
+from sim.kernel.observed import ObservedLoop
+from sim.kernel.observer import Special
+from sim.kernel.origin import fault_of_simulator, forwards
+from sim.kernel.recording import Departure, Recording
+from sim.kernel.schedule import Bounds, ChoicePoint, Chooser, Named
+from sim.kernel.signals import own_signals_simulated
+from sim.kernel.threads.line_tracing import set_trace
+from sim.kernel.threads.locks import patched as threads_patched
+from sim.kernel.threads.pools import pools_simulated
+from sim.kernel.violation import Kind, Violation
+from sim.kernel.watchdog import watched
+from sim.kernel.world import TraceLine, World
+
+Program = Callable[[World], Awaitable[object]]
+
+_DRAIN_ROUNDS_MAX = 10
+_DRAIN_RUNS_MAX = 100
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The result of one execution.
+
+    choices: the option taken at each choice point; cost: how many departures they are. error: why
+    there is no verdict, or None. recording: of a traced execution, what happened in it.
+    """
+
+    choices: list[int] = field(default_factory=list)
+    cost: int = 0
+    violation: Violation | None = None
+    error: str | None = None
+    labels: set[str] = field(default_factory=set)
+    bounds_hit: set[str] = field(default_factory=set)
+    recording: Recording | None = None
+
+    @property
+    def trace(self) -> list[TraceLine]:
+        return self.recording.trace if self.recording is not None else []
+
+    @property
+    def steps(self) -> list[str]:
+        """A line for each callback of a traced execution."""
+        return self.recording.steps if self.recording is not None else []
+
+    @property
+    def departures(self) -> list[Departure]:
+        return self.recording.departures if self.recording is not None else []
+
+    @property
+    def options(self) -> list[int]:
+        """How many there were at each choice point of a traced execution."""
+        return self.recording.options if self.recording is not None else []
+
+    @property
+    def trace_hash(self) -> str:
+        """The same for two executions that ran the same callbacks at the same virtual times."""
+        return hashlib.sha256("\n".join(self.steps).encode()).hexdigest()
+
+
+def run_execution(
+    program: Program, scheduler: Chooser, bounds: Bounds, *, traced: bool = False
+) -> Outcome:
+    """Runs the program once, under the scheduler's choices, then drains what it left behind.
+
+    traced: it is recorded, unless the scheduler follows it with an observer of its own.
+    """
+    restart_serials()
+    use_deterministic_scopes()
+    outcome = Outcome()
+    unanswered: list[Exception] = []
+
+    def choose(kind: str, options: Sequence[Named], costs: Costs) -> int:
+        now = loop.environment.now
+        point = ChoicePoint(len(outcome.choices), kind, options, now, costs)
+        try:
+            option = scheduler.choose(point)
+        except (Nondeterminism, ScheduleDoesNotFit) as exc:
+            # Raised into a task, it would count as the program's own, or be swallowed.
+            unanswered.append(exc)
+            loop.stop()
+            raise
+        outcome.choices.append(option)
+        if option:
+            outcome.cost += point.costs[option]
+        if follower is not None:
+            follower.chose(point, option)
+        return option
+
+    own = scheduler.observer()
+    follower = own if own is not None and own.follows else None
+    if traced and follower is None:
+        follower = outcome.recording = Recording()
+    if follower is None:
+        loop = SimLoop(Environment(), choose, bounds)
+    else:
+        loop = ObservedLoop(follower, choose, bounds)
+    world = World(loop)
+    observers = [each for each in (own, outcome.recording) if each is not None]
+    for each in observers:
+        each.begin(loop, world)
+    trace_before = sys.gettrace()
+    entropy = Entropy(loop.environment, bounds.entropy_seed)
+    try:
+        with running(Execution(loop, entropy)):
+            with follower.patched() if follower is not None else nullcontext():
+                _run(program, loop, world, outcome)
+            outcome.labels = set(world.labels)
+            outcome.bounds_hit = loop.bounds_hit
+            # The draining is not part of the execution.
+            for each in observers:
+                each.end()
+            _drain(loop, outcome)
+    finally:
+        set_trace(trace_before)
+        loop.close()
+        _let_go(loop)
+    if unanswered:
+        raise unanswered[0]
+    return outcome
+
+
+def _let_go(loop: SimLoop) -> None:
+    """Breaks reference cycles, so that memory is freed without a collection; forgets the tasks.
+
+    asyncio keeps all tasks of the process in one weak set, and ours have the same hashes in each
+    execution: those of earlier ones would collide with them.
+    """
+    for task in loop.tasks:
+        asyncio._unregister_task(task)
+    loop.tasks.clear()
+    loop.let_go()
+
+
+def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> None:
+    def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # An exception that nobody retrieves is found when memory is freed, which is not part of
+        # a schedule; one in a callback is found here and now.
+        raised = context.get("exception")
+        is_recorded = isinstance(raised, CheckFailed | StepBrokenOff)
+        if "handle" in context and not is_recorded:
+            world.fail_as(Kind.CALLBACK, f"{raised!r}", raised=raised)
+
+    loop.set_exception_handler(on_exception)
+    task = loop.create_task(_main(program, world), name="program")
+    task.add_done_callback(lambda _: loop.stop())
+    # Raised into a step it ends there; raised into what is asked at a poll, it ends here.
+    try:
+        loop.run_forever()
+    except StepBrokenOff:
+        pass
+    except Exception as exc:
+        # Raised between two callbacks, where the loop calls the simulator.
+        if not world.is_own_fault(exc):
+            raise
+
+    if loop.stuck is not None and world.violation is None:
+        world.fail_as(loop.stuck[0], why_stuck(loop, loop.stuck, outcome.steps))
+    if world.violation is None and task.done():
+        _judge_end(task, world)
+    elif task.done() and not task.cancelled():
+        task.exception()
+    outcome.error = loop.refused or world.fault or _swallowed_fault(loop)
+    if loop.stuck is not None and loop.stuck[0] is Kind.ENDLESS_STEP:
+        loop.environment.observer.meets(Special.ENDLESS_STEP)
+    outcome.violation = world.violation
+
+
+@forwards
+async def _main(program: Program, world: World) -> None:
+    await program(world)
+
+
+def _judge_end(task: asyncio.Task[None], world: World) -> None:
+    if task.cancelled():
+        world.fail_as(Kind.EXCEPTION, "it was cancelled")
+        return
+    exception = task.exception()
+    if exception is None:
+        return
+    if isinstance(exception, AssertionError) and exception.args:
+        world.fail(str(exception.args[0]).splitlines()[0], raised=exception)
+        return
+    where = traceback.extract_tb(exception.__traceback__)[-1]
+    detail = f"{exception!r} in {where.name}, line {where.lineno}"
+    world.fail_as(Kind.EXCEPTION, detail, raised=exception)
+
+
+def _swallowed_fault(loop: SimLoop) -> str | None:
+    """An error of the simulator that ended a task, awaited or not."""
+    for task in loop.tasks:
+        # Not `exception()`, which would say that somebody has retrieved it.
+        raised = getattr(task, "_exception", None)
+        fault = None if raised is None else fault_of_simulator(raised)
+        if fault is not None:
+            return fault
+    return None
+
+
+def why_stuck(loop: SimLoop, stuck: tuple[Kind, str], steps: Sequence[str] = ()) -> str:
+    """Who waits for what, and who spins. stuck: as in SimLoop; steps: of a traced execution."""
+    kind, seen = stuck
+    if kind is Kind.ENDLESS_STEP:
+        return seen
+    spinning = steps if kind is Kind.LIVELOCK else ()
+    workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
+    lines = [*who_spins(spinning, loop.tasks), *workers, *who_waits(loop.tasks), seen]
+    return ";\n".join(lines)
+
+
+def _drain(loop: SimLoop, outcome: Outcome) -> None:
+    """Cancels the remaining tasks and runs them to their end, in natural order: nothing leaks."""
+    loop.choose = _choose_natural
+    loop.on_poll = None
+    loop.threads.drain()
+    for _ in range(_DRAIN_ROUNDS_MAX):
+        tasks = [task for task in loop.tasks if not task.done()]
+        if not tasks:
+            break
+        _run_until_done(loop, [task for task in tasks if _is_cancelled(task, loop)])
+    else:
+        names = ", ".join(sorted(task.get_name() for task in tasks))
+        outcome.error = (
+            f"{names} outlived {_DRAIN_ROUNDS_MAX} cancels after the program's end, so what comes "
+            f"after would not be independent of it; let the task end when it is cancelled"
+        )
+        for task in tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+    if loop._asyncgens:
+        _run_until_done(loop, [loop.create_task(loop.shutdown_asyncgens())])
+
+
+def _choose_natural(kind: str, options: Sequence[Named], costs: Costs) -> int:
+    return 0
+
+
+def _is_cancelled(task: asyncio.Task[Any], loop: SimLoop) -> bool:
+    """False for tasks that await each other in a circle: those are closed, not cancelled."""
+    try:
+        task.cancel()
+    except RecursionError:
+        loop.tasks.remove(task)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        coroutine: Any = task.get_coro()
+        coroutine.close()
+        return False
+    return True
+
+
+def _run_until_done(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> None:
+    left = len(tasks)
+
+    def one_done(task: asyncio.Task[Any]) -> None:
+        nonlocal left
+        left -= 1
+        if not task.cancelled():
+            task.exception()
+        if left == 0:
+            loop.stop()
+
+    for task in tasks:
+        task.add_done_callback(one_done)
+    loop.stuck = None
+    for _ in range(_DRAIN_RUNS_MAX):
+        loop.run_forever()
+        # Others stop the loop, too: a check that fails now, or a task of the previous round.
+        if left == 0 or loop.stuck is not None:
+            break
+    for task in tasks:
+        task.remove_done_callback(one_done)
+
+
+_guards = 0
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Within the block: no garbage collection, no thread of the operating system, no real clock.
+
+    When garbage is collected is not part of a schedule, but closes generators; so it is done
+    between executions. Blocks may be nested: the outermost one sets up and takes down.
+    """
+    global _guards
+    _guards += 1
+    try:
+        if _guards > 1:
+            yield
+        else:
+            with _guards_up():
+                yield
+    finally:
+        _guards -= 1
+
+
+@contextmanager
+def _guards_up() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    start = threading.Thread.start
+    threading.Thread.start = _refuse_thread  # type: ignore
+    try:
+        with (
+            watched(),
+            threads_patched(),
+            pools_simulated(),
+            own_signals_simulated(),
+            virtualised(),
+        ):
+            yield
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
+        if was_enabled:
+            gc.enable()
+
+
+def _refuse_thread(thread: threading.Thread, *args: Any) -> NoReturn:
+    loop = asyncio._get_running_loop()
+    instead = (
+        "use loop.run_in_executor(None, …) or asyncio.to_thread, which are simulated; a thread of "
+        "the operating system runs in no order that could be replayed"
+    )
+    if isinstance(loop, SimLoop):
+        loop.refuse(f"{type(thread).__qualname__}.start", instead)
+    raise NotSimulated(f"{thread!r} is not simulated: {instead}")

@@ -1,0 +1,338 @@
+"""Clocks and randomness that a program under exploration reads, made part of the execution.
+
+Within an execution the functions of `time` read the virtual clock; `random`, `os.urandom`, and so
+`uuid` and `secrets`, draw from a generator with the same seed in every execution. Outside of one
+the replacements do what they replaced, so that measuring an exploration measures real time.
+
+Names that the program's own modules had bound before are rebound for the duration of an
+exploration: globals, default arguments, class attributes and what a closure holds. `datetime` is a
+type written in C, which cannot be patched: there, and only there, a stand-in takes its place. What
+a library had bound, or an object holds, stays real: `not_virtualised` names some of it, and running
+twice finds the rest where it changes a step.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import os
+import random  # noqa: TID251 - it is this module that makes it deterministic
+import time
+import types
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sim.kernel.current import executions
+from sim.kernel.environment import READING_S, Environment
+from sim.kernel.isolation.bound_names import BoundNames, modules_of
+from sim.kernel.observer import Special
+from sim.kernel.origin import forwards
+
+EPOCH_S = 1_577_836_800.0
+"""What the wall clock shows when an execution begins: 2020-01-01, 00:00 UTC."""
+
+BUSY_READINGS = 1000
+BUSY_STEP_S = 0.001
+"""After BUSY_READINGS in a row the program waits for the clock: each then takes BUSY_STEP_S."""
+
+_NODE = 0x02_00_5E_00_53_01
+_inst: random.Random = random._inst
+_real_random_seed = random.Random.seed
+_real_time = time.time  # noqa: TID251 - what else would the clock outside be
+
+
+class Entropy:
+    """What one execution reads of clocks, and draws. With `seed` None the draws are real."""
+
+    __slots__ = ("_bytes", "_is_seeded", "_last", "_readings", "environment", "epoch_s", "seed")
+
+    def __init__(
+        self, environment: Environment, seed: int | None, epoch_s: float = EPOCH_S
+    ) -> None:
+        self.environment = environment
+        self.seed = seed
+        self.epoch_s = epoch_s
+        # Seeding takes 12 µs, so it is done at the first draw.
+        self._is_seeded = False
+        self._bytes: random.Random | None = None
+        self._last = -1.0
+        self._readings = 0
+        if seed is not None:
+            uuid._last_timestamp = None  # type: ignore[attr-defined]
+
+    def canonical_state(self) -> object:
+        """How the draws and readings so far decide later ones."""
+        drawn = _inst.getstate() if self._is_seeded else None
+        drawn_bytes = self._bytes.getstate() if self._bytes is not None else None
+        # An ordinary program does not read the clock that often in a row, so fewer do not count.
+        readings = self._readings if self._readings > BUSY_READINGS // 2 else 0
+        return drawn, drawn_bytes, readings
+
+    def monotonic(self) -> float:
+        now = self.environment.read_clock()
+        self._note_reading(now)
+        return now
+
+    def wall_clock(self) -> float:
+        """Does not move the clock, since whether logging reads it depends on its configuration."""
+        self._note_reading(self.environment.now)
+        return self.epoch_s + self.environment.now
+
+    def _note_reading(self, now: float) -> None:
+        self._readings = self._readings + 1 if now <= self._last + 2 * READING_S else 0
+        self._last = now
+        if self._readings > BUSY_READINGS:
+            self.environment.advance(now + BUSY_STEP_S)
+            self._last = self.environment.now
+
+    def seed_module(self) -> None:
+        """Seeds `random`'s own generator."""
+        if not self._is_seeded:
+            self._is_seeded = True
+            self.environment.observer.meets(Special.RANDOM_NUMBERS)
+            _save_state()
+            _real_random_seed(_inst, self.seed)
+
+    def bytes(self, size: int) -> bytes:
+        if self._bytes is None:
+            self.environment.observer.meets(Special.RANDOM_NUMBERS)
+            self._bytes = random.Random(f"bytes {self.seed}")
+        return self._bytes.randbytes(size)
+
+
+_state_before: list[object] = []
+
+
+def wall_clock() -> float:
+    """What `time.time()` returns now, patched or not."""
+    return executions[-1].entropy.wall_clock() if executions else _real_time()
+
+
+def _save_state() -> None:
+    if not _state_before:
+        _state_before.append(_inst.getstate())
+
+
+def _drawn() -> Entropy | None:
+    """The innermost execution with draws of its own."""
+    # A stand-alone loop has none, also within an exploration.
+    for execution in reversed(executions):
+        if execution.entropy.seed is not None:
+            return execution.entropy
+    return None
+
+
+def not_virtualised(sources: Iterable[object]) -> list[str]:
+    """What the modules of these objects hold that keeps state between executions, in words.
+
+    A generator made before the exploration, or a clock that an object keeps.
+    """
+    found = []
+    for module in modules_of(sources):
+        for name, value in tuple(vars(module).items()):
+            where = f"{module.__name__}.{name}"
+            if type(value) is random.Random:
+                found.append(f"{where}, a generator made before the exploration")
+            for attribute, held in tuple(getattr(value, "__dict__", {}).items()):
+                is_instance = not isinstance(value, (type, types.ModuleType, types.FunctionType))
+                if is_instance and id(held) in _REPLACED_BY_ID:
+                    found.append(f"{where}.{attribute}, which holds {held!r}")
+    return found
+
+
+# ---- replacements --------------------------------------------------------------------------
+
+
+def _clock(real: Callable[[], Any], virtual: Callable[[Entropy], Any]) -> Callable[[], Any]:
+    @functools.wraps(real)
+    @forwards
+    def clock() -> Any:
+        return virtual(executions[-1].entropy) if executions else real()
+
+    return clock
+
+
+def _in_ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def _of_now(real: Callable[..., Any], position: int) -> Callable[..., Any]:
+    """A function of `time` whose argument at this position is the wall clock if left out."""
+    from_seconds = _REAL_LOCALTIME if real.__name__ in ("asctime", "strftime") else float
+
+    @functools.wraps(real)
+    @forwards
+    def of_now(*args: Any) -> Any:
+        given = [*args, *[None] * (position + 1 - len(args))]
+        if given[position] is None and executions:
+            given[position] = from_seconds(executions[-1].entropy.wall_clock())
+            return real(*given)
+        return real(*args)
+
+    return of_now
+
+
+def _drawing(real: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the module `random`, which begins with a seeded generator."""
+
+    @functools.wraps(real)
+    @forwards
+    def draw(*args: Any, **kwargs: Any) -> Any:
+        entropy = _drawn()
+        if entropy is not None:
+            entropy.seed_module()
+        return real(*args, **kwargs)
+
+    return draw
+
+
+@forwards
+def _seed(self: random.Random, a: Any = None, version: int = 2) -> None:
+    """`Random.seed`, with the execution's bytes in place of the operating system's."""
+    entropy = _drawn()
+    if a is None and entropy is not None:
+        a = int.from_bytes(entropy.bytes(16), "big")
+    _real_random_seed(self, a, version)
+
+
+@forwards
+def _module_seed(a: Any = None, version: int = 2) -> None:
+    entropy = _drawn()
+    if entropy is not None:
+        entropy.seed_module()
+    _seed(_inst, a, version)
+
+
+def _os_bytes(real: Callable[..., bytes]) -> Callable[..., bytes]:
+    @functools.wraps(real)
+    @forwards
+    def urandom(size: int, *flags: int) -> bytes:
+        entropy = _drawn()
+        return real(size, *flags) if entropy is None else entropy.bytes(size)
+
+    return urandom
+
+
+class _Stands(type):
+    """A class that passes for another: calling it makes instances of the other."""
+
+    real: type
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.real)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.real)
+
+
+class _Datetime(datetime.datetime, metaclass=_Stands):
+    real = datetime.datetime
+
+    @forwards
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return datetime.datetime(*args, **kwargs)
+
+    @classmethod
+    @forwards
+    def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+        if not executions:
+            return datetime.datetime.now(tz)
+        return datetime.datetime.fromtimestamp(executions[-1].entropy.wall_clock(), tz)
+
+    @classmethod
+    @forwards
+    def today(cls) -> Any:
+        return cls.now()
+
+    @classmethod
+    @forwards
+    def utcnow(cls) -> Any:
+        return cls.now(datetime.UTC).replace(tzinfo=None)
+
+
+class _Date(datetime.date, metaclass=_Stands):
+    real = datetime.date
+
+    @forwards
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return datetime.date(*args, **kwargs)
+
+    @classmethod
+    @forwards
+    def today(cls) -> Any:
+        return _Datetime.now().date()
+
+
+_REAL_LOCALTIME = time.localtime
+_MONOTONIC = ("monotonic", "perf_counter", "process_time", "thread_time")
+_OF_NOW = {"gmtime": 0, "localtime": 0, "ctime": 0, "asctime": 0, "strftime": 1}
+_DRAWS = [
+    name
+    for name, value in vars(random).items()
+    if getattr(value, "__self__", None) is _inst and name != "seed"
+]
+
+
+def _replacements() -> list[tuple[Any, str, Any]]:
+    """Where is set what, in a block of `virtualised`."""
+    found: list[tuple[Any, str, Any]] = [
+        (time, "time", _clock(time.time, Entropy.wall_clock)),  # noqa: TID251
+        (time, "time_ns", _clock(time.time_ns, lambda entropy: _in_ns(entropy.wall_clock()))),
+        (random.Random, "seed", _seed),
+        (random, "seed", _module_seed),
+        (os, "urandom", _os_bytes(os.urandom)),
+        (random, "_urandom", _os_bytes(os.urandom)),
+        # Its own clock, and the address of the machine's network card.
+        (uuid, "_generate_time_safe", None),
+        (uuid, "_node", _NODE),
+    ]
+    if hasattr(os, "getrandom"):
+        found.append((os, "getrandom", _os_bytes(os.getrandom)))
+    for name in _MONOTONIC:
+        real, real_ns = getattr(time, name), getattr(time, f"{name}_ns")
+        found.append((time, name, _clock(real, Entropy.monotonic)))
+        virtual_ns = lambda entropy: _in_ns(entropy.monotonic())  # noqa: E731
+        found.append((time, f"{name}_ns", _clock(real_ns, virtual_ns)))
+    found += [(time, name, _of_now(getattr(time, name), at)) for name, at in _OF_NOW.items()]
+    found += [(random, name, _drawing(getattr(random, name))) for name in _DRAWS]
+    return found
+
+
+_DATETIME = types.ModuleType("datetime", datetime.__doc__)
+vars(_DATETIME).update(vars(datetime), datetime=_Datetime, date=_Date)
+
+_REPLACEMENTS = _replacements()
+_REAL = [(holder, name, getattr(holder, name, None)) for holder, name, _ in _REPLACEMENTS]
+# By id, what a program's module may have bound, and what replaces it.
+_REPLACED_BY_ID: dict[int, Any] = {
+    id(real): replacement
+    for (holder, name, real), (_, _, replacement) in zip(_REAL, _REPLACEMENTS, strict=True)
+    if callable(real) and replacement is not None and isinstance(holder, types.ModuleType)
+} | {id(datetime): _DATETIME, id(datetime.datetime): _Datetime, id(datetime.date): _Date}
+
+_bound_names = BoundNames(_REPLACED_BY_ID)
+
+
+@contextmanager
+def virtualised() -> Iterator[None]:
+    """Within the block, executions have their own clocks and draws; afterwards all is as before.
+
+    Not to be nested: see `sim.kernel.execution.guarded`.
+    """
+    before = [(holder, name, getattr(holder, name, None)) for holder, name, _ in _REPLACEMENTS]
+    for holder, name, value in _REPLACEMENTS:
+        setattr(holder, name, value)
+    sites = [site for site in _bound_names.sites() if site.get() is site.real]
+    for site in sites:
+        site.put(_REPLACED_BY_ID[id(site.real)])
+    try:
+        yield
+    finally:
+        for site in sites:
+            site.put(site.real)
+        for holder, name, value in before:
+            setattr(holder, name, value)
+        while _state_before:
+            _inst.setstate(_state_before.pop())  # type: ignore[arg-type]

@@ -1,0 +1,573 @@
+"""SimLoop: CPython's own event loop, with SimPy where the selector and the clock stand.
+
+`BaseEventLoop._run_once` (CPython, Lib/asyncio/base_events.py) asks its selector for what
+happened outside and how long that took, and its clock for the time. Here `select` answers the
+one and `time` the other; the ready queue, its order, the timers' heap and everything else are
+the interpreter's. The scheduler decides what is free in a poll, and nothing else: see "The arrival
+model" in ARCHITECTURE.md, whose points are numbered in the comments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import Context
+from operator import attrgetter
+from typing import Any, NoReturn
+
+from sim.kernel.environment import READING_S, Arrival, Environment
+from sim.kernel.errors import NotSimulated
+from sim.kernel.hashing import SimFuture, SimTask
+from sim.kernel.observer import Special
+from sim.kernel.origin import forwards, modelled
+from sim.kernel.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option
+from sim.kernel.signals import SignalHandlers
+from sim.kernel.threads.pools import SimExecutor
+from sim.kernel.threads.workers import ReadyQueue, Threads, Worker
+from sim.kernel.violation import Kind
+
+# Since 3.12.
+_EAGER = getattr(asyncio, "eager_task_factory", object())
+
+SAME_S = 1e-6
+"""Instants that are nearer, in seconds, count as one: only readings of the clock separate them."""
+
+_EARLIEST = attrgetter("earliest")
+
+Costs = Callable[[Sequence[Any]], Sequence[int]]
+Choose = Callable[[str, Sequence[Any], Costs], int]
+
+
+class SimLoop(SignalHandlers):
+    """One execution's loop. `choose(kind, options, costs)` answers its choice points.
+
+    costs: how many departures each option is, computed if a scheduler asks.
+    """
+
+    # BaseEventLoop's own, which the type stubs leave out.
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+    _stopping: bool
+    _task_factory: object
+    _asyncgens: set[AsyncGenerator[Any, Any]]
+    _default_executor: Executor | None
+    _check_default_executor: Callable[[], None]
+    _exception_handler: object
+    _debug: bool
+    _executor_shutdown_called: bool
+    _asyncgens_shutdown_called: bool
+
+    # What most executions never set stands in the class: CPython makes objects with up to 30
+    # attributes of their own faster, and reads them faster.
+
+    # Why the execution cannot go on, and what was seen; None while it can.
+    stuck: tuple[Kind, str] | None = None
+    # What the program asked for that is not simulated, with what to use instead.
+    refused: str | None = None
+    # Called at every poll, before anything lands.
+    on_poll: Callable[[], None] | None = None
+    # How many tasks were made without a name. asyncio counts those of the process.
+    unnamed_tasks = 0
+    _cancels_offered_to: Callable[[asyncio.Task[Any]], bool] | None = None
+    # The names of tasks that took a step without being offered a cancel, where others were.
+    cancels_withheld: frozenset[str] = frozenset()
+
+    def __init__(self, environment: Environment, choose: Choose, bounds: Bounds) -> None:
+        super().__init__()
+        self.environment = environment
+        self.bounds = bounds
+        # Which bounds limited what was explored; a verdict names them.
+        self.bounds_hit: set[str] = set()
+        self.choose = choose
+        self._selector = self
+        self._clock_resolution = READING_S
+        # Saves a call in the method that is called most.
+        self.time = environment.read_clock  # type: ignore[method-assign]
+        # Polls since the ready queue was last empty, and their maximum so far.
+        self.spins = 0
+        self.spins_seen = 0
+        # Worker threads; the default executor is made when it is first asked for.
+        self.threads = Threads(self)
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    WITHOUT_INFLUENCE = frozenset(
+        # The same in each execution, or read only where it ends.
+        {"bounds", "choose", "time", "on_poll", "environment", "_tasks", "stuck", "refused"}
+        # Compared only where they may reach their limits: see `state_reader`.
+        | {"bounds_hit", "spins", "spins_seen", "cancels_withheld"}
+        # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
+        | {"_selector", "_clock_resolution", "_internal_fds", "_thread_id", "_current_handle"}
+        | {"_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"}
+        | {"slow_callback_duration", "_closed", "_stopping", "_old_agen_hooks"}
+        # How many of the timers are cancelled; generators are read where they are held.
+        | {"_timer_cancelled_count", "_asyncgens"}
+    )
+    """Fields that do not decide what happens next, for the state reader; a test checks all."""
+
+    def canonical_state(self) -> Sequence[object]:
+        """All of it that decides what happens next, at a poll."""
+        timers = [each for each in self._scheduled if not each.cancelled()]
+        timers.sort(key=asyncio.TimerHandle.when)
+        live = [task for task in self.tasks if not task.done()]
+        live.sort(key=asyncio.Task.get_name)
+        return (
+            list(self._ready),
+            [(each.when(), each) for each in timers],
+            self._default_executor,
+            self._cancels_offered_to,
+            self._signal_handlers,
+            (self._task_factory, self._exception_handler, self._debug),
+            (self._executor_shutdown_called, self._asyncgens_shutdown_called),
+            self.threads.canonical_state(),
+            live,
+            # The next task's name, by which it will hash.
+            self.unnamed_tasks,
+        )
+
+    # -- what _run_once asks of a selector and a clock
+
+    def select(self, timeout: float | None) -> Sequence[object]:
+        """The poll. What lands is appended to the ready queue, behind what is still in it."""
+        if self.on_poll is not None:
+            self.on_poll()
+        env = self.environment
+        env.polls += 1
+        env.run_due()
+        if env.pending:
+            env.withdraw_unawaited()
+        if self._stopping:
+            return ()
+        if not self._ready:
+            self.spins = 0
+            self._wait()
+        elif self.spins < self.bounds.spin_max:
+            self.spins += 1
+            if self.spins > self.spins_seen:
+                self.spins_seen = self.spins
+            if env.pending or self.threads.workers:
+                self._land(env, quiescent=False)
+            if self._scheduled:
+                self._be_late()
+        else:
+            self._spin_on()
+        return ()
+
+    def _process_events(self, event_list: Sequence[object]) -> None:
+        """Nothing to do: what lands is in the ready queue already."""
+
+    def _write_to_self(self) -> None:
+        """Nothing to do: `select` never blocks."""
+
+    # -- one poll
+
+    def _wait(self) -> None:
+        """The ready queue is empty: the clock moves until something lands or is due. (3)"""
+        env = self.environment
+        while True:
+            self._land(env, quiescent=True)
+            if self._ready:
+                self._be_late()
+                return
+            if self._next_deadline() < env.now + 2 * READING_S:
+                return
+            instants = self._instants()
+            if not instants:
+                self.deadlock("no timer is armed and no outside event announced")
+                return
+            to = self._wake_up(instants)
+            if to > self.bounds.horizon_s:
+                self.get_stuck(Kind.NO_END, f"not within horizon_s={self.bounds.horizon_s:g}")
+                return
+            env.advance(to)
+            env.withdraw_unawaited()
+
+    def _land(self, env: Environment, *, quiescent: bool) -> None:
+        """Lands the enabled arrivals that are chosen, one at a time. (2)"""
+        while enabled := self._enabled():
+            options: list[Named] = [*enabled]
+            if not quiescent or self._may_pass(enabled):
+                options.append(NO_MORE)
+            option = 0
+            if len(options) > 1:
+                option = self.choose("landing", options, _landing_costs)
+            if option == len(enabled):
+                for each in enabled:
+                    each.was_kept = True
+                    each.passes += quiescent
+                return
+            chosen = enabled[option]
+            if isinstance(chosen, Worker):
+                self.threads.step(chosen)
+                env.run_due()
+            else:
+                env.land(chosen)
+            # What has landed makes the poll one that finds something.
+            quiescent = quiescent and not self._ready
+
+    def _enabled(self) -> list[Arrival | Worker]:
+        """What could happen now: arrivals, oldest first, then workers that could go on."""
+        env = self.environment
+        now = env.now
+        enabled: list[Arrival | Worker] = [a for a in env.pending if a.earliest <= now]
+        if len(enabled) > 1:
+            # The sort is stable: equals stay in the order of their announcement.
+            enabled.sort(key=_EARLIEST)
+        if self.threads.workers:
+            enabled += self.threads.runnable()
+        return enabled
+
+    def _may_pass(self, enabled: list[Arrival | Worker]) -> bool:
+        """Whether the clock may move on while these are enabled. (4)"""
+        arrivals = [each for each in enabled if isinstance(each, Arrival)]
+        if any(arrival.latest <= self.environment.now for arrival in arrivals):
+            return False
+        if any(a.passes >= self.bounds.passes_max for a in arrivals if math.isinf(a.latest)):
+            self.bounds_hit.add("passes_max")
+            return False
+        if len(arrivals) < len(enabled):
+            # The system keeps a thread that could go on waiting for `lateness_s` at most.
+            return self._next_deadline() <= self.environment.now + self.bounds.lateness_s
+        deadline_is_due = self._next_deadline() < self.environment.now + 2 * READING_S
+        return deadline_is_due or bool(self._instants())
+
+    def _be_late(self) -> None:
+        """A busy loop may find that up to `lateness_s` have passed, and deadlines with them. (3)"""
+        now = self.environment.now
+        late = now + self.bounds.lateness_s
+        if self._next_deadline() > late:
+            return
+        limit = min((a.latest for a in self.environment.pending), default=math.inf)
+        deadlines = _apart(at for at in self._deadlines() if now < at <= min(late, limit))
+        if deadlines:
+            options = [ON_TIME, *(Option(f"late, past {at:.3f} s") for at in deadlines)]
+            option = self.choose("clock", options, one_natural)
+            if option:
+                self.environment.advance(deadlines[option - 1])
+
+    def _wake_up(self, instants: list[float]) -> float:
+        """The instant at which the empty loop wakes: the next, or a later one within lateness."""
+        first = instants[0]
+        if self._next_deadline() > first:
+            return first
+        late = first + self.bounds.lateness_s
+        limit = min((a.latest for a in self.environment.pending), default=math.inf)
+        # The loop sleeps until the deadline, and more may be due when it wakes.
+        later = [at for at in instants[1:] if at <= min(late, limit)]
+        if not later:
+            return first
+        options = [ON_TIME, *(Option(f"late, at {at:.3f} s") for at in later)]
+        return instants[self.choose("clock", options, one_natural)]
+
+    def _spin_on(self) -> None:
+        """The queue was not empty for `spin_max` polls: the world goes on regardless. (5)"""
+        env = self.environment
+        self.bounds_hit.add("spin_max")
+        self.spins = 0
+        enabled = [arrival for arrival in env.pending if arrival.earliest <= env.now]
+        instants = self._instants()
+        if not enabled and not instants:
+            self.get_stuck(
+                Kind.LIVELOCK,
+                f"the ready queue was not empty for spin_max={self.bounds.spin_max} iterations, "
+                f"no timer is armed and no outside event announced",
+            )
+        for arrival in enabled:
+            env.land(arrival)
+        if instants:
+            env.advance(instants[0])
+
+    # -- worker threads
+
+    def interleave(self, threads: Threads) -> None:
+        """There are workers now: they may go on between any two callbacks."""
+        self.environment.observer.meets(Special.WORKER_THREADS)
+        self.watch_steps()
+        threads.set_loop_trace()
+
+    def watch_steps(self) -> None:
+        """From now on `between_steps` and `about_to_run` are called before each callback."""
+        if not isinstance(self._ready, ReadyQueue):
+            self._ready = ReadyQueue(self._ready, self.between_steps, self.about_to_run)
+
+    def between_steps(self) -> None:
+        """Between two callbacks, or two declared lines: a worker may go on first."""
+        threads = self.threads
+        while threads.workers and (runnable := threads.runnable()):
+            options: list[Named] = [GO_ON, *runnable]
+            option = self.choose("thread", options, one_natural)
+            if option == 0:
+                return
+            threads.step(runnable[option - 1])
+
+    def choose_worker(self, runnable: Sequence[Worker]) -> int:
+        """Which one goes on while the loop's own thread is blocked."""
+        if len(runnable) == 1:
+            return 0
+        return self.choose("thread", runnable, one_natural)
+
+    def offer_cancels(self, to: Callable[[asyncio.Task[Any]], bool]) -> None:
+        """Before each step of these tasks, a cancel of it is a choice."""
+        self._cancels_offered_to = to
+        self.watch_steps()
+
+    def about_to_run(self, handle: asyncio.Handle) -> None:
+        """Called with each handle taken from the ready queue; offers a cancel where asked to."""
+        to = self._cancels_offered_to
+        if to is None or handle.cancelled():
+            return
+        task = getattr(getattr(handle, "_callback", None), "__self__", None)
+        if isinstance(task, asyncio.Task) and not task.done():
+            name = task.get_name()
+            if not to(task):
+                self.cancels_withheld |= {name}
+                return
+            options = [Option(f"{name} goes on"), Option(f"{name} is cancelled")]
+            if self.choose("cancel", options, one_natural):
+                task.cancel()
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        if executor is None:
+            # Kept where CPython keeps it, so that its own shutdown_default_executor finds it.
+            self._check_default_executor()
+            if self._default_executor is None:
+                # As asyncio's, its queue has no bound.
+                self._default_executor = SimExecutor(self.threads, queue_max=sys.maxsize)
+            executor = self._default_executor
+        if not isinstance(executor, (SimExecutor, ThreadPoolExecutor)):
+            self.refuse(f"run_in_executor with {type(executor).__name__}", NO_FOREIGN_THREADS)
+        return asyncio.wrap_future(executor.submit(func, *args), loop=self)
+
+    def set_default_executor(self, executor: Executor) -> None:
+        """A ThreadPoolExecutor, as asyncio demands, or one of `World.executor`."""
+        if not isinstance(executor, (SimExecutor, ThreadPoolExecutor)):
+            raise modelled(TypeError("executor must be ThreadPoolExecutor instance"))
+        self._default_executor = executor
+
+    # -- instants
+
+    def _next_deadline(self) -> float:
+        """When the next timer is due; infinite without one. CPython keeps the head uncancelled."""
+        scheduled = self._scheduled
+        return scheduled[0].when() if scheduled else math.inf
+
+    def _deadlines(self) -> list[float]:
+        return [handle.when() for handle in self._scheduled if not handle.cancelled()]
+
+    def _instants(self) -> list[float]:
+        """When something may next happen: bounds of windows, deadlines, and just before those."""
+        env = self.environment
+        now = env.now
+        instants = [env.peek()]
+        may_land = False
+        for arrival in env.pending:
+            if arrival.earliest > now:
+                instants.append(arrival.earliest)
+            else:
+                may_land = True
+                instants.append(arrival.latest)
+        if self._scheduled:
+            deadlines = self._deadlines()
+            instants += deadlines
+            if may_land and deadlines:
+                instants.append(min(deadlines) - self.bounds.lateness_s)
+        return _apart(at for at in instants if now < at < math.inf)
+
+    def get_stuck(self, kind: Kind, seen: str) -> None:
+        self.stuck = kind, seen
+        self.stop()
+
+    def deadlock(self, seen: str) -> None:
+        self.get_stuck(Kind.DEADLOCK, seen)
+
+    def let_go(self) -> None:
+        """After its end: breaks reference cycles, so that its memory is reused at once."""
+        del self.choose, self._selector, self.time, self.threads.loop
+        self.on_poll = None
+        self.set_exception_handler(_say_nothing)
+
+    # -- tasks and futures with the same hashes in every run
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return SimFuture(loop=self)
+
+    @forwards
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **options: Any,
+    ) -> asyncio.Task[Any]:
+        is_named = name is not None
+        name = name if name is not None else self.next_task_name()
+        task: asyncio.Task[Any]
+        if self._task_factory is None:
+            task = self.new_task(coro, name=name, context=context, **options)
+        elif self._task_factory is _EAGER:
+            # What asyncio's own factory does, with tasks that hash the same in every run.
+            self.environment.observer.meets(Special.EAGER_TASKS)
+            options["eager_start"] = True
+            task = SimTask(coro, loop=self, name=name, context=context, **options)
+        else:
+            task = self._made_by_factory(coro, name, is_named, context, options)
+        self._keep(task)
+        return task
+
+    @property
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Every task of the execution, oldest first; asyncio's own set holds those of all loops."""
+        return self._tasks
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.append(task)
+
+    def next_task_name(self) -> str:
+        self.unnamed_tasks += 1
+        return f"Task-{self.unnamed_tasks}"
+
+    @forwards
+    def _made_by_factory(
+        self, coro: Any, name: str, is_named: bool, context: Any, options: dict[str, Any]
+    ) -> asyncio.Task[Any]:
+        """A task of the program's own factory, to which 3.14 passes only what the caller gave."""
+        if sys.version_info < (3, 14):
+            return super().create_task(coro, name=name, context=context, **options)
+        if context is not None:
+            options["context"] = context
+        if is_named:
+            return super().create_task(coro, name=name, **options)
+        task = super().create_task(coro, **options)
+        if isinstance(task, asyncio.Task):
+            task.set_name(name)
+        return task
+
+    def set_task_factory(self, factory: Any) -> None:
+        self.environment.observer.meets(Special.TASK_FACTORY)
+        super().set_task_factory(factory)
+
+    @forwards
+    def new_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+        return SimTask(coro, loop=self, **options)
+
+    # -- what is not simulated
+
+    @forwards
+    def __getattr__(self, name: str) -> NoReturn:
+        if hasattr(_STOCK, name):
+            self.refuse(f"loop.{name}", _NO_SOCKETS)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def refuse(self, what: str, instead: str) -> NoReturn:
+        """Also recorded, so that a program that swallows the error gets no verdict."""
+        self.refused = f"{what} is not simulated: {instead}"
+        raise NotSimulated(self.refused)
+
+    @forwards
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if self.threads.current is not None:
+            self.threads.pause("call_soon_threadsafe")
+        elif asyncio._get_running_loop() is not self:
+            self.refuse("call_soon_threadsafe from a foreign thread", NO_FOREIGN_THREADS)
+        if self.is_closed():
+            raise modelled(RuntimeError("Event loop is closed"))
+        return self.call_soon(callback, *args, context=context)
+
+
+_STOCK = asyncio.SelectorEventLoop
+_NO_SOCKETS = (
+    "put what stands behind it into the program as a coroutine that awaits world.outside(…), or "
+    "give the library an in-memory transport"
+)
+NO_FOREIGN_THREADS = (
+    "threads of the operating system run in no order that could be replayed; use "
+    "loop.run_in_executor(None, …), asyncio.to_thread or world.executor(), which are simulated"
+)
+
+_REFUSED = (
+    "create_connection",
+    "create_server",
+    "create_datagram_endpoint",
+    "create_unix_connection",
+    "create_unix_server",
+    "connect_accepted_socket",
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "subprocess_exec",
+    "subprocess_shell",
+    "start_tls",
+    "sendfile",
+    "getaddrinfo",
+    "getnameinfo",
+    "add_reader",
+    "remove_reader",
+    "add_writer",
+    "remove_writer",
+    "sock_accept",
+    "sock_connect",
+    "sock_recv",
+    "sock_recv_into",
+    "sock_recvfrom",
+    "sock_recvfrom_into",
+    "sock_sendall",
+    "sock_sendfile",
+    "sock_sendto",
+)
+
+
+def _refusal(what: str) -> Callable[..., NoReturn]:
+    # With the signature of what it replaces.
+    @functools.wraps(getattr(_STOCK, what))
+    def refuse(self: SimLoop, *args: object, **kwargs: object) -> NoReturn:
+        self.refuse(f"loop.{what}", _NO_SOCKETS)
+
+    return refuse
+
+
+for _what in _REFUSED:
+    setattr(SimLoop, _what, _refusal(_what))
+
+
+def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Exceptions that nobody retrieved are found when memory is freed: after the execution."""
+
+
+def _apart(times: Iterable[float]) -> list[float]:
+    """Sorted; of those that only readings of the clock separate, the last."""
+    apart: list[float] = []
+    for at in sorted(times):
+        if apart and at - apart[-1] <= SAME_S:
+            apart[-1] = at
+        else:
+            apart.append(at)
+    return apart
+
+
+def one_natural(options: Sequence[object]) -> list[int]:
+    """The costs where the first option is natural, and each other one a departure."""
+    return [0] + [1] * (len(options) - 1)
+
+
+def _landing_costs(options: Sequence[Arrival | Worker | Option]) -> list[int]:
+    """The costs of landing each, and of "no more".
+
+    Free are: what was kept waiting lands, or goes on waiting; the oldest of the others lands.
+    """
+    costs = []
+    others = 0
+    for each in options:
+        if isinstance(each, Option):
+            costs.append(1 if others else 0)
+        else:
+            costs.append(0 if each.was_kept or others == 0 else 1)
+            others += not each.was_kept
+    return costs

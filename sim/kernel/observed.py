@@ -1,0 +1,84 @@
+"""A loop and an environment that report to an observer what happens in them.
+
+An execution without an observer has the plain ones, and no overhead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import simpy
+
+from sim.kernel.environment import Arrival, Environment
+from sim.kernel.loop import Choose, SimLoop
+from sim.kernel.observer import NOBODY, Observer, Special
+from sim.kernel.origin import forwards
+from sim.kernel.schedule import Bounds
+
+
+class ObservedEnvironment(Environment):
+    def __init__(self, observer: Observer) -> None:
+        super().__init__()
+        self.observer = observer
+
+    def advance(self, to: float) -> None:
+        self.observer.advances(to)
+        super().advance(to)
+
+    def announce(
+        self,
+        name: str,
+        earliest_s: float = 0.0,
+        latest_s: float = math.inf,
+        is_awaited: Callable[[], bool] = lambda: True,
+    ) -> Arrival:
+        arrival = super().announce(name, earliest_s, latest_s, is_awaited)
+        self.observer.announced(arrival)
+        return arrival
+
+    def land(self, arrival: Arrival) -> None:
+        self.observer.lands(arrival)
+        super().land(arrival)
+
+    def schedule(self, event: simpy.Event, *args: Any, **options: Any) -> None:
+        if not isinstance(event, Arrival):
+            self.observer.meets(Special.SIMPY_PROCESSES)
+        super().schedule(event, *args, **options)
+
+
+class ObservedLoop(SimLoop):
+    def __init__(self, observer: Observer, choose: Choose, bounds: Bounds) -> None:
+        self._observer = observer
+        super().__init__(ObservedEnvironment(observer), choose, bounds)
+
+    def select(self, timeout: float | None) -> Sequence[object]:
+        self._observer.poll_begins()
+        found = super().select(timeout)
+        self._observer.poll_ends()
+        return found
+
+    @forwards
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.Handle:
+        self._observer.scheduled(callback)
+        return super().call_soon(callback, *args, context=context)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return self._observer.new_future(self)
+
+    @forwards
+    def new_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+        return self._observer.new_task(self, coro, **options)
+
+    def let_go(self) -> None:
+        self._observer = self.environment.observer = NOBODY
+        super().let_go()
+
+    def about_to_run(self, handle: asyncio.Handle) -> None:
+        super().about_to_run(handle)
+        if not handle.cancelled():
+            self._observer.runs(handle)

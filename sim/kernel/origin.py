@@ -1,0 +1,137 @@
+"""Whose an exception is: the program's own, or the simulator's, of which no verdict may speak.
+
+A fault of a stand-in – an attribute that it lacks, say – looks to the program like an answer of
+CPython's, and would refute it. So before an exception counts as a violation its traceback is
+walked from where it arose: the first frame that is not of the standard library says whose it is.
+(Installed packages except SimPy are the program's.)
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, TypeVar
+
+import simpy
+
+from sim.kernel.errors import CheckFailed, NotSimulated, StepBrokenOff
+
+C = TypeVar("C", bound=Callable[..., Any])
+E = TypeVar("E", bound=BaseException)
+
+_SIM = str(Path(__file__).parents[1]) + "/"
+# Folders of this package that hold programs under check, as a user's would be.
+_PROGRAMS = tuple(_SIM + folder for folder in ("bugs/", "bench/subjects/"))
+# These act for their caller; what is compiled into the interpreter has no file.
+_SIMPY = str(Path(simpy.__file__).parent) + "/"
+_STDLIB = (*{sysconfig.get_paths()[name] + "/" for name in ("stdlib", "platstdlib")}, "<frozen ")
+_MODELLED = "_sim_is_modelled"
+# Where a Python keeps installed packages, also below its standard library.
+_INSTALLED = ("/site-packages/", "/dist-packages/")
+# The code of functions that call what they were given: what that raises is not their fault.
+_forwarding: set[CodeType] = set()
+
+
+class Origin(Enum):
+    PROGRAM = "the program's"
+    SIMULATOR = "the simulator's own"
+
+
+def modelled(exception: E) -> E:
+    """For a stand-in that raises what the real object would raise: it is the program's."""
+    setattr(exception, _MODELLED, True)
+    return exception
+
+
+def forwards(function: C) -> C:
+    """A decorator: what is raised below the function is an answer to its caller."""
+    inner: Any = function
+    _forwarding.add(inner.__code__)
+    return function
+
+
+def origin_of(exception: BaseException) -> Origin:
+    """Whose the exception is, with those that it follows from and those that it groups."""
+    return Origin.PROGRAM if _fault_in(exception) is None else Origin.SIMULATOR
+
+
+def fault_of_simulator(exception: BaseException) -> str | None:
+    """What arose in the simulator, and where, in words; None if the exception is the program's."""
+    fault = _fault_in(exception)
+    if fault is None:
+        return None
+    if isinstance(fault, NotSimulated):
+        return str(fault)
+    version = ".".join(map(str, sys.version_info[:3]))
+    return (
+        f"{fault!r} arises in the simulator, at {_place(fault)}, on Python {version}: nothing can "
+        f"be said of the program; report it with the program, or see what is simulated in "
+        f"sim/README.md"
+    )
+
+
+def _fault_in(exception: BaseException) -> BaseException | None:
+    """Which of the exceptions that led to this one arose in the simulator, if any did."""
+    return next((each for each in _all_of(exception, set()) if _is_fault(each)), None)
+
+
+def _all_of(exception: BaseException, seen: set[int]) -> Iterator[BaseException]:
+    if id(exception) in seen:
+        return
+    seen.add(id(exception))
+    yield exception
+    if hasattr(exception, _MODELLED):
+        # Exceptions that led the stand-in to raise this one do not count.
+        return
+    behind = [exception.__cause__, exception.__context__]
+    if isinstance(exception, BaseExceptionGroup):
+        behind += exception.exceptions
+    for each in behind:
+        if each is not None:
+            yield from _all_of(each, seen)
+
+
+def _is_fault(exception: BaseException) -> bool:
+    if isinstance(exception, NotSimulated):
+        return True
+    is_verdict = isinstance(exception, CheckFailed | StepBrokenOff)
+    if is_verdict or hasattr(exception, _MODELLED) or not isinstance(exception, Exception):
+        return False
+    owners = [owner for frame in _frames(exception) if (owner := _owner(frame)) is not None]
+    if not owners:
+        return False
+    if isinstance(exception, RecursionError):
+        # It arises in whichever frame comes last, so whose are most of the frames?
+        return Counter(owners).most_common(1)[0][0] is Origin.SIMULATOR
+    return owners[-1] is Origin.SIMULATOR
+
+
+def _frames(exception: BaseException) -> Iterator[FrameType]:
+    for frame, _ in traceback.walk_tb(exception.__traceback__):
+        yield frame
+
+
+def _owner(frame: FrameType) -> Origin | None:
+    """None for what acts for its caller."""
+    file = frame.f_code.co_filename
+    if frame.f_code in _forwarding or file.startswith(_SIMPY):
+        return None
+    if file.startswith(_SIM) and not file.startswith(_PROGRAMS):
+        return Origin.SIMULATOR
+    is_stdlib = file.startswith(_STDLIB) and not any(part in file for part in _INSTALLED)
+    return None if is_stdlib else Origin.PROGRAM
+
+
+def _place(fault: BaseException) -> str:
+    at = [
+        f"sim/{frame.f_code.co_filename.removeprefix(_SIM)}:{line} ({frame.f_code.co_name})"
+        for frame, line in traceback.walk_tb(fault.__traceback__)
+        if _owner(frame) is Origin.SIMULATOR
+    ]
+    return at[-1]

@@ -1,0 +1,163 @@
+"""The recording of a traced execution: what happened, and what replays it on stock asyncio.
+
+An execution is determined by what each poll of the loop finds and by how late it is when it
+returns, and by the answers of `World.choose`; the rest is CPython's own code in both loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sim.kernel.diagnosis import lock_holders
+from sim.kernel.environment import Arrival
+from sim.kernel.hashing import SimFuture
+from sim.kernel.loop import SimLoop
+from sim.kernel.observer import Observer, Special
+from sim.kernel.schedule import ChoicePoint
+from sim.kernel.violation import Kind
+from sim.kernel.world import TraceLine, World
+
+Found = float | tuple[int, str] | None
+"""The clock jumps to a reading; the n-th announced outside event, of this name, lands; or, None,
+nothing more comes before the horizon."""
+
+_OBSTACLES = {
+    Special.SIGNAL: "a signal is sent by world.signal",
+    Special.RANDOM_NUMBERS: "the program draws random numbers, which are another's outside of the "
+    "simulator",
+    Special.TASK_FACTORY: "the program sets a task factory, and the file needs its own",
+    Special.WORKER_THREADS: "worker threads run in it, and no selector decides on their steps",
+    Special.SIMPY_PROCESSES: "it has SimPy processes of its own, which land without a poll",
+    Special.ENDLESS_STEP: "a step never ends, and would not end there, either",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A choice that is not the natural one, with the words for it.
+
+    cost: 0 where it continues or ends a wait that an earlier one has begun, else 1. passed_over:
+    the options before it, the natural one first.
+    """
+
+    index: int
+    option: int
+    kind: str
+    at: float
+    chosen: str
+    passed_over: tuple[str, ...]
+    cost: int
+
+
+@dataclass(eq=False)
+class Recording(Observer):
+    """trace: what the actors did. steps: a line for each callback that joined the ready queue.
+    departures: the choices that are not natural. options: how many each choice point had.
+
+    polls: what the polls found, in order, by the number of the poll from 1 on, where they found
+    anything. polls_count: how many there were. choices: the answers of `World.choose`, as option
+    and its index. obstacles: why it cannot be forced on a stock loop.
+    """
+
+    trace: list[TraceLine] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    departures: list[Departure] = field(default_factory=list)
+    options: list[int] = field(default_factory=list)
+    polls: dict[int, list[Found]] = field(default_factory=dict)
+    polls_count: int = 0
+    choices: list[tuple[str, int]] = field(default_factory=list)
+    # How many callbacks had joined the ready queue when the execution was over.
+    steps_count: int = 0
+    hashes_futures: bool = False
+    obstacles: list[str] = field(default_factory=list)
+    _is_polling: bool = False
+    # The draining after the end is not part of it.
+    _is_over: bool = False
+
+    def begin(self, loop: SimLoop, world: World) -> None:
+        self._loop = loop
+        self._world = world
+        # The n-th outside event that was announced.
+        self._serials: dict[Arrival, int] = {}
+        world.trace = self.trace
+
+    def end(self) -> None:
+        self._world.trace = None
+        self.steps_count = len(self.steps)
+        self._is_over = True
+        self._serials.clear()
+
+    def patched(self) -> AbstractContextManager[None]:
+        return lock_holders()
+
+    def new_future(self, loop: SimLoop) -> asyncio.Future[Any]:
+        future = RecordedFuture(loop=loop)
+        future.recording = self
+        return future
+
+    def poll_begins(self) -> None:
+        if not self._is_over:
+            self.polls_count += 1
+            self._is_polling = True
+
+    def poll_ends(self) -> None:
+        if self._loop.stuck is not None and self._loop.stuck[0] is Kind.NO_END:
+            self._find(None)
+        self._is_polling = False
+
+    def scheduled(self, callback: Any) -> None:
+        owner = getattr(callback, "__self__", None)
+        actor = owner.get_name() if isinstance(owner, asyncio.Task) else "loop"
+        name = getattr(callback, "__qualname__", type(callback).__qualname__)
+        self.steps.append(f"{self._loop.environment.now:.9f} {actor} {name}")
+
+    def announced(self, arrival: Arrival) -> None:
+        if not self._is_over:
+            self._serials[arrival] = len(self._serials) + 1
+
+    def lands(self, arrival: Arrival) -> None:
+        if not self._is_over:
+            self._find((self._serials[arrival], arrival.name))
+
+    def advances(self, to: float) -> None:
+        if to > self._loop.environment.now:
+            self._find(to)
+
+    def _find(self, found: Found) -> None:
+        if not self._is_polling:
+            self._obstruct("the loop's own thread sleeps between two polls")
+        elif not self._is_over:
+            self.polls.setdefault(self.polls_count, []).append(found)
+
+    def chose(self, point: ChoicePoint, option: int) -> None:
+        self.options.append(len(point.options))
+        if option:
+            names = [each.name for each in point.options[: option + 1]]
+            what = names[option], tuple(names[:option])
+            where = point.index, option, point.kind, point.at
+            self.departures.append(Departure(*where, *what, point.costs[option]))
+        if point.kind == "program":
+            self.choices.append((point.options[option].name, option))
+        elif point.kind == "cancel" and option:
+            self._obstruct("a task is cancelled between two callbacks, by offer_cancels")
+
+    def meets(self, special: Special) -> None:
+        if special in _OBSTACLES:
+            self._obstruct(_OBSTACLES[special])
+
+    def _obstruct(self, obstacle: str) -> None:
+        if not self._is_over and obstacle not in self.obstacles:
+            self.obstacles.append(obstacle)
+
+
+class RecordedFuture(SimFuture):
+    """Records whether it was ever hashed, so that the order of a set may depend on it."""
+
+    recording: Recording
+
+    def __hash__(self) -> int:
+        self.recording.hashes_futures = True
+        return super().__hash__()

@@ -1,0 +1,173 @@
+"""Choice points, and schedules: the sequence of choices, as a short text that can be replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from sim.kernel.observer import Observer
+
+FORMAT = "os2"
+NATURAL = "natural"
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One of the answers to a choice point; arrivals and workers serve as options, too."""
+
+    name: str
+
+
+NO_MORE = Option("no more")
+GO_ON = Option("the loop goes on")
+ON_TIME = Option("on time")
+LOOP_OPTIONS = (NO_MORE, GO_ON, ON_TIME)
+"""The options by which only the loop itself goes on."""
+
+
+@dataclass(slots=True)
+class ChoicePoint:
+    """A moment with several possible answers. Option 0 is the natural one.
+
+    index: how many choice points came before it in this execution.
+    kind: `landing` (which outside event lands), `clock` (how late the loop is), or `program`.
+    """
+
+    index: int
+    kind: str
+    options: Sequence[Named]
+    at: float
+    costs_of: Callable[[Sequence[Any]], Sequence[int]]
+
+    @property
+    def costs(self) -> Sequence[int]:
+        """How many departures each option is, 0 or 1.
+
+        An outside event that is kept waiting for several polls is one departure, so to keep it
+        waiting, or to land it then, costs nothing more. Valid until an option is taken.
+        """
+        return self.costs_of(self.options)
+
+
+class Chooser(Protocol):
+    """What an execution asks of a scheduler; see sim/schedulers/base.py."""
+
+    def choose(self, point: ChoicePoint) -> int: ...
+
+    def observer(self) -> Observer | None: ...
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The bounds of the arrival model; a verdict names them.
+
+    lateness_s: how late a loop may be. passes_max: at how many quiescent instants an outside
+    event without `latest` may be passed over. spin_max: after how many iterations without an
+    empty ready queue the clock moves on anyway. horizon_s: when an unfinished execution counts as
+    one that never ends. entropy_seed: of what the program draws, see `isolation/entropy.py`.
+    """
+
+    lateness_s: float = 0.010
+    passes_max: int = 4
+    spin_max: int = 200
+    horizon_s: float = 600.0
+    entropy_seed: int = 0
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{field.name}={getattr(self, field.name):g}"
+            for field in fields(self)
+            if field.name != "entropy_seed" or self.entropy_seed
+        )
+
+    def written_out(self) -> list[str]:
+        """Those that differ from the defaults, as `name=value`."""
+        return [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+
+    @classmethod
+    def parse(cls, written_out: Iterable[str]) -> Bounds:
+        """Raises ValueError for what `written_out` never writes."""
+        kinds: dict[str, type[Any]] = {field.name: type(field.default) for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for pair in written_out:
+            name, _, value = pair.partition("=")
+            if name not in kinds:
+                raise ValueError(f"{name!r} is no bound")
+            values[name] = kinds[name](value)
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Which program runs, and every choice in it that is not the natural one.
+
+    subject: the name of what is run; digest: of the code and the interpreter; bounds: written out
+    where they differ from the defaults.
+    """
+
+    subject: str
+    digest: str
+    bounds: Bounds
+    departures: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        code = ",".join((self.digest, *self.bounds.written_out()))
+        choices = "+".join(f"{index}={option}" for index, option in self.departures)
+        return "/".join((FORMAT, self.subject, code, choices or NATURAL))
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Raises ValueError, with the form that a schedule has."""
+        parts = text.strip().split("/")
+        if parts[0] == "os1":
+            raise ValueError(
+                f"{text!r} is a schedule of an older version, whose choices fit no code of today: "
+                f"explore the program again, to get one that begins with {FORMAT}"
+            )
+        if len(parts) != 4 or parts[0] != FORMAT:
+            raise ValueError(_not_a_schedule(text))
+        _, subject, code, choices = parts
+        digest, *written_out = code.split(",")
+        try:
+            bounds = Bounds.parse(written_out)
+            departures = _parse_choices(choices)
+        except ValueError:
+            raise ValueError(_not_a_schedule(text)) from None
+        return cls(subject, digest, bounds, departures)
+
+
+def departures_of(choices: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The choices that are not natural, with their index."""
+    return tuple((index, option) for index, option in enumerate(choices) if option)
+
+
+def _parse_choices(text: str) -> tuple[tuple[int, int], ...]:
+    if text == NATURAL:
+        return ()
+    departures = []
+    for choice in text.split("+"):
+        index, option = choice.split("=")
+        departures.append((int(index), int(option)))
+    in_order = departures == sorted(dict(departures).items())
+    if not in_order or any(option < 1 for _, option in departures):
+        raise ValueError
+    return tuple(departures)
+
+
+def _not_a_schedule(text: str) -> str:
+    return (
+        f"{text!r} is not a schedule. A schedule is the text that a counterexample ends with: "
+        f"{FORMAT}/SUBJECT/DIGEST/CHOICES, with choices such as 4=1+9=2 or "
+        f"{NATURAL!r}"
+    )

@@ -1,0 +1,103 @@
+"""Calls back before each line of declared files, wherever they run.
+
+CPython 3.11 has `sys.settrace` for it, which is asked about every call of a thread. Since 3.12 each
+change of the trace function instruments all code anew, and `sys.monitoring` watches single code
+objects instead (PEP 669), so there it is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType, ModuleType
+from typing import Any
+
+from sim.kernel.errors import NotSimulated
+from sim.kernel.isolation.bound_names import functions_behind
+
+OnLine = Callable[[str, int], None]
+
+_monitoring: Any = getattr(sys, "monitoring", None)
+MONITORS = _monitoring is not None
+_TOOL = 4
+# The files whose code objects are watched in this process; the callback looks up the execution.
+_watched: set[str] = set()
+
+
+def watch(files: frozenset[str], on_line: OnLine) -> None:
+    """Since 3.12: from now on `on_line(file, line)` is called, in every greenlet."""
+    if not MONITORS:
+        return
+    monitoring = _monitoring
+    if monitoring.get_tool(_TOOL) is None:
+        monitoring.use_tool_id(_TOOL, "onestream")
+        monitoring.register_callback(
+            _TOOL, monitoring.events.LINE, lambda code, line: on_line(code.co_filename, line)
+        )
+    elif monitoring.get_tool(_TOOL) != "onestream":
+        raise NotSimulated(
+            f"lines cannot be switch points: {monitoring.get_tool(_TOOL)} has tool id {_TOOL} of "
+            f"sys.monitoring; run without it"
+        )
+    for file in files - _watched:
+        for code in _codes_of(file):
+            monitoring.set_local_events(_TOOL, code, monitoring.events.LINE)
+        _watched.add(file)
+
+
+def unwatch() -> None:
+    """Since 3.12: no code is watched any more."""
+    if not MONITORS or _monitoring.get_tool(_TOOL) != "onestream":
+        return
+    for file in _watched:
+        for code in _codes_of(file):
+            _monitoring.set_local_events(_TOOL, code, 0)
+    _watched.clear()
+    _monitoring.free_tool_id(_TOOL)
+
+
+def trace_function(files: frozenset[str], on_line: OnLine) -> Any:
+    """On 3.11: what `sys.settrace` is given in a thread that runs these files; else None."""
+    if MONITORS or not files:
+        return None
+
+    def on_call(frame: FrameType, event: str, arg: Any) -> Any:
+        return on_event if frame.f_code.co_filename in files else None
+
+    def on_event(frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "line":
+            on_line(frame.f_code.co_filename, frame.f_lineno)
+        return on_event
+
+    return on_call
+
+
+def set_trace(function: Any) -> None:
+    """On 3.11: `sys.settrace`. Later versions have nothing to set."""
+    if not MONITORS:
+        sys.settrace(function)
+
+
+def _codes_of(file: str) -> Iterator[CodeType]:
+    """Every code object of the imported modules that come from the file."""
+    for module in tuple(sys.modules.values()):
+        if getattr(module, "__file__", None) == file:
+            # What a module takes from another, or is decorated with, has its lines elsewhere.
+            yield from (c for c in _codes_in(module, module.__name__) if c.co_filename == file)
+
+
+def _codes_in(holder: ModuleType | type, module_name: str) -> Iterator[CodeType]:
+    for value in tuple(vars(holder).values()):
+        if isinstance(value, type):
+            if value.__module__ == module_name:
+                yield from _codes_in(value, module_name)
+            continue
+        for function in functions_behind(value):
+            yield from _nested(function.__code__)
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _nested(constant)

@@ -1,0 +1,351 @@
+"""Stand-ins for blocking code: locks, threads, sleep and clock.
+
+`threading.Condition`, `Event`, `Semaphore`, `Barrier`, `queue.Queue` and `Future` are made of the
+locks. A stand-in has what the interpreter that runs it has, with the same signatures and errors;
+the rest is refused by name (tests/sim/test_stand_ins.py compares the two).
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import contextvars
+import operator
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+import simpy
+
+from sim.kernel.current import executions
+from sim.kernel.errors import NotSimulated
+from sim.kernel.origin import forwards, modelled
+from sim.kernel.threads.line_tracing import unwatch
+from sim.kernel.threads.workers import Threads
+
+C = TypeVar("C", bound=type)
+
+# Bound here, before an exploration replaces them.
+_real_lock, _real_sleep = _thread.allocate_lock, time.sleep
+_VERSION = ".".join(map(str, sys.version_info[:3]))
+
+
+def stands_for(real: object) -> Callable[[C], C]:
+    """Marks a class whose instances stand in for `real`, an instance of the real class.
+
+    What this version of CPython lacks, the stand-in lacks, too, since programs test for it.
+    """
+
+    def decorate(cls: C) -> C:
+        has: Any = frozenset(dir(real))
+        for name in tuple(vars(cls)):
+            if callable(vars(cls)[name]) and name not in has and not name.startswith("_sim_"):
+                delattr(cls, name)
+        kind = type(real)
+        # The name of a type that is written in C includes its module.
+        name = f"_thread.{kind.__name__}" if kind.__module__ == "_thread" else kind.__name__
+        cls._sim_name = name  # type: ignore[attr-defined]
+        cls._sim_has = has  # type: ignore[attr-defined]
+        return cls
+
+    return decorate
+
+
+class StandIn:
+    """Refuses exactly what the real object has and it lacks."""
+
+    _sim_name: ClassVar[str]
+    _sim_has: ClassVar[frozenset[str]]
+
+    @forwards
+    def __getattr__(self, name: str) -> NoReturn:
+        # Only what a real one has; this class itself stands in for nothing.
+        if name in self._sim_has:
+            not_simulated(f"{self._sim_name}.{name} of CPython {_VERSION}")
+        raise AttributeError(f"{self._sim_name!r} object has no attribute {name!r}")
+
+
+def not_simulated(what: str) -> NoReturn:
+    """Also recorded: a program that swallows the error gets no verdict."""
+    instead = "the stand-in of the simulator lacks it; do without it, or report it"
+    if executions:
+        executions[-1].loop.refuse(what, instead)
+    raise NotSimulated(f"{what} is not simulated: {instead}")
+
+
+def _threads() -> Threads | None:
+    return executions[-1].loop.threads if executions else None
+
+
+def _check_timeout(blocking: bool, timeout: float) -> None:
+    """Checks the arguments with a free real lock, so that the errors are the interpreter's."""
+    try:
+        _real_lock().acquire(blocking, timeout)
+    except Exception as exc:
+        raise modelled(exc) from None
+
+
+@stands_for(_thread.allocate_lock())
+class SimLock(StandIn):
+    """threading.Lock, for one actor at a time of one execution."""
+
+    def __init__(self) -> None:
+        self._sim_locked = False
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if timeout != -1:
+            _check_timeout(blocking, timeout)
+        threads = _threads()
+        if threads is not None:
+            threads.pause("lock.acquire")
+            if threads.current is None and threads.workers:
+                threads.let_others_go_on()
+        if self._sim_locked:
+            if not blocking or timeout == 0:
+                return False
+            self._sim_wait(threads, timeout)
+            if self._sim_locked:
+                return False
+        self._sim_locked = True
+        return True
+
+    def _sim_wait(self, threads: Threads | None, timeout: float) -> None:
+        if threads is None:
+            raise NotSimulated("a lock is awaited for ever: it is held, and there is no thread")
+        over = deadline(threads, timeout)
+        threads.block("lock.acquire", lambda: not self._sim_locked or over())
+
+    def release(self) -> None:
+        if not self._sim_locked:
+            raise modelled(RuntimeError("release unlocked lock"))
+        # No switch point: what comes after a release could as well come before it (a left mover,
+        # Lipton 1975), so the switch before the next acquire shows as much.
+        self._sim_locked = False
+
+    def locked(self) -> bool:
+        return self._sim_locked
+
+    # Older names, which CPython keeps.
+    acquire_lock, release_lock, locked_lock = acquire, release, locked
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, /, *exc_info: object) -> None:
+        self.release()
+
+    def _at_fork_reinit(self) -> None:
+        """Called by logging in a forked process, for the lock of every handler."""
+        self._sim_locked = False
+
+    def __reduce__(self) -> NoReturn:
+        raise modelled(TypeError(f"cannot pickle {self._sim_name!r} object"))
+
+    def __repr__(self) -> str:
+        state = "locked" if self._sim_locked else "unlocked"
+        return f"<{state} {self._sim_name} object at {id(self):#x}>"
+
+
+@stands_for(threading.RLock())
+class SimRLock(StandIn):
+    """threading.RLock; its owner is an actor: a worker, or the loop's thread (None)."""
+
+    def __init__(self) -> None:
+        self._sim_lock = SimLock()
+        self._sim_owner: object = _NOBODY
+        self._sim_depth = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if timeout != -1:
+            _check_timeout(blocking, timeout)
+        actor = _actor()
+        if self._sim_owner is actor:
+            self._sim_depth += 1
+            return True
+        if not self._sim_lock.acquire(blocking, timeout):
+            return False
+        self._sim_owner, self._sim_depth = actor, 1
+        return True
+
+    def release(self) -> None:
+        if self._sim_owner is not _actor():
+            raise modelled(RuntimeError("cannot release un-acquired lock"))
+        self._sim_depth -= 1
+        if self._sim_depth == 0:
+            self._sim_owner = _NOBODY
+            self._sim_lock.release()
+
+    def locked(self) -> bool:
+        """Since 3.14."""
+        return self._sim_depth > 0
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, /, *exc_info: object) -> None:
+        self.release()
+
+    def _at_fork_reinit(self) -> None:
+        """Called by logging in a forked process, for the lock of every handler."""
+        self._sim_lock._at_fork_reinit()
+        self._sim_owner, self._sim_depth = _NOBODY, 0
+
+    # Called by threading.Condition on its lock, and by multiprocessing's resource tracker.
+
+    def _is_owned(self) -> bool:
+        return self._sim_owner is _actor()
+
+    def _recursion_count(self) -> int:
+        return self._sim_depth if self._is_owned() else 0
+
+    def _release_save(self) -> int:
+        if self._sim_depth == 0:
+            raise modelled(RuntimeError("cannot release un-acquired lock"))
+        depth, self._sim_depth = self._sim_depth, 1
+        self.release()
+        return depth
+
+    def _acquire_restore(self, state: int, /) -> None:
+        self.acquire()
+        self._sim_depth = state
+
+    def __reduce__(self) -> NoReturn:
+        raise modelled(TypeError(f"cannot pickle {self._sim_name!r} object"))
+
+    def __repr__(self) -> str:
+        state = "locked" if self._sim_depth else "unlocked"
+        held = f"owner={self._sim_owner!r} count={self._sim_depth}"
+        return f"<{state} {self._sim_name} object {held} at {id(self):#x}>"
+
+
+_NOBODY = object()
+
+
+def _actor() -> object:
+    threads = _threads()
+    return threads.current if threads is not None else None
+
+
+class SimThread(threading.Thread):
+    """threading.Thread, as far as asyncio's loop uses it: to wait for the end of its executor.
+
+    Starting, running and joining are simulated, the rest is inherited. No thread of the system is
+    behind it.
+    """
+
+    _sim_has_begun = False
+    _sim_is_over = False
+
+    def start(self) -> None:
+        if self._sim_has_begun:
+            raise modelled(RuntimeError("threads can only be started once"))
+        threads = _threads()
+        if threads is None:
+            raise NotSimulated("a thread of the loop's starts, and no execution is running")
+        self._sim_has_begun = True
+        self._started.set()  # type: ignore[attr-defined]
+        context: Any = getattr(self, "_context", None)
+        threads.start(self._sim_work, new_context() if context is None else context)
+
+    def join(self, timeout: float | None = None) -> None:
+        if not self._sim_has_begun:
+            raise modelled(RuntimeError("cannot join thread before it is started"))
+        threads = _threads()
+        if threads is not None:
+            over = deadline(threads, timeout)
+            threads.block("thread.join", lambda: self._sim_is_over or over())
+
+    def is_alive(self) -> bool:
+        return self._sim_has_begun and not self._sim_is_over
+
+    def _sim_work(self) -> None:
+        try:
+            self.run()
+        finally:
+            self._sim_is_over = True
+
+
+def new_context() -> contextvars.Context:
+    """The context of a new thread: empty, or since 3.14, by a flag, a copy of the current one."""
+    if getattr(sys.flags, "thread_inherit_context", False):
+        return contextvars.copy_context()
+    return contextvars.Context()
+
+
+class _ThreadingOfTheLoop:
+    """The module `threading` as `asyncio.base_events` sees it."""
+
+    Thread = SimThread
+
+    @forwards
+    def __getattr__(self, name: str) -> Any:
+        return getattr(threading, name)
+
+
+def deadline(threads: Threads, timeout: float | None) -> Callable[[], bool]:
+    """Whether `timeout` virtual seconds have passed; never for None or a negative number."""
+    if timeout is None or timeout < 0:
+        return lambda: False
+    timer = simpy.Timeout(threads.loop.environment, timeout)
+    return lambda: bool(timer.processed)
+
+
+def sleep(seconds: float, /) -> None:
+    """time.sleep. In the loop's thread it stops the loop, and the clock moves on."""
+    try:
+        seconds = seconds if isinstance(seconds, float) else operator.index(seconds)
+        if not seconds >= 0:
+            # It refuses these at once, in its own words.
+            _real_sleep(seconds)
+    except (TypeError, ValueError) as exc:
+        raise modelled(exc) from None
+    threads = _threads()
+    if threads is None or threads.current is None:
+        running = asyncio._get_running_loop()
+        environment = getattr(running, "environment", None)
+        if environment is not None:
+            environment.advance(environment.now + seconds)
+        return
+    over = deadline(threads, seconds)
+    threads.block("time.sleep", over)
+
+
+def monotonic() -> float:
+    """time.monotonic, for code that counts down its own time limit; virtual in an execution."""
+    threads = _threads()
+    if threads is None:
+        return time.monotonic()  # noqa: TID251 - nothing is simulated here
+    return threads.loop.environment.now
+
+
+@contextmanager
+def patched() -> Iterator[None]:
+    """`threading`, `time.sleep` and the clock of time limits are the simulated ones in the block.
+
+    Condition, Event, Semaphore, Barrier, queue.Queue and Future are made of these locks.
+    """
+    replaced: list[tuple[Any, str, Any]] = [
+        (threading, "Lock", SimLock),
+        (threading, "RLock", SimRLock),
+        (threading, "_allocate_lock", SimLock),
+        (threading, "_time", monotonic),
+        (queue, "time", monotonic),
+        # The one written in C does not use the locks above.
+        (queue, "SimpleQueue", queue._PySimpleQueue),  # type: ignore[attr-defined]
+        (time, "sleep", sleep),
+        # Where BaseEventLoop.shutdown_default_executor starts a thread.
+        (asyncio.base_events, "threading", _ThreadingOfTheLoop()),
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    for module, name, value in replaced:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        unwatch()
+        for module, name, value in before:
+            setattr(module, name, value)

@@ -1,0 +1,262 @@
+"""Worker threads as actors of the same schedule.
+
+A worker runs its blocking function in a greenlet, so that it can stand still anywhere while the
+loop goes on. Where a worker may be overtaken are its *switch points*: before it acquires a lock,
+before it blocks, before each `call_soon_threadsafe`, and before each line of the files that are
+declared, since with fewer a check and the act after it would be one step. In the loop's thread
+workers may go on between any two callbacks, before a lock is acquired, and, where that is asked
+for, before each declared line.
+
+By default a worker runs, at a poll, until it blocks or ends. To pause it instead, or to let it run
+between two callbacks of the loop, is a departure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Any, NoReturn, Protocol
+
+import greenlet
+
+from sim.kernel.current import executions
+from sim.kernel.environment import Environment
+from sim.kernel.schedule import Bounds
+from sim.kernel.threads.line_tracing import set_trace, trace_function, watch
+
+
+class Worker:
+    """One thread. As an option of a choice point, it stands for its next step."""
+
+    def __init__(self, threads: Threads, number: int, run: Callable[[], None]) -> None:
+        self.number = number
+        self.where = "start"
+        # What it waits for; None while it is not blocked.
+        self.waits_for: Callable[[], bool] | None = None
+        # Whether it is paused although it could go on.
+        self.was_kept = False
+        self.passes = 0
+        self.greenlet = greenlet.greenlet(run, parent=threads.hub)
+        # The event loop that runs in this thread, if one does, and its current task.
+        self.inner: tuple[Any, Any] = (None, None)
+
+    @property
+    def name(self) -> str:
+        return f"worker {self.number} goes on at {self.where}"
+
+    @property
+    def is_runnable(self) -> bool:
+        return self.waits_for is None or self.waits_for()
+
+
+class LoopOfThreads(Protocol):
+    """What threads use of the loop in whose execution they run."""
+
+    environment: Environment
+    bounds: Bounds
+
+    def interleave(self, threads: Threads) -> None: ...
+
+    def between_steps(self) -> None: ...
+
+    def choose_worker(self, runnable: Sequence[Worker]) -> int: ...
+
+    def deadlock(self, seen: str) -> None: ...
+
+    def refuse(self, what: str, instead: str) -> NoReturn: ...
+
+
+class Threads:
+    """All threads of one execution. The hub is the greenlet in which the loop runs."""
+
+    def __init__(self, loop: LoopOfThreads) -> None:
+        self.loop = loop
+        self.hub = greenlet.getcurrent()
+        # Begun and not ended: the one that ran last first, the others in the order of their begin.
+        self.workers: list[Worker] = []
+        self.current: Worker | None = None
+        # Files whose every line is a switch point.
+        self.declared: frozenset[str] = frozenset()
+        # Whether they are switch points also where the loop's own thread runs them.
+        self.traces_loop = False
+        self._trace: Any = None
+        self._numbers = 0
+        self._is_draining = False
+
+    WITHOUT_INFLUENCE = frozenset(
+        # States with workers are not compared; without workers these are the same at each poll.
+        {"loop", "hub", "workers", "current", "_trace", "_is_draining"}
+    )
+    """Fields that do not decide what happens next, for the state reader; a test checks all."""
+
+    def canonical_state(self) -> Sequence[object]:
+        """All of it that decides what happens next, at a poll without workers."""
+        return sorted(self.declared), self.traces_loop, self._numbers
+
+    def declare(self, files: Iterable[str], *, in_loop: bool) -> None:
+        self.declared = frozenset(files)
+        self.traces_loop = in_loop
+        self._trace = trace_function(self.declared, self._on_line)
+        watch(self.declared, _on_watched_line)
+
+    def start(self, run: Callable[[], None], context: Context) -> None:
+        """A new thread, whose context variables are these; `run` must raise nothing."""
+        self._numbers += 1
+        worker = Worker(self, self._numbers, run)
+        worker.greenlet.gr_context = context
+        self.workers.append(worker)
+        self.loop.interleave(self)
+
+    # -- what the loop calls
+
+    def runnable(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.is_runnable]
+
+    def step(self, worker: Worker) -> None:
+        """The worker goes on to its next switch point, or to its end."""
+        if worker is not self.workers[0]:
+            # The worker that runs is the natural choice until it blocks or ends.
+            self.workers.remove(worker)
+            self.workers.insert(0, worker)
+        worker.was_kept = False
+        worker.waits_for = None
+        self.current = worker
+        before = sys.gettrace()
+        set_trace(self._trace)
+        try:
+            with _in_thread_of(worker):
+                worker.greenlet.switch()
+        finally:
+            set_trace(before)
+            self.current = None
+        if worker.greenlet.dead:
+            self.workers.remove(worker)
+
+    def drain(self) -> None:
+        """Ends every worker where it stands."""
+        self._is_draining = True
+        for worker in tuple(self.workers):
+            self.current = worker
+            with _in_thread_of(worker):
+                worker.greenlet.throw()
+            self.current = None
+        self.workers.clear()
+
+    # -- what a worker calls
+
+    def pause(self, where: str) -> None:
+        """A switch point: the worker could go on, and others may go first."""
+        worker = self.current
+        if worker is None or self._is_draining:
+            return
+        worker.where = where
+        self._switch_to_hub()
+
+    def block(self, where: str, waits_for: Callable[[], bool]) -> None:
+        """Returns once `waits_for()` is true; in the loop's thread the workers go on meanwhile."""
+        worker = self.current
+        if worker is None:
+            self._loop_blocks(where, waits_for)
+            return
+        while not waits_for():
+            if self._is_draining:
+                raise greenlet.GreenletExit
+            worker.where = where
+            worker.waits_for = waits_for
+            self._switch_to_hub()
+
+    def let_others_go_on(self) -> None:
+        """A switch point of the loop's own thread."""
+        if not self._is_draining:
+            self.loop.between_steps()
+
+    def _switch_to_hub(self) -> None:
+        # From inside a trace function: the others are to be traced, too.
+        sys.call_tracing(self.hub.switch, ())
+
+    def _loop_blocks(self, where: str, waits_for: Callable[[], bool]) -> None:
+        while not waits_for():
+            runnable = self.runnable()
+            if not runnable:
+                # No worker can go on at this instant, but one may sleep until a later one.
+                environment = self.loop.environment
+                if environment.peek() > self.loop.bounds.horizon_s:
+                    self.loop.deadlock(f"the loop's thread blocks for ever: {where}")
+                    return
+                environment.advance(environment.peek())
+                continue
+            self.step(runnable[self.loop.choose_worker(runnable)])
+
+    # -- lines of declared files
+
+    def set_loop_trace(self) -> None:
+        """On 3.11: the loop's own thread is asked about its lines from now on."""
+        if self.traces_loop:
+            set_trace(self._trace)
+
+    def _on_line(self, file: str, line: int) -> None:
+        if file not in self.declared or self._is_draining:
+            return
+        if self.current is not None:
+            self.pause(f"{file.rpartition('/')[2]}:{line}")
+        elif self.traces_loop and self.workers:
+            # From inside a trace function: the others are to be traced, too.
+            sys.call_tracing(self.let_others_go_on, ())
+
+
+def _on_watched_line(file: str, line: int) -> None:
+    if executions:
+        executions[-1].loop.threads._on_line(file, line)
+
+
+@contextmanager
+def _in_thread_of(worker: Worker) -> Iterator[None]:
+    """In the block, what asyncio keeps for a thread is the worker's: at first no running loop."""
+    outer = _swap_running((None, None))
+    _swap_running(worker.inner)
+    try:
+        yield
+    finally:
+        worker.inner = _swap_running((None, None))
+        _swap_running(outer)
+
+
+def _swap_running(to: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Sets this thread's running loop and current task, and returns the previous ones.
+
+    Before 3.14 the current task is kept for each loop, and is the same in all threads.
+    """
+    loop, task = asyncio._get_running_loop(), None
+    if _TASK_OF_THREAD and loop is not None:
+        task = asyncio.tasks._swap_current_task(loop, None)  # type: ignore[attr-defined]
+    asyncio._set_running_loop(to[0])
+    if _TASK_OF_THREAD and to[0] is not None:
+        asyncio.tasks._swap_current_task(*to)  # type: ignore[attr-defined]
+    return loop, task
+
+
+_TASK_OF_THREAD = sys.version_info >= (3, 14)
+
+
+class ReadyQueue(deque[asyncio.Handle]):
+    """The loop's ready queue, which lets others act before each callback that is taken from it."""
+
+    def __init__(
+        self,
+        handles: Iterable[asyncio.Handle],
+        between: Callable[[], None],
+        about_to_run: Callable[[asyncio.Handle], None],
+    ) -> None:
+        super().__init__(handles)
+        self._between = between
+        self._about_to_run = about_to_run
+
+    def popleft(self) -> asyncio.Handle:
+        self._between()
+        handle = super().popleft()
+        self._about_to_run(handle)
+        return handle

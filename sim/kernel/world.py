@@ -1,0 +1,297 @@
+"""World: what a program under exploration sees of the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, TypeVar
+
+from sim.kernel.diagnosis import place_of_frame, place_of_predicate
+from sim.kernel.errors import CheckFailed
+from sim.kernel.loop import SimLoop, one_natural
+from sim.kernel.observer import Observer, Special
+from sim.kernel.origin import fault_of_simulator, forwards
+from sim.kernel.schedule import Option
+from sim.kernel.signals import name_of
+from sim.kernel.threads.pools import QUEUE_MAX, THREADS_MAX, SimExecutor
+from sim.kernel.violation import Kind, Violation
+
+T = TypeVar("T")
+
+VIOLATED = "VIOLATED"
+"""The last line of the trace of an execution that violates a property."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceLine:
+    """What an actor did, at a virtual time in seconds."""
+
+    at: float
+    actor: str
+    text: str
+
+
+class World:
+    """Handed to the program; everything in it belongs to one execution."""
+
+    # The program's sentences for the kinds of violations that it does not check itself.
+    _phrases: Mapping[Kind, str] = {}
+
+    def __init__(self, loop: SimLoop) -> None:
+        self.loop = loop
+        self.environment = loop.environment
+        self.labels: set[str] = set()
+        self.violation: Violation | None = None
+        # An error of the simulator itself, so that there is no verdict on the program.
+        self.fault: str | None = None
+        # Recorded only when the execution is traced.
+        self.trace: list[TraceLine] | None = None
+        self._always: list[tuple[str, Callable[[], bool]]] = []
+
+    WITHOUT_INFLUENCE = frozenset(
+        {"loop", "environment", "labels", "violation", "trace", "fault", "_phrases"}
+    )
+    """Fields that do not decide what happens next, for the state reader; a test checks all."""
+
+    def canonical_state(self) -> Sequence[object]:
+        """All of it that decides what happens next, at a poll."""
+        return (self._always,)
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the execution began."""
+        return self.environment.now
+
+    @property
+    def lateness_s(self) -> float:
+        """How late the loop may be, in seconds."""
+        return self.loop.bounds.lateness_s
+
+    @property
+    def timers(self) -> list[asyncio.TimerHandle]:
+        """The loop's, but for those that are cancelled."""
+        return [each for each in self.loop._scheduled if not each.cancelled()]
+
+    async def outside(
+        self,
+        name: str,
+        *args: Any,
+        call: Callable[..., object] | None = None,
+        earliest: float = 0.0,
+        latest: float | None = None,
+    ) -> None:
+        """Waits for an outside event, which lands when the scheduler says.
+
+        earliest, latest: its window, in seconds from now. Without `latest` the event is passed
+        over at `passes_max` quiescent instants at most. A cancel withdraws the event.
+        call: called with `args` in the iteration of the poll that finds the event, as a callback of
+        `loop.add_reader` or a protocol's `connection_lost` is. A coroutine that waits goes on one
+        iteration later, so that what acts directly in production has to act so here.
+        """
+        if args and call is None:
+            raise TypeError(f"outside event {name!r} has arguments {args!r} and nothing to call")
+        # Only the arrival and this task use it, so its uses are not accesses, and it is never
+        # hashed: CPython awaits a future of its own type faster.
+        waiter: asyncio.Future[None] = asyncio.Future(loop=self.loop)
+        arrival = self.environment.announce(
+            name, earliest, math.inf if latest is None else latest, lambda: not waiter.done()
+        )
+
+        def landed(_: object) -> None:
+            # As with a socket: the poll puts a callback into the ready queue, and that callback
+            # wakes the task.
+            self.record(name, actor="outside")
+            if call is None:
+                self.loop.call_soon(_settle, waiter)
+            else:
+                self.loop.call_soon(_call_and_settle, waiter, call, args)
+
+        assert arrival.callbacks is not None
+        arrival.callbacks.append(landed)
+        await waiter
+
+    def signal(
+        self, sig: int, *, earliest: float = 0.0, latest: float | None = None
+    ) -> asyncio.Future[None]:
+        """A signal is sent to the process, and lands when the scheduler says.
+
+        Its handler, of `loop.add_signal_handler`, runs as asyncio has it. Without a handler the
+        process would end, which is a violation; so is one of `signal.signal` alone, which is not
+        simulated. earliest, latest: as in `outside`. The future is done once the signal has
+        landed; it need not be awaited, and to cancel it withdraws the signal.
+        """
+        name = name_of(sig)
+        self.environment.observer.meets(Special.SIGNAL)
+        landed = self.loop.create_future()
+        arrival = self.environment.announce(
+            name, earliest, math.inf if latest is None else latest, lambda: not landed.done()
+        )
+
+        def deliver(_: object) -> None:
+            self.record(name, actor="outside")
+            if not self.loop.deliver_signal(sig):
+                self.fail_as(Kind.SIGNAL, f"{name} would end the process")
+            self.loop.call_soon(_settle, landed)
+
+        assert arrival.callbacks is not None
+        arrival.callbacks.append(deliver)
+        return landed
+
+    def choose(self, name: str, options: Sequence[T]) -> T:
+        """One of the options, by the scheduler's choice; the first is the natural one."""
+        if len(options) == 1:
+            return options[0]
+        named = [Option(f"{name}: {option}") for option in options]
+        return options[self.loop.choose("program", named, one_natural)]
+
+    def shared(self, name: str) -> Shared:
+        """Something that several actors share: the program has to report each use of it.
+
+        The strategy `reduced` executes two orders of steps only where one of them writes what the
+        other uses, and relies on these reports.
+        """
+        return Shared(name, self.environment.observer)
+
+    def executor(self, *, threads_max: int = THREADS_MAX, queue_max: int = QUEUE_MAX) -> Executor:
+        """A pool of simulated threads, for code that takes its executor as a parameter."""
+        return SimExecutor(self.loop.threads, threads_max=threads_max, queue_max=queue_max)
+
+    def declare(self, *files: str, in_loop: bool = False) -> None:
+        """Every line of these files is a point at which a thread may be overtaken.
+
+        Without it, threads switch at locks, blocking calls and `call_soon_threadsafe` alone. With
+        `in_loop` the loop's thread may be overtaken at them, too (slow). To be called before the
+        first thread begins.
+        """
+        self.loop.threads.declare(files, in_loop=in_loop)
+
+    def offer_cancels(self, to: Callable[[asyncio.Task[Any]], bool] = lambda task: True) -> None:
+        """From now on each of these tasks may be cancelled right before each of its steps.
+
+        The strategy `cancel everywhere` takes each of these offers once.
+        """
+        own = self.loop.tasks[0]
+        self.loop.offer_cancels(lambda task: task is not own and to(task))
+
+    def check(
+        self,
+        condition: object,
+        sentence: str,
+        detail: str = "",
+        *,
+        judge: Callable[..., object] | None = None,
+    ) -> None:
+        """Refutes the program if the condition is false, and ends the execution.
+
+        sentence: what must hold, in words; violations with the same sentence are the same.
+        judge: the function that found out, where that is not the caller.
+        """
+        if not condition:
+            where = "" if self.trace is None else place_of_predicate(judge) if judge else _caller()
+            self._violate(sentence, detail, where)
+            raise CheckFailed(f"{sentence} ({detail})" if detail else sentence)
+
+    def fail(self, sentence: str, detail: str = "", *, raised: BaseException | None = None) -> None:
+        """As a check that is false, for callers that must not raise.
+
+        raised: the exception that is the violation, unless it arose in the simulator.
+        """
+        if raised is not None and self.is_own_fault(raised):
+            return
+        self._violate(sentence, detail, _caller() if self.trace is not None else "")
+
+    def fail_as(self, kind: Kind, detail: str, *, raised: BaseException | None = None) -> None:
+        """A violation of what every program has to keep, in the program's words or the kind's."""
+        if raised is None or not self.is_own_fault(raised):
+            self._violate(self._phrases.get(kind, kind.value), detail, "", kind)
+
+    def phrase(self, kind: Kind, sentence: str) -> None:
+        """From now on violations of this kind are reported with this sentence."""
+        self._phrases = {**self._phrases, kind: sentence}
+
+    def is_own_fault(self, raised: BaseException) -> bool:
+        """Whether the exception arose in the simulator; if so the execution ends in an error."""
+        fault = fault_of_simulator(raised)
+        if fault is None:
+            return False
+        self.fault = self.fault or fault
+        self.loop.stop()
+        return True
+
+    def _violate(self, sentence: str, detail: str, where: str, kind: Kind = Kind.PROPERTY) -> None:
+        if self.violation is None:
+            self.violation = Violation(sentence, detail, self.now, where, kind)
+            self.record(VIOLATED)
+            # What the rest of this iteration does comes too late to explain the violation.
+            self.trace = None
+        self.loop.stop()
+
+    def always(self, sentence: str, predicate: Callable[[], bool]) -> None:
+        """The predicate is asked at every poll from now on, and must be true each time."""
+        self._always.append((sentence, predicate))
+        self.loop.on_poll = self.ask_always
+
+    def ask_always(self) -> None:
+        for sentence, predicate in self._always:
+            if not predicate():
+                is_traced = self.trace is not None
+                self._violate(sentence, "", place_of_predicate(predicate) if is_traced else "")
+
+    def reached(self, label: str) -> None:
+        """Marks a label as reached. A proof requires that some execution reaches each label."""
+        self.labels.add(label)
+
+    def record(self, text: str, *, actor: str | None = None) -> None:
+        """A line of the trace, in the column of `actor` or else of the current task."""
+        if self.trace is None:
+            return
+        if actor is None:
+            with contextlib.suppress(RuntimeError):
+                task = asyncio.current_task(self.loop)
+                actor = task.get_name() if task is not None else None
+        self.trace.append(TraceLine(self.now, actor or "loop", text))
+
+
+def _caller() -> str:
+    """The place in the source from which this file was called."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return place_of_frame(frame) if frame is not None else ""
+
+
+class Shared:
+    """A name for what several actors share."""
+
+    def __init__(self, name: str, observer: Observer) -> None:
+        self._name = "shared", name
+        self._observer = observer
+
+    def read(self) -> None:
+        """The current step depends on what others have written."""
+        self._observer.uses(self._name, is_write=False)
+
+    def write(self) -> None:
+        """The current step changes what others read or write."""
+        self._observer.uses(self._name, is_write=True)
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+@forwards
+def _call_and_settle(
+    waiter: asyncio.Future[None], call: Callable[..., object], args: tuple[Any, ...]
+) -> None:
+    try:
+        call(*args)
+    finally:
+        _settle(waiter)

@@ -1,0 +1,502 @@
+"""A reader for each type: what of an object belongs to the state; see `state_reader`."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import collections
+import datetime
+import decimal
+import enum
+import functools
+import gc
+import io
+import itertools
+import logging
+import re
+import sys
+import threading
+import types
+import typing
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, ContextVar, Token
+from typing import Any
+
+from sim.kernel.errors import Opaque
+from sim.kernel.hashing import SimCancelScope, SimFuture
+from sim.schedulers.states.abstraction import DESCRIPTIONS, LEFT_OUT
+
+VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
+"""Types whose objects are the same if they are equal."""
+
+CONSTANTS: set[type] = {
+    type,
+    abc.ABCMeta,
+    enum.EnumMeta,
+    type(NotImplemented),
+    types.ModuleType,
+    types.CodeType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.ClassMethodDescriptorType,
+    property,
+    staticmethod,
+    classmethod,
+    ContextVar,
+    re.Pattern,
+    logging.Logger,
+    object,
+}
+"""Types whose objects are compared by identity, and hold nothing that an execution changes."""
+
+Reader = Callable[[Any], Iterable[object]]
+
+
+class Constants:
+    """The constants of one exploration, by address. To be made before it begins.
+
+    What each execution makes has another address each time, or that of something else. So a class
+    that the program makes, or a plain `object()`, is refused: a state that holds one never matches.
+    """
+
+    def __init__(self) -> None:
+        classes = _living_classes()
+        # Held, so that no address is used twice while they are known.
+        self._held: dict[int, object] = {id(each): each for each in classes}
+        # Numbers by address.
+        self.descriptions: dict[int, int] = {}
+        for owner in (*sys.modules.values(), *classes):
+            for value in tuple(getattr(owner, "__dict__", {}).values()):
+                if type(value) is object:
+                    self._held[id(value)] = value
+
+    def admit_descriptions(self) -> None:
+        """From now on the descriptions that exist count as constants.
+
+        To be called between executions, when the first has made what is made only once: an
+        application, say. What is made later is read like any other object.
+        """
+        found = [each for each in gc.get_objects() if _name_of(type(each)) in DESCRIPTIONS]
+        self._held.update((id(each), each) for each in found)
+        numbers = enumerate(found, _DESCRIPTIONS_FROM)
+        self.descriptions = {id(each): number for number, each in numbers}
+
+    def address(self, constant: object) -> int:
+        """Raises Opaque for one that the execution made."""
+        if id(constant) not in self._held:
+            self._admit(constant)
+        return id(constant)
+
+    def _admit(self, constant: object) -> None:
+        if type(constant) is object:
+            raise Opaque("an object() made by the execution")
+        if isinstance(constant, type) and not _is_importable(constant):
+            raise Opaque(f"the class {constant.__qualname__}, made by the execution")
+        self._held[id(constant)] = constant
+
+
+# Less than any number of what a StateReader knows.
+_DESCRIPTIONS_FROM = -1_000_000
+
+
+def _name_of(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _living_classes() -> list[type]:
+    found: list[type] = [object]
+    # By address: a metaclass may define equality as it likes.
+    seen = {id(object)}
+    for each in found:
+        # Called on `type` itself, `__subclasses__` needs its argument.
+        derived: type
+        for derived in type.__subclasses__(each):
+            if id(derived) not in seen:
+                seen.add(id(derived))
+                found.append(derived)
+    return found
+
+
+def _is_importable(cls: type) -> bool:
+    """Whether it belongs to a module, which was imported meanwhile."""
+    found: Any = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is cls
+
+
+def _of_dict(each: dict[Any, Any]) -> Iterator[object]:
+    yield len(each)
+    for item in each.items():
+        yield from item
+
+
+def _of_default_dict(each: collections.defaultdict[Any, Any]) -> Iterator[object]:
+    yield each.default_factory
+    yield from _of_dict(each)
+
+
+def _of_sequence(each: Any) -> Iterator[object]:
+    yield len(each)
+    yield from each
+
+
+def _of_deque(each: collections.deque[Any]) -> Iterator[object]:
+    yield each.maxlen
+    yield from _of_sequence(each)
+
+
+def _of_set(each: Any) -> Iterator[object]:
+    """In the order of its iteration. Raises Opaque if the state does not decide that order."""
+    if len(each) > 1:
+        for member in each:
+            if _hashes_by_address(member):
+                raise Opaque(f"a set of {type(member).__qualname__}, which hash by address")
+            if isinstance(member, SimCancelScope | SimFuture):
+                raise Opaque(f"a set of {type(member).__qualname__}, which hash by a counter")
+    yield from _of_sequence(each)
+
+
+def _hashes_by_address(member: object) -> bool:
+    if isinstance(member, weakref.ref):
+        return _hashes_by_address(member())
+    if isinstance(member, types.MethodType):
+        return _hashes_by_address(member.__self__)
+    if isinstance(member, (tuple, frozenset)):
+        return any(map(_hashes_by_address, member))
+    # Of constants the address is the same in each execution, as is that of a value that is equal.
+    return type(member).__hash__ is object.__hash__ and type(member) not in CONSTANTS
+
+
+def _of_function(each: types.FunctionType) -> tuple[object, ...]:
+    made = each.__closure__, each.__defaults__, each.__kwdefaults__, each.__dict__ or None
+    return (each.__code__, *made) if any(made) else (each.__code__,)
+
+
+def _of_cell(each: types.CellType) -> Iterator[object]:
+    try:
+        yield each.cell_contents
+    except ValueError:
+        yield "empty"
+
+
+def _of_method(each: types.MethodType) -> Iterator[object]:
+    yield each.__func__
+    yield each.__self__
+
+
+def _of_builtin(each: Any) -> Iterator[object]:
+    yield each.__name__
+    yield each.__self__
+
+
+def _of_frame_owner(prefix: str) -> Reader:
+    """For coroutines and generators: where they stand, their locals and their value stack."""
+
+    def reader(each: Any) -> Iterator[object]:
+        frame = getattr(each, f"{prefix}_frame")
+        yield getattr(each, f"{prefix}_code")
+        yield getattr(each, f"{prefix}_running")
+        if frame is None:
+            yield "over"
+            return
+        yield frame.f_lasti
+        # Which locals are bound; from the collector come only their values. Before 3.13 this makes
+        # a dict that the frame keeps, and it must keep nothing alive.
+        names = frame.f_locals
+        yield ",".join(names)
+        if type(names) is dict:
+            names.clear()
+        for part in gc.get_referents(each):
+            if part is not frame and part is not names and type(part) is not types.CodeType:
+                yield part
+
+    return reader
+
+
+def _of_task(each: Any) -> Iterator[object]:
+    yield from _of_future(each)
+    yield each.get_name()
+    yield each.get_coro()
+    yield each._fut_waiter
+    yield each._must_cancel
+    yield each.cancelling()
+    yield each.get_context() if hasattr(each, "get_context") else None
+    # By the name it once had.
+    yield hash(each)
+
+
+def _of_future(each: Any) -> Iterator[object]:
+    yield each._state
+    yield each._callbacks
+    yield each._cancel_message
+    if each._state == "FINISHED":
+        yield each._exception
+        if each._exception is None:
+            yield each._result
+    yield from _of_attributes(each, but=_SERIAL)
+
+
+_SERIAL = ("_sim_hash",)
+
+
+def _of_handle(each: Any) -> Iterator[object]:
+    yield each._cancelled
+    yield each._callback
+    yield each._args
+    yield each._context
+
+
+def _of_context(each: Context) -> Iterator[object]:
+    yield len(each)
+    for item in each.items():
+        yield from item
+
+
+def _of_token(each: Token[Any]) -> Iterator[object]:
+    yield each.var
+    yield each.old_value if each.old_value is not Token.MISSING else None
+
+
+def _of_exception(each: BaseException) -> Iterator[object]:
+    """Without the traceback, which is for people."""
+    yield each.args
+    yield each.__cause__
+    yield each.__context__
+    yield from _of_attributes(each)
+
+
+def _of_weak(each: weakref.ref[Any]) -> Iterator[object]:
+    yield each()
+    yield each.__callback__
+
+
+def _of_partial(each: functools.partial[Any]) -> Iterator[object]:
+    yield each.func
+    yield each.args
+    yield each.keywords
+
+
+def _of_bytes_io(each: io.BytesIO) -> Iterator[object]:
+    yield each.closed
+    if not each.closed:
+        yield each.getvalue()
+        yield each.tell()
+
+
+def _of_iterator(each: Any) -> Iterator[object]:
+    yield from each.__reduce__()[1:]
+
+
+def _of_repr(each: object) -> Iterator[object]:
+    yield repr(each)
+
+
+def _of_lock(each: Any) -> Iterator[object]:
+    yield each.locked() if hasattr(each, "locked") else repr(each).split()[0]
+
+
+def _of_referents(each: object) -> Iterator[object]:
+    yield from gc.get_referents(each)
+
+
+def _of_enum(each: enum.Enum) -> Iterator[object]:
+    yield each.name
+
+
+def _of_canonical_state(each: Any) -> Iterator[object]:
+    yield each.canonical_state()
+
+
+def _of_attributes(each: Any, but: tuple[str, ...] = ()) -> Iterator[object]:
+    but += LEFT_OUT.get(type(each), ())
+    attributes = getattr(each, "__dict__", None)
+    if attributes:
+        for name, value in attributes.items():
+            if name not in but:
+                yield name
+                yield value
+    for slot in _slots_of(type(each)):
+        if slot not in but:
+            yield getattr(each, slot, _UNBOUND)
+
+
+_UNBOUND = "unbound"
+
+
+_SLOTS: dict[type, tuple[str, ...]] = {}
+
+
+def _slots_of(cls: type) -> tuple[str, ...]:
+    if cls not in _SLOTS:
+        found: list[str] = []
+        for base in filter(_is_written_in_python, cls.__mro__):
+            slots = types.MemberDescriptorType
+            found += [name for name, value in vars(base).items() if isinstance(value, slots)]
+        _SLOTS[cls] = tuple(found)
+    return _SLOTS[cls]
+
+
+# Py_TPFLAGS_HEAPTYPE: made by a class statement, or by one of the newer extension modules.
+_HEAP_TYPE = 1 << 9
+
+
+def _types_of(*examples: object) -> list[type]:
+    return [type(each) for each in examples]
+
+
+async def _coroutine() -> None: ...
+
+
+def _awaited() -> type:
+    coroutine = _coroutine()
+    try:
+        return type(coroutine.__await__())
+    finally:
+        coroutine.close()
+
+
+async def _async_generator() -> Any:
+    yield
+
+
+def _awaited_of_generators() -> list[type]:
+    generator = _async_generator()
+    awaited = generator.asend(None), generator.athrow(Exception)
+    for each in awaited:
+        # Or the interpreter would warn that it was never awaited.
+        each.close()
+    return _types_of(*awaited)
+
+
+READERS: dict[type, Reader] = {
+    list: _of_sequence,
+    tuple: _of_sequence,
+    collections.deque: _of_deque,
+    dict: _of_dict,
+    collections.OrderedDict: _of_dict,
+    collections.defaultdict: _of_default_dict,
+    io.BytesIO: _of_bytes_io,
+    types.MappingProxyType: _of_dict,
+    set: _of_set,
+    frozenset: _of_set,
+    types.FunctionType: _of_function,
+    types.CellType: _of_cell,
+    types.MethodType: _of_method,
+    types.BuiltinFunctionType: _of_builtin,
+    types.MethodWrapperType: _of_builtin,
+    types.CoroutineType: _of_frame_owner("cr"),
+    types.GeneratorType: _of_frame_owner("gi"),
+    types.AsyncGeneratorType: _of_frame_owner("ag"),
+    Context: _of_context,
+    Token: _of_token,
+    weakref.ref: _of_weak,
+    weakref.WeakMethod: _of_weak,
+    functools.partial: _of_partial,
+    bytearray: _of_repr,
+    types.GenericAlias: _of_repr,
+    types.UnionType: _of_repr,
+    range: _of_repr,
+    slice: _of_repr,
+    itertools.count: _of_repr,
+    decimal.Decimal: _of_repr,
+    datetime.datetime: _of_repr,
+    datetime.date: _of_repr,
+    datetime.timedelta: _of_repr,
+    datetime.timezone: _of_repr,
+    uuid.UUID: _of_repr,
+    type(threading._allocate_lock()): _of_lock,  # type: ignore[attr-defined]
+    type(threading._CRLock()): _of_lock,  # type: ignore[attr-defined]
+    **dict.fromkeys(
+        _types_of(iter([]), iter(()), iter(""), iter({}), iter(set()), iter(range(0)), iter(b""))
+        + _types_of(iter({}.items()), iter({}.values()), reversed([]))
+        + [enumerate, zip, map, filter],
+        _of_iterator,
+    ),
+    _awaited(): _of_referents,
+    **dict.fromkeys(_awaited_of_generators(), _of_referents),
+}
+
+
+def is_constant(cls: type) -> bool:
+    """Whether all objects of the type are constants."""
+    if cls not in CONSTANTS and cls not in READERS:
+        # Those of the two modules describe types and shapes.
+        describes = cls.__module__.split(".")[0] in ("typing", "pydantic_core")
+        if describes or issubclass(cls, type):
+            CONSTANTS.add(cls)
+    return cls in CONSTANTS
+
+
+def reader_for(cls: type) -> Reader:
+    """Raises Opaque for a type of which nothing is known."""
+    if hasattr(cls, "canonical_state"):
+        # The object itself says which part of it decides what happens next.
+        return _of_canonical_state
+    for base, reader in _OF_BASES.items():
+        if issubclass(cls, base):
+            return reader
+    if cls.__name__ in _STEPS and not _is_written_in_python(cls):
+        return _of_referents
+    return _reader_of_instances(cls)
+
+
+# The types of the callbacks that step and wake asyncio's tasks; they cannot be imported by name.
+_STEPS = ("FutureIter", "TaskStepMethWrapper", "TaskWakeupMethWrapper")
+
+_OF_BASES: dict[type, Reader] = {
+    enum.Enum: _of_enum,
+    asyncio.Task: _of_task,
+    asyncio.Future: _of_future,
+    asyncio.Handle: _of_handle,
+    BaseException: _of_exception,
+}
+
+
+def _reader_of_instances(cls: type) -> Reader:
+    """Attributes and slots; and what its base in C holds, if that is a container."""
+    # Generic is written in C from 3.12 on, and holds nothing.
+    bases = (base for base in cls.__mro__ if base is not typing.Generic)
+    native = next(base for base in bases if not _is_written_in_python(base))
+    if native is object:
+        return _of_attributes
+    of_native = _of_repr_by(native) if native in VALUES else READERS.get(native)
+    if of_native is None:
+        raise Opaque(f"{cls.__module__}.{cls.__qualname__}")
+
+    def reader(each: Any) -> Iterator[object]:
+        yield from of_native(each)
+        yield from _of_attributes(each)
+
+    return reader
+
+
+def _of_repr_by(native: type) -> Reader:
+    def reader(each: Any) -> Iterator[object]:
+        yield str(native.__repr__(each))  # type: ignore[call-arg]
+
+    return reader
+
+
+def _is_written_in_python(cls: type) -> bool:
+    """Whether it has no methods in C, and no attributes in C except its slots."""
+    if not cls.__flags__ & _HEAP_TYPE:
+        return False
+    return not any(
+        isinstance(value, _IN_C)
+        and value.__objclass__ is cls
+        and name not in ("__dict__", "__weakref__")
+        for name, value in vars(cls).items()
+    )
+
+
+_IN_C = (
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+)

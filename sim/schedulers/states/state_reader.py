@@ -1,0 +1,136 @@
+"""The state of an execution at a poll, in a canonical form: equal forms, equal futures.
+
+Between two callbacks nothing of a program runs: all that it will ever do is decided by memory and
+by the choices to come. So the state is read where CPython keeps it: from the ready queue, the
+timers and the outside events through callbacks, tasks, frames of coroutines (locals and value
+stack, as the garbage collector sees them), closures and objects, each numbered in the order in
+which it is first reached. That is heap canonicalization (Iosif, "Symmetry reductions for model
+checking of concurrent dynamic software", STTT 2004), as in Java PathFinder and CMC.
+
+Left out: modules, classes, functions and their globals count as constants, and the trace is not
+read. Times count to the microsecond, since each reading of the clock is a nanosecond later than the
+last; the order in which the loop keeps its timers and events counts in full. Which fields of the
+kernel count is said next to them, in `canonical_state`. An object of an unknown type makes the
+state unique: it never matches one that was visited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+from contextvars import copy_context
+from typing import Any
+
+from sim.kernel.current import executions
+from sim.kernel.errors import Opaque
+from sim.kernel.loop import SimLoop
+from sim.kernel.observer import Observer
+from sim.kernel.schedule import ChoicePoint
+from sim.kernel.world import World
+from sim.schedulers.states.object_readers import READERS, VALUES, Constants, is_constant, reader_for
+
+DIGITS = 6
+"""Decimal places kept of floats: the loop counts instants that are nearer as one (`SAME_S`)."""
+
+# Plain data for `marshal`.
+Form = list[Any]
+
+
+class StateReader(Observer):
+    """Reads the states of one execution."""
+
+    follows = False
+
+    def begin(self, loop: SimLoop, world: World) -> None:
+        self._loop = loop
+        self._world = world
+        # These are referred to from everywhere, and `_roots` reads what counts of them.
+        bench = (loop, world, loop.environment, loop.threads, loop.bounds, world.labels)
+        # Context variables that were set before are the same in each execution.
+        known = (*bench, *copy_context().values())
+        self._numbers = {id(each): -number for number, each in enumerate(known, 1)}
+
+    @property
+    def labels(self) -> set[str]:
+        return self._world.labels
+
+    @property
+    def spins_are_many(self) -> bool:
+        """Whether there ever were half of `spin_max` polls, or more, without an empty queue."""
+        return self._loop.spins_seen >= self._loop.bounds.spin_max // 2
+
+    def digest(
+        self,
+        point: ChoicePoint,
+        constants: Constants,
+        *,
+        with_labels: bool,
+        with_spins: bool,
+        with_kept: bool,
+    ) -> bytes:
+        """16 bytes for the state at a choice point of a poll. Raises Opaque.
+
+        Two states differ also: with_labels, if other labels were reached; with_spins, if another
+        number of polls has passed since the ready queue was empty; with_kept, if other events are
+        kept waiting, which may land without another departure.
+        """
+        if self._loop.threads.workers:
+            raise Opaque("a worker thread")
+        form: Form = [point.kind, *(option.name for option in point.options)]
+        if with_labels:
+            form.append(sorted(self._world.labels))
+        if with_spins:
+            form.append([self._loop.spins])
+        if with_kept:
+            pending = sorted(self._loop.environment.pending, key=lambda each: each.earliest)
+            form.append([each.was_kept for each in pending])
+        known = self._numbers | constants.descriptions
+        _Traversal(form, known, constants).run(self._roots())
+        return hashlib.blake2b(marshal.dumps(form, 2), digest_size=16).digest()
+
+    def stop(self) -> None:
+        """What follows was explored already: the execution ends with the current iteration."""
+        self._loop.stop()
+
+    def _roots(self) -> list[object]:
+        kernel = (self._loop, self._loop.environment, self._world)
+        roots = [part for each in kernel for part in each.canonical_state()]
+        return [*roots, executions[-1].entropy.canonical_state()]
+
+
+class _Traversal:
+    """Breadth first, from the roots; objects are numbered in the order of the first visit."""
+
+    def __init__(self, form: Form, known: dict[int, int], constants: Constants) -> None:
+        self._form = form
+        self._constants = constants
+        self._numbers = known
+        # Also keeps alive what is made meanwhile, so that no address is used twice.
+        self._todo: list[object] = []
+
+    def run(self, roots: list[object]) -> None:
+        self._add(roots)
+        form, add, address = self._form, self._add, self._constants.address
+        for each in self._todo:
+            cls = type(each)
+            # The length shows where the next object begins.
+            form.append((address(cls), 0, 0))
+            reader = READERS.get(cls)
+            if reader is None:
+                reader = READERS[cls] = reader_for(cls)
+            for part in reader(each):
+                add(part)
+
+    def _add(self, part: Any) -> None:
+        cls = type(part)
+        if cls in VALUES:
+            self._form.append(part if cls is not float else round(part, DIGITS))
+            return
+        if cls not in READERS and is_constant(cls):
+            self._form.append((self._constants.address(part),))
+            return
+        number = self._numbers.get(id(part))
+        if number is None:
+            number = self._numbers[id(part)] = len(self._todo)
+            self._todo.append(part)
+        self._form.append((number, 0))
