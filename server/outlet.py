@@ -22,6 +22,8 @@ WAITING_MAX_BYTES = 256 * 1024
 PATIENCE_S = 0.3
 # How long the thread waits for a further line before it ends: a busy log keeps one.
 LINGER_S = 0.2
+# Between two writes: in a burst, a thread that has its turn for each line costs more than writing.
+BATCH_S = 0.01
 # What a pipe takes at once whenever it takes anything: POSIX's smallest PIPE_BUF.
 AT_ONCE_BYTES = 512
 
@@ -46,6 +48,8 @@ class Outlet:
         self._is_writing = False
         self._thread: threading.Thread | None = None
         self._linger_s = LINGER_S
+        # Set when lines are waited for.
+        self._ending = threading.Event()
         self._patience_s: float | None = None
         self._is_drained_at_exit = False
 
@@ -75,6 +79,7 @@ class Outlet:
 
     def end(self) -> None:
         """From now on lines are waited for, `PATIENCE_S` in all: the process may end any moment."""
+        self._ending.set()
         if self._patience_s is None:
             self._patience_s = PATIENCE_S
 
@@ -91,6 +96,7 @@ class Outlet:
 
     def close(self) -> None:
         """As `drain`, and the thread has ended, unless it is blocked. Later lines still go out."""
+        self._ending.set()
         with self._changed:
             self._linger_s = 0.0
             self._changed.notify_all()
@@ -144,6 +150,7 @@ class Outlet:
             with self._changed:
                 self._is_writing = False
                 self._changed.notify_all()
+            self._ending.wait(BATCH_S)
 
     def _take(self) -> bytes:
         """What waits; nothing if that was so for a moment: then the thread has to end."""

@@ -8,6 +8,7 @@ puts a handler in front of the one that uvicorn has installed, which is then cal
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import signal
 import threading
@@ -50,6 +51,10 @@ def _hear(
     previous = signal.getsignal(number)
 
     def hear(received: int, frame: FrameType | None) -> None:
+        # Thousands of streams end at once, and each end makes objects: the collector would go
+        # through all that is there again and again, which took as long as the ends themselves. It
+        # is not undone: at the end of the process the last round alone took as long once more.
+        gc.freeze()
         if not loop.is_closed():
             loop.call_soon_threadsafe(on_signal)
         if callable(previous):

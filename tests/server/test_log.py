@@ -106,6 +106,29 @@ def test_a_quiet_log_has_no_thread() -> None:
             assert os.read(reading, 100) == b"a line\n"
 
 
+def test_a_burst_is_written_in_few_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is woken for each line costs a busy loop more than the writing itself."""
+    writes: list[int] = []
+
+    def write(outlet: Outlet, data: bytes) -> None:
+        writes.append(data.count(b"\n"))
+
+    monkeypatch.setattr("server.outlet.BATCH_S", 60.0)
+    monkeypatch.setattr(Outlet, "_write", write)
+    outlet = Outlet(-1)
+    outlet.write("at once\n")
+    (thread,) = log_threads()
+    while not writes:
+        thread.join(0.001)
+    for _ in range(1_000):
+        outlet.write("a line\n")
+    assert writes == [1]
+    # Whoever ends waits for no batch.
+    outlet.close()
+    assert writes == [1, 1_000]
+    thread.join(30)
+
+
 def test_no_line_is_lost_to_a_thread_that_is_ending(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a thread that lingers for no time, so that nearly every line meets one that ends."""
     monkeypatch.setattr("server.outlet.LINGER_S", 0.0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 
 import pytest
 
+from server import shutdown
 from tests.server.shutdowns import GRACE_S, exit_under_trouble, fake_ollama
 from tests.server.support import (
     CLIENTS,
@@ -74,3 +76,21 @@ def test_nothing_new_is_let_in_while_it_shuts_down(client: str) -> None:
             await server.quiet()
 
     run_async(main())
+
+
+def test_the_collector_is_spared_from_the_signal_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of ends at once would have it go through all that is there, again and again."""
+    calls: list[str] = []
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append("freeze"))
+    previous = signal.signal(signal.SIGTERM, lambda *_: None)
+
+    async def main() -> None:
+        with shutdown.hearing([signal.SIGTERM], lambda: None):
+            assert not calls
+            signal.raise_signal(signal.SIGTERM)
+            assert calls == ["freeze"]
+
+    try:
+        run_async(main())
+    finally:
+        signal.signal(signal.SIGTERM, previous)
