@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from server import shutdown
+from tests.limits import HANGS_S
 from tests.server.shutdowns import GRACE_S, exit_under_trouble, fake_ollama
 from tests.server.support import (
     CLIENTS,
@@ -25,6 +26,14 @@ pytestmark = pytest.mark.socket
 
 
 @pytest.mark.parametrize(
+    "within_s",
+    [
+        pytest.param(HANGS_S, id="at all"),
+        # How long it takes, only an idle machine can judge.
+        pytest.param(GRACE_S + 1, id="in time", marks=pytest.mark.thorough),
+    ],
+)
+@pytest.mark.parametrize(
     ("launcher", "client", "number"),
     [
         ("plain uvicorn", "async", signal.SIGTERM),
@@ -34,10 +43,10 @@ pytestmark = pytest.mark.socket
         ("nothing wakes the thread", "thread", signal.SIGTERM),
     ],
 )
-def test_a_signal_ends_the_process_in_time(
-    launcher: str, client: str, number: signal.Signals
+def test_a_signal_ends_the_process(
+    launcher: str, client: str, number: signal.Signals, within_s: float
 ) -> None:
-    """With Ollama hung, threads blocked, a client that doesn't read and one that half-sends."""
+    """With Ollama hung for ever, threads blocked, and clients that don't read or half-send."""
 
     async def main() -> None:
         async with fake_ollama() as (fake, ollama):
@@ -50,7 +59,7 @@ def test_a_signal_ends_the_process_in_time(
                 for raw in clients:
                     raw.close()
             print(f"gone after {took_s:.2f} s")
-            assert took_s < GRACE_S + 1, lines
+            assert took_s < within_s, lines
             assert not any("Traceback" in line for line in lines), lines
 
     run_async(main())

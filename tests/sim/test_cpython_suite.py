@@ -91,7 +91,11 @@ def run_suite(names: list[str], *options: str) -> list[dict[str, object]]:
 @pytest.mark.socket
 @pytest.mark.parametrize(
     ("options", "slow"),
-    [((), False), (("--seed", "1"), False), ((), True)],
+    [
+        ((), False),
+        (("--seed", "1"), False),
+        pytest.param((), True, marks=pytest.mark.thorough),
+    ],
     ids=["natural", "random", "tasks"],
 )
 def test_cpythons_own_tests_pass(options: tuple[str, ...], slow: bool) -> None:

@@ -39,13 +39,13 @@ def counts(program: Program) -> tuple[int, int]:
     return search.classes, search.cut
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 6, 12])
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 8, pytest.param(12, marks=pytest.mark.thorough)])
 def test_readers(count: int) -> None:
     """Each reader comes before or after the writer: 2ⁿ classes, and no execution more."""
     assert counts(readers(count)) == (2**count, 0)
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5, 10])
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 7, pytest.param(10, marks=pytest.mark.thorough)])
 def test_lastzero(count: int) -> None:
     """(n + 3)·2ⁿ⁻² classes, and no execution more, where each step touches what it must."""
     assert counts(lastzero(count, step_by_step=True)) == ((count + 3) * 2 ** (count - 2), 0)

@@ -51,7 +51,7 @@ def checked(registry: str, scenario: str) -> Result:
 # ---- verdicts -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scenario", ["second_prompt.async", "silence.async", "slot_leaks.async"])
+@pytest.mark.parametrize("scenario", ["hung_upstream.async", "silence.async", "slot_leaks.async"])
 def test_production_is_proved(scenario: str) -> None:
     """Every schedule within the bound keeps every promise, and every label was reached."""
     report = checked("production", scenario).report
@@ -66,7 +66,7 @@ def test_a_proof_says_how_far_it_goes() -> None:
     whole = checked("production", "silence.async").report
     assert whole.complete == 1.0
     assert whole.reason.startswith("every schedule, within lateness_s=")
-    matched = checked("production", "second_prompt.async").report
+    matched = checked("production", "hung_upstream.async").report
     assert matched.complete == 1.0
     assert matched.reason.startswith("every schedule, states matched, within lateness_s=")
     program = SCENARIOS["unreachable.thread"].program_for(StreamRegistry)
@@ -120,13 +120,17 @@ def test_the_published_registries_are_not_asked_for_what_they_never_promised() -
 # ---- mutants ----------------------------------------------------------------------------------
 
 
+# Each mutant falls within these: the one that takes longest, at the 34th execution.
+EXECUTIONS_MAX = 60
+
+
 def explored(scenario: str) -> Report:
     """As `check` does, but for the budget: this many executions, whatever the machine."""
     bounded = RandomFirst(DepartureBounded(1), random_executions=20)
     strategy = SCENARIOS[scenario].strategy or bounded
     program = SCENARIOS[scenario].program_for(StreamRegistry)
     with silenced():
-        return explore(program, strategy=strategy, max_executions=400)
+        return explore(program, strategy=strategy, max_executions=EXECUTIONS_MAX)
 
 
 @pytest.mark.parametrize(

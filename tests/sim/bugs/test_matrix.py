@@ -155,6 +155,7 @@ def test_without_packages_and_uv_it_says_what_to_install(
         interpreters.run_elsewhere(Interpreter(HERE, sys.executable))
 
 
+@pytest.mark.thorough
 @pytest.mark.socket
 @pytest.mark.parametrize("line", OTHER_LINES)
 def test_the_matrix_on_the_other_interpreters(line: str) -> None:
