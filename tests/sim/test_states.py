@@ -23,7 +23,7 @@ from sim.exploration.verdict import Verdict
 from sim.kernel.execution import Program
 from sim.kernel.world import World
 from sim.schedulers import DepartureBounded, DepthFirst, Scheduler, StateMatching
-from sim.schedulers import matching as matching_module
+from sim.schedulers.states import matching as matching_module
 from tests.sim.random_programs import random_program
 
 Ends = set[tuple[str | None, tuple[str, ...]]]
