@@ -97,7 +97,7 @@ def ollama_prompt(
 class OllamaAnswer(Answer):
     """Ollama's own lines, or one object that says the same.
 
-    There is no line that says nothing, so none is sent into a silence: the head comes with the
+    There is no line without content, so none is sent in a silence: the head comes with the
     first line, as Ollama's does.
     """
 
@@ -120,13 +120,13 @@ class OllamaAnswer(Answer):
     def whole(self) -> dict[str, Any]:
         last = self._lines[-1]
         logprobs = [entry for line in self._lines for entry in line.get("logprobs") or ()]
-        beside = {"logprobs": logprobs} if logprobs else {}
+        extra = {"logprobs": logprobs} if logprobs else {}
         # As it was read: a line with a message has no other text.
         said = [line["message"] for line in self._lines if line.get("message") is not None]
         if said:
             message = {**(last.get("message") or {}), **_joined(said, "content")}
-            return {**last, "message": message, **beside}
-        return {**last, **_joined(self._lines, "response"), **beside}
+            return {**last, "message": message, **extra}
+        return {**last, **_joined(self._lines, "response"), **extra}
 
     def error(self, error: ApiError) -> bytes:
         return encode_json(error.flat_body()) + b"\n"

@@ -88,7 +88,7 @@ class Outlet:
         with self._changed:
             patience_s = PATIENCE_S if self._patience_s is None else self._patience_s
             if self._thread is None and self._waiting:
-                # No thread was to be had: with the interpreter's end there never is.
+                # No thread could be started: at the interpreter's end there never can.
                 self._write_at_once(self._waiting, patience_s)
                 self._waiting_bytes = sum(map(len, self._waiting))
             if not self._changed.wait_for(self._is_drained, timeout=patience_s):
@@ -131,7 +131,7 @@ class Outlet:
         try:
             self._thread.start()
         except RuntimeError:
-            # No thread is to be had now; with the next line there may be.
+            # No thread can be started now; with the next line it may be possible.
             self._thread = None
         if not self._is_drained_at_exit:
             self._is_drained_at_exit = True

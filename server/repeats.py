@@ -7,7 +7,7 @@ the server knows a repetition when it sees one, and refuses it.
 Prompts are ranked by when they first came. What is asked again after it was superseded, stopped
 or failed keeps the rank of its first attempt: it is refused while a prompt of a higher rank is
 ACTIVE or WAITING, and else it is let in, with the old rank. So a repetition that finds its session
-free still gives way to the repetition of a newer prompt, and the newest wins whoever fails. Once
+free still gives way to the repetition of a newer prompt, and the newest wins if both fail. Once
 the newer one is over there is nothing to protect, and a person may ask again.
 
 The same text typed again on purpose is not a repetition: neither while its first attempt still

@@ -160,7 +160,7 @@ async def healthz(request: Request) -> Response:
     responses=errors(*OLLAMAS),
 )
 async def readyz(request: Request) -> Response:
-    """Whether a prompt could be answered: asks Ollama, once in a moment whoever asks here."""
+    """Whether a prompt could be answered: asks Ollama, at most once in a moment."""
     await service_of(request).check_ready()
     return AsciiJson({"status": "ok"})
 
