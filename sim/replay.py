@@ -37,13 +37,13 @@ def exported(text: str) -> str:
     schedule = Schedule.parse(text)
     with _replayed(schedule) as (program, outcome):
         bundle = _bundle(schedule.subject, program)
-        story = (
+        description = (
             f"no violation: under this schedule every property holds\n"
             f"replay: onestream replay {text}"
         )
         if outcome.violation is not None:
-            story = make_counterexample(program, outcome, schedule).text
-    return export(outcome, bundle, schedule.bounds, story)
+            description = make_counterexample(program, outcome, schedule).text
+    return export(outcome, bundle, schedule.bounds, description)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-# What is read elsewhere than on a terminal, and a table that must not be wrapped.
+# The width where the output is not a terminal, and of a table that must not be wrapped.
 WIDE = 1000
 
 

@@ -28,9 +28,9 @@ def subject_of(entry: Entry) -> Subject:
 
 @contextmanager
 def as_played(name: str) -> Iterator[Subject]:
-    """The subject of an entry; within, production is broken for a mutant's, and nothing is logged.
+    """The subject of an entry; in the block nothing is logged, and a mutant's production is broken.
 
-    Raises ValueError for a scenario or registry that there is not.
+    Raises ValueError for an unknown scenario or registry.
     """
     entry = Entry.parse(name)
     with broken_as(entry.registry), silenced():

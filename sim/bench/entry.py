@@ -15,7 +15,7 @@ from sim.bench.subjects.mutants import PREFIX as MUTANT
 from sim.exploration.subject import Subject
 from sim.kernel.execution import Program
 
-# What an execution of each level runs of ours.
+# What an execution of each level runs of this project.
 _ROOMS: dict[str, tuple[ModuleType, ...]] = {
     "registry": (registry_room, sim_room),
     "server": (registry_room, server_room, sim_room),
@@ -24,7 +24,7 @@ _ROOMS: dict[str, tuple[ModuleType, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """As it stands in a schedule: `LEVEL:SCENARIO:REGISTRY`."""
+    """Written in a schedule as `LEVEL:SCENARIO:REGISTRY`."""
 
     level: str
     scenario: str

@@ -67,7 +67,7 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class PartDone:
-    """A process's answer: what it found in a slice of time, and what is left of its part."""
+    """A process's answer: its findings in a slice of time, and the rest of its part."""
 
     part: Scheduler
     findings: Findings
@@ -119,13 +119,13 @@ class _Whole:
     def __init__(self, key: Key, budget_s: float) -> None:
         self.key = key
         self._budget_s = budget_s
-        self._is_under_way = False
+        self._is_running = False
         self._report: Report | None = None
 
     def submit_next(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
-        if self._is_under_way:
+        if self._is_running:
             return None
-        self._is_under_way = True
+        self._is_running = True
         return pool.submit(_whole, self.key, self._budget_s)
 
     def take(self, future: Future[Any], processes: int) -> None:
@@ -145,8 +145,8 @@ class _Piece:
     part: Scheduler
     findings: Findings = field(default_factory=Findings)
     slice_s: float = SLICE_MIN_S
-    is_under_way: bool = False
-    is_seen: bool = False
+    is_running: bool = False
+    is_visited: bool = False
     was_cut: bool = False
 
 
@@ -164,12 +164,12 @@ class _Search:
         self._before = Findings()
         self._pieces: list[_Piece] = []
         self._findings: Findings | None = None
-        self._is_last_under_way = False
+        self._is_concluding = False
         self._begin_round()
 
     @property
     def waiting(self) -> list[_Piece]:
-        return [each for each in self._pieces if not (each.is_under_way or each.is_seen)]
+        return [each for each in self._pieces if not (each.is_running or each.is_visited)]
 
     @property
     def findings(self) -> Findings:
@@ -184,13 +184,13 @@ class _Search:
     def submit_next(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
         """Submits the next task of this search, if there is one now."""
         if self._findings is None and self._left_s <= 0:
-            # Also where it began when nothing was left for it.
-            self._end_round_if_seen()
+            # Also if it began when its budget was spent already.
+            self._end_round_if_visited()
         if self._findings is None:
             return self._submit_part(pool)
-        if self._is_last_under_way or self.conclusion is not None:
+        if self._is_concluding or self.conclusion is not None:
             return None
-        self._is_last_under_way = True
+        self._is_concluding = True
         return pool.submit(_conclude, self.key, self._findings)
 
     def take(self, future: Future[Any], processes: int) -> None:
@@ -200,9 +200,9 @@ class _Search:
             self.conclusion = answer
             return
         self._left_s -= answer.seconds
-        self._take_part(self._under_way.pop(future), answer.part, answer.findings)
+        self._take_part(self._running.pop(future), answer.part, answer.findings)
         self._divide(processes)
-        self._end_round_if_seen()
+        self._end_round_if_visited()
 
     def show(self, show: Show) -> bool:
         return show(self.key, self.begun, self.findings, self.scheduler)
@@ -224,7 +224,7 @@ class _Search:
         return report
 
     def _begin_round(self) -> None:
-        self._under_way: dict[Future[Any], _Piece] = {}
+        self._running: dict[Future[Any], _Piece] = {}
         self._complete = 0.0
         part = self.scheduler.begin_round()
         self._pieces = [_Piece(part)] if part is not None else []
@@ -236,25 +236,25 @@ class _Search:
         if not waiting or self._left_s <= 0:
             return None
         piece = waiting[0]
-        piece.is_under_way = True
+        piece.is_running = True
         # What cannot be divided cannot be resumed, either.
         slice_s = min(piece.slice_s, self._left_s) if isinstance(piece.part, Part) else self._left_s
         future = pool.submit(_search_part, self.key, piece.part, slice_s)
-        self._under_way[future] = piece
+        self._running[future] = piece
         return future
 
     def _take_part(self, piece: _Piece, part: Scheduler, findings: Findings) -> None:
         if piece not in self._pieces:
             return
         piece.findings.add(findings)
-        piece.part, piece.is_under_way = part, False
+        piece.part, piece.is_running = part, False
         piece.slice_s = min(2 * piece.slice_s, SLICE_MAX_S)
-        piece.is_seen = piece.findings.stopped is None or piece.findings.is_final
+        piece.is_visited = piece.findings.stopped is None or piece.findings.is_final
         piece.was_cut = isinstance(part, Part) and part.was_cut
         if piece.findings.is_final:
             # One process would never have reached what is after it.
             del self._pieces[self._pieces.index(piece) + 1 :]
-        elif isinstance(part, Part) and not piece.is_seen:
+        elif isinstance(part, Part) and not piece.is_visited:
             part.resume()
 
     def _divide(self, processes: int) -> None:
@@ -268,8 +268,8 @@ class _Search:
                 new.findings.stopped = piece.findings.stopped
                 self._pieces.insert(self._pieces.index(piece) + 1, new)
 
-    def _end_round_if_seen(self) -> None:
-        if any(piece.is_under_way for piece in self._pieces):
+    def _end_round_if_visited(self) -> None:
+        if any(piece.is_running for piece in self._pieces):
             return
         merged = self.findings
         open_pieces = self.waiting
@@ -335,24 +335,24 @@ class Team:
         idle; without a scheduler it is run whole.
         """
         to_come = self._each(searches, budget_of)
-        under_way: list[_Search | _Whole] = []
+        running: list[_Search | _Whole] = []
         futures: dict[Future[Any], _Search | _Whole] = {}
         while True:
-            self._occupy_all(futures, under_way, to_come)
+            self._occupy_all(futures, running, to_come)
             if not futures:
                 return
             done, _ = wait(futures, timeout=POLL_S, return_when=FIRST_COMPLETED)
             for future in done:
                 one = futures.pop(future)
-                if one not in under_way:
+                if one not in running:
                     # That search is over: this was a part behind the failure that ended it.
                     continue
                 one.take(future, self._processes)
                 report = one.report(self._problem_of)
                 if report is not None:
-                    under_way.remove(one)
+                    running.remove(one)
                     yield one.key, report
-            if any(one.show(self._show) for one in under_way[:1]):
+            if any(one.show(self._show) for one in running[:1]):
                 self._stop.set()
                 to_come = iter(())
 
@@ -369,16 +369,16 @@ class Team:
     def _occupy_all(
         self,
         futures: dict[Future[Any], _Search | _Whole],
-        under_way: list[_Search | _Whole],
+        running: list[_Search | _Whole],
         to_come: Iterator[_Search | _Whole],
     ) -> None:
         """Gives every process something to do, as long as there is anything."""
         while len(futures) < self._processes:
-            found = self._next_of(under_way)
+            found = self._next_of(running)
             if found is not None:
                 futures[found[0]] = found[1]
             elif (one := next(to_come, None)) is not None:
-                under_way.append(one)
+                running.append(one)
             else:
                 return
 

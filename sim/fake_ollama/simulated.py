@@ -56,7 +56,7 @@ class SimOllama:
         # several of these between two polls of the loop.
         self.before_change: Callable[[], None] = lambda: None
         # Called with what happens on a connection: its name, and words for it.
-        self.tell: Callable[[str, str], None] = lambda name, text: None
+        self.on_event: Callable[[str, str], None] = lambda name, text: None
         # Called with the connection and the data of each segment that has landed.
         self.on_landed: Callable[[Connection, bytes], None] = lambda connection, data: None
 
@@ -66,7 +66,7 @@ class SimOllama:
             raise modelled(httpx.ConnectError("connection refused", request=request))
         connection = Connection(self, request, body, in_thread=in_thread)
         self.connections.append(connection)
-        self.tell(connection.name, f"{request.method} {request.url.path} begins")
+        self.on_event(connection.name, f"{request.method} {request.url.path} begins")
         return connection
 
     def transport(self) -> httpx.AsyncBaseTransport:
@@ -161,7 +161,7 @@ class Connection:
         """Ollama notices in the same instant, unless its script is deaf. May be repeated."""
         if not self.is_shut:
             self._ollama.before_change()
-            self._ollama.tell(self.name, "is shut by the server")
+            self._ollama.on_event(self.name, "is shut by the server")
             self._gone.succeed()
             self._environment.run_due()
 
@@ -220,7 +220,7 @@ class Connection:
 
     def _deliver(self, step: Body | End | Drop) -> None:
         self._ollama.before_change()
-        self._ollama.tell(self.name, f"sends its {type(step).__name__.lower()}")
+        self._ollama.on_event(self.name, f"sends its {type(step).__name__.lower()}")
         head, self._hold = self._hold, None
         if head is not None:
             self._inbox.append(head)

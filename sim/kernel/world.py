@@ -75,7 +75,7 @@ class World:
 
     @property
     def timers(self) -> list[asyncio.TimerHandle]:
-        """The loop's, but for those that are cancelled."""
+        """The loop's, without those that are cancelled."""
         return [each for each in self.loop._scheduled if not each.cancelled()]
 
     async def outside(

@@ -1,4 +1,4 @@
-"""Who answers choice points: one small interface, and the ways to answer."""
+"""Schedulers, which answer choice points: one small interface, and its implementations."""
 
 from sim.schedulers.base import Divisible, Following, Once, Part, Scheduler
 from sim.schedulers.cancel_everywhere import CancelEverywhere

@@ -1,4 +1,4 @@
-"""`onestream check`: the scenarios, played on registries under check, and the verdict on them."""
+"""`onestream check`: runs the scenarios on registries under check, with a verdict on each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sim.exploration.progress import Progress
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Verdict
 
-# Where the results of one registry differ, the first of these that occurs is its verdict.
+# The verdict on a registry is the first of these that occurs among its results.
 SEVERITY = (Verdict.ERROR, Verdict.REFUTED, Verdict.INCONCLUSIVE, Verdict.PROVED)
 
 
@@ -24,8 +24,8 @@ SEVERITY = (Verdict.ERROR, Verdict.REFUTED, Verdict.INCONCLUSIVE, Verdict.PROVED
 class Checked:
     """The verdict on the registry under check, and everything it rests on.
 
-    not_applicable: pairs of registry and scenario that were not played, since the registry has
-    not the methods for it. rows_missing: rows of the protocol's table that production never took.
+    not_applicable: pairs of registry and scenario that were not run, since the registry lacks the
+    methods for it. rows_missing: rows of the protocol's table that production never took.
     """
 
     verdict: Verdict
@@ -56,15 +56,15 @@ def check(
     on_result: Callable[[Result], None] = lambda result: None,
     progress_to: TextIO | None = None,
 ) -> Checked:
-    """Plays the scenarios; without `registry`, on production and on the published registries.
+    """Runs the scenarios; without `registry`, on production and on the published registries.
 
     budget_s: real seconds for everything together. jobs: how many processes work, on one tree if
-    only one is left. progress_to: where to say what is going on. Ctrl-C ends it, with what was
-    found so far.
-    Raises ValueError for a level, scenario or registry that there is not.
+    only one remains. progress_to: where to print the progress. Ctrl-C ends it, with the results
+    so far.
+    Raises ValueError for an unknown level, scenario or registry.
     """
     under_check = registry or PRODUCTION
-    # The published ones fall at once; what is left of the budget is production's.
+    # The published ones are refuted quickly; production gets the remaining budget.
     names = (registry,) if registry else (*PUBLISHED, PRODUCTION)
     todo, not_applicable = _jobs(names, scenarios_named(level, scenario))
     if not any(job.registry == under_check for job in todo):

@@ -28,7 +28,7 @@ from sim.schedulers import DepartureBounded, Scheduler, StateMatching
 # The largest counts of sessions, registers, cancels, leavers and hangs that are tried.
 LARGEST = {"registry": Size(2, 5, 3, 2, 2), "server": Size(2, 3, 1, 1, 1)}
 DEPARTURES_MAX = 4
-# Which part of the budget one scenario may use up; and, of one that is played alone, the search for
+# The part of the budget that one scenario may use up; and, if only one is explored, the search for
 # every schedule, before departures are counted.
 STORY_PART = {"registry": 0.5, "server": 0.125}
 EVERY_PART = 0.25
@@ -109,9 +109,9 @@ def deepen(
 ) -> list[Deepened]:
     """Explores scenarios of growing size until the budget, in real seconds, is spent.
 
-    size: the name of one that is to be played alone: every schedule, or if that takes too long
-    those with up to one departure, two, and so on. It ends with a bound that is not proved for
-    another reason than its time. Raises ValueError for a size, level or registry that there is not.
+    size: the name of the only one to explore: every schedule, or if that takes too long those with
+    up to one departure, two, and so on. It ends with a bound that is not proved for another reason
+    than its time. Raises ValueError for an unknown size, level or registry.
     """
     deadline = time.perf_counter() + budget_s
     bounds = _bounds(level) if size is None else _bounds_alone(_scenario_named(size))
@@ -130,7 +130,7 @@ def deepen(
         if report.was_out_of_budget:
             too_large.append(each)
         elif report.labels_missing and each.departures is not None:
-            # It may take one more departure to come to them.
+            # They may need one more departure.
             continue
         elif report.verdict != Verdict.PROVED:
             break

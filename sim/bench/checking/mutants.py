@@ -62,12 +62,12 @@ def kill_all(
     chosen = [mutant_named(name)] if name else [m for m in MUTANTS if level in (None, m.level)]
     if jobs == 1:
         kills = map(_kill_named, [mutant.name for mutant in chosen])
-        return [_told(kill, on_kill) for kill in kills]
+        return [_reported(kill, on_kill) for kill in kills]
     with ProcessPoolExecutor(jobs) as pool:
-        return [_told(k, on_kill) for k in pool.map(_kill_named, [m.name for m in chosen])]
+        return [_reported(k, on_kill) for k in pool.map(_kill_named, [m.name for m in chosen])]
 
 
-def _told(kill: Kill, on_kill: Callable[[Kill], None]) -> Kill:
+def _reported(kill: Kill, on_kill: Callable[[Kill], None]) -> Kill:
     on_kill(kill)
     return kill
 

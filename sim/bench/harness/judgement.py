@@ -41,7 +41,7 @@ class Moment(enum.Enum):
     LATE = "the last fault is long over, with these requests open"
     PRIED = "somebody has pressed the stop of another key's stream"
     HEALED = "one who prompted once more was answered, or not in time"
-    TOLD = "all is over, for each prompt, what was asked of Ollama, and its profile"
+    COMPLETED = "all is over, for each prompt, what was asked of Ollama, and its profile"
     LASTED = "all is over, for each prompt, what was asked of Ollama, and its seconds"
     TURNS = "all is over, for what became of the prompts of each session"
 

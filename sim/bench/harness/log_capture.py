@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sim.kernel.world import World
 
-_LOGGERS = ("onestream.registry", "onestream.server", "onestream.suspects")
+_LOGGERS = ("onestream.registry", "onestream.server", "onestream.subjects")
 # These lines repeat what the answer says, which the bench judges: they go nowhere.
 _UNTOLD = ("onestream.refused",)
 

@@ -80,7 +80,7 @@ class ServerBench:
         # Each iteration in between may be late.
         self.slack_s = 10 * world.lateness_s
         self.ollama = SimOllama(world.loop, profile)
-        self.ollama.tell = lambda name, text: world.record(text, actor=name)
+        self.ollama.on_event = lambda name, text: world.record(text, actor=name)
         self.ollama.close_s = close_s
         self.ollama.before_change = world.ask_always
         self.ollama.on_landed = self._landed

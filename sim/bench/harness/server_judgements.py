@@ -39,11 +39,11 @@ def no_silent_overlap(bench: ServerBench) -> bool:
 
     A call lasts until it is over for Ollama and for our end of the connection.
     """
-    under_way = [each for each in bench.ollama.connections if not each.is_over]
-    if len(under_way) < 2:
+    open_calls = [each for each in bench.ollama.connections if not each.is_over]
+    if len(open_calls) < 2:
         return True
     calls: dict[str, list[str]] = {}
-    for connection in under_way:
+    for connection in open_calls:
         if (name := prompt_of(connection)) is not None:
             calls.setdefault(bench.session_of(name), []).append(name)
     # Not by the order of the calls: the thread of a DETACHED stream that was stuck in a look-up

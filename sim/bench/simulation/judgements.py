@@ -210,7 +210,7 @@ SERVER: Judgements = (
     Judgement(OVER.format(SERVER_OVER_S), Moment.LATE, none_is_open),
     Judgement(STRANGER, Moment.PRIED, is_hidden),
     Judgement(ANSWERED, Moment.HEALED, healed),
-    Judgement(OWN_ANSWER, Moment.TOLD, answer_is_its_own),
+    Judgement(OWN_ANSWER, Moment.COMPLETED, answer_is_its_own),
     Judgement("L6 silence", Moment.LASTED, silence_is_ended),
     *_TURNS,
 )

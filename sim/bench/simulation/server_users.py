@@ -245,7 +245,7 @@ class ServerUsers:
         modes = {each.name: each.how for each in self._plan.actions if each.of is None}
         for name, prompt in self._prompts.items():
             mode, profile = modes.get(name, "normal"), self._plan.bench["profile"]
-            self._judges.ask(Moment.TOLD, prompt, mode, profile)
+            self._judges.ask(Moment.COMPLETED, prompt, mode, profile)
         for name, prompt in self._prompts.items():
             admitted_at = self._admitted_at.get(prompt.given_id or "")
             if admitted_at is not None and prompt.ended_at is not None and prompt.is_reading:
@@ -283,7 +283,7 @@ class ServerUsers:
             if is_answered(prompt):
                 happened.counts["answered whole"] += 1
             elif prompt.is_whole:
-                happened.counts.update(_told(prompt.error_code))
+                happened.counts.update(_failure_counts(prompt.error_code))
                 happened.faults["missing"] += prompt.error_code == "model_not_found"
         happened.faults["stuck lookup"] += self._lookups
         for call in fake.calls:
@@ -305,7 +305,7 @@ def _spread(steps: Steps, random: Random, sigma: float) -> Steps:
         steps.close()
 
 
-def _told(code: str | None) -> Counter[str]:
+def _failure_counts(code: str | None) -> Counter[str]:
     if code in ("queue_full", "queue_timeout", "session_busy"):
         return Counter((code.replace("_", " "),))
     if code in ("refused", "shutting_down", "no_thread_free"):

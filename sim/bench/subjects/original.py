@@ -10,7 +10,7 @@ from typing import Any
 from registry.stop_signal import StopSignals
 from sim.bench.subjects.at_server import PublishedAtServer
 
-_req_logger = logging.getLogger("onestream.suspects")
+_req_logger = logging.getLogger("onestream.subjects")
 
 
 class StreamRegistry:

@@ -4,11 +4,11 @@ from sim.bench.scenarios.server_level import clients, retries, sessions, strateg
 from sim.bench.scenarios.server_level.story import ServerDefinition, ServerScenario
 
 SERVER_DEFINITIONS = (
-    *sessions.STORIES,
-    *clients.STORIES,
-    *retries.STORIES,
-    *strategies.STORIES,
-    *upstream.STORIES,
+    *sessions.DEFINITIONS,
+    *clients.DEFINITIONS,
+    *retries.DEFINITIONS,
+    *strategies.DEFINITIONS,
+    *upstream.DEFINITIONS,
 )
 
 SERVER_SCENARIOS = tuple(

@@ -122,7 +122,7 @@ async def stop_is_pressed(bench: ServerBench) -> None:
     bench.world.reached("was cancelled" if p1.error_code == "cancelled" else "had finished already")
 
 
-STORIES = (
+DEFINITIONS = (
     ServerDefinition(
         "client_leaves",
         "the client leaves at any moment",

@@ -51,7 +51,7 @@ async def both_repeated(bench: ServerBench) -> None:
         bench.world.reached("the older repetition was let in and gave way")
 
 
-STORIES = (
+DEFINITIONS = (
     ServerDefinition(
         "repeated",
         "a library repeats by itself a prompt that was superseded, stopped or failed",

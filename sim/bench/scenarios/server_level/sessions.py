@@ -145,7 +145,7 @@ async def cancel_everywhere(bench: ServerBench) -> None:
         bench.world.reached("was cut short")
 
 
-STORIES = (
+DEFINITIONS = (
     ServerDefinition(
         "second_prompt",
         "a second prompt while the first streams",

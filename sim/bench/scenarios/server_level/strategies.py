@@ -52,8 +52,8 @@ async def full_queue(bench: ServerBench) -> None:
     await asyncio.sleep(0.1)
     p4 = await bench.post("p4", strategy="enqueue")
     await bench.over(p4)
-    told = p4.status == 429 and p4.error_code == "queue_full"
-    bench.world.check(told, "a full queue is told", f"{p4.status} {p4.body!r}")
+    is_refused = p4.status == 429 and p4.error_code == "queue_full"
+    bench.world.check(is_refused, "a full queue is told", f"{p4.status} {p4.body!r}")
     how = bench.world.choose("p2", ("leaves", "is stopped"))
     if how == "leaves":
         p2.leave()
@@ -99,7 +99,7 @@ async def shutdown_with_a_queue(bench: ServerBench) -> None:
 
 _PATIENT = {"head_hold_seconds": 0.3, "ping_seconds": 0.3}
 
-STORIES = (
+DEFINITIONS = (
     ServerDefinition(
         "enqueued",
         "two prompts wait for the one that streams, and then are answered in their order",

@@ -103,8 +103,8 @@ async def slow_load(bench: ServerBench) -> None:
         await asyncio.sleep(1.0)
     await bench.over(*prompts)
     *before, last = [each.error_code for each in prompts]
-    told = last is None and set(before) == {"superseded"}
-    bench.world.check(told, "the last is answered", f"{before} {last}")
+    is_newest_alone = last is None and set(before) == {"superseded"}
+    bench.world.check(is_newest_alone, "the last is answered", f"{before} {last}")
     if bench.ollama.fake.state("fake:slow-load").loads_started > 1:
         bench.world.reached("a load was aborted")
 
@@ -118,7 +118,7 @@ async def unreachable(bench: ServerBench) -> None:
     bench.world.reached("told where Ollama should be")
 
 
-STORIES = (
+DEFINITIONS = (
     ServerDefinition(
         "slot_leaks",
         "Ollama leaks the slot of prompt 1, so that prompt 2 waits in silence",
