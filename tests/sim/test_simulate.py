@@ -59,10 +59,10 @@ def told(report: SimulationReport) -> dict[str, Any]:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_change_nothing(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many processes work, and however they are made, the report is the same."""
-    monkeypatch.setattr(run_module, "SEEDS_PER_BATCH", 4)
-    alone = simulate(simulation("server"), seeds=16)
+    monkeypatch.setattr(run_module, "SEEDS_PER_BATCH", 2)
+    alone = simulate(simulation("server"), seeds=8)
     context = multiprocessing.get_context(method)
-    together = simulate(simulation("server"), seeds=16, jobs=2, context=context)
+    together = simulate(simulation("server"), seeds=8, jobs=2, context=context)
     assert told(together) == told(alone)
     assert alone.verdict == "passed"
 
@@ -83,7 +83,7 @@ from sim.bench.subjects import registry_class
 from tests.executed import executed
 for level in ("registry", "server"):
     made = make_simulation(level=level, registry="production", profile=None, client="both")
-    for seed in range(8):
+    for seed in range(4):
         simulated = made.seed(seed)
         program = simulated.program_for(registry_class("production"))
         with silenced():
@@ -97,7 +97,7 @@ def test_traces_are_the_same_in_every_process() -> None:
     """A seed has one trace, whatever the process hashes by: callback by callback, to the ns."""
     (printed,) = printed_in_fresh_processes(TRACE_HASHES)
     hashes = {line.split()[1] for line in printed.splitlines()}
-    assert len(hashes) == 16, "each seed is another execution"
+    assert len(hashes) == 8, "each seed is another execution"
 
 
 @pytest.mark.parametrize("level", ["registry", "server"])
@@ -154,6 +154,7 @@ def test_production_passes_at_server_level() -> None:
     assert report.happened.faults.total() > 50
 
 
+@pytest.mark.thorough
 def test_production_passes_at_registry_level() -> None:
     """Long enough to be asked for its labels, the production registry passes."""
     report = simulate(simulation("registry"), seeds=run_module.LABELS_FROM_SEEDS)
