@@ -1,5 +1,5 @@
 """For all tests: Hypothesis's profiles, the same examples in every run, or more with `long`; and
-that no test leaves an execution under way, or a thread, which would be seen in another one."""
+that no test leaves a running execution, or a thread, which would be seen in another one."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ settings.load_profile("default")
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
-        # A process of pytest-xdist has a thread that reads what it is told, as long as it lives,
-        # and CPython 3.15 counts it at every fork. `_no_thread_is_left` knows of all others.
+        # A process of pytest-xdist has a thread that reads its commands, as long as it lives, and
+        # CPython 3.15 counts it at every fork. `_no_thread_is_left` finds all others.
         config.addinivalue_line(
             "filterwarnings",
             "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning",
@@ -38,11 +38,11 @@ def _no_execution_is_left() -> Iterator[None]:
     yield
     # Looked up late: tests of the plugin see what is imported, and when.
     left = getattr(sys.modules.get("sim.kernel.current"), "executions", [])
-    assert not left, f"executions left under way: {left}"
+    assert not left, f"executions that still run: {left}"
     assert getattr(sys.modules.get("sim.kernel.execution"), "_guards", 0) == 0
 
 
-# An upper bound on a busy machine, and no verdict.
+# An upper bound on a busy machine, which decides nothing.
 _THREAD_ENDS_S = 30
 
 

@@ -1,4 +1,4 @@
-"""One execution, under any scheduler: `sim.run` knows natural order and schedules as text alone."""
+"""One execution, under any scheduler: `sim.run` takes only natural order and schedules as text."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ BOUNDS = Bounds()
 def executed(
     program: Program, scheduler: Scheduler, *, bounds: Bounds = BOUNDS, traced: bool = False
 ) -> Outcome:
-    """What the scheduler's next execution comes to."""
+    """The outcome of the scheduler's next execution."""
     with closing(outcomes(program, scheduler, bounds=bounds, traced=traced)) as found:
         return next(found)

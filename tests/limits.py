@@ -1,4 +1,4 @@
-"""Limits in real time. None decides a test: each only ends what would not end by itself."""
+"""Limits in real time. None decides a test: each only ends what would hang."""
 
 from __future__ import annotations
 

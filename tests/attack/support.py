@@ -1,4 +1,4 @@
-"""What the attacks share: a server process to be hurt, its figures, and upstreams of ill will."""
+"""Shared by the attacks: a server process as the target, its figures, and hostile upstreams."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.server.support import Output, address_in, process
 
 SERVE = ("-m", "sim.cli", "serve", "--port", "0")
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
-# Who takes nothing while it answers others so often takes no more.
+# A server that takes nothing while it answers others this often takes no more.
 ROUND_TRIPS = 20
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -70,14 +70,14 @@ class Victim:
         return Raw(*await asyncio.open_connection("127.0.0.1", self.port))
 
     async def round_trip(self) -> None:
-        """An answer to somebody else: the server has looked at every connection meanwhile."""
+        """An answer to another client: the server has looked at every connection meanwhile."""
         answer = await (await self.connect()).exchange(HEALTH)
         assert status_of(answer) == 200
 
 
 @dataclass
 class Raw:
-    """A connection on which anything can be said."""
+    """A connection on which any bytes can be sent."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -100,7 +100,7 @@ class Raw:
         return await self.reader.readuntil(b"\r\n\r\n")
 
     async def exchange(self, data: bytes) -> bytes:
-        """Says it and reads all that is answered: it had better ask for a close."""
+        """Sends it and reads all of the answer: it should ask for a close."""
         with suppress(ConnectionError):
             await self.send(data)
         answer = await self.read_to_end()
@@ -160,9 +160,9 @@ def status_of(answer: bytes) -> int:
 
 
 async def pour(server: Victim, raw: Raw, part: bytes, size_bytes: int) -> int:
-    """Sends the part again and again until so much is sent, or the server has had enough.
+    """Sends the part again and again until the size is sent, or the server stops reading.
 
-    How much the kernel took: a server that reads no more leaves it full.
+    Returns how much the kernel took: a server that reads no more leaves it full.
     """
     transport = raw.writer.transport
     written = sent = in_vain = 0
@@ -180,7 +180,7 @@ async def pour(server: Victim, raw: Raw, part: bytes, size_bytes: int) -> int:
     return sent
 
 
-# ---- upstreams of ill will ------------------------------------------------------------------
+# ---- hostile upstreams ----------------------------------------------------------------------
 
 Reply = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

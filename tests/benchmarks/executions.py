@@ -4,10 +4,10 @@
 
 A ratio compares the same program, simulated and on one reused asyncio loop without any latency;
 it is the median of the rounds' ratios. What a run leaves to the garbage collector is part of its
-time, whoever left it, and asyncio runs without the guards of the simulator. Nothing is asserted
-about seconds: machines differ, and so do their moods.
+time, and asyncio runs without the guards of the simulator. Nothing is asserted about seconds, which
+differ between machines and from hour to hour.
 
---rivals measures seedloop and detangle beside, if they are installed: they are no dependencies.
+--rivals also measures seedloop and detangle, if they are installed: they are not dependencies.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def executing(program: Program, scheduler: Scheduler | None = None) -> Run:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """No collection of garbage in the block: what the guards have of use for anybody."""
+    """No collection of garbage in the block, as in the guards of an execution."""
     gc.disable()
     try:
         yield
@@ -253,7 +253,7 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def frozen() -> Iterator[None]:
-    """What there is before the block is looked at by no collection in it: it is nobody's."""
+    """Collections in the block do not look at what existed before it."""
     gc.collect()
     gc.freeze()
     try:

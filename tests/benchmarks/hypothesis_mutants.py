@@ -1,4 +1,4 @@
-"""The mutants of production, beside Hypothesis at its default of 100 examples: who kills whom.
+"""The mutants of production and Hypothesis at its default of 100 examples: which are killed.
 
     python tests/benchmarks/hypothesis_mutants.py [--seeds N] [--level LEVEL]
                                                    [--only PART_OF_A_NAME] [--jobs N]
@@ -17,9 +17,9 @@ scenarios          The actions are those of the bench's scenarios, one test for 
                    which the mutant's author thought is the first to be played.
 
 A cell is the example that fails first, the median over the seeds; `>100` if none does, and
-`(failed/seeds)` beside it where only some seeds' did. Of the scenarios it is the examples of the
-one that fails. Figures are examples, so they are the same on every machine but for a mutant that
-never gives its loop back, which counts as a failure after some seconds.
+`(failed/seeds)` after it where only some seeds' did. Of the scenarios it is the examples of the
+one that fails. Figures are examples, so they are the same on every machine, except for a mutant
+that never returns to its loop, which counts as a failure after some seconds.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def plan_fails_as_drawn(data: st.DataObject) -> bool:
     return fails_as_drawn(drawn_program(data), data)
 
 
-# ---- the ways, and what they come to ---------------------------------------------------------
+# ---- the ways, and their results -------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Hypothesis as one more scheduler, and how many examples it takes to the first failure.
 
-Its phases are the usual ones but for what follows a failure: an example is counted when it fails,
-and is neither shrunk nor explained. There is no database, so nothing is reused.
+Its phases are the usual ones up to a failure: an example is counted when it fails, and is neither
+shrunk nor explained. There is no database, so nothing is reused.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What a second process brings to one tree: `check --jobs 1` and `--jobs 2` in turns, in one run.
+"""The speed-up of a second process on one tree: `check --jobs 1` and `--jobs 2` in turns.
 
     python tests/benchmarks/jobs.py [--jobs N] [--rounds N] [SCENARIO ...]
 
-Each search ends before its budget does, so that both do the same work; whether they came to the
-same is asserted, how fast they were is not. Beside each ratio stands what two processes that share
-nothing and only count get on this machine at this moment: with other work on it, that is less than
+Each search ends before its budget does, so that both do the same work; that their results are the
+same is asserted, how fast they were is not. Next to each ratio is that of two processes that share
+nothing and only count, on this machine at this moment: with other work on it, that is less than
 two, and nothing can be better.
 """
 

@@ -3,12 +3,12 @@
     python tests/benchmarks/schedulers.py [--seeds N] [--executions N] [--only PART_OF_A_NAME]
                                           [--columns NAME …]
 
-`hypothesis` is one test, with so many examples at most, in which Hypothesis draws each choice. Of
-it and the random schedulers it is the median over the seeds 0, 1, …; `>N` where the median did not
-fail within N executions, and `failed/seeds` beside it where only some seeds did. Depth-first and
+`hypothesis` is one test, with N examples at most, in which Hypothesis draws each choice. Of it and
+the random schedulers it is the median over the seeds 0, 1, …; `>N` where the median did not fail
+within N executions, and `failed/seeds` after it where only some seeds did. Depth-first and
 departure-bounded search have no seed. What fails in natural order in any of its scenarios says
 nothing about schedulers, and is only counted. Figures are executions, so they are the same on every
-machine. A mutant that never gives its loop back hangs what executes it; that counts as a failure
+machine. A mutant that never returns to its loop hangs what executes it; that counts as a failure
 after HUNG_AFTER_S.
 """
 
@@ -46,7 +46,7 @@ from sim.schedulers import (
 from tests.benchmarks.hypothesis_scheduler import Drawn, examples_to_failure
 
 DEPARTURES_MAX = 4
-# Executions of each scenario to see whether a mutant falls there.
+# Executions of each scenario to see whether a mutant is killed there.
 LOOKING_MAX = 100
 # In real seconds; an execution takes some ten milliseconds.
 HUNG_AFTER_S = 3.0
@@ -84,7 +84,7 @@ def raise_hung(*_: object) -> None:
 
 
 def all_broken(only: str) -> Iterator[Broken | None]:
-    """A mutant in the first scenario in which it falls; None for what falls in natural order."""
+    """A mutant in the first scenario that kills it; None if natural order does."""
     for mutant in MUTANTS:
         if only in mutant.name:
             yield scenario_of(mutant)

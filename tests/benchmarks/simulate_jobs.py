@@ -2,9 +2,9 @@
 
     python tests/benchmarks/simulate_jobs.py [--seeds N] [--rounds N] [--jobs N]
 
-One process and several take turns; the ratio is the median of the rounds' ratios. Where others use
-the cores, it says more about them; so the processor time is measured as well, which says what the
-work in several processes costs beyond the work itself.
+One process and several take turns; the ratio is the median of the rounds' ratios. On a busy machine
+it says little; so the processor time is measured as well, which shows what the work in several
+processes costs beyond the work itself.
 """
 
 from __future__ import annotations

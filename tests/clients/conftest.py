@@ -1,4 +1,4 @@
-"""What tests of clients are handed: a server, and what each client saw there."""
+"""Fixtures of the clients' tests: a server, and what each client received from it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Python's clients into environments of their own, Node's by npm from `node/package.json`, both into
 a cache folder (ONESTREAM_CLIENTS, default ~/.cache/onestream-clients); nginx, Caddy and Chromium
-from Debian, where it may. What cannot be had is told and left out: its tests are skipped.
+from Debian, where it may. What is not available is reported and left out: its tests are skipped.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def is_newest(mark: Path, source: Path) -> bool:
 
 
 def install_python(requirements: Path) -> None:
-    """One environment for a file of requirements, made anew when the file has changed."""
+    """One environment for a file of requirements, made again when the file has changed."""
     folder = CACHE / requirements.stem
     mark = folder / "installed.txt"
     if is_newest(mark, requirements):
         print(f"{requirements.stem}: is there")
         return
-    # `uv run` tells where it is. Outside the checkout: inside, uv would add what it is built with.
+    # `uv run` sets where uv is. Outside the checkout: inside, uv would add the project's packages.
     uv = os.environ.get("UV", "uv")
     python = str(folder / "bin/python")
     is_there = ran(uv, "venv", "--clear", "--python", sys.executable, str(folder), folder=CACHE)

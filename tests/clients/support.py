@@ -1,4 +1,4 @@
-"""What the tests with real clients share: a server process, what goes over its wire, installs."""
+"""Shared by the tests with real clients: a server process, what goes over its wire, installs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.server.support import Output, address_in, process
 HERE = Path(__file__).parent
 # Where `python -m tests.clients.install` puts what it installs.
 CACHE = Path(os.environ.get("ONESTREAM_CLIENTS", Path.home() / ".cache/onestream-clients"))
-# For a client's whole program: an upper bound against hanging, and no verdict.
+# For a client's whole program: an upper bound against hanging, which decides nothing.
 PROGRAM_S = 600
 # Real clients see pings and a silence, and nobody waits long for either.
 PING_S = 0.05
@@ -148,7 +148,7 @@ class Served:
 
 @contextmanager
 def served(**environment: str) -> Iterator[Served]:
-    """The server's own command in front of a fake Ollama that takes no time but for a silence."""
+    """The server's own command in front of a fake Ollama that takes no time but one silence."""
     fake = FakeOllama(
         replace(profile_named("instant"), pause_s=PAUSE_S, num_parallel=8), wall_clock_ns
     )
@@ -184,13 +184,13 @@ def python_of(name: str) -> str:
 
 
 def node_modules() -> Path:
-    """The folder that has Node's clients beside copies of our programs."""
+    """The folder with Node's clients and copies of our programs."""
     need("node", "Node")
     return Path(need(CACHE / "node" / "node_modules", "the clients of Node")).parent
 
 
 def node_program(name: str) -> list[str]:
-    """The command for one of our programs for Node; it has to stand beside its modules."""
+    """The command for one of our programs for Node; it has to be next to its modules."""
     folder = node_modules()
     for source in (HERE / "node").glob("*.mjs"):
         copy = folder / source.name

@@ -15,7 +15,7 @@ Main = Callable[[World], Awaitable[None]]
 
 
 def simulate(main: Main) -> None:
-    """Runs `main` once, in virtual time; what it raises comes out here."""
+    """Runs `main` once, in virtual time; raises what it raises."""
     raised: list[BaseException] = []
 
     async def program(world: World) -> None:
@@ -42,7 +42,7 @@ def seconds(world: World) -> float:
 
 
 async def turns(count: int = 3) -> None:
-    """Lets the loop run so many iterations: a task's end is told by callbacks."""
+    """Lets the loop run some iterations: a task's end is reported by callbacks."""
     for _ in range(count):
         await asyncio.sleep(0)
 

@@ -1,6 +1,6 @@
 """The protocol's table and state diagram as registry/README.md shows them, made from the code.
 
-`python3 -m uv run python tests/registry/protocol_document.py` writes them anew.
+`python3 -m uv run python tests/registry/protocol_document.py` writes them again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STATES = (
     Situation.OVERDUE,
     Situation.DETACHED,
 )
-# In which state those are whose state an action changes, where the situation does not say.
+# The state of the streams that an action changes, where the situation does not say it.
 BEFORE = {
     Who.NEW: Situation.UNKNOWN,
     Who.HOLDER: Situation.ACTIVE,

@@ -52,15 +52,15 @@ class Work:
                 raise
             if command == "finish":
                 return
-            # One that goes on after its stop goes on trying to emit.
+            # A stream that goes on after its stop keeps trying to emit.
             with suppress(StreamError):
                 await request.emit("chunk")
 
 
 class Machine(RuleBasedStateMachine):
     registry_class: type[Any] = StreamRegistry
-    # Most are of prompts that interrupt: the limits lie many of these away. Where none does, queues
-    # grow, and have their turns.
+    # Mostly of prompts that interrupt: the limits need many of these. Where none does, queues grow
+    # and are served.
     stories = ("interrupt", "interrupt", "all", "enqueue")
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class Machine(RuleBasedStateMachine):
     @rule(which=WHICH, command=st.sampled_from(["emit", "finish", "release"]), then=ITERATIONS)
     @precondition(lambda self: self.works)
     def tell(self, which: int, command: str, then: int) -> None:
-        """A stream emits, or ends, or lets go of the cancel that it has swallowed."""
+        """A stream emits, or ends, or obeys the cancel that it has swallowed."""
 
         def say(request: Request) -> None:
             work = self.works[request.name]
@@ -218,7 +218,7 @@ class Machine(RuleBasedStateMachine):
             what(requests[-1 - which % len(requests)])
 
     def iterate(self, times: int = 1) -> None:
-        """Exactly so many iterations of the loop; the clock moves only when a rule says so."""
+        """Exactly `count` iterations of the loop; the clock moves only when a rule says so."""
         for _ in range(times):
             self.loop.stop()
             self.loop.run_forever()

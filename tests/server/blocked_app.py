@@ -1,4 +1,4 @@
-"""The application with a blocking client that nothing wakes: what a lost thread looks like."""
+"""The application with a blocking client that nothing wakes: an example of a lost thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.wakeable import Wake
 
 
 class Blocked(httpx.BaseTransport):
-    """Never answers, and hears no wake-up."""
+    """Never answers, and ignores every wake-up."""
 
     def __init__(self, wake: Wake) -> None:
         pass

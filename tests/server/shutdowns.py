@@ -75,7 +75,7 @@ async def exit_under_trouble(
         else:
             await until(lambda: len(fake.calls) - calls_before >= expected, "all are upstream")
             await midstream.read_until(b"data: ")
-            # Twice as many chunks as it takes: the server waits for the client that doesn't read.
+            # Twice as many chunks as needed: the server waits for the client that doesn't read.
             await until(lambda: fake.calls[-1].chunks > 40, "the flood")
         began = time.monotonic()
         child.send_signal(number)

@@ -1,4 +1,4 @@
-"""What the server's tests share: a server and a fake Ollama on real ports, and patient looks."""
+"""Shared by the server's tests: a server and a fake Ollama on real ports, and bounded waits."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from sim.fake_ollama.http_front import running, wall_clock_ns
 from tests.limits import HANGS_S
 
 REPOSITORY = Path(__file__).parents[2]
-# What a test waits at most for something that should come at once: a bound on hanging, and no
-# verdict, since a process may take long to start on a busy machine.
+# How long a test waits for something that should come at once: only a bound on hanging, since a
+# process may take long to start on a busy machine.
 PATIENCE_S = 120.0
 DEVKEY = {"authorization": "Bearer devkey"}
 CLIENTS = ("async", "thread")
@@ -88,7 +88,7 @@ class Stack:
         return any(conn.flow.write_paused for conn in self.uvicorn.server_state.connections)
 
     def busy_connections(self) -> int:
-        """How many connections are open but for idle ones that wait for a next request."""
+        """How many connections are open, without idle ones that wait for a next request."""
         connections: Any = self.uvicorn.server_state.connections
         return sum(
             conn.cycle is not None
@@ -97,7 +97,7 @@ class Stack:
         )
 
     async def quiet(self) -> None:
-        """Until no stream is left, and no upstream call."""
+        """Waits until there is no stream, and no upstream call."""
         await until(lambda: not self.states(), f"streams left: {self.registry.snapshot()}")
         await until(lambda: not self.fake.active_calls, f"calls left: {self.fake.active_calls}")
 
@@ -136,7 +136,7 @@ async def serving(app: FastAPI) -> AsyncIterator[tuple[str, uvicorn.Server]]:
     with free_socket() as listener:
         # Inherited by the connections: a client that doesn't read is felt after a few kilobytes.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
-        # What `serve` does, but for its signal handlers and its looks at the clock every 0.1 s.
+        # What `serve` does, without its signal handlers and its looks at the clock every 0.1 s.
         config.load()
         server.lifespan = config.lifespan_class(config)
         await server.startup([listener])
@@ -168,7 +168,7 @@ def is_listening(port: int) -> bool:
 
 
 def address_in(line: str) -> str:
-    """The address that a server tells when it listens."""
+    """The address that a server prints when it listens."""
     found = re.search(r"http://[\w.:\[\]]*:\d+", line)
     assert found, line
     return found[0]
@@ -207,7 +207,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
 
 
 class RawClient:
-    """An HTTP client that reads, or doesn't, exactly as it is told."""
+    """An HTTP client that reads only when it is called to."""
 
     def __init__(self, url: str, *, receive_bytes: int | None = None) -> None:
         self._address = httpx.URL(url)
@@ -231,7 +231,7 @@ class RawClient:
         )
 
     async def read_until(self, part: bytes) -> bytes:
-        """Reads until `part` has come; whatever has come."""
+        """Reads until `part` has come; returns all that has come."""
         data = b""
         while part not in data:
             more = await asyncio.get_running_loop().sock_recv(self._sock, 65536)

@@ -1,4 +1,4 @@
-"""Runs modules of CPython's own asyncio tests on simulated loops, and prints what came of it.
+"""Runs modules of CPython's own asyncio tests on simulated loops, and prints the results.
 
     python -m tests.sim.cpython_suite [--seed N] MODULE…
 
@@ -61,7 +61,7 @@ def _runners_on_sim(module: Any, seed: int | None) -> None:
 
 
 class _Factory:
-    """What stands for asyncio.EventLoop, which test cases take for their loop since 3.14."""
+    """Replaces asyncio.EventLoop, from which test cases make their loop since 3.14."""
 
     def __init__(self, seed: int | None) -> None:
         self._seed = seed
@@ -100,7 +100,7 @@ def vars_of(holder: Any) -> dict[str, Any]:
 def run(name: str, seed: int | None) -> dict[str, object]:
     _on_sim.clear()
     if sys.version_info >= (3, 14):
-        # One of test_runners asks whether it is asyncio's own; what it runs comes by the policy.
+        # One of test_runners checks that it is asyncio's own; its loops come from the policy.
         factory = _STOCK if name == "test_runners" else _Factory(seed)
         asyncio.EventLoop = factory  # type: ignore[misc,assignment]
     module = importlib.import_module(f"test.test_asyncio.{name}")

@@ -1,4 +1,4 @@
-"""Programs whose actors say what they share: those with known counts, and random ones."""
+"""Programs whose actors declare what they share: those with known counts, and random ones."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def three_by_three(shares: Callable[[int], bool]) -> Program:
 
 
 class DeclaredProtocol(StreamProtocol):
-    """The production protocol, which says that an operation uses its session and no other."""
+    """The production protocol, which declares that an operation uses only its own session."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def prompts_of(sessions: Sequence[str]) -> Program:
 class RandomProgram:
     """Two or three tasks that use variables, locks, events, queues and each other, by seed.
 
-    What each has seen is its label, so that two searches can be compared by what they reached.
+    What each has read is its label, so that two searches can be compared by what they reached.
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""What our documents show and a test can run: their Python programs, and counterexamples."""
+"""The parts of our documents that a test can run: Python programs, and counterexamples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read(document: str) -> str:
 
 
 def programs(document: str) -> list[str]:
-    """The Python blocks, but for test files."""
+    """The Python blocks, without test files."""
     return [block for block in _python(document) if not _is_test_file(block)]
 
 

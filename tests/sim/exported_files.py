@@ -1,4 +1,4 @@
-"""Runs exported files as those do who are given them: without the simulator, in an empty folder."""
+"""Runs exported files as their receivers would: without the simulator, in an empty folder."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ HASH_SEEDS = ("0", "4242")
 
 
 def printed_in_fresh_processes(program: str) -> set[str]:
-    """All that one or another of them prints: of a program that is deterministic, one text."""
+    """The set of their outputs: one text for a deterministic program."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program],

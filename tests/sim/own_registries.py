@@ -1,4 +1,4 @@
-"""Registries of a stranger's, with the note's three methods: one that is right, and wrong ones.
+"""A user's registries, with the note's three methods: a correct one, and wrong ones.
 
 `tests/sim/test_check.py` gives them to `onestream check --registry`.
 """
@@ -14,7 +14,7 @@ Entry = Mapping[str, Any]
 
 
 class Refusing:
-    """Right, and other than ours: whoever does not end within the grace keeps its session.
+    """Correct, and different from ours: a stream that does not end within the grace stays.
 
     The newest register waits, an overtaken one is refused, and so is one that has waited in vain.
     """
@@ -65,7 +65,7 @@ class Refusing:
 
 
 class LetsBothIn(Refusing):
-    """Wrong: after the wait nobody looks who else has come."""
+    """Wrong: after the wait it does not check for newer ones."""
 
     async def take_over(self, session_id: str, trace_id: str) -> None:
         holder = self.holders.get(session_id)
@@ -75,7 +75,7 @@ class LetsBothIn(Refusing):
 
 
 class WaitsForEver(Refusing):
-    """Wrong: the wait has no end but the stream's."""
+    """Wrong: the wait ends only with the stream."""
 
     async def wait_for_end(self, task: asyncio.Task[None], seconds: float) -> None:
         await asyncio.wait({task})
@@ -125,7 +125,7 @@ class WaitsForItself(Refusing):
 
 
 class LacksPop:
-    """No registry: a method is missing."""
+    """Not a registry: a method is missing."""
 
     async def register(self, entry: Entry) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Small random asyncio programs, as source text: everything that asyncio has in memory.
+"""Small random asyncio programs, as source text: all of asyncio that needs no I/O.
 
 They are not correct, and not meant to be: they deadlock, leave tasks behind, swallow cancels and
 raise. What matters is that the simulator and the stock loop agree on what they do.
@@ -227,7 +227,7 @@ def random_program(seed: str) -> str:
     for _ in range(2 + writer.number(4)):
         writer.actor()
     for _ in range(3 + writer.number(3)):
-        # One for each, so that whoever cancels finds them, whatever has come so far.
+        # All at the beginning, so that a cancel finds them at any time.
         writer.write(f"tasks.append(asyncio.create_task(actor{writer.number(writer.actors)}()))")
     if writer.number(3):
         # So that not too many of them end in a deadlock.

@@ -1,8 +1,8 @@
-"""Run by a plain interpreter: forces exported files, and writes down what came of each.
+"""Run by a plain interpreter: runs exported files, and reports the result of each.
 
-`python -I stock_driver.py FOLDER` prints a line of JSON for each file of the folder. Beside what
-the files say themselves it notes each callback as it joins the ready queue, by watching asyncio's
-own classes: the exported files don't.
+`python -I stock_driver.py FOLDER` prints a line of JSON for each file of the folder. Besides the
+output of the files it records each callback as it joins the ready queue, by watching asyncio's own
+classes: the exported files don't.
 """
 
 from __future__ import annotations

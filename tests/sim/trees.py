@@ -58,7 +58,7 @@ def lopsided(path: Path) -> int:
 
 
 def comb(path: Path) -> int:
-    """One deep bush behind the natural choices, and short ends beside it."""
+    """One deep bush behind the natural choices, and short ends next to it."""
     if any(path[:6]):
         return 0 if len(path) >= 8 else 2
     return 0 if len(path) >= 16 else 2
@@ -79,7 +79,7 @@ def late(path: Path) -> int:
 
 
 def chance(path: Path) -> int:
-    """A branching process at its critical point: most of it hangs on a few early branches."""
+    """A branching process at its critical point: most of it belongs to a few early branches."""
     if len(path) < 2:
         return 3
     if len(path) == 18 or drawn(path, "ends") > 0.8:

@@ -1,4 +1,4 @@
-"""What tests of the fake Ollama are handed: its script, driven by hand, and each of its fronts."""
+"""Fixtures of the fake Ollama's tests: its script, driven by hand, and each of its fronts."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def json_lines(data: bytes) -> list[dict[str, Any]]:
 
 
 class WithBody:
-    """What has come in segments, read as a whole."""
+    """All segments that have come, joined."""
 
     segments: list[bytes]
 
@@ -75,7 +75,7 @@ class Driven(WithBody):
                 return self
 
     def run_until(self, kind: type[Step], count: int = 1) -> Driven:
-        """Perform steps until so many of a kind are done."""
+        """Perform steps until `count` of a kind are done."""
         for _ in range(count):
             while not isinstance(self.step(), kind):
                 pass
@@ -93,7 +93,7 @@ class Driven(WithBody):
 
 
 class Driver:
-    """A fake on a clock that stands still but for the sleeps of the requests driven."""
+    """A fake on a clock that only the sleeps of the driven requests move."""
 
     def __init__(self, profile: Profile) -> None:
         self.now_ns = 1_785_585_600_000_000_000  # 2026-08-01T12:00:00Z

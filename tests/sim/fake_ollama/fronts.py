@@ -1,7 +1,7 @@
-"""What the contract suite is run on: all that can send HTTP requests and say what came back.
+"""The fronts that the contract suite runs on: each sends HTTP requests and returns the answers.
 
-To let another front join, write a class with `ask` and `ask_all`, and name it in `FRONTS` and
-`front` of conftest.py.
+To add a front, write a class with `ask` and `ask_all`, and name it in `FRONTS` and `front` of
+conftest.py.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Thread:
 
 @dataclass(frozen=True)
 class Ask:
-    """One HTTP request. The client leaves after so many segments, or when nothing comes."""
+    """One HTTP request. The client leaves after some segments, or when nothing comes."""
 
     method: str
     path: str
@@ -85,7 +85,7 @@ class Ask:
 
 @dataclass
 class Reply(WithBody):
-    """What came back. `ending` is eof, broken (the connection), left or silent (the client)."""
+    """The answer. `ending` is eof, broken (the connection), left or silent (the client)."""
 
     status: int | None = None
     content_type: str | None = None
