@@ -23,11 +23,12 @@ from weakref import WeakValueDictionary
 import greenlet
 
 from sim.kernel.current import Execution, running
+from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
 from sim.kernel.errors import Stuck
 from sim.kernel.execution import guarded, why_stuck
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
-from sim.kernel.isolation.entropy import Entropy, wall_clock
+from sim.kernel.isolation.entropy import wall_clock
 from sim.kernel.loop import NO_FOREIGN_THREADS, Costs, SimLoop
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import Bounds, ChoicePoint, Named

@@ -6,13 +6,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import Any, NoReturn, Protocol
 
-if TYPE_CHECKING:
-    from sim.kernel.isolation.entropy import Entropy
-    from sim.kernel.loop import SimLoop
+from sim.kernel.entropy import Entropy
+from sim.kernel.environment import Environment
+from sim.kernel.violation import Kind
 
 _serials = count()
+
+
+class RunningLoop(Protocol):
+    """What those ask of the loop who find it here. `threads` is a Threads, which asks as well."""
+
+    environment: Environment
+    threads: Any
+
+    def refuse(self, what: str, instead: str) -> NoReturn: ...
+
+    def get_stuck(self, kind: Kind, seen: str) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -22,7 +33,7 @@ class Execution:
     entropy: its clocks and draws. is_watched: whether a step that never ends is broken off.
     """
 
-    loop: SimLoop
+    loop: RunningLoop
     entropy: Entropy
     is_watched: bool = True
     serial: int = field(default_factory=lambda: next(_serials))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import simpy
 
-from sim.kernel.observer import NOBODY, Observer
+from sim.kernel.notices import NOBODY, Notices
 
 READING_S = 1e-9
 """How much later each reading of the clock is than the last, in seconds."""
@@ -59,7 +59,7 @@ class Environment(simpy.Environment):
 
     _now: float
     # Its hooks are called by the subclass in sim/kernel/observed.py.
-    observer: Observer = NOBODY
+    observer: Notices = NOBODY
 
     def __init__(self) -> None:
         super().__init__(0.0)

@@ -11,10 +11,11 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from sim.kernel.current import Execution, running
 from sim.kernel.diagnosis import who_spins, who_waits
+from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
 from sim.kernel.errors import (
     CheckFailed,
@@ -24,13 +25,14 @@ from sim.kernel.errors import (
     StepBrokenOff,
 )
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
-from sim.kernel.isolation.entropy import Entropy, virtualised
+from sim.kernel.isolation.entropy import virtualised
 from sim.kernel.loop import Costs, SimLoop
+from sim.kernel.notices import Special
 from sim.kernel.observed import ObservedLoop
-from sim.kernel.observer import Special
+from sim.kernel.observer import Observer
 from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.recording import Departure, Recording
-from sim.kernel.schedule import Bounds, ChoicePoint, Chooser, Named
+from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.signals import own_signals_simulated
 from sim.kernel.threads.line_tracing import set_trace
 from sim.kernel.threads.locks import patched as threads_patched
@@ -83,6 +85,14 @@ class Outcome:
     def trace_hash(self) -> str:
         """The same for two executions that ran the same callbacks at the same virtual times."""
         return hashlib.sha256("\n".join(self.steps).encode()).hexdigest()
+
+
+class Chooser(Protocol):
+    """What an execution asks of a scheduler; see `sim/schedulers/base.py`."""
+
+    def choose(self, point: ChoicePoint) -> int: ...
+
+    def observer(self) -> Observer | None: ...
 
 
 def run_execution(

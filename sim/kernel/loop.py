@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
 from sim.kernel.hashing import SimFuture, SimTask
-from sim.kernel.observer import Special
+from sim.kernel.notices import Special
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option
 from sim.kernel.signals import SignalHandlers

@@ -14,7 +14,8 @@ import simpy
 
 from sim.kernel.environment import Arrival, Environment
 from sim.kernel.loop import Choose, SimLoop
-from sim.kernel.observer import NOBODY, Observer, Special
+from sim.kernel.notices import Special
+from sim.kernel.observer import Observer
 from sim.kernel.origin import forwards
 from sim.kernel.schedule import Bounds
 
@@ -22,10 +23,10 @@ from sim.kernel.schedule import Bounds
 class ObservedEnvironment(Environment):
     def __init__(self, observer: Observer) -> None:
         super().__init__()
-        self.observer = observer
+        self.observer = self._observer = observer
 
     def advance(self, to: float) -> None:
-        self.observer.advances(to)
+        self._observer.advances(to)
         super().advance(to)
 
     def announce(
@@ -36,11 +37,11 @@ class ObservedEnvironment(Environment):
         is_awaited: Callable[[], bool] = lambda: True,
     ) -> Arrival:
         arrival = super().announce(name, earliest_s, latest_s, is_awaited)
-        self.observer.announced(arrival)
+        self._observer.announced(arrival)
         return arrival
 
     def land(self, arrival: Arrival) -> None:
-        self.observer.lands(arrival)
+        self._observer.lands(arrival)
         super().land(arrival)
 
     def schedule(self, event: simpy.Event, *args: Any, **options: Any) -> None:
@@ -75,7 +76,7 @@ class ObservedLoop(SimLoop):
         return self._observer.new_task(self, coro, **options)
 
     def let_go(self) -> None:
-        self._observer = self.environment.observer = NOBODY
+        self._observer = self.environment.observer = Observer()
         super().let_go()
 
     def about_to_run(self, handle: asyncio.Handle) -> None:

@@ -7,34 +7,20 @@ history of a search that reduces, the reader of states. A scheduler may offer on
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sim.kernel.environment import Arrival
 from sim.kernel.hashing import SimFuture, SimTask
+from sim.kernel.loop import SimLoop
+from sim.kernel.notices import Notices
 from sim.kernel.origin import forwards
-
-if TYPE_CHECKING:
-    from sim.kernel.environment import Arrival
-    from sim.kernel.loop import SimLoop
-    from sim.kernel.schedule import ChoicePoint
-    from sim.kernel.world import World
+from sim.kernel.schedule import ChoicePoint
+from sim.kernel.world import World
 
 
-class Special(enum.Enum):
-    """What few programs do, and not every observer supports."""
-
-    SIGNAL = enum.auto()
-    RANDOM_NUMBERS = enum.auto()
-    TASK_FACTORY = enum.auto()
-    EAGER_TASKS = enum.auto()
-    WORKER_THREADS = enum.auto()
-    SIMPY_PROCESSES = enum.auto()
-    ENDLESS_STEP = enum.auto()
-
-
-class Observer:
+class Observer(Notices):
     """Every hook has a default without effect; override what you need. One for each execution."""
 
     # Whether it needs more than `begin` and `end`. An execution without a follower is faster.
@@ -83,11 +69,3 @@ class Observer:
     # -- choices, and what the program declares
 
     def chose(self, point: ChoicePoint, option: int) -> None: ...
-
-    def uses(self, name: tuple[object, ...], *, is_write: bool) -> None:
-        """The current step uses what the program has declared as shared."""
-
-    def meets(self, special: Special) -> None: ...
-
-
-NOBODY = Observer()

@@ -15,7 +15,8 @@ from sim.kernel.diagnosis import lock_holders
 from sim.kernel.environment import Arrival
 from sim.kernel.hashing import SimFuture
 from sim.kernel.loop import SimLoop
-from sim.kernel.observer import Observer, Special
+from sim.kernel.notices import Special
+from sim.kernel.observer import Observer
 from sim.kernel.schedule import ChoicePoint
 from sim.kernel.violation import Kind
 from sim.kernel.world import TraceLine, World

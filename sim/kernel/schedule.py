@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from sim.kernel.observer import Observer
+from typing import Any, Protocol
 
 FORMAT = "os2"
 NATURAL = "natural"
@@ -54,14 +51,6 @@ class ChoicePoint:
         waiting, or to land it then, costs nothing more. Valid until an option is taken.
         """
         return self.costs_of(self.options)
-
-
-class Chooser(Protocol):
-    """What an execution asks of a scheduler; see sim/schedulers/base.py."""
-
-    def choose(self, point: ChoicePoint) -> int: ...
-
-    def observer(self) -> Observer | None: ...
 
 
 @dataclass(frozen=True)

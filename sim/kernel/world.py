@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sim.kernel.diagnosis import place_of_frame, place_of_predicate
 from sim.kernel.errors import CheckFailed
 from sim.kernel.loop import SimLoop, one_natural
-from sim.kernel.observer import Observer, Special
+from sim.kernel.notices import Notices, Special
 from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.schedule import Option
 from sim.kernel.signals import name_of
@@ -269,7 +269,7 @@ def _caller() -> str:
 class Shared:
     """A name for what several actors share."""
 
-    def __init__(self, name: str, observer: Observer) -> None:
+    def __init__(self, name: str, observer: Notices) -> None:
         self._name = "shared", name
         self._observer = observer
 

@@ -24,8 +24,9 @@ import pytest
 
 from sim import World, explore, new_event_loop
 from sim.kernel.current import Execution, running
+from sim.kernel.entropy import EPOCH_S, Entropy
 from sim.kernel.environment import Environment
-from sim.kernel.isolation.entropy import EPOCH_S, Entropy, virtualised
+from sim.kernel.isolation.entropy import virtualised
 from sim.kernel.loop import SimLoop
 from sim.kernel.schedule import Bounds
 from tests.limits import AMPLE_S

@@ -9,7 +9,8 @@ from typing import Any
 
 from sim import World, run
 from sim.kernel.environment import Arrival
-from sim.kernel.observer import Observer, Special
+from sim.kernel.notices import Special
+from sim.kernel.observer import Observer
 from sim.kernel.schedule import ChoicePoint
 from sim.schedulers import NaturalOrder
 from tests.executed import executed

@@ -78,7 +78,8 @@ def not_simulated(what: str) -> NoReturn:
 
 
 def _threads() -> Threads | None:
-    return executions[-1].loop.threads if executions else None
+    threads: Threads | None = executions[-1].loop.threads if executions else None
+    return threads
 
 
 def _check_timeout(blocking: bool, timeout: float) -> None:

@@ -105,7 +105,7 @@ def _twin_of(pool: ThreadPoolExecutor) -> SimExecutor | None:
     """The simulated pool that does the jobs of this one; None outside of executions."""
     if not executions:
         return None
-    threads = executions[-1].loop.threads
+    threads: Threads = executions[-1].loop.threads
     known: tuple[object, SimExecutor] | None = getattr(pool, _TWIN, None)
     if known is not None and known[0] is threads:
         return known[1]

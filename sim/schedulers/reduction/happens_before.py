@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from sim.kernel.environment import Arrival
 from sim.kernel.hashing import SimFuture, SimTask
-from sim.kernel.observer import Observer, Special
+from sim.kernel.notices import Special
+from sim.kernel.observer import Observer
 from sim.kernel.origin import forwards
 
 if TYPE_CHECKING:

@@ -1,0 +1,91 @@
+"""What one execution reads of clocks, and draws: the numbers behind `isolation/`."""
+
+from __future__ import annotations
+
+import random  # noqa: TID251 - it is this module that makes it deterministic
+import uuid
+
+from sim.kernel.environment import READING_S, Environment
+from sim.kernel.notices import Special
+
+EPOCH_S = 1_577_836_800.0
+"""What the wall clock shows when an execution begins: 2020-01-01, 00:00 UTC."""
+
+BUSY_READINGS = 1000
+BUSY_STEP_S = 0.001
+"""After BUSY_READINGS in a row the program waits for the clock: each then takes BUSY_STEP_S."""
+
+_inst: random.Random = random._inst
+_real_random_seed = random.Random.seed
+# Of `random`'s own generator, before the first execution that drew from it seeded it.
+_state_before: list[object] = []
+
+
+class Entropy:
+    """What one execution reads of clocks, and draws. With `seed` None the draws are real."""
+
+    __slots__ = ("_bytes", "_is_seeded", "_last", "_readings", "environment", "epoch_s", "seed")
+
+    def __init__(
+        self, environment: Environment, seed: int | None, epoch_s: float = EPOCH_S
+    ) -> None:
+        self.environment = environment
+        self.seed = seed
+        self.epoch_s = epoch_s
+        # Seeding takes 12 µs, so it is done at the first draw.
+        self._is_seeded = False
+        self._bytes: random.Random | None = None
+        self._last = -1.0
+        self._readings = 0
+        if seed is not None:
+            uuid._last_timestamp = None  # type: ignore[attr-defined]
+
+    def canonical_state(self) -> object:
+        """How the draws and readings so far decide later ones."""
+        drawn = _inst.getstate() if self._is_seeded else None
+        drawn_bytes = self._bytes.getstate() if self._bytes is not None else None
+        # An ordinary program does not read the clock that often in a row, so fewer do not count.
+        readings = self._readings if self._readings > BUSY_READINGS // 2 else 0
+        return drawn, drawn_bytes, readings
+
+    def monotonic(self) -> float:
+        now = self.environment.read_clock()
+        self._note_reading(now)
+        return now
+
+    def wall_clock(self) -> float:
+        """Does not move the clock, since whether logging reads it depends on its configuration."""
+        self._note_reading(self.environment.now)
+        return self.epoch_s + self.environment.now
+
+    def _note_reading(self, now: float) -> None:
+        self._readings = self._readings + 1 if now <= self._last + 2 * READING_S else 0
+        self._last = now
+        if self._readings > BUSY_READINGS:
+            self.environment.advance(now + BUSY_STEP_S)
+            self._last = self.environment.now
+
+    def seed_module(self) -> None:
+        """Seeds `random`'s own generator."""
+        if not self._is_seeded:
+            self._is_seeded = True
+            self.environment.observer.meets(Special.RANDOM_NUMBERS)
+            _save_state()
+            _real_random_seed(_inst, self.seed)
+
+    def bytes(self, size: int) -> bytes:
+        if self._bytes is None:
+            self.environment.observer.meets(Special.RANDOM_NUMBERS)
+            self._bytes = random.Random(f"bytes {self.seed}")
+        return self._bytes.randbytes(size)
+
+
+def _save_state() -> None:
+    if not _state_before:
+        _state_before.append(_inst.getstate())
+
+
+def restore_module() -> None:
+    """`random`'s own generator goes on where it was before executions drew from it."""
+    while _state_before:
+        _inst.setstate(_state_before.pop())  # type: ignore[arg-type]

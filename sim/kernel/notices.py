@@ -1,0 +1,33 @@
+"""What a program does that is told to the execution's observer, from wherever it is done.
+
+The other hooks are the loop's and the environment's, which call them where they are observed
+(`observed.py`).
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Special(enum.Enum):
+    """What few programs do, and not every observer supports."""
+
+    SIGNAL = enum.auto()
+    RANDOM_NUMBERS = enum.auto()
+    TASK_FACTORY = enum.auto()
+    EAGER_TASKS = enum.auto()
+    WORKER_THREADS = enum.auto()
+    SIMPY_PROCESSES = enum.auto()
+    ENDLESS_STEP = enum.auto()
+
+
+class Notices:
+    """Nobody listens: see `observer.py`."""
+
+    def uses(self, name: tuple[object, ...], *, is_write: bool) -> None:
+        """The current step uses what the program has declared as shared."""
+
+    def meets(self, special: Special) -> None: ...
+
+
+NOBODY = Notices()
