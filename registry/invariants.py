@@ -85,7 +85,7 @@ def one_active(now: Snapshot) -> bool:
 
 
 def newest_wins(now: Snapshot) -> bool:
-    """Who interrupts waits while no other of its session is ACTIVE, and nobody waits before it."""
+    """A stream that interrupts waits only if no other is ACTIVE in its session, and before all."""
     for streams in _by_session(now):
         waiting = [stream for stream in streams if stream.state is State.WAITING]
         if not any(stream.strategy is Strategy.INTERRUPT for stream in waiting):
@@ -195,7 +195,7 @@ def oldest_next(before: Snapshot, operation: Operation, after: Snapshot) -> bool
 
 
 def grace_goes_on(before: Snapshot, operation: Operation, after: Snapshot) -> bool:
-    """The grace of a stopped stream does not start anew, whatever comes meanwhile."""
+    """The grace of a stopped stream does not restart, whatever comes meanwhile."""
     deadlines = {stream.trace_id: stream.grace_deadline for stream in after.streams}
     return all(
         stream.grace_deadline is None

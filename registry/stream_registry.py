@@ -135,7 +135,7 @@ class StreamRegistry:
     async def pop(self, trace_id: str) -> None:
         """The last act of a stream's task. The stream has ended when its threads have, too.
 
-        Called by anybody else, it stops the stream if its task is not over yet. Does nothing
+        Called from elsewhere, it stops the stream if its task is not over yet. Does nothing
         for a stream that is not known.
         """
         stream = self._streams.get(trace_id)

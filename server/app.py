@@ -46,7 +46,7 @@ HEARD = (*shutdown.TERMINATING, *shutdown.HANGING_UP)
 class OneStream(FastAPI):
     """FastAPI behind the front; `state.service` is there from the start-up to the shut-down.
 
-    Middleware that users add stands outside of ours, as `add_middleware` puts it before the rest.
+    Middleware that users add is outside of ours, as `add_middleware` puts it before the rest.
     """
 
     def __init__(self, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> None:

@@ -242,7 +242,7 @@ class Bodies:
 
 
 def check_nested(texts: Iterable[str], param: str) -> None:
-    """JSON that stands in texts of a body, as the arguments of tool calls do: all of it together.
+    """Checks JSON within texts of a body, as in the arguments of tool calls: all of it together.
 
     Raises ApiError (400) if it has too many values to be parsed, or is too long.
     """
@@ -289,7 +289,7 @@ class _ValueCount:
 
 
 def _values_at_most(text: bytes) -> int:
-    """Outside of strings every value except the first stands behind one of these."""
+    """Outside of strings every value except the first follows one of these."""
     return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
 
 

@@ -19,7 +19,7 @@ from starlette.types import Scope
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether nobody on another machine can reach this address. None is a Unix socket."""
+    """Whether only this machine can reach this address. None is a Unix socket."""
     if host is None or host.lower() == "localhost":
         return True
     try:

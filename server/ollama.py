@@ -137,7 +137,7 @@ class LineSplitter:
         return [line for line in lines if line.strip()]
 
     def rest(self) -> list[bytes]:
-        """What stands behind the last newline when the body has ended."""
+        """What follows the last newline when the body has ended."""
         rest, self._rest = bytes(self._rest), bytearray()
         return [rest] if rest.strip() else []
 

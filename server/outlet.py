@@ -29,7 +29,7 @@ AT_ONCE_BYTES = 512
 
 
 class Outlet:
-    """Stands where a handler of `logging` has its stream; `fd` is written to directly.
+    """The stream of a handler of `logging`; `fd` is written to directly.
 
     Not through `sys.stderr`: its lock, held by a thread that is blocked, ends the interpreter's
     own end with an abort.
@@ -175,5 +175,5 @@ class Outlet:
             try:
                 rest = rest[os.write(self._fd, rest[:65536]) :]
             except BlockingIOError:
-                # The descriptor was set so by somebody who shares it.
+                # Another process that shares the descriptor has set it so.
                 select.select([], [self._fd], [])

@@ -177,7 +177,7 @@ class StreamTask:
             await asyncio.wait({agent}, timeout=deadline - now)
 
     def _silence_deadline(self) -> float:
-        """Read anew whenever it seems to be up: a thread that begins its work puts it off."""
+        """Read again whenever it seems to be up: a thread that begins its work postpones it."""
         if self._silent_since is None:
             return math.inf
         assert self._stream is not None

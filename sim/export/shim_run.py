@@ -166,7 +166,7 @@ def _drain(world: World) -> None:
         for task in left:
             task.cancel()
         _run_on(world, asyncio.wait(left))
-    # A generator that nobody refers to any more asks the loop for a task that closes it.
+    # A generator without any reference asks the loop for a task that closes it.
     _run_on(world, asyncio.sleep(0))
     _run_on(world, world.loop.shutdown_asyncgens())
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import simpy
 
-from sim.kernel.notices import NOBODY, Notices
+from sim.kernel.notices import NO_OBSERVER, Notices
 
 READING_S = 1e-9
 """How much later each reading of the clock is than the last, in seconds."""
@@ -17,7 +17,7 @@ class Arrival(simpy.Event):
     """An outside event: announced, enabled from `earliest` on, landed by the scheduler's choice.
 
     earliest, latest: readings of the clock; `latest` may be infinite.
-    is_awaited: asked before each choice; an arrival that nobody awaits any more is withdrawn.
+    is_awaited: called before each choice; an arrival that is not awaited any more is withdrawn.
     """
 
     # At how many quiescent instants it was enabled and did not land.
@@ -59,7 +59,7 @@ class Environment(simpy.Environment):
 
     _now: float
     # Its hooks are called by the subclass in sim/kernel/observed.py.
-    observer: Notices = NOBODY
+    observer: Notices = NO_OBSERVER
 
     def __init__(self) -> None:
         super().__init__(0.0)

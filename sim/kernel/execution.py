@@ -171,7 +171,7 @@ def _let_go(loop: SimLoop) -> None:
 
 def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> None:
     def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # An exception that nobody retrieves is found when memory is freed, which is not part of
+        # An exception that is never retrieved is found when memory is freed, which is not part of
         # a schedule; one in a callback is found here and now.
         raised = context.get("exception")
         is_recorded = isinstance(raised, CheckFailed | StepBrokenOff)
@@ -226,7 +226,7 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
 def _swallowed_fault(loop: SimLoop) -> str | None:
     """An error of the simulator that ended a task, awaited or not."""
     for task in loop.tasks:
-        # Not `exception()`, which would say that somebody has retrieved it.
+        # Not `exception()`, which would mark it as retrieved.
         raised = getattr(task, "_exception", None)
         fault = None if raised is None else fault_of_simulator(raised)
         if fault is not None:

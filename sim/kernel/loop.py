@@ -538,7 +538,7 @@ for _what in _REFUSED:
 
 
 def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Exceptions that nobody retrieved are found when memory is freed: after the execution."""
+    """Exceptions that were never retrieved are found when memory is freed: after the execution."""
 
 
 def _apart(times: Iterable[float]) -> list[float]:

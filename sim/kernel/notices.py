@@ -1,4 +1,4 @@
-"""What a program does that is told to the execution's observer, from wherever it is done.
+"""What a program does that is reported to the execution's observer, from any place.
 
 The other hooks are the loop's and the environment's, which call them where they are observed
 (`observed.py`).
@@ -22,7 +22,7 @@ class Special(enum.Enum):
 
 
 class Notices:
-    """Nobody listens: see `observer.py`."""
+    """Without an observer: see `observer.py`."""
 
     def uses(self, name: tuple[object, ...], *, is_write: bool) -> None:
         """The current step uses what the program has declared as shared."""
@@ -30,4 +30,4 @@ class Notices:
     def meets(self, special: Special) -> None: ...
 
 
-NOBODY = Notices()
+NO_OBSERVER = Notices()

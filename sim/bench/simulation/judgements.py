@@ -22,7 +22,7 @@ from sim.fake_ollama.answers import content_pieces
 from sim.fake_ollama.modes import MODES
 
 # The longest that a request may take after the last fault. Of a server: its body, the wait for its
-# session, the stream, a write that nobody reads; the look-up that was stuck last; and a place in
+# session, the stream, a write that is not read; the look-up that was stuck last; and a place in
 # the queue.
 SERVER_OVER_S = 3.0 + 2.0 + 20.0 + 3.0 + LOOKUP_MAX_S + 1.0 + QUEUE_S
 REGISTRY_OVER_S = 30.0 + QUEUE_S
