@@ -12,7 +12,7 @@ from sim.exploration.verdict import Verdict
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from sim.bench.checking.deepen import Bound, Deepened
+    from sim.bench.checking.deepen import Deepened, SizeBound
     from sim.commands.options import Subparsers
 
 
@@ -52,7 +52,7 @@ def run(arguments: Namespace) -> int:
     return _verdict(results, largest).exit_code
 
 
-def _verdict(results: list[Deepened], largest: list[Bound]) -> Verdict:
+def _verdict(results: list[Deepened], largest: list[SizeBound]) -> Verdict:
     """A size for which the time did not suffice is not a failure, if another one was proved."""
     verdicts = {result.report.verdict for result in results}
     for worst in (Verdict.ERROR, Verdict.REFUTED):
@@ -69,7 +69,7 @@ def _print_result(result: Deepened) -> None:
     print(result, flush=True)
 
 
-def _print_json(results: list[Deepened], largest: list[Bound]) -> None:
+def _print_json(results: list[Deepened], largest: list[SizeBound]) -> None:
     from sim.exploration.tested_pythons import interpreter
 
     found = {
@@ -80,7 +80,7 @@ def _print_json(results: list[Deepened], largest: list[Bound]) -> None:
     print(json.dumps(found))
 
 
-def _print_summary(results: list[Deepened], largest: list[Bound]) -> None:
+def _print_summary(results: list[Deepened], largest: list[SizeBound]) -> None:
     wrong = (Verdict.REFUTED, Verdict.ERROR)
     failed = [each.report for each in results if each.report.verdict in wrong]
     print("".join(f"\n{report.text}\n" for report in failed))

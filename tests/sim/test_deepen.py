@@ -10,7 +10,7 @@ import pytest
 
 from registry import StreamRegistry
 from sim.bench.checking.check import check
-from sim.bench.checking.deepen import Bound, Deepened, deepen, largest_proved
+from sim.bench.checking.deepen import Deepened, SizeBound, deepen, largest_proved
 from sim.bench.harness.log_capture import silenced
 from sim.bench.scenarios.server_level.sized import SizedServerScenario
 from sim.bench.scenarios.server_level.story import BOTH
@@ -53,7 +53,7 @@ def test_production_is_proved_size_by_size() -> None:
         "a stream was detached",
         "registers raced",
     }
-    assert largest_proved(results) == [Bound(SizedScenario(Size(1, 2, 1, 0, 1)))]
+    assert largest_proved(results) == [SizeBound(SizedScenario(Size(1, 2, 1, 0, 1)))]
 
 
 @pytest.mark.parametrize("size", [Size(1, 1, 1, 0, 1), Size(1, 1, 0, 1, 1), Size(1, 2, 0, 0, 1)])
@@ -116,7 +116,7 @@ def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.Mo
     """A size that is cut off is inconclusive, and none that dominates it is tried."""
     played = []
 
-    def play(registry: str, bound: Bound, budget_s: float) -> Deepened:
+    def play(registry: str, bound: SizeBound, budget_s: float) -> Deepened:
         size = bound.scenario.size
         played.append(size)
         report = explore(nothing_happens, max_executions=10)
@@ -127,7 +127,7 @@ def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.Mo
     monkeypatch.setattr("sim.bench.checking.deepen._play", play)
     results = deepen(budget_s=AMPLE_S)
     assert [size for size in played if size.cancels] == [Size(1, 1, 1)]
-    assert largest_proved(results) == [Bound(SizedScenario(Size(2, 5, 0, 2, 2)))]
+    assert largest_proved(results) == [SizeBound(SizedScenario(Size(2, 5, 0, 2, 2)))]
 
 
 async def nothing_happens(world: World) -> None:
@@ -143,7 +143,7 @@ def test_with_the_async_client_every_schedule_of_a_size_is_seen() -> None:
     assert {each.report.verdict for each in results} == {Verdict.PROVED}
     assert results[-1].report.labels >= {"a prompt was cancelled", "content was sent"}
     story = SizedServerScenario(Size(1, 1, 1), "async")
-    assert largest_proved(results) == [Bound(story)]
+    assert largest_proved(results) == [SizeBound(story)]
 
 
 def test_where_every_schedule_is_too_many_departures_are_counted(
@@ -155,7 +155,7 @@ def test_where_every_schedule_is_too_many_departures_are_counted(
     """
     played = []
 
-    def play(registry: str, bound: Bound, budget_s: float) -> Deepened:
+    def play(registry: str, bound: SizeBound, budget_s: float) -> Deepened:
         played.append(bound.departures)
         report = explore(nothing_happens, max_executions=10)
         if bound.departures in (None, 3):
@@ -167,7 +167,7 @@ def test_where_every_schedule_is_too_many_departures_are_counted(
     monkeypatch.setattr("sim.bench.checking.deepen._play", play)
     results = deepen(budget_s=AMPLE_S, size="size-1s4r2c0l1h")
     assert played == [None, 1, 2, 3]
-    assert largest_proved(results) == [Bound(SizedScenario(Size(1, 4, 2, 0, 1)), 2)]
+    assert largest_proved(results) == [SizeBound(SizedScenario(Size(1, 4, 2, 0, 1)), 2)]
 
 
 def test_a_bound_is_proved_when_all_of_it_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,19 +190,19 @@ def test_with_threads_it_is_up_to_so_many_departures(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sim.bench.checking.deepen.DEPARTURES_MAX", 1)
     story, other = (SizedServerScenario(Size(1, 1), client) for client in BOTH[::-1])
     results = deepen(size=story.name, budget_s=AMPLE_S)
-    assert results[0].bound == Bound(story, 1)
+    assert results[0].bound == SizeBound(story, 1)
     assert results[0].report.verdict == Verdict.PROVED
-    assert not results[0].bound.dominates(Bound(other, 1))
+    assert not results[0].bound.dominates(SizeBound(other, 1))
 
 
 def test_what_a_bound_dominates() -> None:
     """Smaller sizes, with as many departures or fewer; every schedule dominates any number."""
     large, small = (SizedServerScenario(Size(1, count), "async") for count in (2, 1))
-    assert Bound(large, 2).dominates(Bound(small, 1))
-    assert Bound(large).dominates(Bound(small, 3))
-    assert not Bound(large, 1).dominates(Bound(small, 2))
-    assert not Bound(large, 3).dominates(Bound(small))
-    assert not Bound(small).dominates(Bound(large, 1))
+    assert SizeBound(large, 2).dominates(SizeBound(small, 1))
+    assert SizeBound(large).dominates(SizeBound(small, 3))
+    assert not SizeBound(large, 1).dominates(SizeBound(small, 2))
+    assert not SizeBound(large, 3).dominates(SizeBound(small))
+    assert not SizeBound(small).dominates(SizeBound(large, 1))
 
 
 def test_a_sized_story_is_one_of_checks_scenarios() -> None:

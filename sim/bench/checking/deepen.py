@@ -37,7 +37,7 @@ Sized = SizedScenario | SizedServerScenario
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class SizeBound:
     """The schedules of a scenario with up to `departures`; None for every schedule."""
 
     scenario: Sized
@@ -59,7 +59,7 @@ class Bound:
             words += f", {self.scenario.client}"
         return words if self.departures is None else f"{words}, up to {self.departures} departures"
 
-    def dominates(self, other: Bound) -> bool:
+    def dominates(self, other: SizeBound) -> bool:
         """Whether a search that has visited this one has visited the other."""
         if getattr(self.scenario, "client", None) != getattr(other.scenario, "client", None):
             return False
@@ -75,7 +75,7 @@ class Bound:
 class Deepened:
     """The result for a bound. states: how many were visited; None where none can be read."""
 
-    bound: Bound
+    bound: SizeBound
     report: Report
     states: int | None
 
@@ -116,7 +116,7 @@ def deepen(
     deadline = time.perf_counter() + budget_s
     bounds = _bounds(level) if size is None else _bounds_alone(_scenario_named(size))
     results: list[Deepened] = []
-    too_large: list[Bound] = []
+    too_large: list[SizeBound] = []
     for each in bounds:
         left_s = deadline - time.perf_counter()
         if left_s <= 0:
@@ -137,13 +137,13 @@ def deepen(
     return results
 
 
-def largest_proved(results: list[Deepened]) -> list[Bound]:
+def largest_proved(results: list[Deepened]) -> list[SizeBound]:
     """The proved bounds that no other proved one dominates."""
     proved = [each.bound for each in results if each.report.verdict == Verdict.PROVED]
     return [one for one in proved if not any(o.dominates(one) for o in proved if o != one)]
 
 
-def _is_proved(bound: Bound, results: list[Deepened]) -> bool:
+def _is_proved(bound: SizeBound, results: list[Deepened]) -> bool:
     """Also where every schedule of the scenario was visited, which covers any departures."""
     return any(
         each.bound.scenario == bound.scenario and each.bound.dominates(bound)
@@ -152,32 +152,32 @@ def _is_proved(bound: Bound, results: list[Deepened]) -> bool:
     )
 
 
-def _part_of(bound: Bound, *, is_alone: bool) -> float:
+def _part_of(bound: SizeBound, *, is_alone: bool) -> float:
     if not is_alone:
         return STORY_PART[bound.level]
     return EVERY_PART if bound.departures is None else 1.0
 
 
-def _bounds(level: str) -> list[Bound]:
+def _bounds(level: str) -> list[SizeBound]:
     """In the order of their weight."""
     if level not in SCENARIOS_BY_LEVEL:
         raise ValueError(f"level {level!r} is not known; there is {', '.join(SCENARIOS_BY_LEVEL)}")
     bounds = [
         bound
         for scenario in _scenarios(level)
-        for bound in ([Bound(scenario)] if level == "registry" else _bounded(scenario))
+        for bound in ([SizeBound(scenario)] if level == "registry" else _bounded(scenario))
     ]
     return sorted(bounds, key=lambda each: (each.weight, astuple(each.scenario.size)))
 
 
-def _bounds_alone(scenario: Sized) -> list[Bound]:
+def _bounds_alone(scenario: Sized) -> list[SizeBound]:
     # Without states there is no end to the departures.
-    every = [Bound(scenario)] if scenario.reads_states else []
+    every = [SizeBound(scenario)] if scenario.reads_states else []
     return every + _bounded(scenario)
 
 
-def _bounded(scenario: Sized) -> list[Bound]:
-    return [Bound(scenario, departures) for departures in range(1, DEPARTURES_MAX + 1)]
+def _bounded(scenario: Sized) -> list[SizeBound]:
+    return [SizeBound(scenario, departures) for departures in range(1, DEPARTURES_MAX + 1)]
 
 
 def _scenarios(level: str) -> Iterator[Sized]:
@@ -207,7 +207,7 @@ def _scenario_named(name: str) -> Sized:
     return scenario
 
 
-def _strategy(bound: Bound) -> Scheduler:
+def _strategy(bound: SizeBound) -> Scheduler:
     if bound.departures is None:
         return StateMatching()
     if not bound.scenario.reads_states:
@@ -215,7 +215,7 @@ def _strategy(bound: Bound) -> Scheduler:
     return StateMatching(departures_max=bound.departures)
 
 
-def _play(registry: str, bound: Bound, budget_s: float) -> Deepened:
+def _play(registry: str, bound: SizeBound, budget_s: float) -> Deepened:
     scenario, cls, scheduler = bound.scenario, registry_class(registry), _strategy(bound)
     if not scenario.applies_to(cls):
         raise ValueError(f"{scenario.name} needs more of a registry than {registry} has")
