@@ -36,7 +36,7 @@ async def nothing(*arguments: object) -> None:
     pass
 
 
-# ---- the gate, and what clients are told ----------------------------------------------------
+# ---- the gate, and what clients get ---------------------------------------------------------
 
 
 def gate_is_not_asked(patch: Patch) -> None:
