@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 READING_S = 1e-9  # how much later each reading of the clock is than the last
 SAME_S = 1e-6  # instants that are nearer are one
+SPIN_ROUNDS_MAX = 50  # how often what lands begins the count of spin_max anew
 FD_0 = 1_000_000  # from here on, no descriptors of the system's, but names of outside events
 # The sentences where the program has none of its own (World.phrase), by sim.Kind's names.
 SENTENCES = {
@@ -155,7 +156,7 @@ class World:
         self.misfit: DoesNotFit | None = None
         self.stuck: tuple[str, str] | None = None
         self.is_over = self.is_judged = False
-        self.polls = self.spins = 0
+        self.polls = self.spins = self.spin_rounds = 0
         # Until when the loop would sleep in this poll.
         self.until = 0.0
         self._always: list[tuple[str, Callable[[], bool]]] = []
@@ -276,6 +277,8 @@ class World:
         if self.is_over:
             return []
         self.spins = self.spins + 1 if timeout == 0 else 0
+        if self.spins == 0:
+            self.spin_rounds = 0
         self.until = math.inf if timeout is None else self.now + timeout
         if self.until == math.inf and not self._pending():
             return self._get_stuck("DEADLOCK", "no timer is armed, no outside event announced")
@@ -330,6 +333,7 @@ class World:
         if arrival is None or arrival.name != name or arrival.earliest > self.now:
             raise self._misfit(f"does not wait for {name!r}, which the script has to land")
         del self._announced[fd]
+        self._let_spin()
         self.record(name, actor="outside")
         return fd
 
@@ -362,6 +366,7 @@ class World:
         if not deadlines and not self._pending():
             return self._get_stuck("LIVELOCK", "no timer is armed, no outside event announced")
         self.spins = 0
+        self.spin_rounds += 1
         if self.polls <= self.script.last_poll and not self.is_judged:
             return self._play()
         self.until = self.now
@@ -369,6 +374,11 @@ class World:
         later = [*deadlines, *(each.earliest for each in self._pending().values())]
         self.clock.now = max(self.now, min(later, default=0.0))
         return found
+
+    def _let_spin(self) -> None:
+        if self.spins and self.spin_rounds < SPIN_ROUNDS_MAX:
+            self.spin_rounds += 1
+            self.spins = 0
 
     def _get_stuck(self, sentence: str, seen: str) -> list[int]:
         self.stuck = sentence, seen

@@ -37,6 +37,9 @@ _EAGER = getattr(asyncio, "eager_task_factory", object())
 SAME_S = 1e-6
 """Instants that are nearer, in seconds, count as one: only readings of the clock separate them."""
 
+SPIN_ROUNDS_MAX = 50
+"""How often what happens begins the count of `spin_max` anew, until the queue is empty."""
+
 _EARLIEST = attrgetter("earliest")
 
 Costs = Callable[[Sequence[Any]], Sequence[int]]
@@ -91,6 +94,7 @@ class SimLoop(SignalHandlers):
         # Polls since the ready queue was last empty, and their maximum so far.
         self.spins = 0
         self.spins_seen = 0
+        self.spin_rounds = 0
         # Worker threads; the default executor is made when it is first asked for.
         self.threads = Threads(self)
         self._tasks: list[asyncio.Task[Any]] = []
@@ -99,7 +103,7 @@ class SimLoop(SignalHandlers):
         # The same in each execution, or read only where it ends.
         {"bounds", "choose", "time", "on_poll", "environment", "_tasks", "stuck", "refused"}
         # Compared only where they may reach their limits: see `state_reader`.
-        | {"bounds_hit", "spins", "spins_seen", "cancels_withheld"}
+        | {"bounds_hit", "spins", "spins_seen", "spin_rounds", "cancels_withheld"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
         | {"_selector", "_clock_resolution", "_internal_fds", "_thread_id", "_current_handle"}
         | {"_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"}
@@ -143,7 +147,7 @@ class SimLoop(SignalHandlers):
         if self._stopping:
             return ()
         if not self._ready:
-            self.spins = 0
+            self.spins = self.spin_rounds = 0
             self._wait()
         elif self.spins < self.bounds.spin_max:
             self.spins += 1
@@ -206,6 +210,8 @@ class SimLoop(SignalHandlers):
                 env.run_due()
             else:
                 env.land(chosen)
+            if self.spins:
+                self._let_spin()
             # What has landed makes the poll one that finds something.
             quiescent = quiescent and not self._ready
 
@@ -267,10 +273,12 @@ class SimLoop(SignalHandlers):
         """The queue was not empty for `spin_max` polls: the world goes on regardless. (5)"""
         env = self.environment
         self.bounds_hit.add("spin_max")
-        self.spins = 0
         enabled = [arrival for arrival in env.pending if arrival.earliest <= env.now]
         instants = self._instants()
-        if not enabled and not instants:
+        runnable = self.threads.runnable() if self.spin_rounds < SPIN_ROUNDS_MAX else []
+        self.spins = 0
+        self.spin_rounds += 1
+        if not enabled and not instants and not runnable:
             self.get_stuck(
                 Kind.LIVELOCK,
                 f"the ready queue was not empty for spin_max={self.bounds.spin_max} iterations, "
@@ -278,8 +286,18 @@ class SimLoop(SignalHandlers):
             )
         for arrival in enabled:
             env.land(arrival)
+        for worker in runnable:
+            self.threads.step(worker)
+        if runnable:
+            env.run_due()
         if instants:
             env.advance(instants[0])
+
+    def _let_spin(self) -> None:
+        """Something has happened for which the program may spin: it has as many polls once more."""
+        if self.spin_rounds < SPIN_ROUNDS_MAX:
+            self.spin_rounds += 1
+            self.spins = 0
 
     # -- worker threads
 

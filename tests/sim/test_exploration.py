@@ -375,6 +375,41 @@ def test_a_spin_that_time_ends_is_no_livelock() -> None:
     assert report.bounds_hit == {"spin_max"}
 
 
+@pytest.mark.parametrize("strategy", ["depth-first", "states"])
+def test_a_spin_that_an_event_ends_is_no_livelock(strategy: str) -> None:
+    """However late the event lands, what follows has its own iterations; both searches say so."""
+
+    async def program(world: World) -> None:
+        done: list[int] = []
+
+        async def comes() -> None:
+            await world.outside("it comes")
+            done.append(1)
+
+        task = asyncio.create_task(comes())
+        while not done:  # noqa: ASYNC110 - it spins
+            await asyncio.sleep(0)
+        await task
+
+    report = explore(program, strategy=strategy, spin_max=20)
+    assert report.verdict == "proved", report.text
+
+
+def test_a_spin_that_a_thread_ends_is_no_livelock() -> None:
+    """A thread that could go on is let go on in the end, however long it was kept waiting."""
+
+    async def program(world: World) -> None:
+        done: list[int] = []
+        task = asyncio.create_task(asyncio.to_thread(done.append, 1))
+        while not done:  # noqa: ASYNC110 - it spins
+            await asyncio.sleep(0)
+        await task
+
+    report = explore(program, strategy=DepartureBounded(1), spin_max=20)
+    assert report.verdict == "proved", report.text
+    assert report.bounds_hit == {"spin_max"}
+
+
 def test_an_execution_that_never_ends_is_refuted_at_the_horizon() -> None:
     """A program that goes on beyond the horizon does not end, in so many words."""
 
