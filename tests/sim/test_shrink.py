@@ -86,7 +86,7 @@ def test_narrow_failures_shrink_to_the_least(
     (scenario,) = [each for each in REGISTRY_SCENARIOS if each.name == name]
     program = scenario.program_for(StreamRegistry)
     with guarded(), silenced():
-        found = shrunk_from_random(program, failures=8)
+        found = shrunk_from_random(program, failures=4)
         least = {violated: least_departures(program, violated) for violated, _, _ in found}
     assert found
     assert all(after == least[violated] >= 1 for violated, _, after in found)
