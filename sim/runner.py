@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 import greenlet
 
-from sim.kernel.current import Execution, running
+from sim.kernel.current import Execution, execution_of_this_thread, running
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
 from sim.kernel.errors import Stuck
@@ -148,7 +148,7 @@ class StandaloneLoop(SimLoop):
             self.refuse("call_soon_threadsafe from a foreign thread", NO_FOREIGN_THREADS)
         if self.is_closed():
             raise modelled(RuntimeError("Event loop is closed"))
-        return self.call_soon(callback, *args, context=context)
+        return asyncio.BaseEventLoop.call_soon_threadsafe(self, callback, *args, context=context)
 
 
 def _default_policy() -> Any:
@@ -173,7 +173,11 @@ class EventLoopPolicy(_default_policy()):  # type: ignore[misc]
         self._horizon_s = horizon_s
         self._loops = itertools.count()
 
-    def new_event_loop(self) -> StandaloneLoop:
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        execution = execution_of_this_thread()
+        if execution is not None and execution.loop.threads.current is not None:
+            # In a worker of a loop of ours, whose time it is to share: see threads/second_loops.py.
+            return asyncio.SelectorEventLoop()
         number = next(self._loops)
         seed = None if self._seed is None else self._seed + number
         return new_event_loop(seed=seed, horizon_s=self._horizon_s)

@@ -20,7 +20,7 @@ from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep
 from sim.kernel.environment import Arrival, Environment
 from sim.kernel.loop import SimLoop
 from sim.kernel.origin import modelled
-from sim.kernel.threads.locks import deadline
+from sim.kernel.threads.workers import deadline
 
 # Virtual time begins at the turn of the year 2026, so that stamps on the wire look like stamps.
 EPOCH_NS = 1_767_225_600_000_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +21,11 @@ class RunningLoop(Protocol):
 
     environment: Environment
     threads: Any
+    refused: str | None
 
     def refuse(self, what: str, instead: str) -> NoReturn: ...
+
+    def stop(self) -> None: ...
 
     def get_stuck(self, kind: Kind, seen: str) -> None: ...
 
@@ -37,10 +41,21 @@ class Execution:
     entropy: Entropy
     is_watched: bool = True
     serial: int = field(default_factory=lambda: next(_serials))
+    # In which thread of the operating system it runs.
+    os_thread: int = field(default_factory=_thread.get_ident)
 
 
 executions: list[Execution] = []
 """Innermost last. Empty outside of executions."""
+
+_os_thread = _thread.get_ident
+
+
+def execution_of_this_thread() -> Execution | None:
+    """The one that runs in this thread of the operating system."""
+    if executions and executions[-1].os_thread == _os_thread():
+        return executions[-1]
+    return None
 
 
 @contextmanager

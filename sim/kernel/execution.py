@@ -6,12 +6,11 @@ import asyncio
 import gc
 import hashlib
 import sys
-import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from sim.kernel.current import Execution, running
 from sim.kernel.diagnosis import who_spins, who_waits
@@ -20,7 +19,6 @@ from sim.kernel.environment import Environment
 from sim.kernel.errors import (
     CheckFailed,
     Nondeterminism,
-    NotSimulated,
     ScheduleDoesNotFit,
     StepBrokenOff,
 )
@@ -34,9 +32,12 @@ from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.recording import Departure, Recording
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.signals import own_signals_simulated
+from sim.kernel.threads.identity import restart_names
 from sim.kernel.threads.line_tracing import set_trace
 from sim.kernel.threads.locks import patched as threads_patched
+from sim.kernel.threads.plain import plain_threads_simulated, replacements
 from sim.kernel.threads.pools import pools_simulated
+from sim.kernel.threads.second_loops import second_loops_simulated
 from sim.kernel.violation import Kind, Violation
 from sim.kernel.watchdog import watched
 from sim.kernel.world import TraceLine, World
@@ -103,6 +104,7 @@ def run_execution(
     traced: it is recorded, unless the scheduler follows it with an observer of its own.
     """
     restart_serials()
+    restart_names()
     use_deterministic_scopes()
     outcome = Outcome()
     unanswered: list[Exception] = []
@@ -333,29 +335,17 @@ def guarded() -> Iterator[None]:
 def _guards_up() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
-    start = threading.Thread.start
-    threading.Thread.start = _refuse_thread  # type: ignore
     try:
         with (
             watched(),
-            threads_patched(),
+            threads_patched(replacements()),
+            plain_threads_simulated(),
+            second_loops_simulated(),
             pools_simulated(),
             own_signals_simulated(),
             virtualised(),
         ):
             yield
     finally:
-        threading.Thread.start = start  # type: ignore[method-assign]
         if was_enabled:
             gc.enable()
-
-
-def _refuse_thread(thread: threading.Thread, *args: Any) -> NoReturn:
-    loop = asyncio._get_running_loop()
-    instead = (
-        "use loop.run_in_executor(None, …) or asyncio.to_thread, which are simulated; a thread of "
-        "the operating system runs in no order that could be replayed"
-    )
-    if isinstance(loop, SimLoop):
-        loop.refuse(f"{type(thread).__qualname__}.start", instead)
-    raise NotSimulated(f"{thread!r} is not simulated: {instead}")

@@ -356,7 +356,9 @@ class SimLoop(SignalHandlers):
             self._check_default_executor()
             if self._default_executor is None:
                 # As asyncio's, its queue has no bound.
-                self._default_executor = SimExecutor(self.threads, queue_max=sys.maxsize)
+                self._default_executor = SimExecutor(
+                    self.threads, queue_max=sys.maxsize, name="asyncio"
+                )
             executor = self._default_executor
         if not isinstance(executor, (SimExecutor, ThreadPoolExecutor)):
             self.refuse(f"run_in_executor with {type(executor).__name__}", NO_FOREIGN_THREADS)
@@ -498,7 +500,7 @@ class SimLoop(SignalHandlers):
             self.refuse("call_soon_threadsafe from a foreign thread", NO_FOREIGN_THREADS)
         if self.is_closed():
             raise modelled(RuntimeError("Event loop is closed"))
-        return self.call_soon(callback, *args, context=context)
+        return asyncio.BaseEventLoop.call_soon_threadsafe(self, callback, *args, context=context)
 
 
 _STOCK = asyncio.SelectorEventLoop

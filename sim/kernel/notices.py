@@ -27,6 +27,9 @@ class Notices:
     def uses(self, name: tuple[object, ...], *, is_write: bool) -> None:
         """The current step uses what the program has declared as shared."""
 
+    def thread_fails(self, name: str, raised: BaseException) -> None:
+        """It ends a thread of the program's own, and `threading.excepthook` would print it."""
+
     def meets(self, special: Special) -> None: ...
 
 

@@ -62,11 +62,11 @@ class ObservedLoop(SimLoop):
         return found
 
     @forwards
-    def call_soon(  # type: ignore[override]
-        self, callback: Any, *args: Any, context: Any = None
-    ) -> asyncio.Handle:
+    def _call_soon(self, callback: Any, args: Any, context: Any) -> asyncio.Handle:
+        """What CPython's `call_soon` and `call_soon_threadsafe` end in."""
         self._observer.scheduled(callback)
-        return super().call_soon(callback, *args, context=context)
+        handle: asyncio.Handle = super()._call_soon(callback, args, context)  # type: ignore[misc]
+        return handle
 
     def create_future(self) -> asyncio.Future[Any]:
         return self._observer.new_future(self)

@@ -145,6 +145,9 @@ class Recording(Observer):
         elif point.kind == "cancel" and option:
             self._obstruct("a task is cancelled between two callbacks, by offer_cancels")
 
+    def thread_fails(self, name: str, raised: BaseException) -> None:
+        self._world.record(f"ends with {raised!r}", actor=name)
+
     def meets(self, special: Special) -> None:
         if special in _OBSTACLES:
             self._obstruct(_OBSTACLES[special])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextvars
 import gc
@@ -17,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
+import anyio.from_thread
 import pytest
 
 from sim import (
@@ -278,6 +280,20 @@ def test_what_never_ends_is_stuck() -> None:
     loop.close()
 
 
+@pytest.mark.usefixtures("_policy")
+def test_a_loop_in_a_thread_of_one_of_ours_shares_its_time() -> None:
+    """anyio's blocking portal under the policy: a wait in the thread's loop takes virtual time."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        with anyio.from_thread.start_blocking_portal() as portal:
+            portal.call(anyio.sleep, 100)
+        return loop.time() - begun
+
+    assert 100 <= asyncio.run(main()) < 101
+
+
 def test_what_is_not_simulated_refuses_with_a_sentence() -> None:
     """A socket and a thread are refused with what to use instead."""
 
@@ -285,7 +301,7 @@ def test_what_is_not_simulated_refuses_with_a_sentence() -> None:
         await asyncio.open_connection("localhost", 1)
 
     async def starts() -> None:
-        threading.Thread(target=print).start()
+        _thread.start_new_thread(print, ())
 
     for refused in (connects, starts):
         with pytest.raises(NotSimulated, match="is not simulated: "):

@@ -26,12 +26,16 @@ from sim.kernel.execution import guarded
 from sim.kernel.hashing import SimFuture, SimTask
 from sim.kernel.isolation.entropy import _Date, _Datetime
 from sim.kernel.loop import SimLoop
-from sim.kernel.threads.locks import SimLock, SimRLock, SimThread
+from sim.kernel.threads.identity import EndLock, ThreadHandle
+from sim.kernel.threads.local_values import SimLocal
+from sim.kernel.threads.locks import SimLock, SimRLock
 from sim.kernel.threads.pools import SimExecutor
 from sim.schedulers import DepartureBounded
 from sim.schedulers.reduction.happens_before import TrackedFuture, TrackedTask
 
 NO_THREADS = "about threads of the system, of which the pool has none"
+# A Thread object calls its lock by the newer ones alone.
+OTHER_NAMES_OF_LOCKS = ("acquire_lock", "release_lock", "locked_lock", "__enter__", "__exit__")
 NO_SOCKETS = "how sockets are read and written, of which there are none"
 SINCE_3_15 = "takes anything, as before 3.15, which names the three that `with` gives it"
 HANDS_ON = "hands on whatever it is given to what it stands for"
@@ -56,10 +60,20 @@ class Pair:
         return f"{self.stand_in.__name__} for {self.real.__name__}"
 
 
+def _end_of_a_thread() -> Pair:
+    """What a Thread object asks about the end of its thread: a handle since 3.13, a lock before."""
+    thread: Any = threading.Thread()
+    for name in ("_os_thread_handle", "_handle"):
+        if hasattr(thread, name):
+            return Pair(ThreadHandle, type(getattr(thread, name)))
+    return Pair(EndLock, _thread.LockType, also_left_out=OTHER_NAMES_OF_LOCKS)
+
+
 PAIRS = [
     Pair(SimLock, type(_thread.allocate_lock()), other_signature=(("__exit__", SINCE_3_15),)),
     Pair(SimRLock, type(threading.RLock()), other_signature=(("__exit__", SINCE_3_15),)),
-    Pair(SimThread, threading.Thread),
+    Pair(SimLocal, threading.local),
+    _end_of_a_thread(),
     Pair(SimExecutor, ThreadPoolExecutor, NO_THREADS, ("BROKEN", "prepare_context")),
     Pair(SimFuture, asyncio.Future),
     Pair(SimTask, asyncio.Task),
@@ -84,6 +98,8 @@ MODULES = {
     random: [*random.__all__, "_urandom"],
     os: ["urandom", "getrandom", "kill"],
     signal: ["raise_signal"],
+    threading: ["get_ident", "get_native_id"],
+    _thread: ["get_ident", "get_native_id", "start_new_thread", "start_joinable_thread"],
 }
 
 

@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-import anyio.to_thread
 import pytest
 
 from sim import Report, World, explore, outcomes, run
@@ -483,28 +482,6 @@ def test_a_thread_may_be_overtaken_before_it_calls_the_loop() -> None:
         await job
 
     assert explored(program, "in the queue", "not called").verdict == "proved"
-
-
-async def starts_a_thread(world: World) -> None:
-    threading.Thread(target=print).start()
-
-
-async def swallows_the_refusal(world: World) -> None:
-    with contextlib.suppress(Exception):
-        threading.Thread(target=print).start()
-
-
-async def uses_anyio_threads(world: World) -> None:
-    await anyio.to_thread.run_sync(print)
-
-
-@pytest.mark.parametrize("program", [starts_a_thread, swallows_the_refusal, uses_anyio_threads])
-def test_real_threads_are_refused(program: Callable[[World], Awaitable[None]]) -> None:
-    """A thread of the operating system gives no verdict, but an error that says what to use."""
-    report = explored(program)
-    assert report.verdict == "error"
-    assert "is not simulated" in report.reason
-    assert "asyncio.to_thread" in report.reason
 
 
 def test_a_pool_of_the_programs_own_is_simulated() -> None:

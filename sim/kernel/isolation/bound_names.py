@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +94,55 @@ class BoundNames:
                 yield _attribute_site(cell, "cell_contents", value)
 
 
+class BoundGlobals:
+    """As BoundNames, of the globals of installed packages: what waits there would wait for real."""
+
+    def __init__(self, ids: Container[int]) -> None:
+        self._ids = ids
+        self._modules: list[dict[str, Any]] = []
+        self._modules_seen = -1
+        # By address of the globals: how many there were, and what was found.
+        self._found: dict[int, tuple[int, list[Site]]] = {}
+
+    def sites(self) -> Iterator[Site]:
+        """As BoundNames, a module is looked at again when it has grown."""
+        if len(sys.modules) != self._modules_seen:
+            self._modules_seen = len(sys.modules)
+            self._modules = [
+                vars(each) for each in tuple(sys.modules.values()) if _is_installed(each)
+            ]
+        for values in self._modules:
+            seen = self._found.get(id(values))
+            if seen is None or seen[0] != len(values):
+                seen = self._found[id(values)] = len(values), self._in_module(values)
+            yield from seen[1]
+
+    def _in_module(self, values: dict[str, Any]) -> list[Site]:
+        held = [(name, value) for name, value in tuple(values.items()) if id(value) in self._ids]
+        return [_item_site(values, name, value) for name, value in held]
+
+
+class BoundAnew:
+    """Lets every module that is not the standard library's find a replacement."""
+
+    def __init__(self) -> None:
+        self._replaced: dict[int, Any] = {}
+        self._kinds = BoundNames(self._replaced), BoundGlobals(self._replaced)
+
+    @contextmanager
+    def within(self, replaced: Iterable[tuple[Any, Any]]) -> Iterator[None]:
+        """replaced: what stands there, the same in each such block, and what is to be found."""
+        self._replaced.update((id(real), stand_in) for real, stand_in in replaced)
+        sites = [site for kind in self._kinds for site in kind.sites() if site.get() is site.real]
+        for site in sites:
+            site.put(self._replaced[id(site.real)])
+        try:
+            yield
+        finally:
+            for site in sites:
+                site.put(site.real)
+
+
 def modules_of(sources: Iterable[object]) -> list[types.ModuleType]:
     """The modules in which these objects are defined, each once."""
     found = [
@@ -140,6 +190,11 @@ def functions_behind(value: Any) -> Iterator[types.FunctionType]:
             if isinstance(each, types.FunctionType):
                 yield each
             each = vars(each).get("__wrapped__") if hasattr(each, "__dict__") else None
+
+
+def _is_installed(module: types.ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and any(part in file for part in _INSTALLED)
 
 
 def _is_own(module: types.ModuleType) -> bool:

@@ -15,17 +15,18 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-import simpy
-
 from sim.kernel.current import executions
 from sim.kernel.errors import NotSimulated
+from sim.kernel.isolation.bound_names import BoundAnew
 from sim.kernel.origin import forwards, modelled
+from sim.kernel.threads.identity import get_ident
 from sim.kernel.threads.line_tracing import unwatch
-from sim.kernel.threads.workers import Threads
+from sim.kernel.threads.local_values import here
+from sim.kernel.threads.workers import Threads, deadline
 
 C = TypeVar("C", bound=type)
 
@@ -153,7 +154,7 @@ class SimLock(StandIn):
 
 @stands_for(threading.RLock())
 class SimRLock(StandIn):
-    """threading.RLock; its owner is an actor: a worker, or the loop's thread (None)."""
+    """threading.RLock; its owner is a thread's identity, or None for the loop's."""
 
     def __init__(self) -> None:
         self._sim_lock = SimLock()
@@ -219,7 +220,8 @@ class SimRLock(StandIn):
 
     def __repr__(self) -> str:
         state = "locked" if self._sim_depth else "unlocked"
-        held = f"owner={self._sim_owner!r} count={self._sim_depth}"
+        owner = 0 if self._sim_owner is _NOBODY else getattr(self._sim_owner, "ident", get_ident())
+        held = f"owner={owner} count={self._sim_depth}"
         return f"<{state} {self._sim_name} object {held} at {id(self):#x}>"
 
 
@@ -227,47 +229,8 @@ _NOBODY = object()
 
 
 def _actor() -> object:
-    threads = _threads()
-    return threads.current if threads is not None else None
-
-
-class SimThread(threading.Thread):
-    """threading.Thread, as far as asyncio's loop uses it: to wait for the end of its executor.
-
-    Starting, running and joining are simulated, the rest is inherited. No thread of the system is
-    behind it.
-    """
-
-    _sim_has_begun = False
-    _sim_is_over = False
-
-    def start(self) -> None:
-        if self._sim_has_begun:
-            raise modelled(RuntimeError("threads can only be started once"))
-        threads = _threads()
-        if threads is None:
-            raise NotSimulated("a thread of the loop's starts, and no execution is running")
-        self._sim_has_begun = True
-        self._started.set()  # type: ignore[attr-defined]
-        context: Any = getattr(self, "_context", None)
-        threads.start(self._sim_work, new_context() if context is None else context)
-
-    def join(self, timeout: float | None = None) -> None:
-        if not self._sim_has_begun:
-            raise modelled(RuntimeError("cannot join thread before it is started"))
-        threads = _threads()
-        if threads is not None:
-            over = deadline(threads, timeout)
-            threads.block("thread.join", lambda: self._sim_is_over or over())
-
-    def is_alive(self) -> bool:
-        return self._sim_has_begun and not self._sim_is_over
-
-    def _sim_work(self) -> None:
-        try:
-            self.run()
-        finally:
-            self._sim_is_over = True
+    """Who runs, over its whole life: a pool's thread keeps a lock from job to job."""
+    return here.identity
 
 
 def new_context() -> contextvars.Context:
@@ -275,24 +238,6 @@ def new_context() -> contextvars.Context:
     if getattr(sys.flags, "thread_inherit_context", False):
         return contextvars.copy_context()
     return contextvars.Context()
-
-
-class _ThreadingOfTheLoop:
-    """The module `threading` as `asyncio.base_events` sees it."""
-
-    Thread = SimThread
-
-    @forwards
-    def __getattr__(self, name: str) -> Any:
-        return getattr(threading, name)
-
-
-def deadline(threads: Threads, timeout: float | None) -> Callable[[], bool]:
-    """Whether `timeout` virtual seconds have passed; never for None or a negative number."""
-    if timeout is None or timeout < 0:
-        return lambda: False
-    timer = simpy.Timeout(threads.loop.environment, timeout)
-    return lambda: bool(timer.processed)
 
 
 def sleep(seconds: float, /) -> None:
@@ -323,29 +268,38 @@ def monotonic() -> float:
     return threads.loop.environment.now
 
 
+_bound_anew = BoundAnew()
+
+
 @contextmanager
-def patched() -> Iterator[None]:
+def patched(others: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
     """`threading`, `time.sleep` and the clock of time limits are the simulated ones in the block.
 
-    Condition, Event, Semaphore, Barrier, queue.Queue and Future are made of these locks.
+    Condition, Event, Semaphore, Barrier, queue.Queue and Future are made of these locks. What waits
+    is found by modules that had bound it before, too: `from threading import Lock`. So are the
+    others, by module and name.
     """
-    replaced: list[tuple[Any, str, Any]] = [
+    waiting: list[tuple[Any, str, Any]] = [
         (threading, "Lock", SimLock),
         (threading, "RLock", SimRLock),
-        (threading, "_allocate_lock", SimLock),
-        (threading, "_time", monotonic),
-        (queue, "time", monotonic),
         # The one written in C does not use the locks above.
         (queue, "SimpleQueue", queue._PySimpleQueue),  # type: ignore[attr-defined]
         (time, "sleep", sleep),
-        # Where BaseEventLoop.shutdown_default_executor starts a thread.
-        (asyncio.base_events, "threading", _ThreadingOfTheLoop()),
+        *others,
+    ]
+    replaced = [
+        *waiting,
+        (threading, "_allocate_lock", SimLock),
+        (threading, "_time", monotonic),
+        (queue, "time", monotonic),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    by_real = [(getattr(module, name), stand_in) for module, name, stand_in in waiting]
     for module, name, value in replaced:
         setattr(module, name, value)
     try:
-        yield
+        with _bound_anew.within(by_real):
+            yield
     finally:
         unwatch()
         for module, name, value in before:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import greenlet
 
 from sim.kernel.current import executions
 from sim.kernel.origin import forwards, modelled
+from sim.kernel.threads.identity import ThreadIdentity
 from sim.kernel.threads.locks import StandIn, new_context, stands_for
 from sim.kernel.threads.workers import Threads
 
@@ -22,6 +23,11 @@ T = TypeVar("T")
 
 THREADS_MAX = 8
 QUEUE_MAX = 64
+
+
+def _next_pool_number() -> int:
+    counter: Any = ThreadPoolExecutor
+    return int(counter._counter())
 
 
 @stands_for(ThreadPoolExecutor(1))
@@ -32,15 +38,23 @@ class SimExecutor(StandIn, Executor):
     """
 
     def __init__(
-        self, threads: Threads, *, threads_max: int = THREADS_MAX, queue_max: int = QUEUE_MAX
+        self,
+        threads: Threads,
+        *,
+        threads_max: int = THREADS_MAX,
+        queue_max: int = QUEUE_MAX,
+        name: str | None = None,
     ) -> None:
+        # As ThreadPoolExecutor's, whose pools count in one process.
+        self._name = name or f"ThreadPoolExecutor-{_next_pool_number()}"
+        self._threads_made = 0
         self._threads = threads
         self._threads_max = threads_max
         self._queue_max = queue_max
         self._queue: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._busy = 0
-        # Those of the threads that have no job: a thread keeps what its jobs have set.
-        self._contexts: deque[Context] = deque()
+        # The threads that have no job: each keeps what its jobs have set.
+        self._idle: deque[ThreadIdentity] = deque()
         self._is_shut_down = False
 
     @property
@@ -57,19 +71,26 @@ class SimExecutor(StandIn, Executor):
         self._queue.append((future, partial(fn, *args, **kwargs)))
         if self._busy < self._threads_max:
             self._busy += 1
-            context = self._contexts.popleft() if self._contexts else new_context()
-            self._threads.start(self._sim_work, context)
+            identity = self._idle.popleft() if self._idle else self._sim_new_thread()
+            self._threads.start(partial(self._sim_work, identity), identity)
         return future
+
+    def _sim_new_thread(self) -> ThreadIdentity:
+        thread = threading.Thread(name=f"{self._name}_{self._threads_made}")
+        self._threads_made += 1
+        return self._threads.new_identity(thread, new_context())
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._is_shut_down = True
         if cancel_futures:
             for future, _ in self._queue:
                 future.cancel()
+        while self._idle:
+            self._idle.popleft().end()
         if wait:
             self._threads.block("executor.shutdown", lambda: self._busy == 0)
 
-    def _sim_work(self) -> None:
+    def _sim_work(self, identity: ThreadIdentity) -> None:
         """One thread: job after job, as long as there is one."""
         try:
             while self._queue:
@@ -78,9 +99,10 @@ class SimExecutor(StandIn, Executor):
                     self._sim_run(future, work)
         finally:
             self._busy -= 1
-            context = greenlet.getcurrent().gr_context
-            if context is not None:
-                self._contexts.append(context)
+            if self._is_shut_down:
+                identity.end()
+            else:
+                self._idle.append(identity)
 
     @forwards
     def _sim_run(self, future: Future[Any], work: Callable[[], Any]) -> None:
@@ -116,7 +138,12 @@ def _twin_of(pool: ThreadPoolExecutor) -> SimExecutor | None:
             f"{type(pool).__name__}(initializer=…)", "do in the job what the initializer does"
         )
     # As many threads, and, as in the real pool, a queue without a bound.
-    twin = SimExecutor(threads, threads_max=pool._max_workers, queue_max=sys.maxsize)
+    twin = SimExecutor(
+        threads,
+        threads_max=pool._max_workers,
+        queue_max=sys.maxsize,
+        name=pool._thread_name_prefix or repr(pool),
+    )
     setattr(pool, _TWIN, (threads, twin))
     return twin
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,18 +23,24 @@ from contextvars import Context
 from typing import Any, NoReturn, Protocol
 
 import greenlet
+import simpy
 
 from sim.kernel.current import executions
 from sim.kernel.environment import Environment
 from sim.kernel.schedule import Bounds
+from sim.kernel.threads.identity import ThreadIdentity
 from sim.kernel.threads.line_tracing import set_trace, trace_function, watch
+from sim.kernel.threads.local_values import a_worker_begins, here
 
 
 class Worker:
-    """One thread. As an option of a choice point, it stands for its next step."""
+    """A thread that has something to do. As an option of a choice point, it is its next step."""
 
-    def __init__(self, threads: Threads, number: int, run: Callable[[], None]) -> None:
+    def __init__(
+        self, threads: Threads, number: int, run: Callable[[], None], identity: ThreadIdentity
+    ) -> None:
         self.number = number
+        self.identity = identity
         self.where = "start"
         # What it waits for; None while it is not blocked.
         self.waits_for: Callable[[], bool] | None = None
@@ -41,8 +48,11 @@ class Worker:
         self.was_kept = False
         self.passes = 0
         self.greenlet = greenlet.greenlet(run, parent=threads.hub)
+        self.greenlet.gr_context = identity.context
         # The event loop that runs in this thread, if one does, and its current task.
         self.inner: tuple[Any, Any] = (None, None)
+        # What sys.set_asyncgen_hooks has set in it, as such a loop does.
+        self.asyncgen_hooks: Any = (None, None)
 
     @property
     def name(self) -> str:
@@ -85,17 +95,22 @@ class Threads:
         self.traces_loop = False
         self._trace: Any = None
         self._numbers = 0
-        self._is_draining = False
+        # Whose threads have begun and not ended, with those of pools that have no job.
+        self._identities: list[ThreadIdentity] = []
+        self._identities_made = 0
+        # Its workers are being ended where they stand.
+        self.is_draining = False
 
     WITHOUT_INFLUENCE = frozenset(
         # States with workers are not compared; without workers these are the same at each poll.
-        {"loop", "hub", "workers", "current", "_trace", "_is_draining"}
+        # Identities without a worker are read where their pools keep them.
+        {"loop", "hub", "workers", "current", "_trace", "is_draining", "_identities"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
     def canonical_state(self) -> Sequence[object]:
         """All of it that decides what happens next, at a poll without workers."""
-        return sorted(self.declared), self.traces_loop, self._numbers
+        return sorted(self.declared), self.traces_loop, self._numbers, self._identities_made
 
     def declare(self, files: Iterable[str], *, in_loop: bool) -> None:
         self.declared = frozenset(files)
@@ -103,12 +118,19 @@ class Threads:
         self._trace = trace_function(self.declared, self._on_line)
         watch(self.declared, _on_watched_line)
 
-    def start(self, run: Callable[[], None], context: Context) -> None:
-        """A new thread, whose context variables are these; `run` must raise nothing."""
+    def new_identity(self, thread: threading.Thread, context: Context) -> ThreadIdentity:
+        """Of a thread that begins now; it is alive until its `end`, or the execution's."""
+        self._identities_made += 1
+        identity = ThreadIdentity(self._identities_made, thread, context)
+        self._identities = [each for each in self._identities if not each.is_over]
+        self._identities.append(identity)
+        return identity
+
+    def start(self, run: Callable[[], None], identity: ThreadIdentity) -> None:
+        """The thread has something to do; `run` must raise nothing."""
+        a_worker_begins()
         self._numbers += 1
-        worker = Worker(self, self._numbers, run)
-        worker.greenlet.gr_context = context
-        self.workers.append(worker)
+        self.workers.append(Worker(self, self._numbers, run, identity))
         self.loop.interleave(self)
 
     # -- what the loop calls
@@ -138,20 +160,23 @@ class Threads:
 
     def drain(self) -> None:
         """Ends every worker where it stands."""
-        self._is_draining = True
+        self.is_draining = True
         for worker in tuple(self.workers):
             self.current = worker
             with _in_thread_of(worker):
                 worker.greenlet.throw()
             self.current = None
         self.workers.clear()
+        for identity in self._identities:
+            identity.end()
+        self._identities.clear()
 
     # -- what a worker calls
 
     def pause(self, where: str) -> None:
         """A switch point: the worker could go on, and others may go first."""
         worker = self.current
-        if worker is None or self._is_draining:
+        if worker is None or self.is_draining:
             return
         worker.where = where
         self._switch_to_hub()
@@ -163,15 +188,20 @@ class Threads:
             self._loop_blocks(where, waits_for)
             return
         while not waits_for():
-            if self._is_draining:
+            if self.is_draining:
                 raise greenlet.GreenletExit
             worker.where = where
             worker.waits_for = waits_for
             self._switch_to_hub()
 
+    def block_until(self, where: str, is_so: Callable[[], bool], timeout: float | None) -> None:
+        """Returns once `is_so()` is true, or after `timeout` virtual seconds."""
+        over = deadline(self, timeout)
+        self.block(where, lambda: is_so() or over())
+
     def let_others_go_on(self) -> None:
         """A switch point of the loop's own thread."""
-        if not self._is_draining:
+        if not self.is_draining:
             self.loop.between_steps()
 
     def _switch_to_hub(self) -> None:
@@ -199,7 +229,7 @@ class Threads:
             set_trace(self._trace)
 
     def _on_line(self, file: str, line: int) -> None:
-        if file not in self.declared or self._is_draining:
+        if file not in self.declared or self.is_draining:
             return
         if self.current is not None:
             self.pause(f"{file.rpartition('/')[2]}:{line}")
@@ -213,16 +243,40 @@ def _on_watched_line(file: str, line: int) -> None:
         executions[-1].loop.threads._on_line(file, line)
 
 
+def deadline(threads: Threads, timeout: float | None) -> Callable[[], bool]:
+    """Whether `timeout` virtual seconds have passed; never for None or a negative number."""
+    if timeout is None or timeout < 0:
+        return lambda: False
+    timer = simpy.Timeout(threads.loop.environment, timeout)
+    return lambda: bool(timer.processed)
+
+
 @contextmanager
 def _in_thread_of(worker: Worker) -> Iterator[None]:
-    """In the block, what asyncio keeps for a thread is the worker's: at first no running loop."""
-    outer = _swap_running((None, None))
+    """In the block, what is kept for each thread is the worker's.
+
+    Who it is, its locals, and what asyncio keeps: at first no running loop.
+    """
+    outer = here.identity
+    outer_hooks = sys.get_asyncgen_hooks()
+    outer_running = _swap_running((None, None))
+    _switch_to(worker.identity)
+    sys.set_asyncgen_hooks(*worker.asyncgen_hooks)
     _swap_running(worker.inner)
     try:
         yield
     finally:
         worker.inner = _swap_running((None, None))
-        _swap_running(outer)
+        worker.asyncgen_hooks = sys.get_asyncgen_hooks()
+        _switch_to(outer)
+        sys.set_asyncgen_hooks(*outer_hooks)
+        _swap_running(outer_running)
+
+
+def _switch_to(identity: ThreadIdentity | None) -> None:
+    here.identity = identity
+    if here.locals is not None:
+        here.locals.switch(identity)
 
 
 def _swap_running(to: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -1,0 +1,168 @@
+"""Who a simulated thread is to `threading`, over its whole life.
+
+Workers are greenlets of one thread of the operating system. To a program each is a thread of its
+own all the same: `get_ident`, `current_thread`, `enumerate` and the rest ask CPython's own table,
+`threading._active`, by a number that is the worker's. A pool's thread keeps its identity, and so
+its name, context and locals, from job to job.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Any
+
+from sim.kernel.current import executions
+from sim.kernel.errors import NotSimulated, Opaque
+from sim.kernel.threads.local_values import here
+
+# Idents of the system are addresses, and native ones are below the kernel's pid_max.
+FIRST_IDENT = 1_000_000_000
+FIRST_NATIVE_ID = 100_000_000
+
+
+class ThreadIdentity:
+    """One simulated thread, from its start to its end. The n-th of its execution."""
+
+    def __init__(self, number: int, thread: threading.Thread, context: Context) -> None:
+        self.ident = FIRST_IDENT + number
+        self.native_id = FIRST_NATIVE_ID + number
+        self.thread = thread
+        self.context = context
+        self.is_over = False
+        _begin(thread, self)
+
+    def end(self) -> None:
+        """It is alive no more: to `threading`, and to who joins it."""
+        self.is_over = True
+        if _active.get(self.ident) is self.thread:
+            del _active[self.ident]
+        if here.locals is not None:
+            here.locals.forget(self)
+
+    def canonical_state(self) -> Sequence[object]:
+        """Of a pool's thread that has no job: what its next one finds. Raises Opaque."""
+        if here.locals is not None and here.locals.has_values_of(self):
+            raise Opaque("a thread's threading.local")
+        return self.ident, self.thread.name, self.context
+
+
+_active: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
+
+
+def _begin(thread: Any, identity: ThreadIdentity) -> None:
+    """What CPython's Thread.start and its bootstrap set, without a thread of the system."""
+    thread._ident = identity.ident
+    if hasattr(thread, "_native_id"):
+        thread._native_id = identity.native_id
+    name = next(each for each in _ENDS if hasattr(thread, each))
+    setattr(thread, name, _ENDS[name](identity))
+    # Not `set()`, which takes a lock: that the thread runs is nothing to be overtaken at.
+    thread._started._flag = True
+    _active[identity.ident] = thread
+
+
+class ThreadHandle:
+    """What a Thread object of 3.13 and later asks about the end of its thread."""
+
+    def __init__(self, identity: ThreadIdentity) -> None:
+        self._identity = identity
+
+    @property
+    def ident(self) -> int:
+        return self._identity.ident
+
+    def is_done(self) -> bool:
+        return self._identity.is_over
+
+    def join(self, timeout: float | None = None, /) -> None:
+        if not self._identity.is_over and timeout != 0:
+            if not executions:
+                raise NotSimulated(
+                    f"{self._identity.thread!r} is joined while its loop does not run, so it "
+                    f"cannot end: join it in a coroutine, or close the loop, which ends it"
+                )
+            executions[-1].loop.threads.block_until("thread.join", self.is_done, timeout)
+
+    def _set_done(self) -> None:
+        """What a forked child says of the threads that it has not."""
+        self._identity.is_over = True
+
+
+class EndLock:
+    """The same for 3.12 and before: a lock that the interpreter holds while the thread lives."""
+
+    def __init__(self, identity: ThreadIdentity) -> None:
+        self._handle = ThreadHandle(identity)
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if blocking:
+            self._handle.join(timeout if timeout >= 0 else None)
+        return self._handle.is_done()
+
+    def release(self) -> None:
+        """Who has got it gives it back."""
+
+    def locked(self) -> bool:
+        return not self._handle.is_done()
+
+    def _at_fork_reinit(self) -> None:
+        """What a forked child does with the locks of threads that it has not."""
+
+
+_ENDS = {
+    # Since 3.14; in 3.13; before.
+    "_os_thread_handle": ThreadHandle,
+    "_handle": ThreadHandle,
+    "_tstate_lock": EndLock,
+}
+
+
+# ---- replacements -----------------------------------------------------------------------------
+
+_real_get_ident = _thread.get_ident
+_real_get_native_id = _thread.get_native_id
+
+
+@functools.wraps(_real_get_ident)
+def get_ident() -> int:
+    identity = here.identity
+    return _real_get_ident() if identity is None else identity.ident
+
+
+@functools.wraps(_real_get_native_id)
+def get_native_id() -> int:
+    identity = here.identity
+    return _real_get_native_id() if identity is None else identity.native_id
+
+
+REPLACED = [
+    (module, function.__name__, function)
+    for module in (threading, _thread)
+    for function in (get_ident, get_native_id)
+]
+"""By module and name, within executions."""
+
+
+def restart_names() -> None:
+    """To be called before each execution: the names of its threads count from one."""
+    threading._counter = itertools.count(1).__next__  # type: ignore[attr-defined]
+    ThreadPoolExecutor._counter = itertools.count().__next__  # type: ignore[attr-defined]
+
+
+@contextmanager
+def names_restored() -> Iterator[None]:
+    """After the block the names of threads count on from where they were."""
+    threads: Any = threading
+    pools: Any = ThreadPoolExecutor
+    before = threads._counter, pools._counter
+    try:
+        yield
+    finally:
+        threads._counter, pools._counter = before

@@ -1,0 +1,129 @@
+"""`threading.Thread`, and what derives from it, as workers of the execution that starts them.
+
+What a Thread object knows of itself is CPython's own code: only where it would begin a thread of
+the system, and wait for its end, stand our own (`identity.ThreadHandle`). At the program's
+end its threads are ended where they stand, daemons or not: nobody waits for them.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import greenlet
+
+from sim.kernel.current import Execution, execution_of_this_thread, executions
+from sim.kernel.errors import CheckFailed, NotSimulated, StepBrokenOff
+from sim.kernel.origin import fault_of_simulator, forwards
+from sim.kernel.threads import identity as identities
+from sim.kernel.threads import local_values
+from sim.kernel.threads.identity import ThreadIdentity, names_restored
+from sim.kernel.threads.locks import new_context
+
+_NO_EXECUTION = (
+    "no execution is running that it could be a part of; a thread of the operating system runs in "
+    "no order that could be replayed: start it within the program"
+)
+_USE_THREADING = "use threading.Thread, asyncio.to_thread or an executor, which are simulated"
+_BEGINNERS = ("start_new_thread", "start_new", "start_joinable_thread")
+
+
+def _start(real: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+    @functools.wraps(real)
+    @forwards
+    def start(self: Any) -> None:
+        execution = execution_of_this_thread()
+        if not self._initialized or self._started.is_set():
+            # Its errors are CPython's.
+            real(self)
+        elif execution is not None:
+            _begin(execution, self)
+        elif executions:
+            # Another thread of the system, which simulates nothing.
+            real(self)
+        else:
+            raise NotSimulated(f"{self!r} is not simulated: {_NO_EXECUTION}")
+
+    return start
+
+
+def _begin(execution: Execution, thread: Any) -> None:
+    # Since 3.14 a thread may be given its context.
+    context = getattr(thread, "_context", None)
+    threads = execution.loop.threads
+    identity = threads.new_identity(thread, new_context() if context is None else context)
+    threads.start(partial(_work, execution, thread, identity), identity)
+
+
+@forwards
+def _work(execution: Execution, thread: Any, identity: ThreadIdentity) -> None:
+    """The whole life of one thread, in its greenlet."""
+    try:
+        thread.run()
+    except greenlet.GreenletExit:
+        raise
+    except BaseException as exc:
+        # Ended where it stands, it may find that what it holds is not as it left it.
+        if not execution.loop.threads.is_draining:
+            _tell(execution, thread, exc)
+    finally:
+        identity.end()
+
+
+def _tell(execution: Execution, thread: Any, raised: BaseException) -> None:
+    """Of an exception that ends a thread, as `threading.excepthook` is told of it."""
+    loop = execution.loop
+    fault = fault_of_simulator(raised)
+    if fault is not None:
+        loop.refused = loop.refused or fault
+        loop.stop()
+    if fault is not None or isinstance(raised, CheckFailed | StepBrokenOff):
+        return
+    if not isinstance(raised, SystemExit):
+        loop.environment.observer.thread_fails(thread.name, raised)
+    if not _only_prints(threading.excepthook):
+        thread._invoke_excepthook(thread)
+
+
+def _only_prints(hook: Any) -> bool:
+    """CPython's default, and pytest's, which would say the same for each execution."""
+    function = hook.func if isinstance(hook, partial) else hook
+    module = str(getattr(function, "__module__", ""))
+    return hook is threading.__excepthook__ or module.startswith("_pytest.")
+
+
+def _refusing(name: str) -> Callable[..., Any]:
+    real = getattr(_thread, name)
+
+    @functools.wraps(real)
+    @forwards
+    def begin(*args: Any, **kwargs: Any) -> Any:
+        execution = execution_of_this_thread()
+        if execution is not None:
+            execution.loop.refuse(f"_thread.{name}", _USE_THREADING)
+        return real(*args, **kwargs)
+
+    return begin
+
+
+def replacements() -> list[tuple[Any, str, Any]]:
+    """By module and name: who a thread is, its locals, and what begins one without a Thread."""
+    refused = [(_thread, name, _refusing(name)) for name in _BEGINNERS if hasattr(_thread, name)]
+    return [*identities.REPLACED, *local_values.REPLACED, *refused]
+
+
+@contextmanager
+def plain_threads_simulated() -> Iterator[None]:
+    """Within the block, a thread that an execution starts is one of its workers."""
+    start = threading.Thread.start
+    threading.Thread.start = _start(start)  # type: ignore[method-assign,assignment]
+    try:
+        with names_restored(), local_values.classes_patched_with_first_worker():
+            yield
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]

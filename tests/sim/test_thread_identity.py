@@ -1,0 +1,706 @@
+"""To `threading` a simulated worker is a thread of its own, as on stock Python."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import contextvars
+import gc
+import itertools
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock, get_ident, local
+from typing import Any
+
+import anyio.from_thread
+import anyio.to_thread
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+
+from sim import World, explore, run
+from sim.kernel.execution import guarded, run_execution
+from sim.kernel.schedule import Bounds
+from sim.kernel.threads.local_values import SimLocal
+from sim.schedulers import DepartureBounded, NaturalOrder
+
+Program = Callable[[], Awaitable[object]]
+EXECUTIONS_MAX = 10_000
+
+
+def on_stock(program: Program) -> object:
+    """What it returns on asyncio's own loop, with threads of the system."""
+    _count_names_from_the_start()
+
+    async def main() -> object:
+        return await program()
+
+    with asyncio.Runner() as runner:
+        return runner.run(main())
+
+
+def simulated(program: Program, departures: int = 1) -> list[object]:
+    """What it returns under every schedule with so many departures, each once."""
+    seen: list[object] = []
+
+    async def main(_: World) -> None:
+        result = await program()
+        if result not in seen:
+            seen.append(result)
+
+    strategy = DepartureBounded(departures)
+    report = explore(main, strategy=strategy, max_executions=EXECUTIONS_MAX)
+    assert report.verdict == "proved", report.text
+    return seen
+
+
+def _count_names_from_the_start() -> None:
+    threads: Any = threading
+    threads._counter = itertools.count(1).__next__
+    pools: Any = ThreadPoolExecutor
+    pools._counter = itertools.count().__next__
+
+
+# ---- who a thread is ------------------------------------------------------------------------
+
+
+async def a_worker_is_not_the_main_thread() -> object:
+    def look() -> object:
+        me = threading.current_thread()
+        return (
+            me is threading.main_thread(),
+            me is threading.current_thread(),
+            me in threading.enumerate(),
+            me.ident == threading.get_ident() == _thread.get_ident() == get_ident(),
+            me.native_id == threading.get_native_id() == _thread.get_native_id(),
+            me.ident == threading.main_thread().ident,
+            me.is_alive(),
+            me.daemon,
+        )
+
+    loops = threading.current_thread() is threading.main_thread()
+    return loops, await asyncio.to_thread(look), threading.get_ident() == get_ident()
+
+
+async def names_are_those_of_stock() -> object:
+    def name() -> str:
+        return threading.current_thread().name
+
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1, "mine") as named:
+        seen = [await asyncio.to_thread(name)]
+        seen += [await loop.run_in_executor(each, name) for each in (pool, named, pool)]
+    made = [threading.Thread(), threading.Thread(target=name), threading.Timer(1, name)]
+    return [*seen, *(each.name for each in made)]
+
+
+async def a_pools_thread_keeps_its_identity() -> object:
+    loop = asyncio.get_running_loop()
+    keeps = local()
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+
+    def count() -> tuple[int, int, str]:
+        keeps.count = getattr(keeps, "count", 0) + 1
+        variable.set(variable.get() + 1)
+        return keeps.count, variable.get(), threading.current_thread().name
+
+    before = threading.active_count()
+    with ThreadPoolExecutor(1) as pool:
+        # The function itself, as it is before the first thread.
+        idents = [await loop.run_in_executor(pool, get_ident) for _ in range(2)]
+        counts = [await loop.run_in_executor(pool, count) for _ in range(3)]
+        alive = threading.active_count() - before
+    return counts, alive, threading.active_count() - before, idents[0] == idents[1]
+
+
+async def a_lock_is_kept_from_job_to_job() -> object:
+    loop, lock = asyncio.get_running_loop(), threading.RLock()
+    with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as other:
+        await loop.run_in_executor(pool, lock.acquire)
+        free = lock.acquire(blocking=False)
+        others = await loop.run_in_executor(other, lambda: lock.acquire(blocking=False))
+        again = await loop.run_in_executor(pool, lambda: lock.acquire(blocking=False))
+    return free, others, again
+
+
+# ---- threading.local ------------------------------------------------------------------------
+
+BEFORE = threading.local()
+
+
+class Counted(threading.local):
+    """Tells how often it was initialised, and with what."""
+
+    made = 0
+    fails = False
+
+    def __init__(self, first: int, *, second: int = 0) -> None:
+        if type(self).fails:
+            raise LookupError("not now")
+        type(self).made += 1
+        self.value = first + second
+
+
+class Slotted(threading.local):
+    __slots__ = ("shared",)
+    default = 7
+
+
+COUNTED_BEFORE = Counted(1, second=2)
+
+
+async def values_are_of_one_thread() -> object:
+    own = threading.local()
+    BEFORE.value = own.value = "the loop's"
+
+    def look() -> object:
+        seen = hasattr(BEFORE, "value"), hasattr(own, "value"), dict(BEFORE.__dict__)
+        BEFORE.value = own.value = "a worker's"
+        return seen
+
+    seen = await asyncio.to_thread(look)
+    after = BEFORE.value, own.value
+    del BEFORE.value
+    return seen, after
+
+
+async def a_local_with_init_is_made_in_each_thread() -> object:
+    """Module-level instances, those made within, and those of classes made within."""
+    Counted.made = 0
+    within = Counted(10)
+
+    class Inner(threading.local):
+        def __init__(self, value: int = 3) -> None:
+            self.value = value
+
+    inner = Inner(4)
+    made_alone = Counted.made
+
+    def look() -> object:
+        seen = COUNTED_BEFORE.value, within.value, inner.value
+        COUNTED_BEFORE.value = within.value = inner.value = 0
+        return seen, (COUNTED_BEFORE.value, within.value, inner.value)
+
+    with ThreadPoolExecutor(1) as pool:
+        loop = asyncio.get_running_loop()
+        # Nobody meets them in a thread that does not use them.
+        await loop.run_in_executor(pool, int)
+        unmet = Counted.made - made_alone
+        first = await loop.run_in_executor(pool, look)
+        kept = await loop.run_in_executor(pool, lambda: (COUNTED_BEFORE.value, within.value))
+    loops = COUNTED_BEFORE.value, within.value, inner.value
+    return made_alone, unmet, first, kept, loops, Counted.made
+
+
+async def an_init_that_fails_is_tried_anew() -> object:
+    def look() -> object:
+        Counted.fails = True
+        try:
+            return COUNTED_BEFORE.value
+        except LookupError as exc:
+            told = str(exc)
+        finally:
+            Counted.fails = False
+        return told, COUNTED_BEFORE.value
+
+    return await asyncio.to_thread(look)
+
+
+async def a_local_made_in_a_worker_is_met_by_the_loop() -> object:
+    made = await asyncio.to_thread(lambda: Counted(5))
+    plain = await asyncio.to_thread(threading.local)
+    plain.value = 1
+    return made.value, await asyncio.to_thread(lambda: hasattr(plain, "value"))
+
+
+async def slots_are_shared_and_defaults_are_the_classes() -> object:
+    slotted = Slotted()
+    slotted.shared = 1
+    slotted.own = 2
+
+    def look() -> object:
+        seen = slotted.shared, slotted.default, hasattr(slotted, "own")
+        slotted.shared = 3
+        return seen
+
+    return await asyncio.to_thread(look), slotted.shared, isinstance(slotted, local)
+
+
+async def errors_of_a_local_are_those_of_stock() -> object:
+    def error_of(act: Callable[[], object]) -> str:
+        try:
+            act()
+        except Exception as exc:
+            return f"{type(exc).__name__}: {exc}".replace("SimLocal", "_local")
+        return "none"
+
+    made_of: Any = threading.local
+
+    def look() -> object:
+        return [
+            error_of(lambda: made_of(1)),
+            error_of(lambda: BEFORE.no_such_name),
+            error_of(lambda: setattr(BEFORE, "__dict__", {})),
+            error_of(lambda: delattr(BEFORE, "no_such_name")),
+        ]
+
+    return await asyncio.to_thread(look)
+
+
+# ---- threads of the program's own -----------------------------------------------------------
+
+
+async def a_thread_lives_and_ends() -> object:
+    seen: list[object] = []
+    thread = threading.Thread(target=seen.append, args=("ran",), name="mine")
+    before = thread.is_alive(), thread.ident, repr(thread)
+    thread.start()
+    thread.join()
+    after = thread.is_alive(), repr(thread).replace(str(thread.ident), "IDENT")
+    known = thread.ident is not None, thread.native_id is not None, thread in threading.enumerate()
+    thread.join()
+    return before, seen, after, known
+
+
+async def a_thread_that_runs_is_alive() -> object:
+    goes_on, begun = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        goes_on.wait()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    begun.wait()
+    thread.join(timeout=0)
+    thread.join(timeout=0.01)
+    seen = thread.is_alive(), thread in threading.enumerate(), thread.daemon
+    told = repr(thread).replace(str(thread.ident), "IDENT")
+    goes_on.set()
+    thread.join()
+    return seen, told, thread.is_alive()
+
+
+async def misuse_raises_what_stock_raises() -> object:
+    def error_of(act: Callable[[], object]) -> str:
+        try:
+            act()
+        except Exception as exc:
+            return f"{type(exc).__name__}: {exc}"
+        return "none"
+
+    class Uninitialised(threading.Thread):
+        def __init__(self) -> None:
+            pass
+
+    told: list[str] = []
+    thread = threading.Thread(target=lambda: told.append(error_of(thread.join)))
+    early = error_of(thread.join)
+    thread.start()
+    again = error_of(thread.start)
+    thread.join()
+    late = error_of(thread.start), error_of(lambda: setattr(thread, "daemon", True))
+    return early, told, again, late, error_of(Uninitialised().start)
+
+
+async def subclasses_and_timers_run() -> object:
+    seen: list[object] = []
+
+    class Mine(threading.Thread):
+        def run(self) -> None:
+            seen.append(threading.current_thread() is self)
+            inner = threading.Thread(target=lambda: seen.append("a thread of a thread"))
+            inner.start()
+            inner.join()
+
+    mine = Mine()
+    mine.start()
+    mine.join()
+    timer, cancelled = (threading.Timer(0.01, seen.append, ["timer"]) for _ in range(2))
+    timer.start()
+    cancelled.start()
+    cancelled.cancel()
+    timer.join()
+    cancelled.join()
+    return seen
+
+
+async def an_exception_goes_to_the_excepthook() -> object:
+    seen: list[object] = []
+    before = threading.excepthook
+    threading.excepthook = lambda args: seen.append(
+        (args.exc_type, str(args.exc_value), args.thread is thread)
+    )
+
+    def fail() -> None:
+        raise LookupError("of the thread")
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    try:
+        for target in (fail, leave):
+            thread = threading.Thread(target=target)
+            thread.start()
+            thread.join()
+    finally:
+        threading.excepthook = before
+    return seen
+
+
+async def a_thread_and_the_loop_exclude_each_other() -> object:
+    lock, bound, seen = threading.Lock(), Lock(), []
+
+    def work() -> None:
+        with lock, bound:
+            seen.append("thread")
+
+    with lock, bound:
+        thread = threading.Thread(target=work)
+        thread.start()
+        await asyncio.sleep(0)
+        seen.append("loop")
+    thread.join()
+    return seen
+
+
+async def a_thread_calls_the_loop() -> object:
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(done.set,))
+    thread.start()
+    await done.wait()
+    thread.join()
+
+    async def answer() -> int:
+        await asyncio.sleep(0.001)
+        return 42
+
+    def ask() -> int:
+        return asyncio.run_coroutine_threadsafe(answer(), loop).result()
+
+    return await asyncio.to_thread(ask)
+
+
+# ---- anyio, and loops within threads ----------------------------------------------------------
+
+
+async def anyio_works_in_threads() -> object:
+    async def answer(value: int) -> int:
+        await anyio.sleep(0.001)
+        return value
+
+    def work() -> object:
+        return (
+            anyio.from_thread.run(answer, 1),
+            anyio.from_thread.run_sync(threading.current_thread) is threading.main_thread(),
+            threading.current_thread().name,
+        )
+
+    return await anyio.to_thread.run_sync(work)
+
+
+async def a_loop_within_a_thread() -> object:
+    async def inner(seconds: float) -> object:
+        await asyncio.sleep(seconds)
+        async with asyncio.timeout(5):
+            nested = await asyncio.to_thread(threading.current_thread)
+        return asyncio.current_task() is not None, nested.name
+
+    outer = asyncio.current_task()
+    seen = [await asyncio.to_thread(asyncio.run, inner(each)) for each in (0, 0.01)]
+    return seen, asyncio.current_task() is outer
+
+
+async def a_loop_that_others_call() -> object:
+    """What anyio's blocking portal does, and with it starlette's TestClient."""
+    with anyio.from_thread.start_blocking_portal() as portal:
+        first = portal.call(lambda: threading.current_thread() is threading.main_thread())
+        second = portal.start_task_soon(anyio.sleep, 0.001).result()
+    return first, second
+
+
+PROGRAMS = [
+    a_worker_is_not_the_main_thread,
+    names_are_those_of_stock,
+    a_pools_thread_keeps_its_identity,
+    a_lock_is_kept_from_job_to_job,
+    values_are_of_one_thread,
+    a_local_with_init_is_made_in_each_thread,
+    an_init_that_fails_is_tried_anew,
+    a_local_made_in_a_worker_is_met_by_the_loop,
+    slots_are_shared_and_defaults_are_the_classes,
+    errors_of_a_local_are_those_of_stock,
+    a_thread_lives_and_ends,
+    a_thread_that_runs_is_alive,
+    misuse_raises_what_stock_raises,
+    subclasses_and_timers_run,
+    an_exception_goes_to_the_excepthook,
+    a_thread_and_the_loop_exclude_each_other,
+    a_thread_calls_the_loop,
+    anyio_works_in_threads,
+    a_loop_within_a_thread,
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_a_thread_is_what_it_is_on_stock(program: Program) -> None:
+    """Each program returns in natural order what it returns on stock Python."""
+    assert simulated(program, departures=0) == [on_stock(program)]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        a_worker_is_not_the_main_thread,
+        values_are_of_one_thread,
+        a_local_with_init_is_made_in_each_thread,
+        a_lock_is_kept_from_job_to_job,
+        a_thread_lives_and_ends,
+        a_thread_and_the_loop_exclude_each_other,
+    ],
+    ids=lambda program: program.__name__,
+)
+def test_it_is_so_under_every_schedule_nearby(program: Program) -> None:
+    """With one departure anywhere, these return the same."""
+    assert simulated(program, departures=1) == [on_stock(program)]
+
+
+def test_a_loop_in_a_thread_that_others_call_runs() -> None:
+    """The blocking portal of anyio, and with it TestClient, answer from a thread of their own."""
+    assert simulated(a_loop_that_others_call, departures=0) == [(False, None)]
+
+
+# ---- what is left behind, and what is refused -------------------------------------------------
+
+
+def test_nothing_is_left_of_a_thread_that_never_ends() -> None:
+    """At the program's end its threads end where they stand, and threading knows them no more."""
+    before = threading.enumerate()
+    left: list[threading.Thread] = []
+    ended: list[str] = []
+
+    def for_ever(name: str) -> None:
+        BEFORE.value = name
+        try:
+            threading.Event().wait()
+        finally:
+            ended.append(f"{name} {BEFORE.value}")
+
+    async def program(world: World) -> None:
+        for daemon in (True, False):
+            left.append(threading.Thread(target=for_ever, args=(str(daemon),), daemon=daemon))
+            left[-1].start()
+        await asyncio.to_thread(int)
+        await asyncio.sleep(1)
+        world.check([each.is_alive() for each in left] == [True, True], "they are alive")
+
+    for _ in range(2):
+        left.clear()
+        outcome = run(program)
+        assert (outcome.violation, outcome.error) == (None, None)
+        assert [each.name for each in left] == ["Thread-1 (for_ever)", "Thread-2 (for_ever)"]
+        assert [each.is_alive() for each in left] == [False, False]
+        left[0].join()
+        assert threading.enumerate() == before
+    assert sorted(ended) == ["False False", "False False", "True True", "True True"]
+    assert not hasattr(BEFORE, "value")
+
+
+def test_names_count_on_afterwards() -> None:
+    """What an execution names changes nothing for the process."""
+    _count_names_from_the_start()
+
+    async def program(world: World) -> None:
+        world.check(threading.Thread().name == "Thread-1", "it counts anew")
+
+    assert threading.Thread().name == "Thread-1"
+    assert run(program).violation is None
+    assert threading.Thread().name == "Thread-2"
+
+
+def test_what_is_replaced_is_put_back() -> None:
+    """Names in modules, and the methods of classes derived from threading.local."""
+
+    def held() -> list[object]:
+        names = threading.local, threading.get_ident, _thread._local, _thread.get_ident
+        return [*names, Lock, local, get_ident, dict(vars(Counted)), dict(vars(Slotted))]
+
+    before = held()
+
+    async def program(world: World) -> None:
+        await asyncio.to_thread(lambda: COUNTED_BEFORE.value)
+        world.check(threading.local is SimLocal, "it is replaced meanwhile")
+        world.check(isinstance(BEFORE, threading.local), "those from before are of it, too")
+
+    Counted.made = 0
+    before = held()
+    assert run(program).violation is None
+    Counted.made = 0
+    assert held() == before
+
+
+def test_a_local_that_nobody_holds_frees_its_values() -> None:
+    """The values of a thread go when it ends, those of the others with the local."""
+
+    class Value:
+        pass
+
+    def values() -> int:
+        return sum(type(each) is Value for each in gc.get_objects())
+
+    async def program(world: World) -> None:
+        own = threading.local()
+        own.value = Value()
+        with ThreadPoolExecutor(1) as pool:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(pool, setattr, own, "value", Value())
+            thread = threading.Thread(target=setattr, args=(own, "value", Value()))
+            thread.start()
+            thread.join()
+            del thread
+            before = values()
+            del own
+            world.check((before, values()) == (2, 0), "both are freed", f"{before}, {values()}")
+
+    assert run(program).violation is None
+
+
+def test_an_exception_that_ends_a_thread_is_a_line_of_the_trace() -> None:
+    """By default it is no violation, as on stock, and nothing is printed for each execution."""
+
+    def fail() -> None:
+        raise LookupError("of the thread")
+
+    async def program(world: World) -> None:
+        thread = threading.Thread(target=fail, name="failing")
+        thread.start()
+        thread.join()
+        await asyncio.sleep(0)
+
+    with guarded():
+        outcome = run_execution(program, NaturalOrder(), Bounds(), traced=True)
+    assert outcome.violation is None
+    assert [(each.actor, each.text) for each in outcome.trace] == [
+        ("failing", "ends with LookupError('of the thread')")
+    ]
+
+
+def test_a_check_that_fails_in_a_thread_refutes() -> None:
+    """A property is asked in any thread of the program."""
+
+    async def program(world: World) -> None:
+        thread = threading.Thread(target=world.check, args=(False, "it holds"))
+        thread.start()
+        await asyncio.sleep(1)
+
+    report = explore(program)
+    assert report.counterexample is not None
+    assert report.counterexample.property == "it holds"
+
+
+async def begins_without_an_object(world: World) -> None:
+    _thread.start_new_thread(int, ())
+
+
+async def waits_for_a_process(world: World) -> None:
+    import selectors
+    import socket
+
+    def wait() -> None:
+        one, other = socket.socketpair()
+        with one, other, selectors.DefaultSelector() as selector:
+            selector.register(one, selectors.EVENT_READ)
+            selector.select()
+
+    await asyncio.to_thread(wait)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (begins_without_an_object, ["_thread.start_new_thread", "use threading.Thread"]),
+        (waits_for_a_process, ["Selector.select in wait", "selector.select()", "world.outside"]),
+    ],
+)
+def test_what_is_outside_is_refused_by_name(
+    program: Callable[[World], Awaitable[None]], words: list[str]
+) -> None:
+    """What would begin a real thread, or wait for real time, is an error that says where."""
+    report = explore(program)
+    assert report.verdict == "error", report.text
+    assert [each for each in words if each not in report.reason] == []
+
+
+def test_a_loop_in_a_thread_that_nobody_wakes_is_a_deadlock() -> None:
+    """A second loop waits in virtual time: it hangs nothing, and its worker is named."""
+
+    async def for_ever() -> None:
+        await asyncio.Event().wait()
+
+    async def program(world: World) -> None:
+        await asyncio.to_thread(asyncio.run, for_ever())
+
+    report = explore(program)
+    assert report.counterexample is not None
+    text = " ".join(report.counterexample.text.split())
+    assert "no deadlock" in report.counterexample.property
+    assert "worker 1 waits at select" in text
+
+
+# ---- libraries --------------------------------------------------------------------------------
+
+
+def test_a_lost_update_of_fastapis_def_endpoints_is_found() -> None:
+    """Two requests to an endpoint that runs in a thread read the balance before either writes."""
+
+    def application(balance: dict[str, int]) -> FastAPI:
+        app = FastAPI()
+
+        def account() -> dict[str, int]:
+            return balance
+
+        @app.post("/withdraw")
+        def withdraw(held: dict[str, int] = Depends(account)) -> bool:  # noqa: B008
+            seen = held["left"]
+            threading.Event().wait(0.1)
+            held["left"] = seen - 80
+            return seen >= 80
+
+        return app
+
+    async def program(world: World) -> None:
+        balance = {"left": 100}
+        transport = httpx.ASGITransport(app=application(balance))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answers = await asyncio.gather(*(client.post("/withdraw") for _ in range(2)))
+        given = [each.json() for each in answers]
+        world.check(sorted(given) == [False, True], "one of two is given", f"{given}")
+
+    report = explore(program, max_executions=100)
+    assert report.counterexample is not None, report.text
+    assert report.counterexample.property == "one of two is given"
+
+
+def test_aiosqlite_runs_and_loses_an_update() -> None:
+    """Its connection is a plain thread with a queue; where it is not installed this is skipped."""
+    aiosqlite = pytest.importorskip("aiosqlite")
+
+    async def program(world: World) -> None:
+        async with aiosqlite.connect(":memory:") as db:
+            await db.execute("create table t (n integer)")
+            await db.execute("insert into t values (100)")
+
+            async def withdraw(amount: int) -> None:
+                async with db.execute("select n from t") as cursor:
+                    (seen,) = await cursor.fetchone()
+                await db.execute("update t set n = ?", (seen - amount,))
+
+            await asyncio.gather(withdraw(10), withdraw(20))
+            async with db.execute("select n from t") as cursor:
+                (left,) = await cursor.fetchone()
+            world.check(left == 70, "both count", str(left))
+
+    report = explore(program, max_executions=100)
+    assert report.counterexample is not None, report.text
+    assert report.counterexample.property == "both count"
