@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -239,53 +240,71 @@ def is_answered(status: int, found: dict[str, Any]) -> bool:
     return (status, found.get("content")) == (200, "ok")
 
 
+@dataclass
+class Hurt:
+    """A server before an upstream that answers as its model is named."""
+
+    server: Victim
+    # The reply to a request that names no model, as one for a list does.
+    replies: dict[str, Reply]
+
+    @contextmanager
+    def unnamed(self, reply: Reply) -> Iterator[Victim]:
+        self.replies[""] = reply
+        yield self.server
+        del self.replies[""]
+
+
 @contextmanager
-def hurt(client: str, limits: Mapping[str, str] = LIMITS, **more: Reply) -> Iterator[Victim]:
-    """A server before an upstream that answers as its model is named; it logs no traceback."""
+def hurt(client: str, limits: Mapping[str, str] = LIMITS, **more: Reply) -> Iterator[Hurt]:
+    """It logs no traceback."""
     replies = {**FAILURES, **ANSWERS, "ok": lines(LINE, DONE), **more}
     with (
         upstream(replies.__getitem__) as address,
         victim(upstream=address, JARVIS_OLLAMA_CLIENT=client, **limits) as server,
     ):
-        yield server
+        yield Hurt(server, replies)
         traces = [line for line in server.output.lines if "Traceback" in line]
         assert not traces, server.output.lines[-60:]
 
 
+@pytest.fixture(scope="module", params=CLIENTS)
+def hurt_server(request: pytest.FixtureRequest) -> Iterator[Hurt]:
+    """One for each client: no answer may leave a trace in it."""
+    with hurt(request.param) as one:
+        yield one
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("client", CLIENTS)
-def test_every_failure_is_told(client: str, stream: bool) -> None:
+def test_every_failure_is_told(hurt_server: Hurt, stream: bool) -> None:
     """Each ends with an error that blames Ollama in a sentence, and prompts are answered after."""
 
     async def main() -> None:
-        with hurt(client) as server:
-            wrong = await wrong_answers(server, FAILURES, is_told, stream=stream)
-            assert not wrong, in_lines(wrong)
-            assert is_answered(*await asked(server, "ok", stream=stream))
+        server = hurt_server.server
+        wrong = await wrong_answers(server, FAILURES, is_told, stream=stream)
+        assert not wrong, in_lines(wrong)
+        assert is_answered(*await asked(server, "ok", stream=stream))
 
     run_async(main(), HANGS_S)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("client", CLIENTS)
-def test_what_is_odd_but_right_is_answered(client: str, stream: bool) -> None:
+def test_what_is_odd_but_right_is_answered(hurt_server: Hurt, stream: bool) -> None:
     """Early hints, HTTP/1.0, CRLF, nulls: the text arrives."""
 
     async def main() -> None:
-        with hurt(client) as server:
-            wrong = await wrong_answers(server, ANSWERS, is_answered, stream=stream)
-            assert not wrong, in_lines(wrong)
+        wrong = await wrong_answers(hurt_server.server, ANSWERS, is_answered, stream=stream)
+        assert not wrong, in_lines(wrong)
 
     run_async(main(), HANGS_S)
 
 
 @pytest.mark.parametrize("name", ["500 that never ends", "500 of a text that never ends"])
-@pytest.mark.parametrize("client", CLIENTS)
-def test_an_endless_error_takes_no_memory(client: str, name: str) -> None:
+def test_an_endless_error_takes_no_memory(hurt_server: Hurt, name: str) -> None:
     """Of a failed answer a bounded beginning is read, and the call ends there."""
 
     async def main() -> None:
-        with hurt(client, **{"": FAILURES[name]}) as server:
+        with hurt_server.unnamed(FAILURES[name]) as server:
             assert is_answered(*await asked(server, "ok", stream=False))
             server.forget_peak()
             before_bytes = server.memory_bytes()
@@ -320,7 +339,8 @@ def test_a_long_line_in_small_segments_is_little_work(client: str) -> None:
         line = json.dumps(message(content="x" * MIB)).encode() + b"\n"
         blanks = (b" " * 99 + b"\n") * (len(line) // 100)
         replies = {"long": in_segments(line), "blank": in_segments(blanks)}
-        with hurt(client, limits={}, **replies) as server:
+        with hurt(client, limits={}, **replies) as one:
+            server = one.server
 
             async def work_s(model: str) -> float:
                 before_s = server.processor_s()
@@ -340,12 +360,12 @@ def test_a_long_line_in_small_segments_is_little_work(client: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"null", b'{"models":5}', b'{"models":[1]}', b'{"models":[{"name":{}}]}']
 )
-def test_models_of_a_hostile_upstream_are_an_error(body: bytes) -> None:
+def test_models_of_a_hostile_upstream_are_an_error(hurt_server: Hurt, body: bytes) -> None:
     """GET /v1/models blames Ollama as well, whatever the list is."""
 
     async def main() -> None:
         listed = whole("200 OK", body, "content-type: application/json")
-        with hurt("async", **{"": listed}) as server:
+        with hurt_server.unnamed(listed) as server:
             async with server.client() as http:
                 answer = await http.get("/v1/models")
             assert answer.status_code == 502, answer.text
