@@ -87,6 +87,13 @@ def nearest_passing(program: Program, schedule: Schedule, outcome: Outcome) -> P
     return Passing("", None, tried)
 
 
+def _how_to_replay(schedule: Schedule) -> str:
+    # The command imports the program, which a script's cannot be.
+    if schedule.subject.startswith("__main__:"):
+        return f"replay: counterexample.replay(program), of the schedule {schedule}"
+    return f"replay: onestream replay {schedule}"
+
+
 def explain(outcome: Outcome, schedule: Schedule, passing: Passing) -> str:
     """At most LINES_MAX lines of WIDTH_MAX columns; only the schedule, the last, may be longer."""
     violation = outcome.violation
@@ -97,7 +104,7 @@ def explain(outcome: Outcome, schedule: Schedule, passing: Passing) -> str:
         head.append(f"  checked in {violation.where}")
     head += _departure_lines(outcome)
     foot, marked = _difference(outcome, passing)
-    foot.append(f"replay: onestream replay {schedule}")
+    foot.append(_how_to_replay(schedule))
     head.append("what happened (virtual seconds, a column for each actor):")
     lines = [*head, *chart(outcome.trace, marked, LINES_MAX - len(head) - len(foot)), *foot]
     return "\n".join([*map(_clipped, lines[:-1]), lines[-1]])

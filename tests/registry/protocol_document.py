@@ -1,4 +1,4 @@
-"""The protocol's table and state diagram as registry/README.md shows them, made from the code.
+"""What registry/README.md shows of the code: the table, its state diagram, the properties.
 
 `python3 -m uv run python tests/registry/protocol_document.py` writes them again.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from registry.invariants import SENTENCES
 from registry.protocol import TABLE, Action, Close, Operation, Row, Situation, Who
 
 README = Path(__file__).parents[2] / "registry" / "README.md"
@@ -31,10 +32,19 @@ BEFORE = {
 
 def document(text: str) -> str:
     """The README with its generated parts as the code has them now."""
-    for name, part in (("table", table()), ("diagram", diagram())):
+    for name, part in (
+        ("table", table()),
+        ("diagram", diagram()),
+        ("properties", properties()),
+    ):
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         text = marked.sub(lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}", text)
     return text
+
+
+def properties() -> str:
+    lines = ["| property | what must hold |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {must} |" for name, must in SENTENCES.items())])
 
 
 def table() -> str:
