@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -26,6 +27,17 @@ def configure() -> None:
     handler.addFilter(FewRefusals())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+
+
+def open_closed_streams() -> None:
+    """Standard streams that were closed before the process began (`>&- 2>&-`) lead nowhere instead.
+
+    uvicorn, for one, asks them whether they are a terminal. And a connection that got the number of
+    a closed one would be sent what any library prints to it.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
 
 
 def never_block() -> None:

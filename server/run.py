@@ -122,6 +122,7 @@ def run(
     on_started: Callable[[str], None] | None = None,
 ) -> int:
     """Serves as a process and returns its exit code: 0, or 3 where it would not start."""
+    log.open_closed_streams()
     try:
         asyncio.run(serve(settings, host, port, ollama=ollama, on_started=on_started))
     except StartRefused as exc:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,13 @@ from server.security import StartRefused, read_keys
 from server.settings import Settings
 from tests.limits import HANGS_S
 from tests.server.support import (
+    REPOSITORY,
     Output,
     RawClient,
     error_of,
     free_port,
     free_socket,
+    is_listening,
     process,
     prompt,
     run_async,
@@ -340,3 +345,28 @@ def test_refusals_reach_nobody_as_a_traceback(caplog: pytest.LogCaptureFixture) 
         assert sum("/nowhere/keys" in line for line in caplog.messages) == 1
 
     run_async(main())
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_it_serves_where_its_output_was_closed_before_it_began(closed: str) -> None:
+    """A daemon's start, as `>&- 2>&-` of a shell: it answers, and ends as always."""
+    port = free_port()
+    command = f"exec {sys.executable} -m server --port {port} {closed}"
+    env = {name: text for name, text in os.environ.items() if "JARVIS_" not in name}
+    child = subprocess.Popen(["/bin/sh", "-c", command], cwd=REPOSITORY, env=env)
+
+    async def main() -> None:
+        await until(lambda: is_listening(port) or child.poll() is not None, "it listens")
+        assert child.poll() is None
+        url = f"http://127.0.0.1:{port}/healthz"
+        assert (await asyncio.to_thread(httpx.get, url, trust_env=False)).status_code == 200
+        child.send_signal(signal.SIGTERM)
+        await until(lambda: child.poll() is not None, "it is gone")
+        assert child.returncode == 0
+
+    try:
+        run_async(main())
+    finally:
+        child.kill()
+        child.wait()
