@@ -148,7 +148,7 @@ class StandaloneLoop(SimLoop):
             self.refuse("call_soon_threadsafe from a foreign thread", NO_FOREIGN_THREADS)
         if self.is_closed():
             raise modelled(RuntimeError("Event loop is closed"))
-        return asyncio.BaseEventLoop.call_soon_threadsafe(self, callback, *args, context=context)
+        return self.call_from_thread(callback, args, context)
 
 
 def _default_policy() -> Any:
