@@ -213,7 +213,7 @@ def test_odd_bodies_are_never_our_fault(server: Victim) -> None:
 
 
 def test_memory_is_given_back() -> None:
-    """What was refused, and models that nobody has, are not kept: 15 times 10 MB leave little."""
+    """What was refused, and models that nobody has, are not kept: 40 times 10 MB leave little."""
 
     async def main() -> None:
         model = b'{"prompt":"x","model":"' + b"m" * (10 * MIB) + b'"}'
@@ -222,7 +222,7 @@ def test_memory_is_given_back() -> None:
             for request in (chat(), post(CHAT, model)):
                 await (await server.connect()).exchange(request)
             before_bytes = server.memory_bytes()
-            for _ in range(15):
+            for _ in range(40):
                 await (await server.connect()).exchange(post(CHAT, model))
             raw = await server.connect()
             listed_now = await raw.exchange(
