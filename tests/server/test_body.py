@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import tracemalloc
 from functools import partial
 from typing import Any
@@ -24,7 +25,9 @@ from server.body import (
     Bodies,
     HeldBody,
     RequestModel,
+    _check_numbers,
     _pieces,
+    _ValueCount,
     check_nested,
 )
 from server.errors import ApiError
@@ -414,3 +417,19 @@ def test_free_memory_is_given_back_once_for_all_long_bodies_of_a_while() -> None
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main())
+
+
+def test_a_number_that_is_none_is_told_with_the_start_of_its_names() -> None:
+    """A name is as long as its client likes, and the message is neither logged nor sent so long."""
+    value = {"a" * 10_000: [{"b" * 10_000: math.inf}]}
+    with pytest.raises(ApiError) as told:
+        _check_numbers(value)
+    assert told.value.message.startswith(f"{'a' * 40}.0.{'b' * 40}: inf ")
+    assert len(told.value.message) < 200
+
+
+def test_more_texts_than_values_are_not_split() -> None:
+    """Each quote costs an object where the text is split; a value has a name at most."""
+    count = _ValueCount(10)
+    assert count.add(b'"a":"b",' * 9)
+    assert not _ValueCount(10).add(b'""' * 21)
