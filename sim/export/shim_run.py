@@ -56,7 +56,7 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
     def __init__(self, sources: Mapping[str, str], replaced: tuple[str, ...]) -> None:
         self._sources, self._replaced = sources, replaced
         self._names = {*sources, *replaced}
-        for name in sources:
+        for name in (*sources, *replaced):
             # A package that is not carried itself is an empty one.
             parts = name.split(".")
             self._names |= {".".join(parts[:count]) for count in range(1, len(parts))}

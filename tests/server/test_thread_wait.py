@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from registry import StreamRegistry
 from sim import World, explore
 from sim.bench.harness.asgi import Exchange
 from sim.bench.harness.log_capture import silenced
 from sim.bench.harness.server_bench import PROFILE, ServerBench
+from sim.bench.harness.server_judgements import make_server_bench
 
 FIRST_CHUNK_S = 5.0
 # One answer takes less than the limit, two after each other take longer.
@@ -23,8 +25,9 @@ def play(story: Callable[[ServerBench], Awaitable[None]], **settings: Any) -> No
 
     async def program(world: World) -> None:
         limits = {"first_chunk_seconds": FIRST_CHUNK_S, "ping_seconds": 1.0, **settings}
-        bench = ServerBench(
+        bench = make_server_bench(
             world,
+            StreamRegistry,
             client="thread",
             settings=limits,
             profile=PROFILE_OF_4_S,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import socket
-import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -203,8 +203,8 @@ def test_an_operation_lands_before_or_after_a_deadline(seconds: float, orders: s
 # ---- what is not simulated -------------------------------------------------------------------
 
 
-async def starts_a_thread() -> None:
-    threading.Thread(target=print).start()
+async def starts_a_thread_by_number() -> None:
+    _thread.start_new_thread(print, ())
 
 
 async def uses_a_process_pool() -> None:
@@ -241,7 +241,7 @@ async def starts_a_process() -> None:
 
 
 REFUSED = [
-    starts_a_thread,
+    starts_a_thread_by_number,
     uses_a_process_pool,
     uses_a_pool_with_an_initializer,
     connects,
