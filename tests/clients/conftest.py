@@ -12,6 +12,11 @@ from tests.clients.played import ENVIRONMENTS, NODE_CLIENTS, PYTHON_CLIENTS, Pla
 from tests.clients.support import HERE, Served, node_program, python_of, run_program, served
 
 
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> None:
+    """Not asked here: a server that several tests share has a thread that reads its output."""
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Served]:
     with served() as one:
