@@ -55,6 +55,12 @@ class ApiError(Exception):
         self.param = param
         self.headers = dict(headers or {})
 
+    def again(self) -> ApiError:
+        """Another that says the same."""
+        return ApiError(
+            self.status, self.code, self.message, param=self.param, headers=self.headers
+        )
+
     def body_for(self, scope: Mapping[str, Any]) -> dict[str, Any]:
         """The body in the form of the path: Ollama's own under /api, else OpenAI's."""
         is_ollamas = get_route_path(dict(scope)).startswith(OLLAMA_PREFIX)

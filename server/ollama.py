@@ -13,6 +13,7 @@ from datetime import datetime
 from math import isfinite
 from typing import Any, Protocol
 
+import httpx
 from pydantic_core import PydanticSerializationError, to_json
 
 from registry import Stream
@@ -43,6 +44,15 @@ class ToolCall:
     index: int
     name: str
     arguments: str
+
+
+def forget(response: httpx.Response | None) -> None:
+    """After an answer: it and its stream refer to each other, and to the content of the request.
+
+    Without this, content of megabytes would wait for the garbage collector.
+    """
+    if response is not None:
+        response.stream = httpx.ByteStream(b"")
 
 
 @dataclass(frozen=True, slots=True)

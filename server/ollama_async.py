@@ -27,6 +27,7 @@ from server.ollama import (
     OllamaRequest,
     Put,
     cut_error,
+    forget,
     status_error,
     unreachable_error,
 )
@@ -70,6 +71,7 @@ class AsyncOllama:
 
     async def ask(self, request: OllamaRequest, stream: Stream, put: Put) -> None:
         reader = ChunkReader(keeps_lines=request.keeps_lines)
+        response: httpx.Response | None = None
         try:
             async with (
                 self._client() as client,
@@ -90,6 +92,8 @@ class AsyncOllama:
             raise unreachable_error(self.address, str(exc) or type(exc).__name__) from exc
         except httpx.HTTPError as exc:
             raise cut_error(str(exc) or type(exc).__name__) from exc
+        finally:
+            forget(response)
 
     async def models(self) -> list[dict[str, Any]]:
         """Ollama's own list, as /api/tags has it. Raises ApiError."""
@@ -109,6 +113,7 @@ class AsyncOllama:
     ) -> bytes:
         """The whole of one answer. Raises ApiError for every other status than 200."""
         headers = {**PLAIN, **({"content-type": "application/json"} if content else {})}
+        response: httpx.Response | None = None
         try:
             async with (
                 self._client() as client,
@@ -121,6 +126,8 @@ class AsyncOllama:
             raise unreachable_error(self.address, str(exc) or type(exc).__name__) from exc
         except httpx.HTTPError as exc:
             raise cut_error(str(exc) or type(exc).__name__) from exc
+        finally:
+            forget(response)
         if len(data) > max_bytes:
             raise ApiError(
                 502,

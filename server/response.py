@@ -248,7 +248,8 @@ class ChatResponse(Response):
         if not await self._buffer.wait(timeout_s):
             return False
         if self._buffer.error is not None:
-            raise as_api_error(self._buffer.error)
+            # Another each time: what is raised refers to where, and so to all of this.
+            raise as_api_error(self._buffer.error).again()
         return True
 
     def _messages(self) -> bytes:

@@ -110,6 +110,16 @@ class StreamTask:
             if self._stream is not None:
                 await self._end_agent()
                 await self._registry.pop(self.trace_id)
+            self._forget(error)
+
+    def _forget(self, error: BaseException | None) -> None:
+        """The places where it was raised hold all that there was, a body of megabytes too.
+
+        They hold the error as well, so that only the garbage collector would free them.
+        """
+        self._agent = None
+        if error is not None:
+            error.__traceback__ = None
 
     def _report(self, error: BaseException | None) -> None:
         now = asyncio.get_running_loop().time()

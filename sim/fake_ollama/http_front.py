@@ -31,6 +31,7 @@ from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep, S
 
 DEFAULT_PORT = 11434
 STOP_S = 1.0  # how long a stop waits for the running requests, once their connections are gone
+STOP_TURNS = 5
 KEEP_ALIVE_S = 75
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -140,15 +141,21 @@ class HttpFront:
         self._stopping.set()
         for listening in self._server.servers:
             listening.close()
-        for connection in self._connections():
-            connection.transport.abort()
+        await self._break_off()
         tasks = set(self._server.server_state.tasks)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=STOP_S)
             for task in late:
                 task.cancel()
-        # The aborted transports close their sockets in the next turn of the loop.
-        await asyncio.sleep(0)
+        await self._break_off()
+
+    async def _break_off(self) -> None:
+        # What was accepted last becomes a connection some turns of the loop later, and one that is
+        # aborted closes its socket in the next.
+        for _ in range(STOP_TURNS):
+            for connection in self._connections():
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
 
 class _QuietProtocol(H11Protocol):
