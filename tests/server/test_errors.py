@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import Any
 
 import httpx
 import pytest
 
+from server.ollama import OllamaRequest
 from tests.server.support import (
     CLIENTS,
     PATIENCE_S,
@@ -334,5 +336,29 @@ def test_a_body_that_never_comes_is_given_up() -> None:
             assert (
                 json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "body_incomplete"
             )
+
+    run_async(main())
+
+
+def test_a_failed_prompt_is_freed_without_the_collector() -> None:
+    """What Ollama was asked refers to nobody that refers to it: megabytes would stay until then."""
+
+    async def main() -> None:
+        async with stack() as server:
+            gc.collect()
+            gc.disable()
+            try:
+                answer = await asyncio.to_thread(
+                    httpx.post,
+                    f"{server.url}/v1/chat/completions",
+                    headers={"Authorization": "Bearer devkey"},
+                    json={"prompt": "x", "model": "there-is-none"},
+                )
+                assert answer.status_code == 404
+                await server.quiet()
+                kept = [each for each in gc.get_objects() if isinstance(each, OllamaRequest)]
+                assert kept == []
+            finally:
+                gc.enable()
 
     run_async(main())

@@ -29,7 +29,7 @@ CHECKS = (
     "ignored_auth",
 )
 EXAMPLES = 40
-# It takes 20 s; whoever shares the machine may make it slow.
+# It takes a minute, and longer on a busy machine.
 PATIENCE_S = 300
 
 

@@ -41,7 +41,7 @@ def on_stock(program: Program) -> object:
 
 
 def simulated(program: Program, departures: int = 1) -> list[object]:
-    """What it returns under every schedule with so many departures, each once."""
+    """What it returns under every schedule with up to `departures` of them, each once."""
     seen: list[object] = []
 
     async def main(_: World) -> None:
