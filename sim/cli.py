@@ -11,6 +11,7 @@ from sim.commands import (
     check,
     deepen,
     demo,
+    explore,
     export,
     fake_ollama,
     mutants,
@@ -25,6 +26,7 @@ from sim.kernel.errors import ScheduleDoesNotFit
 COMMANDS = (
     check,
     deepen,
+    explore,
     simulate,
     replay,
     export,

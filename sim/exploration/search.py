@@ -30,6 +30,7 @@ from sim.schedulers import (
 )
 
 BUDGET_S = 60.0
+DEFAULT_STRATEGY = "depth-first"
 SHRINK_EXECUTIONS_MAX = 2000
 # What bounds the shrinking is the number of executions; this is for programs with slow ones.
 SHRINK_BUDGET_S = 10.0
@@ -138,7 +139,7 @@ Watch = Callable[[Findings, Scheduler], bool]
 def explore(
     program: Program | Subject,
     *,
-    strategy: str | Scheduler = "depth-first",
+    strategy: str | Scheduler = DEFAULT_STRATEGY,
     budget_s: float | None = None,
     max_executions: int | None = None,
     seed: int = 0,
@@ -166,7 +167,7 @@ def explore(
     watch: called before each execution with the findings so far; interrupts by returning True.
     """
     bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s, entropy_seed)
-    scheduler = _scheduler(strategy, seed)
+    scheduler = make_scheduler(strategy, seed)
     if budget_s is None and max_executions is None:
         budget_s = BUDGET_S
     subject = program if isinstance(program, Subject) else Subject.of(program)
@@ -221,7 +222,7 @@ STRATEGIES: dict[str, Callable[[int], Scheduler]] = {
 }
 
 
-def _scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
+def make_scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
     if isinstance(strategy, Scheduler):
         return strategy
     if not isinstance(strategy, str):

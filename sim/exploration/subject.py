@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from sim.exploration.digest import digest_of
+from sim.exploration.named_programs import program_named
 from sim.kernel.execution import Program
 from sim.kernel.schedule import Bounds, Schedule
 
@@ -27,24 +26,15 @@ class Subject:
         """By its module and name."""
         module = getattr(program, "__module__", None)
         name = getattr(program, "__qualname__", type(program).__qualname__)
-        full = f"{module}:{name}" if module else name
-        # A schedule is parts between slashes.
-        return cls(program, full.replace("/", "_"))
+        return cls(program, f"{module}:{name}" if module else name)
 
     @classmethod
     def named(cls, name: str) -> Subject:
-        """`MODULE:NAME`, imported. Raises ValueError if there is none."""
-        module_name, _, qualname = name.partition(":")
-        try:
-            found: Any = importlib.import_module(module_name)
-            for part in qualname.split("."):
-                found = getattr(found, part)
-        except (ImportError, AttributeError, ValueError) as exc:
-            raise ValueError(
-                f"program {name!r} cannot be imported: {exc}. It has to be a function of a module "
-                f"on PYTHONPATH; one of a script is replayed with counterexample.replay(program)"
-            ) from exc
-        return cls.of(found)
+        """`MODULE:PROGRAM` or `FILE.py:PROGRAM`, imported; its schedules find it by that name.
+
+        Raises ValueError if there is none.
+        """
+        return replace(cls.of(program_named(name)), name=name)
 
     @property
     def digest(self) -> str:

@@ -124,16 +124,17 @@ class Schedule:
                 f"{text!r} is a schedule of an older version, whose choices fit no code of today: "
                 f"explore the program again, to get one that begins with {FORMAT}"
             )
-        if len(parts) != 4 or parts[0] != FORMAT:
+        if len(parts) < 4 or parts[0] != FORMAT:
             raise ValueError(_not_a_schedule(text))
-        _, subject, code, choices = parts
+        # The subject may be in a file, and its name then has slashes of its own.
+        _, *subject, code, choices = parts
         digest, *written_out = code.split(",")
         try:
             bounds = Bounds.parse(written_out)
             departures = _parse_choices(choices)
         except ValueError:
             raise ValueError(_not_a_schedule(text)) from None
-        return cls(subject, digest, bounds, departures)
+        return cls("/".join(subject), digest, bounds, departures)
 
 
 def departures_of(choices: Sequence[int]) -> tuple[tuple[int, int], ...]:

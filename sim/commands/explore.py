@@ -1,0 +1,71 @@
+"""`onestream explore`: any asyncio program, under every schedule that the strategy covers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from sim.commands.options import add_jobs, add_json, not_negative, positive, seconds
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from sim.commands.options import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "explore", help="explore any asyncio program: an `async def` that takes the world"
+    )
+    parser.add_argument("program", metavar="PROGRAM", help="MODULE:NAME or FILE.py:NAME")
+    parser.add_argument(
+        "--strategy",
+        metavar="NAME",
+        help="as of sim.explore: depth-first (default), states, random, …",
+    )
+    parser.add_argument(
+        "--budget",
+        type=seconds,
+        metavar="SECONDS",
+        help="default 60, or none with --executions",
+    )
+    parser.add_argument("--executions", type=positive, metavar="N", help="stop after so many")
+    parser.add_argument(
+        "--seed", type=not_negative, default=0, metavar="N", help="of what is random"
+    )
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="what some execution has to reach for a proof; may be repeated",
+    )
+    add_jobs(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Namespace) -> int:
+    from sim.commands.explore_text import as_json, print_report
+    from sim.exploration.progress import Progress
+    from sim.exploration.request import Request, explored
+
+    request = Request(
+        program=arguments.program,
+        strategy=arguments.strategy,
+        seed=arguments.seed,
+        labels=tuple(arguments.label),
+        budget_s=arguments.budget,
+        executions_max=arguments.executions,
+    )
+    # A program that reads the JSON object may keep both streams in one file.
+    is_quiet = arguments.json and not sys.stderr.isatty()
+    stream = None if is_quiet else sys.stderr
+    with Progress(stream, request.seconds) as progress, progress.interruptible():
+        report = explored(request, progress, jobs=arguments.jobs)
+    if arguments.json:
+        print(json.dumps(as_json(request, report), indent=2))
+    else:
+        print_report(report)
+    return report.verdict.exit_code

@@ -1,0 +1,51 @@
+"""What `onestream explore` prints: verdict, counterexample, and what the verdict rests on."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from sim.exploration.request import Request
+from sim.exploration.search import Report
+from sim.exploration.tested_pythons import interpreter
+
+
+def print_report(report: Report) -> None:
+    print(_with_command(report))
+    print()
+    print(f"bounds: {report.bounds}; hit: {', '.join(sorted(report.bounds_hit)) or 'none'}")
+    if report.labels:
+        print(f"labels reached: {', '.join(sorted(report.labels))}")
+    print(f"certificate: {interpreter()}, code {report.digest}")
+    print(f"{report.verdict} ({report.executions} executions in {report.seconds:.1f} s)")
+
+
+def _with_command(report: Report) -> str:
+    """The text; its command can be pasted, whatever the path of the program's file contains."""
+    found = report.counterexample
+    if found is None:
+        return report.text
+    command = f"onestream replay {found.schedule}"
+    return report.text.replace(command, f"onestream replay {shlex.quote(found.schedule)}")
+
+
+def as_json(request: Request, report: Report) -> dict[str, Any]:
+    found = report.counterexample
+    return {
+        "verdict": report.verdict,
+        "interpreter": interpreter(),
+        "program": request.program,
+        "reason": report.reason,
+        "claim": report.claim,
+        "strategy": report.strategy,
+        "executions": report.executions,
+        "seconds": round(report.seconds, 3),
+        "complete": report.complete,
+        "found_by": report.found_by,
+        "bounds": str(report.bounds),
+        "bounds_hit": sorted(report.bounds_hit),
+        "labels": sorted(report.labels),
+        "labels_missing": list(report.labels_missing),
+        "digest": report.digest,
+        "counterexample": found and found.as_json(),
+    }

@@ -1,0 +1,104 @@
+"""What a command asks to be explored, by names alone, so that other processes can do it as well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+from sim.exploration.parallel import Key, Team
+from sim.exploration.progress import Progress, search_words
+from sim.exploration.search import (
+    BUDGET_S,
+    DEFAULT_STRATEGY,
+    Findings,
+    Problem,
+    Report,
+    Watch,
+    explore,
+    make_scheduler,
+)
+from sim.exploration.subject import Subject
+from sim.schedulers import Divisible, Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """program: as `Subject.named` takes it; the rest as `explore` takes it."""
+
+    program: str
+    strategy: str | None = None
+    seed: int = 0
+    labels: tuple[str, ...] = ()
+    budget_s: float | None = None
+    executions_max: int | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """The budget, None if executions are counted instead."""
+        if self.budget_s is None and self.executions_max is None:
+            return BUDGET_S
+        return self.budget_s
+
+    @property
+    def subject(self) -> Subject:
+        """Raises ValueError if there is no such program."""
+        return replace(Subject.named(self.program), labels=self.labels)
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """A new one. Raises ValueError for an unknown strategy."""
+        return make_scheduler(self.strategy or DEFAULT_STRATEGY, self.seed)
+
+
+def explored(request: Request, progress: Progress, *, jobs: int = 1) -> Report:
+    """In several processes where the strategy can be divided. Raises ValueError, with what to do.
+
+    A limit of executions is that of one process, so with one there is no other.
+    """
+    subject, scheduler = request.subject, request.scheduler
+    if jobs > 1 and request.executions_max is None and isinstance(scheduler, Divisible):
+        return _explored_by_team(request, scheduler, progress, jobs)
+    begun = perf_counter()
+
+    def watch(findings: Findings, scheduler: Scheduler) -> bool:
+        return _shown(request, progress, begun, findings, scheduler)
+
+    return explore(
+        subject,
+        strategy=scheduler,
+        budget_s=request.budget_s,
+        max_executions=request.executions_max,
+        watch=watch,
+    )
+
+
+def _explored_by_team(
+    request: Request, scheduler: Divisible, progress: Progress, jobs: int
+) -> Report:
+    def show(key: Key, begun: float, findings: Findings, scheduler: Scheduler) -> bool:
+        return _shown(request, progress, begun, findings, scheduler)
+
+    budget_s = request.seconds or BUDGET_S
+    with Team(jobs, _problem_of, _play_whole, show) as team:
+        ((_, report),) = team.play([((request,), scheduler)], lambda begun: budget_s)
+    return report
+
+
+def _shown(
+    request: Request, progress: Progress, begun: float, findings: Findings, scheduler: Scheduler
+) -> bool:
+    seconds = perf_counter() - begun
+    progress.show(lambda: search_words(request.program, seconds, findings, scheduler))
+    return progress.is_interrupted
+
+
+# -- in a worker process
+
+
+def _problem_of(key: Key) -> Problem:
+    request: Request = key[0]
+    return Problem(request.subject)
+
+
+def _play_whole(key: Key, budget_s: float, watch: Watch) -> Report:
+    raise AssertionError("what cannot be divided is explored in the first process")

@@ -1,0 +1,211 @@
+"""`onestream explore`: programs of a user's, by name, from the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim import explore
+from sim.cli import main
+from tests.sim.documents import programs, read
+
+Run = Callable[..., tuple[int, str]]
+
+SLOTS = """\
+import asyncio
+
+
+async def leaks(world):
+    slots = asyncio.Semaphore(1)
+
+    async def answer():
+        await slots.acquire()
+        await world.outside("the model answers")
+        slots.release()
+
+    task = asyncio.create_task(answer())
+    await asyncio.sleep(0)
+    await world.outside("the client leaves")
+    task.cancel()
+    await asyncio.wait([task])
+    world.check(not slots.locked(), "the slot is free again")
+
+
+def waits(seconds):
+    async def program(world):
+        await world.outside("it comes", latest=seconds)
+        world.reached("it came")
+
+    return program
+
+
+async def asks_for_a_socket(world):
+    await asyncio.open_connection("127.0.0.1", 9)
+
+
+holds = waits(1)
+number = 3
+"""
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Runs `onestream` in a folder with the module `slots`; its exit code, and all that it says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    (tmp_path / "slots.py").write_text(SLOTS)
+    before = set(sys.modules)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = main(arguments)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    yield run
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def command_in(text: str) -> list[str]:
+    """The arguments of the command that a counterexample ends with."""
+    (command,) = re.findall(r"^replay: onestream (.*)$", text, re.MULTILINE)
+    return [each.strip("'") for each in command.split(" ", 1)]
+
+
+@pytest.mark.parametrize("name", ["slots:leaks", "slots.py:leaks", "in a folder/slots.py:leaks"])
+def test_a_program_is_refuted_and_its_command_replays(name: str, run: Run, tmp_path: Path) -> None:
+    """By module or by file, also in another folder; exit code 1, then 1 by the printed command."""
+    if "/" in name:
+        (tmp_path / "in a folder").mkdir()
+        (tmp_path / "slots.py").rename(tmp_path / "in a folder/slots.py")
+    code, printed = run("explore", name)
+    assert code == 1, printed
+    assert "violated at 0.000 s: the slot is free again" in printed
+    code, again = run(*command_in(printed))
+    assert code == 1, again
+    assert "violated at 0.000 s: the slot is free again" in again
+
+
+def test_a_program_is_proved(run: Run) -> None:
+    """Also one that a function of the module has made, by the name that it has there."""
+    code, printed = run("explore", "slots:holds", "--label", "it came")
+    assert code == 0, printed
+    assert printed.splitlines()[0].startswith("proved: every schedule")
+    assert "labels reached: it came" in printed
+
+
+def test_what_is_missing_makes_it_inconclusive(run: Run) -> None:
+    """A label that nothing reaches, or a limit that comes first: exit code 2, and which it was."""
+    code, printed = run("explore", "slots:holds", "--label", "never")
+    assert (code, "labels never reached: never" in printed) == (2, True)
+    code, printed = run("explore", "slots:holds", "--executions", "1")
+    assert (code, "the limit of 1 executions was reached" in printed) == (2, True)
+
+
+def test_what_is_not_simulated_is_an_error(run: Run) -> None:
+    """Exit code 3, as everywhere."""
+    code, printed = run("explore", "slots:asks_for_a_socket")
+    assert (code, printed.startswith("error: ")) == (3, True), printed
+
+
+def test_the_json_object_has_what_the_report_has(run: Run) -> None:
+    """Strategy and seed come from the command line, and the counterexample replays."""
+    arguments = ("--strategy", "random", "--seed", "3", "--json")
+    code, printed = run("explore", "slots:leaks", *arguments)
+    found: dict[str, Any] = json.loads(printed)
+    own = explore(sys.modules["slots"].leaks, strategy="random", seed=3)
+    assert (code, found["verdict"], found["strategy"]) == (1, "refuted", "random")
+    assert found["executions"] == own.executions
+    assert run("replay", found["counterexample"]["schedule"])[0] == 1
+
+
+def test_several_processes_find_the_same(run: Run) -> None:
+    """`--jobs 2` comes to the verdict, the count and the schedule of one process."""
+    for program in ("slots:leaks", "slots:holds"):
+        alone, both = (
+            json.loads(run("explore", program, "--json", "--strategy", "depth-first", *jobs)[1])
+            for jobs in ((), ("--jobs", "2"))
+        )
+        for each in (alone, both):
+            del each["seconds"]
+        assert both == alone
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "slots": ("'slots' names no program", "write MODULE:PROGRAM or FILE.py:PROGRAM"),
+    "slots:": ("'slots:' names no program", "write MODULE:PROGRAM or FILE.py:PROGRAM"),
+    "slots:leak": ("slots has no 'leak'", "its async functions are leaks, asks_for_a_socket"),
+    "slots:leaks.x": ("slots has no 'leaks.x'", "its async functions are leaks"),
+    "slots:number": ("is no function, but of type int", "an `async def` that takes the world"),
+    "none:x": ("there is no module 'none'", "on PYTHONPATH"),
+    "none.at.all:x": ("there is no module 'none'", "FILE.py:PROGRAM"),
+    "none.py:x": ("there is no file none.py", "as seen from "),
+    "lacks:x": ("No module named 'nobody_has_this'", "lacks.py:1)"),
+    "raises:x": ("module raises cannot be imported: RuntimeError: no", "raises.py:2)"),
+    "ends:x": ("SystemExit: 4", "below `if __name__ == '__main__':`"),
+    "wrong:x": ("module wrong cannot be imported: SyntaxError", "line 1"),
+    "json.py:x": ("another module is called json", "Give the file another name"),
+    "slots:waits.<locals>.program": ("was made within a function", "counterexample.replay"),
+    "__main__:program": ("is one of a script", "counterexample.replay"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_name_says_what_to_do(name: str, run: Run, tmp_path: Path) -> None:
+    """Exit code 3 and a sentence without a traceback: the name, what is wrong, and what to do."""
+    (tmp_path / "lacks.py").write_text("import nobody_has_this\n")
+    (tmp_path / "raises.py").write_text("x = 1\nraise RuntimeError('no')\n")
+    (tmp_path / "ends.py").write_text("raise SystemExit(4)\n")
+    (tmp_path / "wrong.py").write_text("def f(:\n")
+    (tmp_path / "json.py").write_text("x = 1\n")
+    code, printed = run("explore", name)
+    assert code == 3
+    for words in BAD[name]:
+        assert words in printed
+    assert "Traceback" not in printed
+
+
+def test_a_file_of_a_package_has_its_relative_imports(run: Run, tmp_path: Path) -> None:
+    """Its module is found from the folder on which the package lies, as pytest does."""
+    package = tmp_path / "elsewhere/shop"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "purse.py").write_text("coins = 0\n")
+    (package / "theft.py").write_text(
+        "from .purse import coins\n\nasync def program(world):\n    world.check(coins, 'coins')\n"
+    )
+    code, printed = run("explore", "elsewhere/shop/theft.py:program")
+    assert code == 1, printed
+    assert run(*command_in(printed))[0] == 1
+
+
+def test_an_unknown_strategy_is_bad_usage(run: Run) -> None:
+    """With the names that there are."""
+    code, printed = run("explore", "slots:leaks", "--strategy", "luck")
+    assert code == 3
+    assert "strategy 'luck' is not known; there are " in printed
+
+
+def test_the_sample_of_the_manual(run: Run, tmp_path: Path) -> None:
+    """What sim/README.md shows of `onestream explore` is printed for the program before it."""
+    (tmp_path / "bank.py").write_text(programs("sim/README.md")[0].partition("report =")[0])
+    (shown,) = re.findall(
+        r"^\$ onestream explore (.*)\n((?:.+\n|\n)*?)```", read("sim/README.md"), re.M
+    )
+    _, printed = run("explore", shown[0])
+
+    def lasting(text: str) -> str:
+        text = re.sub(r"CPython .*, code \w+", "CPython", text)
+        return re.sub(r"/\w+/natural|\d+\.\d s\)", "", text)
+
+    for line in shown[1].splitlines():
+        assert line == "…" or lasting(line) in lasting(printed), line
