@@ -16,9 +16,9 @@ from sim.schedulers import Replay
 
 LINES_MAX = 40
 DEPARTURES_MAX = 6
-# How many lines the observation may take: as one sentence, and as one for each who waits.
+# How many lines the observation may take: each of its sentences, and all of them.
 SEEN_LINES_MAX = 3
-WAITING_LINES_MAX = 12
+SEEN_ALL_LINES_MAX = 12
 # How many executions the search for a passing neighbour may take.
 NEIGHBOURS_MAX = 60
 
@@ -250,14 +250,14 @@ def _line_of(lines: list[str], number: int) -> str:
 
 
 def _seen(detail: str) -> list[str]:
-    """The observation: a sentence, or a line for each who waits."""
+    """The observation: a sentence, or several, as one for each who waits."""
     sentences = [line.removesuffix(";") for line in detail.splitlines()]
     if len(sentences) < 2:
         return _wrapped(f"  seen: {detail}", SEEN_LINES_MAX, "    ") if detail else []
     lines: list[str] = []
     for shown, sentence in enumerate(sentences):
-        more = _wrapped(f"  - {sentence}", 2, "    ")
-        if len(lines) + len(more) > WAITING_LINES_MAX:
+        more = _wrapped(f"  - {sentence}", SEEN_LINES_MAX, "    ")
+        if len(lines) + len(more) > SEEN_ALL_LINES_MAX:
             lines.append(f"  - … and {len(sentences) - shown} more")
             break
         lines += more

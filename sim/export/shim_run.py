@@ -154,7 +154,7 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
         world.fail(str(exc.args[0]).splitlines()[0])
     elif exc is not None:
         where = traceback.extract_tb(exc.__traceback__)[-1]
-        world.fail_as("EXCEPTION", f"{exc!r} in {where.name}, line {where.lineno}")
+        world.fail_as("EXCEPTION", f"{exc!r} in {where.name} ({where.filename}:{where.lineno})")
 
 
 def _drain(world: World) -> None:

@@ -177,7 +177,7 @@ def _frames(coroutine: Any) -> list[FrameType]:
 
 def place_of_frame(frame: FrameType) -> str:
     """A place in the source, with its text: `work (sim/bench/demo.py:12 `await done`)`."""
-    return _place(frame.f_code, frame.f_globals, frame.f_lineno)
+    return place_of_line(frame.f_code, frame.f_globals, frame.f_lineno)
 
 
 def place_in_program(frame: FrameType | None) -> str:
@@ -196,11 +196,13 @@ def place_of_predicate(predicate: Any) -> str:
     function = getattr(predicate, "__func__", predicate)
     if not isinstance(function, FunctionType):
         return ""
-    return _place(function.__code__, function.__globals__, function.__code__.co_firstlineno)
+    return place_of_line(function.__code__, function.__globals__, function.__code__.co_firstlineno)
 
 
-def _place(code: CodeType, module: dict[str, Any], line: int) -> str:
-    text = linecache.getline(code.co_filename, line).strip()
+def place_of_line(
+    code: CodeType, module: dict[str, Any], line: int, *, has_text: bool = True
+) -> str:
+    text = linecache.getline(code.co_filename, line).strip() if has_text else ""
     if len(text) > LINE_MAX:
         text = text[: LINE_MAX - 1] + "…"
     if text.endswith("(") or text.startswith(("def ", "@")):

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import hashlib
 import sys
-import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from sim.kernel.notices import Special
 from sim.kernel.observed import ObservedLoop
 from sim.kernel.observer import Observer
 from sim.kernel.origin import fault_of_simulator, forwards
+from sim.kernel.raised import words_of_callback, words_of_exception
 from sim.kernel.recording import Departure, Recording
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.signals import own_signals_simulated
@@ -178,7 +178,9 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
         raised = context.get("exception")
         is_recorded = isinstance(raised, CheckFailed | StepBrokenOff)
         if "handle" in context and not is_recorded:
-            world.fail_as(Kind.CALLBACK, f"{raised!r}", raised=raised)
+            callback = words_of_callback(context["handle"])
+            seen = words_of_exception(raised) if raised is not None else context["message"]
+            world.fail_as(Kind.CALLBACK, f"{callback} raises;\n{seen}", raised=raised)
 
     loop.set_exception_handler(on_exception)
     task = loop.create_task(_main(program, world), name="program")
@@ -220,9 +222,7 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
     if isinstance(exception, AssertionError) and exception.args:
         world.fail(str(exception.args[0]).splitlines()[0], raised=exception)
         return
-    where = traceback.extract_tb(exception.__traceback__)[-1]
-    detail = f"{exception!r} in {where.name}, line {where.lineno}"
-    world.fail_as(Kind.EXCEPTION, detail, raised=exception)
+    world.fail_as(Kind.EXCEPTION, words_of_exception(exception), raised=exception)
 
 
 def _swallowed_fault(loop: SimLoop) -> str | None:

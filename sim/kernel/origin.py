@@ -56,6 +56,16 @@ def forwards(function: C) -> C:
     return function
 
 
+def is_of_simulator(file: str) -> bool:
+    return file.startswith(_SIM) and not file.startswith(_PROGRAMS)
+
+
+def is_own_code(file: str) -> bool:
+    """Whether a user would say so: it is in no installed package, and no part of Python."""
+    is_installed = any(part in file for part in _INSTALLED)
+    return not (is_of_simulator(file) or is_installed or file.startswith((*_STDLIB, _SIMPY)))
+
+
 def origin_of(exception: BaseException) -> Origin:
     """Whose the exception is, with those that it follows from and those that it groups."""
     return Origin.PROGRAM if _fault_in(exception) is None else Origin.SIMULATOR
@@ -122,7 +132,7 @@ def _owner(frame: FrameType) -> Origin | None:
     file = frame.f_code.co_filename
     if frame.f_code in _forwarding or file.startswith(_SIMPY):
         return None
-    if file.startswith(_SIM) and not file.startswith(_PROGRAMS):
+    if is_of_simulator(file):
         return Origin.SIMULATOR
     is_stdlib = file.startswith(_STDLIB) and not any(part in file for part in _INSTALLED)
     return None if is_stdlib else Origin.PROGRAM

@@ -17,6 +17,7 @@ from sim.kernel.errors import CheckFailed
 from sim.kernel.loop import SimLoop, one_natural
 from sim.kernel.notices import Notices, Special
 from sim.kernel.origin import fault_of_simulator, forwards
+from sim.kernel.raised import place_of_exception
 from sim.kernel.schedule import Option
 from sim.kernel.signals import name_of
 from sim.kernel.threads.pools import QUEUE_MAX, THREADS_MAX, SimExecutor
@@ -204,7 +205,10 @@ class World:
         """
         if raised is not None and self.is_own_fault(raised):
             return
-        self._violate(sentence, detail, _caller() if self.trace is not None else "")
+        where = ""
+        if self.trace is not None:
+            where = place_of_exception(raised) if raised is not None else _caller()
+        self._violate(sentence, detail, where)
 
     def fail_as(self, kind: Kind, detail: str, *, raised: BaseException | None = None) -> None:
         """A violation of what every program has to keep, in the program's words or the kind's."""
