@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
 from sim.kernel.hashing import SimFuture, SimTask
+from sim.kernel.lacking import refuse_lacking
 from sim.kernel.notices import Special
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option
@@ -479,12 +480,6 @@ class SimLoop(SignalHandlers):
 
     # -- what is not simulated
 
-    @forwards
-    def __getattr__(self, name: str) -> NoReturn:
-        if hasattr(_STOCK, name):
-            self.refuse(f"loop.{name}", _NO_SOCKETS)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     def refuse(self, what: str, instead: str) -> NoReturn:
         """Also recorded, so that a program that swallows the error gets no verdict."""
         self.refused = f"{what} is not simulated: {instead}"
@@ -569,6 +564,7 @@ def _refusal(what: str) -> Callable[..., NoReturn]:
 
 for _what in _REFUSED:
     setattr(SimLoop, _what, _refusal(_what))
+refuse_lacking(SimLoop, dir(_STOCK), lambda loop, name: loop.refuse(f"loop.{name}", _NO_SOCKETS))
 
 
 def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -107,7 +107,7 @@ def names_of(cls: type) -> set[str]:
     """What can be asked of an instance, but for what every class has."""
     of_classes = {"__module__", "__dict__", "__weakref__", "__static_attributes__"}
     return (
-        {name for name in dir(cls) if name not in dir(object)}
+        {name for name in dir(cls) if name not in dir(object) and hasattr(cls, name)}
         - of_classes
         - {
             "__firstlineno__",

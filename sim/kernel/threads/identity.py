@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import _thread
 import functools
-import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -150,18 +149,37 @@ REPLACED = [
 """By module and name, within executions."""
 
 
+class _Counter:
+    """Stands for the `itertools.count().__next__` by which CPython numbers what has no name."""
+
+    def __init__(self, first: int) -> None:
+        self._first = self._next = first
+
+    def __call__(self) -> int:
+        number, self._next = self._next, self._next + 1
+        return number
+
+    def restart(self) -> None:
+        self._next = self._first
+
+
+_THREADS, _POOLS = _Counter(1), _Counter(0)
+
+
 def restart_names() -> None:
-    """To be called before each execution: the names of its threads count from one."""
-    threading._counter = itertools.count(1).__next__  # type: ignore[attr-defined]
-    ThreadPoolExecutor._counter = itertools.count().__next__  # type: ignore[attr-defined]
+    """To be called before each execution: the names of its threads count from the first."""
+    _THREADS.restart()
+    _POOLS.restart()
 
 
 @contextmanager
-def names_restored() -> Iterator[None]:
-    """After the block the names of threads count on from where they were."""
+def names_counted() -> Iterator[None]:
+    """In the block executions number their threads; after it the names count on as before."""
     threads: Any = threading
     pools: Any = ThreadPoolExecutor
     before = threads._counter, pools._counter
+    # Set once: a class that changes with each execution would be slow in all of them.
+    threads._counter, pools._counter = _THREADS, _POOLS
     try:
         yield
     finally:

@@ -78,7 +78,8 @@ class Locals:
         """From now on every local has the values of this one."""
         leaves, self.running = self.running, to
         has_ended = leaves is not None and leaves.is_over
-        for each in tuple(self._known.values()):
+        # One more may become known meanwhile, by what a value's end calls.
+        for each in [*self._known.values()]:
             values, aside = each.here, each.aside
             if values:
                 if not has_ended:

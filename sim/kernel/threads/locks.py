@@ -22,7 +22,8 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 from sim.kernel.current import executions
 from sim.kernel.errors import NotSimulated
 from sim.kernel.isolation.bound_names import BoundAnew
-from sim.kernel.origin import forwards, modelled
+from sim.kernel.lacking import refuse_lacking
+from sim.kernel.origin import modelled
 from sim.kernel.threads.identity import get_ident
 from sim.kernel.threads.line_tracing import unwatch
 from sim.kernel.threads.local_values import here
@@ -50,7 +51,11 @@ def stands_for(real: object) -> Callable[[C], C]:
         # The name of a type that is written in C includes its module.
         name = f"_thread.{kind.__name__}" if kind.__module__ == "_thread" else kind.__name__
         cls._sim_name = name  # type: ignore[attr-defined]
-        cls._sim_has = has  # type: ignore[attr-defined]
+        # CPython's AttributeError says it.
+        cls.__name__ = name
+        refuse_lacking(
+            cls, has, lambda _, lacked: not_simulated(f"{name}.{lacked} of CPython {_VERSION}")
+        )
         return cls
 
     return decorate
@@ -60,14 +65,6 @@ class StandIn:
     """Refuses exactly what the real object has and it lacks."""
 
     _sim_name: ClassVar[str]
-    _sim_has: ClassVar[frozenset[str]]
-
-    @forwards
-    def __getattr__(self, name: str) -> NoReturn:
-        # Only what a real one has; this class itself stands in for nothing.
-        if name in self._sim_has:
-            not_simulated(f"{self._sim_name}.{name} of CPython {_VERSION}")
-        raise AttributeError(f"{self._sim_name!r} object has no attribute {name!r}")
 
 
 def not_simulated(what: str) -> NoReturn:

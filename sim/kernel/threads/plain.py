@@ -22,7 +22,7 @@ from sim.kernel.errors import CheckFailed, NotSimulated, StepBrokenOff
 from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.threads import identity as identities
 from sim.kernel.threads import local_values
-from sim.kernel.threads.identity import ThreadIdentity, names_restored
+from sim.kernel.threads.identity import ThreadIdentity, names_counted
 from sim.kernel.threads.locks import new_context
 
 _NO_EXECUTION = (
@@ -123,7 +123,7 @@ def plain_threads_simulated() -> Iterator[None]:
     start = threading.Thread.start
     threading.Thread.start = _start(start)  # type: ignore[method-assign,assignment]
     try:
-        with names_restored(), local_values.classes_patched_with_first_worker():
+        with names_counted(), local_values.classes_patched_with_first_worker():
             yield
     finally:
         threading.Thread.start = start  # type: ignore[method-assign]

@@ -17,8 +17,7 @@ import asyncio
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from typing import Any, NoReturn, Protocol
 
@@ -150,8 +149,7 @@ class Threads:
         before = sys.gettrace()
         set_trace(self._trace)
         try:
-            with _in_thread_of(worker):
-                worker.greenlet.switch()
+            _in_thread_of(worker, worker.greenlet.switch)
         finally:
             set_trace(before)
             self.current = None
@@ -163,8 +161,7 @@ class Threads:
         self.is_draining = True
         for worker in tuple(self.workers):
             self.current = worker
-            with _in_thread_of(worker):
-                worker.greenlet.throw()
+            _in_thread_of(worker, worker.greenlet.throw)
             self.current = None
         self.workers.clear()
         for identity in self._identities:
@@ -251,26 +248,23 @@ def deadline(threads: Threads, timeout: float | None) -> Callable[[], bool]:
     return lambda: bool(timer.processed)
 
 
-@contextmanager
-def _in_thread_of(worker: Worker) -> Iterator[None]:
-    """In the block, what is kept for each thread is the worker's.
+def _in_thread_of(worker: Worker, go_on: Callable[[], object]) -> None:
+    """Calls `go_on` while what is kept for each thread is the worker's.
 
-    Who it is, its locals, and what asyncio keeps: at first no running loop.
+    Who it is, its locals, and what asyncio keeps: at first no running loop. Not a context manager:
+    there are a hundred such calls in an execution.
     """
-    outer = here.identity
-    outer_hooks = sys.get_asyncgen_hooks()
-    outer_running = _swap_running((None, None))
+    outer, outer_hooks = here.identity, sys.get_asyncgen_hooks()
+    outer_running = _swap_running(worker.inner)
     _switch_to(worker.identity)
     sys.set_asyncgen_hooks(*worker.asyncgen_hooks)
-    _swap_running(worker.inner)
     try:
-        yield
+        go_on()
     finally:
-        worker.inner = _swap_running((None, None))
+        worker.inner = _swap_running(outer_running)
         worker.asyncgen_hooks = sys.get_asyncgen_hooks()
         _switch_to(outer)
         sys.set_asyncgen_hooks(*outer_hooks)
-        _swap_running(outer_running)
 
 
 def _switch_to(identity: ThreadIdentity | None) -> None:
