@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sim.counterexamples.chart import MARK, WIDTH_MAX, chart
+from sim.counterexamples.departures import Step, Words, counted, steps_of
 from sim.kernel.execution import Outcome, Program, run_execution
-from sim.kernel.recording import Departure
-from sim.kernel.schedule import NO_MORE, Schedule
+from sim.kernel.schedule import Schedule
 from sim.kernel.violation import Kind
+from sim.kernel.world import TraceLine
 from sim.schedulers import Replay
+
+Change = int | Step | None
 
 LINES_MAX = 40
 DEPARTURES_MAX = 6
+DEPARTURE_LINES_MAX = 3
 # How many lines the observation may take: each of its sentences, and all of them.
 SEEN_LINES_MAX = 3
 SEEN_ALL_LINES_MAX = 12
@@ -25,46 +29,15 @@ NEIGHBOURS_MAX = 60
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """The nearest execution that passes. words: what it does differently.
+    """The nearest execution that passes; outcome: None if none was found.
 
-    outcome: None if none was found. tried: how many executions were run.
+    change: the departure that it has not, by its number, or a wait that is shorter in it; None if
+    it departs once more. tried: how many executions were run.
     """
 
-    words: str
+    change: Change
     outcome: Outcome | None
     tried: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Departures that belong together: one, or those by which something is kept waiting.
-
-    Waiting costs one departure, however long it takes and whatever lands meanwhile.
-    """
-
-    departures: tuple[Departure, ...]
-
-    @property
-    def is_wait(self) -> bool:
-        return self.departures[0].chosen == NO_MORE.name
-
-    @property
-    def words(self) -> str:
-        if not self.is_wait:
-            return words_of(self.departures[0])
-        polls = [each for each in self.departures if each.chosen == NO_MORE.name]
-        kept = list(dict.fromkeys(name for each in polls for name in each.passed_over))
-        verb = "is" if len(kept) == 1 else "are"
-        words = f"{_listed(kept)} {verb} kept waiting for {_counted(len(polls), 'poll')}"
-        landed = list(dict.fromkeys(each.chosen for each in self.departures if each not in polls))
-        if landed:
-            words += f", and {_listed(landed)} before {'it' if len(kept) == 1 else 'them'}"
-        return words
-
-    @property
-    def time(self) -> str:
-        first, last = (f"{self.departures[at].at:.3f}" for at in (0, -1))
-        return first if first == last else f"{first}–{last}"
 
 
 def nearest_passing(program: Program, schedule: Schedule, outcome: Outcome) -> Passing:
@@ -73,18 +46,18 @@ def nearest_passing(program: Program, schedule: Schedule, outcome: Outcome) -> P
     Two executions are the same up to the first choice that differs, so the last is tried first.
     """
     tried = 0
-    for departures, words in _neighbours(outcome):
+    for departures, change in _neighbours(outcome):
         if tried == NEIGHBOURS_MAX:
             break
         tried += 1
         replay = Replay(departures, strict=False)
         other = run_execution(program, replay, schedule.bounds, traced=True)
         if other.violation is None and other.error is None:
-            return Passing(words or _what_more(outcome, other), other, tried)
+            return Passing(change, other, tried)
         if other.violation is not None and other.violation.kind is Kind.ENDLESS_STEP:
             # Each such takes seconds.
             break
-    return Passing("", None, tried)
+    return Passing(None, None, tried)
 
 
 def _how_to_replay(schedule: Schedule) -> str:
@@ -102,73 +75,32 @@ def explain(outcome: Outcome, schedule: Schedule, passing: Passing) -> str:
     head += _seen(violation.detail)
     if violation.where:
         head.append(f"  checked in {violation.where}")
-    head += _departure_lines(outcome)
-    foot, marked = _difference(outcome, passing)
+    words = Words.of(outcome, *([passing.outcome] if passing.outcome else []))
+    head += _departure_lines(outcome, words)
+    foot, marked = _difference(outcome, passing, words)
     foot.append(_how_to_replay(schedule))
     head.append("what happened (virtual seconds, a column for each actor):")
-    lines = [*head, *chart(outcome.trace, marked, LINES_MAX - len(head) - len(foot)), *foot]
+    lines = [
+        *head,
+        *chart(_trace(outcome, words), marked, LINES_MAX - len(head) - len(foot)),
+        *foot,
+    ]
     return "\n".join([*map(_clipped, lines[:-1]), lines[-1]])
 
 
 # ---- departures ------------------------------------------------------------------------------
 
 
-def steps_of(departures: list[Departure]) -> list[Step]:
-    """The departures in their order; those that keep one event waiting make one step."""
-    steps: list[Step] = []
-    for each in departures:
-        if steps and steps[-1].is_wait and each.cost == 0 and each.kind == "landing":
-            steps[-1] = Step((*steps[-1].departures, each))
-        else:
-            steps.append(Step((each,)))
-    return steps
-
-
-def words_of(departure: Departure) -> str:
-    """One departure in words."""
-    chosen, natural = departure.chosen, departure.passed_over[0]
-    match departure.kind:
-        case "clock":
-            return f"the loop is {chosen}"
-        case "cancel":
-            return f"{chosen} before its next step"
-        case "program":
-            what = chosen.partition(": ")[0] + ": "
-            return f"{chosen} (natural: {natural.removeprefix(what)})"
-    if chosen == NO_MORE.name:
-        return Step((departure,)).words
-    verb = "lands" if departure.kind == "landing" and " goes on at " not in chosen else "goes on"
-    return f"{_named(chosen)} {verb} before {_listed(list(departure.passed_over))}"
-
-
-def _named(name: str) -> str:
-    """An event in quotes; a thread with the place where it is."""
-    worker, goes_on, place = name.partition(" goes on at ")
-    if goes_on:
-        return f"{worker} (at {place})"
-    return name.removesuffix(" goes on") if name == "the loop goes on" else f"«{name}»"
-
-
-def _listed(names: list[str]) -> str:
-    named = [_named(name) for name in names[:3]]
-    if len(names) > 3:
-        named.append(f"{len(names) - 3} more")
-    return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"one {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _departure_lines(outcome: Outcome) -> list[str]:
-    points = _counted(len(outcome.choices), "choice point")
+def _departure_lines(outcome: Outcome, words: Words) -> list[str]:
+    points = counted(len(outcome.choices), "choice point")
     if not outcome.departures:
         return [f"departures: none, it happens in natural order ({points})"]
     steps = steps_of(outcome.departures)
     shown = steps if len(steps) <= DEPARTURES_MAX else steps[: DEPARTURES_MAX - 1]
     lines = [f"departures: {outcome.cost}, at {len(outcome.departures)} of {points}"]
-    numbered = [f"{at:3}. at {step.time} s: {step.words}" for at, step in enumerate(shown, 1)]
-    lines += [line for each in numbered for line in _wrapped(each, 2, "     ")]
+    for at, step in enumerate(shown, 1):
+        sentence = f"{at:3}. at {step.time} s: {words.of_step(step)}"
+        lines += _wrapped(sentence, DEPARTURE_LINES_MAX, "     ")
     if len(shown) < len(steps):
         lines.append(f"     … and {len(steps) - len(shown)} more")
     return lines
@@ -177,8 +109,8 @@ def _departure_lines(outcome: Outcome) -> list[str]:
 # ---- the nearest passing execution -----------------------------------------------------------
 
 
-def _neighbours(outcome: Outcome) -> Iterator[tuple[tuple[tuple[int, int], ...], str]]:
-    """Schedules, with words for what they change; without words where they depart once more."""
+def _neighbours(outcome: Outcome) -> Iterator[tuple[tuple[tuple[int, int], ...], Change]]:
+    """Schedules, with what they change, as in Passing."""
     steps = steps_of(outcome.departures)
     taken = {each.index: each.option for each in outcome.departures}
     for number, step in reversed(list(enumerate(steps, 1))):
@@ -187,30 +119,36 @@ def _neighbours(outcome: Outcome) -> Iterator[tuple[tuple[tuple[int, int], ...],
             gone = {each.index for each in step.departures[kept:]}
             left = tuple((index, option) for index, option in taken.items() if index not in gone)
             if kept:
-                yield left, f"where {Step(step.departures[:kept]).words}"
+                yield left, Step(step.departures[:kept])
             else:
-                yield left, f"without departure {number}"
+                yield left, number
     for index in reversed(range(len(outcome.choices))):
         if index not in taken:
             for option in range(1, outcome.options[index]):
-                yield tuple(sorted({**taken, index: option}.items())), ""
+                yield tuple(sorted({**taken, index: option}.items())), None
 
 
-def _what_more(outcome: Outcome, other: Outcome) -> str:
-    """In words, the departure that only the other execution has."""
+def _what_differs(outcome: Outcome, other: Outcome, change: Change, words: Words) -> str:
+    if isinstance(change, int):
+        return f"without departure {change}"
+    if change is not None:
+        return f"where {words.of_step(change)}"
     here = {each.index for each in outcome.departures}
     more = [each for each in other.departures if each.index not in here]
-    return f"where, at {more[0].at:.3f} s, {words_of(more[0])}" if more else "with one more"
+    return (
+        f"where, at {more[0].at:.3f} s, {words.of_departure(more[0])}" if more else "with one more"
+    )
 
 
-def _difference(outcome: Outcome, passing: Passing) -> tuple[list[str], int | None]:
+def _difference(outcome: Outcome, passing: Passing, words: Words) -> tuple[list[str], int | None]:
     """The first difference; and the number of its line in the trace, if it is in the trace."""
     if passing.outcome is None:
-        tried = _counted(passing.tried, "execution")
+        tried = counted(passing.tried, "execution")
         return [
             f"no passing execution was found nearby ({tried} tried, each with one change)"
         ], None
-    here, there = _lines_of(outcome), _lines_of(passing.outcome)
+    differs = _what_differs(outcome, passing.outcome, passing.change, words)
+    here, there = _lines_of(outcome, words), _lines_of(passing.outcome, words)
     same = _same(here, there)
     marked: int | None = same
     what = f"first difference ({MARK}) from"
@@ -220,7 +158,7 @@ def _difference(outcome: Outcome, passing: Passing) -> tuple[list[str], int | No
         same, marked = _same(here, there), None
         what = f"first difference, at callback {same + 1}, from"
     return [
-        *_wrapped(f"{what} the nearest passing execution, {passing.words}:", 2),
+        *_wrapped(f"{what} the nearest passing execution, {differs}:", 2),
         f"  here:  {_line_of(here, same)}",
         f"  there: {_line_of(there, same)}",
     ], marked
@@ -232,8 +170,19 @@ def _same(here: list[str], there: list[str]) -> int:
     return next((at for at, (one, other) in enumerate(pairs) if one != other), len(pairs))
 
 
-def _lines_of(outcome: Outcome) -> list[str]:
-    return [f"{line.at:.3f} s, {line.actor}: {line.text}" for line in outcome.trace]
+def _lines_of(outcome: Outcome, words: Words) -> list[str]:
+    return [f"{line.at:.3f} s, {line.actor}: {line.text}" for line in _trace(outcome, words)]
+
+
+def _trace(outcome: Outcome, words: Words) -> list[TraceLine]:
+    """Its lines; outside events that share a name are numbered."""
+    assert outcome.recording is not None
+    trace = list(outcome.trace)
+    for at, event in outcome.recording.landings.items():
+        # What announces an event may have said it in other words.
+        if at < len(trace) and trace[at].text == event.name:
+            trace[at] = replace(trace[at], text=words.name(event))
+    return trace
 
 
 def _steps_of(outcome: Outcome) -> list[str]:

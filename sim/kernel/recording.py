@@ -7,6 +7,7 @@ returns, and by the answers of `World.choose`; the rest is CPython's own code in
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from sim.kernel.hashing import SimFuture
 from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observer import Observer
-from sim.kernel.schedule import ChoicePoint
+from sim.kernel.schedule import ChoicePoint, Named
 from sim.kernel.violation import Kind
 from sim.kernel.world import TraceLine, World
 
@@ -37,6 +38,14 @@ _OBSTACLES = {
 
 
 @dataclass(frozen=True, slots=True)
+class EventName:
+    """An option's name; number: it is the n-th outside event of this name, or 0 if it is none."""
+
+    name: str
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Departure:
     """A choice that is not the natural one, with the words for it.
 
@@ -48,8 +57,8 @@ class Departure:
     option: int
     kind: str
     at: float
-    chosen: str
-    passed_over: tuple[str, ...]
+    chosen: EventName
+    passed_over: tuple[EventName, ...]
     cost: int
 
 
@@ -57,6 +66,8 @@ class Departure:
 class Recording(Observer):
     """trace: what the actors did. steps: a line for each callback that joined the ready queue.
     departures: the choices that are not natural. options: how many each choice point had.
+    announced_names: how many outside events were announced by each name. landings: which event the
+    line of the trace is about that has this index, where it is about one.
 
     polls: what the polls found, in order, by the number of the poll from 1 on, where they found
     anything. polls_count: how many there were. choices: the answers of `World.choose`, as option
@@ -67,6 +78,8 @@ class Recording(Observer):
     steps: list[str] = field(default_factory=list)
     departures: list[Departure] = field(default_factory=list)
     options: list[int] = field(default_factory=list)
+    announced_names: Counter[str] = field(default_factory=Counter)
+    landings: dict[int, EventName] = field(default_factory=dict)
     polls: dict[int, list[Found]] = field(default_factory=dict)
     polls_count: int = 0
     choices: list[tuple[str, int]] = field(default_factory=list)
@@ -83,6 +96,8 @@ class Recording(Observer):
         self._world = world
         # The n-th outside event that was announced.
         self._serials: dict[Arrival, int] = {}
+        # Which it is of those of its name.
+        self._numbers: dict[Arrival, int] = {}
         world.trace = self.trace
 
     def end(self) -> None:
@@ -90,6 +105,7 @@ class Recording(Observer):
         self.steps_count = len(self.steps)
         self._is_over = True
         self._serials.clear()
+        self._numbers.clear()
 
     def patched(self) -> AbstractContextManager[None]:
         return lock_holders()
@@ -118,9 +134,16 @@ class Recording(Observer):
     def announced(self, arrival: Arrival) -> None:
         if not self._is_over:
             self._serials[arrival] = len(self._serials) + 1
+            self.announced_names[arrival.name] += 1
+            self._numbers[arrival] = self.announced_names[arrival.name]
+
+    def _name(self, option: Named) -> EventName:
+        number = self._numbers[option] if isinstance(option, Arrival) else 0
+        return EventName(option.name, number)
 
     def lands(self, arrival: Arrival) -> None:
         if not self._is_over:
+            self.landings[len(self.trace)] = self._name(arrival)
             self._find((self._serials[arrival], arrival.name))
 
     def advances(self, to: float) -> None:
@@ -136,7 +159,7 @@ class Recording(Observer):
     def chose(self, point: ChoicePoint, option: int) -> None:
         self.options.append(len(point.options))
         if option:
-            names = [each.name for each in point.options[: option + 1]]
+            names = [self._name(each) for each in point.options[: option + 1]]
             what = names[option], tuple(names[:option])
             where = point.index, option, point.kind, point.at
             self.departures.append(Departure(*where, *what, point.costs[option]))
