@@ -20,7 +20,7 @@ from sim.commands import (
     simulate,
 )
 from sim.exploration.verdict import EXIT_CODES, Verdict
-from sim.kernel.errors import ScheduleDoesNotFit
+from sim.kernel.errors import NotAProgram, ScheduleDoesNotFit
 
 # In the order in which `onestream --help` names them.
 COMMANDS = (
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
-    except (ValueError, OSError, ScheduleDoesNotFit) as exc:
+    except (ValueError, OSError, NotAProgram, ScheduleDoesNotFit) as exc:
         print(f"onestream: {exc}", file=sys.stderr)
         return ERROR_EXIT
     except ModuleNotFoundError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sim.exploration.subject import require_program
 from sim.kernel.execution import Outcome, Program, guarded, run_execution
 from sim.kernel.schedule import NATURAL, Bounds, Schedule
 from sim.schedulers import NaturalOrder, Replay, Scheduler
@@ -20,6 +21,7 @@ def run(
     Raises ValueError for a text that is not a schedule, ScheduleDoesNotFit if the program does not
     reach its choice points. The subject that the schedule names is not checked.
     """
+    require_program(program)
     if schedule == NATURAL:
         with guarded():
             return run_execution(program, NaturalOrder(), bounds, traced=traced)
@@ -38,6 +40,7 @@ def outcomes(
 
     The guards of an execution are up until the iteration ends, or is closed.
     """
+    require_program(program)
     with guarded():
         while scheduler.next_execution():
             outcome = run_execution(program, scheduler, bounds, traced=traced)

@@ -10,10 +10,16 @@ from time import perf_counter
 
 from sim.counterexamples.counterexample import Counterexample, confirmed
 from sim.counterexamples.shrink import shrink
-from sim.exploration.subject import Subject
+from sim.exploration.subject import Subject, require_program
 from sim.exploration.verdict import Stop, Verdict
 from sim.kernel.errors import Nondeterminism
-from sim.kernel.execution import Outcome, Program, guarded, run_execution
+from sim.kernel.execution import (
+    Outcome,
+    Program,
+    guarded,
+    require_no_running_loop,
+    run_execution,
+)
 from sim.kernel.isolation.entropy import not_virtualised
 from sim.kernel.schedule import Bounds, Schedule, departures_of
 from sim.kernel.violation import Kind
@@ -166,11 +172,13 @@ def explore(
     same in each execution.
     watch: called before each execution with the findings so far; interrupts by returning True.
     """
+    require_no_running_loop()
     bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s, entropy_seed)
     scheduler = make_scheduler(strategy, seed)
     if budget_s is None and max_executions is None:
         budget_s = BUDGET_S
     subject = program if isinstance(program, Subject) else Subject.of(program)
+    require_program(subject.program)
     subject = replace(subject, labels=(*subject.labels, *labels))
     problem = Problem(subject, bounds)
     begun = perf_counter()

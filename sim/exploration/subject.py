@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, replace
 
 from sim.exploration.digest import digest_of
 from sim.exploration.named_programs import program_named
+from sim.kernel.errors import NotAProgram
 from sim.kernel.execution import Program
 from sim.kernel.schedule import Bounds, Schedule
 
@@ -42,3 +44,28 @@ class Subject:
 
     def natural_schedule(self, bounds: Bounds) -> Schedule:
         return Schedule(self.name, self.digest, bounds, ())
+
+
+def require_program(program: object) -> None:
+    """Raises NotAProgram, with what one is, for what cannot be called with the world alone."""
+    name = getattr(program, "__qualname__", None) or repr(program)
+    example = "a program is an `async def` that takes the world: async def program(world): …"
+    if inspect.iscoroutine(program):
+        program.close()
+        raise NotAProgram(
+            f"{name}(…) is a coroutine, which runs once; give the function {name} itself: {example}"
+        )
+    if not callable(program):
+        raise NotAProgram(f"{name} is not a program, as it cannot be called: {example}")
+    try:
+        signature = inspect.signature(program)
+    except (TypeError, ValueError):
+        # Written in C: it says so itself when it is called.
+        return
+    try:
+        signature.bind(None)
+    except TypeError as exc:
+        raise NotAProgram(
+            f"{name}({', '.join(signature.parameters)}) cannot be called with the world alone "
+            f"({exc}): {example}"
+        ) from None

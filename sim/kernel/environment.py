@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import simpy
 
+from sim.kernel.errors import Misused
 from sim.kernel.notices import NO_OBSERVER, Notices
 
 READING_S = 1e-9
@@ -113,7 +114,7 @@ class Environment(simpy.Environment):
     ) -> Arrival:
         """A new arrival; its window is counted in seconds from now."""
         if not 0 <= earliest_s <= latest_s:
-            raise ValueError(
+            raise Misused(
                 f"outside event {name!r} has the window [{earliest_s}, {latest_s}] s; "
                 f"it needs 0 <= earliest <= latest, both counted from the call"
             )

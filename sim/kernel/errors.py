@@ -19,6 +19,14 @@ class StepBrokenOff(BaseException):
     """A step that did not return to the loop was broken off; raised into it, wherever it was."""
 
 
+class Misused(ValueError):
+    """The program called its world with what makes no sense; `args[0]` says what."""
+
+
+class NotAProgram(TypeError):
+    """What was to be explored is not a coroutine function that takes the world."""
+
+
 class Nondeterminism(Exception):
     """One schedule led to two different executions: something else decides, too."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,10 +19,12 @@ from sim.kernel.environment import Environment
 from sim.kernel.errors import (
     CheckFailed,
     Nondeterminism,
+    NotAProgram,
     ScheduleDoesNotFit,
     StepBrokenOff,
 )
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
+from sim.kernel.interrupts import interrupts_noted, is_interrupt
 from sim.kernel.isolation.entropy import virtualised
 from sim.kernel.loop import Costs, SimLoop
 from sim.kernel.notices import Special
@@ -102,7 +105,9 @@ def run_execution(
     """Runs the program once, under the scheduler's choices, then drains what it left behind.
 
     traced: it is recorded, unless the scheduler follows it with an observer of its own.
+    Raises RuntimeError where a loop runs already, NotAProgram, and what a replay raises.
     """
+    require_no_running_loop()
     restart_serials()
     restart_names()
     use_deterministic_scopes()
@@ -143,7 +148,7 @@ def run_execution(
     try:
         with running(Execution(loop, entropy)):
             with follower.patched() if follower is not None else nullcontext():
-                _run(program, loop, world, outcome)
+                _run(_main(program, world, unanswered), loop, world, outcome)
             outcome.labels = set(world.labels)
             outcome.bounds_hit = loop.bounds_hit
             # The draining is not part of the execution.
@@ -171,7 +176,7 @@ def _let_go(loop: SimLoop) -> None:
     loop.let_go()
 
 
-def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> None:
+def _run(main: Coroutine[Any, Any, None], loop: SimLoop, world: World, outcome: Outcome) -> None:
     def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # An exception that is never retrieved is found when memory is freed, which is not part of
         # a schedule; one in a callback is found here and now.
@@ -183,18 +188,9 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
             world.fail_as(Kind.CALLBACK, f"{callback} raises;\n{seen}", raised=raised)
 
     loop.set_exception_handler(on_exception)
-    task = loop.create_task(_main(program, world), name="program")
+    task = loop.create_task(main, name="program")
     task.add_done_callback(lambda _: loop.stop())
-    # Raised into a step it ends there; raised into what is asked at a poll, it ends here.
-    try:
-        loop.run_forever()
-    except StepBrokenOff:
-        pass
-    except Exception as exc:
-        # Raised between two callbacks, where the loop calls the simulator.
-        if not world.is_own_fault(exc):
-            raise
-
+    _run_until_stopped(loop, world)
     if loop.stuck is not None and world.violation is None:
         world.fail_as(loop.stuck[0], why_stuck(loop, loop.stuck, outcome.steps))
     if world.violation is None and task.done():
@@ -207,9 +203,49 @@ def _run(program: Program, loop: SimLoop, world: World, outcome: Outcome) -> Non
     outcome.violation = world.violation
 
 
+def _run_until_stopped(loop: SimLoop, world: World) -> None:
+    # Raised into a step it ends there; raised into what is asked at a poll, it ends here.
+    try:
+        loop.run_forever()
+    except StepBrokenOff:
+        pass
+    except (SystemExit, KeyboardInterrupt) as exc:
+        # Stock asyncio lets these end the loop, from whichever task or callback.
+        if is_interrupt(exc):
+            raise
+        world.fail_as(Kind.EXCEPTION, words_of_exception(exc), raised=exc)
+    except Exception as exc:
+        # Raised between two callbacks, where the loop calls the simulator.
+        if not world.is_own_fault(exc):
+            raise
+
+
 @forwards
-async def _main(program: Program, world: World) -> None:
-    await program(world)
+async def _main(program: Program, world: World, unanswered: list[Exception]) -> None:
+    awaitable = program(world)
+    if not (hasattr(awaitable, "__await__") or inspect.isawaitable(awaitable)):
+        unanswered.append(_not_a_program(program, awaitable))
+        raise unanswered[-1]
+    await awaitable
+
+
+def _not_a_program(program: Program, returned: object) -> NotAProgram:
+    name = getattr(program, "__qualname__", type(program).__qualname__)
+    why = "has a `yield`" if inspect.isasyncgen(returned) else f"returns {returned!r}"
+    return NotAProgram(
+        f"{name} is not a program: it {why}, and cannot be awaited. A program is an `async def` "
+        f"that takes the world: async def {name}(world): …"
+    )
+
+
+def require_no_running_loop() -> None:
+    """Raises RuntimeError where a loop runs in this thread."""
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError(
+            "an execution has a loop of its own, and in this thread a loop is running: call "
+            "explore, run or replay from plain code, and not from a coroutine or callback; in "
+            "pytest, from a test that is no `async def`, or mark it @pytest.mark.explore"
+        )
 
 
 def _judge_end(task: asyncio.Task[None], world: World) -> None:
@@ -301,12 +337,26 @@ def _run_until_done(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> None:
         task.add_done_callback(one_done)
     loop.stuck = None
     for _ in range(_DRAIN_RUNS_MAX):
-        loop.run_forever()
+        with _exits_suppressed():
+            loop.run_forever()
         # Others stop the loop, too: a check that fails now, or a task of the previous round.
         if left == 0 or loop.stuck is not None:
             break
     for task in tasks:
         task.remove_done_callback(one_done)
+
+
+@contextmanager
+def _exits_suppressed() -> Iterator[None]:
+    """What is left behind may end the loop as it is cleaned up, which is no part of the execution.
+
+    The next run of the loop goes on with the others.
+    """
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as exc:
+        if is_interrupt(exc):
+            raise
 
 
 _guards = 0
@@ -338,6 +388,7 @@ def _guards_up() -> Iterator[None]:
     try:
         with (
             watched(),
+            interrupts_noted(),
             threads_patched(replacements()),
             plain_threads_simulated(),
             second_loops_simulated(),

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import simpy
 
-from sim.kernel.errors import CheckFailed, NotSimulated, StepBrokenOff
+from sim.kernel.errors import CheckFailed, Misused, NotSimulated, StepBrokenOff
 
 C = TypeVar("C", bound=Callable[..., Any])
 E = TypeVar("E", bound=BaseException)
@@ -78,6 +78,8 @@ def fault_of_simulator(exception: BaseException) -> str | None:
         return None
     if isinstance(fault, NotSimulated):
         return str(fault)
+    if isinstance(fault, Misused):
+        return f"{fault}{_caller(fault)}"
     version = ".".join(map(str, sys.version_info[:3]))
     return (
         f"{fault!r} arises in the simulator, at {_place(fault)}, on Python {version}: nothing can "
@@ -108,7 +110,7 @@ def _all_of(exception: BaseException, seen: set[int]) -> Iterator[BaseException]
 
 
 def _is_fault(exception: BaseException) -> bool:
-    if isinstance(exception, NotSimulated):
+    if isinstance(exception, NotSimulated | Misused):
         return True
     is_verdict = isinstance(exception, CheckFailed | StepBrokenOff)
     if is_verdict or hasattr(exception, _MODELLED) or not isinstance(exception, Exception):
@@ -136,6 +138,16 @@ def _owner(frame: FrameType) -> Origin | None:
         return Origin.SIMULATOR
     is_stdlib = file.startswith(_STDLIB) and not any(part in file for part in _INSTALLED)
     return None if is_stdlib else Origin.PROGRAM
+
+
+def _caller(fault: BaseException) -> str:
+    """Where the program called what raised this; empty if it did not."""
+    at = [
+        f" ({Path(frame.f_code.co_filename).name}:{line}, in {frame.f_code.co_name})"
+        for frame, line in traceback.walk_tb(fault.__traceback__)
+        if _owner(frame) is Origin.PROGRAM
+    ]
+    return at[-1] if at else ""
 
 
 def _place(fault: BaseException) -> str:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from sim.kernel.diagnosis import place_of_frame, place_of_predicate
-from sim.kernel.errors import CheckFailed
+from sim.kernel.errors import CheckFailed, Misused
 from sim.kernel.loop import SimLoop, one_natural
 from sim.kernel.notices import Notices, Special
 from sim.kernel.origin import fault_of_simulator, forwards
@@ -96,7 +96,7 @@ class World:
         iteration later, so that what acts directly in production has to act so here.
         """
         if args and call is None:
-            raise TypeError(f"outside event {name!r} has arguments {args!r} and nothing to call")
+            raise Misused(f"outside event {name!r} has arguments {args!r} and nothing to call")
         # Only the arrival and this task use it, so its uses are not accesses, and it is never
         # hashed: CPython awaits a future of its own type faster.
         waiter: asyncio.Future[None] = asyncio.Future(loop=self.loop)
@@ -148,6 +148,8 @@ class World:
         """One of the options, by the scheduler's choice; the first is the natural one."""
         if len(options) == 1:
             return options[0]
+        if not options:
+            raise Misused(f"world.choose({name!r}, {options!r}) has no option; it needs one")
         named = [Option(f"{name}: {option}") for option in options]
         return options[self.loop.choose("program", named, one_natural)]
 

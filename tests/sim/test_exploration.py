@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import gc
 import math
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -179,9 +181,14 @@ def test_an_interrupted_search_is_inconclusive() -> None:
         executions += 1
         world.choose("any", "ab")
         if executions == 2:
-            raise KeyboardInterrupt
+            _thread.interrupt_main()
 
-    report = explore(program)
+    # A process that was started in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        report = explore(program)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert report.verdict == "inconclusive"
     assert report.was_interrupted
 
