@@ -1,4 +1,4 @@
-"""Upstreams of ill will: whatever Ollama's place answers, the client is told, and soon enough."""
+"""Hostile upstreams: whatever answers in Ollama's place, the client gets an error, soon enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison with Hypothesis runs; its figures are in README.md beside this file."""
+"""The comparison with Hypothesis runs; its figures are in README.md next to this file."""
 
 from __future__ import annotations
 

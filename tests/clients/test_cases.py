@@ -16,7 +16,7 @@ ANSWER_WORDS = 40
 # How often a prompt is posted, if not once. A failed model is a 5xx, which these repeat
 # (LangChain.js as often as its program says: with its default it would take a minute).
 POSTS_OF_A_FAILURE = {"litellm": 3, "ai-sdk": 3, "langchain.js": 2}
-# What was superseded before it began is a 400, which only LiteLLM repeats: so often as it is told.
+# What was superseded before it began is a 400, which only LiteLLM repeats, as it is set.
 POSTS_OF_A_SUPERSEDED = {"litellm": 3}
 each_client = pytest.mark.parametrize("client", CLIENTS)
 

@@ -99,7 +99,7 @@ def test_pop_is_not_yet_the_end() -> None:
 
 
 def test_pop_of_a_finished_task_ends_the_stream_at_once() -> None:
-    """Whoever pops after the task is over need not wait for a callback."""
+    """A pop after the task is over need not wait for a callback."""
 
     async def main(world: World) -> None:
         registry = StreamRegistry()

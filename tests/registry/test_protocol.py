@@ -400,7 +400,7 @@ def test_row_does_what_the_table_says_of_it(case: Case) -> None:
         for action in row
         for move in action.value.moves
     }
-    # Whoever takes over is there only where somebody waits.
+    # There is a successor only where somebody waits.
     if "WAITING" not in before.values():
         declared.discard("WAITING → ACTIVE")
     assert moves_seen(before, states(protocol)) == sorted(declared)
@@ -662,7 +662,7 @@ def test_the_oldest_of_the_queue_is_next() -> None:
 
 
 def test_the_queue_goes_on_when_the_holder_is_detached() -> None:
-    """Who is enqueued waits for a holder that was told to stop no longer than its grace."""
+    """An enqueued prompt waits for a holder that is stopping no longer than its grace."""
     protocol = after((*FULL, (3.0, Cancel("p1", "x"))))
     assert states(protocol) == {"p1": "STOPPING", "p2": "WAITING", "p3": "WAITING"}
     protocol.apply(GraceExpired("p1"), 5.0)
@@ -704,7 +704,7 @@ def test_an_overdue_session_refuses_every_strategy(strategy: Strategy) -> None:
 
 
 def test_at_the_limit_and_at_the_close_the_whole_queue_is_refused() -> None:
-    """An overdue holder, or a close, leaves nobody waiting; all are told, oldest first."""
+    """An overdue holder, or a close, leaves nobody waiting; all are refused, oldest first."""
     enqueue = Strategy.ENQUEUE
     queue = ((4.0, Register("p4", "s", enqueue)), (4.0, Register("p5", "s", enqueue)))
     for last in (GraceExpired("p2"), Close()):

@@ -1,4 +1,4 @@
-"""The stop signal: set once, heard by whoever waits, and a fresh one for each stream."""
+"""The stop signal: set once, heard by all who wait, and a fresh one for each stream."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_an_exception_in_a_late_callback_does_not_reach_the_block() -> None:
 
 
 def test_callbacks_run_in_the_thread_that_sets() -> None:
-    """A callback runs in the thread that calls `set`, whoever left it."""
+    """A callback runs in the thread that calls `set`, whichever thread added it."""
     signal = StopSignal()
     threads = []
     with signal.waking(lambda: threads.append(threading.current_thread())):

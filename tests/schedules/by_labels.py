@@ -88,7 +88,7 @@ class ByLabels(Once):
         return names.index(wanted.take, 1)
 
     def require_all_taken(self) -> None:
-        """Raises ScheduleDoesNotFit if the execution did not come by each departure."""
+        """Raises ScheduleDoesNotFit if the execution did not reach each departure."""
         if self._left:
             raise ScheduleDoesNotFit(
                 f"{len(self._left)} departures were never met, the first of them {self._left[0]}, "

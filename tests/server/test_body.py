@@ -259,7 +259,7 @@ def test_json_within_texts_is_counted_too() -> None:
 
 
 def test_a_body_is_encoded_once_and_a_model_that_is_found_later_goes_before_it() -> None:
-    """What Ollama is sent is the body, whoever names the model; its digest is that of the rest."""
+    """Ollama is sent the body, wherever the model was named; the digest is that of the rest."""
     prompt = chat_prompt(ChatRequest.model_validate({"prompt": "hi"}), None).encoded().with_digest()
     request = prompt.request.with_model('a "model"')
     assert json.loads(request.sent()["content"]) == request.body

@@ -60,7 +60,7 @@ def test_shutdown_takes_no_more_and_can_drop_the_queue() -> None:
 
 
 def test_no_thread_means_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system gives no thread the caller is told, and the place is free again."""
+    """Where the system gives no thread the caller gets an error, and the place is free again."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

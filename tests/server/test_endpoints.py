@@ -371,7 +371,7 @@ def test_errors_have_ollamas_shape_under_its_paths() -> None:
 
 
 def test_a_look_up_ends_with_its_client_and_with_the_server() -> None:
-    """Whoever leaves takes the call to Ollama along; SIGTERM ends it with 503, a limit with 504."""
+    """A client that leaves ends its call to Ollama; SIGTERM ends it with 503, a limit with 504."""
 
     async def main() -> None:
         body = {"model": "fake:load-aborted", "keep_alive": "1h"}

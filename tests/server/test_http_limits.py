@@ -176,7 +176,7 @@ def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch
 
 
 def test_connections_have_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond it, who has idled longest makes room; whoever is being answered stays."""
+    """Beyond it, the connection that idled longest is closed; one that is being answered stays."""
     monkeypatch.setattr(HttpProtocol, "connections_max", 5)
 
     async def main() -> None:
@@ -184,7 +184,7 @@ def test_connections_have_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
             busy = asyncio.create_task(
                 server.post({"prompt": "x", "model": "fake:hang-before-headers"})
             )
-            await until(lambda: server.fake.calls, "it is under way")
+            await until(lambda: server.fake.calls, "it is running")
             async with connected(server.url, 20) as pairs:
                 assert await is_closed(pairs[0][0])
                 await until(
@@ -208,7 +208,7 @@ def test_connections_leave_descriptors_for_ollama() -> None:
 
 
 def test_asyncios_complaints_are_few(caplog: pytest.LogCaptureFixture) -> None:
-    """A hundred failed accepts are one line without a traceback; what else is wrong is told."""
+    """A hundred failed accepts are one line without a traceback; any other error is logged."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -38,7 +38,7 @@ def outlet_on_pipe(**limits: int) -> Iterator[tuple[Outlet, int]]:
     try:
         yield outlet, reading
     finally:
-        # Whoever is blocked in a write gets an error.
+        # A thread that is blocked in a write gets an error.
         os.close(reading)
         outlet.close()
         os.close(writing)
@@ -78,7 +78,7 @@ def test_lines_come_out_in_order() -> None:
 
 
 def test_nobody_waits_for_a_reader_and_what_is_lost_is_counted() -> None:
-    """Lines beyond the limit are dropped at once; when somebody reads, their number is told."""
+    """Lines beyond the limit are dropped at once; once the log is read again, it has the number."""
     with outlet_on_pipe(waiting_max_bytes=10_000) as (outlet, reading):
         for number in range(5_000):
             outlet.write(f"{number:099}\n")
@@ -123,7 +123,7 @@ def test_a_burst_is_written_in_few_writes(monkeypatch: pytest.MonkeyPatch) -> No
     for _ in range(1_000):
         outlet.write("a line\n")
     assert writes == [1]
-    # Whoever ends waits for no batch.
+    # The end of the process waits for no batch.
     outlet.close()
     assert writes == [1, 1_000]
     thread.join(30)

@@ -104,7 +104,7 @@ def test_each_error_is_the_sdks_own_and_is_not_sent_again(
     """The SDK raises its exception for the status, after one request and no retry."""
 
     async def main() -> None:
-        # Short where it is the silence that is told, and nowhere else.
+        # Short where the silence is what is tested, and nowhere else.
         silence_s = 0.2 if code == "upstream_silent" else 60.0
         limits = {"ollama_client": client, "first_chunk_seconds": silence_s}
         async with stack(**limits) as server, sdk(server) as api:

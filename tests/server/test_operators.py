@@ -82,7 +82,7 @@ def test_a_prompt_that_fails_is_a_line_of_the_log(caplog: pytest.LogCaptureFixtu
 
 
 def test_a_flood_of_refusals_does_not_fill_the_log() -> None:
-    """A burst is printed, then so many in a second; the next line tells how many were left out."""
+    """A burst is printed, then a fixed number per second; the next line says how many were not."""
     few = FewRefusals()
 
     def line_at(second: float, name: str = "onestream.refused") -> str | None:
@@ -147,7 +147,7 @@ def test_ready_is_who_reaches_ollama() -> None:
 
 
 def test_ready_asks_ollama_once_in_a_moment() -> None:
-    """Many who ask at once, and soon after, are told what the one call came to, if it hangs too."""
+    """Many who ask at once, and soon after, get the result of the one call, also if it hangs."""
     asked: list[str] = []
 
     class Hangs(httpx.AsyncBaseTransport):

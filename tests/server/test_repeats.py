@@ -66,7 +66,7 @@ def test_a_superseded_prompt_does_not_come_back_while_the_newer_is_there() -> No
 
 
 def test_the_same_typed_again_is_no_repetition() -> None:
-    """While the first is there, three times over, and after a whole answer beside a newer one."""
+    """While the first is there, three times over, and after a whole answer next to a newer one."""
     asked = Asked()
     for _ in range(3):
         assert not asked.refused("hi")
@@ -80,7 +80,7 @@ def test_the_same_typed_again_is_no_repetition() -> None:
 
 
 def test_a_whole_answer_leaves_nothing_behind() -> None:
-    """What was answered may be asked again beside a newer prompt, and takes no memory."""
+    """What was answered may be asked again next to a newer prompt, and takes no memory."""
     asked = Asked()
     first = asked.ask("one")
     asked.end(first, whole=True)
@@ -89,7 +89,7 @@ def test_a_whole_answer_leaves_nothing_behind() -> None:
     assert not asked.refused("one")
 
 
-def test_the_newest_wins_whoever_fails() -> None:
+def test_the_newest_wins_whichever_fails() -> None:
     """A repetition that found its session free gives way to that of a newer prompt."""
     asked = Asked()
     asked.ask("one")

@@ -118,7 +118,7 @@ def test_two_texts_are_never_one_session() -> None:
 
 
 def test_an_explicit_session_id_that_can_be_none_is_refused() -> None:
-    """It was meant, so a mistake in it is told."""
+    """It was meant, so a mistake in it is an error."""
     with pytest.raises(ApiError, match="printable ASCII"):
         session({"x-session-id": "a b"})
     with pytest.raises(ApiError, match="printable ASCII"):

@@ -19,7 +19,7 @@ def test_every_setting_has_its_reason() -> None:
 
 
 def test_the_document_names_every_file() -> None:
-    """Whoever reads in its order passes nothing over."""
+    """Read in its order, no field is passed over."""
     text = README.read_text("utf-8")
     names = {path.name for path in README.parent.glob("*.py")} - {"__init__.py"}
     assert {name for name in names if f"`{name}`" not in text} == set()

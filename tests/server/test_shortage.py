@@ -1,4 +1,4 @@
-"""A shortage passes: what fails once for lack of something is tried anew, and is told."""
+"""A shortage passes: what fails once for lack of a resource is tried again, and logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: every stream is told, and the process is gone within the grace and 1 s."""
+"""SIGTERM and SIGINT: every stream gets an error, the process ends within the grace and 1 s."""
 
 from __future__ import annotations
 

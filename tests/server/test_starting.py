@@ -228,7 +228,7 @@ def test_our_own_launcher_is_one_process_whatever_the_environment_says() -> None
 def test_another_server_than_uvicorn_is_told(
     caplog: pytest.LogCaptureFixture, signals: Any, told: bool
 ) -> None:
-    """Unless whoever runs the application says that they end it themselves."""
+    """Unless the caller says that it ends the application itself."""
 
     async def main() -> None:
         app = create_app(settings(), **({} if signals is None else {"signals": signals}))
@@ -240,7 +240,7 @@ def test_another_server_than_uvicorn_is_told(
 
 
 def test_without_its_start_up_it_says_so() -> None:
-    """Every request is told why, in our shape, if the server around skips the lifespan."""
+    """Every answer says why, in our shape, if the server around skips the lifespan."""
 
     async def main() -> None:
         app = create_app(settings(), signals=())

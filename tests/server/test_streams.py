@@ -116,7 +116,7 @@ def test_a_failure_of_our_own_is_an_error_too(caplog: pytest.LogCaptureFixture) 
 def test_an_agent_that_swallows_its_cancel_is_reported_and_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """After 0.5 s (here less) it is told again; the stream stays until it is really over."""
+    """After 0.5 s (here less) the stop is repeated; the stream stays until it is really over."""
     release = asyncio.Event()
     cancels = []
 
@@ -137,7 +137,7 @@ def test_an_agent_that_swallows_its_cancel_is_reported_and_counted(
                 await until(lambda: service.streams("key1")[0]["chunks"], "a chunk")
                 trace_id = service.streams("key1")[0]["trace_id"]
                 await service.cancel("key1", trace_id)
-                # The client is told at once, whatever the agent does.
+                # The client hears of it at once, whatever the agent does.
                 assert '"code":"cancelled"' in (await task).text
                 await until(lambda: len(cancels) >= 2, "told again")
                 await until(lambda: service.counts()["detached"], "detached")

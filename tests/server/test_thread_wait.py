@@ -80,7 +80,7 @@ def test_an_ollama_that_is_silent_then_is_told_at_its_limit() -> None:
 
 
 def test_a_wait_for_a_thread_has_a_limit_of_its_own() -> None:
-    """Whether shorter or longer than Ollama's, it is told for what it is, and in time."""
+    """Whether shorter or longer than Ollama's, the error names this limit, and comes in time."""
     for limit_s in (2.0, 20.0):
 
         async def story(bench: ServerBench, limit_s: float = limit_s) -> None:

@@ -133,7 +133,7 @@ def test_what_is_no_chunk_is_said_to_be_none(bad: bytes) -> None:
     assert (caught.value.status, caught.value.code) == (502, "upstream_not_understood")
 
 
-def test_a_line_is_kept_for_whoever_passes_it_on() -> None:
+def test_a_line_is_kept_where_it_is_passed_on() -> None:
     """With keeps_lines a chunk has Ollama's own bytes, also what the server does not know."""
     raw = b'{"response":"hi","done":false,"brand_new":1}'
     assert [
@@ -477,7 +477,7 @@ def test_an_address_that_is_none_is_refused(text: str) -> None:
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefix JARVIS_, the note's name for the inactivity, and OLLAMA_HOST beside our own."""
+    """Prefix JARVIS_, the note's name for the inactivity, and OLLAMA_HOST besides our own."""
     monkeypatch.setenv("JARVIS_STREAM_INACTIVITY_SECONDS", "7.5")
     monkeypatch.setenv("JARVIS_OLLAMA_CLIENT", "thread")
     monkeypatch.setenv("OLLAMA_HOST", "0.0.0.0:99")

@@ -99,7 +99,7 @@ def run_suite(names: list[str], *options: str) -> list[dict[str, object]]:
     ids=["natural", "random", "tasks"],
 )
 def test_cpythons_own_tests_pass(options: tuple[str, ...], slow: bool) -> None:
-    """Every test of these modules passes, and at least so many of them run on our loop."""
+    """Every test of these modules passes, and at least a given number of them run on our loop."""
     require_suite()
     expected = modules(slow)
     results = run_suite(list(expected), *options)

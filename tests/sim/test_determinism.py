@@ -110,7 +110,7 @@ def some_schedule(program: Program, seed: int) -> tuple[tuple[int, int], ...]:
 
 
 def hash_of_all(executions: int) -> str:
-    """One hash over so many random executions of every program."""
+    """One hash over a number of random executions of every program."""
     digest = hashlib.sha256()
     for name, program in PROGRAMS.items():
         for seed in range(executions):
@@ -201,7 +201,7 @@ async def comes_third(world: World) -> None:
 
 
 def texts_of_counterexamples() -> str:
-    """What is told of some failures that a random search finds, and shrinking makes small."""
+    """What is printed of some failures that a random search finds, and shrinking makes small."""
     suspect = next(each for each in SCENARIOS_BY_LEVEL["registry"] if each.name == "two_sessions")
     programs = [tasks_wait_for_tasks, comes_third, suspect.program_for(registry_class("original"))]
     texts = []

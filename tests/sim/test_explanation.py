@@ -185,7 +185,7 @@ def test_the_first_difference_from_a_passing_execution() -> None:
 
 
 def test_a_longer_wait_is_one_departure() -> None:
-    """What is kept waiting for several polls is told as one departure, and so is what passes."""
+    """What is kept waiting for several polls is printed as one departure, and so is what passes."""
 
     async def program(world: World) -> None:
         steps_taken = 0
@@ -213,7 +213,7 @@ def test_a_longer_wait_is_one_departure() -> None:
 
 
 def test_words_for_departures() -> None:
-    """A late loop, a thread, a cancel, a fault: each departure is told for what it is."""
+    """A late loop, a thread, a cancel, a fault: each departure is named for what it is."""
 
     async def late(world: World) -> None:
         fired: list[int] = []
@@ -252,7 +252,7 @@ def test_words_for_departures() -> None:
 
 
 def test_a_natural_violation_has_a_passing_neighbour_with_a_departure() -> None:
-    """Where natural order itself violates, one departure more may pass, and is told."""
+    """Where natural order itself violates, one departure more may pass, and is printed."""
 
     async def program(world: World) -> None:
         order: list[str] = []
@@ -359,7 +359,7 @@ def test_a_deadlock_names_what_is_waited_for(told: str) -> None:
 
 
 def test_tasks_that_await_each_other_are_a_circle() -> None:
-    """A circle of tasks that await each other is told as one."""
+    """A circle of tasks that await each other is printed as one."""
 
     async def program(world: World) -> None:
         tasks: dict[str, asyncio.Task[None]] = {}

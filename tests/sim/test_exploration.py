@@ -418,7 +418,7 @@ def test_a_spin_that_a_thread_ends_is_no_livelock() -> None:
 
 
 def test_an_execution_that_never_ends_is_refuted_at_the_horizon() -> None:
-    """A program that goes on beyond the horizon does not end, in so many words."""
+    """A program that goes on beyond the horizon does not end, and the report says so."""
 
     async def program(world: World) -> None:
         while True:  # noqa: ASYNC110
@@ -567,12 +567,12 @@ def test_a_counterexample_replays() -> None:
     assert outcomes[0].trace
 
 
-def test_a_replay_on_a_mended_program_says_that_nothing_is_violated() -> None:
+def test_a_replay_on_a_fixed_program_says_that_nothing_is_violated() -> None:
     """Where the choice points are the same, but the fault is gone, there is no violation."""
     report = explore(lost_update)
     assert report.counterexample is not None
 
-    async def mended(world: World) -> None:
+    async def fixed(world: World) -> None:
         balance = 100
 
         async def withdraw(name: str) -> None:
@@ -584,7 +584,7 @@ def test_a_replay_on_a_mended_program_says_that_nothing_is_violated() -> None:
         await asyncio.gather(withdraw("a"), withdraw("b"))
         world.check(balance == 80, "both withdrawals count")
 
-    assert report.counterexample.replay(mended).violation is None
+    assert report.counterexample.replay(fixed).violation is None
 
 
 def test_a_schedule_that_does_not_fit_is_refused() -> None:

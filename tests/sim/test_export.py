@@ -302,7 +302,7 @@ def test_a_function_within_a_function(tmp_path: Path, imported: Import) -> None:
 
 
 def test_sets_of_futures(imported: Import) -> None:
-    """The one thing that is set on the loop beside its clock is so only where sets hang on it."""
+    """The one thing set on the loop besides its clock is set only where sets depend on it."""
     head = "import asyncio\n\nasync def program(world):\n    loop = asyncio.get_running_loop()\n"
     with_sets = head + (
         "    await asyncio.wait({loop.create_future() for _ in range(3)}, timeout=1)\n"

@@ -57,11 +57,11 @@ def test_a_historical_bug_comes_on_stock_asyncio(bug: HistoricalBug, tmp_path: P
 
 
 @pytest.mark.parametrize("bug", CPYTHON, ids=lambda bug: bug.id)
-def test_it_does_not_come_where_it_is_mended(bug: HistoricalBug, tmp_path: Path) -> None:
+def test_it_does_not_come_where_it_is_fixed(bug: HistoricalBug, tmp_path: Path) -> None:
     """On the other CPythons of this machine: 1 only where the changelog has the bug, too."""
     others = [each for each in find_interpreters() if each.missing is None]
     if not others:
-        pytest.skip("no other CPython is to be had here")
+        pytest.skip("no other CPython is available here")
     text, _ = exported(bug)
     for other in others:
         assert other.path is not None

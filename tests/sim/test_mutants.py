@@ -58,7 +58,7 @@ def test_every_counterexample_of_the_registry_replays(kills: list[Kill]) -> None
 
 
 def test_a_counterexample_of_the_server_replays(capsys: pytest.CaptureFixture[str]) -> None:
-    """One with a departure, from the line that --verbose prints; production is mended again."""
+    """One with a departure, from the line that --verbose prints; production is whole again."""
     assert main(["mutants", "--name", "body_has_no_limit", "--verbose"]) == 0
     printed = capsys.readouterr().out
     (schedule,) = set(re.findall(r"onestream replay (\S+)", printed))

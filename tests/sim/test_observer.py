@@ -1,4 +1,4 @@
-"""Who is told what happens in an execution, and that the kernel knows none of them."""
+"""Who hears of what happens in an execution, and that the kernel knows none of them."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_an_observer_hears_what_happens() -> None:
     assert listening.heard.count("runs") > 5
 
 
-def test_an_execution_is_the_same_whoever_listens() -> None:
+def test_an_execution_is_the_same_with_any_observer() -> None:
     """The choices of an execution that is followed are those of one that is not."""
     alone = run(program)
     followed = executed(program, Offering(Listening()))

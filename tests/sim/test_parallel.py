@@ -126,7 +126,7 @@ def test_two_jobs_come_to_what_one_comes_to(scenario: str) -> None:
 
 @pytest.mark.parametrize("registry", ["production", "quick_fix"])
 def test_two_jobs_come_to_the_same_within_a_bound(registry: str) -> None:
-    """As above, for the search bounded in departures and the random executions beside it."""
+    """As above, for the search bounded in departures and the random executions next to it."""
     (scenario,) = (
         each for each in SCENARIOS_BY_LEVEL["server"] if each.name == "second_prompt.async"
     )
@@ -183,7 +183,7 @@ class PoolThatHolds:
         return future
 
     def shutdown(self, *, cancel_futures: bool) -> None:
-        """Nothing is under way."""
+        """Nothing is running."""
 
     def _search(self, part: Scheduler) -> PartDone:
         # What a process is given is a copy.
@@ -220,7 +220,7 @@ def problem_of_arrivals(_: Any) -> Problem:
 
 
 def test_a_part_behind_the_failure_may_come_back_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search is through with its first failure; what else is under way is thrown away."""
+    """The search ends with its first failure; what else is running is thrown away."""
     work: Any = parallel._Work(threading.Event(), problem_of_arrivals, none_whole, nullcontext)
     monkeypatch.setattr(parallel, "_work", work)
     pool = PoolThatHolds()
@@ -329,7 +329,7 @@ def test_ctrl_c_gives_the_inconclusive_report(jobs: str) -> None:
     """A SIGINT to all processes, as a terminal sends it, ends `check` with what it has found."""
     check = onestream("check", "--registry", "production", "--budget", "600", "--jobs", jobs)
     assert check.stderr is not None
-    # The first plain line says that the search is under way; all of it takes ten times as long.
+    # The first plain line says that the search is running; all of it takes ten times as long.
     line = check.stderr.readline()
     os.killpg(check.pid, signal.SIGINT)
     printed, errors = check.communicate(timeout=HANGS_S)

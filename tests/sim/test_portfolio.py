@@ -163,8 +163,8 @@ def test_the_report_says_who_found_it() -> None:
 
 
 def test_the_report_says_which_half_of_a_bounded_search_found_it() -> None:
-    """The random executions beside it, or the search itself."""
-    beside = RandomFirst(DepartureBounded(2), random_executions=10)
-    assert explore(overtaken, strategy=beside).found_by == "random"
+    """The random executions before it, or the search itself."""
+    portfolio = RandomFirst(DepartureBounded(2), random_executions=10)
+    assert explore(overtaken, strategy=portfolio).found_by == "random"
     alone = RandomFirst(DepartureBounded(2), random_executions=0)
     assert explore(overtaken, strategy=alone).found_by == "up to 1 departures"

@@ -373,7 +373,7 @@ def test_outcomes_of_pytest_are_kept(pytester: pytest.Pytester) -> None:
 
 
 def test_the_log_is_that_of_one_execution(pytester: pytest.Pytester) -> None:
-    """caplog sees the execution under way alone, and a failure prints the log of one."""
+    """caplog sees only the running execution, and a failure prints the log of one."""
     result = run(
         pytester,
         """
@@ -445,7 +445,7 @@ def test_beside_anyios_plugin(pytester: pytest.Pytester) -> None:
 
 @pytest.mark.parametrize("mode", ["auto", "strict"])
 def test_beside_pytest_asyncio(pytester: pytest.Pytester, mode: str) -> None:
-    """The marker takes precedence; pytest-asyncio's own tests take our policy if they are told."""
+    """The marker takes precedence; pytest-asyncio's own tests take our policy where it is set."""
     pytest.importorskip("pytest_asyncio", reason="pytest-asyncio is not installed: not shown here")
     pytester.makeconftest(
         """

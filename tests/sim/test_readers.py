@@ -411,7 +411,7 @@ def names_in(function: Any) -> set[str]:
 
 
 def test_every_field_of_the_kernel_is_told_or_without_influence() -> None:
-    """Whoever adds one says which: else two states that differ there are taken for one."""
+    """A new field is listed in one of the two: else states that differ there are taken for one."""
     report = explore(touch_everything, strategy="natural")
     names = ("SimLoop", "Threads", "Environment", "World")
     assert report.labels == {f"{name}: []" for name in names}, report.text

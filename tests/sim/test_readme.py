@@ -1,4 +1,4 @@
-"""The programs in README.md, and in those of the rooms, do what is written beside them."""
+"""The programs in README.md, and in those of the rooms, do what is written next to them."""
 
 from __future__ import annotations
 

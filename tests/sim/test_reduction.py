@@ -71,7 +71,7 @@ def test_three_by_three(shared_steps: tuple[int, ...], classes: int) -> None:
 
 
 def test_independent_sessions_of_the_registry_make_one_class() -> None:
-    """Production's own code: what comes first is told only within a session."""
+    """Production's own code: what comes first matters only within a session."""
     for count in (2, 3, 4):
         names = [f"s{number}" for number in range(count)]
         assert counts(prompts_of(names)) == (1, 0)
@@ -84,7 +84,7 @@ def test_independent_sessions_of_the_registry_make_one_class() -> None:
     "program", [three_by_three(lambda step: False), prompts_of(["a", "b", "c"])]
 )
 def test_who_ends_last_is_nobodys_choice(program: Program) -> None:
-    """Whoever of a group of tasks that is, one class is one, in whichever order it is executed."""
+    """One class is one, whichever of a group of tasks ends last, in whichever order it runs."""
     for seed in range(20):
         report = explore(program, strategy="reduced", seed=seed, max_executions=100)
         assert report.verdict == "proved", report.reason

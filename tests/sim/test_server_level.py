@@ -77,7 +77,7 @@ def test_a_proof_says_how_far_it_goes() -> None:
 
 
 def test_a_label_that_is_never_reached_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scenario that does not come by what it is named for is inconclusive, and says why."""
+    """A scenario that does not reach what it is named for is inconclusive, and says why."""
     known = SCENARIOS["silence.async"]
     demanding = replace(
         known.definition, labels=(*known.definition.labels, "a label of another story")
@@ -283,7 +283,7 @@ SMALL = [three_arrivals, an_event_and_a_deadline, a_choice_and_a_thread]
 @pytest.mark.parametrize("bound", [0, 1, 2])
 @pytest.mark.parametrize("program", SMALL)
 def test_each_execution_is_seen_once_for_each_bound(program: Program, bound: int) -> None:
-    """Those with up to so many departures, no other, compared with all that there are."""
+    """Those with up to a number of departures, no other, compared with all that there are."""
     every = executions_of(program, DepthFirst())
     assert len({choices for _, choices, _ in every}) == len(every) > 5
     seen: dict[str, Counter[tuple[int, ...]]] = {}

@@ -99,7 +99,7 @@ def test_historical_bugs_shrink_to_the_least(program: Program) -> None:
     with guarded():
         found = shrunk_from_random(program, failures=3)
         if not found:
-            pytest.skip("this version of Python has mended the bug")
+            pytest.skip("this version of Python has fixed the bug")
         for violated, _, after in found:
             assert after == least_departures(program, violated)
 

@@ -320,7 +320,7 @@ def test_the_command_passes() -> None:
 
 
 def test_the_command_refutes() -> None:
-    """A violation exits with 1, and is told before it is shrunk: seed, command, schedule."""
+    """A violation exits with 1, and is printed before it is shrunk: seed, command, schedule."""
     code, printed = command("--seeds", "100", "--registry", "quick_fix", "--level", "registry")
     assert code == 1
     head, shrinking, rest = printed.partition("shrinking …")

@@ -43,7 +43,7 @@ HANDS_ON = "hands on whatever it is given to what it stands for"
 
 @dataclass(frozen=True)
 class Pair:
-    """A stand-in beside what it stands for.
+    """A stand-in next to what it stands for.
 
     left_out: why it refuses names that begin with an underscore, and these: also_left_out.
     other_signature: names whose parameters differ on purpose, each with the reason.
@@ -119,7 +119,7 @@ def names_of(cls: type) -> set[str]:
 def parameters_of(function: object) -> list[tuple[str, Any, Any]] | None:
     """Name, kind and default of each but self; None where the interpreter does not tell.
 
-    The name of one that is given by its position alone is nobody's affair.
+    The name of one that is given by its position alone does not matter.
     """
     try:
         parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]

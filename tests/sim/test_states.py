@@ -65,7 +65,7 @@ REGISTRIES: dict[str, type[Any]] = {
 
 
 def ends_within(program: Program, departures: int, *, matched: bool) -> Ends | None:
-    """Every end with up to so many departures."""
+    """Every end with up to this number of departures."""
     plain = DepartureBounded(departures)
     states = StateMatching(with_labels=True, departures_max=departures)
     return ends_of(program, states if matched else plain, LARGE_EXECUTIONS)

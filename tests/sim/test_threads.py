@@ -30,7 +30,7 @@ EXECUTIONS_MAX = 10_000
 def explored(
     program: Callable[[World], Awaitable[object]], *labels: str, departures: int = 1
 ) -> Report:
-    """What is seen of it with up to so many departures: most races need one."""
+    """What is seen of it with up to this number of departures: most races need one."""
     strategy = DepartureBounded(departures)
     return explore(program, strategy=strategy, max_executions=EXECUTIONS_MAX, labels=labels)
 

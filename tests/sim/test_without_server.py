@@ -15,7 +15,7 @@ from sim.cli import SERVER_PACKAGES
 pytestmark = pytest.mark.socket
 
 ROOT = Path(__file__).parents[2]
-# Runs before anything else of the process: whoever imports one of these finds that there is none.
+# Runs before anything else of the process: an import of one of these finds that there is none.
 WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({sorted(SERVER_PACKAGES)!r}))\n"
 PROGRAM = """\
 import asyncio

@@ -1,7 +1,7 @@
 """Plays every case with one client and prints one JSON object for each: `cases.py CLIENT URL`.
 
 Standard library and the client only: this runs in the client's own environment. A client is a
-module beside this one with `whole`, `stream` and `tool_turn`, or with a `client` that has them.
+module next to this one with `whole`, `stream` and `tool_turn`, or with a `client` that has them.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Cases:
         return self.client.stream(self.url, session, model, messages, **more)
 
     async def active(self, session, at_least=1):
-        """The running streams of the session, once there are so many."""
+        """The running streams of the session, once there is this number."""
         while True:
             listed = (await ask(f"{self.url}/v1/streams"))["data"]
             running = [one for one in listed if one["state"] == "ACTIVE"]

@@ -56,7 +56,7 @@ def test_a_bug_that_is_not_found_fails(
     assert "absent (33) !" in printed
 
 
-def test_a_bug_that_is_found_where_it_is_mended_fails(short_matrix: Callable[..., None]) -> None:
+def test_a_bug_that_is_found_where_it_is_fixed_fails(short_matrix: Callable[..., None]) -> None:
     """A program that is refuted where the changelog says fixed makes the exit code 1."""
     short_matrix(replace(sse_starlette_156.BUG, fixed_in=((3, 10, 0),)))
     assert main(["bugs"]) == 1
@@ -159,7 +159,7 @@ def test_without_packages_and_uv_it_says_what_to_install(
 @pytest.mark.socket
 @pytest.mark.parametrize("line", OTHER_LINES)
 def test_the_matrix_on_the_other_interpreters(line: str) -> None:
-    """On each other CPython that is to be had, every verdict is the expected one."""
+    """On each other CPython that is available, every verdict is the expected one."""
     (other,) = (each for each in find_interpreters() if each.version.startswith(line))
     column = matrix.column_of(other)
     if column.missing is not None:

@@ -120,12 +120,12 @@ def test_who_waits_for_a_load_shares_it(drive: Any) -> None:
 
 
 def test_a_query_behind_the_path_is_ignored(drive: Any) -> None:
-    """Whoever adds a query to defeat a cache still gets the answer."""
+    """A client that adds a query to defeat a cache still gets the answer."""
     assert "version" in drive().get("/api/version?now=1").run().object
 
 
 def test_the_queue_for_a_load_is_bounded(drive: Any) -> None:
-    """OLLAMA_MAX_QUEUE: so many wait for a load, the next is refused with 503."""
+    """OLLAMA_MAX_QUEUE: that number wait for a load, the next is refused with 503."""
     driver = drive(queue_max=1)
     loading, waiting = driver.chat("llama3.2"), driver.chat("llama3.2")
     loading.run_until(Sleep)
@@ -167,7 +167,7 @@ def test_as_many_calls_run_at_once_as_there_are_slots(drive: Any) -> None:
 
 
 def test_the_slot_is_free_before_the_client_sees_the_end(drive: Any) -> None:
-    """Whoever asks again at once after EOF finds the slot free and the call finished."""
+    """A client that asks again at once after EOF finds the slot free and the call finished."""
     driver = drive()
     driver.chat("llama3.2").run_until(End)
     assert driver.fake.slots_taken("llama3.2") == 0

@@ -10,14 +10,14 @@ from sim.fake_ollama.slots import Slots, Waiter
 
 
 def test_a_free_slot_is_granted_at_once() -> None:
-    """Whoever asks while a slot is free has it when `ask` returns."""
+    """A call that asks while a slot is free has it when `ask` returns."""
     slots = Slots(2)
     assert [slots.ask().granted for _ in range(3)] == [True, True, False]
     assert (slots.taken, slots.waiting) == (2, 1)
 
 
 def test_waiters_are_served_in_the_order_in_which_they_asked() -> None:
-    """A slot given back goes to the one that has waited longest, who is told so."""
+    """A slot given back goes to the one that has waited longest, whose callback is called."""
     slots = Slots(1)
     holder, first, second = slots.ask(), slots.ask(), slots.ask()
     told: list[str] = []
