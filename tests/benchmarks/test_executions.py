@@ -7,6 +7,7 @@ import pytest
 from tests.benchmarks import executions
 
 
+@pytest.mark.thorough
 def test_the_benchmark_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> None:
     """Each program, simulated and on asyncio, comes to its end and has a line.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+import pytest
 from hypothesis import strategies as st
 
 from sim import World
@@ -32,6 +33,7 @@ async def nothing_fails(world: World) -> None:
     await world.outside("a")
 
 
+@pytest.mark.thorough
 def test_every_way_has_its_say() -> None:
     """Of one mutant of each level that every way kills, and of one that only the scenarios do."""
     names = {
