@@ -14,9 +14,9 @@ import itertools
 import math
 import selectors
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 T = TypeVar("T")
 READING_S = 1e-9  # how much later each reading of the clock is than the last
@@ -60,6 +60,7 @@ class Script:
     spin_max: int = 200
     horizon_s: float = 600.0
     hashes_futures: bool = False
+    entropy_seed: int = 0
 
 
 class Clock:
@@ -144,6 +145,14 @@ class _Arrival:
     waiter: asyncio.Future[None]
 
 
+class Intent(Protocol):
+    """Decides in place of a script that does not fit: see `shim_intent.py`."""
+
+    def poll(self, world: World) -> list[int]: ...
+
+    def choose(self, options: Sequence[str]) -> int: ...
+
+
 class World:
     """What the program sees of the outside world, as `sim.World` is; and what each poll finds."""
 
@@ -159,6 +168,10 @@ class World:
         self.polls = self.spins = self.spin_rounds = 0
         # Until when the loop would sleep in this poll.
         self.until = 0.0
+        # Where the program took another path than the script's.
+        self.intent: Intent | None = None
+        # The outside events that have landed, by name.
+        self.landed: list[str] = []
         self._always: list[tuple[str, Callable[[], bool]]] = []
         self._choices = iter(script.choices)
         self.sentences = dict(SENTENCES)
@@ -195,6 +208,8 @@ class World:
     def choose(self, name: str, options: Sequence[T]) -> T:
         if len(options) == 1:
             return options[0]
+        if self.intent is not None:
+            return options[self.intent.choose([f"{name}: {each}" for each in options])]
         chosen, index = next(self._choices, (f"{name}: {options[0]}", 0))
         if index >= len(options) or f"{name}: {options[index]}" != chosen:
             raise self._misfit(f"chooses {name} among {options}, where the script has {chosen}")
@@ -250,6 +265,9 @@ class World:
     def declare(self, *files: str, in_loop: bool = False) -> None:
         """Lines matter to worker threads, and there are none."""
 
+    def without_threads(self, *_: object) -> NoReturn:
+        raise self._misfit("runs a worker thread, of which no selector knows")
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -280,16 +298,21 @@ class World:
         if self.spins == 0:
             self.spin_rounds = 0
         self.until = math.inf if timeout is None else self.now + timeout
-        if self.until == math.inf and not self._pending():
+        if self.until == math.inf and not self.pending():
             return self._get_stuck("DEADLOCK", "no timer is armed, no outside event announced")
         if self.spins > self.script.spin_max:
             return self._spin_on()
+        if self.intent is not None and not self.is_judged:
+            return self.intent.poll(self)
         if self.polls <= self.script.last_poll and not self.is_judged:
             return self._scripted()
-        return self._natural()
+        return self.natural()
 
-    def _pending(self) -> dict[int, _Arrival]:
+    def pending(self) -> dict[int, _Arrival]:
         return {fd: each for fd, each in self._announced.items() if not each.waiter.done()}
+
+    def due(self) -> set[int]:
+        return {fd for fd, each in self.pending().items() if each.earliest <= self.now}
 
     def _scripted(self) -> list[int]:
         """What the script has for this poll, if a loop that sleeps until then could find it."""
@@ -313,40 +336,49 @@ class World:
             if isinstance(each, float):
                 self._jump(each)
             else:
-                found.append(self._land(FD_0 + each[0], each[1]))
+                found.append(self.land(FD_0 + each[0], each[1]))
         return found
 
     def _never_end(self) -> list[int]:
-        latest = min([self.until, *(each.latest for each in self._pending().values())])
+        latest = min([self.until, *(each.latest for each in self.pending().values())])
         if latest <= self.script.horizon_s:
             raise self._misfit(f"has {latest:.9f} to wait for, where the script has nothing more")
         return self._get_stuck("NO_END", f"not within {self.script.horizon_s:g} s")
 
     def _jump(self, to: float) -> None:
-        late = [each.name for each in self._pending().values() if each.latest < to - SAME_S]
+        late = [each.name for each in self.pending().values() if each.latest < to - SAME_S]
         if late or to < self.now:
             raise self._misfit(f"is at {self.now:.9f} and waits for {late}, not for {to:.9f}")
         self.clock.now = to
 
-    def _land(self, fd: int, name: str) -> int:
-        arrival = self._pending().get(fd)
+    def land(self, fd: int, name: str) -> int:
+        arrival = self.pending().get(fd)
         if arrival is None or arrival.name != name or arrival.earliest > self.now:
             raise self._misfit(f"does not wait for {name!r}, which the script has to land")
         del self._announced[fd]
+        self.landed.append(name)
         self._let_spin()
         self.record(name, actor="outside")
         return fd
 
-    def _natural(self) -> list[int]:
-        """What is due lands, the oldest first; else the clock moves on."""
+    def natural(self, held: Collection[str] = ()) -> list[int]:
+        """What is due lands, the oldest first; else the clock moves on.
+
+        held: names of events that are to land later, which they do at the end of their windows.
+        """
         while True:
-            pending = self._pending()
-            due = sorted((each.earliest, fd) for fd, each in pending.items())
-            found = [self._land(fd, pending[fd].name) for at, fd in due if at <= self.now]
+            pending = self.pending()
+            due = sorted(
+                (each.earliest if each.name not in held else each.latest, fd)
+                for fd, each in pending.items()
+            )
+            found = [self.land(fd, pending[fd].name) for at, fd in due if at <= self.now]
             if found or self.now >= self.until - 2 * READING_S:
                 return found
-            instants = [self.until, *(at for at, _ in due), *self._deadlines()]
+            instants = [self.until, *(at for at, _ in due), *self.deadlines()]
             first = min(self.until, *(at for at, _ in due)) if due else self.until
+            if first == math.inf and held:
+                return []
             to = max(at for at in instants if at <= first + SAME_S)
             if to > self.script.horizon_s:
                 return self._get_stuck("NO_END", f"not within {self.script.horizon_s:g} s")
@@ -357,21 +389,22 @@ class World:
         timers = self.loop._scheduled  # type: ignore[attr-defined]
         return [timer for timer in timers if not timer.cancelled()]
 
-    def _deadlines(self) -> list[float]:
+    def deadlines(self) -> list[float]:
         return [timer.when() for timer in self.timers]
 
     def _spin_on(self) -> list[int]:
         """The ready queue was not empty for `spin_max` polls: the world goes on regardless."""
-        deadlines = self._deadlines()
-        if not deadlines and not self._pending():
+        deadlines = self.deadlines()
+        if not deadlines and not self.pending():
             return self._get_stuck("LIVELOCK", "no timer is armed, no outside event announced")
         self.spins = 0
         self.spin_rounds += 1
-        if self.polls <= self.script.last_poll and not self.is_judged:
+        is_scripted = self.intent is None and self.polls <= self.script.last_poll
+        if is_scripted and not self.is_judged:
             return self._play()
         self.until = self.now
-        found = self._natural()
-        later = [*deadlines, *(each.earliest for each in self._pending().values())]
+        found = self.natural()
+        later = [*deadlines, *(each.earliest for each in self.pending().values())]
         self.clock.now = max(self.now, min(later, default=0.0))
         return found
 
@@ -436,6 +469,7 @@ def stock_loop(script: Script) -> Iterator[World]:
     if script.hashes_futures:
         loop.create_future = lambda: StockFuture(loop=loop)  # type: ignore[method-assign]
     world = World(loop, clock, script)
+    loop.run_in_executor = world.without_threads  # type: ignore[method-assign,assignment]
     selector.poll = world.poll
     try:
         yield world

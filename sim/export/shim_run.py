@@ -10,7 +10,6 @@ import contextlib
 import gc
 import importlib.abc
 import importlib.util
-import platform
 import sys
 import time
 import traceback
@@ -27,6 +26,8 @@ from sim.export.shim import (
     World,
     stock_loop,
 )
+from sim.export.shim_intent import InOrder
+from sim.export.shim_numbers import drawing, numbers_replaced
 
 
 class NotSimulated(RuntimeError):
@@ -93,21 +94,25 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
             sys.modules.update(before)
 
 
-def force(script: Script, sources: Sources, program_name: str) -> World:
-    """One run of `module:function` under the script. Raises DoesNotFit."""
+def force(
+    script: Script, sources: Sources, program_name: str, in_order: InOrder | None = None
+) -> World:
+    """One run of `module:function` under the script, or its events in order. Raises DoesNotFit."""
     if time.get_clock_info("monotonic").resolution > READING_S:
         raise DoesNotFit("the clock of this system is too coarse: asyncio reckons with 1 ns here")
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        with sources.installed(), stock_loop(script) as world:
+        with sources.installed(), numbers_replaced(), stock_loop(script) as world:
+            world.intent = in_order
             module_name, _, path = program_name.partition(":")
             program: Any = importlib.import_module(module_name)
             for name in path.split("."):
                 program = getattr(program, name)
             _hash_anyio_scopes()
-            _run(program, world)
-            _drain(world)
+            with drawing(world.clock, script.entropy_seed):
+                _run(program, world)
+                _drain(world)
     finally:
         if was_enabled:
             gc.enable()
@@ -188,15 +193,3 @@ def describe(world: World) -> str:
     return "\n".join(
         [*lines, *([f"  seen: {world.violation.detail}"] * bool(world.violation.detail))]
     )
-
-
-def main(script: Script, sources: Sources, program_name: str) -> int:
-    """1 if the property is violated, 0 if it holds, 3 if the program took another path."""
-    try:
-        world = force(script, sources, program_name)
-    except DoesNotFit as exc:
-        versions = f"recorded with CPython {script.python}, and this is {platform.python_version()}"
-        print(f"the script does not fit ({versions}): {exc}", file=sys.stderr)
-        return 3
-    print(describe(world))
-    return 1 if world.violation is not None else 0

@@ -28,10 +28,9 @@ nothing more comes before the horizon."""
 
 _OBSTACLES = {
     Special.SIGNAL: "a signal is sent by world.signal",
-    Special.RANDOM_NUMBERS: "the program draws random numbers, which are another's outside of the "
-    "simulator",
     Special.TASK_FACTORY: "the program sets a task factory, and the file needs its own",
-    Special.WORKER_THREADS: "worker threads run in it, and no selector decides on their steps",
+    Special.WORKER_THREADS: "worker threads run in it (of the program, or of a library that calls "
+    "run_in_executor), and no selector decides on their steps",
     Special.SIMPY_PROCESSES: "it has SimPy processes of its own, which land without a poll",
     Special.ENDLESS_STEP: "a step never ends, and would not end there, either",
 }

@@ -11,6 +11,9 @@ from tests.limits import HANGS_S
 HERE = getattr(sys, "_base_executable", sys.executable)
 """The interpreter without this environment: it cannot import `sim`."""
 
+THREADED = {"deer-flow#5395", "KiroCrew#7809", "mlx-openai-server#269", "gh-111358"}
+"""Published bugs with a worker thread in them; threads are under no selector's control."""
+
 
 def run_alone(text: str, folder: Path, python: str = HERE) -> tuple[int, str]:
     """Exit code and output of an exported file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from sim import World, explore, outcomes
+from sim.bugs import HISTORICAL_BUGS, HistoricalBug
+from sim.bugs.base import this_version
 from sim.cli import main
 from sim.export.file import export
 from sim.export.sources import Bundle, NotExportable, bundle_of
@@ -24,7 +27,7 @@ from sim.kernel.execution import Outcome
 from sim.kernel.schedule import Bounds
 from sim.schedulers import RandomWalk
 from tests.limits import AMPLE_S, HANGS_S
-from tests.sim.exported_files import HERE, run_alone
+from tests.sim.exported_files import HERE, THREADED, run_alone
 from tests.sim.random_programs import random_program
 
 DRIVER = Path(__file__).with_name("stock_driver.py")
@@ -337,26 +340,170 @@ async def program(world):
         ("sleep(0.1)", "sleep(0.2)", "where the script wakes it for nothing"),
         ("sleep(0.1)", "sleep(0.05)", "where the script lets it oversleep"),
         ("earliest=1.0, latest=2.0", "earliest=0.5, latest=0.9", "waits for ['a'], not for 1.1"),
-        ("world.check(mood", "world.environment.check(mood", "which only the simulator has"),
         ("    await asyncio.sleep(0.1)\n", "", "in poll 2 of 7 the program sleeps until inf"),
     ],
 )
-def test_a_script_that_does_not_fit_is_refused(
+def test_a_program_on_another_path_meets_what_is_left_of_the_script(
     changed: str, into: str, misfit: str | None, imported: Import, tmp_path: Path
 ) -> None:
-    """Exit code 3 where the program, or the loop, does not come by what the script has for it."""
+    """Where the script does not fit it says so, and its events still find a bug that is there."""
     text = exported(imported("late", LATE).program)
     # The comments at the top tell the counterexample, and may quote the program.
     comments, text = text[: text.index("\n\n")], text[text.index("\n\n") :]
     assert text.count(changed) == 1
     code, output = run_alone(comments + text.replace(changed, into), tmp_path)
-    if misfit is None:
-        assert code == 1, output
-    else:
-        assert code == 3, output
+    assert "Traceback" not in output
+    if misfit is not None:
         assert misfit in output
         assert "recorded with CPython" in output
-    assert "Traceback" not in output
+    # Without the answer that it takes there is no bug, and the test says that it tests nothing.
+    assert code == (3 if "wild" in into else 1), output
+    assert ("what never came of the script: mood: busy" in output) == (code == 3)
+
+
+@pytest.mark.parametrize("asked", ["world.environment.check(mood", "await asyncio.to_thread(int"])
+def test_what_the_file_does_not_have_is_not_decided(
+    asked: str, imported: Import, tmp_path: Path
+) -> None:
+    """A program that was changed so that it needs the simulator, or threads: exit code 3."""
+    text = exported(imported("late", LATE).program)
+    code, output = run_alone(text.replace("    world.check(mood", f"    {asked}"), tmp_path)
+    assert code == 3, output
+    assert "which only the simulator has" in output or "runs a worker thread" in output
+
+
+# ---- once the bug is fixed -------------------------------------------------------------------
+
+# What a program may gain elsewhere while it keeps its bug, at its beginning.
+PADDED = {
+    "a poll": "    await asyncio.sleep(0)\n",
+    "three polls": "    for _ in range(3):\n        await asyncio.sleep(0)\n",
+    "half a second": "    await asyncio.sleep(0.5)\n",
+    "an event": "    await world.outside('somebody comes')\n",
+}
+FORCEABLE = [
+    bug for bug in HISTORICAL_BUGS if bug.shows_on(this_version()) and bug.id not in THREADED
+]
+
+
+def python_for(bug: HistoricalBug) -> str:
+    """This environment, where the program runs code of an installed package."""
+    return sys.executable if bundle_of(bug.program).packages else HERE
+
+
+def in_the_file(text: str, replaced: dict[str, str], folder: Path, python: str) -> tuple[int, str]:
+    """The file run with other sources of these modules."""
+    before, middle, after = text.partition("SOURCES = Sources(MODULES")
+    assert middle
+    return run_alone(f"{before}MODULES.update({replaced!r})\n{middle}{after}", folder, python)
+
+
+@pytest.mark.parametrize("bug", FORCEABLE, ids=lambda bug: bug.id)
+def test_a_bug_is_found_wherever_its_program_has_changed(
+    bug: HistoricalBug, tmp_path: Path
+) -> None:
+    """Also if the program takes more polls, more time, or another event before it comes there."""
+    found = explore(bug.program).counterexample
+    assert found is not None
+    text = found.export(bug.program)
+    module, name = bug.program.__module__, bug.program.__qualname__
+    source = Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8")
+    docstring = r'(?:    """[^"]*"""\n)?'
+    head = re.compile(rf"(async def {name}\(world: World\) -> None:\n{docstring})")
+    for what, padding in PADDED.items():
+        padded, count = head.subn(rf"\g<1>{padding}".replace("\n", r"\n"), source)
+        assert count == 1
+        code, output = in_the_file(text, {module: padded}, tmp_path, python_for(bug))
+        assert code == 1, f"{bug.id} with {what}\n{output}"
+
+
+@pytest.mark.parametrize(
+    "bug", [bug for bug in FORCEABLE if bug.fixed is not None], ids=lambda bug: bug.id
+)
+def test_a_fixed_program_passes(bug: HistoricalBug, tmp_path: Path) -> None:
+    """The twin without the bug in the file of the bug: exit code 0, whichever path it takes."""
+    found = explore(bug.program).counterexample
+    assert found is not None
+    assert bug.fixed is not None
+    text = found.export(bug.program)
+    programs = [f"{each.__module__}:{each.__qualname__}" for each in (bug.program, bug.fixed)]
+    before, after = (f"PROGRAM = {each!r}" for each in programs)
+    assert text.count(before) == 1
+    code, output = run_alone(text.replace(before, after), tmp_path, python_for(bug))
+    assert code == 0, output
+
+
+FIXED_ELSEWHERE = {
+    "passes": ("seen = balance\n", "seen = 0\n", "1 passed"),
+    "is skipped": ('await world.outside(f"{name} comes")', "pass", "1 skipped"),
+}
+
+
+@pytest.mark.parametrize("outcome", FIXED_ELSEWHERE)
+def test_the_test_of_a_fixed_program_does_not_fail(
+    outcome: str, imported: Import, tmp_path: Path
+) -> None:
+    """pytest shows it as passed; as skipped, with the reason, if some events never came."""
+    changed, into, shown = FIXED_ELSEWHERE[outcome]
+    text = exported(imported("bank", BANK).program).replace("seen - 10", "balance - 10")
+    assert text.count(changed) == 1
+    (tmp_path / "test_it.py").write_text(text.replace(changed, into))
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "test_it.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=HANGS_S,
+    )
+    assert run.returncode == 0, run.stdout
+    assert shown in run.stdout
+    if "skipped" in shown:
+        assert "what never came of the script: a comes, b comes" in run.stdout
+
+
+DRAWS = """\
+import os
+import random
+import secrets
+import time
+import uuid
+from random import shuffle
+from time import monotonic
+
+
+async def program(world):
+    await world.outside("it begins")
+    letters = list("abcdefgh")
+    shuffle(letters)
+    random.seed()
+    drawn = [
+        *("".join(letters), random.random(), random.Random().random(), random.Random(3).random()),
+        *(uuid.uuid4(), uuid.uuid1(), secrets.token_hex(4), os.urandom(3)),
+        random.SystemRandom().random(),
+        *(time.time(), time.monotonic_ns(), monotonic(), time.strftime("%H", time.gmtime())),
+    ]
+    world.check(False, "these are drawn: " + ", ".join(map(str, drawn)))
+"""
+
+
+def test_what_is_drawn_is_the_same(
+    imported: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """random, uuid, secrets, os.urandom and the clocks of time give what they gave before."""
+    report = explore(imported("draws", DRAWS).program, entropy_seed=5)
+    assert report.counterexample is not None
+    text = report.counterexample.export(sys.modules["draws"].program)
+    code, output = run_alone(text, tmp_path)
+    assert code == 1, output
+    assert f"VIOLATED: {report.counterexample.property}" in output
+    before = random.getstate()
+    module = ModuleType("drawn_again")
+    monkeypatch.setitem(sys.modules, "drawn_again", module)
+    exec(compile(text, "drawn_again", "exec"), vars(module))
+    with pytest.raises(AssertionError):
+        module.test_draws_program()
+    assert random.getstate() == before
+    assert os.urandom(8) != os.urandom(8)
 
 
 async def with_a_thread(world: World) -> None:

@@ -17,12 +17,10 @@ from sim.bugs.base import this_version
 from sim.bugs.interpreters import find_interpreters
 from sim.export.sources import NotExportable, bundle_of
 from tests.sim.exported_files import HERE as PLAIN
-from tests.sim.exported_files import run_alone
+from tests.sim.exported_files import THREADED, run_alone
 
 HERE = [bug for bug in HISTORICAL_BUGS if bug.shows_on(this_version())]
 CPYTHON = [bug for bug in HERE if bug.fixed_in and bug.fixed is None]
-# Those whose story has a worker thread in it; threads are under no selector's control.
-THREADED = {"deer-flow#5395", "KiroCrew#7809", "mlx-openai-server#269", "gh-111358"}
 
 
 def exported(bug: HistoricalBug) -> tuple[str, list[str]]:
