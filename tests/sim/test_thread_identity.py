@@ -680,27 +680,3 @@ def test_a_lost_update_of_fastapis_def_endpoints_is_found() -> None:
     report = explore(program, max_executions=100)
     assert report.counterexample is not None, report.text
     assert report.counterexample.property == "one of two is given"
-
-
-def test_aiosqlite_runs_and_loses_an_update() -> None:
-    """Its connection is a plain thread with a queue; where it is not installed this is skipped."""
-    aiosqlite = pytest.importorskip("aiosqlite")
-
-    async def program(world: World) -> None:
-        async with aiosqlite.connect(":memory:") as db:
-            await db.execute("create table t (n integer)")
-            await db.execute("insert into t values (100)")
-
-            async def withdraw(amount: int) -> None:
-                async with db.execute("select n from t") as cursor:
-                    (seen,) = await cursor.fetchone()
-                await db.execute("update t set n = ?", (seen - amount,))
-
-            await asyncio.gather(withdraw(10), withdraw(20))
-            async with db.execute("select n from t") as cursor:
-                (left,) = await cursor.fetchone()
-            world.check(left == 70, "both count", str(left))
-
-    report = explore(program, max_executions=100)
-    assert report.counterexample is not None, report.text
-    assert report.counterexample.property == "both count"
