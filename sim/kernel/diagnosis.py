@@ -12,7 +12,7 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
-from sim.kernel.origin import forwards
+from sim.kernel.origin import forwards, is_installed, is_programs
 
 NAMED_MAX = 8
 AWAITED_MAX = 3
@@ -181,12 +181,17 @@ def place_of_frame(frame: FrameType) -> str:
 
 
 def place_in_program(frame: FrameType | None) -> str:
-    """Of a running frame: where the program's own code stands, below all that it has called."""
-    frames: list[FrameType] = []
+    """Of a running frame: where the program's own code stands, below all that it has called.
+
+    Where only an installed package is on the stack, as in a task of its own, its place.
+    """
+    running: list[FrameType] = []
     while frame is not None:
-        frames.insert(0, frame)
+        running.append(frame)
         frame = frame.f_back
-    return place_of_frame(_own(frames))
+    theirs = [each for each in running if is_programs(each)]
+    own = (each for each in theirs if not is_installed(each.f_code.co_filename))
+    return place_of_frame(next(own, theirs[0] if theirs else running[0]))
 
 
 def place_of_predicate(predicate: Any) -> str:

@@ -25,6 +25,7 @@ from sim.kernel.errors import (
 )
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.interrupts import interrupts_noted, is_interrupt
+from sim.kernel.isolation import outside
 from sim.kernel.isolation.entropy import virtualised
 from sim.kernel.loop import Costs, SimLoop
 from sim.kernel.notices import Special
@@ -364,7 +365,7 @@ _guards = 0
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Within the block: no garbage collection, no thread of the operating system, no real clock.
+    """Within the block: no garbage collection, no thread of the system, no real clock, no outside.
 
     When garbage is collected is not part of a schedule, but closes generators; so it is done
     between executions. Blocks may be nested: the outermost one sets up and takes down.
@@ -389,11 +390,12 @@ def _guards_up() -> Iterator[None]:
         with (
             watched(),
             interrupts_noted(),
-            threads_patched(replacements()),
+            threads_patched([*replacements(), *outside.replacements()]),
             plain_threads_simulated(),
             second_loops_simulated(),
             pools_simulated(),
             own_signals_simulated(),
+            outside.the_outside_refused(),
             virtualised(),
         ):
             yield

@@ -20,6 +20,7 @@ from contextvars import Context
 from operator import attrgetter
 from typing import Any, NoReturn
 
+from sim.kernel.diagnosis import place_in_program
 from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
 from sim.kernel.hashing import SimFuture, SimTask
@@ -482,8 +483,11 @@ class SimLoop(SignalHandlers):
 
     def refuse(self, what: str, instead: str) -> NoReturn:
         """Also recorded, so that a program that swallows the error gets no verdict."""
-        self.refused = f"{what} is not simulated: {instead}"
-        raise NotSimulated(self.refused)
+        where = place_in_program(sys._getframe(1))
+        refused = f"{what} in {where} is not simulated: {instead}"
+        # What comes after the first may follow from it.
+        self.refused = self.refused or refused
+        raise NotSimulated(refused)
 
     @forwards
     def call_soon_threadsafe(  # type: ignore[override]

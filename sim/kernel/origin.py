@@ -136,7 +136,7 @@ def _owner(frame: FrameType) -> Origin | None:
         return None
     if is_of_simulator(file):
         return Origin.SIMULATOR
-    is_stdlib = file.startswith(_STDLIB) and not any(part in file for part in _INSTALLED)
+    is_stdlib = file.startswith(_STDLIB) and not is_installed(file)
     return None if is_stdlib else Origin.PROGRAM
 
 
@@ -148,6 +148,21 @@ def _caller(fault: BaseException) -> str:
         if _owner(frame) is Origin.PROGRAM
     ]
     return at[-1] if at else ""
+
+
+def is_simulators(frame: FrameType) -> bool:
+    """Whether the simulator acts of its own accord in it, and not for its caller."""
+    return _owner(frame) is Origin.SIMULATOR
+
+
+def is_programs(frame: FrameType) -> bool:
+    """Whether it is neither the standard library's nor the simulator's."""
+    return _owner(frame) is Origin.PROGRAM
+
+
+def is_installed(file: str) -> bool:
+    """Whether it belongs to an installed package, and not to the program itself."""
+    return any(part in file for part in _INSTALLED)
 
 
 def _place(fault: BaseException) -> str:

@@ -7,7 +7,6 @@ end its threads are ended where they stand, daemons or not: nobody waits for the
 
 from __future__ import annotations
 
-import _thread
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -29,8 +28,6 @@ _NO_EXECUTION = (
     "no execution is running that it could be a part of; a thread of the operating system runs in "
     "no order that could be replayed: start it within the program"
 )
-_USE_THREADING = "use threading.Thread, asyncio.to_thread or an executor, which are simulated"
-_BEGINNERS = ("start_new_thread", "start_new", "start_joinable_thread")
 
 
 def _start(real: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
@@ -97,24 +94,9 @@ def _only_prints(hook: Any) -> bool:
     return hook is threading.__excepthook__ or module.startswith("_pytest.")
 
 
-def _refusing(name: str) -> Callable[..., Any]:
-    real = getattr(_thread, name)
-
-    @functools.wraps(real)
-    @forwards
-    def begin(*args: Any, **kwargs: Any) -> Any:
-        execution = execution_of_this_thread()
-        if execution is not None:
-            execution.loop.refuse(f"_thread.{name}", _USE_THREADING)
-        return real(*args, **kwargs)
-
-    return begin
-
-
 def replacements() -> list[tuple[Any, str, Any]]:
-    """By module and name: who a thread is, its locals, and what begins one without a Thread."""
-    refused = [(_thread, name, _refusing(name)) for name in _BEGINNERS if hasattr(_thread, name)]
-    return [*identities.REPLACED, *local_values.REPLACED, *refused]
+    """By module and name: who a thread is, and its locals."""
+    return [*identities.REPLACED, *local_values.REPLACED]
 
 
 @contextmanager

@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import selectors
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
-from sim.kernel.diagnosis import place_in_program
 from sim.kernel.origin import forwards
 
 _KINDS = ("SelectSelector", "PollSelector", "EpollSelector", "DevpollSelector", "KqueueSelector")
@@ -39,8 +37,7 @@ def _selecting(real: Callable[..., Any]) -> Callable[..., Any]:
         waits = timeout is None or timeout > 0
         if threads.current is None or not _is_woken_by_threads_alone(self):
             if waits:
-                where = place_in_program(sys._getframe(1))
-                execution.loop.refuse(f"{type(self).__name__}.select in {where}", _INSTEAD)
+                execution.loop.refuse(f"{type(self).__name__}.select", _INSTEAD)
         elif waits:
             threads.block_until("select", lambda: bool(real(self, 0)), timeout)
         else:

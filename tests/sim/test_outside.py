@@ -1,0 +1,228 @@
+"""What reaches beyond the process within an execution is refused, with its place in the program."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import glob
+import multiprocessing
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim import World, explore
+from sim.kernel.isolation import outside
+from sim.kernel.isolation.audit_events import EVENTS, Refused
+from tests.sim.documented_audit_events import DOCUMENTED
+
+# ---- the table ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", DOCUMENTED, ids=lambda version: ".".join(map(str, version)))
+def test_every_documented_event_is_decided(version: tuple[int, int]) -> None:
+    """An event of a supported CPython that the table does not name is a hole."""
+    assert DOCUMENTED[version] - set(EVENTS) == set()
+
+
+def test_the_running_version_is_among_the_documented_ones() -> None:
+    """A new version's events are read and decided before it is supported."""
+    assert sys.version_info[:2] in DOCUMENTED
+
+
+def test_every_event_that_the_librarys_code_raises_is_decided() -> None:
+    """Those that the running interpreter's own modules raise by name, documented or not."""
+    library = os.path.dirname(os.__file__)
+    raised = re.compile(r"""\baudit\(\s*["']([\w./]+)["']""")
+    names: set[str] = set()
+    for file in glob.glob(f"{library}/*.py") + glob.glob(f"{library}/[!st]*/*.py"):
+        names.update(raised.findall(Path(file).read_text(errors="replace")))
+    assert "subprocess.Popen" in names
+    assert names - set(EVENTS) == set()
+
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+
+def forks() -> None:
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def reads_a_pipe() -> None:
+    read, _ = os.pipe()
+    os.read(read, 1)
+
+
+def reads_a_socket() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        one.recv(1)
+
+
+def binds() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+
+
+def begins_a_process(method: str) -> None:
+    process: Any = multiprocessing.get_context(method).Process(target=int)
+    process.start()
+
+
+def begins_an_interpreter() -> None:
+    name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+    __import__(name).create()
+
+
+def waits_for_a_files_lock() -> None:
+    with tempfile.TemporaryFile() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def uses_a_pool_of_processes() -> None:
+    with ProcessPoolExecutor(1) as pool:
+        pool.submit(int).result()
+
+
+REFUSED: dict[str, tuple[Callable[[], object], Refused]] = {
+    "subprocess.Popen": (partial(subprocess.run, ["true"]), Refused.PROCESS),
+    "os.system": (partial(os.system, "true"), Refused.PROCESS),
+    "os.posix_spawn": (partial(os.posix_spawn, "/bin/true", ["true"], {}), Refused.PROCESS),
+    "os.fork": (forks, Refused.PROCESS),
+    "os.wait": (lambda: os.wait(), Refused.PROCESS),
+    "os.waitpid": (lambda: os.waitpid(-1, 0), Refused.PROCESS),
+    "os.fork ": (partial(begins_a_process, "fork"), Refused.PROCESS),
+    "_posixsubprocess.fork_exec": (partial(begins_a_process, "spawn"), Refused.PROCESS),
+    "_multiprocessing.SemLock": (multiprocessing.Lock, Refused.PROCESSES_LOCK),
+    "_multiprocessing.SemLock ": (uses_a_pool_of_processes, Refused.PROCESSES_LOCK),
+    "PyInterpreterState_New|_interpreters.create": (begins_an_interpreter, Refused.INTERPRETER),
+    "socket.getaddrinfo": (
+        partial(socket.create_connection, ("127.0.0.1", 9)),
+        Refused.NETWORK,
+    ),
+    "socket.getaddrinfo ": (
+        partial(urllib.request.urlopen, "http://127.0.0.1:9/"),
+        Refused.NETWORK,
+    ),
+    "socket.bind": (binds, Refused.NETWORK),
+    "os.kill": (lambda: os.kill(os.getppid(), 0), Refused.OTHERS_SIGNAL),
+    "builtins.input": (input, Refused.PERSON),
+    "select.select": (lambda: select.select([], [], [], 1), Refused.REAL_TIME),
+    "select.poll": (lambda: select.poll(), Refused.REAL_TIME),
+    "os.read": (reads_a_pipe, Refused.REAL_TIME),
+    "socket.recv": (reads_a_socket, Refused.REAL_TIME),
+    "signal.pause": (lambda: signal.pause(), Refused.REAL_TIME),
+    "signal.alarm": (lambda: signal.alarm(1), Refused.REAL_TIME),
+    "fcntl.flock": (waits_for_a_files_lock, Refused.FILE_LOCK),
+}
+
+
+@pytest.mark.parametrize("in_thread", [False, True], ids=["loop", "thread"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_an_error_that_names_the_place(name: str, in_thread: bool) -> None:
+    """Also where the program swallows what is raised, and in a thread; nothing happens for real."""
+    act, instead = REFUSED[name]
+
+    def swallowed() -> None:
+        with suppress(Exception):
+            act()  # here it is asked
+
+    async def program(_: World) -> None:
+        await asyncio.to_thread(swallowed) if in_thread else swallowed()
+
+    report = explore(program, max_executions=1)
+    assert report.verdict == "error", report.text
+    assert re.search(f"({name.strip()}) in .*{Path(__file__).name}:", report.reason), report.reason
+    assert report.reason.endswith(f"is not simulated: {instead.value}")
+
+
+def test_the_place_is_the_programs_line() -> None:
+    """A library's and the standard library's frames say less than the one that called them."""
+
+    async def program(_: World) -> None:
+        with suppress(Exception):
+            subprocess.run(["true"], check=True)  # noqa: ASYNC221
+
+    text = explore(program).text
+    assert "subprocess.Popen in program (" in text
+    assert '`subprocess.run(["true"], check=True)' in text
+
+
+def test_what_stays_within_the_process_is_done() -> None:
+    """Files, locks that do not wait, and pairs of sockets work as on stock Python."""
+
+    async def program(world: World) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "file"
+            file.write_text("written")
+            with file.open() as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                world.check(held.read() == "written", "it is read")
+        one, other = socket.socketpair()
+        with one, other:
+            other.sendall(b"x")
+            world.check(one.recv(1) == b"x", "it is received")
+        read, write = os.pipe()
+        os.write(write, b"y")
+        world.check(os.read(read, 1) == b"y", "it is read from a pipe")
+        os.close(read)
+        os.close(write)
+        sys.audit("an event of the program's own")
+
+    assert explore(program).verdict == "proved"
+
+
+def test_outside_of_executions_nothing_is_refused() -> None:
+    """The hook stays for the life of the process, and says nothing there."""
+    before = vars(socket.socket).copy(), os.read, select.select, multiprocessing.Lock
+
+    async def program(_: World) -> None:
+        pass
+
+    assert explore(program).verdict == "proved"
+    assert (vars(socket.socket).copy(), os.read, select.select, multiprocessing.Lock) == before
+    subprocess.run(["true"], check=True)
+    outside._listen()
+    assert outside._listen.cache_info().misses == 1
+
+
+def test_another_thread_of_the_process_is_let_alone() -> None:
+    """What is refused is asked by the thread that simulates, not by those beside it."""
+    asked, answered = os.pipe(), os.pipe()
+    ran: list[int] = []
+
+    def beside(reads: Callable[[int, int], bytes] = os.read) -> None:
+        reads(asked[0], 1)
+        ran.append(subprocess.run(["true"], check=False).returncode)
+        os.write(answered[1], b"x")
+
+    # A thread of the system, which the exploration finds running.
+    thread = threading.Thread(target=beside)
+    thread.start()
+
+    async def program(_: World) -> None:
+        os.write(asked[1], b"x")
+        while not select.select([answered[0]], [], [], 0)[0]:
+            pass
+
+    report = explore(program, max_executions=1)
+    thread.join()
+    for each in (*asked, *answered):
+        os.close(each)
+    assert report.verdict == "proved", report.text
+    assert ran == [0]
