@@ -362,8 +362,7 @@ class SimLoop(SignalHandlers):
                     self.threads, queue_max=sys.maxsize, name="asyncio"
                 )
             executor = self._default_executor
-        if not isinstance(executor, (SimExecutor, ThreadPoolExecutor)):
-            self.refuse(f"run_in_executor with {type(executor).__name__}", NO_FOREIGN_THREADS)
+        # A pool of the program's own may do its jobs in any thread that it starts here.
         return asyncio.wrap_future(executor.submit(func, *args), loop=self)
 
     def set_default_executor(self, executor: Executor) -> None:

@@ -6,7 +6,7 @@ import _thread
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -212,11 +212,6 @@ async def uses_a_process_pool() -> None:
         await asyncio.get_running_loop().run_in_executor(executor, print)
 
 
-async def uses_a_pool_with_an_initializer() -> None:
-    with ThreadPoolExecutor(1, initializer=print) as executor:
-        await asyncio.get_running_loop().run_in_executor(executor, print)
-
-
 async def connects() -> None:
     await asyncio.open_connection("127.0.0.1", 9)
 
@@ -243,7 +238,6 @@ async def starts_a_process() -> None:
 REFUSED = [
     starts_a_thread_by_number,
     uses_a_process_pool,
-    uses_a_pool_with_an_initializer,
     connects,
     listens,
     uses_a_socket,

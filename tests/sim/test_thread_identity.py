@@ -7,9 +7,11 @@ import asyncio
 import contextvars
 import gc
 import itertools
+import logging
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.thread import BrokenThreadPool
 from threading import Lock, get_ident, local
 from typing import Any
 
@@ -17,6 +19,7 @@ import anyio.from_thread
 import anyio.to_thread
 import httpx
 import pytest
+from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from fastapi import Depends, FastAPI
 
 from sim import World, explore, run
@@ -420,7 +423,84 @@ async def a_loop_that_others_call() -> object:
     return first, second
 
 
+# ---- pools --------------------------------------------------------------------------------------
+
+
+async def a_pools_threads_are_initialised() -> object:
+    loop, seen = asyncio.get_running_loop(), []
+    keeps = local()
+
+    def begin(*given: int) -> None:
+        keeps.given = given
+        seen.append(threading.current_thread().name)
+
+    with ThreadPoolExecutor(1, "mine", begin, (1, 2)) as pool:
+        given = [await loop.run_in_executor(pool, lambda: keeps.given) for _ in range(2)]
+    return seen, given
+
+
+async def an_initialiser_that_fails_breaks_its_pool() -> object:
+    def fail() -> None:
+        raise LookupError("not today")
+
+    loop, told = asyncio.get_running_loop(), []
+    logger = logging.getLogger("concurrent.futures")
+    logger.addFilter(lambda record: told.append(record.getMessage()))
+    try:
+        with ThreadPoolExecutor(1, initializer=fail) as pool:
+            for _ in range(2):
+                try:
+                    await loop.run_in_executor(pool, int)
+                except BrokenThreadPool as exc:
+                    told.append(str(exc))
+    finally:
+        logger.filters.clear()
+    return told
+
+
+class InPlace(Executor):
+    """An executor of the program's own, which does its jobs at once, where they are submitted."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as exc:
+            future.set_exception(exc)
+        return future
+
+
+async def an_executor_of_the_programs_own() -> object:
+    loop = asyncio.get_running_loop()
+    name = await loop.run_in_executor(InPlace(), lambda: threading.current_thread().name)
+    failed = await asyncio.gather(
+        loop.run_in_executor(InPlace(), int, "no number"), return_exceptions=True
+    )
+    return name, str(failed)
+
+
+async def asgiref_calls_back_and_forth() -> object:
+    """Into the thread of who called async_to_sync, and out of it again."""
+    seen: list[str] = []
+
+    def work() -> None:
+        seen.append(threading.current_thread().name)
+
+    async def inner() -> None:
+        seen.append(threading.current_thread().name)
+        await sync_to_async(work)()
+        await sync_to_async(work, thread_sensitive=False)()
+
+    async with ThreadSensitiveContext():
+        await sync_to_async(lambda: async_to_sync(inner)())()
+    return len(seen), seen[0] == seen[1], seen[2] == seen[0]
+
+
 PROGRAMS = [
+    a_pools_threads_are_initialised,
+    an_initialiser_that_fails_breaks_its_pool,
+    an_executor_of_the_programs_own,
+    asgiref_calls_back_and_forth,
     a_worker_is_not_the_main_thread,
     names_are_those_of_stock,
     a_pools_thread_keeps_its_identity,

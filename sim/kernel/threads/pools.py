@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.thread import BrokenThreadPool
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 import greenlet
 
-from sim.kernel.current import executions
+from sim.kernel.current import execution_of_this_thread, executions
+from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.threads.identity import ThreadIdentity
 from sim.kernel.threads.locks import StandIn, new_context, stands_for
@@ -23,6 +27,10 @@ T = TypeVar("T")
 
 THREADS_MAX = 8
 QUEUE_MAX = 64
+
+# CPython's words, and its logger.
+_BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
+_LOGGER = logging.getLogger("concurrent.futures")
 
 
 def _next_pool_number() -> int:
@@ -44,6 +52,7 @@ class SimExecutor(StandIn, Executor):
         threads_max: int = THREADS_MAX,
         queue_max: int = QUEUE_MAX,
         name: str | None = None,
+        initializer: Callable[[], object] | None = None,
     ) -> None:
         # As ThreadPoolExecutor's, whose pools count in one process.
         self._name = name or f"ThreadPoolExecutor-{_next_pool_number()}"
@@ -56,6 +65,9 @@ class SimExecutor(StandIn, Executor):
         # The threads that have no job: each keeps what its jobs have set.
         self._idle: deque[ThreadIdentity] = deque()
         self._is_shut_down = False
+        # What each thread does first; whether it has failed, after which the pool does nothing.
+        self._sim_initializer = initializer
+        self._sim_is_broken = False
 
     @property
     def busy(self) -> int:
@@ -65,14 +77,17 @@ class SimExecutor(StandIn, Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         if self._is_shut_down:
             raise modelled(RuntimeError("cannot schedule new futures after shutdown"))
+        if self._sim_is_broken:
+            raise modelled(BrokenThreadPool(_BROKEN))
         future: Future[T] = Future()
         if len(self._queue) >= self._queue_max:
             raise modelled(RuntimeError(f"{self._queue_max} jobs are queued already"))
         self._queue.append((future, partial(fn, *args, **kwargs)))
         if self._busy < self._threads_max:
             self._busy += 1
-            identity = self._idle.popleft() if self._idle else self._sim_new_thread()
-            self._threads.start(partial(self._sim_work, identity), identity)
+            is_new = not self._idle
+            identity = self._sim_new_thread() if is_new else self._idle.popleft()
+            self._threads.start(partial(self._sim_work, identity, is_new), identity)
         return future
 
     def _sim_new_thread(self) -> ThreadIdentity:
@@ -90,9 +105,11 @@ class SimExecutor(StandIn, Executor):
         if wait:
             self._threads.block("executor.shutdown", lambda: self._busy == 0)
 
-    def _sim_work(self, identity: ThreadIdentity) -> None:
+    def _sim_work(self, identity: ThreadIdentity, is_new: bool) -> None:
         """One thread: job after job, as long as there is one."""
         try:
+            if is_new and not self._sim_initialize():
+                return
             while self._queue:
                 future, work = self._queue.popleft()
                 if future.set_running_or_notify_cancel():
@@ -103,6 +120,23 @@ class SimExecutor(StandIn, Executor):
                 identity.end()
             else:
                 self._idle.append(identity)
+
+    @forwards
+    def _sim_initialize(self) -> bool:
+        """As in CPython, one that fails is logged and breaks the pool."""
+        if self._sim_initializer is None:
+            return True
+        try:
+            self._sim_initializer()
+        except greenlet.GreenletExit:
+            raise
+        except BaseException:
+            _LOGGER.critical("Exception in initializer:", exc_info=True)
+            self._sim_is_broken = True
+            while self._queue:
+                self._queue.popleft()[0].set_exception(modelled(BrokenThreadPool(_BROKEN)))
+            return False
+        return True
 
     @forwards
     def _sim_run(self, future: Future[Any], work: Callable[[], Any]) -> None:
@@ -132,26 +166,49 @@ def _twin_of(pool: ThreadPoolExecutor) -> SimExecutor | None:
     if known is not None and known[0] is threads:
         return known[1]
     if getattr(type(pool), "prepare_context", _prepare_context) != _prepare_context:
-        threads.loop.refuse(f"{type(pool).__name__}.submit", "its jobs run in no ordinary thread")
-    if _initializer_of(pool) is not None:
-        threads.loop.refuse(
-            f"{type(pool).__name__}(initializer=…)", "do in the job what the initializer does"
-        )
+        threads.loop.refuse(f"{type(pool).__name__}.submit", Refused.INTERPRETER.value)
     # As many threads, and, as in the real pool, a queue without a bound.
     twin = SimExecutor(
         threads,
         threads_max=pool._max_workers,
         queue_max=sys.maxsize,
         name=pool._thread_name_prefix or repr(pool),
+        initializer=_initializer_of(pool),
     )
     setattr(pool, _TWIN, (threads, twin))
     return twin
 
 
-def _initializer_of(pool: Any) -> object:
+def _initializer_of(pool: Any) -> Callable[[], object] | None:
     if sys.version_info >= (3, 14):
-        return pool._create_worker_context().initializer
-    return pool._initializer
+        context = pool._create_worker_context()
+        return None if context.initializer is None else context.initialize
+    return None if pool._initializer is None else partial(pool._initializer, *pool._initargs)
+
+
+@contextmanager
+def _processes_refused() -> Iterator[None]:
+    """A pool of processes that began before: what it does raises no event. New ones do."""
+    processes = sys.modules.get("concurrent.futures.process")
+    if processes is None:
+        yield
+        return
+    kind: Any = processes.ProcessPoolExecutor
+    submit = kind.submit
+
+    @functools.wraps(submit)
+    @forwards
+    def refused_submit(pool: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        execution = execution_of_this_thread()
+        if execution is not None:
+            execution.loop.refuse(f"{type(pool).__name__}.submit", Refused.PROCESS.value)
+        return submit(pool, fn, *args, **kwargs)
+
+    kind.submit = refused_submit
+    try:
+        yield
+    finally:
+        kind.submit = submit
 
 
 @contextmanager
@@ -182,7 +239,8 @@ def pools_simulated() -> Iterator[None]:
     ThreadPoolExecutor.submit = simulated_submit  # type: ignore[method-assign,assignment]
     ThreadPoolExecutor.shutdown = simulated_shutdown  # type: ignore[method-assign,assignment]
     try:
-        yield
+        with _processes_refused():
+            yield
     finally:
         ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
         ThreadPoolExecutor.shutdown = shutdown  # type: ignore[method-assign]

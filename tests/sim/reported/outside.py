@@ -97,7 +97,7 @@ async def a_stream_reader(world: World) -> None:
 
 def _refused(program: Program) -> Reported:
     name = program.__name__.replace("_", " ")
-    words = ("is not simulated",)
+    words = (f" in {program.__name__} (tests/sim/reported/outside.py:", "is not simulated")
     return Reported("r3", name, program, "error", OnStock.NOT_RUN, words)
 
 
@@ -112,7 +112,9 @@ PROGRAMS = [
             sock_recv,
             a_unix_server,
             a_process,
+            a_process_that_blocks,
             getaddrinfo,
+            a_connection_that_blocks,
             a_pipe,
             a_process_pool,
         ),

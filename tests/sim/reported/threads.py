@@ -267,6 +267,7 @@ PROGRAMS = [
     Reported("b13", "asgiref#348", below_a_view(False), "refuted", _NOT_RUN, ("no deadlock",)),
     Reported("b13", "… fixed", below_a_view(True), "proved", _HOLDS),
     Reported("b13", "asgiref, plain", asgiref_plain, "proved", _HOLDS, departures=1),
+    Reported("b13", "asgiref, a view", asgiref_below_a_view, "proved", _HOLDS, departures=1),
     Reported("b13", "asgiref, a thread", asgiref_from_a_thread, "proved", _HOLDS),
     Reported("b12", "janus#715", join_of_a_queue(FinishedQueue), "refuted", _NOT_RUN),
     Reported("b12", "… fixed", join_of_a_queue(FixedQueue), "proved", _HOLDS, departures=1),
