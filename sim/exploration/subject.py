@@ -58,7 +58,8 @@ def require_program(program: object) -> None:
     if not callable(program):
         raise NotAProgram(f"{name} is not a program, as it cannot be called: {example}")
     try:
-        signature = inspect.signature(program)
+        # What is called, not what a decorator has wrapped in it: a marked test takes fixtures.
+        signature = inspect.signature(program, follow_wrapped=False)
     except (TypeError, ValueError):
         # Written in C: it says so itself when it is called.
         return
