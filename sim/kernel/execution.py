@@ -36,6 +36,7 @@ from sim.kernel.raised import words_of_callback, words_of_exception
 from sim.kernel.recording import Departure, Recording
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.signals import own_signals_simulated
+from sim.kernel.threads.earlier_locks import earlier_locks_simulated, look_into
 from sim.kernel.threads.identity import restart_names
 from sim.kernel.threads.line_tracing import set_trace
 from sim.kernel.threads.locks import patched as threads_patched
@@ -109,6 +110,7 @@ def run_execution(
     Raises RuntimeError where a loop runs already, NotAProgram, and what a replay raises.
     """
     require_no_running_loop()
+    look_into(program)
     restart_serials()
     restart_names()
     use_deterministic_scopes()
@@ -391,6 +393,7 @@ def _guards_up() -> Iterator[None]:
             watched(),
             interrupts_noted(),
             threads_patched([*replacements(), *outside.replacements()]),
+            earlier_locks_simulated(),
             plain_threads_simulated(),
             second_loops_simulated(),
             pools_simulated(),

@@ -43,7 +43,7 @@ class BoundNames:
         """A module is looked at again when it has grown: an exploration may take a millisecond."""
         if len(sys.modules) != self._modules_seen:
             self._modules_seen = len(sys.modules)
-            self._modules = [each for each in tuple(sys.modules.values()) if _is_own(each)]
+            self._modules = own_modules()
         for module in self._modules:
             seen = self._found.get(module.__name__)
             if seen is None or seen[:2] != (id(module), len(vars(module))):
@@ -54,7 +54,7 @@ class BoundNames:
     def _in_module(self, module: types.ModuleType) -> Iterator[Site]:
         for name, value in tuple(vars(module).items()):
             if id(value) in self._ids:
-                yield _item_site(vars(module), name, value)
+                yield item_site(vars(module), name, value)
             elif isinstance(value, type) and value.__module__ == module.__name__:
                 yield from self._in_class(value)
             else:
@@ -63,7 +63,7 @@ class BoundNames:
     def _in_class(self, cls: type) -> Iterator[Site]:
         for name, value in tuple(vars(cls).items()):
             if id(value) in self._ids:
-                yield _attribute_site(cls, name, value)
+                yield attribute_site(cls, name, value)
             elif isinstance(value, staticmethod) and id(value.__func__) in self._ids:
                 yield _static_site(cls, name, value.__func__)
             elif isinstance(value, type):
@@ -84,14 +84,14 @@ class BoundNames:
         keywords = function.__kwdefaults__ or {}
         for name, value in keywords.items():
             if id(value) in self._ids:
-                yield _item_site(keywords, name, value)
+                yield item_site(keywords, name, value)
         for cell in function.__closure__ or ():
             try:
                 value = cell.cell_contents
             except ValueError:
                 continue
             if id(value) in self._ids:
-                yield _attribute_site(cell, "cell_contents", value)
+                yield attribute_site(cell, "cell_contents", value)
 
 
 class BoundGlobals:
@@ -108,9 +108,7 @@ class BoundGlobals:
         """As BoundNames, a module is looked at again when it has grown."""
         if len(sys.modules) != self._modules_seen:
             self._modules_seen = len(sys.modules)
-            self._modules = [
-                vars(each) for each in tuple(sys.modules.values()) if _is_installed(each)
-            ]
+            self._modules = [vars(each) for each in installed_modules()]
         for values in self._modules:
             seen = self._found.get(id(values))
             if seen is None or seen[0] != len(values):
@@ -119,7 +117,7 @@ class BoundGlobals:
 
     def _in_module(self, values: dict[str, Any]) -> list[Site]:
         held = [(name, value) for name, value in tuple(values.items()) if id(value) in self._ids]
-        return [_item_site(values, name, value) for name, value in held]
+        return [item_site(values, name, value) for name, value in held]
 
 
 class BoundAnew:
@@ -151,11 +149,18 @@ def modules_of(sources: Iterable[object]) -> list[types.ModuleType]:
     return list(dict.fromkeys(module for module in found if module is not None))
 
 
-def _item_site(holder: dict[str, Any], name: str, real: Any) -> Site:
-    return Site(real, lambda: holder.get(name), lambda value: holder.__setitem__(name, value))
+def item_site(holder: Any, name: Any, real: Any) -> Site:
+    return Site(real, lambda: _item(holder, name), lambda value: holder.__setitem__(name, value))
 
 
-def _attribute_site(holder: Any, name: str, real: Any) -> Site:
+def _item(holder: Any, name: Any) -> Any:
+    try:
+        return holder[name]
+    except LookupError:
+        return None
+
+
+def attribute_site(holder: Any, name: str, real: Any) -> Site:
     return Site(real, lambda: getattr(holder, name), lambda value: setattr(holder, name, value))
 
 
@@ -190,6 +195,16 @@ def functions_behind(value: Any) -> Iterator[types.FunctionType]:
             if isinstance(each, types.FunctionType):
                 yield each
             each = vars(each).get("__wrapped__") if hasattr(each, "__dict__") else None
+
+
+def own_modules() -> list[types.ModuleType]:
+    """The program's own, that are imported."""
+    return [each for each in tuple(sys.modules.values()) if _is_own(each)]
+
+
+def installed_modules() -> list[types.ModuleType]:
+    """Those of installed packages that are imported."""
+    return [each for each in tuple(sys.modules.values()) if _is_installed(each)]
 
 
 def _is_installed(module: types.ModuleType) -> bool:
