@@ -3,9 +3,10 @@
     @pytest.mark.explore
     async def test_transfer(world): …
 
-The marker takes what `sim.explore` takes (strategy, budget_s, max_executions, seed, labels and the
-bounds), and `inconclusive="pass"`. The test may ask for `world`, or leave it. Fixtures are set up
-once for all executions of a test, so what they give must not change, or the test must put it back.
+The marker takes what `sim.explore` takes (strategy, budget_s, max_executions, seed, labels, isolate
+and the bounds), and `inconclusive="pass"`. The test may ask for `world`, or leave it. Fixtures are
+set up once for all executions of a test, so what they give must not change, or the test must put it
+back, or `isolate=True` gives each execution a fork with them as they were.
 
 pytest loads this file in every run, so nothing of the simulator is imported before a test needs it.
 """
@@ -13,9 +14,11 @@ pytest loads this file in every run, so nothing of the simulator is imported bef
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import io
+import mmap
 import re
 import shlex
 import unittest
@@ -35,10 +38,8 @@ _EXPLORED = "explored"
 _EXECUTIONS = "executions"
 _REPLAYED = "replayed"
 _CAPTURES = {"capsys", "capsysbinary", "capfd", "capfdbinary", "capteesys"}
-_MAY_PASS = (
-    "Give it more (--sim-budget, --sim-max-executions), or let it pass with a warning: "
-    "@pytest.mark.explore(inconclusive='pass')"
-)
+_MAY_PASS = "let it pass with a warning: @pytest.mark.explore(inconclusive='pass')"
+_REASON_MAX = 1000
 _OWN_OPTIONS = {"inconclusive", "sources"}
 
 
@@ -77,7 +78,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "explore(strategy=…, budget_s=…, max_executions=…, seed=…, labels=…, inconclusive='fail'): "
+        "explore(strategy=…, budget_s=…, max_executions=…, seed=…, labels=…, isolate=False, "
+        "inconclusive='fail'): "
         "run an async test under every schedule that the strategy covers, see sim.explore",
     )
 
@@ -204,6 +206,8 @@ class _ExploredTest:
     program: Callable[[World], Awaitable[object]] = field(init=False)
     # A schedule names the test, and its parts are set apart by slashes.
     name: str = field(init=False)
+    # Why an execution was skipped, which may be one in a fork.
+    _reason: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, _REASON_MAX))
 
     def __post_init__(self) -> None:
         name = self.item.nodeid.partition("::")[2].replace("::", ".")
@@ -220,7 +224,20 @@ class _ExploredTest:
         from sim.exploration.subject import Subject
 
         sources = (*settings.pop("sources", ()), self.item.module)
-        return Subject(self.program, self.name, sources)
+        fixtures = {
+            f"the fixture {name}": self.item.funcargs[name]
+            for name in self.item._fixtureinfo.argnames
+            if not isinstance(self.item.funcargs[name], _WorldToCome)
+        }
+        return Subject(self.program, self.name, sources, held=fixtures)
+
+    @property
+    def skip(self) -> BaseException | None:
+        """What skipped an execution, also one in a fork."""
+        if self.skipped is not None or not self._reason[0]:
+            return self.skipped
+        reason = self._reason[:].rstrip(b"\0").decode(errors="ignore")
+        return pytest.skip.Exception(reason)
 
     async def _run(self, world: World) -> None:
         from sim.kernel.origin import modelled
@@ -236,6 +253,8 @@ class _ExploredTest:
             await item.obj(**arguments)
         except pytest.skip.Exception as exc:
             self.skipped = exc
+            reason = (exc.msg or "skipped").encode()[:_REASON_MAX]
+            self._reason[: len(reason)] = reason
         except pytest.fail.Exception as exc:
             self.raised = exc
             raise modelled(AssertionError(exc.msg or "the test fails")) from exc
@@ -281,8 +300,8 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
     test.item.user_properties += [(_EXPLORED, report.verdict), (_EXECUTIONS, report.executions)]
     if report.was_interrupted:
         raise KeyboardInterrupt
-    if test.skipped is not None:
-        raise test.skipped
+    if test.skip is not None:
+        raise test.skip
     if report.verdict is Verdict.PROVED:
         return
     if report.verdict is Verdict.INCONCLUSIVE and may_pass:
@@ -297,19 +316,41 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
 
 def _failure_text(test: _ExploredTest, report: Report) -> str:
     from sim.exploration.verdict import Verdict
+    from sim.kernel.errors import ScheduleDoesNotFit
 
     counterexample = report.counterexample
     if counterexample is None:
         may_pass = report.verdict is Verdict.INCONCLUSIVE
-        return f"{report.text}\n{_MAY_PASS}" if may_pass else report.text
-    # Once more, for what it prints, logs and raises.
-    counterexample.replay(test.program)
+        return f"{report.text}\n{_advice(report)}" if may_pass else report.text
+    # Once more, in this process, for what it prints, logs and raises.
+    with contextlib.suppress(ScheduleDoesNotFit):
+        dataclasses.replace(counterexample, is_isolated=False).replay(test.program)
     text = counterexample.text.replace(
         f"onestream replay {counterexample.schedule}",
         f"{test.command} {shlex.quote(counterexample.schedule)}",
     )
     lines = (f"{report.verdict}: {report.reason}", _traceback_text(test), text)
     return "\n".join(line for line in lines if line)
+
+
+def _advice(report: Report) -> str:
+    from sim.exploration.verdict import Stop
+
+    match report.stopped:
+        case Stop.OUT_OF_BUDGET | Stop.EXECUTIONS_MAX:
+            what = "Give it more (--sim-budget, --sim-max-executions), or"
+        case Stop.STATE_SURVIVED:
+            what = (
+                "Make it inside the test, since fixtures are set up once for all executions; or "
+                "give each execution a fork of its own: @pytest.mark.explore(isolate=True); or"
+            )
+        case Stop.NONDETERMINISM:
+            what = "Find what no schedule decides and make it a parameter of the test, or"
+        case _ if report.labels_missing:
+            what = "Let the test reach it, or take it out of `labels`, or"
+        case _:
+            what = "Change what the reason names, or"
+    return f"{what} {_MAY_PASS}"
 
 
 def _traceback_text(test: _ExploredTest) -> str:
@@ -351,7 +392,8 @@ def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
     if outcome.error is not None:
         _fail(f"error: {outcome.error}")
     if outcome.violation is not None:
-        counterexample = make_counterexample(test.program, outcome, schedule)
+        with guarded(isolate=bool(settings.get("isolate"))):
+            counterexample = make_counterexample(test.program, outcome, schedule)
         raised = _traceback_text(test)
         _fail(f"{raised}\n{counterexample.text}" if raised else counterexample.text)
     lines = [f"  {line.at:9.3f}  {line.actor}  {line.text}" for line in outcome.trace]

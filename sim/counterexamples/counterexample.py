@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sim.counterexamples.differences import difference
 from sim.counterexamples.explanation import explain, nearest_passing
-from sim.kernel.execution import Outcome, Program, guarded, run_execution
+from sim.kernel.errors import ScheduleDoesNotFit
+from sim.kernel.execution import Outcome, Program, guarded, is_isolating, run_execution
 from sim.kernel.schedule import Schedule
 from sim.schedulers import Replay
 
@@ -17,6 +19,8 @@ class Counterexample:
     property: str
     schedule: str
     text: str
+    # Whether each execution of it runs in a process of its own.
+    is_isolated: bool = False
 
     def as_json(self) -> dict[str, str]:
         return {"property": self.property, "schedule": self.schedule, "text": self.text}
@@ -26,7 +30,7 @@ class Counterexample:
 
         Raises ScheduleDoesNotFit if the program does not reach these choice points.
         """
-        with guarded():
+        with guarded(isolate=self.is_isolated):
             return replay_schedule(program, Schedule.parse(self.schedule))
 
     def export(self, program: Program) -> str:
@@ -51,12 +55,15 @@ def replay_schedule(program: Program, schedule: Schedule) -> Outcome:
 
 def confirmed(program: Program, schedule: Schedule, violated: str) -> Counterexample | None:
     """Replays a failure twice, traced; None if it is not the same violation both times."""
-    outcome = replay_schedule(program, schedule)
-    if outcome.violation is None or outcome.violation.property != violated:
+    try:
+        outcome, again = (replay_schedule(program, schedule) for _ in range(2))
+        if outcome.violation is None or outcome.violation.property != violated:
+            return None
+        if difference(outcome, again) is not None:
+            return None
+        return make_counterexample(program, outcome, schedule)
+    except ScheduleDoesNotFit:
         return None
-    if replay_schedule(program, schedule).trace_hash != outcome.trace_hash:
-        return None
-    return make_counterexample(program, outcome, schedule)
 
 
 def make_counterexample(program: Program, outcome: Outcome, schedule: Schedule) -> Counterexample:
@@ -67,4 +74,4 @@ def make_counterexample(program: Program, outcome: Outcome, schedule: Schedule) 
         # A program may remember its last execution: let that be this one.
         replay_schedule(program, schedule)
     text = explain(outcome, schedule, passing)
-    return Counterexample(outcome.violation.property, str(schedule), text)
+    return Counterexample(outcome.violation.property, str(schedule), text, is_isolating())

@@ -23,13 +23,13 @@ from typing import Any
 from sim.exploration.search import (
     Conclusion,
     Findings,
-    Problem,
     Report,
     Watch,
     conclude,
     make_report,
     search,
 )
+from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
 from sim.kernel.execution import guarded
 from sim.schedulers import Divisible, Part, Scheduler

@@ -11,13 +11,12 @@ from sim.exploration.search import (
     BUDGET_S,
     DEFAULT_STRATEGY,
     Findings,
-    Problem,
     Report,
     Watch,
     explore,
     make_scheduler,
 )
-from sim.exploration.subject import Subject
+from sim.exploration.subject import Problem, Subject
 from sim.schedulers import Divisible, Scheduler
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 from time import perf_counter
 
 from sim.counterexamples.counterexample import Counterexample, confirmed
+from sim.counterexamples.differences import difference
 from sim.counterexamples.shrink import shrink
-from sim.exploration.subject import Subject, require_program
+from sim.exploration.fresh_copy import FreshCopy
+from sim.exploration.subject import Problem, Subject, require_program
+from sim.exploration.surviving_state import NaturalRuns, Survived, is_violated
 from sim.exploration.verdict import Stop, Verdict
+from sim.kernel import forks
 from sim.kernel.errors import Nondeterminism
 from sim.kernel.execution import (
     Outcome,
@@ -20,9 +24,10 @@ from sim.kernel.execution import (
     require_no_running_loop,
     run_execution,
 )
+from sim.kernel.hashing import names_kept
 from sim.kernel.isolation.entropy import not_virtualised
 from sim.kernel.schedule import Bounds, Schedule, departures_of
-from sim.kernel.violation import Kind
+from sim.kernel.violation import Kind, Violation
 from sim.schedulers import (
     PCT,
     CancelEverywhere,
@@ -41,6 +46,8 @@ SHRINK_EXECUTIONS_MAX = 2000
 # What bounds the shrinking is the number of executions; this is for programs with slow ones.
 SHRINK_BUDGET_S = 10.0
 COLLECT_EVERY_EXECUTIONS = 200
+FORKS_MAX, FORKS_S = 50, 10.0
+"""How many executions run in forks, and for how many real seconds, where state survives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class Report:
     found_by: which scheduler's execution is the counterexample, where several took turns.
     labels: those reached; labels_missing: those never reached, where nothing else is wrong.
     bounds_hit: the bounds that limited what was explored.
+    unconfirmed: a violation that was seen, and is none of a fresh process as far as is known.
     """
 
     verdict: Verdict
@@ -70,6 +78,7 @@ class Report:
     found_by: str | None = None
     stopped: Stop | None = None
     labels_missing: tuple[str, ...] = ()
+    unconfirmed: str = ""
 
     @property
     def was_interrupted(self) -> bool:
@@ -84,15 +93,9 @@ class Report:
         lines = [f"{self.verdict}: {self.reason}"]
         if self.counterexample is not None:
             lines.append(self.counterexample.text)
+        if self.unconfirmed:
+            lines += ["a violation was seen all the same, and is not confirmed:", self.unconfirmed]
         return "\n".join(lines)
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What is explored, and within which bounds."""
-
-    subject: Subject
-    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(slots=True)
@@ -131,13 +134,19 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What the replays showed. differs: where two runs of the natural schedule differed."""
+    """What the replays showed. differs: where two runs of the natural schedule differed.
+
+    survived: what has outlived an execution. unconfirmed: as in Report.
+    """
 
     digest: str
     counterexample: Counterexample | None = None
     differs: str | None = None
+    survived: Survived | None = None
+    unconfirmed: str = ""
 
 
+Departures = tuple[tuple[int, int], ...]
 Watch = Callable[[Findings, Scheduler], bool]
 """Called before each execution; True interrupts the search."""
 
@@ -155,6 +164,7 @@ def explore(
     spin_max: int = Bounds.spin_max,
     horizon_s: float = Bounds.horizon_s,
     entropy_seed: int = Bounds.entropy_seed,
+    isolate: bool = False,
     watch: Watch = lambda findings, scheduler: False,
 ) -> Report:
     """Explores the schedules of `await program(world)`, and returns a Report.
@@ -170,6 +180,9 @@ def explore(
     lateness_s … horizon_s: the bounds of the arrival model, see `sim.kernel.schedule.Bounds`.
     entropy_seed: of the numbers that `random`, `uuid` and so on give the program; they are the
     same in each execution.
+    isolate: each execution runs in a fork of this process, for programs that change what outlives
+    one (a module's globals, a cache): some ms each, and not under `states`, `reduced` and `cancel
+    everywhere`.
     watch: called before each execution with the findings so far; interrupts by returning True.
     """
     require_no_running_loop()
@@ -180,14 +193,108 @@ def explore(
     subject = program if isinstance(program, Subject) else Subject.of(program)
     require_program(subject.program)
     subject = replace(subject, labels=(*subject.labels, *labels))
-    problem = Problem(subject, bounds)
+    if isolate and not forks.are_possible():
+        raise ValueError("isolate=True needs os.fork, which this system lacks")
+    problem = Problem(subject, bounds, isolate)
     begun = perf_counter()
     deadline = begun + budget_s if budget_s is not None else None
-    with guarded():
-        findings = search(problem, scheduler, deadline, max_executions, watch)
-        conclusion = conclude(problem, findings, lambda: watch(findings, scheduler))
-    seconds = perf_counter() - begun
-    return make_report(problem, scheduler, findings, conclusion, seconds)
+    limits = _Limits(deadline, max_executions, watch)
+    if isolate or subject.makes_its_state or max_executions == 0:
+        with guarded(isolate=isolate):
+            found = _search_and_conclude(problem, scheduler, limits, None)
+    else:
+        with FreshCopy(problem) as copy, guarded():
+            found = _explored(problem, scheduler, limits, NaturalRuns(problem, copy), seed)
+    return make_report(problem, scheduler, *found, perf_counter() - begun)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """As of `search`."""
+
+    deadline: float | None
+    executions_max: int | None
+    watch: Watch
+
+    @property
+    def is_over(self) -> bool:
+        return self.deadline is not None and perf_counter() >= self.deadline
+
+    @property
+    def seconds_left(self) -> float:
+        return math.inf if self.deadline is None else max(0.0, self.deadline - perf_counter())
+
+
+def _explored(
+    problem: Problem, scheduler: Scheduler, limits: _Limits, natural: NaturalRuns, seed: int
+) -> tuple[Findings, Conclusion]:
+    """Looks for state that survives an execution, then searches."""
+    try:
+        natural.look(lambda: limits.is_over)
+        if natural.differs is not None:
+            return _searched_in_forks(problem, limits, natural, seed)
+    except KeyboardInterrupt:
+        return Findings(stopped=Stop.INTERRUPTED), Conclusion(problem.digest)
+    with names_kept(natural.names):
+        return _search_and_conclude(problem, scheduler, limits, natural)
+
+
+def _search_and_conclude(
+    problem: Problem, scheduler: Scheduler, limits: _Limits, natural: NaturalRuns | None
+) -> tuple[Findings, Conclusion]:
+    deadline, executions_max, watch = limits.deadline, limits.executions_max, limits.watch
+    findings = search(problem, scheduler, deadline, executions_max, watch)
+    try:
+        return findings, conclude(problem, findings, lambda: watch(findings, scheduler), natural)
+    except KeyboardInterrupt:
+        findings.stopped = Stop.INTERRUPTED
+        return findings, Conclusion(problem.digest)
+
+
+def _searched_in_forks(
+    problem: Problem, limits: _Limits, natural: NaturalRuns, seed: int
+) -> tuple[Findings, Conclusion]:
+    """State survives, so nothing is proved; a violation in a fresh process is one all the same."""
+    assert natural.first is not None
+    assert natural.differs is not None
+    survived = natural.survived(natural.differs, what="the first execution")
+    executions_max = min(FORKS_MAX, limits.executions_max or FORKS_MAX)
+    seconds = min(FORKS_S, limits.seconds_left)
+    found = natural.copy.ask(_search_alone, seed, executions_max, seconds)
+    if found is not None:
+        findings, conclusion = found
+        return findings, replace(conclusion, survived=survived)
+    violation = natural.first.violation
+    unconfirmed = "" if violation is None else _words_of_violation(violation)
+    return Findings(), Conclusion(problem.digest, survived=survived, unconfirmed=unconfirmed)
+
+
+def _search_alone(
+    problem: Problem, seed: int, executions_max: int, seconds: float
+) -> tuple[Findings, Conclusion]:
+    """Some schedules, in natural order and at random, each in a fork of its own."""
+    limits = _Limits(perf_counter() + seconds, executions_max, lambda findings, scheduler: False)
+    with guarded(isolate=True):
+        return _search_and_conclude(problem, Portfolio(seed), limits, None)
+
+
+def _confirm_alone(
+    problem: Problem, departures: Departures, violated: str
+) -> Counterexample | None:
+    """The counterexample, where each execution that leads to it runs in a fork of its own."""
+    head = problem.subject.natural_schedule(problem.bounds)
+    program, bounds = problem.subject.program, problem.bounds
+    deadline = perf_counter() + SHRINK_BUDGET_S
+    with guarded(isolate=True):
+        departures, _ = shrink(
+            program,
+            departures,
+            violated,
+            bounds,
+            executions_max=FORKS_MAX,
+            is_interrupted=lambda: perf_counter() > deadline,
+        )
+        return confirmed(program, replace(head, departures=departures), violated)
 
 
 def make_report(
@@ -215,6 +322,7 @@ def make_report(
         bounds_hit=frozenset(findings.bounds_hit),
         digest=conclusion.digest,
         found_by=findings.found_by if verdict == Verdict.REFUTED else None,
+        unconfirmed=conclusion.unconfirmed,
     )
 
 
@@ -301,29 +409,98 @@ def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool
 
 
 def conclude(
-    problem: Problem, findings: Findings, is_interrupted: Callable[[], bool] = lambda: False
+    problem: Problem,
+    findings: Findings,
+    is_interrupted: Callable[[], bool] = lambda: False,
+    natural: NaturalRuns | None = None,
 ) -> Conclusion:
-    """Replays what was found: the failure, shrunk, or else the natural schedule twice."""
+    """Replays what was found: the failure, shrunk, or else the natural schedule.
+
+    natural: its runs from before the search; without them it is run twice.
+    """
     subject = problem.subject
     head = subject.natural_schedule(problem.bounds)
-    counterexample, differs = None, None
-    if findings.error is None and findings.failure is not None:
-        counterexample = _counterexample(subject.program, findings.failure, head, is_interrupted)
-    elif findings.error is None and findings.stopped is None:
-        differs = _compare_two_runs(subject.program, problem.bounds)
-        differs = _with_entropy(differs, (subject.program, *subject.sources))
-    return Conclusion(head.digest, counterexample, differs)
+    if findings.error is not None:
+        return Conclusion(head.digest)
+    if findings.failure is not None and _is_inherited(findings.failure):
+        return _judged_inherited(head.digest, findings.failure, natural)
+    if findings.failure is not None:
+        found = _counterexample(subject.program, findings.failure, head, is_interrupted)
+        if natural is None:
+            return Conclusion(head.digest, found)
+        return _judged_afresh(head.digest, findings.failure, found, natural)
+    if findings.stopped is Stop.NONDETERMINISM and natural is not None:
+        survived = natural.survived(findings.stopped_why or findings.stopped)
+        return Conclusion(head.digest, survived=survived)
+    if findings.stopped is not None:
+        return Conclusion(head.digest)
+    still = natural.survived_since() if natural is not None else None
+    alone = None if natural is not None else _compare_two_runs(subject.program, problem.bounds)
+    differs = _with_entropy(alone, (subject.program, *subject.sources))
+    return Conclusion(head.digest, differs=differs, survived=still)
+
+
+def _is_inherited(outcome: Outcome) -> bool:
+    return outcome.violation is not None and outcome.violation.is_inherited
+
+
+def _judged_inherited(digest: str, failure: Outcome, natural: NaturalRuns | None) -> Conclusion:
+    """On stock asyncio each run would begin with objects that are bound to no loop."""
+    assert failure.violation is not None
+    text = _words_of_violation(failure.violation)
+    differs = f"«{failure.violation.property}» was violated by an object of an earlier loop"
+    changes = None if natural is None else natural.changes(departures_of(failure.choices))
+    if changes:
+        return Conclusion(digest, survived=Survived.of(differs, changes), unconfirmed=text)
+    words = (
+        f"state survived an execution before this exploration: {differs}; make the object inside "
+        f"the program, or explore those that came before with isolate=True as well"
+    )
+    survived = Survived(words, Stop.STATE_SURVIVED)
+    return Conclusion(digest, survived=survived, unconfirmed=text)
+
+
+def _judged_afresh(
+    digest: str, failure: Outcome, found: Counterexample | None, natural: NaturalRuns
+) -> Conclusion:
+    """Whether a violation is one in a process in which nothing was executed before.
+
+    found: the counterexample, if it came back in this process.
+    """
+    assert failure.violation is not None
+    violated, departures = failure.violation.property, departures_of(failure.choices)
+    if found is not None:
+        if failure.violation.kind is Kind.ENDLESS_STEP:
+            # Each execution of it takes seconds.
+            return Conclusion(digest, found)
+        shrunk = Schedule.parse(found.schedule).departures
+        is_real = natural.copy.ask(is_violated, shrunk, violated)
+        if is_real is None:
+            survived = natural.survived_since()
+            if survived is not None:
+                return Conclusion(digest, survived=survived, unconfirmed=found.text)
+        if is_real is not False:
+            return Conclusion(digest, found)
+    afresh = natural.copy.ask(_confirm_alone, departures, violated)
+    seen = "comes" if found is not None else "did not come"
+    differs = f"«{violated}» was violated in an execution, and {seen} back in this process"
+    if afresh is not None:
+        return Conclusion(digest, afresh, survived=natural.survived(differs, departures))
+    differs += ", and is not violated in a fresh one" if natural.copy.is_alive else ""
+    text = found.text if found is not None else _words_of_violation(failure.violation)
+    return Conclusion(digest, survived=natural.survived(differs, departures), unconfirmed=text)
+
+
+def _words_of_violation(violation: Violation) -> str:
+    seen = f"\n  seen: {violation.detail}" if violation.detail else ""
+    return f"violated at {violation.at:.3f} s: {violation.property}{seen}"
 
 
 def _compare_two_runs(program: Program, bounds: Bounds) -> str | None:
     """Runs the natural schedule twice more; in words, where the two differ, or None."""
-    first, second = (
-        run_execution(program, NaturalOrder(), bounds, traced=True).steps for _ in range(2)
-    )
-    for number, (one, other) in enumerate(zip_longest(first, second), 1):
-        if one != other:
-            return f"nondeterminism found: step {number} in natural order was {one}, then {other}"
-    return None
+    first, second = (run_execution(program, NaturalOrder(), bounds, traced=True) for _ in range(2))
+    differs = difference(first, second)
+    return f"{Stop.NONDETERMINISM}: {differs}" if differs is not None else None
 
 
 def _with_entropy(differs: str | None, sources: Iterable[object]) -> str | None:
@@ -349,15 +526,19 @@ def _judged(
     problem: Problem, findings: Findings, scheduler: Scheduler, conclusion: Conclusion
 ) -> _Judged:
     executions = f"{findings.executions} executions, {scheduler.name}"
+    if problem.isolate:
+        executions += ", each in a fork of its own"
     if findings.error is not None:
         return _Judged(Verdict.ERROR, findings.error)
     if findings.failure is not None:
         found = conclusion.counterexample
         if found is None:
-            why = f"{Stop.NONDETERMINISM}: a violation was not the same on replay"
-            return _Judged(Verdict.INCONCLUSIVE, why)
+            return _judged_unconfirmed(findings, conclusion)
         by = "" if findings.found_by == scheduler.name else f", found by {findings.found_by}"
-        return _Judged(Verdict.REFUTED, f"{found.property} ({executions}{by})")
+        survived = f"; {conclusion.survived.words}" if conclusion.survived is not None else ""
+        return _Judged(Verdict.REFUTED, f"{found.property} ({executions}{by}){survived}")
+    if conclusion.survived is not None:
+        return _Judged(Verdict.INCONCLUSIVE, conclusion.survived.words, conclusion.survived.stop)
     if conclusion.differs is not None:
         return _Judged(Verdict.INCONCLUSIVE, f"{conclusion.differs} ({executions})")
     if scheduler.is_exhausted:
@@ -365,6 +546,17 @@ def _judged(
     stopped = findings.stopped_why or findings.stopped
     why = stopped or f"no violation, but {scheduler.name} does not see all"
     return _Judged(Verdict.INCONCLUSIVE, f"{why} ({executions})", findings.stopped)
+
+
+def _judged_unconfirmed(findings: Findings, conclusion: Conclusion) -> _Judged:
+    """A violation was seen, and not confirmed."""
+    if conclusion.survived is not None:
+        return _Judged(Verdict.INCONCLUSIVE, conclusion.survived.words, conclusion.survived.stop)
+    if findings.stopped is Stop.INTERRUPTED:
+        why = f"{Stop.INTERRUPTED} before a violation was confirmed"
+        return _Judged(Verdict.INCONCLUSIVE, why, Stop.INTERRUPTED)
+    why = f"{Stop.NONDETERMINISM}: a violation was not the same on replay"
+    return _Judged(Verdict.INCONCLUSIVE, why, Stop.NONDETERMINISM)
 
 
 def _judged_exhausted(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from sim.exploration.digest import digest_of
 from sim.exploration.named_programs import program_named
@@ -16,12 +17,16 @@ from sim.kernel.schedule import Bounds, Schedule
 class Subject:
     """sources: functions, classes, modules or packages whose code the schedule depends on, besides
     the program's own module. labels: what some execution has to reach for a proof.
+    held: what the program is given from outside and may change, by name. makes_its_state: whether
+    it is known that no execution changes anything for the next: then this is not looked for first.
     """
 
     program: Program
     name: str
     sources: tuple[object, ...] = ()
     labels: tuple[str, ...] = ()
+    held: Mapping[str, object] = field(default_factory=dict)
+    makes_its_state: bool = False
 
     @classmethod
     def of(cls, program: Program) -> Subject:
@@ -44,6 +49,22 @@ class Subject:
 
     def natural_schedule(self, bounds: Bounds) -> Schedule:
         return Schedule(self.name, self.digest, bounds, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A subject, and within which bounds it is explored.
+
+    isolate: whether each execution runs in a fork of its own.
+    """
+
+    subject: Subject
+    bounds: Bounds = field(default_factory=Bounds)
+    isolate: bool = False
+
+    @property
+    def digest(self) -> str:
+        return self.subject.digest
 
 
 def require_program(program: object) -> None:

@@ -37,8 +37,9 @@ class Stop(enum.StrEnum):
     OUT_OF_BUDGET = "the budget is spent"
     EXECUTIONS_MAX = "the limit of executions was reached"
     NONDETERMINISM = "nondeterminism found"
+    STATE_SURVIVED = "state survived an execution"
 
     @property
     def is_final(self) -> bool:
         """Whether more time would change nothing."""
-        return self in (Stop.EXECUTIONS_MAX, Stop.NONDETERMINISM)
+        return self in (Stop.EXECUTIONS_MAX, Stop.NONDETERMINISM, Stop.STATE_SURVIVED)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from sim.kernel.current import Execution, running
 from sim.kernel.diagnosis import who_spins, who_waits
@@ -23,14 +23,16 @@ from sim.kernel.errors import (
     ScheduleDoesNotFit,
     StepBrokenOff,
 )
+from sim.kernel.forks import ForkEnded
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.interrupts import interrupts_noted, is_interrupt
+from sim.kernel.isolated import run_isolated
 from sim.kernel.isolation import outside
 from sim.kernel.isolation.entropy import virtualised
 from sim.kernel.loop import Costs, SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observed import ObservedLoop
-from sim.kernel.observer import Observer
+from sim.kernel.observer import Chooser
 from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.raised import words_of_callback, words_of_exception
 from sim.kernel.recording import Departure, Recording
@@ -93,12 +95,9 @@ class Outcome:
         return hashlib.sha256("\n".join(self.steps).encode()).hexdigest()
 
 
-class Chooser(Protocol):
-    """What an execution asks of a scheduler; see `sim/schedulers/base.py`."""
-
-    def choose(self, point: ChoicePoint) -> int: ...
-
-    def observer(self) -> Observer | None: ...
+def is_isolating() -> bool:
+    """Whether each execution runs in a fork of its own."""
+    return _is_isolating
 
 
 def run_execution(
@@ -111,6 +110,23 @@ def run_execution(
     """
     require_no_running_loop()
     look_into(program)
+    if not _is_isolating:
+        return _run_here(program, scheduler, bounds, traced)
+
+    def run(chooser: Chooser) -> Outcome:
+        global _is_isolating
+        _is_isolating = False
+        # A fork does not inherit its parent's timers.
+        with watched():
+            return _run_here(program, chooser, bounds, traced)
+
+    try:
+        return run_isolated(run, scheduler)
+    except ForkEnded as exc:
+        return Outcome(error=f"the process of an execution {exc}")
+
+
+def _run_here(program: Program, scheduler: Chooser, bounds: Bounds, traced: bool) -> Outcome:
     restart_serials()
     restart_names()
     use_deterministic_scopes()
@@ -363,17 +379,21 @@ def _exits_suppressed() -> Iterator[None]:
 
 
 _guards = 0
+# Whether each execution runs in a fork of its own.
+_is_isolating = False
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def guarded(*, isolate: bool = False) -> Iterator[None]:
     """Within the block: no garbage collection, no thread of the system, no real clock, no outside.
 
     When garbage is collected is not part of a schedule, but closes generators; so it is done
     between executions. Blocks may be nested: the outermost one sets up and takes down.
+    isolate: each execution within the block runs in a fork, so that what it changes is gone.
     """
-    global _guards
+    global _guards, _is_isolating
     _guards += 1
+    was_isolating, _is_isolating = _is_isolating, _is_isolating or isolate
     try:
         if _guards > 1:
             yield
@@ -382,6 +402,7 @@ def guarded() -> Iterator[None]:
                 yield
     finally:
         _guards -= 1
+        _is_isolating = was_isolating
 
 
 @contextmanager

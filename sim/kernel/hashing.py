@@ -9,18 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import anyio._backends._asyncio as anyio_asyncio
 
 _serials = itertools.count(1)
+_NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
+# Of an object, as `repr` and `id` have it.
+_ADDRESS = re.compile(r"0x[0-9a-f]{6}|\d{10}")
+_names: Mapping[str, Sequence[str]] = {}
+# By pattern, in which order the names came up in this execution.
+_turns: dict[str, dict[str, int]] = {}
 
 
 def restart_serials() -> None:
     """To be called before each execution."""
     global _serials
     _serials = itertools.count(1)
+    _turns.clear()
 
 
 def hash_of_name(name: str) -> int:
@@ -33,13 +43,51 @@ def hash_of_name(name: str) -> int:
     return int(number) if number.isdecimal() else zlib.crc32(name.encode())
 
 
+def pattern_of(name: str) -> str:
+    """The name without its numbers."""
+    return _NUMBERS.sub("#", name)
+
+
+def stable_name(name: str) -> str:
+    """The name of a task, or the one it would have had if nothing had been executed before.
+
+    A library may number its tasks in a counter of its module, or name them by an address. The
+    numbers are those of the first execution, in the same order; see `names_kept`.
+    """
+    has_address = _ADDRESS.search(name) is not None
+    if not _names and not has_address:
+        return name
+    pattern = pattern_of(name)
+    if pattern not in _names and not has_address:
+        return name
+    turns = _turns.setdefault(pattern, {})
+    turn = turns.setdefault(name, len(turns))
+    # Addresses are others in each process, so that those of the first execution say no more.
+    first = () if has_address else _names[pattern]
+    return first[turn] if turn < len(first) else f"{pattern} {turn}"
+
+
+@contextmanager
+def names_kept(names: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    """Within the block `stable_name` finds these, which are those of a first execution.
+
+    names: by pattern, those that were others in a second.
+    """
+    global _names
+    before, _names = _names, names
+    try:
+        yield
+    finally:
+        _names = before
+
+
 class SimTask(asyncio.Task[Any]):
     # None until it is first asked for.
     _sim_hash: int | None = None
 
     def __hash__(self) -> int:
         if self._sim_hash is None:
-            self._sim_hash = hash_of_name(self.get_name())
+            self._sim_hash = hash_of_name(stable_name(self.get_name()))
         return self._sim_hash
 
 

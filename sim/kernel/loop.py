@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from sim.kernel.diagnosis import place_in_program
 from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
-from sim.kernel.hashing import SimFuture, SimTask
+from sim.kernel.hashing import SimFuture, SimTask, stable_name
 from sim.kernel.lacking import refuse_lacking
 from sim.kernel.notices import Special
 from sim.kernel.origin import forwards, modelled
@@ -120,7 +120,7 @@ class SimLoop(SignalHandlers):
         timers = [each for each in self._scheduled if not each.cancelled()]
         timers.sort(key=asyncio.TimerHandle.when)
         live = [task for task in self.tasks if not task.done()]
-        live.sort(key=asyncio.Task.get_name)
+        live.sort(key=lambda task: stable_name(task.get_name()))
         return (
             list(self._ready),
             [(each.when(), each) for each in timers],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 from sim.kernel.environment import Arrival
 from sim.kernel.hashing import SimFuture, SimTask
@@ -69,3 +69,11 @@ class Observer(Notices):
     # -- choices, and what the program declares
 
     def chose(self, point: ChoicePoint, option: int) -> None: ...
+
+
+class Chooser(Protocol):
+    """What an execution asks of a scheduler; see `sim/schedulers/base.py`."""
+
+    def choose(self, point: ChoicePoint) -> int: ...
+
+    def observer(self) -> Observer | None: ...

@@ -15,6 +15,8 @@ LEAVES_MAX = 4
 BEHIND_MAX = 2
 REPR_MAX = 200
 
+_GET_LOOP = asyncio.mixins._LoopBoundMixin._get_loop.__code__  # type: ignore[attr-defined]
+
 Line = tuple[FrameType, int]
 """A frame of a traceback, and the line at which it stood."""
 
@@ -92,6 +94,15 @@ def _own_line(lines: list[Line]) -> Line | None:
     """The innermost of the program's own code; else, of a program that is a library, the last."""
     own = (each for each in reversed(lines) if is_own_code(each[0].f_code.co_filename))
     return next(own, lines[-1] if lines else None)
+
+
+def bound_to(raised: BaseException) -> object:
+    """The loop to which the object is bound that raised "is bound to a different event loop"."""
+    for leaf in _leaves(raised):
+        for frame, _ in _lines(leaf):
+            if frame.f_code is _GET_LOOP:
+                return frame.f_locals["self"]._loop
+    return None
 
 
 def _leaves(group: BaseException) -> Iterator[BaseException]:

@@ -99,6 +99,11 @@ class Recording(Observer):
         self._numbers: dict[Arrival, int] = {}
         world.trace = self.trace
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What it has recorded, as plain data, for another process."""
+        own = {"_loop", "_world", "_serials"}
+        return {name: value for name, value in vars(self).items() if name not in own}
+
     def end(self) -> None:
         self._world.trace = None
         self.steps_count = len(self.steps)

@@ -24,6 +24,7 @@ class Violation:
     """`property` is the sentence that did not hold, `detail` what was observed, `at` in seconds.
 
     where: the place in the source that checked it; empty unless the execution is traced.
+    is_inherited: it arises from an object that is bound to the loop of an earlier execution.
     """
 
     property: str
@@ -31,3 +32,4 @@ class Violation:
     at: float
     where: str = ""
     kind: Kind = Kind.PROPERTY
+    is_inherited: bool = False

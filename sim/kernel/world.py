@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from sim.kernel.errors import CheckFailed, Misused
 from sim.kernel.loop import SimLoop, one_natural
 from sim.kernel.notices import Notices, Special
 from sim.kernel.origin import fault_of_simulator, forwards
-from sim.kernel.raised import place_of_exception
+from sim.kernel.raised import bound_to, place_of_exception
 from sim.kernel.schedule import Option
 from sim.kernel.signals import name_of
 from sim.kernel.threads.pools import QUEUE_MAX, THREADS_MAX, SimExecutor
@@ -216,6 +216,12 @@ class World:
         """A violation of what every program has to keep, in the program's words or the kind's."""
         if raised is None or not self.is_own_fault(raised):
             self._violate(self._phrases.get(kind, kind.value), detail, "", kind)
+            if raised is not None and self.violation is not None and self._is_inherited(raised):
+                self.violation = replace(self.violation, is_inherited=True)
+
+    def _is_inherited(self, raised: BaseException) -> bool:
+        loop = bound_to(raised)
+        return isinstance(loop, SimLoop) and loop is not self.loop
 
     def phrase(self, kind: Kind, sentence: str) -> None:
         """From now on violations of this kind are reported with this sentence."""

@@ -261,7 +261,7 @@ def test_a_width_that_no_schedule_decides_is_found() -> None:
 
 
 def test_a_step_that_no_schedule_decides_is_found() -> None:
-    """A global counter that changes what runs, though no choice, is found by a second run."""
+    """A counter that changes what runs, though no choice, is found by a second run, and named."""
     executions = itertools.count()
 
     async def program(world: World) -> None:
@@ -270,20 +270,38 @@ def test_a_step_that_no_schedule_decides_is_found() -> None:
 
     report = explore(program)
     assert report.verdict == "inconclusive"
-    assert "nondeterminism found: step" in report.reason
+    assert report.reason.startswith("state survived the first execution: executions, a variable of")
+    assert "was count(0), then count(1); step" in report.reason
 
 
 def test_a_violation_that_does_not_come_back_is_no_counterexample() -> None:
-    """A check that fails in one execution alone is inconclusive, not refuted."""
+    """A check that fails in a later execution alone is inconclusive, and shown as unconfirmed."""
+    executions = itertools.count()
+
+    async def program(world: World) -> None:
+        world.choose("any", "ab")
+        world.check(next(executions) != 3, "holds but once")
+
+    report = explore(program)
+    assert report.verdict == "inconclusive"
+    assert report.counterexample is None
+    assert "was count(0), then count(1); «holds but once» was violated" in report.reason
+    assert "holds but once" in report.unconfirmed
+    assert report.unconfirmed in report.text
+
+
+def test_a_violation_of_the_first_execution_alone_is_one() -> None:
+    """In fresh processes it comes back each time: refuted, and what survives is named."""
     executions = itertools.count()
 
     async def program(world: World) -> None:
         world.check(next(executions) != 0, "holds but once")
 
     report = explore(program)
-    assert report.verdict == "inconclusive"
-    assert report.counterexample is None
-    assert "not the same on replay" in report.reason
+    assert report.verdict == "refuted"
+    assert report.counterexample is not None
+    assert report.counterexample.property == "holds but once"
+    assert "state survived the first execution: executions, a variable of" in report.reason
 
 
 def test_tasks_without_a_name_are_numbered_as_by_asyncio() -> None:

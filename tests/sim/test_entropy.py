@@ -285,7 +285,7 @@ def test_what_is_not_virtualised_is_found_by_running_twice() -> None:
 
     report = explore(program)
     assert report.verdict == "inconclusive", report.text
-    assert "nondeterminism found: step 2 in natural order was " in report.reason
+    assert "nondeterminism found: step 2 in natural order was: " in report.reason
 
 
 def _module_with(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:

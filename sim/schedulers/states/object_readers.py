@@ -25,7 +25,7 @@ from contextvars import Context, ContextVar, Token
 from typing import Any
 
 from sim.kernel.errors import Opaque
-from sim.kernel.hashing import SimCancelScope, SimFuture
+from sim.kernel.hashing import SimCancelScope, SimFuture, stable_name
 from sim.schedulers.states.abstraction import DESCRIPTIONS, LEFT_OUT
 
 VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
@@ -220,7 +220,7 @@ def _of_frame_owner(prefix: str) -> Reader:
 
 def _of_task(each: Any) -> Iterator[object]:
     yield from _of_future(each)
-    yield each.get_name()
+    yield stable_name(each.get_name())
     yield each.get_coro()
     yield each._fut_waiter
     yield each._must_cancel

@@ -1,0 +1,121 @@
+"""A fork of this process from before the first execution, to ask what a fresh one would do.
+
+It waits and does nothing. Each question is answered in a fork of its own, so the copy stays as it
+was, however many are asked.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from select import select
+from typing import Any, BinaryIO
+
+from sim.kernel import forks
+from sim.kernel.current import executions
+
+ANSWER_S = 20.0
+"""Real seconds for one answer; what takes longer is not known."""
+
+_LENGTH = struct.Struct("!Q")
+
+
+class FreshCopy:
+    """To be closed. `is_alive` is false where there is no fork, or it did not answer in time."""
+
+    def __init__(self, subject: object) -> None:
+        """subject: the first argument of every question."""
+        self._pid: int | None = None
+        # Within an execution a fork would be the program's.
+        if forks.are_possible() and not executions:
+            with suppress(OSError):
+                self._begin(subject)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._pid is not None
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What `function(subject, *arguments)` returns in a fresh process; None if it is not known.
+
+        The function is one of a module; it returns plain data, and the arguments are plain, too.
+        """
+        if self._pid is None:
+            return None
+        try:
+            _send(self._questions, (function, arguments))
+            if not select([self._answers], [], [], ANSWER_S)[0]:
+                raise TimeoutError
+            return _received(self._answers)
+        except (OSError, EOFError):
+            self._end()
+            return None
+        except BaseException:
+            self._end()
+            raise
+
+    def close(self) -> None:
+        if self._pid is not None:
+            self._end()
+
+    def __enter__(self) -> FreshCopy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self, subject: object) -> None:
+        asked, answered = os.pipe(), os.pipe()
+        pid = forks.forked()
+        if pid == 0:
+            os.close(asked[1])
+            os.close(answered[0])
+            # With the forks that answer; and Ctrl-C is for the parent alone.
+            os.setpgid(0, 0)
+            with forks.leaving():
+                _answer_all(subject, os.fdopen(asked[0], "rb"), os.fdopen(answered[1], "wb"))
+        os.close(asked[0])
+        os.close(answered[1])
+        self._questions, self._answers = os.fdopen(asked[1], "wb"), os.fdopen(answered[0], "rb")
+        self._pid = pid
+
+    def _end(self) -> None:
+        pid, self._pid = self._pid, None
+        for stream in (self._questions, self._answers):
+            with suppress(OSError):
+                stream.close()
+        if pid is not None:
+            forks.end_group(pid)
+
+
+def _answer_all(subject: object, questions: BinaryIO, answers: BinaryIO) -> None:
+    while True:
+        try:
+            function, arguments = _received(questions)
+        except EOFError:
+            # The parent is gone.
+            return
+        try:
+            answer = forks.in_a_fork(lambda: function(subject, *arguments))  # noqa: B023
+        except Exception as exc:
+            print(f"in a fresh copy of the process: {exc!r}", file=sys.stderr)
+            answer = None
+        _send(answers, answer)
+
+
+def _send(stream: BinaryIO, value: object) -> None:
+    data = pickle.dumps(value)
+    stream.write(_LENGTH.pack(len(data)) + data)
+    stream.flush()
+
+
+def _received(stream: BinaryIO) -> Any:
+    """Raises EOFError where the other side is gone."""
+    head = stream.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise EOFError
+    return pickle.loads(stream.read(_LENGTH.unpack(head)[0]))

@@ -1,0 +1,284 @@
+"""What outlives an execution: the state that modules, classes and closures hold, read and compared.
+
+It is read in a fork, where time and memory do not matter much; only what differs is ever shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import operator
+import os
+import random  # noqa: TID251 - to recognise generators
+import sys
+import types
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from sim.kernel.isolation.bound_names import (
+    functions_behind,
+    installed_modules,
+    modules_of,
+    own_modules,
+)
+
+NODES_MAX = 100_000
+"""Beyond that many objects nothing is read; the program's own come first."""
+DEPTH_OWN, DEPTH_INSTALLED = 8, 4
+ITEMS_MAX = 500
+WORDS_MAX = 60
+NAMED_MAX = 3
+
+_PLAIN = (int, float, complex, bool, str, bytes, type(None))
+# What these hold is none of the program's state, or says nothing to a reader.
+_LEFT_OUT = (
+    "sim",
+    "logging",
+    "typing",
+    "inspect",
+    "importlib",
+    "re",
+    "weakref",
+    "threading",
+    "abc",
+)
+_LRU = type(functools.lru_cache(lambda: None))
+_FUNCTIONS = types.FunctionType | types.MethodType | property | staticmethod | classmethod | _LRU
+_PARTIAL = ("func", "args", "keywords")
+_LEAVES = (types.ModuleType, asyncio.AbstractEventLoop, asyncio.Future)
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """key: equal where nothing has changed. is_loop: of an event loop, whose change says most."""
+
+    words: str
+    key: object
+    is_loop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """variable: the path of the module's, class's or closure's variable in which it lies.
+
+    depth: how many levels below it are read.
+    """
+
+    path: str
+    value: Any
+    depth: int
+    variable: str | None = None
+
+    def below(self, path: str, value: Any) -> _Node:
+        is_variable = isinstance(self.value, type | _Namespace | types.FunctionType)
+        variable = path if is_variable else self.variable
+        return _Node(path, value, self.depth - 1, variable)
+
+
+class ModuleState:
+    """The state that a program holds itself, and that of the modules of its own.
+
+    held: what it is given from outside, by name, as the fixtures of a test. installed: with those
+    of installed packages; the standard library's are left out.
+    """
+
+    def __init__(
+        self,
+        program: object,
+        sources: Iterable[object] = (),
+        held: Mapping[str, object] = {},
+        *,
+        installed: bool = False,
+    ) -> None:
+        self.values: dict[str, _Value] = {}
+        self._variables: dict[str, str | None] = {}
+        # Alive as long as this is: an address stands for one object.
+        self._kept: dict[int, object] = {}
+        self._nodes: deque[_Node] = deque()
+        for root in _roots(program, sources, held, installed):
+            self._nodes.append(root)
+            self._read()
+
+    def changes(self, then: ModuleState) -> list[str]:
+        """What differs in the other, a sentence for each variable."""
+        found: dict[str | None, str] = {}
+        new = []
+        for path, value in then.values.items():
+            before, variable = self.values.get(path), then._variables[path]
+            if before is None and not value.is_loop:
+                new.append(f"{path} is new: {value.words}")
+                continue
+            is_other = before is None or before.key != value.key
+            if is_other and (variable not in found or value.is_loop):
+                was = before.words if before is not None else "not set"
+                found[variable] = f"{path} was {was}, then {value.words}"
+        return list(found.values()) or new
+
+    def _read(self) -> None:
+        while self._nodes and len(self._kept) < NODES_MAX:
+            node = self._nodes.popleft()
+            with suppress(Exception):
+                # A lazy proxy, say, that is not bound outside of its context.
+                self._read_node(node)
+
+    def _read_node(self, node: _Node) -> None:
+        value = node.value
+        is_namespace = isinstance(value, _Namespace)
+        if not is_namespace:
+            self.values[node.path] = _value_of(value)
+            self._variables[node.path] = node.variable
+            if isinstance(value, _PLAIN) or id(value) in self._kept:
+                return
+            self._kept[id(value)] = value
+        if node.depth:
+            children = value.children() if is_namespace else _children(value, node.path)
+            self._nodes.extend(node.below(path, child) for path, child in children)
+
+
+@dataclass(frozen=True, slots=True)
+class _Namespace:
+    """A module's globals; not the module itself, which others refer to."""
+
+    name: str
+    values: Mapping[str, Any]
+
+    def children(self) -> Iterator[tuple[str, Any]]:
+        for name, value in tuple(self.values.items()):
+            if not name.startswith("__") and not isinstance(value, types.ModuleType):
+                yield f"{self.name}.{name}", value
+
+
+def named(changes: list[str]) -> str:
+    """The first few, in one sentence."""
+    words = "; ".join(changes[:NAMED_MAX])
+    more = len(changes) - NAMED_MAX
+    return f"{words}; and {more} more" if more > 0 else words
+
+
+def _roots(
+    program: object, sources: Iterable[object], held: Mapping[str, object], installed: bool
+) -> Iterator[_Node]:
+    yield _Node(_name_of(program), program, DEPTH_OWN)
+    for name, value in held.items():
+        yield _Node(name, value, DEPTH_OWN)
+    for module in dict.fromkeys([*modules_of((program, *sources)), *own_modules()]):
+        yield _Node("", _Namespace(module.__name__, vars(module)), DEPTH_OWN)
+    yield _Node("", _Namespace("os.environ", os.environ), 1)
+    for module in installed_modules() if installed else ():
+        yield _Node("", _Namespace(module.__name__, vars(module)), DEPTH_INSTALLED)
+
+
+def _name_of(value: object) -> str:
+    module = getattr(value, "__module__", None)
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return f"{module}.{name}" if module else str(name)
+
+
+# ---- what a value is, and what it holds --------------------------------------------------------
+
+
+def _value_of(value: Any) -> _Value:
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    if isinstance(value, _PLAIN):
+        return _Value(_clipped(repr(value)), (kind, value))
+    if isinstance(value, itertools.count):
+        return _Value(repr(value), repr(value))
+    if isinstance(value, _LRU):
+        filled = value.cache_info().currsize
+        return _Value(f"a cache of {filled}", (id(value), filled))
+    if isinstance(value, asyncio.AbstractEventLoop):
+        words = "an event loop that is closed" if value.is_closed() else "an event loop"
+        return _Value(words, (id(value), value.is_closed()), is_loop=True)
+    if isinstance(value, asyncio.Future):
+        return _Value(f"a {name} that is {value._state.lower()}", (id(value), value._state))
+    if isinstance(value, random.Random):
+        return _Value("a random generator", value.getstate())
+    if isinstance(value, bytearray):
+        return _Value(f"a bytearray of {len(value)}", bytes(value))
+    if isinstance(value, dict | list | tuple | set | frozenset | deque):
+        length = len(value)
+        contents = _contents(value) if isinstance(value, set | frozenset) else None
+        return _Value(f"a {name} of {length}", (id(value), length, contents))
+    if hasattr(value, "__length_hint__"):
+        left = operator.length_hint(value)
+        return _Value(f"an iterator with {left} left", (id(value), left))
+    return _Value(f"{'an' if name[0] in 'aeiou' else 'a'} {name}", id(value))
+
+
+def _contents(value: Iterable[Any]) -> frozenset[Any]:
+    return frozenset(each if isinstance(each, _PLAIN) else id(each) for each in value)
+
+
+def _children(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, type):
+        yield from _of_class(value, path)
+    elif isinstance(value, dict | list | tuple | deque):
+        yield from _of_container(value, path)
+        yield from _attributes(value, path)
+    elif isinstance(value, functools.partial):
+        yield from ((f"{path}.{name}", getattr(value, name)) for name in _PARTIAL)
+    elif isinstance(value, _FUNCTIONS):
+        yield from _of_functions(getattr(value, "__func__", value), path)
+        if isinstance(value, types.MethodType):
+            yield f"{path}.__self__", value.__self__
+    elif not isinstance(value, _LEAVES) and not _is_left_out(type(value)):
+        yield from _attributes(value, path)
+
+
+def _of_class(cls: type, path: str) -> Iterator[tuple[str, Any]]:
+    if _is_left_out(cls) or cls.__module__.partition(".")[0] in sys.stdlib_module_names:
+        return
+    for name, held in tuple(vars(cls).items()):
+        if not name.startswith("__"):
+            yield f"{path}.{name}", held
+
+
+def _of_container(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        items: Iterable[tuple[Any, Any]] = tuple(value.items())
+    else:
+        items = enumerate(tuple(value))
+    for key, held in itertools.islice(items, ITEMS_MAX):
+        words = repr(key) if isinstance(key, _PLAIN) else type(key).__name__
+        yield f"{path}[{_clipped(words)}]", held
+
+
+def _of_functions(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    for function in functions_behind(value):
+        if function.__globals__.get("__name__", "").startswith("sim."):
+            continue
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+        for name, cell in cells:
+            # One that is not bound yet has no contents.
+            with suppress(ValueError):
+                yield f"{name}, a variable of {_name_of(function)},", cell.cell_contents
+        for index, default in enumerate(function.__defaults__ or ()):
+            yield f"{path}.__defaults__[{index}]", default
+        for name, default in (function.__kwdefaults__ or {}).items():
+            yield f"{path}'s default {name}", default
+        for name, held in vars(function).items():
+            if name != "__wrapped__":
+                yield f"{path}.{name}", held
+
+
+def _attributes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    for name, held in tuple(getattr(value, "__dict__", {}).items()):
+        yield f"{path}.{name}", held
+    for cls in type(value).__mro__:
+        slots = vars(cls).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else tuple(slots):
+            with suppress(AttributeError):
+                yield f"{path}.{name}", getattr(value, name)
+
+
+def _is_left_out(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in _LEFT_OUT
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= WORDS_MAX else text[: WORDS_MAX - 1] + "…"

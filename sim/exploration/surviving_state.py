@@ -1,0 +1,144 @@
+"""State that outlives an execution: found before the search, and judged in fresh processes.
+
+A second execution that finds what the first has left behind is another program's. So the natural
+schedule is run twice before anything else. Where the two differ, or where a violation was found, a
+fork from before the first execution says what happens without the others, and which variable of
+which module has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sim.counterexamples.differences import difference, drifting_names
+from sim.exploration.fresh_copy import FreshCopy
+from sim.exploration.module_state import ModuleState, named
+from sim.exploration.subject import Problem
+from sim.exploration.verdict import Stop
+from sim.kernel.execution import Outcome, guarded, run_execution
+from sim.kernel.hashing import names_kept, use_deterministic_scopes
+from sim.kernel.violation import Kind
+from sim.schedulers import NaturalOrder, Replay
+
+Departures = tuple[tuple[int, int], ...]
+
+_INSTEAD = (
+    "make it inside the program, or let each execution run in a fork of its own (isolate=True)"
+)
+_UNNAMED = (
+    "what modules, classes and closures hold is the same: so something depends on an address or a "
+    "real clock, or has been left in a file, a database or the memory of a C extension"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Survived:
+    """What differs between two executions, and why, in words.
+
+    stop: STATE_SURVIVED if it is known what the first left behind, else NONDETERMINISM.
+    """
+
+    words: str
+    stop: Stop
+
+    @classmethod
+    def of(cls, differs: str, changes: list[str] | None, what: str = "an execution") -> Survived:
+        """changes: what it has left behind; None if that is not known."""
+        if changes == []:
+            stop = Stop.NONDETERMINISM
+            return cls(f"{stop}: {differs}; {_UNNAMED}", stop)
+        names = f"{named(changes)}; " if changes else ""
+        return cls(f"state survived {what}: {names}{differs}; {_INSTEAD}", Stop.STATE_SURVIVED)
+
+
+class NaturalRuns:
+    """first: the natural execution that came before all others, None if none is compared with it.
+
+    differs: in words, where the one after it was another; None if it was the same. names: those of
+    the first one's tasks, by pattern, that had others in the second: they carry a counter, or an
+    address. copy: from before all executions.
+    """
+
+    def __init__(self, problem: Problem, copy: FreshCopy) -> None:
+        self._problem = problem
+        self.copy = copy
+        self.first: Outcome | None = None
+        self.differs: str | None = None
+        self.names: Mapping[str, Sequence[str]] = {}
+
+    def look(self, is_over: Callable[[], bool]) -> None:
+        """Runs the natural schedule twice. is_over: whether the budget is spent after the first."""
+        first = self._run()
+        violation = first.violation
+        # An endless step takes seconds each time.
+        if first.error or is_over() or (violation and violation.kind is Kind.ENDLESS_STEP):
+            return
+        second = self._run()
+        self.names = drifting_names(first, second)
+        self.first, self.differs = first, difference(first, second)
+        if self.names and self.differs is not None:
+            # By their names tasks are ordered in sets.
+            self.differs = difference(first, self._run())
+
+    def survived_since(self) -> Survived | None:
+        """Runs it once more: what has survived other executions, or None."""
+        if self.first is None:
+            return None
+        differs = difference(self.first, self._run())
+        return self.survived(differs) if differs is not None else None
+
+    def survived(
+        self, differs: str, departures: Departures = (), *, what: str = "an execution"
+    ) -> Survived:
+        """Why it differs. departures: of an execution that leaves something behind."""
+        return Survived.of(differs, self.changes(departures), what)
+
+    def changes(self, departures: Departures) -> list[str] | None:
+        """What an execution changes in a fresh process; None if that is not known."""
+        changes: list[str] | None = None
+        # The program's own modules first, and after the execution itself the natural one.
+        for installed in (False, True):
+            for schedule in dict.fromkeys((departures, ())):
+                changes = self.copy.ask(_changes_of, schedule, installed)
+                if changes != []:
+                    return changes
+        return changes
+
+    def _run(self) -> Outcome:
+        problem = self._problem
+        with names_kept(self.names):
+            return run_execution(
+                problem.subject.program, NaturalOrder(), problem.bounds, traced=True
+            )
+
+
+# ---- asked of a fresh copy of the process ------------------------------------------------------
+
+
+def is_violated(problem: Problem, departures: Departures, violated: str) -> bool:
+    """Whether the schedule violates the property where nothing was executed before."""
+    with guarded():
+        outcome = _replayed(problem, departures)
+    return outcome.violation is not None and outcome.violation.property == violated
+
+
+def _changes_of(problem: Problem, departures: Departures, installed: bool) -> list[str]:
+    """What the first execution changes, a sentence for each variable."""
+    subject = problem.subject
+
+    def read() -> ModuleState:
+        held = subject.held
+        return ModuleState(subject.program, subject.sources, held, installed=installed)
+
+    # It stays in place.
+    use_deterministic_scopes()
+    with guarded():
+        before = read()
+        _replayed(problem, departures)
+        return before.changes(read())
+
+
+def _replayed(problem: Problem, departures: Departures) -> Outcome:
+    replay = Replay(departures, strict=False)
+    return run_execution(problem.subject.program, replay, problem.bounds)

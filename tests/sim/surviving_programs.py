@@ -1,0 +1,132 @@
+"""Programs whose state outlives an execution, as real modules have it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from typing import ClassVar
+
+from sim import World
+
+LOCK = asyncio.Lock()
+NARROW = asyncio.Lock()
+SLOTS = asyncio.Semaphore(1)
+counter = 0
+ids = itertools.count(1)
+SEEN: dict[str, int] = {}
+
+
+class Cache:
+    """As aiocache's memory backend: one dict for all instances."""
+
+    values: ClassVar[dict[str, str]] = {}
+
+    async def get(self, world: World, key: str) -> str:
+        if key not in self.values:
+            await world.outside("the database answers", latest=1)
+            self.values[key] = key
+        return self.values[key]
+
+
+async def lock_of_a_module(world: World) -> None:
+    """Bound to the loop of the first execution, where two want it."""
+
+    async def works(number: int) -> None:
+        async with LOCK:
+            await world.outside(f"{number}", latest=1)
+
+    await asyncio.gather(works(1), works(2))
+
+
+async def lock_that_is_rarely_contended(world: World) -> None:
+    """Nobody waits for it in natural order; two do where the second comes first."""
+
+    async def works(number: int, earliest: float) -> None:
+        await world.outside(f"{number} comes", earliest=earliest, latest=2)
+        async with NARROW:
+            await asyncio.sleep(0.5)
+
+    await asyncio.gather(works(1, 0), works(2, 1))
+
+
+async def semaphore_that_leaks(world: World) -> None:
+    """A violation that leaves it taken, so that no later execution gets that far."""
+    await SLOTS.acquire()
+    await world.outside("it comes", latest=1)
+    world.check(world.choose("the answer", [1, 2]) == 1, "the answer is 1")
+    SLOTS.release()
+
+
+async def counts_executions(world: World) -> None:
+    global counter
+    counter += 1
+    await world.outside("a", latest=1)
+    await world.outside("b", latest=1)
+    world.check(counter < 3, "the counter is small", str(counter))
+
+
+async def cache_of_a_class(world: World) -> None:
+    """The real violation needs an empty cache, which only the first execution has."""
+    calls = 0
+
+    async def fetches() -> None:
+        nonlocal calls
+        calls += "key" not in Cache.values
+        await Cache().get(world, "key")
+
+    await asyncio.gather(fetches(), fetches())
+    world.check(calls < 2, "the database is asked once", f"{calls} times")
+
+
+async def keeps_in_its_default(world: World, seen: list[int] = []) -> None:  # noqa: B006 - the point
+    for _ in seen:
+        await asyncio.sleep(1)
+    seen.append(1)
+
+
+async def changes_the_environment(world: World) -> None:
+    if os.environ.get("ONESTREAM_TEST_SURVIVES"):
+        await asyncio.sleep(1)
+    os.environ["ONESTREAM_TEST_SURVIVES"] = "1"
+
+
+async def numbers_its_tasks(world: World) -> None:
+    """As psycopg_pool does: a counter of the module in the names, and nothing else."""
+
+    async def works() -> None:
+        await asyncio.sleep(1)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(12):
+            group.create_task(works(), name=f"worker-{next(ids)}")
+    world.check(False, "the bug")
+
+
+async def names_its_tasks_by_address(world: World) -> None:
+    """As `repr` of an object has it; several of one kind, cancelled by their group."""
+    ended: list[int] = []
+
+    async def works(number: int) -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            ended.append(number)
+
+    async def fails() -> None:
+        await world.outside("it fails", latest=1)
+        raise OSError
+
+    kept = [object() for _ in range(12)]
+    SEEN.clear()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, each in enumerate(kept):
+                task = asyncio.get_running_loop().create_task(works(number), name=f"of {each!r}")
+                group._tasks.add(task)  # type: ignore[attr-defined]
+                task.add_done_callback(group._on_task_done)  # type: ignore[attr-defined]
+            group.create_task(fails())
+    except* OSError:
+        pass
+    for number in ended:
+        await asyncio.sleep(number)

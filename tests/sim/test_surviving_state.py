@@ -1,0 +1,243 @@
+"""State that outlives an execution is named, and never decides a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import pytest
+
+from sim import Report, World, explore
+from sim.exploration.module_state import ModuleState
+from sim.kernel import forks
+from sim.kernel.forks import ForkEnded, in_a_fork
+from sim.schedulers import DepartureBounded, Scheduler
+from tests.sim import surviving_programs as programs
+
+Program = Callable[[World], Awaitable[object]]
+
+pytestmark = pytest.mark.skipif(not forks.are_possible(), reason="this system cannot fork")
+
+
+# ---- what is said ----------------------------------------------------------------------------
+
+HOLD = {
+    "lock": (programs.lock_of_a_module, "LOCK._loop was", "an event loop that is closed"),
+    "counter": (programs.counts_executions, "counter was 0, then 1", "is not violated in a fresh"),
+    "default": (programs.keeps_in_its_default, "a list of 0, then a list of 1", "step 2 in"),
+    "environment": (
+        programs.changes_the_environment,
+        "ONESTREAM_TEST_SURVIVES is new",
+        "step 2 in",
+    ),
+}
+"""Programs that hold on stock asyncio, by what differs in a second execution."""
+
+
+@pytest.mark.parametrize("name", HOLD)
+def test_what_survives_is_named(name: str) -> None:
+    """Which variable of which module, what it was and is, where the runs differ, and what to do."""
+    program, variable, seen = HOLD[name]
+    # It holds on stock asyncio.
+    in_a_fork(lambda: asyncio.run(program(_stock_world())))
+    report = in_a_fork(lambda: explore(program))
+    assert report.verdict == "inconclusive"
+    assert "state survived" in report.reason
+    assert variable in report.reason
+    assert seen in report.reason
+    assert "make it inside the program, or let each execution run in a fork" in report.reason
+
+
+def _stock_world() -> World:
+    """Enough of one for a program on stock asyncio."""
+
+    class Stock:
+        async def outside(self, name: str, **window: float) -> None:
+            await asyncio.sleep(0.001)
+
+        def check(self, condition: bool, sentence: str, detail: str) -> None:
+            assert condition, sentence
+
+    return cast("World", Stock())
+
+
+def test_a_lock_that_only_departures_bind_refutes_nothing() -> None:
+    """Natural order binds it to no loop; a violation by a lock of another loop is none."""
+    report = in_a_fork(lambda: explore(programs.lock_that_is_rarely_contended))
+    assert report.verdict == "inconclusive"
+    assert "surviving_programs.NARROW._loop was" in report.reason
+    assert "bound to a different event loop" in report.unconfirmed
+
+
+def test_a_lock_of_an_earlier_exploration_refutes_nothing() -> None:
+    """A second test of the module finds it bound: inconclusive as well, in natural order too."""
+
+    def explored_twice() -> list[Report]:
+        return [explore(programs.lock_of_a_module, isolate=isolate) for isolate in (False, True)]
+
+    for report in in_a_fork(explored_twice):
+        assert report.verdict == "inconclusive"
+        assert "state survived" in report.reason
+    assert in_a_fork(lambda: explore(programs.lock_of_a_module, isolate=True)).verdict == "proved"
+
+
+REFUTED = {
+    "leak": (programs.semaphore_that_leaks, "the answer is 1", "SLOTS._value was 1, then 0"),
+    "cache": (programs.cache_of_a_class, "the database is asked once", "Cache.values was a dict"),
+}
+"""Programs with a violation that is real, and that leave state behind."""
+
+
+@pytest.mark.parametrize("name", REFUTED)
+def test_a_real_violation_is_shown_all_the_same(name: str) -> None:
+    """It comes back in fresh processes: refuted, and what survives is named as well."""
+    program, violated, variable = REFUTED[name]
+    report = in_a_fork(lambda: explore(program))
+    assert report.verdict == "refuted"
+    assert report.counterexample is not None
+    assert report.counterexample.property == violated
+    assert variable in report.reason
+    again = in_a_fork(lambda: report.counterexample and report.counterexample.replay(program))
+    assert again is not None
+    assert again.violation is not None
+    assert again.violation.property == violated
+
+
+# ---- names of tasks --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["depth-first", "states", "random"])
+def test_a_counter_in_the_names_of_tasks_decides_nothing(strategy: str) -> None:
+    """A library that numbers its tasks for the whole process: the violation is a counterexample."""
+    report = explore(programs.numbers_its_tasks, strategy=strategy, max_executions=10)
+    assert report.verdict == "refuted"
+    assert report.counterexample is not None
+    assert report.counterexample.property == "the bug"
+    assert "state survived" not in report.reason
+
+
+def test_an_address_in_the_names_of_tasks_decides_nothing() -> None:
+    """Nor the order in which a group, which keeps them in a set, cancels them."""
+    report = explore(programs.names_its_tasks_by_address)
+    assert report.verdict == "proved", report.text
+
+
+# ---- isolate=True ----------------------------------------------------------------------------
+
+STRATEGIES: list[str | Callable[[], Scheduler]] = [
+    "depth-first",
+    lambda: DepartureBounded(2),
+    "random",
+    "portfolio",
+]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_in_isolation_a_violation_is_found_shrunk_and_replayed(
+    strategy: str | Callable[[], Scheduler],
+) -> None:
+    """The counterexample replays as often as it is asked for, though the program leaks."""
+    scheduler = strategy if isinstance(strategy, str) else strategy()
+    report = explore(
+        programs.semaphore_that_leaks, strategy=scheduler, isolate=True, max_executions=40
+    )
+    assert report.verdict == "refuted"
+    assert report.counterexample is not None
+    assert report.counterexample.schedule.endswith("/1=1")
+    assert "the answer: 2 (natural: 1)" in report.counterexample.text
+    for _ in range(2):
+        outcome = report.counterexample.replay(programs.semaphore_that_leaks)
+        assert outcome.violation is not None
+        assert outcome.trace
+    assert programs.SLOTS._value == 1
+
+
+@pytest.mark.parametrize("name", ["lock", "counter"])
+def test_in_isolation_what_holds_on_stock_is_proved(name: str) -> None:
+    """Every execution begins with the modules as they were before the first."""
+    report = explore(HOLD[name][0], isolate=True)
+    assert report.verdict == "proved", report.text
+    assert "each in a fork of its own" in report.reason
+
+
+def test_isolation_sees_the_same_tree() -> None:
+    """As many executions, labels and verdicts as without, under a search and at random."""
+
+    async def program(world: World) -> None:
+        order: list[str] = []
+
+        async def comes(name: str) -> None:
+            await world.outside(name, latest=0)
+            order.append(name)
+
+        await asyncio.gather(*map(comes, "abc"))
+        world.reached("".join(order))
+
+    for strategy in ("depth-first", "random"):
+        plain, isolated = (
+            explore(program, strategy=strategy, isolate=isolate, max_executions=6)
+            for isolate in (False, True)
+        )
+        assert plain.executions == isolated.executions
+        assert plain.labels == isolated.labels
+        assert plain.verdict == isolated.verdict
+
+
+@pytest.mark.parametrize("strategy", ["states", "reduced", "cancel everywhere"])
+def test_who_watches_from_within_cannot_isolate(strategy: str) -> None:
+    """What a scheduler reads of an execution's memory is in another process: a bad argument."""
+    with pytest.raises(ValueError, match="watches each execution from within"):
+        explore(programs.counts_executions, strategy=strategy, isolate=True)
+
+
+async def leaves_at_once(world: World) -> None:
+    await asyncio.sleep(1)
+    in_a_fork.__globals__["_leave"](7)
+
+
+def test_a_process_that_ends_in_an_execution_is_an_error() -> None:
+    """It is told with its exit code, and this process goes on."""
+    report = explore(leaves_at_once, isolate=True)
+    assert report.verdict == "error"
+    assert "the process of an execution ended with exit code 7 before it was over" in report.reason
+
+
+# ---- forks -----------------------------------------------------------------------------------
+
+
+def test_a_fork_changes_nothing_here() -> None:
+    """It returns what its function returns, and raises what that raises."""
+    changed: list[int] = []
+    assert in_a_fork(lambda: changed.append(1) or os.getpid()) != os.getpid()
+    assert changed == []
+    with pytest.raises(KeyError, match="gone"):
+        in_a_fork(lambda: {}["gone"])
+    with pytest.raises(ForkEnded, match="exit code 1"):
+        in_a_fork(sys.exit)
+
+
+def test_state_is_read_wherever_it_is_kept() -> None:
+    """Attributes, slots, containers in containers, closures, function attributes, caches."""
+
+    class Slotted:
+        __slots__ = ("kept",)
+
+        def __init__(self) -> None:
+            self.kept = [1]
+
+    slotted, nested = Slotted(), {"a": [{"b": 1}]}
+
+    def program(world: World) -> object:
+        return slotted, nested
+
+    before = ModuleState(program)
+    slotted.kept.append(2)
+    nested["a"][0]["b"] = 2
+    program.calls = 3  # type: ignore[attr-defined]
+    changes = "\n".join(before.changes(ModuleState(program)))
+    assert "slotted, a variable of " in changes
+    assert ".kept was a list of 1, then a list of 2" in changes
+    assert "['a'][0]['b'] was 1, then 2" in changes
