@@ -12,26 +12,34 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import threading
 import warnings
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakValueDictionary
 
 import greenlet
 
-from sim.kernel.current import Execution, execution_of_this_thread, running
+from sim.kernel.current import (
+    Execution,
+    RunningLoop,
+    execution_of_this_thread,
+    os_thread,
+    running,
+)
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
-from sim.kernel.errors import Stuck
+from sim.kernel.errors import NotSimulated, Stuck
 from sim.kernel.execution import guarded, why_stuck
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
+from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.isolation.entropy import wall_clock
-from sim.kernel.loop import NO_FOREIGN_THREADS, Costs, SimLoop
+from sim.kernel.loop import NO_SOCKETS, Costs, SimLoop
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
+from sim.kernel.threads.foreign import Bell, wait_while_others_work
 from sim.schedulers import NaturalOrder, RandomWalk, Scheduler
 
 HORIZON_S = 86_400.0
@@ -39,6 +47,18 @@ HORIZON_S = 86_400.0
 
 LIVELOCK_ROUNDS = 5000
 """After this many times `spin_max` iterations in a row, with nothing else to come, it is stuck."""
+
+
+_ON_STOCK = "or leave what needs it to asyncio's own loop"
+_SENTENCES_ALONE = {
+    NO_SOCKETS: f"give what asks for it a transport in memory, {_ON_STOCK}",
+    Refused.REAL_TIME.value: (
+        f"it waits for the world outside, where time is real, and holds up the loop; await in its "
+        f"place what asyncio has for it, {_ON_STOCK}"
+    ),
+    Refused.PERSON.value: f"nobody answers while the loop runs; patch it, {_ON_STOCK}",
+}
+"""What to use instead, for who has a loop factory or a policy and no world."""
 
 
 def new_event_loop(*, seed: int | None = None, horizon_s: float = HORIZON_S) -> StandaloneLoop:
@@ -65,12 +85,18 @@ class StandaloneLoop(SimLoop):
         self._weak_tasks: WeakValueDictionary[int, asyncio.Task[Any]] = WeakValueDictionary()
         self._tasks_made = itertools.count()
         self._spin_rounds = 0
-        self._home = threading.get_ident()
-        # So that times that were read before the run are earlier than those read in it.
-        self._epoch_s = wall_clock()
+        # The thread of the system in which it runs, or ran last, and what wakes it there.
+        self._home: int | None = None
+        self._bell = Bell()
+        # What threads that are not simulated have called; the next poll finds it.
+        self._called: deque[asyncio.Handle] = deque()
+        # While it runs in a worker of another loop of ours, that loop: time and threads are its.
+        self._host: RunningLoop | None = None
         restart_serials()
         use_deterministic_scopes()
         super().__init__(Environment(), self._answer, bounds)
+        # A suite has its own seed.
+        self._entropy = Entropy(self.environment, None, wall_clock())
 
     def _answer(self, kind: str, options: Sequence[Named], costs: Costs) -> int:
         now = self.environment.now
@@ -89,29 +115,118 @@ class StandaloneLoop(SimLoop):
         else:
             self.spins = 0
 
+    # BaseEventLoop's own, which the type stubs leave out.
+    _check_closed: Callable[[], None]
+    _check_callback: Callable[[object, str], None]
+
     # -- its life
 
     def run_forever(self) -> None:
         """Runs until `stop`. Raises Stuck if nothing can happen any more."""
         # It may be another thread, or greenlet, than the one that made the loop.
-        self._home = threading.get_ident()
+        self._home = os_thread()
+        execution = execution_of_this_thread()
+        if execution is not None and execution.loop.threads.current is not None:
+            with self._as_guest_of(execution.loop):
+                super().run_forever()
+            return
         self.threads.hub = greenlet.getcurrent()
-        with guarded(), self._as_current():
+        # Times that were read before the run are earlier than those read in it.
+        self._entropy.keep_up_with(wall_clock())
+        with guarded(beside_others=True), self._as_current():
             super().run_forever()
         stuck, self.stuck = self.stuck, None
         if stuck is not None:
             raise modelled(Stuck(f"{stuck[0].value}: {why_stuck(self, stuck)}"))
 
+    @forwards
+    def run_until_complete(self, future: Any) -> Any:
+        """As asyncio's. Raises NotSimulated if something was refused meanwhile.
+
+        The program may have caught that, and ended otherwise than it does on asyncio's own loop.
+        """
+        try:
+            result = super().run_until_complete(future)
+        except NotSimulated:
+            self.refused = None
+            raise
+        except Exception as exc:
+            self._raise_refused(exc)
+            raise
+        self._raise_refused(None)
+        return result
+
+    def _raise_refused(self, ended_with: Exception | None) -> None:
+        refused, self.refused = self.refused, None
+        if refused is not None:
+            raise NotSimulated(refused) from ended_with
+
     def close(self) -> None:
-        if not self.is_closed() and not self.is_running():
+        # Its workers can be ended by no other thread than that which they are greenlets of.
+        if not self.is_closed() and not self.is_running() and self._home in (None, os_thread()):
             with self._as_current():
                 self.threads.drain()
         super().close()
 
     def _as_current(self) -> AbstractContextManager[None]:
-        # A suite may have long steps, and its own seed.
-        entropy = Entropy(self.environment, None, self._epoch_s)
-        return running(Execution(self, entropy, is_watched=False))
+        # A suite may have long steps.
+        return running(Execution(self, self._entropy, is_watched=False, is_alone=True))
+
+    # -- in a worker of another loop
+
+    @contextmanager
+    def _as_guest_of(self, host: RunningLoop) -> Iterator[None]:
+        own = self.environment, self.threads
+        self._host = host
+        self._live_in(host.environment)
+        self.threads = host.threads
+        try:
+            yield
+        finally:
+            own[0].advance(host.environment.now)
+            self._live_in(own[0])
+            self.threads, self._host = own[1], None
+
+    def _live_in(self, environment: Environment) -> None:
+        """From now on its clock is that one, and its timers are due as much later as before."""
+        shift = environment.now - self.environment.now
+        for timer in self._scheduled:
+            timer._when += shift  # type: ignore[attr-defined]
+        self.environment = environment
+        self.time = environment.read_clock  # type: ignore[method-assign]
+
+    def select(self, timeout: float | None) -> Sequence[object]:
+        while self._called:
+            self._ready.append(self._called.popleft())
+        if self._host is None:
+            return super().select(timeout)
+        if timeout is None or timeout > 0:
+            self.threads.block_until("select", self._has_work, timeout)
+        else:
+            self.threads.pause("select")
+        return ()
+
+    def refuse(self, what: str, instead: str) -> NoReturn:
+        if self._host is not None:
+            # It is the host's execution that goes another way.
+            self._host.refuse(what, instead)
+        super().refuse(what, _SENTENCES_ALONE.get(instead, instead))
+
+    # -- threads of the system, which are not simulated
+
+    def others_come(self, is_so: Callable[[], bool], until: float) -> bool:
+        def have_come() -> bool:
+            runnable = self.threads.runnable()
+            return bool(self._called) or is_so() or any(not each.was_kept for each in runnable)
+
+        environment = self.environment
+        waited_s = wait_while_others_work(self._bell, have_come, until - environment.now)
+        if waited_s:
+            environment.advance(min(until, environment.now + waited_s))
+        come = have_come()
+        while self._called:
+            self._ready.append(self._called.popleft())
+        return come
 
     # -- where asyncio checks more than an execution needs
 
@@ -127,8 +242,7 @@ class StandaloneLoop(SimLoop):
         context: Context | None = None,
         **options: Any,
     ) -> asyncio.Task[Any]:
-        if self.is_closed():
-            raise modelled(RuntimeError("Event loop is closed"))
+        self._check_closed()
         return super().create_task(coro, name=name, context=context, **options)
 
     @property
@@ -142,13 +256,20 @@ class StandaloneLoop(SimLoop):
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        if self.threads.current is not None:
+        is_foreign = os_thread() != self._home
+        if not is_foreign and self.threads.current is not None:
             self.threads.pause("call_soon_threadsafe")
-        elif threading.get_ident() != self._home:
-            self.refuse("call_soon_threadsafe from a foreign thread", NO_FOREIGN_THREADS)
-        if self.is_closed():
-            raise modelled(RuntimeError("Event loop is closed"))
-        return self.call_from_thread(callback, args, context)
+        self._check_closed()
+        if not is_foreign:
+            return self.call_from_thread(callback, args, context)
+        if self._debug:
+            self._check_callback(callback, "call_soon_threadsafe")
+        # What it read of its clock is earlier than what the loop reads from now on.
+        self._entropy.keep_up_with(wall_clock())
+        handle = asyncio.Handle(callback, args, self, context)
+        self._called.append(handle)
+        self._bell.ring()
+        return handle
 
 
 def _default_policy() -> Any:
@@ -174,10 +295,6 @@ class EventLoopPolicy(_default_policy()):  # type: ignore[misc]
         self._loops = itertools.count()
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        execution = execution_of_this_thread()
-        if execution is not None and execution.loop.threads.current is not None:
-            # In a worker of a loop of ours, whose time it is to share: see threads/second_loops.py.
-            return asyncio.SelectorEventLoop()
         number = next(self._loops)
         seed = None if self._seed is None else self._seed + number
         return new_event_loop(seed=seed, horizon_s=self._horizon_s)

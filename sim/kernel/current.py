@@ -1,4 +1,4 @@
-"""The executions that run in this process, each within the one before."""
+"""The executions that run in this process: in each of its threads, one within the other."""
 
 from __future__ import annotations
 
@@ -35,26 +35,40 @@ class Execution:
     """The parts of a running execution, for code that they are not passed to.
 
     entropy: its clocks and draws. is_watched: whether a step that never ends is broken off.
+    is_alone: it is a loop's that stands alone, of a suite's: there what is real may happen, unless
+    it waits for the world outside.
     """
 
     loop: RunningLoop
     entropy: Entropy
     is_watched: bool = True
+    is_alone: bool = False
     serial: int = field(default_factory=lambda: next(_serials))
     # In which thread of the operating system it runs.
     os_thread: int = field(default_factory=_thread.get_ident)
 
 
 executions: list[Execution] = []
-"""Innermost last. Empty outside of executions."""
+"""Of every thread of the operating system, innermost last. Empty outside of executions."""
 
-_os_thread = _thread.get_ident
+# Bound here: within executions another function stands there.
+os_thread = _thread.get_ident
+
+
+guards_by_thread: dict[int, int] = {}
+"""How many blocks of `sim.kernel.execution.guarded` a thread of the system is in, if in any.
+
+What is replaced is replaced for the process; to all other threads it is what it was.
+"""
 
 
 def execution_of_this_thread() -> Execution | None:
-    """The one that runs in this thread of the operating system."""
-    if executions and executions[-1].os_thread == _os_thread():
-        return executions[-1]
+    """The innermost one that runs in this thread of the operating system."""
+    if executions:
+        this = os_thread()
+        for execution in reversed(executions):
+            if execution.os_thread == this:
+                return execution
     return None
 
 
@@ -64,4 +78,5 @@ def running(execution: Execution) -> Iterator[None]:
     try:
         yield
     finally:
-        executions.pop()
+        # Another thread's may have begun later.
+        executions.remove(execution)

@@ -24,7 +24,10 @@ _state_before: list[object] = []
 class Entropy:
     """What one execution reads of clocks, and draws. With `seed` None the draws are real."""
 
-    __slots__ = ("_bytes", "_is_seeded", "_last", "_readings", "environment", "epoch_s", "seed")
+    __slots__ = (
+        *("_bytes", "_is_seeded", "_last", "_processor_s", "_readings"),
+        *("environment", "epoch_s", "seed"),
+    )
 
     def __init__(
         self, environment: Environment, seed: int | None, epoch_s: float = EPOCH_S
@@ -37,6 +40,8 @@ class Entropy:
         self._bytes: random.Random | None = None
         self._last = -1.0
         self._readings = 0
+        # What the processor has worked: it does not while the loop sleeps.
+        self._processor_s = 0.0
         if seed is not None:
             uuid._last_timestamp = None  # type: ignore[attr-defined]
 
@@ -46,12 +51,23 @@ class Entropy:
         drawn_bytes = self._bytes.getstate() if self._bytes is not None else None
         # An ordinary program does not read the clock that often in a row, so fewer do not count.
         readings = self._readings if self._readings > BUSY_READINGS // 2 else 0
-        return drawn, drawn_bytes, readings
+        return drawn, drawn_bytes, readings, self._processor_s
+
+    def keep_up_with(self, wall_s: float) -> None:
+        """From now on the wall clock does not show less than that."""
+        self.epoch_s = max(self.epoch_s, wall_s - self.environment.now)
 
     def monotonic(self) -> float:
         now = self.environment.read_clock()
         self._note_reading(now)
         return now
+
+    def processor(self) -> float:
+        before = self.environment.now
+        self._note_reading(self.environment.read_clock())
+        # Only who waits for it makes it pass: a reading, or the step of a busy one.
+        self._processor_s += self.environment.now - before
+        return self._processor_s
 
     def wall_clock(self) -> float:
         """Does not move the clock, since whether logging reads it depends on its configuration."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 
-class NotSimulated(RuntimeError):
-    """The program asked for something that the simulator does not model."""
+class NotSimulated(Exception):
+    """The program asked for something that the simulator does not model.
+
+    No RuntimeError, as is `Stuck`: programs catch those, and tests expect them.
+    """
 
 
-class Stuck(RuntimeError):
+class Stuck(Exception):
     """A stand-alone loop cannot go on: a deadlock, a livelock, or no end before the horizon."""
 
 

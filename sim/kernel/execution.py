@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import gc
 import hashlib
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from sim.kernel.current import Execution, running
+from sim.kernel.current import Execution, guards_by_thread, os_thread, running
 from sim.kernel.diagnosis import who_spins, who_waits
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
@@ -378,31 +379,56 @@ def _exits_suppressed() -> Iterator[None]:
             raise
 
 
-_guards = 0
+# Two threads may each run a loop of ours. Real, also where it is made while another is simulated.
+_guards_lock = _thread.allocate_lock()
+_taken_down = ExitStack()
 # Whether each execution runs in a fork of its own.
 _is_isolating = False
 
 
 @contextmanager
-def guarded(*, isolate: bool = False) -> Iterator[None]:
+def guarded(*, isolate: bool = False, beside_others: bool = False) -> Iterator[None]:
     """Within the block: no garbage collection, no thread of the system, no real clock, no outside.
 
     When garbage is collected is not part of a schedule, but closes generators; so it is done
-    between executions. Blocks may be nested: the outermost one sets up and takes down.
+    between executions. Blocks may be nested, and other threads may be in one: the first sets up,
+    and the last takes down.
     isolate: each execution within the block runs in a fork, so that what it changes is gone.
+    beside_others: threads of the system may use what the modules hold.
     """
-    global _guards, _is_isolating
-    _guards += 1
+    global _is_isolating
     was_isolating, _is_isolating = _is_isolating, _is_isolating or isolate
+    this = os_thread()
+    depth = guards_by_thread.get(this, 0)
+    _enter(this, depth)
     try:
-        if _guards > 1:
+        if depth:
             yield
         else:
-            with _guards_up():
+            earlier = nullcontext() if beside_others else earlier_locks_simulated()
+            with watched(), interrupts_noted(), earlier:
                 yield
     finally:
-        _guards -= 1
-        _is_isolating = was_isolating
+        _leave(this, depth)
+        if isolate:
+            _is_isolating = was_isolating
+
+
+def _enter(thread: int, depth: int) -> None:
+    with _guards_lock:
+        if not guards_by_thread:
+            _taken_down.enter_context(_guards_up())
+        guards_by_thread[thread] = depth + 1
+
+
+def _leave(thread: int, depth: int) -> None:
+    with _guards_lock:
+        if depth:
+            guards_by_thread[thread] = depth
+            return
+        del guards_by_thread[thread]
+        if not guards_by_thread:
+            _taken_down.close()
 
 
 @contextmanager
@@ -411,10 +437,7 @@ def _guards_up() -> Iterator[None]:
     gc.disable()
     try:
         with (
-            watched(),
-            interrupts_noted(),
             threads_patched([*replacements(), *outside.replacements()]),
-            earlier_locks_simulated(),
             plain_threads_simulated(),
             second_loops_simulated(),
             pools_simulated(),

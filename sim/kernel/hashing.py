@@ -101,6 +101,10 @@ class SimFuture(asyncio.Future[Any]):
         return self._sim_hash
 
 
+# As which the program's own messages, and asyncio's, speak of them.
+SimTask.__name__, SimFuture.__name__ = "Task", "Future"
+
+
 class SimCancelScope(anyio_asyncio.CancelScope):
     __slots__ = ("_sim_hash",)
 

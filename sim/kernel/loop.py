@@ -182,6 +182,8 @@ class SimLoop(SignalHandlers):
             if self._next_deadline() < env.now + 2 * READING_S:
                 return
             instants = self._instants()
+            if self.others_come(self._has_work, instants[0] if instants else math.inf):
+                continue
             if not instants:
                 self.deadlock("no timer is armed and no outside event announced")
                 return
@@ -371,6 +373,13 @@ class SimLoop(SignalHandlers):
             raise modelled(TypeError("executor must be ThreadPoolExecutor instance"))
         self._default_executor = executor
 
+    def others_come(self, is_so: Callable[[], bool], until: float) -> bool:
+        """Whether, before the clock shows `until`, who is not of this execution has made it so."""
+        return False
+
+    def _has_work(self) -> bool:
+        return bool(self._ready)
+
     # -- instants
 
     def _next_deadline(self) -> float:
@@ -516,9 +525,10 @@ class SimLoop(SignalHandlers):
 
 
 _STOCK = asyncio.SelectorEventLoop
-_NO_SOCKETS = (
-    "put what stands behind it into the program as a coroutine that awaits world.outside(…), or "
-    "give the library an in-memory transport"
+NO_SOCKETS = (
+    "put what stands behind it into the program as a coroutine that awaits world.outside(…) (world "
+    "is the program's argument, and in a marked test the fixture), or give the library an "
+    "in-memory transport"
 )
 NO_FOREIGN_THREADS = (
     "threads of the operating system run in no order that could be replayed; use "
@@ -560,14 +570,14 @@ def _refusal(what: str) -> Callable[..., NoReturn]:
     # With the signature of what it replaces.
     @functools.wraps(getattr(_STOCK, what))
     def refuse(self: SimLoop, *args: object, **kwargs: object) -> NoReturn:
-        self.refuse(f"loop.{what}", _NO_SOCKETS)
+        self.refuse(f"loop.{what}", NO_SOCKETS)
 
     return refuse
 
 
 for _what in _REFUSED:
     setattr(SimLoop, _what, _refusal(_what))
-refuse_lacking(SimLoop, dir(_STOCK), lambda loop, name: loop.refuse(f"loop.{name}", _NO_SOCKETS))
+refuse_lacking(SimLoop, dir(_STOCK), lambda loop, name: loop.refuse(f"loop.{name}", NO_SOCKETS))
 
 
 def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -58,7 +58,6 @@ CLOCKS: dict[str, tuple[Callable[[], float], float]] = {
     "time.monotonic_ns": (lambda: time.monotonic_ns() / 1e9, 0.0),
     "time.perf_counter": (lambda: time.perf_counter(), 0.0),
     "time.perf_counter_ns": (lambda: time.perf_counter_ns() / 1e9, 0.0),
-    "time.process_time": (lambda: time.process_time(), 0.0),
     "time.localtime": (lambda: time.mktime(time.localtime()), EPOCH_S),
     "datetime.now": (lambda: datetime.datetime.now(datetime.UTC).timestamp(), EPOCH_S),
     "datetime.now, local": (lambda: datetime.datetime.now().timestamp(), EPOCH_S),

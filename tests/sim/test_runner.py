@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import contextvars
 import gc
@@ -30,6 +29,7 @@ from sim import (
     explore,
     new_event_loop,
 )
+from sim.kernel.hashing import SimTask
 from tests.limits import HANGS_S
 
 
@@ -295,15 +295,20 @@ def test_a_loop_in_a_thread_of_one_of_ours_shares_its_time() -> None:
 
 
 def test_what_is_not_simulated_refuses_with_a_sentence() -> None:
-    """A socket and a thread are refused with what to use instead."""
+    """A socket and a wait for another process are refused with what to use instead."""
 
     async def connects() -> None:
         await asyncio.open_connection("localhost", 1)
 
-    async def starts() -> None:
-        _thread.start_new_thread(print, ())
+    async def reads() -> None:
+        receives, sends = os.pipe()
+        try:
+            os.read(receives, 1)
+        finally:
+            os.close(receives)
+            os.close(sends)
 
-    for refused in (connects, starts):
+    for refused in (connects, reads):
         with pytest.raises(NotSimulated, match="is not simulated: "):
             run(refused)
 
@@ -439,7 +444,7 @@ async def eager_tasks_begin_at_once() -> None:
     task = asyncio.create_task(begins())
     assert begun == ["begun"]
     # Eager tasks hash as others do, or the order in which a group cancels them would vary.
-    assert type(task).__name__ == "SimTask"
+    assert isinstance(task, SimTask)
     await task
     loop.set_task_factory(None)
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sim.kernel.current import executions
+from sim.kernel.current import execution_of_this_thread, executions, os_thread
 from sim.kernel.entropy import Entropy, restore_module
 from sim.kernel.isolation.bound_names import BoundNames, modules_of
 from sim.kernel.origin import forwards
@@ -37,14 +37,25 @@ _real_time = time.time  # noqa: TID251 - what else would the clock outside be
 
 def wall_clock() -> float:
     """What `time.time()` returns now, patched or not."""
-    return executions[-1].entropy.wall_clock() if executions else _real_time()
+    execution = execution_of_this_thread()
+    return _wall_of_no_execution() if execution is None else execution.entropy.wall_clock()
+
+
+def _wall_of_no_execution() -> float:
+    """Not behind the clock of a loop that stands alone in another thread: it may have jumped."""
+    shown = [_real_time()]
+    for each in executions:
+        if each.entropy.seed is None:
+            shown.append(each.entropy.epoch_s + each.entropy.environment.now)
+    return max(shown)
 
 
 def _drawn() -> Entropy | None:
     """The innermost execution with draws of its own."""
     # A stand-alone loop has none, also within an exploration.
+    this = os_thread()
     for execution in reversed(executions):
-        if execution.entropy.seed is not None:
+        if execution.os_thread == this and execution.entropy.seed is not None:
             return execution.entropy
     return None
 
@@ -74,13 +85,18 @@ def _clock(real: Callable[[], Any], virtual: Callable[[Entropy], Any]) -> Callab
     @functools.wraps(real)
     @forwards
     def clock() -> Any:
-        return virtual(executions[-1].entropy) if executions else real()
+        execution = execution_of_this_thread()
+        return real() if execution is None else virtual(execution.entropy)
 
     return clock
 
 
 def _in_ns(seconds: float) -> int:
     return round(seconds * 1e9)
+
+
+def _ns_of(clock: Callable[[Entropy], float]) -> Callable[[Entropy], int]:
+    return lambda entropy: _in_ns(clock(entropy))
 
 
 def _of_now(real: Callable[..., Any], position: int) -> Callable[..., Any]:
@@ -91,8 +107,9 @@ def _of_now(real: Callable[..., Any], position: int) -> Callable[..., Any]:
     @forwards
     def of_now(*args: Any) -> Any:
         given = [*args, *[None] * (position + 1 - len(args))]
-        if given[position] is None and executions:
-            given[position] = from_seconds(executions[-1].entropy.wall_clock())
+        execution = execution_of_this_thread()
+        if given[position] is None and execution is not None:
+            given[position] = from_seconds(execution.entropy.wall_clock())
             return real(*given)
         return real(*args)
 
@@ -162,9 +179,10 @@ class _Datetime(datetime.datetime, metaclass=_Stands):
     @classmethod
     @forwards
     def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-        if not executions:
+        execution = execution_of_this_thread()
+        if execution is None:
             return datetime.datetime.now(tz)
-        return datetime.datetime.fromtimestamp(executions[-1].entropy.wall_clock(), tz)
+        return datetime.datetime.fromtimestamp(execution.entropy.wall_clock(), tz)
 
     @classmethod
     @forwards
@@ -191,7 +209,12 @@ class _Date(datetime.date, metaclass=_Stands):
 
 
 _REAL_LOCALTIME = time.localtime
-_MONOTONIC = ("monotonic", "perf_counter", "process_time", "thread_time")
+_COUNTING = {
+    "monotonic": Entropy.monotonic,
+    "perf_counter": Entropy.monotonic,
+    "process_time": Entropy.processor,
+    "thread_time": Entropy.processor,
+}
 _OF_NOW = {"gmtime": 0, "localtime": 0, "ctime": 0, "asctime": 0, "strftime": 1}
 _DRAWS = [
     name
@@ -215,11 +238,9 @@ def _replacements() -> list[tuple[Any, str, Any]]:
     ]
     if hasattr(os, "getrandom"):
         found.append((os, "getrandom", _os_bytes(os.getrandom)))
-    for name in _MONOTONIC:
-        real, real_ns = getattr(time, name), getattr(time, f"{name}_ns")
-        found.append((time, name, _clock(real, Entropy.monotonic)))
-        virtual_ns = lambda entropy: _in_ns(entropy.monotonic())  # noqa: E731
-        found.append((time, f"{name}_ns", _clock(real_ns, virtual_ns)))
+    for name, virtual in _COUNTING.items():
+        found.append((time, name, _clock(getattr(time, name), virtual)))
+        found.append((time, f"{name}_ns", _clock(getattr(time, f"{name}_ns"), _ns_of(virtual))))
     found += [(time, name, _of_now(getattr(time, name), at)) for name, at in _OF_NOW.items()]
     found += [(random, name, _drawing(getattr(random, name))) for name in _DRAWS]
     return found
@@ -246,9 +267,13 @@ def virtualised() -> Iterator[None]:
 
     Not to be nested: see `sim.kernel.execution.guarded`.
     """
-    before = [(holder, name, getattr(holder, name, None)) for holder, name, _ in _REPLACEMENTS]
-    for holder, name, value in _REPLACEMENTS:
-        setattr(holder, name, value)
+    replaced = []
+    for (holder, name, value), (_, _, real) in zip(_REPLACEMENTS, _REAL, strict=True):
+        before = getattr(holder, name, None)
+        # What a test has put there, a clock that stands still say, is what it wants to be read.
+        if before is real or holder is uuid:
+            replaced.append((holder, name, before))
+            setattr(holder, name, value)
     sites = [site for site in _bound_names.sites() if site.get() is site.real]
     for site in sites:
         site.put(_REPLACED_BY_ID[id(site.real)])
@@ -257,6 +282,6 @@ def virtualised() -> Iterator[None]:
     finally:
         for site in sites:
             site.put(site.real)
-        for holder, name, value in before:
-            setattr(holder, name, value)
+        for holder, name, before in replaced:
+            setattr(holder, name, before)
         restore_module()

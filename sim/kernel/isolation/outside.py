@@ -21,7 +21,7 @@ from importlib import import_module
 from types import FrameType, ModuleType
 from typing import Any
 
-from sim.kernel.current import execution_of_this_thread
+from sim.kernel.current import Execution, execution_of_this_thread
 from sim.kernel.isolation.audit_events import EVENTS, Refused
 from sim.kernel.origin import forwards, is_simulators
 
@@ -40,12 +40,23 @@ def _hears_of(names: Callable[[str], Refused | None]) -> Callable[[str, tuple[An
 
 
 def _refuse_where_asked(event: str, args: tuple[Any, ...], instead: Refused) -> None:
-    execution = execution_of_this_thread()
+    execution = _who_refuses(instead)
     if execution is None or not _REACHES.get(event, _always)(*args):
         return
     # Two frames above stands who raised the event.
     if not is_simulators(sys._getframe(2)):
         execution.loop.refuse(event, instead.value)
+
+
+# What a loop that stands alone cannot do as it is done on asyncio's own.
+_WAITS_OUTSIDE = (Refused.REAL_TIME, Refused.PERSON)
+
+
+def _who_refuses(instead: Refused) -> Execution | None:
+    execution = execution_of_this_thread()
+    if execution is not None and execution.is_alone and instead not in _WAITS_OUTSIDE:
+        return None
+    return execution
 
 
 def _always(*args: object, **kwargs: object) -> bool:
@@ -146,7 +157,7 @@ _UNHEARD: list[tuple[str, str, Waits, Refused]] = [
 def _refusing(real: Any, name: str, waits: Waits, instead: Refused) -> Any:
     @forwards
     def ask(*args: Any, **kwargs: Any) -> Any:
-        execution = execution_of_this_thread()
+        execution = _who_refuses(instead)
         is_asked = execution is not None and not is_simulators(sys._getframe(1))
         if execution is not None and is_asked and waits(*args, **kwargs):
             execution.loop.refuse(name, instead.value)
@@ -201,7 +212,7 @@ def _reading(name: str) -> Callable[..., Any]:
     @functools.wraps(real)
     @forwards
     def read(self: Any, *args: Any) -> Any:
-        execution = execution_of_this_thread()
+        execution = _who_refuses(Refused.REAL_TIME)
         if execution is not None and _has_nothing_yet(self):
             told = f"socket.{name.removeprefix('_')}"
             execution.loop.refuse(told, Refused.REAL_TIME.value)

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from contextvars import Context
 from typing import Any
 
-from sim.kernel.current import executions
+from sim.kernel.current import execution_of_this_thread, executions
 from sim.kernel.errors import NotSimulated, Opaque
+from sim.kernel.threads.foreign import wait_for
 from sim.kernel.threads.local_values import here
 
 # Idents of the system are addresses, and native ones are below the kernel's pid_max.
@@ -82,12 +83,16 @@ class ThreadHandle:
 
     def join(self, timeout: float | None = None, /) -> None:
         if not self._identity.is_over and timeout != 0:
-            if not executions:
+            execution = execution_of_this_thread()
+            if execution is not None:
+                execution.loop.threads.block_until("thread.join", self.is_done, timeout)
+            elif executions:
+                wait_for(self.is_done, -1 if timeout is None else timeout)
+            else:
                 raise NotSimulated(
                     f"{self._identity.thread!r} is joined while its loop does not run, so it "
                     f"cannot end: join it in a coroutine, or close the loop, which ends it"
                 )
-            executions[-1].loop.threads.block_until("thread.join", self.is_done, timeout)
 
     def _set_done(self) -> None:
         """What a forked child says of the threads that it has not."""

@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from sim.kernel.current import executions
+from sim.kernel.current import execution_of_this_thread, guards_by_thread, os_thread
 from sim.kernel.errors import NotSimulated
 from sim.kernel.isolation.bound_names import BoundAnew
 from sim.kernel.lacking import refuse_lacking
-from sim.kernel.origin import modelled
-from sim.kernel.threads.identity import get_ident
+from sim.kernel.origin import forwards, modelled
+from sim.kernel.threads.foreign import real_lock, wait_for
 from sim.kernel.threads.line_tracing import unwatch
 from sim.kernel.threads.local_values import here
 from sim.kernel.threads.workers import Threads, deadline
@@ -32,7 +32,7 @@ from sim.kernel.threads.workers import Threads, deadline
 C = TypeVar("C", bound=type)
 
 # Bound here, before an exploration replaces them.
-_real_lock, _real_sleep = _thread.allocate_lock, time.sleep
+_real_rlock, _real_sleep = threading.RLock, time.sleep
 _VERSION = ".".join(map(str, sys.version_info[:3]))
 
 
@@ -70,20 +70,21 @@ class StandIn:
 def not_simulated(what: str) -> NoReturn:
     """Also recorded: a program that swallows the error gets no verdict."""
     instead = "the stand-in of the simulator lacks it; do without it, or report it"
-    if executions:
-        executions[-1].loop.refuse(what, instead)
+    execution = execution_of_this_thread()
+    if execution is not None:
+        execution.loop.refuse(what, instead)
     raise NotSimulated(f"{what} is not simulated: {instead}")
 
 
 def _threads() -> Threads | None:
-    threads: Threads | None = executions[-1].loop.threads if executions else None
-    return threads
+    execution = execution_of_this_thread()
+    return None if execution is None else execution.loop.threads
 
 
 def _check_timeout(blocking: bool, timeout: float) -> None:
     """Checks the arguments with a free real lock, so that the errors are the interpreter's."""
     try:
-        _real_lock().acquire(blocking, timeout)
+        real_lock().acquire(blocking, timeout)
     except Exception as exc:
         raise modelled(exc) from None
 
@@ -92,8 +93,12 @@ def _check_timeout(blocking: bool, timeout: float) -> None:
 class SimLock(StandIn):
     """threading.Lock, for one actor at a time of one execution."""
 
-    def __init__(self) -> None:
-        self._sim_locked = False
+    _sim_locked = False
+
+    @forwards
+    def __new__(cls) -> Any:
+        # For a thread that simulates nothing it is what it was.
+        return object.__new__(cls) if os_thread() in guards_by_thread else real_lock()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if timeout != -1:
@@ -106,17 +111,24 @@ class SimLock(StandIn):
         if self._sim_locked:
             if not blocking or timeout == 0:
                 return False
-            self._sim_wait(threads, timeout)
-            if self._sim_locked:
+            if not self._sim_wait(threads, timeout):
                 return False
+        # No call, in which another thread of the system could go on, since it was free.
         self._sim_locked = True
         return True
 
-    def _sim_wait(self, threads: Threads | None, timeout: float) -> None:
+    def _sim_wait(self, threads: Threads | None, timeout: float) -> bool:
+        """Whether it is free now; else the time is over."""
         if threads is None:
-            raise NotSimulated("a lock is awaited for ever: it is held, and there is no thread")
+            return wait_for(lambda: not self._sim_locked, timeout)
         over = deadline(threads, timeout)
-        threads.block("lock.acquire", lambda: not self._sim_locked or over())
+        while threads.block("lock.acquire", lambda: not self._sim_locked or over()):
+            if not self._sim_locked:
+                return True
+            if over():
+                return False
+            # Another thread of the system was faster.
+        return False
 
     def release(self) -> None:
         if not self._sim_locked:
@@ -151,18 +163,24 @@ class SimLock(StandIn):
 
 @stands_for(threading.RLock())
 class SimRLock(StandIn):
-    """threading.RLock; its owner is a thread's identity, or None for the loop's."""
+    """threading.RLock; its owner is a thread's identity, or the ident of one of the system."""
+
+    _sim_owner: object = None
+    _sim_depth = 0
+
+    @forwards
+    def __new__(cls) -> Any:
+        return object.__new__(cls) if os_thread() in guards_by_thread else _real_rlock()
 
     def __init__(self) -> None:
         self._sim_lock = SimLock()
-        self._sim_owner: object = _NOBODY
-        self._sim_depth = 0
+        self._sim_owner = _NOBODY
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if timeout != -1:
             _check_timeout(blocking, timeout)
         actor = _actor()
-        if self._sim_owner is actor:
+        if self._sim_owner == actor:
             self._sim_depth += 1
             return True
         if not self._sim_lock.acquire(blocking, timeout):
@@ -171,7 +189,7 @@ class SimRLock(StandIn):
         return True
 
     def release(self) -> None:
-        if self._sim_owner is not _actor():
+        if self._sim_owner != _actor():
             raise modelled(RuntimeError("cannot release un-acquired lock"))
         self._sim_depth -= 1
         if self._sim_depth == 0:
@@ -196,7 +214,7 @@ class SimRLock(StandIn):
     # Called by threading.Condition on its lock, and by multiprocessing's resource tracker.
 
     def _is_owned(self) -> bool:
-        return self._sim_owner is _actor()
+        return self._sim_owner == _actor()
 
     def _recursion_count(self) -> int:
         return self._sim_depth if self._is_owned() else 0
@@ -217,7 +235,9 @@ class SimRLock(StandIn):
 
     def __repr__(self) -> str:
         state = "locked" if self._sim_depth else "unlocked"
-        owner = 0 if self._sim_owner is _NOBODY else getattr(self._sim_owner, "ident", get_ident())
+        owner = (
+            0 if self._sim_owner is _NOBODY else getattr(self._sim_owner, "ident", self._sim_owner)
+        )
         held = f"owner={owner} count={self._sim_depth}"
         return f"<{state} {self._sim_name} object {held} at {id(self):#x}>"
 
@@ -227,7 +247,8 @@ _NOBODY = object()
 
 def _actor() -> object:
     """Who runs, over its whole life: a pool's thread keeps a lock from job to job."""
-    return here.identity
+    identity = here.identity
+    return os_thread() if identity is None else identity
 
 
 def new_context() -> contextvars.Context:
@@ -247,7 +268,10 @@ def sleep(seconds: float, /) -> None:
     except (TypeError, ValueError) as exc:
         raise modelled(exc) from None
     threads = _threads()
-    if threads is None or threads.current is None:
+    if threads is None:
+        _real_sleep(seconds)
+        return
+    if threads.current is None:
         running = asyncio._get_running_loop()
         environment = getattr(running, "environment", None)
         if environment is not None:
@@ -281,9 +305,11 @@ def patched(others: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
         (threading, "RLock", SimRLock),
         # The one written in C does not use the locks above.
         (queue, "SimpleQueue", queue._PySimpleQueue),  # type: ignore[attr-defined]
-        (time, "sleep", sleep),
         *others,
     ]
+    # What a test has put there instead, it wants to be called.
+    if time.sleep is _real_sleep:
+        waiting.append((time, "sleep", sleep))
     replaced = [
         *waiting,
         (threading, "_allocate_lock", SimLock),

@@ -16,7 +16,12 @@ from typing import Any
 
 import greenlet
 
-from sim.kernel.current import Execution, execution_of_this_thread, executions
+from sim.kernel.current import (
+    Execution,
+    execution_of_this_thread,
+    guards_by_thread,
+    os_thread,
+)
 from sim.kernel.errors import CheckFailed, NotSimulated, StepBrokenOff
 from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.threads import identity as identities
@@ -40,11 +45,11 @@ def _start(real: Callable[[threading.Thread], None]) -> Callable[[threading.Thre
             real(self)
         elif execution is not None:
             _begin(execution, self)
-        elif executions:
+        elif os_thread() in guards_by_thread:
+            raise NotSimulated(f"{self!r} is not simulated: {_NO_EXECUTION}")
+        else:
             # Another thread of the system, which simulates nothing.
             real(self)
-        else:
-            raise NotSimulated(f"{self!r} is not simulated: {_NO_EXECUTION}")
 
     return start
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import greenlet
 
-from sim.kernel.current import execution_of_this_thread, executions
+from sim.kernel.current import execution_of_this_thread
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.threads.identity import ThreadIdentity
@@ -159,9 +159,10 @@ _prepare_context = getattr(ThreadPoolExecutor, "prepare_context", None)
 
 def _twin_of(pool: ThreadPoolExecutor) -> SimExecutor | None:
     """The simulated pool that does the jobs of this one; None outside of executions."""
-    if not executions:
+    execution = execution_of_this_thread()
+    if execution is None:
         return None
-    threads: Threads = executions[-1].loop.threads
+    threads: Threads = execution.loop.threads
     known: tuple[object, SimExecutor] | None = getattr(pool, _TWIN, None)
     if known is not None and known[0] is threads:
         return known[1]

@@ -24,7 +24,7 @@ from typing import Any, NoReturn, Protocol
 import greenlet
 import simpy
 
-from sim.kernel.current import executions
+from sim.kernel.current import execution_of_this_thread
 from sim.kernel.environment import Environment
 from sim.kernel.schedule import Bounds
 from sim.kernel.threads.identity import ThreadIdentity
@@ -75,6 +75,8 @@ class LoopOfThreads(Protocol):
     def choose_worker(self, runnable: Sequence[Worker]) -> int: ...
 
     def deadlock(self, seen: str) -> None: ...
+
+    def others_come(self, is_so: Callable[[], bool], until: float) -> bool: ...
 
     def refuse(self, what: str, instead: str) -> NoReturn: ...
 
@@ -178,18 +180,21 @@ class Threads:
         worker.where = where
         self._switch_to_hub()
 
-    def block(self, where: str, waits_for: Callable[[], bool]) -> None:
-        """Returns once `waits_for()` is true; in the loop's thread the workers go on meanwhile."""
+    def block(self, where: str, waits_for: Callable[[], bool]) -> bool:
+        """Returns once `waits_for()` is true; in the loop's thread the workers go on meanwhile.
+
+        False if it never will be: a deadlock, which has been reported.
+        """
         worker = self.current
         if worker is None:
-            self._loop_blocks(where, waits_for)
-            return
+            return self._loop_blocks(where, waits_for)
         while not waits_for():
             if self.is_draining:
                 raise greenlet.GreenletExit
             worker.where = where
             worker.waits_for = waits_for
             self._switch_to_hub()
+        return True
 
     def block_until(self, where: str, is_so: Callable[[], bool], timeout: float | None) -> None:
         """Returns once `is_so()` is true, or after `timeout` virtual seconds."""
@@ -205,18 +210,21 @@ class Threads:
         # From inside a trace function: the others are to be traced, too.
         sys.call_tracing(self.hub.switch, ())
 
-    def _loop_blocks(self, where: str, waits_for: Callable[[], bool]) -> None:
+    def _loop_blocks(self, where: str, waits_for: Callable[[], bool]) -> bool:
         while not waits_for():
             runnable = self.runnable()
             if not runnable:
                 # No worker can go on at this instant, but one may sleep until a later one.
                 environment = self.loop.environment
+                if self.loop.others_come(waits_for, environment.peek()):
+                    continue
                 if environment.peek() > self.loop.bounds.horizon_s:
                     self.loop.deadlock(f"the loop's thread blocks for ever: {where}")
-                    return
+                    return False
                 environment.advance(environment.peek())
                 continue
             self.step(runnable[self.loop.choose_worker(runnable)])
+        return True
 
     # -- lines of declared files
 
@@ -236,8 +244,9 @@ class Threads:
 
 
 def _on_watched_line(file: str, line: int) -> None:
-    if executions:
-        executions[-1].loop.threads._on_line(file, line)
+    execution = execution_of_this_thread()
+    if execution is not None:
+        execution.loop.threads._on_line(file, line)
 
 
 def deadline(threads: Threads, timeout: float | None) -> Callable[[], bool]:

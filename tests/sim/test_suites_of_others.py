@@ -1,0 +1,385 @@
+"""What other people's suites do under the policy, beside what asyncio's own loop makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import multiprocessing.resource_tracker
+import queue
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import pytest
+
+from sim import EventLoopPolicy, NotSimulated, Stuck, World, explore, new_event_loop
+from tests.limits import HANGS_S
+
+pytestmark = pytest.mark.socket  # Real threads.
+
+Factory = Callable[[], asyncio.AbstractEventLoop]
+
+
+@pytest.fixture(params=["stock", "simulated"])
+def is_simulated(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """With asyncio's own policy, and with ours."""
+    with warnings.catch_warnings():
+        # asyncio deprecates policies since 3.14.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        before = asyncio.get_event_loop_policy()
+        if request.param == "simulated":
+            asyncio.set_event_loop_policy(EventLoopPolicy())
+        yield request.param == "simulated"
+        asyncio.set_event_loop_policy(before)
+
+
+@pytest.fixture
+def _policy() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        before = asyncio.get_event_loop_policy()
+        asyncio.set_event_loop_policy(EventLoopPolicy())
+        yield
+        asyncio.set_event_loop_policy(before)
+
+
+def in_thread(loop: asyncio.AbstractEventLoop) -> threading.Thread:
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    return thread
+
+
+def end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(HANGS_S)
+    assert not thread.is_alive()
+    loop.close()
+
+
+# ---- a loop in a thread of its own -------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_another_thread_calls_the_loop() -> None:
+    """The main thread gets its answers from a loop that runs in a thread of the system."""
+
+    async def answer(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    loop = asyncio.new_event_loop()
+    thread = in_thread(loop)
+    for number in range(20):
+        future = asyncio.run_coroutine_threadsafe(answer(number), loop)
+        assert future.result() == number
+    end(loop, thread)
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_a_blocking_portal_runs_what_it_is_given() -> None:
+    """anyio's blocking portal, with coroutines, functions, and functions in threads of the loop."""
+
+    def in_worker() -> str:
+        return anyio.from_thread.run_sync(lambda: threading.current_thread().name)
+
+    with anyio.from_thread.start_blocking_portal() as portal:
+        assert portal.call(anyio.to_thread.run_sync, in_worker) == portal.call(
+            lambda: threading.current_thread().name
+        )
+        future = portal.start_task_soon(anyio.sleep, 0)
+        future.result(HANGS_S)
+
+
+@pytest.mark.usefixtures("_policy")
+def test_time_is_virtual_while_all_others_wait() -> None:
+    """While the main thread waits for the loop, an hour in the loop takes no time."""
+    begun = time.perf_counter()
+    with anyio.from_thread.start_blocking_portal() as portal:
+        portal.call(anyio.sleep, 3600)
+    assert time.perf_counter() - begun < HANGS_S
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_time_is_real_while_another_thread_works() -> None:
+    """A time limit does not strike before a thread that is at work, and does call the loop."""
+    gone_on = threading.Event()
+
+    async def waits() -> str:
+        called = asyncio.Event()
+        asyncio.get_running_loop().call_soon(event.append, called)
+        async with asyncio.timeout(HANGS_S):
+            await called.wait()
+        return "called"
+
+    event: list[asyncio.Event] = []
+    loop = asyncio.new_event_loop()
+    thread = in_thread(loop)
+    future = asyncio.run_coroutine_threadsafe(waits(), loop)
+    # Not a wait that could be seen through: the thread counts.
+    while not event:
+        time.sleep(0.001)
+    for _ in range(20):
+        sum(range(10_000))
+        time.sleep(0.001)
+    loop.call_soon_threadsafe(event[0].set)
+    assert future.result(HANGS_S) == "called"
+    assert not gone_on.is_set()
+    end(loop, thread)
+
+
+@pytest.mark.usefixtures("_policy")
+def test_a_loop_that_nobody_can_call_is_stuck() -> None:
+    """Where every other thread waits for ever, too, that is said and does not hang."""
+
+    async def for_ever() -> None:
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        await for_ever()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = pool.submit(asyncio.run, run())
+        with pytest.raises(Stuck, match="Task-1 waits in for_ever"):
+            future.result()
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_a_thread_that_was_there_before_wakes_the_loop() -> None:
+    """A thread that began before the loop ran stops it, though no timer is armed."""
+    loop = asyncio.new_event_loop()
+    timer = threading.Timer(0.01, loop.call_soon_threadsafe, (loop.stop,))
+    timer.start()
+    loop.run_forever()
+    timer.join()
+    loop.close()
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_two_loops_in_two_threads_call_each_other() -> None:
+    """Each is to the other a thread of the system."""
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+
+    async def pings(other: asyncio.AbstractEventLoop, left: int) -> int:
+        if left == 0:
+            return 0
+        other_end = pings(first if other is second else second, left - 1)
+        return 1 + await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(other_end, other))
+
+    threads = in_thread(first), in_thread(second)
+    assert asyncio.run_coroutine_threadsafe(pings(second, 9), first).result() == 9
+    end(first, threads[0])
+    end(second, threads[1])
+
+
+def a_loop_in_a_worker(new_loop: Factory) -> Callable[[World], Any]:
+    async def program(world: World) -> None:
+        loop = new_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+
+        async def answer() -> int:
+            await asyncio.sleep(100)
+            return 42
+
+        future = asyncio.run_coroutine_threadsafe(answer(), loop)
+        world.check(await asyncio.wrap_future(future) == 42, "the other loop answers")
+        loop.call_soon_threadsafe(loop.stop)
+        await asyncio.to_thread(thread.join)
+        loop.close()
+
+    return program
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.SelectorEventLoop, new_event_loop])
+def test_a_loop_runs_in_a_worker_of_an_exploration(new_loop: Factory) -> None:
+    """Asyncio's own and ours, made in the thread of another; its time is the program's."""
+    report = explore(a_loop_in_a_worker(new_loop))
+    assert report.verdict == "proved", report.text
+
+
+# ---- guards are of the thread that simulates ---------------------------------------------------
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_guards_are_of_the_thread_that_simulates() -> None:
+    """While a loop runs in one thread, locks, threads, sleep and clocks of another are real."""
+    loop = asyncio.new_event_loop()
+    thread = in_thread(loop)
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+    assert type(threading.Lock()) is REAL_LOCK
+    assert type(threading.RLock()) is REAL_RLOCK
+    begun = time.monotonic()
+    time.sleep(0.001)
+    assert time.monotonic() - begun >= 0.001
+    assert threading.get_ident() == threading.main_thread().ident
+    got: queue.Queue[int] = queue.Queue()
+    other = threading.Thread(target=lambda: got.put(threading.get_ident()))
+    other.start()
+    assert got.get() == other.ident
+    other.join()
+    end(loop, thread)
+
+
+REAL_LOCK, REAL_RLOCK = type(threading.Lock()), type(threading.RLock())
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_a_lock_of_the_loop_is_waited_for_by_another_thread() -> None:
+    """Locks and queues that were made within a run work between it and a thread of the system."""
+    there, back = [queue.Queue[int]()], [queue.Queue[int]()]
+
+    async def makes() -> None:
+        there[0], back[0] = queue.Queue(), queue.Queue()
+
+    async def serves() -> None:
+        for _ in range(5):
+            back[0].put(there[0].get() + 1)
+
+    loop = asyncio.new_event_loop()
+    thread = in_thread(loop)
+    asyncio.run_coroutine_threadsafe(makes(), loop).result()
+    served = asyncio.run_coroutine_threadsafe(serves(), loop)
+    for number in range(5):
+        there[0].put(number)
+        assert back[0].get() == number + 1
+    served.result()
+    end(loop, thread)
+
+
+# ---- what is as on asyncio's own loop ----------------------------------------------------------
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_a_clock_that_a_test_stopped_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a suite has put in the place of a clock, or of sleep, is what the loop's code finds."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    monkeypatch.setattr(time, "sleep", slept.append)
+
+    async def main() -> float:
+        time.sleep(3)  # noqa: ASYNC251 - it is the patched one
+        await asyncio.sleep(0.001)
+        return time.time()
+
+    assert asyncio.run(main()) == 5.0
+    assert slept == [3]
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_the_processor_does_not_work_while_the_loop_sleeps() -> None:
+    """process_time and thread_time stand still in a sleep, and pass in a loop that reads them."""
+
+    async def main() -> list[float]:
+        clocks = (time.process_time, time.thread_time)
+        before = [clock() for clock in clocks]
+        await asyncio.sleep(0.3)
+        after = [clock() for clock in clocks]
+        end_of_work = time.process_time() + 0.01
+        while time.process_time() < end_of_work:
+            pass
+        return [late - early for early, late in zip(before, after, strict=True)]
+
+    assert max(asyncio.run(main())) < 0.2
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_a_finished_task_is_freed_and_its_exception_reported_while_the_loop_runs() -> None:
+    """A task that failed and that nobody holds is reported at once, by the name of asyncio's."""
+    seen: list[str] = []
+
+    async def fails() -> None:
+        raise OSError("on purpose")
+
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: seen.append(context["message"]))
+        task = asyncio.create_task(fails())
+        await asyncio.wait([task])
+        del task
+        await asyncio.sleep(0)
+        return list(seen)
+
+    assert asyncio.run(main()) == ["Task exception was never retrieved"]
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_a_lock_is_what_multiprocessing_asks_it_for() -> None:
+    """The resource tracker of multiprocessing works while a loop runs."""
+
+    async def main() -> bool:
+        return multiprocessing.resource_tracker.getfd() > 0
+
+    assert asyncio.run(main())
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_a_loop_whose_is_closed_is_another_one_takes_tasks() -> None:
+    """Only `close` closes a loop: what a suite puts in the place of `is_closed` is not asked."""
+    loop = asyncio.new_event_loop()
+    loop.is_closed = lambda: True  # type: ignore[method-assign]
+    task = loop.create_task(asyncio.sleep(0, "done"))
+    loop.call_soon_threadsafe(lambda: None)
+    del loop.is_closed  # type: ignore[method-assign]
+    assert loop.run_until_complete(task) == "done"
+    loop.close()
+
+
+# ---- refusals ----------------------------------------------------------------------------------
+
+
+async def swallows() -> str:
+    try:
+        await asyncio.open_connection("localhost", 1)
+    except Exception:
+        return "all is well"
+    return "connected"
+
+
+async def turns_it_into_another() -> None:
+    try:
+        await asyncio.open_connection("localhost", 1)
+    except Exception as exc:
+        raise KeyError("no server") from exc
+
+
+async def loses_it_in_a_task() -> None:
+    await asyncio.wait([asyncio.create_task(asyncio.open_connection("localhost", 1))])
+
+
+@pytest.mark.parametrize("main", [swallows, turns_it_into_another, loses_it_in_a_task])
+def test_a_refusal_that_was_swallowed_comes_back_at_the_end(main: Callable[[], Any]) -> None:
+    """Under the loop factory the run raises it; explored, the verdict is error. Later runs pass."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with pytest.raises(NotSimulated, match=r"create_connection .*is not simulated"):
+            runner.run(main())
+        assert runner.run(asyncio.sleep(1, "later")) == "later"
+
+    async def program(world: World) -> None:
+        await main()
+
+    report = explore(program)
+    assert report.verdict == "error"
+    assert "loop.create_connection in" in report.reason
+
+
+def test_a_refusal_is_no_error_that_programs_expect() -> None:
+    """Neither is a RuntimeError, which programs catch and tests wait for."""
+    assert not issubclass(NotSimulated, RuntimeError)
+    assert not issubclass(Stuck, RuntimeError)
+
+
+def test_a_sentence_fits_who_reads_it() -> None:
+    """A refusal speaks of `world` only where there is one."""
+    with pytest.raises(NotSimulated) as refused, asyncio.Runner(loop_factory=new_event_loop) as run:
+        run.run(swallows())
+    assert "world" not in str(refused.value)
+
+    async def program(world: World) -> None:
+        await swallows()
+
+    assert "world.outside(…)" in explore(program).reason

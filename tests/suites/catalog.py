@@ -1,0 +1,91 @@
+"""Suites of others that need neither a real socket nor a process, with what they need to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A package whose source distribution holds its tests.
+
+    needs: for its tests, by name and version. pytest: what it is given, in the package's folder.
+    """
+
+    version: str
+    needs: tuple[str, ...]
+    pytest: tuple[str, ...]
+
+
+SUITES = {
+    "starlette": Suite(
+        "0.47.3",
+        (
+            "starlette[full]==0.47.3",
+            "pytest==8.4.1",
+            "trio==0.30.0",
+            "anyio==4.9.0",
+            "importlib-metadata",
+        ),
+        # Its tests run on asyncio and on trio; only the first has a loop of ours.
+        ("tests", "-k", "not trio"),
+    ),
+    "anyio": Suite(
+        "4.14.2",
+        (
+            "anyio[trio]==4.14.2",
+            "blockbuster",
+            "hypothesis",
+            "psutil",
+            "pytest>=9",
+            "pytest-mock",
+            "pytest-timeout",
+            "trustme",
+            "truststore",
+            "coverage",
+        ),
+        (
+            "tests",
+            "-k",
+            "not trio and not uvloop",
+            "--ignore=tests/test_sockets.py",
+            "--ignore=tests/test_subprocesses.py",
+            "--ignore=tests/test_to_process.py",
+            "--ignore=tests/test_to_interpreter.py",
+            "--ignore=tests/streams/test_tls.py",
+            "--ignore=tests/test_signals.py",
+        ),
+    ),
+    "mcp": Suite(
+        "1.29.0",
+        (
+            "mcp[cli,rich]==1.29.0",
+            "pytest>=8.3.4",
+            "trio",
+            "pytest-examples",
+            "pytest-pretty",
+            "inline-snapshot",
+            "dirty-equals",
+            "pytest-flakefinder",
+            "pytest-xdist",
+            "websockets",
+        ),
+        ("tests", "-n0", "-k", "not trio"),
+    ),
+    "janus": Suite("2.0.0", ("janus==2.0.0", "pytest", "pytest-asyncio"), ("tests",)),
+    "aiojobs": Suite("1.4.0", ("aiojobs[aiohttp]==1.4.0", "pytest", "pytest-aiohttp"), ("tests",)),
+    "httpcore": Suite(
+        "1.0.9",
+        (
+            "httpcore[asyncio,http2,socks,trio]==1.0.9",
+            "pytest",
+            "pytest-httpbin==2.0.0",
+            "pytest-trio",
+        ),
+        ("tests/_async", "-k", "not trio"),
+    ),
+    "aiotools": Suite(
+        "2.2.2", ("aiotools==2.2.2", "pytest", "pytest-asyncio", "pytest-cov"), ("tests",)
+    ),
+    "async-lru": Suite("2.3.0", ("async-lru==2.3.0", "pytest", "pytest-asyncio"), ("tests",)),
+}
