@@ -172,7 +172,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
 
 
 def _run_explored(item: pytest.Function) -> None:
-    _require_async(item)
+    _require_a_test(item)
     test = _ExploredTest(item)
     settings = _settings(item)
     schedule = item.config.getoption("sim_replay")
@@ -182,15 +182,15 @@ def _run_explored(item: pytest.Function) -> None:
         _explore(test, settings)
 
 
-def _require_async(item: pytest.Function) -> None:
+def _require_a_test(item: pytest.Function) -> None:
     if isinstance(item.cls, type) and issubclass(item.cls, unittest.TestCase):
         _fail("a method of a unittest.TestCase is not explored; make it a function of its own")
     if hasattr(item.obj, "hypothesis"):
         _fail(
             "a test is explored or given examples by Hypothesis, not both; call sim.explore in it"
         )
-    if not inspect.iscoroutinefunction(item.obj):
-        _fail(f"only an `async def` can be explored, and {item.name} is none")
+    if inspect.isgeneratorfunction(item.obj) or inspect.isasyncgenfunction(item.obj):
+        _fail(f"{item.name} has a `yield`, and can be neither awaited nor called as a test")
 
 
 # ---- one test ------------------------------------------------------------------------------
@@ -213,9 +213,12 @@ class _ExploredTest:
         name = self.item.nodeid.partition("::")[2].replace("::", ".")
         self.name = re.sub(r"[/\s]", "_", name)
 
+        # Held by the program itself, where locks that were made before are looked for.
+        fixtures = self.item.funcargs
+
         @functools.wraps(self.item.obj)
         async def program(world: World) -> None:
-            await self._run(world)
+            await self._run(world, fixtures)
 
         self.program = program
 
@@ -239,18 +242,24 @@ class _ExploredTest:
         reason = self._reason[:].rstrip(b"\0").decode(errors="ignore")
         return pytest.skip.Exception(reason)
 
-    async def _run(self, world: World) -> None:
+    async def _run(self, world: World, fixtures: dict[str, Any]) -> None:
+        import asyncio
+
         from sim.kernel.origin import modelled
 
         item = self.item
         self.raised = None
         self._forget_log()
-        arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
+        arguments = {name: fixtures[name] for name in item._fixtureinfo.argnames}
         for name, value in arguments.items():
             if isinstance(value, _WorldToCome):
                 arguments[name] = world
         try:
-            await item.obj(**arguments)
+            if inspect.iscoroutinefunction(item.obj):
+                await item.obj(**arguments)
+            else:
+                # It may block, and finds no loop that runs: starlette's TestClient makes its own.
+                await asyncio.to_thread(item.obj, **arguments)
         except pytest.skip.Exception as exc:
             self.skipped = exc
             reason = (exc.msg or "skipped").encode()[:_REASON_MAX]

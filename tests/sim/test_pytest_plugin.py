@@ -313,10 +313,61 @@ def test_the_seed_decides_what_random_finds(pytester: pytest.Pytester) -> None:
     assert len({found(seed) for seed in range(12)}) > 1
 
 
+def test_a_plain_function_is_explored_in_a_thread(pytester: pytest.Pytester) -> None:
+    """It may block, start threads, and use a lock that its fixture made before."""
+    text = """
+        import asyncio
+        import threading
+        import time
+        import pytest
+        from sim import DepartureBounded
+
+        class Account:
+            def __init__(self):
+                self.lock, self.balance = threading.Lock(), 100
+
+            def withdraw(self):
+                seen = self.balance
+                time.sleep(0.1)
+                self.balance = seen - 10
+
+            def withdraw_locked(self):
+                with self.lock:
+                    self.withdraw()
+
+        @pytest.fixture
+        def account():
+            return Account()
+
+        def two_of(work):
+            threads = [threading.Thread(target=work) for _ in range(2)]
+            for each in threads:
+                each.start()
+            for each in threads:
+                each.join()
+
+        @pytest.mark.explore
+        def test_update(account):
+            account.balance = 100
+            two_of(account.withdraw)
+            assert account.balance == 80
+
+        @pytest.mark.explore(strategy=DepartureBounded(0))
+        def test_locked(account, world):
+            account.balance = 100
+            two_of(account.withdraw_locked)
+            world.check(account.balance == 80, "both count")
+            assert asyncio.run(asyncio.sleep(36, "late")) == "late"
+    """
+    result = run(pytester, text)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*FAILED*test_update*"])
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("@pytest.mark.explore\ndef test_it(): pass", "*only an `async def` can be explored*"),
+        ("@pytest.mark.explore\nasync def test_it(): yield", "*has a `yield`*"),
         ("@pytest.mark.explore(speed=3)\nasync def test_it(): pass", "*does not know speed*"),
         ("@pytest.mark.explore('random')\nasync def test_it(): pass", "*by name only*"),
         (
