@@ -6,7 +6,9 @@ bars show from when to when the other actors take part.
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
 from sim.kernel.world import VIOLATED, TraceLine
@@ -19,11 +21,13 @@ MARK = "≠"
 
 OTHERS = "others"
 # What stands to the left and to the right of the actors.
-_FIRST, _LAST = "outside", "log"
+OUTSIDE = "outside"
+_LAST = "log"
 _BEGIN = TIME_WIDTH + 3
 _COLUMN_WIDTH_MIN = 4
 _TEXT_WIDTH_MIN = 34
 _OTHER_WIDTH_MAX = 12
+_ROW_LINES_MAX = 3
 # With fewer there is room for the end only.
 _MARKED_FROM_LINES = 7
 
@@ -41,21 +45,30 @@ class _Row:
         return self.line.text + (f" ({self.times}×)" if self.times > 1 else "")
 
 
-def chart(trace: list[TraceLine], marked: int | None, lines_max: int) -> list[str]:
+def chart(
+    trace: list[TraceLine], marked: int | None, lines_max: int, wrapped: Container[int] = ()
+) -> list[str]:
     """The header and a line for each step, at most `lines_max` of at most WIDTH_MAX columns.
 
     marked: the number of the line that gets the MARK, or None. If there are too many lines, the
-    first are left out, except those around the mark.
+    first are left out, except those around the mark. wrapped: the numbers of the lines whose text
+    goes on in the next line if it is long; that of others is cut.
     """
     rows = _rows(trace, marked)
     columns = _columns(_actors(rows), rows)
-    drawn = _drawn(rows, columns, marked)
-    marked_row = next((at for at, row in enumerate(rows) if row.number == marked), len(rows))
+    drawn: list[str] = []
+    marked_line = None
+    for row, lines in zip(rows, _drawn(rows, columns, marked, wrapped), strict=True):
+        if row.number == marked:
+            marked_line = len(drawn)
+        drawn += lines
+    if marked_line is None:
+        marked_line = len(drawn)
     header = [" "] * WIDTH_MAX
     for (name, column), end in zip(columns.items(), _ends(columns), strict=True):
         header[column:end] = _cut(name, end - column - 1).ljust(end - column)
     names = ["".join(header).rstrip()] if columns else []
-    return [*names, *_once(_fitting(drawn, marked_row, lines_max - 1))]
+    return [*names, *_once(_fitting(drawn, marked_line, lines_max - 1))]
 
 
 def _rows(trace: list[TraceLine], marked: int | None) -> list[_Row]:
@@ -81,7 +94,7 @@ def _actors(rows: list[_Row]) -> list[str]:
     least involved actors share one column."""
     # An actor that does nothing but find the violation needs no column.
     counts = Counter(row.line.actor for row in rows if row.line.text != VIOLATED)
-    order = sorted(counts, key=lambda actor: (actor != _FIRST, actor == _LAST))
+    order = sorted(counts, key=lambda actor: (actor != OUTSIDE, actor == _LAST))
     if len(order) <= COLUMNS_MAX:
         return order
     place = {actor: at for at, actor in enumerate(order)}
@@ -119,24 +132,46 @@ def _ends(columns: dict[str, int]) -> list[int]:
     return [*list(columns.values())[1:], WIDTH_MAX] if columns else []
 
 
-def _drawn(rows: list[_Row], columns: dict[str, int], marked: int | None) -> list[str]:
+def _drawn(
+    rows: list[_Row], columns: dict[str, int], marked: int | None, wrapped: Container[int]
+) -> list[list[str]]:
+    """Of each row its line, or its lines."""
     actor_of = [_actor_of(row, columns) for row in rows]
     first = {actor: at for at, actor in reversed(list(enumerate(actor_of)))}
     last = {actor: at for at, actor in enumerate(actor_of)}
-    lines = []
+    drawn = []
     for at, (row, actor) in enumerate(zip(rows, actor_of, strict=True)):
-        line = list(_time(row.line).ljust(WIDTH_MAX))
-        if row.number == marked:
-            line[TIME_WIDTH + 1] = MARK
+        blank = list(_time(row.line).ljust(WIDTH_MAX))
         for other, column in columns.items():
             if other != actor and first.get(other, at) < at < last.get(other, at):
-                line[column] = "│"
+                blank[column] = "│"
         column = columns[actor] if actor is not None else _BEGIN
-        text = _cut(_text(row, actor), WIDTH_MAX - column)
-        # A space after the text keeps it apart from the next bar.
-        line[column : column + len(text) + 1] = [*text, " "][: WIDTH_MAX - column]
-        lines.append("".join(line).rstrip())
-    return lines
+        width = WIDTH_MAX - column
+        text = _text(row, actor)
+        texts = _wrapped(text, width) if row.number in wrapped else [_cut(text, width)]
+        lines = [_with_text(blank, column, each) for each in texts]
+        if row.number == marked:
+            lines[0] = lines[0][: TIME_WIDTH + 1] + MARK + lines[0][TIME_WIDTH + 2 :]
+        drawn.append(lines)
+    return drawn
+
+
+def _with_text(blank: list[str], column: int, text: str) -> str:
+    line = list(blank)
+    # A space after the text keeps it apart from the next bar.
+    line[column : column + len(text) + 1] = [*text, " "][: WIDTH_MAX - column]
+    return "".join(line).rstrip()
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        subsequent_indent="  ",
+        max_lines=_ROW_LINES_MAX,
+        placeholder=" …",
+        break_on_hyphens=False,
+    )
 
 
 def _actor_of(row: _Row, columns: dict[str, int]) -> str | None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import zip_longest
 
 from sim.counterexamples.chart import MARK, WIDTH_MAX, chart
 from sim.counterexamples.departures import Step, Words, counted, steps_of
+from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
 from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.schedule import Schedule
+from sim.kernel.steps import step_of
 from sim.kernel.violation import Kind
-from sim.kernel.world import TraceLine
 from sim.schedulers import Replay
 
 Change = int | Step | None
@@ -74,18 +76,28 @@ def explain(outcome: Outcome, schedule: Schedule, passing: Passing) -> str:
     head = _wrapped(f"violated at {violation.at:.3f} s: {violation.property}", 4)
     head += _seen(violation.detail)
     if violation.where:
-        head.append(f"  checked in {violation.where}")
+        head += _wrapped(f"  checked in {violation.where}", 2, "    ")
     words = Words.of(outcome, *([passing.outcome] if passing.outcome else []))
     head += _departure_lines(outcome, words)
-    foot, marked = _difference(outcome, passing, words)
+    rows = rows_of(outcome, words)
+    foot, marked = _difference(outcome, rows, passing, words)
     foot.append(_how_to_replay(schedule))
-    head.append("what happened (virtual seconds, a column for each actor):")
-    lines = [
-        *head,
-        *chart(_trace(outcome, words), marked, LINES_MAX - len(head) - len(foot)),
-        *foot,
-    ]
+    lines_max = LINES_MAX - len(head) - len(foot) - 1
+    shown = fitting(rows, marked, lines_max - 1)
+    head.append(_above_the_chart(len(rows) - len(shown)))
+    lines = [*head, *_chart(shown, marked, lines_max), *foot]
     return "\n".join([*map(_clipped, lines[:-1]), lines[-1]])
+
+
+def _above_the_chart(left_out: int) -> str:
+    steps = f"; {counted(left_out, 'step')} of tasks left out" if left_out else ""
+    return f"what happened (virtual seconds, a column for each actor{steps}):"
+
+
+def _chart(rows: list[Row], marked: Row | None, lines_max: int) -> list[str]:
+    at = next((at for at, row in enumerate(rows) if row is marked), None)
+    of_tasks = {at for at, row in enumerate(rows) if not row.is_recorded}
+    return chart([row.line for row in rows], at, lines_max, of_tasks)
 
 
 # ---- departures ------------------------------------------------------------------------------
@@ -140,59 +152,48 @@ def _what_differs(outcome: Outcome, other: Outcome, change: Change, words: Words
     )
 
 
-def _difference(outcome: Outcome, passing: Passing, words: Words) -> tuple[list[str], int | None]:
-    """The first difference; and the number of its line in the trace, if it is in the trace."""
+def _difference(
+    outcome: Outcome, rows: list[Row], passing: Passing, words: Words
+) -> tuple[list[str], Row | None]:
+    """The first difference; and the row in which it is, if it is in one."""
     if passing.outcome is None:
         tried = counted(passing.tried, "execution")
         return [
             f"no passing execution was found nearby ({tried} tried, each with one change)"
         ], None
     differs = _what_differs(outcome, passing.outcome, passing.change, words)
-    here, there = _lines_of(outcome, words), _lines_of(passing.outcome, words)
-    same = _same(here, there)
-    marked: int | None = same
-    what = f"first difference ({MARK}) from"
-    if same == len(there) and here[same:] in ([], here[-1:]):
-        # The traces are the same up to the violation; the callbacks are not.
-        here, there = _steps_of(outcome), _steps_of(passing.outcome)
-        same, marked = _same(here, there), None
-        what = f"first difference, at callback {same + 1}, from"
+    of_passing = f"the nearest passing execution, {differs}"
+    rows_found = first_difference(rows, rows_of(passing.outcome, words))
+    if rows_found is not None:
+        row, other = rows_found
+        what = f"first difference ({MARK}) from {of_passing}:"
+        return _two(what, row.text, other.text if other is not None else None), row
+    found = _first_other_callback(outcome, passing.outcome)
+    if found is None:
+        return _wrapped(f"{of_passing}, takes the same steps up to the violation", 2), None
+    number, here, there = found
+    return _two(f"first difference, at callback {number}, from {of_passing}:", here, there), None
+
+
+def _two(what: str, here: str | None, there: str | None) -> list[str]:
     return [
-        *_wrapped(f"{what} the nearest passing execution, {differs}:", 2),
-        f"  here:  {_line_of(here, same)}",
-        f"  there: {_line_of(there, same)}",
-    ], marked
+        *_wrapped(what, 2),
+        f"  here:  {here or 'nothing more'}",
+        f"  there: {there or 'nothing more'}",
+    ]
 
 
-def _same(here: list[str], there: list[str]) -> int:
-    """How many lines are the same at the beginning."""
-    pairs = list(zip(here, there, strict=False))
-    return next((at for at, (one, other) in enumerate(pairs) if one != other), len(pairs))
+def _first_other_callback(
+    here: Outcome, there: Outcome
+) -> tuple[int, str | None, str | None] | None:
+    """Where neither the trace nor any task differs up to the violation."""
+    pairs = enumerate(zip_longest(_callbacks(here), _callbacks(there)), 1)
+    return next(((at, ours, theirs) for at, (ours, theirs) in pairs if ours != theirs), None)
 
 
-def _lines_of(outcome: Outcome, words: Words) -> list[str]:
-    return [f"{line.at:.3f} s, {line.actor}: {line.text}" for line in _trace(outcome, words)]
-
-
-def _trace(outcome: Outcome, words: Words) -> list[TraceLine]:
-    """Its lines; outside events that share a name are numbered."""
-    assert outcome.recording is not None
-    trace = list(outcome.trace)
-    for at, event in outcome.recording.landings.items():
-        # What announces an event may have said it in other words.
-        if at < len(trace) and trace[at].text == event.name:
-            trace[at] = replace(trace[at], text=words.name(event))
-    return trace
-
-
-def _steps_of(outcome: Outcome) -> list[str]:
-    """The callbacks in their order; their times, which differ by nanoseconds, are rounded."""
-    steps = (step.split(" ", 1) for step in outcome.steps)
-    return [f"{float(at):.3f} s, {what}" for at, what in steps]
-
-
-def _line_of(lines: list[str], number: int) -> str:
-    return lines[number] if number < len(lines) else "nothing more"
+def _callbacks(outcome: Outcome) -> Iterator[str]:
+    """In their order; their times, which differ by nanoseconds, are rounded."""
+    return (step_of(step).words for step in outcome.steps)
 
 
 # ---- lines -----------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def _who(step: str) -> str:
 
 
 def _own_place(coroutine: Any) -> str:
-    frames = _frames(coroutine)
+    frames = frames_of(coroutine)
     return f", in {place_of_frame(_own(frames))}" if frames else ""
 
 
@@ -108,7 +108,7 @@ def _own(frames: list[FrameType]) -> FrameType:
 
 
 def _where(task: asyncio.Task[Any]) -> str:
-    frames = _frames(task.get_coro())
+    frames = frames_of(task.get_coro())
     if not frames:
         return "for its first step"
     return f"in {place_of_frame(_own(frames))}{_for(task, frames)}"
@@ -157,7 +157,7 @@ def _circle(pending: list[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     for first in pending:
         path = [first]
         while True:
-            others = _awaited_tasks(path[-1], _frames(path[-1].get_coro()))
+            others = _awaited_tasks(path[-1], frames_of(path[-1].get_coro()))
             if len(others) != 1:
                 break
             if others[0] in path:
@@ -166,7 +166,7 @@ def _circle(pending: list[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     return []
 
 
-def _frames(coroutine: Any) -> list[FrameType]:
+def frames_of(coroutine: Any) -> list[FrameType]:
     """Outermost first; `Task.get_stack` shows only that one of a suspended coroutine."""
     frames = []
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
@@ -202,6 +202,11 @@ def place_of_predicate(predicate: Any) -> str:
     if not isinstance(function, FunctionType):
         return ""
     return place_of_line(function.__code__, function.__globals__, function.__code__.co_firstlineno)
+
+
+def short_place(code: CodeType, line: int) -> str:
+    """For rows of a chart: `work (demo.py:12)`."""
+    return f"{code.co_name} ({code.co_filename.rpartition('/')[2]}:{line})"
 
 
 def place_of_line(

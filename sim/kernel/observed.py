@@ -68,6 +68,14 @@ class ObservedLoop(SimLoop):
         handle: asyncio.Handle = super()._call_soon(callback, args, context)  # type: ignore[misc]
         return handle
 
+    @forwards
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        timer = super().call_at(when, callback, *args, context=context)
+        self._observer.armed(timer)
+        return timer
+
     def create_future(self) -> asyncio.Future[Any]:
         return self._observer.new_future(self)
 

@@ -57,6 +57,9 @@ class Observer(Notices):
     def runs(self, handle: asyncio.Handle) -> None:
         """The next callback is taken from the ready queue; see `SimLoop.watch_steps`."""
 
+    def armed(self, timer: asyncio.TimerHandle) -> None:
+        """The program, or asyncio for it, has called `call_later` or `call_at`."""
+
     # -- outside events and the clock
 
     def announced(self, arrival: Arrival) -> None: ...

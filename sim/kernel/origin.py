@@ -26,6 +26,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 E = TypeVar("E", bound=BaseException)
 
 _SIM = str(Path(__file__).parents[1]) + "/"
+_KERNEL = str(Path(__file__).parent) + "/"
 # Folders of this package that hold programs under check, as a user's would be.
 _PROGRAMS = tuple(_SIM + folder for folder in ("bugs/", "bench/subjects/"))
 # These act for their caller; what is compiled into the interpreter has no file.
@@ -58,6 +59,10 @@ def forwards(function: C) -> C:
 
 def is_of_simulator(file: str) -> bool:
     return file.startswith(_SIM) and not file.startswith(_PROGRAMS)
+
+
+def is_of_kernel(file: str) -> bool:
+    return file.startswith(_KERNEL)
 
 
 def is_own_code(file: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
-from sim.kernel.diagnosis import place_of_line, place_of_predicate
+from sim.kernel.diagnosis import place_of_line, place_of_predicate, short_place
 from sim.kernel.origin import is_of_simulator, is_own_code
 
 LEAVES_MAX = 4
@@ -32,6 +32,12 @@ def words_of_exception(raised: BaseException) -> str:
     last = leaves[0] if len(leaves) == 1 else raised
     lines += [f"{how}: {_sentence(each)}" for how, each in _behind(last)]
     return ";\n".join(lines)
+
+
+def short_words_of_exception(raised: BaseException) -> str:
+    """For a row of a chart: its name, and the program's own line."""
+    own = _own_line(_lines(raised))
+    return name_of_exception(raised) + (f" in {short_place(own[0].f_code, own[1])}" if own else "")
 
 
 def name_of_exception(raised: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,9 @@ from sim.kernel.hashing import SimFuture
 from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observer import Observer
+from sim.kernel.origin import forwards
 from sim.kernel.schedule import ChoicePoint, Named
+from sim.kernel.task_rows import RecordedTask, TaskRow, TaskRows
 from sim.kernel.violation import Kind
 from sim.kernel.world import TraceLine, World
 
@@ -66,7 +69,8 @@ class Recording(Observer):
     """trace: what the actors did. steps: a line for each callback that joined the ready queue.
     departures: the choices that are not natural. options: how many each choice point had.
     announced_names: how many outside events were announced by each name. landings: which event the
-    line of the trace is about that has this index, where it is about one.
+    line of the trace is about that has this index, where it is about one. task_rows: what became of
+    tasks and timers.
 
     polls: what the polls found, in order, by the number of the poll from 1 on, where they found
     anything. polls_count: how many there were. choices: the answers of `World.choose`, as option
@@ -79,6 +83,7 @@ class Recording(Observer):
     options: list[int] = field(default_factory=list)
     announced_names: Counter[str] = field(default_factory=Counter)
     landings: dict[int, EventName] = field(default_factory=dict)
+    task_rows: list[TaskRow] = field(default_factory=list)
     polls: dict[int, list[Found]] = field(default_factory=dict)
     polls_count: int = 0
     choices: list[tuple[str, int]] = field(default_factory=list)
@@ -92,6 +97,9 @@ class Recording(Observer):
 
     def begin(self, loop: SimLoop, world: World) -> None:
         self._loop = loop
+        self._rows = TaskRows(loop, self.trace, self.task_rows)
+        # So that `runs` is called.
+        loop.watch_steps()
         self._world = world
         # The n-th outside event that was announced.
         self._serials: dict[Arrival, int] = {}
@@ -101,11 +109,13 @@ class Recording(Observer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What it has recorded, as plain data, for another process."""
-        own = {"_loop", "_world", "_serials"}
+        own = {"_loop", "_world", "_serials", "_numbers", "_rows"}
         return {name: value for name, value in vars(self).items() if name not in own}
 
     def end(self) -> None:
         self._world.trace = None
+        self._rows.settle()
+        self._rows.end()
         self.steps_count = len(self.steps)
         self._is_over = True
         self._serials.clear()
@@ -119,7 +129,22 @@ class Recording(Observer):
         future.recording = self
         return future
 
+    @forwards
+    def new_task(
+        self, loop: SimLoop, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
+        task = RecordedTask(self._rows, coro, loop=loop, **options)
+        self._rows.made(task)
+        return task
+
+    def runs(self, handle: asyncio.Handle) -> None:
+        self._rows.runs(handle)
+
+    def armed(self, timer: asyncio.TimerHandle) -> None:
+        self._rows.armed(timer)
+
     def poll_begins(self) -> None:
+        self._rows.settle()
         if not self._is_over:
             self.polls_count += 1
             self._is_polling = True

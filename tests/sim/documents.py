@@ -41,7 +41,11 @@ def counterexamples(document: str) -> list[tuple[str | None, str]]:
 def lasting(counterexample: str) -> str:
     """Without what changes with any code: places in the source, numbers of steps, schedules."""
     text = re.sub(r"\(\S+\.(py|md):\d+.*\)$", "(a place)", counterexample, flags=re.MULTILINE)
+    text = re.sub(r"\.py:\d+", ".py:n", text)
     text = re.sub(r"at callback \d+", "at a callback", text)
+    text = re.sub(r"\d+ steps? of tasks", "n steps of tasks", text)
+    # How long a row is, and so where the next bar stands, depends on these numbers.
+    text = re.sub(r"[ │]+", " ", text)
     return re.sub(r"^replay: .*$", "replay: …", text, flags=re.MULTILINE)
 
 

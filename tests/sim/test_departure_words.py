@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from sim import World, explore
 from sim.counterexamples.departures import Words, steps_of
@@ -78,7 +79,7 @@ def test_events_of_one_name_are_numbered() -> None:
     lines = text_of(program).splitlines()
     overtakes = "«the answer to ADD #2» lands before «the answer to ADD #1» and «another comes»"
     assert f"  1. at 0.000 s: {overtakes}" in lines
-    rows = [line[9:].strip() for line in lines]
+    rows = [" ".join(re.split(r"[ │]+", line[9:])).strip() for line in lines]
     assert "≠ the answer to ADD #2" in rows
     assert "the answer to ADD #1" in rows
     assert "  here:  0.000 s, outside: the answer to ADD #2" in lines

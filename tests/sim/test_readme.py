@@ -35,11 +35,11 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, typing.Any]:
     return vars(module)
 
 
-def run(source: str, names: dict[str, typing.Any]) -> str:
-    """Runs a block; what it prints."""
+def run(source: str, names: dict[str, typing.Any], file: str = "slots.py") -> str:
+    """Runs a block; what it prints. file: as a counterexample of the document names it."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        exec(compile(source, "README.md", "exec"), names)
+        exec(compile(source, file, "exec"), names)
     return output.getvalue()
 
 
@@ -88,7 +88,7 @@ def test_the_lost_update_is_fixed_as_the_manual_says(names: dict[str, typing.Any
 def test_the_lost_letter_needs_a_narrow_schedule(names: dict[str, typing.Any]) -> None:
     """The mailbox loses nothing in natural order: running the program once would not show it."""
     for block in programs(MANUAL)[:2]:
-        run(block, names)
+        run(block, names, "mailbox.py")
     program = names["gives_up_waiting"](names["Mailbox"])
     assert sim.explore(program, strategy="natural").counterexample is None
     report = sim.explore(program)
