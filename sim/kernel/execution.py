@@ -39,6 +39,7 @@ from sim.kernel.raised import words_of_callback, words_of_exception
 from sim.kernel.recording import Departure, Recording
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.signals import own_signals_simulated
+from sim.kernel.threads import sqlite
 from sim.kernel.threads.earlier_locks import earlier_locks_simulated, look_into
 from sim.kernel.threads.identity import restart_names
 from sim.kernel.threads.line_tracing import set_trace
@@ -437,7 +438,7 @@ def _guards_up() -> Iterator[None]:
     gc.disable()
     try:
         with (
-            threads_patched([*replacements(), *outside.replacements()]),
+            threads_patched([*replacements(), *outside.replacements(), *sqlite.replacements()]),
             plain_threads_simulated(),
             second_loops_simulated(),
             pools_simulated(),

@@ -8,10 +8,15 @@ import contextvars
 import gc
 import itertools
 import logging
+import re
+import sqlite3
+import tempfile
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
+from contextlib import closing, contextmanager
 from threading import Lock, get_ident, local
 from typing import Any
 
@@ -496,7 +501,70 @@ async def asgiref_calls_back_and_forth() -> object:
     return len(seen), seen[0] == seen[1], seen[2] == seen[0]
 
 
+# ---- sqlite3 ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def a_database() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/database"
+        with closing(sqlite3.connect(file)) as db, db:
+            db.execute("create table t (n integer)")
+        yield file
+
+
+async def connections_wait_for_each_other() -> object:
+    with a_database() as file:
+
+        def work(number: int) -> None:
+            with closing(sqlite3.connect(file)) as db, db:
+                db.execute("insert into t values (?)", [number])
+                time.sleep(0.01)
+
+        await asyncio.gather(*(asyncio.to_thread(work, each) for each in range(3)))
+        with closing(sqlite3.connect(file)) as db:
+            return sorted(db.execute("select n from t")), isinstance(db, sqlite3.Connection)
+
+
+async def a_connection_may_not_want_to_wait() -> object:
+    with a_database() as file, closing(sqlite3.connect(file, isolation_level=None)) as db:
+        db.execute("begin immediate")
+
+        def work() -> object:
+            told = []
+            for timeout in (0, 0.005):
+                with closing(sqlite3.connect(file, timeout)) as other:
+                    try:
+                        other.cursor().execute("insert into t values (1)")
+                    except sqlite3.OperationalError as exc:
+                        told.append(str(exc))
+            return told
+
+        return await asyncio.to_thread(work)
+
+
+async def a_connection_belongs_to_its_thread() -> object:
+    class Mine(sqlite3.Connection):
+        """A class of the program's own."""
+
+    mine = sqlite3.connect(":memory:", factory=Mine)
+    shared = sqlite3.connect(":memory:", check_same_thread=False)
+    with closing(mine), closing(shared):
+        told: list[object] = [type(mine).__name__, isinstance(mine, Mine)]
+        cursor = mine.execute("select 1")
+        for act in (lambda: mine.execute("select 1"), mine.commit, cursor.fetchone):
+            try:
+                await asyncio.to_thread(act)
+            except sqlite3.ProgrammingError as exc:
+                told.append(re.sub(r"\d+", "N", str(exc)))
+        told.append(await asyncio.to_thread(lambda: [*shared.execute("select 1, 2")]))
+        return told, cursor.fetchone()
+
+
 PROGRAMS = [
+    connections_wait_for_each_other,
+    a_connection_may_not_want_to_wait,
+    a_connection_belongs_to_its_thread,
     a_pools_threads_are_initialised,
     an_initialiser_that_fails_breaks_its_pool,
     an_executor_of_the_programs_own,
