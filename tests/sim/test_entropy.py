@@ -8,13 +8,16 @@ import logging
 import os
 import random
 import secrets
+import sys
 import time
+import types
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from datetime import datetime as bound_datetime
 from os import urandom as bound_urandom
+from pathlib import Path
 from random import random as bound_random
 from time import monotonic as bound_monotonic
 from time import time as bound_time
@@ -180,6 +183,25 @@ def test_a_schedule_carries_the_seed_of_the_draws() -> None:
         if report.counterexample is not None:
             assert (f"entropy_seed={seed}" in report.counterexample.schedule) == bool(seed)
             assert report.counterexample.replay(program).violation is not None
+
+
+def test_a_module_in_the_place_of_another_is_looked_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As many modules as before, one of them another: its bound clock is virtual as well."""
+
+    async def program(world: World) -> None:
+        module = next(reversed(sys.modules.values()))
+        world.check(vars(module)["now"]() < 1, "the clock is virtual")
+
+    for name in ("one", "two", "three"):
+        module = types.ModuleType(name)
+        module.__file__ = str(Path(__file__).with_name(f"{name}.py"))
+        vars(module)["now"] = bound_monotonic
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, name, module)
+            report = explore(program, max_executions=3)
+            assert report.verdict == "proved", f"{name}: {report.text}"
 
 
 def test_the_process_is_as_it_was() -> None:

@@ -20,6 +20,11 @@ _INSTALLED = ("site-packages", "dist-packages")
 _STDLIB = sysconfig.get_paths()["stdlib"]
 
 
+def what_is_imported() -> tuple[int, types.ModuleType]:
+    """Differs from before if a module was imported since, also where another was forgotten."""
+    return len(sys.modules), next(reversed(sys.modules.values()))
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """One place that held `real` when it was found."""
@@ -35,14 +40,14 @@ class BoundNames:
     def __init__(self, ids: Container[int]) -> None:
         self._ids = ids
         self._modules: list[types.ModuleType] = []
-        self._modules_seen = -1
+        self._seen: object = None
         # By name: the module's id and size when it was looked at, and what was found.
         self._found: dict[str, tuple[int, int, list[Site]]] = {}
 
     def sites(self) -> Iterator[Site]:
         """A module is looked at again when it has grown: an exploration may take a millisecond."""
-        if len(sys.modules) != self._modules_seen:
-            self._modules_seen = len(sys.modules)
+        if (imported := what_is_imported()) != self._seen:
+            self._seen = imported
             self._modules = own_modules()
         for module in self._modules:
             seen = self._found.get(module.__name__)
@@ -100,14 +105,14 @@ class BoundGlobals:
     def __init__(self, ids: Container[int]) -> None:
         self._ids = ids
         self._modules: list[dict[str, Any]] = []
-        self._modules_seen = -1
+        self._seen: object = None
         # By address of the globals: how many there were, and what was found.
         self._found: dict[int, tuple[int, list[Site]]] = {}
 
     def sites(self) -> Iterator[Site]:
         """As BoundNames, a module is looked at again when it has grown."""
-        if len(sys.modules) != self._modules_seen:
-            self._modules_seen = len(sys.modules)
+        if (imported := what_is_imported()) != self._seen:
+            self._seen = imported
             self._modules = [vars(each) for each in installed_modules()]
         for values in self._modules:
             seen = self._found.get(id(values))

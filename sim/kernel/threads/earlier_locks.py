@@ -33,6 +33,7 @@ from sim.kernel.isolation.bound_names import (
     installed_modules,
     item_site,
     own_modules,
+    what_is_imported,
 )
 from sim.kernel.threads.locks import SimLock, SimRLock
 
@@ -147,13 +148,13 @@ class _Sites:
 
     def __init__(self) -> None:
         self._modules: list[tuple[types.ModuleType, bool]] = []
-        self._modules_seen = -1
+        self._seen: object = None
         # By the module's address: how many names it had, and what was found.
         self._found: dict[int, tuple[int, list[Site]]] = {}
 
     def all(self) -> Iterator[Site]:
-        if len(sys.modules) != self._modules_seen:
-            self._modules_seen = len(sys.modules)
+        if (imported := what_is_imported()) != self._seen:
+            self._seen = imported
             self._modules = [(each, True) for each in own_modules()]
             self._modules += ((each, False) for each in installed_modules())
         for module, is_own in self._modules:
