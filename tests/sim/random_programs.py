@@ -57,7 +57,9 @@ _TAIL = """
 _DELAYS = ("0", "0", "0", "0.001", "0.004", "0.1", "0.1", "0.105")
 
 
-class _Writer:
+class Writer:
+    """Writes actors of random statements; who derives from it has other ones."""
+
     def __init__(self, random: Random) -> None:
         self.random = random
         self.lines: list[str] = []
@@ -80,24 +82,27 @@ class _Writer:
 
     # -- actors and blocks
 
-    def actor(self) -> None:
+    def actor(self, statements_max: int = 4, nesting: int = 2) -> None:
         """A coroutine function; it may run those before it as children."""
         self.write(f"async def actor{self.actors}() -> None:")
         self.depth += 1
         self.write(f"whose.set('actor {self.actors}')")
-        self.block(4, nesting=2)
+        self.block(statements_max, nesting)
         self.depth -= 1
         self.actors += 1
 
     def block(self, statements_max: int, nesting: int) -> None:
         for _ in range(1 + self.number(statements_max)):
-            flat: list[Callable[[], None]] = [self.wait, self.outside, self.act, self.cancel]
             deep = [self.within, self.children, self.caught]
             if nesting and self.number(2):
                 self.random.choice(deep)(nesting - 1)
             else:
-                self.random.choice(flat)()
+                self.random.choice(self.flat())()
             self.write(f"note({self.name()!r})")
+
+    def flat(self) -> list[Callable[[], None]]:
+        """The statements without a block of their own."""
+        return [self.wait, self.outside, self.act, self.cancel]
 
     def nested(self, nesting: int) -> None:
         self.depth += 1
@@ -223,7 +228,7 @@ class _Writer:
 
 def random_program(seed: str) -> str:
     """The source of a module with `async def program(world)`; the same for the same seed."""
-    writer = _Writer(Random(seed))
+    writer = Writer(Random(seed))
     for _ in range(2 + writer.number(4)):
         writer.actor()
     for _ in range(3 + writer.number(3)):

@@ -27,6 +27,9 @@ IDLE_SILENT_S = 0.01
 """The same where these seem to wait for work."""
 
 
+_DRAIN_ROUNDS_MAX = 20
+
+
 class Stuck(BaseException):
     """Nothing is left that could wake the loop."""
 
@@ -199,14 +202,16 @@ def run_on_stock(
 
 
 def _drain(loop: asyncio.AbstractEventLoop) -> None:
-    """As `asyncio.run` does at its end; what swallows its cancel is left where it stands."""
-    left = asyncio.all_tasks(loop)
-    for task in left:
-        task.cancel()
-    with contextlib.suppress(Stuck, RuntimeError):
-        if left:
-            loop.run_until_complete(asyncio.wait(left, timeout=0.1))
-        loop.run_until_complete(loop.shutdown_asyncgens())
+    """As `asyncio.run` does at its end."""
+    for _ in range(_DRAIN_ROUNDS_MAX):
+        if not (left := asyncio.all_tasks(loop)):
+            break
+        for task in left:
+            task.cancel()
+        # Those that swallow it and wait again are cancelled again.
+        with contextlib.suppress(Stuck):
+            loop.run_until_complete(asyncio.wait(left, timeout=0.01))
+    loop.run_until_complete(loop.shutdown_asyncgens())
     with contextlib.suppress(Stuck, RuntimeError):
         loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()

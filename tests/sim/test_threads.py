@@ -658,3 +658,25 @@ def test_the_same_schedule_gives_the_same_trace_in_another_process() -> None:
     """Fresh processes with other hash seeds run the same callbacks."""
     script = "from tests.sim.test_threads import some_hashes; print(some_hashes())"
     assert printed_in_fresh_processes(script) == {some_hashes()}
+
+
+def test_a_sleep_of_no_time_is_over_before_the_next_poll() -> None:
+    """A thread that sleeps for 0 s lets others go first, or none; no poll has to come first."""
+
+    async def program(world: World) -> None:
+        said: list[str] = []
+
+        def job() -> None:
+            said.append("a")
+            time.sleep(0)
+            said.append("b")
+
+        thread = threading.Thread(target=job)
+        thread.start()
+        with threading.Lock():
+            said.append("loop")
+        world.reached("".join(said))
+        thread.join()
+
+    report = explore(program, labels=["loop", "aloop", "abloop"])
+    assert report.verdict == "proved", report.text

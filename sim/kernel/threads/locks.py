@@ -277,8 +277,10 @@ def sleep(seconds: float, /) -> None:
         if environment is not None:
             environment.advance(environment.now + seconds)
         return
-    over = deadline(threads, seconds)
-    threads.block("time.sleep", over)
+    if seconds == 0:
+        # It only lets others go first.
+        threads.pause("time.sleep")
+    threads.block("time.sleep", deadline(threads, seconds))
 
 
 def monotonic() -> float:

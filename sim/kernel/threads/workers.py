@@ -253,6 +253,9 @@ def deadline(threads: Threads, timeout: float | None) -> Callable[[], bool]:
     """Whether `timeout` virtual seconds have passed; never for None or a negative number."""
     if timeout is None or timeout < 0:
         return lambda: False
+    if timeout == 0:
+        # Over at once: a timer is seen by the next poll only.
+        return lambda: True
     timer = simpy.Timeout(threads.loop.environment, timeout)
     return lambda: bool(timer.processed)
 
