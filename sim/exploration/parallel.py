@@ -9,6 +9,7 @@ one process, whenever the search ends before its budget does.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import signal
 import sys
@@ -32,6 +33,7 @@ from sim.exploration.search import (
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
 from sim.kernel.execution import guarded
+from sim.kernel.watchdog import limited
 from sim.schedulers import Divisible, Part, Scheduler
 
 Key = tuple[Any, ...]
@@ -94,14 +96,14 @@ def _given() -> _Work:
 def _search_part(key: Key, part: Scheduler, slice_s: float) -> PartDone:
     work = _given()
     begun = perf_counter()
-    with guarded(), work.within():
+    with guarded(), limited(math.inf), work.within():
         findings = search(work.problem_of(key), part, begun + slice_s, None, work.is_stopped)
     return PartDone(part, findings, perf_counter() - begun)
 
 
 def _conclude(key: Key, findings: Findings) -> Conclusion:
     work = _given()
-    with guarded(), work.within():
+    with guarded(), limited(math.inf), work.within():
         return conclude(work.problem_of(key), findings, work.stop.is_set)
 
 

@@ -16,7 +16,7 @@ from sim.exploration.subject import Problem, Subject, require_program
 from sim.exploration.surviving_state import NaturalRuns, Survived, is_violated
 from sim.exploration.verdict import Stop, Verdict
 from sim.kernel import forks
-from sim.kernel.errors import Nondeterminism
+from sim.kernel.errors import BudgetSpent, Nondeterminism
 from sim.kernel.execution import (
     Outcome,
     Program,
@@ -28,6 +28,7 @@ from sim.kernel.hashing import names_kept
 from sim.kernel.isolation.entropy import not_virtualised
 from sim.kernel.schedule import Bounds, Schedule, departures_of
 from sim.kernel.violation import Kind, Violation
+from sim.kernel.watchdog import limited
 from sim.schedulers import (
     PCT,
     CancelEverywhere,
@@ -45,6 +46,8 @@ DEFAULT_STRATEGY = "depth-first"
 SHRINK_EXECUTIONS_MAX = 2000
 # What bounds the shrinking is the number of executions; this is for programs with slow ones.
 SHRINK_BUDGET_S = 10.0
+# How long the replays may take once the budget is spent.
+CONCLUDE_S = 5.0
 COLLECT_EVERY_EXECUTIONS = 200
 FORKS_MAX, FORKS_S = 50, 10.0
 """How many executions run in forks, and for how many real seconds, where state survives."""
@@ -137,6 +140,7 @@ class Conclusion:
     """What the replays showed. differs: where two runs of the natural schedule differed.
 
     survived: what has outlived an execution. unconfirmed: as in Report.
+    spent: what ran when there was no time left for them.
     """
 
     digest: str
@@ -144,6 +148,7 @@ class Conclusion:
     differs: str | None = None
     survived: Survived | None = None
     unconfirmed: str = ""
+    spent: str | None = None
 
 
 Departures = tuple[tuple[int, int], ...]
@@ -164,6 +169,7 @@ def explore(
     spin_max: int = Bounds.spin_max,
     horizon_s: float = Bounds.horizon_s,
     entropy_seed: int = Bounds.entropy_seed,
+    step_lines_max: int = Bounds.step_lines_max,
     isolate: bool = False,
     watch: Watch = lambda findings, scheduler: False,
 ) -> Report:
@@ -177,7 +183,8 @@ def explore(
     Scheduler; the random ones and `natural` can refute and never prove. seed: of what is random.
     budget_s: real seconds, 60 unless `max_executions` bounds the search.
     labels: what some execution has to reach (`world.reached`), or the verdict is inconclusive.
-    lateness_s … horizon_s: the bounds of the arrival model, see `sim.kernel.schedule.Bounds`.
+    lateness_s … horizon_s, step_lines_max: the bounds of the arrival model, see
+    `sim.kernel.schedule.Bounds`.
     entropy_seed: of the numbers that `random`, `uuid` and so on give the program; they are the
     same in each execution.
     isolate: each execution runs in a fork of this process, for programs that change what outlives
@@ -186,7 +193,7 @@ def explore(
     watch: called before each execution with the findings so far; interrupts by returning True.
     """
     require_no_running_loop()
-    bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s, entropy_seed)
+    bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s, entropy_seed, step_lines_max)
     scheduler = make_scheduler(strategy, seed)
     if budget_s is None and max_executions is None:
         budget_s = BUDGET_S
@@ -200,10 +207,10 @@ def explore(
     deadline = begun + budget_s if budget_s is not None else None
     limits = _Limits(deadline, max_executions, watch)
     if isolate or subject.makes_its_state or max_executions == 0:
-        with guarded(isolate=isolate):
+        with limited(limits.until), guarded(isolate=isolate):
             found = _search_and_conclude(problem, scheduler, limits, None)
     else:
-        with FreshCopy(problem) as copy, guarded():
+        with limited(limits.until), FreshCopy(problem) as copy, guarded():
             found = _explored(problem, scheduler, limits, NaturalRuns(problem, copy), seed)
     return make_report(problem, scheduler, *found, perf_counter() - begun)
 
@@ -221,6 +228,11 @@ class _Limits:
         return self.deadline is not None and perf_counter() >= self.deadline
 
     @property
+    def until(self) -> float:
+        """Of `limited`."""
+        return math.inf if self.deadline is None else self.deadline
+
+    @property
     def seconds_left(self) -> float:
         return math.inf if self.deadline is None else max(0.0, self.deadline - perf_counter())
 
@@ -235,6 +247,8 @@ def _explored(
             return _searched_in_forks(problem, limits, natural, seed)
     except KeyboardInterrupt:
         return Findings(stopped=Stop.INTERRUPTED), Conclusion(problem.digest)
+    except BudgetSpent as exc:
+        return _out_of_budget(Findings(), exc), Conclusion(problem.digest)
     with names_kept(natural.names):
         return _search_and_conclude(problem, scheduler, limits, natural)
 
@@ -244,11 +258,23 @@ def _search_and_conclude(
 ) -> tuple[Findings, Conclusion]:
     deadline, executions_max, watch = limits.deadline, limits.executions_max, limits.watch
     findings = search(problem, scheduler, deadline, executions_max, watch)
+    # What was found is worth a few seconds more.
+    until = max(limits.until, perf_counter() + CONCLUDE_S)
     try:
-        return findings, conclude(problem, findings, lambda: watch(findings, scheduler), natural)
+        with limited(until):
+            concluded = conclude(problem, findings, lambda: watch(findings, scheduler), natural)
+        return findings, concluded
     except KeyboardInterrupt:
         findings.stopped = Stop.INTERRUPTED
         return findings, Conclusion(problem.digest)
+    except BudgetSpent as exc:
+        return findings, Conclusion(problem.digest, spent=str(exc))
+
+
+def _out_of_budget(findings: Findings, spent: BudgetSpent) -> Findings:
+    findings.stopped = Stop.OUT_OF_BUDGET
+    findings.stopped_why = f"{Stop.OUT_OF_BUDGET}: {spent}"
+    return findings
 
 
 def _searched_in_forks(
@@ -385,6 +411,8 @@ def search(
     except Nondeterminism as exc:
         findings.stopped = Stop.NONDETERMINISM
         findings.stopped_why = f"{Stop.NONDETERMINISM}: {exc}"
+    except BudgetSpent as exc:
+        _out_of_budget(findings, exc)
     except KeyboardInterrupt:
         findings.stopped = Stop.INTERRUPTED
     return findings
@@ -530,6 +558,9 @@ def _judged(
         executions += ", each in a fork of its own"
     if findings.error is not None:
         return _Judged(Verdict.ERROR, findings.error)
+    if conclusion.spent is not None:
+        why = f"{Stop.OUT_OF_BUDGET} before what was found is repeated: {conclusion.spent}"
+        return _Judged(Verdict.INCONCLUSIVE, f"{why} ({executions})", Stop.OUT_OF_BUDGET)
     if findings.failure is not None:
         found = conclusion.counterexample
         if found is None:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
+from sim.kernel.schedule import Bounds
 from sim.kernel.violation import Kind
 
 _serials = count()
@@ -21,13 +22,23 @@ class RunningLoop(Protocol):
 
     environment: Environment
     threads: Any
+    bounds: Bounds
     refused: str | None
+    stuck: tuple[Kind, str] | None
 
     def refuse(self, what: str, instead: str) -> NoReturn: ...
 
     def stop(self) -> None: ...
 
     def get_stuck(self, kind: Kind, seen: str) -> None: ...
+
+
+class Counter(Protocol):
+    """As LineCounter of step_lines.py."""
+
+    is_counting: bool
+
+    def end(self) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -37,6 +48,9 @@ class Execution:
     entropy: its clocks and draws. is_watched: whether a step that never ends is broken off.
     is_alone: it is a loop's that stands alone, of a suite's: there what is real may happen, unless
     it waits for the world outside.
+    The rest is the watchdog's. counter: of the lines of its step. broken_off: at which poll, and
+    when, it was broken off last. endless: whose step was, by its count. spent: what ran when the
+    budget was.
     """
 
     loop: RunningLoop
@@ -46,6 +60,10 @@ class Execution:
     serial: int = field(default_factory=lambda: next(_serials))
     # In which thread of the operating system it runs.
     os_thread: int = field(default_factory=_thread.get_ident)
+    counter: Counter | None = None
+    broken_off: tuple[tuple[int, int], float] | None = None
+    endless: str | None = None
+    spent: str | None = None
 
 
 executions: list[Execution] = []

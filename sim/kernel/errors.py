@@ -30,6 +30,10 @@ class NotAProgram(TypeError):
     """What was to be explored is not a coroutine function that takes the world."""
 
 
+class BudgetSpent(Exception):
+    """The budget was spent while an execution ran, which was ended; says what ran."""
+
+
 class Nondeterminism(Exception):
     """One schedule led to two different executions: something else decides, too."""
 

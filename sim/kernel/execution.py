@@ -9,15 +9,18 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from sim.kernel import watchdog
 from sim.kernel.current import Execution, guards_by_thread, os_thread, running
 from sim.kernel.diagnosis import who_spins, who_waits
+from sim.kernel.endless_step import EndlessStep, known_of, remember
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
 from sim.kernel.errors import (
+    BudgetSpent,
     CheckFailed,
     Nondeterminism,
     NotAProgram,
@@ -30,10 +33,10 @@ from sim.kernel.interrupts import interrupts_noted, is_interrupt
 from sim.kernel.isolated import run_isolated
 from sim.kernel.isolation import outside
 from sim.kernel.isolation.entropy import virtualised
-from sim.kernel.loop import Costs, SimLoop
+from sim.kernel.loop import Choose, Costs, SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observed import ObservedLoop
-from sim.kernel.observer import Chooser
+from sim.kernel.observer import Chooser, Observer
 from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.raised import words_of_callback, words_of_exception
 from sim.kernel.recording import Departure, Recording
@@ -48,7 +51,6 @@ from sim.kernel.threads.plain import plain_threads_simulated, replacements
 from sim.kernel.threads.pools import pools_simulated
 from sim.kernel.threads.second_loops import second_loops_simulated
 from sim.kernel.violation import Kind, Violation
-from sim.kernel.watchdog import watched
 from sim.kernel.world import TraceLine, World
 
 Program = Callable[[World], Awaitable[object]]
@@ -72,6 +74,9 @@ class Outcome:
     labels: set[str] = field(default_factory=set)
     bounds_hit: set[str] = field(default_factory=set)
     recording: Recording | None = None
+    # After which poll a step was broken off as endless, and whose, if its lines were counted.
+    endless_after: int | None = None
+    endless: str | None = None
 
     @property
     def trace(self) -> list[TraceLine]:
@@ -119,7 +124,7 @@ def run_execution(
         global _is_isolating
         _is_isolating = False
         # A fork does not inherit its parent's timers.
-        with watched():
+        with watchdog.watched():
             return _run_here(program, chooser, bounds, traced)
 
     try:
@@ -129,6 +134,58 @@ def run_execution(
 
 
 def _run_here(program: Program, scheduler: Chooser, bounds: Bounds, traced: bool) -> Outcome:
+    watchdog.begin()
+    outcome = _run_once(program, scheduler, bounds, known_of(program), traced)
+    return outcome if outcome.endless_after is None else _located(program, bounds, outcome, traced)
+
+
+def _located(program: Program, bounds: Bounds, found: Outcome, traced: bool) -> Outcome:
+    """The same execution, its endless step broken off by a count: at the same line each time.
+
+    A real clock found it, and where that broke it off says little.
+    """
+    assert found.endless_after is not None
+    endless = EndlessStep(program, found.endless_after, found.choices, found.endless)
+    again = _run_once(program, _Again(found.choices), bounds, endless, traced)
+    if found.endless is None and again.endless_after is None:
+        return _not_counted(again)
+    if found.endless is None:
+        # Its replays need not count as far.
+        endless.who = again.endless
+        again = _run_once(program, _Again(found.choices), bounds, endless, traced)
+    if again.endless_after is None:
+        return found
+    remember(endless)
+    return again
+
+
+def _not_counted(again: Outcome) -> Outcome:
+    """Broken off by a real clock, without a count, a step ended of itself when it was repeated."""
+    again.violation = None
+    again.error = (
+        f"a step had the processor for {watchdog.SUSPECT_S:g} s, and whether it ends could not be "
+        f"told outside of the main thread: explore there"
+    )
+    return again
+
+
+class _Again:
+    """Answers as in an execution before."""
+
+    def __init__(self, choices: list[int]) -> None:
+        self._choices = choices
+
+    def choose(self, point: ChoicePoint) -> int:
+        option = self._choices[point.index] if point.index < len(self._choices) else 0
+        return option if option < len(point.options) else 0
+
+    def observer(self) -> Observer | None:
+        return None
+
+
+def _run_once(
+    program: Program, scheduler: Chooser, bounds: Bounds, known: EndlessStep | None, traced: bool
+) -> Outcome:
     restart_serials()
     restart_names()
     use_deterministic_scopes()
@@ -156,33 +213,68 @@ def _run_here(program: Program, scheduler: Chooser, bounds: Bounds, traced: bool
     follower = own if own is not None and own.follows else None
     if traced and follower is None:
         follower = outcome.recording = Recording()
-    if follower is None:
-        loop = SimLoop(Environment(), choose, bounds)
-    else:
-        loop = ObservedLoop(follower, choose, bounds)
+    loop = _new_loop(follower, choose, bounds)
     world = World(loop)
     observers = [each for each in (own, outcome.recording) if each is not None]
     for each in observers:
         each.begin(loop, world)
     trace_before = sys.gettrace()
-    entropy = Entropy(loop.environment, bounds.entropy_seed)
+    execution = Execution(loop, Entropy(loop.environment, bounds.entropy_seed))
+    if known is not None:
+        known.count_in(execution, outcome.choices)
     try:
-        with running(Execution(loop, entropy)):
+        with running(execution):
             with follower.patched() if follower is not None else nullcontext():
                 _run(_main(program, world, unanswered), loop, world, outcome)
+            _end_count(execution, outcome)
             outcome.labels = set(world.labels)
             outcome.bounds_hit = loop.bounds_hit
             # The draining is not part of the execution.
             for each in observers:
                 each.end()
-            _drain(loop, outcome)
+            _drain_watched(execution, loop, outcome)
     finally:
+        _end_count(execution, outcome)
         set_trace(trace_before)
         loop.close()
         _let_go(loop)
+    _raise_unanswered(unanswered, execution)
+    return outcome
+
+
+def _new_loop(follower: Observer | None, choose: Choose, bounds: Bounds) -> SimLoop:
+    if follower is None:
+        return SimLoop(Environment(), choose, bounds)
+    return ObservedLoop(follower, choose, bounds)
+
+
+def _raise_unanswered(unanswered: list[Exception], execution: Execution) -> None:
+    """What says that the execution is not one, once it is closed."""
     if unanswered:
         raise unanswered[0]
-    return outcome
+    if execution.spent is not None:
+        raise BudgetSpent(execution.spent)
+
+
+def _end_count(execution: Execution, outcome: Outcome) -> None:
+    """No step runs now; notes one that is endless."""
+    execution.is_watched = False
+    if execution.counter is not None:
+        execution.counter.end()
+    stuck = execution.loop.stuck
+    if stuck is not None and stuck[0] is Kind.ENDLESS_STEP and outcome.endless_after is None:
+        outcome.endless_after = execution.loop.environment.polls
+        outcome.endless = execution.endless
+
+
+def _drain_watched(execution: Execution, loop: SimLoop, outcome: Outcome) -> None:
+    """What of it does not end is broken off, too."""
+    execution.is_watched = True
+    loop.stuck = None
+    with suppress(StepBrokenOff):
+        _drain(loop, outcome)
+    loop.stuck = None
+    execution.is_watched = False
 
 
 def _let_go(loop: SimLoop) -> None:
@@ -407,7 +499,7 @@ def guarded(*, isolate: bool = False, beside_others: bool = False) -> Iterator[N
             yield
         else:
             earlier = nullcontext() if beside_others else earlier_locks_simulated()
-            with watched(), interrupts_noted(), earlier:
+            with watchdog.watched(), interrupts_noted(), earlier:
                 yield
     finally:
         _leave(this, depth)

@@ -419,6 +419,8 @@ class SimLoop(SignalHandlers):
     def let_go(self) -> None:
         """After its end: breaks reference cycles, so that its memory is reused at once."""
         del self.choose, self._selector, self.time, self.threads.loop
+        # In the instance where the lines after a poll are counted.
+        vars(self).pop("select", None)
         self.on_poll = None
         self.set_exception_handler(_say_nothing)
 

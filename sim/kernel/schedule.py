@@ -22,6 +22,9 @@ class Option:
     name: str
 
 
+# Bounds that a verdict names where they are not the defaults.
+_SELDOM = ("entropy_seed", "step_lines_max")
+
 NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
 ON_TIME = Option("on time")
@@ -60,7 +63,9 @@ class Bounds:
     lateness_s: how late a loop may be. passes_max: at how many quiescent instants an outside
     event without `latest` may be passed over. spin_max: after how many iterations without an
     empty ready queue the clock moves on anyway. horizon_s: when an unfinished execution counts as
-    one that never ends. entropy_seed: of what the program draws, see `isolation/entropy.py`.
+    one that never ends. step_lines_max: after how many lines of Python, which are counted once it
+    has had the processor for seconds, a step counts as one that never ends. entropy_seed: of what
+    the program draws, see `isolation/entropy.py`.
     """
 
     lateness_s: float = 0.010
@@ -68,12 +73,13 @@ class Bounds:
     spin_max: int = 200
     horizon_s: float = 600.0
     entropy_seed: int = 0
+    step_lines_max: int = 10_000_000
 
     def __str__(self) -> str:
         return ", ".join(
             f"{field.name}={getattr(self, field.name):g}"
             for field in fields(self)
-            if field.name != "entropy_seed" or self.entropy_seed
+            if field.name not in _SELDOM or getattr(self, field.name) != field.default
         )
 
     def written_out(self) -> list[str]:

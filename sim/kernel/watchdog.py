@@ -1,59 +1,255 @@
-"""Ends a step that never returns to the loop: a `while True` without an await, say.
+"""Looks after an execution from a thread of its own: a step that never ends, and a spent budget.
 
 No property is checked, and no bound of virtual time reached, while one callback runs. So real time
-has to end it: the processor's, which a busy or sleeping machine does not lengthen. `setitimer(2)`
-interrupts the process every `TICK_S`, and where two interruptions in a row find the same poll of
-the same execution, the running step is broken off by an exception. Without `setitimer` (on
-Windows), and outside the main thread, there is no watchdog.
+has to find it: a thread looks every `TICK_S` whether the execution is still at the same poll of the
+loop. Real time decides nothing but where to look:
+
+- A step that had the processor for `SUSPECT_S` is counted from then on; it refutes the program once
+  it has run `step_lines_max` lines more (`step_lines.py`), and goes on if it ends before.
+- An execution that runs when the budget is spent is ended, a call that blocks broken off, and the
+  verdict is inconclusive for the budget.
+
+To interrupt the main thread a signal is sent to it, which ends what blocks in a system call, too.
+Elsewhere an exception is raised in the thread once it runs Python. So a call that blocks there, and
+a call of C that never looks for signals (`sum(itertools.count())`), cannot be ended.
 """
 
 from __future__ import annotations
 
+import _thread
+import ctypes
+import enum
+import functools
+import os
 import signal
-import threading
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from sim.kernel.current import executions
-from sim.kernel.diagnosis import place_in_program
+from sim.kernel.current import Execution, executions
+from sim.kernel.endless_step import break_off, count, forget, note_break, refute
 from sim.kernel.errors import StepBrokenOff
-from sim.kernel.violation import Kind
+from sim.kernel.running_step import where_it_stays, who_runs
+from sim.kernel.step_lines import LineCounter, callers
 
-TICK_S = 3.0
-"""Seconds of processor time; a step is broken off after one to two of these."""
-
-# Bound here: a program's tests may put something else there.
+TICK_S = 0.25
+VIRTUAL_TICK_S = 1.0
+SUSPECT_S = 6.0
+"""A step that had the processor for so long is counted from then on."""
+STEP_S = 120.0
+"""How long a step may block or compute, where no budget ends the exploration."""
+GRACE_S = 1.0
+"""How long an execution may go on after the budget is spent; most end of themselves."""
+# Bound here: a program, and the guards of an execution, put something else there.
 _handle = signal.signal
+_start_thread, _new_lock, _ident = (
+    _thread.start_new_thread,
+    _thread.allocate_lock,
+    _thread.get_ident,
+)
+_now = time.perf_counter
+_main_thread = _ident()
 
-# The execution, and the number of its poll, that the last tick found.
-_found: tuple[int, int] | None = None
+
+class Asked(enum.Enum):
+    """What the thread wants of the execution."""
+
+    COUNT = enum.auto()
+    BREAK_OFF = enum.auto()
+    END = enum.auto()
+
+
+Position = tuple[int, int]
+"""The number of an execution, and that of its poll."""
+
+
+# Each thread in which something is executed has a block of its own; the first is watched.
+_depth = 0
+_watch: _Watch | None = None
+_limit: float | None = None
 
 
 @contextmanager
 def watched() -> Iterator[None]:
     """Within the block no step of an execution runs for ever."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or not hasattr(signal, "setitimer"):
-        yield
-        return
-    before = _handle(signal.SIGVTALRM, _tick)
-    signal.setitimer(signal.ITIMER_VIRTUAL, TICK_S, TICK_S)
+    global _depth
+    _depth += 1
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        _handle(signal.SIGVTALRM, before)
+        _depth -= 1
+        if _depth == 0:
+            forget()
+            _end_watch()
 
 
-def _tick(signal_number: int, frame: FrameType | None) -> None:
-    global _found
-    found, _found = _found, None
-    if not executions or not executions[-1].is_watched:
-        return
-    loop = executions[-1].loop
-    _found = executions[-1].serial, loop.environment.polls
-    if found == _found:
-        seen = f"one had the processor for {TICK_S:g} s; it stood in {place_in_program(frame)}"
-        loop.get_stuck(Kind.ENDLESS_STEP, seen)
-        raise StepBrokenOff(seen)
+@contextmanager
+def limited(until: float | None) -> Iterator[None]:
+    """Within the block no execution goes on for long after this reading of `perf_counter`."""
+    global _limit
+    before, _limit = _limit, until
+    try:
+        yield
+    finally:
+        _limit = before
+
+
+def begin() -> None:
+    """An execution begins."""
+    global _watch
+    if _depth and _watch is None:
+        _watch = _Watch()
+
+
+def _end_watch() -> None:
+    global _watch
+    if _watch is not None:
+        _watch.end()
+        _watch = None
+
+
+# A thread does not survive a fork, and a process that forks had better have one only.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_end_watch)
+
+
+def _processor_clock(thread: int) -> Callable[[], float]:
+    """A clock of the seconds that this thread had the processor."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return time.process_time
+    return functools.partial(time.clock_gettime, time.pthread_getcpuclockid(thread))
+
+
+class _Watch:
+    """The thread, and what it asks for. It watches the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._thread = _ident()
+        self._is_main = self._thread == _main_thread and hasattr(signal, "pthread_kill")
+        self._cpu_s = _processor_clock(self._thread)
+        self._asked: tuple[Position, Asked] | None = None
+        # What was seen last: the position, and since when, in real and in processor seconds.
+        self._seen: tuple[Position | None, float, float] = None, 0.0, 0.0
+        # Taken until the thread is to end, and until it has.
+        self._goes_on, self._runs = _new_lock(), _new_lock()
+        self._goes_on.acquire()
+        self._runs.acquire()
+        if self._is_main:
+            self._handled_before = _handle(signal.SIGVTALRM, self._on_signal)
+            # For a call of C that keeps other threads from running, and looks for signals.
+            signal.setitimer(signal.ITIMER_VIRTUAL, VIRTUAL_TICK_S, VIRTUAL_TICK_S)
+        _start_thread(self._run, ())
+
+    def end(self) -> None:
+        self._goes_on.release()
+        self._runs.acquire()
+        if self._is_main:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            _handle(signal.SIGVTALRM, self._handled_before)
+
+    def _execution(self) -> Execution | None:
+        """The innermost of the thread, if it is to be watched."""
+        of_thread = (each for each in reversed(executions) if each.os_thread == self._thread)
+        execution = next(of_thread, None)
+        return execution if execution is not None and execution.is_watched else None
+
+    def _position(self) -> Position | None:
+        execution = self._execution()
+        if execution is None:
+            return None
+        return execution.serial, execution.loop.environment.polls
+
+    # -- in its own thread
+
+    def _run(self) -> None:
+        try:
+            self._look_until_the_end()
+        finally:
+            self._runs.release()
+
+    def _look_until_the_end(self) -> None:
+        while not self._goes_on.acquire(timeout=TICK_S):
+            self._look()
+
+    def _look(self) -> None:
+        position = self._position()
+        at, since, cpu_since = self._seen
+        if position != at:
+            self._seen = position, _now(), self._cpu_s()
+            if _limit is not None and since > _limit + GRACE_S and at and position:
+                self._stop_polling(is_same=at[0] == position[0])
+        elif position is not None:
+            self._look_at(position, _now() - since, self._cpu_s() - cpu_since)
+
+    def _look_at(self, position: Position, lasts_s: float, cpu_s: float) -> None:
+        """The execution has been at this position for so long."""
+        execution = self._execution()
+        if execution is None:
+            return
+        is_limited = _limit is not None and lasts_s > STEP_S
+        is_spent = _limit is not None and _now() > _limit + GRACE_S
+        if is_limited or (is_spent and lasts_s > GRACE_S):
+            self._ask(position, Asked.END)
+        elif execution.broken_off and execution.broken_off[0] == position:
+            # It was broken off, and has swallowed that, or cleans up for ever.
+            if _now() - execution.broken_off[1] > GRACE_S:
+                self._ask(position, Asked.BREAK_OFF)
+        elif cpu_s >= SUSPECT_S and not (execution.counter and execution.counter.is_counting):
+            self._ask(position, Asked.COUNT)
+
+    def _stop_polling(self, *, is_same: bool) -> None:
+        """Since the budget is spent it has polled, so it ends where it is told to."""
+        execution = self._execution()
+        if execution is not None and is_same:
+            _spend(execution, "one execution goes on and on: it polls, and virtual time passes")
+            execution.loop.stop()
+
+    def _ask(self, position: Position, asked: Asked) -> None:
+        if self._is_main:
+            self._asked = position, asked
+            signal.pthread_kill(self._thread, signal.SIGVTALRM)
+            return
+        execution, frame = self._execution(), sys._current_frames().get(self._thread)
+        if execution is None or self._position() != position:
+            return
+        if asked is Asked.END:
+            _spend(execution, _in_a_step(execution, frame))
+        elif asked is Asked.COUNT:
+            # No other thread's lines can be counted from here: see `run_execution`.
+            refute(execution, "it had the processor for seconds, and was not counted")
+        note_break(execution)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(self._thread), ctypes.py_object(StepBrokenOff)
+        )
+
+    # -- in the thread that is watched
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._asked is None:
+            self._look()
+        asked, self._asked = self._asked, None
+        execution = self._execution()
+        if asked is None or execution is None or asked[0] != self._position():
+            return
+        if asked[1] is Asked.COUNT:
+            lines_max = execution.loop.bounds.step_lines_max
+            is_over = functools.partial(break_off, execution)
+            count(execution, LineCounter(lines_max, is_over, is_for_one=True), frame)
+            return
+        if asked[1] is Asked.END:
+            _spend(execution, _in_a_step(execution, frame))
+        note_break(execution)
+        raise StepBrokenOff("broken off by the watchdog")
+
+
+def _spend(execution: Execution, seen: str) -> None:
+    if execution.broken_off is None:
+        execution.spent = seen
+
+
+def _in_a_step(execution: Execution, frame: FrameType | None) -> str:
+    frames = callers(frame)
+    where = where_it_stays([(each, each.f_lineno) for each in frames])
+    return f"{who_runs(execution.loop, frames)} has not given the loop back in {where}"

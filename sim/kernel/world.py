@@ -111,7 +111,7 @@ class World:
             if call is None:
                 self.loop.call_soon(_settle, waiter)
             else:
-                self.loop.call_soon(_call_and_settle, waiter, call, args)
+                self.loop.call_soon(call_and_settle, waiter, call, args)
 
         assert arrival.callbacks is not None
         arrival.callbacks.append(landed)
@@ -300,7 +300,7 @@ def _settle(waiter: asyncio.Future[None]) -> None:
 
 
 @forwards
-def _call_and_settle(
+def call_and_settle(
     waiter: asyncio.Future[None], call: Callable[..., object], args: tuple[Any, ...]
 ) -> None:
     try:

@@ -1,17 +1,23 @@
-"""A step that never gives the loop back is broken off, and refutes the program."""
+"""A step that never gives the loop back refutes, by a count; what blocks ends with the budget."""
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import re
 import signal
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from sim import World, explore
+from sim import Report, World, explore
 from sim.export.file import NotExportable
 from sim.kernel import watchdog
 from sim.kernel.execution import guarded
+from sim.kernel.step_lines import LineCounter
 from sim.kernel.violation import Kind
 
 pytestmark = [
@@ -20,9 +26,19 @@ pytestmark = [
 ]
 
 
+LINES_MAX = 30_000
+
+
 @pytest.fixture(autouse=True)
-def _ticks_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watchdog, "TICK_S", 0.1)
+def _looks_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it looks is decided by a real clock; what it says is not."""
+    for name in ("TICK_S", "VIRTUAL_TICK_S", "SUSPECT_S"):
+        monkeypatch.setattr(watchdog, name, 0.02)
+    monkeypatch.setattr(watchdog, "GRACE_S", 0.1)
+
+
+def explored(program: Any, **options: Any) -> Report:
+    return explore(program, max_executions=50, step_lines_max=LINES_MAX, **options)
 
 
 def spin() -> None:
@@ -83,36 +99,122 @@ async def spins_when_it_is_cancelled(world: World) -> None:
     world.check(False, "the end comes early")
 
 
-@pytest.mark.parametrize(
-    "program",
-    [
-        spins_if_overtaken,
-        spins_and_swallows,
-        spins_in_a_callback,
-        spins_in_a_thread,
-        spins_at_a_poll,
-    ],
-)
-def test_a_step_without_an_end_refutes(program: Any) -> None:
-    """Wherever it runs: the verdict names the sentence, and says where the step stood."""
-    report = explore(program, max_executions=50)
+async def spins_in_an_outside_call(world: World) -> None:
+    await world.outside("it comes", call=spin)
+
+
+async def spins_around_an_event(world: World) -> None:
+    """As aio-libs/janus#715: what is awaited is there, so that nothing is ever waited for."""
+    event = asyncio.Event()
+    event.set()
+    jobs = [1]
+    while jobs:
+        await event.wait()
+
+
+async def spins_around_a_lock(world: World) -> None:
+    mutex = threading.Lock()
+    jobs = [1]
+    while jobs:
+        with mutex:
+            pass
+
+
+async def spins_with_calls_of_c(world: World) -> None:
+    while True:
+        sorted(range(10))
+        re.match("a+", "aaa")
+
+
+async def spins_in_one_line(world: World) -> None:
+    """An instruction that jumps to itself."""
+    while True: pass  # noqa: E701 # fmt: skip
+
+
+async def spins_beyond_its_calls(world: World) -> None:
+    """Some step of the same iteration takes long, and ends."""
+
+    async def long() -> None:
+        for _ in range(LINES_MAX // 4):
+            pass
+
+    task = asyncio.create_task(long(), name="long")
+    spinning = asyncio.create_task(spins_around_an_event(world), name="spinning")
+    await asyncio.gather(task, spinning)
+
+
+SPINNING: list[tuple[Any, str]] = [
+    (spins_if_overtaken, "task Task-2 goes on and on in arrive (tests/sim/test_watchdog.py:"),
+    (spins_and_swallows, "task Task-1 goes on and on in spin (tests/sim/test_watchdog.py:"),
+    (spins_in_a_callback, "callback spin goes on and on in spin (tests/sim/test_watchdog.py:"),
+    (spins_in_a_thread, "goes on and on in spin (tests/sim/test_watchdog.py:"),
+    (spins_at_a_poll, "what is asked at a poll of the loop goes on and on in spin"),
+    (spins_in_an_outside_call, "callback spin goes on and on in spin (tests/sim/test_watchdog.py:"),
+    (
+        spins_around_an_event,
+        "task program goes on and on in spins_around_an_event (tests/sim/test_watch",
+    ),
+    (
+        spins_around_a_lock,
+        "task program goes on and on in spins_around_a_lock (tests/sim/test_watch",
+    ),
+    (
+        spins_with_calls_of_c,
+        "task program goes on and on in spins_with_calls_of_c (tests/sim/test_watch",
+    ),
+    (spins_in_one_line, "task program goes on and on in spins_in_one_line (tests/sim/test_watch"),
+    (
+        spins_beyond_its_calls,
+        "task spinning goes on and on in spins_around_an_event (tests/sim/test_watch",
+    ),
+]
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(("program", "seen"), SPINNING)
+def test_a_step_without_an_end_refutes(program: Any, seen: str) -> None:
+    """Wherever it runs: whose step it is, and in which line of the program its loop begins."""
+    report = explored(program)
     assert report.verdict == "refuted", report.reason
     assert report.counterexample is not None
     assert report.counterexample.property == Kind.ENDLESS_STEP.value
-    assert "it stood in" in report.counterexample.text
-    assert "test_watchdog.py" in report.counterexample.text
+    assert seen in one_line(report.text)
+    assert f"{LINES_MAX:,} lines in one step" in one_line(report.text)
+
+
+@pytest.mark.parametrize("program", [spins_if_overtaken, spins_around_a_lock, spins_at_a_poll])
+def test_it_says_the_same_each_time(program: Any) -> None:
+    """The report's text is the same for all runs of one busy loop, and so is its replay's."""
+    reports = [explored(program) for _ in range(6)]
+    assert len({report.text for report in reports}) == 1
+    found = reports[0].counterexample
+    assert found is not None
+    details = {found.replay(program).violation for _ in range(3)}
+    assert len(details) == 1
+
+
+def test_outside_of_the_main_thread_it_says_the_same() -> None:
+    """There an exception breaks the step off, and a repetition counts its lines."""
+    reports: list[Report] = []
+    thread = threading.Thread(target=lambda: reports.append(explored(spins_around_an_event)))
+    thread.start()
+    thread.join()
+    assert reports[0].text == explored(spins_around_an_event).text
 
 
 def test_what_comes_after_the_end_is_broken_off_as_well() -> None:
     """A task that spins when the program's end cancels it doesn't keep the verdict waiting."""
-    report = explore(spins_when_it_is_cancelled, max_executions=1)
+    report = explore(spins_when_it_is_cancelled, max_executions=1, step_lines_max=LINES_MAX)
     assert report.verdict == "refuted"
     assert "the end comes early" in report.reason
 
 
 def test_it_is_replayed_and_not_exported() -> None:
     """On stock asyncio the step would spin for ever, so no file is written."""
-    report = explore(spins_if_overtaken, max_executions=50)
+    report = explored(spins_if_overtaken)
     assert report.counterexample is not None
     again = report.counterexample.replay(spins_if_overtaken)
     assert again.violation is not None
@@ -122,47 +224,94 @@ def test_it_is_replayed_and_not_exported() -> None:
 
 
 @pytest.fixture
-def ticks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One item for each tick."""
+def counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One item for each step that was suspected."""
     seen: list[int] = []
-    tick = watchdog._tick
+    begin = LineCounter.begin
 
-    def count_and_tick(number: int, frame: Any) -> None:
-        seen.append(number)
-        tick(number, frame)
+    def note_and_begin(counter: LineCounter, frame: Any) -> None:
+        seen.append(1)
+        begin(counter, frame)
 
-    monkeypatch.setattr(watchdog, "_tick", count_and_tick)
+    monkeypatch.setattr(LineCounter, "begin", note_and_begin)
     return seen
 
 
-def test_many_short_steps_are_no_long_one(ticks: list[int]) -> None:
-    """Ticks that find another poll of the execution break nothing off."""
+def test_a_long_step_that_ends_refutes_nothing(counts: list[int]) -> None:
+    """Though it was suspected: it is counted, and has fewer lines."""
+
+    async def long(world: World) -> None:
+        while not counts:
+            pass
+        await asyncio.sleep(1)
+
+    assert explored(long).verdict == "proved"
+    assert counts
+
+
+def test_many_short_steps_are_no_long_one(counts: list[int]) -> None:
+    """What polls is not suspected, and ends with the budget."""
 
     async def polls(world: World) -> None:
-        while len(ticks) < 3:  # noqa: ASYNC110 - virtual time
-            await asyncio.sleep(0.001)
+        while True:  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(1e-4)
 
-    report = explore(polls, strategy="natural", max_executions=1, horizon_s=1e9)
-    assert report.counterexample is None
-    assert len(ticks) >= 3
+    report = explore(polls, budget_s=0.3, horizon_s=1e9)
+    assert report.verdict == "inconclusive"
+    assert "the budget is spent: one execution goes on and on" in report.reason
+    assert not counts
 
 
-def test_many_short_executions_are_no_long_step(ticks: list[int]) -> None:
-    """Ticks that find the same poll of another execution break nothing off."""
+def test_many_short_executions_are_no_long_step(counts: list[int]) -> None:
+    """Each of them has polls of its own."""
 
     async def short(world: World) -> None:
         await asyncio.sleep(1)
 
-    report = explore(short, watch=lambda *_: False, max_executions=1)
-    assert report.verdict == "proved"
+    until = time.process_time() + 10 * watchdog.SUSPECT_S
     with guarded():
-        while len(ticks) < 3:
+        while time.process_time() < until:
             assert explore(short, max_executions=1).verdict == "proved"
+    assert not counts
+
+
+async def sleeps(world: World) -> None:
+    slept[0](100)
+
+
+async def sleeps_in_a_thread(world: World) -> None:
+    await asyncio.to_thread(lambda: slept[0](100))
+
+
+async def matches(world: World) -> None:
+    re.match("(a+)+$", "a" * 40 + "b")
+
+
+# In lists, where no exploration finds and replaces them.
+slept: list[Callable[[float], None]] = [time.sleep]
+
+BLOCKING = [sleeps, sleeps_in_a_thread, matches]
+
+
+@pytest.mark.parametrize("program", BLOCKING)
+def test_what_blocks_ends_with_the_budget(program: Any) -> None:
+    """A call that waits in real time, or computes in C, is broken off, and named with its line."""
+    report = explore(program, budget_s=0.1)
+    assert report.verdict == "inconclusive"
+    assert "the budget is spent: " in report.reason
+    where = report.reason.partition("has not given the loop back in ")[2]
+    assert where.startswith((program.__name__, "<lambda>"))
+    assert "(tests/sim/test_watchdog.py:" in where
 
 
 def test_nothing_ticks_outside() -> None:
-    """The timer and the handler of the signal are given back."""
-    with guarded():
+    """The timer, the handler of the signal and the thread are given back."""
+
+    async def program(world: World) -> None:
         assert signal.getitimer(signal.ITIMER_VIRTUAL) != (0.0, 0.0)
+
+    threads = _thread._count()
+    assert explore(program).verdict == "proved"
+    assert _thread._count() == threads
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
     assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_DFL

@@ -7,6 +7,7 @@ objects instead (PEP 669), so there it is used.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, ModuleType
@@ -75,7 +76,49 @@ def trace_function(files: frozenset[str], on_line: OnLine) -> Any:
 def set_trace(function: Any) -> None:
     """On 3.11: `sys.settrace`. Later versions have nothing to set."""
     if not MONITORS:
-        sys.settrace(function)
+        sys.settrace(function if _counting is None else _both(_counting, function))
+
+
+def count_beside(on_call: Any, begin: Callable[[FrameType], None] | None = None) -> None:
+    """On 3.11: what is traced from now on is traced by this function as well; None ends that.
+
+    begin: traces a frame that has begun before.
+    """
+    global _counting, _begin
+    _counting, _begin = on_call, begin
+
+
+def resumed() -> None:
+    """Called in a thread that goes on: it may have been switched out before the count began."""
+    if _begin is not None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            _begin(frame)
+            frame = frame.f_back
+        # That of the thread; what switches restores an older one.
+        sys.settrace(sys.gettrace())
+
+
+_counting: Any = None
+_begin: Callable[[FrameType], None] | None = None
+
+
+def _both(counting: Any, function: Any) -> Any:
+    if function is None or function is counting or hasattr(function, "_counts"):
+        return function or counting
+
+    def on_call(frame: FrameType, event: str, arg: Any) -> Any:
+        count, own = counting(frame, event, arg), function(frame, event, arg)
+        return count if own is None else functools.partial(_on_event, count, own)
+
+    on_call._counts = True  # type: ignore[attr-defined]
+    return on_call
+
+
+def _on_event(count: Any, own: Any, frame: FrameType, event: str, arg: Any) -> Any:
+    count(frame, event, arg)
+    own(frame, event, arg)
+    return frame.f_trace
 
 
 def _codes_of(file: str) -> Iterator[CodeType]:

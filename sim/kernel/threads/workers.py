@@ -28,7 +28,7 @@ from sim.kernel.current import execution_of_this_thread
 from sim.kernel.environment import Environment
 from sim.kernel.schedule import Bounds
 from sim.kernel.threads.identity import ThreadIdentity
-from sim.kernel.threads.line_tracing import set_trace, trace_function, watch
+from sim.kernel.threads.line_tracing import resumed, set_trace, trace_function, watch
 from sim.kernel.threads.local_values import a_worker_begins, here
 
 
@@ -209,6 +209,7 @@ class Threads:
     def _switch_to_hub(self) -> None:
         # From inside a trace function: the others are to be traced, too.
         sys.call_tracing(self.hub.switch, ())
+        resumed()
 
     def _loop_blocks(self, where: str, waits_for: Callable[[], bool]) -> bool:
         while not waits_for():

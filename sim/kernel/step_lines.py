@@ -1,0 +1,205 @@
+"""Counts the lines of Python that one step runs, and says in which loop of the program it stays.
+
+A count is decided by the execution, as a limit in seconds is not: where a step is broken off, and
+what is said of it, is the same in each run. It costs ten times the step's own time, so it is done
+where the watchdog suspects a step, by `sys.settrace` on 3.11 and by `sys.monitoring` since 3.12.
+"""
+
+from __future__ import annotations
+
+import opcode
+import sys
+from asyncio import Handle
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+from sim.kernel.threads.line_tracing import count_beside
+from sim.kernel.threads.workers import Threads
+
+LAST_LINES = 5_000
+"""What runs in this number of lines before the end shows in which loop a step stays."""
+
+_monitoring: Any = getattr(sys, "monitoring", None)
+_TOOL = 3
+_NAME = "onestream's watchdog"
+# A step of the loop, or of a worker thread, begins where one of these is called.
+_HANDLE_RUNS: CodeType = Handle._run.__code__
+_WORKER_GOES_ON: CodeType = Threads.step.__code__
+
+
+Frames = list[tuple[FrameType, int]]
+"""Those of a step that do not end, innermost first, each with the first line of its loop."""
+
+
+class LineCounter:
+    """After `lines_max` lines of one step `is_over(frames)` is asked; it raises, or allows as many
+    more as it returns.
+
+    step: how many have begun since `begin`. is_for_one: it ends where the next step begins.
+    """
+
+    def __init__(
+        self, lines_max: int, is_over: Callable[[Frames], int], *, is_for_one: bool = False
+    ) -> None:
+        self.step = 0
+        self._is_for_one = is_for_one
+        self._lines_max = lines_max
+        self._last_lines = min(LAST_LINES, lines_max // 2)
+        self._is_over = is_over
+        # Sets how many lines are left; a variable of the callbacks, which is faster to count in.
+        self._allow: Callable[[int], None] = lambda lines: None
+        self._last_left = 0
+        # While the last lines are counted: the frames in which they began, and the first line of
+        # each that was run since.
+        self._first_lines: dict[FrameType, int | None] | None = None
+        self._traced_before: list[tuple[FrameType, Any]] = []
+        self._trace_before: Any = None
+        self.is_counting = False
+
+    def begin(self, frame: FrameType | None) -> None:
+        """Lines are counted from now on, also those of this frame and of its callers."""
+        if self.is_counting:
+            return
+        self._first_lines = None
+        if _monitoring is None:
+            self._trace_before = sys.gettrace()
+            on_call, on_line = self._trace_functions()
+            self._allow(self._lines_max)
+
+            def trace(frame: FrameType) -> None:
+                self._traced_before.append((frame, frame.f_trace))
+                _trace(frame, on_line)
+
+            for each in callers(frame):
+                trace(each)
+            sys.settrace(on_call)
+            count_beside(on_call, trace)
+            self.is_counting = True
+        elif _monitoring.get_tool(_TOOL) is None:
+            self._monitor()
+            self._allow(self._lines_max)
+            self.is_counting = True
+
+    def end(self) -> None:
+        if not self.is_counting:
+            return
+        self.is_counting = False
+        self._first_lines = None
+        if _monitoring is None:
+            count_beside(None)
+            sys.settrace(self._trace_before)
+            for frame, trace in reversed(self._traced_before):
+                frame.f_trace, frame.f_trace_opcodes = trace, False
+            self._traced_before.clear()
+            return
+        _monitoring.set_events(_TOOL, 0)
+        for code in (_HANDLE_RUNS, _WORKER_GOES_ON):
+            _monitoring.set_local_events(_TOOL, code, 0)
+        _monitoring.free_tool_id(_TOOL)
+
+    def _next_step(self) -> None:
+        if self._is_for_one:
+            self.end()
+            return
+        self.step += 1
+        self._first_lines = None
+        self._allow(self._lines_max)
+
+    def _trace_functions(self) -> tuple[Any, Any]:
+        left = 0
+
+        def allow(lines: int) -> None:
+            nonlocal left
+            left = lines - self._last_lines
+
+        def on_call(frame: FrameType, event: str, arg: Any) -> Any:
+            code = frame.f_code
+            if code is _HANDLE_RUNS or code is _WORKER_GOES_ON:
+                self._next_step()
+            return _trace(frame, on_line)
+
+        def on_line(frame: FrameType, event: str, arg: Any) -> Any:
+            nonlocal left
+            if event == "line" or event == "opcode":
+                left -= 1
+                if left < 0:
+                    self._note(frame)
+            return on_line
+
+        self._allow = allow
+        return on_call, on_line
+
+    def _monitor(self) -> None:
+        left = 0
+
+        def allow(lines: int) -> None:
+            nonlocal left
+            left = lines - self._last_lines
+
+        def on_line(code: CodeType, line: int) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                self._note(sys._getframe(1))
+
+        self._allow = allow
+        events = _monitoring.events
+        _monitoring.use_tool_id(_TOOL, _NAME)
+        _monitoring.register_callback(_TOOL, events.LINE, on_line)
+        _monitoring.register_callback(_TOOL, events.PY_START, lambda *_: self._next_step())
+        for code in (_HANDLE_RUNS, _WORKER_GOES_ON):
+            _monitoring.set_local_events(_TOOL, code, events.PY_START)
+        _monitoring.set_events(_TOOL, events.LINE)
+
+    def _note(self, frame: FrameType) -> None:
+        """One of the last lines."""
+        if self._first_lines is None:
+            self._first_lines = dict.fromkeys(callers(frame))
+            self._last_left = self._last_lines
+        if frame in self._first_lines:
+            line = self._first_lines[frame]
+            self._first_lines[frame] = min(line or frame.f_lineno, frame.f_lineno)
+        self._last_left -= 1
+        if self._last_left <= 0:
+            stays = [
+                (each, self._first_lines[each] or each.f_lineno)
+                for each in callers(frame)
+                if each in self._first_lines
+            ]
+            self._first_lines = None
+            self._allow(self._is_over(stays))
+
+
+def _trace(frame: FrameType, on_line: Any) -> Any:
+    """`while True: pass` in one line is an instruction that jumps to itself: no line begins."""
+    if _jumps_to_itself(frame.f_code):
+        frame.f_trace_opcodes = True
+    frame.f_trace = on_line
+    return on_line
+
+
+def _jumps_to_itself(code: CodeType) -> bool:
+    # By id: a hash of code reads all of it.
+    known = _self_jumps.get(id(code))
+    if known is None or known[0] is not code:
+        instructions = code.co_code
+        jumps = any(
+            instructions[at] == _JUMP_BACKWARD and instructions[at + 1] == 1
+            for at in range(0, len(instructions), 2)
+        )
+        known = _self_jumps[id(code)] = code, jumps
+    return known[1]
+
+
+_JUMP_BACKWARD = opcode.opmap["JUMP_BACKWARD"]
+_self_jumps: dict[int, tuple[CodeType, bool]] = {}
+
+
+def callers(frame: FrameType | None) -> list[FrameType]:
+    """The frame and all that called it, innermost first."""
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
