@@ -41,6 +41,11 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="TEXT",
         help="what some execution has to reach for a proof; may be repeated",
     )
+    parser.add_argument(
+        "--isolate",
+        action="store_true",
+        help="each execution in a fork of its own, for programs whose state outlives one",
+    )
     add_jobs(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -58,6 +63,7 @@ def run(arguments: Namespace) -> int:
         labels=tuple(arguments.label),
         budget_s=arguments.budget,
         executions_max=arguments.executions,
+        isolate=arguments.isolate,
     )
     # A program that reads the JSON object may keep both streams in one file.
     is_quiet = arguments.json and not sys.stderr.isatty()

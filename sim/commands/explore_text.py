@@ -48,4 +48,5 @@ def as_json(request: Request, report: Report) -> dict[str, Any]:
         "labels_missing": list(report.labels_missing),
         "digest": report.digest,
         "counterexample": found and found.as_json(),
+        "unconfirmed": report.unconfirmed,
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter
 
+from sim.counterexamples.counterexample import Counterexample
 from sim.exploration.parallel import Key, Team
 from sim.exploration.progress import Progress, search_words
 from sim.exploration.search import (
@@ -17,6 +19,10 @@ from sim.exploration.search import (
     make_scheduler,
 )
 from sim.exploration.subject import Problem, Subject
+from sim.exploration.surviving_state import is_violated, natural_runs_agree
+from sim.exploration.verdict import Stop
+from sim.kernel import forks
+from sim.kernel.schedule import Schedule
 from sim.schedulers import Divisible, Scheduler
 
 
@@ -30,6 +36,7 @@ class Request:
     labels: tuple[str, ...] = ()
     budget_s: float | None = None
     executions_max: int | None = None
+    isolate: bool = False
 
     @property
     def seconds(self) -> float | None:
@@ -54,19 +61,25 @@ def explored(request: Request, progress: Progress, *, jobs: int = 1) -> Report:
 
     A limit of executions is that of one process, so with one there is no other.
     """
-    subject, scheduler = request.subject, request.scheduler
-    if jobs > 1 and request.executions_max is None and isinstance(scheduler, Divisible):
+    scheduler = request.scheduler
+    is_divided = jobs > 1 and request.executions_max is None and not request.isolate
+    if is_divided and isinstance(scheduler, Divisible):
         return _explored_by_team(request, scheduler, progress, jobs)
+    return _explored_alone(request, scheduler, progress)
+
+
+def _explored_alone(request: Request, scheduler: Scheduler, progress: Progress) -> Report:
     begun = perf_counter()
 
     def watch(findings: Findings, scheduler: Scheduler) -> bool:
         return _shown(request, progress, begun, findings, scheduler)
 
     return explore(
-        subject,
+        request.subject,
         strategy=scheduler,
         budget_s=request.budget_s,
         max_executions=request.executions_max,
+        isolate=request.isolate,
         watch=watch,
     )
 
@@ -78,9 +91,36 @@ def _explored_by_team(
         return _shown(request, progress, begun, findings, scheduler)
 
     budget_s = request.seconds or BUDGET_S
+    if not _is_repeatable(request):
+        return _explored_alone(request, scheduler, progress)
     with Team(jobs, _problem_of, _play_whole, show) as team:
         ((_, report),) = team.play([((request,), scheduler)], lambda begun: budget_s)
-    return report
+    found, is_repeatable = report.counterexample, report.stopped is not Stop.NONDETERMINISM
+    if is_repeatable and (found is None or _is_confirmed(request, found)):
+        return report
+    return _explored_alone(request, request.scheduler, progress)
+
+
+# This process executes nothing itself, so its forks are fresh. What depends on state that outlives
+# an execution is explored in one process, which says so.
+
+
+def _is_repeatable(request: Request) -> bool:
+    return _in_a_fork(lambda: natural_runs_agree(Problem(request.subject)))
+
+
+def _is_confirmed(request: Request, found: Counterexample) -> bool:
+    departures = Schedule.parse(found.schedule).departures
+    return _in_a_fork(lambda: is_violated(Problem(request.subject), departures, found.property))
+
+
+def _in_a_fork(asked: Callable[[], bool]) -> bool:
+    if not forks.are_possible():
+        return True
+    try:
+        return forks.in_a_fork(asked)
+    except forks.ForkEnded:
+        return False
 
 
 def _shown(

@@ -113,7 +113,15 @@ class NaturalRuns:
             )
 
 
-# ---- asked of a fresh copy of the process ------------------------------------------------------
+# ---- asked of a fresh process ------------------------------------------------------------------
+
+
+def natural_runs_agree(problem: Problem) -> bool:
+    """Whether a second execution is as the first."""
+    with FreshCopy(problem) as copy, guarded():
+        natural = NaturalRuns(problem, copy)
+        natural.look(lambda: False)
+    return natural.differs is None
 
 
 def is_violated(problem: Problem, departures: Departures, violated: str) -> bool:

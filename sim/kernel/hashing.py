@@ -54,7 +54,8 @@ def stable_name(name: str) -> str:
     A library may number its tasks in a counter of its module, or name them by an address. The
     numbers are those of the first execution, in the same order; see `names_kept`.
     """
-    has_address = _ADDRESS.search(name) is not None
+    # An address is longer than most names.
+    has_address = len(name) > 7 and _ADDRESS.search(name) is not None
     if not _names and not has_address:
         return name
     pattern = pattern_of(name)

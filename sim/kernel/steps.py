@@ -28,10 +28,10 @@ class Step:
 
     @property
     def words(self) -> str:
-        return f"{self._what}, at {self.at:.3f} s"
+        return f"{self.what}, at {self.at:.3f} s"
 
     @property
-    def _what(self) -> str:
+    def what(self) -> str:
         if self.actor != LOOP:
             verb = "goes on" if self.callback.endswith("task_wakeup") else "takes a step"
             return f"task «{self.actor}» {verb}"

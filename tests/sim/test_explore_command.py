@@ -49,6 +49,17 @@ async def asks_for_a_socket(world):
     await asyncio.open_connection("127.0.0.1", 9)
 
 
+counted = 0
+
+
+async def counts(world):
+    global counted
+    counted += 1
+    await world.outside("a", latest=1)
+    await world.outside("b", latest=1)
+    assert counted < 2
+
+
 holds = waits(1)
 number = 3
 """
@@ -101,6 +112,18 @@ def test_a_program_is_proved(run: Run) -> None:
     assert code == 0, printed
     assert printed.splitlines()[0].startswith("proved: every schedule")
     assert "labels reached: it came" in printed
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_state_that_survives_is_named_with_any_jobs(jobs: str, run: Run) -> None:
+    """A counter of the module refutes nothing, and with --isolate the program is proved."""
+    name = "slots:counts"
+    code, printed = run("explore", name, "--jobs", jobs, "--strategy", "depth-first")
+    assert code == 2, printed
+    assert "state survived the first execution: slots.counted was 0, then 1" in printed
+    del sys.modules["slots"]
+    code, printed = run("explore", name, "--jobs", jobs, "--isolate", "--strategy", "depth-first")
+    assert code == 0, printed
 
 
 def test_what_is_missing_makes_it_inconclusive(run: Run) -> None:
