@@ -423,6 +423,82 @@ def test_outcomes_of_pytest_are_kept(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["refuted: on purpose*"])
 
 
+STATE = """
+    import asyncio
+    import pytest
+
+    LOCK = asyncio.Lock()
+
+    async def two_work(world):
+        async def works(number):
+            async with LOCK:
+                await world.outside(f"{number}", latest=1)
+
+        await asyncio.gather(works(1), works(2))
+
+    @pytest.fixture
+    def orders():
+        return []
+
+    @pytest.mark.explore(isolate=True)
+    async def test_lock_isolated(world):
+        await two_work(world)
+
+    @pytest.mark.explore
+    async def test_lock(world):
+        await two_work(world)
+
+    @pytest.mark.explore(isolate=True)
+    async def test_fixture_isolated(world, orders):
+        await asyncio.sleep(len(orders))
+        orders.append(1)
+        assert orders == [1]
+
+    @pytest.mark.explore
+    async def test_fixture(world, orders):
+        await asyncio.sleep(len(orders))
+        orders.append(1)
+
+    @pytest.mark.explore(isolate=True)
+    async def test_fails_isolated(world, orders):
+        orders.append(1)
+        assert orders == [2], "the order is taken"
+
+    @pytest.mark.explore(isolate=True)
+    async def test_skips_isolated(world):
+        pytest.skip("not in a fork, either")
+
+    @pytest.mark.explore(max_executions=1)
+    async def test_needs_more(world):
+        world.choose("any", "ab")
+
+    @pytest.mark.explore(labels=["far"])
+    async def test_misses(world):
+        pass
+"""
+
+
+def test_the_advice_fits_the_cause(pytester: pytest.Pytester) -> None:
+    """State that survives is named, also a fixture's; no more executions would help there."""
+    result = run(pytester, STATE, "-rs")
+    result.assert_outcomes(passed=2, failed=5, skipped=1)
+    text = result.stdout.str()
+    told = {
+        part.partition(" ")[0]: part
+        for part in re.split(r"^_+ (?=test_)", text, flags=re.MULTILINE)[1:]
+    }
+    assert "LOCK._loop was not set, then an event loop that is closed" in told["test_lock"]
+    assert "the fixture orders was a list of 0, then a list of 1" in told["test_fixture"]
+    for name in ("test_lock", "test_fixture"):
+        assert "fixtures are set up once for all executions" in told[name]
+        assert "@pytest.mark.explore(isolate=True)" in told[name]
+        assert "Give it more" not in told[name]
+    assert "AssertionError: the order is taken" in told["test_fails_isolated"]
+    assert "Give it more (--sim-budget" in told["test_needs_more"]
+    assert "Let the test reach it, or take it out of `labels`" in told["test_misses"]
+    assert "not in a fork, either" in text
+
+
 def test_the_log_is_that_of_one_execution(pytester: pytest.Pytester) -> None:
     """caplog sees only the running execution, and a failure prints the log of one."""
     result = run(
