@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from sim.bench.entry import Entry
 from sim.bench.harness.log_capture import silenced
 from sim.bench.scenarios import SCENARIOS_BY_LEVEL, Scenario
+from sim.bench.scenarios.client import ClientScenario, ClientSize
 from sim.bench.scenarios.server_level.sized import SizedServerScenario
 from sim.bench.scenarios.sized import Size, SizedScenario
 from sim.bench.simulation.scenario import PREFIX as SIMULATED
@@ -49,6 +50,9 @@ def scenarios_named(level: str | None, name: str | None) -> Iterable[tuple[str, 
     if name is None:
         return known
     size, sized = Size.parse(name), SizedServerScenario.parse(name)
+    client = ClientSize.parse(name)
+    if client is not None and level in (None, "registry"):
+        return [("registry", ClientScenario(client))]
     if size is not None and level in (None, "registry"):
         return [("registry", SizedScenario(size))]
     if sized is not None and level in (None, "server"):

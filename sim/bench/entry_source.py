@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 from sim.bench.entry import Entry
+from sim.bench.scenarios.client import ClientSize
 from sim.bench.scenarios.sized import Size
 from sim.bench.simulation.scenario import PREFIX as SIMULATED
 from sim.bench.subjects.mutants import mutant_of
@@ -40,7 +41,7 @@ def _scenario_source(entry: Entry) -> str:
     why = None
     if entry.scenario.startswith(SIMULATED):
         why = "the modules that draw its plan need the server, which no file can carry"
-    elif Size.parse(entry.scenario) is not None:
+    elif Size.parse(entry.scenario) or ClientSize.parse(entry.scenario):
         why = "its outside events are announced to SimPy, and answered within a poll"
     if why is not None:
         raise NotExportable(

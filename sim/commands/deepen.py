@@ -25,6 +25,11 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--level", choices=LEVELS, default="registry", help="default: registry")
     parser.add_argument(
+        "--client",
+        action="store_true",
+        help="those of the most general client of a registry: any operation on any name",
+    )
+    parser.add_argument(
         "--size",
         metavar="NAME",
         help="this one alone, such as size-1s3r1c0l1h: 3 registers, …; size-….async: a server's",
@@ -42,6 +47,7 @@ def run(arguments: Namespace) -> int:
         registry=arguments.registry,
         budget_s=arguments.budget,
         size=arguments.size,
+        client=arguments.client,
         on_result=_print_nothing if arguments.json else _print_result,
     )
     largest = largest_proved(results)

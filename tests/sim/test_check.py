@@ -61,9 +61,9 @@ def test_production_is_proved_in_every_scenario(whole: tuple[int, Result]) -> No
     results = results_of(found, "production")
     assert set(results) == set(SCENARIOS)
     assert {each["verdict"] for each in results.values()} == {"proved"}
-    # One story is searched by its cancels, which are a part of all schedules.
+    # One story is searched by its cancels, which are a part of all schedules; one has too many.
     not_whole = {name for name, each in results.items() if each["complete"] != 1.0}
-    assert not_whole == {"cancel_in_the_queue"}
+    assert not_whole == {"cancel_in_the_queue", "client-3o2s1t"}
     assert {each["level"] for each in results.values()} == {"registry"}
     assert all(each["executions"] > 1 for each in results.values())
 

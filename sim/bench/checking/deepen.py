@@ -17,6 +17,7 @@ from sim.bench.catalog import subject_of
 from sim.bench.entry import Entry
 from sim.bench.harness.log_capture import silenced
 from sim.bench.scenarios import SCENARIOS_BY_LEVEL
+from sim.bench.scenarios.client import ClientScenario, ClientSize
 from sim.bench.scenarios.server_level.sized import SizedServerScenario
 from sim.bench.scenarios.server_level.story import BOTH
 from sim.bench.scenarios.sized import Size, SizedScenario
@@ -27,13 +28,16 @@ from sim.schedulers import DepartureBounded, Scheduler, StateMatching
 
 # The largest counts of sessions, registers, cancels, leavers and hangs that are tried.
 LARGEST = {"registry": Size(2, 5, 3, 2, 2), "server": Size(2, 3, 1, 1, 1)}
+# Of the most general client: operations, sessions, streams that may fail or ignore their cancel.
+SMALLEST_CLIENT = ClientSize(2, 1, 0)
+LARGEST_CLIENT = ClientSize(8, 3, 3)
 DEPARTURES_MAX = 4
 # The part of the budget that one scenario may use up; and, if only one is explored, the search for
 # every schedule, before departures are counted.
-STORY_PART = {"registry": 0.5, "server": 0.125}
+STORY_PART = {"registry": 0.5, "client": 0.25, "server": 0.125}
 EVERY_PART = 0.25
 
-Sized = SizedScenario | SizedServerScenario
+Sized = SizedScenario | ClientScenario | SizedServerScenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class SizeBound:
 
     @property
     def level(self) -> str:
-        return "registry" if isinstance(self.scenario, SizedScenario) else "server"
+        return "server" if isinstance(self.scenario, SizedServerScenario) else "registry"
 
     @property
     def weight(self) -> int:
@@ -105,16 +109,18 @@ def deepen(
     registry: str = "production",
     budget_s: float = 60.0,
     size: str | None = None,
+    client: bool = False,
     on_result: Callable[[Deepened], None] = lambda result: None,
 ) -> list[Deepened]:
     """Explores scenarios of growing size until the budget, in real seconds, is spent.
 
+    client: those of the most general client of a registry.
     size: the name of the only one to explore: every schedule, or if that takes too long those with
     up to one departure, two, and so on. It ends with a bound that is not proved for another reason
     than its time. Raises ValueError for an unknown size, level or registry.
     """
     deadline = time.perf_counter() + budget_s
-    bounds = _bounds(level) if size is None else _bounds_alone(_scenario_named(size))
+    bounds = _bounds(level, client=client) if size is None else _bounds_alone(_scenario_named(size))
     results: list[Deepened] = []
     too_large: list[SizeBound] = []
     for each in bounds:
@@ -154,19 +160,26 @@ def _is_proved(bound: SizeBound, results: list[Deepened]) -> bool:
 
 def _part_of(bound: SizeBound, *, is_alone: bool) -> float:
     if not is_alone:
-        return STORY_PART[bound.level]
+        is_client = isinstance(bound.scenario, ClientScenario)
+        return STORY_PART["client" if is_client else bound.level]
     return EVERY_PART if bound.departures is None else 1.0
 
 
-def _bounds(level: str) -> list[SizeBound]:
+def _bounds(level: str, *, client: bool) -> list[SizeBound]:
     """In the order of their weight."""
     if level not in SCENARIOS_BY_LEVEL:
         raise ValueError(f"level {level!r} is not known; there is {', '.join(SCENARIOS_BY_LEVEL)}")
-    bounds = [
-        bound
-        for scenario in _scenarios(level)
-        for bound in ([SizeBound(scenario)] if level == "registry" else _bounded(scenario))
-    ]
+    if client and level != "registry":
+        raise ValueError(
+            f"the most general client is one of a registry, and not of level {level!r}"
+        )
+    bounds: list[SizeBound] = []
+    if client:
+        bounds = [bound for scenario in _clients() for bound in _bounds_alone(scenario)]
+    elif level == "registry":
+        bounds = [SizeBound(scenario) for scenario in _scenarios(level)]
+    else:
+        bounds = [bound for scenario in _scenarios(level) for bound in _bounded(scenario)]
     return sorted(bounds, key=lambda each: (each.weight, astuple(each.scenario.size)))
 
 
@@ -192,17 +205,31 @@ def _scenarios(level: str) -> Iterator[Sized]:
         yield from (scenario for scenario in scenarios if scenario.is_possible)
 
 
+def _clients() -> Iterator[ClientScenario]:
+    ranges = [
+        range(least, most + 1)
+        for least, most in zip(astuple(SMALLEST_CLIENT), astuple(LARGEST_CLIENT), strict=True)
+    ]
+    for size in itertools.starmap(ClientSize, itertools.product(*ranges)):
+        if (scenario := ClientScenario(size)).is_possible:
+            yield scenario
+
+
 def _scenario_named(name: str) -> Sized:
     scenario: Sized | None = SizedServerScenario.parse(name)
     if scenario is None and (size := Size.parse(name)) is not None:
         scenario = SizedScenario(size)
+    if (general := ClientSize.parse(name)) is not None:
+        scenario = ClientScenario(general)
     if scenario is None or not scenario.is_possible:
         raise ValueError(
             f"{name!r} is no size: it is written as size-1s4r2c0l1h, for 1 session, 4 registers, "
             f"2 cancels, 0 leavers and 1 hang, and maybe "
             f"1e1x for registers that may enqueue or reject, with .async or .thread for the server "
             f"with one client. There are no more sessions than registers, and no more hangs "
-            f"than can happen: one in a session, of a stream told to stop (at the server, of any)"
+            f"than can happen: one in a session, of a stream told to stop (at the server, of any). "
+            f"The most general client's is written as client-3o1s1t: 3 operations, 1 session, 1 "
+            f"stream that may fail or ignore its cancel"
         )
     return scenario
 

@@ -28,6 +28,9 @@ class Moment(enum.Enum):
     ANSWERED = "a register returns or raises"
     ADMITTED = "a register has returned"
     LEFT = "a register was cancelled"
+    REPEATED = "a register that was repeated has returned or raised, after seconds"
+    CANCELLED = "a cancel by name has returned, of these requests, with this answer"
+    RAISED = "a cancel or pop has raised"
     BEGINS = "a stream begins to work upstream"
     EMITS = "content comes through the gate"
     # At server level; of an exchange.

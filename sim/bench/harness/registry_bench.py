@@ -62,8 +62,20 @@ class Request:
     # From the call of register to its answer.
     waited_s: float | None = None
     popped: bool = False
-    # Whether there is a reason to cancel its task: it was stopped, overtaken, or left.
+    # Whether there is a reason to cancel its task: it was stopped, overtaken, or left; and how many
+    # cancels by its name are not answered, which are reasons unless they answer false.
     may_be_cancelled: bool = False
+    cancels_unanswered: int = 0
+    # When a cancel by its name should have stopped it; None if it was not active then.
+    stop_due_at: float | None = None
+    # Whether a cancel by its name answered true before its register was answered.
+    was_called_off: bool = False
+    # Whether its caller has gone away, and whether its register was repeated and is not answered.
+    has_left: bool = False
+    is_repeated: bool = False
+    # What its register raised, where it was refused, and what its stream's work did.
+    refusal: Exception | None = None
+    failure: Exception | None = None
     works_upstream: bool = False
     # What its task still does after pop.
     after_pop: Work | None = None
@@ -76,17 +88,33 @@ class Request:
         asked_us = round(self.asked_at * 1e6)
         how = self.strategy and self.strategy.value
         asked = (asked_us, self.rivals, self.was_free, how) if self.answer is None else None
-        always = self.name, self.session_id, self.answer, asked
+        always = self.name, self.session_id, self.answer, asked, self.failure is not None
         if self._is_over():
             # A task that it has left behind can still reach the stream's gate.
             return *always, self.stream, self.handler
         may = self.popped, self.may_be_cancelled, self.works_upstream, self.after_pop
-        return *always, *may, self.stream, self.task, self.handler
+        stops = self.cancels_unanswered, self.stop_due_at, self.was_called_off, self.has_left
+        repeated = self.is_repeated
+        return *always, *may, *stops, repeated, self.stream, self.task, self.handler
 
     def _is_over(self) -> bool:
         """Whether its task is over, and S8 has nothing to find about it."""
         task = self.task
-        return task is not None and task.done() and (self.may_be_cancelled or not task.cancelling())
+        return task is not None and task.done() and (self.has_reason or not task.cancelling())
+
+    @property
+    def has_reason(self) -> bool:
+        """Whether its task may be cancelled, or its register refused."""
+        return self.may_be_cancelled or self.cancels_unanswered > 0
+
+    @property
+    def is_unanswered(self) -> bool:
+        return self.answer is None or self.is_repeated
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its task is over, and the registry has had its turn to notice."""
+        return all(each is not None and each.done() for each in (self.task, self.handler))
 
     @property
     def interrupts(self) -> bool:
@@ -148,6 +176,9 @@ class Bench:
     grace_s: float = GRACE_S
     requests: list[Request] = field(default_factory=list)
     logged: list[LogLine] = field(default_factory=list)
+    # Those that a cancel by name should stop.
+    to_be_stopped: list[Request] = field(default_factory=list)
+    is_closed: bool = False
 
     def __post_init__(self, judgements: Judgements) -> None:
         phrase_invariants(self.world)
@@ -160,6 +191,10 @@ class Bench:
         requests = sorted(self.requests, key=lambda request: request.name)
         timeouts = {line.text for line in self.logged if line.says(TIMEOUT_ON_CANCEL)}
         return self.registry, requests, sorted(timeouts)
+
+    def hear(self, line: LogLine) -> None:
+        """A line of the log; by this method, since a list of its own would count as a state."""
+        self.logged.append(line)
 
     # -- what scenarios do
 
@@ -197,23 +232,89 @@ class Bench:
         return self.request(name, session_id, work, **asked)
 
     async def cancel(self, name: str) -> bool:
-        for request in self.requests:
-            if request.name == name:
-                request.may_be_cancelled = True
+        """Stops a stream by its name, which need not be known."""
+        named = [each for each in self.requests if each.name == name and not each.is_gone]
+        for request in named:
+            request.cancels_unanswered += 1
+            # A registry need not know a stream that has no session, nor one that waits.
+            if request.is_active and request.session_id:
+                self._stop_is_due(request)
         self.world.record(f"cancel({name})")
-        return bool(await self.registry.cancel(name, PRESSED))
+        try:
+            answer = await self.registry.cancel(name, PRESSED)
+        except Exception as exc:
+            self._raised(f"cancel({name})", exc)
+        finally:
+            for request in named:
+                request.cancels_unanswered -= 1
+        for request in named:
+            # None is no answer.
+            if answer is None or answer:
+                request.may_be_cancelled = True
+            if answer and request.answer is None:
+                request.was_called_off = True
+            elif answer and request.is_active:
+                self._stop_is_due(request)
+        self.judges.ask(Moment.CANCELLED, name, named, answer)
+        return bool(answer)
+
+    def _stop_is_due(self, request: Request) -> None:
+        if request.stop_due_at is None:
+            request.stop_due_at = self.world.now + self.slack_s
+            self.to_be_stopped.append(request)
 
     def leave(self, request: Request) -> None:
         """The caller goes away: its handler is cancelled."""
         assert request.handler is not None
-        request.may_be_cancelled = True
+        request.may_be_cancelled = request.has_left = True
         self.world.record(f"{request.name}'s caller leaves")
         request.handler.cancel()
+
+    async def pop(self, name: str) -> None:
+        """The end of a stream is reported, maybe once more."""
+        try:
+            await self.registry.pop(name)
+        except Exception as exc:
+            self._raised(f"pop({name})", exc)
+
+    async def register_again(self, request: Request) -> None:
+        """A stream that is registered already, by the same entry: a call that is repeated.
+
+        What the registry makes of it is its own affair, as far as this session goes. It answers,
+        and leaves nothing behind.
+        """
+        assert request.task is not None
+        rivals = [each for each in self.of_session(request) if each.is_unanswered]
+        for other in self.of_session(request):
+            other.may_be_cancelled = True
+        for rival in rivals:
+            rival.rivals += 1
+        request.is_repeated = request.may_be_cancelled = True
+        begun = self.world.now
+        self.world.record("registers again", actor=request.name)
+        entry = {"trace_id": request.name, "session_id": request.session_id, "task": request.task}
+        try:
+            await self.registry.register(entry)
+        except Exception as exc:
+            if self.world.is_own_fault(exc):
+                raise
+            self.world.record(f"registers again: {type(exc).__name__}", actor=request.name)
+        finally:
+            request.is_repeated = False
+        self.judges.ask(Moment.REPEATED, request, self.world.now - begun)
+        if request.task.done():
+            await self.pop(request.name)
+
+    def _raised(self, what: str, exc: Exception) -> None:
+        if self.world.is_own_fault(exc):
+            raise exc
+        self.judges.ask(Moment.RAISED, what, exc)
 
     async def close(self) -> None:
         """Closes the registry, which is judged by how long that takes."""
         for request in self.requests:
             request.may_be_cancelled = True
+        self.is_closed = True
         begun = self.world.now
         await self.registry.close()
         self.judges.ask(Moment.CLOSED, self.world.now - begun)
@@ -247,7 +348,7 @@ class Bench:
                 await gate.wait()
                 await self._work(request, work)
             finally:
-                await self.registry.pop(request.name)
+                await self.pop(request.name)
                 request.popped = True
                 if request.after_pop is not None:
                     await self._work(request, request.after_pop)
@@ -267,7 +368,7 @@ class Bench:
         except Exception as exc:
             if self.world.is_own_fault(exc):
                 raise
-            self._answered(request, f"refused: {type(exc).__name__}")
+            self._refused(request, exc)
             await self._abandon(request, task)
             return
         self._answered(request, "admitted")
@@ -277,12 +378,18 @@ class Bench:
         except asyncio.CancelledError:
             await self._abandon(request, task)
             raise
+        if not request.popped:
+            # It was cancelled before its first step, so that nothing of it has run.
+            await self._pop_once_more(request)
 
     async def _abandon(self, request: Request, task: asyncio.Task[None]) -> None:
         request.may_be_cancelled = True
         task.cancel()
         await asyncio.wait({task})
-        await self.registry.pop(request.name)
+        await self._pop_once_more(request)
+
+    async def _pop_once_more(self, request: Request) -> None:
+        await self.pop(request.name)
         request.popped = True
 
     async def _handle_by_stream(self, request: Request, work: Work) -> None:
@@ -302,7 +409,7 @@ class Bench:
             if self.world.is_own_fault(exc):
                 raise
             if request.answer is None:
-                self._answered(request, f"refused: {type(exc).__name__}")
+                self._refused(request, exc)
             else:
                 self.world.record(f"ends with {type(exc).__name__}", actor=request.name)
 
@@ -311,6 +418,9 @@ class Bench:
         request.works_upstream = True
         try:
             await work(request)
+        except Exception as exc:
+            request.failure = exc
+            raise
         finally:
             request.works_upstream = False
 
@@ -320,7 +430,7 @@ class Bench:
         self.world.record("registers", actor=request.name)
         request.asked_at = self.world.now
         others = [other for other in self.of_session(request) if other is not request]
-        unanswered = [other for other in others if other.answer is None]
+        unanswered = [other for other in others if other.is_unanswered]
         request.was_free = not any(self._holds(other) for other in others)
         for other in others if request.interrupts else ():
             # May be stopped or overtaken from now on.
@@ -337,6 +447,10 @@ class Bench:
             return self.state_of(request) in (State.ACTIVE, State.STOPPING)
         return request.task is not None and not request.task.done()
 
+    def _refused(self, request: Request, exc: Exception) -> None:
+        request.refusal = exc
+        self._answered(request, f"refused: {type(exc).__name__}")
+
     def _answered(self, request: Request, answer: str) -> None:
         request.answer = answer
         self.world.record(f"register: {answer}", actor=request.name)
@@ -344,6 +458,8 @@ class Bench:
         if answer != "left":
             self.judges.ask(Moment.ANSWERED, request, waited_s)
         if answer == "admitted":
+            if request.was_called_off:
+                self._stop_is_due(request)
             if waited_s > self.grace_s / 2:
                 self.world.reached("admitted after a wait")
             self.judges.ask(Moment.ADMITTED, request)

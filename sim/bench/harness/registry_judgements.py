@@ -86,12 +86,86 @@ def who_left_is_gone(bench: Bench, request: Request) -> Iterator[str]:
         yield f"{request.name} has left, and is {state}"
 
 
+def left_is_not_admitted(bench: Bench, request: Request, waited_s: float) -> Iterator[str]:
+    if request.has_left and request.answer == "admitted":
+        yield f"{request.name}'s register returned after its caller had left"
+
+
+def refused_for_a_reason(bench: Bench, request: Request, waited_s: float) -> Iterator[str]:
+    """A free session takes whom it is asked to take, unless that one was stopped meanwhile."""
+    is_refused = request.refusal is not None and not request.has_reason and not bench.is_closed
+    if is_refused and request.was_free:
+        yield f"{request.name}: {request.refusal!r} for a free session"
+
+
+def refused_for_the_others_failure(
+    bench: Bench, request: Request, waited_s: float
+) -> Iterator[str]:
+    """Where no other reason is left: none holds the session, and the grace is not over."""
+    if request.refusal is None or request.has_reason or waited_s > bench.grace_s - bench.slack_s:
+        return
+    others = [each for each in bench.of_session(request) if each is not request]
+    if any(each.failure is not None for each in others) and all(map(_is_over, others)):
+        yield f"{request.name}: {request.refusal!r}"
+
+
+def raised_as_if_left(bench: Bench, request: Request) -> Iterator[str]:
+    """CancelledError where nothing was cancelled: the older stream's, say."""
+    waited_s = request.waited_s or 0.0
+    if not request.has_reason and waited_s < bench.grace_s - bench.slack_s:
+        yield f"{request.name}'s register raised CancelledError, and its caller has not left"
+
+
+def _is_over(request: Request) -> bool:
+    return request.task is not None and request.task.done()
+
+
+def repeated_in_time(bench: Bench, request: Request, waited_s: float) -> Iterator[str]:
+    """As long as all that could come before it."""
+    if waited_s > bench.grace_s * len(bench.requests) + bench.slack_s:
+        yield f"{request.name} was registered again, and waited {waited_s:.3f} s"
+
+
+# -- of cancels by name
+
+
+def stops_arrive(bench: Bench) -> bool:
+    """A cancel by name has stopped its stream, whatever it answered."""
+    now = bench.world.now
+    return all(
+        request.stop_due_at is None
+        or now <= request.stop_due_at
+        or not request.is_active
+        or (request.task is not None and request.task.cancelling())
+        for request in bench.to_be_stopped
+    )
+
+
+def true_of_a_stream(
+    bench: Bench, name: str, named: list[Request], answer: object
+) -> Iterator[str]:
+    if answer and not named:
+        yield f"cancel({name}) answered {answer!r}, and no stream of this name was there"
+
+
+def false_stops_nothing(
+    bench: Bench, name: str, named: list[Request], answer: object
+) -> Iterator[str]:
+    for request in named if answer is not None and not answer else ():
+        if not request.has_reason and request.task is not None and request.task.cancelling():
+            yield f"cancel({name}) answered {answer!r}, and {name} was stopped"
+
+
+def nothing_is_raised(bench: Bench, what: str, exc: Exception) -> Iterator[str]:
+    yield f"{what} raised {exc!r}"
+
+
 # -- of streams
 
 
 def cancels_have_reasons(bench: Bench) -> bool:
     return all(
-        request.may_be_cancelled
+        request.has_reason
         for request in bench.requests
         if request.task is not None and request.task.cancelling()
     )
@@ -193,7 +267,39 @@ def _admission(graces_of: Graces) -> Judgements:
     )
 
 
+_OF_NAMES: Judgements = (
+    Judgement("L1 admission", Moment.ANSWERED, refused_for_a_reason),
+    Judgement(
+        "a register whose caller has left does not return", Moment.ANSWERED, left_is_not_admitted
+    ),
+    Judgement(
+        "a newcomer is not refused because the stream before it failed",
+        Moment.ANSWERED,
+        refused_for_the_others_failure,
+    ),
+    Judgement(
+        "a register raises CancelledError only where it was stopped or its caller left",
+        Moment.LEFT,
+        raised_as_if_left,
+    ),
+    Judgement("L1 admission", Moment.REPEATED, repeated_in_time),
+    Always("a cancel by name stops its stream at once", stops_arrive),
+    Judgement(
+        "a cancel answers true only where a stream of its name is there",
+        Moment.CANCELLED,
+        true_of_a_stream,
+    ),
+    Judgement("a cancel that answers false stops nothing", Moment.CANCELLED, false_stops_nothing),
+    Judgement(
+        "cancel and pop raise nothing, whatever became of the stream",
+        Moment.RAISED,
+        nothing_is_raised,
+    ),
+)
+"""What else a reader of the note's three methods expects of them, of any registry."""
+
 _ENDS = (
+    *_OF_NAMES,
     Judgement("L5 shutdown", Moment.CLOSED, closed_in_time),
     Judgement("L3 no_leak", Moment.QUIET, no_entry_is_left),
 )

@@ -1,11 +1,12 @@
 """The scenarios of `onestream check`, by level."""
 
 from sim.bench.scenarios.base import Scenario
+from sim.bench.scenarios.client import CLIENT_SCENARIOS
 from sim.bench.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.bench.scenarios.server_level import SERVER_SCENARIOS
 
 SCENARIOS_BY_LEVEL: dict[str, tuple[Scenario, ...]] = {
-    "registry": REGISTRY_SCENARIOS,
+    "registry": (*REGISTRY_SCENARIOS, *CLIENT_SCENARIOS),
     "server": SERVER_SCENARIOS,
 }
 

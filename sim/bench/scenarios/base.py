@@ -15,6 +15,7 @@ from sim.bench.harness.registry_bench import Bench, Request
 from sim.bench.harness.registry_judgements import make_bench
 from sim.kernel.execution import Program
 from sim.kernel.world import World
+from sim.schedulers import Scheduler
 
 GRACE = GRACE_S
 
@@ -29,8 +30,8 @@ class Scenario(Protocol):
     def description(self) -> str: ...
 
     @property
-    def strategy(self) -> str | None:
-        """None for the usual one of the level."""
+    def strategy(self) -> str | Scheduler | None:
+        """None for the usual one of the level; a scheduler is a new one each time."""
         ...
 
     @property
@@ -93,7 +94,7 @@ def program_of(
 
     async def program(world: World) -> None:
         bench = make_bench(world, cls)
-        with log_recorded(world, bench.logged.append, partial(on_line, world)):
+        with log_recorded(world, bench.hear, partial(on_line, world)):
             await play(bench)
             await bench.quiet()
 

@@ -147,8 +147,9 @@ def begin(world: World, coro: Coroutine[Any, Any, Any], name: str) -> None:
 class Comings:
     """Events of several kinds, each of which may come at any poll."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, latest_s: float = WINDOW_S) -> None:
         self._world = world
+        self._latest_s = latest_s
         self._to_come = 0
         self._all_came = asyncio.get_running_loop().create_future()
 
@@ -157,7 +158,8 @@ class Comings:
         self._to_come = sum(count for _, count, _ in kinds)
         for kind, count, happens in kinds:
             self._announce(kind, happens, count)
-        await self._all_came
+        if self._to_come:
+            await self._all_came
 
     def _announce(
         self, kind: str, happens: Callable[[int], None], left: int, count: int = 1
@@ -170,7 +172,7 @@ class Comings:
             return
         loop, world = asyncio.get_running_loop(), self._world
         name = f"{kind} {count}"
-        arrival = world.environment.announce(name, 0.0, WINDOW_S)
+        arrival = world.environment.announce(name, 0.0, self._latest_s)
 
         def landed(_: object) -> None:
             world.record(name, actor="outside")

@@ -365,7 +365,7 @@ KILLED: tuple[tuple[Break, str, str], ...] = (
     (cancel_of_a_detached_stream_stops_its_successor, "detached_limit", "S8 identity"),
     (fencing_token_is_reused, "second_prompt", "S5 fencing"),
     (gate_is_never_shut, "emits_after_stop", "S2 only_active_emits"),
-    (task_is_not_cancelled, "explicit_cancel", "the execution ends"),
+    (task_is_not_cancelled, "explicit_cancel", "a cancel by name stops its stream at once"),
     (grace_timer_outlives_its_stream, "second_prompt", "L3 no_leak"),
     (stop_signal_is_never_cleared, "second_prompt", "L3 no_leak"),
     (withdrawn_by_name_and_not_by_identity, "caller_leaves_overtaken", NO_ROW),
