@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import importlib
 import multiprocessing.resource_tracker
 import queue
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -383,3 +388,56 @@ def test_a_sentence_fits_who_reads_it() -> None:
         await swallows()
 
     assert "world.outside(…)" in explore(program).reason
+
+
+# ---- the clocks of installed packages -----------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A module of an installed package, which has bound the clocks, and a type that it looks up."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "clocks_of_package.py").write_text(
+        "from time import monotonic, time\n"
+        "from datetime import datetime, timezone\n\n"
+        "def stamp():\n    return datetime.now(timezone.utc)\n\n"
+        "def both():\n    return time(), monotonic()\n"
+    )
+    (folder / "types_of_package.py").write_text(
+        "import datetime\n\ndef is_date(kind):\n    return kind is datetime.datetime\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module("clocks_of_package")
+    for name in ("clocks_of_package", "types_of_package"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_a_package_reads_the_clocks_that_the_test_reads(package: ModuleType) -> None:
+    """What an installed package had bound shows what the program's own clocks show."""
+
+    async def main() -> None:
+        await asyncio.sleep(0.3)
+        before = datetime.now(UTC)
+        assert before <= package.stamp() <= datetime.now(UTC)
+        at, monotonic = time.time(), time.monotonic()
+        wall_then, monotonic_then = package.both()
+        assert at <= wall_then <= time.time()
+        assert monotonic <= monotonic_then <= time.monotonic()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("is_simulated", "package")
+def test_a_package_that_reads_no_clock_finds_the_type_itself() -> None:
+    """One that compares types, as pydantic does, has datetime as it is."""
+    types_of_package = importlib.import_module("types_of_package")
+
+    async def main() -> bool:
+        return bool(types_of_package.is_date(type(A_DATE)))
+
+    assert asyncio.run(main())
+
+
+A_DATE = datetime(2020, 1, 1)

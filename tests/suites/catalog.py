@@ -72,7 +72,7 @@ SUITES = {
         ),
         ("tests", "-n0", "-k", "not trio"),
     ),
-    "janus": Suite("2.0.0", ("janus==2.0.0", "pytest", "pytest-asyncio"), ("tests",)),
+    "janus": Suite("2.0.0", ("janus==2.0.0", "pytest", "pytest-asyncio", "pytest-cov"), ("tests",)),
     "aiojobs": Suite("1.4.0", ("aiojobs[aiohttp]==1.4.0", "pytest", "pytest-aiohttp"), ("tests",)),
     "httpcore": Suite(
         "1.0.9",
@@ -87,5 +87,16 @@ SUITES = {
     "aiotools": Suite(
         "2.2.2", ("aiotools==2.2.2", "pytest", "pytest-asyncio", "pytest-cov"), ("tests",)
     ),
-    "async-lru": Suite("2.3.0", ("async-lru==2.3.0", "pytest", "pytest-asyncio"), ("tests",)),
+    "async-lru": Suite(
+        "2.3.0",
+        (
+            "async-lru==2.3.0",
+            "pytest",
+            "pytest-asyncio",
+            "pytest-cov",
+            "pytest-timeout",
+            "pytest-codspeed",
+        ),
+        ("tests",),
+    ),
 }

@@ -11,7 +11,7 @@ import inspect
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -100,10 +100,16 @@ class BoundNames:
 
 
 class BoundGlobals:
-    """As BoundNames, of the globals of installed packages: what waits there would wait for real."""
+    """As BoundNames, of the globals of installed packages: what waits there would wait for real.
 
-    def __init__(self, ids: Container[int]) -> None:
+    used: by id, names of which the module's code must use one.
+    """
+
+    def __init__(
+        self, ids: Container[int], used: Mapping[int, Container[str]] | None = None
+    ) -> None:
         self._ids = ids
+        self._used = used or {}
         self._modules: list[dict[str, Any]] = []
         self._seen: object = None
         # By address of the globals: how many there were, and what was found.
@@ -122,7 +128,26 @@ class BoundGlobals:
 
     def _in_module(self, values: dict[str, Any]) -> list[Site]:
         held = [(name, value) for name, value in tuple(values.items()) if id(value) in self._ids]
-        return [item_site(values, name, value) for name, value in held]
+        return [
+            item_site(values, name, value)
+            for name, value in held
+            if id(value) not in self._used or _uses(values, self._used[id(value)])
+        ]
+
+
+def _uses(module: dict[str, Any], names: Container[str]) -> bool:
+    """Whether the code of its functions and classes has one of these names."""
+    own = module.get("__name__")
+    to_see = [each for each in module.values() if getattr(each, "__module__", None) == own]
+    for each in to_see:
+        if isinstance(each, type):
+            to_see += (inner for inner in vars(each).values() if not isinstance(inner, type))
+        for function in functions_behind(each):
+            if any(
+                name in names for code in nested_codes(function.__code__) for name in code.co_names
+            ):
+                return True
+    return False
 
 
 class BoundAnew:
@@ -212,9 +237,18 @@ def installed_modules() -> list[types.ModuleType]:
     return [each for each in tuple(sys.modules.values()) if _is_installed(each)]
 
 
+def nested_codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from nested_codes(constant)
+
+
 def _is_installed(module: types.ModuleType) -> bool:
     file = getattr(module, "__file__", None)
-    return isinstance(file, str) and any(part in file for part in _INSTALLED)
+    # Ours may be installed, and must not find its own replacements.
+    is_ours = getattr(module, "__name__", "").partition(".")[0] == "sim"
+    return isinstance(file, str) and not is_ours and any(part in file for part in _INSTALLED)
 
 
 def _is_own(module: types.ModuleType) -> bool:

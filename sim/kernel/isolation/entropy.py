@@ -6,9 +6,10 @@ the replacements do what they replaced, so that measuring an exploration measure
 
 Names that the program's own modules had bound before are rebound for the duration of an
 exploration: globals, default arguments, class attributes and what a closure holds. `datetime` is a
-type written in C, which cannot be patched: there, and only there, a stand-in takes its place. What
-a library had bound, or an object holds, stays real: `not_virtualised` names some of it, and running
-twice finds the rest where it changes a step.
+type written in C, which cannot be patched: there a stand-in takes its place. In installed packages
+globals are rebound, `datetime` only where the module's code reads the clock by it. What an object
+holds stays real: `not_virtualised` names some of it, and running twice finds the rest where it
+changes a step.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 from sim.kernel.current import execution_of_this_thread, executions, os_thread
 from sim.kernel.entropy import Entropy, restore_module
-from sim.kernel.isolation.bound_names import BoundNames, modules_of
+from sim.kernel.isolation.bound_names import BoundGlobals, BoundNames, modules_of
 from sim.kernel.origin import forwards
 
 _NODE = 0x02_00_5E_00_53_01
@@ -258,7 +259,12 @@ _REPLACED_BY_ID: dict[int, Any] = {
     if callable(real) and replacement is not None and isinstance(holder, types.ModuleType)
 } | {id(datetime): _DATETIME, id(datetime.datetime): _Datetime, id(datetime.date): _Date}
 
-_bound_names = BoundNames(_REPLACED_BY_ID)
+# datetime is replaced by a stand-in, which is no key of what a library looks up by type: so only
+# where a library reads its clock.
+_DATES = (datetime, datetime.datetime, datetime.date)
+_CLOCKS = {id(real) for holder, _, real in _REAL if holder is time} | {id(each) for each in _DATES}
+_READERS = {id(each): ("now", "utcnow", "today") for each in _DATES}
+_bound = BoundNames(_REPLACED_BY_ID), BoundGlobals(_CLOCKS, _READERS)
 
 
 @contextmanager
@@ -274,7 +280,7 @@ def virtualised() -> Iterator[None]:
         if before is real or holder is uuid:
             replaced.append((holder, name, before))
             setattr(holder, name, value)
-    sites = [site for site in _bound_names.sites() if site.get() is site.real]
+    sites = [site for kind in _bound for site in kind.sites() if site.get() is site.real]
     for site in sites:
         site.put(_REPLACED_BY_ID[id(site.real)])
     try:

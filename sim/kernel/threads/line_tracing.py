@@ -14,7 +14,7 @@ from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 from sim.kernel.errors import NotSimulated
-from sim.kernel.isolation.bound_names import functions_behind
+from sim.kernel.isolation.bound_names import functions_behind, nested_codes
 
 OnLine = Callable[[str, int], None]
 
@@ -136,11 +136,4 @@ def _codes_in(holder: ModuleType | type, module_name: str) -> Iterator[CodeType]
                 yield from _codes_in(value, module_name)
             continue
         for function in functions_behind(value):
-            yield from _nested(function.__code__)
-
-
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _nested(constant)
+            yield from nested_codes(function.__code__)
