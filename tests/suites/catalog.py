@@ -37,7 +37,7 @@ SUITES = {
             "blockbuster",
             "hypothesis",
             "psutil",
-            "pytest>=9",
+            "pytest==9.0.3",
             "pytest-mock",
             "pytest-timeout",
             "trustme",
@@ -72,8 +72,11 @@ SUITES = {
         ),
         ("tests", "-n0", "-k", "not trio"),
     ),
-    "janus": Suite("2.0.0", ("janus==2.0.0", "pytest", "pytest-asyncio", "pytest-cov"), ("tests",)),
-    "aiojobs": Suite("1.4.0", ("aiojobs[aiohttp]==1.4.0", "pytest", "pytest-aiohttp"), ("tests",)),
+    "janus": Suite(
+        "2.0.0",
+        ("janus==2.0.0", "pytest", "pytest-asyncio", "pytest-benchmark", "pytest-cov"),
+        ("tests",),
+    ),
     "httpcore": Suite(
         "1.0.9",
         (
@@ -91,8 +94,8 @@ SUITES = {
         "2.3.0",
         (
             "async-lru==2.3.0",
-            "pytest",
-            "pytest-asyncio",
+            "pytest==8.4.2",
+            "pytest-asyncio==1.3.0",
             "pytest-cov",
             "pytest-timeout",
             "pytest-codspeed",

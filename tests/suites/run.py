@@ -70,7 +70,7 @@ def run(source: Path, suite: Suite, options: Sequence[str], *, simulated: bool) 
     report.unlink(missing_ok=True)
     python = source.parent / "env/bin/python"
     plugin = ("-p", "onestream_policy") if simulated else ()
-    command = (str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin)
+    command = (str(python), "-m", "pytest", "-q", *plugin)
     with report.with_suffix(".txt").open("w") as output:
         subprocess.run(
             [*command, *suite.pytest, *options, f"--junit-xml={report}"],
