@@ -17,6 +17,7 @@ from typing import Any
 
 import simpy
 
+from sim.kernel.current import execution_of_this_thread
 from sim.kernel.environment import Environment
 from sim.kernel.origin import forwards, modelled
 
@@ -88,7 +89,7 @@ def _check_signal(sig: int) -> None:
 @contextmanager
 def own_signals_simulated() -> Iterator[None]:
     """In the block, signals that the process sends to itself go to the running loop's handlers."""
-    kill, raise_signal = os.kill, signal.raise_signal
+    kill, raise_signal, handle = os.kill, signal.raise_signal, signal.signal
 
     @functools.wraps(kill)
     @forwards
@@ -102,11 +103,21 @@ def own_signals_simulated() -> Iterator[None]:
         if not _is_for_handler(sig):
             raise_signal(sig)
 
+    @functools.wraps(handle)
+    @forwards
+    def simulated_signal(sig: Any, handler: Any, /) -> Any:
+        execution = execution_of_this_thread()
+        if execution is not None and execution.loop.threads.current is not None:
+            only = "signal only works in main thread of the main interpreter"
+            raise modelled(ValueError(only))
+        return handle(sig, handler)
+
     os.kill, signal.raise_signal = simulated_kill, simulated_raise_signal
+    signal.signal = simulated_signal  # type: ignore[assignment]
     try:
         yield
     finally:
-        os.kill, signal.raise_signal = kill, raise_signal
+        os.kill, signal.raise_signal, signal.signal = kill, raise_signal, handle
 
 
 def _is_for_handler(sig: int) -> bool:

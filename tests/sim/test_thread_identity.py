@@ -5,18 +5,21 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextvars
+import functools
 import gc
 import itertools
 import logging
 import re
+import signal
 import sqlite3
 import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
 from contextlib import closing, contextmanager
+from pathlib import Path
 from threading import Lock, get_ident, local
 from typing import Any
 
@@ -25,7 +28,10 @@ import anyio.to_thread
 import httpx
 import pytest
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
-from fastapi import Depends, FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI
+from starlette.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+from starlette.testclient import TestClient
 
 from sim import World, explore, run
 from sim.kernel.execution import guarded, run_execution
@@ -533,7 +539,7 @@ async def a_connection_may_not_want_to_wait() -> object:
         def work() -> object:
             told = []
             for timeout in (0, 0.005):
-                with closing(sqlite3.connect(file, timeout)) as other:
+                with closing(sqlite3.connect(file, timeout=timeout)) as other:
                     try:
                         other.cursor().execute("insert into t values (1)")
                     except sqlite3.OperationalError as exc:
@@ -561,7 +567,124 @@ async def a_connection_belongs_to_its_thread() -> object:
         return told, cursor.fetchone()
 
 
+# ---- applications -----------------------------------------------------------------------------
+
+
+def application(folder: str, seen: list[object]) -> FastAPI:
+    """Whatever FastAPI and Starlette do in threads."""
+    Path(folder, "text").write_text("text" * 100_000)
+    app = FastAPI()
+    app.mount("/static", StaticFiles(directory=folder))
+
+    def opened() -> Iterator[int]:
+        seen.append("opened")
+        yield 5
+        seen.append("closed")
+
+    def later(number: int) -> None:
+        seen.append((number, threading.current_thread() is threading.main_thread()))
+
+    @app.get("/file")
+    def file() -> FileResponse:
+        return FileResponse(f"{folder}/text")
+
+    @app.get("/number")
+    def number(tasks: BackgroundTasks, value: int = Depends(opened)) -> int:
+        tasks.add_task(later, value)
+        return value
+
+    return app
+
+
+async def def_endpoints_files_and_background_tasks() -> object:
+    seen: list[object] = []
+    with tempfile.TemporaryDirectory() as folder:
+        transport = httpx.ASGITransport(app=application(folder, seen))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            paths = ("/file", "/static/text", "/static/none", "/number")
+            answers = [await client.get(path) for path in paths]
+    return [(each.status_code, len(each.content)) for each in answers], sorted(map(str, seen))
+
+
+async def the_test_client_in_a_coroutine() -> object:
+    """It blocks the loop's thread, and serves from a thread with a loop of its own."""
+    seen: list[object] = []
+    with tempfile.TemporaryDirectory() as folder, TestClient(application(folder, seen)) as client:
+        return client.get("/number").json(), sorted(map(str, seen))
+
+
+# ---- what the standard library makes of threads -------------------------------------------------
+
+
+async def futures_of_a_pool() -> object:
+    released = threading.Event()
+
+    def work(number: int) -> int:
+        time.sleep(number / 1000)
+        return number
+
+    seen: list[object] = []
+    with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(3) as wide:
+        held, queued = pool.submit(released.wait), pool.submit(int)
+        try:
+            held.result(0.001)
+        except TimeoutError:
+            seen.append((queued.cancel(), queued.cancelled()))
+        held.add_done_callback(lambda _: seen.append(threading.current_thread().name))
+        released.set()
+        seen.append([*pool.map(work, range(3))])
+        done, _ = wait([wide.submit(work, each) for each in (3, 1, 2)])
+        seen.append(sorted(each.result() for each in done))
+    return seen
+
+
+async def timers_in_order_and_cancelled() -> object:
+    seen: list[int] = []
+    timers = [threading.Timer(each / 100, seen.append, [each]) for each in (5, 1, 3)]
+    never = threading.Timer(3600, seen.append, [0])
+    for timer in (*timers, never):
+        timer.start()
+    for timer in timers:
+        timer.join()
+    never.cancel()
+    never.join()
+    return seen, never.is_alive(), never.finished.is_set()
+
+
+async def only_the_main_thread_handles_signals() -> object:
+    def work() -> str:
+        try:
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        except ValueError as exc:
+            return str(exc)
+        return "none"
+
+    return await asyncio.to_thread(work)
+
+
+class Cached:
+    made = 0
+
+    @functools.cached_property
+    def value(self) -> int:
+        type(self).made += 1
+        time.sleep(0.01)
+        return type(self).made
+
+
+async def a_cached_property_is_locked_before_3_12() -> object:
+    Cached.made, cached = 0, Cached()
+    values = await asyncio.gather(*(asyncio.to_thread(lambda: cached.value) for _ in range(2)))
+    return values, Cached.made
+
+
 PROGRAMS = [
+    futures_of_a_pool,
+    timers_in_order_and_cancelled,
+    only_the_main_thread_handles_signals,
+    a_cached_property_is_locked_before_3_12,
+    def_endpoints_files_and_background_tasks,
+    the_test_client_in_a_coroutine,
     connections_wait_for_each_other,
     a_connection_may_not_want_to_wait,
     a_connection_belongs_to_its_thread,

@@ -48,7 +48,7 @@ _KINDS: tuple[type, ...] = (_REAL_LOCK, _REAL_RLOCK, _queue.SimpleQueue)
 _METHOD = types.BuiltinMethodType
 _CONTAINERS = (dict, list, tuple, deque)
 # The standard library's modules whose instances are made of locks.
-_MADE_OF_LOCKS = ("threading", "queue", "concurrent.futures._base")
+_MADE_OF_LOCKS = ("threading", "queue", "concurrent.futures._base", "functools")
 
 Place = tuple[Any, Callable[[], Site]]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextvars
+import functools
 import operator
 import queue
 import sys
@@ -315,6 +316,8 @@ def patched(others: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
     replaced = [
         *waiting,
         (threading, "_allocate_lock", SimLock),
+        # Of cached_property, before 3.12.
+        *([(functools, "RLock", SimRLock)] if sys.version_info < (3, 12) else []),
         (threading, "_time", monotonic),
         (queue, "time", monotonic),
     ]
