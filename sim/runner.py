@@ -110,7 +110,8 @@ class StandaloneLoop(SimLoop):
         # An execution is short, and spins because something went wrong. A suite may have a test
         # that takes ten thousand steps at one instant.
         self._spin_rounds += 1
-        if self._spin_rounds > LIVELOCK_ROUNDS or self._scheduled or self.environment.pending:
+        is_more_to_come = self._scheduled or self.environment.pending or self._awaited_reading()
+        if self._spin_rounds > LIVELOCK_ROUNDS or is_more_to_come:
             super()._spin_on()
         else:
             self.spins = 0

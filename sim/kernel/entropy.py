@@ -5,11 +5,14 @@ from __future__ import annotations
 import random  # noqa: TID251 - it is this module that makes it deterministic
 import uuid
 
-from sim.kernel.environment import READING_S, Environment
+from sim.kernel.environment import Environment
 from sim.kernel.notices import Special
 
 EPOCH_S = 1_577_836_800.0
 """What the wall clock shows when an execution begins: 2020-01-01, 00:00 UTC."""
+
+SAME_S = 1e-6
+"""Readings that are nearer, in seconds, are of one instant: the loop reads the clock as well."""
 
 BUSY_READINGS = 1000
 BUSY_STEP_S = 0.001
@@ -74,8 +77,13 @@ class Entropy:
         self._note_reading(self.environment.now)
         return self.epoch_s + self.environment.now
 
+    @property
+    def readings_here(self) -> int:
+        """How often the program has read a clock at this instant, also over several polls."""
+        return self._readings if self.environment.now <= self._last + SAME_S else 0
+
     def _note_reading(self, now: float) -> None:
-        self._readings = self._readings + 1 if now <= self._last + 2 * READING_S else 0
+        self._readings = self._readings + 1 if now <= self._last + SAME_S else 0
         self._last = now
         if self._readings > BUSY_READINGS:
             self.environment.advance(now + BUSY_STEP_S)

@@ -20,6 +20,7 @@ from contextvars import Context
 from operator import attrgetter
 from typing import Any, NoReturn
 
+from sim.kernel.current import execution_of_this_thread
 from sim.kernel.diagnosis import place_in_program
 from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
@@ -38,6 +39,9 @@ _EAGER = getattr(asyncio, "eager_task_factory", object())
 
 SAME_S = 1e-6
 """Instants that are nearer, in seconds, count as one: only readings of the clock separate them."""
+
+SPIN_STEP_S = 0.001
+"""How far the clock goes on, at least, after `spin_max` polls of a program that waits for it."""
 
 SPIN_ROUNDS_MAX = 50
 """How often what happens begins the count of `spin_max` anew, until the queue is empty."""
@@ -79,6 +83,11 @@ class SimLoop(SignalHandlers):
     # How many tasks were made without a name. asyncio counts those of the process.
     unnamed_tasks = 0
     _cancels_offered_to: Callable[[asyncio.Task[Any]], bool] | None = None
+    # The clock, and the number of the poll, from which on the readings of a spinning program count;
+    # when it began to wait for the clock, and what it was last told.
+    _spun_from: tuple[float, int] = (0.0, 0)
+    _waits_from = 0.0
+    _waits_to = -1.0
     # The names of tasks that took a step without being offered a cancel, where others were.
     cancels_withheld: frozenset[str] = frozenset()
 
@@ -106,6 +115,7 @@ class SimLoop(SignalHandlers):
         {"bounds", "choose", "time", "on_poll", "environment", "_tasks", "stuck", "refused"}
         # Compared only where they may reach their limits: see `state_reader`.
         | {"bounds_hit", "spins", "spins_seen", "spin_rounds", "cancels_withheld"}
+        | {"_spun_from", "_waits_from", "_waits_to"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
         | {"_selector", "_clock_resolution", "_internal_fds", "_thread_id", "_current_handle"}
         | {"_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"}
@@ -155,6 +165,8 @@ class SimLoop(SignalHandlers):
             self.spins += 1
             if self.spins > self.spins_seen:
                 self.spins_seen = self.spins
+                if 2 * self.spins == self.bounds.spin_max:
+                    self._spun_from = env.now, env.polls
             if env.pending or self.threads.workers:
                 self._land(env, quiescent=False)
             if self._scheduled:
@@ -277,12 +289,15 @@ class SimLoop(SignalHandlers):
         """The queue was not empty for `spin_max` polls: the world goes on regardless. (5)"""
         env = self.environment
         self.bounds_hit.add("spin_max")
+        awaited = self._awaited_reading()
         enabled = [arrival for arrival in env.pending if arrival.earliest <= env.now]
         instants = self._instants()
         runnable = self.threads.runnable() if self.spin_rounds < SPIN_ROUNDS_MAX else []
         self.spins = 0
         self.spin_rounds += 1
-        if not enabled and not instants and not runnable:
+        if awaited > self.bounds.horizon_s:
+            self.get_stuck(Kind.NO_END, f"not within horizon_s={self.bounds.horizon_s:g}")
+        elif not enabled and not instants and not runnable and not awaited:
             self.get_stuck(
                 Kind.LIVELOCK,
                 f"the ready queue was not empty for spin_max={self.bounds.spin_max} iterations, "
@@ -294,8 +309,33 @@ class SimLoop(SignalHandlers):
             self.threads.step(worker)
         if runnable:
             env.run_due()
-        if instants:
+        if awaited:
+            env.advance(min(instants[0], awaited) if instants else awaited)
+        elif instants:
             env.advance(instants[0])
+        self._spun_from = env.now, env.polls
+
+    def _awaited_reading(self) -> float:
+        """What the clock shows next, if the program reads it at each poll: it waits for the clock.
+
+        A real loop takes some 50 µs for such a poll. What waits for long is told the time less
+        often: within a twentieth of what it has waited. 0.0 if it does not read.
+        """
+        env = self.environment
+        now, (began, polls_then) = env.now, self._spun_from
+        polls = env.polls - polls_then
+        if not 0 < polls <= self.bounds.spin_max + 1:
+            return 0.0
+        # The loop itself reads the clock once.
+        reads_loop = now - began > 1.9 * polls * READING_S
+        execution = execution_of_this_thread()
+        if not reads_loop and (execution is None or execution.entropy.readings_here < polls // 2):
+            return 0.0
+        if began - self._waits_to > SAME_S:
+            self._waits_from = began
+        step = max(self.bounds.lateness_s, SPIN_STEP_S, (now - self._waits_from) / 20)
+        self._waits_to = now + step
+        return self._waits_to
 
     def _let_spin(self) -> None:
         """Something has happened for which the program may spin: it has as many polls once more."""

@@ -7,6 +7,7 @@ where the watchdog suspects a step, by `sys.settrace` on 3.11 and by `sys.monito
 
 from __future__ import annotations
 
+import _thread
 import opcode
 import sys
 from asyncio import Handle
@@ -19,6 +20,9 @@ from sim.kernel.threads.workers import Threads
 
 LAST_LINES = 5_000
 """What runs in this number of lines before the end shows in which loop a step stays."""
+
+# Bound here: within executions another function stands there.
+_ident = _thread.get_ident
 
 _monitoring: Any = getattr(sys, "monitoring", None)
 _TOOL = 3
@@ -137,20 +141,33 @@ class LineCounter:
             nonlocal left
             left = lines - self._last_lines
 
+        thread = _ident()
+
         def on_line(code: CodeType, line: int) -> None:
             nonlocal left
+            if _ident() != thread:
+                # It is called for all threads, also for the one that watches.
+                return
             left -= 1
             if left < 0:
                 self._note(sys._getframe(1))
+
+        def on_jump(code: CodeType, at: int, to: int) -> object:
+            # `while True: pass` in one line is an instruction that jumps to itself: no line begins.
+            if at != to:
+                return _monitoring.DISABLE
+            on_line(code, to)
+            return None
 
         self._allow = allow
         events = _monitoring.events
         _monitoring.use_tool_id(_TOOL, _NAME)
         _monitoring.register_callback(_TOOL, events.LINE, on_line)
+        _monitoring.register_callback(_TOOL, events.JUMP, on_jump)
         _monitoring.register_callback(_TOOL, events.PY_START, lambda *_: self._next_step())
         for code in (_HANDLE_RUNS, _WORKER_GOES_ON):
             _monitoring.set_local_events(_TOOL, code, events.PY_START)
-        _monitoring.set_events(_TOOL, events.LINE)
+        _monitoring.set_events(_TOOL, events.LINE | events.JUMP)
 
     def _note(self, frame: FrameType) -> None:
         """One of the last lines."""
