@@ -14,7 +14,7 @@ import random  # noqa: TID251 - to recognise generators
 import sys
 import types
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -182,32 +182,72 @@ def _name_of(value: object) -> str:
 
 
 def _value_of(value: Any) -> _Value:
-    kind = type(value)
-    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-    if isinstance(value, _PLAIN):
-        return _Value(_clipped(repr(value)), (kind, value))
-    if isinstance(value, itertools.count):
-        return _Value(repr(value), repr(value))
-    if isinstance(value, _LRU):
-        filled = value.cache_info().currsize
-        return _Value(f"a cache of {filled}", (id(value), filled))
-    if isinstance(value, asyncio.AbstractEventLoop):
-        words = "an event loop that is closed" if value.is_closed() else "an event loop"
-        return _Value(words, (id(value), value.is_closed()), is_loop=True)
-    if isinstance(value, asyncio.Future):
-        return _Value(f"a {name} that is {value._state.lower()}", (id(value), value._state))
-    if isinstance(value, random.Random):
-        return _Value("a random generator", value.getstate())
-    if isinstance(value, bytearray):
-        return _Value(f"a bytearray of {len(value)}", bytes(value))
-    if isinstance(value, dict | list | tuple | set | frozenset | deque):
-        length = len(value)
-        contents = _contents(value) if isinstance(value, set | frozenset) else None
-        return _Value(f"a {name} of {length}", (id(value), length, contents))
+    for kinds, read in _READERS:
+        if isinstance(value, kinds):
+            return read(value)
     if hasattr(value, "__length_hint__"):
         left = operator.length_hint(value)
         return _Value(f"an iterator with {left} left", (id(value), left))
+    name = _kind_of(value)
     return _Value(f"{'an' if name[0] in 'aeiou' else 'a'} {name}", id(value))
+
+
+def _kind_of(value: object) -> str:
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+
+
+def _of_plain(value: Any) -> _Value:
+    return _Value(_clipped(repr(value)), (type(value), value))
+
+
+def _of_count(value: Any) -> _Value:
+    return _Value(repr(value), repr(value))
+
+
+def _of_cache(value: Any) -> _Value:
+    filled = value.cache_info().currsize
+    return _Value(f"a cache of {filled}", (id(value), filled))
+
+
+def _of_loop(value: asyncio.AbstractEventLoop) -> _Value:
+    words = "an event loop that is closed" if value.is_closed() else "an event loop"
+    return _Value(words, (id(value), value.is_closed()), is_loop=True)
+
+
+def _of_future(value: Any) -> _Value:
+    return _Value(f"a {_kind_of(value)} that is {value._state.lower()}", (id(value), value._state))
+
+
+def _of_generator(value: types.GeneratorType[Any, Any, Any]) -> _Value:
+    is_over = value.gi_frame is None
+    return _Value("a generator that is over" if is_over else "a generator", (id(value), is_over))
+
+
+def _of_random(value: random.Random) -> _Value:
+    return _Value("a random generator", value.getstate())
+
+
+def _of_bytes(value: bytearray) -> _Value:
+    return _Value(f"a bytearray of {len(value)}", bytes(value))
+
+
+def _of_sized(value: Any) -> _Value:
+    contents = _contents(value) if isinstance(value, set | frozenset) else None
+    return _Value(f"a {_kind_of(value)} of {len(value)}", (id(value), len(value), contents))
+
+
+_READERS: list[tuple[Any, Callable[[Any], _Value]]] = [
+    (_PLAIN, _of_plain),
+    (itertools.count, _of_count),
+    (_LRU, _of_cache),
+    (asyncio.AbstractEventLoop, _of_loop),
+    (asyncio.Future, _of_future),
+    (types.GeneratorType, _of_generator),
+    (random.Random, _of_random),
+    (bytearray, _of_bytes),
+    (dict | list | tuple | set | frozenset | deque, _of_sized),
+]
 
 
 def _contents(value: Iterable[Any]) -> frozenset[Any]:
@@ -226,6 +266,10 @@ def _children(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _of_functions(getattr(value, "__func__", value), path)
         if isinstance(value, types.MethodType):
             yield f"{path}.__self__", value.__self__
+    elif isinstance(value, types.GeneratorType):
+        frame = value.gi_frame
+        for name, held in frame.f_locals.items() if frame is not None else ():
+            yield f"{path}, in its frame {name},", held
     elif not isinstance(value, _LEAVES) and not _is_left_out(type(value)):
         yield from _attributes(value, path)
 

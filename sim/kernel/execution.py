@@ -302,7 +302,11 @@ def _run(main: Coroutine[Any, Any, None], loop: SimLoop, world: World, outcome: 
 
     loop.set_exception_handler(on_exception)
     task = loop.create_task(main, name="program")
-    task.add_done_callback(lambda _: loop.stop())
+
+    def program_ended(_: asyncio.Task[None]) -> None:
+        loop.stop()
+
+    task.add_done_callback(program_ended)
     _run_until_stopped(loop, world)
     if loop.stuck is not None and world.violation is None:
         world.fail_as(loop.stuck[0], why_stuck(loop, loop.stuck, outcome.steps))

@@ -229,11 +229,13 @@ def test_state_is_read_wherever_it_is_kept() -> None:
             self.kept = [1]
 
     slotted, nested = Slotted(), {"a": [{"b": 1}]}
+    numbers = (number for number in range(5))
 
     def program(world: World) -> object:
-        return slotted, nested
+        return slotted, nested, numbers
 
     before = ModuleState(program)
+    next(numbers)
     slotted.kept.append(2)
     nested["a"][0]["b"] = 2
     program.calls = 3  # type: ignore[attr-defined]
@@ -241,3 +243,5 @@ def test_state_is_read_wherever_it_is_kept() -> None:
     assert "slotted, a variable of " in changes
     assert ".kept was a list of 1, then a list of 2" in changes
     assert "['a'][0]['b'] was 1, then 2" in changes
+    assert "numbers, a variable of " in changes
+    assert "was an iterator with 5 left, then an iterator with 4 left" in changes
