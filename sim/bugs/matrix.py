@@ -95,7 +95,7 @@ def run_here() -> Column:
 def explore_cell(
     bug: HistoricalBug, program: Program, expected: str, *, is_mended: bool = False
 ) -> Cell:
-    report = explore(program, labels=bug.labels, budget_s=BUDGET_S)
+    report = explore(program, strategy="depth-first", labels=bug.labels, budget_s=BUDGET_S)
     schedules, failing = _counted(program, report)
     found = report.counterexample
     return Cell(

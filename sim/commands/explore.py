@@ -22,7 +22,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--strategy",
         metavar="NAME",
-        help="as of sim.explore: depth-first (default), states, random, …",
+        help="as of sim.explore: staged (default), states, depth-first, departures, random, …",
     )
     parser.add_argument(
         "--budget",

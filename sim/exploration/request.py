@@ -23,7 +23,8 @@ from sim.exploration.surviving_state import is_violated, natural_runs_agree
 from sim.exploration.verdict import Stop
 from sim.kernel import forks
 from sim.kernel.schedule import Schedule
-from sim.schedulers import Divisible, Scheduler
+from sim.schedulers import DepthFirst, Divisible, RandomFirst, Scheduler
+from sim.schedulers.staged import RANDOM_EXECUTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Request:
     @property
     def scheduler(self) -> Scheduler:
         """A new one. Raises ValueError for an unknown strategy."""
-        return make_scheduler(self.strategy or DEFAULT_STRATEGY, self.seed)
+        return make_scheduler(self.strategy or DEFAULT_STRATEGY, self.seed, isolate=self.isolate)
 
 
 def explored(request: Request, progress: Progress, *, jobs: int = 1) -> Report:
@@ -63,6 +64,10 @@ def explored(request: Request, progress: Progress, *, jobs: int = 1) -> Report:
     """
     scheduler = request.scheduler
     is_divided = jobs > 1 and request.executions_max is None and not request.isolate
+    if is_divided and request.strategy is None:
+        # The default's last stage visits states, which cannot be divided.
+        search = DepthFirst()
+        scheduler = RandomFirst(search, random_executions=RANDOM_EXECUTIONS, seed=request.seed)
     if is_divided and isinstance(scheduler, Divisible):
         return _explored_by_team(request, scheduler, progress, jobs)
     return _explored_alone(request, scheduler, progress)

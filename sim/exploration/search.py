@@ -32,17 +32,19 @@ from sim.kernel.watchdog import limited
 from sim.schedulers import (
     PCT,
     CancelEverywhere,
+    DepartureBounded,
     DepthFirst,
     NaturalOrder,
     Portfolio,
     RandomWalk,
     Reduced,
     Scheduler,
+    Staged,
     StateMatching,
 )
 
 BUDGET_S = 60.0
-DEFAULT_STRATEGY = "depth-first"
+DEFAULT_STRATEGY = "staged"
 SHRINK_EXECUTIONS_MAX = 2000
 # What bounds the shrinking is the number of executions; this is for programs with slow ones.
 SHRINK_BUDGET_S = 10.0
@@ -176,9 +178,11 @@ def explore(
     """Explores the schedules of `await program(world)`, and returns a Report.
 
     program: or a Subject, which has its own name and lists the code that its schedules depend on.
-    strategy: `depth-first` (every schedule), `reduced` (one schedule of each class, if the actors
-    share nothing but what `World.shared` declares), `states` (every schedule, each state of memory
-    only once), `random`, `pct`, `portfolio` (several random
+    strategy: `staged` (natural order, some random schedules, some with one departure, then every
+    schedule, each state of memory only once), `states` (the last alone), `depth-first` (every
+    schedule), `departures` (every schedule with up to one departure, then two, … as long as the
+    budget allows), `reduced` (one schedule of each class, if the actors share nothing but what
+    `World.shared` declares), `random`, `pct`, `portfolio` (several random
     schedulers in turns), `natural`, `cancel everywhere` (see `World.offer_cancels`), or a
     Scheduler; the random ones and `natural` can refute and never prove. seed: of what is random.
     budget_s: real seconds, 60 unless `max_executions` bounds the search.
@@ -194,7 +198,7 @@ def explore(
     """
     require_no_running_loop()
     bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s, entropy_seed, step_lines_max)
-    scheduler = make_scheduler(strategy, seed)
+    scheduler = make_scheduler(strategy, seed, isolate=isolate)
     if budget_s is None and max_executions is None:
         budget_s = BUDGET_S
     subject = program if isinstance(program, Subject) else Subject.of(program)
@@ -352,8 +356,13 @@ def make_report(
     )
 
 
+# The most departures that `departures` comes to; no budget does.
+DEPARTURES_MAX = 100
+
 STRATEGIES: dict[str, Callable[[int], Scheduler]] = {
+    "staged": Staged,
     "depth-first": lambda seed: DepthFirst(),
+    "departures": lambda seed: DepartureBounded(1, DEPARTURES_MAX),
     "reduced": lambda seed: Reduced(DepthFirst(), seed=seed),
     "states": lambda seed: StateMatching(seed=seed),
     "random": RandomWalk,
@@ -364,7 +373,7 @@ STRATEGIES: dict[str, Callable[[int], Scheduler]] = {
 }
 
 
-def make_scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
+def make_scheduler(strategy: str | Scheduler, seed: int, *, isolate: bool = False) -> Scheduler:
     if isinstance(strategy, Scheduler):
         return strategy
     if not isinstance(strategy, str):
@@ -377,6 +386,8 @@ def make_scheduler(strategy: str | Scheduler, seed: int) -> Scheduler:
             f"strategy {strategy!r} is not known; there are {', '.join(STRATEGIES)}, or give an "
             f"object of a class that inherits from sim.Scheduler"
         )
+    if isolate and strategy == Staged.name:
+        return Staged(seed, reads_states=False)
     return STRATEGIES[strategy](seed)
 
 
@@ -576,7 +587,9 @@ def _judged(
         return _judged_exhausted(problem, findings, scheduler, executions)
     stopped = findings.stopped_why or findings.stopped
     why = stopped or f"no violation, but {scheduler.name} does not see all"
-    return _Judged(Verdict.INCONCLUSIVE, f"{why} ({executions})", findings.stopped)
+    may_go_on = findings.stopped in (None, Stop.OUT_OF_BUDGET, Stop.EXECUTIONS_MAX)
+    advice = f"; next: {scheduler.next_to_try}" if may_go_on and scheduler.next_to_try else ""
+    return _Judged(Verdict.INCONCLUSIVE, f"{why} ({executions}){advice}", findings.stopped)
 
 
 def _judged_unconfirmed(findings: Findings, conclusion: Conclusion) -> _Judged:

@@ -10,6 +10,7 @@ from sim.schedulers.random_first import RandomFirst
 from sim.schedulers.random_walk import RandomWalk
 from sim.schedulers.reduction.reduced import Reduced
 from sim.schedulers.replay import Replay
+from sim.schedulers.staged import Staged
 from sim.schedulers.states.matching import StateMatching
 from sim.schedulers.swarm import Swarm
 from sim.schedulers.tree_search import DepartureBounded, DepthFirst, TreeSearch
@@ -31,6 +32,7 @@ __all__ = [
     "Reduced",
     "Replay",
     "Scheduler",
+    "Staged",
     "StateMatching",
     "Swarm",
     "TreeSearch",

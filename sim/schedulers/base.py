@@ -7,6 +7,12 @@ from typing import Self
 from sim.kernel.observer import Observer
 from sim.kernel.schedule import ChoicePoint
 
+NEVER_PROVES = 'it never proves; strategy="staged", the default, does'
+"""What to try next where a scheduler only refutes."""
+
+PROVE_LESS = 'prove less, with strategy="departures"'
+"""What to try next where every schedule is too many."""
+
 
 class Scheduler:
     """Lives across executions: `next_execution` begins one, `choose` answers its choice points.
@@ -55,6 +61,11 @@ class Scheduler:
         return None
 
     @property
+    def next_to_try(self) -> str | None:
+        """What to do where it ended without a verdict, in a sentence; None without an idea."""
+        return None
+
+    @property
     def complete(self) -> float | None:
         """Which part of the tree was visited, 0..1, or None where that is unknown."""
         return None
@@ -100,6 +111,10 @@ class Following(Scheduler):
     @property
     def vacuous(self) -> str | None:
         return self._scheduler.vacuous
+
+    @property
+    def next_to_try(self) -> str | None:
+        return self._scheduler.next_to_try
 
     @property
     def complete(self) -> float | None:

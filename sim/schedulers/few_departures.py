@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random  # noqa: TID251 - seeded for each execution
 
 from sim.kernel.schedule import ChoicePoint
-from sim.schedulers.base import Scheduler
+from sim.schedulers.base import NEVER_PROVES, Scheduler
 
 MORE = 0.5
 
@@ -20,6 +20,7 @@ class FewDepartures(Scheduler):
     """
 
     name = "few departures"
+    next_to_try = NEVER_PROVES
 
     def __init__(self, seed: int = 0, *, choice_points: int | None = None) -> None:
         self._seed = seed

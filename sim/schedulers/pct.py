@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random  # noqa: TID251 - seeded for each execution
 
 from sim.kernel.schedule import LOOP_OPTIONS, ChoicePoint, Named
-from sim.schedulers.base import Scheduler
+from sim.schedulers.base import NEVER_PROVES, Scheduler
 
 DEPTH = 3
 
@@ -33,6 +33,8 @@ class PCT(Scheduler):
     waits until a bound of the arrival model lands it, so that the bounds are tried often, and what
     lies between them rarely.
     """
+
+    next_to_try = NEVER_PROVES
 
     def __init__(
         self, seed: int = 0, *, depth: int = DEPTH, choice_points: int | None = None

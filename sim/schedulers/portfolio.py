@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.kernel.schedule import ChoicePoint
-from sim.schedulers.base import Scheduler
+from sim.schedulers.base import NEVER_PROVES, Scheduler
 from sim.schedulers.few_departures import FewDepartures
 from sim.schedulers.natural import NaturalOrder
 from sim.schedulers.pct import PCT
@@ -17,6 +17,7 @@ class Portfolio(Scheduler):
     """
 
     name = "portfolio"
+    next_to_try = NEVER_PROVES
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed

@@ -5,13 +5,14 @@ from __future__ import annotations
 from random import Random  # noqa: TID251 - this is where the seed becomes a generator
 
 from sim.kernel.schedule import ChoicePoint
-from sim.schedulers.base import Scheduler
+from sim.schedulers.base import NEVER_PROVES, Scheduler
 
 
 class RandomWalk(Scheduler):
     """Each option of each choice point is equally likely. Never exhausted: it proves nothing."""
 
     name = "random"
+    next_to_try = NEVER_PROVES
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed

@@ -138,6 +138,10 @@ class DepthFirst(TreeSearch):
     name = "depth-first"
     covers = "every schedule"
     is_exhausted = False
+    next_to_try = (
+        'strategy="staged", the default, finds most bugs sooner and proves with fewer executions; '
+        '"departures" proves less in less'
+    )
 
     @property
     def complete(self) -> float | None:
@@ -198,6 +202,12 @@ class DepartureBounded(TreeSearch):
         if self.saw_all:
             return "every schedule"
         return f"every schedule with up to {self.bound_finished} departures"
+
+    @property
+    def next_to_try(self) -> str:
+        if self.bound_finished < 1:
+            return "give it more, or let the program do less"
+        return f"give it more, or prove less: DepartureBounded({self.bound_finished}) was finished"
 
     @property
     def complete(self) -> float | None:

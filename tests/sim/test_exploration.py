@@ -168,7 +168,9 @@ def test_a_search_bounded_in_departures_names_its_bound() -> None:
 
 def test_unknown_strategies_are_refused() -> None:
     """A strategy that there is not raises ValueError with those that there are."""
-    with pytest.raises(ValueError, match="depth-first, reduced, states, random, pct, portfolio"):
+    with pytest.raises(
+        ValueError, match="staged, depth-first, departures, reduced, states, random"
+    ):
         explore(correct, strategy="breadth-first")
 
 

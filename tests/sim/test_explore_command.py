@@ -163,6 +163,14 @@ def test_several_processes_find_the_same(run: Run) -> None:
         assert both == alone
 
 
+def test_several_processes_by_default(run: Run) -> None:
+    """Without a strategy they divide depth-first search, after the random executions."""
+    code, printed = run("explore", "slots:holds", "--json", "--jobs", "2")
+    found = json.loads(printed)
+    assert (code, found["claim"]) == (0, "every schedule")
+    assert found["strategy"] == "depth-first, after 10 random"
+
+
 BAD: dict[str, tuple[str, str]] = {
     "slots": ("'slots' names no program", "write MODULE:PROGRAM or FILE.py:PROGRAM"),
     "slots:": ("'slots:' names no program", "write MODULE:PROGRAM or FILE.py:PROGRAM"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from contextlib import closing
 from random import Random
 from typing import Any
@@ -259,7 +260,7 @@ def test_an_object_written_in_c_is_never_taken_for_another() -> None:
         await asyncio.gather(work("a"), work("b"))
 
     report, scheduler = explored(program)
-    plain = explore(program, max_executions=5000)
+    plain = explore(program, strategy="depth-first", max_executions=5000)
     assert report.verdict == Verdict.PROVED
     assert report.executions == plain.executions
     assert report.labels == plain.labels
@@ -283,20 +284,17 @@ class Member:
 
 
 def test_what_has_another_address_in_each_execution_is_never_taken_for_another() -> None:
-    """A set in the order of addresses, a class or an object() that an execution makes."""
+    """A set in the order of addresses, also of classes, or an object() that an execution makes."""
 
     async def has_a_set(world: World) -> None:
         members = {Member(), Member()}
         await asyncio.gather(*(world.outside(name, latest=0.0) for name in "abc"))
         world.check(len(members) == 2, "both are there")
 
-    async def makes_a_class(world: World) -> None:
-        class Made:
-            pass
-
-        made = Made()
+    async def has_a_set_of_classes(world: World) -> None:
+        classes = {type(f"<locals>.{name}", (), {}) for name in "ab"}
         await asyncio.gather(*(world.outside(name, latest=0.0) for name in "abc"))
-        world.check(type(made) is Made, "it is one of them")
+        world.check(len(classes) == 2, "both are there")
 
     async def makes_an_object(world: World) -> None:
         mark = object()
@@ -305,15 +303,102 @@ def test_what_has_another_address_in_each_execution_is_never_taken_for_another()
 
     for program, named in (
         (has_a_set, "a set of Member, which hash by address"),
-        (makes_a_class, "the class "),
+        (has_a_set_of_classes, "a set of type, which hash by address"),
         (makes_an_object, "an object() made by the execution"),
     ):
         report, scheduler = explored(program)
         assert report.verdict == Verdict.PROVED, report.text
-        assert report.executions == explore(program, max_executions=5000).executions
+        plain = explore(program, strategy="depth-first", max_executions=5000)
+        assert report.executions == plain.executions
         assert scheduler.met_again == 0
         assert any(each.startswith(named) for each in scheduler.opaque)
 
+
+def a_bank(within: bool) -> Program:
+    """Two accounts of a class that the program makes, or the module has; the same otherwise."""
+
+    async def program(world: World) -> None:
+        account = made_account() if within else Account
+
+        one, other = account(10), account(20)
+
+        async def pays(number: int) -> None:
+            await world.outside(f"payment {number} comes", latest=0.0)
+            one.pay(number, other)
+            await world.outside(f"receipt {number} comes", latest=0.0)
+
+        await asyncio.gather(*(pays(number) for number in (1, 2)))
+        world.check((one.left, other.left) == (7, 23), "nothing is lost")
+
+    return program
+
+
+def made_account() -> Any:
+    class Base:
+        __slots__ = ("_left",)
+
+        def __init__(self, left: int) -> None:
+            self._left = left
+
+    @dataclasses.dataclass
+    class Note:
+        number: int
+
+    class Made(Base):
+        rate = 1
+
+        @property
+        def left(self) -> int:
+            return self._left
+
+        @classmethod
+        def noted(cls, number: int) -> Note:
+            return Note(number * cls.rate)
+
+        def pay(self, number: int, other: Made) -> None:
+            note = self.noted(number)
+            self._left -= note.number
+            other._left += note.number
+
+    return Made
+
+
+def test_a_class_that_the_program_makes_is_read() -> None:
+    """States meet as they do where the class is the module's; what it holds counts, too."""
+    report, scheduler = explored(a_bank(within=True))
+    assert report.verdict == Verdict.PROVED, report.text
+    assert scheduler.opaque == set()
+    outside, _ = explored(a_bank(within=False))
+    plain = explore(a_bank(within=True), strategy="depth-first")
+    assert report.executions == outside.executions < plain.executions
+
+
+def test_classes_that_differ_in_what_they_hold_are_told_apart() -> None:
+    """Two classes of one name, whose method returns what the last event has chosen."""
+
+    async def program(world: World) -> None:
+        kept: list[Any] = []
+
+        async def makes(number: int) -> None:
+            await world.outside(f"{number} comes", latest=0.0)
+
+            class Made:
+                def value(self) -> int:
+                    return number
+
+            kept[:] = [Made()]
+
+        await asyncio.gather(makes(1), makes(2))
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in "cd"))
+        world.check(kept[0].value() == 2, "2 is the last")
+
+    report, scheduler = explored(program)
+    assert report.verdict == Verdict.REFUTED
+    assert scheduler.opaque == set()
+
+
+# As the program of `a_bank` makes it.
+Account = made_account()
 
 MARK, OTHER = object(), object()
 

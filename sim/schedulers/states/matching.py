@@ -18,13 +18,15 @@ from random import Random  # noqa: TID251 - for the audits, by seed
 
 from sim.kernel.errors import Opaque
 from sim.kernel.schedule import ChoicePoint
-from sim.schedulers.base import Scheduler
+from sim.schedulers.base import PROVE_LESS, Scheduler
 from sim.schedulers.states.object_readers import Constants
 from sim.schedulers.states.state_reader import StateReader
 from sim.schedulers.tree_search import DepartureBounded, DepthFirst, TreeSearch
 
 AUDITED_AT_FIRST = 8
 AUDIT_PROBABILITY = 0.02
+# How many types are named because of which states were not compared.
+NAMED_MAX = 3
 
 _IN_POLLS = ("landing", "clock")
 """The kinds of choice points at which no callback runs, so that the state can be read."""
@@ -126,6 +128,14 @@ class StateMatching(Scheduler):
     @property
     def is_exhausted(self) -> bool:
         return self._search.is_exhausted
+
+    @property
+    def next_to_try(self) -> str:
+        if self.opaque and not self.met_again:
+            types = sorted(self.opaque)
+            named = ", ".join(types[:NAMED_MAX]) + (", …" if len(types) > NAMED_MAX else "")
+            return f"no state was read, because of {named}: make it otherwise, or {PROVE_LESS}"
+        return f"give it more, let the program do less, or {PROVE_LESS}"
 
     @property
     def complete(self) -> float | None:

@@ -13,6 +13,7 @@ import gc
 import io
 import itertools
 import logging
+import marshal
 import re
 import sys
 import threading
@@ -60,7 +61,8 @@ class Constants:
     """The constants of one exploration, by address. To be made before it begins.
 
     What each execution makes has another address each time, or that of something else. So a class
-    that the program makes, or a plain `object()`, is refused: a state that holds one never matches.
+    that the program makes is read like any other object; and a plain `object()` is refused: a state
+    that holds one never matches.
     """
 
     def __init__(self) -> None:
@@ -85,18 +87,15 @@ class Constants:
         numbers = enumerate(found, _DESCRIPTIONS_FROM)
         self.descriptions = {id(each): number for number, each in numbers}
 
-    def address(self, constant: object) -> int:
-        """Raises Opaque for one that the execution made."""
+    def address(self, constant: object) -> int | None:
+        """None for a class that the execution made. Raises Opaque for an object() that it made."""
         if id(constant) not in self._held:
-            self._admit(constant)
+            if isinstance(constant, type) and not _is_importable(constant):
+                return None
+            if type(constant) is object:
+                raise Opaque("an object() made by the execution")
+            self._held[id(constant)] = constant
         return id(constant)
-
-    def _admit(self, constant: object) -> None:
-        if type(constant) is object:
-            raise Opaque("an object() made by the execution")
-        if isinstance(constant, type) and not _is_importable(constant):
-            raise Opaque(f"the class {constant.__qualname__}, made by the execution")
-        self._held[id(constant)] = constant
 
 
 # Less than any number of what a StateReader knows.
@@ -127,6 +126,31 @@ def _is_importable(cls: type) -> bool:
     for name in cls.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is cls
+
+
+def of_made_class(each: Any) -> Iterator[object]:
+    """A class that the execution made: what it is called, what it inherits, and what it holds."""
+    yield each.__module__
+    yield each.__qualname__
+    yield each.__bases__
+    for name, value in tuple(vars(each).items()):
+        if name in _OF_EACH_CLASS or isinstance(value, (*_IN_C, types.MemberDescriptorType)):
+            continue
+        yield name
+        if isinstance(value, property):
+            yield from (value.fget, value.fset, value.fdel)
+        elif isinstance(value, staticmethod | classmethod):
+            yield value.__func__
+        else:
+            yield value
+
+
+_OF_EACH_CLASS = {
+    *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__firstlineno__"),
+    *("__static_attributes__", "__annotations__", "__annotate__", "__annotate_func__"),
+    *("__annotations_cache__", "__abstractmethods__", "_abc_impl"),
+}
+"""What a class has by itself, and what no step of a program depends on."""
 
 
 def _of_dict(each: dict[Any, Any]) -> Iterator[object]:
@@ -168,13 +192,19 @@ def _hashes_by_address(member: object) -> bool:
         return _hashes_by_address(member.__self__)
     if isinstance(member, (tuple, frozenset)):
         return any(map(_hashes_by_address, member))
+    if isinstance(member, type) and "<locals>" in member.__qualname__:
+        return not _is_importable(member)
     # Of constants the address is the same in each execution, as is that of a value that is equal.
     return type(member).__hash__ is object.__hash__ and type(member) not in CONSTANTS
 
 
 def _of_function(each: types.FunctionType) -> tuple[object, ...]:
     made = each.__closure__, each.__defaults__, each.__kwdefaults__, each.__dict__ or None
-    return (each.__code__, *made) if any(made) else (each.__code__,)
+    code: Any = each.__code__
+    if code.co_filename[:1] == "<" and not code.co_filename.startswith("<frozen "):
+        # Of no file, so it may have been written in the execution: `dataclass` does that.
+        code = marshal.dumps((code, each.__module__), 2)
+    return (code, *made) if any(made) else (code,)
 
 
 def _of_cell(each: types.CellType) -> Iterator[object]:
@@ -337,6 +367,9 @@ def _slots_of(cls: type) -> tuple[str, ...]:
         for base in filter(_is_written_in_python, cls.__mro__):
             slots = types.MemberDescriptorType
             found += [name for name, value in vars(base).items() if isinstance(value, slots)]
+        if not _is_importable(cls):
+            # Each execution makes another.
+            return tuple(found)
         _SLOTS[cls] = tuple(found)
     return _SLOTS[cls]
 

@@ -27,7 +27,14 @@ from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
 from sim.kernel.schedule import ChoicePoint
 from sim.kernel.world import World
-from sim.schedulers.states.object_readers import READERS, VALUES, Constants, is_constant, reader_for
+from sim.schedulers.states.object_readers import (
+    READERS,
+    VALUES,
+    Constants,
+    is_constant,
+    of_made_class,
+    reader_for,
+)
 
 DIGITS = 6
 """Decimal places kept of floats: the loop counts instants that are nearer as one (`SAME_S`)."""
@@ -114,10 +121,15 @@ class _Traversal:
         for each in self._todo:
             cls = type(each)
             # The length shows where the next object begins.
-            form.append((address(cls), 0, 0))
+            key = address(cls)
+            form.append((key or 0, 0, 0))
+            if key is None:
+                add(cls)
             reader = READERS.get(cls)
             if reader is None:
-                reader = READERS[cls] = reader_for(cls)
+                reader = of_made_class if issubclass(cls, type) else reader_for(cls)
+                if key is not None and reader is not of_made_class:
+                    READERS[cls] = reader
             for part in reader(each):
                 add(part)
 
@@ -127,8 +139,10 @@ class _Traversal:
             self._form.append(part if cls is not float else round(part, DIGITS))
             return
         if cls not in READERS and is_constant(cls):
-            self._form.append((self._constants.address(part),))
-            return
+            address = self._constants.address(part)
+            if address is not None:
+                self._form.append((address,))
+                return
         number = self._numbers.get(id(part))
         if number is None:
             number = self._numbers[id(part)] = len(self._todo)

@@ -1,0 +1,180 @@
+"""The default strategy: which stage finds, what a proof rests on, and what to try where it ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sim import Report, World, explore
+from sim.exploration.search import DEFAULT_STRATEGY
+from sim.exploration.verdict import Verdict
+from sim.kernel.execution import Program
+from sim.schedulers import NaturalOrder, Staged
+
+
+def waits_for(*names: str, first: str = "", fails: bool = False) -> Program:
+    """Outside events that are awaited together; wrong if `first` is the first to come."""
+
+    async def program(world: World) -> None:
+        order: list[str] = []
+
+        async def comes(name: str) -> None:
+            await world.outside(name, latest=0.0)
+            order.append(name)
+
+        await asyncio.gather(*map(comes, names))
+        world.check(not fails and order[:1] != [first], "it is not the first")
+
+    return program
+
+
+async def needs_all_late(world: World) -> None:
+    """Wrong where each of twelve choices is its second option, or all but one are the first."""
+    taken = [world.choose(f"choice {number}", ["first", "second"]) for number in range(12)]
+    world.check("first" in taken, "not all are the second")
+
+
+async def needs_one_late(world: World) -> None:
+    """Wrong where the last of forty choices alone is the second option."""
+    taken = [world.choose(f"choice {number}", ["first", "second"]) for number in range(40)]
+    world.check(taken != ["first"] * 39 + ["second"], "not the last alone")
+
+
+@pytest.mark.parametrize(
+    ("program", "stage"),
+    [
+        (waits_for("a", "b", fails=True), "natural"),
+        (waits_for("a", "b", first="b"), "random"),
+        (needs_one_late, "up to 1 departures"),
+        (needs_all_late, "states"),
+    ],
+    ids=["everywhere", "often", "once departed", "only in all"],
+)
+def test_each_stage_finds_what_the_earlier_ones_do_not(program: Program, stage: str) -> None:
+    """Natural order, random executions, one departure, every schedule; the report says which."""
+    report = explore(program, max_executions=10_000)
+    assert (report.verdict, report.strategy) == (Verdict.REFUTED, DEFAULT_STRATEGY)
+    assert report.found_by == stage
+    assert f"found by {stage}" in report.reason
+
+
+def test_a_program_without_a_choice_has_one_execution() -> None:
+    """Nothing is drawn where nothing is to be drawn, and the claim rests on nothing."""
+    report = explore(waits_for("a"))
+    assert (report.verdict, report.executions, report.claim) == (
+        Verdict.PROVED,
+        1,
+        "every schedule",
+    )
+    assert report.complete == 1.0
+
+
+def test_the_claim_says_what_the_proof_rests_on() -> None:
+    """Of states only where some were matched: not if none was read, or one departure is all."""
+
+    async def has_an_object(world: World) -> None:
+        mark = object()
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in "abc"))
+        world.check(mark is not None, "it is there")
+
+    async def chooses(world: World) -> None:
+        world.choose("colour", ["red", "blue"])
+
+    matched = explore(waits_for("a", "b", "c"))
+    claims = [explore(each).claim for each in (has_an_object, chooses)]
+    assert claims == ["every schedule", "every schedule"]
+    assert (matched.verdict, matched.claim) == (Verdict.PROVED, "every schedule, states matched")
+
+
+def test_no_verdict_before_an_execution() -> None:
+    """A limit of none ends it before natural order, and that proves nothing."""
+    report = explore(waits_for("a"), max_executions=0)
+    assert (report.verdict, report.executions) == (Verdict.INCONCLUSIVE, 0)
+
+
+hidden: list[str] = []
+
+
+async def hides_in_a_global(world: World) -> None:
+    hidden.clear()
+
+    async def work(name: str) -> None:
+        await world.outside(name, latest=0.0)
+        hidden.append(name)
+
+    await asyncio.gather(work("a"), work("b"))
+    await asyncio.gather(*(world.outside(name, latest=0.0) for name in ("c", "d")))
+    world.reached(f"{hidden[0]} was first")
+
+
+def test_states_that_an_audit_refutes_are_left() -> None:
+    """What would be an error of `states` is proved depth-first, and the claim is without them."""
+    plain = explore(hides_in_a_global, strategy="depth-first")
+    assert explore(hides_in_a_global, strategy="states").verdict is Verdict.ERROR
+    report = explore(hides_in_a_global)
+    assert (report.verdict, report.claim) == (Verdict.PROVED, "every schedule")
+    assert report.executions > plain.executions
+    assert report.labels == plain.labels
+
+
+def next_of(report: Report) -> str:
+    assert report.verdict is Verdict.INCONCLUSIVE, report.text
+    return report.reason.partition("; next: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "executions", "words"),
+    [
+        ("staged", 3, "it came to few schedules"),
+        ("staged", 400, 'give it more, let the program do less, or prove less, with strategy="dep'),
+        ("depth-first", 50, 'strategy="staged", the default, finds most bugs sooner'),
+        ("random", 5, 'it never proves; strategy="staged"'),
+        ("portfolio", 5, "it never proves"),
+        ("pct", 5, "it never proves"),
+        ("natural", None, "it never proves"),
+        ("departures", 10, "give it more, or let the program do less"),
+    ],
+)
+def test_where_it_ends_the_report_names_the_next_thing_to_try(
+    strategy: str, executions: int | None, words: str
+) -> None:
+    """One sentence, by the strategy, and how far it came."""
+    program = waits_for(*"abcd")
+    assert words in next_of(explore(program, strategy=strategy, max_executions=executions))
+
+
+def test_types_that_are_not_read_are_named_where_it_ends() -> None:
+    """Where no state could be read, the sentence says because of what."""
+
+    async def program(world: World) -> None:
+        mark = object()
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in "abcd"))
+        world.check(mark is not None, "it is there")
+
+    report = explore(program, max_executions=400)
+    assert "no state was read, because of an object() made by the execution" in next_of(report)
+
+
+def test_departures_by_name_prove_as_far_as_they_came() -> None:
+    """`departures` names the last bound that was finished; without one it is inconclusive."""
+    report = explore(waits_for(*"abcd"), strategy="departures", max_executions=400)
+    assert report.verdict is Verdict.PROVED
+    assert report.claim == "every schedule with up to 1 departures"
+    assert explore(waits_for("a", "b"), strategy="departures").claim == "every schedule"
+
+
+def test_in_isolation_it_reads_no_states() -> None:
+    """Each execution is in a process of its own then, so the last stage is depth-first."""
+    report = explore(waits_for("a", "b"), isolate=True)
+    assert (report.verdict, report.claim) == (Verdict.PROVED, "every schedule")
+    assert report.strategy == DEFAULT_STRATEGY
+
+
+def test_without_a_stage_of_departures() -> None:
+    """For measurements the stages can be set; the first is always natural order."""
+    staged = Staged(random_executions=2, departures=None)
+    assert staged.next_execution()
+    assert staged.at_work == NaturalOrder.name
+    report = explore(waits_for("a", "b", "c"), strategy=Staged(departures=None))
+    assert report.verdict is Verdict.PROVED
