@@ -78,10 +78,26 @@ def count(execution: Execution, counter: LineCounter, frame: FrameType | None) -
 
 def break_off(execution: Execution, frames: Frames) -> NoReturn:
     """Called in the step, which is endless. frames: those in which it stays."""
-    who = execution.endless = who_runs(execution.loop, _frames_of(frames))
-    lines = f"{execution.loop.bounds.step_lines_max:,} lines in one step"
-    refute(execution, f"{who} goes on and on in {where_it_stays(frames)}: {lines}")
+    loop = execution.loop
+    who = who_runs(loop, _frames_of(frames))
+    lines = f"{loop.bounds.step_lines_max:,} lines in one step"
+    seen = f"{who} goes on and on in {where_it_stays(frames)}: {lines}"
+    if loop.threads.current is None:
+        execution.endless = who
+        refute(execution, seen)
+    else:
+        # The system would let another thread go on meanwhile, and that one may end it.
+        note_break(execution)
+        loop.refused = f"{seen}; {_NO_PREEMPTION}"
+        loop.stop()
     raise StepBrokenOff(lines)
+
+
+_NO_PREEMPTION = (
+    "a simulated thread is overtaken only where it waits, sleeps or takes a lock, so it is not "
+    "known whether another one would end this: let it wait for what it needs, by an Event or a "
+    "Condition"
+)
 
 
 def note_break(execution: Execution) -> None:

@@ -162,7 +162,7 @@ def _located(program: Program, bounds: Bounds, found: Outcome, traced: bool) -> 
 def _not_counted(again: Outcome) -> Outcome:
     """Broken off by a real clock, without a count, a step ended of itself when it was repeated."""
     again.violation = None
-    again.error = (
+    again.error = again.error or (
         f"a step had the processor for {watchdog.SUSPECT_S:g} s, and whether it ends could not be "
         f"told outside of the main thread: explore there"
     )
