@@ -67,8 +67,9 @@ class Job:
 
     def strategy(self) -> str | Scheduler:
         """A new scheduler, or the name of one."""
-        if self.scenario.strategy is not None:
-            return self.scenario.strategy
+        own: str | Scheduler | None = self.scenario.strategy
+        if own is not None:
+            return own
         if self.level == "registry":
             return DepthFirst()
         if self.departures is None:
