@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from tests.sim.reported import cancels, outside, rate_limits, threads
+from tests.sim.reported import busy_loops, cancels, module_state, outside, rate_limits, threads
 
-PROGRAMS = [*cancels.PROGRAMS, *rate_limits.PROGRAMS, *threads.PROGRAMS, *outside.PROGRAMS]
+PROGRAMS = [
+    *cancels.PROGRAMS,
+    *rate_limits.PROGRAMS,
+    *threads.PROGRAMS,
+    *module_state.PROGRAMS,
+    *busy_loops.PROGRAMS,
+    *outside.PROGRAMS,
+]
 STOCK_RUNS = 200
 
 
