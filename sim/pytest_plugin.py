@@ -47,6 +47,10 @@ class InconclusiveWarning(pytest.PytestWarning):
     """An exploration was inconclusive, and its marker lets that pass."""
 
 
+class UnretrievedWarning(pytest.PytestWarning):
+    """Nobody retrieved an exception, or awaited a coroutine, in an execution that ended well."""
+
+
 class _WorldToCome:
     """Stands for the world in the arguments of a test, until an execution has one."""
 
@@ -79,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "explore(strategy=…, budget_s=…, max_executions=…, seed=…, labels=…, isolate=False, "
-        "inconclusive='fail'): "
+        "unretrieved='warn', inconclusive='fail'): "
         "run an async test under every schedule that the strategy covers, see sim.explore",
     )
 
@@ -312,15 +316,21 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
     if test.skip is not None:
         raise test.skip
     if report.verdict is Verdict.PROVED:
+        if report.unretrieved is not None:
+            _warn(UnretrievedWarning(f"{test.item.nodeid}: {report.unretrieved.text}"))
         return
     if report.verdict is Verdict.INCONCLUSIVE and may_pass:
-        try:
-            warnings.warn(InconclusiveWarning(f"{test.item.nodeid}: {report.text}"), stacklevel=1)
-        except InconclusiveWarning as exc:
-            # Where warnings are errors.
-            _fail(str(exc))
+        _warn(InconclusiveWarning(f"{test.item.nodeid}: {report.text}"))
         return
     _fail(_failure_text(test, report))
+
+
+def _warn(warning: pytest.PytestWarning) -> None:
+    try:
+        warnings.warn(warning, stacklevel=1)
+    except pytest.PytestWarning as exc:
+        # Where warnings are errors.
+        _fail(str(exc))
 
 
 def _failure_text(test: _ExploredTest, report: Report) -> str:

@@ -46,6 +46,12 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="each execution in a fork of its own, for programs whose state outlives one",
     )
+    parser.add_argument(
+        "--unretrieved",
+        choices=("warn", "fail"),
+        default="warn",
+        help="what an exception that nobody retrieves, or a coroutine that nobody awaits, is",
+    )
     add_jobs(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -64,6 +70,7 @@ def run(arguments: Namespace) -> int:
         budget_s=arguments.budget,
         executions_max=arguments.executions,
         isolate=arguments.isolate,
+        unretrieved=arguments.unretrieved,
     )
     # A program that reads the JSON object may keep both streams in one file.
     is_quiet = arguments.json and not sys.stderr.isatty()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Literal
 
 from sim.counterexamples.counterexample import Counterexample
 from sim.exploration.parallel import Key, Team
@@ -22,7 +23,7 @@ from sim.exploration.subject import Problem, Subject
 from sim.exploration.surviving_state import is_violated, natural_runs_agree
 from sim.exploration.verdict import Stop
 from sim.kernel import forks
-from sim.kernel.schedule import Schedule
+from sim.kernel.schedule import Bounds, Schedule
 from sim.schedulers import DepthFirst, Divisible, RandomFirst, Scheduler
 from sim.schedulers.staged import RANDOM_EXECUTIONS
 
@@ -38,6 +39,7 @@ class Request:
     budget_s: float | None = None
     executions_max: int | None = None
     isolate: bool = False
+    unretrieved: Literal["warn", "fail"] = "warn"
 
     @property
     def seconds(self) -> float | None:
@@ -85,6 +87,7 @@ def _explored_alone(request: Request, scheduler: Scheduler, progress: Progress) 
         budget_s=request.budget_s,
         max_executions=request.executions_max,
         isolate=request.isolate,
+        unretrieved=request.unretrieved,
         watch=watch,
     )
 
@@ -141,7 +144,8 @@ def _shown(
 
 def _problem_of(key: Key) -> Problem:
     request: Request = key[0]
-    return Problem(request.subject)
+    bounds = Bounds(unretrieved_fails=request.unretrieved == "fail")
+    return Problem(request.subject, bounds)
 
 
 def _play_whole(key: Key, budget_s: float, watch: Watch) -> Report:

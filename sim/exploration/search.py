@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Literal
 
 from sim.counterexamples.counterexample import Counterexample, confirmed
 from sim.counterexamples.differences import difference
@@ -14,7 +15,7 @@ from sim.counterexamples.shrink import shrink
 from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.subject import Problem, Subject, require_program
 from sim.exploration.surviving_state import NaturalRuns, Survived, is_violated
-from sim.exploration.verdict import Stop, Verdict
+from sim.exploration.verdict import Stop, Unretrieved, Verdict
 from sim.kernel import forks
 from sim.kernel.errors import BudgetSpent, Nondeterminism
 from sim.kernel.execution import (
@@ -63,6 +64,8 @@ class Report:
     claim: which schedules a proof covers, as `every schedule`; empty without a proof.
     complete: which part of the tree of choices was seen, 0..1, or None where that is unknown.
     found_by: which scheduler's execution is the counterexample, where several took turns.
+    unretrieved: what the first execution left behind in which nobody retrieved an exception or
+    awaited a coroutine, and which asyncio would log.
     labels: those reached; labels_missing: those never reached, where nothing else is wrong.
     bounds_hit: the bounds that limited what was explored.
     unconfirmed: a violation that was seen, and is none of a fresh process as far as is known.
@@ -84,6 +87,7 @@ class Report:
     stopped: Stop | None = None
     labels_missing: tuple[str, ...] = ()
     unconfirmed: str = ""
+    unretrieved: Unretrieved | None = None
 
     @property
     def was_interrupted(self) -> bool:
@@ -98,6 +102,8 @@ class Report:
         lines = [f"{self.verdict}: {self.reason}"]
         if self.counterexample is not None:
             lines.append(self.counterexample.text)
+        elif self.unretrieved is not None:
+            lines.append(self.unretrieved.text)
         if self.unconfirmed:
             lines += ["a violation was seen all the same, and is not confirmed:", self.unconfirmed]
         return "\n".join(lines)
@@ -117,6 +123,8 @@ class Findings:
     stopped: Stop | None = None
     stopped_why: str | None = None
     error: str | None = None
+    # Of the first execution that left something unretrieved: what, and its departures.
+    unretrieved: tuple[tuple[str, ...], tuple[tuple[int, int], ...]] | None = None
     # Of the last execution: how many choice points it had.
     choice_points: int = 0
 
@@ -134,6 +142,7 @@ class Findings:
         self.failure, self.found_by = later.failure, later.found_by
         self.stopped, self.stopped_why = later.stopped, later.stopped_why
         self.error = later.error
+        self.unretrieved = self.unretrieved or later.unretrieved
         self.choice_points = later.choice_points or self.choice_points
 
 
@@ -173,6 +182,7 @@ def explore(
     entropy_seed: int = Bounds.entropy_seed,
     step_lines_max: int = Bounds.step_lines_max,
     isolate: bool = False,
+    unretrieved: Literal["warn", "fail"] = "warn",
     watch: Watch = lambda findings, scheduler: False,
 ) -> Report:
     """Explores the schedules of `await program(world)`, and returns a Report.
@@ -194,10 +204,22 @@ def explore(
     isolate: each execution runs in a fork of this process, for programs that change what outlives
     one (a module's globals, a cache): some ms each, and not under `states`, `reduced` and `cancel
     everywhere`.
+    unretrieved: whether an exception that nobody retrieves, or a coroutine that nobody awaits, of
+    an execution that ends well is a warning of the report (asyncio logs it), or a violation.
     watch: called before each execution with the findings so far; interrupts by returning True.
     """
     require_no_running_loop()
-    bounds = Bounds(lateness_s, passes_max, spin_max, horizon_s, entropy_seed, step_lines_max)
+    if unretrieved not in ("warn", "fail"):
+        raise ValueError(f"unretrieved is 'warn' or 'fail', not {unretrieved!r}")
+    bounds = Bounds(
+        lateness_s,
+        passes_max,
+        spin_max,
+        horizon_s,
+        entropy_seed,
+        step_lines_max,
+        unretrieved_fails=unretrieved == "fail",
+    )
     scheduler = make_scheduler(strategy, seed, isolate=isolate)
     if budget_s is None and max_executions is None:
         budget_s = BUDGET_S
@@ -353,7 +375,16 @@ def make_report(
         digest=conclusion.digest,
         found_by=findings.found_by if verdict == Verdict.REFUTED else None,
         unconfirmed=conclusion.unconfirmed,
+        unretrieved=_unretrieved(problem, findings),
     )
+
+
+def _unretrieved(problem: Problem, findings: Findings) -> Unretrieved | None:
+    if findings.unretrieved is None:
+        return None
+    seen, departures = findings.unretrieved
+    head = problem.subject.natural_schedule(problem.bounds)
+    return Unretrieved(seen, str(replace(head, departures=departures)))
 
 
 # The most departures that `departures` comes to; no budget does.
@@ -436,6 +467,8 @@ def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool
     findings.labels |= outcome.labels
     findings.bounds_hit |= outcome.bounds_hit
     findings.choice_points = len(outcome.choices)
+    if outcome.unretrieved and findings.unretrieved is None:
+        findings.unretrieved = outcome.unretrieved, departures_of(outcome.choices)
     violated = outcome.violation.property if outcome.violation is not None else None
     wrong = scheduler.learn(violated, outcome.labels)
     outcome.error = outcome.error or wrong

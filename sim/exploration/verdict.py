@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 
 
 class Verdict(enum.StrEnum):
@@ -43,3 +44,24 @@ class Stop(enum.StrEnum):
     def is_final(self) -> bool:
         """Whether more time would change nothing."""
         return self in (Stop.EXECUTIONS_MAX, Stop.NONDETERMINISM, Stop.STATE_SURVIVED)
+
+
+UNRETRIEVED_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Unretrieved:
+    """What asyncio would log of an execution that ends well.
+
+    seen: in words, one each. schedule: of the execution in which it was seen.
+    """
+
+    seen: tuple[str, ...]
+    schedule: str
+
+    @property
+    def text(self) -> str:
+        lines = [f"warning: {each}" for each in self.seen[:UNRETRIEVED_MAX]]
+        if len(self.seen) > UNRETRIEVED_MAX:
+            lines.append(f"… and {len(self.seen) - UNRETRIEVED_MAX} more")
+        return "\n".join([*lines, f"  under {self.schedule}; unretrieved='fail' lets it refute"])

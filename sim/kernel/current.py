@@ -32,6 +32,8 @@ class RunningLoop(Protocol):
 
     def get_stuck(self, kind: Kind, seen: str) -> None: ...
 
+    def leaves_behind(self, what: str) -> None: ...
+
 
 class Counter(Protocol):
     """As LineCounter of step_lines.py."""

@@ -50,11 +50,19 @@ from sim.kernel.threads.locks import patched as threads_patched
 from sim.kernel.threads.plain import plain_threads_simulated, replacements
 from sim.kernel.threads.pools import pools_simulated
 from sim.kernel.threads.second_loops import second_loops_simulated
+from sim.kernel.unretrieved import (
+    LeftBehind,
+    failed_tasks,
+    unawaited_noted,
+    words_of_dead,
+    words_of_logged,
+)
 from sim.kernel.violation import Kind, Violation
 from sim.kernel.world import TraceLine, World
 
 Program = Callable[[World], Awaitable[object]]
 
+DEAD_MAX = 3
 _DRAIN_ROUNDS_MAX = 10
 _DRAIN_RUNS_MAX = 100
 
@@ -65,6 +73,8 @@ class Outcome:
 
     choices: the option taken at each choice point; cost: how many departures they are. error: why
     there is no verdict, or None. recording: of a traced execution, what happened in it.
+    unretrieved: the exceptions that nobody retrieved and the coroutines that nobody awaited, in
+    words, of an execution that ended well.
     """
 
     choices: list[int] = field(default_factory=list)
@@ -77,6 +87,7 @@ class Outcome:
     # After which poll a step was broken off as endless, and whose, if its lines were counted.
     endless_after: int | None = None
     endless: str | None = None
+    unretrieved: tuple[str, ...] = ()
 
     @property
     def trace(self) -> list[TraceLine]:
@@ -225,7 +236,7 @@ def _run_once(
     try:
         with running(execution):
             with follower.patched() if follower is not None else nullcontext():
-                _run(_main(program, world, unanswered), loop, world, outcome)
+                left = _run(_main(program, world, unanswered), loop, world, outcome)
             _end_count(execution, outcome)
             outcome.labels = set(world.labels)
             outcome.bounds_hit = loop.bounds_hit
@@ -233,6 +244,7 @@ def _run_once(
             for each in observers:
                 each.end()
             _drain_watched(execution, loop, outcome)
+            _judge_left_behind(left, bounds, outcome)
     finally:
         _end_count(execution, outcome)
         set_trace(trace_before)
@@ -289,16 +301,20 @@ def _let_go(loop: SimLoop) -> None:
     loop.let_go()
 
 
-def _run(main: Coroutine[Any, Any, None], loop: SimLoop, world: World, outcome: Outcome) -> None:
+def _run(
+    main: Coroutine[Any, Any, None], loop: SimLoop, world: World, outcome: Outcome
+) -> LeftBehind:
+    """Runs the program to its end; what it leaves behind counts where nothing else is wrong."""
+
     def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # An exception that is never retrieved is found when memory is freed, which is not part of
-        # a schedule; one in a callback is found here and now.
         raised = context.get("exception")
         is_recorded = isinstance(raised, CheckFailed | StepBrokenOff)
         if "handle" in context and not is_recorded:
             callback = words_of_callback(context["handle"])
             seen = words_of_exception(raised) if raised is not None else context["message"]
             world.fail_as(Kind.CALLBACK, f"{callback} raises;\n{seen}", raised=raised)
+        elif raised is not None and not is_recorded:
+            loop.leaves_behind(words_of_logged(context))
 
     loop.set_exception_handler(on_exception)
     task = loop.create_task(main, name="program")
@@ -314,10 +330,26 @@ def _run(main: Coroutine[Any, Any, None], loop: SimLoop, world: World, outcome: 
         _judge_end(task, world)
     elif task.done() and not task.cancelled():
         task.exception()
-    outcome.error = loop.refused or world.fault or _swallowed_fault(loop)
+    failed = failed_tasks(loop.tasks)
+    outcome.error = loop.refused or world.fault or _swallowed_fault(failed)
     if loop.stuck is not None and loop.stuck[0] is Kind.ENDLESS_STEP:
         loop.environment.observer.meets(Special.ENDLESS_STEP)
     outcome.violation = world.violation
+    has_ended_well = task.done() and outcome.violation is None and outcome.error is None
+    # What the program's own handler hears of is not lost.
+    if not has_ended_well or loop._exception_handler is not on_exception:
+        failed = []
+    return LeftBehind(loop.environment.now, loop.left_behind if has_ended_well else (), failed)
+
+
+def _judge_left_behind(left: LeftBehind, bounds: Bounds, outcome: Outcome) -> None:
+    """Once all has ended: the clean-up of what was running may have retrieved some."""
+    outcome.unretrieved = seen = left.seen()
+    if seen and bounds.unretrieved_fails:
+        kind = Kind.UNRETRIEVED
+        outcome.violation = Violation(kind.value, ";\n".join(seen), left.at, kind=kind)
+        if outcome.recording is not None:
+            outcome.recording.violated_at_end(left.at)
 
 
 def _run_until_stopped(loop: SimLoop, world: World) -> None:
@@ -378,11 +410,10 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
     world.fail_as(Kind.EXCEPTION, words_of_exception(exception), raised=exception)
 
 
-def _swallowed_fault(loop: SimLoop) -> str | None:
+def _swallowed_fault(failed: list[asyncio.Task[Any]]) -> str | None:
     """An error of the simulator that ended a task, awaited or not."""
-    for task in loop.tasks:
-        # Not `exception()`, which would mark it as retrieved.
-        raised = getattr(task, "_exception", None)
+    for task in failed:
+        raised = task._exception
         fault = None if raised is None else fault_of_simulator(raised)
         if fault is not None:
             return fault
@@ -396,7 +427,8 @@ def why_stuck(loop: SimLoop, stuck: tuple[Kind, str], steps: Sequence[str] = ())
         return seen
     spinning = steps if kind is Kind.LIVELOCK else ()
     workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
-    lines = [*who_spins(spinning, loop.tasks), *workers, *who_waits(loop.tasks), seen]
+    waiting = [*who_spins(spinning, loop.tasks), *workers, *who_waits(loop.tasks)]
+    lines = [*waiting, *words_of_dead(loop.tasks)[:DEAD_MAX], seen]
     return ";\n".join(lines)
 
 
@@ -534,6 +566,7 @@ def _guards_up() -> Iterator[None]:
     gc.disable()
     try:
         with (
+            unawaited_noted(),
             threads_patched([*replacements(), *outside.replacements(), *sqlite.replacements()]),
             plain_threads_simulated(),
             second_loops_simulated(),

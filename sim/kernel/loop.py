@@ -82,6 +82,8 @@ class SimLoop(SignalHandlers):
     on_poll: Callable[[], None] | None = None
     # How many tasks were made without a name. asyncio counts those of the process.
     unnamed_tasks = 0
+    # Exceptions that nobody retrieved and coroutines that nobody awaited, freed so far, in words.
+    left_behind: tuple[str, ...] = ()
     _cancels_offered_to: Callable[[asyncio.Task[Any]], bool] | None = None
     # The clock, and the number of the poll, from which on the readings of a spinning program count;
     # when it began to wait for the clock, and what it was last told.
@@ -143,7 +145,12 @@ class SimLoop(SignalHandlers):
             live,
             # The next task's name, by which it will hash.
             self.unnamed_tasks,
+            # Nothing that lives holds these, but they decide the verdict.
+            (self.left_behind, self._failed_names()) if self.bounds.unretrieved_fails else (),
         )
+
+    def _failed_names(self) -> list[str]:
+        return [task.get_name() for task in self._tasks if task.done() and task._exception]
 
     # -- what _run_once asks of a selector and a clock
 
@@ -452,6 +459,9 @@ class SimLoop(SignalHandlers):
     def get_stuck(self, kind: Kind, seen: str) -> None:
         self.stuck = kind, seen
         self.stop()
+
+    def leaves_behind(self, what: str) -> None:
+        self.left_behind += (what,)
 
     def deadlock(self, seen: str) -> None:
         self.get_stuck(Kind.DEADLOCK, seen)

@@ -23,7 +23,7 @@ from sim.kernel.origin import forwards
 from sim.kernel.schedule import ChoicePoint, Named
 from sim.kernel.task_rows import RecordedTask, TaskRow, TaskRows
 from sim.kernel.violation import Kind
-from sim.kernel.world import TraceLine, World
+from sim.kernel.world import VIOLATED, TraceLine, World
 
 Found = float | tuple[int, str] | None
 """The clock jumps to a reading; the n-th announced outside event, of this name, lands; or, None,
@@ -199,6 +199,11 @@ class Recording(Observer):
 
     def thread_fails(self, name: str, raised: BaseException) -> None:
         self._world.record(f"ends with {raised!r}", actor=name)
+
+    def violated_at_end(self, at: float) -> None:
+        """By what is known once everything has ended."""
+        self.trace.append(TraceLine(at, "loop", VIOLATED))
+        self.obstacles.append("what nobody retrieves is judged by the simulator, not by the file")
 
     def meets(self, special: Special) -> None:
         if special in _OBSTACLES:

@@ -23,7 +23,7 @@ class Option:
 
 
 # Bounds that a verdict names where they are not the defaults.
-_SELDOM = ("entropy_seed", "step_lines_max")
+_SELDOM = ("entropy_seed", "step_lines_max", "unretrieved_fails")
 
 NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
@@ -66,6 +66,7 @@ class Bounds:
     one that never ends. step_lines_max: after how many lines of Python, which are counted once it
     has had the processor for seconds, a step counts as one that never ends. entropy_seed: of what
     the program draws, see `isolation/entropy.py`.
+    unretrieved_fails: an exception that nobody retrieves is a violation, see `unretrieved.py`.
     """
 
     lateness_s: float = 0.010
@@ -74,6 +75,7 @@ class Bounds:
     horizon_s: float = 600.0
     entropy_seed: int = 0
     step_lines_max: int = 10_000_000
+    unretrieved_fails: bool = False
 
     def __str__(self) -> str:
         return ", ".join(

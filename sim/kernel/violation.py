@@ -17,6 +17,7 @@ class Kind(enum.Enum):
     EXCEPTION = "the program ends without an exception"
     CALLBACK = "no callback raises"
     SIGNAL = "a signal finds a handler"
+    UNRETRIEVED = "every exception is retrieved, and every coroutine awaited"
 
 
 @dataclass(frozen=True, slots=True)
