@@ -225,7 +225,9 @@ def _of_generator(value: types.GeneratorType[Any, Any, Any]) -> _Value:
 
 
 def _of_random(value: random.Random) -> _Value:
-    return _Value("a random generator", value.getstate())
+    # That of the module begins alike in each execution.
+    state = None if value is random._inst else value.getstate()
+    return _Value("a random generator", state)
 
 
 def _of_bytes(value: bytearray) -> _Value:

@@ -318,11 +318,8 @@ def _run(
 
     loop.set_exception_handler(on_exception)
     task = loop.create_task(main, name="program")
-
-    def program_ended(_: asyncio.Task[None]) -> None:
-        loop.stop()
-
-    task.add_done_callback(program_ended)
+    # Named in sim/kernel/steps.py, and alike where an exported file ends its program.
+    task.add_done_callback(lambda _: loop.stop())
     _run_until_stopped(loop, world)
     if loop.stuck is not None and world.violation is None:
         world.fail_as(loop.stuck[0], why_stuck(loop, loop.stuck, outcome.steps))

@@ -13,7 +13,7 @@ _WORDS = {
     "SignalHandlers._handle_signal": "a signal's handler is called",
     "_set_result_unless_cancelled": "a sleep ends",
     "Timeout._on_timeout": "a timeout fires",
-    "_run.<locals>.program_ended": "the program has ended",
+    "_run.<locals>.<lambda>": "the program has ended",
 }
 """Of callbacks of the simulator's and asyncio's own."""
 
