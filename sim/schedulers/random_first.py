@@ -20,7 +20,7 @@ class FirstFew(Following):
         return self._left >= 0 and super().next_execution()
 
 
-class RandomFirst(Scheduler):
+class RandomFirst(Divisible):
     """`random_executions` of a random walk, then `scheduler`, whose claim it makes."""
 
     def __init__(self, scheduler: Divisible, *, random_executions: int, seed: int = 0) -> None:
