@@ -118,6 +118,11 @@ class ServerBench:
         return self.settings.ollama_client == "thread"
 
     # -- what scenarios do
+    #
+    # What uvicorn does within `data_received`, and what a signal's handler does, happens in the
+    # iteration of the poll that found it: `world.outside(…, call=…)`. That a client has left, it
+    # hears an iteration later: asyncio's transport closes itself at the end of the data, and has
+    # `connection_lost` called soon. So does a coroutine that waits for the event, and `leave`s.
 
     async def post(
         self,
@@ -128,9 +133,15 @@ class ServerBench:
         latest: float | None = 0.0,
         **asked: Any,
     ) -> Exchange:
-        """As `post_now`, when the outside world says so."""
-        await self.world.outside(f"{name} arrives", earliest=earliest, latest=latest)
-        return self.post_now(name, session, **asked)
+        """As `post_now`, when the outside world says so: in the poll's own iteration."""
+        exchanges: list[Exchange] = []
+
+        def arrives() -> None:
+            exchanges.append(self.post_now(name, session, **asked))
+
+        what = f"{name} arrives"
+        await self.world.outside(what, call=arrives, earliest=earliest, latest=latest)
+        return exchanges[0]
 
     def post_now(
         self,
@@ -167,15 +178,18 @@ class ServerBench:
         return exchange
 
     async def press_stop(self, exchange: Exchange, *, key: str = "alice") -> Exchange:
-        headers = {"authorization": f"Bearer {KEYS[key]}"}
-        stop = self.server.request(
+        stop = self.press_stop_now(exchange, key=key)
+        await self.over(stop)
+        return stop
+
+    def press_stop_now(self, exchange: Exchange, *, key: str = "alice") -> Exchange:
+        """The request to stop it arrives."""
+        return self.server.request(
             f"stop {exchange.name}",
             "POST",
             f"/v1/streams/{exchange.given_id}/cancel",
-            headers=headers,
+            headers={"authorization": f"Bearer {KEYS[key]}"},
         )
-        await self.over(stop)
-        return stop
 
     async def over(self, *exchanges: Exchange) -> None:
         """Waits until these requests are over."""
@@ -183,10 +197,14 @@ class ServerBench:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def terminate(self) -> None:
-        """SIGTERM, and then what uvicorn does: it waits for its connections, then shuts down."""
-        begun = self.world.now
+    def terminate(self) -> asyncio.Task[None]:
+        """SIGTERM, which the server acts upon at once; the task is what uvicorn does of it."""
         self.app.state.service.begin_shutdown()
+        ending = self._end_as_uvicorn(begun=self.world.now)
+        return self.world.loop.create_task(ending, name="SIGTERM")
+
+    async def _end_as_uvicorn(self, begun: float) -> None:
+        """It waits for its connections, then shuts down."""
         tasks = [each.task for each in self.server.exchanges if each.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=self.grace_s)

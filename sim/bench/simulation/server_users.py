@@ -130,8 +130,7 @@ class ServerUsers:
             case "SIGTERM":
                 if any(not each.is_whole for each in self._prompts.values()):
                     self._happened.counts["SIGTERM mid-stream"] += 1
-                terminate = self._bench.terminate()
-                self._ending = self._world.loop.create_task(terminate, name="SIGTERM")
+                self._ending = self._bench.terminate()
             case _:
                 self._act_on_prompt(action, self._prompts.get(action.name))
 

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from registry.protocol import State
+from sim.bench.harness.asgi import Exchange
 from sim.bench.harness.server_bench import ServerBench
 from sim.bench.scenarios.server_level.story import SHORT, ServerDefinition
 
@@ -40,12 +41,17 @@ async def client_leaves_waiting(bench: ServerBench) -> None:
 
 async def half_sent(bench: ServerBench) -> None:
     p1 = await bench.post("p1", half=True)
-    await bench.world.outside("p1's client decides", latest=0.5)
     whole = b'{"model": "fake:normal", "messages": [{"role": "user", "content": "p1"}]}'
-    how = bench.world.choose("p1", ("sends the rest", "leaves", "says no more"))
-    if how == "sends the rest":
-        p1.send_rest(whole[len(whole) // 2 :])
-    elif how == "leaves":
+    how = ""
+
+    def decides() -> None:
+        nonlocal how
+        how = bench.world.choose("p1", ("sends the rest", "leaves", "says no more"))
+        if how == "sends the rest":
+            p1.send_rest(whole[len(whole) // 2 :])
+
+    await bench.world.outside("p1's client decides", call=decides, latest=0.5)
+    if how == "leaves":
         p1.leave()
     await bench.over(p1)
     if p1.status in (400, 408):
@@ -58,8 +64,7 @@ async def half_sent(bench: ServerBench) -> None:
 async def slow_reader(bench: ServerBench) -> None:
     p1 = await bench.post("p1", model="fake:normal")
     p1.stop_reading()
-    await bench.world.outside("p1 reads on", earliest=1.0, latest=6.0)
-    p1.read_on()
+    await bench.world.outside("p1 reads on", call=p1.read_on, earliest=1.0, latest=6.0)
     if not bench.has_threads:
         # With threads the tree would be too large for the default budget.
         q1 = bench.post_now("q1", "another", model="fake:normal")
@@ -113,9 +118,14 @@ async def leaves_a_hung_stream(bench: ServerBench) -> None:
 
 async def stop_is_pressed(bench: ServerBench) -> None:
     p1 = await bench.post("p1")
-    await bench.world.outside("stop is pressed", earliest=0.1, latest=2.0)
-    stranger = await bench.press_stop(p1, key="bob")
-    bench.world.check(stranger.status == 404, "another key's stream is not there")
+    stops: list[Exchange] = []
+
+    def is_pressed() -> None:
+        stops.append(bench.press_stop_now(p1, key="bob"))
+
+    await bench.world.outside("stop is pressed", call=is_pressed, earliest=0.1, latest=2.0)
+    await bench.over(*stops)
+    bench.world.check(stops[0].status == 404, "another key's stream is not there")
     stop = await bench.press_stop(p1)
     bench.world.check(stop.status == 200, "stop is answered", f"{stop.status} {stop.body!r}")
     await bench.over(p1)

@@ -120,12 +120,13 @@ async def shutdown(bench: ServerBench) -> None:
         unread = await bench.post("q1", "another", model="fake:normal")
         unread.stop_reading()
         streams.append(await bench.post("p2", latest=1.5))
-    await bench.world.outside("SIGTERM", earliest=1.0, latest=1.5)
-    ending = asyncio.create_task(bench.terminate())
-    await asyncio.sleep(0)
+    ending: list[asyncio.Task[None]] = []
+    await bench.world.outside(
+        "SIGTERM", call=lambda: ending.append(bench.terminate()), earliest=1.0, latest=1.5
+    )
     late = bench.post_now("p3")
     await bench.over(*streams, late)
-    await ending
+    await ending[0]
     bench.world.check(late.status == 503, "new requests get 503", f"{late.status}")
     if any(line.fields.get("reason") == REGISTRY_CLOSED for line in bench.logged):
         bench.world.reached("a stream was ended by the shutdown")

@@ -89,8 +89,9 @@ async def shutdown_with_a_queue(bench: ServerBench) -> None:
     p2 = await bench.post("p2", strategy="enqueue")
     await asyncio.sleep(0.4)
     p3 = await bench.post("p3", strategy="enqueue")
-    await bench.world.outside("SIGTERM", latest=0.2)
-    await bench.terminate()
+    ending: list[asyncio.Task[None]] = []
+    await bench.world.outside("SIGTERM", call=lambda: ending.append(bench.terminate()), latest=0.2)
+    await ending[0]
     codes = {each.error_code for each in (p1, p2, p3)}
     bench.world.check(codes == {"shutting_down"}, "the whole queue is told", f"{codes}")
     if p2.status == 200 and p3.status == 503:
