@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from itertools import zip_longest
 
+from sim.counterexamples.steps import Step, step_of
 from sim.kernel.execution import Outcome
 from sim.kernel.hashing import pattern_of
-from sim.kernel.steps import Step, step_of
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 

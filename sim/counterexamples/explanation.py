@@ -11,9 +11,9 @@ from itertools import zip_longest
 from sim.counterexamples.chart import MARK, WIDTH_MAX, chart
 from sim.counterexamples.departures import Step, Words, counted, steps_of
 from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
+from sim.counterexamples.steps import step_of
 from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.schedule import Schedule
-from sim.kernel.steps import step_of
 from sim.kernel.violation import Kind
 from sim.schedulers import Replay
 

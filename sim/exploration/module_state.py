@@ -45,6 +45,13 @@ _LEFT_OUT = (
     "weakref",
     "threading",
     "abc",
+    # What runs a suite keeps account of it.
+    "_pytest",
+    "pytest",
+    "pluggy",
+    "hypothesis",
+    "xdist",
+    "execnet",
 )
 _LRU = type(functools.lru_cache(lambda: None))
 _FUNCTIONS = types.FunctionType | types.MethodType | property | staticmethod | classmethod | _LRU
@@ -169,6 +176,8 @@ def _roots(
         yield _Node("", _Namespace(module.__name__, vars(module)), DEPTH_OWN)
     yield _Node("", _Namespace("os.environ", os.environ), 1)
     for module in installed_modules() if installed else ():
+        if module.__name__.partition(".")[0] in _LEFT_OUT:
+            continue
         yield _Node("", _Namespace(module.__name__, vars(module)), DEPTH_INSTALLED)
 
 

@@ -318,7 +318,7 @@ def _run(
 
     loop.set_exception_handler(on_exception)
     task = loop.create_task(main, name="program")
-    # Named in sim/kernel/steps.py, and alike where an exported file ends its program.
+    # Named in sim/counterexamples/steps.py, and alike where an exported file ends its program.
     task.add_done_callback(lambda _: loop.stop())
     _run_until_stopped(loop, world)
     if loop.stuck is not None and world.violation is None:

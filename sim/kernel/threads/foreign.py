@@ -26,6 +26,7 @@ _real_sleep = time.sleep
 # Of the type, since a suite may have it forbidden in loops: this is where one waits for its events.
 _acquire = type(real_lock()).acquire
 _real_monotonic = time.monotonic  # noqa: TID251 - others live in real time
+_start = threading.Thread.start.__code__
 
 LOOK_S = 0.0005, 0.01
 """How often, in real seconds, others are looked at: at first, and after some time."""
@@ -160,7 +161,7 @@ def _for_notice(frame: FrameType, values: dict[str, Any]) -> bool:
 def _starts_thread(frame: FrameType) -> bool:
     """Thread.start waits for the thread's own notice: one that is not among the others yet."""
     outer = frame.f_back and frame.f_back.f_back
-    return outer is not None and outer.f_code is threading.Thread.start.__code__
+    return outer is not None and outer.f_code is _start
 
 
 def _for_end(_: FrameType, values: dict[str, Any]) -> bool:
