@@ -136,3 +136,9 @@ def test_commands_and_strategies_have_their_rows() -> None:
     table = (ROOT / "sim" / "schedulers" / "README.md").read_text("utf-8")
     for strategy in STRATEGIES:
         assert re.search(rf"^\| `\w+.*\| `{strategy}`", table, re.MULTILINE), strategy
+
+
+@pytest.mark.parametrize(("name", "lines_max"), [("README.md", 180), ("ARCHITECTURE.md", 300)])
+def test_a_document_for_everybody_is_short(name: str, lines_max: int) -> None:
+    """Who looks in for the first time reads it to its end; the rest is in the rooms."""
+    assert len((ROOT / name).read_text().splitlines()) <= lines_max
