@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sim.counterexamples.counterexample import Counterexample
+    from sim.exploration.report import Report
     from sim.exploration.runs import outcomes, run
-    from sim.exploration.search import Report, explore
+    from sim.exploration.search import explore
     from sim.exploration.subject import Subject
     from sim.kernel.errors import CheckFailed, NotSimulated, ScheduleDoesNotFit, Stuck
     from sim.kernel.execution import Outcome
@@ -53,7 +54,7 @@ _HOMES = {
     "Kind": "sim.kernel.violation",
     "NotSimulated": "sim.kernel.errors",
     "Outcome": "sim.kernel.execution",
-    "Report": "sim.exploration.search",
+    "Report": "sim.exploration.report",
     "ScheduleDoesNotFit": "sim.kernel.errors",
     "Scheduler": "sim.schedulers",
     "Stuck": "sim.kernel.errors",

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
-    from sim.exploration.search import Report
+    from sim.exploration.report import Report
     from sim.exploration.subject import Subject
     from sim.kernel.world import World
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sim.cli import COMMANDS
-from sim.exploration.search import STRATEGIES
+from sim.exploration.strategies import STRATEGIES
 from sim.fake_ollama.modes import MODES
 from sim.fake_ollama.profiles import PROFILE_SENTENCES
 

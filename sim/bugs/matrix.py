@@ -10,8 +10,9 @@ from itertools import islice
 from sim.bugs import HISTORICAL_BUGS
 from sim.bugs.base import HistoricalBug, this_version, version_text
 from sim.bugs.interpreters import Interpreter, find_interpreters, run_elsewhere
+from sim.exploration.report import Report
 from sim.exploration.runs import outcomes
-from sim.exploration.search import Report, explore
+from sim.exploration.search import explore
 from sim.exploration.verdict import Verdict
 from sim.kernel.execution import Program
 from sim.schedulers import DepthFirst

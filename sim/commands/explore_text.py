@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from sim.exploration.report import Report
 from sim.exploration.request import Request
-from sim.exploration.search import Report
 from sim.exploration.tested_pythons import interpreter
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sim.exploration.search import Findings
+from sim.exploration.report import Findings
 from sim.schedulers import Scheduler
 
 REDRAW_EVERY_S = 0.1

@@ -10,15 +10,9 @@ from typing import Literal
 from sim.counterexamples.counterexample import Counterexample
 from sim.exploration.parallel import Key, Team
 from sim.exploration.progress import Progress, search_words
-from sim.exploration.search import (
-    BUDGET_S,
-    DEFAULT_STRATEGY,
-    Findings,
-    Report,
-    Watch,
-    explore,
-    make_scheduler,
-)
+from sim.exploration.report import Findings, Report
+from sim.exploration.search import BUDGET_S, Watch, explore
+from sim.exploration.strategies import DEFAULT_STRATEGY, make_scheduler
 from sim.exploration.subject import Problem, Subject
 from sim.exploration.surviving_state import is_violated, natural_runs_agree
 from sim.exploration.verdict import Stop

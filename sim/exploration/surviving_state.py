@@ -23,6 +23,9 @@ from sim.schedulers import NaturalOrder, Replay
 
 Departures = tuple[tuple[int, int], ...]
 
+FORKS_MAX, FORKS_S = 50, 10.0
+"""How many executions run in forks, and for how many real seconds, where state survives."""
+
 _INSTEAD = (
     "make it inside the program, or let each execution run in a fork of its own (isolate=True)"
 )

@@ -27,7 +27,7 @@ from sim.bench.subjects.mutants import MUTANTS, Mutant
 from sim.bench.subjects.mutants import broken as mutant_applied
 from sim.bugs import HISTORICAL_BUGS
 from sim.bugs.base import this_version
-from sim.exploration.search import Report
+from sim.exploration.report import Report
 from sim.exploration.verdict import Verdict
 from sim.kernel.execution import Program
 from sim.schedulers import DepartureBounded, DepthFirst, Portfolio, RandomWalk, StateMatching

@@ -11,7 +11,7 @@ from sim.bench.checking.check import check
 from sim.bench.checking.deepen import deepen
 from sim.bench.scenarios.client import CLIENT_SCENARIOS, ClientSize
 from sim.cli import main
-from sim.exploration.search import Report
+from sim.exploration.report import Report
 from sim.exploration.verdict import Verdict
 from sim.replay import replay
 from tests.limits import AMPLE_S

@@ -17,7 +17,8 @@ from sim.bench.scenarios.server_level.story import BOTH
 from sim.bench.scenarios.sized import ALL_HUNG, Size, SizedScenario
 from sim.bench.subjects.mutants import broken, mutant_named
 from sim.cli import main
-from sim.exploration.search import Report, explore
+from sim.exploration.report import Report
+from sim.exploration.search import explore
 from sim.exploration.verdict import Stop, Verdict
 from sim.kernel.world import World
 from sim.replay import replay

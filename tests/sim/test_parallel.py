@@ -30,7 +30,8 @@ from sim.bench.subjects.mutants import broken, mutant_named
 from sim.exploration import parallel
 from sim.exploration.parallel import PartDone, Team
 from sim.exploration.progress import Progress, search_words
-from sim.exploration.search import Findings, Report, search
+from sim.exploration.report import Findings, Report
+from sim.exploration.search import search
 from sim.exploration.subject import Problem, Subject
 from sim.exploration.verdict import Stop
 from sim.kernel.execution import guarded

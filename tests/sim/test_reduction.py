@@ -9,7 +9,7 @@ import math
 import pytest
 
 from sim import World, explore
-from sim.exploration.search import Report
+from sim.exploration.report import Report
 from sim.kernel.execution import Program
 from sim.schedulers import DepthFirst, Reduced
 from tests.sim.declared_programs import (

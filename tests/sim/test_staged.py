@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sim import Report, World, explore
-from sim.exploration.search import DEFAULT_STRATEGY
+from sim.exploration.strategies import DEFAULT_STRATEGY
 from sim.exploration.verdict import Verdict
 from sim.kernel.execution import Program
 from sim.schedulers import NaturalOrder, Staged

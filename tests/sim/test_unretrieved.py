@@ -14,7 +14,7 @@ import pytest
 
 from sim import World, explore
 from sim.cli import main
-from sim.exploration.search import Report
+from sim.exploration.report import Report
 from sim.export.file import NotExportable
 from sim.kernel.execution import Program
 from sim.kernel.violation import Kind

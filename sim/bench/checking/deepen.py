@@ -22,7 +22,8 @@ from sim.bench.scenarios.server_level.sized import SizedServerScenario
 from sim.bench.scenarios.server_level.story import BOTH
 from sim.bench.scenarios.sized import Size, SizedScenario
 from sim.bench.subjects import registry_class
-from sim.exploration.search import Report, explore
+from sim.exploration.report import Report
+from sim.exploration.search import explore
 from sim.exploration.verdict import Verdict
 from sim.schedulers import DepartureBounded, Scheduler, StateMatching
 

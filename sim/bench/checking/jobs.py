@@ -11,7 +11,8 @@ from sim.bench.harness.log_capture import silenced
 from sim.bench.harness.observed_protocol import ROWS
 from sim.bench.scenarios import Scenario
 from sim.exploration.parallel import Key
-from sim.exploration.search import Report, Watch, explore
+from sim.exploration.report import Report
+from sim.exploration.search import Watch, explore
 from sim.schedulers import DepartureBounded, DepthFirst, RandomFirst, Scheduler, StateMatching
 
 # At server level there are too many schedules for depth-first search, so first it is all schedules

@@ -1,0 +1,295 @@
+"""From findings to a verdict: what was found is replayed, and here alone "proved" is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+from sim.counterexamples.counterexample import Counterexample, confirmed
+from sim.counterexamples.differences import difference
+from sim.counterexamples.shrink import shrink
+from sim.exploration.report import Findings, Report
+from sim.exploration.subject import Problem
+from sim.exploration.surviving_state import (
+    FORKS_MAX,
+    Departures,
+    NaturalRuns,
+    Survived,
+    is_violated,
+)
+from sim.exploration.verdict import Stop, Unretrieved, Verdict
+from sim.kernel.execution import Outcome, Program, guarded, run_execution
+from sim.kernel.isolation.entropy import not_virtualised
+from sim.kernel.schedule import Bounds, Schedule, departures_of
+from sim.kernel.violation import Kind, Violation
+from sim.schedulers import NaturalOrder, Scheduler
+
+SHRINK_EXECUTIONS_MAX = 2000
+# What bounds the shrinking is the number of executions; this is for programs with slow ones.
+SHRINK_BUDGET_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What the replays showed. differs: where two runs of the natural schedule differed.
+
+    survived: what has outlived an execution. unconfirmed: as in Report.
+    spent: what ran when there was no time left for them.
+    """
+
+    digest: str
+    counterexample: Counterexample | None = None
+    differs: str | None = None
+    survived: Survived | None = None
+    unconfirmed: str = ""
+    spent: str | None = None
+
+
+def conclude(
+    problem: Problem,
+    findings: Findings,
+    is_interrupted: Callable[[], bool] = lambda: False,
+    natural: NaturalRuns | None = None,
+) -> Conclusion:
+    """Replays what was found: the failure, shrunk, or else the natural schedule.
+
+    natural: its runs from before the search; without them it is run twice.
+    """
+    subject = problem.subject
+    head = subject.natural_schedule(problem.bounds)
+    if findings.error is not None:
+        return Conclusion(head.digest)
+    if findings.failure is not None and _is_inherited(findings.failure):
+        return _judged_inherited(head.digest, findings.failure, natural)
+    if findings.failure is not None:
+        found = _counterexample(subject.program, findings.failure, head, is_interrupted)
+        if natural is None:
+            return Conclusion(head.digest, found)
+        return _judged_afresh(head.digest, findings.failure, found, natural)
+    if findings.stopped is Stop.NONDETERMINISM and natural is not None:
+        survived = natural.survived(findings.stopped_why or findings.stopped)
+        return Conclusion(head.digest, survived=survived)
+    if findings.stopped is not None:
+        return Conclusion(head.digest)
+    still = natural.survived_since() if natural is not None else None
+    alone = None if natural is not None else _compare_two_runs(subject.program, problem.bounds)
+    differs = _with_entropy(alone, (subject.program, *subject.sources))
+    return Conclusion(head.digest, differs=differs, survived=still)
+
+
+def _is_inherited(outcome: Outcome) -> bool:
+    return outcome.violation is not None and outcome.violation.is_inherited
+
+
+def _judged_inherited(digest: str, failure: Outcome, natural: NaturalRuns | None) -> Conclusion:
+    """On stock asyncio each run would begin with objects that are bound to no loop."""
+    assert failure.violation is not None
+    text = words_of_violation(failure.violation)
+    differs = f"«{failure.violation.property}» was violated by an object of an earlier loop"
+    changes = None if natural is None else natural.changes(departures_of(failure.choices))
+    if changes:
+        return Conclusion(digest, survived=Survived.of(differs, changes), unconfirmed=text)
+    words = (
+        f"state survived an execution before this exploration: {differs}; make the object inside "
+        f"the program, or explore those that came before with isolate=True as well"
+    )
+    survived = Survived(words, Stop.STATE_SURVIVED)
+    return Conclusion(digest, survived=survived, unconfirmed=text)
+
+
+def _judged_afresh(
+    digest: str, failure: Outcome, found: Counterexample | None, natural: NaturalRuns
+) -> Conclusion:
+    """Whether a violation is one in a process in which nothing was executed before.
+
+    found: the counterexample, if it came back in this process.
+    """
+    assert failure.violation is not None
+    violated, departures = failure.violation.property, departures_of(failure.choices)
+    if found is not None:
+        if failure.violation.kind is Kind.ENDLESS_STEP:
+            # Each execution of it takes seconds.
+            return Conclusion(digest, found)
+        shrunk = Schedule.parse(found.schedule).departures
+        is_real = natural.copy.ask(is_violated, shrunk, violated)
+        if is_real is None:
+            survived = natural.survived_since()
+            if survived is not None:
+                return Conclusion(digest, survived=survived, unconfirmed=found.text)
+        if is_real is not False:
+            return Conclusion(digest, found)
+    afresh = natural.copy.ask(_confirm_alone, departures, violated)
+    seen = "comes" if found is not None else "did not come"
+    differs = f"«{violated}» was violated in an execution, and {seen} back in this process"
+    if afresh is not None:
+        return Conclusion(digest, afresh, survived=natural.survived(differs, departures))
+    differs += ", and is not violated in a fresh one" if natural.copy.is_alive else ""
+    text = found.text if found is not None else words_of_violation(failure.violation)
+    return Conclusion(digest, survived=natural.survived(differs, departures), unconfirmed=text)
+
+
+def words_of_violation(violation: Violation) -> str:
+    seen = f"\n  seen: {violation.detail}" if violation.detail else ""
+    return f"violated at {violation.at:.3f} s: {violation.property}{seen}"
+
+
+def _compare_two_runs(program: Program, bounds: Bounds) -> str | None:
+    """Runs the natural schedule twice more; in words, where the two differ, or None."""
+    first, second = (run_execution(program, NaturalOrder(), bounds, traced=True) for _ in range(2))
+    differs = difference(first, second)
+    return f"{Stop.NONDETERMINISM}: {differs}" if differs is not None else None
+
+
+def _with_entropy(differs: str | None, sources: Iterable[object]) -> str | None:
+    """State in the program's modules that no schedule decides makes a proof inconclusive, too."""
+    held = not_virtualised(sources)
+    if not held:
+        return differs
+    named = f"not virtualised: {'; '.join(held[:4])}; make it within the program"
+    return f"{differs}; {named}" if differs else named
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """See Report."""
+
+    verdict: Verdict
+    reason: str
+    stopped: Stop | None = None
+    labels_missing: tuple[str, ...] = ()
+
+
+def _judged(
+    problem: Problem, findings: Findings, scheduler: Scheduler, conclusion: Conclusion
+) -> _Judged:
+    executions = f"{findings.executions} executions, {scheduler.name}"
+    if problem.isolate:
+        executions += ", each in a fork of its own"
+    if findings.error is not None:
+        return _Judged(Verdict.ERROR, findings.error)
+    if conclusion.spent is not None:
+        why = f"{Stop.OUT_OF_BUDGET} before what was found is repeated: {conclusion.spent}"
+        return _Judged(Verdict.INCONCLUSIVE, f"{why} ({executions})", Stop.OUT_OF_BUDGET)
+    if findings.failure is not None:
+        found = conclusion.counterexample
+        if found is None:
+            return _judged_unconfirmed(findings, conclusion)
+        by = "" if findings.found_by == scheduler.name else f", found by {findings.found_by}"
+        survived = f"; {conclusion.survived.words}" if conclusion.survived is not None else ""
+        return _Judged(Verdict.REFUTED, f"{found.property} ({executions}{by}){survived}")
+    if conclusion.survived is not None:
+        return _Judged(Verdict.INCONCLUSIVE, conclusion.survived.words, conclusion.survived.stop)
+    if conclusion.differs is not None:
+        return _Judged(Verdict.INCONCLUSIVE, f"{conclusion.differs} ({executions})")
+    if scheduler.is_exhausted:
+        return _judged_exhausted(problem, findings, scheduler, executions)
+    stopped = findings.stopped_why or findings.stopped
+    why = stopped or f"no violation, but {scheduler.name} does not see all"
+    may_go_on = findings.stopped in (None, Stop.OUT_OF_BUDGET, Stop.EXECUTIONS_MAX)
+    advice = f"; next: {scheduler.next_to_try}" if may_go_on and scheduler.next_to_try else ""
+    return _Judged(Verdict.INCONCLUSIVE, f"{why} ({executions}){advice}", findings.stopped)
+
+
+def _judged_unconfirmed(findings: Findings, conclusion: Conclusion) -> _Judged:
+    """A violation was seen, and not confirmed."""
+    if conclusion.survived is not None:
+        return _Judged(Verdict.INCONCLUSIVE, conclusion.survived.words, conclusion.survived.stop)
+    if findings.stopped is Stop.INTERRUPTED:
+        why = f"{Stop.INTERRUPTED} before a violation was confirmed"
+        return _Judged(Verdict.INCONCLUSIVE, why, Stop.INTERRUPTED)
+    why = f"{Stop.NONDETERMINISM}: a violation was not the same on replay"
+    return _Judged(Verdict.INCONCLUSIVE, why, Stop.NONDETERMINISM)
+
+
+def _judged_exhausted(
+    problem: Problem, findings: Findings, scheduler: Scheduler, executions: str
+) -> _Judged:
+    missing = tuple(sorted(set(problem.subject.labels) - findings.labels))
+    if missing:
+        why = f"labels never reached: {', '.join(missing)} ({executions})"
+        return _Judged(Verdict.INCONCLUSIVE, why, labels_missing=missing)
+    if findings.executions == 0:
+        return _Judged(Verdict.ERROR, "nothing was executed")
+    if scheduler.vacuous is not None:
+        return _Judged(Verdict.INCONCLUSIVE, f"{scheduler.vacuous} ({executions})")
+    covered = f"{scheduler.covers}, within {problem.bounds} ({executions})"
+    return _Judged(Verdict.PROVED, covered)
+
+
+def _counterexample(
+    program: Program, failure: Outcome, head: Schedule, is_interrupted: Callable[[], bool]
+) -> Counterexample | None:
+    """Shrinks the failure and replays it twice, traced; None if it is not the same both times."""
+    assert failure.violation is not None
+    violated = failure.violation.property
+    deadline = perf_counter() + SHRINK_BUDGET_S
+    departures = departures_of(failure.choices)
+    # Each execution that the watchdog breaks off takes seconds.
+    if failure.violation.kind is not Kind.ENDLESS_STEP:
+        departures, _ = shrink(
+            program,
+            departures,
+            violated,
+            head.bounds,
+            executions_max=SHRINK_EXECUTIONS_MAX,
+            is_interrupted=lambda: perf_counter() > deadline or is_interrupted(),
+        )
+    return confirmed(program, replace(head, departures=departures), violated)
+
+
+def _confirm_alone(
+    problem: Problem, departures: Departures, violated: str
+) -> Counterexample | None:
+    """The counterexample, where each execution that leads to it runs in a fork of its own."""
+    head = problem.subject.natural_schedule(problem.bounds)
+    program, bounds = problem.subject.program, problem.bounds
+    deadline = perf_counter() + SHRINK_BUDGET_S
+    with guarded(isolate=True):
+        departures, _ = shrink(
+            program,
+            departures,
+            violated,
+            bounds,
+            executions_max=FORKS_MAX,
+            is_interrupted=lambda: perf_counter() > deadline,
+        )
+        return confirmed(program, replace(head, departures=departures), violated)
+
+
+def make_report(
+    problem: Problem,
+    scheduler: Scheduler,
+    findings: Findings,
+    conclusion: Conclusion,
+    seconds: float,
+) -> Report:
+    judged = _judged(problem, findings, scheduler, conclusion)
+    verdict = judged.verdict
+    return Report(
+        verdict=verdict,
+        reason=judged.reason,
+        stopped=judged.stopped,
+        labels_missing=judged.labels_missing,
+        claim=scheduler.covers if verdict == Verdict.PROVED else "",
+        executions=findings.executions,
+        seconds=seconds,
+        complete=scheduler.complete,
+        strategy=scheduler.name,
+        counterexample=conclusion.counterexample,
+        labels=frozenset(findings.labels),
+        bounds=problem.bounds,
+        bounds_hit=frozenset(findings.bounds_hit),
+        digest=conclusion.digest,
+        found_by=findings.found_by if verdict == Verdict.REFUTED else None,
+        unconfirmed=conclusion.unconfirmed,
+        unretrieved=_unretrieved(problem, findings),
+    )
+
+
+def _unretrieved(problem: Problem, findings: Findings) -> Unretrieved | None:
+    if findings.unretrieved is None:
+        return None
+    seen, departures = findings.unretrieved
+    head = problem.subject.natural_schedule(problem.bounds)
+    return Unretrieved(seen, str(replace(head, departures=departures)))
