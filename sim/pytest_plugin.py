@@ -313,7 +313,7 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
     test.item.user_properties += [(_EXPLORED, report.verdict), (_EXECUTIONS, report.executions)]
     if report.was_interrupted:
         raise KeyboardInterrupt
-    if test.skip is not None:
+    if test.skip is not None and report.verdict is not Verdict.REFUTED:
         raise test.skip
     if report.verdict is Verdict.PROVED:
         if report.unretrieved is not None:

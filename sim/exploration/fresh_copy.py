@@ -72,11 +72,11 @@ class FreshCopy:
         asked, answered = os.pipe(), os.pipe()
         pid = forks.forked()
         if pid == 0:
-            os.close(asked[1])
-            os.close(answered[0])
-            # With the forks that answer; and Ctrl-C is for the parent alone.
-            os.setpgid(0, 0)
             with forks.leaving():
+                os.close(asked[1])
+                os.close(answered[0])
+                # With the forks that answer; and Ctrl-C is for the parent alone.
+                os.setpgid(0, 0)
                 _answer_all(subject, os.fdopen(asked[0], "rb"), os.fdopen(answered[1], "wb"))
         os.close(asked[0])
         os.close(answered[1])

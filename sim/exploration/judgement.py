@@ -73,7 +73,9 @@ def conclude(
     if findings.stopped is not None:
         return Conclusion(head.digest)
     still = natural.survived_since() if natural is not None else None
-    alone = None if natural is not None else _compare_two_runs(subject.program, problem.bounds)
+    # The first of them may have ended in an error, or for lack of time.
+    was_compared = natural is not None and natural.first is not None
+    alone = None if was_compared else _compare_two_runs(subject.program, problem.bounds)
     differs = _with_entropy(alone, (subject.program, *subject.sources))
     return Conclusion(head.digest, differs=differs, survived=still)
 
@@ -182,7 +184,7 @@ def _judged(
         return _Judged(Verdict.INCONCLUSIVE, conclusion.survived.words, conclusion.survived.stop)
     if conclusion.differs is not None:
         return _Judged(Verdict.INCONCLUSIVE, f"{conclusion.differs} ({executions})")
-    if scheduler.is_exhausted:
+    if scheduler.is_exhausted and findings.stopped is not Stop.NONDETERMINISM:
         return _judged_exhausted(problem, findings, scheduler, executions)
     stopped = findings.stopped_why or findings.stopped
     why = stopped or f"no violation, but {scheduler.name} does not see all"

@@ -106,6 +106,7 @@ class ModuleState:
         # Alive as long as this is: an address stands for one object.
         self._kept: dict[int, object] = {}
         self._nodes: deque[_Node] = deque()
+        self._installed = {each.__name__ for each in installed_modules()} if installed else set()
         for root in _roots(program, sources, held, installed):
             self._nodes.append(root)
             self._read()
@@ -117,6 +118,9 @@ class ModuleState:
         for path, value in then.values.items():
             before, variable = self.values.get(path), then._variables[path]
             if before is None and not value.is_loop:
+                if path.rpartition(".")[0] in self._installed:
+                    # A package that is loaded lazily, by being read, say.
+                    continue
                 new.append(f"{path} is new: {value.words}")
                 continue
             is_other = before is None or before.key != value.key

@@ -51,8 +51,8 @@ def in_a_fork(function: Callable[[], T]) -> T:
     reading, writing = _pipe()
     pid = forked()
     if pid == 0:
-        os.close(reading)
         with leaving():
+            os.close(reading)
             _write(writing, _answered(function))
     os.close(writing)
     try:

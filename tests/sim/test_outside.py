@@ -110,7 +110,10 @@ REFUSED: dict[str, tuple[Callable[[], object], Refused]] = {
     "_posixsubprocess.fork_exec": (partial(begins_a_process, "spawn"), Refused.PROCESS),
     "_multiprocessing.SemLock": (multiprocessing.Lock, Refused.PROCESSES_LOCK),
     "_multiprocessing.SemLock ": (uses_a_pool_of_processes, Refused.PROCESSES_LOCK),
-    "PyInterpreterState_New|_interpreters.create": (begins_an_interpreter, Refused.INTERPRETER),
+    "PyInterpreterState_New|interpreters.create": (
+        begins_an_interpreter,
+        Refused.INTERPRETER,
+    ),
     "socket.getaddrinfo": (
         partial(socket.create_connection, ("127.0.0.1", 9)),
         Refused.NETWORK,

@@ -191,7 +191,12 @@ def _item(holder: Any, name: Any) -> Any:
 
 
 def attribute_site(holder: Any, name: str, real: Any) -> Site:
-    return Site(real, lambda: getattr(holder, name), lambda value: setattr(holder, name, value))
+    def put(value: Any) -> None:
+        # Not the class's own, which may forbid it, as a frozen dataclass's does.
+        set_attribute = setattr if isinstance(holder, type) else object.__setattr__
+        set_attribute(holder, name, value)
+
+    return Site(real, lambda: getattr(holder, name), put)
 
 
 def _static_site(cls: type, name: str, real: Any) -> Site:

@@ -149,8 +149,9 @@ _UNHEARD: list[tuple[str, str, Waits, Refused]] = [
     # An event since 3.12.
     ("_thread", "start_new_thread start_new", _always, Refused.THREAD),
     ("_thread", "start_joinable_thread", _always, Refused.THREAD),
-    # Its event is raised before 3.13 only.
+    # Its event is raised before 3.13 only; and 3.12 crashes where a hook refuses it.
     ("_interpreters", "create", _always, Refused.INTERPRETER),
+    ("_xxsubinterpreters", "create", _always, Refused.INTERPRETER),
 ]
 
 

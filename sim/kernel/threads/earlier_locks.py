@@ -260,8 +260,9 @@ class _Block:
     def undo(self) -> None:
         for site, stand_in in reversed(self._replaced):
             # The program may have put something else there. (Methods are made anew, and equal.)
-            if site.get() == stand_in:
-                site.put(site.real)
+            with contextlib.suppress(Exception):
+                if site.get() == stand_in:
+                    site.put(site.real)
         self._stand_ins.give_back()
 
 

@@ -25,6 +25,7 @@ from sim.kernel.threads.local_values import here
 # Idents of the system are addresses, and native ones are below the kernel's pid_max.
 FIRST_IDENT = 1_000_000_000
 FIRST_NATIVE_ID = 100_000_000
+_IDENTS = range(FIRST_IDENT, FIRST_IDENT + 1_000_000)
 
 
 class ThreadIdentity:
@@ -54,6 +55,13 @@ class ThreadIdentity:
 
 
 _active: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
+
+
+def forget_dummies() -> None:
+    """Of threads that asked who they are after their end, as code does that is broken off."""
+    for ident, thread in tuple(_active.items()):
+        if ident in _IDENTS and isinstance(thread, threading._DummyThread):
+            _active.pop(ident, None)
 
 
 def _begin(thread: Any, identity: ThreadIdentity) -> None:

@@ -27,15 +27,18 @@ _CURSORS = ("execute", "executemany", "executescript", "fetchone", "fetchmany", 
 _CONNECTIONS = ("commit", "rollback", "__exit__", "close")
 
 
-def _waiting(call: Callable[..., Any], connection: Any) -> Any:
+@forwards
+def _waiting(
+    connection: Any, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """Tries again as SQLite itself does, but sleeps in virtual time."""
     waited_s, tries = 0.0, 0
     while True:
         try:
-            return call()
+            return call(*args, **kwargs)
         except sqlite3.OperationalError as exc:
             execution = execution_of_this_thread()
-            is_busy = exc.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            is_busy = getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
             if execution is None or not is_busy or waited_s >= connection._sim_timeout_s:
                 raise
         delay_s = _DELAYS_S[min(tries, len(_DELAYS_S) - 1)]
@@ -63,7 +66,7 @@ def _method(real: Callable[..., Any], connection_of: Callable[[Any], Any]) -> Ca
         connection = connection_of(self)
         if hasattr(connection, "_sim_timeout_s"):
             _check_thread(connection)
-            return _waiting(lambda: real(self, *args, **kwargs), connection)
+            return _waiting(connection, real, (self, *args), kwargs)
         return real(self, *args, **kwargs)
 
     return method
@@ -94,13 +97,18 @@ def _connection_class(kind: Any) -> Any:
     }
     # These make a cursor in C, of a class that does not wait.
     methods |= {name: _by_cursor(getattr(kind, name)) for name in _CURSORS[:3]}
-    return type(kind.__name__, (kind,), {**methods, "cursor": cursor})
+    # Until `connect` has set them, while the connection is made.
+    unset = {"_sim_timeout_s": 0.0, "_sim_made_in": None}
+    return type(kind.__name__, (kind,), {**methods, **unset, "cursor": cursor})
 
 
 def _by_cursor(real: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(real)
     @forwards
     def method(self: Any, *args: Any) -> Any:
+        if real.__name__ == "executemany" and len(args) == 2:
+            # An iterator gives its rows once, and there may be a second try.
+            args = args[0], [*args[1]]
         return getattr(self.cursor(), real.__name__)(*args)
 
     return method

@@ -27,7 +27,7 @@ import simpy
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.environment import Environment
 from sim.kernel.schedule import Bounds
-from sim.kernel.threads.identity import ThreadIdentity
+from sim.kernel.threads.identity import ThreadIdentity, forget_dummies
 from sim.kernel.threads.line_tracing import resumed, set_trace, trace_function, watch
 from sim.kernel.threads.local_values import a_worker_begins, here
 
@@ -169,6 +169,8 @@ class Threads:
         for identity in self._identities:
             identity.end()
         self._identities.clear()
+        if self._identities_made:
+            forget_dummies()
 
     # -- what a worker calls
 
