@@ -8,6 +8,7 @@ writes tests/sim/counterexamples.txt anew; read it as one who does not know the 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,8 @@ def section_of(program: Program) -> str:
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_the_text_of_a_counterexample(program: Program) -> None:
     """It is as written down: what failed, the departures, what became of each task, where."""
+    if program is small_bugs.failing_children and sys.version_info >= (3, 14):
+        pytest.skip("since 3.14 TaskGroup raises in a function of another name")
     sections = re.split(r"\n(?===== )", TEXTS.read_text("utf-8"))
     head = HEADING.format(program.__name__, "")
     (written,) = [each for each in sections if each.startswith(head)]

@@ -17,6 +17,8 @@ from registry.stop_signal import StopSignals
 from sim.bench.harness.judgement import Always, Judgement, Judgements, Moment
 from sim.bench.harness.observed_protocol import ObservedProtocol
 from sim.bench.harness.registry_bench import LIMITS, QUEUE_S, Bench, Request
+from sim.kernel.observer import Observer
+from sim.kernel.task_rows import TaskRows
 from sim.kernel.world import World
 
 Graces = Callable[[Request], int]
@@ -249,10 +251,11 @@ def _reaches(registry: object, task: object) -> bool:
     return False
 
 
-# The world and the loop know every task; what a registry keeps, it keeps in its own objects.
+# The world, the loop and what records its tasks know every task; what a registry keeps, it keeps in
+# its own objects.
 _NOT_FOLLOWED = (
     *(type, ModuleType, FunctionType, MethodType, str, int, float),
-    *(asyncio.AbstractEventLoop, World, logging.Logger),
+    *(asyncio.AbstractEventLoop, World, logging.Logger, Observer, TaskRows),
 )
 
 
