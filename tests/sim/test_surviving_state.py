@@ -243,5 +243,7 @@ def test_state_is_read_wherever_it_is_kept() -> None:
     assert "slotted, a variable of " in changes
     assert ".kept was a list of 1, then a list of 2" in changes
     assert "['a'][0]['b'] was 1, then 2" in changes
-    assert "numbers, a variable of " in changes
-    assert "was an iterator with 5 left, then an iterator with 4 left" in changes
+    # Since 3.15 how far a generator is in a range stands on its stack, which cannot be read.
+    if sys.version_info < (3, 15):
+        assert "numbers, a variable of " in changes
+        assert "was an iterator with 5 left, then an iterator with 4 left" in changes

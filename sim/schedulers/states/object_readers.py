@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import builtins
 import collections
 import datetime
 import decimal
@@ -51,6 +52,8 @@ CONSTANTS: set[type] = {
     re.Pattern,
     logging.Logger,
     object,
+    # Since 3.15.
+    getattr(builtins, "sentinel", object),
 }
 """Types whose objects are compared by identity, and hold nothing that an execution changes."""
 
