@@ -418,6 +418,8 @@ READERS: dict[type, Reader] = {
     collections.defaultdict: _of_default_dict,
     io.BytesIO: _of_bytes_io,
     types.MappingProxyType: _of_dict,
+    # Since 3.15.
+    getattr(builtins, "frozendict", dict): _of_dict,
     set: _of_set,
     frozenset: _of_set,
     types.FunctionType: _of_function,
