@@ -118,7 +118,7 @@ class ModuleState:
         for path, value in then.values.items():
             before, variable = self.values.get(path), then._variables[path]
             if before is None and not value.is_loop:
-                if path.rpartition(".")[0] in self._installed:
+                if path.rpartition(".")[0] in then._installed:
                     # A package that is loaded lazily, by being read, say.
                     continue
                 new.append(f"{path} is new: {value.words}")

@@ -17,8 +17,6 @@ from registry.stop_signal import StopSignals
 from sim.bench.harness.judgement import Always, Judgement, Judgements, Moment
 from sim.bench.harness.observed_protocol import ObservedProtocol
 from sim.bench.harness.registry_bench import LIMITS, QUEUE_S, Bench, Request
-from sim.kernel.observer import Observer
-from sim.kernel.task_rows import TaskRows
 from sim.kernel.world import World
 
 Graces = Callable[[Request], int]
@@ -246,6 +244,8 @@ def _reaches(registry: object, task: object) -> bool:
                 return True
             if id(each) in seen or isinstance(each, _NOT_FOLLOWED):
                 continue
+            if type(each).__module__ in _RECORDS_TASKS:
+                continue
             seen.add(id(each))
             todo.append(each)
     return False
@@ -255,8 +255,10 @@ def _reaches(registry: object, task: object) -> bool:
 # its own objects.
 _NOT_FOLLOWED = (
     *(type, ModuleType, FunctionType, MethodType, str, int, float),
-    *(asyncio.AbstractEventLoop, World, logging.Logger, Observer, TaskRows),
+    *(asyncio.AbstractEventLoop, World, logging.Logger),
 )
+# By name: a scenario that is exported carries none of them.
+_RECORDS_TASKS = ("sim.kernel.recording", "sim.kernel.task_rows")
 
 
 # -- which judgements for which registry
