@@ -115,11 +115,12 @@ class ModuleState:
         """What differs in the other, a sentence for each variable."""
         found: dict[str | None, str] = {}
         new = []
+        # Packages are loaded lazily, by being read, say: much is new then, and says nothing.
+        is_loading = bool(then._installed - self._installed)
         for path, value in then.values.items():
             before, variable = self.values.get(path), then._variables[path]
             if before is None and not value.is_loop:
-                if path.rpartition(".")[0] in then._installed:
-                    # A package that is loaded lazily, by being read, say.
+                if is_loading or path.rpartition(".")[0] in then._installed:
                     continue
                 new.append(f"{path} is new: {value.words}")
                 continue
