@@ -30,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="SECONDS",
         help="default 60, or none with --executions",
     )
-    parser.add_argument("--executions", type=positive, metavar="N", help="stop after so many")
+    parser.add_argument("--executions", type=positive, metavar="N", help="stop after this number")
     parser.add_argument(
         "--seed", type=not_negative, default=0, metavar="N", help="of what is random"
     )

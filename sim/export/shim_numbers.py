@@ -19,7 +19,7 @@ from typing import Any
 from sim.export.shim import READING_S, Clock
 
 EPOCH_S = 1_577_836_800.0  # what the wall clock shows at the beginning
-BUSY_READINGS = 1000  # after so many in a row the program waits for the clock
+BUSY_READINGS = 1000  # beyond this number in a row it waits for the clock
 BUSY_STEP_S = 0.001
 MAC = 0x02_00_5E_00_53_01
 MONOTONIC = ("monotonic", "perf_counter", "process_time", "thread_time")

@@ -24,7 +24,7 @@ RANDOM_FIRST = 100
 """Random executions before all are run: they meet most of what is likely."""
 
 DEPARTURES_FIRST = 3
-"""Then those with up to so many departures: most of the rest needs few, but at any place."""
+"""Then those with up to a number of departures: most of the rest needs few, but at any place."""
 
 OTHER = "an outcome that is not wanted"
 

@@ -4,7 +4,7 @@ A suite's main thread calls, through anyio's portal, a loop that runs in a threa
 loop that call comes from outside, when the caller gets to it. So its clock jumps to the next timer
 only while every other thread is seen to wait for ever; until then time passes as it does for them.
 
-Seen is the innermost Python function of each thread, and what it waits for. Whoever is not known to
+Seen is the innermost Python function of each thread, and what it waits for. What is not known to
 wait counts as at work: that is never wrong, only slow.
 """
 

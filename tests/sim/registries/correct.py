@@ -197,7 +197,7 @@ class Line:
 
 
 class Queued:
-    """An explicit queue: whoever ends lets the next in, and a newcomer stops the one who holds."""
+    """An explicit queue: a stream that ends lets the next in; a newcomer stops the holder."""
 
     def __init__(self) -> None:
         self.lines: dict[str, Line] = {}

@@ -228,7 +228,7 @@ class LeavesItsMark(Generations):
 
 
 class DropsTheLockInUse(LockPerSession):
-    """Whoever is done drops its session's lock, though others wait for it."""
+    """A stream that is done drops its session's lock, though others wait for it."""
 
     async def pop(self, trace_id: str) -> None:
         entry = self.entries.get(trace_id)
