@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import Any, TypeVar
 
 from sim.kernel.diagnosis import place_of_frame, place_of_predicate
@@ -195,6 +195,11 @@ class World:
         sentence: what must hold, in words; violations with the same sentence are the same.
         judge: the function that found out, where that is not the caller.
         """
+        if not isinstance(sentence, str) or type(condition) is CoroutineType:
+            raise Misused(
+                f"world.check({condition!r}, {sentence!r}) needs a condition, which is no "
+                f"coroutine, and then a sentence"
+            )
         if not condition:
             where = "" if self.trace is None else place_of_predicate(judge) if judge else _caller()
             self._violate(sentence, detail, where)
@@ -251,7 +256,17 @@ class World:
 
     def ask_always(self) -> None:
         for sentence, predicate in self._always:
-            if not predicate():
+            try:
+                holds = predicate()
+            except CheckFailed:
+                # It is recorded already.
+                continue
+            except Exception as exc:
+                self.fail_as(
+                    Kind.EXCEPTION, f"{exc!r}, in what is asked for «{sentence}»", raised=exc
+                )
+                continue
+            if not holds:
                 is_traced = self.trace is not None
                 self._violate(sentence, "", place_of_predicate(predicate) if is_traced else "")
 

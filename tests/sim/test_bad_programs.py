@@ -120,6 +120,18 @@ async def ends_before_it_begins(world: World) -> None:
     world.signal(15, earliest=2, latest=1)
 
 
+async def checks_a_sentence(world: World) -> None:
+    world.check("both count", False)  # type: ignore[arg-type]
+
+
+async def checks_a_coroutine(world: World) -> None:
+    awaited = asyncio.sleep(0)
+    try:
+        world.check(awaited, "it holds")
+    finally:
+        awaited.close()
+
+
 async def in_a_task(world: World) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(chooses_among_none(world))
@@ -130,6 +142,8 @@ async def in_a_task(world: World) -> None:
     [
         (chooses_among_none, "world.choose('the size', []) has no option"),
         (in_a_task, "world.choose('the size', []) has no option"),
+        (checks_a_sentence, "world.check('both count', False) needs a condition"),
+        (checks_a_coroutine, "'it holds') needs a condition, which is no coroutine"),
         (begins_in_the_past, "'it comes' has the window [-1.0, inf]"),
         (ends_before_it_begins, "'SIGTERM' has the window [2.0, 1.0]"),
         (has_nothing_to_call, "'it comes' has arguments (1,) and nothing to call"),
@@ -141,6 +155,20 @@ def test_a_misused_world_is_an_error_with_its_place(program: Program, says: str)
     assert report.verdict == "error"
     assert says.replace(".0", "") in report.reason.replace(".0", "")
     assert "(test_bad_programs.py:" in report.reason
+
+
+def test_a_predicate_that_raises_is_a_violation() -> None:
+    """It is asked between two callbacks, where nothing of the program's could catch it."""
+
+    async def program(world: World) -> None:
+        world.always("there is a share", lambda: 1 / 0 > 0)
+        await asyncio.sleep(1)
+
+    report = explore(program)
+    assert report.verdict == "refuted", report.text
+    assert "ZeroDivisionError('division by zero'), in what is asked for «there is a share»" in (
+        report.text
+    )
 
 
 # ---- what is no program ----------------------------------------------------------------------
