@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import inspect
 import io
+import json
 import mmap
 import re
 import shlex
@@ -25,6 +26,7 @@ import unittest
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -39,7 +41,9 @@ _EXECUTIONS = "executions"
 _REPLAYED = "replayed"
 _CAPTURES = {"capsys", "capsysbinary", "capfd", "capfdbinary", "capteesys"}
 _MAY_PASS = "let it pass with a warning: @pytest.mark.explore(inconclusive='pass')"
-_REASON_MAX = 1000
+_REASON_MAX = 600
+# Of a reason as JSON, where a character may take twelve bytes.
+_LEFT_MAX = 8192
 _OWN_OPTIONS = {"inconclusive", "sources"}
 
 
@@ -122,7 +126,7 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     from sim.exploration.search import explore
 
     known = {*inspect.signature(explore).parameters, *_OWN_OPTIONS}
-    known -= {"program"}
+    known -= {"program", "watch"}
     unknown = sorted(set(settings) - known)
     if unknown:
         _fail(
@@ -205,13 +209,14 @@ class _ExploredTest:
     """The test as a program: `program(world)` is one execution of it."""
 
     item: pytest.Function
-    skipped: BaseException | None = None
+    # What an execution in this process did in place of an end: a skip, an xfail, an exit.
+    left: BaseException | None = None
     raised: BaseException | None = None
     program: Callable[[World], Awaitable[object]] = field(init=False)
     # A schedule names the test, and its parts are set apart by slashes.
     name: str = field(init=False)
-    # Why an execution was skipped, which may be one in a fork.
-    _reason: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, _REASON_MAX))
+    # The same in words, as an execution may be one in a fork.
+    _left: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, _LEFT_MAX))
 
     def __post_init__(self) -> None:
         name = self.item.nodeid.partition("::")[2].replace("::", ".")
@@ -239,17 +244,32 @@ class _ExploredTest:
         return Subject(self.program, self.name, sources, held=fixtures)
 
     @property
-    def skip(self) -> BaseException | None:
-        """What skipped an execution, also one in a fork."""
-        if self.skipped is not None or not self._reason[0]:
-            return self.skipped
-        reason = self._reason[:].rstrip(b"\0").decode(errors="ignore")
-        return pytest.skip.Exception(reason)
+    def outcome(self) -> BaseException | None:
+        """The outcome of pytest's by which an execution left the test, also one in a fork."""
+        if self.left is not None or not self._left[0]:
+            return self.left
+        kind, reason, code = json.loads(self._left[:].rstrip(b"\0"))
+        match kind:
+            case "exit":
+                return pytest.exit.Exception(reason, code)
+            case "xfail":
+                return pytest.xfail.Exception(reason)
+            case _:
+                # The line that skipped is known in the fork alone, so the test's own is shown.
+                return pytest.skip.Exception(reason, _use_item_location=True)
+
+    @property
+    def exits(self) -> bool:
+        return isinstance(self.outcome, pytest.exit.Exception)
+
+    def _leaves(self, kind: str, left: BaseException, reason: str | None) -> None:
+        self.left = self.left or left.with_traceback(_without_simulator(left.__traceback__))
+        code = getattr(left, "returncode", None)
+        words = json.dumps([kind, (reason or "")[:_REASON_MAX], code]).encode()
+        self._left[: len(words)] = words
 
     async def _run(self, world: World, fixtures: dict[str, Any]) -> None:
         import asyncio
-
-        from sim.kernel.origin import modelled
 
         item = self.item
         self.raised = None
@@ -264,14 +284,17 @@ class _ExploredTest:
             else:
                 # It may block, and finds no loop that runs: starlette's TestClient makes its own.
                 await asyncio.to_thread(item.obj, **arguments)
-        except pytest.skip.Exception as exc:
-            self.skipped = exc
-            reason = (exc.msg or "skipped").encode()[:_REASON_MAX]
-            self._reason[: len(reason)] = reason
+        except (pytest.skip.Exception, unittest.SkipTest) as exc:
+            self._leaves("skip", exc, str(exc) or "skipped")
+        except pytest.exit.Exception as exc:
+            self._leaves("exit", exc, exc.msg)
+        except pytest.xfail.Exception as exc:
+            # Before `fail`, of which pytest makes it.
+            self._leaves("xfail", exc, exc.msg)
         except pytest.fail.Exception as exc:
             self.raised = exc
-            raise modelled(AssertionError(exc.msg or "the test fails")) from exc
-        except Exception as exc:
+            world.fail((exc.msg or "the test fails").splitlines()[0], raised=exc)
+        except (Exception, BaseExceptionGroup) as exc:
             self.raised = exc
             raise
 
@@ -309,12 +332,13 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
     may_pass = settings.pop("inconclusive") == "pass"
     subject = test.subject(settings)
     with test.quiet():
-        report = explore(subject, **settings)
+        report = explore(subject, **settings, watch=lambda findings, scheduler: test.exits)
     test.item.user_properties += [(_EXPLORED, report.verdict), (_EXECUTIONS, report.executions)]
+    outcome = test.outcome
+    if outcome is not None and (test.exits or report.verdict is not Verdict.REFUTED):
+        raise outcome
     if report.was_interrupted:
         raise KeyboardInterrupt
-    if test.skip is not None and report.verdict is not Verdict.REFUTED:
-        raise test.skip
     if report.verdict is Verdict.PROVED:
         if report.unretrieved is not None:
             _warn(UnretrievedWarning(f"{test.item.nodeid}: {report.unretrieved.text}"))
@@ -322,7 +346,17 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
     if report.verdict is Verdict.INCONCLUSIVE and may_pass:
         _warn(InconclusiveWarning(f"{test.item.nodeid}: {report.text}"))
         return
-    _fail(_failure_text(test, report))
+    _fail_as_expected(test, _failure_text(test, report))
+
+
+def _fail_as_expected(test: _ExploredTest, text: str) -> NoReturn:
+    """By the exception itself where a mark expects it, which pytest compares: xfail(raises=…)."""
+    raised = test.raised
+    expected = [mark.kwargs.get("raises") for mark in test.item.iter_markers("xfail")]
+    if raised is not None and any(each and isinstance(raised, each) for each in expected):
+        raised.add_note(text)
+        raise raised
+    _fail(text)
 
 
 def _warn(warning: pytest.PytestWarning) -> None:
@@ -376,10 +410,23 @@ def _traceback_text(test: _ExploredTest) -> str:
     """Where the test itself raised, without the frames that led into it."""
     if test.raised is None:
         return ""
+    test.raised.__traceback__ = _without_simulator(test.raised.__traceback__)
     found = pytest.ExceptionInfo.from_exception(test.raised)
     traceback = found.traceback
     found.traceback = traceback.cut(path=test.item.path) or traceback
     return str(found.getrepr(style="short"))
+
+
+def _without_simulator(traceback: TracebackType | None) -> TracebackType | None:
+    """Of the frames between the test and what it called, as in a simulated thread."""
+    from sim.kernel.origin import is_of_simulator
+
+    if traceback is None:
+        return None
+    after = _without_simulator(traceback.tb_next)
+    if is_of_simulator(traceback.tb_frame.f_code.co_filename):
+        return after
+    return TracebackType(after, traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno)
 
 
 def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
@@ -406,15 +453,16 @@ def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
             outcome = replay_schedule(test.program, schedule)
     except ScheduleDoesNotFit as exc:
         _fail(str(exc))
-    if test.skipped is not None:
-        raise test.skipped
+    if test.outcome is not None:
+        raise test.outcome
     if outcome.error is not None:
         _fail(f"error: {outcome.error}")
     if outcome.violation is not None:
         with guarded(isolate=bool(settings.get("isolate"))):
             counterexample = make_counterexample(test.program, outcome, schedule)
         raised = _traceback_text(test)
-        _fail(f"{raised}\n{counterexample.text}" if raised else counterexample.text)
+        text = f"{raised}\n{counterexample.text}" if raised else counterexample.text
+        _fail_as_expected(test, text)
     lines = [f"  {line.at:9.3f}  {line.actor}  {line.text}" for line in outcome.trace]
     head = f"{test.item.nodeid}: no violation under {text}"
     test.item.user_properties.append((_REPLAYED, "\n".join([head, *lines])))

@@ -423,6 +423,105 @@ def test_outcomes_of_pytest_are_kept(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["refuted: on purpose*"])
 
 
+LEAVES = """
+    import asyncio
+    import threading
+    import unittest
+    import pytest
+
+    pytestmark = pytest.mark.explore
+
+    async def in_a_task(leave, reason):
+        async def task():
+            leave(reason)
+
+        await asyncio.create_task(task())
+
+    async def in_a_thread(leave, reason):
+        await asyncio.to_thread(lambda: leave(reason))
+
+    async def here(leave, reason):
+        leave(reason)
+
+    def unittest_skips(reason):
+        raise unittest.SkipTest(reason)
+
+    PLACES = [here, in_a_task, in_a_thread]
+
+    @pytest.mark.parametrize("place", PLACES)
+    @pytest.mark.parametrize("leave", [pytest.skip, pytest.xfail, unittest_skips])
+    async def test_leaves(world, place, leave):
+        await place(leave, "it leaves")
+
+    @pytest.mark.explore(isolate=True)
+    @pytest.mark.parametrize("leave", [pytest.skip, pytest.xfail])
+    async def test_leaves_in_a_fork(world, leave):
+        leave("the f\u00f6rk leaves")
+
+    async def test_leaves_in_one_execution(world):
+        if world.choose("where", ["here", "there"]) == "there":
+            pytest.xfail("not there")
+
+    def test_leaves_a_function():
+        pytest.xfail("a function")
+
+    @pytest.mark.parametrize("place", PLACES)
+    async def test_fails(world, place):
+        await place(pytest.fail, "it fails")
+
+    @pytest.mark.xfail(raises=ZeroDivisionError, strict=True)
+    async def test_raises_as_expected():
+        1 / 0
+
+    @pytest.mark.xfail(raises=OSError, strict=True)
+    async def test_raises_another():
+        1 / 0
+"""
+
+
+def test_a_test_leaves_from_anywhere(pytester: pytest.Pytester) -> None:
+    """A skip, an xfail or a fail of a task, a thread or a fork does what pytest does with it.
+
+    Its place is a line of the test's, and never one of the simulator's."""
+    result = run(pytester, LEAVES, "-rxs")
+    result.assert_outcomes(failed=4, xfailed=7, skipped=7)
+    text = result.stdout.str()
+    name = "test_a_test_leaves_from_anywhere.py"
+    flat = " ".join(text.split())
+    for place in ("here", "task", "<lambda>"):
+        assert re.search(rf"checked in {place} \({name}:\d+ `", flat), place
+    assert "the f\u00f6rk leaves" in text
+    assert "raised in test_raises_another (test_a_test_leaves_from_anywhere.py:" in flat
+    assert not re.search(r"^[./\w]*sim/.*\.py:\d+: in", text, re.MULTILINE)
+    assert re.search(r"SKIPPED \[\d\] \S*/sim/", text) is None
+
+
+@pytest.mark.parametrize(
+    ("mark", "place"), [("", "await asyncio.to_thread(leave)"), ("(isolate=True)", "leave()")]
+)
+def test_an_exit_ends_the_session(pytester: pytest.Pytester, mark: str, place: str) -> None:
+    """pytest.exit stops the exploration and the session, with its return code."""
+    result = run(
+        pytester,
+        f"""
+        import asyncio
+        import pytest
+
+        @pytest.mark.explore{mark}
+        async def test_exits(world):
+            def leave():
+                if world.choose("number", range(1000)) == 1:
+                    pytest.exit("no service", 7)
+            {place}
+
+        def test_never():
+            pass
+        """,
+    )
+    assert result.ret == 7
+    result.stdout.fnmatch_lines(["*Exit: no service*"])
+
+
 STATE = """
     import asyncio
     import pytest
