@@ -9,7 +9,7 @@ from itertools import groupby
 
 from sim.kernel.execution import Outcome
 from sim.kernel.recording import Departure, EventName
-from sim.kernel.schedule import NO_MORE
+from sim.kernel.schedule import HAS_TURN, NO_MORE
 
 NAMED_MAX = 3
 
@@ -78,6 +78,11 @@ class Words:
         match departure.kind:
             case "clock":
                 return f"the loop is {chosen.name}"
+            case "fault":
+                return chosen.name
+            case "turn":
+                process, other = (each.name.removesuffix(HAS_TURN) for each in (chosen, natural))
+                return f"{process}{HAS_TURN} before {other}"
             case "cancel":
                 return f"{chosen.name} before its next step"
             case "program":

@@ -17,6 +17,12 @@ from sim.kernel.violation import Kind
 _serials = count()
 
 
+class ProcessesByPid(Protocol):
+    """The processes of the execution's hosts, if it has any."""
+
+    def kill(self, pid: int, sig: int) -> bool: ...
+
+
 class RunningLoop(Protocol):
     """What those ask of the loop who find it here. `threads` is a Threads, which asks as well."""
 
@@ -28,7 +34,13 @@ class RunningLoop(Protocol):
 
     def refuse(self, what: str, instead: str) -> NoReturn: ...
 
-    def stop(self) -> None: ...
+    @property
+    def pid(self) -> int | None: ...
+
+    @property
+    def processes(self) -> ProcessesByPid | None: ...
+
+    def end_execution(self) -> None: ...
 
     def get_stuck(self, kind: Kind, seen: str) -> None: ...
 

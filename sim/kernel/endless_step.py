@@ -89,7 +89,7 @@ def break_off(execution: Execution, frames: Frames) -> NoReturn:
         # The system would let another thread go on meanwhile, and that one may end it.
         note_break(execution)
         loop.refused = f"{seen}; {_NO_PREEMPTION}"
-        loop.stop()
+        loop.end_execution()
     raise StepBrokenOff(lines)
 
 

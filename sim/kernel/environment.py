@@ -85,6 +85,11 @@ class Environment(simpy.Environment):
             [(at, priority, event) for at, priority, _, event in sorted(self._queue)],
         )
 
+    @property
+    def world_now(self) -> float:
+        """The time of the world, which a host's clock need not show."""
+        return self._now
+
     def read_clock(self) -> float:
         self._now += READING_S
         return self._now

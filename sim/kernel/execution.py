@@ -7,10 +7,11 @@ import asyncio
 import gc
 import hashlib
 import inspect
+import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sim.kernel import watchdog
@@ -29,13 +30,17 @@ from sim.kernel.errors import (
 )
 from sim.kernel.forks import ForkEnded
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
+from sim.kernel.hosts.hub import Hub, MakeLoop, WorldOfProcesses
+from sim.kernel.hosts.process_loop import ProcessEnvironment, ProcessLoop
+from sim.kernel.hosts.replacements import replacements as processes
+from sim.kernel.hosts.run import Run
 from sim.kernel.interrupts import interrupts_noted, is_interrupt
 from sim.kernel.isolated import run_isolated
 from sim.kernel.isolation import outside
 from sim.kernel.isolation.entropy import virtualised
 from sim.kernel.loop import Choose, Costs, SimLoop
 from sim.kernel.notices import Special
-from sim.kernel.observed import ObservedLoop
+from sim.kernel.observed import ObservedLoop, ObservedProcessLoop
 from sim.kernel.observer import Chooser, Observer
 from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.raised import words_of_callback, words_of_exception
@@ -61,6 +66,7 @@ from sim.kernel.violation import Kind, Violation
 from sim.kernel.world import TraceLine, World
 
 Program = Callable[[World], Awaitable[object]]
+ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]
 
 DEAD_MAX = 3
 _DRAIN_ROUNDS_MAX = 10
@@ -225,7 +231,7 @@ def _run_once(
     if traced and follower is None:
         follower = outcome.recording = Recording()
     loop = _new_loop(follower, choose, bounds)
-    world = World(loop)
+    world = World(loop, _process_loops(follower))
     observers = [each for each in (own, outcome.recording) if each is not None]
     for each in observers:
         each.begin(loop, world)
@@ -243,13 +249,12 @@ def _run_once(
             # The draining is not part of the execution.
             for each in observers:
                 each.end()
-            _drain_watched(execution, loop, outcome)
+            _drain_watched(execution, loop, outcome, world.hub)
             _judge_left_behind(left, bounds, outcome)
     finally:
         _end_count(execution, outcome)
         set_trace(trace_before)
-        loop.close()
-        _let_go(loop)
+        _close(world)
     _raise_unanswered(unanswered, execution)
     return outcome
 
@@ -258,6 +263,23 @@ def _new_loop(follower: Observer | None, choose: Choose, bounds: Bounds) -> SimL
     if follower is None:
         return SimLoop(Environment(), choose, bounds)
     return ObservedLoop(follower, choose, bounds)
+
+
+def _process_loops(follower: Observer | None) -> MakeLoop:
+    """What makes the loops of processes."""
+
+    def make(run: Run, hub: Hub) -> ProcessLoop:
+        bounds = replace(hub.main.bounds, horizon_s=math.inf)
+        made: ProcessLoop
+        if follower is None:
+            made = ProcessLoop(ProcessEnvironment(), hub.choose, bounds)
+        else:
+            made = ObservedProcessLoop(follower, hub.choose, bounds)
+        made.belong_to(run, hub)
+        made.set_exception_handler(_exception_handler(made, hub.world))
+        return made
+
+    return make
 
 
 def _raise_unanswered(unanswered: list[Exception], execution: Execution) -> None:
@@ -279,14 +301,25 @@ def _end_count(execution: Execution, outcome: Outcome) -> None:
         outcome.endless = execution.endless
 
 
-def _drain_watched(execution: Execution, loop: SimLoop, outcome: Outcome) -> None:
+def _drain_watched(execution: Execution, loop: SimLoop, outcome: Outcome, hub: Hub | None) -> None:
     """What of it does not end is broken off, too."""
     execution.is_watched = True
     loop.stuck = None
     with suppress(StepBrokenOff):
+        if hub is not None:
+            # What ends with its process may also outlive that: nobody waits for it.
+            hub.drain(lambda each: _drain(each, Outcome()))
         _drain(loop, outcome)
     loop.stuck = None
     execution.is_watched = False
+
+
+def _close(world: World) -> None:
+    for loop in world.loops:
+        loop.close()
+        _let_go(loop)
+    if world.hub is not None:
+        world.hub.let_go()
 
 
 def _let_go(loop: SimLoop) -> None:
@@ -306,6 +339,34 @@ def _run(
 ) -> LeftBehind:
     """Runs the program to its end; what it leaves behind counts where nothing else is wrong."""
 
+    on_exception = _exception_handler(loop, world)
+    loop.set_exception_handler(on_exception)
+    task = loop.create_task(main, name="program")
+    # Named in sim/counterexamples/steps.py, and alike where an exported file ends its program.
+    task.add_done_callback(lambda _: loop.stop())
+    _run_until_stopped(loop, world)
+    if loop.stuck is not None and world.violation is None:
+        others = world.loops[1:]
+        world.fail_as(loop.stuck[0], why_stuck(loop, loop.stuck, outcome.steps, others))
+    if world.violation is None and task.done():
+        _judge_end(task, world)
+    elif task.done() and not task.cancelled():
+        task.exception()
+    failed = [task for each in world.loops for task in failed_tasks(each.tasks)]
+    outcome.error = loop.refused or world.fault or _swallowed_fault(failed)
+    if loop.stuck is not None and loop.stuck[0] is Kind.ENDLESS_STEP:
+        loop.environment.observer.meets(Special.ENDLESS_STEP)
+    outcome.violation = world.violation
+    has_ended_well = task.done() and outcome.violation is None and outcome.error is None
+    # What the program's own handler hears of is not lost.
+    if not has_ended_well or loop._exception_handler is not on_exception:
+        failed = []
+    return LeftBehind(loop.environment.now, loop.left_behind if has_ended_well else (), failed)
+
+
+def _exception_handler(loop: SimLoop, world: WorldOfProcesses) -> ExceptionHandler:
+    """What an execution's loop does with an exception that nobody else handles."""
+
     def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         raised = context.get("exception")
         is_recorded = isinstance(raised, CheckFailed | StepBrokenOff)
@@ -316,27 +377,7 @@ def _run(
         elif raised is not None and not is_recorded:
             loop.leaves_behind(words_of_logged(context))
 
-    loop.set_exception_handler(on_exception)
-    task = loop.create_task(main, name="program")
-    # Named in sim/counterexamples/steps.py, and alike where an exported file ends its program.
-    task.add_done_callback(lambda _: loop.stop())
-    _run_until_stopped(loop, world)
-    if loop.stuck is not None and world.violation is None:
-        world.fail_as(loop.stuck[0], why_stuck(loop, loop.stuck, outcome.steps))
-    if world.violation is None and task.done():
-        _judge_end(task, world)
-    elif task.done() and not task.cancelled():
-        task.exception()
-    failed = failed_tasks(loop.tasks)
-    outcome.error = loop.refused or world.fault or _swallowed_fault(failed)
-    if loop.stuck is not None and loop.stuck[0] is Kind.ENDLESS_STEP:
-        loop.environment.observer.meets(Special.ENDLESS_STEP)
-    outcome.violation = world.violation
-    has_ended_well = task.done() and outcome.violation is None and outcome.error is None
-    # What the program's own handler hears of is not lost.
-    if not has_ended_well or loop._exception_handler is not on_exception:
-        failed = []
-    return LeftBehind(loop.environment.now, loop.left_behind if has_ended_well else (), failed)
+    return on_exception
 
 
 def _judge_left_behind(left: LeftBehind, bounds: Bounds, outcome: Outcome) -> None:
@@ -395,16 +436,9 @@ def require_no_running_loop() -> None:
 
 
 def _judge_end(task: asyncio.Task[None], world: World) -> None:
-    if task.cancelled():
-        world.fail_as(Kind.EXCEPTION, "it was cancelled")
-        return
-    exception = task.exception()
-    if exception is None:
-        return
-    if isinstance(exception, AssertionError) and exception.args:
-        world.fail(str(exception.args[0]).splitlines()[0], raised=exception)
-        return
-    world.fail_as(Kind.EXCEPTION, words_of_exception(exception), raised=exception)
+    raised = asyncio.CancelledError() if task.cancelled() else task.exception()
+    if raised is not None:
+        world.judge_end(raised)
 
 
 def _swallowed_fault(failed: list[asyncio.Task[Any]]) -> str | None:
@@ -417,16 +451,29 @@ def _swallowed_fault(failed: list[asyncio.Task[Any]]) -> str | None:
     return None
 
 
-def why_stuck(loop: SimLoop, stuck: tuple[Kind, str], steps: Sequence[str] = ()) -> str:
-    """Who waits for what, and who spins. stuck: as in SimLoop; steps: of a traced execution."""
+def why_stuck(
+    loop: SimLoop,
+    stuck: tuple[Kind, str],
+    steps: Sequence[str] = (),
+    others: Sequence[SimLoop] = (),
+) -> str:
+    """Who waits for what, and who spins. stuck: as in SimLoop; steps: of a traced execution.
+
+    others: the loops of its processes.
+    """
     kind, seen = stuck
     if kind is Kind.ENDLESS_STEP:
         return seen
     spinning = steps if kind is Kind.LIVELOCK else ()
+    lines = who_spins(spinning, loop.tasks)
+    for each in (loop, *others):
+        lines += [f"{each.lane}{line}" for line in _waiting_in(each)]
+    return ";\n".join([*lines, seen])
+
+
+def _waiting_in(loop: SimLoop) -> list[str]:
     workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
-    waiting = [*who_spins(spinning, loop.tasks), *workers, *who_waits(loop.tasks)]
-    lines = [*waiting, *words_of_dead(loop.tasks)[:DEAD_MAX], seen]
-    return ";\n".join(lines)
+    return [*workers, *who_waits(loop.tasks), *words_of_dead(loop.tasks)[:DEAD_MAX]]
 
 
 def _drain(loop: SimLoop, outcome: Outcome) -> None:
@@ -557,6 +604,10 @@ def _leave(thread: int, depth: int) -> None:
             _taken_down.close()
 
 
+def _replacements() -> list[tuple[Any, str, Any]]:
+    return [*replacements(), *processes(), *outside.replacements(), *sqlite.replacements()]
+
+
 @contextmanager
 def _guards_up() -> Iterator[None]:
     was_enabled = gc.isenabled()
@@ -564,7 +615,7 @@ def _guards_up() -> Iterator[None]:
     try:
         with (
             unawaited_noted(),
-            threads_patched([*replacements(), *outside.replacements(), *sqlite.replacements()]),
+            threads_patched(_replacements()),
             plain_threads_simulated(),
             second_loops_simulated(),
             pools_simulated(),

@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Seque
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import Context
 from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.diagnosis import place_in_program
@@ -52,6 +52,18 @@ Costs = Callable[[Sequence[Any]], Sequence[int]]
 Choose = Callable[[str, Sequence[Any], Costs], int]
 
 
+class HubOfHosts(Protocol):
+    """What the program's own loop asks of the processes of its execution: see hosts/hub.py."""
+
+    def go_on(self, is_so: Callable[[], bool], until: float) -> bool: ...
+
+    def go_on_beside_a_spin(self) -> bool: ...
+
+    def next_wake(self) -> float: ...
+
+    def kill(self, pid: int, sig: int) -> bool: ...
+
+
 class SimLoop(SignalHandlers):
     """One execution's loop. `choose(kind, options, costs)` answers its choice points.
 
@@ -78,6 +90,11 @@ class SimLoop(SignalHandlers):
     stuck: tuple[Kind, str] | None = None
     # What the program asked for that is not simulated, with what to use instead.
     refused: str | None = None
+    # The processes of the execution, if it has any, and in theirs which one it is.
+    hosts: HubOfHosts | None = None
+    pid: int | None = None
+    # What is said before what happens in it; empty for the program's own loop.
+    lane = ""
     # Called at every poll, before anything lands.
     on_poll: Callable[[], None] | None = None
     # How many tasks were made without a name. asyncio counts those of the process.
@@ -124,6 +141,8 @@ class SimLoop(SignalHandlers):
         | {"slow_callback_duration", "_closed", "_stopping", "_old_agen_hooks"}
         # How many of the timers are cancelled; generators are read where they are held.
         | {"_timer_cancelled_count", "_asyncgens"}
+        # States with processes are not compared.
+        | {"hosts", "pid"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
@@ -202,6 +221,8 @@ class SimLoop(SignalHandlers):
                 return
             instants = self._instants()
             if self.others_come(self._has_work, instants[0] if instants else math.inf):
+                if self._stopping:
+                    return
                 continue
             if not instants:
                 self.deadlock("no timer is armed and no outside event announced")
@@ -262,7 +283,7 @@ class SimLoop(SignalHandlers):
             # The system keeps a thread that could go on waiting for `lateness_s` at most.
             return self._next_deadline() <= self.environment.now + self.bounds.lateness_s
         deadline_is_due = self._next_deadline() < self.environment.now + 2 * READING_S
-        return deadline_is_due or bool(self._instants())
+        return deadline_is_due or bool(self._instants()) or self.others_have_instants()
 
     def _be_late(self) -> None:
         """A busy loop may find that up to `lateness_s` have passed, and deadlines with them. (3)"""
@@ -302,6 +323,8 @@ class SimLoop(SignalHandlers):
         runnable = self.threads.runnable() if self.spin_rounds < SPIN_ROUNDS_MAX else []
         self.spins = 0
         self.spin_rounds += 1
+        if self.hosts is not None and self.hosts.go_on_beside_a_spin():
+            return
         if awaited > self.bounds.horizon_s:
             self.get_stuck(Kind.NO_END, f"not within horizon_s={self.bounds.horizon_s:g}")
         elif not enabled and not instants and not runnable and not awaited:
@@ -421,8 +444,31 @@ class SimLoop(SignalHandlers):
         self._default_executor = executor
 
     def others_come(self, is_so: Callable[[], bool], until: float) -> bool:
-        """Whether, before the clock shows `until`, who is not of this execution has made it so."""
-        return False
+        """Whether, before the clock shows `until`, who is not of this loop has made it so."""
+        return self.hosts is not None and self.hosts.go_on(is_so, until)
+
+    def others_have_instants(self) -> bool:
+        """Whether the clock may move on although nothing of this loop waits for that."""
+        return self.hosts is not None and self.hosts.next_wake() < math.inf
+
+    @property
+    def processes(self) -> HubOfHosts | None:
+        """Those of the execution's hosts."""
+        return self.hosts
+
+    def next_instant(self) -> float:
+        """When there is next something to do for this loop; infinite if never."""
+        if self._ready:
+            return self.environment.now
+        return min(self._instants(), default=math.inf)
+
+    def sleep(self, seconds: float) -> None:
+        """The loop's thread sleeps, and the loop with it."""
+        until = self.environment.now + seconds
+        while self.hosts is not None and self.hosts.go_on(lambda: False, until):
+            if self._stopping:
+                return
+        self.environment.advance(until)
 
     def _has_work(self) -> bool:
         return bool(self._ready)
@@ -455,6 +501,10 @@ class SimLoop(SignalHandlers):
             if may_land and deadlines:
                 instants.append(min(deadlines) - self.bounds.lateness_s)
         return _apart(at for at in instants if now < at < math.inf)
+
+    def end_execution(self) -> None:
+        """As `stop`, also in a process: nothing of the execution goes on."""
+        self.stop()
 
     def get_stuck(self, kind: Kind, seen: str) -> None:
         self.stuck = kind, seen

@@ -7,6 +7,7 @@ The other hooks are the loop's and the environment's, which call them where they
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 
 class Special(enum.Enum):
@@ -19,6 +20,7 @@ class Special(enum.Enum):
     WORKER_THREADS = enum.auto()
     SIMPY_PROCESSES = enum.auto()
     ENDLESS_STEP = enum.auto()
+    PROCESSES = enum.auto()
 
 
 class Notices:
@@ -29,6 +31,9 @@ class Notices:
 
     def thread_fails(self, name: str, raised: BaseException) -> None:
         """It ends a thread of the program's own, and `threading.excepthook` would print it."""
+
+    def turns_to(self, loop: Any) -> None:
+        """From now on what happens, happens in that loop: a process's, or the program's own."""
 
     def meets(self, special: Special) -> None: ...
 

@@ -13,6 +13,7 @@ from typing import Any
 import simpy
 
 from sim.kernel.environment import Arrival, Environment
+from sim.kernel.hosts.process_loop import ProcessEnvironment, ProcessLoop
 from sim.kernel.loop import Choose, SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observer import Observer
@@ -53,7 +54,10 @@ class ObservedEnvironment(Environment):
 class ObservedLoop(SimLoop):
     def __init__(self, observer: Observer, choose: Choose, bounds: Bounds) -> None:
         self._observer = observer
-        super().__init__(ObservedEnvironment(observer), choose, bounds)
+        super().__init__(self._new_environment(observer), choose, bounds)
+
+    def _new_environment(self, observer: Observer) -> Environment:
+        return ObservedEnvironment(observer)
 
     def select(self, timeout: float | None) -> Sequence[object]:
         self._observer.poll_begins()
@@ -91,3 +95,12 @@ class ObservedLoop(SimLoop):
         super().about_to_run(handle)
         if not handle.cancelled():
             self._observer.runs(handle)
+
+
+class ObservedProcessEnvironment(ProcessEnvironment, ObservedEnvironment):
+    """That of a process."""
+
+
+class ObservedProcessLoop(ProcessLoop, ObservedLoop):
+    def _new_environment(self, observer: Observer) -> Environment:
+        return ObservedProcessEnvironment(observer)

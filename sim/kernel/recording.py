@@ -34,6 +34,7 @@ _OBSTACLES = {
     Special.TASK_FACTORY: "the program sets a task factory, and the file needs its own",
     Special.WORKER_THREADS: "worker threads run in it (of the program, or of a library that calls "
     "run_in_executor), and no selector decides on their steps",
+    Special.PROCESSES: "it has hosts with processes, and the file would be one",
     Special.SIMPY_PROCESSES: "it has SimPy processes of its own, which land without a poll",
     Special.ENDLESS_STEP: "a step never ends, and would not end there, either",
 }
@@ -98,6 +99,7 @@ class Recording(Observer):
     def begin(self, loop: SimLoop, world: World) -> None:
         self._loop = loop
         self._rows = TaskRows(loop, self.trace, self.task_rows)
+        self._rows_of = {loop: self._rows}
         # So that `runs` is called.
         loop.watch_steps()
         self._world = world
@@ -109,13 +111,14 @@ class Recording(Observer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What it has recorded, as plain data, for another process."""
-        own = {"_loop", "_world", "_serials", "_numbers", "_rows"}
+        own = {"_loop", "_world", "_serials", "_numbers", "_rows", "_rows_of"}
         return {name: value for name, value in vars(self).items() if name not in own}
 
     def end(self) -> None:
         self._world.trace = None
-        self._rows.settle()
-        self._rows.end()
+        for rows in self._rows_of.values():
+            rows.settle()
+            rows.end()
         self.steps_count = len(self.steps)
         self._is_over = True
         self._serials.clear()
@@ -136,6 +139,15 @@ class Recording(Observer):
         task = RecordedTask(self._rows, coro, loop=loop, **options)
         self._rows.made(task)
         return task
+
+    def turns_to(self, loop: SimLoop) -> None:
+        """What follows happens in that loop: a process's, or the program's own again."""
+        if self._is_over:
+            return
+        if loop not in self._rows_of:
+            self._rows_of[loop] = TaskRows(loop, self.trace, self.task_rows)
+            loop.watch_steps()
+        self._loop, self._rows = loop, self._rows_of[loop]
 
     def runs(self, handle: asyncio.Handle) -> None:
         self._rows.runs(handle)
@@ -158,7 +170,8 @@ class Recording(Observer):
         owner = getattr(callback, "__self__", None)
         actor = owner.get_name() if isinstance(owner, asyncio.Task) else "loop"
         name = getattr(callback, "__qualname__", type(callback).__qualname__)
-        self.steps.append(f"{self._loop.environment.now:.9f} {actor} {name}")
+        now = self._loop.environment.world_now
+        self.steps.append(f"{now:.9f} {self._loop.lane}{actor} {name}")
 
     def announced(self, arrival: Arrival) -> None:
         if not self._is_over:

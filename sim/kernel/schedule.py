@@ -28,6 +28,7 @@ _SELDOM = ("entropy_seed", "step_lines_max", "unretrieved_fails")
 NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
 ON_TIME = Option("on time")
+HAS_TURN = " has its turn"
 LOOP_OPTIONS = (NO_MORE, GO_ON, ON_TIME)
 """The options by which only the loop itself goes on."""
 
@@ -37,7 +38,8 @@ class ChoicePoint:
     """A moment with several possible answers. Option 0 is the natural one.
 
     index: how many choice points came before it in this execution.
-    kind: `landing` (which outside event lands), `clock` (how late the loop is), or `program`.
+    kind: `landing` (which outside event lands), `clock` (how late the loop is), `thread`, `cancel`,
+    `turn` (which process goes on), `fault`, or `program`.
     """
 
     index: int

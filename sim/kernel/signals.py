@@ -94,12 +94,18 @@ def own_signals_simulated() -> Iterator[None]:
     @functools.wraps(kill)
     @forwards
     def simulated_kill(pid: int, sig: int, /) -> None:
+        if _is_for_a_process(pid, sig):
+            return
         if pid != os.getpid() or not _is_for_handler(sig):
             kill(pid, sig)
 
     @functools.wraps(raise_signal)
     @forwards
     def simulated_raise_signal(sig: int, /) -> None:
+        execution = execution_of_this_thread()
+        own = None if execution is None else execution.loop.pid
+        if own is not None and _is_for_a_process(own, sig):
+            return
         if not _is_for_handler(sig):
             raise_signal(sig)
 
@@ -118,6 +124,13 @@ def own_signals_simulated() -> Iterator[None]:
         yield
     finally:
         os.kill, signal.raise_signal, signal.signal = kill, raise_signal, handle
+
+
+def _is_for_a_process(pid: int, sig: int) -> bool:
+    """Whether it is for a process of the execution's hosts, which has got it then."""
+    execution = execution_of_this_thread()
+    hub = None if execution is None else execution.loop.processes
+    return hub is not None and hub.kill(pid, sig)
 
 
 def _is_for_handler(sig: int) -> bool:

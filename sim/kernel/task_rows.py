@@ -208,7 +208,10 @@ class TaskRows:
         return task.get_name() if task is not None else None
 
     def _add(self, actor: str, text: str, weight: Weight = Weight.NOTABLE) -> None:
-        now = self._loop.environment.now
+        now, lane = self._loop.environment.world_now, self._loop.lane
+        if lane:
+            # A process has one column, whatever it does in it.
+            actor, text = lane.removesuffix(": "), f"{actor} {text}"
         self.rows.append(TaskRow(now, actor, text, len(self._trace), weight))
 
 

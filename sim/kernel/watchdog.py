@@ -204,7 +204,7 @@ class _Watch:
         execution = self._execution()
         if execution is not None and is_same:
             _spend(execution, "one execution goes on and on: it polls, and virtual time passes")
-            execution.loop.stop()
+            execution.loop.end_execution()
 
     def _ask(self, position: Position, asked: Asked) -> None:
         if self._is_main:

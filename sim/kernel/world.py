@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -14,10 +15,13 @@ from typing import Any, TypeVar
 
 from sim.kernel.diagnosis import place_of_frame, place_of_predicate
 from sim.kernel.errors import CheckFailed, Misused
+from sim.kernel.faults import Faults
+from sim.kernel.hosts.host import BY_THE_SYSTEM, Host, Process
+from sim.kernel.hosts.hub import Hub, MakeLoop
 from sim.kernel.loop import SimLoop, one_natural
 from sim.kernel.notices import Notices, Special
 from sim.kernel.origin import fault_of_simulator, forwards
-from sim.kernel.raised import bound_to, place_of_exception
+from sim.kernel.raised import bound_to, place_of_exception, words_of_exception
 from sim.kernel.schedule import Option
 from sim.kernel.signals import name_of
 from sim.kernel.threads.pools import QUEUE_MAX, THREADS_MAX, SimExecutor
@@ -44,7 +48,12 @@ class World:
     # The program's sentences for the kinds of violations that it does not check itself.
     _phrases: Mapping[Kind, str] = {}
 
-    def __init__(self, loop: SimLoop) -> None:
+    # Made with the first host: most executions have none.
+    _hub: Hub | None = None
+    _faults: Faults | None = None
+
+    def __init__(self, loop: SimLoop, make_loop: MakeLoop | None = None) -> None:
+        # In the turn of a process these two are the process's.
         self.loop = loop
         self.environment = loop.environment
         self.labels: set[str] = set()
@@ -54,9 +63,13 @@ class World:
         # Recorded only when the execution is traced.
         self.trace: list[TraceLine] | None = None
         self._always: list[tuple[str, Callable[[], bool]]] = []
+        # What makes the loop of a process.
+        self._make_loop = make_loop
 
     WITHOUT_INFLUENCE = frozenset(
         {"loop", "environment", "labels", "violation", "trace", "fault", "_phrases"}
+        # States with processes are not compared.
+        | {"_hub", "_hosts", "_make_loop", "_faults"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
@@ -66,8 +79,8 @@ class World:
 
     @property
     def now(self) -> float:
-        """Virtual seconds since the execution began."""
-        return self.environment.now
+        """Virtual seconds since the execution began, whatever a host's clock shows."""
+        return self.environment.world_now
 
     @property
     def lateness_s(self) -> float:
@@ -75,9 +88,53 @@ class World:
         return self.loop.bounds.lateness_s
 
     @property
+    def loops(self) -> list[SimLoop]:
+        """The program's own first, then those of its processes."""
+        if self._hub is None:
+            return [self.loop]
+        return [self._hub.main, *(run.loop for run in self._hub.made)]
+
+    @property
+    def faults(self) -> Faults:
+        """The budget of faults, and what was taken of it."""
+        if self._faults is None:
+            self._faults = Faults(self.loop.bounds_hit)
+        return self._faults
+
+    @property
     def timers(self) -> list[asyncio.TimerHandle]:
         """The loop's, without those that are cancelled."""
         return [each for each in self.loop._scheduled if not each.cancelled()]
+
+    def host(self, name: str, *, clock_offset_s: float = 0.0, clock_rate: float = 1.0) -> Host:
+        """A machine by that name: always the same one; the first call says how its clock goes.
+
+        Its clocks show world time × rate + offset.
+        """
+        hub = self._hub or self._first_hub()
+        host = self._hosts.get(name)
+        if host is None:
+            rates = {"clock_offset_s": clock_offset_s, "clock_rate": clock_rate}
+            host = self._hosts[name] = Host(self, hub, name, **rates)
+        elif (clock_offset_s, clock_rate) != (0.0, 1.0):
+            raise Misused(
+                f"the host {name!r} is there already, and its clock goes as its first call says"
+            )
+        return host
+
+    def _first_hub(self) -> Hub:
+        if self._make_loop is None or self.loop.threads.current is not None:
+            raise Misused("world.host(…) is to be called in an exploration, and in no thread")
+        self._hub = Hub(self, self._make_loop)
+        self._hosts: dict[str, Host] = {}
+        self.loop.hosts = self._hub
+        self.environment.observer.meets(Special.PROCESSES)
+        return self._hub
+
+    @property
+    def hub(self) -> Hub | None:
+        """Of the execution's processes, if it has hosts."""
+        return self._hub
 
     async def outside(
         self,
@@ -118,9 +175,14 @@ class World:
         await waiter
 
     def signal(
-        self, sig: int, *, earliest: float = 0.0, latest: float | None = None
+        self,
+        sig: int,
+        *,
+        to: Process | None = None,
+        earliest: float = 0.0,
+        latest: float | None = None,
     ) -> asyncio.Future[None]:
-        """A signal is sent to the process, and lands when the scheduler says.
+        """A signal is sent to the process, or to that one, and lands when the scheduler says.
 
         Its handler, of `loop.add_signal_handler`, runs as asyncio has it. Without a handler the
         process would end, which is a violation; so is one of `signal.signal` alone, which is not
@@ -129,6 +191,8 @@ class World:
         """
         name = name_of(sig)
         self.environment.observer.meets(Special.SIGNAL)
+        if to is not None:
+            return self._signal_process(name, sig, to, earliest, latest)
         landed = self.loop.create_future()
         arrival = self.environment.announce(
             name, earliest, math.inf if latest is None else latest, lambda: not landed.done()
@@ -140,6 +204,34 @@ class World:
                 self.fail_as(Kind.SIGNAL, f"{name} would end the process")
             self.loop.call_soon(_settle, landed)
 
+        assert arrival.callbacks is not None
+        arrival.callbacks.append(deliver)
+        return landed
+
+    def _signal_process(
+        self, name: str, sig: int, to: Process, earliest: float, latest: float | None
+    ) -> asyncio.Future[None]:
+        """Where the process has no handler, the signal ends it, as by default."""
+        sender = self.loop
+        landed = sender.create_future()
+        run = to.run
+        if run is None:
+            landed.set_result(None)
+            return landed
+
+        def deliver(_: object) -> None:
+            self.record(f"{name} for {to.name}", actor="outside")
+            sender.call_from_thread(_settle, (landed,), None)
+            if sig in BY_THE_SYSTEM or not run.loop.deliver_signal(sig):
+                to.kill(sig)
+
+        last = math.inf if latest is None else latest
+        named = f"{name} for {to.name}"
+        environment = run.environment
+        if sig == signal.SIGCONT:
+            # It has to land while nothing of the process runs.
+            environment = self.environment
+        arrival = environment.announce(named, earliest, last, lambda: not landed.done())
         assert arrival.callbacks is not None
         arrival.callbacks.append(deliver)
         return landed
@@ -226,7 +318,21 @@ class World:
 
     def _is_inherited(self, raised: BaseException) -> bool:
         loop = bound_to(raised)
-        return isinstance(loop, SimLoop) and loop is not self.loop
+        return isinstance(loop, SimLoop) and loop not in self.loops
+
+    def judge_end(self, raised: BaseException, who: str = "") -> None:
+        """It ended the program, or a process of it, by whose name it is reported."""
+        if self.violation is not None:
+            return
+        if isinstance(raised, AssertionError) and raised.args:
+            self.fail(str(raised.args[0]).splitlines()[0], raised=raised)
+        elif isinstance(raised, asyncio.CancelledError):
+            self.fail_as(Kind.EXCEPTION, f"{who or 'it'} was cancelled")
+        else:
+            words = words_of_exception(raised)
+            self.fail_as(
+                Kind.EXCEPTION, f"{who} ends with {words}" if who else words, raised=raised
+            )
 
     def phrase(self, kind: Kind, sentence: str) -> None:
         """From now on violations of this kind are reported with this sentence."""
@@ -238,7 +344,7 @@ class World:
         if fault is None:
             return False
         self.fault = self.fault or fault
-        self.loop.stop()
+        self.loop.end_execution()
         return True
 
     def _violate(self, sentence: str, detail: str, where: str, kind: Kind = Kind.PROPERTY) -> None:
@@ -247,7 +353,7 @@ class World:
             self.record(VIOLATED)
             # What the rest of this iteration does comes too late to explain the violation.
             self.trace = None
-        self.loop.stop()
+        self.loop.end_execution()
 
     def always(self, sentence: str, predicate: Callable[[], bool]) -> None:
         """The predicate is asked at every poll from now on, and must be true each time."""
@@ -278,6 +384,8 @@ class World:
         """A line of the trace, in the column of `actor` or else of the current task."""
         if self.trace is None:
             return
+        if actor is None and self._hub is not None and self._hub.current is not None:
+            actor = self._hub.current.name
         if actor is None:
             with contextlib.suppress(RuntimeError):
                 task = asyncio.current_task(self.loop)

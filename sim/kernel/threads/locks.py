@@ -274,9 +274,9 @@ def sleep(seconds: float, /) -> None:
         return
     if threads.current is None:
         running = asyncio._get_running_loop()
-        environment = getattr(running, "environment", None)
-        if environment is not None:
-            environment.advance(environment.now + seconds)
+        sleeps = getattr(running, "sleep", None)
+        if sleeps is not None:
+            sleeps(seconds)
         return
     if seconds == 0:
         # It only lets others go first.

@@ -83,7 +83,7 @@ def _tell(execution: Execution, thread: Any, raised: BaseException) -> None:
     fault = fault_of_simulator(raised)
     if fault is not None:
         loop.refused = loop.refused or fault
-        loop.stop()
+        loop.end_execution()
     if fault is not None or isinstance(raised, CheckFailed | StepBrokenOff):
         return
     if not isinstance(raised, SystemExit):

@@ -270,13 +270,13 @@ def _in_thread_of(worker: Worker, go_on: Callable[[], object]) -> None:
     there are a hundred such calls in an execution.
     """
     outer, outer_hooks = here.identity, sys.get_asyncgen_hooks()
-    outer_running = _swap_running(worker.inner)
+    outer_running = swap_running(worker.inner)
     _switch_to(worker.identity)
     sys.set_asyncgen_hooks(*worker.asyncgen_hooks)
     try:
         go_on()
     finally:
-        worker.inner = _swap_running(outer_running)
+        worker.inner = swap_running(outer_running)
         worker.asyncgen_hooks = sys.get_asyncgen_hooks()
         _switch_to(outer)
         sys.set_asyncgen_hooks(*outer_hooks)
@@ -288,7 +288,7 @@ def _switch_to(identity: ThreadIdentity | None) -> None:
         here.locals.switch(identity)
 
 
-def _swap_running(to: tuple[Any, Any]) -> tuple[Any, Any]:
+def swap_running(to: tuple[Any, Any]) -> tuple[Any, Any]:
     """Sets this thread's running loop and current task, and returns the previous ones.
 
     Before 3.14 the current task is kept for each loop, and is the same in all threads.

@@ -302,6 +302,7 @@ class History(Observer):
 
 _UNSUPPORTED = {
     Special.SIGNAL: "a signal finds the handler of the moment",
+    Special.PROCESSES: "processes talk by their sockets and disks",
     Special.EAGER_TASKS: "tasks begin before their first turn",
 }
 

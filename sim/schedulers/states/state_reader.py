@@ -83,6 +83,8 @@ class StateReader(Observer):
         """
         if self._loop.threads.workers:
             raise Opaque("a worker thread")
+        if self._loop.hosts is not None:
+            raise Opaque("a process")
         form: Form = [point.kind, *(option.name for option in point.options)]
         if with_labels:
             form.append(sorted(self._world.labels))

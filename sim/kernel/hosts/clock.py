@@ -1,0 +1,43 @@
+"""What the clocks of a host show."""
+
+from __future__ import annotations
+
+from sim.kernel.errors import Misused
+
+OFFSET_MAX_S = 1e6
+"""Further from 0 a clock could not tell two readings apart, a nanosecond each."""
+
+
+class HostClock:
+    """World time × rate + offset; while the host is frozen, what it showed when that began."""
+
+    def __init__(self, offset_s: float = 0.0, rate: float = 1.0) -> None:
+        if not (abs(offset_s) <= OFFSET_MAX_S and 0.0 < rate <= 1000.0):
+            raise Misused(
+                f"a host's clock has clock_offset_s={offset_s}, clock_rate={rate}; it needs an "
+                f"offset of at most {OFFSET_MAX_S:g} s and a rate between 0 and 1000"
+            )
+        self.rate = rate
+        self.stands = False
+        # At this instant of the world, in seconds, it showed that.
+        self._world_s, self._shown_s = 0.0, offset_s
+
+    def shown(self, world_s: float) -> float:
+        if self.stands:
+            return self._shown_s
+        return self._shown_s + (world_s - self._world_s) * self.rate
+
+    def world(self, shown_s: float) -> float:
+        """When it shows that. While it stands, since when."""
+        if self.stands:
+            return self._world_s
+        return self._world_s + (shown_s - self._shown_s) / self.rate
+
+    def stop(self, world_s: float) -> None:
+        self._world_s, self._shown_s, self.stands = world_s, self.shown(world_s), True
+
+    def go_on(self, world_s: float) -> None:
+        self._world_s, self.stands = world_s, False
+
+    def canonical_state(self) -> object:
+        return self.rate, self.stands, self._shown_s - self._world_s * self.rate

@@ -1,0 +1,287 @@
+"""Hosts and processes, as a program under exploration sees them: `world.host(name)`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Protocol
+
+from sim.kernel.errors import Misused, NotSimulated
+from sim.kernel.hosts.clock import HostClock
+from sim.kernel.hosts.disk import Disk
+from sim.kernel.hosts.hub import Hub
+from sim.kernel.hosts.run import Exit, Fault, How, Run
+from sim.kernel.loop import one_natural
+from sim.kernel.schedule import Option
+from sim.kernel.signals import name_of
+
+BY_THE_SYSTEM = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT}
+"""No process handles these itself."""
+
+Main = Callable[..., Coroutine[Any, Any, object]]
+
+
+class WorldOfHosts(Protocol):
+    """What hosts use of the execution's world."""
+
+    def record(self, text: str, *, actor: str | None = None) -> None: ...
+
+    def judge_end(self, raised: BaseException, who: str) -> None: ...
+
+    def signal(self, sig: int, *, to: Process, latest: float) -> object: ...
+
+
+class Host:
+    """A machine: processes, a clock, and a disk that outlives both. To be made by `World.host`."""
+
+    def __init__(
+        self, world: WorldOfHosts, hub: Hub, name: str, *, clock_offset_s: float, clock_rate: float
+    ) -> None:
+        self.name = name
+        self.clock = HostClock(clock_offset_s, clock_rate)
+        self.disk = Disk(self._before_write)
+        self.processes: list[Process] = []
+        self._world, self._hub = world, hub
+        self.faults: list[Fault] = []
+
+    def run(self, main: Main, *args: Any, name: str | None = None) -> Process:
+        """Starts a process: `main(*args)` in a loop of its own.
+
+        name: of its column in charts; the host's name for the first, without one.
+        """
+        if not callable(main):
+            raise Misused(
+                f"host.run({main!r}) needs an async function, which it calls itself, also after a "
+                f"restart; give its arguments after it: host.run(main, argument)"
+            )
+        count = len(self.processes)
+        named = name or (self.name if count == 0 else f"{self.name}-{count + 1}")
+        process = Process(self._world, self._hub, self, named, main, args)
+        self.processes.append(process)
+        process._start()
+        return process
+
+    def crash(self) -> None:
+        """The power fails: its processes end, and what was not synced may be lost."""
+        for name in self.disk.unsynced():
+            options = [Option(f"{name} is kept"), Option(f"{name} is lost")]
+            if self._hub.choose("fault", options, one_natural):
+                self.disk.lose(name)
+        self.disk.settle()
+        self._world.record("loses its power", actor=self.name)
+        # The one that runs last, since its turn ends with it.
+        running = [each for each in self.processes if each.run is not None]
+        for process in sorted(running, key=lambda each: each.run is self._hub.current):
+            process.crash()
+
+    def restart(self) -> None:
+        """Each of its processes that does not run starts anew."""
+        for process in self.processes:
+            if process.run is None:
+                process._start()
+
+    def freeze(self) -> None:
+        """As a virtual machine that is paused: nothing of it runs, and its clock stands."""
+        if not self.clock.stands:
+            self.clock.stop(self._hub.now())
+            self._world.record("is frozen", actor=self.name)
+            self._stand_here()
+
+    def thaw(self) -> None:
+        if self.clock.stands:
+            self.clock.go_on(self._hub.now())
+            self._world.record("is thawed", actor=self.name)
+
+    def may_freeze(self, for_s: float) -> None:
+        """A fault: before any step of its processes, it may be frozen for so long."""
+        self.faults.append(Fault(f"{self.name} is frozen for {for_s:g} s", self._freezes(for_s)))
+
+    def may_crash(self, restart_s: float | None = None) -> None:
+        """A fault: before any step of its processes, or any change of its disk, its power may fail.
+
+        restart_s: after how long its processes start anew; never if None.
+        """
+        self.faults.append(Fault(f"{self.name} loses its power", self._crashes(restart_s)))
+
+    def _freezes(self, for_s: float) -> Callable[[], None]:
+        def happen() -> None:
+            self._hub.after(for_s, self.thaw)
+            self.freeze()
+
+        return happen
+
+    def _crashes(self, restart_s: float | None) -> Callable[[], None]:
+        def happen() -> None:
+            if restart_s is not None:
+                self._hub.after(restart_s, self.restart)
+            self.crash()
+
+        return happen
+
+    def _stand_here(self) -> None:
+        for process in self.processes:
+            if process.run is not None:
+                self._hub.stand_if_current(process.run)
+
+    def _before_write(self, what: str) -> None:
+        run = self._hub.current
+        if run is not None and any(each.run is run for each in self.processes):
+            self._hub.may_fail(run, what)
+
+
+class Process:
+    """One program on a host, with a loop of its own. To be made by `Host.run`.
+
+    run: what runs of it now; None if it has ended, and was not started anew.
+    """
+
+    def __init__(
+        self,
+        world: WorldOfHosts,
+        hub: Hub,
+        host: Host,
+        name: str,
+        main: Main,
+        args: tuple[Any, ...],
+    ) -> None:
+        self.host, self.name = host, name
+        self.run: Run | None = None
+        self.exit: Exit | None = None
+        self._world, self._hub = world, hub
+        self._main, self._args = main, args
+        self._faults: list[Fault] = []
+        self._waiting: list[asyncio.Future[Exit]] = []
+
+    @property
+    def is_running(self) -> bool:
+        return self.run is not None
+
+    @property
+    def pid(self) -> int | None:
+        """What `os.getpid` is in it; another one after a restart."""
+        return self.run.pid if self.run is not None else None
+
+    async def ended(self) -> Exit:
+        """Waits for its end, however it ends. An exception is then the caller's to judge."""
+        if self.exit is not None and self.run is None:
+            return self.exit
+        future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return await future
+
+    # -- what befalls it
+
+    def crash(self) -> None:
+        """It ends where it stands: nothing of it runs any more, no `finally` either.
+
+        Its sockets are reset, its threads are gone, its files are what it had written.
+        """
+        self.end_where_it_stands(Exit(How.CRASHED), "crashes")
+
+    def kill(self, sig: int) -> None:
+        """The signal does what the system does with it where the process does not handle it."""
+        if sig == signal.SIGKILL:
+            self.crash()
+        elif sig == signal.SIGSTOP:
+            self.pause()
+        elif sig == signal.SIGCONT:
+            self.resume()
+        else:
+            self.end_where_it_stands(Exit(How.KILLED, sig), f"is ended by {name_of(sig)}")
+
+    def pause(self) -> None:
+        """As by SIGSTOP: nothing of it runs, its clock goes on, what comes for it waits."""
+        if self.run is not None and not self.run.is_paused:
+            self.run.is_paused = True
+            self._world.record("is paused", actor=self.name)
+            self._hub.stand_if_current(self.run)
+
+    def resume(self) -> None:
+        if self.run is not None and self.run.is_paused:
+            self.run.is_paused = False
+            self._world.record("goes on after its pause", actor=self.name)
+
+    def restart(self) -> None:
+        """Its main begins anew. A process that runs crashes first."""
+        if self.run is None:
+            self._start()
+            return
+        self._hub.after(0.0, self._start)
+        self.crash()
+
+    def may_crash(self, restart_s: float | None = None) -> None:
+        """A fault: it may crash before any of its steps, and before what it writes or sends.
+
+        restart_s: after how long it starts anew; never if None.
+        """
+
+        def happen() -> None:
+            if restart_s is not None:
+                self._hub.after(restart_s, self._start)
+            self.crash()
+
+        self._faults.append(Fault(f"{self.name} crashes", happen))
+
+    def may_pause(self, for_s: float) -> None:
+        """A fault: it may be paused for so long, before any of its steps or what it writes."""
+
+        def happen() -> None:
+            assert self.run is not None
+            self._hub.after(for_s, partial(self._resume_run, self.run))
+            self.pause()
+
+        self._faults.append(Fault(f"{self.name} is paused for {for_s:g} s", happen))
+
+    # -- its runs
+
+    def _start(self) -> None:
+        if self.run is not None:
+            return
+        hub = self._hub
+        run = Run(hub, self.name, hub.next_pid(), self.host.clock, self._main, self._args)
+        run.faults = self._possible_faults
+        self.run = run
+        hub.start(run, self._has_ended, self._receive)
+        self._world.record("starts" if self.exit is None else "starts anew", actor=self.name)
+
+    def _possible_faults(self) -> list[Fault]:
+        return [*self._faults, *self.host.faults]
+
+    def _receive(self, sig: int) -> None:
+        """A signal by `os.kill`: it is there at once, and its handler runs at the next poll."""
+        if sig in BY_THE_SYSTEM:
+            self.kill(sig)
+        else:
+            self._world.signal(sig, to=self, latest=0.0)
+
+    def _resume_run(self, run: Run) -> None:
+        if self.run is run:
+            self.resume()
+
+    def end_where_it_stands(self, end: Exit, words: str) -> None:
+        run = self.run
+        if run is not None:
+            self._world.record(words, actor=self.name)
+            self._hub.ended(run, end)
+            self._hub.leave_if_current(run)
+
+    def _has_ended(self, end: Exit) -> None:
+        self.run, self.exit = None, end
+        waiting = [each for each in self._waiting if not each.done()]
+        self._waiting.clear()
+        for each in waiting:
+            loop: Any = each.get_loop()
+            loop.call_from_thread(_settle, (each, end), None)
+        if end.how is How.RETURNED:
+            self._world.record("ends", actor=self.name)
+        elif end.raised is not None and (
+            not waiting or isinstance(end.raised, AssertionError | NotSimulated)
+        ):
+            self._world.judge_end(end.raised, f"the process {self.name}")
+
+
+def _settle(waiter: asyncio.Future[Exit], end: Exit) -> None:
+    if not waiter.done():
+        waiter.set_result(end)

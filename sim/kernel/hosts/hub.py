@@ -1,0 +1,318 @@
+"""The hub gives the processes of an execution their turns, and moves the clock between them.
+
+It is the program's own loop where that would sleep. A process whose turn it is runs until its
+ready queue is empty; then the one has its turn that has waited longest. The scheduler may choose
+otherwise, wherever two could run.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import simpy
+
+from sim.kernel.current import Execution, execution_of_this_thread
+from sim.kernel.environment import Environment
+from sim.kernel.faults import Faults
+from sim.kernel.hosts.process_loop import (
+    HubOfLoops,
+    ProcessEntropy,
+    ProcessEnvironment,
+    ProcessLoop,
+)
+from sim.kernel.hosts.run import Exit, Run
+from sim.kernel.loop import SAME_S, SimLoop, one_natural
+from sim.kernel.origin import modelled
+from sim.kernel.schedule import HAS_TURN, Named, Option
+from sim.kernel.violation import Kind
+
+FIRST_PID = 1000
+
+
+class WorldOfProcesses(Protocol):
+    """What the hub uses of the execution's world."""
+
+    loop: SimLoop
+    environment: Environment
+
+    @property
+    def faults(self) -> Faults: ...
+
+    def fail_as(self, kind: Kind, detail: str, *, raised: BaseException | None = None) -> None: ...
+
+
+MakeLoop = Callable[[Run, "Hub"], ProcessLoop]
+"""Makes the loop of a run, which belongs to it."""
+
+
+class Hub:
+    """runs: those that have not ended, in the order of their turns. made: all of them."""
+
+    def __init__(self, world: WorldOfProcesses, make_loop: MakeLoop) -> None:
+        self.world = world
+        self.main = world.loop
+        self.greenlet = self.main.threads.hub
+        self.is_over = False
+        self.runs: list[Run] = []
+        self.made: list[Run] = []
+        self.current: Run | None = None
+        self._make_loop = make_loop
+        execution = execution_of_this_thread()
+        assert execution is not None
+        self._execution: Execution = execution
+        self._entropy = execution.entropy
+        # What is told of the end of a run, and of signals for it.
+        self._on_end: dict[Run, Callable[[Exit], None]] = {}
+        self._on_signal: dict[Run, Callable[[int], object]] = {}
+        # Who has its turn next, whoever has waited.
+        self._next: Run | None = None
+        # Up to which reading of the clock what waits for a new one has been told.
+        self._noted_s = 0.0
+
+    @property
+    def is_ending(self) -> bool:
+        """The execution is over, or ends with this turn."""
+        return self.is_over or self.main._stopping
+
+    # -- the clock
+
+    def now(self) -> float:
+        """World time, also while a process runs."""
+        self._sync()
+        return self.main.environment.now
+
+    def _sync(self) -> None:
+        env, run = self.main.environment, self.current
+        if run is not None:
+            env._now = max(env._now, run.environment.world_now)
+            env.polls = max(env.polls, run.environment.polls)
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
+        """In so much world time, between two turns."""
+        self._sync()
+        timer = simpy.Timeout(self.main.environment, seconds)
+        assert timer.callbacks is not None
+        timer.callbacks.append(lambda _: call())
+
+    # -- runs
+
+    def start(
+        self, run: Run, on_end: Callable[[Exit], None], on_signal: Callable[[int], object]
+    ) -> None:
+        self._sync()
+        run.loop = self._make_loop(run, self)
+        run.environment = run.loop.environment
+        run.entropy = ProcessEntropy(run.environment, self._entropy)
+        self.runs.append(run)
+        self.made.append(run)
+        self._on_end[run], self._on_signal[run] = on_end, on_signal
+
+    def kill(self, pid: int, sig: int) -> bool:
+        """Sends a signal to the process with this number; False where none ever had it."""
+        run = next((each for each in self.made if each.pid == pid), None)
+        if run is None:
+            return False
+        if run.is_over:
+            raise modelled(ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)))
+        if sig:
+            self._on_signal[run](sig)
+        return True
+
+    def next_pid(self) -> int:
+        return FIRST_PID + len(self.made)
+
+    def ended(self, run: Run, end: Exit) -> None:
+        """Nothing of it runs any more. In the run's own turn the caller has to leave."""
+        run.is_over = True
+        self.runs.remove(run)
+        for each in run.at_end:
+            each()
+        del self._on_signal[run]
+        self._on_end.pop(run)(end)
+
+    def leave_if_current(self, run: Run) -> None:
+        """In the turn of a run that has ended: the turn ends here."""
+        if self.current is run:
+            run.leave()
+
+    def stand_if_current(self, run: Run) -> None:
+        """In the turn of a run that has been paused: it goes on here, later."""
+        if self.current is run:
+            run.wait(-math.inf, None)
+
+    # -- turns, in the greenlet of the program's own loop
+
+    def go_on(self, is_so: Callable[[], bool], until: float) -> bool:
+        """Whether, before the clock shows that, there is something to do for the program's loop."""
+        env = self.main.environment
+        while True:
+            if self.main._stopping or is_so():
+                return True
+            if env.now > self._noted_s + SAME_S:
+                self._note_instant()
+            runnable = [run for run in self.runs if run.is_runnable(env.now)]
+            if runnable:
+                self._step(self._whose_turn(runnable))
+                continue
+            at = min(self.next_wake(), env.peek())
+            if at >= until:
+                if at < math.inf or not self._spin_for_ever():
+                    return False
+                continue
+            if at > self.main.bounds.horizon_s:
+                self.main.get_stuck(
+                    Kind.NO_END, f"not within horizon_s={self.main.bounds.horizon_s:g}"
+                )
+                return True
+            env.advance(at)
+            if any(arrival.earliest <= env.now for arrival in env.pending):
+                return True
+
+    def go_on_beside_a_spin(self) -> bool:
+        """While the program's own loop spins: whether anything has happened."""
+        env = self.main.environment
+        begun = env.now, len(self.made), env.polls
+        self.go_on(lambda: False, math.nextafter(env.now, math.inf))
+        at = min(self.next_wake(), env.peek(), *self.main._instants(), math.inf)
+        if at < math.inf:
+            env.advance(at)
+        return (env.now, len(self.made), env.polls) != begun
+
+    def next_wake(self) -> float:
+        return min((run.next_wake() for run in self.runs), default=math.inf)
+
+    def _spin_for_ever(self) -> bool:
+        """Whether there are runs that waited for something else to happen, in vain."""
+        spinning = [run for run in self.runs if run.spins]
+        for run in spinning:
+            run.spins = False
+        return bool(spinning)
+
+    def _note_instant(self) -> None:
+        """The clock has moved: what is kept waiting may land now."""
+        self._noted_s = now = self.main.environment.now
+        for run in self.runs:
+            run.spins = False
+            env = run.environment
+            shown = run.clock.shown(now)
+            if any(arrival.earliest <= shown for arrival in env.pending):
+                run.is_woken = True
+
+    def _whose_turn(self, runnable: list[Run]) -> Run:
+        if self._next in runnable:
+            chosen, self._next = self._next, None
+            assert chosen is not None
+            return chosen
+        if len(runnable) == 1:
+            return runnable[0]
+        options = [Option(run.name + HAS_TURN) for run in runnable]
+        return runnable[self.main.choose("turn", options, one_natural)]
+
+    def _step(self, run: Run) -> None:
+        """The run goes on, to its next sleep or its end."""
+        self.runs.remove(run)
+        self.runs.append(run)
+        environment = run.environment
+        assert isinstance(environment, ProcessEnvironment)
+        environment.catch_up()
+        self.current, run.is_fresh = run, True
+        self._stands_for(run.loop)
+        try:
+            run.go_on(self._execution, run.greenlet.switch)
+        finally:
+            self._sync()
+            self.current = None
+            self._stands_for(self.main)
+
+    def _stands_for(self, loop: SimLoop) -> None:
+        """From now on what the program calls on its world concerns that loop."""
+        self.world.loop, self.world.environment = loop, loop.environment
+        self.main.environment.observer.turns_to(loop)
+
+    # -- what a process's loop asks, in its greenlet
+
+    def choose(self, kind: str, options: Sequence[Named], costs: Any) -> int:
+        self._sync()
+        return self.main.choose(kind, options, costs)
+
+    def has_instants_beside(self, run: Run) -> bool:
+        others = (other.next_wake() for other in self.runs if other is not run and not other.spins)
+        if min(others, default=math.inf) < math.inf:
+            return True
+        return self.main.next_instant() < math.inf
+
+    def before_iteration(self, run: Run) -> None:
+        """It has more callbacks to run: before that, another may have its turn."""
+        if run.is_fresh:
+            run.is_fresh = False
+            return
+        self._sync()
+        now = self.main.environment.now
+        others = [each for each in self.runs if each is not run and each.is_runnable(now)]
+        if not others:
+            return
+        options = [Option(each.name + HAS_TURN) for each in (run, *others)]
+        option = self.choose("turn", options, one_natural)
+        if option:
+            self._next = others[option - 1]
+            self.runs.remove(run)
+            self.runs.insert(0, run)
+            run.wait(-math.inf, None)
+
+    def may_fail(self, run: Run, before: str = "") -> None:
+        """A fault may happen to it here, by the scheduler's choice. before: what it does next."""
+        faults = run.faults()
+        if not faults or self.is_over or not self.world.faults.may_happen():
+            return
+        suffix = f" before it {before}" if before else ""
+        names = [f"{run.name} goes on", *(f"{each.name}{suffix}" for each in faults)]
+        option = self.choose("fault", [Option(name) for name in names], one_natural)
+        if option:
+            self.world.faults.taken += 1
+            faults[option - 1].happen()
+
+    # -- its end
+
+    def drain(self, drain_loop: Callable[[SimLoop], None]) -> None:
+        """What its runs have left behind is closed; nothing of it counts any more."""
+        self.is_over = True
+        for run in self.made:
+            self._stands_for(run.loop)
+            self.current = run
+            run.go_on(self._execution, partial(_end, run))
+            assert isinstance(run.loop, ProcessLoop)
+            run.loop.end_where_it_stands()
+            if not run.loop.is_closed():
+                run.go_on(self._execution, partial(drain_loop, run.loop))
+            self.current = None
+        self._stands_for(self.main)
+
+    def let_go(self) -> None:
+        """Breaks reference cycles."""
+        self.runs.clear()
+        self.made.clear()
+        self._on_end.clear()
+        self._on_signal.clear()
+
+
+def _end(run: Run) -> None:
+    """Its greenlet ends; what stands on its stack beside the loop is the program's."""
+    for _ in range(ENDS_MAX):
+        if run.greenlet.dead:
+            return
+        try:
+            run.greenlet.throw()
+        except Exception:
+            continue
+
+
+ENDS_MAX = 10
+
+
+if TYPE_CHECKING:
+    _: type[HubOfLoops] = Hub

@@ -1,0 +1,199 @@
+"""One run of a process, from its start to its end: an actor with a loop of its own.
+
+It is a greenlet, and is switched away where its loop would sleep in its selector. So between two
+turns nothing of it is on a stack but CPython's loop: all that it will do is in its loop, as with a
+program that has no processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from asyncio import runners
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+import greenlet
+
+from sim.kernel.current import Execution
+from sim.kernel.entropy import Entropy
+from sim.kernel.interrupts import is_interrupt
+from sim.kernel.threads.workers import swap_running
+
+if TYPE_CHECKING:
+    from sim.kernel.environment import Environment
+    from sim.kernel.hosts.clock import HostClock
+    from sim.kernel.loop import SimLoop
+
+
+class How(Enum):
+    RETURNED = "it returned"
+    RAISED = "it raised"
+    CRASHED = "it crashed"
+    KILLED = "a signal ended it"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended. value: what its main returned; raised: what it raised."""
+
+    how: How
+    value: Any = None
+    raised: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What may happen to a process, or to its host. name: in words."""
+
+    name: str
+    happen: Callable[[], None]
+
+
+class Hub(Protocol):
+    """Who gives the turns: see hub.py."""
+
+    greenlet: greenlet.greenlet
+
+    @property
+    def is_ending(self) -> bool: ...
+
+    def ended(self, run: Run, end: Exit) -> None: ...
+
+
+class Run:
+    """wakes_at: by its own clock, when it goes on of itself; before all times while it only let
+    others go first. is_woken: something has come for it. spins: it is not to be run before
+    something else has happened.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        name: str,
+        pid: int,
+        clock: HostClock,
+        main: Callable[..., Any],
+        args: tuple[Any, ...],
+    ) -> None:
+        self.hub, self.name, self.pid, self.clock = hub, name, pid, clock
+        self._main, self._args = main, args
+        self.loop: SimLoop
+        self.environment: Environment
+        self.entropy: Entropy
+        self.is_paused = self.is_over = False
+        self.wakes_at = -math.inf
+        self.waits_for: Callable[[], bool] | None = None
+        self.is_woken = self.spins = False
+        # It has its turn, and has done nothing in it.
+        self.is_fresh = True
+        # What may happen to it now.
+        self.faults: Callable[[], Sequence[Fault]] = tuple
+        # What is called when it ends, in whatever way: its sockets are reset.
+        self.at_end: list[Callable[[], None]] = []
+        self.greenlet = greenlet.greenlet(self._live, parent=hub.greenlet)
+        self.greenlet.gr_context = Context()
+        self._inner: tuple[Any, Any] = (None, None)
+        self._asyncgen_hooks: Any = (None, None)
+
+    def is_runnable(self, world_s: float) -> bool:
+        if self.is_paused or self.clock.stands or self.spins:
+            return False
+        if self.is_woken or (self.waits_for is not None and self.waits_for()):
+            return True
+        return self.clock.world(self.wakes_at) <= world_s
+
+    def next_wake(self) -> float:
+        """When it goes on of itself, in world time."""
+        if self.is_paused or self.clock.stands:
+            return math.inf
+        return self.clock.world(self.wakes_at)
+
+    def go_on(self, execution: Execution, go_on: Callable[[], object]) -> None:
+        """Calls it while what belongs to a process of the system is this one's."""
+        outer = execution.loop, execution.entropy
+        outer_hooks = sys.get_asyncgen_hooks()
+        outer_running = swap_running(self._inner)
+        execution.loop, execution.entropy = self.loop, self.entropy
+        sys.set_asyncgen_hooks(*self._asyncgen_hooks)
+        try:
+            go_on()
+        finally:
+            execution.loop, execution.entropy = outer
+            self._inner = swap_running(outer_running)
+            self._asyncgen_hooks = sys.get_asyncgen_hooks()
+            sys.set_asyncgen_hooks(*outer_hooks)
+
+    # -- in its own greenlet
+
+    def wait(self, until: float, waits_for: Callable[[], bool] | None) -> bool:
+        """Others go on, until its clock shows that (False), or something has come for it."""
+        self.wakes_at, self.waits_for, self.is_woken = until, waits_for, False
+        self.hub.greenlet.switch()
+        has_come = self.is_woken or (waits_for is not None and waits_for())
+        self.wakes_at, self.waits_for = -math.inf, None
+        return has_come
+
+    def leave(self) -> NoReturn:
+        """It never goes on."""
+        while True:
+            self.hub.greenlet.switch()
+
+    def _live(self) -> None:
+        end = self._run_main()
+        if self.is_over or self.hub.is_ending:
+            self.leave()
+        self.hub.ended(self, end)
+
+    def _run_main(self) -> Exit:
+        """What `asyncio.run` does."""
+        loop = self.loop
+        task = loop.create_task(self._main(*self._args), name="main")
+        task.add_done_callback(_stop_loop)
+        end = self._run_until_stopped(task)
+        if self.hub.is_ending:
+            return end
+        try:
+            runners._cancel_all_tasks(loop)  # type: ignore[attr-defined]
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        except RuntimeError:
+            # The execution ends meanwhile, so that its loop was stopped.
+            if not self.hub.is_ending:
+                raise
+            return end
+        loop.close()
+        return end
+
+    def _run_until_stopped(self, task: asyncio.Task[Any]) -> Exit:
+        try:
+            self.loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as exc:
+            if is_interrupt(exc):
+                raise
+            is_well = isinstance(exc, SystemExit) and exc.code in (None, 0)
+            return Exit(How.RETURNED) if is_well else Exit(How.RAISED, raised=exc)
+        if not task.done():
+            return Exit(How.RAISED, raised=RuntimeError(_STOPPED))
+        if task.cancelled():
+            return Exit(How.RAISED, raised=asyncio.CancelledError())
+        raised = task.exception()
+        if raised is not None:
+            return Exit(How.RAISED, raised=raised)
+        return Exit(How.RETURNED, task.result())
+
+
+def _stop_loop(main: asyncio.Task[Any]) -> None:
+    """What asyncio's `run_until_complete` does once its task is done."""
+    ended_loop = not main.cancelled() and isinstance(
+        main.exception(), SystemExit | KeyboardInterrupt
+    )
+    if not ended_loop:
+        main.get_loop().stop()
+
+
+_STOPPED = "Event loop stopped before Future completed."

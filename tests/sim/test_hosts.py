@@ -1,0 +1,629 @@
+"""Hosts and processes: loops and clocks of their own; they crash, stand still and restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from sim import World, explore, run
+from sim.exploration.verdict import Verdict
+from sim.kernel.execution import Outcome, guarded, run_execution
+from sim.kernel.hosts.run import How
+from sim.kernel.schedule import Bounds
+from sim.schedulers import NaturalOrder
+
+Program = Callable[[World], Awaitable[object]]
+
+
+def traced(program: Program, bounds: Bounds | None = None) -> Outcome:
+    scheduler = NaturalOrder()
+    scheduler.next_execution()
+    with guarded():
+        return run_execution(program, scheduler, bounds or Bounds(), traced=True)
+
+
+def passes(program: Program) -> Outcome:
+    outcome = traced(program)
+    assert outcome.error is None
+    assert outcome.violation is None, outcome.violation
+    return outcome
+
+
+# ---- what belongs to a process -----------------------------------------------------------------
+
+
+def test_each_process_has_what_a_process_of_the_system_has() -> None:
+    """Its own running loop, tasks, context, default executor, number and main thread."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+    seen: dict[str, Any] = {}
+
+    async def main(name: str) -> None:
+        before = variable.get()
+        variable.set(name)
+        await asyncio.sleep(1)
+        worker = await asyncio.to_thread(threading.current_thread)
+        await asyncio.sleep(1)
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        assert asyncio.all_tasks() == {task}
+        names = before, variable.get(), task.get_name(), worker.name
+        seen[name] = names, os.getpid(), id(loop), threading.current_thread()
+
+    async def program(world: World) -> None:
+        variable.set("program")
+        processes = [world.host(name).run(main, name) for name in ("a", "b")]
+        for process in processes:
+            assert (await process.ended()).how is How.RETURNED
+        assert variable.get() == "program"
+        assert asyncio.get_running_loop() is world.loop
+
+    passes(program)
+    assert seen["a"][0] == ("unset", "a", "main", "asyncio_0")
+    assert seen["b"][0] == ("unset", "b", "main", "asyncio_0")
+    assert seen["a"][1] != seen["b"][1]
+    assert os.getpid() not in (seen["a"][1], seen["b"][1])
+    assert seen["a"][2] != seen["b"][2]
+    assert seen["a"][3] is seen["b"][3] is threading.main_thread()
+
+
+def test_clocks_of_a_host_show_world_time_times_rate_plus_offset() -> None:
+    """All clocks: the loop's, time.monotonic, time.time, and so timers and sleeps."""
+    seen: list[tuple[float, ...]] = []
+
+    async def main() -> None:
+        loop, wall = asyncio.get_running_loop(), time.time()
+        begun = loop.time()
+        await asyncio.sleep(10)
+        seen.append((begun, loop.time(), time.monotonic(), time.time() - wall))
+        time.sleep(5)  # noqa: ASYNC251
+        seen.append((loop.time(),))
+
+    async def program(world: World) -> None:
+        await asyncio.sleep(1)
+        process = world.host("fast", clock_rate=2.0, clock_offset_s=100.0).run(main)
+        await process.ended()
+        assert world.now == pytest.approx(1 + (10 + 5) / 2, abs=1e-6)
+
+    passes(program)
+    assert seen == [pytest.approx((102, 112, 112, 10), abs=1e-5), pytest.approx((117,), abs=1e-5)]
+
+
+def test_a_process_that_sleeps_in_its_thread_holds_up_no_other() -> None:
+    """time.sleep stops the loop of its own process alone."""
+    log: list[str] = []
+
+    async def sleeper() -> None:
+        time.sleep(3)  # noqa: ASYNC251
+        log.append("slept")
+
+    async def ticker() -> None:
+        for number in range(3):
+            await asyncio.sleep(0.9)
+            log.append(str(number))
+
+    async def program(world: World) -> None:
+        slow, fast = world.host("slow").run(sleeper), world.host("fast").run(ticker)
+        await slow.ended()
+        await fast.ended()
+
+    passes(program)
+    assert log == ["0", "1", "2", "slept"]
+
+
+def test_the_world_is_the_same_in_each_process() -> None:
+    """Outside events land in the process that awaits them; labels and checks count."""
+
+    async def main(world: World) -> None:
+        await world.outside("a letter", latest=5.0)
+        world.reached("a letter came")
+        world.check(world.now < 3, "letters are fast")
+
+    async def program(world: World) -> None:
+        await world.host("a").run(main, world).ended()
+
+    report = explore(program, max_executions=50)
+    assert report.verdict is Verdict.REFUTED
+    assert report.counterexample is not None
+    assert report.counterexample.property == "letters are fast"
+    again = report.counterexample.replay(program)
+    assert again.violation is not None
+    assert again.labels == {"a letter came"}
+
+
+def test_processes_share_no_objects_of_asyncio() -> None:
+    """A future of another process's loop is refused, with what to use instead."""
+    waiting: list[asyncio.Future[None]] = []
+
+    async def waiter() -> None:
+        waiting.clear()
+        waiting.append(asyncio.get_running_loop().create_future())
+        await waiting[0]
+
+    async def setter() -> None:
+        await asyncio.sleep(1)
+        waiting[0].set_result(None)
+
+    async def program(world: World) -> None:
+        world.host("a").run(waiter)
+        await world.host("b").run(setter).ended()
+
+    report = explore(program)
+    assert report.verdict is Verdict.ERROR
+    assert "processes share no objects of asyncio" in report.reason
+
+
+# ---- how it ends -------------------------------------------------------------------------------
+
+
+def test_nothing_of_a_crashed_process_runs_any_more() -> None:
+    """No callback, no thread, no `finally` and no `__del__`; others go on."""
+    log: list[str] = []
+
+    class Noisy:
+        def __del__(self) -> None:
+            log.append("del")
+
+    def thread() -> None:
+        try:
+            time.sleep(2)
+            log.append("thread")
+        finally:
+            log.append("finally of a thread")
+
+    async def generator() -> Any:
+        try:
+            yield 1
+        finally:
+            log.append("finally of a generator")
+
+    async def main() -> None:
+        noisy, other = Noisy(), asyncio.create_task(asyncio.sleep(100))
+        threading.Thread(target=thread).start()
+        asyncio.get_running_loop().call_later(2, log.append, "timer")
+        try:
+            async for _ in generator():
+                await other
+        finally:
+            log.append(f"finally {noisy}")
+
+    async def program(world: World) -> None:
+        process = world.host("a").run(main)
+        await asyncio.sleep(1)
+        process.crash()
+        assert not process.is_running
+        assert (await process.ended()).how is How.CRASHED
+        await asyncio.sleep(10)
+        gc.collect()
+        world.check(log == [], "nothing of it runs", str(log))
+
+    passes(program)
+
+
+def test_a_process_that_crashes_itself_ends_in_that_line() -> None:
+    """Also os.kill with SIGKILL: the next line does not run, nor a `finally` around it."""
+    log: list[str] = []
+
+    async def main(crash: Callable[[], None]) -> None:
+        await asyncio.sleep(1)
+        try:
+            crash()
+            log.append("after")
+        except BaseException:
+            log.append("except")
+        finally:
+            log.append("finally")
+
+    async def program(world: World) -> None:
+        a, b = world.host("a"), world.host("b")
+        first = a.run(main, lambda: first.crash())
+        second = b.run(main, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        assert (await first.ended()).how is How.CRASHED
+        assert (await second.ended()).how is How.CRASHED
+        world.check(log == [], "nothing of it runs", str(log))
+
+    passes(program)
+
+
+def test_an_exception_that_ends_a_process_is_a_violation_unless_its_end_is_awaited() -> None:
+    """Then the exception is the awaiting one's to judge; a failed assert is a violation anyway."""
+
+    async def main() -> None:
+        await asyncio.sleep(1)
+        raise LookupError("gone")
+
+    async def nobody_waits(world: World) -> None:
+        world.host("a").run(main)
+        await asyncio.sleep(2)
+
+    async def somebody_waits(world: World) -> None:
+        end = await world.host("a").run(main).ended()
+        assert end.how is How.RAISED
+        assert isinstance(end.raised, LookupError)
+
+    violation = traced(nobody_waits).violation
+    assert violation is not None
+    assert "the process a ends with LookupError('gone')" in violation.detail
+    passes(somebody_waits)
+
+    async def asserts() -> None:
+        raise AssertionError("two and two are four")
+
+    async def waits_for_assert(world: World) -> None:
+        await world.host("a").run(asserts).ended()
+
+    violation = traced(waits_for_assert).violation
+    assert violation is not None
+    assert violation.property == "two and two are four"
+
+
+def test_a_process_ends_as_asyncio_run_does() -> None:
+    """What is left of its tasks is cancelled, and SystemExit ends it well or not."""
+    log: list[str] = []
+
+    async def left() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            log.append("cancelled")
+
+    async def main(code: int) -> None:
+        log.append("begins")
+        task = asyncio.create_task(left())
+        await asyncio.sleep(0)
+        assert not task.done()
+        if code >= 0:
+            raise SystemExit(code)
+
+    async def program(world: World) -> None:
+        ends = [await world.host(str(code)).run(main, code).ended() for code in (-1, 0)]
+        assert [end.how for end in ends] == [How.RETURNED, How.RETURNED]
+        world.host("bad").run(main, 3)
+        await asyncio.sleep(1)
+
+    outcome = traced(program)
+    assert outcome.violation is not None
+    assert "SystemExit(3)" in outcome.violation.detail
+    assert log == ["begins", "cancelled"] * 3
+
+
+def test_restart_is_a_fresh_main_with_another_number() -> None:
+    """Nothing is left of the one before, but what the disk has."""
+    pids: list[int] = []
+
+    async def main(world: World) -> None:
+        disk = world.host("a").disk
+        pids.append(os.getpid())
+        disk.append("starts", b"x")
+        await asyncio.sleep(100)
+
+    async def program(world: World) -> None:
+        host = world.host("a")
+        process = host.run(main, world)
+        await asyncio.sleep(1)
+        process.restart()
+        await asyncio.sleep(1)
+        assert process.is_running
+        assert process.pid == pids[-1]
+        assert host.disk.read("starts") == b"xx"
+
+    passes(program)
+    assert len(set(pids)) == 2
+
+
+# ---- signals, pauses ---------------------------------------------------------------------------
+
+
+def test_signals_go_to_the_process_they_are_sent_to() -> None:
+    """Its handler runs in its loop; without one the signal ends it, without `finally`."""
+    log: list[str] = []
+
+    async def main(name: str, handles: bool) -> None:
+        done = asyncio.Event()
+        if handles:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, done.set)
+        try:
+            await done.wait()
+        finally:
+            log.append(name)
+
+    async def program(world: World) -> None:
+        polite = world.host("polite").run(main, "polite", True)
+        rude = world.host("rude").run(main, "rude", False)
+        await world.signal(signal.SIGTERM, to=rude)
+        assert (await rude.ended()).value == signal.SIGTERM
+        assert log == []
+        assert polite.pid is not None
+        os.kill(polite.pid, signal.SIGTERM)
+        assert (await polite.ended()).how is How.RETURNED
+        with pytest.raises(ProcessLookupError):
+            os.kill(1001, signal.SIGTERM)
+
+    passes(program)
+    assert log == ["polite"]
+
+
+@pytest.mark.parametrize(
+    ("stands_s", "shown"),
+    [("pause", 10.0), ("freeze", 5.0)],
+)
+def test_a_pause_leaves_the_clock_running_and_a_freeze_does_not(
+    stands_s: str, shown: float
+) -> None:
+    """What a process that stands still missed by its own clock; its callbacks are kept."""
+    seen: list[float] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            await asyncio.sleep(1)
+            seen.append(round(loop.time(), 3))
+
+    async def program(world: World) -> None:
+        host = world.host("a")
+        process = host.run(main)
+        await asyncio.sleep(1.5)
+        process.pause() if stands_s == "pause" else host.freeze()
+        await asyncio.sleep(5)
+        process.resume() if stands_s == "pause" else host.thaw()
+        await process.ended()
+
+    passes(program)
+    assert seen == ([1, 6.5, 7.5] if stands_s == "pause" else [1, 2, 3])
+
+
+# ---- disks -------------------------------------------------------------------------------------
+
+
+def test_what_was_not_synced_may_be_lost_when_the_power_fails() -> None:
+    """A departure for each file; what was synced is there in every schedule."""
+
+    async def main(world: World) -> None:
+        disk = world.host("a").disk
+        disk.write("ledger", b"1")
+        disk.sync()
+        disk.write("ledger", b"2")
+        disk.write("draft", b"x")
+        await asyncio.sleep(100)
+
+    async def program(world: World) -> None:
+        host = world.host("a")
+        host.run(main, world)
+        await asyncio.sleep(1)
+        host.crash()
+        assert host.disk.read("ledger") in (b"1", b"2")
+        kept = host.disk.read("ledger") == b"2", "draft" in host.disk
+        world.reached(f"kept {kept}")
+
+    labels = [f"kept {(one, other)}" for one in (True, False) for other in (True, False)]
+    report = explore(program, labels=labels)
+    assert report.verdict is Verdict.PROVED, report.reason
+    assert report.executions > 3
+
+
+def test_a_process_that_crashes_loses_nothing_it_has_written() -> None:
+    """What it has written is the system's, and not its own."""
+
+    async def main(world: World) -> None:
+        world.host("a").disk.write("ledger", b"1")
+        await asyncio.sleep(100)
+
+    async def program(world: World) -> None:
+        host = world.host("a")
+        process = host.run(main, world)
+        await asyncio.sleep(1)
+        process.crash()
+        assert host.disk.read("ledger") == b"1"
+
+    assert explore(program).verdict is Verdict.PROVED
+
+
+# ---- faults ------------------------------------------------------------------------------------
+
+
+def transfers(synced_together: bool) -> Program:
+    """Two accounts on a disk; a crash between two writes loses the money."""
+
+    async def bank(world: World) -> None:
+        disk = world.host("bank").disk
+        if "a" in disk:
+            return
+        await asyncio.sleep(1)
+        if synced_together:
+            disk.write("both", b"60 40")
+            disk.rename("both", "a")
+        else:
+            disk.write("a", b"60")
+            disk.write("b", b"40")
+
+    async def program(world: World) -> None:
+        host = world.host("bank")
+        process = host.run(bank, world)
+        process.may_crash(restart_s=1.0)
+        await asyncio.sleep(5)
+        total = sum(int(part) for name in host.disk for part in host.disk.read(name).split())
+        world.check(total in (0, 100), "no money is lost", f"{total}")
+
+    return program
+
+
+def test_a_crash_between_two_writes_is_found_and_shown() -> None:
+    """A fault is a departure: the counterexample has that one, and nothing else."""
+    report = explore(transfers(synced_together=False))
+    assert report.verdict is Verdict.REFUTED
+    assert report.counterexample is not None
+    assert report.counterexample.property == "no money is lost"
+    assert "bank crashes before it writes b" in report.counterexample.text
+    assert report.counterexample.schedule.count("@") <= 1
+
+
+def test_one_write_is_proved_under_every_crash() -> None:
+    """With one fault; the verdict names the budget that limited it."""
+    report = explore(transfers(synced_together=True))
+    assert report.verdict is Verdict.PROVED, report.reason
+    assert "faults_max=1" in report.bounds_hit
+
+
+def test_a_budget_of_faults_is_the_programs() -> None:
+    """No more happen than it declares, in any schedule."""
+    counts = set()
+
+    async def main() -> None:
+        await asyncio.sleep(1)
+
+    async def program(world: World) -> None:
+        world.faults.faults_max = 2
+        processes = []
+        for name in ("a", "b", "c"):
+            processes.append(world.host(name).run(main))
+            processes[-1].may_crash()
+            await processes[-1].ended()
+        ends = [await process.ended() for process in processes]
+        counts.add(sum(end.how is How.CRASHED for end in ends))
+
+    report = explore(program)
+    assert report.verdict is Verdict.PROVED, report.reason
+    assert counts == {0, 1, 2}
+
+
+# ---- no end, no progress -----------------------------------------------------------------------
+
+
+def test_a_deadlock_names_the_processes_that_wait() -> None:
+    """All of them, with the place."""
+
+    async def main() -> None:
+        await asyncio.Event().wait()
+
+    async def program(world: World) -> None:
+        world.host("a").run(main)
+        await world.host("b").run(main).ended()
+
+    violation = traced(program).violation
+    assert violation is not None
+    assert violation.property.startswith("no deadlock")
+    assert "a: main waits in main" in violation.detail
+    assert "b: main waits in main" in violation.detail
+
+
+def test_a_process_that_spins_is_a_livelock_only_where_nothing_else_happens() -> None:
+    """Others go on beside it, and it ends when they have done what it waits for."""
+    flags: set[str] = set()
+
+    async def spins() -> None:
+        while "done" not in flags:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    async def sets() -> None:
+        await asyncio.sleep(3)
+        flags.add("done")
+
+    async def fair(world: World) -> None:
+        flags.clear()
+        spinning = world.host("a").run(spins)
+        world.host("b").run(sets)
+        await spinning.ended()
+
+    async def alone(world: World) -> None:
+        flags.clear()
+        await world.host("a").run(spins).ended()
+
+    passes(fair)
+    violation = traced(alone).violation
+    assert violation is not None
+    assert violation.property.startswith("no livelock")
+
+
+def test_a_process_that_goes_on_for_ever_has_no_end() -> None:
+    """The horizon is counted in world time, whatever its clock shows."""
+
+    async def main() -> None:
+        while True:  # noqa: ASYNC110
+            await asyncio.sleep(1)
+
+    async def program(world: World) -> None:
+        await world.host("a", clock_rate=100.0).run(main).ended()
+
+    violation = traced(program, Bounds(horizon_s=20)).violation
+    assert violation is not None
+    assert violation.property == "the execution ends"
+    assert 19 < violation.at < 21
+
+
+# ---- the execution -----------------------------------------------------------------------------
+
+
+def test_an_execution_with_processes_is_the_same_each_time_and_leaves_nothing() -> None:
+    """Natural order twice, with what was running at the end, crashed or not."""
+
+    async def left() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(1)
+
+    async def main(world: World) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(left())
+            await world.outside("somebody comes", latest=3.0)
+
+    async def program(world: World) -> None:
+        processes = [world.host(name).run(main, world) for name in ("a", "b")]
+        await asyncio.sleep(0.5)
+        processes[0].crash()
+        await asyncio.sleep(0.5)
+
+    one, other = passes(program), passes(program)
+    assert one.trace_hash == other.trace_hash
+    assert len(one.steps) > 10
+    del one, other
+    gc.collect()
+    assert not [each for each in gc.get_objects() if type(each).__name__ == "Run"]
+
+
+def test_two_processes_that_can_run_are_run_in_either_order() -> None:
+    """Natural is in turns; the other order is a departure."""
+    orders: set[tuple[str, ...]] = set()
+
+    async def main(name: str, order: list[str]) -> None:
+        order.append(name)
+
+    async def program(world: World) -> None:
+        order: list[str] = []
+        processes = [world.host(name).run(main, name, order) for name in ("a", "b")]
+        for process in processes:
+            await process.ended()
+        orders.add(tuple(order))
+
+    assert run(program).violation is None
+    assert orders == {("a", "b")}
+    assert explore(program).verdict is Verdict.PROVED
+    assert orders == {("a", "b"), ("b", "a")}
+
+
+def test_a_process_has_one_column_in_a_chart() -> None:
+    """Its tasks are named in the rows."""
+
+    async def main(world: World) -> None:
+        world.record("serves")
+        await asyncio.sleep(1)
+        world.check(False, "it never ends")
+
+    async def program(world: World) -> None:
+        await world.host("server").run(main, world).ended()
+
+    report = explore(program)
+    assert report.counterexample is not None
+    lines = [line.split(maxsplit=1) for line in report.counterexample.text.splitlines()]
+    assert ["server"] in lines
+    assert ["1.000", "main sleep of 1 s"] in [[each[0], each[-1][:17]] for each in lines]
