@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
+import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context
+from types import FrameType
 from typing import Any, NoReturn
 from weakref import WeakValueDictionary
 
@@ -163,6 +167,8 @@ class StandaloneLoop(SimLoop):
             raise NotSimulated(refused) from ended_with
 
     def close(self) -> None:
+        for sig in [*(self._signal_handlers or ())]:
+            self.remove_signal_handler(sig)
         # Its workers can be ended by no other thread than that which they are greenlets of.
         if not self.is_closed() and not self.is_running() and self._home in (None, os_thread()):
             with self._as_current():
@@ -212,6 +218,30 @@ class StandaloneLoop(SimLoop):
             # It is the host's execution that goes another way.
             self._host.refuse(what, instead)
         super().refuse(what, _SENTENCES_ALONE.get(instead, instead))
+
+    # -- signals of the system, which may come from anywhere: a suite's thread, a shell
+
+    def add_signal_handler(  # type: ignore[override]
+        self, sig: int, callback: Callable[..., object], *args: Any
+    ) -> None:
+        super().add_signal_handler(sig, callback, *args)
+        signal.signal(sig, self._on_signal)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        was_there = super().remove_signal_handler(sig)
+        if was_there and not sys.is_finalizing():
+            # As asyncio does.
+            is_interrupt = sig == signal.SIGINT
+            signal.signal(sig, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+        return was_there
+
+    def _is_in_other_thread(self) -> bool:
+        return super()._is_in_other_thread() or os_thread() != threading.main_thread().ident
+
+    def _on_signal(self, sig: int, frame: FrameType | None) -> None:
+        """In the midst of whatever the main thread runs; the next poll finds it."""
+        self._called.append(asyncio.Handle(self._handle_signal, (sig,), self, None))
+        self._bell.ring()
 
     # -- threads of the system, which are not simulated
 

@@ -1,7 +1,8 @@
 """Signal handlers of a simulated loop, and signals as outside events.
 
 As in CPython's Lib/asyncio/unix_events.py, except that no signal of the system is caught: a handler
-is run by `World.signal`, or by `os.kill` and `signal.raise_signal` on the process itself.
+is run by `World.signal`, or by `os.kill` and `signal.raise_signal` on the process itself. Only a
+loop that stands alone catches those of others (`sim.runner`), so that none ends a suite's process.
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ import simpy
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.environment import Environment
 from sim.kernel.origin import forwards, modelled
+from sim.kernel.threads.local_values import here
 
 _CANNOT_BE_CAUGHT = {signal.SIGKILL, signal.SIGSTOP}
 # Ignored by the system by default.
 _IGNORED = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
+_WOULD_END = (
+    "nothing handles it, so it would end this process and the exploration with it; give the loop a "
+    "handler, or let world.signal(…) send it, which calls that a violation"
+)
 
 
 class SignalHandlers(asyncio.BaseEventLoop):
@@ -43,6 +49,9 @@ class SignalHandlers(asyncio.BaseEventLoop):
         _check_signal(sig)
         if self.is_closed():
             raise modelled(RuntimeError("Event loop is closed"))
+        if self._is_in_other_thread():
+            only = "set_wakeup_fd only works in main thread of the main interpreter"
+            raise modelled(RuntimeError(only))
         if sig in _CANNOT_BE_CAUGHT:
             raise modelled(RuntimeError(f"sig {sig} cannot be caught"))
         if self._signal_handlers is None:
@@ -52,6 +61,10 @@ class SignalHandlers(asyncio.BaseEventLoop):
     def remove_signal_handler(self, sig: int) -> bool:
         _check_signal(sig)
         return (self._signal_handlers or {}).pop(sig, None) is not None
+
+    def _is_in_other_thread(self) -> bool:
+        """The one in which an execution began is its main thread."""
+        return here.identity is not None
 
     def deliver_signal(self, sig: int) -> bool:
         """The system delivers the signal; False if that would have ended the process.
@@ -77,6 +90,14 @@ def name_of(sig: int) -> str:
         return signal.Signals(sig).name
     except ValueError:
         return f"signal {sig}"
+
+
+def _ends_process(sig: int) -> bool:
+    if sig in _CANNOT_BE_CAUGHT:
+        return True
+    if sig in _IGNORED or sig not in signal.valid_signals():
+        return False
+    return signal.getsignal(sig) is signal.SIG_DFL
 
 
 def _check_signal(sig: int) -> None:
@@ -134,12 +155,19 @@ def _is_for_a_process(pid: int, sig: int) -> bool:
 
 
 def _is_for_handler(sig: int) -> bool:
-    loop = asyncio._get_running_loop()
-    if not isinstance(loop, SignalHandlers) or sig not in (loop._signal_handlers or {}):
+    """Whether the execution has seen to it. In a worker, too: a signal is the whole process's."""
+    execution = execution_of_this_thread()
+    loop = None if execution is None else execution.loop
+    if execution is None or not isinstance(loop, SignalHandlers):
         return False
+    if sig not in (loop._signal_handlers or {}):
+        if not execution.is_alone and _ends_process(sig):
+            execution.loop.refuse(f"{name_of(sig)} to the own process", _WOULD_END)
+        return False
+    handlers = loop
 
     def found(_: object) -> None:
-        loop.deliver_signal(sig)
+        handlers.deliver_signal(sig)
 
     # The byte is in the pipe at once, and the next poll finds it.
     in_pipe = simpy.Timeout(loop.environment, 0.0)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from sim import World, explore, new_event_loop
 from sim.export.sources import NotExportable
+from tests.limits import HANGS_S
 
 
 def test_a_signal_lands_when_the_scheduler_says() -> None:
@@ -58,6 +60,84 @@ def test_a_handler_runs_two_steps_after_its_signal() -> None:
     # ready already.
     stock = order(asyncio.SelectorEventLoop(), send)
     assert order(new_event_loop(), send) == stock
+
+
+Factory = Callable[[], asyncio.AbstractEventLoop]
+LOOPS: list[Factory] = [asyncio.SelectorEventLoop, new_event_loop]
+
+
+async def is_signalled_by_a_thread() -> bool:
+    """A worker signals the process, and so the loop of its main thread."""
+    handled = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handled.set)
+    await asyncio.to_thread(os.kill, os.getpid(), signal.SIGUSR1)
+    async with asyncio.timeout(HANGS_S):
+        return await handled.wait()
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_thread_signals_the_process_that_it_is_in(new_loop: Factory) -> None:
+    """What a worker sends to its own process, the loop's handler gets; explored, too."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(is_signalled_by_a_thread())
+
+    async def program(world: World) -> None:
+        world.check(await is_signalled_by_a_thread(), "the handler runs")
+
+    report = explore(program)
+    assert report.verdict == "proved", report.text
+
+
+@pytest.mark.socket  # A real thread.
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_signal_of_the_system_finds_a_handler(new_loop: Factory) -> None:
+    """A signal that the process gets from outside ends it no more than on asyncio's own loop."""
+    begins = threading.Event()
+
+    def sends() -> None:
+        begins.wait(HANGS_S)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    async def main() -> bool:
+        handled = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handled.set)
+        begins.set()
+        return await handled.wait()
+
+    # Begun before the loop, it is a thread of the system.
+    sender = threading.Thread(target=sends)
+    sender.start()
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(main())
+    sender.join()
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_only_the_main_thread_handles_signals(new_loop: Factory) -> None:
+    """A loop in another thread refuses handlers, in asyncio's words."""
+
+    def adds() -> None:
+        loop = new_loop()
+        try:
+            loop.add_signal_handler(signal.SIGUSR1, print)
+        finally:
+            loop.close()
+
+    only = pytest.raises(RuntimeError, match="only works in main thread")
+    with asyncio.Runner(loop_factory=new_loop) as runner, only:
+        runner.run(asyncio.to_thread(adds))
+
+
+def test_a_signal_that_would_end_the_process_is_refused() -> None:
+    """Sent by the program to itself, without a handler, it does not end the exploration."""
+
+    async def program(world: World) -> None:
+        await asyncio.to_thread(os.kill, os.getpid(), signal.SIGTERM)
+
+    report = explore(program)
+    assert report.verdict == "error", report.text
+    assert "SIGTERM to the own process in" in report.reason
 
 
 def test_a_signal_without_a_handler_is_a_violation() -> None:
