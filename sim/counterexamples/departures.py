@@ -78,7 +78,7 @@ class Words:
         match departure.kind:
             case "clock":
                 return f"the loop is {chosen.name}"
-            case "fault":
+            case "fault" | "fault in a step":
                 return chosen.name
             case "turn":
                 process, other = (each.name.removesuffix(HAS_TURN) for each in (chosen, natural))

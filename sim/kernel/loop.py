@@ -141,7 +141,7 @@ class SimLoop(SignalHandlers):
         | {"slow_callback_duration", "_closed", "_stopping", "_old_agen_hooks"}
         # How many of the timers are cancelled; generators are read where they are held.
         | {"_timer_cancelled_count", "_asyncgens"}
-        # States with processes are not compared.
+        # Read with the hub.
         | {"hosts", "pid"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""

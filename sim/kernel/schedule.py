@@ -29,6 +29,8 @@ NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
 ON_TIME = Option("on time")
 HAS_TURN = " has its turn"
+FAULT, FAULT_IN_STEP = "fault", "fault in a step"
+"""The kinds of choices of a fault: at a poll, and in the middle of a callback."""
 LOOP_OPTIONS = (NO_MORE, GO_ON, ON_TIME)
 """The options by which only the loop itself goes on."""
 

@@ -51,6 +51,7 @@ class World:
     # Made with the first host: most executions have none.
     _hub: Hub | None = None
     _faults: Faults | None = None
+    _hosts: Mapping[str, Host] = {}
 
     def __init__(self, loop: SimLoop, make_loop: MakeLoop | None = None) -> None:
         # In the turn of a process these two are the process's.
@@ -68,14 +69,14 @@ class World:
 
     WITHOUT_INFLUENCE = frozenset(
         {"loop", "environment", "labels", "violation", "trace", "fault", "_phrases"}
-        # States with processes are not compared.
+        # Read with the hub.
         | {"_hub", "_hosts", "_make_loop", "_faults"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
     def canonical_state(self) -> Sequence[object]:
         """All of it that decides what happens next, at a poll."""
-        return (self._always,)
+        return (self._always, self._hosts)
 
     @property
     def now(self) -> float:
@@ -115,7 +116,8 @@ class World:
         host = self._hosts.get(name)
         if host is None:
             rates = {"clock_offset_s": clock_offset_s, "clock_rate": clock_rate}
-            host = self._hosts[name] = Host(self, hub, name, **rates)
+            host = Host(self, hub, name, **rates)
+            self._hosts = {**self._hosts, name: host}
         elif (clock_offset_s, clock_rate) != (0.0, 1.0):
             raise Misused(
                 f"the host {name!r} is there already, and its clock goes as its first call says"
@@ -126,7 +128,6 @@ class World:
         if self._make_loop is None or self.loop.threads.current is not None:
             raise Misused("world.host(…) is to be called in an exploration, and in no thread")
         self._hub = Hub(self, self._make_loop)
-        self._hosts: dict[str, Host] = {}
         self.loop.hosts = self._hub
         self.environment.observer.meets(Special.PROCESSES)
         return self._hub

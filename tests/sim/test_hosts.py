@@ -19,7 +19,7 @@ from sim.exploration.verdict import Verdict
 from sim.kernel.execution import Outcome, guarded, run_execution
 from sim.kernel.hosts.run import How
 from sim.kernel.schedule import Bounds
-from sim.schedulers import NaturalOrder
+from sim.schedulers import NaturalOrder, StateMatching
 
 Program = Callable[[World], Awaitable[object]]
 
@@ -493,6 +493,85 @@ def test_a_budget_of_faults_is_the_programs() -> None:
     report = explore(program)
     assert report.verdict is Verdict.PROVED, report.reason
     assert counts == {0, 1, 2}
+
+
+# ---- states ------------------------------------------------------------------------------------
+
+
+def crashing() -> Program:
+    async def main(world: World, number: int) -> None:
+        disk = world.host(f"h{number}").disk
+        disk.append("starts", b"x")
+        await asyncio.sleep(number)
+        if len(disk.read("starts")) > 1:
+            world.reached(f"{number} started twice")
+        await world.outside(f"letter {number}", latest=2.0)
+        world.reached(f"{number} ends at {world.now:.1f}")
+
+    async def program(world: World) -> None:
+        processes = [world.host(f"h{number}").run(main, world, number) for number in (1, 2)]
+        processes[0].may_crash(restart_s=1.0)
+        processes[1].may_pause(for_s=1.5)
+        for process in processes:
+            end = await process.ended()
+            world.reached(f"{process.name} {end.how.value}")
+
+    return program
+
+
+def frozen() -> Program:
+    async def main(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(1)
+        await asyncio.sleep(1)
+        world.reached(f"after {world.now:.1f} s it shows {loop.time():.1f}")
+
+    async def program(world: World) -> None:
+        world.faults.faults_max = 2
+        host = world.host("a", clock_rate=2.0)
+        process = host.run(main, world)
+        host.may_freeze(for_s=3.0)
+        process.may_pause(for_s=0.25)
+        await process.ended()
+
+    return program
+
+
+@pytest.mark.parametrize("make", [crashing, frozen], ids=lambda make: make.__name__)
+def test_states_with_processes_reach_what_every_schedule_reaches(make: Any) -> None:
+    """What tells two states apart is read: who stands where, clocks, disks, the rest of faults."""
+    program = make()
+    every = explore(program, strategy="depth-first")
+    matched = explore(program, strategy=StateMatching(with_labels=True))
+    assert every.verdict is matched.verdict is Verdict.PROVED, (every.reason, matched.reason)
+    assert every.labels == matched.labels
+    assert len(every.labels) > 3
+    assert matched.executions < every.executions
+
+
+def test_a_process_in_the_middle_of_a_callback_makes_the_state_unique() -> None:
+    """What is on its stack is not read, so nothing is taken to be the same."""
+
+    async def main(world: World, slow: float) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        time.sleep(slow)  # noqa: ASYNC251
+        world.reached(f"slept {loop.time() - started:.0f}")
+
+    async def other(world: World) -> None:
+        await world.outside("a letter", latest=1.0)
+
+    async def program(world: World) -> None:
+        slow = world.choose("slow", [1.0, 2.0])
+        first = world.host("a").run(main, world, slow)
+        world.host("b").run(other, world)
+        await first.ended()
+
+    scheduler = StateMatching(with_labels=True)
+    report = explore(program, strategy=scheduler)
+    assert report.verdict is Verdict.PROVED, report.reason
+    assert report.labels == {"slept 1", "slept 2"}
+    assert "a process in the middle of a callback" in scheduler.opaque
 
 
 # ---- no end, no progress -----------------------------------------------------------------------

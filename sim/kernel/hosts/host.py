@@ -12,9 +12,9 @@ from sim.kernel.errors import Misused, NotSimulated
 from sim.kernel.hosts.clock import HostClock
 from sim.kernel.hosts.disk import Disk
 from sim.kernel.hosts.hub import Hub
-from sim.kernel.hosts.run import Exit, Fault, How, Run
+from sim.kernel.hosts.run import Exit, Fault, How, Run, Stands
 from sim.kernel.loop import one_natural
-from sim.kernel.schedule import Option
+from sim.kernel.schedule import FAULT_IN_STEP, Option
 from sim.kernel.signals import name_of
 
 BY_THE_SYSTEM = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT}
@@ -67,7 +67,7 @@ class Host:
         """The power fails: its processes end, and what was not synced may be lost."""
         for name in self.disk.unsynced():
             options = [Option(f"{name} is kept"), Option(f"{name} is lost")]
-            if self._hub.choose("fault", options, one_natural):
+            if self._hub.choose(FAULT_IN_STEP, options, one_natural):
                 self.disk.lose(name)
         self.disk.settle()
         self._world.record("loses its power", actor=self.name)
@@ -105,6 +105,10 @@ class Host:
         """
         self.faults.append(Fault(f"{self.name} loses its power", self._crashes(restart_s)))
 
+    def canonical_state(self) -> object:
+        """All of it that decides what happens next."""
+        return self.name, self.clock, self.disk, self.processes, self.faults
+
     def _freezes(self, for_s: float) -> Callable[[], None]:
         def happen() -> None:
             self._hub.after(for_s, self.thaw)
@@ -128,7 +132,8 @@ class Host:
     def _before_write(self, what: str) -> None:
         run = self._hub.current
         if run is not None and any(each.run is run for each in self.processes):
-            self._hub.may_fail(run, what)
+            self._hub.may_fail(run, Stands.IN_STEP, what)
+            run.has_written = True
 
 
 class Process:
@@ -233,6 +238,11 @@ class Process:
             self.pause()
 
         self._faults.append(Fault(f"{self.name} is paused for {for_s:g} s", happen))
+
+    def canonical_state(self) -> object:
+        """All of it that decides what happens next."""
+        bound = self.name, self.host, self._main, self._args
+        return bound, self.run, self.exit, self._faults, self._waiting
 
     # -- its runs
 

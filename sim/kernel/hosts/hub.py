@@ -18,6 +18,7 @@ import simpy
 
 from sim.kernel.current import Execution, execution_of_this_thread
 from sim.kernel.environment import Environment
+from sim.kernel.errors import Opaque
 from sim.kernel.faults import Faults
 from sim.kernel.hosts.process_loop import (
     HubOfLoops,
@@ -25,10 +26,10 @@ from sim.kernel.hosts.process_loop import (
     ProcessEnvironment,
     ProcessLoop,
 )
-from sim.kernel.hosts.run import Exit, Run
+from sim.kernel.hosts.run import Exit, Run, Stands
 from sim.kernel.loop import SAME_S, SimLoop, one_natural
 from sim.kernel.origin import modelled
-from sim.kernel.schedule import HAS_TURN, Named, Option
+from sim.kernel.schedule import FAULT, FAULT_IN_STEP, HAS_TURN, Named, Option
 from sim.kernel.violation import Kind
 
 FIRST_PID = 1000
@@ -71,6 +72,10 @@ class Hub:
         self._on_signal: dict[Run, Callable[[int], object]] = {}
         # Who has its turn next, whoever has waited.
         self._next: Run | None = None
+        # Where a fault finds the one that has its turn; else it is in a step.
+        self._failing = Stands.IN_STEP
+        # Whether the program's own loop has its turn, or sleeps; else it is in a step of its own.
+        self._is_in_step = False
         # Up to which reading of the clock what waits for a new one has been told.
         self._noted_s = 0.0
 
@@ -143,13 +148,14 @@ class Hub:
     def stand_if_current(self, run: Run) -> None:
         """In the turn of a run that has been paused: it goes on here, later."""
         if self.current is run:
-            run.wait(-math.inf, None)
+            run.wait(self._failing, -math.inf, None)
 
     # -- turns, in the greenlet of the program's own loop
 
     def go_on(self, is_so: Callable[[], bool], until: float) -> bool:
         """Whether, before the clock shows that, there is something to do for the program's loop."""
         env = self.main.environment
+        self._is_in_step = is_so != self.main._has_work
         while True:
             if self.main._stopping or is_so():
                 return True
@@ -159,8 +165,8 @@ class Hub:
             if runnable:
                 self._step(self._whose_turn(runnable))
                 continue
-            at = min(self.next_wake(), env.peek())
-            if at >= until:
+            at = self._next_instant()
+            if at >= until - SAME_S:
                 if at < math.inf or not self._spin_for_ever():
                     return False
                 continue
@@ -185,6 +191,13 @@ class Hub:
 
     def next_wake(self) -> float:
         return min((run.next_wake() for run in self.runs), default=math.inf)
+
+    def _next_instant(self) -> float:
+        """Those that only readings of the clock separate count as one: the last of them."""
+        peek = self.main.environment.peek()
+        instants = [peek, *(run.next_wake() for run in self.runs)]
+        first = min(instants)
+        return max(at for at in instants if at <= first + SAME_S)
 
     def _spin_for_ever(self) -> bool:
         """Whether there are runs that waited for something else to happen, in vain."""
@@ -220,7 +233,9 @@ class Hub:
         environment = run.environment
         assert isinstance(environment, ProcessEnvironment)
         environment.catch_up()
-        self.current, run.is_fresh = run, True
+        if environment.now < run.wakes_at < environment.now + 2 * SAME_S * run.clock.rate:
+            environment.advance(run.wakes_at)
+        self.current = run
         self._stands_for(run.loop)
         try:
             run.go_on(self._execution, run.greenlet.switch)
@@ -247,13 +262,20 @@ class Hub:
         return self.main.next_instant() < math.inf
 
     def before_iteration(self, run: Run) -> None:
-        """It has more callbacks to run: before that, another may have its turn."""
-        if run.is_fresh:
-            run.is_fresh = False
+        """It has more callbacks to run: others of its host may first see what it has written.
+
+        What goes by the network lands when the scheduler says, and needs no turn in between.
+        """
+        if not run.has_written:
             return
+        run.has_written = False
         self._sync()
         now = self.main.environment.now
-        others = [each for each in self.runs if each is not run and each.is_runnable(now)]
+        others = [
+            each
+            for each in self.runs
+            if each is not run and each.clock is run.clock and each.is_runnable(now)
+        ]
         if not others:
             return
         options = [Option(each.name + HAS_TURN) for each in (run, *others)]
@@ -262,19 +284,51 @@ class Hub:
             self._next = others[option - 1]
             self.runs.remove(run)
             self.runs.insert(0, run)
-            run.wait(-math.inf, None)
+            run.wait(Stands.BEFORE_POLL, -math.inf, None)
 
-    def may_fail(self, run: Run, before: str = "") -> None:
+    def may_fail(self, run: Run, stands: Stands, before: str = "") -> None:
         """A fault may happen to it here, by the scheduler's choice. before: what it does next."""
         faults = run.faults()
         if not faults or self.is_over or not self.world.faults.may_happen():
             return
         suffix = f" before it {before}" if before else ""
         names = [f"{run.name} goes on", *(f"{each.name}{suffix}" for each in faults)]
-        option = self.choose("fault", [Option(name) for name in names], one_natural)
+        kind = FAULT_IN_STEP if stands is Stands.IN_STEP else FAULT
+        option = self.choose(kind, [Option(name) for name in names], one_natural)
         if option:
             self.world.faults.taken += 1
+            self._failing = stands
             faults[option - 1].happen()
+            self._failing = Stands.IN_STEP
+
+    # -- its state
+
+    def loops(self) -> list[ProcessLoop]:
+        """Of those that have not ended, in the order of their turns."""
+        return [run.loop for run in self.runs if isinstance(run.loop, ProcessLoop)]
+
+    def canonical_state(self) -> list[object]:
+        """All of the processes that decides what happens next. Raises Opaque."""
+        if self._is_in_step or any(self._is_opaque(run) for run in self.runs):
+            raise Opaque("a process in the middle of a callback")
+        state: list[object] = [
+            self.current.name if self.current is not None else None,
+            self._next.name if self._next is not None else None,
+            self.world.faults.canonical_state(),
+            self._entropy.canonical_state(),
+            len(self.made),
+            self._noted_s < self.main.environment.now - SAME_S,
+        ]
+        for run in self.runs:
+            state += run.canonical_state()
+            state += run.environment.canonical_state()
+            state += run.loop.canonical_state()
+            state.append(run.entropy.canonical_state())
+        return state
+
+    def _is_opaque(self, run: Run) -> bool:
+        in_step = run.stands is Stands.IN_STEP and run is not self.current
+        return in_step or bool(run.loop.threads.workers)
 
     # -- its end
 

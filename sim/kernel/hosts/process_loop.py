@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.hosts.clock import HostClock
-from sim.kernel.hosts.run import Run
+from sim.kernel.hosts.run import Run, Stands
 from sim.kernel.loop import SimLoop
 from sim.kernel.schedule import Named
 from sim.kernel.violation import Kind
@@ -33,7 +33,7 @@ class HubOfLoops(Protocol):
 
     def before_iteration(self, run: Run) -> None: ...
 
-    def may_fail(self, run: Run, before: str = "") -> None: ...
+    def may_fail(self, run: Run, stands: Stands, before: str = "") -> None: ...
 
     def has_instants_beside(self, run: Run) -> bool: ...
 
@@ -69,6 +69,11 @@ class ProcessEnvironment(Environment):
     @property
     def world_now(self) -> float:
         return self.clock.world(self._now)
+
+    def canonical_state(self) -> Sequence[object]:
+        """What it will show when the process has its turn again."""
+        _, *others = super().canonical_state()
+        return max(self._now, self.clock.shown(self.world.now)), *others
 
     def announce(
         self,
@@ -125,16 +130,17 @@ class ProcessLoop(SimLoop):
             self.hub.before_iteration(self.run)
         found = super().select(timeout)
         if not self._stopping:
-            self.hub.may_fail(self.run)
+            self.hub.may_fail(self.run, Stands.AFTER_POLL)
         return found
 
     def _wait(self) -> None:
-        self.hub.may_fail(self.run)
+        self.hub.may_fail(self.run, Stands.BEFORE_SLEEP)
         super()._wait()
 
     def others_come(self, is_so: Callable[[], bool], until: float) -> bool:
         """Waits for its turn; the hub moves the clock."""
-        return not self.hub.is_over and self.run.wait(until, is_so)
+        stands = Stands.ASLEEP if is_so == self._has_work else Stands.IN_STEP
+        return not self.hub.is_over and self.run.wait(stands, until, is_so)
 
     def others_have_instants(self) -> bool:
         return not self.hub.is_over and self.hub.has_instants_beside(self.run)
@@ -144,7 +150,7 @@ class ProcessLoop(SimLoop):
         env = self.environment
         until = env.now + seconds
         while not self.hub.is_over and env.now < until - READING_S:
-            self.run.wait(until, None)
+            self.run.wait(Stands.IN_STEP, until, None)
         env.advance(until)
 
     def _spin_on(self) -> None:
@@ -168,7 +174,7 @@ class ProcessLoop(SimLoop):
             return False
         until = min([self._awaited_reading() or math.inf, *self._instants()])
         run.spins = True
-        run.wait(until, lambda: not run.spins)
+        run.wait(Stands.IN_STEP, until, lambda: not run.spins)
         return True
 
     @property

@@ -22,12 +22,12 @@ import greenlet
 from sim.kernel.current import Execution
 from sim.kernel.entropy import Entropy
 from sim.kernel.interrupts import is_interrupt
+from sim.kernel.loop import SAME_S, SimLoop
 from sim.kernel.threads.workers import swap_running
 
 if TYPE_CHECKING:
     from sim.kernel.environment import Environment
     from sim.kernel.hosts.clock import HostClock
-    from sim.kernel.loop import SimLoop
 
 
 class How(Enum):
@@ -52,6 +52,17 @@ class Fault:
 
     name: str
     happen: Callable[[], None]
+
+
+class Stands(Enum):
+    """Where a run stands while others go on. In a step, its state is on its stack, too."""
+
+    NOT_BEGUN = "it has not begun"
+    BEFORE_POLL = "it has callbacks, and another goes first"
+    AFTER_POLL = "it has callbacks, and is to run them"
+    BEFORE_SLEEP = "it has no callbacks, and is to sleep"
+    ASLEEP = "its loop sleeps"
+    IN_STEP = "it is in the middle of a callback, or spins"
 
 
 class Hub(Protocol):
@@ -89,8 +100,9 @@ class Run:
         self.wakes_at = -math.inf
         self.waits_for: Callable[[], bool] | None = None
         self.is_woken = self.spins = False
-        # It has its turn, and has done nothing in it.
-        self.is_fresh = True
+        self.stands = Stands.NOT_BEGUN
+        # It has changed its host's disk in this turn: another process of that host may see it.
+        self.has_written = False
         # What may happen to it now.
         self.faults: Callable[[], Sequence[Fault]] = tuple
         # What is called when it ends, in whatever way: its sockets are reset.
@@ -105,7 +117,18 @@ class Run:
             return False
         if self.is_woken or (self.waits_for is not None and self.waits_for()):
             return True
-        return self.clock.world(self.wakes_at) <= world_s
+        # Instants that are nearer count as one.
+        return self.clock.world(self.wakes_at) <= world_s + SAME_S
+
+    def canonical_state(self) -> Sequence[object]:
+        """All of it that decides what happens next, but for its loop and its clock."""
+        if self.is_over:
+            return self.name, self.pid
+        return (
+            (self.name, self.pid, self.stands, self.is_paused, self.is_woken, self.spins),
+            (self.has_written, self.wakes_at, self.at_end),
+            (self._main, self._args) if self.stands is Stands.NOT_BEGUN else (),
+        )
 
     def next_wake(self) -> float:
         """When it goes on of itself, in world time."""
@@ -130,8 +153,9 @@ class Run:
 
     # -- in its own greenlet
 
-    def wait(self, until: float, waits_for: Callable[[], bool] | None) -> bool:
+    def wait(self, stands: Stands, until: float, waits_for: Callable[[], bool] | None) -> bool:
         """Others go on, until its clock shows that (False), or something has come for it."""
+        self.stands = stands
         self.wakes_at, self.waits_for, self.is_woken = until, waits_for, False
         self.hub.greenlet.switch()
         has_come = self.is_woken or (waits_for is not None and waits_for())
@@ -159,8 +183,11 @@ class Run:
             return end
         try:
             runners._cancel_all_tasks(loop)  # type: ignore[attr-defined]
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
+            # Not where they have nothing to do: each poll is one at which the process may crash.
+            if loop._asyncgens:
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            if loop._default_executor is not None:
+                loop.run_until_complete(loop.shutdown_default_executor())
         except RuntimeError:
             # The execution ends meanwhile, so that its loop was stopped.
             if not self.hub.is_ending:

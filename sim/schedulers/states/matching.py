@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from random import Random  # noqa: TID251 - for the audits, by seed
 
 from sim.kernel.errors import Opaque
-from sim.kernel.schedule import ChoicePoint
+from sim.kernel.schedule import FAULT, ChoicePoint
 from sim.schedulers.base import PROVE_LESS, Scheduler
 from sim.schedulers.states.object_readers import Constants
 from sim.schedulers.states.state_reader import StateReader
@@ -28,7 +28,7 @@ AUDIT_PROBABILITY = 0.02
 # How many types are named because of which states were not compared.
 NAMED_MAX = 3
 
-_IN_POLLS = ("landing", "clock")
+_IN_POLLS = ("landing", "clock", "turn", FAULT)
 """The kinds of choice points at which no callback runs, so that the state can be read."""
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from sim.kernel.current import executions
 from sim.kernel.errors import Opaque
+from sim.kernel.hosts.hub import Hub
 from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
 from sim.kernel.schedule import ChoicePoint
@@ -64,7 +65,8 @@ class StateReader(Observer):
     @property
     def spins_are_many(self) -> bool:
         """Whether there ever were half of `spin_max` polls, or more, without an empty queue."""
-        return self._loop.spins_seen >= self._loop.bounds.spin_max // 2
+        spins_seen = max(loop.spins_seen for loop in self._world.loops)
+        return spins_seen >= self._loop.bounds.spin_max // 2
 
     def digest(
         self,
@@ -83,28 +85,49 @@ class StateReader(Observer):
         """
         if self._loop.threads.workers:
             raise Opaque("a worker thread")
-        if self._loop.hosts is not None:
-            raise Opaque("a process")
         form: Form = [point.kind, *(option.name for option in point.options)]
         if with_labels:
             form.append(sorted(self._world.labels))
         if with_spins:
-            form.append([self._loop.spins])
+            form.append([loop.spins for loop in self._loops])
         if with_kept:
-            pending = sorted(self._loop.environment.pending, key=lambda each: each.earliest)
-            form.append([each.was_kept for each in pending])
+            for loop in self._loops:
+                pending = sorted(loop.environment.pending, key=lambda each: each.earliest)
+                form.append([each.was_kept for each in pending])
         known = self._numbers | constants.descriptions
+        if self._world.hub is not None:
+            known |= self._known_of_processes(self._world.hub)
         _Traversal(form, known, constants).run(self._roots())
         return hashlib.blake2b(marshal.dumps(form, 2), digest_size=16).digest()
 
     def stop(self) -> None:
         """What follows was explored already: the execution ends with the current iteration."""
-        self._loop.stop()
+        self._world.loop.end_execution()
+
+    @property
+    def _loops(self) -> list[SimLoop]:
+        hub = self._world.hub
+        return [self._loop] if hub is None else [self._loop, *hub.loops()]
+
+    def _known_of_processes(self, hub: Hub) -> dict[int, int]:
+        """As `_numbers`: of each process by its number, whether it lives or not."""
+        numbers = {id(hub): _PROCESSES_FROM}
+        for at, run in enumerate(hub.made, 1):
+            parts = (run.loop, run.environment, run.loop.threads, run.loop.bounds)
+            first = _PROCESSES_FROM - at * (len(parts) + 1)
+            numbers |= {id(each): first - number for number, each in enumerate(parts)}
+        return numbers
 
     def _roots(self) -> list[object]:
         kernel = (self._loop, self._loop.environment, self._world)
         roots = [part for each in kernel for part in each.canonical_state()]
+        if self._world.hub is not None:
+            return [*roots, *self._world.hub.canonical_state()]
         return [*roots, executions[-1].entropy.canonical_state()]
+
+
+# Less than any number of a description.
+_PROCESSES_FROM = -10_000_000
 
 
 class _Traversal:
