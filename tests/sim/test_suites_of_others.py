@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import anyio
@@ -24,6 +24,7 @@ import pytest
 
 from sim import EventLoopPolicy, NotSimulated, Stuck, World, explore, new_event_loop
 from tests.limits import HANGS_S
+from tests.sim.fresh_processes import printed_in_fresh_processes
 
 pytestmark = pytest.mark.socket  # Real threads.
 
@@ -206,6 +207,59 @@ def test_a_loop_runs_in_a_worker_of_an_exploration(new_loop: Factory) -> None:
     """Asyncio's own and ours, made in the thread of another; its time is the program's."""
     report = explore(a_loop_in_a_worker(new_loop))
     assert report.verdict == "proved", report.text
+
+
+A_THREAD_ENDS_UNSEEN = """
+import asyncio, gc, threading, time, sim
+
+loops = []
+
+def in_thread():
+    loop = sim.new_event_loop()
+    loop.run_until_complete(asyncio.sleep(0))
+    loops.append(loop)
+    gc.freeze()  # Now nobody finds who refers to the thread's greenlet.
+
+thread = threading.Thread(target=in_thread)
+thread.start()
+thread.join()
+while not loops[0].threads.hub.dead:
+    time.sleep(0.001)  # Its end comes after the join.
+gc.unfreeze()
+gc.collect()
+print(type(loops[0].threads.hub).__name__)
+loops[0].close()
+"""
+
+
+def test_a_loop_outlives_the_thread_that_it_ran_in() -> None:
+    """What greenlet drops at a thread's end, if it sees nobody who has it, is there all the same.
+
+    It crashed suites in which one thread ended while another collected garbage.
+    """
+    assert printed_in_fresh_processes(A_THREAD_ENDS_UNSEEN) == {"greenlet"}
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_what_traces_the_suite_traces_the_threads_of_its_loops() -> None:
+    """What measures coverage by `threading.settrace` and `sys.settrace` sees workers, too."""
+    seen: list[str] = []
+
+    def tracer(frame: FrameType, event: str, arg: object) -> None:
+        seen.append(frame.f_code.co_name)
+
+    def in_worker() -> None:
+        """Seen."""
+
+    before = sys.gettrace(), threading.gettrace()
+    sys.settrace(tracer)
+    threading.settrace(tracer)
+    try:
+        asyncio.run(asyncio.to_thread(in_worker))
+    finally:
+        sys.settrace(before[0])
+        threading.settrace(before[1])  # type: ignore[arg-type]
+    assert "in_worker" in seen
 
 
 # ---- guards are of the thread that simulates ---------------------------------------------------

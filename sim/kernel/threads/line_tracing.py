@@ -75,8 +75,12 @@ def trace_function(files: frozenset[str], on_line: OnLine) -> Any:
 
 def set_trace(function: Any) -> None:
     """On 3.11: `sys.settrace`. Later versions have nothing to set."""
-    if not MONITORS:
-        sys.settrace(function if _counting is None else _both(_counting, function))
+    if MONITORS:
+        return
+    traced = function if _counting is None else _both(_counting, function)
+    # CPython lets only one thread at a time call it.
+    if traced is not sys.gettrace():
+        sys.settrace(traced)
 
 
 def count_beside(on_call: Any, begin: Callable[[FrameType], None] | None = None) -> None:

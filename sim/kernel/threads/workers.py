@@ -82,11 +82,14 @@ class LoopOfThreads(Protocol):
 
 
 class Threads:
-    """All threads of one execution. The hub is the greenlet in which the loop runs."""
+    """All threads of one execution."""
 
     def __init__(self, loop: LoopOfThreads) -> None:
         self.loop = loop
-        self.hub = greenlet.getcurrent()
+        # Twice: greenlet takes the last reference to an ended thread's own greenlet, if it finds
+        # nobody who has it, for its own, and drops it. What another thread's collector is at work
+        # on it does not find, nor what a suspended greenlet has: the next look at it crashes.
+        self._hub = (greenlet.getcurrent(),) * 2
         # Begun and not ended: the one that ran last first, the others in the order of their begin.
         self.workers: list[Worker] = []
         self.current: Worker | None = None
@@ -105,13 +108,22 @@ class Threads:
     WITHOUT_INFLUENCE = frozenset(
         # States with workers are not compared; without workers these are the same at each poll.
         # Identities without a worker are read where their pools keep them.
-        {"loop", "hub", "workers", "current", "_trace", "is_draining", "_identities"}
+        {"loop", "_hub", "workers", "current", "_trace", "is_draining", "_identities"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
     def canonical_state(self) -> Sequence[object]:
         """All of it that decides what happens next, at a poll without workers."""
         return sorted(self.declared), self.traces_loop, self._numbers, self._identities_made
+
+    @property
+    def hub(self) -> greenlet.greenlet:
+        """The greenlet in which the loop runs."""
+        return self._hub[0]
+
+    @hub.setter
+    def hub(self, hub: greenlet.greenlet) -> None:
+        self._hub = (hub, hub)
 
     def declare(self, files: Iterable[str], *, in_loop: bool) -> None:
         self.declared = frozenset(files)
@@ -149,7 +161,8 @@ class Threads:
         worker.waits_for = None
         self.current = worker
         before = sys.gettrace()
-        set_trace(self._trace)
+        # Without declared files, what traces the suite traces its threads, too.
+        set_trace(self._trace or before)
         try:
             _in_thread_of(worker, worker.greenlet.switch)
         finally:
