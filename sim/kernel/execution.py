@@ -318,8 +318,7 @@ def _close(world: World) -> None:
     for loop in world.loops:
         loop.close()
         _let_go(loop)
-    if world.hub is not None:
-        world.hub.let_go()
+    world.let_go()
 
 
 def _let_go(loop: SimLoop) -> None:

@@ -137,6 +137,13 @@ class World:
         """Of the execution's processes, if it has hosts."""
         return self._hub
 
+    def let_go(self) -> None:
+        """After the execution: breaks reference cycles."""
+        if self._hub is not None:
+            self._hub.let_go()
+            self._hub.main.hosts = None
+            self._hub, self._hosts = None, {}
+
     async def outside(
         self,
         name: str,
@@ -265,15 +272,17 @@ class World:
         `in_loop` the loop's thread may be overtaken at them, too (slow). To be called before the
         first thread begins.
         """
-        self.loop.threads.declare(files, in_loop=in_loop)
+        for loop in self.loops:
+            loop.threads.declare(files, in_loop=in_loop)
 
     def offer_cancels(self, to: Callable[[asyncio.Task[Any]], bool] = lambda task: True) -> None:
         """From now on each of these tasks may be cancelled right before each of its steps.
 
         The strategy `cancel everywhere` takes each of these offers once.
         """
-        own = self.loop.tasks[0]
-        self.loop.offer_cancels(lambda task: task is not own and to(task))
+        own = self.loops[0].tasks[0]
+        for loop in self.loops:
+            loop.offer_cancels(lambda task: task is not own and to(task))
 
     def check(
         self,

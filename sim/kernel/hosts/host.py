@@ -70,7 +70,7 @@ class Host:
             if self._hub.choose(FAULT_IN_STEP, options, one_natural):
                 self.disk.lose(name)
         self.disk.settle()
-        self._world.record("loses its power", actor=self.name)
+        self._world.record("loses its power" + self._hub.failing_before, actor=self.name)
         # The one that runs last, since its turn ends with it.
         running = [each for each in self.processes if each.run is not None]
         for process in sorted(running, key=lambda each: each.run is self._hub.current):
@@ -86,7 +86,7 @@ class Host:
         """As a virtual machine that is paused: nothing of it runs, and its clock stands."""
         if not self.clock.stands:
             self.clock.stop(self._hub.now())
-            self._world.record("is frozen", actor=self.name)
+            self._world.record("is frozen" + self._hub.failing_before, actor=self.name)
             self._stand_here()
 
     def thaw(self) -> None:
@@ -200,7 +200,7 @@ class Process:
         """As by SIGSTOP: nothing of it runs, its clock goes on, what comes for it waits."""
         if self.run is not None and not self.run.is_paused:
             self.run.is_paused = True
-            self._world.record("is paused", actor=self.name)
+            self._world.record("is paused" + self._hub.failing_before, actor=self.name)
             self._hub.stand_if_current(self.run)
 
     def resume(self) -> None:
@@ -273,7 +273,7 @@ class Process:
     def end_where_it_stands(self, end: Exit, words: str) -> None:
         run = self.run
         if run is not None:
-            self._world.record(words, actor=self.name)
+            self._world.record(words + self._hub.failing_before, actor=self.name)
             self._hub.ended(run, end)
             self._hub.leave_if_current(run)
 

@@ -72,8 +72,10 @@ class Hub:
         self._on_signal: dict[Run, Callable[[int], object]] = {}
         # Who has its turn next, whoever has waited.
         self._next: Run | None = None
-        # Where a fault finds the one that has its turn; else it is in a step.
+        # Where a fault finds the one that has its turn; else it is in a step. And what it was about
+        # to do, in words.
         self._failing = Stands.IN_STEP
+        self.failing_before = ""
         # Whether the program's own loop has its turn, or sleeps; else it is in a step of its own.
         self._is_in_step = False
         # Up to which reading of the clock what waits for a new one has been told.
@@ -236,6 +238,7 @@ class Hub:
         if environment.now < run.wakes_at < environment.now + 2 * SAME_S * run.clock.rate:
             environment.advance(run.wakes_at)
         self.current = run
+        self._failing, self.failing_before = Stands.IN_STEP, ""
         self._stands_for(run.loop)
         try:
             run.go_on(self._execution, run.greenlet.switch)
@@ -297,9 +300,8 @@ class Hub:
         option = self.choose(kind, [Option(name) for name in names], one_natural)
         if option:
             self.world.faults.taken += 1
-            self._failing = stands
+            self._failing, self.failing_before = stands, suffix
             faults[option - 1].happen()
-            self._failing = Stands.IN_STEP
 
     # -- its state
 
@@ -348,6 +350,8 @@ class Hub:
 
     def let_go(self) -> None:
         """Breaks reference cycles."""
+        for run in self.made:
+            run.let_go()
         self.runs.clear()
         self.made.clear()
         self._on_end.clear()

@@ -112,12 +112,14 @@ class ProcessLoop(SimLoop):
     def belong_to(self, run: Run, hub: HubOfLoops) -> None:
         """To be called before it runs."""
         self.run, self.hub = run, hub
-        environment = self.environment
+        environment, main = self.environment, hub.main
         assert isinstance(environment, ProcessEnvironment)
-        environment.belong_to(run, hub.main.environment)
-        self._cancels_offered_to = hub.main._cancels_offered_to
+        environment.belong_to(run, main.environment)
+        self._cancels_offered_to = main._cancels_offered_to
         if self._cancels_offered_to is not None:
             self.watch_steps()
+        if main.threads.declared:
+            self.threads.declare(main.threads.declared, in_loop=main.threads.traces_loop)
         self.threads.hub = run.greenlet
         self.bounds_hit = hub.main.bounds_hit
 
@@ -198,6 +200,14 @@ class ProcessLoop(SimLoop):
     @on_poll.setter
     def on_poll(self, asked: Callable[[], None] | None) -> None:
         self.hub.main.on_poll = asked
+
+    @property
+    def cancels_withheld(self) -> frozenset[str]:
+        return self.hub.main.cancels_withheld
+
+    @cancels_withheld.setter
+    def cancels_withheld(self, names: frozenset[str]) -> None:
+        self.hub.main.cancels_withheld = names
 
     def end_execution(self) -> None:
         self.stop()

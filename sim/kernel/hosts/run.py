@@ -151,6 +151,12 @@ class Run:
             self._asyncgen_hooks = sys.get_asyncgen_hooks()
             sys.set_asyncgen_hooks(*outer_hooks)
 
+    def let_go(self) -> None:
+        """After the execution: breaks reference cycles."""
+        del self.greenlet, self.loop, self.environment, self.entropy
+        self.at_end.clear()
+        self.faults = tuple
+
     # -- in its own greenlet
 
     def wait(self, stands: Stands, until: float, waits_for: Callable[[], bool] | None) -> bool:
