@@ -1,4 +1,4 @@
-"""What registry/README.md shows of the code: the table, its state diagram, the properties.
+"""What registry/README.md shows of the code: both tables, a state diagram, the properties.
 
 `python3 -m uv run python tests/registry/protocol_document.py` writes them again.
 """
@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from registry import lease_invariants, lease_rows
 from registry.invariants import SENTENCES
 from registry.protocol import TABLE, Action, Close, Operation, Row, Situation, Who
 
@@ -35,16 +37,26 @@ def document(text: str) -> str:
     for name, part in (
         ("table", table()),
         ("diagram", diagram()),
-        ("properties", properties()),
+        ("properties", properties(SENTENCES)),
+        ("leases", lease_table()),
+        ("lease properties", properties(lease_invariants.SENTENCES)),
     ):
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         text = marked.sub(lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}", text)
     return text
 
 
-def properties() -> str:
+def properties(sentences: Mapping[str, str]) -> str:
     lines = ["| property | what must hold |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {name} | {must} |" for name, must in SENTENCES.items())])
+    return "\n".join([*lines, *(f"| {name} | {must} |" for name, must in sentences.items())])
+
+
+def lease_table() -> str:
+    lines = ["| operation | finds | then |", "|---|---|---|"]
+    for (operation, situation), row in lease_rows.TABLE.items():
+        then = "; ".join(action.value for action in row)
+        lines.append(f"| {operation.__name__} | {situation.value} | {then} |")
+    return "\n".join(lines)
 
 
 def table() -> str:

@@ -1,0 +1,578 @@
+"""The lease table: which stream of a session may work, where workers share a store.
+
+As `protocol.py`, it is synchronous: time is an argument, and `LeaseTable.apply` is the single entry
+point. It looks up the row for the situation that the operation meets, and either takes that row or
+raises and changes nothing. A store runs it whole, in one transaction.
+
+Three rules carry it: only a caller is let in, by its own request, so that it can date its lease
+from before that; every operation may be asked again; a message only wakes. Where the store may
+have lost writes (its generation is another one), nobody is let in until the last lease that it may
+have forgotten is over, and who holds or waits says so again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from registry.errors import IllegalOperation
+from registry.lease_records import (
+    Answer,
+    Detached,
+    Holder,
+    LeaseLimits,
+    LeaseOperation,
+    LeaseSnapshot,
+    Message,
+    Poll,
+    Register,
+    Renew,
+    Reply,
+    SessionRecord,
+    Told,
+    Waiting,
+    Why,
+    Word,
+)
+from registry.lease_rows import TABLE, Action, Situation
+from registry.states import Strategy
+
+
+class LimitsDiffer(Exception):
+    """Another worker of the store has other limits. Nothing was changed."""
+
+
+Said = tuple[Message | Reply, ...]
+
+
+@dataclass(slots=True)
+class Step:
+    """One operation while it is applied."""
+
+    operation: LeaseOperation
+    now_ms: int
+    # Whose place is taken, though it has not left.
+    late: str = ""
+
+
+class LeaseTable:
+    """Pure: the state of every session, and the rows. `state` is what a store keeps."""
+
+    def __init__(self, limits: LeaseLimits, *, generation: str = "") -> None:
+        self.limits = limits
+        # Idle sessions are not kept.
+        self.sessions: dict[str, SessionRecord] = {}
+        self.detached: dict[tuple[str, str], Detached] = {}
+        self.last = 0
+        self.generation = generation
+        self.quarantine_until_ms = 0
+        self.active_until_ms = 0
+        self.limits_text = limits.text
+
+    # -- the entry point
+
+    def apply(self, operation: LeaseOperation, now_ms: int, generation: str) -> Answer:
+        """Raises IllegalOperation where the table has no row, and LimitsDiffer; nothing changes.
+
+        generation: of the store, now. Another one means that writes may be lost.
+        """
+        self._check_limits(now_ms)
+        found = self._found(operation, now_ms, generation)
+        situation = found.situation_of(operation, now_ms)
+        if (type(operation), situation) not in TABLE:
+            raise IllegalOperation(
+                f"{operation} is not possible: {situation.value}. A worker registers a stream "
+                f"once, and again only while it has no reply."
+            )
+        self._become(found, operation)
+        said = self._take_row(Step(operation, now_ms), situation)
+        replies = [each for each in said if isinstance(each, Reply)]
+        return Answer(replies[-1], tuple(each for each in said if isinstance(each, Message)))
+
+    def situation_of(self, operation: LeaseOperation, now_ms: int) -> Situation:
+        """What the operation meets; changes nothing."""
+        named = self._situation_of_named(operation)
+        match operation:
+            case Register() if named is Situation.UNKNOWN:
+                return self._situation_of_register(operation, now_ms)
+            case Poll() if named is Situation.WAITS:
+                return self._situation_of_turn(operation, now_ms)
+            case Poll() if named is Situation.UNKNOWN:
+                forgotten = self._may_wait_again(operation, now_ms)
+                return Situation.REGISTER_FORGOTTEN if forgotten else named
+            case Renew():
+                return self._situation_of_renewal(operation, named, now_ms)
+            case _:
+                return named
+
+    def snapshot(self) -> LeaseSnapshot:
+        return LeaseSnapshot(
+            tuple(sorted(self.sessions.items())),
+            tuple(self.detached[key] for key in sorted(self.detached)),
+            self.last,
+            self.generation,
+            self.quarantine_until_ms,
+            self.active_until_ms,
+            self.limits_text,
+        )
+
+    def restore(self, snapshot: LeaseSnapshot) -> None:
+        """The state becomes that of the snapshot."""
+        self.sessions = dict(snapshot.sessions)
+        self.detached = {(each.session, each.stream): each for each in snapshot.detached}
+        self.last = snapshot.last
+        self.generation = snapshot.generation
+        self.quarantine_until_ms = snapshot.quarantine_until_ms
+        self.active_until_ms = snapshot.active_until_ms
+        self.limits_text = snapshot.limits_text
+
+    # -- before the row: what time and the store have done
+
+    def _check_limits(self, now_ms: int) -> None:
+        active_until_ms = min(self.active_until_ms, now_ms + self._over_ms)
+        if self.limits_text != self.limits.text and now_ms < active_until_ms:
+            raise LimitsDiffer(
+                f"this worker has the limits {self.limits.text!r}, and others of the store have "
+                f"{self.limits_text!r}; give all of them the same settings, or end the others and "
+                f"wait {active_until_ms - now_ms} ms"
+            )
+
+    def _found(self, operation: LeaseOperation, now_ms: int, generation: str) -> LeaseTable:
+        """What the operation meets: its session without the dead, and the quarantine."""
+        found = LeaseTable(self.limits, generation=generation)
+        found.last = self.last
+        found.quarantine_until_ms = self.quarantine_until_ms
+        if generation != self.generation:
+            found.quarantine_until_ms = now_ms + self.limits.quarantine_ms
+        # A time too far ahead is of a clock that was set back: nobody waits that long.
+        latest_ms = now_ms + self.limits.quarantine_ms
+        found.quarantine_until_ms = min(found.quarantine_until_ms, latest_ms)
+        found.active_until_ms = min(self.active_until_ms, now_ms + self._over_ms)
+        record = self._record(operation)
+        waiting = tuple(
+            replace(each, seen_ms=min(each.seen_ms, now_ms))
+            for each in record.waiting
+            if not found._is_dead(each.seen_ms, now_ms)
+        )
+        holder = record.holder and _not_ahead(record.holder, now_ms, self.limits.lease_ms)
+        found._put(operation, replace(record, holder=holder, waiting=waiting))
+        found.detached = {
+            key: replace(each, seen_ms=min(each.seen_ms, now_ms))
+            for key, each in self.detached.items()
+            if not found._is_dead(each.seen_ms, now_ms)
+        }
+        return found
+
+    def _become(self, found: LeaseTable, operation: LeaseOperation) -> None:
+        self._put(operation, found._record(operation))
+        self.detached = found.detached
+        self.generation = found.generation
+        self.quarantine_until_ms = found.quarantine_until_ms
+        self.active_until_ms = found.active_until_ms
+        self.limits_text = found.limits_text
+
+    # -- situations
+
+    def _situation_of_named(self, operation: LeaseOperation) -> Situation:
+        record, stream = self._record(operation), operation.stream
+        if record.holder is not None and record.holder.stream == stream:
+            stopped = record.holder.stop_ms is not None
+            return Situation.HOLDS_STOPPED if stopped else Situation.HOLDS
+        if any(each.stream == stream for each in record.waiting):
+            return Situation.WAITS
+        known = (operation.session, stream) in self.detached
+        return Situation.DETACHED if known else Situation.UNKNOWN
+
+    def _situation_of_register(self, operation: Register, now_ms: int) -> Situation:
+        record = self._record(operation)
+        holder = record.holder
+        if holder is not None and holder.overdue and not self._is_dead(holder.seen_ms, now_ms):
+            return Situation.HOLDER_OVERDUE
+        if operation.strategy is Strategy.REJECT:
+            return self._situation_of_reject(record, now_ms)
+        if record.is_idle:
+            return Situation.SESSION_FREE
+        if operation.strategy is Strategy.ENQUEUE:
+            is_full = self._enqueued(record) >= self.limits.queue_max
+            return Situation.QUEUE_FULL if is_full else Situation.QUEUE_OPEN
+        if holder is None:
+            return Situation.OTHERS_WAIT
+        return Situation.HOLDER_RUNS if holder.stop_ms is None else Situation.HOLDER_STOPS
+
+    def _situation_of_reject(self, record: SessionRecord, now_ms: int) -> Situation:
+        if self._is_quarantined(now_ms):
+            return Situation.UNSETTLED
+        if record.waiting:
+            return Situation.SESSION_BUSY
+        if record.holder is None:
+            return Situation.SESSION_FREE
+        is_over = now_ms >= self._free_ms(record.holder)
+        return Situation.HOLDER_OVER if is_over else Situation.SESSION_BUSY
+
+    def _situation_of_turn(self, operation: Poll, now_ms: int) -> Situation:
+        record = self._record(operation)
+        if self._is_quarantined(now_ms) or record.waiting[0].stream != operation.stream:
+            return Situation.WAITS
+        holder = record.holder
+        if holder is None:
+            return Situation.TURN
+        if now_ms < self._free_ms(holder):
+            return Situation.WAITS
+        if self._is_dead(holder.seen_ms, now_ms):
+            return Situation.TURN_HOLDER_DEAD
+        has_room = self._has_room(operation.session)
+        return Situation.TURN_HOLDER_LATE if has_room else Situation.TURN_AT_LIMIT
+
+    def _situation_of_renewal(self, operation: Renew, named: Situation, now_ms: int) -> Situation:
+        holder = self._record(operation).holder
+        if named in (Situation.HOLDS, Situation.HOLDS_STOPPED):
+            assert holder is not None
+            if holder.fencing_token != operation.fencing_token:
+                return Situation.UNKNOWN
+            closes = operation.closed and named is Situation.HOLDS
+            return Situation.GATE_CLOSED if closes else named
+        if named is Situation.DETACHED or not self._is_quarantined(now_ms):
+            return named
+        # A greater fencing token is the later truth: who has it was let in after the other.
+        if holder is None or holder.fencing_token < operation.fencing_token:
+            return Situation.LEASE_FORGOTTEN
+        if operation.closed and self._has_room(operation.session):
+            return Situation.DETACHED_FORGOTTEN
+        return named
+
+    def _may_wait_again(self, operation: Poll, now_ms: int) -> bool:
+        """Whether the store forgot its register, and nobody has overtaken it since."""
+        if not self._is_quarantined(now_ms) or operation.strategy is Strategy.REJECT:
+            return False
+        record, ticket = self._record(operation), operation.ticket
+        holder = record.holder
+        if holder is not None and (holder.ticket >= ticket or holder.overdue):
+            return False
+        if any(
+            each.ticket >= ticket and each.strategy is Strategy.INTERRUPT for each in record.waiting
+        ):
+            return False
+        is_full = self._enqueued(record) >= self.limits.queue_max
+        return operation.strategy is Strategy.INTERRUPT or not is_full
+
+    # -- actions with the others of its session
+
+    def _stop_holder(self, step: Step) -> Said:
+        return self._stop(step, Why.SUPERSEDED)
+
+    def _supersede_waiting(self, step: Step) -> Said:
+        return self._empty_queue(step, Told.SUPERSEDED)
+
+    def _refuse_waiting(self, step: Step) -> Said:
+        return self._empty_queue(step, Told.REFUSED)
+
+    def _drop_holder(self, step: Step) -> Said:
+        step.late = self._holder(step).stream
+        self._change(step, holder=None)
+        return ()
+
+    def _detach_holder(self, step: Step) -> Said:
+        holder = self._holder(step)
+        self._detach(step, holder.stream, holder.seen_ms)
+        step.late = holder.stream
+        self._change(step, holder=None)
+        return ()
+
+    def _mark_overdue(self, step: Step) -> Said:
+        self._change_holder(step, overdue=True)
+        return ()
+
+    def _forget_dead(self, step: Step) -> Said:
+        record = self._record(step.operation)
+        holder = record.holder
+        if holder and not record.waiting and self._is_dead(holder.seen_ms, step.now_ms):
+            self._change(step, holder=None)
+        return ()
+
+    def _tell_next(self, step: Step) -> Said:
+        record = self._record(step.operation)
+        if record.holder is not None or not record.waiting:
+            return ()
+        return (Message(record.waiting[0].stream, Told.FREE),)
+
+    # -- actions with the stream itself
+
+    def _let_wait(self, step: Step) -> Said:
+        assert isinstance(step.operation, Register)
+        self._queue_up(step, self._next(step.now_ms), step.operation.strategy)
+        return ()
+
+    def _ask(self, step: Step) -> Said:
+        """The stream's turn may have come with the very register."""
+        operation = step.operation
+        assert isinstance(operation, Register | Poll)
+        poll = Poll(operation.session, operation.stream, 0, operation.strategy)
+        return self._take_row(Step(poll, step.now_ms), self.situation_of(poll, step.now_ms))
+
+    def _keep_waiting(self, step: Step) -> Said:
+        record, stream = self._record(step.operation), step.operation.stream
+        mine = next(each for each in record.waiting if each.stream == stream)
+        seen = replace(mine, seen_ms=step.now_ms)
+        waiting = tuple(seen if each is mine else each for each in record.waiting)
+        self._change(step, waiting=waiting)
+        at_ms = self.quarantine_until_ms
+        if record.waiting[0] is not mine:
+            at_ms = max(at_ms, step.now_ms + self.limits.lease_ms)
+        elif record.holder is not None:
+            at_ms = max(at_ms, self._free_ms(record.holder))
+        return (Reply(Word.WAITING, ticket=mine.ticket, wait_ms=at_ms - step.now_ms),)
+
+    def _take(self, step: Step) -> Said:
+        record = self._record(step.operation)
+        mine, *others = record.waiting
+        now_ms = step.now_ms
+        holder = Holder(
+            mine.stream,
+            self._next(now_ms),
+            mine.ticket,
+            until_ms=self._new_until(step),
+            seen_ms=now_ms,
+            previous=step.late or record.left,
+            finished=bool(record.left) and not step.late,
+        )
+        self._change(step, holder=holder, waiting=tuple(others), left="")
+        return (_reply(Word.GRANTED, holder),)
+
+    def _extend(self, step: Step) -> Said:
+        holder = self._holder(step)
+        self._change_holder(step, until_ms=self._new_until(step), seen_ms=step.now_ms)
+        word = Word.OK if isinstance(step.operation, Renew) else Word.GRANTED
+        return (_reply(word, holder),)
+
+    def _keep_stopping(self, step: Step) -> Said:
+        holder = self._holder(step)
+        closed = holder.closed or (isinstance(step.operation, Renew) and step.operation.closed)
+        self._change_holder(step, seen_ms=step.now_ms, closed=closed)
+        return (_reply(Word.STOP, holder),)
+
+    def _close_gate(self, step: Step) -> Said:
+        now_ms = step.now_ms
+        self._change_holder(step, seen_ms=now_ms, stop_ms=now_ms, why=Why.OWN, closed=True)
+        return (_reply(Word.STOP, self._holder(step)),)
+
+    def _stay_detached(self, step: Step) -> Said:
+        self._detach(step, step.operation.stream, step.now_ms)
+        return (Reply(Word.DETACHED),)
+
+    def _free(self, step: Step) -> Said:
+        record = self._record(step.operation)
+        left = self._holder(step).stream if record.waiting else ""
+        self._change(step, holder=None, left=left)
+        return ()
+
+    def _leave_queue(self, step: Step) -> Said:
+        record, stream = self._record(step.operation), step.operation.stream
+        self._change(step, waiting=tuple(w for w in record.waiting if w.stream != stream))
+        return ()
+
+    def _leave_detached(self, step: Step) -> Said:
+        del self.detached[step.operation.session, step.operation.stream]
+        return ()
+
+    def _stop_named(self, step: Step) -> Said:
+        return self._stop(step, Why.CANCELLED)
+
+    def _throw_out(self, step: Step) -> Said:
+        return (*self._leave_queue(step), Message(step.operation.stream, Told.CANCELLED))
+
+    # -- actions after the store may have lost writes
+
+    def _wait_again(self, step: Step) -> Said:
+        operation = step.operation
+        assert isinstance(operation, Poll)
+        self.last = max(self.last, operation.ticket)
+        said: Said = ()
+        if operation.strategy is Strategy.INTERRUPT:
+            holder = self._record(operation).holder
+            if holder is not None and holder.stop_ms is None:
+                said = self._stop(step, Why.SUPERSEDED)
+            said += self._empty_queue(step, Told.SUPERSEDED, below=operation.ticket)
+        self._queue_up(step, operation.ticket, operation.strategy)
+        return said
+
+    def _hold_again(self, step: Step) -> Said:
+        operation, now_ms = step.operation, step.now_ms
+        assert isinstance(operation, Renew)
+        self.last = max(self.last, operation.ticket, operation.fencing_token)
+        self._leave_queue(step)
+        # Those who waited before it have been overtaken, or have had their turn.
+        said = self._empty_queue(step, Told.SUPERSEDED, below=operation.ticket)
+        waiting = self._record(operation).waiting
+        overtaken = bool(waiting) and waiting[0].strategy is Strategy.INTERRUPT
+        why = Why.OWN if operation.closed else Why.SUPERSEDED if overtaken else None
+        holder = Holder(
+            operation.stream,
+            operation.fencing_token,
+            operation.ticket,
+            until_ms=self._new_until(step),
+            seen_ms=now_ms,
+            stop_ms=now_ms if why else None,
+            why=why,
+            closed=operation.closed,
+        )
+        self._change(step, holder=holder, left="")
+        return (*said, _reply(Word.OK if why is None else Word.STOP, holder))
+
+    def _detach_again(self, step: Step) -> Said:
+        self._leave_queue(step)
+        return self._stay_detached(step)
+
+    # -- what actions have in common
+
+    def _take_row(self, step: Step, situation: Situation) -> Said:
+        said: Said = ()
+        for action in TABLE[type(step.operation), situation]:
+            said += PERFORM[action](self, step)
+        return said
+
+    def _stop(self, step: Step, why: Why) -> Said:
+        self._change_holder(step, stop_ms=step.now_ms, why=why)
+        return (Message(self._holder(step).stream, Told.STOP),)
+
+    def _empty_queue(self, step: Step, told: Told, *, below: int | None = None) -> Said:
+        """Each that waits leaves and is told, but who asks; below: those with older tickets."""
+        waiting = self._record(step.operation).waiting
+        leave = [w for w in waiting if below is None or w.ticket < below]
+        self._change(step, waiting=tuple(each for each in waiting if each not in leave))
+        stream = step.operation.stream
+        return tuple(Message(w.stream, told) for w in leave if w.stream != stream)
+
+    def _queue_up(self, step: Step, ticket: int, strategy: Strategy) -> None:
+        new = Waiting(step.operation.stream, ticket, strategy, step.now_ms)
+        waiting = (*self._record(step.operation).waiting, new)
+        self._change(step, waiting=tuple(sorted(waiting, key=lambda each: each.ticket)))
+
+    def _detach(self, step: Step, stream: str, seen_ms: int) -> None:
+        session = step.operation.session
+        self.detached[session, stream] = Detached(session, stream, seen_ms)
+
+    def _new_until(self, step: Step) -> int:
+        until_ms = step.now_ms + self.limits.lease_ms
+        self.active_until_ms = max(self.active_until_ms, until_ms + self.limits.margin_ms)
+        return until_ms
+
+    def _next(self, now_ms: int) -> int:
+        """A number greater than all before: also than those that a lost write has taken along."""
+        self.last = max(self.last + 1, now_ms)
+        return self.last
+
+    def _free_ms(self, holder: Holder) -> int:
+        """When the holder's place may be taken."""
+        if holder.closed:
+            assert holder.stop_ms is not None
+            return holder.stop_ms + self.limits.grace_ms
+        return holder.until_ms + self.limits.margin_ms
+
+    @property
+    def _over_ms(self) -> int:
+        """How long after its last renewal a lease is over."""
+        return self.limits.lease_ms + self.limits.margin_ms
+
+    def _is_dead(self, seen_ms: int, now_ms: int) -> bool:
+        """Its worker has not asked for as long as a lease lasts; in the quarantine nobody is."""
+        return now_ms >= seen_ms + self._over_ms and not self._is_quarantined(now_ms)
+
+    def _is_quarantined(self, now_ms: int) -> bool:
+        return now_ms < self.quarantine_until_ms
+
+    def _has_room(self, session: str) -> bool:
+        in_session = sum(each.session == session for each in self.detached.values())
+        return (
+            in_session < self.limits.detached_per_session_max
+            and len(self.detached) < self.limits.detached_max
+        )
+
+    def _enqueued(self, record: SessionRecord) -> int:
+        return sum(each.strategy is Strategy.ENQUEUE for each in record.waiting)
+
+    def _record(self, operation: LeaseOperation) -> SessionRecord:
+        return self.sessions.get(operation.session, SessionRecord())
+
+    def _holder(self, step: Step) -> Holder:
+        holder = self._record(step.operation).holder
+        assert holder is not None
+        return holder
+
+    def _change(self, step: Step, **changes: object) -> None:
+        self._put(step.operation, replace(self._record(step.operation), **changes))  # type: ignore[arg-type]
+
+    def _change_holder(self, step: Step, **changes: object) -> None:
+        self._change(step, holder=replace(self._holder(step), **changes))  # type: ignore[arg-type]
+
+    def _put(self, operation: LeaseOperation, record: SessionRecord) -> None:
+        if record.is_idle:
+            self.sessions.pop(operation.session, None)
+        else:
+            self.sessions[operation.session] = record
+
+
+def _not_ahead(holder: Holder, now_ms: int, lease_ms: int) -> Holder:
+    """As if the clock had never been set back: no lease lasts longer than one."""
+    return replace(
+        holder,
+        until_ms=min(holder.until_ms, now_ms + lease_ms),
+        seen_ms=min(holder.seen_ms, now_ms),
+        stop_ms=None if holder.stop_ms is None else min(holder.stop_ms, now_ms),
+    )
+
+
+def _reply(word: Word, holder: Holder) -> Reply:
+    granted = word is Word.GRANTED
+    return Reply(
+        word,
+        ticket=holder.ticket,
+        fencing_token=holder.fencing_token,
+        why=holder.why,
+        previous=holder.previous if granted else "",
+        finished=holder.finished and granted,
+    )
+
+
+# ---- the code of each action ----------------------------------------------------------------
+
+Perform = Callable[[LeaseTable, Step], Said]
+
+
+def _says(word: Word) -> Perform:
+    return lambda table, step: (Reply(word),)
+
+
+PERFORM: dict[Action, Perform] = {
+    Action.STOP_HOLDER: LeaseTable._stop_holder,
+    Action.SUPERSEDE_WAITING: LeaseTable._supersede_waiting,
+    Action.REFUSE_WAITING: LeaseTable._refuse_waiting,
+    Action.DROP_HOLDER: LeaseTable._drop_holder,
+    Action.DETACH_HOLDER: LeaseTable._detach_holder,
+    Action.MARK_OVERDUE: LeaseTable._mark_overdue,
+    Action.FORGET_DEAD: LeaseTable._forget_dead,
+    Action.TELL_NEXT: LeaseTable._tell_next,
+    Action.LET_WAIT: LeaseTable._let_wait,
+    Action.ASK: LeaseTable._ask,
+    Action.KEEP_WAITING: LeaseTable._keep_waiting,
+    Action.TAKE: LeaseTable._take,
+    Action.EXTEND: LeaseTable._extend,
+    Action.KEEP_STOPPING: LeaseTable._keep_stopping,
+    Action.CLOSE_GATE: LeaseTable._close_gate,
+    Action.STAY_DETACHED: LeaseTable._stay_detached,
+    Action.FREE: LeaseTable._free,
+    Action.LEAVE_QUEUE: LeaseTable._leave_queue,
+    Action.LEAVE_DETACHED: LeaseTable._leave_detached,
+    Action.STOP: LeaseTable._stop_named,
+    Action.THROW_OUT: LeaseTable._throw_out,
+    Action.WAIT_AGAIN: LeaseTable._wait_again,
+    Action.HOLD_AGAIN: LeaseTable._hold_again,
+    Action.DETACH_AGAIN: LeaseTable._detach_again,
+    Action.SAY_GONE: _says(Word.GONE),
+    Action.SAY_LOST: _says(Word.LOST),
+    Action.SAY_OVERDUE: _says(Word.OVERDUE),
+    Action.SAY_FULL: _says(Word.FULL),
+    Action.SAY_BUSY: _says(Word.BUSY),
+    Action.SAY_UNSETTLED: _says(Word.UNSETTLED),
+    Action.SAY_DONE: _says(Word.DONE),
+    Action.SAY_NOTHING: _says(Word.NOTHING),
+}

@@ -1,0 +1,186 @@
+"""Every state of the lease table up to a cut-off, reachable or not, and what can be asked of it.
+
+One session is whole: each kind of holder at each side of each of its times, up to three that wait,
+up to two that are detached; one other session is there or not. A row reads and writes its session,
+the number of those that are detached, and the counters; numbers and times count by their order, and
+a predicate speaks of two streams: so more of either adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+from registry.lease_invariants import LeaseStep
+from registry.lease_records import (
+    Cancel,
+    Detached,
+    Holder,
+    LeaseLimits,
+    LeaseOperation,
+    LeaseSnapshot,
+    Leave,
+    Poll,
+    Register,
+    Renew,
+    SessionRecord,
+    Waiting,
+    Why,
+)
+from registry.lease_table import LeaseTable
+from registry.states import Strategy
+
+LIMITS = LeaseLimits(
+    lease_ms=60,
+    margin_ms=5,
+    grace_ms=20,
+    lag_ms=7,
+    detached_per_session_max=2,
+    detached_max=3,
+    queue_max=2,
+)
+NOW = 10_000
+# When a stream was seen that is dead now, and one that is not for another millisecond.
+DEAD = NOW - LIMITS.lease_ms - LIMITS.margin_ms
+INTERRUPT, ENQUEUE = Strategy.INTERRUPT, Strategy.ENQUEUE
+OTHER = (
+    "other",
+    SessionRecord(
+        Holder("v/o1", 50, 49, NOW + 9, NOW - 51, NOW - 3, Why.SUPERSEDED),
+        (Waiting("v/o2", 51, INTERRUPT, NOW - 1),),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Which states there are: at their natural size, or fewer."""
+
+    until: tuple[int, ...]
+    waiting: tuple[tuple[Strategy, ...], ...]
+    detached: tuple[tuple[int, int], ...]
+
+
+SMALL = Size(
+    until=(NOW + LIMITS.lease_ms, NOW - LIMITS.margin_ms + 1, NOW - LIMITS.margin_ms),
+    waiting=((), (INTERRUPT,), (ENQUEUE, ENQUEUE)),
+    detached=((0, 0), (2, 0), (1, 2)),
+)
+WHOLE = Size(
+    until=(
+        NOW + 10 * LIMITS.lease_ms,
+        NOW + LIMITS.lease_ms,
+        NOW,
+        NOW - LIMITS.margin_ms + 1,
+        NOW - LIMITS.margin_ms,
+        NOW - 10 * LIMITS.lease_ms,
+    ),
+    waiting=(
+        (),
+        (INTERRUPT,),
+        (ENQUEUE,),
+        (ENQUEUE, ENQUEUE),
+        (INTERRUPT, ENQUEUE),
+        (INTERRUPT, ENQUEUE, ENQUEUE),
+    ),
+    detached=((0, 0), (1, 0), (2, 0), (0, 3), (1, 2), (2, 1)),
+)
+
+
+def holders(size: Size) -> Iterator[Holder | None]:
+    yield None
+    for until_ms in size.until:
+        holder = Holder("w/h", 20, 10, until_ms, until_ms - LIMITS.lease_ms)
+        yield holder
+        later = max(holder.seen_ms, DEAD + 1)
+        graces = (NOW, NOW - LIMITS.grace_ms + 1, NOW - LIMITS.grace_ms)
+        for seen_ms, stop_ms in product({holder.seen_ms, later}, graces):
+            stopped = replace(holder, seen_ms=seen_ms, stop_ms=stop_ms, why=Why.SUPERSEDED)
+            yield stopped
+            yield replace(stopped, closed=True)
+            if stop_ms == graces[-1]:
+                yield replace(stopped, closed=True, overdue=True)
+
+
+def sessions(size: Size) -> Iterator[SessionRecord]:
+    for holder, strategies in product(holders(size), size.waiting):
+        must_stop = INTERRUPT in strategies and holder is not None and holder.stop_ms is None
+        if must_stop or (strategies and holder is not None and holder.overdue):
+            continue
+        waiting = tuple(
+            Waiting(f"w/w{number}", 30 + 2 * number, strategy, NOW - 1)
+            for number, strategy in enumerate(strategies)
+        )
+        yield SessionRecord(holder, waiting, "w/left" if waiting and holder is None else "")
+        if waiting:
+            yield SessionRecord(holder, (replace(waiting[0], seen_ms=DEAD), *waiting[1:]))
+
+
+def states(size: Size) -> Iterator[tuple[LeaseSnapshot, str]]:
+    """Each with the generation that the store has now: the same as before, or another."""
+    quarantines = ((NOW, "g"), (NOW + 8, "g"), (NOW + 8, "another"), (NOW + 10_000, "g"))
+    records = list(sessions(size))
+    others = ((), (OTHER,))
+    for record, (own, elsewhere), (quarantine_ms, generation) in product(
+        records, size.detached, quarantines if size is WHOLE else quarantines[:3]
+    ):
+        if size is SMALL and generation != "g" and own + elsewhere > 0:
+            continue
+        for other in others if size is WHOLE else others[1:]:
+            here = () if record.is_idle else (("s", record),)
+            seen = (DEAD + 1, NOW - 1, DEAD)
+            detached = [Detached("s", f"w/d{n}", seen[n]) for n in range(own)]
+            detached += [Detached(f"far{n % 2}", f"w/f{n}", seen[-1 - n]) for n in range(elsewhere)]
+            detached.sort(key=lambda each: (each.session, each.stream))
+            yield (
+                LeaseSnapshot(
+                    tuple(sorted((*here, *other))),
+                    tuple(detached),
+                    last=60,
+                    generation="g",
+                    quarantine_until_ms=quarantine_ms,
+                    active_until_ms=NOW + LIMITS.lease_ms + LIMITS.margin_ms,
+                    limits_text=LIMITS.text,
+                ),
+                generation,
+            )
+
+
+def operations(state: LeaseSnapshot) -> Iterator[LeaseOperation]:
+    record = state.session("s")
+    for strategy in Strategy:
+        yield Register("s", "w/new", strategy)
+        # Between those that wait and after all of them, before and after the holder.
+        for ticket in (5, 31, 61):
+            yield Poll("s", "w/new", ticket, strategy)
+    for token, ticket, closed in product((15, 25), (5, 31), (False, True)):
+        yield Renew("s", "w/new", token, ticket, closed)
+    yield Leave("s", "w/new")
+    yield Cancel("s", "w/new")
+    named: list[tuple[str, int, Strategy]] = []
+    if record.holder is not None:
+        named.append((record.holder.stream, record.holder.ticket, INTERRUPT))
+    named += [(each.stream, each.ticket, each.strategy) for each in record.waiting]
+    named += [(each.stream, 3, INTERRUPT) for each in state.detached if each.session == "s"]
+    for stream, ticket, strategy in named:
+        yield Register("s", stream, strategy)
+        yield Poll("s", stream, ticket, strategy)
+        for token, closed in product((20, 70), (False, True)):
+            yield Renew("s", stream, token, ticket, closed)
+        yield Leave("s", stream)
+        yield Cancel("s", stream)
+
+
+def taken(
+    state: LeaseSnapshot,
+    operation: LeaseOperation,
+    now_ms: int,
+    generation: str,
+    limits: LeaseLimits = LIMITS,
+) -> LeaseStep:
+    """The step that production's `apply` takes from the state."""
+    table = LeaseTable(limits)
+    table.restore(state)
+    answer = table.apply(operation, now_ms, generation)
+    return LeaseStep(state, operation, now_ms, generation, answer, table.snapshot(), limits)
