@@ -22,14 +22,16 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context
 from types import FrameType
 from typing import Any, NoReturn
-from weakref import WeakValueDictionary
+from weakref import WeakMethod, WeakValueDictionary
 
 import greenlet
 
 from sim.kernel.current import (
     Execution,
     RunningLoop,
+    at_rest,
     execution_of_this_thread,
+    loop_at_rest,
     os_thread,
     running,
 )
@@ -138,8 +140,24 @@ class StandaloneLoop(SimLoop):
         self.threads.hub = greenlet.getcurrent()
         # Times that were read before the run are earlier than those read in it.
         self._entropy.keep_up_with(wall_clock())
+        at_rest.pop(self._home, None)
         with guarded(beside_others=True), self._as_current():
             super().run_forever()
+            if self.stuck is None and self.threads.workers:
+                self.threads.go_on_without_loop()
+        if self.threads.workers:
+            at_rest[self._home] = WeakMethod(self._going_on)
+        self._raise_stuck()
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Within the block its threads go on, and it does not: its thread waits for one of them."""
+        with guarded(beside_others=True), self._as_current():
+            yield
+        self._stopping = False
+        self._raise_stuck()
+
+    def _raise_stuck(self) -> None:
         stuck, self.stuck = self.stuck, None
         if stuck is not None:
             raise modelled(Stuck(f"{stuck[0].value}: {why_stuck(self, stuck)}"))
@@ -173,6 +191,8 @@ class StandaloneLoop(SimLoop):
         if not self.is_closed() and not self.is_running() and self._home in (None, os_thread()):
             with self._as_current():
                 self.threads.drain()
+            if loop_at_rest() == self._going_on:
+                del at_rest[os_thread()]
         super().close()
 
     def _as_current(self) -> AbstractContextManager[None]:

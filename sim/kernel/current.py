@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import _thread
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NoReturn, Protocol
+from weakref import WeakMethod
 
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
@@ -92,6 +93,21 @@ guards_by_thread: dict[int, int] = {}
 
 What is replaced is replaced for the process; to all other threads it is what it was.
 """
+
+
+GoesOn = Callable[[], AbstractContextManager[object]]
+
+at_rest: dict[int, WeakMethod[GoesOn]] = {}
+"""By thread of the system: of the loop that ran there last, stands still and has threads left.
+
+Within the block these go on, though the loop itself does not.
+"""
+
+
+def loop_at_rest() -> GoesOn | None:
+    """That of this thread."""
+    goes_on = at_rest.get(os_thread())
+    return None if goes_on is None else goes_on()
 
 
 def execution_of_this_thread() -> Execution | None:

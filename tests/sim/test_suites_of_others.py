@@ -183,6 +183,57 @@ def test_two_loops_in_two_threads_call_each_other() -> None:
     end(second, threads[1])
 
 
+@pytest.mark.usefixtures("is_simulated")
+def test_threads_go_on_while_their_loop_stands_still() -> None:
+    """Those that can go on at once do when the loop stops; the others while they are joined."""
+    went_on = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def lasts() -> None:
+        time.sleep(0.01)
+        held.release()
+
+    async def main() -> None:
+        nonlocal held
+        held = threading.Lock()
+        held.acquire()
+        for work in (went_on.set, lasts):
+            threads.append(threading.Thread(target=work))
+            threads[-1].start()
+
+    held = threading.Lock()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    # A lock from before the loop ran.
+    assert went_on.wait(HANGS_S)
+    # One from within it.
+    assert held.acquire(timeout=HANGS_S)
+    for thread in threads:
+        thread.join()
+        assert not thread.is_alive()
+    loop.close()
+
+
+@pytest.mark.usefixtures("_policy")
+def test_a_thread_that_never_ends_is_not_joined_for_ever() -> None:
+    """Joined while its loop stands still, it says who waits for what."""
+    threads: list[threading.Thread] = []
+
+    async def main() -> None:
+        threads.append(threading.Thread(target=threading.Event().wait))
+        threads[0].start()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    threads[0].join(timeout=1)
+    assert threads[0].is_alive()
+    with pytest.raises(Stuck, match="worker 1 waits at"):
+        threads[0].join()
+    assert loop.run_until_complete(asyncio.sleep(0, "later")) == "later"
+    loop.close()
+    assert not threads[0].is_alive()
+
+
 def a_loop_in_a_worker(new_loop: Factory) -> Callable[[World], Any]:
     async def program(world: World) -> None:
         loop = new_loop()
@@ -328,6 +379,40 @@ def test_a_clock_that_a_test_stopped_stands_still(monkeypatch: pytest.MonkeyPatc
 
     assert asyncio.run(main()) == 5.0
     assert slept == [3]
+
+
+def watching(sleep: Callable[[float], None], seen: list[float]) -> Callable[[float], None]:
+    """As what looks for blocking calls wraps them."""
+
+    def watched(seconds: float) -> None:
+        seen.append(seconds)
+        sleep(seconds)
+
+    return watched
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_what_wraps_sleep_sleeps_as_the_loop_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Called through a suite's wrapper, it lets time pass and the other threads go on."""
+    seen: list[float] = []
+    monkeypatch.setattr(time, "sleep", watching(time.sleep, seen))
+    order: list[str] = []
+
+    def sleeps() -> None:
+        time.sleep(0.05)
+        order.append("thread")
+
+    async def main() -> float:
+        begun = asyncio.get_running_loop().time()
+        thread = asyncio.create_task(asyncio.to_thread(sleeps))
+        await asyncio.sleep(0.001)
+        order.append("loop")
+        await thread
+        time.sleep(0.05)  # noqa: ASYNC251 - it is the wrapped one
+        return asyncio.get_running_loop().time() - begun
+
+    assert asyncio.run(main()) >= 0.1
+    assert (order, seen) == (["loop", "thread"], [0.05, 0.05])
 
 
 @pytest.mark.usefixtures("is_simulated")

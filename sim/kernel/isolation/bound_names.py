@@ -80,9 +80,9 @@ class BoundNames:
     def _in_functions_of(self, value: Any, module_name: str) -> Iterator[Site]:
         for function in functions_behind(value):
             if function.__module__ == module_name:
-                yield from self._in_function(function)
+                yield from self.in_function(function)
 
-    def _in_function(self, function: types.FunctionType) -> Iterator[Site]:
+    def in_function(self, function: types.FunctionType) -> Iterator[Site]:
         for index, value in enumerate(function.__defaults__ or ()):
             if id(value) in self._ids:
                 yield _default_site(function, index, value)
@@ -158,10 +158,19 @@ class BoundAnew:
         self._kinds = BoundNames(self._replaced), BoundGlobals(self._replaced)
 
     @contextmanager
-    def within(self, replaced: Iterable[tuple[Any, Any]]) -> Iterator[None]:
-        """replaced: what stands there, the same in each such block, and what is to be found."""
+    def within(
+        self, replaced: Iterable[tuple[Any, Any]], wrappers: Iterable[object] = ()
+    ) -> Iterator[None]:
+        """replaced: what stands there, the same in each such block, and what is to be found.
+
+        wrappers: functions of no such module that may hold it as well.
+        """
         self._replaced.update((id(real), stand_in) for real, stand_in in replaced)
-        sites = [site for kind in self._kinds for site in kind.sites() if site.get() is site.real]
+        found = [site for kind in self._kinds for site in kind.sites()]
+        for wrapper in wrappers:
+            for function in functions_behind(wrapper):
+                found += self._kinds[0].in_function(function)
+        sites = [site for site in found if site.get() is site.real]
         for site in sites:
             site.put(self._replaced[id(site.real)])
         try:

@@ -18,7 +18,7 @@ from concurrent.futures import thread as pools
 from types import CodeType, FrameType, TracebackType
 from typing import Any, ClassVar
 
-from sim.kernel.current import os_thread
+from sim.kernel.current import execution_of_this_thread, loop_at_rest, os_thread
 
 # Bound here, before an exploration replaces them.
 real_lock = threading.Lock
@@ -77,10 +77,17 @@ def wait_while_others_work(bell: Bell, is_so: Callable[[], bool], until_s: float
 
 
 def wait_for(is_so: Callable[[], bool], timeout: float) -> bool:
-    """In a thread that simulates nothing, for what one that does has to do; whether it has.
+    """Where no loop of ours runs, for what one of another thread has to do; whether it has.
 
-    A negative timeout is none.
+    Or for what threads of one that stands still here have to do. A negative timeout is none.
     """
+    goes_on = loop_at_rest()
+    if goes_on is not None:
+        with goes_on():
+            execution = execution_of_this_thread()
+            assert execution is not None
+            execution.loop.threads.block_until("wait", is_so, None if timeout < 0 else timeout)
+            return is_so()
     begun = _real_monotonic()
     with _Waiting(is_so, has_timer=timeout >= 0):
         while not is_so():

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import Context
 from typing import Any
 
-from sim.kernel.current import execution_of_this_thread, executions
+from sim.kernel.current import execution_of_this_thread, executions, loop_at_rest
 from sim.kernel.errors import NotSimulated, Opaque
 from sim.kernel.threads.foreign import wait_for
 from sim.kernel.threads.local_values import here
@@ -94,12 +94,12 @@ class ThreadHandle:
             execution = execution_of_this_thread()
             if execution is not None:
                 execution.loop.threads.block_until("thread.join", self.is_done, timeout)
-            elif executions:
+            elif executions or loop_at_rest() is not None:
                 wait_for(self.is_done, -1 if timeout is None else timeout)
             else:
                 raise NotSimulated(
-                    f"{self._identity.thread!r} is joined while its loop does not run, so it "
-                    f"cannot end: join it in a coroutine, or close the loop, which ends it"
+                    f"{self._identity.thread!r} is joined, and its loop runs no more, so it "
+                    f"cannot end: join it before, or close the loop, which ends it"
                 )
 
     def _set_done(self) -> None:
@@ -112,16 +112,25 @@ class EndLock:
 
     def __init__(self, identity: ThreadIdentity) -> None:
         self._handle = ThreadHandle(identity)
+        # CPython asks at once, and would take the thread for ended if the lock were held.
+        self._has_just_raised = False
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if blocking:
-            self._handle.join(timeout if timeout >= 0 else None)
+            try:
+                self._handle.join(timeout if timeout >= 0 else None)
+            except BaseException:
+                self._has_just_raised = True
+                raise
         return self._handle.is_done()
 
     def release(self) -> None:
         """Who has got it gives it back."""
 
     def locked(self) -> bool:
+        if self._has_just_raised:
+            self._has_just_raised = False
+            return False
         return not self._handle.is_done()
 
     def _at_fork_reinit(self) -> None:

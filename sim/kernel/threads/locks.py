@@ -310,9 +310,6 @@ def patched(others: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
         (queue, "SimpleQueue", queue._PySimpleQueue),  # type: ignore[attr-defined]
         *others,
     ]
-    # What a test has put there instead, it wants to be called.
-    if time.sleep is _real_sleep:
-        waiting.append((time, "sleep", sleep))
     replaced = [
         *waiting,
         (threading, "_allocate_lock", SimLock),
@@ -321,12 +318,17 @@ def patched(others: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
         (threading, "_time", monotonic),
         (queue, "time", monotonic),
     ]
-    before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     by_real = [(getattr(module, name), stand_in) for module, name, stand_in in waiting]
+    # What a test has put there instead, it wants to be called; what that calls in turn is ours.
+    by_real.append((_real_sleep, sleep))
+    wrappers = [] if time.sleep is _real_sleep else [time.sleep]
+    if not wrappers:
+        replaced.append((time, "sleep", sleep))
+    before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     for module, name, value in replaced:
         setattr(module, name, value)
     try:
-        with _bound_anew.within(by_real):
+        with _bound_anew.within(by_real, wrappers):
             yield
     finally:
         unwatch()

@@ -14,6 +14,7 @@ between two callbacks of the loop, is a departure.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import threading
 from collections import deque
@@ -30,6 +31,9 @@ from sim.kernel.schedule import Bounds
 from sim.kernel.threads.identity import ThreadIdentity, forget_dummies
 from sim.kernel.threads.line_tracing import resumed, set_trace, trace_function, watch
 from sim.kernel.threads.local_values import a_worker_begins, here
+
+TURNS_MAX = 1000
+"""How often threads go on at the instant at which a loop that stands alone stops."""
 
 
 class Worker:
@@ -215,6 +219,11 @@ class Threads:
         """Returns once `is_so()` is true, or after `timeout` virtual seconds."""
         over = deadline(self, timeout)
         self.block(where, lambda: is_so() or over())
+
+    def go_on_without_loop(self) -> None:
+        """The loop stands still; its threads go on until each waits, or has had many turns."""
+        turns = itertools.count()
+        self._loop_blocks("stopped", lambda: not self.runnable() or next(turns) > TURNS_MAX)
 
     def let_others_go_on(self) -> None:
         """A switch point of the loop's own thread."""
