@@ -105,7 +105,7 @@ def _settings(item: pytest.Function) -> dict[str, Any]:
     ):
         text = config.getini(f"sim_{name}")
         if text:
-            settings[name] = kind(text)
+            settings[name] = _of_ini_file(name, kind, text)
     # The closest marker last, so that it overrides those of class and module.
     for marker in reversed(list(item.iter_markers("explore"))):
         if marker.args:
@@ -124,6 +124,7 @@ def _settings(item: pytest.Function) -> dict[str, Any]:
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     from sim.exploration.search import explore
+    from sim.kernel.arguments import wrong_with
 
     known = {*inspect.signature(explore).parameters, *_OWN_OPTIONS}
     known -= {"program", "watch"}
@@ -133,12 +134,21 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
             f"@pytest.mark.explore does not know {', '.join(unknown)}; it knows "
             f"{', '.join(sorted(known))}"
         )
-    if settings.setdefault("inconclusive", "fail") not in ("fail", "pass"):
-        _fail(f"inconclusive is 'fail' or 'pass', not {settings['inconclusive']!r}")
+    settings.setdefault("inconclusive", "fail")
     if isinstance(settings.get("strategy"), type):
         # A scheduler remembers what it has seen, so each test needs one of its own.
         settings["strategy"] = settings["strategy"]()
+    wrong = wrong_with(settings)
+    if wrong is not None:
+        _fail(f"@pytest.mark.explore, or an option in its place: {wrong}")
     return settings
+
+
+def _of_ini_file(name: str, kind: Callable[[str], object], text: str) -> object:
+    try:
+        return kind(text)
+    except ValueError:
+        _fail(f"sim_{name} = {text} in the ini file is not of the type {kind.__name__}")
 
 
 # ---- which tests ---------------------------------------------------------------------------
@@ -331,7 +341,7 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
 
     may_pass = settings.pop("inconclusive") == "pass"
     subject = test.subject(settings)
-    with test.quiet():
+    with test.quiet(), _misuse_told():
         report = explore(subject, **settings, watch=lambda findings, scheduler: test.exits)
     test.item.user_properties += [(_EXPLORED, report.verdict), (_EXECUTIONS, report.executions)]
     outcome = test.outcome
@@ -347,6 +357,16 @@ def _explore(test: _ExploredTest, settings: dict[str, Any]) -> None:
         _warn(InconclusiveWarning(f"{test.item.nodeid}: {report.text}"))
         return
     _fail_as_expected(test, _failure_text(test, report))
+
+
+@contextlib.contextmanager
+def _misuse_told() -> Iterator[None]:
+    from sim.kernel.errors import Misused
+
+    try:
+        yield
+    except Misused as exc:
+        _fail(f"@pytest.mark.explore: {exc}")
 
 
 def _fail_as_expected(test: _ExploredTest, text: str) -> NoReturn:

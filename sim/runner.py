@@ -26,6 +26,7 @@ from weakref import WeakMethod, WeakValueDictionary
 
 import greenlet
 
+from sim.kernel.arguments import require
 from sim.kernel.current import (
     Execution,
     RunningLoop,
@@ -74,9 +75,15 @@ def new_event_loop(*, seed: int | None = None, horizon_s: float = HORIZON_S) -> 
     The loop's `run_forever` and `run_until_complete` raise Stuck where a loop in real time would
     hang for ever, and NotSimulated where the program asks for a socket, a process or a thread.
     """
+    _require_seed(seed)
     scheduler: Scheduler = NaturalOrder() if seed is None else RandomWalk(seed)
     scheduler.next_execution()
     return StandaloneLoop(scheduler, Bounds(horizon_s=horizon_s))
+
+
+def _require_seed(seed: int | None) -> None:
+    if seed is not None:
+        require(seed=seed)
 
 
 class StandaloneLoop(SimLoop):
@@ -341,6 +348,8 @@ class EventLoopPolicy(_default_policy()):  # type: ignore[misc]
 
     def __init__(self, *, seed: int | None = None, horizon_s: float = HORIZON_S) -> None:
         super().__init__()
+        _require_seed(seed)
+        require(horizon_s=horizon_s)
         self._seed = seed
         self._horizon_s = horizon_s
         self._loops = itertools.count()

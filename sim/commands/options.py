@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+N = TypeVar("N", int, float)
 
 if TYPE_CHECKING:
     Parser = argparse.ArgumentParser
@@ -34,21 +37,29 @@ def add_address(parser: Parser, *, port: int) -> None:
 
 
 def seconds(text: str) -> float:
-    value = float(text)
-    if value <= 0:
+    value = _number(float, text, "a positive number of seconds")
+    if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
     return value
 
 
 def positive(text: str) -> int:
-    number = int(text)
+    number = _number(int, text, "a positive whole number")
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return number
 
 
 def not_negative(text: str) -> int:
-    number = int(text)
+    number = _number(int, text, "a whole number, 0 or more")
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return number
+
+
+def _number(kind: Callable[[str], N], text: str, words: str) -> N:
+    """argparse would name this file's function in place of what is allowed."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {words}") from None

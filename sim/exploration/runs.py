@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sim.exploration.subject import require_program
+from sim.kernel.arguments import misused, require
 from sim.kernel.execution import Outcome, Program, guarded, run_execution
 from sim.kernel.schedule import NATURAL, Bounds, Schedule
 from sim.schedulers import NaturalOrder, Replay, Scheduler
 
 BOUNDS = Bounds()
+
+
+def require_bounds(bounds: object) -> None:
+    if not isinstance(bounds, Bounds):
+        raise misused(f"bounds={bounds!r} makes no sense: bounds are a sim.kernel.schedule.Bounds")
 
 
 def run(
@@ -22,6 +28,8 @@ def run(
     reach its choice points. The subject that the schedule names is not checked.
     """
     require_program(program)
+    require(schedule=schedule, traced=traced)
+    require_bounds(bounds)
     if schedule == NATURAL:
         with guarded():
             return run_execution(program, NaturalOrder(), bounds, traced=traced)
@@ -41,6 +49,12 @@ def outcomes(
     The guards of an execution are up until the iteration ends, or is closed.
     """
     require_program(program)
+    require(traced=traced)
+    require_bounds(bounds)
+    if not isinstance(scheduler, Scheduler):
+        raise misused(
+            f"scheduler {scheduler!r} is no sim.Scheduler, as sim.DepartureBounded(2) is one"
+        )
     with guarded():
         while scheduler.next_execution():
             outcome = run_execution(program, scheduler, bounds, traced=traced)

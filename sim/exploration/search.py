@@ -17,6 +17,7 @@ from sim.exploration.subject import Problem, Subject, require_program
 from sim.exploration.surviving_state import FORKS_MAX, FORKS_S, NaturalRuns
 from sim.exploration.verdict import Stop
 from sim.kernel import forks
+from sim.kernel.arguments import require
 from sim.kernel.errors import BudgetSpent, Nondeterminism
 from sim.kernel.execution import Program, guarded, require_no_running_loop, run_execution
 from sim.kernel.hashing import names_kept
@@ -74,10 +75,19 @@ def explore(
     unretrieved: whether an exception that nobody retrieves, or a coroutine that nobody awaits, of
     an execution that ends well is a warning of the report (asyncio logs it), or a violation.
     watch: called before each execution with the findings so far; interrupts by returning True.
+    Raises Misused, a ValueError, for an argument that makes no sense, and NotAProgram.
     """
     require_no_running_loop()
-    if unretrieved not in ("warn", "fail"):
-        raise ValueError(f"unretrieved is 'warn' or 'fail', not {unretrieved!r}")
+    labels = labels if isinstance(labels, str) or not isinstance(labels, Iterable) else [*labels]
+    require(
+        budget_s=budget_s,
+        max_executions=max_executions,
+        seed=seed,
+        labels=labels,
+        isolate=isolate,
+        unretrieved=unretrieved,
+        watch=watch,
+    )
     bounds = Bounds(
         lateness_s,
         passes_max,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sim.kernel.arguments import misused
 from sim.schedulers import (
     PCT,
     CancelEverywhere,
@@ -40,12 +41,12 @@ def make_scheduler(strategy: str | Scheduler, seed: int, *, isolate: bool = Fals
     if isinstance(strategy, Scheduler):
         return strategy
     if not isinstance(strategy, str):
-        raise TypeError(
+        raise misused(
             f"strategy {strategy!r} is no scheduler: let {type(strategy).__name__} inherit from "
             f"sim.Scheduler, which has a default for all but next_execution and choose"
         )
     if strategy not in STRATEGIES:
-        raise ValueError(
+        raise misused(
             f"strategy {strategy!r} is not known; there are {', '.join(STRATEGIES)}, or give an "
             f"object of a class that inherits from sim.Scheduler"
         )

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import simpy
 
-from sim.kernel.errors import Misused
 from sim.kernel.notices import NO_OBSERVER, Notices
 
 READING_S = 1e-9
@@ -118,11 +117,6 @@ class Environment(simpy.Environment):
         is_awaited: Callable[[], bool] = lambda: True,
     ) -> Arrival:
         """A new arrival; its window is counted in seconds from now."""
-        if not 0 <= earliest_s <= latest_s:
-            raise Misused(
-                f"outside event {name!r} has the window [{earliest_s}, {latest_s}] s; "
-                f"it needs 0 <= earliest <= latest, both counted from the call"
-            )
         arrival = Arrival(self, name, self._now + earliest_s, self._now + latest_s, is_awaited)
         self.pending.append(arrival)
         return arrival

@@ -23,7 +23,7 @@ class StepBrokenOff(BaseException):
 
 
 class Misused(ValueError):
-    """The program called its world with what makes no sense; `args[0]` says what."""
+    """A call with what makes no sense; `args[0]` says with what, what is allowed, and where."""
 
 
 class NotAProgram(TypeError):

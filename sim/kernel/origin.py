@@ -81,10 +81,8 @@ def fault_of_simulator(exception: BaseException) -> str | None:
     fault = _fault_in(exception)
     if fault is None:
         return None
-    if isinstance(fault, NotSimulated):
+    if isinstance(fault, NotSimulated | Misused):
         return str(fault)
-    if isinstance(fault, Misused):
-        return f"{fault}{_caller(fault)}"
     version = ".".join(map(str, sys.version_info[:3]))
     return (
         f"{fault!r} arises in the simulator, at {_place(fault)}, on Python {version}: nothing can "
@@ -143,16 +141,6 @@ def _owner(frame: FrameType) -> Origin | None:
         return Origin.SIMULATOR
     is_stdlib = file.startswith(_STDLIB) and not is_installed(file)
     return None if is_stdlib else Origin.PROGRAM
-
-
-def _caller(fault: BaseException) -> str:
-    """Where the program called what raised this; empty if it did not."""
-    at = [
-        f" ({Path(frame.f_code.co_filename).name}:{line}, in {frame.f_code.co_name})"
-        for frame, line in traceback.walk_tb(fault.__traceback__)
-        if _owner(frame) is Origin.PROGRAM
-    ]
-    return at[-1] if at else ""
 
 
 def is_simulators(frame: FrameType) -> bool:

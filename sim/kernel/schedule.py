@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
+from sim.kernel.arguments import require
+
 FORMAT = "os2"
 NATURAL = "natural"
 
@@ -80,6 +82,9 @@ class Bounds:
     entropy_seed: int = 0
     step_lines_max: int = 10_000_000
     unretrieved_fails: bool = False
+
+    def __post_init__(self) -> None:
+        require(**vars(self))
 
     def __str__(self) -> str:
         return ", ".join(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from types import CoroutineType, FrameType
-from typing import Any, TypeVar
+from functools import cache
+from inspect import iscoroutinefunction
+from types import BuiltinMethodType, CoroutineType, FrameType, FunctionType, MethodType
+from typing import Any, NoReturn, TypeVar
 
+from sim.kernel.arguments import is_number, misused, wrong_with
 from sim.kernel.diagnosis import place_of_frame, place_of_predicate
-from sim.kernel.errors import CheckFailed, Misused
+from sim.kernel.errors import CheckFailed
 from sim.kernel.faults import Faults
 from sim.kernel.hosts.host import BY_THE_SYSTEM, Host, Process
 from sim.kernel.hosts.hub import Hub, MakeLoop
@@ -119,14 +123,14 @@ class World:
             host = Host(self, hub, name, **rates)
             self._hosts = {**self._hosts, name: host}
         elif (clock_offset_s, clock_rate) != (0.0, 1.0):
-            raise Misused(
+            self._misuse(
                 f"the host {name!r} is there already, and its clock goes as its first call says"
             )
         return host
 
     def _first_hub(self) -> Hub:
         if self._make_loop is None or self.loop.threads.current is not None:
-            raise Misused("world.host(…) is to be called in an exploration, and in no thread")
+            self._misuse("world.host(…) is to be called in an exploration, and in no thread")
         self._hub = Hub(self, self._make_loop)
         self.loop.hosts = self._hub
         self.environment.observer.meets(Special.PROCESSES)
@@ -160,8 +164,14 @@ class World:
         `loop.add_reader` or a protocol's `connection_lost` is. A coroutine that waits goes on one
         iteration later, so that what acts directly in production has to act so here.
         """
+        self._require_window("outside", name, earliest, latest)
         if args and call is None:
-            raise Misused(f"outside event {name!r} has arguments {args!r} and nothing to call")
+            self._misuse(f"outside event {name!r} has arguments {args!r} and nothing to call")
+        if call is not None and (not callable(call) or iscoroutinefunction(call)):
+            self._misuse(
+                f"world.outside({name!r}, call={call!r}) needs a plain function, which runs in the "
+                f"iteration of the poll; what awaits goes below `await world.outside(…)`"
+            )
         # Only the arrival and this task use it, so its uses are not accesses, and it is never
         # hashed: CPython awaits a future of its own type faster.
         waiter: asyncio.Future[None] = asyncio.Future(loop=self.loop)
@@ -197,7 +207,10 @@ class World:
         simulated. earliest, latest: as in `outside`. The future is done once the signal has
         landed; it need not be awaited, and to cancel it withdraws the signal.
         """
+        if not isinstance(sig, int) or sig not in signal.valid_signals():
+            self._misuse(f"world.signal({sig!r}) needs a signal, as signal.SIGTERM")
         name = name_of(sig)
+        self._require_window("signal", name, earliest, latest)
         self.environment.observer.meets(Special.SIGNAL)
         if to is not None:
             return self._signal_process(name, sig, to, earliest, latest)
@@ -246,10 +259,15 @@ class World:
 
     def choose(self, name: str, options: Sequence[T]) -> T:
         """One of the options, by the scheduler's choice; the first is the natural one."""
+        if not isinstance(name, str) or not _is_sequence(options):
+            self._misuse(
+                f"world.choose({name!r}, {options!r}) needs a name and a list of options, in an "
+                f"order of its own"
+            )
         if len(options) == 1:
             return options[0]
         if not options:
-            raise Misused(f"world.choose({name!r}, {options!r}) has no option; it needs one")
+            self._misuse(f"world.choose({name!r}, {options!r}) has no option; it needs one")
         named = [Option(f"{name}: {option}") for option in options]
         return options[self.loop.choose("program", named, one_natural)]
 
@@ -259,10 +277,14 @@ class World:
         The strategy `reduced` executes two orders of steps only where one of them writes what the
         other uses, and relies on these reports.
         """
+        self._require_text("world.shared", name)
         return Shared(name, self.environment.observer)
 
     def executor(self, *, threads_max: int = THREADS_MAX, queue_max: int = QUEUE_MAX) -> Executor:
         """A pool of simulated threads, for code that takes its executor as a parameter."""
+        wrong = wrong_with({"threads_max": threads_max, "queue_max": queue_max})
+        if wrong is not None:
+            self._misuse(f"world.executor: {wrong}")
         return SimExecutor(self.loop.threads, threads_max=threads_max, queue_max=queue_max)
 
     def declare(self, *files: str, in_loop: bool = False) -> None:
@@ -272,6 +294,9 @@ class World:
         `in_loop` the loop's thread may be overtaken at them, too (slow). To be called before the
         first thread begins.
         """
+        for file in files:
+            if not isinstance(file, str) or not _is_file(file):
+                self._misuse(f"world.declare({file!r}) needs the path of a file, as __file__")
         for loop in self.loops:
             loop.threads.declare(files, in_loop=in_loop)
 
@@ -280,6 +305,8 @@ class World:
 
         The strategy `cancel everywhere` takes each of these offers once.
         """
+        if not callable(to):
+            self._misuse(f"world.offer_cancels({to!r}) needs a function: which tasks?")
         own = self.loops[0].tasks[0]
         for loop in self.loops:
             loop.offer_cancels(lambda task: task is not own and to(task))
@@ -297,15 +324,43 @@ class World:
         sentence: what must hold, in words; violations with the same sentence are the same.
         judge: the function that found out, where that is not the caller.
         """
-        if not isinstance(sentence, str) or type(condition) is CoroutineType:
-            raise Misused(
+        if not isinstance(sentence, str) or isinstance(condition, _NEVER_FALSE):
+            if isinstance(condition, CoroutineType):
+                condition.close()
+            self._misuse(
                 f"world.check({condition!r}, {sentence!r}) needs a condition, which is no "
-                f"coroutine, and then a sentence"
+                f"coroutine and no function, and then a sentence"
             )
         if not condition:
             where = "" if self.trace is None else place_of_predicate(judge) if judge else _caller()
-            self._violate(sentence, detail, where)
+            self._violate(sentence, str(detail), where)
             raise CheckFailed(f"{sentence} ({detail})" if detail else sentence)
+
+    def _misuse(self, what: str) -> NoReturn:
+        """An error, whether or not the program catches what is raised here."""
+        raised = misused(what)
+        self.fault = self.fault or str(raised)
+        raise raised
+
+    def _require_text(self, what: str, text: object) -> None:
+        if not isinstance(text, str):
+            self._misuse(f"{what}({text!r}) needs a text")
+
+    def _require_window(self, method: str, name: object, earliest: Any, latest: Any) -> None:
+        """Of an outside event: in seconds from now."""
+        until = math.inf if latest is None else latest
+        if not isinstance(name, str):
+            self._misuse(f"world.{method}({name!r}) needs a name, which is a text")
+        if not (is_number(earliest) and is_number(until)):
+            self._misuse(
+                f"world.{method}({name!r}, earliest={earliest!r}, latest={latest!r}) needs numbers "
+                f"of seconds, or latest=None"
+            )
+        if not (0 <= earliest <= until and earliest < math.inf):
+            self._misuse(
+                f"outside event {name!r} has the window [{earliest}, {until}] s; "
+                f"it needs 0 <= earliest <= latest, both counted from the call"
+            )
 
     def fail(self, sentence: str, detail: str = "", *, raised: BaseException | None = None) -> None:
         """As a check that is false, for callers that must not raise.
@@ -317,7 +372,7 @@ class World:
         where = ""
         if self.trace is not None:
             where = place_of_exception(raised) if raised is not None else _caller()
-        self._violate(sentence, detail, where)
+        self._violate(str(sentence), str(detail), where)
 
     def fail_as(self, kind: Kind, detail: str, *, raised: BaseException | None = None) -> None:
         """A violation of what every program has to keep, in the program's words or the kind's."""
@@ -367,13 +422,20 @@ class World:
 
     def always(self, sentence: str, predicate: Callable[[], bool]) -> None:
         """The predicate is asked at every poll from now on, and must be true each time."""
+        if not isinstance(sentence, str) or not callable(predicate):
+            self._misuse(
+                f"world.always({sentence!r}, {predicate!r}) needs a sentence, and then a function "
+                f"without parameters"
+            )
+        if iscoroutinefunction(predicate):
+            self._misuse(_not_awaited(sentence, predicate))
         self._always.append((sentence, predicate))
         self.loop.on_poll = self.ask_always
 
     def ask_always(self) -> None:
         for sentence, predicate in self._always:
             try:
-                holds = predicate()
+                holds: object = predicate()
             except CheckFailed:
                 # It is recorded already.
                 continue
@@ -382,12 +444,17 @@ class World:
                     Kind.EXCEPTION, f"{exc!r}, in what is asked for «{sentence}»", raised=exc
                 )
                 continue
-            if not holds:
+            if type(holds) is CoroutineType:
+                holds.close()
+                self.fault = self.fault or _not_awaited(sentence, predicate)
+                self.loop.stop()
+            elif not holds:
                 is_traced = self.trace is not None
                 self._violate(sentence, "", place_of_predicate(predicate) if is_traced else "")
 
     def reached(self, label: str) -> None:
         """Marks a label as reached. A proof requires that some execution reaches each label."""
+        self._require_text("world.reached", label)
         self.labels.add(label)
 
     def record(self, text: str, *, actor: str | None = None) -> None:
@@ -401,6 +468,23 @@ class World:
                 task = asyncio.current_task(self.loop)
                 actor = task.get_name() if task is not None else None
         self.trace.append(TraceLine(self.now, actor or "loop", text))
+
+
+def _not_awaited(sentence: str, predicate: Callable[..., object]) -> str:
+    where = place_of_predicate(predicate)
+    return (
+        f"what world.always asks for «{sentence}» is a coroutine, which nobody awaits: it needs a "
+        f"plain function that returns whether it holds{f', not {where}' if where else ''}"
+    )
+
+
+def _is_sequence(options: object) -> bool:
+    return isinstance(options, list | tuple | Sequence)
+
+
+_is_file = cache(os.path.isfile)
+# True, whatever they would return.
+_NEVER_FALSE = (CoroutineType, FunctionType, MethodType, BuiltinMethodType)
 
 
 def _caller() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Self
 
+from sim.kernel.arguments import misused, require
 from sim.kernel.errors import Nondeterminism
 from sim.kernel.schedule import ChoicePoint
 from sim.schedulers.base import Divisible, Part
@@ -185,6 +186,11 @@ class DepartureBounded(TreeSearch):
 
     def __init__(self, departures_min: int, departures_max: int | None = None) -> None:
         super().__init__(0)
+        require(departures_min=departures_min, departures_max=departures_max)
+        if departures_max is not None and departures_max < departures_min:
+            raise misused(
+                f"departures_max={departures_max} is less than departures_min={departures_min}"
+            )
         self.departures_min = departures_min
         self.departures_max = departures_min if departures_max is None else departures_max
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import inspect
+import math
 import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,8 +14,17 @@ from typing import Any
 
 import pytest
 
-from sim import World, explore, outcomes, run
-from sim.kernel.errors import NotAProgram
+from sim import (
+    DepartureBounded,
+    EventLoopPolicy,
+    World,
+    explore,
+    new_event_loop,
+    outcomes,
+    run,
+)
+from sim.kernel.errors import Misused, NotAProgram
+from sim.kernel.schedule import Bounds
 from sim.schedulers import NaturalOrder
 
 Program = Callable[[World], Awaitable[object]]
@@ -132,18 +144,168 @@ async def checks_a_coroutine(world: World) -> None:
         awaited.close()
 
 
+async def asks_later(world: World) -> None:
+    async def is_well() -> bool:
+        return True
+
+    world.always("all is well", lambda: is_well())  # type: ignore[arg-type, return-value]
+    await asyncio.sleep(1)
+
+
+async def swallows(world: World) -> None:
+    with contextlib.suppress(ValueError):
+        world.reached(3)  # type: ignore[arg-type]
+
+
 async def in_a_task(world: World) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(chooses_among_none(world))
 
 
+async def awaits_nothing() -> bool:
+    return True
+
+
+# By what is called, with what it says. What takes its time is awaited.
+MISUSES: list[tuple[Callable[[Any], object], str]] = [
+    (lambda world: world.outside("a", latest="2"), "latest='2') needs numbers of seconds"),
+    (lambda world: world.outside("a", earliest=None), "earliest=None, latest=None) needs numbers"),
+    (lambda world: world.outside("a", latest=math.nan), "latest=nan) needs numbers"),
+    (lambda world: world.outside("a", earliest=math.inf), "'a' has the window [inf, inf]"),
+    (lambda world: world.outside(3), "world.outside(3) needs a name"),
+    (lambda world: world.outside("a", call="f"), "call='f') needs a plain function"),
+    (lambda world: world.outside("a", call=awaits_nothing), "needs a plain function"),
+    (lambda world: world.signal("TERM"), "world.signal('TERM') needs a signal"),
+    (lambda world: world.signal(999), "world.signal(999) needs a signal"),
+    (lambda world: world.signal(15, latest="x"), "latest='x') needs numbers of seconds"),
+    (lambda world: world.choose("a", {1, 2}), "needs a name and a list of options"),
+    (lambda world: world.choose("a", {1: 2}), "needs a name and a list of options"),
+    (lambda world: world.choose("a", 3), "needs a name and a list of options"),
+    (lambda world: world.choose(3, [1, 2]), "needs a name and a list of options"),
+    (lambda world: world.always(bool, "s"), "needs a sentence, and then a function"),
+    (lambda world: world.always("s", True), "needs a sentence, and then a function"),
+    (lambda world: world.always("s", awaits_nothing), "is a coroutine, which nobody awaits"),
+    (lambda world: world.check(lambda: False, "s"), "no coroutine and no function"),
+    (lambda world: world.check(world.loop.time, "s"), "no coroutine and no function"),
+    (lambda world: world.check([].count, "s"), "no coroutine and no function"),
+    (lambda world: world.reached(["a"]), "world.reached(['a']) needs a text"),
+    (lambda world: world.shared([]), "world.shared([]) needs a text"),
+    (lambda world: world.executor(threads_max=0), "threads_max is a whole number, 1 or more"),
+    (lambda world: world.declare(3), "world.declare(3) needs the path of a file"),
+    (lambda world: world.declare("no.py"), "world.declare('no.py') needs the path of a file"),
+    (lambda world: world.offer_cancels("a"), "world.offer_cancels('a') needs a function"),
+]
+
+
+@pytest.mark.parametrize(("misuses", "says"), MISUSES)
+def test_each_misuse_is_told_with_the_users_line(
+    misuses: Callable[[World], object], says: str
+) -> None:
+    """Wrong types too: the error speaks of the call, and not of the simulator's inside."""
+
+    async def program(world: World) -> None:
+        result = misuses(world)
+        if inspect.isawaitable(result):
+            await result
+
+    report = explore(program)
+    assert report.verdict == "error"
+    assert says in report.reason
+    assert "(test_bad_programs.py:" in report.reason
+    assert "arises in the simulator" not in report.reason
+
+
+def test_a_detail_may_be_any_object() -> None:
+    """It is shown as text."""
+
+    async def program(world: World) -> None:
+        world.check(False, "it holds", 3)  # type: ignore[arg-type]
+
+    assert "seen: 3" in explore(program).text
+
+
+ARGUMENTS: list[tuple[dict[str, Any], str]] = [
+    ({"spin_max": 0}, "spin_max=0 makes no sense: spin_max is a whole number, 1 or more"),
+    ({"spin_max": "a"}, "spin_max is a whole number, 1 or more"),
+    ({"spin_max": True}, "spin_max is a whole number, 1 or more"),
+    ({"horizon_s": -1}, "horizon_s is a finite number of seconds, more than 0"),
+    ({"horizon_s": math.inf}, "horizon_s is a finite number of seconds, more than 0"),
+    ({"lateness_s": -1}, "lateness_s is a finite number of seconds, 0 or more"),
+    ({"lateness_s": None}, "lateness_s is a finite number of seconds, 0 or more"),
+    ({"passes_max": -1}, "passes_max is a whole number, 0 or more"),
+    ({"passes_max": 1.5}, "passes_max is a whole number, 0 or more"),
+    ({"step_lines_max": 0}, "step_lines_max is a whole number, 1 or more"),
+    ({"entropy_seed": "x"}, "entropy_seed is a whole number"),
+    ({"budget_s": -1}, "budget_s is a number of real seconds, more than 0, or None"),
+    ({"budget_s": math.nan}, "budget_s is a number of real seconds"),
+    ({"max_executions": -1}, "max_executions is a whole number, 0 or more, or None"),
+    ({"max_executions": "3"}, "max_executions is a whole number, 0 or more, or None"),
+    ({"labels": "abc"}, "labels='abc' makes no sense: labels is a list of texts"),
+    ({"labels": 3}, "labels is a list of texts"),
+    ({"labels": [1]}, "labels is a list of texts"),
+    ({"seed": "x"}, "seed is a whole number"),
+    ({"isolate": "no"}, "isolate is True or False"),
+    ({"unretrieved": "loud"}, "unretrieved is 'warn' or 'fail'"),
+    ({"watch": 3}, "watch is a function"),
+    ({"strategy": "nope"}, "strategy 'nope' is not known; there are staged, "),
+    ({"strategy": None}, "strategy None is no scheduler"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), ARGUMENTS)
+def test_an_argument_without_sense_is_refused(arguments: dict[str, Any], says: str) -> None:
+    """With its value, what is allowed, and the line that gave it; nothing is executed."""
+    with pytest.raises(Misused) as caught:
+        explore(exits, **arguments)
+    assert says in str(caught.value)
+    assert str(caught.value).endswith("in test_an_argument_without_sense_is_refused)")
+    assert "(test_bad_programs.py:" in str(caught.value)
+
+
+def test_labels_may_be_a_generator() -> None:
+    """It is read once."""
+
+    async def program(world: World) -> None:
+        world.reached("b")
+
+    report = explore(program, labels=(each for each in ["a", "b"]))
+    assert report.labels_missing == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("calls", "says"),
+    [
+        (lambda: run(exits, 3), "schedule=3 makes no sense"),  # type: ignore[arg-type]
+        (lambda: run(exits, bounds=3), "bounds=3 makes no sense"),  # type: ignore[arg-type]
+        (lambda: run(exits, bounds=Bounds(spin_max=0)), "spin_max=0 makes no sense"),
+        (lambda: next(outcomes(exits, "random")), "'random' is no sim.Scheduler"),  # type: ignore[arg-type]
+        (lambda: DepartureBounded(-1), "departures_min=-1 makes no sense"),
+        (lambda: DepartureBounded(2, 1), "departures_max=1 is less than departures_min=2"),
+        (lambda: new_event_loop(seed="x"), "seed='x' makes no sense"),  # type: ignore[arg-type]
+        (lambda: new_event_loop(horizon_s=-1), "horizon_s=-1 makes no sense"),
+        (lambda: EventLoopPolicy(horizon_s="x"), "horizon_s='x' makes no sense"),  # type: ignore[arg-type]
+    ],
+)
+def test_other_calls_refuse_as_explore_does(calls: Callable[[], object], says: str) -> None:
+    """By the same table, with the line of the caller."""
+    with pytest.raises(Misused) as caught:
+        calls()
+    assert says in str(caught.value)
+    assert "(test_bad_programs.py:" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("program", "says"),
     [
+        (asks_later, "is a coroutine, which nobody awaits"),
+        (swallows, "world.reached(3) needs a text"),
         (chooses_among_none, "world.choose('the size', []) has no option"),
         (in_a_task, "world.choose('the size', []) has no option"),
         (checks_a_sentence, "world.check('both count', False) needs a condition"),
-        (checks_a_coroutine, "'it holds') needs a condition, which is no coroutine"),
+        (
+            checks_a_coroutine,
+            "'it holds') needs a condition, which is no coroutine and no function",
+        ),
         (begins_in_the_past, "'it comes' has the window [-1.0, inf]"),
         (ends_before_it_begins, "'SIGTERM' has the window [2.0, 1.0]"),
         (has_nothing_to_call, "'it comes' has arguments (1,) and nothing to call"),
@@ -154,7 +316,7 @@ def test_a_misused_world_is_an_error_with_its_place(program: Program, says: str)
     report = explore(program)
     assert report.verdict == "error"
     assert says.replace(".0", "") in report.reason.replace(".0", "")
-    assert "(test_bad_programs.py:" in report.reason
+    assert "test_bad_programs.py:" in report.reason
 
 
 def test_a_predicate_that_raises_is_a_violation() -> None:

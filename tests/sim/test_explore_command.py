@@ -240,3 +240,24 @@ def test_the_sample_of_the_manual(run: Run, tmp_path: Path) -> None:
 
     for line in shown[1].splitlines():
         assert line == "…" or lasting(line) in lasting(printed), line
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (("--budget", "nan"), "nan is not a positive number of seconds"),
+        (("--budget", "soon"), "'soon' is not a positive number of seconds"),
+        (("--seed", "x"), "'x' is not a whole number, 0 or more"),
+        (("--seed", "-1"), "-1 is negative"),
+        (("--jobs", "0"), "0 is not a positive number"),
+        (("--executions", "1.5"), "'1.5' is not a positive whole number"),
+    ],
+)
+def test_an_option_without_sense_says_what_is_allowed(
+    option: tuple[str, str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the value, and without names of our functions."""
+    with pytest.raises(SystemExit) as caught:
+        main(["explore", "slots.py:leaks", *option])
+    assert caught.value.code == 3
+    assert f"argument {option[0]}: {says}" in capsys.readouterr().err

@@ -152,6 +152,17 @@ def test_a_schedule_that_does_not_fit_is_refused(
     result = run(pytester, NARROW, "--sim-replay", schedule)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([reason])
+    assert "Traceback" not in result.stdout.str()
+    assert re.search(r"sim/\S+:\d+: ", result.stdout.str()) is None
+
+
+def test_an_option_without_sense_is_refused(pytester: pytest.Pytester) -> None:
+    """Of the command line and the ini file, as of the marker."""
+    text = "import pytest\n@pytest.mark.explore\nasync def test_it(): pass\n"
+    result = run(pytester, text, "--sim-budget", "nan")
+    result.stdout.fnmatch_lines(["*budget_s=nan makes no sense*"])
+    result = run(pytester, text, "-o", "sim_seed=x")
+    result.stdout.fnmatch_lines(["*sim_seed = x in the ini file is not of the type int*"])
 
 
 def test_what_holds_under_every_schedule_passes(pytester: pytest.Pytester) -> None:
@@ -372,7 +383,19 @@ def test_a_plain_function_is_explored_in_a_thread(pytester: pytest.Pytester) -> 
         ("@pytest.mark.explore('random')\nasync def test_it(): pass", "*by name only*"),
         (
             "@pytest.mark.explore(inconclusive='ok')\nasync def test_it(): pass",
-            "*'fail' or 'pass', not 'ok'*",
+            "*inconclusive='ok' makes no sense: inconclusive is 'fail' or 'pass'*",
+        ),
+        (
+            "@pytest.mark.explore(spin_max=0)\nasync def test_it(): pass",
+            "*spin_max=0 makes no sense: spin_max is a whole number, 1 or more*",
+        ),
+        (
+            "@pytest.mark.explore(strategy='nope')\nasync def test_it(): pass",
+            "*strategy 'nope' is not known; there are staged,*",
+        ),
+        (
+            "@pytest.mark.explore(sources=3)\nasync def test_it(): pass",
+            "*sources=3 makes no sense: sources is a list*",
         ),
         (
             "import unittest\nclass TestIt(unittest.IsolatedAsyncioTestCase):\n"
@@ -385,7 +408,17 @@ def test_a_plain_function_is_explored_in_a_thread(pytester: pytest.Pytester) -> 
             "*or given examples by Hypothesis*",
         ),
     ],
-    ids=["plain", "unknown", "positional", "inconclusive", "unittest", "hypothesis"],
+    ids=[
+        "plain",
+        "unknown",
+        "positional",
+        "inconclusive",
+        "bound",
+        "strategy",
+        "sources",
+        "unittest",
+        "hypothesis",
+    ],
 )
 def test_misuse_is_refused(pytester: pytest.Pytester, text: str, reason: str) -> None:
     """What the marker cannot do it refuses with a sentence."""

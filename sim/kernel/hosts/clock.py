@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.kernel.errors import Misused
+from sim.kernel.arguments import misused
 
 OFFSET_MAX_S = 1e6
 """Further from 0 a clock could not tell two readings apart, a nanosecond each."""
@@ -13,7 +13,7 @@ class HostClock:
 
     def __init__(self, offset_s: float = 0.0, rate: float = 1.0) -> None:
         if not (abs(offset_s) <= OFFSET_MAX_S and 0.0 < rate <= 1000.0):
-            raise Misused(
+            raise misused(
                 f"a host's clock has clock_offset_s={offset_s}, clock_rate={rate}; it needs an "
                 f"offset of at most {OFFSET_MAX_S:g} s and a rate between 0 and 1000"
             )

@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
-from sim.kernel.errors import Misused, NotSimulated
+from sim.kernel.arguments import misused
+from sim.kernel.errors import NotSimulated
 from sim.kernel.hosts.clock import HostClock
 from sim.kernel.hosts.disk import Disk
 from sim.kernel.hosts.hub import Hub
@@ -52,7 +53,7 @@ class Host:
         name: of its column in charts; the host's name for the first, without one.
         """
         if not callable(main):
-            raise Misused(
+            raise misused(
                 f"host.run({main!r}) needs an async function, which it calls itself, also after a "
                 f"restart; give its arguments after it: host.run(main, argument)"
             )
