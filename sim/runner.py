@@ -71,7 +71,8 @@ _SENTENCES_ALONE = {
 def new_event_loop(*, seed: int | None = None, horizon_s: float = HORIZON_S) -> StandaloneLoop:
     """A loop in virtual time, without outside events: only timers, tasks and worker threads run.
 
-    seed: of a random order; natural order without one. horizon_s: see HORIZON_S.
+    seed: of a random order; natural order without one. horizon_s: after this many virtual seconds,
+    a day of them unless it is given, the loop counts as one that never ends.
     The loop's `run_forever` and `run_until_complete` raise Stuck where a loop in real time would
     hang for ever, and NotSimulated where the program asks for a socket, a process or a thread.
     """

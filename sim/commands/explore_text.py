@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from typing import Any
 
 from sim.exploration.report import Report
@@ -49,4 +50,5 @@ def as_json(request: Request, report: Report) -> dict[str, Any]:
         "digest": report.digest,
         "counterexample": found and found.as_json(),
         "unconfirmed": report.unconfirmed,
+        "unretrieved": report.unretrieved and asdict(report.unretrieved),
     }

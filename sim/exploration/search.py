@@ -255,11 +255,13 @@ def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool
     if outcome.unretrieved and findings.unretrieved is None:
         findings.unretrieved = outcome.unretrieved, departures_of(outcome.choices)
     violated = outcome.violation.property if outcome.violation is not None else None
+    # Before it learns: then it may leave its turn to another.
+    at_work = scheduler.at_work
     wrong = scheduler.learn(violated, outcome.labels)
     outcome.error = outcome.error or wrong
     if outcome.error is not None:
         findings.error = outcome.error
     elif outcome.violation is not None:
         findings.failure = outcome
-        findings.found_by = scheduler.at_work
+        findings.found_by = at_work
     return findings.error is not None or findings.failure is not None

@@ -45,6 +45,14 @@ def waits(seconds):
     return program
 
 
+async def leaves_one_behind(world):
+    async def fails():
+        raise KeyError("nobody looks")
+
+    asyncio.create_task(fails())
+    await asyncio.sleep(1)
+
+
 async def asks_for_a_socket(world):
     await asyncio.open_connection("127.0.0.1", 9)
 
@@ -149,6 +157,12 @@ def test_the_json_object_has_what_the_report_has(run: Run) -> None:
     assert (code, found["verdict"], found["strategy"]) == (1, "refuted", "random")
     assert found["executions"] == own.executions
     assert run("replay", found["counterexample"]["schedule"])[0] == 1
+    assert found["unretrieved"] is None
+    code, printed = run("explore", "slots:leaves_one_behind", "--json")
+    left = json.loads(printed)["unretrieved"]
+    assert (code, len(left["seen"])) == (0, 1)
+    assert "KeyError" in left["seen"][0]
+    assert run("replay", left["schedule"])[0] == 0
 
 
 def test_several_processes_find_the_same(run: Run) -> None:

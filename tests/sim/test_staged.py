@@ -10,7 +10,7 @@ from sim import Report, World, explore
 from sim.exploration.strategies import DEFAULT_STRATEGY
 from sim.exploration.verdict import Verdict
 from sim.kernel.execution import Program
-from sim.schedulers import NaturalOrder, Staged
+from sim.schedulers import DepthFirst, NaturalOrder, Staged
 
 
 def waits_for(*names: str, first: str = "", fails: bool = False) -> Program:
@@ -116,6 +116,22 @@ def test_states_that_an_audit_refutes_are_left() -> None:
     assert (report.verdict, report.claim) == (Verdict.PROVED, "every schedule")
     assert report.executions > plain.executions
     assert report.labels == plain.labels
+
+
+def test_who_found_it_is_named_though_the_audit_refutes_states_then() -> None:
+    """The violation is of the stage that ran, also where the next one takes over at once."""
+
+    class RefutedAtOnce(Staged):
+        def learn(self, violated: str | None, labels: set[str]) -> str | None:
+            super().learn(violated, labels)
+            if violated is not None:
+                self._now = DepthFirst()
+            return None
+
+    async def fails_at_once(world: World) -> None:
+        world.check(False, "it holds")
+
+    assert explore(fails_at_once, strategy=RefutedAtOnce()).found_by == "natural"
 
 
 def next_of(report: Report) -> str:
