@@ -77,6 +77,7 @@ def new_event_loop(*, seed: int | None = None, horizon_s: float = HORIZON_S) -> 
     hang for ever, and NotSimulated where the program asks for a socket, a process or a thread.
     """
     _require_seed(seed)
+    require(horizon_s=horizon_s)
     scheduler: Scheduler = NaturalOrder() if seed is None else RandomWalk(seed)
     scheduler.next_execution()
     return StandaloneLoop(scheduler, Bounds(horizon_s=horizon_s))

@@ -16,6 +16,7 @@ BOUNDS = Bounds()
 def require_bounds(bounds: object) -> None:
     if not isinstance(bounds, Bounds):
         raise misused(f"bounds={bounds!r} makes no sense: bounds are a sim.kernel.schedule.Bounds")
+    require(horizon_s=bounds.horizon_s)
 
 
 def run(

@@ -84,6 +84,7 @@ def explore(
         max_executions=max_executions,
         seed=seed,
         labels=labels,
+        horizon_s=horizon_s,
         isolate=isolate,
         unretrieved=unretrieved,
         watch=watch,

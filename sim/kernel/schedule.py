@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -84,7 +85,11 @@ class Bounds:
     unretrieved_fails: bool = False
 
     def __post_init__(self) -> None:
-        require(**vars(self))
+        given = dict(vars(self))
+        if self.horizon_s == math.inf:
+            # Of a loop that has none of its own, as that of a process on a host.
+            del given["horizon_s"]
+        require(**given)
 
     def __str__(self) -> str:
         return ", ".join(

@@ -188,7 +188,7 @@ def test_several_processes_by_default(run: Run) -> None:
 BAD: dict[str, tuple[str, str]] = {
     "slots": ("'slots' names no program", "write MODULE:PROGRAM or FILE.py:PROGRAM"),
     "slots:": ("'slots:' names no program", "write MODULE:PROGRAM or FILE.py:PROGRAM"),
-    "slots:leak": ("slots has no 'leak'", "its async functions are leaks, asks_for_a_socket"),
+    "slots:leak": ("slots has no 'leak'", "its async functions are leaks, leaves_one_behind"),
     "slots:leaks.x": ("slots has no 'leaks.x'", "its async functions are leaks"),
     "slots:number": ("is no function, but of type int", "an `async def` that takes the world"),
     "none:x": ("there is no module 'none'", "on PYTHONPATH"),
