@@ -402,7 +402,9 @@ def _run_until_stopped(loop: SimLoop, world: World) -> None:
         world.fail_as(Kind.EXCEPTION, words_of_exception(exc), raised=exc)
     except Exception as exc:
         # Raised between two callbacks, where the loop calls the simulator.
-        if not world.is_own_fault(exc):
+        if exc is loop.raised_by_handler:
+            world.fail_as(Kind.EXCEPTION, words_of_exception(exc), raised=exc)
+        elif not world.is_own_fault(exc):
             raise
 
 

@@ -132,6 +132,7 @@ class SimLoop(SignalHandlers):
     WITHOUT_INFLUENCE = frozenset(
         # The same in each execution, or read only where it ends.
         {"bounds", "choose", "time", "on_poll", "environment", "_tasks", "stuck", "refused"}
+        | {"raised_by_handler"}
         # Compared only where they may reach their limits: see `state_reader`.
         | {"bounds_hit", "spins", "spins_seen", "spin_rounds", "cancels_withheld"}
         | {"_spun_from", "_waits_from", "_waits_to"}
@@ -158,6 +159,7 @@ class SimLoop(SignalHandlers):
             self._default_executor,
             self._cancels_offered_to,
             self._signal_handlers,
+            self.python_handlers,
             (self._task_factory, self._exception_handler, self._debug),
             (self._executor_shutdown_called, self._asyncgens_shutdown_called),
             self.threads.canonical_state(),

@@ -1,17 +1,20 @@
 """Signal handlers of a simulated loop, and signals as outside events.
 
 As in CPython's Lib/asyncio/unix_events.py, except that no signal of the system is caught: a handler
-is run by `World.signal`, or by `os.kill` and `signal.raise_signal` on the process itself. Only a
-loop that stands alone catches those of others (`sim.runner`), so that none ends a suite's process.
+is run by `World.signal`, or by `os.kill` and `signal.raise_signal` on the process itself. So is one
+of `signal.signal`, which the program finds in `signal.getsignal` and nobody else does. Only a loop
+that stands alone catches those of others (`sim.runner`), so that none ends a suite's process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import inspect
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +26,8 @@ from sim.kernel.environment import Environment
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.threads.local_values import here
 
+# Bound here: within executions others stand there.
+_getsignal = signal.getsignal
 _CANNOT_BE_CAUGHT = {signal.SIGKILL, signal.SIGSTOP}
 # Ignored by the system by default.
 _IGNORED = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
@@ -32,13 +37,22 @@ _WOULD_END = (
 )
 
 
+def _nothing(sig: int, frame: object) -> None:
+    """What asyncio leaves in `signal.getsignal` for a signal of which the loop has a handler."""
+
+
 class SignalHandlers(asyncio.BaseEventLoop):
-    """The part of a loop that knows which callback a signal has."""
+    """The part of a loop that knows which callback a signal has.
+
+    python_handlers: those of `signal.signal`. Of both, made with the first one: most executions
+    have none. raised_by_handler: what one of Python's raised last; in a poll it ends the loop.
+    """
 
     _ready: Any
     environment: Environment
-    # Made with the first handler: most executions have none.
     _signal_handlers: dict[int, asyncio.Handle] | None = None
+    python_handlers: dict[int, Any] | None = None
+    raised_by_handler: BaseException | None = None
 
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., object], *args: Any
@@ -57,10 +71,28 @@ class SignalHandlers(asyncio.BaseEventLoop):
         if self._signal_handlers is None:
             self._signal_handlers = {}
         self._signal_handlers[sig] = asyncio.Handle(callback, args, self, None)
+        self.set_python_handler(sig, _nothing)
 
     def remove_signal_handler(self, sig: int) -> bool:
         _check_signal(sig)
-        return (self._signal_handlers or {}).pop(sig, None) is not None
+        if (self._signal_handlers or {}).pop(sig, None) is None:
+            return False
+        is_interrupt = sig == signal.SIGINT
+        self.set_python_handler(sig, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+        return True
+
+    def set_python_handler(self, sig: int, handler: Any) -> Any:
+        """Returns the one before."""
+        before = self.python_handler(sig)
+        if self.python_handlers is None:
+            self.python_handlers = {}
+        self.python_handlers[sig] = handler
+        return before
+
+    def python_handler(self, sig: int) -> Any:
+        """Where the program has set none, what the process around the execution has."""
+        own = self.python_handlers or {}
+        return own[sig] if sig in own else _getsignal(sig)
 
     def _is_in_other_thread(self) -> bool:
         """The one in which an execution began is its main thread."""
@@ -70,12 +102,34 @@ class SignalHandlers(asyncio.BaseEventLoop):
         """The system delivers the signal; False if that would have ended the process.
 
         In asyncio a signal writes a byte to a pipe of the loop, whose reader is a callback that
-        puts the handler into the ready queue: two steps, as here.
+        puts the handler into the ready queue: two steps, as here. One of `signal.signal` runs
+        between two instructions of the main thread, and so at once.
         """
+        if not self.handles(sig):
+            return sig in _IGNORED
+        self.run_python_handler(sig)
+        self.find_in_pipe(sig)
+        return True
+
+    def handles(self, sig: int, *, with_pythons: bool = True) -> bool:
+        """Whether it has a handler, or ignores the signal."""
+        pythons = (self.python_handlers or {}) if with_pythons else {}
+        is_own = pythons.get(sig, signal.SIG_DFL) is not signal.SIG_DFL
+        return is_own or sig in (self._signal_handlers or {})
+
+    def run_python_handler(self, sig: int) -> None:
+        handler = (self.python_handlers or {}).get(sig)
+        if not callable(handler):
+            return
+        try:
+            handler(sig, sys._getframe())
+        except BaseException as exc:
+            self.raised_by_handler = exc
+            raise
+
+    def find_in_pipe(self, sig: int) -> None:
         if sig in (self._signal_handlers or {}):
             self.call_soon(self._handle_signal, sig)
-            return True
-        return sig in _IGNORED
 
     def _handle_signal(self, sig: int) -> None:
         handle = (self._signal_handlers or {}).get(sig)
@@ -97,7 +151,7 @@ def _ends_process(sig: int) -> bool:
         return True
     if sig in _IGNORED or sig not in signal.valid_signals():
         return False
-    return signal.getsignal(sig) is signal.SIG_DFL
+    return _getsignal(sig) is signal.SIG_DFL
 
 
 def _check_signal(sig: int) -> None:
@@ -110,7 +164,8 @@ def _check_signal(sig: int) -> None:
 @contextmanager
 def own_signals_simulated() -> Iterator[None]:
     """In the block, signals that the process sends to itself go to the running loop's handlers."""
-    kill, raise_signal, handle = os.kill, signal.raise_signal, signal.signal
+    kill, raise_signal = os.kill, signal.raise_signal
+    handle, handler_of = signal.signal, signal.getsignal
 
     @functools.wraps(kill)
     @forwards
@@ -133,18 +188,44 @@ def own_signals_simulated() -> Iterator[None]:
     @functools.wraps(handle)
     @forwards
     def simulated_signal(sig: Any, handler: Any, /) -> Any:
-        execution = execution_of_this_thread()
-        if execution is not None and execution.loop.threads.current is not None:
-            only = "signal only works in main thread of the main interpreter"
-            raise modelled(ValueError(only))
-        return handle(sig, handler)
+        loop = _loop_of_handlers()
+        return handle(sig, handler) if loop is None else _set_in_main_thread(loop, sig, handler)
+
+    @functools.wraps(handler_of)
+    @forwards
+    def simulated_getsignal(sig: Any, /) -> Any:
+        loop = _loop_of_handlers()
+        return handler_of(sig) if loop is None else loop.python_handler(sig)
 
     os.kill, signal.raise_signal = simulated_kill, simulated_raise_signal
-    signal.signal = simulated_signal  # type: ignore[assignment]
+    signal.signal, signal.getsignal = simulated_signal, simulated_getsignal  # type: ignore[assignment]
     try:
         yield
     finally:
-        os.kill, signal.raise_signal, signal.signal = kill, raise_signal, handle
+        os.kill, signal.raise_signal = kill, raise_signal
+        signal.signal, signal.getsignal = handle, handler_of
+
+
+def _loop_of_handlers() -> SignalHandlers | None:
+    """Whose handlers `signal.signal` sets here; None where it sets real ones."""
+    execution = execution_of_this_thread()
+    if execution is None or execution.is_alone or not isinstance(execution.loop, SignalHandlers):
+        return None
+    return execution.loop
+
+
+def _set_in_main_thread(loop: SignalHandlers, sig: int, handler: Any) -> Any:
+    """As `signal.signal`, and with what that raises."""
+    if here.identity is not None:
+        only = "signal only works in main thread of the main interpreter"
+        raise modelled(ValueError(only))
+    _check_signal(sig)
+    if not callable(handler) and handler not in (signal.SIG_DFL, signal.SIG_IGN):
+        only = "signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object"
+        raise modelled(TypeError(only))
+    if sig in _CANNOT_BE_CAUGHT:
+        raise modelled(OSError(errno.EINVAL, os.strerror(errno.EINVAL)))
+    return loop.set_python_handler(sig, handler)
 
 
 def _is_for_a_process(pid: int, sig: int) -> bool:
@@ -160,14 +241,23 @@ def _is_for_handler(sig: int) -> bool:
     loop = None if execution is None else execution.loop
     if execution is None or not isinstance(loop, SignalHandlers):
         return False
-    if sig not in (loop._signal_handlers or {}):
+    if not loop.handles(sig, with_pythons=not execution.is_alone):
         if not execution.is_alone and _ends_process(sig):
             execution.loop.refuse(f"{name_of(sig)} to the own process", _WOULD_END)
         return False
     handlers = loop
+    is_main = not execution.is_alone and here.identity is None
+    if is_main:
+        # Between two instructions of the main thread: now.
+        handlers.run_python_handler(sig)
+        if not handlers.handles(sig, with_pythons=False):
+            return True
 
     def found(_: object) -> None:
-        handlers.deliver_signal(sig)
+        if is_main:
+            handlers.find_in_pipe(sig)
+        else:
+            handlers.deliver_signal(sig)
 
     # The byte is in the pipe at once, and the next poll finds it.
     in_pipe = simpy.Timeout(loop.environment, 0.0)

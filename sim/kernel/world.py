@@ -202,9 +202,9 @@ class World:
     ) -> asyncio.Future[None]:
         """A signal is sent to the process, or to that one, and lands when the scheduler says.
 
-        Its handler, of `loop.add_signal_handler`, runs as asyncio has it. Without a handler the
-        process would end, which is a violation; so is one of `signal.signal` alone, which is not
-        simulated. earliest, latest: as in `outside`. The future is done once the signal has
+        Its handler, of `loop.add_signal_handler`, runs as asyncio has it, and one of
+        `signal.signal` in the poll's own iteration. Without a handler the process would end, which
+        is a violation. earliest, latest: as in `outside`. The future is done once the signal has
         landed; it need not be awaited, and to cancel it withdraws the signal.
         """
         if not isinstance(sig, int) or sig not in signal.valid_signals():

@@ -209,3 +209,78 @@ def test_what_a_stock_loop_cannot_be_given_is_not_exported() -> None:
     assert report.counterexample is not None, report.text
     with pytest.raises(NotExportable, match=r"world\.signal"):
         report.counterexample.export(program)
+
+
+async def handles_with_both(send: Callable[[int], object]) -> list[str]:
+    """What runs when the signal comes, in order: a handler of Python's, asyncio's, and neither."""
+    seen: list[str] = []
+    loop = asyncio.get_running_loop()
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append("python's"))
+    try:
+        send(signal.SIGUSR1)
+        seen.append("after the kill")
+        loop.add_signal_handler(signal.SIGUSR1, seen.append, "asyncio's")
+        seen.append(type(signal.getsignal(signal.SIGUSR1)).__name__)
+        send(signal.SIGUSR1)
+        await asyncio.sleep(0.1)
+        signal.signal(signal.SIGUSR1, lambda *_: seen.append("python's, later"))
+        send(signal.SIGUSR1)
+        await asyncio.sleep(0.1)
+        seen.append(str(loop.remove_signal_handler(signal.SIGUSR1)))
+        seen.append(str(signal.getsignal(signal.SIGUSR1)))
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        send(signal.SIGUSR1)
+        await asyncio.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    return seen
+
+
+def test_handlers_of_python_and_of_asyncio_run_as_on_stock() -> None:
+    """`signal.signal` and `add_signal_handler` replace and accompany each other as on stock."""
+
+    def send(sig: int) -> None:
+        os.kill(os.getpid(), sig)
+
+    stock = asyncio.run(handles_with_both(send))
+
+    async def program(world: World) -> None:
+        seen = await handles_with_both(send)
+        world.check(seen == stock, "as on stock", f"{seen} {stock}")
+
+    report = explore(program)
+    assert report.verdict == "proved", report.text
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+def test_a_signal_finds_a_handler_of_python() -> None:
+    """It runs in the iteration of the poll, and each execution begins without it."""
+
+    async def program(world: World) -> None:
+        world.check(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "there is none before")
+        ended = asyncio.Event()
+        signal.signal(signal.SIGTERM, lambda *_: ended.set())
+        await world.signal(signal.SIGTERM, latest=1.0)
+        world.check(ended.is_set(), "it has run")
+
+    report = explore(program)
+    assert report.verdict == "proved", report.text
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_handler_of_python_may_raise() -> None:
+    """What it raises comes out of the program, as of `asyncio.run`."""
+
+    class Leaves(Exception):
+        pass
+
+    def leave(*_: object) -> None:
+        raise Leaves
+
+    async def program(world: World) -> None:
+        signal.signal(signal.SIGTERM, leave)
+        await asyncio.to_thread(os.kill, os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(1)
+
+    report = explore(program)
+    assert report.verdict == "refuted" and "Leaves" in report.text
