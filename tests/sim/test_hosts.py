@@ -614,6 +614,23 @@ def test_a_deadlock_names_the_processes_that_wait() -> None:
     assert "b: main waits in main" in violation.detail
 
 
+def test_what_was_kept_waiting_lands_where_nothing_else_is_to_come() -> None:
+    """An event of one process may wait for what others do, and not for ever."""
+
+    async def main(world: World, name: str) -> None:
+        await world.outside(f"a letter for {name}")
+        await asyncio.sleep(1)
+
+    async def program(world: World) -> None:
+        processes = [world.host(name).run(main, world, name) for name in ("a", "b")]
+        await world.outside("somebody looks")
+        for process in processes:
+            await process.ended()
+
+    report = explore(program, strategy="states")
+    assert report.verdict is Verdict.PROVED, report.reason
+
+
 def test_a_process_that_spins_is_a_livelock_only_where_nothing_else_happens() -> None:
     """Others go on beside it, and it ends when they have done what it waits for."""
     flags: set[str] = set()

@@ -169,8 +169,10 @@ class Hub:
                 continue
             at = self._next_instant()
             if at >= until - SAME_S:
-                if at < math.inf or not self._spin_for_ever():
+                if at < math.inf or not self._is_last_chance():
                     return False
+                if any(arrival.earliest <= env.now for arrival in env.pending):
+                    return True
                 continue
             if at > self.main.bounds.horizon_s:
                 self.main.get_stuck(
@@ -201,22 +203,32 @@ class Hub:
         first = min(instants)
         return max(at for at in instants if at <= first + SAME_S)
 
-    def _spin_for_ever(self) -> bool:
-        """Whether there are runs that waited for something else to happen, in vain."""
-        spinning = [run for run in self.runs if run.spins]
-        for run in spinning:
-            run.spins = False
-        return bool(spinning)
+    def _is_last_chance(self) -> bool:
+        """No instant is to come: whether anybody has waited for one.
+
+        Then what was kept waiting has to land, and who spins does so for ever.
+        """
+        env = self.main.environment
+        has_waited = any(arrival.earliest <= env.now for arrival in env.pending)
+        for run in self.runs:
+            if run.spins or self._wake_for_arrivals(run):
+                run.spins, has_waited = False, True
+        return has_waited
+
+    def _wake_for_arrivals(self, run: Run) -> bool:
+        """Whether there is one that may land, and the run may be woken for it."""
+        shown = run.clock.shown(self.main.environment.now)
+        if not any(arrival.earliest <= shown for arrival in run.environment.pending):
+            return False
+        run.is_woken = True
+        return not run.is_paused and not run.clock.stands
 
     def _note_instant(self) -> None:
         """The clock has moved: what is kept waiting may land now."""
-        self._noted_s = now = self.main.environment.now
+        self._noted_s = self.main.environment.now
         for run in self.runs:
             run.spins = False
-            env = run.environment
-            shown = run.clock.shown(now)
-            if any(arrival.earliest <= shown for arrival in env.pending):
-                run.is_woken = True
+            self._wake_for_arrivals(run)
 
     def _whose_turn(self, runnable: list[Run]) -> Run:
         if self._next in runnable:
