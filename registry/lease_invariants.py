@@ -208,6 +208,13 @@ def fencing(step: LeaseStep) -> bool:
     known = [n for _, record in after.sessions for n in _numbers(record)]
     if any(number > after.last for number in known) or after.last < step.before.last:
         return False
+    if step.generation != step.before.generation:
+        # Of those that wait, one that was not forgotten may have an older ticket.
+        given = [w.ticket for w in step.now.waiting if w.stream == step.operation.stream]
+        registers = isinstance(step.operation, Register) and step.answer.reply.word is Word.WAITING
+        was_there = any(w.stream == step.operation.stream for w in step.was.waiting)
+        if registers and not was_there and given[0] <= step.now_ms + step.limits.margin_ms:
+            return False
     if new is None or step.is_quarantined:
         return True
     number = new.fencing_token

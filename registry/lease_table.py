@@ -86,6 +86,8 @@ class LeaseTable:
             )
         self._become(found, operation)
         said = self._take_row(Step(operation, now_ms), situation)
+        if self._record(operation).is_idle:
+            self.sessions.pop(operation.session, None)
         replies = [each for each in said if isinstance(each, Reply)]
         return Answer(replies[-1], tuple(each for each in said if isinstance(each, Message)))
 
@@ -144,6 +146,8 @@ class LeaseTable:
         found.quarantine_until_ms = self.quarantine_until_ms
         if generation != self.generation:
             found.quarantine_until_ms = now_ms + self.limits.quarantine_ms
+            # Above what was given and forgotten, also by a server whose clock was ahead.
+            found.last = max(self.last, now_ms + self.limits.margin_ms)
         # A time too far ahead is of a clock that was set back: nobody waits that long.
         latest_ms = now_ms + self.limits.quarantine_ms
         found.quarantine_until_ms = min(found.quarantine_until_ms, latest_ms)
@@ -155,7 +159,9 @@ class LeaseTable:
             if not found._is_dead(each.seen_ms, now_ms)
         )
         holder = record.holder and _not_ahead(record.holder, now_ms, self.limits.lease_ms)
-        found._put(operation, replace(record, holder=holder, waiting=waiting))
+        is_idle = holder is None and not waiting
+        left = "" if is_idle else record.left
+        found._put(operation, SessionRecord(holder, waiting, left))
         found.detached = {
             key: replace(each, seen_ms=min(each.seen_ms, now_ms))
             for key, each in self.detached.items()
@@ -166,6 +172,7 @@ class LeaseTable:
     def _become(self, found: LeaseTable, operation: LeaseOperation) -> None:
         self._put(operation, found._record(operation))
         self.detached = found.detached
+        self.last = found.last
         self.generation = found.generation
         self.quarantine_until_ms = found.quarantine_until_ms
         self.active_until_ms = found.active_until_ms
@@ -249,7 +256,8 @@ class LeaseTable:
         if holder is not None and (holder.ticket >= ticket or holder.overdue):
             return False
         if any(
-            each.ticket >= ticket and each.strategy is Strategy.INTERRUPT for each in record.waiting
+            each.ticket == ticket or (each.ticket > ticket and each.strategy is Strategy.INTERRUPT)
+            for each in record.waiting
         ):
             return False
         is_full = self._enqueued(record) >= self.limits.queue_max
@@ -401,7 +409,7 @@ class LeaseTable:
         self.last = max(self.last, operation.ticket, operation.fencing_token)
         self._leave_queue(step)
         # Those who waited before it have been overtaken, or have had their turn.
-        said = self._empty_queue(step, Told.SUPERSEDED, below=operation.ticket)
+        said = self._empty_queue(step, Told.SUPERSEDED, below=operation.ticket + 1)
         waiting = self._record(operation).waiting
         overtaken = bool(waiting) and waiting[0].strategy is Strategy.INTERRUPT
         why = Why.OWN if operation.closed else Why.SUPERSEDED if overtaken else None
@@ -505,10 +513,7 @@ class LeaseTable:
         self._change(step, holder=replace(self._holder(step), **changes))  # type: ignore[arg-type]
 
     def _put(self, operation: LeaseOperation, record: SessionRecord) -> None:
-        if record.is_idle:
-            self.sessions.pop(operation.session, None)
-        else:
-            self.sessions[operation.session] = record
+        self.sessions[operation.session] = record
 
 
 def _not_ahead(holder: Holder, now_ms: int, lease_ms: int) -> Holder:

@@ -151,10 +151,10 @@ def operations(state: LeaseSnapshot) -> Iterator[LeaseOperation]:
     record = state.session("s")
     for strategy in Strategy:
         yield Register("s", "w/new", strategy)
-        # Between those that wait and after all of them, before and after the holder.
-        for ticket in (5, 31, 61):
+        # As one of those that wait, between them and after all, before and after the holder.
+        for ticket in (5, 30, 31, 61):
             yield Poll("s", "w/new", ticket, strategy)
-    for token, ticket, closed in product((15, 25), (5, 31), (False, True)):
+    for token, ticket, closed in product((15, 25), (5, 30), (False, True)):
         yield Renew("s", "w/new", token, ticket, closed)
     yield Leave("s", "w/new")
     yield Cancel("s", "w/new")

@@ -126,6 +126,19 @@ def generation_is_not_asked(patch: Patch) -> None:
     )
 
 
+def forgotten_numbers_are_given_again(patch: Patch) -> None:
+    found = LeaseTable._found
+
+    def with_last(
+        self: LeaseTable, operation: LeaseOperation, now_ms: int, generation: str
+    ) -> LeaseTable:
+        met = found(self, operation, now_ms, generation)
+        met.last = self.last
+        return met
+
+    patch.setattr(LeaseTable, "_found", with_last)
+
+
 def quarantine_forgets_the_lag(patch: Patch) -> None:
     patch.setattr(LeaseLimits, "quarantine_ms", property(lambda self: self.lease_ms + 5))
 
@@ -271,6 +284,7 @@ MUTANTS: dict[Callable[[Patch], None], str] = {
     place_in_the_order_of_tickets_is_lost: "S4 in_order",
     rejected_waits: "S4 reject_never_waits",
     fencing_token_does_not_follow_the_clock: "S5 fencing",
+    forgotten_numbers_are_given_again: "S5 fencing",
     other_sessions_are_touched: "S6 isolation",
     limit_of_detached_is_not_asked: "S7 bounded",
     queue_has_no_limit: "S7 bounded",

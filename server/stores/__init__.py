@@ -1,0 +1,1 @@
+"""Where workers keep their sessions: one interface, three stores."""

@@ -1,0 +1,283 @@
+"""Sessions in Valkey or Redis, from 7 on: for workers of several hosts.
+
+The lease table is a script there (`lease.lua`), called by its digest: it runs whole in the server,
+on the server's clock, and a client that stands still holds up nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from registry.errors import IllegalOperation
+from registry.lease_records import (
+    Answer,
+    Cancel,
+    Detached,
+    Holder,
+    LeaseLimits,
+    LeaseOperation,
+    LeaseSnapshot,
+    Message,
+    Poll,
+    Register,
+    Renew,
+    Reply,
+    SessionRecord,
+    Told,
+    Waiting,
+    Why,
+    Word,
+)
+from registry.lease_table import LimitsDiffer
+from registry.states import Strategy
+from server.stores.store import StoreRefused, StoreUnreachable
+
+SCRIPT = Path(__file__).with_name("lease.lua").read_text("utf-8")
+VERSION_MIN = 7
+# A call takes less than a millisecond; one that takes longer than this counts as lost. It is well
+# below the lease, so that a renewal can be asked for several times.
+CALL_S = 0.5
+# How often a connection that waits for messages is asked whether it still stands.
+HEALTH_S = 5
+# Before 2020 no clock was ever set.
+_CLOCK_MIN_MS = 1_577_836_800_000
+
+
+class RedisStore:
+    def __init__(
+        self,
+        url: str,
+        limits: LeaseLimits,
+        worker: str,
+        *,
+        prefix: str = "onestream",
+        call_s: float = CALL_S,
+        script: str = SCRIPT,
+        now_ms: Callable[[], int] | None = None,
+        generation: Callable[[], str] | None = None,
+    ) -> None:
+        """now_ms, generation: instead of the server's, for tests."""
+        self.address = without_secrets(url)
+        self._limits = limits
+        self._worker = worker
+        # In braces: all keys of it are on one node of a cluster.
+        self._prefix = f"{{{prefix}}}"
+        self._now_ms, self._generation = now_ms, generation
+        common: dict[str, Any] = {
+            "protocol": 2,
+            "socket_connect_timeout": call_s,
+            # A retry of the client's own would have a second effect that nobody knows of.
+            "retry": Retry(NoBackoff(), 0),
+        }
+        self._client = Redis.from_url(url, socket_timeout=call_s, **common)
+        # A message may be hours away.
+        self._listener = Redis.from_url(
+            url, socket_timeout=None, health_check_interval=HEALTH_S, **common
+        )
+        self._script = self._client.register_script(script)
+
+    @property
+    def limits(self) -> LeaseLimits:
+        return self._limits
+
+    async def start(self) -> None:
+        with self._errors():
+            info = await self._client.info()
+            seconds, _ = await self._client.time()
+        self._check(info, seconds * 1000)
+        await self.ask(Cancel("", f"{self._worker}/"))
+
+    async def ask(self, operation: LeaseOperation) -> Reply:
+        return (await self._answer(operation)).reply
+
+    async def _answer(self, operation: LeaseOperation) -> Answer:
+        keys = [self._session_key(operation.session), self._key("counters"), self._key("detached")]
+        now = "" if self._now_ms is None else self._now_ms()
+        generation = "" if self._generation is None else self._generation()
+        args = [*_arguments(operation), now, generation, self._channel(""), self._limits.text]
+        with self._errors():
+            got = await self._script(keys=keys, args=args)
+        word, ticket, fencing_token, wait_ms, why, previous, finished = got[:7]
+        reply = Reply(
+            Word(word.decode()),
+            ticket,
+            fencing_token,
+            wait_ms,
+            Why(why.decode()) if why else None,
+            previous.decode(),
+            finished == 1,
+        )
+        # The script has sent them.
+        said = [each.decode() for each in got[7:]]
+        pairs = zip(said[::2], said[1::2], strict=True)
+        return Answer(reply, tuple(Message(stream, Told(told)) for stream, told in pairs))
+
+    async def messages(self) -> AsyncIterator[Message]:
+        with self._errors():
+            async with self._listener.pubsub(ignore_subscribe_messages=True) as subscribed:
+                await subscribed.subscribe(self._channel(self._worker))
+                async for each in subscribed.listen():
+                    told, _, stream = each["data"].decode().partition(" ")
+                    yield Message(stream, Told(told))
+
+    async def snapshot(self) -> LeaseSnapshot:
+        with self._errors():
+            counters = _texts(await self._client.hgetall(self._key("counters")))
+            begin = self._session_key("")
+            sessions = {}
+            async for key in self._client.scan_iter(match=f"{_glob(begin)}*"):
+                fields = _texts(await self._client.hgetall(key))
+                sessions[key.decode().removeprefix(begin)] = _record(fields)
+            members: Any = await self._client.zrange(self._key("detached"), 0, -1, withscores=True)
+        detached = [_detached(member.decode(), int(score)) for member, score in members]
+        return LeaseSnapshot(
+            tuple(sorted(sessions.items())),
+            tuple(sorted(detached, key=lambda each: (each.session, each.stream))),
+            int(counters.get("last", 0)),
+            counters.get("generation", ""),
+            int(counters.get("quarantine", 0)),
+            int(counters.get("active", 0)),
+            counters.get("limits", self._limits.text),
+        )
+
+    async def close(self) -> None:
+        with suppress(RedisError, OSError):
+            await self._client.aclose()
+            await self._listener.aclose()
+
+    # -- names
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}:{name}"
+
+    def _session_key(self, session: str) -> str:
+        return self._key(f"session:{session}")
+
+    def _channel(self, worker: str) -> str:
+        return self._key(f"worker:{worker}")
+
+    # -- what the promise rests on
+
+    def _check(self, info: dict[str, Any], now_ms: int) -> None:
+        found = str(info.get("valkey_version") or info.get("redis_version") or "unknown")
+        version = str(info.get("redis_version") or "0")
+        if int(version.partition(".")[0]) < VERSION_MIN:
+            self._refuse(
+                f"is version {found}; sessions need Valkey, or Redis from {VERSION_MIN} on"
+            )
+        if info.get("role", "master") != "master":
+            self._refuse("is a replica, which takes no writes; name the primary")
+        if info.get("cluster_enabled"):
+            self._refuse("is a node of a cluster, which is not supported; name a single server")
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        if info.get("maxmemory") and policy.startswith("allkeys-"):
+            self._refuse(
+                f"drops keys when its memory is full (maxmemory-policy {policy}), sessions "
+                f"included; set maxmemory-policy noeviction, or a volatile- one"
+            )
+        if now_ms < _CLOCK_MIN_MS:
+            self._refuse(f"has a clock that was never set ({now_ms} ms since 1970); set it")
+
+    def _refuse(self, why: str) -> None:
+        raise StoreRefused(f"the store of sessions {self.address} {why}")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """The client's errors as the store's."""
+        try:
+            yield
+        except ResponseError as exc:
+            raise self._refusal(str(exc)) from exc
+        except (RedisError, OSError) as exc:
+            raise StoreUnreachable(
+                f"the store of sessions {self.address} does not answer: {_why(exc)}; look at the "
+                f"server and the network to it"
+            ) from exc
+
+    def _refusal(self, text: str) -> Exception:
+        illegal = re.match(r"ILLEGAL (.*)", text)
+        if illegal:
+            return IllegalOperation(f"the store found that this is not possible: {illegal[1]}")
+        differ = re.match(r"LIMITS (\d+) ([\d ]+)", text)
+        if differ:
+            return LimitsDiffer(
+                f"this worker has the limits {self._limits.text!r}, and others of {self.address} "
+                f"have {differ[2].strip()!r}; give all of them the same settings, or end the "
+                f"others and wait {differ[1]} ms"
+            )
+        return StoreUnreachable(f"the store of sessions {self.address} refuses: {text}")
+
+
+def without_secrets(url: str) -> str:
+    """The address, for log lines: no user, no password."""
+    parts = urlsplit(url)
+    _, at, host = parts.netloc.rpartition("@")
+    return f"{parts.scheme}://{'…@' if at else ''}{host}{parts.path}"
+
+
+def _why(exc: BaseException) -> str:
+    return str(exc) or type(exc).__name__
+
+
+def _arguments(operation: LeaseOperation) -> list[str | int]:
+    strategy, ticket, token, closed = Strategy.INTERRUPT, 0, 0, 0
+    match operation:
+        case Register():
+            strategy = operation.strategy
+        case Poll():
+            strategy, ticket = operation.strategy, operation.ticket
+        case Renew():
+            ticket, token, closed = operation.ticket, operation.fencing_token, operation.closed
+    name = type(operation).__name__.lower()
+    session, stream = operation.session, operation.stream
+    return [name, session, stream, strategy.value, ticket, token, int(closed)]
+
+
+def _glob(text: str) -> str:
+    return re.sub(r"([*?\[\]\\])", r"\\\1", text)
+
+
+def _texts(raw: Any) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in raw.items()}
+
+
+def _record(fields: dict[str, str]) -> SessionRecord:
+    waiting = []
+    for name, value in fields.items():
+        if name.startswith("w:"):
+            ticket, seen_ms, strategy = value.split(" ")
+            waiting.append(Waiting(name[2:], int(ticket), Strategy(strategy), int(seen_ms)))
+    holder = None
+    if "holder" in fields:
+        holder = Holder(
+            fields["holder"],
+            int(fields["token"]),
+            int(fields["ticket"]),
+            int(fields["until"]),
+            int(fields["seen"]),
+            int(fields["stop"]) if "stop" in fields else None,
+            Why(fields["why"]) if "why" in fields else None,
+            closed=fields["closed"] == "1",
+            overdue=fields["overdue"] == "1",
+            previous=fields["previous"],
+            finished=fields["finished"] == "1",
+        )
+    in_order = tuple(sorted(waiting, key=lambda each: each.ticket))
+    return SessionRecord(holder, in_order, fields["left"])
+
+
+def _detached(member: str, seen_ms: int) -> Detached:
+    """A member is the length of the session in bytes, the session and the stream."""
+    length, _, names = member.partition(":")
+    raw = names.encode()
+    return Detached(raw[: int(length)].decode(), raw[int(length) :].decode(), seen_ms)

@@ -1,0 +1,317 @@
+"""Sessions in a file of SQLite's: for the workers of one host, whose clock is the same for all.
+
+Each operation is one short transaction around the lease table itself. It runs in the event loop:
+it takes a tenth of a millisecond, and a thread would cost as much. A process that is stopped
+within its own blocks the others: they wait `BUSY_S`, and then the store is unreachable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import sqlite3
+import stat
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from registry.lease_records import (
+    Answer,
+    Cancel,
+    Detached,
+    Holder,
+    LeaseLimits,
+    LeaseOperation,
+    LeaseSnapshot,
+    Message,
+    Reply,
+    SessionRecord,
+    Told,
+    Waiting,
+    Why,
+)
+from registry.lease_table import LeaseTable
+from registry.states import Strategy
+from server.stores.store import StoreRefused, StoreUnreachable, worker_of
+
+# A transaction takes a tenth of a millisecond; whoever waits for longer waits for a process that
+# stands still, and blocks its own event loop meanwhile.
+BUSY_S = 0.25
+# How often a worker looks for messages; a look costs some microseconds.
+LOOK_S = 0.02
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS counters(
+    one INTEGER PRIMARY KEY CHECK (one = 1), file TEXT, last INTEGER, generation TEXT,
+    quarantine_until_ms INTEGER, active_until_ms INTEGER, limits_text TEXT);
+CREATE TABLE IF NOT EXISTS session(name TEXT PRIMARY KEY, record TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS detached(
+    session TEXT, stream TEXT, seen_ms INTEGER, PRIMARY KEY (session, stream)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS message(
+    number INTEGER PRIMARY KEY AUTOINCREMENT, worker TEXT, stream TEXT, told TEXT, sent_ms INTEGER);
+"""
+
+
+def default_path() -> Path:
+    """In the user's runtime directory, which is memory; else in a directory of the user's own."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime).is_dir():
+        return Path(runtime) / "onestream" / "sessions.sqlite"
+    return Path(tempfile.gettempdir()) / f"onestream-{os.getuid()}" / "sessions.sqlite"
+
+
+def monotonic_ms() -> int:
+    """The host's own clock, the same in every process."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class SqliteStore:
+    def __init__(
+        self,
+        path: Path,
+        limits: LeaseLimits,
+        worker: str,
+        *,
+        now_ms: Callable[[], int] = monotonic_ms,
+    ) -> None:
+        self.path = path
+        self._limits = limits
+        self._worker = worker
+        self._now_ms = now_ms
+        self._db: sqlite3.Connection | None = None
+        # Which file is open: another one at this path has lost all that was written.
+        self._inode: tuple[int, int] | None = None
+        self._generation = ""
+
+    @property
+    def limits(self) -> LeaseLimits:
+        return self._limits
+
+    async def start(self) -> None:
+        _make_private(self.path.parent)
+        with _errors(self.path):
+            self._opened()
+        await self.ask(Cancel("", f"{self._worker}/"))
+
+    async def ask(self, operation: LeaseOperation) -> Reply:
+        with _errors(self.path):
+            return self._answer(operation).reply
+
+    async def messages(self) -> AsyncIterator[Message]:
+        seen: int | None = None
+        while True:
+            with _errors(self.path):
+                db = self._opened()
+                (version,) = db.execute("PRAGMA data_version").fetchone()
+                found = self._taken_messages(db) if version != seen else []
+                seen = version
+            for message in found:
+                yield message
+            await asyncio.sleep(LOOK_S)
+
+    async def snapshot(self) -> LeaseSnapshot:
+        with _errors(self.path):
+            db = self._opened()
+            with _transaction(db):
+                table = self._counters(db)
+                rows = db.execute("SELECT name, record FROM session").fetchall()
+                table.sessions = {name: _record(text) for name, text in rows}
+                table.detached = self._detached(db)
+            return table.snapshot()
+
+    async def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    # -- one transaction
+
+    def _answer(self, operation: LeaseOperation) -> Answer:
+        db = self._opened()
+        with _transaction(db):
+            table = self._counters(db)
+            name = operation.session
+            row = db.execute("SELECT record FROM session WHERE name = ?", (name,)).fetchone()
+            if row is not None:
+                table.sessions[name] = _record(row[0])
+            table.detached = self._detached(db)
+            before = table.snapshot()
+            now_ms = self._now_ms()
+            answer = table.apply(operation, now_ms, self._generation)
+            self._write(db, name, before, table.snapshot())
+            self._send(db, answer.messages, now_ms)
+        return answer
+
+    def _counters(self, db: sqlite3.Connection) -> LeaseTable:
+        table = LeaseTable(self._limits)
+        row = db.execute(
+            "SELECT last, generation, quarantine_until_ms, active_until_ms, limits_text, file "
+            "FROM counters"
+        ).fetchone()
+        *counters, self._generation = row
+        (
+            table.last,
+            table.generation,
+            table.quarantine_until_ms,
+            table.active_until_ms,
+            table.limits_text,
+        ) = counters
+        return table
+
+    def _detached(self, db: sqlite3.Connection) -> dict[tuple[str, str], Detached]:
+        rows = db.execute("SELECT session, stream, seen_ms FROM detached").fetchall()
+        return {(session, stream): Detached(session, stream, ms) for session, stream, ms in rows}
+
+    def _write(
+        self, db: sqlite3.Connection, name: str, before: LeaseSnapshot, after: LeaseSnapshot
+    ) -> None:
+        if _counters_of(before) != _counters_of(after):
+            db.execute(
+                "UPDATE counters SET last = ?, generation = ?, quarantine_until_ms = ?, "
+                "active_until_ms = ?, limits_text = ?",
+                _counters_of(after),
+            )
+        if before.sessions != after.sessions:
+            if after.sessions:
+                text = json.dumps(asdict(after.session(name)), default=_value)
+                db.execute("INSERT OR REPLACE INTO session VALUES (?, ?)", (name, text))
+            else:
+                db.execute("DELETE FROM session WHERE name = ?", (name,))
+        if before.detached != after.detached:
+            db.execute("DELETE FROM detached")
+            rows = [(each.session, each.stream, each.seen_ms) for each in after.detached]
+            db.executemany("INSERT INTO detached VALUES (?, ?, ?)", rows)
+
+    def _send(self, db: sqlite3.Connection, messages: tuple[Message, ...], now_ms: int) -> None:
+        if not messages:
+            return
+        # Those to a worker that is gone.
+        too_old_ms = now_ms - self._limits.lease_ms
+        db.execute("DELETE FROM message WHERE NOT sent_ms BETWEEN ? AND ?", (too_old_ms, now_ms))
+        rows = [(worker_of(m.stream), m.stream, m.told.value, now_ms) for m in messages]
+        insert = "INSERT INTO message(worker, stream, told, sent_ms) VALUES (?, ?, ?, ?)"
+        db.executemany(insert, rows)
+
+    def _taken_messages(self, db: sqlite3.Connection) -> list[Message]:
+        find = "SELECT number, stream, told FROM message WHERE worker = ? ORDER BY number"
+        rows = db.execute(find, (self._worker,)).fetchall()
+        if rows:
+            numbers = [(number,) for number, _, _ in rows]
+            with _transaction(db):
+                db.executemany("DELETE FROM message WHERE number = ?", numbers)
+        return [Message(stream, Told(told)) for _, stream, told in rows]
+
+    # -- the file
+
+    def _opened(self) -> sqlite3.Connection:
+        """The connection to the file that stands at the path now, which is made if there is none.
+
+        Who deletes it takes the sessions of all workers along: the new one has another generation.
+        """
+        if self._db is not None and _inode(self.path) == self._inode:
+            return self._db
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        # Before SQLite opens it, which would ask the umask; -wal and -shm get the same mode.
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        inode = _inode(self.path)
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=BUSY_S)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            # A commit waits for no disk: what a power cut takes along was of workers it ended.
+            db.execute("PRAGMA synchronous = NORMAL")
+            with _transaction(db):
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    db.execute(statement)
+                db.execute(
+                    "INSERT OR IGNORE INTO counters VALUES (1, ?, 0, '', 0, 0, ?)",
+                    (secrets.token_hex(8), self._limits.text),
+                )
+        except BaseException:
+            db.close()
+            raise
+        self._db, self._inode = db, inode
+        return db
+
+
+def _counters_of(state: LeaseSnapshot) -> tuple[int, str, int, int, str]:
+    return (
+        state.last,
+        state.generation,
+        state.quarantine_until_ms,
+        state.active_until_ms,
+        state.limits_text,
+    )
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _make_private(directory: Path) -> None:
+    """Raises StoreRefused where others could read or replace the file."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.stat()
+    except OSError as exc:
+        raise StoreRefused(
+            f"the directory {directory} for the sessions cannot be made: {exc.strerror}; name a "
+            f"path that can be written: JARVIS_SESSIONS=/path/to/sessions.sqlite"
+        ) from None
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StoreRefused(
+            f"the directory {directory} for the sessions is not this user's alone (owner "
+            f"{found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}): chmod 700 it, or name another "
+            f"path: JARVIS_SESSIONS=/path/to/sessions.sqlite"
+        )
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """SQLite's errors as the store's."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        raise StoreUnreachable(
+            f"the sessions in {path} cannot be asked: {exc}. Another worker may stand still within "
+            f"its own request, or the disk is full; where the file is damaged, end all workers and "
+            f"delete it"
+        ) from exc
+
+
+def _value(each: object) -> object:
+    """An enum, as its value."""
+    assert isinstance(each, Strategy | Why)
+    return each.value
+
+
+def _record(text: str) -> SessionRecord:
+    raw = json.loads(text)
+    holder = raw["holder"]
+    if holder is not None:
+        holder = Holder(**{**holder, "why": holder["why"] and Why(holder["why"])})
+    waiting = tuple(
+        Waiting(**{**each, "strategy": Strategy(each["strategy"])}) for each in raw["waiting"]
+    )
+    return SessionRecord(holder, waiting, raw["left"])

@@ -1,0 +1,52 @@
+"""What a store of sessions is: it runs the lease table's operations, each of them whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from registry.lease_records import LeaseLimits, LeaseOperation, LeaseSnapshot, Message, Reply
+
+
+class StoreUnreachable(Exception):
+    """The store did not answer: whether the operation took effect is not known; ask again."""
+
+
+class StoreRefused(Exception):
+    """The store cannot be used as it is set up. The sentence says what to change."""
+
+
+class SessionStore(Protocol):
+    """One worker's way to it."""
+
+    @property
+    def limits(self) -> LeaseLimits: ...
+
+    async def start(self) -> None:
+        """Checks what the promise rests on; raises StoreRefused, LimitsDiffer, StoreUnreachable.
+
+        The quarantine of a store that is new begins here, not with the first prompt.
+        """
+
+    async def ask(self, operation: LeaseOperation) -> Reply:
+        """The operation, whole: register, poll, renew, leave or cancel.
+
+        Raises StoreUnreachable, after which it may be asked again; IllegalOperation and
+        LimitsDiffer, after which nothing has changed.
+        """
+
+    def messages(self) -> AsyncIterator[Message]:
+        """Those to this worker's streams, without end. They may be lost, late, or come twice.
+
+        Raises StoreUnreachable where the way to them is cut: ask again for another iterator.
+        """
+
+    async def snapshot(self) -> LeaseSnapshot:
+        """All that is kept. What several requests read is of several moments."""
+
+    async def close(self) -> None: ...
+
+
+def worker_of(stream: str) -> str:
+    """A stream is named WORKER/TRACE_ID."""
+    return stream.partition("/")[0]

@@ -1,0 +1,199 @@
+"""The same operations on the lease table and on a store: replies, messages and records compared.
+
+Row by row, from states that take it, and in random histories. A store is driven by a clock and a
+generation of the test's, so that nothing depends on real time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+
+from registry.errors import IllegalOperation
+from registry.lease_records import (
+    Answer,
+    Cancel,
+    LeaseOperation,
+    LeaseSnapshot,
+    Leave,
+    Poll,
+    Register,
+    Renew,
+    SessionRecord,
+)
+from registry.lease_rows import TABLE
+from registry.lease_table import LeaseTable
+from registry.states import Strategy
+from tests.registry.lease_states import LIMITS, NOW, WHOLE, operations, states
+
+# Of each row, for each operation in it, within and outside of the quarantine, held or not.
+CASES_OF_A_KIND = 1
+# States that are looked at; a prime, so that every dimension of them is met.
+EVERY = 101
+
+
+@dataclass
+class Moment:
+    """What time it is in the store, and which generation."""
+
+    now_ms: int = NOW
+    generation: str = "g"
+
+
+class Driven:
+    """A store under test. It is asked, read and set by these three."""
+
+    moment: Moment
+
+    async def answer(self, operation: LeaseOperation) -> Answer:
+        raise NotImplementedError
+
+    async def read(self) -> LeaseSnapshot:
+        raise NotImplementedError
+
+    async def write(self, state: LeaseSnapshot) -> None:
+        """The store's state becomes this one."""
+        raise NotImplementedError
+
+
+class Differs(AssertionError):
+    """The store does otherwise than the table."""
+
+
+async def compare(table: LeaseTable, store: Driven, operation: LeaseOperation) -> None:
+    """One operation on both. Raises Differs."""
+    moment, before = store.moment, table.snapshot()
+    wanted = await outcome(_at_once(table, operation, moment))
+    got = await outcome(store.answer(operation))
+    if got != wanted:
+        raise Differs(f"{before}\n{operation} at {moment}\ntable {wanted}\nstore {got}")
+    kept, read = table.snapshot(), await store.read()
+    if kept != read:
+        raise Differs(f"{before}\n{operation} at {moment}\ntable {kept}\nstore {read}")
+
+
+async def _at_once(table: LeaseTable, operation: LeaseOperation, moment: Moment) -> Answer:
+    return table.apply(operation, moment.now_ms, moment.generation)
+
+
+async def outcome(asked: Awaitable[Answer]) -> Answer | type[Exception]:
+    try:
+        return await asked
+    except IllegalOperation:
+        return IllegalOperation
+
+
+# ---- row by row ------------------------------------------------------------------------------
+
+Case = tuple[LeaseSnapshot, str, LeaseOperation]
+
+
+@cache
+def cases() -> tuple[Case, ...]:
+    """States with an operation: each row of the table in its several circumstances."""
+    found: dict[tuple[object, ...], list[Case]] = defaultdict(list)
+    for number, (state, generation) in enumerate(states(WHOLE)):
+        if number % EVERY:
+            continue
+        for operation in operations(state):
+            alike = found[_kind_of(state, generation, operation)]
+            if len(alike) < CASES_OF_A_KIND:
+                alike.append((state, generation, operation))
+    assert set(TABLE) <= {(kind[0], kind[1]) for kind in found}
+    return tuple(case for alike in found.values() for case in alike)
+
+
+def _kind_of(
+    state: LeaseSnapshot, generation: str, operation: LeaseOperation
+) -> tuple[object, ...]:
+    table = LeaseTable(LIMITS)
+    table.restore(state)
+    found = table._found(operation, NOW, generation)
+    situation = found.situation_of(operation, NOW)
+    is_held = found._record(operation).holder is not None
+    what = [value for name, value in asdict(operation).items() if name != "stream"]
+    return type(operation), situation, *what, found._is_quarantined(NOW), is_held
+
+
+async def rows_agree(store: Driven) -> int:
+    """How many operations were compared."""
+    table = LeaseTable(LIMITS)
+    for state, generation, operation in cases():
+        store.moment.now_ms, store.moment.generation = NOW, generation
+        table.restore(state)
+        await store.write(state)
+        await compare(table, store, operation)
+    return len(cases())
+
+
+# ---- random histories ------------------------------------------------------------------------
+
+STEPS_MS = (0, 0, 1, 5, 19, 20, 59, 60, 64, 65, 66, 72)
+
+
+async def histories_agree(store: Driven, seeds: int, length: int) -> int:
+    """How many operations were compared."""
+    for seed in range(seeds):
+        chance = random.Random(seed)
+        table = LeaseTable(LIMITS, generation="g")
+        await store.write(table.snapshot())
+        store.moment.now_ms, store.moment.generation = NOW, "g"
+        for operation in _history(chance, table, store.moment, length):
+            await compare(table, store, operation)
+    return seeds * length
+
+
+def _history(
+    chance: random.Random, table: LeaseTable, moment: Moment, length: int
+) -> Iterator[LeaseOperation]:
+    for number in range(length):
+        moment.now_ms += chance.choice(STEPS_MS)
+        if chance.random() < 0.02:
+            # The clock is set back, or the store is another one and has forgotten a session.
+            moment.now_ms -= 50
+        if chance.random() < 0.02:
+            moment.generation = f"g{number}"
+        session = chance.choice(("s", "other", "7:x"))
+        yield chance.choice((_anybody, _who_is_there))(
+            chance, session, table.sessions.get(session, SessionRecord())
+        )
+
+
+def _anybody(chance: random.Random, session: str, record: SessionRecord) -> LeaseOperation:
+    stream = f"{chance.choice('vw')}/{chance.randrange(6)}"
+    strategy = chance.choice((Strategy.INTERRUPT, *Strategy))
+    number = NOW + chance.randrange(1000)
+    kinds: tuple[Callable[[], LeaseOperation], ...] = (
+        lambda: Register(session, stream, strategy),
+        lambda: Register(session, stream, strategy),
+        lambda: Poll(session, stream, number, strategy),
+        lambda: Renew(session, stream, number, number - 1, chance.random() < 0.5),
+        lambda: Leave(session, stream),
+        lambda: Cancel(session, stream),
+    )
+    return chance.choice(kinds)()
+
+
+def _who_is_there(chance: random.Random, session: str, record: SessionRecord) -> LeaseOperation:
+    holder = record.holder
+    if record.waiting and chance.random() < 0.5:
+        each = chance.choice(record.waiting)
+        return chance.choice(
+            (
+                Poll(session, each.stream, each.ticket, each.strategy),
+                Poll(session, each.stream, each.ticket, each.strategy),
+                Leave(session, each.stream),
+                Cancel(session, each.stream),
+            )
+        )
+    if holder is None:
+        return _anybody(chance, session, record)
+    renew = Renew(
+        session, holder.stream, holder.fencing_token, holder.ticket, chance.random() < 0.5
+    )
+    return chance.choice(
+        (renew, renew, Leave(session, holder.stream), Cancel(session, holder.stream))
+    )

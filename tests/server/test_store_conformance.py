@@ -1,0 +1,247 @@
+"""Each store does what the lease table does: replies, messages and records are the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from registry.lease_records import Answer, LeaseOperation, LeaseSnapshot, SessionRecord
+from registry.lease_table import LeaseTable
+from server.stores.redis_store import SCRIPT, RedisStore
+from server.stores.sqlite_store import SqliteStore, _transaction
+from server.stores.store import StoreUnreachable
+from tests.registry.lease_states import LIMITS
+from tests.server import valkey_server
+from tests.server.conformance import (
+    Differs,
+    Driven,
+    Moment,
+    histories_agree,
+    rows_agree,
+)
+
+pytestmark = pytest.mark.socket
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[str]:
+    with valkey_server.running() as address:
+        yield address
+
+
+class InSqlite(Driven):
+    def __init__(self, folder: Path) -> None:
+        self.moment = Moment()
+        self.store = SqliteStore(
+            folder / "sessions.sqlite", LIMITS, "w", now_ms=lambda: self.moment.now_ms
+        )
+
+    async def answer(self, operation: LeaseOperation) -> Answer:
+        with _transaction(self.store._opened()):
+            self._set("file", self.moment.generation)
+        return self.store._answer(operation)
+
+    async def read(self) -> LeaseSnapshot:
+        return await self.store.snapshot()
+
+    async def write(self, state: LeaseSnapshot) -> None:
+        db = self.store._opened()
+        empty = LeaseTable(LIMITS).snapshot()
+        with _transaction(db):
+            db.execute("DELETE FROM session")
+            db.execute("DELETE FROM detached")
+            for name, record in state.sessions:
+                one = LeaseTable(LIMITS)
+                one.restore(state)
+                one.sessions = {name: record}
+                db.execute("DELETE FROM detached")
+                self.store._write(db, name, empty, one.snapshot())
+            if not state.sessions:
+                self.store._write(db, "", empty, state)
+            for column, value in (("last", state.last), ("generation", state.generation)):
+                self._set(column, value)
+            self._set("quarantine_until_ms", state.quarantine_until_ms)
+            self._set("active_until_ms", state.active_until_ms)
+
+    def _set(self, column: str, value: object) -> None:
+        self.store._opened().execute(f"UPDATE counters SET {column} = ?", (value,))
+
+
+class InRedis(Driven):
+    def __init__(self, address: str, script: str) -> None:
+        self.moment = Moment()
+        self.store = RedisStore(
+            address,
+            LIMITS,
+            "w",
+            script=script,
+            now_ms=lambda: self.moment.now_ms,
+            generation=lambda: self.moment.generation,
+        )
+
+    async def answer(self, operation: LeaseOperation) -> Answer:
+        return await self.store._answer(operation)
+
+    async def read(self) -> LeaseSnapshot:
+        return await self.store.snapshot()
+
+    async def write(self, state: LeaseSnapshot) -> None:
+        store = self.store
+        pipeline = store._client.pipeline()
+        pipeline.flushdb()
+        counters = {
+            "last": state.last,
+            "generation": state.generation,
+            "quarantine": state.quarantine_until_ms,
+            "active": state.active_until_ms,
+            "limits": state.limits_text,
+        }
+        pipeline.hset(store._key("counters"), mapping=counters)
+        for name, record in state.sessions:
+            pipeline.hset(store._session_key(name), mapping=_fields(record))
+        for each in state.detached:
+            member = f"{len(each.session.encode())}:{each.session}{each.stream}"
+            pipeline.zadd(store._key("detached"), {member: each.seen_ms})
+        await pipeline.execute()
+
+
+def _fields(record: SessionRecord) -> dict[str, str | int]:
+    fields: dict[str, str | int] = {"left": record.left}
+    holder = record.holder
+    if holder is not None:
+        fields |= {
+            "holder": holder.stream,
+            "token": holder.fencing_token,
+            "ticket": holder.ticket,
+            "until": holder.until_ms,
+            "seen": holder.seen_ms,
+            "closed": int(holder.closed),
+            "overdue": int(holder.overdue),
+            "previous": holder.previous,
+            "finished": int(holder.finished),
+        }
+        if holder.stop_ms is not None and holder.why is not None:
+            fields |= {"stop": holder.stop_ms, "why": holder.why.value}
+    for each in record.waiting:
+        fields[f"w:{each.stream}"] = f"{each.ticket} {each.seen_ms} {each.strategy.value}"
+    return fields
+
+
+@asynccontextmanager
+async def in_redis(address: str, script: str = SCRIPT) -> AsyncIterator[InRedis]:
+    driven = InRedis(address, script)
+    try:
+        yield driven
+    finally:
+        await driven.store.close()
+
+
+async def check(store: Driven) -> None:
+    await rows_agree(store)
+    await histories_agree(store, seeds=4, length=100)
+
+
+def test_sqlite_agrees_with_the_table(tmp_path: Path) -> None:
+    """In every row, and in random histories."""
+
+    async def program() -> None:
+        store = InSqlite(tmp_path)
+        await check(store)
+        await store.store.close()
+
+    asyncio.run(program())
+
+
+def test_valkey_or_redis_agrees_with_the_table(valkey: str) -> None:
+    """In every row, and in random histories: the script is the table."""
+
+    async def program() -> None:
+        async with in_redis(valkey) as store:
+            await check(store)
+
+    asyncio.run(program())
+
+
+# What is replaced in the script, and by what.
+MUTANTS = {
+    "margin forgotten": ("return holder.till + margin", "return holder.till"),
+    "grace not asked": ("if holder.closed then return holder.stop + grace end", ""),
+    "quarantine without the lag": (
+        "local quarantine_lasts = over + lag",
+        "local quarantine_lasts = over",
+    ),
+    "forgotten numbers given again": ("last = math.max(last, now + margin)", ""),
+    "generation not asked": ("if kept[2] ~= generation then", "if false then"),
+    "quarantine keeps nobody out": ("if is_quarantined or not is_first", "if not is_first"),
+    "not the first is let in": ("if is_quarantined or not is_first", "if is_quarantined"),
+    "stop extends": ("if named == 'holds_stopped' then return keep_stopping() end", ""),
+    "stop is given again": (
+        "if holder and not holder.stop then stop_holder('superseded') end\n      empty",
+        "if holder then stop_holder('superseded') end\n      empty",
+    ),
+    "newer stops nobody": (
+        "if holder and not holder.stop then stop_holder('superseded') end\n      empty",
+        "empty",
+    ),
+    "overtaken not told": ("elseif each.stream ~= me then tell(each.stream, told) end", "end"),
+    "holder not told": ("tell(holder.stream, 'stop')", ""),
+    "next not told": ("tell(waiting[1].stream, 'free')", ""),
+    "token without the clock": ("last = math.max(last + 1, now)", "last = last + 1"),
+    "order of tickets lost": ("a.ticket < b.ticket", "a.ticket > b.ticket"),
+    "the living are dropped": ("now >= seen + over and", "now >= seen + over - 1 and"),
+    "the dead are counted": ("if is_dead(seen) then", "if false then"),
+    "late holder not counted": ("count_as_detached(holder.stream, holder.seen)", ""),
+    "limit in all not asked": ("and detached_all < detached_max", ""),
+    "limit of the session not asked": ("detached_here < detached_per_session_max and", ""),
+    "queue without limit": (
+        "and enqueued() >= queue_max then return answer('full')",
+        "and false then return answer('full')",
+    ),
+    "held again outside of the quarantine": (
+        "  if is_quarantined then\n    if not holder",
+        "  if true then\n    if not holder",
+    ),
+    "older lease comes back": ("if not holder or holder.token < given_token then", "if true then"),
+    "waits again though overtaken": (
+        "if each.ticket > given_ticket and each.strategy == 'interrupt' then return false end",
+        "",
+    ),
+    "session of the same beginning": ("string.format('%d:%s', #session, session)", "session"),
+    "clock set back": (
+        "math.min(tonumber(fields['until']), now + lease)",
+        "tonumber(fields['until'])",
+    ),
+    "lease not extended": ("holder.till, holder.seen = new_until(), now", "holder.seen = now"),
+    "left forgotten": ("left = #waiting > 0 and me or ''", "left = ''"),
+    "idle session kept": ("if not holder and #waiting == 0 then return end", ""),
+    "detached leaves nothing": ("detached[prefix .. me] = 'left'", ""),
+    "token not compared": ("if holder.token ~= given_token then return answer('lost') end", ""),
+    "dead holder kept": (
+        "and is_dead(holder.seen) then holder = nil end",
+        "and false then holder = nil end",
+    ),
+    "rejected waits": ("then return answer('busy') end", "then end"),
+    "known twice": (
+        "if named == 'detached' then return redis.error_reply('ILLEGAL it is detached') end",
+        "",
+    ),
+}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_each_mutant_of_the_script_is_found(mutant: str, valkey: str) -> None:
+    """A script with one safeguard less does otherwise than the table."""
+    before, after = MUTANTS[mutant]
+    assert before in SCRIPT
+
+    async def program() -> None:
+        async with in_redis(valkey, SCRIPT.replace(before, after)) as store:
+            await check(store)
+
+    with pytest.raises((Differs, StoreUnreachable)):
+        asyncio.run(program())

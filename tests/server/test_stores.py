@@ -1,0 +1,379 @@
+"""The stores as a worker meets them: files, servers, messages, and what is refused at the start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from registry.lease_records import (
+    LeaseLimits,
+    Leave,
+    Message,
+    Poll,
+    Register,
+    Renew,
+    Told,
+    Word,
+)
+from registry.lease_table import LimitsDiffer
+from server.stores.memory_store import MemoryStore, SharedMemory
+from server.stores.redis_store import RedisStore, without_secrets
+from server.stores.sqlite_store import SqliteStore, default_path
+from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
+from tests.server import valkey_server
+
+LIMITS = LeaseLimits()
+
+
+class Clock:
+    now_ms = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+async def hand_over(first: SessionStore, second: SessionStore) -> None:
+    """A stream of one worker is superseded by one of another, and each is woken by a message."""
+    to_first, to_second = first.messages(), second.messages()
+    woken = asyncio.ensure_future(anext(to_first))
+    wakes = asyncio.ensure_future(anext(to_second))
+    # Whoever listens too late has to ask by itself, and does.
+    await asyncio.sleep(0.2)
+    granted = await first.ask(Register("s", "v/1"))
+    assert granted.word is Word.GRANTED
+    waiting = await second.ask(Register("s", "w/2"))
+    assert waiting.word is Word.WAITING
+    assert await woken == Message("v/1", Told.STOP)
+    token, ticket = granted.fencing_token, granted.ticket
+    assert (await first.ask(Renew("s", "v/1", token, ticket, True))).word is Word.STOP
+    assert (await first.ask(Leave("s", "v/1"))).word is Word.DONE
+    assert await wakes == Message("w/2", Told.FREE)
+    taken = await second.ask(Poll("s", "w/2", waiting.ticket))
+    assert taken.word is Word.GRANTED
+    assert taken.fencing_token > token
+    assert (taken.previous, taken.finished) == ("v/1", True)
+
+
+def run(program: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await program()
+
+    asyncio.run(bounded())
+
+
+def test_a_session_is_handed_over_in_memory() -> None:
+    """From one worker to another of the same process."""
+
+    async def program() -> None:
+        shared = SharedMemory.new(LIMITS, Clock())
+        await hand_over(MemoryStore(shared, "v"), MemoryStore(shared, "w"))
+
+    run(program)
+
+
+# ---- SQLite ----------------------------------------------------------------------------------
+
+
+def sqlite(path: Path, worker: str, clock: Clock, limits: LeaseLimits = LIMITS) -> SqliteStore:
+    return SqliteStore(path / "onestream" / "sessions.sqlite", limits, worker, now_ms=clock)
+
+
+@pytest.mark.socket
+def test_a_session_is_handed_over_through_a_file(tmp_path: Path) -> None:
+    """By two connections to one file, after the quarantine of a new one."""
+
+    async def program() -> None:
+        clock = Clock()
+        first, second = sqlite(tmp_path, "v", clock), sqlite(tmp_path, "w", clock)
+        await first.start()
+        await second.start()
+        assert (await first.ask(Register("t", "v/0"))).word is Word.WAITING
+        clock.now_ms += LIMITS.quarantine_ms
+        await hand_over(first, second)
+        await first.close()
+        await second.close()
+
+    run(program)
+
+
+def test_the_file_is_the_users_alone(tmp_path: Path) -> None:
+    """Whatever the umask says, for the file, its companions and its directory."""
+
+    async def program() -> None:
+        store = sqlite(tmp_path, "v", Clock())
+        before = os.umask(0)
+        try:
+            await store.start()
+        finally:
+            os.umask(before)
+        folder = tmp_path / "onestream"
+        modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()}
+        assert modes == {
+            "sessions.sqlite": 0o600,
+            "sessions.sqlite-wal": 0o600,
+            "sessions.sqlite-shm": 0o600,
+        }
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        await store.close()
+
+    run(program)
+
+
+def test_a_directory_of_others_is_refused(tmp_path: Path) -> None:
+    """Where others may write, they may replace the file."""
+    (tmp_path / "onestream").mkdir()
+    (tmp_path / "onestream").chmod(0o777)
+    with pytest.raises(StoreRefused, match="chmod 700"):
+        run(sqlite(tmp_path, "v", Clock()).start)
+
+
+def test_a_deleted_file_has_forgotten_the_sessions_and_lets_nobody_in_at_once(
+    tmp_path: Path,
+) -> None:
+    """The holder says so again meanwhile, and keeps its session."""
+
+    async def program() -> None:
+        clock = Clock()
+        first, second = sqlite(tmp_path, "v", clock), sqlite(tmp_path, "w", clock)
+        await first.start()
+        clock.now_ms += LIMITS.quarantine_ms
+        granted = await first.ask(Register("s", "v/1"))
+        for each in (tmp_path / "onestream").iterdir():
+            each.unlink()
+        await second.start()
+        assert (await second.ask(Register("s", "w/2"))).word is Word.WAITING
+        renewal = Renew("s", "v/1", granted.fencing_token, granted.ticket)
+        assert (await first.ask(renewal)).word is Word.STOP
+        await first.close()
+        await second.close()
+
+    run(program)
+
+
+def test_a_worker_that_stands_still_within_its_transaction_makes_the_store_unreachable(
+    tmp_path: Path,
+) -> None:
+    """Others wait a moment, and say so; once it has gone on, they are answered."""
+
+    async def program() -> None:
+        store = sqlite(tmp_path, "v", Clock())
+        await store.start()
+        stands_still = sqlite3.connect(store.path, isolation_level=None)
+        stands_still.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnreachable, match="database is locked"):
+            await store.ask(Register("s", "v/1"))
+        stands_still.execute("ROLLBACK")
+        assert (await store.ask(Register("s", "v/1"))).word is Word.WAITING
+        stands_still.close()
+        await store.close()
+
+    run(program)
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    """What is no database is neither read nor overwritten."""
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but the notes of a year\n" * 100)
+    tmp_path.chmod(0o700)
+    before = path.read_bytes()
+    with pytest.raises(StoreUnreachable, match="not a database"):
+        run(SqliteStore(path, LIMITS, "v").start)
+    assert path.read_bytes() == before
+
+
+def test_workers_with_other_limits_are_refused(tmp_path: Path) -> None:
+    """While a lease of the others may run."""
+
+    async def program() -> None:
+        clock = Clock()
+        first = sqlite(tmp_path, "v", clock)
+        await first.start()
+        clock.now_ms += LIMITS.quarantine_ms
+        await first.ask(Register("s", "v/1"))
+        second = sqlite(tmp_path, "w", clock, LeaseLimits(grace_ms=5))
+        with pytest.raises(LimitsDiffer, match="same settings"):
+            await second.start()
+        await first.close()
+        await second.close()
+
+    run(program)
+
+
+def test_the_default_path_is_in_the_users_own_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime directory, which is memory; without one a directory with the user's number."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/")
+    assert default_path() == Path("/onestream/sessions.sqlite")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert default_path().parent.name == f"onestream-{os.getuid()}"
+
+
+# ---- Valkey and Redis ------------------------------------------------------------------------
+
+# Short, so that the quarantine of a new server is waited for in real time.
+SHORT = LeaseLimits(lease_ms=300, margin_ms=50, grace_ms=100)
+
+
+async def settled(store: RedisStore) -> None:
+    """Returns once the quarantine is over, on the server's own clock."""
+    reply = await store.ask(Register("", "v/settled"))
+    while reply.word is Word.WAITING:
+        await asyncio.sleep(reply.wait_ms / 1000)
+        reply = await store.ask(Poll("", "v/settled", reply.ticket))
+    await store.ask(Leave("", "v/settled"))
+
+
+@pytest.mark.socket
+def test_a_session_is_handed_over_through_a_server() -> None:
+    """On the server's clock and with its messages; the script is loaded again where it is gone."""
+    with valkey_server.running() as address:
+
+        async def program() -> None:
+            first = RedisStore(address, SHORT, "v", call_s=10)
+            second = RedisStore(address, SHORT, "w", call_s=10)
+            await first.start()
+            await second.start()
+            await settled(first)
+            await first._client.script_flush()
+            limits_are_long = LeaseLimits()
+            first._limits = second._limits = limits_are_long
+            await asyncio.sleep((SHORT.lease_ms + SHORT.margin_ms) / 1000)
+            await hand_over(first, second)
+            await first.close()
+            await second.close()
+
+        run(program)
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--maxmemory", "10mb", "--maxmemory-policy", "allkeys-lru"), "drops keys"),
+        (("--replicaof", "127.0.0.1", "1"), "is a replica"),
+        (("--cluster-enabled", "yes"), "is a node of a cluster"),
+    ],
+    ids=["evicts", "replica", "cluster"],
+)
+def test_a_server_on_which_the_promise_would_not_hold_is_refused(
+    options: tuple[str, ...], why: str
+) -> None:
+    """At the start, with what to change."""
+    with valkey_server.running(*options) as address:
+
+        async def program() -> None:
+            store = RedisStore(address, SHORT, "v", call_s=10)
+            try:
+                with pytest.raises(StoreRefused, match=why):
+                    await store.start()
+            finally:
+                await store.close()
+
+        run(program)
+
+
+@pytest.mark.parametrize(
+    ("info", "why"),
+    [
+        ({"redis_version": "6.2.14"}, "is version 6.2.14; sessions need Valkey"),
+        ({"redis_version": "7.2.4", "role": "slave"}, "is a replica"),
+        (
+            {"redis_version": "8.0.0", "maxmemory": 5, "maxmemory_policy": "allkeys-lfu"},
+            "maxmemory-policy allkeys-lfu",
+        ),
+    ],
+)
+def test_what_a_server_says_of_itself_is_checked(info: dict[str, object], why: str) -> None:
+    """Its version first, then whether it can keep a promise."""
+    store = RedisStore("redis://user:secret@host:1/0", SHORT, "v")
+    with pytest.raises(StoreRefused, match=why) as refused:
+        store._check(info, 1_800_000_000_000)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_server_whose_clock_was_never_set_is_refused() -> None:
+    """Its numbers would begin anew with each start."""
+    store = RedisStore("redis://host:1/0", SHORT, "v")
+    with pytest.raises(StoreRefused, match="never set"):
+        store._check({"valkey_version": "9.1.2", "redis_version": "7.2.4"}, 5_000)
+    store._check({"valkey_version": "9.1.2", "redis_version": "7.2.4"}, 1_800_000_000_000)
+
+
+def test_no_secret_of_the_address_is_shown() -> None:
+    """User and password stay out of sentences."""
+    assert without_secrets("rediss://me:secret@h:6380/2") == "rediss://…@h:6380/2"
+    assert without_secrets("redis://h") == "redis://h"
+
+
+@pytest.mark.socket
+def test_a_server_that_is_away_is_asked_once() -> None:
+    """An operation that may have taken effect is not sent again by the client itself."""
+
+    async def program() -> None:
+        asked = 0
+
+        async def close_after_the_request(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            nonlocal asked
+            await reader.read(1)
+            asked += 1
+            writer.close()
+
+        server = await asyncio.start_server(close_after_the_request, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        store = RedisStore(f"redis://127.0.0.1:{port}", SHORT, "v", call_s=10)
+        with pytest.raises(StoreUnreachable, match="does not answer"):
+            await store.ask(Register("s", "v/1"))
+        assert asked == 1
+        server.close()
+        await store.close()
+
+    run(program)
+
+
+@pytest.mark.socket
+def test_a_server_that_was_started_again_lets_nobody_in_at_once() -> None:
+    """Its generation is another one: a holder says so again, and keeps its session."""
+
+    async def program() -> None:
+        with valkey_server.running() as address:
+            store = RedisStore(address, SHORT, "v", call_s=10)
+            await store.start()
+            await settled(store)
+            granted = await store.ask(Register("s", "v/1"))
+            await store.close()
+        with valkey_server.running() as address:
+            store = RedisStore(address, LIMITS, "v", call_s=10)
+            assert (await store.ask(Register("s", "w/2"))).word is Word.WAITING
+            renewal = Renew("s", "v/1", granted.fencing_token, granted.ticket)
+            assert (await store.ask(renewal)).word is Word.STOP
+            assert (await store.ask(Register("t", "w/3"))).word is Word.WAITING
+            await store.close()
+
+    run(program)
+
+
+@pytest.mark.socket
+def test_names_with_any_character_are_kept_apart() -> None:
+    """Sessions whose names look alike to a pattern, or begin alike, share nothing."""
+    with valkey_server.running() as address:
+
+        async def program() -> None:
+            store = RedisStore(address, LIMITS, "v", call_s=10, generation=lambda: "g")
+            await store.ask(Register("a", "v/0"))
+            await store._client.hset(store._key("counters"), "quarantine", 0)
+            for number, session in enumerate(("*", "a:", "ä", "a b\nc", "[a]", "w:x")):
+                got = await store.ask(Register(session, f"v/é {number}"))
+                assert got.word is Word.GRANTED
+            kept = dict((await store.snapshot()).sessions)
+            assert set(kept) == {"a", "*", "a:", "ä", "a b\nc", "[a]", "w:x"}
+            await store.close()
+
+        run(program)
