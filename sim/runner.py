@@ -18,7 +18,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import Context
 from types import FrameType
 from typing import Any, NoReturn
@@ -38,7 +38,7 @@ from sim.kernel.current import (
 )
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
-from sim.kernel.errors import NotSimulated, Stuck
+from sim.kernel.errors import NotSimulated, StepBrokenOff, Stuck
 from sim.kernel.execution import guarded, why_stuck
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.isolation.audit_events import Refused
@@ -161,7 +161,7 @@ class StandaloneLoop(SimLoop):
     @contextmanager
     def _going_on(self) -> Iterator[None]:
         """Within the block its threads go on, and it does not: its thread waits for one of them."""
-        with guarded(beside_others=True), self._as_current():
+        with suppress(StepBrokenOff), guarded(beside_others=True), self._as_current():
             yield
         self._stopping = False
         self._raise_stuck()
@@ -192,6 +192,10 @@ class StandaloneLoop(SimLoop):
         refused, self.refused = self.refused, None
         if refused is not None:
             raise NotSimulated(refused) from ended_with
+
+    def stop(self) -> None:
+        """As asyncio's, which calls it at the end of each `run_until_complete`."""
+        self.end_run()
 
     def close(self) -> None:
         for sig in [*(self._signal_handlers or ())]:
@@ -236,11 +240,15 @@ class StandaloneLoop(SimLoop):
             self._ready.append(self._called.popleft())
         if self._host is None:
             return super().select(timeout)
-        if timeout is None or timeout > 0:
-            self.threads.block_until("select", self._has_work, timeout)
+        if not self._ready and (timeout is None or timeout > 0):
+            self._is_told = False
+            self.threads.block_until("select", self._is_woken, timeout)
         else:
             self.threads.pause("select")
         return ()
+
+    def _is_woken(self) -> bool:
+        return self._is_told or bool(self._called)
 
     def refuse(self, what: str, instead: str) -> NoReturn:
         if self._host is not None:

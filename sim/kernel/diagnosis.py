@@ -12,13 +12,15 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
-from sim.kernel.origin import forwards, is_installed, is_programs
+from sim.kernel.origin import forwards, is_installed, is_of_kernel, is_programs
 
 NAMED_MAX = 8
 AWAITED_MAX = 3
 SPINNING_MAX = 3
 STEPS_SPUN_MAX = 5000
 LINE_MAX = 48
+# Below this frame stands who runs the loop, which is not the program.
+RUNS_CALLBACKS: CodeType = vars(asyncio.BaseEventLoop)["_run_once"].__code__
 # Files whose frames say less than the program's own.
 _INNER = (str(Path(asyncio.__file__).parent), __file__)
 
@@ -185,13 +187,39 @@ def place_in_program(frame: FrameType | None) -> str:
 
     Where only an installed package is on the stack, as in a task of its own, its place.
     """
-    running: list[FrameType] = []
-    while frame is not None:
-        running.append(frame)
+    own = programs_frame(frame, below_loop=True) or frame
+    assert own is not None
+    return place_of_frame(own)
+
+
+def blocking_call(frame: FrameType | None, lowest: str) -> str:
+    """What the program called and does not return, and where: `Queue.get in work (demo.py:12)`.
+
+    lowest: how that is called where the program calls it itself.
+    """
+    called = None
+    own = programs_frame(frame)
+    while frame is not None and frame is not own:
+        if not is_of_kernel(frame.f_code.co_filename):
+            called = frame
         frame = frame.f_back
-    theirs = [each for each in running if is_programs(each)]
-    own = (each for each in theirs if not is_installed(each.f_code.co_filename))
-    return place_of_frame(next(own, theirs[0] if theirs else running[0]))
+    name = lowest if called is None else called.f_code.co_qualname
+    return name if own is None else f"{name} in {place_of_frame(own)}"
+
+
+def programs_frame(frame: FrameType | None, *, below_loop: bool = False) -> FrameType | None:
+    """The innermost frame of the program's own, or of an installed package's, from this one on.
+
+    below_loop: also where the loop itself has called what runs: who runs the loop.
+    """
+    theirs = []
+    while frame is not None and (below_loop or frame.f_code is not RUNS_CALLBACKS):
+        if is_programs(frame):
+            if not is_installed(frame.f_code.co_filename):
+                return frame
+            theirs.append(frame)
+        frame = frame.f_back
+    return theirs[0] if theirs else None
 
 
 def place_of_predicate(predicate: Any) -> str:

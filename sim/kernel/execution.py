@@ -217,7 +217,7 @@ def _run_once(
         except (Nondeterminism, ScheduleDoesNotFit) as exc:
             # Raised into a task, it would count as the program's own, or be swallowed.
             unanswered.append(exc)
-            loop.stop()
+            loop.end_run()
             raise
         outcome.choices.append(option)
         if option:
@@ -342,11 +342,14 @@ def _run(
     loop.set_exception_handler(on_exception)
     task = loop.create_task(main, name="program")
     # Named in sim/counterexamples/steps.py, and alike where an exported file ends its program.
-    task.add_done_callback(lambda _: loop.stop())
+    task.add_done_callback(lambda _: loop.end_run())
     _run_until_stopped(loop, world)
     if loop.stuck is not None and world.violation is None:
         others = world.loops[1:]
         world.fail_as(loop.stuck[0], why_stuck(loop, loop.stuck, outcome.steps, others))
+    if world.violation is None and loop.stopped_in is not None and not task.done():
+        raised = "RuntimeError('Event loop stopped before Future completed.')"
+        world.fail_as(Kind.EXCEPTION, f"{raised}: loop.stop() is called in {loop.stopped_in}")
     if world.violation is None and task.done():
         _judge_end(task, world)
     elif task.done() and not task.cancelled():
@@ -488,15 +491,42 @@ def _drain(loop: SimLoop, outcome: Outcome) -> None:
             break
         _run_until_done(loop, [task for task in tasks if _is_cancelled(task, loop)])
     else:
-        names = ", ".join(sorted(task.get_name() for task in tasks))
-        outcome.error = (
-            f"{names} outlived {_DRAIN_ROUNDS_MAX} cancels after the program's end, so what comes "
-            f"after would not be independent of it; let the task end when it is cancelled"
-        )
-        for task in tasks:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        outcome.error = _outlived(loop, tasks)
     if loop._asyncgens:
         _run_until_done(loop, [loop.create_task(loop.shutdown_asyncgens())])
+
+
+def _outlived(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> str | None:
+    """Why what comes after this execution would not be independent of it.
+
+    Where nothing can wake one of them, all are closed: in debug mode asyncio refuses a thread's
+    `set_result` after the future is done, and before it has called what waits for it.
+    """
+    if any(_is_never_woken(task) for task in tasks):
+        for task in tasks:
+            # One that awaits on as it is closed raises.
+            with suppress(RuntimeError):
+                _drop(task, loop)
+        return None
+    for task in tasks:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    names = ", ".join(sorted(task.get_name() for task in tasks))
+    return (
+        f"{names} outlived {_DRAIN_ROUNDS_MAX} cancels after the program's end, so what comes "
+        f"after would not be independent of it; let the task end when it is cancelled"
+    )
+
+
+def _is_never_woken(task: asyncio.Task[Any]) -> bool:
+    awaited = task._fut_waiter  # type: ignore[attr-defined]
+    return awaited is not None and awaited.done()
+
+
+def _drop(task: asyncio.Task[Any], loop: SimLoop) -> None:
+    loop.tasks.remove(task)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coroutine: Any = task.get_coro()
+    coroutine.close()
 
 
 def _choose_natural(kind: str, options: Sequence[Named], costs: Costs) -> int:
@@ -508,10 +538,7 @@ def _is_cancelled(task: asyncio.Task[Any], loop: SimLoop) -> bool:
     try:
         task.cancel()
     except RecursionError:
-        loop.tasks.remove(task)
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-        coroutine: Any = task.get_coro()
-        coroutine.close()
+        _drop(task, loop)
         return False
     return True
 
@@ -525,7 +552,7 @@ def _run_until_done(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> None:
         if not task.cancelled():
             task.exception()
         if left == 0:
-            loop.stop()
+            loop.end_run()
 
     for task in tasks:
         task.add_done_callback(one_done)

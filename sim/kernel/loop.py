@@ -21,7 +21,7 @@ from operator import attrgetter
 from typing import Any, NoReturn, Protocol
 
 from sim.kernel.current import execution_of_this_thread
-from sim.kernel.diagnosis import place_in_program
+from sim.kernel.diagnosis import place_in_program, place_of_frame, programs_frame
 from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
 from sim.kernel.hashing import SimFuture, SimTask, stable_name
@@ -31,6 +31,7 @@ from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option
 from sim.kernel.signals import SignalHandlers
 from sim.kernel.threads.pools import SimExecutor
+from sim.kernel.threads.untold import IN_TIME_OR_TOO_LATE, Untold
 from sim.kernel.threads.workers import ReadyQueue, Threads, Worker
 from sim.kernel.violation import Kind
 
@@ -107,6 +108,16 @@ class SimLoop(SignalHandlers):
     _spun_from: tuple[float, int] = (0.0, 0)
     _waits_from = 0.0
     _waits_to = -1.0
+    # Whether the selector was woken, as call_soon_threadsafe does, and what a thread has done to
+    # the loop without that; since when the last poll is blocked.
+    _is_told = False
+    _untold: Untold | None = None
+    _blocked_from = 0.0
+    _never_found: Sequence[asyncio.Handle] = ()
+    # Where the program called `stop`.
+    stopped_in: str | None = None
+    # Where a thread called the loop last, in a traced execution.
+    touched_in: str | None = None
     # The names of tasks that took a step without being offered a cancel, where others were.
     cancels_withheld: frozenset[str] = frozenset()
 
@@ -136,6 +147,8 @@ class SimLoop(SignalHandlers):
         # Compared only where they may reach their limits: see `state_reader`.
         | {"bounds_hit", "spins", "spins_seen", "spin_rounds", "cancels_withheld"}
         | {"_spun_from", "_waits_from", "_waits_to"}
+        # Of a poll with threads, whose states are not compared; what they leave is `_untold`.
+        | {"_is_told", "_blocked_from", "_never_found", "touched_in", "stopped_in"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
         | {"_selector", "_clock_resolution", "_internal_fds", "_thread_id", "_current_handle"}
         | {"_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"}
@@ -163,6 +176,7 @@ class SimLoop(SignalHandlers):
             (self._task_factory, self._exception_handler, self._debug),
             (self._executor_shutdown_called, self._asyncgens_shutdown_called),
             self.threads.canonical_state(),
+            self._untold,
             live,
             # The next task's name, by which it will hash.
             self.unnamed_tasks,
@@ -207,19 +221,25 @@ class SimLoop(SignalHandlers):
         """Nothing to do: what lands is in the ready queue already."""
 
     def _write_to_self(self) -> None:
-        """Nothing to do: `select` never blocks."""
+        """What ends a poll that is blocked: see `_step_while_blocked`."""
+        self._is_told = True
 
     # -- one poll
 
     def _wait(self) -> None:
         """The ready queue is empty: the clock moves until something lands or is due. (3)"""
         env = self.environment
+        self._blocked_from = env.now
         while True:
             self._land(env, quiescent=True)
-            if self._ready:
+            if self._ready and self._has_work():
+                if self._untold is not None:
+                    self._untold = None
                 self._be_late()
                 return
             if self._next_deadline() < env.now + 2 * READING_S:
+                if self._untold is not None:
+                    self._untold = None
                 return
             instants = self._instants()
             if self.others_come(self._has_work, instants[0] if instants else math.inf):
@@ -227,11 +247,13 @@ class SimLoop(SignalHandlers):
                     return
                 continue
             if not instants:
-                self.deadlock("no timer is armed and no outside event announced")
+                seen = "no timer is armed and no outside event announced"
+                self.deadlock(self._leave_untold() + seen)
                 return
             to = self._wake_up(instants)
             if to > self.bounds.horizon_s:
-                self.get_stuck(Kind.NO_END, f"not within horizon_s={self.bounds.horizon_s:g}")
+                seen = f"not within horizon_s={self.bounds.horizon_s:g}"
+                self.get_stuck(Kind.NO_END, self._leave_untold() + seen)
                 return
             env.advance(to)
             env.withdraw_unawaited()
@@ -252,14 +274,17 @@ class SimLoop(SignalHandlers):
                 return
             chosen = enabled[option]
             if isinstance(chosen, Worker):
-                self.threads.step(chosen)
+                if quiescent:
+                    self._step_while_blocked(chosen)
+                else:
+                    self.threads.step(chosen)
                 env.run_due()
             else:
                 env.land(chosen)
             if self.spins:
                 self._let_spin()
             # What has landed makes the poll one that finds something.
-            quiescent = quiescent and not self._ready
+            quiescent = quiescent and not (self._ready and self._has_work())
 
     def _enabled(self) -> list[Arrival | Worker]:
         """What could happen now: arrivals, oldest first, then workers that could go on."""
@@ -398,6 +423,41 @@ class SimLoop(SignalHandlers):
                 return
             threads.step(runnable[option - 1])
 
+    def _step_while_blocked(self, worker: Worker) -> None:
+        """A thread goes on while the loop is in its poll, which ends if it is told.
+
+        A callback that joins the queue without that is found when something else ends the poll,
+        and a timer is none of those that the poll waits for. In its first instant the loop may not
+        have looked yet.
+        """
+        deadline, callbacks = self._next_deadline(), len(self._ready)
+        stopped_in = self.stopped_in
+        self._is_told = False
+        self.threads.step(worker)
+        if self._is_told:
+            self._untold = None
+            return
+        is_unchanged = len(self._ready) == callbacks and self._next_deadline() >= deadline
+        if is_unchanged and self.stopped_in is stopped_in:
+            return
+        name = worker.identity.thread.name
+        if self._untold is None and self.environment.now - self._blocked_from < SAME_S:
+            options = [Option(each.format(name)) for each in IN_TIME_OR_TOO_LATE]
+            if not self.choose("poll", options, one_natural):
+                return
+        self._untold = Untold(len(self._ready), deadline, name, self.touched_in)
+
+    def _leave_untold(self) -> str:
+        """The poll never ends. What threads have put into the queue, in words, and not in it."""
+        if self._untold is None:
+            return ""
+        words = self._untold.words()
+        # Stopped, a loop runs what is in its queue.
+        self._never_found = [*self._ready]
+        self._ready.clear()
+        self._untold = None
+        return f"{words};\n"
+
     def choose_worker(self, runnable: Sequence[Worker]) -> int:
         """Which one goes on while the loop's own thread is blocked."""
         if len(runnable) == 1:
@@ -473,17 +533,24 @@ class SimLoop(SignalHandlers):
         self.environment.advance(until)
 
     def _has_work(self) -> bool:
-        return bool(self._ready)
+        """Whether something is in the queue that ends a poll."""
+        return len(self._ready) > (0 if self._untold is None else self._untold.callbacks)
 
     # -- instants
 
     def _next_deadline(self) -> float:
         """When the next timer is due; infinite without one. CPython keeps the head uncancelled."""
         scheduled = self._scheduled
+        if self._untold is not None:
+            return self._untold.until
         return scheduled[0].when() if scheduled else math.inf
 
     def _deadlines(self) -> list[float]:
-        return [handle.when() for handle in self._scheduled if not handle.cancelled()]
+        deadlines = [handle.when() for handle in self._scheduled if not handle.cancelled()]
+        if self._untold is None:
+            return deadlines
+        until = self._untold.until
+        return [until, *(at for at in deadlines if at > until)]
 
     def _instants(self) -> list[float]:
         """When something may next happen: bounds of windows, deadlines, and just before those."""
@@ -505,12 +572,30 @@ class SimLoop(SignalHandlers):
         return _apart(at for at in instants if now < at < math.inf)
 
     def end_execution(self) -> None:
-        """As `stop`, also in a process: nothing of the execution goes on."""
-        self.stop()
+        """As `end_run`, also in a process: nothing of the execution goes on."""
+        self.end_run()
 
     def get_stuck(self, kind: Kind, seen: str) -> None:
         self.stuck = kind, seen
-        self.stop()
+        self.end_run()
+
+    def end_run(self) -> None:
+        """What `run_forever` does is over with this iteration."""
+        super().stop()
+
+    def stop(self) -> None:
+        """As asyncio's; called by the program, whose end `run_until_complete` then misses."""
+        own = programs_frame(sys._getframe(1))
+        self.stopped_in = "a callback" if own is None else place_of_frame(own)
+        super().stop()
+
+    def run_forever(self) -> None:
+        try:
+            super().run_forever()
+        finally:
+            if self._never_found:
+                self._ready.extend(self._never_found)
+                self._never_found = ()
 
     def leaves_behind(self, what: str) -> None:
         self.left_behind += (what,)
@@ -625,6 +710,7 @@ class SimLoop(SignalHandlers):
         if self._debug:
             loop._check_callback(callback, "call_soon_threadsafe")
         handle: asyncio.Handle = loop._call_soon(callback, args, context)
+        self._write_to_self()
         return handle
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import simpy
 
+from sim.kernel.diagnosis import place_of_frame, programs_frame
 from sim.kernel.environment import Arrival, Environment
 from sim.kernel.hosts.process_loop import ProcessEnvironment, ProcessLoop
 from sim.kernel.loop import Choose, SimLoop
@@ -69,6 +71,7 @@ class ObservedLoop(SimLoop):
     def _call_soon(self, callback: Any, args: Any, context: Any) -> asyncio.Handle:
         """What CPython's `call_soon` and `call_soon_threadsafe` end in."""
         self._observer.scheduled(callback)
+        self._note_thread()
         handle: asyncio.Handle = super()._call_soon(callback, args, context)  # type: ignore[misc]
         return handle
 
@@ -78,7 +81,13 @@ class ObservedLoop(SimLoop):
     ) -> asyncio.TimerHandle:
         timer = super().call_at(when, callback, *args, context=context)
         self._observer.armed(timer)
+        self._note_thread()
         return timer
+
+    def _note_thread(self) -> None:
+        if self.threads.current is not None:
+            frame = programs_frame(sys._getframe(2))
+            self.touched_in = None if frame is None else place_of_frame(frame)
 
     def create_future(self) -> asyncio.Future[Any]:
         return self._observer.new_future(self)

@@ -43,8 +43,9 @@ class ChoicePoint:
     """A moment with several possible answers. Option 0 is the natural one.
 
     index: how many choice points came before it in this execution.
-    kind: `landing` (which outside event lands), `clock` (how late the loop is), `thread`, `cancel`,
-    `turn` (which process goes on), `fault`, or `program`.
+    kind: `landing` (which outside event lands), `clock` (how late the loop is), `thread` (which one
+    goes on), `poll` (whether the loop waits already), `turn` (which process goes on), `cancel`,
+    `fault`, or `program`.
     """
 
     index: int

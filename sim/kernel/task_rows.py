@@ -16,7 +16,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from sim.kernel.diagnosis import frames_of, short_place
+from sim.kernel.diagnosis import RUNS_CALLBACKS, frames_of, short_place
+from sim.kernel.errors import StepBrokenOff
 from sim.kernel.hashing import SimTask
 from sim.kernel.origin import forwards, is_of_kernel, is_own_code
 from sim.kernel.raised import short_words_of_exception
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from sim.kernel.loop import SimLoop
 
 _ASYNCIO = str(Path(asyncio.__file__).parent) + "/"
-# Below this frame stands who runs the loop, which is not the program.
-_RUNS_CALLBACKS: CodeType = vars(asyncio.BaseEventLoop)["_run_once"].__code__
 # What a timer is for, by the function of asyncio or anyio that it calls when it fires.
 _PURPOSES = {
     "Timeout._on_timeout": "timeout",
@@ -153,7 +152,7 @@ class TaskRows:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         raised = task._exception
-        if task is self._program:
+        if task is self._program or isinstance(raised, StepBrokenOff):
             # The violation is about that.
             pass
         elif raised is not None:
@@ -254,7 +253,7 @@ def _in_own(task: asyncio.Task[Any]) -> str:
 def _calling() -> Iterator[tuple[FrameType, int]]:
     """The frames that led here from the loop, innermost first, without the kernel's."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not _RUNS_CALLBACKS:
+    while frame is not None and frame.f_code is not RUNS_CALLBACKS:
         if not is_of_kernel(frame.f_code.co_filename):
             yield frame, frame.f_lineno
         frame = frame.f_back

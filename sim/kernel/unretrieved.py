@@ -18,6 +18,7 @@ from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.diagnosis import short_place
+from sim.kernel.errors import StepBrokenOff
 from sim.kernel.origin import is_own_code
 from sim.kernel.raised import short_words_of_exception
 
@@ -44,7 +45,8 @@ def words_of_dead(tasks: Sequence[asyncio.Task[Any]]) -> list[str]:
 
 def failed_tasks(tasks: Sequence[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     # Not `exception()`, which would mark it as retrieved.
-    return [task for task in tasks if getattr(task, "_exception", None) is not None]
+    failed = (task for task in tasks if getattr(task, "_exception", None) is not None)
+    return [task for task in failed if not isinstance(task._exception, StepBrokenOff)]
 
 
 def _is_unretrieved(task: asyncio.Task[Any]) -> bool:

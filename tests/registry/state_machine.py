@@ -220,7 +220,7 @@ class Machine(RuleBasedStateMachine):
     def iterate(self, times: int = 1) -> None:
         """Exactly `count` iterations of the loop; the clock moves only when a rule says so."""
         for _ in range(times):
-            self.loop.stop()
+            self.loop.end_run()
             self.loop.run_forever()
 
     def until_idle(self) -> None:

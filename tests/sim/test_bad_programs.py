@@ -91,6 +91,43 @@ def test_who_leaves_the_process_is_refuted(program: Program) -> None:
     assert ("KeyboardInterrupt" if program is interrupts else "SystemExit") in report.text
 
 
+async def stops_the_loop(world: World) -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(1)
+
+
+async def a_callback_stops_the_loop(world: World) -> None:
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.001, loop.stop)
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("program", [stops_the_loop, a_callback_stops_the_loop])
+def test_who_stops_the_loop_is_refuted(program: Any) -> None:
+    """Stopped before the program's end, `run_until_complete` raises, here as on stock."""
+    for factory in (None, new_event_loop):
+        with (
+            pytest.raises(RuntimeError, match="Event loop stopped before Future completed"),
+            asyncio.Runner(loop_factory=factory) as runner,
+        ):
+            runner.run(program(None))
+    report = explore(program)
+    assert report.verdict == "refuted"
+    assert "Event loop stopped before Future completed" in report.text
+    where = "stops_the_loop (" if program is stops_the_loop else "a callback"
+    assert f"loop.stop() is called in {where}" in " ".join(report.text.split())
+
+
+def test_a_loop_that_is_stopped_with_its_program_loses_nothing() -> None:
+    """A stop in the program's last step changes nothing: what runs it stops the loop, too."""
+
+    async def program(world: World) -> None:
+        await asyncio.sleep(1)
+        asyncio.get_running_loop().stop()
+
+    assert explore(program).verdict == "proved"
+
+
 def test_who_leaves_while_it_is_drained_is_no_violation() -> None:
     """The draining is not part of an execution: what is raised in it ends nothing."""
     report = explore(cleans_up_with_an_exit)

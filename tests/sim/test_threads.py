@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sim import Report, World, explore, outcomes, run
+from sim import Report, Stuck, World, explore, new_event_loop, outcomes, run
 from sim.kernel.execution import Outcome
 from sim.kernel.schedule import departures_of
 from sim.schedulers import DepartureBounded, RandomWalk, Replay
@@ -534,16 +534,57 @@ def test_a_thread_that_waits_for_ever_is_a_deadlock() -> None:
     assert "worker 1 waits at lock.acquire" in " ".join(report.counterexample.text.split())
 
 
-def test_a_loop_that_blocks_for_ever_is_a_deadlock() -> None:
-    """A wait in the loop's own thread that no worker can end is a deadlock, and says which wait."""
+def _waits_for_a_predicate() -> None:
+    condition = threading.Condition()
+    with condition:
+        condition.wait_for(lambda: False)
+
+
+def _joins_a_queue() -> None:
+    items: queue.Queue[int] = queue.Queue()
+    items.put(1)
+    items.join()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "words"),
+    [
+        (lambda: threading.Event().wait(), "Event.wait"),
+        (lambda: queue.Queue().get(), "Queue.get"),
+        (lambda: queue.SimpleQueue().get(), "_PySimpleQueue.get"),
+        (lambda: threading.Semaphore(0).acquire(), "Semaphore.acquire"),
+        (lambda: threading.Barrier(2).wait(), "Barrier.wait"),
+        (lambda: Future().result(), "Future.result"),
+        (_waits_for_a_predicate, "Condition.wait_for"),
+        (_joins_a_queue, "Queue.join"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_loop_that_blocks_for_ever_is_a_deadlock(blocks: Callable[[], None], words: str) -> None:
+    """A wait in the loop's own thread that no worker can end is a deadlock, and says which wait.
+
+    Most waits of `threading` and `queue` are in a `while`, and a program may catch what ends them.
+    """
 
     async def program(world: World) -> None:
-        threading.Event().wait()
+        with contextlib.suppress(BaseException):
+            blocks()
 
     report = explored(program)
     assert report.counterexample is not None
     assert report.counterexample.property.startswith("no deadlock")
-    assert "the loop's thread blocks for ever: lock.acquire" in report.counterexample.text
+    text = " ".join(report.counterexample.text.split())
+    assert f"task program blocks the loop for ever: {words} in " in text
+    assert "StepBrokenOff" not in text
+    asked: list[float] = []
+
+    async def main() -> None:
+        asked.append(asyncio.get_running_loop().time())
+        blocks()
+
+    with pytest.raises(Stuck, match=words), asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())
+    assert asked
 
 
 def test_two_threads_that_lock_crosswise_are_a_deadlock() -> None:

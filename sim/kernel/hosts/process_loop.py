@@ -210,14 +210,14 @@ class ProcessLoop(SimLoop):
         self.hub.main.cancels_withheld = names
 
     def end_execution(self) -> None:
-        self.stop()
-        self.hub.main.stop()
+        self.end_run()
+        self.hub.main.end_run()
 
     def get_stuck(self, kind: Kind, seen: str) -> None:
         if self.hub.is_over:
             super().get_stuck(kind, seen)
             return
-        self.stop()
+        self.end_run()
         self.hub.main.get_stuck(kind, f"{seen}, in {self.run.name}")
 
     def leaves_behind(self, what: str) -> None:

@@ -226,7 +226,8 @@ def _stop_loop(main: asyncio.Task[Any]) -> None:
         main.exception(), SystemExit | KeyboardInterrupt
     )
     if not ended_loop:
-        main.get_loop().stop()
+        loop: Any = main.get_loop()
+        loop.end_run()
 
 
 _STOPPED = "Event loop stopped before Future completed."

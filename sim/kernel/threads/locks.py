@@ -123,13 +123,13 @@ class SimLock(StandIn):
         if threads is None:
             return wait_for(lambda: not self._sim_locked, timeout)
         over = deadline(threads, timeout)
-        while threads.block("lock.acquire", lambda: not self._sim_locked or over()):
+        while True:
+            threads.block("lock.acquire", lambda: not self._sim_locked or over())
             if not self._sim_locked:
                 return True
             if over():
                 return False
             # Another thread of the system was faster.
-        return False
 
     def release(self) -> None:
         if not self._sim_locked:

@@ -26,7 +26,9 @@ import greenlet
 import simpy
 
 from sim.kernel.current import execution_of_this_thread
+from sim.kernel.diagnosis import blocking_call
 from sim.kernel.environment import Environment
+from sim.kernel.errors import StepBrokenOff
 from sim.kernel.schedule import Bounds
 from sim.kernel.threads.identity import ThreadIdentity, forget_dummies
 from sim.kernel.threads.line_tracing import resumed, set_trace, trace_function, watch
@@ -199,21 +201,21 @@ class Threads:
         worker.where = where
         self._switch_to_hub()
 
-    def block(self, where: str, waits_for: Callable[[], bool]) -> bool:
+    def block(self, where: str, waits_for: Callable[[], bool]) -> None:
         """Returns once `waits_for()` is true; in the loop's thread the workers go on meanwhile.
 
-        False if it never will be: a deadlock, which has been reported.
+        If it never will be, the step of the loop is broken off: a deadlock.
         """
         worker = self.current
         if worker is None:
-            return self._loop_blocks(where, waits_for)
+            self._loop_blocks(where, waits_for)
+            return
         while not waits_for():
             if self.is_draining:
                 raise greenlet.GreenletExit
             worker.where = where
             worker.waits_for = waits_for
             self._switch_to_hub()
-        return True
 
     def block_until(self, where: str, is_so: Callable[[], bool], timeout: float | None) -> None:
         """Returns once `is_so()` is true, or after `timeout` virtual seconds."""
@@ -235,7 +237,7 @@ class Threads:
         sys.call_tracing(self.hub.switch, ())
         resumed()
 
-    def _loop_blocks(self, where: str, waits_for: Callable[[], bool]) -> bool:
+    def _loop_blocks(self, where: str, waits_for: Callable[[], bool]) -> None:
         while not waits_for():
             runnable = self.runnable()
             if not runnable:
@@ -244,12 +246,15 @@ class Threads:
                 if self.loop.others_come(waits_for, environment.peek()):
                     continue
                 if environment.peek() > self.loop.bounds.horizon_s:
-                    self.loop.deadlock(f"the loop's thread blocks for ever: {where}")
-                    return False
+                    task = asyncio.current_task() if asyncio._get_running_loop() else None
+                    who = "the loop's thread" if task is None else f"task {task.get_name()}"
+                    what = blocking_call(sys._getframe(1), where)
+                    self.loop.deadlock(f"{who} blocks the loop for ever: {what}")
+                    # Who waits in a `while` would wait again.
+                    raise StepBrokenOff(where)
                 environment.advance(environment.peek())
                 continue
             self.step(runnable[self.loop.choose_worker(runnable)])
-        return True
 
     # -- lines of declared files
 

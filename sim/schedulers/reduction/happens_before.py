@@ -235,7 +235,7 @@ class History(Observer):
     def stop(self) -> None:
         """Ends the execution."""
         assert self._loop is not None
-        self._loop.stop()
+        self._loop.end_run()
 
     def races(self) -> Iterator[tuple[int, int]]:
         """Pairs of chains in conflict, with nothing in between, whose order could be reversed."""
