@@ -352,13 +352,28 @@ def test_signals_go_to_the_process_they_are_sent_to() -> None:
     assert log == ["polite"]
 
 
-@pytest.mark.parametrize(
-    ("stands_s", "shown"),
-    [("pause", 10.0), ("freeze", 5.0)],
-)
-def test_a_pause_leaves_the_clock_running_and_a_freeze_does_not(
-    stands_s: str, shown: float
-) -> None:
+def test_handlers_of_signal_signal_are_each_processs_own() -> None:
+    """One process's handler is not another's, nor the program's."""
+    log: list[str] = []
+
+    async def main(name: str) -> None:
+        before = signal.signal(signal.SIGTERM, lambda sig, frame: log.append(name))
+        assert before is signal.SIG_DFL
+        await asyncio.sleep(5)
+
+    async def program(world: World) -> None:
+        first, second = (world.host(name).run(main, name) for name in ("a", "b"))
+        await asyncio.sleep(1)
+        await world.signal(signal.SIGTERM, to=second)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert (await second.ended()).how is (await first.ended()).how is How.RETURNED
+
+    passes(program)
+    assert log == ["b"]
+
+
+@pytest.mark.parametrize("is_pause", [True, False], ids=["pause", "freeze"])
+def test_a_pause_leaves_the_clock_running_and_a_freeze_does_not(is_pause: bool) -> None:
     """What a process that stands still missed by its own clock; its callbacks are kept."""
     seen: list[float] = []
 
@@ -372,13 +387,13 @@ def test_a_pause_leaves_the_clock_running_and_a_freeze_does_not(
         host = world.host("a")
         process = host.run(main)
         await asyncio.sleep(1.5)
-        process.pause() if stands_s == "pause" else host.freeze()
+        process.pause() if is_pause else host.freeze()
         await asyncio.sleep(5)
-        process.resume() if stands_s == "pause" else host.thaw()
+        process.resume() if is_pause else host.thaw()
         await process.ended()
 
     passes(program)
-    assert seen == ([1, 6.5, 7.5] if stands_s == "pause" else [1, 2, 3])
+    assert seen == ([1, 6.5, 7.5] if is_pause else [1, 2, 3])
 
 
 # ---- disks -------------------------------------------------------------------------------------
