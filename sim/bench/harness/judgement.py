@@ -29,8 +29,9 @@ class Moment(enum.Enum):
     ADMITTED = "a register has returned"
     LEFT = "a register was cancelled"
     REPEATED = "a register that was repeated has returned or raised, after seconds"
+    REPEATED_LEFT = "a register that was repeated was cancelled, and nobody had stopped it"
     CANCELLED = "a cancel by name has returned, of these requests, with this answer"
-    RAISED = "a cancel or pop has raised"
+    RAISED = "a cancel, pop or close has raised"
     BEGINS = "a stream begins to work upstream"
     EMITS = "content comes through the gate"
     # At server level; of an exchange.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
@@ -241,9 +241,8 @@ class Bench:
                 self._stop_is_due(request)
         self.world.record(f"cancel({name})")
         try:
-            answer = await self.registry.cancel(name, PRESSED)
-        except Exception as exc:
-            self._raised(f"cancel({name})", exc)
+            with self._judged(f"cancel({name})"):
+                answer = await self.registry.cancel(name, PRESSED)
         finally:
             for request in named:
                 request.cancels_unanswered -= 1
@@ -272,10 +271,8 @@ class Bench:
 
     async def pop(self, name: str) -> None:
         """The end of a stream is reported, maybe once more."""
-        try:
+        with self._judged(f"pop({name})"):
             await self.registry.pop(name)
-        except Exception as exc:
-            self._raised(f"pop({name})", exc)
 
     async def register_again(self, request: Request) -> None:
         """A stream that is registered already, by the same entry: a call that is repeated.
@@ -293,8 +290,13 @@ class Bench:
         begun = self.world.now
         self.world.record("registers again", actor=request.name)
         entry = {"trace_id": request.name, "session_id": request.session_id, "task": request.task}
+        cancels = _cancels()
         try:
             await self.registry.register(entry)
+        except asyncio.CancelledError:
+            if _cancels() <= cancels and not self._is_stopped(request, begun):
+                self.judges.ask(Moment.REPEATED_LEFT, request)
+            raise
         except Exception as exc:
             if self.world.is_own_fault(exc):
                 raise
@@ -305,10 +307,34 @@ class Bench:
         if request.task.done():
             await self.pop(request.name)
 
-    def _raised(self, what: str, exc: Exception) -> None:
-        if self.world.is_own_fault(exc):
-            raise exc
-        self.judges.ask(Moment.RAISED, what, exc)
+    @contextmanager
+    def _judged(self, what: str) -> Iterator[None]:
+        """Of a call that has to return."""
+        cancels = _cancels()
+        try:
+            yield
+        except asyncio.CancelledError as exc:
+            # Unless somebody has cancelled its caller meanwhile.
+            if _cancels() <= cancels:
+                self.judges.ask(Moment.RAISED, what, exc)
+            raise
+        except Exception as exc:
+            if not self.world.is_own_fault(exc):
+                self.judges.ask(Moment.RAISED, what, exc)
+            raise
+
+    def judge_call(self, call: asyncio.Task[None]) -> None:
+        """One in a task of its own, which is over: nobody has a reason to cancel that task."""
+        exc = asyncio.CancelledError() if call.cancelled() else call.exception()
+        if exc is not None and not self.world.is_own_fault(exc):
+            self.judges.ask(Moment.RAISED, call.get_name(), exc)
+
+    def _is_stopped(self, request: Request, since: float) -> bool:
+        """Whether its stream was stopped, or may be by one that came since then."""
+        others = [each for each in self.of_session(request) if each is not request]
+        is_overtaken = any(each.is_unanswered or each.asked_at >= since for each in others)
+        is_told = request.task is not None and (request.task.done() or request.task.cancelling())
+        return bool(is_told or is_overtaken or request.cancels_unanswered or self.is_closed)
 
     async def close(self) -> None:
         """Closes the registry, which is judged by how long that takes."""
@@ -316,7 +342,8 @@ class Bench:
             request.may_be_cancelled = True
         self.is_closed = True
         begun = self.world.now
-        await self.registry.close()
+        with self._judged("close()"):
+            await self.registry.close()
         self.judges.ask(Moment.CLOSED, self.world.now - begun)
 
     def entry_point(self) -> str:
@@ -404,6 +431,7 @@ class Bench:
         except asyncio.CancelledError:
             if request.answer is None:
                 self._answered(request, "left")
+                self.judges.ask(Moment.LEFT, request)
             raise
         except Exception as exc:
             if self.world.is_own_fault(exc):
@@ -480,6 +508,12 @@ class Bench:
 
     def has_logged_timeout_of(self, request: Request) -> bool:
         return any(line.says(TIMEOUT_ON_CANCEL, trace=request.name) for line in self.logged)
+
+
+def _cancels() -> int:
+    """How often the calling task was cancelled."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def _strategy_of(request: Request) -> dict[str, Any]:

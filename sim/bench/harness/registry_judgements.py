@@ -102,7 +102,9 @@ def refused_for_the_others_failure(
     bench: Bench, request: Request, waited_s: float
 ) -> Iterator[str]:
     """Where no other reason is left: none holds the session, and the grace is not over."""
-    if request.refusal is None or request.has_reason or waited_s > bench.grace_s - bench.slack_s:
+    if request.refusal is None or request.has_reason or bench.is_closed:
+        return
+    if waited_s > bench.grace_s - bench.slack_s:
         return
     others = [each for each in bench.of_session(request) if each is not request]
     if any(each.failure is not None for each in others) and all(map(_is_over, others)):
@@ -114,6 +116,10 @@ def raised_as_if_left(bench: Bench, request: Request) -> Iterator[str]:
     waited_s = request.waited_s or 0.0
     if not request.has_reason and waited_s < bench.grace_s - bench.slack_s:
         yield f"{request.name}'s register raised CancelledError, and its caller has not left"
+
+
+def repeated_as_if_left(bench: Bench, request: Request) -> Iterator[str]:
+    yield f"{request.name} was registered again, which raised CancelledError, and nobody stopped it"
 
 
 def _is_over(request: Request) -> bool:
@@ -156,7 +162,7 @@ def false_stops_nothing(
             yield f"cancel({name}) answered {answer!r}, and {name} was stopped"
 
 
-def nothing_is_raised(bench: Bench, what: str, exc: Exception) -> Iterator[str]:
+def nothing_is_raised(bench: Bench, what: str, exc: BaseException) -> Iterator[str]:
     yield f"{what} raised {exc!r}"
 
 
@@ -287,6 +293,11 @@ _OF_NAMES: Judgements = (
         Moment.LEFT,
         raised_as_if_left,
     ),
+    Judgement(
+        "a register raises CancelledError only where it was stopped or its caller left",
+        Moment.REPEATED_LEFT,
+        repeated_as_if_left,
+    ),
     Judgement("L1 admission", Moment.REPEATED, repeated_in_time),
     Always("a cancel by name stops its stream at once", stops_arrive),
     Judgement(
@@ -296,7 +307,7 @@ _OF_NAMES: Judgements = (
     ),
     Judgement("a cancel that answers false stops nothing", Moment.CANCELLED, false_stops_nothing),
     Judgement(
-        "cancel and pop raise nothing, whatever became of the stream",
+        "cancel, pop and close raise nothing, whatever became of the stream",
         Moment.RAISED,
         nothing_is_raised,
     ),

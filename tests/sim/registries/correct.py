@@ -320,4 +320,31 @@ class TaskPerSession:
         self.entries.pop(trace_id, None)
 
 
-CORRECT = (LockPerSession, Generations, Events, Shielded, Queued, TaskPerSession)
+class Closes(Events):
+    """It can be closed, which stops all streams, and refuses those that come or wait by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_closed = False
+
+    async def register(self, entry: Entry) -> None:
+        self.refuse_if_closed()
+        await super().register(entry)
+        if self.is_closed:
+            del self.places[entry["trace_id"]]
+            self.refuse_if_closed()
+
+    def refuse_if_closed(self) -> None:
+        if self.is_closed:
+            raise TooLate("the registry is closed")
+
+    async def close(self) -> None:
+        self.is_closed = True
+        tasks = [each.entry["task"] for each in self.places.values() if not is_over(each.entry)]
+        for place in self.places.values():
+            stop(place.entry)
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE_S)
+
+
+CORRECT = (LockPerSession, Generations, Events, Shielded, Queued, TaskPerSession, Closes)

@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.sim.registries.correct import (
     GRACE_S,
+    Closes,
     Events,
     Generations,
     LockPerSession,
@@ -290,10 +291,92 @@ class RenewsTheGrace(LockPerSession):
         return await super().cancel(trace_id, reason)
 
 
+class RaisesOnceClosed(Closes):
+    """A close with a stream that goes on for longer than the grace raises."""
+
+    async def close(self) -> None:
+        await super().close()
+        if not all(is_over(place.entry) for place in self.places.values()):
+            raise TooLate("a stream does not end")
+
+
+class ClosesOnlyOnce(Closes):
+    """The second close is refused."""
+
+    async def close(self) -> None:
+        self.refuse_if_closed()
+        await super().close()
+
+
+class RaisesWhatItHasCancelled(Closes):
+    """It awaits the streams that it has stopped, and their CancelledError comes out of close."""
+
+    async def close(self) -> None:
+        entries = [place.entry for place in self.places.values()]
+        await super().close()
+        for entry in filter(is_over, entries):
+            await entry["task"]
+
+
+class KnowsNobodyOnceClosed(Closes):
+    """A stop that comes after the close is an error."""
+
+    async def cancel(self, trace_id: str, reason: str | None = None) -> bool:
+        self.refuse_if_closed()
+        return await super().cancel(trace_id, reason)
+
+
+class WaitsForeverOnceClosed(Closes):
+    """A prompt that comes after the close has no answer."""
+
+    async def register(self, entry: Entry) -> None:
+        if self.is_closed:
+            await asyncio.Event().wait()
+        await super().register(entry)
+
+
+class CancelsTheRepeated(Events):
+    """To register what is registered already raises CancelledError, though nobody has left."""
+
+    async def register(self, entry: Entry) -> None:
+        if entry["trace_id"] in self.places:
+            raise asyncio.CancelledError
+        await super().register(entry)
+
+
+class CancelsForTheUnknown(Events):
+    """A stop of a name that is not there raises CancelledError."""
+
+    async def cancel(self, trace_id: str, reason: str | None = None) -> bool:
+        if trace_id not in self.places:
+            raise asyncio.CancelledError
+        return await super().cancel(trace_id, reason)
+
+
+class CancelsTheSecondEnd(Events):
+    """The second report of an end raises CancelledError."""
+
+    async def pop(self, trace_id: str) -> None:
+        if trace_id not in self.places:
+            raise asyncio.CancelledError
+        await super().pop(trace_id)
+
+
+class CancelsWhoCloses(Closes):
+    """Its close cancels the task that waits for it."""
+
+    async def close(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await super().close()
+        await asyncio.sleep(0)
+
+
 _TRUE = "a cancel answers true only where a stream of its name is there"
 _STOPS = "a cancel by name stops its stream at once"
 _FAILED = "a newcomer is not refused because the stream before it failed"
-_RAISES = "cancel and pop raise nothing, whatever became of the stream"
+_RAISES = "cancel, pop and close raise nothing, whatever became of the stream"
 
 FLAWED: tuple[tuple[type[Any], str], ...] = (
     (StopsThePresent, _TRUE),
@@ -316,5 +399,14 @@ FLAWED: tuple[tuple[type[Any], str], ...] = (
     (WaitsForItsOwnEnd, "L4 no_deadlock"),
     (TakesTheNormalEndForNone, "L3 no_leak"),
     (RenewsTheGrace, "L1 admission"),
+    (RaisesOnceClosed, _RAISES),
+    (ClosesOnlyOnce, _RAISES),
+    (RaisesWhatItHasCancelled, _RAISES),
+    (KnowsNobodyOnceClosed, _RAISES),
+    (WaitsForeverOnceClosed, "L4 no_deadlock"),
+    (CancelsTheRepeated, "a register raises CancelledError only where"),
+    (CancelsForTheUnknown, _RAISES),
+    (CancelsTheSecondEnd, _RAISES),
+    (CancelsWhoCloses, _RAISES),
 )
 """With the property that it violates."""
