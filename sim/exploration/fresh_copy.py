@@ -12,14 +12,17 @@ import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from select import select
+from time import perf_counter
 from typing import Any, BinaryIO
 
-from sim.kernel import forks
+from sim.kernel import forks, watchdog
 from sim.kernel.current import executions
+from sim.kernel.errors import BudgetSpent
 
 ANSWER_S = 20.0
-"""Real seconds for one answer; what takes longer is not known."""
+"""Real seconds for one answer, within the budget's rest; what takes longer is not known."""
 
 _LENGTH = struct.Struct("!Q")
 
@@ -42,13 +45,16 @@ class FreshCopy:
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What `function(subject, *arguments)` returns in a fresh process; None if it is not known.
 
+        It has as long as an execution here would have.
+
         The function is one of a module; it returns plain data, and the arguments are plain, too.
         """
         if self._pid is None:
             return None
+        seconds = min(ANSWER_S, watchdog.seconds_left())
         try:
-            _send(self._questions, (function, arguments))
-            if not select([self._answers], [], [], ANSWER_S)[0]:
+            _send(self._questions, (function, arguments, seconds))
+            if not select([self._answers], [], [], seconds + forks.LATER_S + 1)[0]:
                 raise TimeoutError
             return _received(self._answers)
         except (OSError, EOFError):
@@ -70,14 +76,15 @@ class FreshCopy:
 
     def _begin(self, subject: object) -> None:
         asked, answered = os.pipe(), os.pipe()
-        pid = forks.forked()
-        if pid == 0:
-            with forks.leaving():
-                os.close(asked[1])
-                os.close(answered[0])
-                # With the forks that answer; and Ctrl-C is for the parent alone.
-                os.setpgid(0, 0)
-                _answer_all(subject, os.fdopen(asked[0], "rb"), os.fdopen(answered[1], "wb"))
+
+        def answer() -> None:
+            os.close(asked[1])
+            os.close(answered[0])
+            # With the forks that answer; and Ctrl-C is for the parent alone.
+            os.setpgid(0, 0)
+            _answer_all(subject, os.fdopen(asked[0], "rb"), os.fdopen(answered[1], "wb"))
+
+        pid = forks.forked(answer)
         os.close(asked[0])
         os.close(answered[1])
         self._questions, self._answers = os.fdopen(asked[1], "wb"), os.fdopen(answered[0], "rb")
@@ -95,16 +102,27 @@ class FreshCopy:
 def _answer_all(subject: object, questions: BinaryIO, answers: BinaryIO) -> None:
     while True:
         try:
-            function, arguments = _received(questions)
+            function, arguments, seconds = _received(questions)
         except EOFError:
             # The parent is gone.
             return
+        answer = None
         try:
-            answer = forks.in_a_fork(lambda: function(subject, *arguments))  # noqa: B023
+            answer = forks.in_a_fork(
+                partial(_answer, function, subject, arguments, seconds), seconds + forks.LATER_S
+            )
+        except (BudgetSpent, forks.ForkTooLate):
+            """There was no time for it, so it is not known."""
         except Exception as exc:
             print(f"in a fresh copy of the process: {exc!r}", file=sys.stderr)
-            answer = None
         _send(answers, answer)
+
+
+def _answer(
+    function: Callable[..., Any], subject: object, arguments: tuple[Any, ...], seconds: float
+) -> Any:
+    with watchdog.limited(perf_counter() + seconds):
+        return function(subject, *arguments)
 
 
 def _send(stream: BinaryIO, value: object) -> None:

@@ -28,7 +28,7 @@ from sim.kernel.errors import (
     ScheduleDoesNotFit,
     StepBrokenOff,
 )
-from sim.kernel.forks import ForkEnded
+from sim.kernel.forks import LATER_S, ForkEnded, ForkTooLate
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.hosts.hub import Hub, MakeLoop, WorldOfProcesses
 from sim.kernel.hosts.process_loop import ProcessEnvironment, ProcessLoop
@@ -121,7 +121,7 @@ class Outcome:
 
 def is_isolating() -> bool:
     """Whether each execution runs in a fork of its own."""
-    return _is_isolating
+    return os_thread() in _isolating
 
 
 def run_execution(
@@ -134,18 +134,20 @@ def run_execution(
     """
     require_no_running_loop()
     look_into(program)
-    if not _is_isolating:
+    if not is_isolating():
         return _run_here(program, scheduler, bounds, traced)
 
     def run(chooser: Chooser) -> Outcome:
-        global _is_isolating
-        _is_isolating = False
-        # A fork does not inherit its parent's timers.
-        with watchdog.watched():
-            return _run_here(program, chooser, bounds, traced)
+        _isolating.discard(os_thread())
+        return _run_here(program, chooser, bounds, traced)
 
     try:
-        return run_isolated(run, scheduler)
+        return run_isolated(run, scheduler, watchdog.seconds_left() + LATER_S)
+    except ForkTooLate:
+        raise BudgetSpent(
+            "the process of an execution does not end: a call in it blocks, or computes, and does "
+            "not look for signals"
+        ) from None
     except ForkEnded as exc:
         return Outcome(error=f"the process of an execution {exc}")
 
@@ -583,8 +585,9 @@ def _exits_suppressed() -> Iterator[None]:
 # Two threads may each run a loop of ours. Real, also where it is made while another is simulated.
 _guards_lock = _thread.allocate_lock()
 _taken_down = ExitStack()
-# Whether each execution runs in a fork of its own.
-_is_isolating = False
+# The threads each of whose executions runs in a fork of its own, and the one that explores.
+_isolating: set[int] = set()
+_explorer: int | None = None
 
 
 @contextmanager
@@ -595,24 +598,44 @@ def guarded(*, isolate: bool = False, beside_others: bool = False) -> Iterator[N
     between executions. Blocks may be nested, and other threads may be in one: the first sets up,
     and the last takes down.
     isolate: each execution within the block runs in a fork, so that what it changes is gone.
-    beside_others: threads of the system may use what the modules hold.
+    beside_others: threads of the system may use what the modules hold; without it one thread of the
+    process may be in a block, and in another RuntimeError is raised.
     """
-    global _is_isolating
-    was_isolating, _is_isolating = _is_isolating, _is_isolating or isolate
     this = os_thread()
+    was_isolating = is_isolating()
+    if isolate:
+        _isolating.add(this)
     depth = guards_by_thread.get(this, 0)
     _enter(this, depth)
     try:
         if depth:
             yield
         else:
-            earlier = nullcontext() if beside_others else earlier_locks_simulated()
-            with watchdog.watched(), interrupts_noted(), earlier:
+            modules = nullcontext() if beside_others else _modules_simulated()
+            with watchdog.watched(), interrupts_noted(), modules:
                 yield
     finally:
         _leave(this, depth)
-        if isolate:
-            _is_isolating = was_isolating
+        if isolate and not was_isolating:
+            _isolating.discard(this)
+
+
+@contextmanager
+def _modules_simulated() -> Iterator[None]:
+    """What modules hold is replaced for all threads, so that two would simulate with one lock."""
+    global _explorer
+    with _guards_lock:
+        if _explorer is not None:
+            raise RuntimeError(
+                "another thread of this process explores already, and what modules hold is "
+                "replaced for both: explore one after the other, or in processes of their own"
+            )
+        _explorer = os_thread()
+    try:
+        with earlier_locks_simulated():
+            yield
+    finally:
+        _explorer = None
 
 
 def _enter(thread: int, depth: int) -> None:

@@ -22,12 +22,12 @@ _is_interrupted = False
 def interrupts_noted() -> Iterator[None]:
     """Within the block `is_interrupt` knows of each Ctrl-C; its handler does what it did."""
     global _is_interrupted
-    _is_interrupted = False
     before = _handler_of(signal.SIGINT)
     # Only the main thread may set a handler, and only there is KeyboardInterrupt raised.
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
+    _is_interrupted = False
     handler = before
 
     def noting(signal_number: int, frame: FrameType | None) -> None:
@@ -44,4 +44,5 @@ def interrupts_noted() -> Iterator[None]:
 
 def is_interrupt(raised: BaseException) -> bool:
     """Whether it was raised by a Ctrl-C."""
-    return isinstance(raised, KeyboardInterrupt) and _is_interrupted
+    is_here = threading.current_thread() is threading.main_thread()
+    return isinstance(raised, KeyboardInterrupt) and _is_interrupted and is_here

@@ -63,8 +63,8 @@ class _Recorded:
         return self._scheduler.choose(point)
 
 
-def run_isolated(run: Callable[[Chooser], T], scheduler: Chooser) -> T:
-    """Runs the execution in a fork. Raises what it raises, and ForkEnded."""
+def run_isolated(run: Callable[[Chooser], T], scheduler: Chooser, seconds: float) -> T:
+    """Runs the execution in a fork. Raises what it raises, ForkEnded, and ForkTooLate."""
 
     def in_the_fork() -> tuple[list[_Asked], T | Exception]:
         recorded = _Recorded(scheduler)
@@ -73,7 +73,7 @@ def run_isolated(run: Callable[[Chooser], T], scheduler: Chooser) -> T:
         except (Nondeterminism, NotAProgram, NotInIsolation, ScheduleDoesNotFit) as exc:
             return recorded.asked, exc
 
-    asked, result = forks.in_a_fork(in_the_fork)
+    asked, result = forks.in_a_fork(in_the_fork, seconds)
     for each in asked:
         scheduler.choose(each.again())
     if isinstance(result, Exception):

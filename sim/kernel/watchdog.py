@@ -20,12 +20,14 @@ import _thread
 import ctypes
 import enum
 import functools
+import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 from sim.kernel.current import Execution, executions
@@ -65,22 +67,36 @@ Position = tuple[int, int]
 """The number of an execution, and that of its poll."""
 
 
-# Each thread in which something is executed has a block of its own; the first is watched.
-_depth = 0
-_watch: _Watch | None = None
-_limit: float | None = None
+@dataclass(eq=False, slots=True)
+class _Watched:
+    """A thread in which something is executed: what is asked for it, and what watches it.
+
+    depth: of the blocks of `watched`. limit: of the innermost of `limited`.
+    """
+
+    depth: int = 0
+    watch: _Watch | None = None
+    limit: float | None = None
+
+
+class _OfThread(_thread._local):
+    def __init__(self) -> None:
+        self.watched = _Watched()
+
+
+_here = _OfThread()
 
 
 @contextmanager
 def watched() -> Iterator[None]:
     """Within the block no step of an execution runs for ever."""
-    global _depth
-    _depth += 1
+    here = _here.watched
+    here.depth += 1
     try:
         yield
     finally:
-        _depth -= 1
-        if _depth == 0:
+        here.depth -= 1
+        if here.depth == 0:
             forget()
             _end_watch()
 
@@ -88,29 +104,36 @@ def watched() -> Iterator[None]:
 @contextmanager
 def limited(until: float | None) -> Iterator[None]:
     """Within the block no execution goes on for long after this reading of `perf_counter`."""
-    global _limit
-    before, _limit = _limit, until
+    here = _here.watched
+    before, here.limit = here.limit, until
     try:
         yield
     finally:
-        _limit = before
+        here.limit = before
+
+
+def seconds_left() -> float:
+    """Until the limit of this thread; infinity if it has none."""
+    limit = _here.watched.limit
+    return math.inf if limit is None else max(0.0, limit - _now())
 
 
 def begin() -> None:
     """An execution begins."""
-    global _watch
-    if _depth and _watch is None:
-        _watch = _Watch()
+    here = _here.watched
+    if here.depth and here.watch is None:
+        here.watch = _Watch(here)
 
 
 def _end_watch() -> None:
-    global _watch
-    if _watch is not None:
-        _watch.end()
-        _watch = None
+    here = _here.watched
+    if here.watch is not None:
+        here.watch.end()
+        here.watch = None
 
 
-# A thread does not survive a fork, and a process that forks had better have one only.
+# A thread does not survive a fork, and a process that forks had better have one only. That of
+# another thread, which does not fork, goes on.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_end_watch)
 
@@ -125,7 +148,8 @@ def _processor_clock(thread: int) -> Callable[[], float]:
 class _Watch:
     """The thread, and what it asks for. It watches the thread that makes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, watched: _Watched) -> None:
+        self._watched = watched
         self._thread = _ident()
         self._is_main = self._thread == _main_thread and hasattr(signal, "pthread_kill")
         self._cpu_s = _processor_clock(self._thread)
@@ -139,15 +163,19 @@ class _Watch:
         if self._is_main:
             self._handled_before = _handle(signal.SIGVTALRM, self._on_signal)
             # For a call of C that keeps other threads from running, and looks for signals.
-            signal.setitimer(signal.ITIMER_VIRTUAL, VIRTUAL_TICK_S, VIRTUAL_TICK_S)
+            self._timer_before = signal.setitimer(
+                signal.ITIMER_VIRTUAL, VIRTUAL_TICK_S, VIRTUAL_TICK_S
+            )
         _start_thread(self._run, ())
 
     def end(self) -> None:
         self._goes_on.release()
         self._runs.acquire()
         if self._is_main:
+            # Not with our handler and its timer, nor with its handler and ours.
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             _handle(signal.SIGVTALRM, self._handled_before)
+            signal.setitimer(signal.ITIMER_VIRTUAL, *self._timer_before)
 
     def _execution(self) -> Execution | None:
         """The innermost of the thread, if it is to be watched."""
@@ -178,7 +206,8 @@ class _Watch:
         at, since, cpu_since = self._seen
         if position != at:
             self._seen = position, _now(), self._cpu_s()
-            if _limit is not None and since > _limit + GRACE_S and at and position:
+            limit = self._watched.limit
+            if limit is not None and since > limit + GRACE_S and at and position:
                 self._stop_polling(is_same=at[0] == position[0])
         elif position is not None:
             self._look_at(position, _now() - since, self._cpu_s() - cpu_since)
@@ -188,8 +217,9 @@ class _Watch:
         execution = self._execution()
         if execution is None:
             return
-        is_limited = _limit is not None and lasts_s > STEP_S
-        is_spent = _limit is not None and _now() > _limit + GRACE_S
+        limit = self._watched.limit
+        is_limited = limit is not None and lasts_s > STEP_S
+        is_spent = limit is not None and _now() > limit + GRACE_S
         if is_limited or (is_spent and lasts_s > GRACE_S):
             self._ask(position, Asked.END)
         elif execution.broken_off and execution.broken_off[0] == position:

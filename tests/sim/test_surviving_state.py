@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -13,7 +15,7 @@ import pytest
 from sim import Report, World, explore
 from sim.exploration.module_state import ModuleState
 from sim.kernel import forks
-from sim.kernel.forks import ForkEnded, in_a_fork
+from sim.kernel.forks import ForkEnded, ForkTooLate, in_a_fork
 from sim.schedulers import DepartureBounded, Scheduler
 from tests.sim import surviving_programs as programs
 
@@ -217,6 +219,36 @@ def test_a_fork_changes_nothing_here() -> None:
         in_a_fork(lambda: {}["gone"])
     with pytest.raises(ForkEnded, match="exit code 1"):
         in_a_fork(sys.exit)
+
+
+@pytest.mark.parametrize("interrupted", ["fork", "parent"])
+def test_a_ctrl_c_between_fork_and_life_is_one_of_its_process(
+    interrupted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither sends the fork up its parent's stack nor leaves the parent without its fork."""
+    assert forks._fork is not None
+    fork, pids = forks._fork, []
+
+    def fork_and_interrupt() -> int:
+        pid = fork()
+        pids.append(pid)
+        if (pid == 0) == (interrupted == "fork"):
+            signal.raise_signal(signal.SIGINT)
+        return pid
+
+    monkeypatch.setattr(forks, "_fork", fork_and_interrupt)
+    with pytest.raises((ForkEnded, KeyboardInterrupt)) as raised:
+        in_a_fork(lambda: None)
+    is_here = raised.type is KeyboardInterrupt
+    assert is_here == (interrupted == "parent")
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pids[0], 0)
+
+
+def test_a_fork_that_does_not_answer_is_ended() -> None:
+    """However it blocks."""
+    with pytest.raises(ForkTooLate, match="had not answered in time"):
+        in_a_fork(lambda: sum(itertools.count()), 0.1)
 
 
 def test_state_is_read_wherever_it_is_kept() -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import itertools
+import math
 import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from sim import Report, World, explore
 from sim.export.file import NotExportable
-from sim.kernel import watchdog
+from sim.kernel import forks, watchdog
 from sim.kernel.execution import guarded
+from sim.kernel.forks import in_a_fork
 from sim.kernel.step_lines import LineCounter
 from sim.kernel.violation import Kind
 
@@ -326,3 +330,87 @@ def test_nothing_ticks_outside() -> None:
     assert _thread._count() == threads
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
     assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_DFL
+
+
+def test_a_timer_of_somebody_else_goes_on() -> None:
+    """Of the processor's seconds there is one timer, and a profiler may have set it before."""
+    rung: list[int] = []
+    handled_before = signal.signal(signal.SIGVTALRM, lambda *_: rung.append(1))
+    signal.setitimer(signal.ITIMER_VIRTUAL, 1000, 500)
+    try:
+        assert explore(spins_in_a_thread, max_executions=1).verdict == "error"
+        left_s, every_s = signal.getitimer(signal.ITIMER_VIRTUAL)
+        assert left_s > 500
+        assert every_s == 500
+        assert not rung
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, handled_before)
+
+
+async def computes_in_c(world: World) -> None:
+    sum(itertools.count())
+
+
+@pytest.mark.skipif(not forks.are_possible(), reason="this system cannot fork")
+def test_in_isolation_whatever_blocks_ends_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a call that neither runs Python nor looks for signals: its process is ended."""
+    monkeypatch.setattr("sim.kernel.execution.LATER_S", 0.3)
+    report = explore(computes_in_c, budget_s=0.2, isolate=True)
+    assert report.verdict == "inconclusive"
+    assert "the budget is spent: the process of an execution does not end" in report.reason
+
+
+def in_another_thread(function: Callable[[], Any]) -> Any:
+    """What it returns there; raises what it raises."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def test_a_limit_is_one_of_its_thread() -> None:
+    """Another thread, which simulates meanwhile, has its own or none, and its executions go on."""
+    with watchdog.limited(time.perf_counter()):
+        assert watchdog.seconds_left() == 0
+        assert in_another_thread(watchdog.seconds_left) == math.inf
+
+
+@pytest.mark.skipif(not forks.are_possible(), reason="this system cannot fork")
+def test_a_thread_that_forks_ends_no_other_threads_watch() -> None:
+    """The one that is watched goes on, and so does what watches it."""
+
+    def fork() -> int:
+        return in_a_fork(lambda: 1)
+
+    threads = _thread._count()
+    with watchdog.watched():
+        watchdog.begin()
+        assert in_another_thread(fork) == 1
+        assert _thread._count() == threads + 1
+    assert _thread._count() == threads
+
+
+def test_two_threads_do_not_explore_at_once() -> None:
+    """What modules hold would be replaced by the stand-ins of both: it is refused, with a way."""
+
+    async def program(world: World) -> None:
+        await asyncio.sleep(1)
+
+    raised: list[BaseException] = []
+    may_begin = _thread.allocate_lock()
+    may_begin.acquire()
+
+    def explores() -> None:
+        with may_begin:
+            try:
+                explore(program)
+            except RuntimeError as exc:
+                raised.append(exc)
+
+    thread = threading.Thread(target=explores)
+    thread.start()
+    with guarded():
+        may_begin.release()
+        while thread.is_alive():
+            pass
+    assert "explore one after the other" in str(raised[0])
+    assert in_another_thread(lambda: explore(program)).verdict == "proved"
