@@ -19,15 +19,21 @@ from sim.exploration.surviving_state import (
     is_violated,
 )
 from sim.exploration.verdict import Stop, Unretrieved, Verdict
+from sim.kernel.errors import BudgetSpent
 from sim.kernel.execution import Outcome, Program, guarded, run_execution
 from sim.kernel.isolation.entropy import not_virtualised
 from sim.kernel.schedule import Bounds, Schedule, departures_of
 from sim.kernel.violation import Kind, Violation
+from sim.kernel.watchdog import limited, seconds_left
 from sim.schedulers import NaturalOrder, Scheduler
 
 SHRINK_EXECUTIONS_MAX = 2000
 # What bounds the shrinking is the number of executions; this is for programs with slow ones.
 SHRINK_BUDGET_S = 10.0
+# Of the time that is left; the rest is for the replays.
+SHRINK_PART = 0.5
+# How long the replays may take once the budget is spent.
+CONCLUDE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,8 @@ class Conclusion:
     """What the replays showed. differs: where two runs of the natural schedule differed.
 
     survived: what has outlived an execution. unconfirmed: as in Report.
-    spent: what ran when there was no time left for them.
+    spent: what ran when there was no time left for them. unrepeated: why it is not known whether a
+    fresh process has the violation, too; empty if it is known.
     """
 
     digest: str
@@ -44,18 +51,42 @@ class Conclusion:
     survived: Survived | None = None
     unconfirmed: str = ""
     spent: str | None = None
+    unrepeated: str = ""
 
 
 def conclude(
     problem: Problem,
     findings: Findings,
+    until: float,
     is_interrupted: Callable[[], bool] = lambda: False,
     natural: NaturalRuns | None = None,
+    *,
+    is_exhausted: bool,
 ) -> Conclusion:
     """Replays what was found: the failure, shrunk, or else the natural schedule.
 
+    until: of the budget, by `perf_counter`; what was found is worth a few seconds more.
     natural: its runs from before the search; without them it is run twice.
+    is_exhausted: whether the scheduler has seen enough for a proof, however the search ended.
     """
+    try:
+        with limited(max(until, perf_counter() + CONCLUDE_S)):
+            return _replayed(problem, findings, is_interrupted, natural, is_exhausted=is_exhausted)
+    except KeyboardInterrupt:
+        findings.stopped = Stop.INTERRUPTED
+        return Conclusion(problem.digest)
+    except BudgetSpent as exc:
+        return Conclusion(problem.digest, spent=str(exc))
+
+
+def _replayed(
+    problem: Problem,
+    findings: Findings,
+    is_interrupted: Callable[[], bool],
+    natural: NaturalRuns | None,
+    *,
+    is_exhausted: bool,
+) -> Conclusion:
     subject = problem.subject
     head = subject.natural_schedule(problem.bounds)
     if findings.error is not None:
@@ -70,7 +101,7 @@ def conclude(
     if findings.stopped is Stop.NONDETERMINISM and natural is not None:
         survived = natural.survived(findings.stopped_why or findings.stopped)
         return Conclusion(head.digest, survived=survived)
-    if findings.stopped is not None:
+    if findings.stopped is not None and not is_exhausted:
         return Conclusion(head.digest)
     still = natural.survived_since() if natural is not None else None
     # The first of them may have ended in an error, or for lack of time.
@@ -111,16 +142,18 @@ def _judged_afresh(
     violated, departures = failure.violation.property, departures_of(failure.choices)
     if found is not None:
         if failure.violation.kind is Kind.ENDLESS_STEP:
-            # Each execution of it takes seconds.
-            return Conclusion(digest, found)
+            # Each execution of it takes seconds; the very first one was in a fresh process.
+            is_known = natural.violated_at_once == violated
+            return Conclusion(digest, found, unrepeated="" if is_known else _TOO_SLOW)
         shrunk = Schedule.parse(found.schedule).departures
         is_real = natural.copy.ask(is_violated, shrunk, violated)
+        if is_real:
+            return Conclusion(digest, found)
         if is_real is None:
             survived = natural.survived_since()
             if survived is not None:
                 return Conclusion(digest, survived=survived, unconfirmed=found.text)
-        if is_real is not False:
-            return Conclusion(digest, found)
+            return Conclusion(digest, found, unrepeated=_UNREPEATED)
     afresh = natural.copy.ask(_confirm_alone, departures, violated)
     seen = "comes" if found is not None else "did not come"
     differs = f"«{violated}» was violated in an execution, and {seen} back in this process"
@@ -129,6 +162,12 @@ def _judged_afresh(
     differs += ", and is not violated in a fresh one" if natural.copy.is_alive else ""
     text = found.text if found is not None else words_of_violation(failure.violation)
     return Conclusion(digest, survived=natural.survived(differs, departures), unconfirmed=text)
+
+
+_UNREPEATED, _TOO_SLOW = (
+    f"not repeated in a fresh process, {why}: state of an earlier execution may have a part in it"
+    for why in ("of which there was no answer in time", "as that takes too long")
+)
 
 
 def words_of_violation(violation: Violation) -> str:
@@ -178,8 +217,10 @@ def _judged(
         if found is None:
             return _judged_unconfirmed(findings, conclusion)
         by = "" if findings.found_by == scheduler.name else f", found by {findings.found_by}"
-        survived = f"; {conclusion.survived.words}" if conclusion.survived is not None else ""
-        return _Judged(Verdict.REFUTED, f"{found.property} ({executions}{by}){survived}")
+        marks = [conclusion.survived.words] if conclusion.survived is not None else []
+        marks += [conclusion.unrepeated] if conclusion.unrepeated else []
+        words = "; ".join([f"{found.property} ({executions}{by})", *marks])
+        return _Judged(Verdict.REFUTED, words)
     if conclusion.survived is not None:
         return _Judged(Verdict.INCONCLUSIVE, conclusion.survived.words, conclusion.survived.stop)
     if conclusion.differs is not None:
@@ -225,7 +266,7 @@ def _counterexample(
     """Shrinks the failure and replays it twice, traced; None if it is not the same both times."""
     assert failure.violation is not None
     violated = failure.violation.property
-    deadline = perf_counter() + SHRINK_BUDGET_S
+    deadline = _shrink_until()
     departures = departures_of(failure.choices)
     # Each execution that the watchdog breaks off takes seconds.
     if failure.violation.kind is not Kind.ENDLESS_STEP:
@@ -240,13 +281,17 @@ def _counterexample(
     return confirmed(program, replace(head, departures=departures), violated)
 
 
+def _shrink_until() -> float:
+    return perf_counter() + min(SHRINK_BUDGET_S, SHRINK_PART * seconds_left())
+
+
 def _confirm_alone(
     problem: Problem, departures: Departures, violated: str
 ) -> Counterexample | None:
     """The counterexample, where each execution that leads to it runs in a fork of its own."""
     head = problem.subject.natural_schedule(problem.bounds)
     program, bounds = problem.subject.program, problem.bounds
-    deadline = perf_counter() + SHRINK_BUDGET_S
+    deadline = _shrink_until()
     with guarded(isolate=True):
         departures, _ = shrink(
             program,

@@ -87,18 +87,21 @@ def _given() -> _Work:
     return _work
 
 
-def _search_part(key: Key, part: Scheduler, slice_s: float) -> PartDone:
+def _search_part(key: Key, part: Scheduler, slice_s: float, left_s: float) -> PartDone:
+    """left_s: when an execution that goes on is ended."""
     work = _given()
     begun = perf_counter()
-    with guarded(), limited(math.inf), work.within():
+    with guarded(), limited(begun + left_s), work.within():
         findings = search(work.problem_of(key), part, begun + slice_s, None, work.is_stopped)
     return PartDone(part, findings, perf_counter() - begun)
 
 
-def _conclude(key: Key, findings: Findings) -> Conclusion:
+def _conclude(key: Key, findings: Findings, left_s: float, is_exhausted: bool) -> Conclusion:
     work = _given()
-    with guarded(), limited(math.inf), work.within():
-        return conclude(work.problem_of(key), findings, work.stop.is_set)
+    until = perf_counter() + left_s
+    with guarded(), work.within():
+        problem = work.problem_of(key)
+        return conclude(problem, findings, until, work.stop.is_set, is_exhausted=is_exhausted)
 
 
 def _whole(key: Key, budget_s: float) -> Report:
@@ -149,19 +152,24 @@ class _Piece:
 class _Search:
     """One tree: its pieces in order, and the next task."""
 
-    def __init__(self, key: Key, scheduler: Divisible, budget_s: float) -> None:
+    def __init__(self, key: Key, scheduler: Divisible, budget_s: float, until: float) -> None:
         self.key = key
         self.scheduler = scheduler
         self.begun = perf_counter()
         self.conclusion: Conclusion | None = None
-        # Seconds of one process.
-        self._left_s = budget_s
+        # Seconds of one process, and when it ends for all of them, by `perf_counter`.
+        self._budget_s = budget_s
+        self._until = until
         # Of the rounds before this one.
         self._before = Findings()
         self._pieces: list[_Piece] = []
         self._findings: Findings | None = None
         self._is_concluding = False
         self._begin_round()
+
+    @property
+    def _left_s(self) -> float:
+        return min(self._budget_s, self._until - perf_counter())
 
     @property
     def waiting(self) -> list[_Piece]:
@@ -187,7 +195,8 @@ class _Search:
         if self._is_concluding or self.conclusion is not None:
             return None
         self._is_concluding = True
-        return pool.submit(_conclude, self.key, self._findings)
+        is_exhausted = self.scheduler.is_exhausted
+        return pool.submit(_conclude, self.key, self._findings, self._left_s, is_exhausted)
 
     def take(self, future: Future[Any], processes: int) -> None:
         """Takes a worker's result; the rest of its part is divided if others would be idle."""
@@ -195,7 +204,7 @@ class _Search:
         if isinstance(answer, Conclusion):
             self.conclusion = answer
             return
-        self._left_s -= answer.seconds
+        self._budget_s -= answer.seconds
         self._take_part(self._running.pop(future), answer.part, answer.findings)
         self._divide(processes)
         self._end_round_if_visited()
@@ -228,14 +237,14 @@ class _Search:
             self._findings = self._before
 
     def _submit_part(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
-        waiting = self.waiting
-        if not waiting or self._left_s <= 0:
+        waiting, left_s = self.waiting, self._left_s
+        if not waiting or left_s <= 0:
             return None
         piece = waiting[0]
         piece.is_running = True
         # What cannot be divided cannot be resumed, either.
-        slice_s = min(piece.slice_s, self._left_s) if isinstance(piece.part, Part) else self._left_s
-        future = pool.submit(_search_part, self.key, piece.part, slice_s)
+        slice_s = min(piece.slice_s, left_s) if isinstance(piece.part, Part) else left_s
+        future = pool.submit(_search_part, self.key, piece.part, slice_s, left_s)
         self._running[future] = piece
         return future
 
@@ -275,6 +284,8 @@ class _Search:
         failed = bool(self._pieces) and self._pieces[-1].findings.is_final
         if open_pieces and not failed:
             merged.stopped = Stop.INTERRUPTED if is_interrupted else Stop.OUT_OF_BUDGET
+            whys = (piece.findings.stopped_why for piece in open_pieces)
+            merged.stopped_why = next(filter(None, whys), None)
             parts = [piece.part for piece in open_pieces]
             self._complete = 1.0 - sum(part.unseen for part in parts if isinstance(part, Part))
             self._findings = merged
@@ -322,15 +333,19 @@ class Team:
         self._pool.shutdown(cancel_futures=True)
 
     def play(
-        self, searches: Sequence[tuple[Key, Divisible | None]], budget_of: Callable[[int], float]
+        self,
+        searches: Sequence[tuple[Key, Divisible | None]],
+        budget_of: Callable[[int], float],
+        until: float = math.inf,
     ) -> Iterator[tuple[Key, Report]]:
         """The searches in their order, each in as many processes as it keeps busy.
 
         budget_of: the seconds that all processes may take for a search, called as it begins, with
         the number of those that began before. A search begins when the others leave a process
-        idle; without a scheduler it is run whole.
+        idle; without a scheduler it is run whole. until: when those that are divided end, by
+        `perf_counter`, though they have not kept all processes busy.
         """
-        to_come = self._each(searches, budget_of)
+        to_come = self._each(searches, budget_of, until)
         running: list[_Search | _Whole] = []
         futures: dict[Future[Any], _Search | _Whole] = {}
         while True:
@@ -353,12 +368,15 @@ class Team:
                 to_come = iter(())
 
     def _each(
-        self, searches: Sequence[tuple[Key, Divisible | None]], budget_of: Callable[[int], float]
+        self,
+        searches: Sequence[tuple[Key, Divisible | None]],
+        budget_of: Callable[[int], float],
+        until: float,
     ) -> Iterator[_Search | _Whole]:
         for begun, (key, scheduler) in enumerate(searches):
             budget_s = budget_of(begun)
             if scheduler is not None:
-                yield _Search(key, scheduler, budget_s * self._processes)
+                yield _Search(key, scheduler, budget_s * self._processes, until)
             else:
                 yield _Whole(key, budget_s)
 

@@ -17,9 +17,14 @@ from sim.exploration.subject import Problem, Subject
 from sim.exploration.surviving_state import is_violated, natural_runs_agree
 from sim.exploration.verdict import Stop
 from sim.kernel import forks
+from sim.kernel.errors import BudgetSpent
 from sim.kernel.schedule import Bounds, Schedule
+from sim.kernel.watchdog import limited
 from sim.schedulers import DepthFirst, Divisible, RandomFirst, Scheduler
 from sim.schedulers.staged import RANDOM_EXECUTIONS
+
+AGAIN_S = 2.0
+"""What a finding that did not come back has at least, in seconds, to be found out about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +71,12 @@ def explored(request: Request, progress: Progress, *, jobs: int = 1) -> Report:
         scheduler = RandomFirst(search, random_executions=RANDOM_EXECUTIONS, seed=request.seed)
     if is_divided and isinstance(scheduler, Divisible):
         return _explored_by_team(request, scheduler, progress, jobs)
-    return _explored_alone(request, scheduler, progress)
+    return _explored_alone(request, scheduler, progress, request.budget_s)
 
 
-def _explored_alone(request: Request, scheduler: Scheduler, progress: Progress) -> Report:
+def _explored_alone(
+    request: Request, scheduler: Scheduler, progress: Progress, budget_s: float | None
+) -> Report:
     begun = perf_counter()
 
     def watch(findings: Findings, scheduler: Scheduler) -> bool:
@@ -78,7 +85,7 @@ def _explored_alone(request: Request, scheduler: Scheduler, progress: Progress) 
     return explore(
         request.subject,
         strategy=scheduler,
-        budget_s=request.budget_s,
+        budget_s=budget_s,
         max_executions=request.executions_max,
         isolate=request.isolate,
         unretrieved=request.unretrieved,
@@ -92,36 +99,48 @@ def _explored_by_team(
     def show(key: Key, begun: float, findings: Findings, scheduler: Scheduler) -> bool:
         return _shown(request, progress, begun, findings, scheduler)
 
-    budget_s = request.seconds or BUDGET_S
-    if not _is_repeatable(request):
-        return _explored_alone(request, scheduler, progress)
+    until = perf_counter() + (BUDGET_S if request.seconds is None else request.seconds)
+
+    def left_s() -> float:
+        return max(0.0, until - perf_counter())
+
+    if not _is_repeatable(request, left_s()):
+        return _explored_alone(request, scheduler, progress, left_s())
     with Team(jobs, _problem_of, _play_whole, show) as team:
-        ((_, report),) = team.play([((request,), scheduler)], lambda begun: budget_s)
+        seconds = left_s()
+        ((_, report),) = team.play([((request,), scheduler)], lambda begun: seconds, until)
     found, is_repeatable = report.counterexample, report.stopped is not Stop.NONDETERMINISM
-    if is_repeatable and (found is None or _is_confirmed(request, found)):
+    if is_repeatable and (found is None or _is_confirmed(request, found, max(left_s(), AGAIN_S))):
         return report
-    return _explored_alone(request, request.scheduler, progress)
+    return _explored_alone(request, request.scheduler, progress, max(left_s(), AGAIN_S))
 
 
 # This process executes nothing itself, so its forks are fresh. What depends on state that outlives
 # an execution is explored in one process, which says so.
 
 
-def _is_repeatable(request: Request) -> bool:
-    return _in_a_fork(lambda: natural_runs_agree(Problem(request.subject)))
+def _is_repeatable(request: Request, seconds: float) -> bool:
+    return _in_a_fork(lambda: natural_runs_agree(Problem(request.subject)), seconds)
 
 
-def _is_confirmed(request: Request, found: Counterexample) -> bool:
+def _is_confirmed(request: Request, found: Counterexample, seconds: float) -> bool:
     departures = Schedule.parse(found.schedule).departures
-    return _in_a_fork(lambda: is_violated(Problem(request.subject), departures, found.property))
+    problem = _problem_of((request,))
+    return _in_a_fork(lambda: is_violated(problem, departures, found.property), seconds)
 
 
-def _in_a_fork(asked: Callable[[], bool]) -> bool:
+def _in_a_fork(asked: Callable[[], bool], seconds: float) -> bool:
+    """False also where there is no answer in time."""
     if not forks.are_possible():
         return True
+
+    def within_limit() -> bool:
+        with limited(perf_counter() + seconds):
+            return asked()
+
     try:
-        return forks.in_a_fork(asked)
-    except forks.ForkEnded:
+        return forks.in_a_fork(within_limit, seconds + forks.LATER_S)
+    except (forks.ForkEnded, BudgetSpent):
         return False
 
 

@@ -26,8 +26,6 @@ from sim.kernel.watchdog import limited
 from sim.schedulers import Portfolio, Scheduler
 
 BUDGET_S = 60.0
-# How long the replays may take once the budget is spent.
-CONCLUDE_S = 5.0
 COLLECT_EVERY_EXECUTIONS = 200
 
 
@@ -162,17 +160,15 @@ def _search_and_conclude(
 ) -> tuple[Findings, Conclusion]:
     deadline, executions_max, watch = limits.deadline, limits.executions_max, limits.watch
     findings = search(problem, scheduler, deadline, executions_max, watch)
-    # What was found is worth a few seconds more.
-    until = max(limits.until, perf_counter() + CONCLUDE_S)
-    try:
-        with limited(until):
-            concluded = conclude(problem, findings, lambda: watch(findings, scheduler), natural)
-        return findings, concluded
-    except KeyboardInterrupt:
-        findings.stopped = Stop.INTERRUPTED
-        return findings, Conclusion(problem.digest)
-    except BudgetSpent as exc:
-        return findings, Conclusion(problem.digest, spent=str(exc))
+    concluded = conclude(
+        problem,
+        findings,
+        limits.until,
+        lambda: watch(findings, scheduler),
+        natural,
+        is_exhausted=scheduler.is_exhausted,
+    )
+    return findings, concluded
 
 
 def _out_of_budget(findings: Findings, spent: BudgetSpent) -> Findings:

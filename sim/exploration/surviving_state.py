@@ -58,7 +58,8 @@ class Survived:
 class NaturalRuns:
     """first: the natural execution that came before all others, None if none is compared with it.
 
-    differs: in words, where the one after it was another; None if it was the same. names: those of
+    differs: in words, where the one after it was another; None if it was the same.
+    violated_at_once: what the very first one violates, which had a fresh process. names: those of
     the first one's tasks, by pattern, that had others in the second: they carry a counter, or an
     address. copy: from before all executions.
     """
@@ -68,12 +69,14 @@ class NaturalRuns:
         self.copy = copy
         self.first: Outcome | None = None
         self.differs: str | None = None
+        self.violated_at_once: str | None = None
         self.names: Mapping[str, Sequence[str]] = {}
 
     def look(self, is_over: Callable[[], bool]) -> None:
         """Runs the natural schedule twice. is_over: whether the budget is spent after the first."""
         first = self._run()
         violation = first.violation
+        self.violated_at_once = None if violation is None else violation.property
         # An endless step takes seconds each time.
         if first.error or is_over() or (violation and violation.kind is Kind.ENDLESS_STEP):
             return

@@ -11,7 +11,8 @@ loop. Real time decides nothing but where to look:
 
 To interrupt the main thread a signal is sent to it, which ends what blocks in a system call, too.
 Elsewhere an exception is raised in the thread once it runs Python. So a call that blocks there, and
-a call of C that never looks for signals (`sum(itertools.count())`), cannot be ended.
+a call of C that never looks for signals (`sum(itertools.count())`), cannot be ended, but with
+`isolate=True`: there the parent ends the process.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 from typing import ClassVar
 
 from sim import World
@@ -130,3 +131,28 @@ async def names_its_tasks_by_address(world: World) -> None:
         pass
     for number in ended:
         await asyncio.sleep(number)
+
+
+is_changed = False
+
+
+async def changes_by_a_departure(world: World) -> None:
+    """Natural order is the same until some execution has taken the second option."""
+    global is_changed
+    if is_changed:
+        await asyncio.sleep(0)
+    await world.outside("it comes", latest=1)
+    for _ in range(3):
+        is_changed = world.choose("the answer", [1, 2]) == 2 or is_changed
+
+
+async def blocks_if_it_is_late(world: World) -> None:
+    """A departure computes for longer than anybody waits."""
+    await asyncio.sleep(0)
+    if world.choose("the answer", [1, 2]) == 2:
+        re.match("(a+)+$", "a" * 40 + "b")
+
+
+async def blocks(world: World) -> None:
+    await asyncio.sleep(0)
+    re.match("(a+)+$", "a" * 40 + "b")

@@ -8,13 +8,17 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+import sim.exploration.request
 from sim import Report, World, explore
+from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.module_state import ModuleState
-from sim.kernel import forks
+from sim.exploration.progress import Progress
+from sim.exploration.request import Request, explored
+from sim.kernel import forks, watchdog
 from sim.kernel.forks import ForkEnded, ForkTooLate, in_a_fork
 from sim.schedulers import DepartureBounded, Scheduler
 from tests.sim import surviving_programs as programs
@@ -91,6 +95,65 @@ REFUTED = {
     "cache": (programs.cache_of_a_class, "the database is asked once", "Cache.values was a dict"),
 }
 """Programs with a violation that is real, and that leave state behind."""
+
+
+def test_what_is_proved_when_the_limit_ends_the_search_is_compared_as_well() -> None:
+    """A bound was finished before; that nothing survived is asked all the same."""
+    scheduler = DepartureBounded(0, 3)
+    program = programs.changes_by_a_departure
+    report = in_a_fork(lambda: explore(program, strategy=scheduler, max_executions=3))
+    assert report.verdict == "inconclusive", report.text
+    assert "step 2 in natural order was" in report.reason
+
+
+async def _violates(world: World) -> None:
+    assert world.choose("the answer", [1, 2]) == 1, "the answer is 1"
+
+
+def test_a_violation_that_no_fresh_process_has_repeated_is_marked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It did not answer in time: then it is not known whether anything survived."""
+    monkeypatch.setattr(FreshCopy, "ask", lambda *_: None)
+    report = explore(_violates)
+    assert report.verdict == "refuted"
+    assert "not repeated in a fresh process" in report.reason
+
+
+@pytest.mark.socket  # real time: a second
+@pytest.mark.parametrize("name", ["blocks", "blocks_if_it_is_late"])
+def test_with_several_processes_what_blocks_ends_with_the_budget(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first runs and in those of a worker; a limit of its own would be two minutes."""
+    for what in ("TICK_S", "VIRTUAL_TICK_S", "GRACE_S"):
+        monkeypatch.setattr(watchdog, what, 0.1)
+    request = Request(f"{programs.__name__}:{name}", "depth-first", budget_s=0.3)
+    report = explored(request, Progress(None), jobs=2)
+    assert report.verdict == "inconclusive"
+    assert f"has not given the loop back in {name} (tests/sim/surv" in report.reason
+    assert report.seconds < watchdog.STEP_S / 2
+
+
+@pytest.mark.parametrize("is_repeatable", [True, False])
+def test_what_does_not_come_back_has_the_rest_of_the_budget(
+    is_repeatable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where several processes come to nothing one explores again, and not for as long again."""
+    budgets: list[float] = []
+    explore_alone = sim.exploration.request._explored_alone
+
+    def note_budget(*given: Any) -> Report:
+        budgets.append(given[3])
+        return explore_alone(*given)
+
+    monkeypatch.setattr("sim.exploration.request._explored_alone", note_budget)
+    monkeypatch.setattr("sim.exploration.request._is_repeatable", lambda *_: is_repeatable)
+    monkeypatch.setattr("sim.exploration.request._is_confirmed", lambda *_: False)
+    request = Request(f"{__name__}:_violates", "depth-first", budget_s=100)
+    explored(request, Progress(None), jobs=2)
+    (budget_s,) = budgets
+    assert 0 < budget_s < 100
 
 
 @pytest.mark.parametrize("name", REFUTED)
