@@ -102,7 +102,7 @@ def _explored_by_team(
     until = perf_counter() + (BUDGET_S if request.seconds is None else request.seconds)
 
     def left_s() -> float:
-        return max(0.0, until - perf_counter())
+        return max(AGAIN_S, until - perf_counter())
 
     if not _is_repeatable(request, left_s()):
         return _explored_alone(request, scheduler, progress, left_s())
@@ -110,9 +110,9 @@ def _explored_by_team(
         seconds = left_s()
         ((_, report),) = team.play([((request,), scheduler)], lambda begun: seconds, until)
     found, is_repeatable = report.counterexample, report.stopped is not Stop.NONDETERMINISM
-    if is_repeatable and (found is None or _is_confirmed(request, found, max(left_s(), AGAIN_S))):
+    if is_repeatable and (found is None or _is_confirmed(request, found, left_s())):
         return report
-    return _explored_alone(request, request.scheduler, progress, max(left_s(), AGAIN_S))
+    return _explored_alone(request, request.scheduler, progress, left_s())
 
 
 # This process executes nothing itself, so its forks are fresh. What depends on state that outlives

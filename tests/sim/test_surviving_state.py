@@ -128,6 +128,7 @@ def test_with_several_processes_what_blocks_ends_with_the_budget(
     """In the first runs and in those of a worker; a limit of its own would be two minutes."""
     for what in ("TICK_S", "VIRTUAL_TICK_S", "GRACE_S"):
         monkeypatch.setattr(watchdog, what, 0.1)
+    monkeypatch.setattr("sim.exploration.request.AGAIN_S", 0.1)
     request = Request(f"{programs.__name__}:{name}", "depth-first", budget_s=0.3)
     report = explored(request, Progress(None), jobs=2)
     assert report.verdict == "inconclusive"
