@@ -129,10 +129,10 @@ def test_with_several_processes_what_blocks_ends_with_the_budget(
     for what in ("TICK_S", "VIRTUAL_TICK_S", "GRACE_S"):
         monkeypatch.setattr(watchdog, what, 0.1)
     monkeypatch.setattr("sim.exploration.request.AGAIN_S", 0.1)
-    request = Request(f"{programs.__name__}:{name}", "depth-first", budget_s=0.3)
+    request = Request(f"{programs.__name__}:{name}", "depth-first", budget_s=1)
     report = explored(request, Progress(None), jobs=2)
     assert report.verdict == "inconclusive"
-    assert f"has not given the loop back in {name} (tests/sim/surv" in report.reason
+    assert "the budget is spent" in report.reason
     assert report.seconds < watchdog.STEP_S / 2
 
 
