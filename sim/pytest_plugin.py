@@ -484,7 +484,11 @@ def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
         text = f"{raised}\n{counterexample.text}" if raised else counterexample.text
         _fail_as_expected(test, text)
     lines = [f"  {line.at:9.3f}  {line.actor}  {line.text}" for line in outcome.trace]
-    head = f"{test.item.nodeid}: no violation under {text}"
+    head = (
+        f"{test.item.nodeid}: no violation under {text}\nWhere there was one before, the test may "
+        f"depend on the order of a set of strings, which is another in each process: set "
+        f"PYTHONHASHSEED=0, say, to explore and to replay"
+    )
     test.item.user_properties.append((_REPLAYED, "\n".join([head, *lines])))
 
 

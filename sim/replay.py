@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sim.bench.levels import is_of_the_bench
 from sim.counterexamples.counterexample import Counterexample, make_counterexample, replay_schedule
 from sim.exploration.subject import Subject
+from sim.exploration.verdict import Verdict
 from sim.export.file import export
 from sim.export.sources import Bundle, bundle_of
 from sim.kernel.errors import ScheduleDoesNotFit
 from sim.kernel.execution import Outcome, Program, guarded
 from sim.kernel.schedule import Schedule
+
+_SEEDS_TRIED = 4
+_SEED_S = 60.0
+_FIXED_SEED = "PYTHONHASHSEED"
+
+
+def why_it_may_not_come_back(text: str) -> str:
+    """What no schedule decides: the order of a set of strings, which is another in each process.
+
+    A schedule that was made under some hash seed is tried under a few, each in a process of its
+    own; not where this process has a fixed one, as these have.
+    """
+    if is_of_the_bench(Schedule.parse(text).subject):
+        return ""
+    if os.environ.get(_FIXED_SEED, "random") == "random":
+        for seed in range(_SEEDS_TRIED):
+            if _is_violated_with(seed, text):
+                return (
+                    f"The program depends on the order of a set of strings, which is another in "
+                    f"each process: with {_FIXED_SEED}={seed} the violation comes back. Replay it "
+                    f"with that, and explore with it to get a schedule that always fits"
+                )
+    return (
+        f"Where it was violated before, the program may depend on the order of a set of strings, "
+        f"which is another in each process: set {_FIXED_SEED}=0, say, to explore and to replay"
+    )
+
+
+def _is_violated_with(seed: int, text: str) -> bool:
+    command = [sys.executable, "-m", "sim.cli", "replay", text]
+    environment = {**os.environ, _FIXED_SEED: str(seed)}
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, timeout=_SEED_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == Verdict.REFUTED.exit_code
 
 
 def replay(text: str) -> Counterexample | None:
@@ -56,8 +98,12 @@ def _replayed(schedule: Schedule) -> Iterator[tuple[Program, Outcome]]:
                 f"{subject.digest}: the code, the interpreter or a dependency is another. "
                 f"{_how_to_find(schedule.subject)} again to get schedules that fit"
             )
-        with guarded():
-            outcome = replay_schedule(subject.program, schedule)
+        try:
+            with guarded():
+                outcome = replay_schedule(subject.program, schedule)
+        except ScheduleDoesNotFit as exc:
+            cause = why_it_may_not_come_back(str(schedule))
+            raise ScheduleDoesNotFit(f"{exc}. {cause}" if cause else str(exc)) from None
         yield subject.program, outcome
 
 

@@ -20,11 +20,14 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from sim.replay import replay
+    from sim.replay import replay, why_it_may_not_come_back
 
     counterexample = replay(arguments.schedule)
     if counterexample is None:
         print("no violation: under this schedule every property holds")
+        cause = why_it_may_not_come_back(arguments.schedule)
+        if cause:
+            print(cause)
         return Verdict.PROVED.exit_code
     print(counterexample.text)
     return Verdict.REFUTED.exit_code

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sim.counterexamples.differences import difference
+from sim.counterexamples.digest import Identity
 from sim.counterexamples.explanation import explain, nearest_passing
 from sim.kernel.errors import ScheduleDoesNotFit
 from sim.kernel.execution import Outcome, Program, guarded, is_isolating, run_execution
@@ -21,6 +22,8 @@ class Counterexample:
     text: str
     # Whether each execution of it runs in a process of its own.
     is_isolated: bool = False
+    # Of which program it is, None if it may be of any.
+    identity: Identity | None = None
 
     def as_json(self) -> dict[str, str]:
         return {"property": self.property, "schedule": self.schedule, "text": self.text}
@@ -28,8 +31,11 @@ class Counterexample:
     def replay(self, program: Program) -> Outcome:
         """Runs the schedule on the program, traced; `violation` is None if it did not come back.
 
-        Raises ScheduleDoesNotFit if the program does not reach these choice points.
+        Raises ScheduleDoesNotFit for another program, for one that was edited since, and if it does
+        not reach these choice points.
         """
+        if self.identity is not None:
+            self.identity.require(program)
         with guarded(isolate=self.is_isolated):
             return replay_schedule(program, Schedule.parse(self.schedule))
 
@@ -74,4 +80,5 @@ def make_counterexample(program: Program, outcome: Outcome, schedule: Schedule) 
         # A program may remember its last execution: let that be this one.
         replay_schedule(program, schedule)
     text = explain(outcome, schedule, passing)
-    return Counterexample(outcome.violation.property, str(schedule), text, is_isolating())
+    found = outcome.violation.property, str(schedule), text
+    return Counterexample(*found, is_isolating(), Identity.of(program))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sim.counterexamples.digest import Identity, name_of
 from sim.exploration.subject import require_program
 from sim.kernel.arguments import misused, require
 from sim.kernel.execution import Outcome, Program, guarded, run_execution
@@ -19,6 +20,16 @@ def require_bounds(bounds: object) -> None:
     require(horizon_s=bounds.horizon_s)
 
 
+def _require_its_own(program: Program, schedule: Schedule) -> None:
+    own = name_of(program)
+    module, colon, attribute = schedule.subject.rpartition(":")
+    is_of_file = module.endswith(".py") and attribute == own.rpartition(":")[2]
+    if colon:
+        # By the path of its file it has another name than by its module.
+        named = own if is_of_file else schedule.subject
+        Identity(named, schedule.digest).require(program)
+
+
 def run(
     program: Program, schedule: str = NATURAL, *, bounds: Bounds = BOUNDS, traced: bool = False
 ) -> Outcome:
@@ -26,7 +37,8 @@ def run(
 
     bounds: of the arrival model; a schedule brings its own. traced: with `trace` and `steps`.
     Raises ValueError for a text that is not a schedule, ScheduleDoesNotFit if the program does not
-    reach its choice points. The subject that the schedule names is not checked.
+    reach its choice points, is another than the schedule names, or was edited since. A name
+    without a colon, of a test say, is not checked.
     """
     require_program(program)
     require(schedule=schedule, traced=traced)
@@ -35,6 +47,7 @@ def run(
         with guarded():
             return run_execution(program, NaturalOrder(), bounds, traced=traced)
     parsed = Schedule.parse(schedule)
+    _require_its_own(program, parsed)
     replay = Replay(parsed.departures)
     with guarded():
         outcome = run_execution(program, replay, parsed.bounds, traced=traced)

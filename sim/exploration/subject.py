@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from sim.exploration.digest import digest_of
+from sim.counterexamples.digest import digest_of, name_of
 from sim.exploration.named_programs import program_named
 from sim.kernel.errors import NotAProgram
 from sim.kernel.execution import Program
@@ -31,9 +31,7 @@ class Subject:
     @classmethod
     def of(cls, program: Program) -> Subject:
         """By its module and name."""
-        module = getattr(program, "__module__", None)
-        name = getattr(program, "__qualname__", type(program).__qualname__)
-        return cls(program, f"{module}:{name}" if module else name)
+        return cls(program, name_of(program))
 
     @classmethod
     def named(cls, name: str) -> Subject:

@@ -7,6 +7,7 @@ unmodified `asyncio.SelectorEventLoop` (`shim.py` and its like, copied whole).
 from __future__ import annotations
 
 import ast
+import os
 import platform
 import re
 from pathlib import Path
@@ -54,6 +55,7 @@ SCRIPT = Script(
     LAST_POLL,
     CHOICES,
     python={version!r},
+    hash_seed={hash_seed!r},
     lateness_s={bounds.lateness_s!r},
     spin_max={bounds.spin_max!r},
     horizon_s={bounds.horizon_s!r},
@@ -99,6 +101,7 @@ def export(outcome: Outcome, bundle: Bundle, bounds: Bounds, description: str) -
     )
     tail = _TAIL.format(
         version=platform.python_version(),
+        hash_seed=os.environ.get("PYTHONHASHSEED", "random"),
         bounds=bounds,
         hashes_futures=recording.hashes_futures,
         replaced=REPLACED,

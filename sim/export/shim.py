@@ -49,13 +49,14 @@ class Script:
     """What the polls find, in order, by their number: a float is a reading to which the clock
     jumps, (3, "a") the third outside event that was announced, named a, None the horizon. After
     the last poll everything is natural. `choices` are the answers of World.choose: option, index.
-    `python` is the version of CPython that it was recorded with.
+    `python` is the version of CPython that it was recorded with, `hash_seed` its PYTHONHASHSEED.
     """
 
     polls: Mapping[int, Found]
     last_poll: int
     choices: Sequence[tuple[str, int]] = ()
     python: str = ""
+    hash_seed: str = "random"
     lateness_s: float = 0.010
     spin_max: int = 200
     horizon_s: float = 600.0

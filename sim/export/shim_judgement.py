@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import unittest
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ def judge(script: Script, sources: Sources, program_name: str) -> Judged:
             return Judged(world)
     except DoesNotFit as exc:
         versions = f"recorded with CPython {script.python}, and this is {platform.python_version()}"
-        misfit = f"the script does not fit ({versions}): {exc}"
+        misfit = f"the script does not fit ({versions}): {exc}{_of_the_hash_seed(script)}"
     try:
         tried = list(_in_order(script, sources, program_name))
     except DoesNotFit as exc:
@@ -81,6 +82,17 @@ def judge(script: Script, sources: Sources, program_name: str) -> Judged:
     whole = [each for each in tried if not each.variant.is_shifted][-1]
     how = f"{whole.variant}, and in {len(tried) - 1} variants, among them natural order"
     return Judged(world or whole.world, how, misfit, tuple(whole.in_order.left_out))
+
+
+def _of_the_hash_seed(script: Script) -> str:
+    """By it the order of a set of strings differs between processes, which no script decides."""
+    here = os.environ.get("PYTHONHASHSEED", "random")
+    if here == script.hash_seed != "random":
+        return ""
+    return (
+        f"; a set of strings may have another order here: recorded with PYTHONHASHSEED="
+        f"{script.hash_seed}, and this is {here}"
+    )
 
 
 def _in_order(script: Script, sources: Sources, program_name: str) -> Iterator[Tried]:

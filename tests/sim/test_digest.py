@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sim import World
-from sim.exploration import digest
-from sim.exploration.digest import digest_of
+from sim.counterexamples import digest
+from sim.counterexamples.digest import digest_of
 from sim.exploration.subject import Subject
 
 ROOT = Path(__file__).parents[2]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import _thread
 import asyncio
 import gc
+import importlib
 import math
 import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -571,22 +573,25 @@ def test_a_counterexample_replays() -> None:
 
 def test_a_replay_on_a_fixed_program_says_that_nothing_is_violated() -> None:
     """Where the choice points are the same, but the fault is gone, there is no violation."""
-    report = explore(lost_update)
+
+    def withdrawals(is_fixed: bool) -> Program:
+        async def program(world: World) -> None:
+            balance = 100
+
+            async def withdraw(name: str) -> None:
+                nonlocal balance
+                seen = balance
+                await world.outside(f"the bank confirms {name}")
+                balance = (balance if is_fixed else seen) - 10
+
+            await asyncio.gather(withdraw("a"), withdraw("b"))
+            world.check(balance == 80, "both withdrawals count")
+
+        return program
+
+    report = explore(withdrawals(is_fixed=False))
     assert report.counterexample is not None
-
-    async def fixed(world: World) -> None:
-        balance = 100
-
-        async def withdraw(name: str) -> None:
-            nonlocal balance
-            await world.outside(f"{name} comes")
-            await world.outside(f"the bank confirms {name}")
-            balance -= 10
-
-        await asyncio.gather(withdraw("a"), withdraw("b"))
-        world.check(balance == 80, "both withdrawals count")
-
-    assert report.counterexample.replay(fixed).violation is None
+    assert report.counterexample.replay(withdrawals(is_fixed=True)).violation is None
 
 
 def test_a_schedule_that_does_not_fit_is_refused() -> None:
@@ -629,10 +634,33 @@ def test_a_counterexample_of_another_program_is_refused() -> None:
     assert report.counterexample is not None
 
     async def nothing(world: World) -> None:
-        pass
+        world.choose("any", "ab")
 
-    with pytest.raises(ScheduleDoesNotFit):
-        report.counterexample.replay(nothing)
+    found = report.counterexample
+    for refused in (
+        lambda: found.replay(nothing),
+        lambda: found.export(nothing),
+        lambda: run(nothing, found.schedule),
+    ):
+        with pytest.raises(ScheduleDoesNotFit, match=r"fails_late, and this is .*nothing: give"):
+            refused()
+
+
+def test_a_counterexample_of_an_edited_program_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file has other text than when it was explored: that is said, and nothing is run."""
+    file = tmp_path / "edited_since.py"
+    file.write_text("async def program(world):\n    assert world.choose('any', 'ab') == 'a'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    program = importlib.import_module("edited_since").program
+    found = explore(program).counterexample
+    assert found is not None
+    assert run(program, found.schedule).violation is not None
+    file.write_text("async def program(world):\n    pass\n")
+    for refused in (lambda: found.replay(program), lambda: run(program, found.schedule)):
+        with pytest.raises(ScheduleDoesNotFit, match="its file was edited since"):
+            refused()
 
 
 # ---- shrinking -------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from sim import explore
+from sim import explore, replay
 from sim.cli import main
 from tests.sim.documents import programs, read
 
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str]]
 
 SLOTS = """\
@@ -148,8 +151,12 @@ def test_what_is_not_simulated_is_an_error(run: Run) -> None:
     assert (code, printed.startswith("error: ")) == (3, True), printed
 
 
-def test_the_json_object_has_what_the_report_has(run: Run) -> None:
+def test_the_json_object_has_what_the_report_has(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Strategy and seed come from the command line, and the counterexample replays."""
+    # So that no other seed is tried where nothing is violated.
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
     arguments = ("--strategy", "random", "--seed", "3", "--json")
     code, printed = run("explore", "slots:leaks", *arguments)
     found: dict[str, Any] = json.loads(printed)
@@ -275,3 +282,60 @@ def test_an_option_without_sense_says_what_is_allowed(
         main(["explore", "slots.py:leaks", *option])
     assert caught.value.code == 3
     assert f"argument {option[0]}: {says}" in capsys.readouterr().err
+
+
+ORDERED_BY_HASH = """\
+async def program(world):
+    first = min(enumerate({"a", "b", "c", "d"}))[1]
+    if world.choose("which", "abcd") == first:
+        world.choose("again", "ab")
+    world.check(first != "SEEN", "another is first")
+
+
+async def takes_another_path(world):
+    if "SEEN" == min(enumerate({"a", "b", "c", "d"}))[1]:
+        assert world.choose("which", "ab") == "a"
+"""
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize("name", ["program", "takes_another_path"])
+def test_a_replay_under_another_hash_seed_tells_the_cause(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No schedule decides the order of a set of strings: what does not come back is tried with it.
+
+    It comes back where the process has the seed that is named."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "ordered.py"
+
+    def onestream(seed: str, *arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "sim.cli", *arguments]
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    program = "import sys; print(min(enumerate({'a', 'b', 'c', 'd'}))[1])"
+    first = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in range(6)
+    ]
+    other = next(seed for seed in range(6) if first[seed] != first[1])
+    file.write_text(ORDERED_BY_HASH.replace("SEEN", first[1]))
+    printed = onestream("1", "explore", f"ordered.py:{name}")[1]
+    schedule = re.search(r"onestream replay (\S+)", printed)
+    assert schedule is not None, printed
+    code, printed = onestream(str(other), "replay", schedule[1])
+    assert code != 1, printed
+    assert "order of a set of strings" in printed
+    assert onestream("1", "replay", schedule[1])[0] == 1
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    monkeypatch.setattr(replay, "_SEEDS_TRIED", 2)
+    why = replay.why_it_may_not_come_back(schedule[1])
+    assert re.search("with PYTHONHASHSEED=[01] the violation comes back", why)

@@ -6,14 +6,50 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 from sim import kernel
+from sim.kernel.errors import ScheduleDoesNotFit
 
 _DEPENDENCIES = ("simpy", "anyio")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which program it is: by its module and name, and by the digest of its code."""
+
+    name: str
+    digest: str
+
+    @classmethod
+    def of(cls, program: object) -> Identity:
+        return cls(name_of(program), digest_of((program,)))
+
+    def require(self, program: object) -> None:
+        """Raises ScheduleDoesNotFit if it is another program, or was edited since."""
+        given = Identity.of(program)
+        if given.name != self.name:
+            raise ScheduleDoesNotFit(
+                f"the schedule is one of {self.name}, and this is {given.name}: give the program "
+                f"that was explored, or explore this one"
+            )
+        if given.digest != self.digest:
+            raise ScheduleDoesNotFit(
+                f"the schedule of {self.name} was made with the digest {self.digest}, the code "
+                f"here has {given.digest}: its file was edited since, or the interpreter or a "
+                f"dependency is another. Explore it again to get a schedule that fits"
+            )
+
+
+def name_of(program: object) -> str:
+    """`module:name`, or the name alone of what is in no module."""
+    module = getattr(program, "__module__", None)
+    name: str = getattr(program, "__qualname__", type(program).__qualname__)
+    return f"{module}:{name}" if module else name
 
 
 def digest_of(sources: Iterable[object]) -> str:
