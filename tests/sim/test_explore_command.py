@@ -151,9 +151,7 @@ def test_what_is_not_simulated_is_an_error(run: Run) -> None:
     assert (code, printed.startswith("error: ")) == (3, True), printed
 
 
-def test_the_json_object_has_what_the_report_has(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_json_object_has_what_the_report_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strategy and seed come from the command line, and the counterexample replays."""
     # So that no other seed is tried where nothing is violated.
     monkeypatch.setenv("PYTHONHASHSEED", "0")
