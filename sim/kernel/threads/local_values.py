@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from sim.kernel.living import classes_below, objects_of
 from sim.kernel.origin import forwards
 
 _Local: type = _thread._local
@@ -61,9 +62,9 @@ class Locals:
 
     def find_all(self) -> None:
         """Those that the collector knows, but for the simulator's own."""
-        kinds = {*_kinds()} - {OfThisThread}
-        for each in gc.get_objects():
-            if type(each) in kinds and id(each) not in self._known:
+        kinds = [each for each in classes_below(_Local) if each is not OfThisThread]
+        for each in objects_of(kinds):
+            if id(each) not in self._known:
                 self.add(each, None, _given_to(each))
 
     def add(
@@ -113,15 +114,6 @@ class Locals:
             known.met.discard(running)
             known.here.clear()
             raise
-
-
-def _kinds() -> list[type]:
-    """`threading.local` and every class derived from it."""
-    found = [_Local]
-    for each in found:
-        derived: list[type] = type.__subclasses__(each)
-        found += (one for one in derived if one not in found)
-    return found
 
 
 def _given_to(local: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -267,7 +259,7 @@ def a_worker_begins() -> None:
 
 def _patch_classes(undo: ExitStack) -> None:
     """Those that were derived from threading.local before."""
-    for cls in _kinds()[1:]:
+    for cls in classes_below(_Local)[1:]:
         if cls is OfThisThread or SimLocal in cls.__mro__:
             continue
         if _Local in cls.__bases__:

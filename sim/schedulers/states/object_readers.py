@@ -28,6 +28,7 @@ from typing import Any
 
 from sim.kernel.errors import Opaque
 from sim.kernel.hashing import SimCancelScope, SimFuture, stable_name
+from sim.kernel.living import address_of, classes_below, objects_of
 from sim.schedulers.states.abstraction import DESCRIPTIONS, LEFT_OUT
 
 VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
@@ -69,36 +70,58 @@ class Constants:
     """
 
     def __init__(self) -> None:
-        classes = _living_classes()
         # Held, so that no address is used twice while they are known.
-        self._held: dict[int, object] = {id(each): each for each in classes}
+        self._held: dict[int, object] = {address_of(each): each for each in classes_below(object)}
+        self._holds_sentinels = False
         # Numbers by address.
         self.descriptions: dict[int, int] = {}
-        for owner in (*sys.modules.values(), *classes):
-            for value in tuple(getattr(owner, "__dict__", {}).values()):
-                if type(value) is object:
-                    self._held[id(value)] = value
+        # Whether the first execution goes on, and whether it has met any.
+        self._is_first, self._meets_descriptions = True, False
+
+    def note_descriptions(self, state: list[object]) -> None:
+        """In the first execution: whether there are any among the objects of a state."""
+        if self._is_first and not self._meets_descriptions:
+            self._meets_descriptions = any(_name_of(type(each)) in DESCRIPTIONS for each in state)
 
     def admit_descriptions(self) -> None:
-        """From now on the descriptions that exist count as constants.
+        """From now on the descriptions that exist are constants, if the first execution met any.
 
-        To be called between executions, when the first has made what is made only once: an
-        application, say. What is made later is read like any other object.
+        To be called after it, when it has made what is made only once: an application, say. What is
+        made later, or met later, is read like any other object. A search for them is dear.
         """
-        found = [each for each in gc.get_objects() if _name_of(type(each)) in DESCRIPTIONS]
-        self._held.update((id(each), each) for each in found)
+        self._is_first = False
+        if not self._meets_descriptions:
+            return
+        kinds = [each for each in classes_below(object) if _name_of(each) in DESCRIPTIONS]
+        found = objects_of(kinds)
+        self._held.update((address_of(each), each) for each in found)
         numbers = enumerate(found, _DESCRIPTIONS_FROM)
-        self.descriptions = {id(each): number for number, each in numbers}
+        self.descriptions = {address_of(each): number for number, each in numbers}
 
     def address(self, constant: object) -> int | None:
         """None for a class that the execution made. Raises Opaque for an object() that it made."""
-        if id(constant) not in self._held:
+        if address_of(constant) not in self._held:
             if isinstance(constant, type) and not _is_importable(constant):
                 return None
             if type(constant) is object:
-                raise Opaque("an object() made by the execution")
-            self._held[id(constant)] = constant
-        return id(constant)
+                self._hold_sentinels()
+                if address_of(constant) not in self._held:
+                    raise Opaque("an object() made by the execution")
+            self._held[address_of(constant)] = constant
+        return address_of(constant)
+
+    def _hold_sentinels(self) -> None:
+        """Each object() of a module or class, once, when the first is met.
+
+        One that the execution under way has put there is held as well: the next puts another there.
+        """
+        if self._holds_sentinels:
+            return
+        self._holds_sentinels = True
+        for owner in (*sys.modules.values(), *classes_below(object)):
+            for value in tuple(getattr(owner, "__dict__", {}).values()):
+                if type(value) is object:
+                    self._held[address_of(value)] = value
 
 
 # Less than any number of what a StateReader knows.
@@ -107,20 +130,6 @@ _DESCRIPTIONS_FROM = -1_000_000
 
 def _name_of(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _living_classes() -> list[type]:
-    found: list[type] = [object]
-    # By address: a metaclass may define equality as it likes.
-    seen = {id(object)}
-    for each in found:
-        # Called on `type` itself, `__subclasses__` needs its argument.
-        derived: type
-        for derived in type.__subclasses__(each):
-            if id(derived) not in seen:
-                seen.add(id(derived))
-                found.append(derived)
-    return found
 
 
 def _is_importable(cls: type) -> bool:

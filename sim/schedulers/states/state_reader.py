@@ -24,6 +24,7 @@ from typing import Any
 from sim.kernel.current import executions
 from sim.kernel.errors import Opaque
 from sim.kernel.hosts.hub import Hub
+from sim.kernel.living import address_of
 from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
 from sim.kernel.schedule import ChoicePoint
@@ -56,7 +57,7 @@ class StateReader(Observer):
         bench = (loop, world, loop.environment, loop.threads, loop.bounds, world.labels)
         # Context variables that were set before are the same in each execution.
         known = (*bench, *copy_context().values())
-        self._numbers = {id(each): -number for number, each in enumerate(known, 1)}
+        self._numbers = {address_of(each): -number for number, each in enumerate(known, 1)}
 
     @property
     def labels(self) -> set[str]:
@@ -97,7 +98,11 @@ class StateReader(Observer):
         known = self._numbers | constants.descriptions
         if self._world.hub is not None:
             known |= self._known_of_processes(self._world.hub)
-        _Traversal(form, known, constants).run(self._roots())
+        traversal = _Traversal(form, known, constants)
+        try:
+            traversal.run(self._roots())
+        finally:
+            constants.note_descriptions(traversal.met)
         return hashlib.blake2b(marshal.dumps(form, 2), digest_size=16).digest()
 
     def stop(self) -> None:
@@ -111,11 +116,11 @@ class StateReader(Observer):
 
     def _known_of_processes(self, hub: Hub) -> dict[int, int]:
         """As `_numbers`: of each process by its number, whether it lives or not."""
-        numbers = {id(hub): _PROCESSES_FROM}
+        numbers = {address_of(hub): _PROCESSES_FROM}
         for at, run in enumerate(hub.made, 1):
             parts = (run.loop, run.environment, run.loop.threads, run.loop.bounds)
             first = _PROCESSES_FROM - at * (len(parts) + 1)
-            numbers |= {id(each): first - number for number, each in enumerate(parts)}
+            numbers |= {address_of(each): first - number for number, each in enumerate(parts)}
         return numbers
 
     def _roots(self) -> list[object]:
@@ -138,12 +143,12 @@ class _Traversal:
         self._constants = constants
         self._numbers = known
         # Also keeps alive what is made meanwhile, so that no address is used twice.
-        self._todo: list[object] = []
+        self.met: list[object] = []
 
     def run(self, roots: list[object]) -> None:
         self._add(roots)
         form, add, address = self._form, self._add, self._constants.address
-        for each in self._todo:
+        for each in self.met:
             cls = type(each)
             # The length shows where the next object begins.
             key = address(cls)
@@ -168,8 +173,8 @@ class _Traversal:
             if address is not None:
                 self._form.append((address,))
                 return
-        number = self._numbers.get(id(part))
+        number = self._numbers.get(address_of(part))
         if number is None:
-            number = self._numbers[id(part)] = len(self._todo)
-            self._todo.append(part)
+            number = self._numbers[address_of(part)] = len(self.met)
+            self.met.append(part)
         self._form.append((number, 0))
