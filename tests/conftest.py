@@ -3,6 +3,7 @@ that no test leaves a running execution, or a thread, which would be seen in ano
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,19 @@ def pytest_configure(config: pytest.Config) -> None:
             "filterwarnings",
             "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning",
         )
+
+
+def pytest_collection_finish() -> None:
+    """What all test modules have imported is passed over from now on by the collector, and by what
+    asks it for all objects: each exploration with a thread does, for its `threading.local`s. So
+    those that there are are found first.
+    """
+    found = sys.modules.get("sim.kernel.threads.local_values")
+    if found is not None:
+        found.here.locals = found.here.locals or found.Locals()
+        found.here.locals.find_all()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -45,17 +45,15 @@ class Application:
         self.random = Random(1)
 
 
-APPLICATION = Application()
-
-
-@pytest.mark.parametrize(("holder", "is_read"), [(APPLICATION, True), (None, False)])
+@pytest.mark.parametrize("is_met", [True, False])
 def test_what_is_described_is_looked_for_where_it_was_met(
-    holder: Application | None, is_read: bool, monkeypatch: pytest.MonkeyPatch
+    is_met: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the second execution on a description is a constant, so states that hold it match."""
     monkeypatch.setattr(abstraction, "DESCRIPTIONS", set(abstraction.DESCRIPTIONS))
     abstraction.describe(Application)
     monkeypatch.setattr(object_readers, "DESCRIPTIONS", abstraction.DESCRIPTIONS)
+    application = Application() if is_met else None
     looked = []
 
     def noted(kinds: list[type]) -> list[object]:
@@ -65,16 +63,16 @@ def test_what_is_described_is_looked_for_where_it_was_met(
     monkeypatch.setattr(object_readers, "objects_of", noted)
 
     async def program(world: World) -> None:
-        async def holds(application: Application | None, name: str) -> None:
+        async def holds(held: Application | None, name: str) -> None:
             await world.outside(f"{name}1", latest=0.0)
             await world.outside(f"{name}2", latest=0.0)
-            del application
+            del held
 
-        await asyncio.gather(holds(holder, "a"), holds(holder, "b"))
+        await asyncio.gather(holds(application, "a"), holds(application, "b"))
 
     search = StateMatching()
     report = explore(program, strategy=search, max_executions=1000)
     assert report.verdict == Verdict.PROVED, report.text
     assert search.met_again > 0
-    assert looked == [True] * is_read
-    assert search.opaque == ({"random.Random"} if is_read else set())
+    assert looked == [True] * is_met
+    assert search.opaque == ({"random.Random"} if is_met else set())
