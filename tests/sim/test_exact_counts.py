@@ -208,14 +208,3 @@ def test_an_event_that_nobody_awaits_is_withdrawn() -> None:
         seen.append(f"{world.now:.3f}")
 
     assert count(main) == ({"1.000"}, 1)
-
-
-@pytest.mark.parametrize("window", [{"earliest": -1.0}, {"earliest": 2.0, "latest": 1.0}])
-def test_a_window_that_is_none_is_refused(window: dict[str, float]) -> None:
-    """A window that ends before it begins, or begins in the past, raises ValueError."""
-
-    async def program(world: World) -> None:
-        with pytest.raises(ValueError, match="it needs 0 <= earliest <= latest"):
-            await world.outside("a", **window)
-
-    assert explore(program).verdict == "proved"

@@ -112,7 +112,12 @@ def run_in_stock_asyncio(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "programs"), [("p", 80), pytest.param("soak", 1000, marks=pytest.mark.soak)]
+    ("kind", "programs"),
+    [
+        ("p", 25),
+        pytest.param("p", 80, marks=pytest.mark.thorough),
+        pytest.param("soak", 1000, marks=pytest.mark.soak),
+    ],
 )
 def test_random_programs_do_the_same_in_stock_asyncio(
     kind: str, programs: int, tmp_path: Path
