@@ -549,6 +549,98 @@ async def a_connection_may_not_want_to_wait() -> object:
         return await asyncio.to_thread(work)
 
 
+async def who_reads_and_wants_to_write_is_not_let_wait() -> object:
+    """Where another writes already, which waits for the readers: SQLite is busy at once."""
+    with a_database() as file:
+        has_read, has_written, has_tried = (threading.Event() for _ in range(3))
+        told: list[object] = []
+
+        def reads_and_writes() -> None:
+            with closing(sqlite3.connect(file, isolation_level=None)) as db:
+                db.execute("begin")
+                # Of no database.
+                db.execute("select ?", [1])
+                db.execute("select n from t").fetchall()
+                has_read.set()
+                has_written.wait()
+                try:
+                    db.execute("insert into t values (1)")
+                except sqlite3.OperationalError as exc:
+                    told.append(str(exc))
+                db.execute("rollback")
+                has_tried.set()
+
+        def writes() -> None:
+            has_read.wait()
+            with closing(sqlite3.connect(file)) as db:
+                db.execute("insert into t values (?)", [2])
+                has_written.set()
+                # Waits for the reader.
+                db.commit()
+
+        begun = asyncio.get_running_loop().time()
+        await asyncio.gather(asyncio.to_thread(reads_and_writes), asyncio.to_thread(writes))
+        told.append(asyncio.get_running_loop().time() - begun < 1)
+        with closing(sqlite3.connect(file)) as db:
+            return told, db.execute("select n from t").fetchall()
+
+
+async def a_transaction_that_has_not_read_waits() -> object:
+    """Begun, and with what no database is needed for, it has nothing that others wait for."""
+    with a_database() as file, closing(sqlite3.connect(file)) as db:
+        db.execute("insert into t values (1)")
+
+        def work() -> None:
+            with closing(sqlite3.connect(file, isolation_level=None)) as other:
+                other.execute("begin")
+                other.execute("select 1").fetchall()
+                other.execute("create temp table own (n)")
+                loop.call_soon_threadsafe(db.commit)
+                other.execute("insert into t values (2)")
+                other.execute("commit")
+
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(work)
+        return db.execute("select n from t").fetchall()
+
+
+async def what_waits_repeats_nothing() -> object:
+    """Of a script or of many rows, what was executed before stays executed once."""
+    script = """
+        insert into own values (';'), (2); -- not the end;
+        create trigger twice after insert on own begin select 1; select 2; end;
+        begin;
+        insert into t values (7);
+        commit;
+        insert into own values (3)
+    """
+    with a_database() as file, closing(sqlite3.connect(file)) as db:
+
+        def rows(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[int]]:
+            yield (1,)
+            loop.call_soon_threadsafe(db.execute, "insert into t values (100)")
+            time.sleep(0.05)
+            loop.call_soon_threadsafe(loop.call_later, 0.05, db.commit)
+            yield (2,)
+            yield (3,)
+
+        def work(loop: asyncio.AbstractEventLoop) -> object:
+            with closing(sqlite3.connect(file)) as other:
+                level = other.isolation_level
+                other.execute("create temp table own (n)")
+                loop.call_soon_threadsafe(db.execute, "insert into t values (200)")
+                time.sleep(0.05)
+                loop.call_soon_threadsafe(loop.call_later, 0.05, db.commit)
+                other.executescript(script)
+                told = [other.execute("select n from own").fetchall(), other.in_transaction]
+                assert other.isolation_level == level
+            with closing(sqlite3.connect(file, isolation_level=None)) as other:
+                other.executemany("insert into t values (?)", rows(loop))
+                return *told, other.execute("select n from t").fetchall()
+
+        return await asyncio.to_thread(work, asyncio.get_running_loop())
+
+
 async def a_connection_belongs_to_its_thread() -> object:
     class Mine(sqlite3.Connection):
         """A class of the program's own."""
@@ -686,6 +778,9 @@ PROGRAMS = [
     def_endpoints_files_and_background_tasks,
     the_test_client_in_a_coroutine,
     connections_wait_for_each_other,
+    who_reads_and_wants_to_write_is_not_let_wait,
+    a_transaction_that_has_not_read_waits,
+    what_waits_repeats_nothing,
     a_connection_may_not_want_to_wait,
     a_connection_belongs_to_its_thread,
     a_pools_threads_are_initialised,

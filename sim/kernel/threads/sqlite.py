@@ -7,8 +7,10 @@ thread of the system, where stock Python refuses a connection that another threa
 
 from __future__ import annotations
 
+import enum
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
@@ -24,7 +26,36 @@ except ImportError:  # Python may be built without it.
 _DELAYS_S = (1e-3, 2e-3, 5e-3, 10e-3, 15e-3, 20e-3, 25e-3, 25e-3, 25e-3, 50e-3, 50e-3, 100e-3)
 _TIMEOUT_S, _POSITIONS = 5.0, ("database", "timeout", "", "", "check_same_thread", "factory")
 _CURSORS = ("execute", "executemany", "executescript", "fetchone", "fetchmany", "fetchall")
-_CONNECTIONS = ("commit", "rollback", "__exit__", "close")
+_ENDS = ("commit", "rollback", "__exit__")
+_CONNECTIONS = (*_ENDS, "close")
+
+
+class _Holds(enum.IntEnum):
+    """What the transaction of a connection has of the database.
+
+    Who reads, and wants to write where another does already, is not let wait: that one waits for
+    the readers. SQLite says at once that it is busy, whatever the time limit.
+    """
+
+    NOTHING = 0
+    READS = 1
+    WRITES = 2
+
+
+def _held(connection: Any, statement: str, values: Sequence[Any]) -> _Holds:
+    """What the transaction has after this statement, by what SQLite has made of it."""
+    if not connection.in_transaction:
+        return _Holds.NOTHING
+    before: _Holds = connection._sim_holds
+    if before is _Holds.WRITES:
+        return before
+    try:
+        plan = sqlite3.Cursor(connection).execute(f"explain {statement}", *values).fetchall()
+    except sqlite3.Error:
+        return before
+    # Each begins a transaction of a database: its number (1 is for temporary tables) and its kind.
+    begun = [row[3] for row in plan if row[1] == "Transaction" and row[2] != 1]
+    return max(before, _Holds.WRITES if any(begun) else _Holds.READS) if begun else before
 
 
 @forwards
@@ -39,7 +70,9 @@ def _waiting(
         except sqlite3.OperationalError as exc:
             execution = execution_of_this_thread()
             is_busy = getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
-            if execution is None or not is_busy or waited_s >= connection._sim_timeout_s:
+            is_let_wait = connection._sim_holds is not _Holds.READS
+            is_over = waited_s >= connection._sim_timeout_s
+            if execution is None or not (is_busy and is_let_wait) or is_over:
                 raise
         delay_s = _DELAYS_S[min(tries, len(_DELAYS_S) - 1)]
         tries += 1
@@ -59,6 +92,72 @@ def _check_thread(connection: Any) -> None:
         )
 
 
+@forwards
+def _execute(real: Callable[..., Any], cursor: Any, statement: Any, *values: Any) -> Any:
+    connection = cursor.connection
+    found = _waiting(connection, real, (cursor, statement, *values), {})
+    connection._sim_holds = _held(connection, statement, values)
+    return found
+
+
+@forwards
+def _executemany(real: Callable[..., Any], cursor: Any, statement: Any, rows: Any) -> Any:
+    """Without a transaction each row is one; what waits goes on with the row that has waited."""
+    to_come = iter(rows)
+    # The row that was taken last.
+    last: list[Any] = []
+
+    def each() -> Iterator[Any]:
+        yield from last
+        for row in to_come:
+            last[:] = [row]
+            yield row
+
+    connection = cursor.connection
+    found = _waiting(connection, lambda: real(cursor, statement, each()), (), {})
+    connection._sim_holds = _held(connection, statement, last)
+    return found
+
+
+@forwards
+def _executescript(real: Callable[..., Any], cursor: Any, script: str) -> Any:
+    """One statement after the other: what waits is the one that was told to."""
+    connection = cursor.connection
+    # It ends a transaction where there is one, and says so if this is not a text.
+    _waiting(connection, real, (cursor, "" if isinstance(script, str) else script), {})
+    connection._sim_holds = _held(connection, "", ())
+    # So that none is begun by itself.
+    level = connection.isolation_level if _begins_by_itself(connection) else None
+    if level is not None:
+        connection.isolation_level = None
+    try:
+        for statement in _statements(script):
+            other = sqlite3.Cursor(connection)
+            _execute(sqlite3.Cursor.execute, other, statement)
+            _waiting(connection, other.fetchall, (), {})
+    finally:
+        if level is not None:
+            connection.isolation_level = level
+    return cursor
+
+
+def _begins_by_itself(connection: Any) -> bool:
+    """Since 3.12 it may have been asked not to."""
+    legacy = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", None)
+    return legacy is None or connection.autocommit == legacy
+
+
+def _statements(script: str) -> Iterator[str]:
+    begun = ""
+    for part in re.split("(?<=;)", script):
+        begun += part
+        if sqlite3.complete_statement(begun):
+            yield begun
+            begun = ""
+    if begun.strip():
+        yield begun
+
+
 def _method(real: Callable[..., Any], connection_of: Callable[[Any], Any]) -> Callable[..., Any]:
     @functools.wraps(real)
     @forwards
@@ -66,7 +165,13 @@ def _method(real: Callable[..., Any], connection_of: Callable[[Any], Any]) -> Ca
         connection = connection_of(self)
         if hasattr(connection, "_sim_timeout_s"):
             _check_thread(connection)
-            return _waiting(connection, real, (self, *args), kwargs)
+            by_statement, arguments = _BY_STATEMENT.get(real, (_execute, range(0)))
+            if len(args) in arguments and not kwargs:
+                return by_statement(real, self, *args)
+            found = _waiting(connection, real, (self, *args), kwargs)
+            if real.__name__ in _ENDS:
+                connection._sim_holds = _Holds.NOTHING
+            return found
         return real(self, *args, **kwargs)
 
     return method
@@ -98,7 +203,7 @@ def _connection_class(kind: Any) -> Any:
     # These make a cursor in C, of a class that does not wait.
     methods |= {name: _by_cursor(getattr(kind, name)) for name in _CURSORS[:3]}
     # Until `connect` has set them, while the connection is made.
-    unset = {"_sim_timeout_s": 0.0, "_sim_made_in": None}
+    unset = {"_sim_timeout_s": 0.0, "_sim_made_in": None, "_sim_holds": _Holds.NOTHING}
     return type(kind.__name__, (kind,), {**methods, **unset, "cursor": cursor})
 
 
@@ -106,9 +211,6 @@ def _by_cursor(real: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(real)
     @forwards
     def method(self: Any, *args: Any) -> Any:
-        if real.__name__ == "executemany" and len(args) == 2:
-            # An iterator gives its rows once, and there may be a second try.
-            args = args[0], [*args[1]]
         return getattr(self.cursor(), real.__name__)(*args)
 
     return method
@@ -146,6 +248,11 @@ def replacements() -> list[tuple[Any, str, Any]]:
 
 
 _REPLACEMENTS: list[tuple[Any, str, Any]] = []
+# With how many arguments each is CPython's own method, and not one of a class of the program's.
+_BY_STATEMENT: dict[Any, tuple[Callable[..., Any], range]] = {}
 if sqlite3 is not None:
+    _BY_STATEMENT[sqlite3.Cursor.execute] = _execute, range(1, 3)
+    _BY_STATEMENT[sqlite3.Cursor.executemany] = _executemany, range(2, 3)
+    _BY_STATEMENT[sqlite3.Cursor.executescript] = _executescript, range(1, 2)
     _CONNECT = _connecting(sqlite3.connect)
     _REPLACEMENTS += [(sqlite3, "connect", _CONNECT), (sqlite3.dbapi2, "connect", _CONNECT)]
