@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import sim.kernel.threads.tools  # noqa: F401 - now: it notes which threads there are
+
 if TYPE_CHECKING:
     from sim.counterexamples.counterexample import Counterexample
     from sim.exploration.report import Report

@@ -30,7 +30,9 @@ from sim import (
     new_event_loop,
 )
 from sim.kernel.hashing import SimTask
+from sim.kernel.threads import tools
 from tests.limits import HANGS_S
+from tests.sim.fresh_processes import printed_in_fresh_processes
 
 
 def run(main: Callable[[], Awaitable[object]], **options: object) -> object:
@@ -278,6 +280,44 @@ def test_what_never_ends_is_stuck() -> None:
         task.cancel()
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
+
+
+_A_SUITES_OWN_THREAD = """
+import asyncio, threading, time, sim
+
+answer, may_go = [], threading.Event()
+
+def work():
+    may_go.wait()
+    time.sleep(0.05)
+    loop, waiter = answer
+    loop.call_soon_threadsafe(waiter.set_result, "it was waited for")
+
+threading.Thread(target=work).start()
+asyncio.set_event_loop_policy(sim.EventLoopPolicy())
+
+async def main():
+    loop = asyncio.get_running_loop()
+    answer[:] = loop, loop.create_future()
+    may_go.set()
+    print(await asyncio.wait_for(answer[1], 600))
+
+asyncio.run(main())
+"""
+
+
+def test_a_thread_from_before_the_first_use_is_no_tool() -> None:
+    """What is used of the package is imported late, and the suite's threads may be there."""
+    assert printed_in_fresh_processes(_A_SUITES_OWN_THREAD) == {"it was waited for"}
+
+
+def test_a_number_that_a_tool_had_makes_no_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system gives it to the next thread."""
+    this = threading.get_ident()
+    monkeypatch.setattr(tools, "_TOOLS", {this: threading.current_thread()})
+    assert tools.is_a_tool(this)
+    monkeypatch.setattr(tools, "_TOOLS", {this: threading.Thread()})
+    assert not tools.is_a_tool(this)
 
 
 @pytest.mark.usefixtures("_policy")

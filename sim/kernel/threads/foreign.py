@@ -19,6 +19,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, ClassVar
 
 from sim.kernel.current import execution_of_this_thread, loop_at_rest, os_thread
+from sim.kernel.threads.tools import is_a_tool
 
 # Bound here, before an exploration replaces them.
 real_lock = threading.Lock
@@ -30,9 +31,6 @@ _start = threading.Thread.start.__code__
 
 LOOK_S = 0.0005, 0.01
 """How often, in real seconds, others are looked at: at first, and after some time."""
-
-# What was there before us belongs to the tools that run the suite: pytest-xdist's, a debugger's.
-_TOOLS = frozenset(sys._current_frames()) - {threading.main_thread().ident, os_thread()}
 
 
 class Bell:
@@ -136,7 +134,7 @@ def _others() -> dict[int, FrameType]:
     """What each other thread runs."""
     frames = sys._current_frames()
     this = os_thread()
-    return {thread: frames[thread] for thread in frames if thread != this and thread not in _TOOLS}
+    return {each: frames[each] for each in frames if each != this and not is_a_tool(each)}
 
 
 def _is_at_work(thread: int, frame: FrameType) -> bool:
