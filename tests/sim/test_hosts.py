@@ -320,6 +320,36 @@ def test_restart_is_a_fresh_main_with_another_number() -> None:
     assert len(set(pids)) == 2
 
 
+def test_what_waits_until_a_process_returns_waits_over_its_crashes() -> None:
+    """And is told what it returned in the end; an exception of it is not theirs to judge."""
+
+    async def main(world: World) -> int:
+        disk = world.host("a").disk
+        disk.append("starts", b"x")
+        await asyncio.sleep(2)
+        return len(disk.read("starts"))
+
+    async def program(world: World) -> None:
+        process = world.host("a").run(main, world)
+        returned = asyncio.create_task(process.returned())
+        for _ in range(2):
+            await asyncio.sleep(1)
+            process.restart()
+        assert await returned == await process.returned() == 3
+
+    passes(program)
+
+    async def raises() -> None:
+        raise LookupError("gone")
+
+    async def waits(world: World) -> None:
+        await world.host("a").run(raises).returned()
+
+    violation = traced(waits).violation
+    assert violation is not None
+    assert "LookupError" in violation.detail
+
+
 # ---- signals, pauses ---------------------------------------------------------------------------
 
 

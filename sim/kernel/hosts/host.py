@@ -158,7 +158,9 @@ class Process:
         self._world, self._hub = world, hub
         self._main, self._args = main, args
         self._faults: list[Fault] = []
+        # For its end, whatever it is; and for one by which it returns.
         self._waiting: list[asyncio.Future[Exit]] = []
+        self._waiting_on: list[asyncio.Future[Exit]] = []
 
     @property
     def is_running(self) -> bool:
@@ -176,6 +178,14 @@ class Process:
         future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         return await future
+
+    async def returned(self) -> Any:
+        """Waits until its main returns, over crashes and restarts; what it returned."""
+        while self.run is not None or self.exit is None or self.exit.how is not How.RETURNED:
+            future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+            self._waiting_on.append(future)
+            await future
+        return self.exit.value
 
     # -- what befalls it
 
@@ -243,7 +253,8 @@ class Process:
     def canonical_state(self) -> object:
         """All of it that decides what happens next."""
         bound = self.name, self.host, self._main, self._args
-        return bound, self.run, self.exit, self._faults, self._waiting
+        waiting = self._waiting, self._waiting_on
+        return bound, self.run, self.exit, self._faults, waiting
 
     # -- its runs
 
@@ -281,8 +292,10 @@ class Process:
     def _has_ended(self, end: Exit) -> None:
         self.run, self.exit = None, end
         waiting = [each for each in self._waiting if not each.done()]
+        told = [*waiting, *(each for each in self._waiting_on if not each.done())]
         self._waiting.clear()
-        for each in waiting:
+        self._waiting_on.clear()
+        for each in told:
             loop: Any = each.get_loop()
             loop.call_from_thread(_settle, (each, end), None)
         if end.how is How.RETURNED:
