@@ -87,6 +87,9 @@ class SqliteStore:
         # Which file is open: another one at this path has lost all that was written.
         self._inode: tuple[int, int] | None = None
         self._generation = ""
+        # Whether there may be messages of which `data_version` says nothing: it counts what other
+        # connections have written.
+        self._must_look = True
 
     @property
     def limits(self) -> LeaseLimits:
@@ -108,8 +111,9 @@ class SqliteStore:
             with _errors(self.path):
                 db = self._opened()
                 (version,) = db.execute("PRAGMA data_version").fetchone()
-                found = self._taken_messages(db) if version != seen else []
-                seen = version
+                must_look = self._must_look or version != seen
+                seen, self._must_look = version, False
+                found = self._taken_messages(db) if must_look else []
             for message in found:
                 yield message
             await asyncio.sleep(LOOK_S)
@@ -196,6 +200,7 @@ class SqliteStore:
         rows = [(worker_of(m.stream), m.stream, m.told.value, now_ms) for m in messages]
         insert = "INSERT INTO message(worker, stream, told, sent_ms) VALUES (?, ?, ?, ?)"
         db.executemany(insert, rows)
+        self._must_look = True
 
     def _taken_messages(self, db: sqlite3.Connection) -> list[Message]:
         find = "SELECT number, stream, told FROM message WHERE worker = ? ORDER BY number"
@@ -236,7 +241,7 @@ class SqliteStore:
         except BaseException:
             db.close()
             raise
-        self._db, self._inode = db, inode
+        self._db, self._inode, self._must_look = db, inode, True
         return db
 
 

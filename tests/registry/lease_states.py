@@ -71,10 +71,8 @@ WHOLE = Size(
     until=(
         NOW + 10 * LIMITS.lease_ms,
         NOW + LIMITS.lease_ms,
-        NOW,
         NOW - LIMITS.margin_ms + 1,
         NOW - LIMITS.margin_ms,
-        NOW - 10 * LIMITS.lease_ms,
     ),
     waiting=(
         (),
@@ -84,7 +82,7 @@ WHOLE = Size(
         (INTERRUPT, ENQUEUE),
         (INTERRUPT, ENQUEUE, ENQUEUE),
     ),
-    detached=((0, 0), (1, 0), (2, 0), (0, 3), (1, 2), (2, 1)),
+    detached=((0, 0), (2, 0), (0, 3), (1, 2)),
 )
 
 
@@ -119,11 +117,11 @@ def sessions(size: Size) -> Iterator[SessionRecord]:
 
 def states(size: Size) -> Iterator[tuple[LeaseSnapshot, str]]:
     """Each with the generation that the store has now: the same as before, or another."""
-    quarantines = ((NOW, "g"), (NOW + 8, "g"), (NOW + 8, "another"), (NOW + 10_000, "g"))
+    quarantines = ((NOW, "g"), (NOW + 8, "g"), (NOW + 10_000, "another"))
     records = list(sessions(size))
     others = ((), (OTHER,))
     for record, (own, elsewhere), (quarantine_ms, generation) in product(
-        records, size.detached, quarantines if size is WHOLE else quarantines[:3]
+        records, size.detached, quarantines
     ):
         if size is SMALL and generation != "g" and own + elsewhere > 0:
             continue

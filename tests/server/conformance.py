@@ -32,7 +32,7 @@ from tests.registry.lease_states import LIMITS, NOW, WHOLE, operations, states
 # Of each row, for each operation in it, within and outside of the quarantine, held or not.
 CASES_OF_A_KIND = 1
 # States that are looked at; a prime, so that every dimension of them is met.
-EVERY = 101
+EVERY = 29
 
 
 @dataclass

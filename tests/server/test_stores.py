@@ -103,6 +103,26 @@ def test_a_session_is_handed_over_through_a_file(tmp_path: Path) -> None:
     run(program)
 
 
+def test_a_worker_is_sent_the_messages_of_its_own_operations(tmp_path: Path) -> None:
+    """A stream that one of the same worker supersedes is woken as any other."""
+
+    async def program() -> None:
+        clock = Clock()
+        store = sqlite(tmp_path, "v", clock)
+        await store.start()
+        clock.now_ms += LIMITS.quarantine_ms
+        messages = store.messages()
+        woken = asyncio.ensure_future(anext(messages))
+        await store.ask(Register("s", "v/1"))
+        # By then it has looked, and found nothing.
+        await asyncio.sleep(0.1)
+        await store.ask(Register("s", "v/2"))
+        assert await woken == Message("v/1", Told.STOP)
+        await store.close()
+
+    run(program)
+
+
 def test_the_file_is_the_users_alone(tmp_path: Path) -> None:
     """Whatever the umask says, for the file, its companions and its directory."""
 
