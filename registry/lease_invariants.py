@@ -301,13 +301,14 @@ def told(step: LeaseStep) -> bool:
     was, now = step.was.holder, step.now.holder
     if was is not None and now is not None and now.stream == was.stream:
         stopped = was.stop_ms is None and now.stop_ms is not None and now.why is not Why.OWN
-        if stopped and (was.stream, Told.STOP) not in messages:
+        said = {each.told for each in step.answer.messages if each.stream == was.stream}
+        if stopped and not said & {Told.SUPERSEDED, Told.CANCELLED}:
             return False
     still = {each.stream for each in step.now.waiting} | {now.stream if now else ""}
     thrown_out = {each.stream for each in _living(step)} - still
     if not isinstance(step.operation, Cancel):
         thrown_out.discard(stream)
-    leave = {name for name, said in messages if said not in (Told.STOP, Told.FREE)}
+    leave = {name for name, said in messages if said is not Told.FREE}
     if not thrown_out <= leave:
         return False
     # Who is next where the holder has left need not wait until it asks.

@@ -136,7 +136,6 @@ class Why(enum.Enum):
 class Told(enum.Enum):
     """What a message says. It only wakes: what holds is in the record, and is asked for."""
 
-    STOP = "stop"
     SUPERSEDED = "superseded"
     CANCELLED = "cancelled"
     REFUSED = "refused"

@@ -440,7 +440,8 @@ class LeaseTable:
 
     def _stop(self, step: Step, why: Why) -> Said:
         self._change_holder(step, stop_ms=step.now_ms, why=why)
-        return (Message(self._holder(step).stream, Told.STOP),)
+        told = Told.CANCELLED if why is Why.CANCELLED else Told.SUPERSEDED
+        return (Message(self._holder(step).stream, told),)
 
     def _empty_queue(self, step: Step, told: Told, *, below: int | None = None) -> Said:
         """Each that waits leaves and is told, but who asks; below: those with older tickets."""

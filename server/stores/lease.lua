@@ -169,7 +169,7 @@ end
 
 local function stop_holder(why)
   holder.stop, holder.why = now, why
-  tell(holder.stream, 'stop')
+  tell(holder.stream, why)
 end
 
 local function empty_queue(told, below)

@@ -345,7 +345,7 @@ def test_the_newest_is_let_in_when_the_older_has_left() -> None:
     """A prompt on another worker stops the holder, waits, and takes its place when that leaves."""
     workers = Workers.new()
     assert workers.ask(0, Register("s", "v/1")) == ("granted", [])
-    assert workers.ask(10, Register("s", "w/2")) == ("waiting", ["v/1 stop"])
+    assert workers.ask(10, Register("s", "w/2")) == ("waiting", ["v/1 superseded"])
     assert workers.ask(11, Renew("s", "v/1", 2, 1, closed=True)) == ("stop", [])
     assert workers.reply.why is Why.SUPERSEDED
     assert workers.ask(12, Leave("s", "v/1")) == ("done", ["w/2 free"])
@@ -465,7 +465,7 @@ def test_a_clock_that_was_set_back_keeps_nobody_out_for_longer_than_a_lease() ->
     """A lease that ends an hour from now is one of a clock that was an hour ahead."""
     workers = Workers.new()
     workers.ask(3_600_000, Register("s", "v/1"))
-    assert workers.ask(0, Register("s", "w/2")) == ("waiting", ["v/1 stop"])
+    assert workers.ask(0, Register("s", "w/2")) == ("waiting", ["v/1 superseded"])
     assert workers.reply.wait_ms == 6500
     ticket = workers.reply.ticket
     assert workers.ask(6499, Poll("s", "w/2", ticket))[0] == "waiting"
@@ -480,7 +480,7 @@ def test_who_is_cancelled_is_told_and_a_waiting_one_is_gone() -> None:
     workers.ask(1, Register("s", "w/2", ENQUEUE))
     assert workers.ask(2, Cancel("s", "w/2")) == ("done", ["w/2 cancelled"])
     assert workers.ask(3, Poll("s", "w/2", 1, ENQUEUE)) == ("gone", [])
-    assert workers.ask(4, Cancel("s", "v/1")) == ("done", ["v/1 stop"])
+    assert workers.ask(4, Cancel("s", "v/1")) == ("done", ["v/1 cancelled"])
     assert workers.ask(5, Cancel("s", "v/1")) == ("nothing", [])
     assert workers.ask(6, Cancel("s", "v/9")) == ("nothing", [])
 
@@ -540,5 +540,5 @@ def test_a_message_names_who_is_to_be_woken() -> None:
     workers = Workers.new()
     workers.ask(0, Register("s", "v/1"))
     answer = workers.table.apply(Register("s", "w/2"), 10, "g")
-    assert answer.messages == (Message("v/1", Told.STOP),)
+    assert answer.messages == (Message("v/1", Told.SUPERSEDED),)
     assert answer.reply.word is Word.WAITING

@@ -188,7 +188,7 @@ MUTANTS = {
         "empty",
     ),
     "overtaken not told": ("elseif each.stream ~= me then tell(each.stream, told) end", "end"),
-    "holder not told": ("tell(holder.stream, 'stop')", ""),
+    "holder not told": ("tell(holder.stream, why)", ""),
     "next not told": ("tell(waiting[1].stream, 'free')", ""),
     "token without the clock": ("last = math.max(last + 1, now)", "last = last + 1"),
     "order of tickets lost": ("a.ticket < b.ticket", "a.ticket > b.ticket"),

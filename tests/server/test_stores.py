@@ -49,7 +49,7 @@ async def hand_over(first: SessionStore, second: SessionStore) -> None:
     assert granted.word is Word.GRANTED
     waiting = await second.ask(Register("s", "w/2"))
     assert waiting.word is Word.WAITING
-    assert await woken == Message("v/1", Told.STOP)
+    assert await woken == Message("v/1", Told.SUPERSEDED)
     token, ticket = granted.fencing_token, granted.ticket
     assert (await first.ask(Renew("s", "v/1", token, ticket, True))).word is Word.STOP
     assert (await first.ask(Leave("s", "v/1"))).word is Word.DONE
@@ -117,7 +117,7 @@ def test_a_worker_is_sent_the_messages_of_its_own_operations(tmp_path: Path) -> 
         # By then it has looked, and found nothing.
         await asyncio.sleep(0.1)
         await store.ask(Register("s", "v/2"))
-        assert await woken == Message("v/1", Told.STOP)
+        assert await woken == Message("v/1", Told.SUPERSEDED)
         await store.close()
 
     run(program)
