@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sim.exploration.subject import Subject
     from sim.kernel.errors import CheckFailed, NotSimulated, ScheduleDoesNotFit, Stuck
     from sim.kernel.execution import Outcome
+    from sim.kernel.network.fates import Fault
     from sim.kernel.violation import Kind, Violation
     from sim.kernel.world import TraceLine, World
     from sim.runner import EventLoopPolicy, new_event_loop
@@ -31,6 +32,7 @@ __all__ = [
     "Counterexample",
     "DepartureBounded",
     "EventLoopPolicy",
+    "Fault",
     "Kind",
     "NotSimulated",
     "Outcome",
@@ -53,6 +55,7 @@ _HOMES = {
     "Counterexample": "sim.counterexamples.counterexample",
     "DepartureBounded": "sim.schedulers",
     "EventLoopPolicy": "sim.runner",
+    "Fault": "sim.kernel.network.fates",
     "Kind": "sim.kernel.violation",
     "NotSimulated": "sim.kernel.errors",
     "Outcome": "sim.kernel.execution",

@@ -43,7 +43,8 @@ from sim.kernel.execution import guarded, why_stuck
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.isolation.entropy import wall_clock
-from sim.kernel.loop import NO_SOCKETS, Costs, SimLoop
+from sim.kernel.loop import NO_PROCESSES, Costs, SimLoop
+from sim.kernel.network.network import NOBODYS
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.threads.foreign import Bell, wait_while_others_work
@@ -58,7 +59,11 @@ LIVELOCK_ROUNDS = 5000
 
 _ON_STOCK = "or leave what needs it to asyncio's own loop"
 _SENTENCES_ALONE = {
-    NO_SOCKETS: f"give what asks for it a transport in memory, {_ON_STOCK}",
+    NO_PROCESSES: f"call a function in its place, {_ON_STOCK}",
+    NOBODYS: (
+        "no machine of the simulated network has it, and the real one is not asked; let the "
+        f"suite start on 127.0.0.1 what answers there, {_ON_STOCK}"
+    ),
     Refused.REAL_TIME.value: (
         f"it waits for the world outside, where time is real, and holds up the loop; await in its "
         f"place what asyncio has for it, {_ON_STOCK}"

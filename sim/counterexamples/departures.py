@@ -87,6 +87,8 @@ class Words:
                 return chosen.name
             case "cancel":
                 return f"{chosen.name} before its next step"
+            case "network":
+                return chosen.name
             case "program":
                 what = chosen.name.partition(": ")[0] + ": "
                 return f"{chosen.name} (natural: {natural.name.removeprefix(what)})"

@@ -25,13 +25,19 @@ class ProcessesByPid(Protocol):
 
 
 class RunningLoop(Protocol):
-    """What those ask of the loop who find it here. `threads` is a Threads, which asks as well."""
+    """What those ask of the loop who find it here.
+
+    `threads` is a Threads, which asks as well, and `network` a Network.
+    """
 
     environment: Environment
     threads: Any
     bounds: Bounds
     refused: str | None
     stuck: tuple[Kind, str] | None
+
+    @property
+    def network(self) -> Any: ...
 
     def refuse(self, what: str, instead: str) -> NoReturn: ...
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sim.kernel import watchdog
 from sim.kernel.current import Execution, guards_by_thread, os_thread, running
-from sim.kernel.diagnosis import who_spins, who_waits
+from sim.kernel.diagnosis import NAMED_MAX, who_spins, who_waits
 from sim.kernel.endless_step import EndlessStep, known_of, remember
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
@@ -39,6 +39,7 @@ from sim.kernel.isolated import run_isolated
 from sim.kernel.isolation import outside
 from sim.kernel.isolation.entropy import virtualised
 from sim.kernel.loop import Choose, Costs, SimLoop
+from sim.kernel.network import replaced as sockets
 from sim.kernel.notices import Special
 from sim.kernel.observed import ObservedLoop, ObservedProcessLoop
 from sim.kernel.observer import Chooser, Observer
@@ -307,11 +308,12 @@ def _drain_watched(execution: Execution, loop: SimLoop, outcome: Outcome, hub: H
     """What of it does not end is broken off, too."""
     execution.is_watched = True
     loop.stuck = None
-    with suppress(StepBrokenOff):
+    with suppress(StepBrokenOff), loop.resources_unwarned():
         if hub is not None:
             # What ends with its process may also outlive that: nobody waits for it.
             hub.drain(lambda each: _drain(each, Outcome()))
         _drain(loop, outcome)
+        loop.forget_network()
     loop.stuck = None
     execution.is_watched = False
 
@@ -479,7 +481,13 @@ def why_stuck(
 
 def _waiting_in(loop: SimLoop) -> list[str]:
     workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
-    return [*workers, *who_waits(loop.tasks), *words_of_dead(loop.tasks)[:DEAD_MAX]]
+    sockets_awaited = (loop.has_network and loop.network.who_waits()[:NAMED_MAX]) or []
+    return [
+        *workers,
+        *who_waits(loop.tasks),
+        *sockets_awaited,
+        *words_of_dead(loop.tasks)[:DEAD_MAX],
+    ]
 
 
 def _drain(loop: SimLoop, outcome: Outcome) -> None:
@@ -656,7 +664,8 @@ def _leave(thread: int, depth: int) -> None:
 
 
 def _replacements() -> list[tuple[Any, str, Any]]:
-    return [*replacements(), *processes(), *outside.replacements(), *sqlite.replacements()]
+    own = [*replacements(), *processes(), *outside.replacements(), *sqlite.replacements()]
+    return [*own, *sockets.replacements()]
 
 
 @contextmanager

@@ -26,9 +26,10 @@ from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
 from sim.kernel.hashing import SimFuture, SimTask, stable_name
 from sim.kernel.lacking import refuse_lacking
+from sim.kernel.network.polling import SocketLoop
 from sim.kernel.notices import Special
 from sim.kernel.origin import forwards, modelled
-from sim.kernel.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option
+from sim.kernel.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option, one_natural
 from sim.kernel.signals import SignalHandlers
 from sim.kernel.threads.pools import SimExecutor
 from sim.kernel.threads.untold import IN_TIME_OR_TOO_LATE, Untold
@@ -65,7 +66,7 @@ class HubOfHosts(Protocol):
     def kill(self, pid: int, sig: int) -> bool: ...
 
 
-class SimLoop(SignalHandlers):
+class SimLoop(SignalHandlers, SocketLoop):
     """One execution's loop. `choose(kind, options, costs)` answers its choice points.
 
     costs: how many departures each option is, computed if a scheduler asks.
@@ -150,7 +151,15 @@ class SimLoop(SignalHandlers):
         # Of a poll with threads, whose states are not compared; what they leave is `_untold`.
         | {"_is_told", "_blocked_from", "_never_found", "touched_in", "stopped_in"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
-        | {"_selector", "_clock_resolution", "_internal_fds", "_thread_id", "_current_handle"}
+        | {
+            "_network",
+            "_transports",
+            "_selector",
+            "_clock_resolution",
+            "_internal_fds",
+            "_thread_id",
+            "_current_handle",
+        }
         | {"_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"}
         | {"slow_callback_duration", "_closed", "_stopping", "_old_agen_hooks"}
         # How many of the timers are cancelled; generators are read where they are held.
@@ -159,6 +168,11 @@ class SimLoop(SignalHandlers):
         | {"hosts", "pid"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
+
+    @property
+    def has_network(self) -> bool:
+        """Whether the program has used sockets: states with these are not compared."""
+        return self._network is not None
 
     def canonical_state(self) -> Sequence[object]:
         """All of it that decides what happens next, at a poll."""
@@ -200,6 +214,14 @@ class SimLoop(SignalHandlers):
             env.withdraw_unawaited()
         if self._stopping:
             return ()
+        if self._network is not None:
+            self._network.begin_poll(self)
+        self._poll(env)
+        if self._network is not None:
+            self._network.is_polling = False
+        return ()
+
+    def _poll(self, env: Environment) -> None:
         if not self._ready:
             self.spins = self.spin_rounds = 0
             self._wait()
@@ -215,10 +237,6 @@ class SimLoop(SignalHandlers):
                 self._be_late()
         else:
             self._spin_on()
-        return ()
-
-    def _process_events(self, event_list: Sequence[object]) -> None:
-        """Nothing to do: what lands is in the ready queue already."""
 
     def _write_to_self(self) -> None:
         """What ends a poll that is blocked: see `_step_while_blocked`."""
@@ -279,6 +297,9 @@ class SimLoop(SignalHandlers):
                 else:
                     self.threads.step(chosen)
                 env.run_due()
+                if self._network is not None:
+                    # It may have read, or closed.
+                    self._network.tell_ready(self)
             else:
                 env.land(chosen)
             if self.spins:
@@ -532,6 +553,10 @@ class SimLoop(SignalHandlers):
                 return
         self.environment.advance(until)
 
+    def lands_while_blocked(self, until: float) -> bool:
+        """The loop's own thread blocks: of what is on its way in the network, the next lands."""
+        return self._network is not None and self._network.lands_next(until)
+
     def _has_work(self) -> bool:
         """Whether something is in the queue that ends a poll."""
         return len(self._ready) > (0 if self._untold is None else self._untold.callbacks)
@@ -715,10 +740,9 @@ class SimLoop(SignalHandlers):
 
 
 _STOCK = asyncio.SelectorEventLoop
-NO_SOCKETS = (
-    "put what stands behind it into the program as a coroutine that awaits world.outside(…) (world "
-    "is the program's argument, and in a marked test the fixture), or give the library an "
-    "in-memory transport"
+NO_PROCESSES = (
+    "it reaches another process; put what stands behind it into the program as a coroutine that "
+    "awaits world.outside(…) (world is the program's argument, and in a marked test the fixture)"
 )
 NO_FOREIGN_THREADS = (
     "threads of the operating system run in no order that could be replayed; use "
@@ -726,33 +750,10 @@ NO_FOREIGN_THREADS = (
 )
 
 _REFUSED = (
-    "create_connection",
-    "create_server",
-    "create_datagram_endpoint",
-    "create_unix_connection",
-    "create_unix_server",
-    "connect_accepted_socket",
     "connect_read_pipe",
     "connect_write_pipe",
     "subprocess_exec",
     "subprocess_shell",
-    "start_tls",
-    "sendfile",
-    "getaddrinfo",
-    "getnameinfo",
-    "add_reader",
-    "remove_reader",
-    "add_writer",
-    "remove_writer",
-    "sock_accept",
-    "sock_connect",
-    "sock_recv",
-    "sock_recv_into",
-    "sock_recvfrom",
-    "sock_recvfrom_into",
-    "sock_sendall",
-    "sock_sendfile",
-    "sock_sendto",
 )
 
 
@@ -760,14 +761,14 @@ def _refusal(what: str) -> Callable[..., NoReturn]:
     # With the signature of what it replaces.
     @functools.wraps(getattr(_STOCK, what))
     def refuse(self: SimLoop, *args: object, **kwargs: object) -> NoReturn:
-        self.refuse(f"loop.{what}", NO_SOCKETS)
+        self.refuse(f"loop.{what}", NO_PROCESSES)
 
     return refuse
 
 
 for _what in _REFUSED:
     setattr(SimLoop, _what, _refusal(_what))
-refuse_lacking(SimLoop, dir(_STOCK), lambda loop, name: loop.refuse(f"loop.{name}", NO_SOCKETS))
+refuse_lacking(SimLoop, dir(_STOCK), lambda loop, name: loop.refuse(f"loop.{name}", NO_PROCESSES))
 
 
 def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -783,11 +784,6 @@ def _apart(times: Iterable[float]) -> list[float]:
         else:
             apart.append(at)
     return apart
-
-
-def one_natural(options: Sequence[object]) -> list[int]:
-    """The costs where the first option is natural, and each other one a departure."""
-    return [0] + [1] * (len(options) - 1)
 
 
 def _landing_costs(options: Sequence[Arrival | Worker | Option]) -> list[int]:

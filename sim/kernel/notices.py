@@ -21,6 +21,7 @@ class Special(enum.Enum):
     SIMPY_PROCESSES = enum.auto()
     ENDLESS_STEP = enum.auto()
     PROCESSES = enum.auto()
+    SOCKETS = enum.auto()
 
 
 class Notices:
@@ -28,6 +29,9 @@ class Notices:
 
     def uses(self, name: tuple[object, ...], *, is_write: bool) -> None:
         """The current step uses what the program has declared as shared."""
+
+    def tells(self, what: str, *, actor: str) -> None:
+        """A line of the trace, from below the program."""
 
     def thread_fails(self, name: str, raised: BaseException) -> None:
         """It ends a thread of the program's own, and `threading.excepthook` would print it."""

@@ -75,6 +75,11 @@ class ObservedLoop(SimLoop):
         handle: asyncio.Handle = super()._call_soon(callback, args, context)  # type: ignore[misc]
         return handle
 
+    def _add_callback(self, handle: asyncio.Handle) -> None:
+        """What CPython calls for a descriptor that is ready."""
+        self._observer.scheduled(handle._callback)  # type: ignore[attr-defined]
+        super()._add_callback(handle)  # type: ignore[misc]
+
     @forwards
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Any = None

@@ -36,6 +36,8 @@ _OBSTACLES = {
     "run_in_executor), and no selector decides on their steps",
     Special.PROCESSES: "it has hosts with processes, and the file would be one",
     Special.SIMPY_PROCESSES: "it has SimPy processes of its own, which land without a poll",
+    Special.SOCKETS: "the program uses sockets, and no selector of the system can be made to find "
+    "them ready as these were",
     Special.ENDLESS_STEP: "a step never ends, and would not end there, either",
 }
 
@@ -209,6 +211,9 @@ class Recording(Observer):
             self.choices.append((point.options[option].name, option))
         elif point.kind == "cancel" and option:
             self._obstruct("a task is cancelled between two callbacks, by offer_cancels")
+
+    def tells(self, what: str, *, actor: str) -> None:
+        self._world.record(what, actor=actor)
 
     def thread_fails(self, name: str, raised: BaseException) -> None:
         self._world.record(f"ends with {raised!r}", actor=name)

@@ -38,14 +38,19 @@ LOOP_OPTIONS = (NO_MORE, GO_ON, ON_TIME)
 """The options by which only the loop itself goes on."""
 
 
+def one_natural(options: Sequence[object]) -> list[int]:
+    """The costs where the first option is natural, and each other one a departure."""
+    return [0] + [1] * (len(options) - 1)
+
+
 @dataclass(slots=True)
 class ChoicePoint:
     """A moment with several possible answers. Option 0 is the natural one.
 
     index: how many choice points came before it in this execution.
-    kind: `landing` (which outside event lands), `clock` (how late the loop is), `thread` (which one
-    goes on), `poll` (whether the loop waits already), `turn` (which process goes on), `cancel`,
-    `fault`, or `program`.
+    kind: `landing` (which outside event lands), `network` (how it arrives), `clock` (how late the
+    loop is), `thread` (which one goes on), `poll` (whether the loop waits already), `turn` (which
+    process goes on), `cancel`, `fault`, or `program`.
     """
 
     index: int

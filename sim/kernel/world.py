@@ -22,11 +22,12 @@ from sim.kernel.errors import CheckFailed
 from sim.kernel.faults import Faults
 from sim.kernel.hosts.host import BY_THE_SYSTEM, Host, Process
 from sim.kernel.hosts.hub import Hub, MakeLoop
-from sim.kernel.loop import SimLoop, one_natural
+from sim.kernel.loop import SimLoop
+from sim.kernel.network.network import Network
 from sim.kernel.notices import Notices, Special
 from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.raised import bound_to, place_of_exception, words_of_exception
-from sim.kernel.schedule import Option
+from sim.kernel.schedule import Option, one_natural
 from sim.kernel.signals import name_of
 from sim.kernel.threads.pools import QUEUE_MAX, THREADS_MAX, SimExecutor
 from sim.kernel.violation import Kind, Violation
@@ -105,6 +106,11 @@ class World:
         if self._faults is None:
             self._faults = Faults(self.loop.bounds_hit)
         return self._faults
+
+    @property
+    def network(self) -> Network:
+        """Between the program's sockets: its latency, its faults, other machines."""
+        return self.loop.network
 
     @property
     def timers(self) -> list[asyncio.TimerHandle]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import _thread
 import asyncio
 import socket
@@ -213,22 +214,23 @@ async def uses_a_process_pool() -> None:
 
 
 async def connects() -> None:
-    await asyncio.open_connection("127.0.0.1", 9)
+    await asyncio.open_connection("192.0.2.1", 9)
 
 
-async def listens() -> None:
-    await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+async def connects_by_name() -> None:
+    await asyncio.open_connection("example.org", 9)
 
 
 async def uses_a_socket() -> None:
-    one, other = socket.socketpair()
-    with one, other:
-        one.setblocking(False)
-        await asyncio.get_running_loop().sock_recv(one, 1)
+    """One of the system's, that is handed in by its number."""
+    one, other = _socket.socketpair()
+    with socket.socket(fileno=one.detach()) as real, socket.socket(fileno=other.detach()):
+        real.setblocking(False)
+        await asyncio.get_running_loop().sock_recv(real, 1)
 
 
 async def looks_up_a_name() -> None:
-    await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+    await asyncio.get_running_loop().getaddrinfo("example.org", 80)
 
 
 async def starts_a_process() -> None:
@@ -239,7 +241,7 @@ REFUSED = [
     starts_a_thread_by_number,
     uses_a_process_pool,
     connects,
-    listens,
+    connects_by_name,
     uses_a_socket,
     looks_up_a_name,
     starts_a_process,

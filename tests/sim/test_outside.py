@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import fcntl
 import glob
@@ -28,6 +29,9 @@ import pytest
 from sim import World, explore
 from sim.kernel.isolation import outside
 from sim.kernel.isolation.audit_events import EVENTS, Refused
+from sim.kernel.network.network import NOBODYS
+from sim.kernel.network.selecting import REAL
+from sim.kernel.network.sockets import NOT_SIMULATED
 from tests.sim.documented_audit_events import DOCUMENTED
 
 # ---- the table ---------------------------------------------------------------------------------
@@ -68,15 +72,21 @@ def reads_a_pipe() -> None:
     os.read(read, 1)
 
 
+def polls_a_pipe() -> None:
+    waits = select.poll()
+    waits.register(0)
+    waits.poll()
+
+
 def reads_a_socket() -> None:
-    one, other = socket.socketpair()
-    with one, other:
-        one.recv(1)
+    """One of the system's, that is handed in by its number."""
+    one, other = _socket.socketpair()
+    with socket.socket(fileno=one.detach()) as real, socket.socket(fileno=other.detach()):
+        real.recv(1)
 
 
-def binds() -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
+def opens_a_raw_socket() -> None:
+    socket.socket(socket.AF_INET, socket.SOCK_RAW)
 
 
 def begins_a_process(method: str) -> None:
@@ -99,7 +109,7 @@ def uses_a_pool_of_processes() -> None:
         pool.submit(int).result()
 
 
-REFUSED: dict[str, tuple[Callable[[], object], Refused]] = {
+REFUSED: dict[str, tuple[Callable[[], object], Refused | str]] = {
     "subprocess.Popen": (partial(subprocess.run, ["true"]), Refused.PROCESS),
     "os.system": (partial(os.system, "true"), Refused.PROCESS),
     "os.posix_spawn": (partial(os.posix_spawn, "/bin/true", ["true"], {}), Refused.PROCESS),
@@ -114,19 +124,13 @@ REFUSED: dict[str, tuple[Callable[[], object], Refused]] = {
         begins_an_interpreter,
         Refused.INTERPRETER,
     ),
-    "socket.getaddrinfo": (
-        partial(socket.create_connection, ("127.0.0.1", 9)),
-        Refused.NETWORK,
-    ),
-    "socket.getaddrinfo ": (
-        partial(urllib.request.urlopen, "http://127.0.0.1:9/"),
-        Refused.NETWORK,
-    ),
-    "socket.bind": (binds, Refused.NETWORK),
+    "the name 'example.org'": (partial(socket.create_connection, ("example.org", 9)), NOBODYS),
+    "the address 192.0.2.1": (partial(urllib.request.urlopen, "http://192.0.2.1:9/"), NOBODYS),
+    "socket.socket": (opens_a_raw_socket, NOT_SIMULATED),
     "os.kill": (lambda: os.kill(os.getppid(), 0), Refused.OTHERS_SIGNAL),
     "builtins.input": (input, Refused.PERSON),
     "select.select": (lambda: select.select([], [], [], 1), Refused.REAL_TIME),
-    "select.poll": (lambda: select.poll(), Refused.REAL_TIME),
+    "select.poll": (polls_a_pipe, REAL),
     "os.read": (reads_a_pipe, Refused.REAL_TIME),
     "socket.recv": (reads_a_socket, Refused.REAL_TIME),
     "signal.pause": (lambda: signal.pause(), Refused.REAL_TIME),
@@ -150,8 +154,11 @@ def test_it_is_an_error_that_names_the_place(name: str, in_thread: bool) -> None
 
     report = explore(program, max_executions=1)
     assert report.verdict == "error", report.text
-    assert re.search(f"({name.strip()}) in .*{Path(__file__).name}:", report.reason), report.reason
-    assert report.reason.endswith(f"is not simulated: {instead.value}")
+    assert re.search(f"({name.strip()}).* in .*{Path(__file__).name}:", report.reason), (
+        report.reason
+    )
+    advice = instead.value if isinstance(instead, Refused) else instead
+    assert report.reason.endswith(f"is not simulated: {advice}")
 
 
 def test_the_place_is_the_programs_line() -> None:

@@ -338,7 +338,7 @@ def test_what_is_not_simulated_refuses_with_a_sentence() -> None:
     """A socket and a wait for another process are refused with what to use instead."""
 
     async def connects() -> None:
-        await asyncio.open_connection("localhost", 1)
+        await asyncio.open_connection("example.org", 1)
 
     async def reads() -> None:
         receives, sends = os.pipe()

@@ -302,7 +302,7 @@ def test_what_is_not_simulated_is_an_error() -> None:
 
 class LooksUp(registry_class(f"{OWN}:Refusing")):  # type: ignore[misc]
     async def register(self, entry: Any) -> None:
-        await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+        await asyncio.get_running_loop().getaddrinfo("example.org", 80)
         await super().register(entry)
 
 

@@ -36,7 +36,7 @@ from sim.schedulers.reduction.happens_before import TrackedFuture, TrackedTask
 NO_THREADS = "about threads of the system, of which the pool has none"
 # A Thread object calls its lock by the newer ones alone.
 OTHER_NAMES_OF_LOCKS = ("acquire_lock", "release_lock", "locked_lock", "__enter__", "__exit__")
-NO_SOCKETS = "how sockets are read and written, of which there are none"
+NO_PIPE = "about the pipe to itself and child processes, of which a simulated loop has none"
 SINCE_3_15 = "takes anything, as before 3.15, which names the three that `with` gives it"
 HANDS_ON = "hands on whatever it is given to what it stands for"
 
@@ -84,12 +84,8 @@ PAIRS = [
     Pair(
         SimLoop,
         asyncio.SelectorEventLoop,
-        NO_SOCKETS,
-        other_signature=(
-            ("create_task", HANDS_ON),
-            ("_make_ssl_transport", NO_SOCKETS),
-            ("_make_socket_transport", NO_SOCKETS),
-        ),
+        NO_PIPE,
+        other_signature=(("create_task", HANDS_ON),),
     ),
 ]
 # Functions that are replaced in their module for the time of an exploration.
@@ -278,11 +274,11 @@ def test_a_loop_refuses_what_only_the_stock_loop_has() -> None:
 
     async def program(world: World) -> None:
         assert not hasattr(world.loop, "no_such_name")
-        world.loop._add_reader(0, print)  # type: ignore[attr-defined]
+        world.loop._child_watcher_callback(0)  # type: ignore[attr-defined]
 
     report = explore(program)
     assert report.verdict == "error"
-    assert "loop._add_reader" in report.reason
+    assert "loop._child_watcher_callback" in report.reason
 
 
 def test_threads_inherit_context_as_this_interpreters_do() -> None:

@@ -986,7 +986,10 @@ async def waits_for_a_process(world: World) -> None:
     ("program", "words"),
     [
         (begins_without_an_object, ["_thread.start_new_thread", "use threading.Thread"]),
-        (waits_for_a_process, ["Selector.select in wait", "selector.select()", "world.outside"]),
+        (
+            waits_for_a_process,
+            ["Selector.register in wait", "selector.register(one", "world.outside"],
+        ),
     ],
 )
 def test_what_is_outside_is_refused_by_name(

@@ -14,8 +14,7 @@ from sim.kernel.hosts.clock import HostClock
 from sim.kernel.hosts.disk import Disk
 from sim.kernel.hosts.hub import Hub
 from sim.kernel.hosts.run import Exit, Fault, How, Run, Stands
-from sim.kernel.loop import one_natural
-from sim.kernel.schedule import FAULT_IN_STEP, Option
+from sim.kernel.schedule import FAULT_IN_STEP, Option, one_natural
 from sim.kernel.signals import name_of
 
 BY_THE_SYSTEM = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT}

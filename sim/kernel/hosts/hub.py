@@ -27,9 +27,9 @@ from sim.kernel.hosts.process_loop import (
     ProcessLoop,
 )
 from sim.kernel.hosts.run import Exit, Run, Stands
-from sim.kernel.loop import SAME_S, SimLoop, one_natural
+from sim.kernel.loop import SAME_S, SimLoop
 from sim.kernel.origin import modelled
-from sim.kernel.schedule import FAULT, FAULT_IN_STEP, HAS_TURN, Named, Option
+from sim.kernel.schedule import FAULT, FAULT_IN_STEP, HAS_TURN, Named, Option, one_natural
 from sim.kernel.violation import Kind
 
 FIRST_PID = 1000

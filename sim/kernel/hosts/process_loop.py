@@ -184,6 +184,10 @@ class ProcessLoop(SimLoop):
         return self.hub
 
     @property
+    def network(self) -> NoReturn:
+        self.refuse("a socket of a process", _NO_SOCKETS)
+
+    @property
     def pid(self) -> int | None:  # type: ignore[override]
         return self.run.pid
 
@@ -241,6 +245,10 @@ class ProcessLoop(SimLoop):
         return super().call_soon(callback, *args, context=context)
 
 
+_NO_SOCKETS = (
+    "sockets are simulated in the program's own loop, and not yet in processes of hosts; let these "
+    "talk by the host's disk, or by world.outside(…)"
+)
 _NO_SHARED = (
     "processes share no objects of asyncio: let them talk by sockets, and announce what comes from "
     "outside in the process itself, by world.outside(…)"

@@ -137,7 +137,7 @@ _real_select = select.select
 # or this version lacks are passed over.
 _UNHEARD: list[tuple[str, str, Waits, Refused]] = [
     ("select", "select", _select_waits, Refused.REAL_TIME),
-    ("select", "poll epoll kqueue devpoll", _always, Refused.REAL_TIME),
+    ("select", "epoll kqueue devpoll", _always, Refused.REAL_TIME),
     ("os", "read", _read_waits, Refused.REAL_TIME),
     ("os", "wait", _always, Refused.PROCESS),
     ("os", "waitpid wait3 wait4 waitid", _children_are_awaited, Refused.PROCESS),
@@ -201,6 +201,10 @@ _REPLACEMENTS = _made()
 _READS = ("recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into", "_accept")
 
 
+# Bound here: within executions another class stands there.
+_RealSocket = socket.socket
+
+
 def _has_nothing_yet(sock: socket.socket) -> bool:
     if sock.gettimeout() == 0 or sock.fileno() < 0:
         return False
@@ -208,7 +212,7 @@ def _has_nothing_yet(sock: socket.socket) -> bool:
 
 
 def _reading(name: str) -> Callable[..., Any]:
-    real = getattr(socket.socket, name)
+    real = getattr(_RealSocket, name)
 
     @functools.wraps(real)
     @forwards
@@ -222,7 +226,7 @@ def _reading(name: str) -> Callable[..., Any]:
     return read
 
 
-_SOCKETS_METHODS = {name: _reading(name) for name in _READS if hasattr(socket.socket, name)}
+_SOCKETS_METHODS = {name: _reading(name) for name in _READS if hasattr(_RealSocket, name)}
 
 
 @contextmanager
@@ -232,8 +236,8 @@ def the_outside_refused() -> Iterator[None]:
     with ExitStack() as undo:
         for name, method in _SOCKETS_METHODS.items():
             # They are inherited from the class in C, and so are removed afterwards.
-            setattr(socket.socket, name, method)
-            undo.callback(delattr, socket.socket, name)
+            setattr(_RealSocket, name, method)
+            undo.callback(delattr, _RealSocket, name)
         yield
 
 

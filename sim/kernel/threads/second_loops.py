@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
+from sim.kernel.network.network import FIRST_FD
 from sim.kernel.origin import forwards
 
 _KINDS = ("SelectSelector", "PollSelector", "EpollSelector", "DevpollSelector", "KqueueSelector")
@@ -23,6 +24,12 @@ _INSTEAD = (
     "it waits for the world outside, where time is real; a loop of its own may wait in a worker "
     "thread, for timers and for call_soon_threadsafe; put what stands behind a socket or a process "
     "into the program, as a coroutine that awaits world.outside(…)"
+)
+
+_NO_SIMULATED = (
+    "a selector of the system cannot wait for a simulated socket; let asyncio wait for it in the "
+    "program's own loop, or block in its recv or accept in a worker thread, or put what stands "
+    "behind it into a coroutine that awaits world.outside(…)"
 )
 
 
@@ -47,6 +54,19 @@ def _selecting(real: Callable[..., Any]) -> Callable[..., Any]:
     return select
 
 
+def _registering(real: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(real)
+    @forwards
+    def register(self: Any, fileobj: Any, events: int, data: Any = None) -> Any:
+        execution = execution_of_this_thread()
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        if execution is not None and fd >= FIRST_FD:
+            execution.loop.refuse(f"{type(self).__name__}.register", _NO_SIMULATED)
+        return real(self, fileobj, events, data)
+
+    return register
+
+
 def _is_woken_by_threads_alone(selector: Any) -> bool:
     """Whether it is that of the running loop, which reads from nothing but its own pipe."""
     loop: Any = asyncio._get_running_loop()
@@ -60,11 +80,14 @@ def _is_woken_by_threads_alone(selector: Any) -> bool:
 def second_loops_simulated() -> Iterator[None]:
     """Within the block, no selector of an execution waits in real time."""
     kinds: list[Any] = [getattr(selectors, name) for name in _KINDS if hasattr(selectors, name)]
-    before = [(kind, kind.select) for kind in kinds if "select" in vars(kind)]
-    for kind, real in before:
-        kind.select = _selecting(real)
+    base: Any = selectors._BaseSelectorImpl
+    # The others' `register` calls it first.
+    before = [(base, "register", base.register)]
+    before += [(kind, "select", kind.select) for kind in kinds if "select" in vars(kind)]
+    for kind, name, real in before:
+        setattr(kind, name, _registering(real) if kind is base else _selecting(real))
     try:
         yield
     finally:
-        for kind, real in before:
-            kind.select = real
+        for kind, name, real in before:
+            setattr(kind, name, real)

@@ -84,6 +84,8 @@ class LoopOfThreads(Protocol):
 
     def others_come(self, is_so: Callable[[], bool], until: float) -> bool: ...
 
+    def lands_while_blocked(self, until: float) -> bool: ...
+
     def refuse(self, what: str, instead: str) -> NoReturn: ...
 
 
@@ -243,6 +245,8 @@ class Threads:
             if not runnable:
                 # No worker can go on at this instant, but one may sleep until a later one.
                 environment = self.loop.environment
+                if self.loop.lands_while_blocked(environment.peek()):
+                    continue
                 if self.loop.others_come(waits_for, environment.peek()):
                     continue
                 if environment.peek() > self.loop.bounds.horizon_s:

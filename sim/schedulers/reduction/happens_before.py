@@ -304,6 +304,7 @@ _UNSUPPORTED = {
     Special.SIGNAL: "a signal finds the handler of the moment",
     Special.PROCESSES: "processes talk by their sockets and disks",
     Special.EAGER_TASKS: "tasks begin before their first turn",
+    Special.SOCKETS: "sockets join what their two ends do",
 }
 
 

@@ -86,6 +86,8 @@ class StateReader(Observer):
         """
         if self._loop.threads.workers:
             raise Opaque("a worker thread")
+        if self._loop.has_network:
+            raise Opaque("a socket")
         form: Form = [point.kind, *(option.name for option in point.options)]
         if with_labels:
             form.append(sorted(self._world.labels))

@@ -1,0 +1,133 @@
+"""Machines: which addresses are theirs, what listens there, and what names stand for.
+
+An address is what `socket` takes it for: (host, port), for IPv6 with two more numbers, or the path
+of a Unix socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import itertools
+import socket
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from sim.kernel.network.errors import os_error
+
+FIRST_PORT = 40_000
+"""Of those that a machine gives out: to who binds port 0, and to who connects."""
+
+ANY: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
+class Bound(Protocol):
+    """As OpenSocket of open_sockets.py."""
+
+    family: int
+    kind: int
+    host: str
+    is_listening: bool
+
+    def option(self, name: int) -> Any: ...
+
+    def takes_other_family(self, family: int) -> bool: ...
+
+
+class Machine:
+    """A machine of the network; the one in which the program runs is `localhost`."""
+
+    def __init__(self, name: str, addresses: Iterable[str]) -> None:
+        self.name = name
+        self.addresses = tuple(addresses)
+        self._ports = itertools.count(FIRST_PORT)
+        # By kind of socket and port, or path: what is bound there.
+        self._bound: dict[tuple[Any, Any], list[Bound]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Machine {self.name}>"
+
+    def has(self, host: str) -> bool:
+        """Whether it is an address of its own, of which loopback ones are everybody's."""
+        return host in self.addresses or is_own(host)
+
+    def new_port(self, kind: int) -> int:
+        return next(port for port in self._ports if (kind, port) not in self._bound)
+
+    def bind(self, bound: Bound, host: str, port: Any) -> None:
+        """Raises as a kernel does where another has the address."""
+        others = self._bound.setdefault((bound.kind, port), [])
+        if any(_collide(bound, host, other) for other in others):
+            raise os_error(errno.EADDRINUSE)
+        others.append(bound)
+
+    def unbind(self, bound: Bound, port: Any) -> None:
+        others = self._bound.get((bound.kind, port), [])
+        if bound in others:
+            others.remove(bound)
+        if not others:
+            self._bound.pop((bound.kind, port), None)
+
+    def bound_at(self, kind: int, family: int, host: str, port: Any) -> list[Bound]:
+        """Who is bound there: those of the very address first."""
+        found = [
+            each
+            for each in self._bound.get((kind, port), ())
+            if each.family == family or each.takes_other_family(family)
+        ]
+        exact = [each for each in found if each.host == host]
+        return exact + [each for each in found if each.host in ANY.values()]
+
+
+def _collide(one: Bound, host: str, other: Bound) -> bool:
+    if one.family != other.family and not (
+        one.takes_other_family(other.family) or other.takes_other_family(one.family)
+    ):
+        return False
+    anywhere = host in ANY.values() or other.host in ANY.values()
+    if not anywhere and host != other.host:
+        return False
+    if one.option(socket.SO_REUSEPORT) and other.option(socket.SO_REUSEPORT):
+        return False
+    reuses = one.option(socket.SO_REUSEADDR) and other.option(socket.SO_REUSEADDR)
+    return not reuses or other.is_listening
+
+
+def is_own(host: str) -> bool:
+    """Whether every machine means itself by it."""
+    if host in ANY.values():
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def to_itself(family: int, host: str) -> str:
+    """Where a machine connects that connects to anywhere."""
+    return LOOPBACK[family] if host in ANY.values() else host
+
+
+def is_literal(family: int, host: str) -> bool:
+    """Whether it is an address of this family, and no name."""
+    try:
+        socket.inet_pton(family, host.partition("%")[0])
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def as_told(family: int, host: str, port: int) -> tuple[Any, ...]:
+    """As `getsockname` has it."""
+    return (host, port) if family == socket.AF_INET else (host, port, 0, 0)
+
+
+def in_words(address: Any) -> str:
+    """As a report has it."""
+    if isinstance(address, tuple) and len(address) >= 2:
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    if isinstance(address, bytes):
+        return address.decode(errors="replace").replace("\0", "@")
+    return address or "an unnamed socket"

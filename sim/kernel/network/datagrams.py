@@ -1,0 +1,80 @@
+"""Datagram sockets: UDP, and Unix sockets of its kind.
+
+Each datagram is an outside event of its own, so that any order of arrival is one of landing.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import deque
+from typing import Any
+
+from sim.kernel.network.addresses import Machine, in_words
+from sim.kernel.network.errors import os_error, would_block
+from sim.kernel.network.open_sockets import READABLE, WRITABLE, NetworkOfSockets, OpenSocket
+
+DATAGRAM_BYTES_MAX = 65_507
+
+
+class DatagramSocket(OpenSocket):
+    """arrived: what has landed and was not read, with who sent it."""
+
+    def __init__(self, network: NetworkOfSockets, machine: Machine, family: int) -> None:
+        super().__init__(network, machine, family, socket.SOCK_DGRAM)
+        self.arrived: deque[tuple[bytes, Any]] = deque()
+        self._destination: tuple[str, Any] | None = None
+
+    def connect(self, host: str, port: Any) -> None:
+        if not self.is_unix:
+            self.bind_anywhere(self.network.source_of(self, host))
+        self._destination = host, port
+        self.peer = port if self.is_unix else self.network.as_told(self.family, host, port)
+
+    def pair_with(self, other: Any) -> None:
+        for one, two in ((self, other), (other, self)):
+            one._destination = "", two
+            one.peer = two.name
+
+    def read_from(self, bytes_max: int, *, is_peek: bool = False) -> tuple[bytes, Any]:
+        self.raise_error()
+        if not self.arrived:
+            raise would_block()
+        data, sender = self.arrived[0] if is_peek else self.arrived.popleft()
+        return data[:bytes_max], sender
+
+    def read(self, bytes_max: int, *, is_peek: bool = False) -> bytes:
+        return self.read_from(bytes_max, is_peek=is_peek)[0]
+
+    def write(self, data: bytes) -> int:
+        if self._destination is None:
+            raise os_error(errno.EDESTADDRREQ)
+        return self.write_to(data, *self._destination)
+
+    def write_to(self, data: bytes, host: str, port: Any) -> int:
+        self.raise_error()
+        if len(data) > DATAGRAM_BYTES_MAX:
+            raise os_error(errno.EMSGSIZE)
+        if not self.is_unix and self.port is None:
+            # Without an address of its own it is reached at any.
+            own = self.host
+            self.bind_anywhere(self.network.source_of(self, host))
+            self.host = own
+        self.network.carry_datagram(self, data, host, port)
+        return len(data)
+
+    def receives(self, data: bytes, sender: Any) -> None:
+        if self.peer is None or sender == self.peer:
+            self.arrived.append((data, sender))
+
+    def finds_nobody(self) -> None:
+        """Its datagram has reached a port where nobody is: a connected socket is told."""
+        if self.peer is not None:
+            self.error = errno.ECONNREFUSED
+
+    def readiness(self) -> int:
+        return WRITABLE | READABLE * bool(self.arrived or self.error)
+
+    def words_of_wait(self, mask: int) -> str:
+        whom = "" if self.peer is None else f" from {in_words(self.peer)}"
+        return f"for datagrams{whom} at {self.words}"

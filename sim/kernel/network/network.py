@@ -1,0 +1,505 @@
+"""The network of one execution: its machines, its descriptors, and what is on its way.
+
+What is written at one end lands at the other as an outside event, one for each write, in the order
+of its connection. Between two machines, or the ends of a Unix socket, nothing else is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import math
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+from sim.kernel.environment import Arrival, Environment
+from sim.kernel.network.addresses import Machine, as_told, is_own, to_itself
+from sim.kernel.network.connection import BUFFER_BYTES, Segment, SegmentKind
+from sim.kernel.network.datagrams import DatagramSocket
+from sim.kernel.network.errors import os_error
+from sim.kernel.network.fates import Fate, Fault, Faults, fates_of
+from sim.kernel.network.open_sockets import READABLE, OpenSocket
+from sim.kernel.network.streams import StreamSocket
+from sim.kernel.network.words import words_of_first
+from sim.kernel.notices import Special
+from sim.kernel.schedule import Option, one_natural
+
+FIRST_FD = 1_000_000
+"""Descriptors are numbers that no real one has, so that none is taken for another."""
+
+NOBODYS = (
+    "no machine of the simulated network has it, and the real one is not asked; let the program "
+    "start on 127.0.0.1 what answers there, or put that into a coroutine that awaits "
+    "world.outside(…), or give the library an in-memory transport"
+)
+
+
+class LoopOfSockets(Protocol):
+    """What the network uses of a loop."""
+
+    environment: Environment
+    choose: Any
+    refused: str | None
+
+    def _process_events(self, event_list: Any) -> None: ...
+
+    def refuse(self, what: str, instead: str) -> NoReturn: ...
+
+
+class Watch(NamedTuple):
+    """What a loop wants to know of a descriptor."""
+
+    loop: LoopOfSockets
+    key: Any
+
+
+class Network:
+    """The one of an execution.
+
+    open_by_fd: what each descriptor stands for. watches: which are watched, by whom. here: the
+    machine whose program runs. latency_s: how long everything is on its way, at least. may_cut:
+    whether what one write has sent may arrive in two parts.
+    """
+
+    def __init__(self, loop: LoopOfSockets) -> None:
+        self.loop = loop
+        self.environment = loop.environment
+        self.open_by_fd: dict[int, OpenSocket] = {}
+        self.watches: dict[int, Watch] = {}
+        self.here = Machine("localhost", ["127.0.0.1", "::1", "10.0.0.1"])
+        self.machines = [self.here]
+        self.latency_s = 0.0
+        self.may_cut = True
+        self.buffer_bytes = BUFFER_BYTES
+        self._fds = itertools.count(FIRST_FD)
+        self.is_polling = False
+        # What this poll has told of which descriptor.
+        self._told: dict[int, int] = {}
+        # What is on its way, and who has sent it.
+        self._by_arrival: dict[Arrival, OpenSocket] = {}
+        # Whose rest arrives after the next poll has begun; whose segments a cut holds.
+        self._deferred: list[StreamSocket] = []
+        self._held: list[StreamSocket] = []
+        self._faults = Faults()
+        self._links: dict[frozenset[str], float] = {}
+        self._cuts: set[frozenset[str]] = set()
+        self.environment.observer.meets(Special.SOCKETS)
+
+    # -- descriptors
+
+    def new_fd(self, opened: OpenSocket) -> int:
+        fd = next(self._fds)
+        self.open_by_fd[fd] = opened
+        opened.fds.append(fd)
+        return fd
+
+    def opened(self, fd: int) -> OpenSocket:
+        found = self.open_by_fd.get(fd)
+        if found is None:
+            raise os_error(errno.EBADF)
+        return found
+
+    def close(self, fd: int) -> None:
+        opened = self.open_by_fd.pop(fd, None)
+        if opened is not None:
+            opened.fds.remove(fd)
+            if not opened.fds:
+                opened.closed()
+
+    # -- addresses
+
+    def as_told(self, family: int, host: str, port: int) -> Any:
+        """The address that a connection to this one has: to anywhere means to itself."""
+        return as_told(family, to_itself(family, host), port)
+
+    def source_of(self, opened: OpenSocket, host: str) -> str:
+        """From which address of its machine it reaches this one. Refused if it is nobody's."""
+        self.machine_at(host, opened.machine)
+        if opened.host not in ("0.0.0.0", "::"):
+            return opened.host
+        if is_own(host):
+            return to_itself(opened.family, host)
+        colon = opened.family == socket.AF_INET6
+        own = [
+            each for each in opened.machine.addresses if (":" in each) == colon and not is_own(each)
+        ]
+        return own[0] if own else host
+
+    def machine_at(self, host: str, seen_from: Machine) -> Machine:
+        """Whose address it is. Refused if it is nobody's."""
+        if seen_from.has(host):
+            return seen_from
+        for machine in self.machines:
+            if host in machine.addresses:
+                return machine
+        return self.loop.refuse(f"the address {host}", NOBODYS)
+
+    # -- what a program declares
+
+    def machine(self, name: str, *addresses: str) -> Machine:
+        """Another machine, with its addresses; its name is found by `getaddrinfo`."""
+        self.machines.append(Machine(name, addresses))
+        return self.machines[-1]
+
+    @contextmanager
+    def on(self, machine: Machine) -> Iterator[None]:
+        """Sockets that are made within the block are this machine's."""
+        before, self.here = self.here, machine
+        try:
+            yield
+        finally:
+            self.here = before
+
+    def faults(self, most: int, *kinds: Fault, port: int | None = None) -> None:
+        """From now on up to `most` of these faults happen, each where the scheduler says.
+
+        port: to connections from or to this port alone.
+        """
+        self._faults = Faults(most, kinds or (Fault.RESET, Fault.REFUSED), port)
+
+    def link(self, one: str, other: str, *, latency_s: float) -> None:
+        """How long everything is on its way, at least, between two machines, by their names."""
+        self._links[frozenset((one, other))] = latency_s
+
+    def cut(self, one: str, other: str) -> None:
+        """Nothing arrives between two machines from now on, and nobody is told."""
+        self._cuts.add(frozenset((one, other)))
+
+    def heal(self, one: str, other: str) -> None:
+        """What connections have sent meanwhile arrives now."""
+        self._cuts.discard(frozenset((one, other)))
+        held, self._held = self._held, []
+        for sender in held:
+            self.carry(sender)
+
+    def _latency_s(self, one: Machine, host: str) -> float:
+        if not self._links:
+            return self.latency_s
+        other = self.machine_at(host, one)
+        return self._links.get(frozenset((one.name, other.name)), self.latency_s)
+
+    def _is_cut(self, one: Machine, host: str) -> bool:
+        if not self._cuts:
+            return False
+        return frozenset((one.name, self.machine_at(host, one).name)) in self._cuts
+
+    def has_descriptor(self) -> bool:
+        """Whether the process may open one more."""
+        if not self._faults.may(Fault.NO_DESCRIPTOR):
+            return True
+        options = [Option("a descriptor is left"), Option(Fault.NO_DESCRIPTOR.value)]
+        if self.loop.choose("network", options, one_natural) == 0:
+            return True
+        self.environment.observer.tells(Fault.NO_DESCRIPTOR.value, actor="network")
+        self._faults.happened()
+        return False
+
+    # -- what is on its way
+
+    def carry(self, sender: StreamSocket) -> None:
+        """The first segment that it has sent sets out, unless it has already."""
+        way = sender.outgoing
+        if way is None or not way.under_way or sender.delivery is not None or sender.is_silent:
+            return
+        if sender.is_unix:
+            # Within one kernel nothing is ever on its way.
+            while way.under_way and self._arrives(sender):
+                pass
+            return
+        if self._is_cut(sender.machine, sender.peer[0]):
+            self._held.append(sender)
+            return
+        latency_s = self._latency_s(sender.machine, sender.peer[0])
+        arrival = self.environment.announce(words_of_first(sender), latency_s, math.inf)
+        sender.delivery = arrival
+        self._by_arrival[arrival] = sender
+        assert arrival.callbacks is not None
+        arrival.callbacks.append(partial(self._lands, sender))
+
+    def _lands(self, sender: StreamSocket, arrival: Arrival) -> None:
+        assert sender.outgoing is not None
+        sender.delivery = None
+        del self._by_arrival[arrival]
+        if self._is_cut(sender.machine, sender.peer[0]):
+            self._held.append(sender)
+            return
+        fates = fates_of(sender, self._faults, may_cut=self.may_cut and self._is_awaited(sender))
+        options = [option for _, option in fates]
+        chosen = self.loop.choose("network", options, one_natural) if len(fates) > 1 else 0
+        fate = fates[chosen][0]
+        self.environment.observer.tells(options[chosen].name, actor="network")
+        if fate in (Fate.ARRIVES, Fate.IN_TWO):
+            if fate is Fate.IN_TWO:
+                sender.outgoing.cut(len(sender.outgoing.under_way[0].data) // 2)
+            has_arrived = self._arrives(sender)
+            if fate is Fate.IN_TWO:
+                self._deferred.append(sender)
+            elif has_arrived:
+                self.carry(sender)
+        else:
+            self._faults.happened()
+            self._suffers(sender, fate)
+
+    def _suffers(self, sender: StreamSocket, fate: Fate) -> None:
+        assert sender.outgoing is not None
+        receiver = sender.other
+        if fate is Fate.REFUSED:
+            self._refuses(sender)
+        elif fate is Fate.SILENT:
+            sender.is_silent = True
+            if receiver is not None:
+                receiver.is_silent = True
+        elif receiver is not None:
+            sender.outgoing.lose()
+            receiver.is_reset()
+            self.tell(receiver)
+            receiver.send_reset()
+
+    def _is_awaited(self, sender: StreamSocket) -> bool:
+        """Whether somebody reads at its other end, and would see that only a part has come."""
+        other = sender.other
+        if other is None or not self.is_polling:
+            return False
+        watches = (self.watches.get(fd) for fd in other.fds)
+        return any(each is not None and each.key.events & READABLE for each in watches)
+
+    def _arrives(self, sender: StreamSocket) -> bool:
+        """False if it has to wait where it arrives."""
+        assert sender.outgoing is not None
+        if sender.outgoing.under_way[0].kind is SegmentKind.REQUEST:
+            return self._asks(sender)
+        receiver = sender.other
+        segment = sender.outgoing.arrive()
+        if receiver is None:
+            return True
+        if not receiver.fds and segment.kind is SegmentKind.DATA and not receiver.in_backlog:
+            # Nobody can read it any more: as a kernel does, its own answers with a reset.
+            sender.outgoing.drop()
+            receiver.send_reset()
+            return True
+        if segment.kind is SegmentKind.ANSWER:
+            receiver.is_connecting = False
+        elif segment.kind is SegmentKind.RESET:
+            receiver.is_reset()
+        self.tell(receiver)
+        return True
+
+    def _asks(self, sender: StreamSocket) -> bool:
+        """A request for a connection reaches its machine."""
+        assert sender.outgoing is not None
+        listener = self._listener_for(sender)
+        if listener is None:
+            self._refuses(sender)
+            return True
+        if not listener.has_room():
+            listener.waiting.append(sender)
+            return False
+        sender.outgoing.arrive()
+        accepted = StreamSocket(self, listener.machine, listener.family)
+        if accepted.is_unix:
+            accepted.port = listener.port
+        else:
+            accepted.host, accepted.port = sender.peer[:2]
+        sender.pair_with(accepted)
+        accepted.in_backlog = True
+        listener.backlog.append(accepted)
+        self.tell(listener)
+        assert accepted.outgoing is not None
+        accepted.outgoing.under_way.append(Segment(SegmentKind.ANSWER))
+        self.carry(accepted)
+        return True
+
+    def _refuses(self, sender: StreamSocket) -> None:
+        assert sender.outgoing is not None
+        sender.outgoing.lose()
+        if sender.is_connecting:
+            sender.is_reset()
+            self.tell(sender)
+
+    def _listener_for(self, sender: StreamSocket) -> StreamSocket | None:
+        host, port = ("", sender.peer) if sender.is_unix else sender.peer[:2]
+        machine = sender.machine if sender.is_unix else self.machine_at(host, sender.machine)
+        found = machine.bound_at(socket.SOCK_STREAM, sender.family, host, port)
+        listeners = [each for each in found if isinstance(each, StreamSocket) and each.is_listening]
+        return listeners[0] if listeners else None
+
+    def carry_datagram(self, sender: DatagramSocket, data: bytes, host: str, port: Any) -> None:
+        if sender.is_unix:
+            self._delivers(sender, data, host, port)
+            return
+        self.machine_at(host, sender.machine)
+        if self._is_cut(sender.machine, host):
+            return
+        words = f"a datagram of {len(data)} bytes from {sender.words} reaches {host}:{port}"
+        latency_s = self._latency_s(sender.machine, host)
+        arrival = self.environment.announce(words, latency_s, math.inf)
+
+        self._by_arrival[arrival] = sender
+
+        def lands(_: object) -> None:
+            del self._by_arrival[arrival]
+            told = words
+            if self._faults.may(Fault.LOST, port, sender.port):
+                options = [Option(words), Option(f"the datagram {Fault.LOST.value}: {words}")]
+                is_lost = self.loop.choose("network", options, one_natural)
+                told = options[is_lost].name
+            else:
+                is_lost = 0
+            self.environment.observer.tells(told, actor="network")
+            if is_lost:
+                self._faults.happened()
+            else:
+                self._delivers(sender, data, host, port)
+
+        assert arrival.callbacks is not None
+        arrival.callbacks.append(lands)
+
+    def _delivers(self, sender: DatagramSocket, data: bytes, host: str, port: Any) -> None:
+        if isinstance(port, DatagramSocket):
+            # The other end of a pair.
+            found: list[Any] = [port]
+        else:
+            machine = sender.machine if sender.is_unix else self.machine_at(host, sender.machine)
+            found = machine.bound_at(socket.SOCK_DGRAM, sender.family, host, port)
+        if not found:
+            if sender.is_unix:
+                raise os_error(errno.ECONNREFUSED)
+            sender.finds_nobody()
+            self.tell(sender)
+            return
+        name = sender.name
+        if not sender.is_unix and name[0] in ("0.0.0.0", "::"):
+            name = as_told(sender.family, self.source_of(sender, host), sender.port)
+        found[0].receives(data, name)
+        self.tell(found[0])
+
+    def arrives_already(self, opened: OpenSocket) -> bool:
+        """Whether what is due has arrived before a poll, for who asks before; a choice."""
+        due = self._first_due(opened)
+        if due is None:
+            return False
+        options = [Option(f"already arrived: {due.name}"), Option(f"not arrived yet: {due.name}")]
+        if self.loop.choose("network", options, one_natural):
+            return False
+        self.environment.land(due)
+        return True
+
+    def lands_next(self, until: float) -> bool:
+        """What arrives first lands, by the clock's `until`; False if nothing does."""
+        first = min(self._by_arrival, key=lambda each: each.earliest, default=None)
+        if first is None or first.earliest > until:
+            return False
+        self.environment.advance(first.earliest)
+        self.environment.land(first)
+        return True
+
+    def _first_due(self, opened: OpenSocket) -> Arrival | None:
+        now = self.environment.now
+        if opened.is_listening:
+            senders: Iterator[StreamSocket] = (
+                each
+                for each in self._by_arrival.values()
+                if isinstance(each, StreamSocket)
+                and each.is_connecting
+                and self._listener_for(each) is opened
+            )
+        else:
+            other = getattr(opened, "other", None)
+            senders = iter([] if other is None else [other])
+        arrivals = (each.delivery for each in senders)
+        return next((each for each in arrivals if each is not None and each.earliest <= now), None)
+
+    async def answered(self, what: str) -> None:
+        """Waits for an answer that comes from outside of the loop."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        arrival = self.environment.announce(what, 0.0, math.inf, lambda: not waiter.done())
+
+        def landed(_: object) -> None:
+            self.environment.observer.tells(what, actor="network")
+            asyncio.get_running_loop().call_soon(_settle, waiter)
+
+        assert arrival.callbacks is not None
+        arrival.callbacks.append(landed)
+        await waiter
+
+    # -- polls
+
+    def begin_poll(self, loop: LoopOfSockets) -> None:
+        self.is_polling = True
+        for fd in [fd for fd in self._told if self._is_watched_by(fd, loop)]:
+            del self._told[fd]
+        if self._deferred:
+            deferred, self._deferred = self._deferred, []
+            for sender in deferred:
+                self.carry(sender)
+        self.tell_ready(loop)
+
+    def _is_watched_by(self, fd: int, loop: LoopOfSockets) -> bool:
+        watch = self.watches.get(fd)
+        return watch is None or watch.loop is loop
+
+    def tell_ready(self, loop: LoopOfSockets) -> None:
+        """Of what is ready and was not told in this poll, its loop is told, in any order."""
+        ready = [(fd, watch) for fd, watch in self.watches.items() if watch.loop is loop]
+        ready = [each for each in ready if self._mask(*each)]
+        while len(ready) > 1:
+            options = [Option(f"{self.open_by_fd[fd].words} is served first") for fd, _ in ready]
+            self._tell(*ready.pop(self.loop.choose("network", options, one_natural)))
+        for each in ready:
+            self._tell(*each)
+
+    def tell(self, opened: OpenSocket) -> None:
+        """Something has landed there: the loop that watches it learns of it in this poll.
+
+        Outside of polls nobody is told: the next poll finds it.
+        """
+        for fd in opened.fds if self.is_polling else ():
+            watch = self.watches.get(fd)
+            if watch is not None:
+                self._tell(fd, watch)
+
+    def _mask(self, fd: int, watch: Watch) -> int:
+        """For what it is ready, of what its loop wants to know and was not told in this poll."""
+        opened = self.open_by_fd.get(fd)
+        if opened is None:
+            return 0
+        mask: int = opened.readiness() & watch.key.events & ~self._told.get(fd, 0)
+        return mask
+
+    def _tell(self, fd: int, watch: Watch) -> None:
+        mask = self._mask(fd, watch)
+        if mask:
+            self._told[fd] = self._told.get(fd, 0) | mask
+            watch.loop._process_events([(watch.key, mask)])
+
+    def has_ready(self, loop: LoopOfSockets) -> bool:
+        return any(
+            watch.loop is loop and self._mask(fd, watch) for fd, watch in self.watches.items()
+        )
+
+    # -- reports
+
+    def who_waits(self) -> list[str]:
+        """A sentence for each descriptor that a loop watches."""
+        found = []
+        for fd, watch in self.watches.items():
+            opened = self.open_by_fd.get(fd)
+            if opened is not None:
+                found.append(f"the loop waits {opened.words_of_wait(watch.key.events)}")
+        return found
+
+    def let_go(self) -> None:
+        """After the execution: what is still open is nobody's."""
+        self.open_by_fd.clear()
+        self.watches.clear()
+        self._by_arrival.clear()
+        del self.loop
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,149 @@
+"""What a descriptor stands for: an open socket, as the kernel has it.
+
+`socket.socket` objects, their duplicates and what was detached from one share it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any, Protocol
+
+from sim.kernel.network.addresses import ANY, Machine, as_told, in_words
+from sim.kernel.network.errors import os_error
+
+READABLE, WRITABLE = 1, 2
+"""As `selectors` has them."""
+
+
+class NetworkOfSockets(Protocol):
+    """As Network of network.py."""
+
+    buffer_bytes: int
+
+    def carry(self, sender: Any) -> None: ...
+
+    def carry_datagram(self, sender: Any, data: bytes, host: str, port: Any) -> None: ...
+
+    def source_of(self, opened: Any, host: str) -> str: ...
+
+    def as_told(self, family: int, host: str, port: int) -> Any: ...
+
+
+class OpenSocket:
+    """fds: the descriptors that stand for it, none once it is closed. error: what SO_ERROR reports.
+
+    host, port: where it is bound, the port None if it is not. A Unix socket's port is its path.
+    """
+
+    is_listening = False
+    error = 0
+    peer: Any = None
+
+    def __init__(self, network: NetworkOfSockets, machine: Machine, family: int, kind: int) -> None:
+        self.network = network
+        self.machine = machine
+        self.family = family
+        self.kind = kind
+        self.fds: list[int] = []
+        self.host = ANY.get(family, "")
+        self.port: Any = None
+        self._options: dict[tuple[int, int], Any] = {}
+        # Whether its address is taken on the machine: that of an accepted socket is its listener's.
+        self._holds_address = False
+
+    # -- options
+
+    def option(self, name: int, level: int = socket.SOL_SOCKET) -> Any:
+        return self._options.get((level, name), 0)
+
+    def set_option(self, level: int, name: int, value: Any) -> None:
+        self._options[level, name] = value
+
+    def takes_other_family(self, family: int) -> bool:
+        """Whether it is an IPv6 socket that is bound everywhere, and takes IPv4 as well."""
+        return (
+            self.family == socket.AF_INET6
+            and family == socket.AF_INET
+            and self.host == "::"
+            and not self.option(socket.IPV6_V6ONLY, socket.IPPROTO_IPV6)
+        )
+
+    # -- its address
+
+    @property
+    def is_unix(self) -> bool:
+        return self.family == socket.AF_UNIX
+
+    def bind(self, host: str, port: Any) -> None:
+        if self.port is not None:
+            raise os_error(errno.EINVAL)
+        if not self.is_unix:
+            if not self.machine.has(host):
+                raise os_error(errno.EADDRNOTAVAIL)
+            port = port or self.machine.new_port(self.kind)
+        self.machine.bind(self, host, port)
+        self.host, self.port, self._holds_address = host, port, True
+
+    def bind_anywhere(self, host: str) -> None:
+        """As a kernel does for who connects, or sends, without an address."""
+        if self.port is None:
+            self.port = self.machine.new_port(self.kind)
+            self.machine.bind(self, host, self.port)
+            self._holds_address = True
+        self.host = host
+
+    @property
+    def name(self) -> Any:
+        """As `getsockname` has it."""
+        if self.is_unix:
+            return self.port or ""
+        return as_told(self.family, self.host, self.port or 0)
+
+    @property
+    def words(self) -> str:
+        return in_words(self.name)
+
+    # -- its life
+
+    def closed(self) -> None:
+        """The last descriptor that stood for it is closed."""
+        if self._holds_address:
+            self.machine.unbind(self, self.port)
+            self._holds_address = False
+
+    def take_error(self) -> int:
+        error, self.error = self.error, 0
+        return error
+
+    def raise_error(self) -> None:
+        if self.error:
+            raise os_error(self.take_error())
+
+    # -- what is done with it: each raises as a kernel does where it cannot be done at once
+
+    def connect(self, host: str, port: Any) -> None:
+        raise NotImplementedError
+
+    def pair_with(self, other: Any) -> None:
+        raise NotImplementedError
+
+    def read(self, bytes_max: int, *, is_peek: bool = False) -> bytes:
+        raise NotImplementedError
+
+    def read_from(self, bytes_max: int, *, is_peek: bool = False) -> tuple[bytes, Any]:
+        raise NotImplementedError
+
+    def write(self, data: bytes) -> int:
+        raise NotImplementedError
+
+    def write_to(self, data: bytes, host: str, port: Any) -> int:
+        raise NotImplementedError
+
+    def readiness(self) -> int:
+        """READABLE, WRITABLE, both or 0."""
+        raise NotImplementedError
+
+    def words_of_wait(self, mask: int) -> str:
+        """What who waits for it waits for."""
+        raise NotImplementedError

@@ -1,0 +1,103 @@
+"""What of the module `socket` is replaced within executions."""
+
+from __future__ import annotations
+
+import _socket
+import functools
+import select
+import socket
+import sys
+from asyncio import selector_events
+from collections.abc import Callable
+from typing import Any
+
+from sim.kernel.current import execution_of_this_thread
+from sim.kernel.isolation import outside
+from sim.kernel.network import names, selecting
+from sim.kernel.network.sockets import AF_UNIX, RealSocket, SimSocket, network_here
+from sim.kernel.origin import forwards
+
+_SELF_PIPE = selector_events.BaseSelectorEventLoop._make_self_pipe.__code__  # type: ignore[attr-defined]
+
+
+def _simulated(real: Callable[..., Any], simulated: Callable[..., Any]) -> Callable[..., Any]:
+    """Within an execution the one, which is called with its network; elsewhere the other."""
+
+    @functools.wraps(real)
+    @forwards
+    def call(*args: Any, **options: Any) -> Any:
+        network = network_here()
+        if network is None:
+            return real(*args, **options)
+        return simulated(network, *args, **options)
+
+    return call
+
+
+@functools.wraps(socket.socketpair)
+@forwards
+def socketpair(family: Any = None, type: int = socket.SOCK_STREAM, proto: int = 0) -> Any:
+    if execution_of_this_thread() is None:
+        return _real_socketpair(family, type, proto)
+    if sys._getframe(1).f_code is _SELF_PIPE:
+        # Of a loop of asyncio's own in a worker, which waits for it in a selector of the system.
+        pair = _socket.socketpair()
+        return tuple(RealSocket(fileno=each.detach()) for each in pair)
+    family = family if family is not None else AF_UNIX or socket.AF_INET
+    one, other = SimSocket(family, type, proto), SimSocket(family, type, proto)
+    one._sim_open.pair_with(other._sim_open)
+    return one, other
+
+
+@forwards
+def _fromfd(network: Any, fd: int, family: int, type: int, proto: int = 0) -> Any:
+    return SimSocket(family, type, proto, fileno=_dup(network, fd))
+
+
+def _dup(network: Any, fd: int) -> int:
+    return network.new_fd(network.opened(fd))  # type: ignore[no-any-return]
+
+
+def _gethostname(network: Any) -> str:
+    """That of the machine on which it runs; as on stock where there is but one."""
+    return network.here.name if len(network.machines) > 1 else _real_gethostname()
+
+
+_real_socketpair, _real_gethostname = socket.socketpair, socket.gethostname
+
+_SIMULATED: dict[str, Callable[..., Any]] = {
+    "getaddrinfo": names.getaddrinfo,
+    "getnameinfo": names.getnameinfo,
+    "gethostbyname": names.gethostbyname,
+    "gethostbyname_ex": names.gethostbyname_ex,
+    "gethostbyaddr": names.gethostbyaddr,
+    "gethostname": _gethostname,
+    "fromfd": _fromfd,
+    "dup": _dup,
+    "close": lambda network, fd: network.close(fd),
+}
+
+
+def replacements() -> list[tuple[Any, str, Any]]:
+    """By module and name, what takes the place of what within an exploration."""
+    return _REPLACEMENTS
+
+
+# What takes the place of `select.select` where nothing simulated is asked for.
+_refusing_select = next(
+    stand_in
+    for module, name, stand_in in outside.replacements()
+    if (module, name) == (select, "select")
+)
+
+_REPLACEMENTS: list[tuple[Any, str, Any]] = [
+    (socket, "socket", SimSocket),
+    (socket, "socketpair", socketpair),
+    (select, "select", selecting.select_simulated(_refusing_select)),
+    *([(select, "poll", selecting.poll(select.poll))] if hasattr(select, "poll") else []),
+    *(
+        (socket, name, _simulated(getattr(socket, name), simulated))
+        for name, simulated in _SIMULATED.items()
+        if hasattr(socket, name)
+    ),
+]

@@ -1,0 +1,418 @@
+"""The class in the place of `socket.socket` within an execution.
+
+It is a subclass without a descriptor of the system: `accept`, `makefile`, `close` and what else
+CPython has written in Python is CPython's. What is written in C stands here, for a simulated
+descriptor, which blocks its worker thread where the real one blocks its thread of the system.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import socket
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, TypeVar
+
+from sim.kernel.current import execution_of_this_thread
+from sim.kernel.lacking import Lacking
+from sim.kernel.network.addresses import Machine, in_words
+from sim.kernel.network.datagrams import DatagramSocket
+from sim.kernel.network.errors import os_error, timed_out, would_block
+from sim.kernel.network.names import address_of, unix_path
+from sim.kernel.network.network import FIRST_FD, Network
+from sim.kernel.network.open_sockets import OpenSocket
+from sim.kernel.network.streams import StreamSocket
+from sim.kernel.origin import forwards, modelled
+
+T = TypeVar("T")
+
+RealSocket = socket.socket
+AF_UNIX = getattr(socket, "AF_UNIX", None)
+FAMILIES = (socket.AF_INET, socket.AF_INET6, AF_UNIX)
+# Flags in the type of a socket, which say nothing of its kind.
+_FLAGS = getattr(socket, "SOCK_NONBLOCK", 0) | getattr(socket, "SOCK_CLOEXEC", 0)
+NOT_SIMULATED = (
+    "simulated are stream and datagram sockets of IPv4 and IPv6, and Unix sockets; let the program "
+    "use one of these, or put what stands behind it into a coroutine that awaits world.outside(…)"
+)
+
+
+def network_here() -> Network | None:
+    """That of the execution that runs in this thread, if one does."""
+    execution = execution_of_this_thread()
+    return None if execution is None else execution.loop.network
+
+
+class SimSocket(RealSocket):
+    """socket.socket"""
+
+    @forwards
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        # For a thread that simulates nothing it is what it was.
+        fd = options.get("fileno", args[3] if len(args) > 3 else None)
+        is_real = isinstance(fd, int) and 0 <= fd < FIRST_FD
+        if is_real or network_here() is None:
+            return RealSocket(*args, **options)
+        return super().__new__(cls)
+
+    @forwards
+    def __init__(
+        self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
+    ) -> None:
+        self._io_refs, self._closed, self._sim_fd = 0, False, -1
+        network = network_here()
+        assert network is not None
+        self._sim_network = network
+        default = socket.getdefaulttimeout()
+        self._sim_timeout = default
+        if fileno is not None:
+            self._sim_open = network.opened(fileno)
+            self._sim_fd = fileno
+            family, kind = self._sim_open.family, self._sim_open.kind
+        else:
+            family = socket.AF_INET if family == -1 else family
+            kind = socket.SOCK_STREAM if type == -1 else type
+            if kind & getattr(socket, "SOCK_NONBLOCK", 0):
+                self._sim_timeout = 0.0
+            kind &= ~_FLAGS
+            self._sim_open = _new(network, family, kind)
+            self._sim_fd = network.new_fd(self._sim_open)
+        self._sim_family, self._sim_kind = family, kind
+        self._sim_proto = _proto(family, kind, proto)
+
+    # -- what it is
+
+    @property
+    def family(self) -> Any:
+        return socket.AddressFamily(self._sim_family)
+
+    @property
+    def type(self) -> Any:
+        return socket.SocketKind(self._sim_kind)
+
+    @property
+    def proto(self) -> int:
+        return self._sim_proto
+
+    @property
+    def timeout(self) -> float | None:
+        return self._sim_timeout
+
+    def fileno(self) -> int:
+        return self._sim_fd
+
+    def gettimeout(self) -> float | None:
+        return self._sim_timeout
+
+    def getblocking(self) -> bool:
+        return self._sim_timeout != 0
+
+    @forwards
+    def settimeout(self, value: float | None, /) -> None:
+        if value is not None:
+            value = float(value)
+            if value < 0:
+                raise modelled(ValueError("Timeout value out of range"))
+        self._sim_timeout = value
+
+    def setblocking(self, flag: bool, /) -> None:
+        self._sim_timeout = None if flag else 0.0
+
+    def get_inheritable(self) -> bool:
+        return False
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        """Nothing is executed that could inherit it."""
+
+    def __repr__(self) -> str:
+        # As CPython's, but for the name of the class.
+        return RealSocket.__repr__(self).replace(
+            f"{__name__}.{SimSocket.__qualname__}", "socket.socket"
+        )
+
+    # -- its life
+
+    def _real_close(self, _ss: Any = None) -> None:
+        fd, self._sim_fd = self._sim_fd, -1
+        if fd >= 0:
+            self._sim_network.close(fd)
+
+    def detach(self) -> int:
+        self._closed = True
+        fd, self._sim_fd = self._sim_fd, -1
+        return fd
+
+    def dup(self) -> SimSocket:
+        fd = self._sim_network.new_fd(self._sim())
+        other = self.__class__(self._sim_family, self._sim_kind, self._sim_proto, fileno=fd)
+        other.settimeout(self.gettimeout())
+        return other
+
+    def __del__(self) -> None:
+        if getattr(self, "_sim_fd", -1) < 0 or self._sim_fd not in self._sim_network.open_by_fd:
+            return
+        # What was refused has broken off the code that would have closed it.
+        if self._sim_network.loop.refused is None:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        self._real_close()
+
+    def _sim(self) -> OpenSocket:
+        if self._sim_fd < 0:
+            raise os_error(errno.EBADF)
+        return self._sim_open
+
+    def _sim_stream(self) -> StreamSocket:
+        opened = self._sim()
+        if not isinstance(opened, StreamSocket):
+            raise os_error(errno.EOPNOTSUPP)
+        return opened
+
+    # -- options
+
+    @forwards
+    def setsockopt(self, level: int, optname: int, value: Any, optlen: int = 0, /) -> None:
+        opened = self._sim()
+        if optname == socket.SO_LINGER and isinstance(value, (bytes, bytearray)):
+            whether, seconds = memoryview(value).cast("i")
+            value = (1 if whether else 0, seconds)
+        opened.set_option(level, optname, value)
+
+    def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
+        opened = self._sim()
+        if level == socket.SOL_SOCKET and optname in _KNOWN:
+            return _KNOWN[optname](opened)
+        value = opened.option(optname, level)
+        if buflen and isinstance(value, int):
+            return value.to_bytes(min(buflen, 4), "little")
+        return value
+
+    # -- addresses
+
+    @forwards
+    def bind(self, address: Any, /) -> None:
+        opened = self._sim()
+        host, port = self._sim_address(address)
+        if opened.is_unix and port == "":
+            port = f"\0{opened.fds[0]:05x}"
+        opened.bind(host, port)
+
+    def _sim_address(self, address: Any) -> tuple[str, Any]:
+        if self._sim_family == AF_UNIX:
+            return "", unix_path(address)
+        return address_of(self._sim_network, self._sim_open.machine, self._sim_family, address)
+
+    def getsockname(self) -> Any:
+        return self._sim().name
+
+    def getpeername(self) -> Any:
+        opened = self._sim()
+        if opened.peer is None or getattr(opened, "is_connecting", False):
+            raise os_error(errno.ENOTCONN)
+        if getattr(opened, "was_reset", False):
+            raise os_error(errno.ENOTCONN)
+        return opened.peer
+
+    # -- connections
+
+    @forwards
+    def listen(self, backlog: int = 128, /) -> None:
+        self._sim_stream().listen(backlog)
+
+    def _accept(self) -> tuple[int, Any]:
+        opened = self._sim_stream()
+        accepted = self._sim_try("accept", opened, self._sim_accept)
+        return self._sim_network.new_fd(accepted), accepted.peer
+
+    def _sim_accept(self) -> StreamSocket:
+        opened = self._sim_stream()
+        if opened.backlog and not self._sim_network.has_descriptor():
+            raise os_error(errno.EMFILE)
+        return opened.accept()
+
+    @forwards
+    def connect(self, address: Any, /) -> None:
+        opened = self._sim()
+        host, port = self._sim_address(address)
+        if not isinstance(opened, StreamSocket):
+            opened.connect(host, port)
+            return
+        opened.connect(host, port)
+        if opened.is_connecting and self._sim_timeout == 0:
+            raise os_error(errno.EINPROGRESS)
+        if opened.is_connecting:
+            self._sim_wait("connect", lambda: not opened.is_connecting)
+        opened.raise_error()
+
+    @forwards
+    def connect_ex(self, address: Any, /) -> int:
+        try:
+            self.connect(address)
+        except TimeoutError as exc:
+            return exc.errno or errno.EAGAIN
+        except OSError as exc:
+            if exc.errno is None or isinstance(exc, socket.gaierror):
+                raise
+            return exc.errno
+        return 0
+
+    @forwards
+    def shutdown(self, how: int, /) -> None:
+        self._sim_stream().shutdown(how)
+
+    # -- reading and writing
+
+    @forwards
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        if bufsize < 0:
+            raise modelled(ValueError("negative buffersize in recv"))
+        opened = self._sim()
+        is_peek = bool(flags & socket.MSG_PEEK)
+        return self._sim_try("recv", opened, lambda: opened.read(bufsize, is_peek=is_peek), flags)
+
+    @forwards
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
+        view = memoryview(buffer).cast("B")
+        if nbytes < 0:
+            raise modelled(ValueError("negative buffersize in recv_into"))
+        data = self.recv(nbytes or len(view), flags)
+        view[: len(data)] = data
+        return len(data)
+
+    @forwards
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        opened = self._sim()
+        if isinstance(opened, StreamSocket):
+            return self.recv(bufsize, flags), None
+        is_peek = bool(flags & socket.MSG_PEEK)
+        read = opened.read_from
+        return self._sim_try("recvfrom", opened, lambda: read(bufsize, is_peek=is_peek), flags)
+
+    @forwards
+    def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> tuple[int, Any]:
+        view = memoryview(buffer).cast("B")
+        data, address = self.recvfrom(nbytes or len(view), flags)
+        view[: len(data)] = data
+        return len(data), address
+
+    @forwards
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        view = bytes(memoryview(data))
+        opened = self._sim()
+        return self._sim_try("send", opened, lambda: opened.write(view), flags)
+
+    @forwards
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[self.send(view, flags) :]
+
+    @forwards
+    def sendmsg(
+        self, buffers: Iterable[Any], ancdata: Any = (), flags: int = 0, address: Any = None, /
+    ) -> int:
+        if ancdata:
+            self._sim_refuse("sendmsg with ancillary data")
+        data = b"".join(bytes(memoryview(each)) for each in buffers)
+        if address is not None:
+            return self.sendto(data, flags, address)
+        return self.send(data, flags)
+
+    @forwards
+    def sendto(self, data: Any, *flags_and_address: Any) -> int:
+        view = bytes(memoryview(data))
+        *flags, address = flags_and_address
+        opened = self._sim()
+        if isinstance(opened, StreamSocket):
+            return self.send(view, *flags)
+        host, port = self._sim_address(address)
+        send = opened.write_to
+        return self._sim_try("sendto", opened, lambda: send(view, host, port))
+
+    @forwards
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        # A simulated descriptor means nothing to the system's own.
+        return self._sendfile_use_send(file, offset, count)  # type: ignore[attr-defined, no-any-return]
+
+    # -- blocking
+
+    def _sim_try(self, what: str, opened: OpenSocket, act: Callable[[], T], flags: int = 0) -> T:
+        """Acts at once, or when it can, as far as its time limit lets."""
+        is_blocking = self._sim_timeout != 0 and not flags & getattr(socket, "MSG_DONTWAIT", 0)
+        while True:
+            try:
+                return act()
+            except BlockingIOError:
+                if not is_blocking:
+                    if what in _READS and self._sim_network.arrives_already(opened):
+                        continue
+                    raise
+            self._sim_wait(what, lambda: _can(what, opened))
+
+    def _sim_wait(self, what: str, is_so: Callable[[], bool]) -> None:
+        if is_so():
+            return
+        execution = execution_of_this_thread()
+        assert execution is not None
+        threads = execution.loop.threads
+        where = f"socket.{what} of {in_words(self._sim_open.name)}"
+        threads.block_until(where, is_so, self._sim_timeout)
+        if not is_so():
+            if self._sim_timeout is None:
+                # A deadlock, which has been reported.
+                raise would_block()
+            raise timed_out()
+        if self._sim_fd < 0:
+            raise os_error(errno.EBADF)
+
+    def _sim_lacks(self, name: str) -> NoReturn:
+        self._sim_refuse(name)
+
+    def _sim_refuse(self, what: str) -> NoReturn:
+        self._sim_network.loop.refuse(f"socket.{what}", NOT_SIMULATED)
+
+
+_READS = ("recv", "recvfrom", "accept")
+
+
+def _can(what: str, opened: OpenSocket) -> bool:
+    mask = 1 if what in _READS else 2
+    return not opened.fds or bool(opened.readiness() & mask)
+
+
+def _is_listening(opened: OpenSocket) -> int:
+    return int(opened.is_listening)
+
+
+_KNOWN: dict[int, Callable[[OpenSocket], int]] = {
+    socket.SO_ERROR: OpenSocket.take_error,
+    socket.SO_TYPE: lambda opened: int(opened.kind),
+    socket.SO_ACCEPTCONN: _is_listening,
+}
+if hasattr(socket, "SO_DOMAIN"):
+    _KNOWN[socket.SO_DOMAIN] = lambda opened: int(opened.family)
+
+
+_KINDS: dict[int, Callable[[Network, Machine, int], OpenSocket]] = {
+    socket.SOCK_STREAM: StreamSocket,
+    socket.SOCK_DGRAM: DatagramSocket,
+}
+
+
+def _new(network: Network, family: int, kind: int) -> OpenSocket:
+    if family in FAMILIES and kind in _KINDS:
+        if not network.has_descriptor():
+            raise os_error(errno.EMFILE)
+        return _KINDS[kind](network, network.here, family)
+    return network.loop.refuse(f"socket.socket({family!r}, {kind!r})", NOT_SIMULATED)
+
+
+def _proto(family: int, kind: int, asked: int) -> int:
+    return max(asked, 0)
+
+
+SimSocket.__name__ = SimSocket.__qualname__ = "socket"
+# What the C class has and this one lacks, as `recvmsg`, would act on a descriptor of the system.
+for _name in dir(_socket.socket):
+    if not _name.startswith("__") and getattr(SimSocket, _name) is getattr(_socket.socket, _name):
+        setattr(SimSocket, _name, Lacking(_name, SimSocket._sim_lacks))

@@ -1,0 +1,213 @@
+"""Stream sockets: TCP, and Unix sockets of its kind."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import deque
+from typing import Any
+
+from sim.kernel.environment import Arrival
+from sim.kernel.network.addresses import Machine, in_words
+from sim.kernel.network.connection import Segment, SegmentKind, Way
+from sim.kernel.network.errors import os_error, would_block
+from sim.kernel.network.open_sockets import READABLE, WRITABLE, NetworkOfSockets, OpenSocket
+
+
+class StreamSocket(OpenSocket):
+    """One end of a connection, or a listener, or neither yet.
+
+    other: the other end, once the request has reached its machine. incoming, outgoing: the ways of
+    its connection; `other.incoming` is `outgoing`. delivery: the arrival of what is first in
+    `outgoing`. backlog: connections that nobody has accepted, of a listener; waiting: who asks for
+    one and finds no room.
+    """
+
+    is_connecting = False
+    other: StreamSocket | None = None
+    incoming: Way | None = None
+    outgoing: Way | None = None
+    delivery: Arrival | None = None
+    reads_shut = False
+    was_reset = False
+    # Nothing that it sends arrives any more.
+    is_silent = False
+    # Made by a kernel, and not handed to a program yet.
+    in_backlog = False
+    backlog_max = 0
+
+    def __init__(self, network: NetworkOfSockets, machine: Machine, family: int) -> None:
+        super().__init__(network, machine, family, socket.SOCK_STREAM)
+        self.backlog: deque[StreamSocket] = deque()
+        self.waiting: deque[StreamSocket] = deque()
+
+    # -- listening
+
+    def listen(self, backlog: int) -> None:
+        if self.outgoing is not None:
+            raise os_error(errno.EINVAL)
+        if self.port is None:
+            if self.is_unix:
+                raise os_error(errno.EINVAL)
+            self.bind_anywhere(self.host)
+        self.is_listening = True
+        self.backlog_max = max(backlog, 0)
+
+    def accept(self) -> StreamSocket:
+        if not self.is_listening:
+            raise os_error(errno.EINVAL)
+        if not self.backlog:
+            raise would_block()
+        accepted = self.backlog.popleft()
+        accepted.in_backlog = False
+        if self.waiting:
+            self.network.carry(self.waiting.popleft())
+        return accepted
+
+    def has_room(self) -> bool:
+        """Linux takes one more than the backlog says."""
+        return len(self.backlog) <= self.backlog_max
+
+    # -- connecting
+
+    def connect(self, host: str, port: Any) -> None:
+        """Asks for a connection; `is_connecting` until that has been answered."""
+        if self.is_connecting:
+            raise os_error(errno.EALREADY)
+        if self.outgoing is not None:
+            raise os_error(errno.EISCONN)
+        if self.is_listening:
+            raise os_error(errno.EINVAL)
+        if not self.is_unix:
+            self.bind_anywhere(self.network.source_of(self, host))
+        self.peer = port if self.is_unix else self.network.as_told(self.family, host, port)
+        self.is_connecting = True
+        self.incoming, self.outgoing = self._new_ways()
+        self.outgoing.under_way.append(Segment(SegmentKind.REQUEST))
+        self.network.carry(self)
+
+    def pair_with(self, other: StreamSocket) -> None:
+        """As `socketpair` does, or a request that reaches a listener."""
+        if self.outgoing is None or self.incoming is None:
+            self.incoming, self.outgoing = self._new_ways()
+        self.other, other.other = other, self
+        other.incoming, other.outgoing = self.outgoing, self.incoming
+        self.peer, other.peer = other.name, self.name
+
+    def _new_ways(self) -> tuple[Way, Way]:
+        size = self.network.buffer_bytes
+        return Way(size), Way(size)
+
+    # -- reading and writing
+
+    def read(self, bytes_max: int, *, is_peek: bool = False) -> bytes:
+        way = self.incoming
+        if way is not None and way.arrived:
+            return way.read(bytes_max, is_peek=is_peek)
+        self.raise_error()
+        if way is None or self.is_connecting:
+            raise os_error(errno.ENOTCONN)
+        if way.has_ended or self.reads_shut or not bytes_max:
+            return b""
+        raise would_block()
+
+    def write(self, data: bytes) -> int:
+        self.raise_error()
+        way = self.outgoing
+        if way is not None and way.is_closed:
+            raise os_error(errno.EPIPE)
+        if way is None or self.is_connecting:
+            raise os_error(errno.EAGAIN if self.is_connecting else errno.EPIPE)
+        taken = data[: max(way.free_bytes, 0)]
+        if data and not taken:
+            raise would_block()
+        if taken:
+            way.write(taken)
+            self.network.carry(self)
+        return len(taken)
+
+    def shutdown(self, how: int) -> None:
+        if self.outgoing is None or self.is_connecting:
+            raise os_error(errno.ENOTCONN)
+        if how in (socket.SHUT_RD, socket.SHUT_RDWR):
+            self.reads_shut = True
+        if how in (socket.SHUT_WR, socket.SHUT_RDWR):
+            self._end(SegmentKind.END)
+
+    def _end(self, kind: SegmentKind) -> None:
+        way = self.outgoing
+        assert way is not None
+        if not way.is_closed:
+            way.is_closed = True
+            way.under_way.append(Segment(kind))
+            self.network.carry(self)
+
+    # -- what arrives
+
+    def is_reset(self) -> None:
+        """A reset has arrived: nothing can be written, and what has arrived can still be read."""
+        assert self.incoming is not None
+        assert self.outgoing is not None
+        if self.is_connecting:
+            # It may ask again, or elsewhere.
+            self.error, self.is_connecting = errno.ECONNREFUSED, False
+            self.incoming = self.outgoing = self.peer = None
+            return
+        # As Linux has it, who has read the end before writes into a broken pipe.
+        self.error = errno.EPIPE if self.incoming.has_ended else errno.ECONNRESET
+        self.incoming.has_ended = self.outgoing.is_closed = self.was_reset = True
+
+    def send_reset(self) -> None:
+        """To the other end, behind what is on its way there already."""
+        way = self.outgoing
+        if way is not None and not any(each.kind is SegmentKind.RESET for each in way.under_way):
+            way.is_closed = True
+            way.under_way.append(Segment(SegmentKind.RESET))
+            self.network.carry(self)
+
+    # -- its life
+
+    def closed(self) -> None:
+        super().closed()
+        if self.is_listening:
+            self.is_listening = False
+            for accepted in self.backlog:
+                accepted.send_reset()
+            for asking in self.waiting:
+                # Finds nobody now.
+                self.network.carry(asking)
+            self.backlog.clear()
+            self.waiting.clear()
+        elif self.outgoing is not None and self.incoming is not None and not self.was_reset:
+            if self.incoming.arrived or self.is_connecting or self._lingers_not():
+                # Data that nobody reads: the other end is told by a reset.
+                self.send_reset()
+            else:
+                self._end(SegmentKind.END)
+            self.incoming.drop()
+
+    def _lingers_not(self) -> bool:
+        """Whether it is to be reset rather than ended: SO_LINGER of no time."""
+        return bool(self.option(socket.SO_LINGER) == (1, 0))
+
+    def readiness(self) -> int:
+        if self.is_listening:
+            return READABLE if self.backlog else 0
+        if self.incoming is None or self.outgoing is None or self.error:
+            # Not connected, or broken: whoever waits is told.
+            return READABLE | WRITABLE
+        if self.is_connecting:
+            return 0
+        can_read = bool(self.incoming.arrived) or self.incoming.has_ended or self.reads_shut
+        can_write = self.outgoing.free_bytes > 0 or self.outgoing.is_closed
+        return READABLE * can_read | WRITABLE * can_write
+
+    def words_of_wait(self, mask: int) -> str:
+        if self.is_listening:
+            return f"for a connection to {self.words}"
+        peer = in_words(self.peer)
+        if self.is_connecting:
+            return f"for an answer of {peer} to {self.words}"
+        if mask & READABLE:
+            return f"for data from {peer} at {self.words}"
+        return f"until {peer} has read what {self.words} sends"

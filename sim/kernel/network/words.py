@@ -1,0 +1,26 @@
+"""What travels, in words: for the names of options, and the rows of a counterexample."""
+
+from __future__ import annotations
+
+from sim.kernel.network.addresses import in_words
+from sim.kernel.network.connection import SegmentKind
+from sim.kernel.network.streams import StreamSocket
+
+
+def words_of_first(sender: StreamSocket) -> str:
+    """The first segment of what it sends."""
+    assert sender.outgoing is not None
+    kind, data = sender.outgoing.under_way[0]
+    one, other = sender.words, in_words(sender.peer)
+    match kind:
+        case SegmentKind.REQUEST:
+            return f"{one} asks {other} for a connection"
+        case SegmentKind.ANSWER:
+            return f"{one} answers {other}"
+        case SegmentKind.END:
+            return f"the end of what {one} sends reaches {other}"
+        case SegmentKind.RESET:
+            return f"a reset by {one} reaches {other}"
+        case SegmentKind.DATA:
+            many = "byte" if len(data) == 1 else "bytes"
+            return f"{len(data)} {many} from {one} reach{'es' * (len(data) == 1)} {other}"

@@ -1,0 +1,293 @@
+"""What a network may do to connections, and what it never does."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from sim import Fault, World, explore, run
+from sim.schedulers import DepartureBounded, RandomWalk
+
+# ---- a byte stream, whatever happens -----------------------------------------------------------
+
+
+def transfers(sizes: list[int], reads: list[int], buffer_bytes: int) -> Any:
+    """Both ends send; each has to receive what the other has sent, however it is cut."""
+    sent = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
+    whole = b"".join(sent)
+
+    async def program(world: World) -> None:
+        world.network.buffer_bytes = buffer_bytes
+
+        async def sends(writer: asyncio.StreamWriter) -> None:
+            for data in sent:
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+
+        async def receives(reader: asyncio.StreamReader) -> bytes:
+            received, turn = bytearray(), 0
+            while data := await reader.read(reads[turn % len(reads)]):
+                received += data
+                turn += 1
+            return bytes(received)
+
+        async def both(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            sending = asyncio.create_task(sends(writer))
+            world.check(await receives(reader) == whole, "what arrives is what was sent")
+            await sending
+            writer.close()
+            await writer.wait_closed()
+            ended.put_nowait(None)
+
+        ended: asyncio.Queue[None] = asyncio.Queue()
+        async with await asyncio.start_server(both, "127.0.0.1", 7000):
+            await both(*await asyncio.open_connection("127.0.0.1", 7000))
+            await ended.get()
+            await ended.get()
+
+    return program
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    sizes=some.lists(some.integers(1, 3000), min_size=1, max_size=5),
+    reads=some.lists(some.integers(1, 4000), min_size=1, max_size=3),
+    buffer_bytes=some.sampled_from([64, 1000, 65_536]),
+    seed=some.integers(0, 1000),
+)
+def test_a_connection_is_a_byte_stream(
+    sizes: list[int], reads: list[int], buffer_bytes: int, seed: int
+) -> None:
+    """Under any cuts, delays and buffers nothing is lost, repeated, reordered or changed."""
+    program = transfers(sizes, reads, buffer_bytes)
+    report = explore(program, strategy=RandomWalk(seed), max_executions=5, budget_s=60)
+    assert report.verdict == "inconclusive", report.text
+    assert "executions" in report.reason
+
+
+# ---- what is free ------------------------------------------------------------------------------
+
+
+async def reads_once(world: World) -> None:
+    """Takes one read for a whole message, of one write."""
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"message")
+        writer.close()
+
+    async with await asyncio.start_server(answers, "127.0.0.1", 7000):
+        reader, writer = await asyncio.open_connection("127.0.0.1", 7000)
+        world.check(await reader.read(100) == b"message", "a read returns the message")
+        writer.close()
+
+
+def test_one_write_may_arrive_in_two_parts() -> None:
+    """Found by one departure, which the counterexample has in words; not where it cannot be cut."""
+    report = explore(reads_once, strategy=DepartureBounded(1), budget_s=100)
+    assert report.verdict == "refuted", report.text
+    words = "of 7 bytes from 127.0.0.1:7000 reach 127.0.0.1:40000, the first 3 come alone"
+    assert words in " ".join(report.text.split())
+
+    async def whole(world: World) -> None:
+        world.network.may_cut = False
+        await reads_once(world)
+
+    assert explore(whole, strategy=DepartureBounded(1), budget_s=100).verdict == "proved"
+
+
+async def two_clients(world: World) -> None:
+    """Takes the order of two connections' data for that in which they were written."""
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def hears(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.put_nowait(await reader.read(1))
+        writer.close()
+
+    async with await asyncio.start_server(hears, "127.0.0.1", 7000):
+        writers = [(await asyncio.open_connection("127.0.0.1", 7000))[1] for _ in range(2)]
+        for name, writer in zip((b"a", b"b"), writers, strict=True):
+            writer.write(name)
+        first = await heard.get()
+        for writer in writers:
+            writer.close()
+        world.check(first == b"a", "they are heard in order")
+
+
+def test_connections_have_no_order_among_each_other() -> None:
+    """What the later one has written may be read first."""
+    report = explore(two_clients, strategy=DepartureBounded(1), budget_s=100)
+    assert report.verdict == "refuted", report.text
+    assert report.counterexample is not None
+    assert report.counterexample.property == "they are heard in order"
+
+
+# ---- faults ------------------------------------------------------------------------------------
+
+
+def withdraws(most: int, *kinds: Fault) -> Any:
+    """A client that asks again when its connection ends without an answer."""
+
+    async def program(world: World) -> None:
+        world.network.faults(most, *kinds)
+        world.network.may_cut = False
+        balance = 100
+
+        async def serves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal balance
+            try:
+                if await reader.readline():
+                    balance -= 10
+                    writer.write(b"done\n")
+                    await writer.drain()
+            except ConnectionError:
+                pass
+            writer.close()
+
+        async def asks() -> bool:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", 7000)
+            except ConnectionRefusedError:
+                world.reached("refused")
+                return False
+            writer.write(b"withdraw\n")
+            try:
+                return await reader.readline() == b"done\n"
+            except ConnectionResetError:
+                world.reached("reset")
+                return False
+            finally:
+                writer.close()
+
+        async with await asyncio.start_server(serves, "127.0.0.1", 7000):
+            is_done = await asks() or await asks()
+        world.check(is_done, "the second request is answered")
+        world.check(balance == 90, "it is withdrawn once")
+
+    return program
+
+
+def test_a_reset_after_the_act_and_before_the_answer_is_found() -> None:
+    """Without faults it is proved for one departure; with one it is withdrawn twice."""
+    within = DepartureBounded(1)
+    assert explore(withdraws(0), strategy=within, budget_s=100).verdict == "proved"
+    report = explore(withdraws(1, Fault.RESET), strategy=DepartureBounded(1), budget_s=100)
+    assert report.verdict == "refuted", report.text
+    text = " ".join(report.text.split())
+    assert "in place of «5 bytes from 127.0.0.1:7000 reach 127.0.0.1:40000»" in text
+    assert "the connection is reset" in text
+    assert report.counterexample is not None
+    assert report.counterexample.replay(withdraws(1, Fault.RESET)).violation is not None
+
+
+def test_a_refused_connection_is_a_fault_that_loses_nothing() -> None:
+    """It is met, and the client asks again."""
+    report = explore(
+        withdraws(1, Fault.REFUSED),
+        strategy=DepartureBounded(1),
+        labels=["refused"],
+        budget_s=100,
+    )
+    assert report.verdict == "proved", report.text
+
+
+def test_a_silent_connection_is_a_deadlock_without_a_time_limit() -> None:
+    """Nobody is told that nothing arrives any more."""
+    report = explore(withdraws(1, Fault.SILENT), strategy=DepartureBounded(1), budget_s=100)
+    assert report.verdict == "refuted", report.text
+    assert "no deadlock" in report.text
+
+
+async def accepts_with_few_descriptors(world: World) -> None:
+    world.network.faults(1, Fault.NO_DESCRIPTOR)
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 7000)
+    world.reached("listens")
+    async with server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", 7000)
+        await reader.read()
+        writer.close()
+
+
+def test_a_limit_of_descriptors_is_met_where_one_is_opened() -> None:
+    """asyncio's create_server takes it for a family that is not supported, and listens nowhere."""
+    report = explore(accepts_with_few_descriptors, strategy=DepartureBounded(1), budget_s=100)
+    assert report.verdict == "refuted", report.text
+    assert "no descriptor is left" in report.text
+
+
+async def talks_across_a_cut(world: World) -> None:
+    network = world.network
+    far = network.machine("far", "10.0.0.2")
+    network.link("localhost", "far", latency_s=0.1)
+
+    async def shouts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line.upper())
+        writer.close()
+
+    with network.on(far):
+        listening = socket.create_server(("10.0.0.2", 80))
+    async with await asyncio.start_server(shouts, sock=listening):
+        begun = world.now
+        reader, writer = await asyncio.open_connection("far", 80)
+        world.check(0.19 < world.now - begun < 0.21, "a connection takes a round trip")
+        network.cut("localhost", "far")
+        writer.write(b"hello\n")
+        await asyncio.sleep(100)
+        world.check(not reader._buffer, "nothing has arrived")  # type: ignore[attr-defined]
+        network.heal("localhost", "far")
+        world.check(await reader.readline() == b"HELLO\n", "what was sent arrives")
+        writer.close()
+
+
+def test_a_cut_holds_what_is_sent_until_it_is_healed() -> None:
+    """A connection between two machines survives; what it has sent meanwhile arrives afterwards."""
+    outcome = run(talks_across_a_cut)
+    assert outcome.violation is None, outcome.violation
+    assert outcome.error is None
+
+
+# ---- datagrams ---------------------------------------------------------------------------------
+
+
+def datagrams(*faults: Fault) -> Any:
+    async def program(world: World) -> None:
+        world.network.faults(1, *faults)
+        heard: list[bytes] = []
+
+        class Hears(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, addr: Any) -> None:
+                heard.append(data)
+
+        loop = asyncio.get_running_loop()
+        hears, _ = await loop.create_datagram_endpoint(Hears, local_addr=("127.0.0.1", 7000))
+        tells, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, remote_addr=("127.0.0.1", 7000)
+        )
+        for data in b"a", b"b":
+            tells.sendto(data)
+        await asyncio.sleep(1)
+        hears.close()
+        tells.close()
+        await asyncio.sleep(1)
+        world.check(heard != [b"b", b"a"], "they arrive in order")
+        world.check(b"a" in heard or Fault.LOST not in faults, "both arrive")
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("faults", "property"), [((Fault.RESET,), "in order"), ((Fault.LOST,), "both arrive")]
+)
+def test_datagrams_have_no_order_and_may_be_lost(faults: tuple[Fault], property: str) -> None:
+    """Another order is a departure, and a loss a fault."""
+    report = explore(datagrams(*faults), strategy=DepartureBounded(1), budget_s=100)
+    assert report.verdict == "refuted", report.text
+    assert report.counterexample is not None
+    assert property in report.counterexample.property, report.text
