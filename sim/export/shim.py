@@ -13,9 +13,13 @@ import contextlib
 import itertools
 import math
 import selectors
+import signal
+import threading
+import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, NoReturn, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -23,6 +27,10 @@ READING_S = 1e-9  # how much later each reading of the clock is than the last
 SAME_S = 1e-6  # instants that are nearer are one
 SPIN_ROUNDS_MAX = 50  # how often what lands begins the count of spin_max anew
 FD_0 = 1_000_000  # from here on, no descriptors of the system's, but names of outside events
+BLOCKED_TICKS = 3  # after so many seconds of real time without any work a step is blocked
+CARRIED = " in this file"  # the end of the file names of the modules that the file carries
+STILL_CPU_S = 0.05  # in one of them, and not for the timer's own work
+_cpu_s = time.process_time  # bound here: the program reads other clocks
 # The sentences where the program has none of its own (World.phrase), by sim.Kind's names.
 SENTENCES = {
     "DEADLOCK": "no deadlock: nothing waits for what can no longer come",
@@ -438,6 +446,48 @@ def _call_and_settle(
         call(*args)
     finally:
         _settle(waiter)
+
+
+class Blocked(BaseException):
+    """The loop's thread waits for what only it could bring about; raised where it waits."""
+
+
+@contextlib.contextmanager
+def interrupted_where_blocked(world: World) -> Iterator[None]:
+    """Raises Blocked into a step that neither ends nor computes for BLOCKED_TICKS seconds.
+
+    Nothing outside of the process is waited for here, so it would wait for ever. Where there is no
+    such timer, and beside the main thread, it does.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not hasattr(signal, "setitimer"):
+        yield
+        return
+    seen, ticks = (world.polls, _cpu_s()), 0
+
+    def tick(number: int, frame: FrameType | None) -> None:
+        nonlocal seen, ticks
+        polls, cpu_s = now = world.polls, _cpu_s()
+        is_still = polls == seen[0] and cpu_s - seen[1] < STILL_CPU_S
+        seen, ticks = now, ticks + 1 if is_still else 0
+        if ticks >= BLOCKED_TICKS:
+            world.fail_as("DEADLOCK", f"the loop's thread blocks for ever{_own_place(frame)}")
+            raise Blocked
+
+    before = signal.signal(signal.SIGALRM, tick)
+    timer = signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _own_place(frame: FrameType | None) -> str:
+    """Of the program's, which calls what does not return."""
+    while frame is not None and not frame.f_code.co_filename.endswith(CARRIED):
+        frame = frame.f_back
+    return "" if frame is None else f" in {frame.f_code.co_name} (line {frame.f_lineno})"
 
 
 @contextlib.contextmanager

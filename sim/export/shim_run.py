@@ -18,12 +18,15 @@ from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, NoReturn
 
 from sim.export.shim import (
+    CARRIED,
     READING_S,
+    Blocked,
     CheckFailed,
     DoesNotFit,
     Script,
     Serial,
     World,
+    interrupted_where_blocked,
     stock_loop,
 )
 from sim.export.shim_intent import InOrder
@@ -72,7 +75,7 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
         return _Replaced(spec.name) if spec.name in self._replaced else None
 
     def get_filename(self, fullname: str) -> str:
-        return f"{fullname} in this file"
+        return f"{fullname}{CARRIED}"
 
     def get_source(self, fullname: str) -> str:
         return self._sources.get(fullname, "")
@@ -137,8 +140,15 @@ def _run(program: Any, world: World) -> None:
     world.loop.set_exception_handler(on_exception)
     task = world.loop.create_task(_main(program, world), name="program")
     task.add_done_callback(lambda _: world.end())
-    with contextlib.suppress(DoesNotFit):
-        world.loop.run_forever()
+    try:
+        with interrupted_where_blocked(world):
+            world.loop.run_forever()
+    except (DoesNotFit, Blocked):
+        # Both are noted.
+        pass
+    except (SystemExit, KeyboardInterrupt) as exc:
+        # The loop lets these end it, from whichever task or callback.
+        world.fail_as("EXCEPTION", f"{exc!r} in {_place_of(exc)}")
     if world.misfit is not None:
         return
     if world.stuck is not None:
@@ -146,6 +156,8 @@ def _run(program: Any, world: World) -> None:
         world.fail_as(world.stuck[0], f"{', '.join(tasks)} wait; {world.stuck[1]}")
     if world.violation is None and task.done():
         _judge_end(task, world)
+    elif world.violation is None and not world.is_over:
+        world.fail_as("EXCEPTION", "the program stops the loop, and has not ended")
 
 
 async def _main(program: Any, world: World) -> None:
@@ -158,8 +170,17 @@ def _judge_end(task: asyncio.Task[None], world: World) -> None:
     elif isinstance(exc := task.exception(), AssertionError) and exc.args:
         world.fail(str(exc.args[0]).splitlines()[0])
     elif exc is not None:
-        where = traceback.extract_tb(exc.__traceback__)[-1]
-        world.fail_as("EXCEPTION", f"{exc!r} in {where.name} ({where.filename}:{where.lineno})")
+        world.fail_as("EXCEPTION", f"{exc!r} in {_place_of(exc)}")
+
+
+def _place_of(exc: BaseException) -> str:
+    """Of what raised it; what this file itself does says nothing to a reader."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    theirs = [frame for frame in frames if frame.filename != __file__]
+    if not theirs and exc.__cause__ is not None:
+        return _place_of(exc.__cause__)
+    where = (theirs or frames)[-1]
+    return f"{where.name} ({where.filename}:{where.lineno})"
 
 
 def _drain(world: World) -> None:
@@ -178,8 +199,9 @@ def _drain(world: World) -> None:
 
 def _run_on(world: World, coroutine: Coroutine[Any, Any, object]) -> None:
     world.is_over = False
-    # Others stop the loop, too: a check that fails now.
-    with contextlib.suppress(RuntimeError):
+    # Others stop the loop, too: a check that fails now, or what is cleaned up and exits.
+    ended = RuntimeError, SystemExit, KeyboardInterrupt, Blocked
+    with contextlib.suppress(*ended), interrupted_where_blocked(world):
         world.loop.run_until_complete(coroutine)
 
 

@@ -18,10 +18,16 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Seque
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import Context
 from operator import attrgetter
+from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 from sim.kernel.current import execution_of_this_thread
-from sim.kernel.diagnosis import place_in_program, place_of_frame, programs_frame
+from sim.kernel.diagnosis import (
+    place_in_program,
+    place_of_frame,
+    place_of_line,
+    programs_frame,
+)
 from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
 from sim.kernel.hashing import SimFuture, SimTask, stable_name
@@ -705,11 +711,19 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     def refuse(self, what: str, instead: str) -> NoReturn:
         """Also recorded, so that a program that swallows the error gets no verdict."""
-        where = place_in_program(sys._getframe(1))
+        where = self._place_in_program(sys._getframe(1))
         refused = f"{what} in {where} is not simulated: {instead}"
         # What comes after the first may follow from it.
         self.refused = self.refused or refused
         raise NotSimulated(refused)
+
+    def _place_in_program(self, frame: FrameType) -> str:
+        """A worker may have been given a function of the library's: then where that was."""
+        worker = self.threads.current
+        started_at = None if worker is None else worker.started_at
+        if started_at is not None and programs_frame(frame) is None:
+            return f"a thread of {place_of_line(*started_at)}"
+        return place_in_program(frame)
 
     @forwards
     def call_soon_threadsafe(  # type: ignore[override]

@@ -93,6 +93,9 @@ def _lines(raised: BaseException) -> list[Line]:
     """Outermost first, without the simulator's own frames, of which the program knows nothing."""
     lines = list(traceback.walk_tb(raised.__traceback__))
     theirs = [each for each in lines if not is_of_simulator(each[0].f_code.co_filename)]
+    if not theirs and raised.__cause__ is not None:
+        # A StopIteration that leaves a coroutine becomes a RuntimeError where that is awaited.
+        theirs = _lines(raised.__cause__)
     return theirs or lines
 
 

@@ -147,7 +147,8 @@ def name_of(sig: int) -> str:
 
 
 def _ends_process(sig: int) -> bool:
-    if sig in _CANNOT_BE_CAUGHT:
+    # The handler of SIGINT is here that of who explores, whom it would interrupt.
+    if sig in _CANNOT_BE_CAUGHT or sig == signal.SIGINT:
         return True
     if sig in _IGNORED or sig not in signal.valid_signals():
         return False

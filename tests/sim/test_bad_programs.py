@@ -7,9 +7,14 @@ import contextlib
 import functools
 import inspect
 import math
+import os
+import signal
+import socket
 import sys
+import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -462,3 +467,50 @@ def test_within_a_running_loop_it_is_refused(calls: Callable[[], object]) -> Non
         warnings.simplefilter("error")
         with pytest.raises(RuntimeError, match="in this thread a loop is running: call"):
             asyncio.run(main())
+
+
+# ---- places ----------------------------------------------------------------------------------
+
+
+async def looks_up_in_a_thread(world: World) -> None:
+    await asyncio.to_thread(socket.gethostbyname, "localhost")
+
+
+async def looks_up_in_a_thread_of_its_own(world: World) -> None:
+    threading.Thread(target=socket.gethostbyname, args=("localhost",)).start()
+
+
+async def looks_up_in_a_pool(world: World) -> None:
+    with ThreadPoolExecutor() as pool:
+        pool.submit(socket.gethostbyname, "localhost")
+
+
+async def interrupts_itself(world: World) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        (looks_up_in_a_thread, "in a thread of looks_up_in_a_thread (tests/sim/test_bad_programs"),
+        (looks_up_in_a_thread_of_its_own, "in a thread of looks_up_in_a_thread_of_its_own"),
+        (looks_up_in_a_pool, "in a thread of looks_up_in_a_pool (tests/sim/test_bad_programs"),
+        (interrupts_itself, "SIGINT to the own process in interrupts_itself (tests/sim/test_bad"),
+    ],
+)
+def test_what_is_refused_has_a_place_of_the_programs(program: Program, says: str) -> None:
+    """Also where a thread runs a function of the library's: then who has started it."""
+    report = explore(program)
+    assert report.verdict == "error"
+    assert says in report.reason
+
+
+def test_a_stop_iteration_has_the_place_that_raised_it() -> None:
+    """The RuntimeError that it becomes arises where the simulator awaits the program."""
+
+    async def program(world: World) -> None:
+        raise StopIteration
+
+    text = explore(program).text
+    assert "raised in program (tests/sim/test_bad_programs.py:" in " ".join(text.split())
+    assert "execution.py" not in text

@@ -260,6 +260,62 @@ def test_a_script_that_explores_at_its_top(tmp_path: Path) -> None:
     assert "VIOLATED: both withdrawals count" in output
 
 
+LEAVERS = """\
+import asyncio
+import sys
+import threading
+
+async def exits(world):
+    await world.outside("it comes", latest=1)
+    sys.exit()
+
+async def a_task_exits(world):
+    async def leaves():
+        sys.exit(3)
+
+    task = asyncio.create_task(leaves())
+    await asyncio.sleep(5)
+
+async def interrupts(world):
+    raise KeyboardInterrupt
+
+async def stops_the_loop(world):
+    world.loop.stop()
+    await asyncio.sleep(1)
+
+async def raises_stop_iteration(world):
+    raise StopIteration
+
+async def takes_a_lock_twice(world):
+    lock = threading.Lock()
+    for _ in range(2):
+        lock.acquire()
+"""
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("exits", "SystemExit() in exits (leavers in this file:7)"),
+        ("a_task_exits", "SystemExit(3) in leaves (leavers in this file:11)"),
+        ("interrupts", "KeyboardInterrupt() in interrupts (leavers in this file:17)"),
+        ("stops_the_loop", "the program stops the loop, and has not ended"),
+        ("raises_stop_iteration", "in raises_stop_iteration (leavers in this file:24)"),
+        ("takes_a_lock_twice", "the loop's thread blocks for ever in takes_a_lock_twice (line 29)"),
+    ],
+)
+def test_a_program_that_leaves_or_blocks_is_violated_there_too(
+    name: str, seen: str, imported: Import, tmp_path: Path
+) -> None:
+    """Exit code 1, with the line of the program: the file neither ends early nor hangs."""
+    code, output = run_alone(exported(getattr(imported("leavers", LEAVERS), name)), tmp_path)
+    assert code == 1, output
+    assert seen in output
+    sentence = "no deadlock" if name == "takes_a_lock_twice" else "the program ends without"
+    assert f"VIOLATED: {sentence}" in output
+
+
 def test_modules_of_the_user_are_carried(imported: Import, tmp_path: Path) -> None:
     """A package of the user's goes along, relative imports and quotes in its sources too."""
     imported("shop.__init__", "KIND = 'a' * 3 + '''\\n'''")

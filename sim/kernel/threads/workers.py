@@ -20,13 +20,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
+from types import CodeType
 from typing import Any, NoReturn, Protocol
 
 import greenlet
 import simpy
 
 from sim.kernel.current import execution_of_this_thread
-from sim.kernel.diagnosis import blocking_call
+from sim.kernel.diagnosis import blocking_call, programs_frame
 from sim.kernel.environment import Environment
 from sim.kernel.errors import StepBrokenOff
 from sim.kernel.schedule import Bounds
@@ -58,6 +59,8 @@ class Worker:
         self.inner: tuple[Any, Any] = (None, None)
         # What sys.set_asyncgen_hooks has set in it, as such a loop does.
         self.asyncgen_hooks: Any = (None, None)
+        # Where the program started it, or gave its pool what it began with.
+        self.started_at: tuple[CodeType, dict[str, Any], int] | None = None
 
     @property
     def name(self) -> str:
@@ -151,7 +154,11 @@ class Threads:
         """The thread has something to do; `run` must raise nothing."""
         a_worker_begins()
         self._numbers += 1
-        self.workers.append(Worker(self, self._numbers, run, identity))
+        worker = Worker(self, self._numbers, run, identity)
+        starter = programs_frame(sys._getframe(1))
+        if starter is not None:
+            worker.started_at = starter.f_code, starter.f_globals, starter.f_lineno
+        self.workers.append(worker)
         self.loop.interleave(self)
 
     # -- what the loop calls
