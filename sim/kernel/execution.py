@@ -501,18 +501,20 @@ def _drain(loop: SimLoop, outcome: Outcome) -> None:
             break
         _run_until_done(loop, [task for task in tasks if _is_cancelled(task, loop)])
     else:
-        outcome.error = _outlived(loop, tasks)
+        is_violated = outcome.violation is not None
+        outcome.error = outcome.error or _outlived(loop, tasks, is_violated=is_violated)
     if loop._asyncgens:
         _run_until_done(loop, [loop.create_task(loop.shutdown_asyncgens())])
 
 
-def _outlived(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> str | None:
+def _outlived(loop: SimLoop, tasks: list[asyncio.Task[Any]], *, is_violated: bool) -> str | None:
     """Why what comes after this execution would not be independent of it.
 
     Where nothing can wake one of them, all are closed: in debug mode asyncio refuses a thread's
-    `set_result` after the future is done, and before it has called what waits for it.
+    `set_result` after the future is done, and before it has called what waits for it. And where the
+    execution is violated: mostly for that very task, and nothing is proved any more.
     """
-    if any(_is_never_woken(task) for task in tasks):
+    if is_violated or any(_is_never_woken(task) for task in tasks):
         for task in tasks:
             # One that awaits on as it is closed raises.
             with suppress(RuntimeError):

@@ -217,6 +217,28 @@ def test_a_program_that_cannot_be_drained_is_an_error() -> None:
     gc.collect()
 
 
+def test_who_swallows_each_cancel_is_refuted_where_that_violates() -> None:
+    """A group waits for ever for a task that goes on after its cancel: that is what is reported."""
+
+    async def program(world: World) -> None:
+        async def stubborn() -> None:
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(1)
+
+        async def fails() -> None:
+            await world.outside("the server hangs up", latest=1)
+            raise ConnectionError
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stubborn())
+            group.create_task(fails())
+
+    report = explore(program)
+    assert report.verdict == "refuted", report.text
+    assert "the execution ends" in report.text
+
+
 # ---- what refutes ----------------------------------------------------------------------------
 
 
