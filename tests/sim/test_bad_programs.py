@@ -9,7 +9,6 @@ import inspect
 import math
 import os
 import signal
-import socket
 import sys
 import threading
 import warnings
@@ -472,17 +471,17 @@ def test_within_a_running_loop_it_is_refused(calls: Callable[[], object]) -> Non
 # ---- places ----------------------------------------------------------------------------------
 
 
-async def looks_up_in_a_thread(world: World) -> None:
-    await asyncio.to_thread(socket.gethostbyname, "localhost")
+async def runs_a_shell_in_a_thread(world: World) -> None:
+    await asyncio.to_thread(os.system, "true")
 
 
-async def looks_up_in_a_thread_of_its_own(world: World) -> None:
-    threading.Thread(target=socket.gethostbyname, args=("localhost",)).start()
+async def runs_a_shell_in_a_thread_of_its_own(world: World) -> None:
+    threading.Thread(target=os.system, args=("true",)).start()
 
 
-async def looks_up_in_a_pool(world: World) -> None:
+async def runs_a_shell_in_a_pool(world: World) -> None:
     with ThreadPoolExecutor() as pool:
-        pool.submit(socket.gethostbyname, "localhost")
+        pool.submit(os.system, "true")
 
 
 async def interrupts_itself(world: World) -> None:
@@ -492,9 +491,15 @@ async def interrupts_itself(world: World) -> None:
 @pytest.mark.parametrize(
     ("program", "says"),
     [
-        (looks_up_in_a_thread, "in a thread of looks_up_in_a_thread (tests/sim/test_bad_programs"),
-        (looks_up_in_a_thread_of_its_own, "in a thread of looks_up_in_a_thread_of_its_own"),
-        (looks_up_in_a_pool, "in a thread of looks_up_in_a_pool (tests/sim/test_bad_programs"),
+        (
+            runs_a_shell_in_a_thread,
+            "in a thread of runs_a_shell_in_a_thread (tests/sim/test_bad_programs",
+        ),
+        (runs_a_shell_in_a_thread_of_its_own, "in a thread of runs_a_shell_in_a_thread_of_its_own"),
+        (
+            runs_a_shell_in_a_pool,
+            "in a thread of runs_a_shell_in_a_pool (tests/sim/test_bad_programs",
+        ),
         (interrupts_itself, "SIGINT to the own process in interrupts_itself (tests/sim/test_bad"),
     ],
 )
