@@ -62,6 +62,7 @@ class RedisStore:
         *,
         prefix: str = "onestream",
         call_s: float = CALL_S,
+        health_s: float = HEALTH_S,
         script: str = SCRIPT,
         now_ms: Callable[[], int] | None = None,
         generation: Callable[[], str] | None = None,
@@ -72,6 +73,7 @@ class RedisStore:
         self._worker = worker
         # In braces: all keys of it are on one node of a cluster.
         self._prefix = f"{{{prefix}}}"
+        self._health_s = health_s
         self._now_ms, self._generation = now_ms, generation
         common: dict[str, Any] = {
             "protocol": 2,
@@ -81,9 +83,7 @@ class RedisStore:
         }
         self._client = Redis.from_url(url, socket_timeout=call_s, **common)
         # A message may be hours away.
-        self._listener = Redis.from_url(
-            url, socket_timeout=None, health_check_interval=HEALTH_S, **common
-        )
+        self._listener = Redis.from_url(url, socket_timeout=None, **common)
         self._script = self._client.register_script(script)
 
     @property
@@ -124,11 +124,28 @@ class RedisStore:
 
     async def messages(self) -> AsyncIterator[Message]:
         with self._errors():
-            async with self._listener.pubsub(ignore_subscribe_messages=True) as subscribed:
+            async with self._listener.pubsub() as subscribed:
                 await subscribed.subscribe(self._channel(self._worker))
-                async for each in subscribed.listen():
-                    told, _, stream = each["data"].decode().partition(" ")
-                    yield Message(stream, Told(told))
+                # The client's own health check sends a question, and never misses the reply.
+                is_asked = False
+                while True:
+                    each = await subscribed.get_message(timeout=self._health_s)
+                    if each is not None:
+                        is_asked = False
+                        if each["type"] == "message":
+                            told, _, stream = each["data"].decode().partition(" ")
+                            yield Message(stream, Told(told))
+                    elif is_asked:
+                        raise StoreUnreachable(self._silence())
+                    else:
+                        await subscribed.ping("alive")
+                        is_asked = True
+
+    def _silence(self) -> str:
+        return (
+            f"the store of sessions {self.address} has been silent for {2 * self._health_s:g} s on "
+            f"the connection for messages; look at the network to it"
+        )
 
     async def snapshot(self) -> LeaseSnapshot:
         with self._errors():

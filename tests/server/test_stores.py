@@ -359,6 +359,64 @@ def test_a_server_that_is_away_is_asked_once() -> None:
 
 
 @pytest.mark.socket
+def test_a_connection_for_messages_that_is_half_open_is_noticed() -> None:
+    """A peer that is gone without a word sends none, and would be waited for without end."""
+
+    async def program() -> None:
+        async def fall_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            # What the client says of itself at first is answered, too.
+            while b"SUBSCRIBE" not in (line := await reader.readline()):
+                if line.startswith(b"*"):
+                    writer.write(b"+OK\r\n")
+            writer.write(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n")
+            await reader.read(-1)
+            writer.close()
+
+        server = await asyncio.start_server(fall_silent, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        store = RedisStore(f"redis://127.0.0.1:{port}", SHORT, "v", call_s=10, health_s=0.05)
+        with pytest.raises(StoreUnreachable, match="silent"):
+            await anext(store.messages())
+        await store.close()
+        server.close()
+
+    run(program)
+
+
+@pytest.mark.socket
+def test_a_connection_for_messages_on_which_nothing_happens_stays() -> None:
+    """A server that answers the question whether it is there is listened to, however quiet."""
+
+    async def program() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked = 0
+            while line := await reader.readline():
+                if line.startswith(b"*"):
+                    continue
+                if b"CLIENT" in line or b"SELECT" in line:
+                    writer.write(b"+OK\r\n")
+                if b"SUBSCRIBE" in line:
+                    writer.write(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n")
+                if b"PING" in line:
+                    asked += 1
+                    writer.write(b"*2\r\n$4\r\npong\r\n$5\r\nalive\r\n")
+                if asked == 2:
+                    writer.write(b"*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$8\r\nfree v/1\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        store = RedisStore(f"redis://127.0.0.1:{port}", SHORT, "v", call_s=10, health_s=0.3)
+        messages = store.messages()
+        assert await anext(messages) == Message("v/1", Told.FREE)
+        await messages.aclose()  # type: ignore[attr-defined]
+        await store.close()
+        server.close()
+
+    run(program)
+
+
+@pytest.mark.socket
 def test_a_server_that_was_started_again_lets_nobody_in_at_once() -> None:
     """Its generation is another one: a holder says so again, and keeps its session."""
 
