@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tests.sim.reported import busy_loops, cancels, module_state, outside, rate_limits, threads
+from tests.sim.reported import (
+    busy_loops,
+    cancels,
+    module_state,
+    newcomers,
+    outside,
+    rate_limits,
+    threads,
+)
 
 PROGRAMS = [
     *cancels.PROGRAMS,
@@ -11,6 +19,7 @@ PROGRAMS = [
     *module_state.PROGRAMS,
     *busy_loops.PROGRAMS,
     *outside.PROGRAMS,
+    *newcomers.PROGRAMS,
 ]
 STOCK_RUNS = 200
 
