@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import perf_counter
 
 from sim.counterexamples.counterexample import Counterexample, confirmed
@@ -256,8 +257,21 @@ def _judged_exhausted(
         return _Judged(Verdict.ERROR, "nothing was executed")
     if scheduler.vacuous is not None:
         return _Judged(Verdict.INCONCLUSIVE, f"{scheduler.vacuous} ({executions})")
-    covered = f"{scheduler.covers}, within {problem.bounds} ({executions})"
+    covers = _claim(scheduler, findings)
+    covered = f"{covers}, within {problem.bounds} ({executions})"
     return _Judged(Verdict.PROVED, covered)
+
+
+def _claim(scheduler: Scheduler, findings: Findings) -> str:
+    """What the scheduler covers, and what is left out where threads run the program's own lines."""
+    if not findings.undeclared:
+        return scheduler.covers
+    files = sorted({Path(file).name for file in findings.undeclared})
+    named = " and ".join(filter(None, [", ".join(files[:-1]), files[-1]]))
+    return (
+        f"{scheduler.covers}, threads overtaken where they wait or take a lock, and not between "
+        f"the lines of {named} (world.declare(__file__) there adds these)"
+    )
 
 
 def _counterexample(
@@ -318,7 +332,7 @@ def make_report(
         reason=judged.reason,
         stopped=judged.stopped,
         labels_missing=judged.labels_missing,
-        claim=scheduler.covers if verdict == Verdict.PROVED else "",
+        claim=_claim(scheduler, findings) if verdict == Verdict.PROVED else "",
         executions=findings.executions,
         seconds=seconds,
         complete=scheduler.complete,

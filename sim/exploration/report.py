@@ -70,6 +70,8 @@ class Findings:
     executions: int = 0
     labels: set[str] = field(default_factory=set)
     bounds_hit: set[str] = field(default_factory=set)
+    # The files of the program's that threads ran without being overtaken between their lines.
+    undeclared: set[str] = field(default_factory=set)
     failure: Outcome | None = None
     found_by: str | None = None
     # Why the search ended before the scheduler was exhausted, None if it was; stopped_why: in
@@ -93,6 +95,7 @@ class Findings:
         self.executions += later.executions
         self.labels |= later.labels
         self.bounds_hit |= later.bounds_hit
+        self.undeclared |= later.undeclared
         self.failure, self.found_by = later.failure, later.found_by
         self.stopped, self.stopped_why = later.stopped, later.stopped_why
         self.error = later.error

@@ -248,6 +248,7 @@ def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool
     findings.executions += 1
     findings.labels |= outcome.labels
     findings.bounds_hit |= outcome.bounds_hit
+    findings.undeclared |= outcome.undeclared
     findings.choice_points = len(outcome.choices)
     if outcome.unretrieved and findings.unretrieved is None:
         findings.unretrieved = outcome.unretrieved, departures_of(outcome.choices)

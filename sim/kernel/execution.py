@@ -90,6 +90,8 @@ class Outcome:
     error: str | None = None
     labels: set[str] = field(default_factory=set)
     bounds_hit: set[str] = field(default_factory=set)
+    # The files of the program's that threads ran without being overtaken between their lines.
+    undeclared: set[str] = field(default_factory=set)
     recording: Recording | None = None
     # After which poll a step was broken off as endless, and whose, if its lines were counted.
     endless_after: int | None = None
@@ -249,6 +251,8 @@ def _run_once(
             _end_count(execution, outcome)
             outcome.labels = set(world.labels)
             outcome.bounds_hit = loop.bounds_hit
+            for of_process in world.loops:
+                outcome.undeclared |= of_process.threads.undeclared
             # The draining is not part of the execution.
             for each in observers:
                 each.end()

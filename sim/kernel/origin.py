@@ -133,9 +133,13 @@ def _frames(exception: BaseException) -> Iterator[FrameType]:
 
 
 def _owner(frame: FrameType) -> Origin | None:
+    return _owner_of(frame.f_code)
+
+
+def _owner_of(code: CodeType) -> Origin | None:
     """None for what acts for its caller."""
-    file = frame.f_code.co_filename
-    if frame.f_code in _forwarding or file.startswith(_SIMPY):
+    file = code.co_filename
+    if code in _forwarding or file.startswith(_SIMPY):
         return None
     if is_of_simulator(file):
         return Origin.SIMULATOR
@@ -150,7 +154,11 @@ def is_simulators(frame: FrameType) -> bool:
 
 def is_programs(frame: FrameType) -> bool:
     """Whether it is neither the standard library's nor the simulator's."""
-    return _owner(frame) is Origin.PROGRAM
+    return is_programs_code(frame.f_code)
+
+
+def is_programs_code(code: CodeType) -> bool:
+    return _owner_of(code) is Origin.PROGRAM
 
 
 def is_installed(file: str) -> bool:

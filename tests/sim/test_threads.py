@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import itertools
 import queue
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 from sim import Report, Stuck, World, explore, new_event_loop, outcomes, run
 from sim.kernel.execution import Outcome
 from sim.kernel.schedule import departures_of
-from sim.schedulers import DepartureBounded, RandomWalk, Replay
+from sim.schedulers import DepartureBounded, DepthFirst, RandomWalk, Replay
 from tests.executed import executed
 from tests.sim.fresh_processes import printed_in_fresh_processes
 
@@ -102,7 +104,35 @@ def test_without_a_declared_file_threads_overlap_only_where_they_block() -> None
         await asyncio.gather(*(asyncio.to_thread(counter.add) for _ in range(2)))
         world.check(counter.value == 2, "no update is lost")
 
-    assert explored(program).verdict == "proved"
+    report = explored(program)
+    assert report.verdict == "proved"
+    assert "not between the lines of test_threads.py (world.declare(__file__)" in report.reason
+    assert report.claim in report.reason
+    declared = explored(two_threads_add(Counter.add_locked))
+    assert declared.claim == "every schedule with up to 1 departures"
+
+
+def test_the_claim_says_whose_lines_are_one_step() -> None:
+    """In whichever way a thread gets its job; what is written in C has no lines."""
+
+    class OfOurs(threading.Thread):
+        def run(self) -> None:
+            pass
+
+    async def by_a_class(world: World) -> None:
+        OfOurs().start()
+
+    async def by_a_partial(world: World) -> None:
+        with ThreadPoolExecutor() as pool:
+            pool.submit(functools.partial(OfOurs().run))
+
+    async def in_c(world: World) -> None:
+        await asyncio.to_thread(sum, [1, 2])
+        threading.Timer(1, int).start()
+
+    for program in (by_a_class, by_a_partial):
+        assert "the lines of test_threads.py" in explored(program).claim
+    assert explored(in_c).claim == "every schedule with up to 1 departures"
 
 
 # ---- the half-done state --------------------------------------------------------------------
@@ -516,6 +546,22 @@ def test_a_loop_that_blocks_waits_for_a_thread_that_sleeps() -> None:
 
     report = explored(program)
     assert report.verdict == "proved", report.text
+
+
+@pytest.mark.parametrize("waits", [wait, lambda futures: [*as_completed(futures)]])
+def test_where_a_future_lies_in_memory_decides_nothing(waits: Callable[..., object]) -> None:
+    """`concurrent.futures` keeps futures in sets, and sorts them by address to take their locks."""
+    executions = itertools.count()
+
+    async def program(world: World) -> None:
+        made: list[Future[int]] = [Future(), Future()]
+        futures = sorted(made, key=id, reverse=bool(next(executions) % 2))
+        for number, future in enumerate(futures):
+            threading.Thread(target=future.set_result, args=(number,)).start()
+        await asyncio.to_thread(waits, futures)
+
+    report = explore(program, strategy=DepthFirst(), max_executions=200)
+    assert "nondeterminism" not in report.reason
 
 
 # ---- for ever -------------------------------------------------------------------------------

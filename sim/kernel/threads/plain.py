@@ -58,6 +58,7 @@ def _begin(execution: Execution, thread: Any) -> None:
     # Since 3.14 a thread may be given its context.
     context = getattr(thread, "_context", None)
     threads = execution.loop.threads
+    threads.begins(getattr(thread, "_target", None) or thread.run)
     identity = threads.new_identity(thread, new_context() if context is None else context)
     threads.start(partial(_work, execution, thread, identity), identity)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures._base
 import functools
 import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from sim.kernel.current import execution_of_this_thread
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.threads.identity import ThreadIdentity
-from sim.kernel.threads.locks import StandIn, new_context, stands_for
+from sim.kernel.threads.locks import SimRLock, StandIn, new_context, stands_for
 from sim.kernel.threads.workers import Threads
 
 T = TypeVar("T")
@@ -79,6 +80,7 @@ class SimExecutor(StandIn, Executor):
             raise modelled(RuntimeError("cannot schedule new futures after shutdown"))
         if self._sim_is_broken:
             raise modelled(BrokenThreadPool(_BROKEN))
+        self._threads.begins(fn)
         future: Future[T] = Future()
         if len(self._queue) >= self._queue_max:
             raise modelled(RuntimeError(f"{self._queue_max} jobs are queued already"))
@@ -212,6 +214,39 @@ def _processes_refused() -> Iterator[None]:
         kind.submit = submit
 
 
+def _hash_of_future(future: Any) -> int:
+    """By the order in which an execution first asks; of a future from before, by its address."""
+    known: int | None = getattr(future, "_sim_hash", None)
+    if known is not None:
+        return known
+    execution = execution_of_this_thread()
+    if execution is None or not isinstance(future._condition._lock, SimRLock):
+        return object.__hash__(future)
+    future._sim_hash = number = execution.loop.threads.next_future()
+    return int(number)
+
+
+@contextmanager
+def futures_in_order() -> Iterator[None]:
+    """Within the block, sets of concurrent.futures.Future have the same order in every run.
+
+    `wait` and `as_completed` keep them in sets, and take their locks in the order of addresses.
+    """
+
+    def __init__(self: Any, futures: Iterable[Future[Any]]) -> None:
+        self.futures = sorted(futures, key=hash)
+
+    acquired: Any = concurrent.futures._base._AcquireFutures
+    before = acquired.__init__
+    acquired.__init__ = __init__
+    Future.__hash__ = _hash_of_future  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        acquired.__init__ = before
+        del Future.__hash__
+
+
 @contextmanager
 def pools_simulated() -> Iterator[None]:
     """Within the block, pools of an execution start no thread of the system."""
@@ -240,7 +275,7 @@ def pools_simulated() -> Iterator[None]:
     ThreadPoolExecutor.submit = simulated_submit  # type: ignore[method-assign,assignment]
     ThreadPoolExecutor.shutdown = simulated_shutdown  # type: ignore[method-assign,assignment]
     try:
-        with _processes_refused():
+        with _processes_refused(), futures_in_order():
             yield
     finally:
         ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]

@@ -14,6 +14,7 @@ between two callbacks of the loop, is a departure.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import sys
 import threading
@@ -30,6 +31,7 @@ from sim.kernel.current import execution_of_this_thread
 from sim.kernel.diagnosis import blocking_call, programs_frame
 from sim.kernel.environment import Environment
 from sim.kernel.errors import StepBrokenOff
+from sim.kernel.origin import is_programs_code
 from sim.kernel.schedule import Bounds
 from sim.kernel.threads.identity import ThreadIdentity, forget_dummies
 from sim.kernel.threads.line_tracing import resumed, set_trace, trace_function, watch
@@ -113,6 +115,9 @@ class Threads:
         # Whose threads have begun and not ended, with those of pools that have no job.
         self._identities: list[ThreadIdentity] = []
         self._identities_made = 0
+        self._futures_hashed = 0
+        # The files of the program's own that it runs, and that are not declared.
+        self.undeclared: set[str] = set()
         # Its workers are being ended where they stand.
         self.is_draining = False
 
@@ -120,12 +125,15 @@ class Threads:
         # States with workers are not compared; without workers these are the same at each poll.
         # Identities without a worker are read where their pools keep them.
         {"loop", "_hub", "workers", "current", "_trace", "is_draining", "_identities"}
+        # Read where the execution ends.
+        | {"undeclared"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
     def canonical_state(self) -> Sequence[object]:
         """All of it that decides what happens next, at a poll without workers."""
-        return sorted(self.declared), self.traces_loop, self._numbers, self._identities_made
+        counts = self._numbers, self._identities_made, self._futures_hashed
+        return sorted(self.declared), self.traces_loop, counts
 
     @property
     def hub(self) -> greenlet.greenlet:
@@ -141,6 +149,17 @@ class Threads:
         self.traces_loop = in_loop
         self._trace = trace_function(self.declared, self._on_line)
         watch(self.declared, _on_watched_line)
+
+    def begins(self, job: Any) -> None:
+        """A thread is to call this."""
+        code = code_of_job(job)
+        if code is not None and code.co_filename not in self.declared:
+            self.undeclared.add(code.co_filename)
+
+    def next_future(self) -> int:
+        """The hash of the next concurrent.futures.Future that is asked for one."""
+        self._futures_hashed += 1
+        return self._futures_hashed
 
     def new_identity(self, thread: threading.Thread, context: Context) -> ThreadIdentity:
         """Of a thread that begins now; it is alive until its `end`, or the execution's."""
@@ -288,6 +307,21 @@ def _on_watched_line(file: str, line: int) -> None:
     execution = execution_of_this_thread()
     if execution is not None:
         execution.loop.threads._on_line(file, line)
+
+
+def code_of_job(job: Any) -> CodeType | None:
+    """Of what a thread is to call, if that is the program's own or an installed package's."""
+    while True:
+        if isinstance(job, functools.partial):
+            # As asyncio.to_thread has it: Context.run, and what that calls.
+            is_run = isinstance(getattr(job.func, "__self__", None), Context) and job.args
+            job = job.args[0] if is_run else job.func
+        elif hasattr(job, "__func__"):
+            job = job.__func__
+        else:
+            break
+    code = getattr(job, "__code__", None)
+    return code if isinstance(code, CodeType) and is_programs_code(code) else None
 
 
 def deadline(threads: Threads, timeout: float | None) -> Callable[[], bool]:
