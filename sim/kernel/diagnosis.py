@@ -192,7 +192,7 @@ def place_in_program(frame: FrameType | None) -> str:
     return place_of_frame(own)
 
 
-def blocking_call(frame: FrameType | None, lowest: str) -> str:
+def blocking_call(frame: FrameType | None, lowest: str, *, has_text: bool = True) -> str:
     """What the program called and does not return, and where: `Queue.get in work (demo.py:12)`.
 
     lowest: how that is called where the program calls it itself.
@@ -204,7 +204,11 @@ def blocking_call(frame: FrameType | None, lowest: str) -> str:
             called = frame
         frame = frame.f_back
     name = lowest if called is None else called.f_code.co_qualname
-    return name if own is None else f"{name} in {place_of_frame(own)}"
+    if own is None:
+        return name
+    return f"{name} in " + (
+        place_of_frame(own) if has_text else short_place(own.f_code, own.f_lineno)
+    )
 
 
 def programs_frame(frame: FrameType | None, *, below_loop: bool = False) -> FrameType | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from sim.kernel import watchdog
 from sim.kernel.current import Execution, guards_by_thread, os_thread, running
-from sim.kernel.diagnosis import NAMED_MAX, who_spins, who_waits
+from sim.kernel.diagnosis import NAMED_MAX, blocking_call, who_spins, who_waits
 from sim.kernel.endless_step import EndlessStep, known_of, remember
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
@@ -484,7 +484,11 @@ def why_stuck(
 
 
 def _waiting_in(loop: SimLoop) -> list[str]:
-    workers = [f"worker {each.number} waits at {each.where}" for each in loop.threads.workers[:8]]
+    workers = [
+        f"worker {each.number} waits at {each.where} (thread {each.identity.thread.name}, "
+        f"{blocking_call(each.greenlet.gr_frame, each.where)})"
+        for each in loop.threads.workers[:8]
+    ]
     sockets_awaited = (loop.has_network and loop.network.who_waits()[:NAMED_MAX]) or []
     return [
         *workers,

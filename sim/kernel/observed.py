@@ -21,6 +21,7 @@ from sim.kernel.notices import Special
 from sim.kernel.observer import Observer
 from sim.kernel.origin import forwards
 from sim.kernel.schedule import Bounds
+from sim.kernel.threads.workers import Threads, Worker
 
 
 class ObservedEnvironment(Environment):
@@ -53,10 +54,21 @@ class ObservedEnvironment(Environment):
         super().schedule(event, *args, **options)
 
 
+class ObservedThreads(Threads):
+    loop: ObservedLoop
+
+    def step(self, worker: Worker) -> None:
+        observer = self.loop._observer
+        observer.thread_goes_on(worker)
+        super().step(worker)
+        observer.thread_stands(worker)
+
+
 class ObservedLoop(SimLoop):
     def __init__(self, observer: Observer, choose: Choose, bounds: Bounds) -> None:
         self._observer = observer
         super().__init__(self._new_environment(observer), choose, bounds)
+        self.threads = ObservedThreads(self)
 
     def _new_environment(self, observer: Observer) -> Environment:
         return ObservedEnvironment(observer)

@@ -17,6 +17,7 @@ from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Notices
 from sim.kernel.origin import forwards
 from sim.kernel.schedule import ChoicePoint
+from sim.kernel.threads.workers import Worker
 from sim.kernel.world import World
 
 
@@ -56,6 +57,11 @@ class Observer(Notices):
 
     def runs(self, handle: asyncio.Handle) -> None:
         """The next callback is taken from the ready queue; see `SimLoop.watch_steps`."""
+
+    def thread_goes_on(self, worker: Worker) -> None:
+        """Up to its next switch point, after which `thread_stands` is called."""
+
+    def thread_stands(self, worker: Worker) -> None: ...
 
     def armed(self, timer: asyncio.TimerHandle) -> None:
         """The program, or asyncio for it, has called `call_later` or `call_at`."""

@@ -22,6 +22,7 @@ from sim.kernel.observer import Observer
 from sim.kernel.origin import forwards
 from sim.kernel.schedule import ChoicePoint, Named
 from sim.kernel.task_rows import RecordedTask, TaskRow, TaskRows
+from sim.kernel.threads.workers import Worker
 from sim.kernel.violation import Kind
 from sim.kernel.world import VIOLATED, TraceLine, World
 
@@ -157,6 +158,12 @@ class Recording(Observer):
     def armed(self, timer: asyncio.TimerHandle) -> None:
         self._rows.armed(timer)
 
+    def thread_goes_on(self, worker: Worker) -> None:
+        self._rows.thread_goes_on(worker)
+
+    def thread_stands(self, worker: Worker) -> None:
+        self._rows.thread_stands(worker)
+
     def poll_begins(self) -> None:
         self._rows.settle()
         if not self._is_over:
@@ -216,7 +223,7 @@ class Recording(Observer):
         self._world.record(what, actor=actor)
 
     def thread_fails(self, name: str, raised: BaseException) -> None:
-        self._world.record(f"ends with {raised!r}", actor=name)
+        self._rows.thread_fails(name, raised)
 
     def violated_at_end(self, at: float) -> None:
         """By what is known once everything has ended."""

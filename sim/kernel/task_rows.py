@@ -16,7 +16,13 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from sim.kernel.diagnosis import RUNS_CALLBACKS, frames_of, short_place
+from sim.kernel.diagnosis import (
+    RUNS_CALLBACKS,
+    blocking_call,
+    frames_of,
+    programs_frame,
+    short_place,
+)
 from sim.kernel.errors import StepBrokenOff
 from sim.kernel.hashing import SimTask
 from sim.kernel.origin import forwards, is_of_kernel, is_own_code
@@ -24,6 +30,7 @@ from sim.kernel.raised import short_words_of_exception
 
 if TYPE_CHECKING:
     from sim.kernel.loop import SimLoop
+    from sim.kernel.threads.workers import Worker
 
 _ASYNCIO = str(Path(asyncio.__file__).parent) + "/"
 # What a timer is for, by the function of asyncio or anyio that it calls when it fires.
@@ -126,6 +133,37 @@ class TaskRows:
                 self._ended(task)
         self._stepped.clear()
 
+    # -- threads
+
+    def thread_goes_on(self, worker: Worker) -> None:
+        """Left out where it was the last that did something."""
+        name = worker.identity.thread.name
+        if self.is_over or (self.rows and self.rows[-1].actor == name):
+            return
+        frame = programs_frame(worker.greenlet.gr_frame)
+        if frame is not None:
+            where = short_place(frame.f_code, frame.f_lineno)
+            self._add(name, f"goes on in {where}", Weight.ORDINARY)
+        elif worker.greenlet.gr_frame is None:
+            job = worker.identity.job
+            where = "" if job is None else f" in {short_place(job, job.co_firstlineno)}"
+            self._add(name, f"begins{where}", Weight.ORDINARY)
+
+    def thread_stands(self, worker: Worker) -> None:
+        name = worker.identity.thread.name
+        if self.is_over:
+            return
+        if worker.greenlet.dead:
+            if not (self.rows and self.rows[-1].weight is Weight.FAILURE):
+                self._add(name, "ends", Weight.ORDINARY)
+        elif worker.waits_for is not None:
+            what = blocking_call(worker.greenlet.gr_frame, worker.where, has_text=False)
+            self._add(name, f"waits in {what}", Weight.ORDINARY)
+
+    def thread_fails(self, name: str, raised: BaseException) -> None:
+        if not self.is_over:
+            self._add(name, f"ends with {short_words_of_exception(raised)}", Weight.FAILURE)
+
     # -- tasks
 
     def made(self, task: asyncio.Task[Any]) -> None:
@@ -203,6 +241,9 @@ class TaskRows:
         return f", awaiting{_in_own(task)}"
 
     def _current(self) -> str | None:
+        worker = self._loop.threads.current
+        if worker is not None:
+            return worker.identity.thread.name
         task = asyncio.current_task(self._loop)
         return task.get_name() if task is not None else None
 

@@ -932,7 +932,7 @@ def test_a_local_that_nobody_holds_frees_its_values() -> None:
     assert run(program).violation is None
 
 
-def test_an_exception_that_ends_a_thread_is_a_line_of_the_trace() -> None:
+def test_an_exception_that_ends_a_thread_is_a_row_of_the_chart() -> None:
     """By default it is no violation, as on stock, and nothing is printed for each execution."""
 
     def fail() -> None:
@@ -947,9 +947,12 @@ def test_an_exception_that_ends_a_thread_is_a_line_of_the_trace() -> None:
     with guarded():
         outcome = run_execution(program, NaturalOrder(), Bounds(), traced=True)
     assert outcome.violation is None
-    assert [(each.actor, each.text) for each in outcome.trace] == [
-        ("failing", "ends with LookupError('of the thread')")
-    ]
+    assert outcome.recording is not None
+    rows = [(each.actor, each.text) for each in outcome.recording.task_rows]
+    line = fail.__code__.co_firstlineno + 1
+    ends = f"ends with LookupError('of the thread') in fail (test_thread_identity.py:{line})"
+    assert ("failing", ends) in rows
+    assert ("failing", "ends") not in rows
 
 
 def test_a_check_that_fails_in_a_thread_refutes() -> None:

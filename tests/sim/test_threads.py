@@ -650,7 +650,50 @@ def test_two_threads_that_lock_crosswise_are_a_deadlock() -> None:
     report = explored(program)
     assert report.counterexample is not None
     text = " ".join(report.counterexample.text.split())
-    assert "worker 1 waits at lock.acquire - worker 2 waits" in text
+    assert "worker 1 waits at lock.acquire (thread asyncio_0, lock.acquire in both (" in text
+    assert "worker 2 waits at lock.acquire (thread asyncio_1" in text
+
+
+def test_a_counterexample_has_rows_for_threads() -> None:
+    """Where each begins, waits, goes on and ends; what ends one is part of a report's text."""
+
+    def takes(first: queue.Queue[int], then: queue.Queue[int]) -> None:
+        first.get()
+        time.sleep(1)
+        then.get()
+
+    def fails() -> None:
+        raise LookupError("of the thread")
+
+    async def program(world: World) -> None:
+        full: queue.Queue[int] = queue.Queue()
+        threading.Thread(target=fails).start()
+        threading.Thread(target=takes, args=(full, queue.Queue()), daemon=True).start()
+        await asyncio.sleep(1)
+        full.put(1)
+        await asyncio.sleep(5)
+        world.check(threading.active_count() == 1, "every thread has ended")
+
+    report = explored(program)
+    assert report.counterexample is not None, report.text
+    rows = [" ".join(line.split()) for line in report.counterexample.text.splitlines()]
+    for words in (
+        "begins in takes (test_threads.py:",
+        "waits in Queue.get in takes (test_threads.py:",
+        "waits in time.sleep in takes (test_threads.py:",
+        "goes on in takes (test_threads.py:",
+        "ends with LookupError('of the thread')",
+    ):
+        assert any(words in row for row in rows), report.text
+
+    async def goes_on(world: World) -> None:
+        thread = threading.Thread(target=fails)
+        thread.start()
+        thread.join()
+
+    said = "thread Thread-1 (fails) ends with LookupError('of the thread') in fails (test_threads"
+    assert said in explored(goes_on).text
+    assert explore(goes_on, unretrieved="fail").verdict == "refuted"
 
 
 def test_what_is_left_blocked_is_ended_with_its_execution() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context
+from types import CodeType
 from typing import Any
 
 from sim.kernel.current import execution_of_this_thread, executions, loop_at_rest
@@ -30,6 +31,9 @@ _IDENTS = range(FIRST_IDENT, FIRST_IDENT + 1_000_000)
 
 class ThreadIdentity:
     """One simulated thread, from its start to its end. The n-th of its execution."""
+
+    # What it was begun for, if that is not Python's own.
+    job: CodeType | None = None
 
     def __init__(self, number: int, thread: threading.Thread, context: Context) -> None:
         self.ident = FIRST_IDENT + number

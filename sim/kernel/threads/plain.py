@@ -24,6 +24,7 @@ from sim.kernel.current import (
 )
 from sim.kernel.errors import CheckFailed, NotSimulated, StepBrokenOff
 from sim.kernel.origin import fault_of_simulator, forwards
+from sim.kernel.raised import short_words_of_exception
 from sim.kernel.threads import identity as identities
 from sim.kernel.threads import local_values
 from sim.kernel.threads.identity import ThreadIdentity, names_counted
@@ -58,8 +59,9 @@ def _begin(execution: Execution, thread: Any) -> None:
     # Since 3.14 a thread may be given its context.
     context = getattr(thread, "_context", None)
     threads = execution.loop.threads
-    threads.begins(getattr(thread, "_target", None) or thread.run)
+    job = threads.begins(getattr(thread, "_target", None) or thread.run)
     identity = threads.new_identity(thread, new_context() if context is None else context)
+    identity.job = job
     threads.start(partial(_work, execution, thread, identity), identity)
 
 
@@ -89,7 +91,11 @@ def _tell(execution: Execution, thread: Any, raised: BaseException) -> None:
         return
     if not isinstance(raised, SystemExit):
         loop.environment.observer.thread_fails(thread.name, raised)
-    if not _only_prints(threading.excepthook):
+    if _only_prints(threading.excepthook):
+        if not isinstance(raised, SystemExit):
+            words = short_words_of_exception(raised)
+            loop.leaves_behind(f"thread {thread.name} ends with {words}")
+    else:
         thread._invoke_excepthook(thread)
 
 

@@ -80,7 +80,7 @@ class SimExecutor(StandIn, Executor):
             raise modelled(RuntimeError("cannot schedule new futures after shutdown"))
         if self._sim_is_broken:
             raise modelled(BrokenThreadPool(_BROKEN))
-        self._threads.begins(fn)
+        job = self._threads.begins(fn)
         future: Future[T] = Future()
         if len(self._queue) >= self._queue_max:
             raise modelled(RuntimeError(f"{self._queue_max} jobs are queued already"))
@@ -89,6 +89,7 @@ class SimExecutor(StandIn, Executor):
             self._busy += 1
             is_new = not self._idle
             identity = self._sim_new_thread() if is_new else self._idle.popleft()
+            identity.job = job
             self._threads.start(partial(self._sim_work, identity, is_new), identity)
         return future
 

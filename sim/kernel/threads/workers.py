@@ -150,11 +150,12 @@ class Threads:
         self._trace = trace_function(self.declared, self._on_line)
         watch(self.declared, _on_watched_line)
 
-    def begins(self, job: Any) -> None:
-        """A thread is to call this."""
+    def begins(self, job: Any) -> CodeType | None:
+        """A thread is to call this. Its code, if it is not Python's own."""
         code = code_of_job(job)
         if code is not None and code.co_filename not in self.declared:
             self.undeclared.add(code.co_filename)
+        return code
 
     def next_future(self) -> int:
         """The hash of the next concurrent.futures.Future that is asked for one."""
