@@ -6,7 +6,12 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-WITH_PROGRAMS = ("README.md", "sim/README.md", "registry/README.md")
+WITH_PROGRAMS = (
+    "README.md",
+    "sim/README.md",
+    "sim/kernel/network/README.md",
+    "registry/README.md",
+)
 """Documents whose Python blocks are programs; those of a document share their names, in order."""
 WITH_COUNTEREXAMPLES = ("README.md", "sim/bench/README.md", "sim/counterexamples/README.md")
 

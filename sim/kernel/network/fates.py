@@ -68,6 +68,9 @@ def fates_of(sender: StreamSocket, faults: Faults, *, may_cut: bool) -> list[tup
     ports = _port(sender.name), _port(sender.peer)
     if kind is SegmentKind.REQUEST:
         possible = [(Fault.REFUSED, Fate.REFUSED)]
+    elif kind is SegmentKind.ANSWER:
+        # Reset instead, the connection would be refused.
+        possible = [(Fault.SILENT, Fate.SILENT)]
     else:
         possible = [(Fault.RESET, Fate.RESET), (Fault.SILENT, Fate.SILENT)]
     for fault, fate in possible:
