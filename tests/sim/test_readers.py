@@ -237,6 +237,50 @@ def buffer_at(which: int) -> io.BytesIO:
     return buffer
 
 
+def partial_with(which: int) -> functools.partial[int]:
+    made = functools.partial(int)
+    made.which = which  # type: ignore[attr-defined]
+    return made
+
+
+def set_that_was_larger(which: int) -> set[int]:
+    """Where it has more slots, the next members come in another order."""
+    made = {1}
+    if which == 2:
+        made.update(range(100))
+        made -= set(range(100)) - {1}
+    return made
+
+
+def set_with_a_slot_left(which: int) -> set[int]:
+    """Of two that hold 9 the one has it where 1 was, the other next to it: then come 3, 2."""
+    made = {9}
+    if which == 2:
+        made = {1, 9}
+        made.discard(1)
+    return made
+
+
+def set_that_popped(which: int) -> set[int]:
+    """The next `pop` takes the member after the one that was put back."""
+    made = {1, 2, 3}
+    if which == 2:
+        made.add(made.pop())
+    return made
+
+
+def cause_suppressed(which: int) -> ValueError:
+    made = ValueError()
+    made.__suppress_context__ = which == 2
+    return made
+
+
+def timer_cancelled(which: int) -> asyncio.TimerHandle:
+    timer = asyncio.get_running_loop().call_later(which, print)
+    timer.cancel()
+    return timer
+
+
 OBJECTS: dict[str, Callable[[int], object]] = {
     "a description": lambda which: ROUTES[which - 1],
     "a description made meanwhile": lambda which: Route(f"/{which}", endpoint=print),
@@ -260,6 +304,14 @@ OBJECTS: dict[str, Callable[[int], object]] = {
     "partial": lambda which: functools.partial(int, which),
     "default": lambda which: eval("lambda kept=kept: kept", {"kept": which}),
     "exception": ValueError,
+    "file name of an exception": lambda which: OSError(2, "text", str(which)),
+    "name of an exception": lambda which: ImportError("text", name=str(which)),
+    "whether an exception shows its context": cause_suppressed,
+    "attribute of a partial": partial_with,
+    "size of a set's table": set_that_was_larger,
+    "slot of a discarded member": set_with_a_slot_left,
+    "where a set pops": set_that_popped,
+    "time of a timer that is over": timer_cancelled,
     "range": range,
     "list iterator": lambda which: after(which, iter([0, 0, 0])),
     "str iterator": lambda which: after(which, iter("aaa")),
@@ -423,6 +475,23 @@ def test_what_is_kept_tells_states_apart(place: str) -> None:
     search = meetings(PLACES[place])
     assert search.met_again == 0
     assert search.opaque == set()
+
+
+@pytest.mark.parametrize("made", [{1: 1, 2: 2}, {1, 2}])
+def test_an_iterator_that_can_go_on_no_more_makes_a_state_unique(made: Any) -> None:
+    """Its container has changed since; that is the program's affair, until it goes on."""
+
+    async def keeps(world: World, which: int, hold: Hold) -> None:
+        container = made.copy()
+        kept = iter(container)
+        next(kept)
+        container.clear()
+        await hold()
+        assert kept is not None
+
+    search = meetings(keeps)
+    (opaque,) = search.opaque
+    assert "changed size during iteration" in opaque
 
 
 def test_how_many_tasks_there_were_is_a_part_of_the_state() -> None:

