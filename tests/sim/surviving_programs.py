@@ -14,6 +14,7 @@ LOCK = asyncio.Lock()
 NARROW = asyncio.Lock()
 SLOTS = asyncio.Semaphore(1)
 counter = 0
+hidden: list[str] = []
 ids = itertools.count(1)
 SEEN: dict[str, int] = {}
 
@@ -156,3 +157,16 @@ async def blocks_if_it_is_late(world: World) -> None:
 async def blocks(world: World) -> None:
     await asyncio.sleep(0)
     re.match("(a+)+$", "a" * 40 + "b")
+
+
+async def hides_in_a_global(world: World) -> None:
+    """Each execution begins anew; but what decides is nowhere where states are read."""
+    hidden.clear()
+
+    async def work(name: str) -> None:
+        await world.outside(name, latest=0.0)
+        hidden.append(name)
+
+    await asyncio.gather(work("a"), work("b"))
+    await asyncio.gather(*(world.outside(name, latest=0.0) for name in ("c", "d")))
+    world.reached(f"{hidden[0]} was first")

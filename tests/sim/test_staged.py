@@ -11,6 +11,7 @@ from sim.exploration.strategies import DEFAULT_STRATEGY
 from sim.exploration.verdict import Verdict
 from sim.kernel.execution import Program
 from sim.schedulers import DepthFirst, NaturalOrder, Staged
+from tests.sim.surviving_programs import hides_in_a_global
 
 
 def waits_for(*names: str, first: str = "", fails: bool = False) -> Program:
@@ -91,21 +92,6 @@ def test_no_verdict_before_an_execution() -> None:
     """A limit of none ends it before natural order, and that proves nothing."""
     report = explore(waits_for("a"), max_executions=0)
     assert (report.verdict, report.executions) == (Verdict.INCONCLUSIVE, 0)
-
-
-hidden: list[str] = []
-
-
-async def hides_in_a_global(world: World) -> None:
-    hidden.clear()
-
-    async def work(name: str) -> None:
-        await world.outside(name, latest=0.0)
-        hidden.append(name)
-
-    await asyncio.gather(work("a"), work("b"))
-    await asyncio.gather(*(world.outside(name, latest=0.0) for name in ("c", "d")))
-    world.reached(f"{hidden[0]} was first")
 
 
 def test_states_that_an_audit_refutes_are_left() -> None:

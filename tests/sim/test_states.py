@@ -26,6 +26,7 @@ from sim.kernel.world import World
 from sim.schedulers import DepartureBounded, DepthFirst, Scheduler, StateMatching
 from sim.schedulers.states import matching as matching_module
 from tests.sim.random_programs import random_program
+from tests.sim.surviving_programs import hides_in_a_global
 
 Ends = set[tuple[str | None, tuple[str, ...]]]
 
@@ -226,24 +227,10 @@ def test_which_of_two_names_is_bound_is_a_part_of_the_state() -> None:
     assert report.verdict == Verdict.REFUTED
 
 
-hidden: list[str] = []
-
-
 def test_what_a_global_hides_is_found_by_the_audit() -> None:
     """A module's global is not read; that it decides comes out where states are met again."""
 
-    async def program(world: World) -> None:
-        hidden.clear()
-
-        async def work(name: str) -> None:
-            await world.outside(name, latest=0.0)
-            hidden.append(name)
-
-        await asyncio.gather(work("a"), work("b"))
-        await asyncio.gather(*(world.outside(name, latest=0.0) for name in ("c", "d")))
-        world.reached(f"{hidden[0]} was first")
-
-    report, _ = explored(program)
+    report, _ = explored(hides_in_a_global)
     assert report.verdict == Verdict.ERROR
     assert "two states were taken for one" in report.reason
 

@@ -70,9 +70,8 @@ class _Audit:
 class StateMatching(Scheduler):
     """Depth-first search that continues from each state only once.
 
-    met_again: how many executions were pruned at a visited state. audited: how many of these
-    matches were audited. opaque: the types because of which some states were not compared, which
-    costs executions, and never the proof.
+    met_again: how many executions were pruned at a visited state. opaque: the types because of
+    which some states were not compared, which costs executions, and never the proof.
     with_labels: states after different labels differ, so that every end (violation and labels) is
     reached that plain search reaches.
     departures_max: it visits every schedule without a departure, then with up to one, and so on,
@@ -109,7 +108,6 @@ class StateMatching(Scheduler):
         self._audit: _Audit | None = None
         self._audits: list[_Audit] = []
         self.met_again = 0
-        self.audited = 0
         self.opaque: set[str] = set()
 
     @property
@@ -222,7 +220,6 @@ class StateMatching(Scheduler):
             self._audit.path = 1
             return True
         self._audit = self._audits.pop() if self._audits else None
-        self.audited += self._audit is not None
         return self._audit is not None
 
     def _note_if_met(self, audit: _Audit, point: ChoicePoint) -> None:

@@ -76,13 +76,17 @@ class Constants:
         self._holds_sentinels = False
         # Numbers by address.
         self.descriptions: dict[int, int] = {}
-        # Whether the first execution goes on, and whether it has met any.
+        # Whether the first execution goes on, and whether it may have met any.
         self._is_first, self._meets_descriptions = True, False
 
     def note_descriptions(self, state: list[object]) -> None:
         """In the first execution: whether there are any among the objects of a state."""
         if self._is_first and not self._meets_descriptions:
             self._meets_descriptions = any(_name_of(type(each)) in DESCRIPTIONS for each in state)
+
+    def note_unread(self) -> None:
+        """In the first execution: a state was not read to its end, where there may be some."""
+        self._meets_descriptions = self._meets_descriptions or self._is_first
 
     def admit_descriptions(self) -> None:
         """From now on the descriptions that exist are constants, if the first execution met any.

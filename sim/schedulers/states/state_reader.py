@@ -103,8 +103,10 @@ class StateReader(Observer):
         traversal = _Traversal(form, known, constants)
         try:
             traversal.run(self._roots())
-        finally:
-            constants.note_descriptions(traversal.met)
+        except Opaque:
+            constants.note_unread()
+            raise
+        constants.note_descriptions(traversal.met)
         return hashlib.blake2b(marshal.dumps(form, 2), digest_size=16).digest()
 
     def stop(self) -> None:

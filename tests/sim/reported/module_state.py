@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable
 
 from sim import World
 from tests.sim.reported.base import OnStock, Reported
+from tests.sim.surviving_programs import counts_executions, semaphore_that_leaks
 
 NUMBERS = itertools.count(1)
 LOCK = asyncio.Lock()
-SEMAPHORE = asyncio.Semaphore(1)
 CACHE: dict[str, str] = {}
-calls = 0
 
 
 async def names_carry_a_counter(world: World) -> None:
@@ -44,41 +43,25 @@ async def cache_of_a_module(world: World) -> None:
     await world.outside("more", latest=1)
 
 
-async def semaphore_that_is_left_taken(world: World) -> None:
-    """f13: an execution that is cut off leaves it taken; the choice is a violation by itself."""
-    await SEMAPHORE.acquire()
-    await world.outside("it comes", latest=1)
-    world.check(world.choose("number", [1, 2]) == 1, "the number is 1")
-    SEMAPHORE.release()
-
-
-async def counter_of_a_module(world: World) -> None:
-    """f13: small in the first execution, and large in the third."""
-    global calls
-    calls += 1
-    await world.outside("a", latest=1)
-    await world.outside("b", latest=1)
-    world.check(calls < 3, "the counter is small", str(calls))
-
-
 def _both(
     name: str, program: Callable[[World], Awaitable[None]], alone: str, isolated: str
 ) -> list[Reported]:
     """With each execution in a fork of its own, and then, when it leaves something, as it is."""
     report = "f02" if program is names_carry_a_counter else "f13"
     own = f"{name}, isolated"
+    module = program.__module__.rpartition(".")[2]
+    told = ("state survived", f"{module}.") if alone == "inconclusive" else ()
     return [
         Reported(report, own, program, isolated, OnStock.NOT_RUN, options=_ISOLATED),
-        Reported(report, name, program, alone, OnStock.NOT_RUN, _SURVIVED[alone]),
+        Reported(report, name, program, alone, OnStock.NOT_RUN, told),
     ]
 
 
 _ISOLATED = {"isolate": True}
-_SURVIVED = {"inconclusive": ("state survived", "module_state."), "refuted": ()}
 PROGRAMS = [
     *_both("names with a counter", names_carry_a_counter, "refuted", "refuted"),
     *_both("a module's lock", lock_of_a_module, "inconclusive", "proved"),
     *_both("a module's cache", cache_of_a_module, "inconclusive", "proved"),
-    *_both("a semaphore left taken", semaphore_that_is_left_taken, "refuted", "refuted"),
-    *_both("a module's counter", counter_of_a_module, "inconclusive", "proved"),
+    *_both("a semaphore left taken", semaphore_that_leaks, "refuted", "refuted"),
+    *_both("a module's counter", counts_executions, "inconclusive", "proved"),
 ]
