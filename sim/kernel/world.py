@@ -355,6 +355,10 @@ class World:
     def _require_window(self, method: str, name: object, earliest: Any, latest: Any) -> None:
         """Of an outside event: in seconds from now."""
         until = math.inf if latest is None else latest
+        # Each execution asks this often, and mostly it is so.
+        is_plain = type(earliest) in _NUMBERS and type(until) in _NUMBERS and isinstance(name, str)
+        if is_plain and 0 <= earliest <= until and earliest < math.inf:
+            return
         if not isinstance(name, str):
             self._misuse(f"world.{method}({name!r}) needs a name, which is a text")
         if not (is_number(earliest) and is_number(until)):
@@ -485,9 +489,12 @@ def _not_awaited(sentence: str, predicate: Callable[..., object]) -> str:
 
 
 def _is_sequence(options: object) -> bool:
-    return isinstance(options, list | tuple | Sequence)
+    return isinstance(options, _SEQUENCES)
 
 
+# The plain ones first, which need no question of an ABC's.
+_SEQUENCES = (list, tuple, Sequence)
+_NUMBERS = (float, int)
 _is_file = cache(os.path.isfile)
 # True, whatever they would return.
 _NEVER_FALSE = (CoroutineType, FunctionType, MethodType, BuiltinMethodType)
