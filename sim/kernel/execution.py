@@ -315,7 +315,7 @@ def _drain_watched(execution: Execution, loop: SimLoop, outcome: Outcome, hub: H
     with suppress(StepBrokenOff), loop.resources_unwarned():
         if hub is not None:
             # What ends with its process may also outlive that: nobody waits for it.
-            hub.drain(lambda each: _drain(each, Outcome()))
+            hub.drain(_drain_process)
         _drain(loop, outcome)
         loop.forget_network()
     loop.stuck = None
@@ -327,6 +327,11 @@ def _close(world: World) -> None:
         loop.close()
         _let_go(loop)
     world.let_go()
+
+
+def _drain_process(loop: SimLoop) -> None:
+    _drain(loop, Outcome())
+    loop.forget_network()
 
 
 def _let_go(loop: SimLoop) -> None:

@@ -155,7 +155,7 @@ class SimLoop(SignalHandlers, SocketLoop):
         | {"bounds_hit", "spins", "spins_seen", "spin_rounds", "cancels_withheld"}
         | {"_spun_from", "_waits_from", "_waits_to"}
         # Of a poll with threads, whose states are not compared; what they leave is `_untold`.
-        | {"_is_told", "_blocked_from", "_never_found", "touched_in", "stopped_in"}
+        | {"_is_told", "is_woken", "_blocked_from", "_never_found", "touched_in", "stopped_in"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
         | {
             "_network",
@@ -224,7 +224,7 @@ class SimLoop(SignalHandlers, SocketLoop):
             self._network.begin_poll(self)
         self._poll(env)
         if self._network is not None:
-            self._network.is_polling = False
+            self._network.end_poll(self)
         return ()
 
     def _poll(self, env: Environment) -> None:
@@ -565,6 +565,10 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     def _has_work(self) -> bool:
         """Whether something is in the queue that ends a poll."""
+        if self.is_woken:
+            # What another process has sent may land.
+            self.is_woken = False
+            return True
         return len(self._ready) > (0 if self._untold is None else self._untold.callbacks)
 
     # -- instants

@@ -42,6 +42,7 @@ class Host:
         self.name = name
         self.clock = HostClock(clock_offset_s, clock_rate)
         self.disk = Disk(self._before_write)
+        hub.host_names.append(name)
         self.processes: list[Process] = []
         self._world, self._hub = world, hub
         self.faults: list[Fault] = []
@@ -262,7 +263,7 @@ class Process:
             return
         hub = self._hub
         run = Run(hub, self.name, hub.next_pid(), self.host.clock, self._main, self._args)
-        run.faults = self._possible_faults
+        run.faults, run.host_name = self._possible_faults, self.host.name
         self.run = run
         hub.start(run, self._has_ended, self._receive)
         self._world.record("starts" if self.exit is None else "starts anew", actor=self.name)

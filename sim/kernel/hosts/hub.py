@@ -60,6 +60,7 @@ class Hub:
         self.greenlet = self.main.threads.hub
         self.is_over = False
         self.runs: list[Run] = []
+        self.host_names: list[str] = []
         self.made: list[Run] = []
         self.current: Run | None = None
         self._make_loop = make_loop

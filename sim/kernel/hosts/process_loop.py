@@ -18,6 +18,7 @@ from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.hosts.clock import HostClock
 from sim.kernel.hosts.run import Run, Stands
 from sim.kernel.loop import SimLoop
+from sim.kernel.network.network import Network
 from sim.kernel.schedule import Named
 from sim.kernel.violation import Kind
 
@@ -184,8 +185,16 @@ class ProcessLoop(SimLoop):
         return self.hub
 
     @property
-    def network(self) -> NoReturn:
-        self.refuse("a socket of a process", _NO_SOCKETS)
+    def network(self) -> Network:
+        """All processes of an execution share one; what is its own ends with it."""
+        if self._network is None:
+            self._network = network = self.hub.main.network
+            self.run.at_end.append(lambda: network.close_all_of(self))
+        return self._network
+
+    @property
+    def host_name(self) -> str:  # type: ignore[override]
+        return self.run.host_name
 
     @property
     def pid(self) -> int | None:  # type: ignore[override]
@@ -245,10 +254,6 @@ class ProcessLoop(SimLoop):
         return super().call_soon(callback, *args, context=context)
 
 
-_NO_SOCKETS = (
-    "sockets are simulated in the program's own loop, and not yet in processes of hosts; let these "
-    "talk by the host's disk, or by world.outside(…)"
-)
 _NO_SHARED = (
     "processes share no objects of asyncio: let them talk by sockets, and announce what comes from "
     "outside in the process itself, by world.outside(…)"

@@ -93,6 +93,8 @@ class Run:
     ) -> None:
         self.hub, self.name, self.pid, self.clock = hub, name, pid, clock
         self._main, self._args = main, args
+        # By which the network finds its machine.
+        self.host_name = ""
         self.loop: SimLoop
         self.environment: Environment
         self.entropy: Entropy

@@ -52,6 +52,12 @@ class Machine:
         """Whether it is an address of its own, of which loopback ones are everybody's."""
         return host in self.addresses or is_own(host)
 
+    def reached_by(self, other: Machine) -> tuple[str, ...]:
+        """Its addresses, as another machine sees them, or itself."""
+        if other is self:
+            return self.addresses
+        return tuple(each for each in self.addresses if not is_own(each))
+
     def new_port(self, kind: int) -> int:
         return next(port for port in self._ports if (kind, port) not in self._bound)
 

@@ -30,9 +30,14 @@ def addresses_of(network: Network, seen_from: Machine, family: int, host: str | 
         raise modelled(
             socket.gaierror(socket.EAI_ADDRFAMILY, "Address family for hostname not supported")
         )
-    for machine in network.machines:
+    for machine in network.known_machines():
         if host in (machine.name, f"{machine.name}."):
-            found = [(f, a) for f in wanted for a in machine.addresses if is_literal(f, a)]
+            found = [
+                (f, a)
+                for f in wanted
+                for a in machine.reached_by(network.machine_here())
+                if is_literal(f, a)
+            ]
             # Of one family, unless another is asked for: else each connection has two tries.
             return found[:1] if family == socket.AF_UNSPEC else found
     return network.loop.refuse(f"the name {host!r}", NOBODYS)
@@ -58,7 +63,7 @@ def getaddrinfo(
     if host is None and flags & socket.AI_PASSIVE:
         found = [(f, ANY[f]) for f in _FAMILIES if family in (socket.AF_UNSPEC, f)]
     else:
-        found = addresses_of(network, network.here, family, host)
+        found = addresses_of(network, network.machine_here(), family, host)
     kinds = [kind for kind in _KINDS if type in (0, kind) and proto in (0, _KINDS[kind])]
     if not kinds:
         raise modelled(
@@ -123,13 +128,15 @@ def unix_path(address: Any) -> str:
 def getnameinfo(network: Network, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
     """As socket.getnameinfo."""
     host, port = sockaddr[:2]
-    machine = None if flags & socket.NI_NUMERICHOST else network.machine_at(host, network.here)
+    machine = (
+        None if flags & socket.NI_NUMERICHOST else network.machine_at(host, network.machine_here())
+    )
     return (host if machine is None else machine.name), str(port)
 
 
 def gethostbyname(network: Network, hostname: str) -> str:
     """As socket.gethostbyname."""
-    return address_of(network, network.here, socket.AF_INET, (hostname, 0))[0]
+    return address_of(network, network.machine_here(), socket.AF_INET, (hostname, 0))[0]
 
 
 def gethostbyname_ex(network: Network, hostname: str) -> tuple[str, list[str], list[str]]:
@@ -139,4 +146,4 @@ def gethostbyname_ex(network: Network, hostname: str) -> tuple[str, list[str], l
 
 def gethostbyaddr(network: Network, ip_address: str) -> tuple[str, list[str], list[str]]:
     """As socket.gethostbyaddr."""
-    return network.machine_at(ip_address, network.here).name, [], [ip_address]
+    return network.machine_at(ip_address, network.machine_here()).name, [], [ip_address]

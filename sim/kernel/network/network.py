@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol
 
+from sim.kernel.current import execution_of_this_thread
 from sim.kernel.environment import Arrival, Environment
 from sim.kernel.network.addresses import Machine, as_told, is_own, to_itself
 from sim.kernel.network.connection import BUFFER_BYTES, Segment, SegmentKind
@@ -44,6 +45,10 @@ class LoopOfSockets(Protocol):
     environment: Environment
     choose: Any
     refused: str | None
+
+    # What a loop has that runs a process: see hosts/.
+    host_name: str
+    is_woken: bool
 
     def _process_events(self, event_list: Any) -> None: ...
 
@@ -76,7 +81,8 @@ class Network:
         self.may_cut = True
         self.buffer_bytes = BUFFER_BYTES
         self._fds = itertools.count(FIRST_FD)
-        self.is_polling = False
+        # The loops that are in a poll.
+        self._polling: set[LoopOfSockets] = set()
         # What this poll has told of which descriptor.
         self._told: dict[int, int] = {}
         # What is on its way, and who has sent it.
@@ -88,6 +94,36 @@ class Network:
         self._links: dict[frozenset[str], float] = {}
         self._cuts: set[frozenset[str]] = set()
         self.environment.observer.meets(Special.SOCKETS)
+
+    # -- whose it is
+
+    def loop_here(self) -> Any:
+        """That of the process that runs."""
+        execution = execution_of_this_thread()
+        return self.loop if execution is None else execution.loop
+
+    def machine_here(self) -> Machine:
+        """That of the process that runs; the program's own is `here`."""
+        name = self.loop_here().host_name
+        if not name:
+            return self.here
+        return next(each for each in self.known_machines() if each.name == name)
+
+    def known_machines(self) -> list[Machine]:
+        """With those of hosts, which have an address each."""
+        hub = getattr(self.loop, "hosts", None)
+        names = {machine.name for machine in self.machines}
+        for name in [] if hub is None else hub.host_names:
+            if name not in names:
+                self.machine(name, f"10.0.1.{len(self.machines)}")
+        return self.machines
+
+    def close_all_of(self, loop: Any) -> None:
+        """A process has ended: its system closes what it has left open."""
+        for fd, opened in tuple(self.open_by_fd.items()):
+            if opened.loop is loop:
+                self.watches.pop(fd, None)
+                self.close(fd)
 
     # -- descriptors
 
@@ -133,8 +169,8 @@ class Network:
         """Whose address it is. Refused if it is nobody's."""
         if seen_from.has(host):
             return seen_from
-        for machine in self.machines:
-            if host in machine.addresses:
+        for machine in self.known_machines():
+            if host in machine.addresses and not is_own(host):
                 return machine
         return self.loop.refuse(f"the address {host}", NOBODYS)
 
@@ -142,7 +178,7 @@ class Network:
 
     def machine(self, name: str, *addresses: str) -> Machine:
         """Another machine, with its addresses; its name is found by `getaddrinfo`."""
-        self.machines.append(Machine(name, addresses))
+        self.machines.append(Machine(name, ["127.0.0.1", "::1", *addresses]))
         return self.machines[-1]
 
     @contextmanager
@@ -214,11 +250,24 @@ class Network:
             self._held.append(sender)
             return
         latency_s = self._latency_s(sender.machine, sender.peer[0])
-        arrival = self.environment.announce(words_of_first(sender), latency_s, math.inf)
+        receiver = self._receiving_loop(sender)
+        arrival = self._announce(receiver, words_of_first(sender), latency_s)
         sender.delivery = arrival
         self._by_arrival[arrival] = sender
         assert arrival.callbacks is not None
         arrival.callbacks.append(partial(self._lands, sender))
+
+    def _receiving_loop(self, sender: StreamSocket) -> LoopOfSockets:
+        """At whose polls it lands."""
+        receiver = sender.other if sender.other is not None else self._listener_for(sender)
+        loop: LoopOfSockets = (receiver or sender).loop
+        return loop
+
+    def _announce(self, receiver: LoopOfSockets, words: str, latency_s: float) -> Arrival:
+        if receiver is self.loop and self.loop_here() is not receiver:
+            # It may be asleep; a process's environment wakes its process.
+            receiver.is_woken = True
+        return receiver.environment.announce(words, latency_s, math.inf)
 
     def _lands(self, sender: StreamSocket, arrival: Arrival) -> None:
         assert sender.outgoing is not None
@@ -262,10 +311,11 @@ class Network:
     def _is_awaited(self, sender: StreamSocket) -> bool:
         """Whether somebody reads at its other end, and would see that only a part has come."""
         other = sender.other
-        if other is None or not self.is_polling:
-            return False
-        watches = (self.watches.get(fd) for fd in other.fds)
-        return any(each is not None and each.key.events & READABLE for each in watches)
+        watches = [] if other is None else [self.watches.get(fd) for fd in other.fds]
+        return any(
+            each is not None and each.loop in self._polling and each.key.events & READABLE
+            for each in watches
+        )
 
     def _arrives(self, sender: StreamSocket) -> bool:
         """False if it has to wait where it arrives."""
@@ -305,6 +355,7 @@ class Network:
         else:
             accepted.host, accepted.port = sender.peer[:2]
         sender.pair_with(accepted)
+        accepted.loop = listener.loop
         accepted.in_backlog = True
         listener.backlog.append(accepted)
         self.tell(listener)
@@ -336,7 +387,8 @@ class Network:
             return
         words = f"a datagram of {len(data)} bytes from {sender.words} reaches {host}:{port}"
         latency_s = self._latency_s(sender.machine, host)
-        arrival = self.environment.announce(words, latency_s, math.inf)
+        bound = self._bound_at(sender, host, port)
+        arrival = self._announce(bound[0].loop if bound else sender.loop, words, latency_s)
 
         self._by_arrival[arrival] = sender
 
@@ -358,13 +410,16 @@ class Network:
         assert arrival.callbacks is not None
         arrival.callbacks.append(lands)
 
+    def _bound_at(self, sender: DatagramSocket, host: str, port: Any) -> list[Any]:
+        machine = sender.machine if sender.is_unix else self.machine_at(host, sender.machine)
+        return list(machine.bound_at(socket.SOCK_DGRAM, sender.family, host, port))
+
     def _delivers(self, sender: DatagramSocket, data: bytes, host: str, port: Any) -> None:
         if isinstance(port, DatagramSocket):
             # The other end of a pair.
             found: list[Any] = [port]
         else:
-            machine = sender.machine if sender.is_unix else self.machine_at(host, sender.machine)
-            found = machine.bound_at(socket.SOCK_DGRAM, sender.family, host, port)
+            found = self._bound_at(sender, host, port)
         if not found:
             if sender.is_unix:
                 raise os_error(errno.ECONNREFUSED)
@@ -385,7 +440,7 @@ class Network:
         options = [Option(f"already arrived: {due.name}"), Option(f"not arrived yet: {due.name}")]
         if self.loop.choose("network", options, one_natural):
             return False
-        self.environment.land(due)
+        due.env.land(due)  # type: ignore[attr-defined]
         return True
 
     def lands_next(self, until: float) -> bool:
@@ -393,12 +448,13 @@ class Network:
         first = min(self._by_arrival, key=lambda each: each.earliest, default=None)
         if first is None or first.earliest > until:
             return False
-        self.environment.advance(first.earliest)
-        self.environment.land(first)
+        environment: Any = first.env
+        environment.advance(first.earliest)
+        environment.land(first)
         return True
 
     def _first_due(self, opened: OpenSocket) -> Arrival | None:
-        now = self.environment.now
+        now = opened.loop.environment.now
         if opened.is_listening:
             senders: Iterator[StreamSocket] = (
                 each
@@ -416,7 +472,8 @@ class Network:
     async def answered(self, what: str) -> None:
         """Waits for an answer that comes from outside of the loop."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        arrival = self.environment.announce(what, 0.0, math.inf, lambda: not waiter.done())
+        environment = self.loop_here().environment
+        arrival = environment.announce(what, 0.0, math.inf, lambda: not waiter.done())
 
         def landed(_: object) -> None:
             self.environment.observer.tells(what, actor="network")
@@ -429,7 +486,7 @@ class Network:
     # -- polls
 
     def begin_poll(self, loop: LoopOfSockets) -> None:
-        self.is_polling = True
+        self._polling.add(loop)
         for fd in [fd for fd in self._told if self._is_watched_by(fd, loop)]:
             del self._told[fd]
         if self._deferred:
@@ -457,10 +514,13 @@ class Network:
 
         Outside of polls nobody is told: the next poll finds it.
         """
-        for fd in opened.fds if self.is_polling else ():
+        for fd in opened.fds if self._polling else ():
             watch = self.watches.get(fd)
-            if watch is not None:
+            if watch is not None and watch.loop in self._polling:
                 self._tell(fd, watch)
+
+    def end_poll(self, loop: LoopOfSockets) -> None:
+        self._polling.discard(loop)
 
     def _mask(self, fd: int, watch: Watch) -> int:
         """For what it is ready, of what its loop wants to know and was not told in this poll."""

@@ -21,6 +21,10 @@ class NetworkOfSockets(Protocol):
 
     buffer_bytes: int
 
+    def loop_here(self) -> Any: ...
+
+    def tell(self, opened: Any) -> None: ...
+
     def carry(self, sender: Any) -> None: ...
 
     def carry_datagram(self, sender: Any, data: bytes, host: str, port: Any) -> None: ...
@@ -43,6 +47,8 @@ class OpenSocket:
     def __init__(self, network: NetworkOfSockets, machine: Machine, family: int, kind: int) -> None:
         self.network = network
         self.machine = machine
+        # Of the process whose it is.
+        self.loop = network.loop_here()
         self.family = family
         self.kind = kind
         self.fds: list[int] = []

@@ -98,6 +98,11 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
             return nullcontext()
         return warnings.catch_warnings(action="ignore", category=ResourceWarning)
 
+    # Of its process; the program's own loop is on no host.
+    host_name = ""
+    # Another process has sent something here: see `SimLoop._has_work`.
+    is_woken = False
+
     def forget_network(self) -> None:
         """After the execution: what it has left open is not asked for, and warns of nothing."""
         if self._network is None:
@@ -107,7 +112,8 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
             protocol = transport.get_protocol()
             if isinstance(protocol, sslproto.SSLProtocol):
                 protocol._app_transport._closed = True
-        self._network.let_go()
+        if self._network.loop is self:
+            self._network.let_go()
 
     # -- names
 

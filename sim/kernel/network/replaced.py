@@ -60,7 +60,7 @@ def _dup(network: Any, fd: int) -> int:
 
 def _gethostname(network: Any) -> str:
     """That of the machine on which it runs; as on stock where there is but one."""
-    return network.here.name if len(network.machines) > 1 else _real_gethostname()
+    return network.machine_here().name if len(network.machines) > 1 else _real_gethostname()
 
 
 _real_socketpair, _real_gethostname = socket.socketpair, socket.gethostname

@@ -403,7 +403,7 @@ def _new(network: Network, family: int, kind: int) -> OpenSocket:
     if family in FAMILIES and kind in _KINDS:
         if not network.has_descriptor():
             raise os_error(errno.EMFILE)
-        return _KINDS[kind](network, network.here, family)
+        return _KINDS[kind](network, network.machine_here(), family)
     return network.loop.refuse(f"socket.socket({family!r}, {kind!r})", NOT_SIMULATED)
 
 

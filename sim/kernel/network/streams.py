@@ -103,7 +103,11 @@ class StreamSocket(OpenSocket):
     def read(self, bytes_max: int, *, is_peek: bool = False) -> bytes:
         way = self.incoming
         if way is not None and way.arrived:
-            return way.read(bytes_max, is_peek=is_peek)
+            data = way.read(bytes_max, is_peek=is_peek)
+            if self.other is not None and self.other.loop is not self.loop:
+                # A process that sleeps may write again.
+                self.network.tell(self.other)
+            return data
         self.raise_error()
         if way is None or self.is_connecting:
             raise os_error(errno.ENOTCONN)
