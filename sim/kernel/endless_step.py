@@ -96,7 +96,7 @@ def break_off(execution: Execution, frames: Frames) -> NoReturn:
 _NO_PREEMPTION = (
     "a simulated thread is overtaken only where it waits, sleeps or takes a lock, so it is not "
     "known whether another one would end this: let it wait for what it needs, by an Event or a "
-    "Condition"
+    "Condition, or call world.declare(__file__), whose lines let others go first"
 )
 
 

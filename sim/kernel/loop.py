@@ -54,6 +54,9 @@ SPIN_STEP_S = 0.001
 SPIN_ROUNDS_MAX = 50
 """How often what happens begins the count of `spin_max` anew, until the queue is empty."""
 
+THREAD_TURNS_MAX = 10_000
+"""How often threads go on within one poll; then they wait, as where the system lets others run."""
+
 _EARLIEST = attrgetter("earliest")
 
 Costs = Callable[[Sequence[Any]], Sequence[int]]
@@ -271,8 +274,10 @@ class SimLoop(SignalHandlers, SocketLoop):
                     return
                 continue
             if not instants:
-                seen = "no timer is armed and no outside event announced"
-                self.deadlock(self._leave_untold() + seen)
+                seen = f"{self._leave_untold()}no timer is armed and no outside event announced"
+                spinning = self.threads.spinning()
+                kind = Kind.LIVELOCK if spinning else Kind.DEADLOCK
+                self.get_stuck(kind, spinning + seen)
                 return
             to = self._wake_up(instants)
             if to > self.bounds.horizon_s:
@@ -284,6 +289,7 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     def _land(self, env: Environment, *, quiescent: bool) -> None:
         """Lands the enabled arrivals that are chosen, one at a time. (2)"""
+        turns = 0
         while enabled := self._enabled():
             options: list[Named] = [*enabled]
             if not quiescent or self._may_pass(enabled):
@@ -298,11 +304,11 @@ class SimLoop(SignalHandlers, SocketLoop):
                 return
             chosen = enabled[option]
             if isinstance(chosen, Worker):
-                if quiescent:
-                    self._step_while_blocked(chosen)
-                else:
-                    self.threads.step(chosen)
-                env.run_due()
+                turns += 1
+                if turns > THREAD_TURNS_MAX:
+                    self.bounds_hit.add("spin_max")
+                    return
+                self._go_on(chosen, quiescent)
                 if self._network is not None:
                     # It may have read, or closed.
                     self._network.tell_ready(self)
@@ -312,6 +318,13 @@ class SimLoop(SignalHandlers, SocketLoop):
                 self._let_spin()
             # What has landed makes the poll one that finds something.
             quiescent = quiescent and not (self._ready and self._has_work())
+
+    def _go_on(self, worker: Worker, quiescent: bool) -> None:
+        if quiescent:
+            self._step_while_blocked(worker)
+        else:
+            self.threads.step(worker)
+        self.environment.run_due()
 
     def _enabled(self) -> list[Arrival | Worker]:
         """What could happen now: arrivals, oldest first, then workers that could go on."""

@@ -20,6 +20,7 @@ import pytest
 from sim import Report, Stuck, World, explore, new_event_loop, outcomes, run
 from sim.kernel.execution import Outcome
 from sim.kernel.schedule import departures_of
+from sim.kernel.violation import Kind
 from sim.schedulers import DepartureBounded, DepthFirst, RandomWalk, Replay
 from tests.executed import executed
 from tests.sim.fresh_processes import printed_in_fresh_processes
@@ -694,6 +695,35 @@ def test_a_counterexample_has_rows_for_threads() -> None:
     said = "thread Thread-1 (fails) ends with LookupError('of the thread') in fails (test_threads"
     assert said in explored(goes_on).text
     assert explore(goes_on, unretrieved="fail").verdict == "refuted"
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_a_thread_that_polls_lets_others_go_on(is_ended: bool) -> None:
+    """One that looks again and again, at declared lines or between sleeps of no time, as on stock.
+
+    Where nothing ends it that is a livelock, with its line.
+    """
+
+    def polls(flag: list[int]) -> None:
+        while not flag:
+            time.sleep(0)
+
+    async def program(world: World) -> None:
+        flag: list[int] = []
+        thread = threading.Thread(target=polls, args=(flag,))
+        thread.start()
+        await asyncio.sleep(1)
+        if is_ended:
+            flag.append(1)
+        await asyncio.to_thread(thread.join)
+
+    violation = run(program).violation
+    if is_ended:
+        assert violation is None
+    else:
+        assert violation is not None
+        assert violation.kind is Kind.LIVELOCK
+        assert "thread Thread-1 (polls) spins, at time.sleep in polls (" in violation.detail
 
 
 def test_what_is_left_blocked_is_ended_with_its_execution() -> None:

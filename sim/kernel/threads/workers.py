@@ -186,6 +186,15 @@ class Threads:
     def runnable(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.is_runnable]
 
+    def spinning(self) -> str:
+        """Those that could go on where nothing else is to come, in words: they had many turns."""
+        runnable = self.runnable()
+        return "".join(
+            f"thread {each.identity.thread.name} spins, at "
+            f"{blocking_call(each.greenlet.gr_frame, each.where)};\n"
+            for each in runnable
+        )
+
     def step(self, worker: Worker) -> None:
         """The worker goes on to its next switch point, or to its end."""
         if worker is not self.workers[0]:
