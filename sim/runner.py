@@ -43,11 +43,12 @@ from sim.kernel.execution import guarded, why_stuck
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.isolation.entropy import wall_clock
-from sim.kernel.loop import NO_PROCESSES, Costs, SimLoop
+from sim.kernel.loop import NO_PROCESSES, SAME_S, Costs, SimLoop
 from sim.kernel.network.network import NOBODYS
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.threads.foreign import Bell, wait_while_others_work
+from sim.kernel.threads.second_loops import NO_SYSTEMS_SELECTOR, WAITS_OUTSIDE
 from sim.schedulers import NaturalOrder, RandomWalk, Scheduler
 
 HORIZON_S = 86_400.0
@@ -58,16 +59,23 @@ LIVELOCK_ROUNDS = 5000
 
 
 _ON_STOCK = "or leave what needs it to asyncio's own loop"
+_REAL_TIME_ALONE = (
+    f"it waits for the world outside, where time is real, and holds up the loop; await in its "
+    f"place what asyncio has for it, {_ON_STOCK}"
+)
 _SENTENCES_ALONE = {
     NO_PROCESSES: f"call a function in its place, {_ON_STOCK}",
     NOBODYS: (
         "no machine of the simulated network has it, and the real one is not asked; let the "
         f"suite start on 127.0.0.1 what answers there, {_ON_STOCK}"
     ),
-    Refused.REAL_TIME.value: (
-        f"it waits for the world outside, where time is real, and holds up the loop; await in its "
-        f"place what asyncio has for it, {_ON_STOCK}"
+    Refused.REAL_TIME.value: _REAL_TIME_ALONE,
+    WAITS_OUTSIDE: _REAL_TIME_ALONE,
+    NO_SYSTEMS_SELECTOR: (
+        f"a selector of the system cannot wait for a simulated socket; let the running loop wait "
+        f"for it, {_ON_STOCK}"
     ),
+    Refused.PROCESS.value: f"a process lives in real time; patch what asks for it, {_ON_STOCK}",
     Refused.PERSON.value: f"nobody answers while the loop runs; patch it, {_ON_STOCK}",
 }
 """What to use instead, for who has a loop factory or a policy and no world."""
@@ -105,6 +113,8 @@ class StandaloneLoop(SimLoop):
         self._weak_tasks: WeakValueDictionary[int, asyncio.Task[Any]] = WeakValueDictionary()
         self._tasks_made = itertools.count()
         self._spin_rounds = 0
+        # Polls in which nothing was done, and no time passed.
+        self._polls_unwaited = 0
         # The thread of the system in which it runs, or ran last, and what wakes it there.
         self._home: int | None = None
         self._bell = Bell()
@@ -123,7 +133,7 @@ class StandaloneLoop(SimLoop):
         return self._scheduler.choose(ChoicePoint(next(self._points), kind, options, now, costs))
 
     def _wait(self) -> None:
-        self._spin_rounds = 0
+        self._spin_rounds = self._polls_unwaited = 0
         super()._wait()
 
     def _spin_on(self) -> None:
@@ -244,7 +254,7 @@ class StandaloneLoop(SimLoop):
         while self._called:
             self._ready.append(self._called.popleft())
         if self._host is None:
-            return super().select(timeout)
+            return () if self._is_told_not_to_wait(timeout) else super().select(timeout)
         if not self._ready and (timeout is None or timeout > 0):
             self._is_told = False
             self.threads.block_until("select", self._is_woken, timeout)
@@ -254,6 +264,15 @@ class StandaloneLoop(SimLoop):
 
     def _is_woken(self) -> bool:
         return self._is_told or bool(self._called)
+
+    def _is_told_not_to_wait(self, timeout: float | None) -> bool:
+        """By a wrapper of the selector's, which has a clock of its own, and moves that."""
+        if timeout != 0 or self._ready or self._stopping or not self._scheduled:
+            return False
+        if self._next_deadline() - self.environment.now < SAME_S:
+            return False
+        self._polls_unwaited += 1
+        return self._polls_unwaited < LIVELOCK_ROUNDS
 
     def refuse(self, what: str, instead: str) -> NoReturn:
         if self._host is not None:

@@ -8,6 +8,7 @@ import gc
 import hashlib
 import inspect
 import math
+import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sim.kernel import watchdog
-from sim.kernel.current import Execution, guards_by_thread, os_thread, running
+from sim.kernel.current import Execution, executions, guards_by_thread, os_thread, running
 from sim.kernel.diagnosis import NAMED_MAX, blocking_call, who_spins, who_waits
 from sim.kernel.endless_step import EndlessStep, known_of, remember
 from sim.kernel.entropy import Entropy
@@ -52,6 +53,7 @@ from sim.kernel.threads import sqlite
 from sim.kernel.threads.earlier_locks import earlier_locks_simulated, look_into
 from sim.kernel.threads.identity import restart_names
 from sim.kernel.threads.line_tracing import set_trace
+from sim.kernel.threads.local_values import here
 from sim.kernel.threads.locks import patched as threads_patched
 from sim.kernel.threads.plain import plain_threads_simulated, replacements
 from sim.kernel.threads.pools import pools_simulated
@@ -681,6 +683,21 @@ def _leave(thread: int, depth: int) -> None:
 def _replacements() -> list[tuple[Any, str, Any]]:
     own = [*replacements(), *processes(), *outside.replacements(), *sqlite.replacements()]
     return [*own, *sockets.replacements()]
+
+
+def _leave_in_fork() -> None:
+    """A fork has one thread, that which called it: if a worker did, no loop to go on in is there.
+
+    One that waited would go on in the greenlet of the loop, as a second process that runs a suite.
+    """
+    if here.identity is not None and guards_by_thread:
+        executions.clear()
+        guards_by_thread.clear()
+        _taken_down.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_in_fork)
 
 
 @contextmanager

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import importlib
+import multiprocessing
 import multiprocessing.resource_tracker
+import os
 import queue
+import selectors
 import sys
 import threading
 import time
@@ -362,6 +365,61 @@ def test_a_lock_of_the_loop_is_waited_for_by_another_thread() -> None:
     end(loop, thread)
 
 
+# ---- processes, and what belongs to them --------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+@pytest.mark.usefixtures("is_simulated")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_of_a_thread_is_a_process_of_its_own() -> None:
+    """What a worker forks runs a loop of its own, and never goes on in that of the suite."""
+
+    def forks() -> int:
+        child = os.fork()
+        if child == 0:
+            # Whatever goes wrong here must not run the suite a second time.
+            try:
+                os._exit(asyncio.run(asyncio.sleep(0.001, 42)))
+            finally:
+                os._exit(1)
+        return child
+
+    child = asyncio.run(asyncio.to_thread(forks))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_an_event_of_multiprocessing_is_waited_for_among_threads() -> None:
+    """One that waits in a thread for another thread does not hold up the loop."""
+
+    async def main() -> tuple[bool, bool]:
+        event = multiprocessing.Event()
+        waits = asyncio.create_task(asyncio.to_thread(event.wait))
+        too_short = await asyncio.to_thread(event.wait, 0.001)
+        await asyncio.to_thread(event.set)
+        return too_short, await waits
+
+    assert asyncio.run(main()) == (False, True)
+
+
+@pytest.mark.usefixtures("_policy")
+@pytest.mark.parametrize("kind", [selectors.DefaultSelector, selectors.PollSelector])
+def test_a_selector_that_waits_for_a_pipe_is_refused(kind: type[selectors.BaseSelector]) -> None:
+    """Whatever its kind, it would hold up the loop in real time; the sentence knows of no world."""
+    reads, writes = os.pipe()
+
+    def waits() -> None:
+        with kind() as selector:
+            selector.register(reads, selectors.EVENT_READ)
+            selector.select(HANGS_S)
+
+    with pytest.raises(NotSimulated, match=r"Selector\.select in waits") as refused:
+        asyncio.run(asyncio.to_thread(waits))
+    assert "world." not in str(refused.value)
+    os.close(reads)
+    os.close(writes)
+
+
 # ---- what is as on asyncio's own loop ----------------------------------------------------------
 
 
@@ -413,6 +471,31 @@ def test_what_wraps_sleep_sleeps_as_the_loop_does(monkeypatch: pytest.MonkeyPatc
 
     assert asyncio.run(main()) >= 0.1
     assert (order, seen) == (["loop", "thread"], [0.05, 0.05])
+
+
+@pytest.mark.usefixtures("is_simulated")
+def test_a_clock_of_a_wrapped_selector_is_the_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As aiotools' VirtualClock and looptime do it: the wrapper polls, and moves its own clock."""
+    clock = [1_700_000_000.0]
+
+    async def main() -> float:
+        loop: Any = asyncio.get_running_loop()
+        poll = loop._selector.select
+
+        def select(timeout: float | None) -> Any:
+            clock[0] += timeout or 0
+            return poll(0)
+
+        monkeypatch.setattr(loop._selector, "select", select)
+        monkeypatch.setattr(loop, "time", lambda: clock[0])
+        monkeypatch.setattr(loop, "_clock_resolution", 0.001)
+        begun = clock[0]
+        await asyncio.sleep(100)
+        slept = clock[0] - begun
+        monkeypatch.undo()
+        return slept
+
+    assert asyncio.run(main()) == pytest.approx(100, abs=0.1)
 
 
 @pytest.mark.usefixtures("is_simulated")

@@ -67,6 +67,7 @@ SUITES = {
             "inline-snapshot",
             "dirty-equals",
             "pytest-flakefinder",
+            "requests",
             "pytest-xdist",
             "websockets",
         ),
@@ -83,6 +84,8 @@ SUITES = {
             "httpcore[asyncio,http2,socks,trio]==1.0.9",
             "pytest",
             "pytest-httpbin==2.0.0",
+            "werkzeug<2.3",
+            "flask<2.3",
             "pytest-trio",
         ),
         ("tests/_async", "-k", "not trio"),
@@ -100,6 +103,11 @@ SUITES = {
             "pytest-timeout",
             "pytest-codspeed",
         ),
+        ("tests",),
+    ),
+    "asgiref": Suite(
+        "3.11.0",
+        ("asgiref==3.11.0", "pytest", "pytest-asyncio"),
         ("tests",),
     ),
 }

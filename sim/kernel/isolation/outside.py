@@ -23,6 +23,7 @@ from typing import Any
 
 from sim.kernel.current import Execution, execution_of_this_thread
 from sim.kernel.isolation.audit_events import EVENTS, Refused
+from sim.kernel.isolation.process_locks import waiting_among_threads
 from sim.kernel.origin import forwards, is_simulators
 
 _DEBUGGERS = ("bdb", "pdb")
@@ -166,7 +167,7 @@ def _refusing(real: Any, name: str, waits: Waits, instead: Refused) -> Any:
 
     # Also of a class, whose other names are asked for.
     functools.update_wrapper(ask, real, updated=())
-    for each in vars(real) if isinstance(real, type) else ():
+    for each in dir(real) if isinstance(real, type) else ():
         if not each.startswith("__"):
             setattr(ask, each, getattr(real, each))
     return ask
@@ -189,8 +190,10 @@ def _made() -> list[tuple[Any, str, Any]]:
         module = _module(module_name)
         for name in names.split():
             if module is not None and hasattr(module, name):
-                told = f"{module_name}.{name}"
-                found.append((module, name, _refusing(getattr(module, name), told, waits, instead)))
+                real, told = getattr(module, name), f"{module_name}.{name}"
+                if instead is Refused.PROCESSES_LOCK:
+                    real = waiting_among_threads(real)
+                found.append((module, name, _refusing(real, told, waits, instead)))
     return found
 
 

@@ -116,10 +116,14 @@ class EndLock:
 
     def __init__(self, identity: ThreadIdentity) -> None:
         self._handle = ThreadHandle(identity)
+        # In a fork it is of the main thread, which holds it.
+        self._is_forked = False
         # CPython asks at once, and would take the thread for ended if the lock were held.
         self._has_just_raised = False
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if self._is_forked:
+            return True
         if blocking:
             try:
                 self._handle.join(timeout if timeout >= 0 else None)
@@ -129,7 +133,9 @@ class EndLock:
         return self._handle.is_done()
 
     def release(self) -> None:
-        """Who has got it gives it back."""
+        """Who has got it gives it back; a fork, as it ends."""
+        if self._is_forked:
+            self._handle._set_done()
 
     def locked(self) -> bool:
         if self._has_just_raised:
@@ -138,7 +144,7 @@ class EndLock:
         return not self._handle.is_done()
 
     def _at_fork_reinit(self) -> None:
-        """What a forked child does with the locks of threads that it has not."""
+        self._is_forked = True
 
 
 _ENDS = {

@@ -20,13 +20,13 @@ from sim.kernel.network.network import FIRST_FD
 from sim.kernel.origin import forwards
 
 _KINDS = ("SelectSelector", "PollSelector", "EpollSelector", "DevpollSelector", "KqueueSelector")
-_INSTEAD = (
+WAITS_OUTSIDE = (
     "it waits for the world outside, where time is real; a loop of its own may wait in a worker "
     "thread, for timers and for call_soon_threadsafe; put what stands behind a socket or a process "
     "into the program, as a coroutine that awaits world.outside(…)"
 )
 
-_NO_SIMULATED = (
+NO_SYSTEMS_SELECTOR = (
     "a selector of the system cannot wait for a simulated socket; let asyncio wait for it in the "
     "program's own loop, or block in its recv or accept in a worker thread, or put what stands "
     "behind it into a coroutine that awaits world.outside(…)"
@@ -44,7 +44,7 @@ def _selecting(real: Callable[..., Any]) -> Callable[..., Any]:
         waits = timeout is None or timeout > 0
         if threads.current is None or not _is_woken_by_threads_alone(self):
             if waits:
-                execution.loop.refuse(f"{type(self).__name__}.select", _INSTEAD)
+                execution.loop.refuse(f"{type(self).__name__}.select", WAITS_OUTSIDE)
         elif waits:
             threads.block_until("select", lambda: bool(real(self, 0)), timeout)
         else:
@@ -61,7 +61,7 @@ def _registering(real: Callable[..., Any]) -> Callable[..., Any]:
         execution = execution_of_this_thread()
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         if execution is not None and fd >= FIRST_FD:
-            execution.loop.refuse(f"{type(self).__name__}.register", _NO_SIMULATED)
+            execution.loop.refuse(f"{type(self).__name__}.register", NO_SYSTEMS_SELECTOR)
         return real(self, fileobj, events, data)
 
     return register
@@ -83,7 +83,9 @@ def second_loops_simulated() -> Iterator[None]:
     base: Any = selectors._BaseSelectorImpl
     # The others' `register` calls it first.
     before = [(base, "register", base.register)]
-    before += [(kind, "select", kind.select) for kind in kinds if "select" in vars(kind)]
+    # PollSelector has it of a class that it shares with others.
+    holders = dict.fromkeys(next(c for c in k.__mro__ if "select" in vars(c)) for k in kinds)
+    before += [(holder, "select", holder.select) for holder in holders]
     for kind, name, real in before:
         setattr(kind, name, _registering(real) if kind is base else _selecting(real))
     try:
