@@ -10,6 +10,7 @@ from time import perf_counter
 from sim.counterexamples.counterexample import Counterexample, confirmed
 from sim.counterexamples.differences import difference
 from sim.counterexamples.shrink import shrink
+from sim.exploration.module_state import named
 from sim.exploration.report import Findings, Report
 from sim.exploration.subject import Problem
 from sim.exploration.surviving_state import (
@@ -63,16 +64,20 @@ def conclude(
     natural: NaturalRuns | None = None,
     *,
     is_exhausted: bool,
+    matches_states: bool = False,
 ) -> Conclusion:
     """Replays what was found: the failure, shrunk, or else the natural schedule.
 
     until: of the budget, by `perf_counter`; what was found is worth a few seconds more.
     natural: its runs from before the search; without them it is run twice.
     is_exhausted: whether the scheduler has seen enough for a proof, however the search ended.
+    matches_states: whether that rests on states.
     """
     try:
         with limited(max(until, perf_counter() + CONCLUDE_S)):
-            return _replayed(problem, findings, is_interrupted, natural, is_exhausted=is_exhausted)
+            return _replayed(
+                problem, findings, is_interrupted, natural, is_exhausted, matches_states
+            )
     except KeyboardInterrupt:
         findings.stopped = Stop.INTERRUPTED
         return Conclusion(problem.digest)
@@ -85,8 +90,8 @@ def _replayed(
     findings: Findings,
     is_interrupted: Callable[[], bool],
     natural: NaturalRuns | None,
-    *,
     is_exhausted: bool,
+    matches_states: bool,
 ) -> Conclusion:
     subject = problem.subject
     head = subject.natural_schedule(problem.bounds)
@@ -108,8 +113,22 @@ def _replayed(
     # The first of them may have ended in an error, or for lack of time.
     was_compared = natural is not None and natural.first is not None
     alone = None if was_compared else _compare_two_runs(subject.program, problem.bounds)
+    if natural is not None and matches_states and still is None and alone is None:
+        alone = _unread(natural)
     differs = _with_entropy(alone, (subject.program, *subject.sources))
     return Conclusion(head.digest, differs=differs, survived=still)
+
+
+def _unread(natural: NaturalRuns) -> str | None:
+    """A proof by states is none where something decides that no state contains."""
+    held = natural.held_by_modules()
+    if not held:
+        return None
+    return (
+        f"states were matched, and they do not contain what modules and classes hold, which an "
+        f"execution changes: {named(held)}; make it inside the program, or take "
+        f'strategy="depth-first"'
+    )
 
 
 def _is_inherited(outcome: Outcome) -> bool:

@@ -90,7 +90,7 @@ class ModuleState:
     """The state that a program holds itself, and that of the modules of its own.
 
     held: what it is given from outside, by name, as the fixtures of a test. installed: with those
-    of installed packages; the standard library's are left out.
+    of installed packages; the standard library's are left out. functions: with what they hold.
     """
 
     def __init__(
@@ -100,7 +100,9 @@ class ModuleState:
         held: Mapping[str, object] = {},
         *,
         installed: bool = False,
+        functions: bool = True,
     ) -> None:
+        self._with_functions = functions
         self.values: dict[str, _Value] = {}
         self._variables: dict[str, str | None] = {}
         # Alive as long as this is: an address stands for one object.
@@ -146,7 +148,7 @@ class ModuleState:
             if isinstance(value, _PLAIN) or id(value) in self._kept:
                 return
             self._kept[id(value)] = value
-        if node.depth:
+        if node.depth and (self._with_functions or not isinstance(value, _FUNCTIONS)):
             children = value.children() if is_namespace else _children(value, node.path)
             self._nodes.extend(node.below(path, child) for path, child in children)
 

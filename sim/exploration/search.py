@@ -167,6 +167,7 @@ def _search_and_conclude(
         lambda: watch(findings, scheduler),
         natural,
         is_exhausted=scheduler.is_exhausted,
+        matches_states=scheduler.matches_states,
     )
     return findings, concluded
 

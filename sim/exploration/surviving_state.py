@@ -111,6 +111,10 @@ class NaturalRuns:
                     return changes
         return changes
 
+    def held_by_modules(self) -> list[str]:
+        """What natural order changes of modules and classes, where no state is read from."""
+        return self.copy.ask(_changes_of, (), False, False) or []
+
     def _run(self) -> Outcome:
         problem = self._problem
         with names_kept(self.names):
@@ -137,13 +141,20 @@ def is_violated(problem: Problem, departures: Departures, violated: str) -> bool
     return outcome.violation is not None and outcome.violation.property == violated
 
 
-def _changes_of(problem: Problem, departures: Departures, installed: bool) -> list[str]:
+def _changes_of(
+    problem: Problem,
+    departures: Departures,
+    installed: bool,
+    functions: bool = True,
+) -> list[str]:
     """What the first execution changes, a sentence for each variable."""
     subject = problem.subject
 
     def read() -> ModuleState:
         held = subject.held
-        return ModuleState(subject.program, subject.sources, held, installed=installed)
+        return ModuleState(
+            subject.program, subject.sources, held, installed=installed, functions=functions
+        )
 
     # It stays in place.
     use_deterministic_scopes()

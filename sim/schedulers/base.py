@@ -56,6 +56,11 @@ class Scheduler:
         return "random schedules"
 
     @property
+    def matches_states(self) -> bool:
+        """Whether a proof rests on what was read of states."""
+        return False
+
+    @property
     def vacuous(self) -> str | None:
         """Why its proof would be one of nothing, though it is exhausted; None if it is not."""
         return None
@@ -107,6 +112,10 @@ class Following(Scheduler):
     @property
     def is_exhausted(self) -> bool:
         return self._scheduler.is_exhausted
+
+    @property
+    def matches_states(self) -> bool:
+        return self._scheduler.matches_states
 
     @property
     def vacuous(self) -> str | None:

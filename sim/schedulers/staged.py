@@ -75,6 +75,10 @@ class Staged(Scheduler):
         return DepthFirst.covers if is_last else self._now.covers
 
     @property
+    def matches_states(self) -> bool:
+        return self._now.matches_states
+
+    @property
     def complete(self) -> float | None:
         return 1.0 if self.is_exhausted else self._now.complete
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import re
+from collections.abc import Callable
 from typing import ClassVar
 
 from sim import World
@@ -170,3 +171,51 @@ async def hides_in_a_global(world: World) -> None:
     await asyncio.gather(work("a"), work("b"))
     await asyncio.gather(*(world.outside(name, latest=0.0) for name in ("c", "d")))
     world.reached(f"{hidden[0]} was first")
+
+
+last = ""
+ORDER: list[str] = []
+
+
+class Desk:
+    """As a registry of a class."""
+
+    last = ""
+
+
+async def two_events(world: World, landed: Callable[[str], object]) -> None:
+    """Whose order is forgotten by all that a state is read from, unless `landed` keeps it there."""
+
+    async def waits(name: str) -> None:
+        await world.outside(name, latest=0)
+        landed(name)
+
+    await asyncio.gather(waits("a"), waits("b"))
+    await asyncio.sleep(1)
+    await asyncio.gather(*(world.outside(name, latest=0) for name in "cd"))
+
+
+async def forgets_the_order(world: World) -> None:
+    await two_events(world, len)
+
+
+async def keeps_the_order_in_a_module(world: World) -> None:
+    """Each execution begins with the same, so that none survives."""
+    global last
+    last = ""
+
+    def landed(name: str) -> None:
+        global last
+        last = name
+
+    await two_events(world, landed)
+
+
+async def keeps_the_order_in_a_list(world: World) -> None:
+    ORDER.clear()
+    await two_events(world, ORDER.append)
+
+
+async def keeps_the_order_in_a_class(world: World) -> None:
+    Desk.last = ""
+    await two_events(world, lambda name: setattr(Desk, "last", name))

@@ -106,6 +106,31 @@ def test_what_is_proved_when_the_limit_ends_the_search_is_compared_as_well() -> 
     assert "step 2 in natural order was" in report.reason
 
 
+KEPT = {
+    "module": "surviving_programs.last was '', then 'b'",
+    "list": "surviving_programs.ORDER was a list of 0",
+    "class": "surviving_programs.Desk.last was '', then 'b'",
+}
+"""Of programs that begin each execution with the same, by where they keep what states lack."""
+
+
+@pytest.mark.parametrize("place", KEPT)
+def test_where_modules_decide_matched_states_prove_nothing(place: str) -> None:
+    """No state is read there, so two may be taken for one; other strategies rest on nothing."""
+    program = getattr(programs, f"keeps_the_order_in_a_{place}")
+    report = in_a_fork(lambda: explore(program, strategy="states"))
+    assert report.verdict == "inconclusive", report.text
+    assert KEPT[place] in report.reason
+    assert in_a_fork(lambda: explore(program, strategy="depth-first")).verdict == "proved"
+
+
+def test_where_modules_decide_nothing_matched_states_prove() -> None:
+    """The control."""
+    report = in_a_fork(lambda: explore(programs.forgets_the_order, strategy="states"))
+    assert report.verdict == "proved", report.text
+    assert "states matched" in report.claim
+
+
 async def _violates(world: World) -> None:
     assert world.choose("the answer", [1, 2]) == 1, "the answer is 1"
 

@@ -119,6 +119,10 @@ class StateMatching(Scheduler):
         return f"{self._search.covers}, states matched"
 
     @property
+    def matches_states(self) -> bool:
+        return self.met_again > 0
+
+    @property
     def states(self) -> int:
         """How many states were visited."""
         return len(self._visited)
