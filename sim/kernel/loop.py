@@ -212,7 +212,7 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     # -- what _run_once asks of a selector and a clock
 
-    def select(self, timeout: float | None) -> Sequence[object]:
+    def select(self, timeout: float | None) -> Sequence[object]:  # noqa: C901 - called most
         """The poll. What lands is appended to the ready queue, behind what is still in it."""
         if self.on_poll is not None:
             self.on_poll()
@@ -225,12 +225,6 @@ class SimLoop(SignalHandlers, SocketLoop):
             return ()
         if self._network is not None:
             self._network.begin_poll(self)
-        self._poll(env)
-        if self._network is not None:
-            self._network.end_poll(self)
-        return ()
-
-    def _poll(self, env: Environment) -> None:
         if not self._ready:
             self.spins = self.spin_rounds = 0
             self._wait()
@@ -246,6 +240,9 @@ class SimLoop(SignalHandlers, SocketLoop):
                 self._be_late()
         else:
             self._spin_on()
+        if self._network is not None:
+            self._network.end_poll(self)
+        return ()
 
     def _write_to_self(self) -> None:
         """What ends a poll that is blocked: see `_step_while_blocked`."""

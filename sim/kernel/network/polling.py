@@ -57,6 +57,10 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
             self._network = Network(self)
         return self._network
 
+    def close(self) -> None:
+        # Not the selector loop's, which closes its selector: the loop is that.
+        asyncio.BaseEventLoop.close(self)
+
     def _make_self_pipe(self) -> None:
         """Nothing to do: `select` never blocks."""
 
