@@ -28,7 +28,7 @@ E = TypeVar("E", bound=BaseException)
 _SIM = str(Path(__file__).parents[1]) + "/"
 _KERNEL = str(Path(__file__).parent) + "/"
 # Folders of this package that hold programs under check, as a user's would be.
-_PROGRAMS = tuple(_SIM + folder for folder in ("bugs/", "bench/subjects/"))
+_PROGRAMS = tuple(_SIM + folder for folder in ("bugs/", "examples/", "bench/subjects/"))
 # These act for their caller; what is compiled into the interpreter has no file.
 _SIMPY = str(Path(simpy.__file__).parent) + "/"
 _STDLIB = (*{sysconfig.get_paths()[name] + "/" for name in ("stdlib", "platstdlib")}, "<frozen ")

@@ -160,6 +160,7 @@ class Hub:
         env = self.main.environment
         self._is_in_step = is_so != self.main._has_work
         while True:
+            self._take_in_for_paused()
             if self.main._stopping or is_so():
                 return True
             if env.now > self._noted_s + SAME_S:
@@ -183,6 +184,13 @@ class Hub:
             env.advance(at)
             if any(arrival.earliest <= env.now for arrival in env.pending):
                 return True
+
+    def _take_in_for_paused(self) -> None:
+        """The system of a process that is paused goes on: it takes connections and data."""
+        for run in self.runs if self.main.has_network else ():
+            if run.is_paused and not run.clock.stands:
+                shown = run.clock.shown(self.main.environment.now)
+                self.main.network.take_in(run.loop, shown)
 
     def go_on_beside_a_spin(self) -> bool:
         """While the program's own loop spins: whether anything has happened."""

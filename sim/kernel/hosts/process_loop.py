@@ -193,6 +193,13 @@ class ProcessLoop(SimLoop):
         return self._network
 
     @property
+    def is_over(self) -> bool:  # type: ignore[override]
+        return self.run.is_over
+
+    def may_fail(self, before: str) -> None:
+        self.hub.may_fail(self.run, Stands.IN_STEP, before)
+
+    @property
     def host_name(self) -> str:  # type: ignore[override]
         return self.run.host_name
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.environment import Arrival, Environment
-from sim.kernel.network.addresses import Machine, as_told, is_own, to_itself
+from sim.kernel.network.addresses import Machine, as_told, in_words, is_own, to_itself
 from sim.kernel.network.connection import BUFFER_BYTES, Segment, SegmentKind
 from sim.kernel.network.datagrams import DatagramSocket
 from sim.kernel.network.errors import os_error
@@ -49,6 +49,7 @@ class LoopOfSockets(Protocol):
     # What a loop has that runs a process: see hosts/.
     host_name: str
     is_woken: bool
+    is_over: bool
 
     def _process_events(self, event_list: Any) -> None: ...
 
@@ -124,6 +125,25 @@ class Network:
             if opened.loop is loop:
                 self.watches.pop(fd, None)
                 self.close(fd)
+        self.take_in(loop, math.inf)
+
+    def take_in(self, loop: Any, until: float) -> None:
+        """The system takes what arrives by then for a process that does not run."""
+        for arrival in tuple(loop.environment.pending):
+            if arrival in self._by_arrival and arrival.earliest <= until:
+                loop.environment.land(arrival)
+
+    def about_to(self, what: str) -> None:
+        """Before what a peer can tell: a process may fail there."""
+        self.loop_here().may_fail(what)
+
+    def words_of(self, address: Any) -> str:
+        """As a report has it: with the name of the machine, if it is one of a host."""
+        if isinstance(address, tuple):
+            for machine in self.machines[1:]:
+                if address[0] in machine.addresses and not is_own(address[0]):
+                    return f"{machine.name}:{address[1]}"
+        return in_words(address)
 
     # -- descriptors
 
@@ -260,8 +280,9 @@ class Network:
     def _receiving_loop(self, sender: StreamSocket) -> LoopOfSockets:
         """At whose polls it lands."""
         receiver = sender.other if sender.other is not None else self._listener_for(sender)
-        loop: LoopOfSockets = (receiver or sender).loop
-        return loop
+        loops: list[LoopOfSockets] = [(receiver or sender).loop, sender.loop]
+        # Where a process has ended, its system answers, at the other's polls.
+        return next((each for each in loops if not each.is_over), self.loop)
 
     def _announce(self, receiver: LoopOfSockets, words: str, latency_s: float) -> Arrival:
         if receiver is self.loop and self.loop_here() is not receiver:

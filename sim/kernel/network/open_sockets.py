@@ -9,7 +9,7 @@ import errno
 import socket
 from typing import Any, Protocol
 
-from sim.kernel.network.addresses import ANY, Machine, as_told, in_words
+from sim.kernel.network.addresses import ANY, Machine, as_told
 from sim.kernel.network.errors import os_error
 
 READABLE, WRITABLE = 1, 2
@@ -24,6 +24,10 @@ class NetworkOfSockets(Protocol):
     def loop_here(self) -> Any: ...
 
     def tell(self, opened: Any) -> None: ...
+
+    def about_to(self, what: str) -> None: ...
+
+    def words_of(self, address: Any) -> str: ...
 
     def carry(self, sender: Any) -> None: ...
 
@@ -108,7 +112,7 @@ class OpenSocket:
 
     @property
     def words(self) -> str:
-        return in_words(self.name)
+        return self.network.words_of(self.name)
 
     # -- its life
 

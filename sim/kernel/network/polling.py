@@ -106,6 +106,11 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
     host_name = ""
     # Another process has sent something here: see `SimLoop._has_work`.
     is_woken = False
+    # Whether its process has ended.
+    is_over = False
+
+    def may_fail(self, before: str) -> None:
+        """A process may, before what its peers can tell."""
 
     def forget_network(self) -> None:
         """After the execution: what it has left open is not asked for, and warns of nothing."""

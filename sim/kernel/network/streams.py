@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 from sim.kernel.environment import Arrival
-from sim.kernel.network.addresses import Machine, in_words
+from sim.kernel.network.addresses import Machine
 from sim.kernel.network.connection import Segment, SegmentKind, Way
 from sim.kernel.network.errors import os_error, would_block
 from sim.kernel.network.open_sockets import READABLE, WRITABLE, NetworkOfSockets, OpenSocket
@@ -80,8 +80,9 @@ class StreamSocket(OpenSocket):
             raise os_error(errno.EINVAL)
         if not self.is_unix:
             self.bind_anywhere(self.network.source_of(self, host))
-        self.peer = port if self.is_unix else self.network.as_told(self.family, host, port)
-        self.is_connecting = True
+        peer = port if self.is_unix else self.network.as_told(self.family, host, port)
+        self.network.about_to(f"connects to {self.network.words_of(peer)}")
+        self.peer, self.is_connecting = peer, True
         self.incoming, self.outgoing = self._new_ways()
         self.outgoing.under_way.append(Segment(SegmentKind.REQUEST))
         self.network.carry(self)
@@ -126,6 +127,7 @@ class StreamSocket(OpenSocket):
         if data and not taken:
             raise would_block()
         if taken:
+            self.network.about_to(f"sends to {self.network.words_of(self.peer)}")
             way.write(taken)
             self.network.carry(self)
         return len(taken)
@@ -209,7 +211,7 @@ class StreamSocket(OpenSocket):
     def words_of_wait(self, mask: int) -> str:
         if self.is_listening:
             return f"for a connection to {self.words}"
-        peer = in_words(self.peer)
+        peer = self.network.words_of(self.peer)
         if self.is_connecting:
             return f"for an answer of {peer} to {self.words}"
         if mask & READABLE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sim.kernel.network.addresses import in_words
 from sim.kernel.network.connection import SegmentKind
 from sim.kernel.network.streams import StreamSocket
 
@@ -11,7 +10,7 @@ def words_of_first(sender: StreamSocket) -> str:
     """The first segment of what it sends."""
     assert sender.outgoing is not None
     kind, data = sender.outgoing.under_way[0]
-    one, other = sender.words, in_words(sender.peer)
+    one, other = sender.words, sender.network.words_of(sender.peer)
     match kind:
         case SegmentKind.REQUEST:
             return f"{one} asks {other} for a connection"
