@@ -75,7 +75,7 @@ def shipped(disk: Disk) -> list[str]:
 
 def late_acknowledgement(order: Order) -> Program:
     async def program(world: World) -> None:
-        world.host("queue").run(serve, *QUEUE, Queue().answer)
+        world.host("queue").run(serve, QUEUE[1], Queue().answer)
         host = world.host("consumer")
         process = host.run(consumer, world, order)
         process.may_crash(restart_s=RESTART_S)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 RETRY_S = 0.5
 
 
-async def serve(host: str, port: int, answer: Callable[[list[str]], str]) -> None:
+async def serve(port: int, answer: Callable[[list[str]], str]) -> None:
     """Answers each line, for ever. A connection is for one request."""
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -17,7 +17,7 @@ async def serve(host: str, port: int, answer: Callable[[list[str]], str]) -> Non
             writer.write(f"{answer(line.split())}\n".encode())
         writer.close()
 
-    server = await asyncio.start_server(one, host, port)
+    server = await asyncio.start_server(one, "0.0.0.0", port)
     await server.serve_forever()
 
 

@@ -38,7 +38,7 @@ class Bank:
 
 async def bank(world: World, knows_requests: bool) -> None:
     disk = world.host("bank").disk
-    await serve(*BANK, Bank(disk, knows_requests=knows_requests).answer)
+    await serve(BANK[1], Bank(disk, knows_requests=knows_requests).answer)
 
 
 async def till(world: World) -> None:

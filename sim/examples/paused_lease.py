@@ -77,8 +77,8 @@ async def acquired() -> str:
 
 def paused_lease(*, is_fenced: bool) -> Program:
     async def program(world: World) -> None:
-        world.host("locks").run(serve, *LOCKS, Locks().answer)
-        world.host("storage").run(serve, *STORAGE, Storage(world, is_fenced=is_fenced).answer)
+        world.host("locks").run(serve, LOCKS[1], Locks().answer)
+        world.host("storage").run(serve, STORAGE[1], Storage(world, is_fenced=is_fenced).answer)
         first = world.host("first").run(client, world)
         first.may_pause(for_s=PAUSE_S)
         second = world.host("second").run(client, world)
