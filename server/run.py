@@ -8,8 +8,10 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from server import log, shutdown
 from server.app import create_app
@@ -48,8 +50,9 @@ async def serve(
     async with ollama or nullcontext("") as address:
         if address:
             limits = limits.model_copy(update={"ollama_host": address})
-        with _signals_swallowed():
-            await _serve_until_cancelled(_Server(_config(limits, host, port), on_started))
+        with signals_swallowed():
+            config = config_for(create_app(limits), limits, host, port)
+            await _serve_until_cancelled(_Server(config, on_started))
 
 
 async def _serve_until_cancelled(server: _Server) -> None:
@@ -84,9 +87,12 @@ def _check_port(port: int) -> None:
         )
 
 
-def _config(settings: Settings, host: str, port: int) -> uvicorn.Config:
+def config_for(
+    app: ASGIApp, settings: Settings, host: str, port: int, **options: Any
+) -> uvicorn.Config:
+    """How uvicorn serves the application. options: further ones of uvicorn.Config."""
     return uvicorn.Config(
-        create_app(settings),
+        app,
         host=host,
         port=port,
         http=HttpProtocol,
@@ -96,6 +102,7 @@ def _config(settings: Settings, host: str, port: int) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=shutdown.exit_limit_s(settings.grace_seconds),
+        **options,
     )
 
 
@@ -137,7 +144,7 @@ def run(
 
 
 @contextmanager
-def _signals_swallowed() -> Iterator[None]:
+def signals_swallowed() -> Iterator[None]:
     """uvicorn sends the signal that ended it again, which would end us before our clean-up."""
     previous = {number: signal.signal(number, lambda *_: None) for number in shutdown.TERMINATING}
     try:

@@ -94,6 +94,8 @@ class _Backend(httpcore.NetworkBackend):
         sock.settimeout(timeout)
         self._wake.hold(sock)
         sock.connect(address)
+        # A stop that came just before the connect found nothing to shut down.
+        self._wake.hold(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 

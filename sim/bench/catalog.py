@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from sim.bench.entry import Entry
 from sim.bench.harness.log_capture import silenced
+from sim.bench.levels import LEVELS
 from sim.bench.scenarios import SCENARIOS_BY_LEVEL, Scenario
 from sim.bench.scenarios.client import ClientScenario, ClientSize
 from sim.bench.scenarios.server_level.sized import SizedServerScenario
@@ -45,7 +46,7 @@ def scenarios_named(level: str | None, name: str | None) -> Iterable[tuple[str, 
         (each_level, each)
         for each_level, scenarios in SCENARIOS_BY_LEVEL.items()
         for each in scenarios
-        if level in (None, each_level)
+        if level == each_level or (level is None and each_level in LEVELS)
     ]
     if name is None:
         return known

@@ -19,6 +19,7 @@ from sim.kernel.execution import Program
 _ROOMS: dict[str, tuple[ModuleType, ...]] = {
     "registry": (registry_room, sim_room),
     "server": (registry_room, server_room, sim_room),
+    "stack": (registry_room, server_room, sim_room),
 }
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sim.bench.levels import LEVELS
+from sim.bench.levels import CHECKED_LEVELS
 from sim.commands.options import add_budget, add_json, positive
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("check", help="prove or refute registries in the simulator")
-    parser.add_argument("--level", choices=LEVELS, help="default: all there are")
+    parser.add_argument("--level", choices=CHECKED_LEVELS, help="default: registry and server")
     parser.add_argument("--scenario", metavar="NAME", help="default: all")
     parser.add_argument(
         "--registry",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sim.bench.checking.check import Checked
 from sim.bench.checking.jobs import Result
+from sim.bench.levels import STACK
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Verdict
 
@@ -12,8 +13,12 @@ what a verdict covers: the code under check, run by CPython's own event loop, un
 that its line names: every choice of when and in which order outside events land and threads go on,
 within the bounds above. Threads switch at locks, at blocking calls, where they call the loop, and
 at each line of registry/stop_signal.py, server/ollama_thread.py and server/wakeable.py.
-Replaced: the clock, the selector; at server level also ASGI server, transports and executor.
-Not covered: other scenarios than these, dense time between the instants, the network."""
+Replaced: the clock, the selector; at server level also ASGI server, transports and executor; at
+stack level instead the kernel's sockets and the executor.
+Not covered: other scenarios than these, dense time between the instants{rest}."""
+# Where the level is not among those played.
+_STACK = """, and sockets, which
+`onestream check --level stack --budget 900` plays"""
 
 
 def print_result(result: Result) -> None:
@@ -33,7 +38,8 @@ def print_verdict(verdict: Checked) -> None:
     print(f"bounds: {report.bounds}; hit: {', '.join(hit) or 'none'}")
     digests = dict.fromkeys(result.report.digest for result in verdict.results)
     print(f"certificate: {interpreter()}, code {', '.join(digests)}")
-    print(_COVERED)
+    played = {result.level for result in verdict.results}
+    print(_COVERED.format(rest="" if STACK in played else _STACK))
     for row in verdict.rows_missing:
         print(f"never taken: {row}")
     print()

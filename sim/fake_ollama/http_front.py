@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -149,6 +150,16 @@ class HttpFront:
                 task.cancel()
         await self._break_off()
 
+    async def die(self) -> None:
+        """As when its process is killed: its connections are reset, and it listens no more."""
+        assert self._server is not None
+        for listening in self._server.servers:
+            listening.close()
+        for connection in self._connections():
+            opened = connection.transport.get_extra_info("socket")
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await self._break_off()
+
     async def _break_off(self) -> None:
         # What was accepted last becomes a connection some turns of the loop later, and one that is
         # aborted closes its socket in the next.
@@ -169,7 +180,11 @@ class _QuietProtocol(H11Protocol):
 
 @contextlib.asynccontextmanager
 async def running(
-    fake: FakeOllama, *, host: str = "127.0.0.1", port: int = 0
+    fake: FakeOllama,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    new_front: Callable[[FakeOllama], HttpFront] = HttpFront,
 ) -> AsyncIterator[HttpFront]:
     """Serve the fake on a real port while the block runs; port 0 picks a free one.
 
@@ -177,7 +192,7 @@ async def running(
     end of the block breaks off all requests, hung streams too, in STOP_S at most.
     """
     listener = _listen(host, port)
-    front = HttpFront(fake)
+    front = new_front(fake)
     front.base_url = _base_url(host, listener.getsockname()[1])
     try:
         await front._start(listener)

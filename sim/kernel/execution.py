@@ -30,7 +30,7 @@ from sim.kernel.errors import (
     StepBrokenOff,
 )
 from sim.kernel.forks import LATER_S, ForkEnded, ForkTooLate
-from sim.kernel.hashing import restart_serials, use_deterministic_scopes
+from sim.kernel.hashing import hashes_of_connections, restart_serials, use_deterministic_scopes
 from sim.kernel.hosts.hub import Hub, MakeLoop, WorldOfProcesses
 from sim.kernel.hosts.process_loop import ProcessEnvironment, ProcessLoop
 from sim.kernel.hosts.replacements import replacements as processes
@@ -682,7 +682,7 @@ def _leave(thread: int, depth: int) -> None:
 
 def _replacements() -> list[tuple[Any, str, Any]]:
     own = [*replacements(), *processes(), *outside.replacements(), *sqlite.replacements()]
-    return [*own, *sockets.replacements()]
+    return [*own, *sockets.replacements(), *hashes_of_connections()]
 
 
 def _leave_in_fork() -> None:

@@ -1,8 +1,9 @@
 """Hashes that are the same in every run, so that sets iterate in the same order.
 
-asyncio's TaskGroup and anyio keep tasks and scopes in sets, and by default these are ordered by
-address: the order in which a group cancels its children then varies from run to run. Here tasks
-hash by their names, and the others by a counter that starts anew with each execution.
+asyncio's TaskGroup and anyio keep tasks and scopes in sets, and servers their connections, and by
+default these are ordered by address: the order in which a group cancels its children, or a server
+closes its connections, then varies from run to run. Here tasks hash by their names, and the others
+by a counter that starts anew with each execution.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio._backends._asyncio as anyio_asyncio
+
+from sim.kernel.current import execution_of_this_thread
 
 _serials = itertools.count(1)
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
@@ -115,6 +118,27 @@ class SimCancelScope(anyio_asyncio.CancelScope):
         except AttributeError:
             self._sim_hash: int = next(_serials)
             return self._sim_hash
+
+
+def _hash_of_connection(self: asyncio.BaseProtocol | asyncio.BaseTransport) -> int:
+    values: dict[str, Any] | None = getattr(self, "__dict__", None)
+    if values is None or execution_of_this_thread() is None:
+        return object.__hash__(self) if values is None else values.get(_HASH, object.__hash__(self))
+    if _HASH not in values:
+        values[_HASH] = next(_serials)
+    found: int = values[_HASH]
+    return found
+
+
+_HASH = "_sim_hash"
+
+
+def hashes_of_connections() -> list[tuple[Any, str, Any]]:
+    """What stands in its place within executions: protocols and transports hash by the counter."""
+    return [
+        (cls, "__hash__", _hash_of_connection)
+        for cls in (asyncio.BaseProtocol, asyncio.BaseTransport)
+    ]
 
 
 def use_deterministic_scopes() -> None:

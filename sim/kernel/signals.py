@@ -28,6 +28,7 @@ from sim.kernel.threads.local_values import here
 
 # Bound here: within executions others stand there.
 _getsignal = signal.getsignal
+_VALID = signal.valid_signals()
 _CANNOT_BE_CAUGHT = {signal.SIGKILL, signal.SIGSTOP}
 # Ignored by the system by default.
 _IGNORED = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
@@ -150,7 +151,7 @@ def _ends_process(sig: int) -> bool:
     # The handler of SIGINT is here that of who explores, whom it would interrupt.
     if sig in _CANNOT_BE_CAUGHT or sig == signal.SIGINT:
         return True
-    if sig in _IGNORED or sig not in signal.valid_signals():
+    if sig in _IGNORED or sig not in _VALID:
         return False
     return _getsignal(sig) is signal.SIG_DFL
 
@@ -158,7 +159,7 @@ def _ends_process(sig: int) -> bool:
 def _check_signal(sig: int) -> None:
     if not isinstance(sig, int):
         raise modelled(TypeError(f"sig must be an int, not {sig!r}"))
-    if sig not in signal.valid_signals():
+    if sig not in _VALID:
         raise modelled(ValueError(f"invalid signal number {sig}"))
 
 

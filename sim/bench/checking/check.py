@@ -10,6 +10,7 @@ from sim.bench.catalog import scenarios_named
 from sim.bench.checking.agenda import Agenda, players
 from sim.bench.checking.jobs import Job, Result
 from sim.bench.harness.observed_protocol import ROWS
+from sim.bench.levels import STACK
 from sim.bench.scenarios import Scenario
 from sim.bench.subjects import PRODUCTION, PUBLISHED, registry_class
 from sim.exploration.progress import Progress
@@ -82,7 +83,12 @@ def check(
             results.append(result)
             progress.clear()
             on_result(result)
-    is_whole = under_check == PRODUCTION and scenario is None and len(results) == len(todo)
+    is_whole = (
+        under_check == PRODUCTION
+        and scenario is None
+        and level != STACK
+        and len(results) == len(todo)
+    )
     missing = _rows_missing(results) if is_whole else []
     verdicts = [each.report.verdict for each in results if each.registry == under_check]
     if missing or len(results) < len(todo):

@@ -57,7 +57,7 @@ class Job:
     @property
     def deepens(self) -> bool:
         """Whether more budget could prove more of it."""
-        is_bounded = self.level == "server" and self.departures is not None
+        is_bounded = self.level != "registry" and self.departures is not None
         return is_bounded and self.scenario.strategy is None
 
     def deeper(self) -> Job:

@@ -25,7 +25,8 @@ from registry.protocol import Snapshot, State
 from registry.stop_signal import StopSignals
 from server.app import create_app
 from server.settings import Settings
-from sim.bench.harness.asgi import Exchange, SimServer, content_of
+from sim.bench.harness.answers import content_of
+from sim.bench.harness.asgi import Exchange, SimServer
 from sim.bench.harness.deliveries import Deliveries
 from sim.bench.harness.judgement import Judgements, Judges, Moment
 from sim.bench.harness.log_capture import LogLine

@@ -133,8 +133,14 @@ class StreamSocket(OpenSocket):
         return len(taken)
 
     def shutdown(self, how: int) -> None:
-        if self.outgoing is None or self.is_connecting:
+        if self.outgoing is None or self.incoming is None:
             raise os_error(errno.ENOTCONN)
+        if self.is_connecting:
+            # On Linux it gives up the connection, and wakes who waits for it.
+            self.send_reset()
+            self.error, self.is_connecting, self.was_reset = errno.ECONNRESET, False, True
+            self.reads_shut = True
+            return
         if how in (socket.SHUT_RD, socket.SHUT_RDWR):
             self.reads_shut = True
         if how in (socket.SHUT_WR, socket.SHUT_RDWR):

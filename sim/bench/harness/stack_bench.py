@@ -1,0 +1,393 @@
+"""The bench at stack level: all that serves real users, from the sockets up.
+
+uvicorn with the production protocol, the application, the registry behind an observed protocol,
+both Ollama clients with their own transports, and the fake Ollama's HTTP front on another uvicorn.
+What stands around them is simulated: the kernel's sockets, clock and entropy, and the executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from typing import Any, Literal
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
+
+from registry.protocol import State
+from registry.stop_signal import StopSignals
+from server.app import create_app
+from server.run import config_for, signals_swallowed
+from server.settings import Settings
+from sim.bench.harness.answers import content_of
+from sim.bench.harness.http_client import ClientConnection, StackExchange
+from sim.bench.harness.judgement import Judgements, Judges, Moment
+from sim.bench.harness.log_capture import LogLine
+from sim.bench.harness.observed_protocol import ObservedProtocol
+from sim.bench.harness.registry_bench import LIMITS, phrase_invariants
+from sim.bench.harness.server_bench import KEYS, PROFILE
+from sim.fake_ollama import FakeOllama, Profile
+from sim.fake_ollama.http_front import HttpFront, running
+from sim.fake_ollama.simulated import EPOCH_NS
+from sim.kernel.network.streams import StreamSocket
+from sim.kernel.world import World
+
+HOST = "127.0.0.1"
+PORT = 8000
+OLLAMA_PORT = 11434
+# How long the bench waits for what is under way, in virtual seconds: what arrives late does so at
+# one of uvicorn's next ticks, each of which is 0.1 s from the one before.
+QUIET_S = 1.0
+
+
+class UpstreamCall:
+    """One prompt at the fake Ollama. port: of our end. said: the content that it has sent."""
+
+    def __init__(self, prompt: str, port: int) -> None:
+        self.prompt = prompt
+        self.port = port
+        self.said = ""
+        self._rest = b""
+
+    def __repr__(self) -> str:
+        return f"<the call of {self.prompt}, from port {self.port}>"
+
+    def sends(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line).get("message") or {}
+            self.said += message.get("content") or ""
+
+
+class ObservedFront(HttpFront):
+    """The fake's front, which notes who asked what, and what was answered."""
+
+    def __init__(self, fake: FakeOllama) -> None:
+        super().__init__(fake)
+        self.calls: list[UpstreamCall] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/api/chat":
+            await super().__call__(scope, receive, send)
+            return
+        call = UpstreamCall("", scope["client"][1])
+        body = b""
+
+        async def received() -> Message:
+            nonlocal body
+            message = await receive()
+            body += message.get("body", b"")
+            if message["type"] == "http.request" and not message.get("more_body"):
+                call.prompt = json.loads(body)["messages"][-1]["content"]
+                self.calls.append(call)
+            return message
+
+        async def sending(message: Message) -> None:
+            call.sends(message.get("body", b""))
+            await send(message)
+
+        await super().__call__(scope, received, sending)
+
+
+class StackBench:
+    """One execution's server, its clients and its Ollama."""
+
+    def __init__(
+        self,
+        world: World,
+        cls: type[Any],
+        judgements: Judgements,
+        *,
+        client: Literal["async", "thread"] = "async",
+        settings: Mapping[str, Any] | None = None,
+        profile: Profile = PROFILE,
+        threads_max: int = 4,
+    ) -> None:
+        self.world = world
+        self.logged: list[LogLine] = []
+        self.settings = _settings(client, **(settings or {}))
+        self.grace_s = self.settings.grace_seconds
+        # Each iteration in between may be late.
+        self.slack_s = 10 * world.lateness_s
+        self.fake = FakeOllama(profile, lambda: EPOCH_NS + round(world.now * 1e6) * 1000)
+        self.front = ObservedFront(self.fake)
+        self.stop_signals = StopSignals()
+        self.registry = cls(
+            protocol=ObservedProtocol(world, **{**LIMITS, "grace_s": self.grace_s}),
+            executor=world.executor(threads_max=threads_max),
+            stop_signals=self.stop_signals,
+        )
+        serials = itertools.count(1)
+        self.new_trace_id: Callable[[], str] = lambda: f"t{next(serials)}"
+        self.connections: list[ClientConnection] = []
+        self.prompts: dict[str, StackExchange] = {}
+        self._sessions: dict[str, str] = {}
+        self._server: uvicorn.Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        # When each stream that is STOPPING, or WAITING, was first seen so.
+        self._since: dict[tuple[str, State], float] = {}
+        phrase_invariants(world)
+        self.judges = Judges(world, self, judgements)
+
+    @property
+    def has_threads(self) -> bool:
+        return self.settings.ollama_client == "thread"
+
+    # -- what scenarios do
+
+    async def connect(self, name: str) -> ClientConnection:
+        """A connection to the server."""
+        connection = ClientConnection(self.world, name)
+        self.connections.append(connection)
+        await connection.connect(HOST, PORT)
+        return connection
+
+    async def post(
+        self,
+        name: str,
+        session: str | None = "s",
+        *,
+        over: ClientConnection | None = None,
+        earliest: float = 0.0,
+        latest: float | None = 0.0,
+        **asked: Any,
+    ) -> StackExchange:
+        """A client sends a prompt, over a connection of its own if it is given none."""
+        await self.world.outside(f"{name} is sent", earliest=earliest, latest=latest)
+        connection = over or await self.connect(name)
+        exchange, data = self.prompt(connection, name, session, **asked)
+        await connection.send(data)
+        return exchange
+
+    def prompt(
+        self,
+        connection: ClientConnection,
+        name: str,
+        session: str | None = "s",
+        *,
+        model: str = "fake:normal",
+        key: str = "alice",
+        stream: bool = True,
+        strategy: str | None = None,
+        body: bytes | None = None,
+    ) -> tuple[StackExchange, bytes]:
+        """A prompt whose text is its name, and the bytes that the client has to send for it."""
+        self._sessions[name] = f"{key}/{session}"
+        messages = [{"role": "user", "content": name}]
+        asked = json.dumps({"model": model, "messages": messages, "stream": stream}).encode()
+        headers = {
+            "authorization": f"Bearer {KEYS[key]}",
+            "content-type": "application/json",
+            _NAME_HEADER: name,
+        }
+        if session is not None:
+            headers["x-session-id"] = session
+        if strategy is not None:
+            headers["x-session-strategy"] = strategy
+        exchange, data = connection.ask(
+            name, "POST", "/v1/chat/completions", headers, asked if body is None else body
+        )
+        exchange.asked_to_stream = stream
+        self.prompts[name] = exchange
+        return exchange, data
+
+    async def press_stop(self, exchange: StackExchange, *, key: str = "alice") -> StackExchange:
+        """Another connection asks to stop it; returns the answer."""
+        name = f"stop {exchange.name}"
+        connection = await self.connect(name)
+        path = f"/v1/streams/{exchange.given_id}/cancel"
+        headers = {"authorization": f"Bearer {KEYS[key]}"}
+        stop, data = connection.ask(name, "POST", path, headers, b"")
+        await connection.send(data)
+        await stop.over.wait()
+        return stop
+
+    async def over(self, *exchanges: StackExchange) -> None:
+        """Waits until these are answered, or their connections have ended."""
+        for each in exchanges:
+            await each.over.wait()
+
+    async def terminate(self, *, earliest: float = 0.0, latest: float | None = 0.0) -> None:
+        """SIGTERM; waits until the process would have ended."""
+        assert self._serving is not None
+        await self.world.signal(signal.SIGTERM, earliest=earliest, latest=latest)
+        begun = self.world.now
+        await self._serving
+        self.judges.ask(Moment.CLOSED, self.world.now - begun)
+
+    async def kill_ollama(self) -> None:
+        """Its process ends without a clean-up."""
+        self.world.record("is killed", actor="Ollama")
+        await self.front.die()
+
+    async def play(self, scenario: Callable[[StackBench], Awaitable[None]]) -> None:
+        """Start-up, the scenario, quiet, shut-down."""
+        async with running(
+            self.fake, host=HOST, port=OLLAMA_PORT, new_front=lambda fake: self.front
+        ):
+            await self._start()
+            await scenario(self)
+            await self._quiet()
+            assert self._serving is not None
+            if not self._serving.done():
+                await self.terminate()
+            await asyncio.sleep(QUIET_S)
+            for exchange in self.prompts.values():
+                self.judges.ask(Moment.ENDED, exchange)
+            self.judges.ask(Moment.QUIET)
+
+    async def _start(self) -> None:
+        app = _application(self.settings)
+        app.state.bench = self
+        config = config_for(_Watched(self, app), self.settings, HOST, PORT, log_config=None)
+        self._server = _Server(config)
+        self._serving = self.world.loop.create_task(self._serve(self._server), name="uvicorn")
+        await self._server.has_started.wait()
+
+    async def _serve(self, server: uvicorn.Server) -> None:
+        with signals_swallowed():
+            await server.serve()
+
+    async def _quiet(self) -> None:
+        """All is answered, and nobody is connected any more."""
+        await self.over(*self.prompts.values())
+        for connection in self.connections:
+            connection.close()
+        # Streams outlive their responses by their clean-up.
+        pending = [task for task in self.world.loop.tasks if _is_of_stream(task)]
+        if pending:
+            await asyncio.wait(pending)
+        await asyncio.sleep(QUIET_S)
+
+    # -- what the driver sees
+
+    def state_of(self, exchange: StackExchange) -> State | None:
+        views = self.registry.snapshot().streams
+        states = (State(view.state) for view in views if view.trace_id == exchange.given_id)
+        return next(states, None)
+
+    def session_of(self, prompt: str) -> str:
+        return self._sessions.get(prompt, prompt)
+
+    def said_to(self, prompt: str) -> str:
+        """All that Ollama said to this prompt."""
+        return "".join(each.said for each in self.front.calls if each.prompt == prompt)
+
+    def calls_held(self) -> list[UpstreamCall]:
+        """Those whose connection is open at our end."""
+        ports = {each.port for each in self.sockets() if _peer_port(each) == OLLAMA_PORT}
+        return [each for each in self.front.calls if each.port in ports]
+
+    def sockets(self) -> list[StreamSocket]:
+        """All that are open, on either side."""
+        opened = self.world.network.open_by_fd.values()
+        return [each for each in opened if isinstance(each, StreamSocket)]
+
+    def sockets_of_server(self) -> list[StreamSocket]:
+        """To its clients, to Ollama, and where it listens."""
+        return [
+            each for each in self.sockets() if each.port == PORT or _peer_port(each) == OLLAMA_PORT
+        ]
+
+    def in_state_longer_than(self, state: State, limit_s: float) -> list[str]:
+        """The names of the streams that have been in the state for longer than `limit_s`."""
+        now = self.world.now
+        found = []
+        for view in self.registry.snapshot().streams:
+            if view.state is state:
+                since = self._since.setdefault((view.trace_id, state), now)
+                if now - since > limit_s + self.slack_s:
+                    found.append(view.trace_id)
+        return found
+
+
+def _peer_port(opened: StreamSocket) -> int | None:
+    return opened.peer[1] if isinstance(opened.peer, tuple) else None
+
+
+def _is_of_stream(task: asyncio.Task[Any]) -> bool:
+    return task.get_name().startswith(("stream-", "agent-", "watch-")) and not task.done()
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.has_started.set()
+
+
+_NAME_HEADER = "x-bench-prompt"
+
+
+class _Watched:
+    """The application; what it hands to `send` is judged before."""
+
+    def __init__(self, bench: StackBench, app: FastAPI) -> None:
+        self._bench = bench
+        self._app = app
+        self.state = app.state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = [value for name, value in scope.get("headers", ()) if name == _NAME_HEADER.encode()]
+        exchange = self._bench.prompts.get(names[0].decode()) if names else None
+        if exchange is not None:
+            send = _WatchedSend(self._bench, exchange, scope, send).send
+        try:
+            await self._app(scope, receive, send)
+        except Exception as exc:
+            sentence = "no request ends in an exception"
+            self._bench.world.fail(sentence, f"{scope.get('path')}: {exc!r}", raised=exc)
+
+
+class _WatchedSend:
+    """transport: as of what it stands for, by which the application drops a connection."""
+
+    def __init__(
+        self, bench: StackBench, exchange: StackExchange, scope: Scope, send: Send
+    ) -> None:
+        self._bench = bench
+        self._exchange = exchange
+        self._scope = scope
+        self._send = send
+        self.transport = send.__self__.transport  # type: ignore[attr-defined]
+
+    async def send(self, message: Message) -> None:
+        self._exchange.given_id = self._scope["state"].get("trace_id")
+        if content_of(message.get("body", b"")):
+            self._bench.judges.ask(Moment.SENDS, self._exchange)
+        await self._send(message)
+
+
+@cache
+def _application(settings: Settings) -> FastAPI:
+    """The production application. Its parameters look up what differs between executions."""
+
+    def bench() -> StackBench:
+        found: StackBench = app.state.bench
+        return found
+
+    app = create_app(
+        settings,
+        new_registry=lambda _: bench().registry,
+        new_trace_id=lambda: bench().new_trace_id(),
+        wall_clock=lambda: bench().world.now,
+    )
+    return app
+
+
+@cache
+def _settings(client: Literal["async", "thread"], **values: Any) -> Settings:
+    """Reading the environment for each execution would take longer than the execution."""
+    keys = ",".join(KEYS.values())
+    address = f"http://{HOST}:{OLLAMA_PORT}"
+    return Settings(api_keys=keys, ollama_host=address, ollama_client=client, **values)

@@ -1,0 +1,12 @@
+"""The scenarios at stack level, for both clients: one module for each kind of scenario."""
+
+from sim.bench.scenarios.stack_level import connections, sessions, upstream
+from sim.bench.scenarios.stack_level.story import StackDefinition, StackScenario
+
+STACK_DEFINITIONS = (*sessions.DEFINITIONS, *connections.DEFINITIONS, *upstream.DEFINITIONS)
+
+STACK_SCENARIOS = tuple(
+    StackScenario(each, client) for each in STACK_DEFINITIONS for client in each.clients
+)
+
+__all__ = ["STACK_DEFINITIONS", "STACK_SCENARIOS", "StackDefinition", "StackScenario"]

@@ -1,0 +1,113 @@
+"""The whole stack in the simulator: uvicorn, the application and both clients, on sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import server.http_limits
+import server.http_protocol
+import server.wakeable
+from sim import Report, explore
+from sim.bench.catalog import subject_of
+from sim.bench.checking.check import check
+from sim.bench.entry import Entry
+from sim.bench.harness.log_capture import silenced
+from sim.bench.scenarios.stack_level import STACK_SCENARIOS
+from sim.replay import replay as replay_text
+from sim.schedulers import DepartureBounded, RandomFirst
+from tests.limits import AMPLE_S
+
+NAMES = [each.name for each in STACK_SCENARIOS]
+
+
+def explored(scenario: str, executions: int) -> Report:
+    """Some random executions, then as many with up to one departure as are left."""
+    strategy = RandomFirst(DepartureBounded(1), random_executions=executions // 2)
+    subject = subject_of(Entry("stack", scenario, "production"))
+    with silenced():
+        return explore(subject, strategy=strategy, budget_s=AMPLE_S, max_executions=executions)
+
+
+@pytest.mark.parametrize("scenario", NAMES)
+def test_the_stack_keeps_its_promises(scenario: str) -> None:
+    """No execution among some random ones violates anything, and each is as it was before."""
+    report = explored(scenario, 6)
+    assert report.verdict == "inconclusive" and "limit of 6 executions" in report.reason, (
+        report.text
+    )
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("scenario", NAMES)
+def test_the_stack_is_proved_with_one_departure(scenario: str) -> None:
+    """Every schedule with up to one departure keeps every promise; every label is reached."""
+    report = check(level="stack", scenario=scenario, registry="production", budget_s=AMPLE_S)
+    (result,) = report.results
+    assert result.report.verdict == "proved", result.report.text
+
+
+# ---- production, broken where only sockets can show it ----------------------------------------
+
+
+def _cuts_nothing(self: server.wakeable.Wake) -> None:
+    """A thread that is told to stop goes on waiting for its socket."""
+
+
+def _holds_once(
+    self: server.wakeable._Backend, sock: socket.socket, address: Any, timeout: float | None
+) -> None:
+    """A stop right before the connect finds nothing to shut down, and nobody looks afterwards."""
+    sock.settimeout(timeout)
+    self._wake.hold(sock)
+    sock.connect(address)
+
+
+def _believes_that_all_wait(self: server.http_protocol.HttpProtocol, again_s: float) -> None:
+    """A client that has closed its sending side is never asked whether it is there."""
+
+
+def _waits_for_ever(self: server.http_limits.LimitedProtocol, limit_s: float) -> None:
+    """A head may come as slowly as it likes."""
+    self._idle_since = self.loop.time()
+
+
+BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
+    "hung_upstream.thread": (server.wakeable.Wake, "cut", _cuts_nothing, "L2 prompt_stop"),
+    "second_prompt.thread": (server.wakeable._Backend, "_connect", _holds_once, "L2 prompt_stop"),
+    "trickles.async": (
+        server.http_limits.LimitedProtocol,
+        "_await_head",
+        _waits_for_ever,
+        "a head that trickles is not waited for",
+    ),
+    "leaves_before_answer.async": (
+        server.http_protocol.HttpProtocol,
+        "_probe",
+        _believes_that_all_wait,
+        "who leaves leaves nothing running at Ollama",
+    ),
+}
+
+
+@pytest.mark.parametrize("scenario", BROKEN)
+def test_what_only_sockets_show_is_found(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of the server below its application, broken, violates a promise of a scenario."""
+    owner, name, broken, sentence = BROKEN[scenario]
+    monkeypatch.setattr(owner, name, broken)
+    report = explored(scenario, 300)
+    assert report.verdict == "refuted", report.text
+    assert report.counterexample is not None and sentence in report.counterexample.property
+
+
+def test_a_schedule_of_the_stack_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`onestream replay` plays it again, from its text alone."""
+    owner, name, broken, _ = BROKEN["hung_upstream.thread"]
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, broken)
+        found = explored("hung_upstream.thread", 50).counterexample
+        assert found is not None
+        assert replay_text(found.schedule) is not None
