@@ -61,8 +61,9 @@ _RULES = {
     "unretrieved_fails": _YES_OR_NO,
     "seed": _SEED,
     "budget_s": _Rule(
-        "a number of real seconds, more than 0, or None",
-        lambda value: value is None or (is_number(value) and value > 0),
+        # 0 is what is left of a budget that is spent.
+        "a number of real seconds, 0 or more, or None",
+        lambda value: value is None or (is_number(value) and value >= 0),
     ),
     "max_executions": _Rule(
         "a whole number, 0 or more, or None",

@@ -277,7 +277,7 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"passes_max": 1.5}, "passes_max is a whole number, 0 or more"),
     ({"step_lines_max": 0}, "step_lines_max is a whole number, 1 or more"),
     ({"entropy_seed": "x"}, "entropy_seed is a whole number"),
-    ({"budget_s": -1}, "budget_s is a number of real seconds, more than 0, or None"),
+    ({"budget_s": -1}, "budget_s is a number of real seconds, 0 or more, or None"),
     ({"budget_s": math.nan}, "budget_s is a number of real seconds"),
     ({"max_executions": -1}, "max_executions is a whole number, 0 or more, or None"),
     ({"max_executions": "3"}, "max_executions is a whole number, 0 or more, or None"),

@@ -22,6 +22,14 @@ from sim.schedulers import DepartureBounded, RandomFirst
 from tests.limits import AMPLE_S
 
 NAMES = [each.name for each in STACK_SCENARIOS]
+# Of some hundred schedules; `onestream check --level stack` proves the others too, in longer.
+SMALL = (
+    "reused_after_error.async",
+    "trickles.async",
+    "leaves_before_answer.async",
+    "leaves_before_answer.thread",
+    "upstream_resets.thread",
+)
 
 
 def explored(scenario: str, executions: int) -> Report:
@@ -42,7 +50,7 @@ def test_the_stack_keeps_its_promises(scenario: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("scenario", NAMES)
+@pytest.mark.parametrize("scenario", SMALL)
 def test_the_stack_is_proved_with_one_departure(scenario: str) -> None:
     """Every schedule with up to one departure keeps every promise; every label is reached."""
     report = check(level="stack", scenario=scenario, registry="production", budget_s=AMPLE_S)

@@ -221,7 +221,8 @@ def test_a_deadlock_names_the_task_that_died() -> None:
 
 def test_what_it_may_be() -> None:
     """Another word for it is refused."""
-    with pytest.raises(ValueError, match="unretrieved is 'warn' or 'fail', not 'ignore'"):
+    words = "unretrieved='ignore' makes no sense: unretrieved is 'warn' or 'fail'"
+    with pytest.raises(ValueError, match=words):
         explore(dead_task, unretrieved="ignore")  # type: ignore[arg-type]
 
 

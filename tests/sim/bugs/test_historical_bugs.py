@@ -25,7 +25,9 @@ def test_a_bug_is_found_exactly_where_it_is(bug: HistoricalBug) -> None:
     if bug.shows_on(this_version()):
         assert report.verdict == "refuted", report.text
     else:
-        assert (report.verdict, report.claim) == ("proved", "every schedule"), report.text
+        # Where the program has threads, the claim goes on with where these may be overtaken.
+    claim = report.claim.partition(", threads overtaken")[0]
+    assert (report.verdict, claim) == ("proved", "every schedule"), report.text
 
 
 @pytest.mark.parametrize("bug", SHOWN_HERE, ids=name_of)
