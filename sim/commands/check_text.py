@@ -12,7 +12,8 @@ _COVERED = """\
 what a verdict covers: the code under check, run by CPython's own event loop, under the schedules
 that its line names: every choice of when and in which order outside events land and threads go on,
 within the bounds above. Threads switch at locks, at blocking calls, where they call the loop, and
-at each line of registry/stop_signal.py, server/ollama_thread.py and server/wakeable.py.
+at each line of registry/stop_signal.py, server/ollama_thread.py and server/wakeable.py (not at
+stack level); other lines are one step, from one of these points to the next.
 Replaced: the clock, the selector; at server level also ASGI server, transports and executor; at
 stack level instead the kernel's sockets and the executor.
 Not covered: other scenarios than these, dense time between the instants{rest}."""
@@ -25,7 +26,7 @@ def print_result(result: Result) -> None:
     report = result.report
     name = f"{result.registry} {result.scenario}"
     figures = f"{report.executions:6d} executions {report.seconds:6.2f} s"
-    words = f"  {report.claim if report.verdict == Verdict.PROVED else _short(report.reason)}"
+    words = f"  {report.covers if report.verdict == Verdict.PROVED else _short(report.reason)}"
     print(f"{report.verdict:<12} {name:<48} {figures}{words}", flush=True)
 
 

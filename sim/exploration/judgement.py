@@ -352,6 +352,7 @@ def make_report(
         stopped=judged.stopped,
         labels_missing=judged.labels_missing,
         claim=_claim(scheduler, findings) if verdict == Verdict.PROVED else "",
+        covers=scheduler.covers if verdict == Verdict.PROVED else "",
         executions=findings.executions,
         seconds=seconds,
         complete=scheduler.complete,

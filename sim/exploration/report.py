@@ -15,7 +15,8 @@ class Report:
     """The verdict on one program, with what it rests on.
 
     reason: why, in words. stopped: what ended the search, where it is inconclusive for that.
-    claim: which schedules a proof covers, as `every schedule`; empty without a proof.
+    claim: which schedules a proof covers, as `every schedule`, and between which lines of theirs
+    threads were not overtaken; empty without a proof. covers: the first part of it alone.
     complete: which part of the tree of choices was seen, 0..1, or None where that is unknown.
     found_by: which scheduler's execution is the counterexample, where several took turns.
     unretrieved: what the first execution left behind in which nobody retrieved an exception or
@@ -28,6 +29,7 @@ class Report:
     verdict: Verdict
     reason: str
     claim: str
+    covers: str
     executions: int
     seconds: float
     complete: float | None

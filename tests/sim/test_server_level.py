@@ -73,7 +73,8 @@ def test_a_proof_says_how_far_it_goes() -> None:
     with silenced():
         bounded = explore(program, strategy=DepartureBounded(1), budget_s=AMPLE_S)
     assert bounded.complete is None
-    assert bounded.reason.startswith("every schedule with up to 1 departures, within lateness_s=")
+    assert bounded.covers == "every schedule with up to 1 departures"
+    assert bounded.reason.startswith(f"{bounded.claim}, within lateness_s=")
 
 
 def test_a_label_that_is_never_reached_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
