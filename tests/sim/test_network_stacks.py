@@ -146,12 +146,13 @@ def test_tls_runs_at_both_ends(certificate: Path) -> None:
 # ---- sockets that block, and others ------------------------------------------------------------
 
 
-async def threads_that_block(world: World) -> None:
-    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        writer.close()
+async def answers_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    writer.close()
 
+
+async def threads_that_block(world: World) -> None:
     def by_the_standard_library() -> bytes:
         connection = http.client.HTTPConnection("localhost", 7000, timeout=3)
         connection.request("GET", "/")
@@ -172,7 +173,7 @@ async def threads_that_block(world: World) -> None:
                 return "timed out"
         return "received"
 
-    async with await asyncio.start_server(answers, "127.0.0.1", 7000):
+    async with await asyncio.start_server(answers_once, "127.0.0.1", 7000):
         world.check(await asyncio.to_thread(by_the_standard_library) == b"ok", "http.client")
         world.check(await asyncio.to_thread(by_httpx) == b"ok", "httpx.Client")
         begun = world.now
@@ -208,3 +209,54 @@ async def others(world: World) -> None:
 def test_unix_sockets_and_pairs_talk() -> None:
     """start_unix_server, socketpair, sock_recv and half close."""
     runs(others)
+
+
+def threads_with_tls(serves: ssl.SSLContext, asks: ssl.SSLContext) -> Any:
+    async def program(world: World) -> None:
+        def by_the_standard_library() -> bytes:
+            at = http.client.HTTPSConnection("localhost", 7000, context=asks, timeout=3)
+            at.request("GET", "/")
+            body = at.getresponse().read()
+            at.close()
+            return body
+
+        def by_httpx() -> bytes:
+            with httpx.Client(verify=asks) as client:
+                return client.get("https://localhost:7000/").content
+
+        def by_hand() -> bytes:
+            with socket.create_connection(("localhost", 7000)) as opened:
+                wrapped = asks.wrap_socket(
+                    opened, server_hostname="localhost", do_handshake_on_connect=False
+                )
+                wrapped.do_handshake()
+                world.check(wrapped.getpeercert() != {}, "it has shown its certificate")
+                world.check(isinstance(wrapped, ssl.SSLSocket), "as others ask")
+                with wrapped:
+                    wrapped.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                    return wrapped.makefile("rb").read()[-2:]
+
+        def with_nobodys_certificate() -> str:
+            try:
+                CONTEXT.wrap_socket(
+                    socket.create_connection(("localhost", 7000)), server_hostname="localhost"
+                )
+            except ssl.SSLCertVerificationError as exc:
+                return exc.verify_message
+            return "taken"
+
+        async with await asyncio.start_server(answers_once, "localhost", 7000, ssl=serves):
+            for asking in (by_the_standard_library, by_httpx, by_hand):
+                world.check(await asyncio.to_thread(asking) == b"ok", asking.__name__)
+            told = await asyncio.to_thread(with_nobodys_certificate)
+            world.check("self-signed" in told or "self signed" in told, told)
+
+    return program
+
+
+def test_tls_over_blocking_sockets_runs_in_threads(certificate: Path) -> None:
+    """http.client, httpx.Client and `wrap_socket` itself; a certificate of nobody's is refused."""
+    serves = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    serves.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    asks = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+    runs(threads_with_tls(serves, asks))

@@ -1,4 +1,4 @@
-"""What of the module `socket` is replaced within executions."""
+"""What of the modules `socket`, `select` and `ssl` is replaced within executions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import _socket
 import functools
 import select
 import socket
+import ssl
 import sys
 from asyncio import selector_events
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.isolation import outside
-from sim.kernel.network import names, selecting
+from sim.kernel.network import names, selecting, tls
 from sim.kernel.network.sockets import AF_UNIX, RealSocket, SimSocket, network_here
 from sim.kernel.origin import forwards
 
@@ -93,6 +94,7 @@ _refusing_select = next(
 _REPLACEMENTS: list[tuple[Any, str, Any]] = [
     (socket, "socket", SimSocket),
     (socket, "socketpair", socketpair),
+    (ssl.SSLContext, "wrap_socket", tls.wrap_socket),
     (select, "select", selecting.select_simulated(_refusing_select)),
     *([(select, "poll", selecting.poll(select.poll))] if hasattr(select, "poll") else []),
     *(
