@@ -211,6 +211,14 @@ def test_unix_sockets_and_pairs_talk() -> None:
     runs(others)
 
 
+class Forwarding:
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
 def threads_with_tls(serves: ssl.SSLContext, asks: ssl.SSLContext) -> Any:
     async def program(world: World) -> None:
         def by_the_standard_library() -> bytes:
@@ -236,6 +244,12 @@ def threads_with_tls(serves: ssl.SSLContext, asks: ssl.SSLContext) -> Any:
                     wrapped.sendall(b"GET / HTTP/1.1\r\n\r\n")
                     return wrapped.makefile("rb").read()[-2:]
 
+        def through_what_forwards_to_it() -> bytes:
+            opened: Any = Forwarding(socket.create_connection(("localhost", 7000)))
+            with asks.wrap_socket(opened, server_hostname="localhost") as wrapped:
+                wrapped.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                return wrapped.makefile("rb").read()[-2:]
+
         def with_nobodys_certificate() -> str:
             try:
                 CONTEXT.wrap_socket(
@@ -246,7 +260,12 @@ def threads_with_tls(serves: ssl.SSLContext, asks: ssl.SSLContext) -> Any:
             return "taken"
 
         async with await asyncio.start_server(answers_once, "localhost", 7000, ssl=serves):
-            for asking in (by_the_standard_library, by_httpx, by_hand):
+            for asking in (
+                by_the_standard_library,
+                by_httpx,
+                by_hand,
+                through_what_forwards_to_it,
+            ):
                 world.check(await asyncio.to_thread(asking) == b"ok", asking.__name__)
             told = await asyncio.to_thread(with_nobodys_certificate)
             world.check("self-signed" in told or "self signed" in told, told)
@@ -260,3 +279,23 @@ def test_tls_over_blocking_sockets_runs_in_threads(certificate: Path) -> None:
     serves.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
     asks = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
     runs(threads_with_tls(serves, asks))
+
+
+async def breaks_off_the_handshake(world: World) -> None:
+    def asks() -> None:
+        with socket.create_connection(("localhost", 7000)) as opened:
+            CONTEXT.wrap_socket(opened, server_hostname="localhost")
+
+    async def leaves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    async with await asyncio.start_server(leaves, "localhost", 7000):
+        await asyncio.to_thread(asks)
+
+
+def test_what_openssl_raises_is_the_programs() -> None:
+    """A thread that does not expect the end of its handshake is refuted, by name."""
+    report = explore(breaks_off_the_handshake, max_executions=1)
+    assert report.verdict == "refuted", report
+    assert "SSLEOFError" in report.counterexample.text

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -167,3 +169,49 @@ def test_a_large_transfer_waits_for_its_reader() -> None:
     assert run(program).violation is None
     report = explore(program, strategy=DepartureBounded(1), max_executions=20)
     assert report.counterexample is None, report.text
+
+
+async def is_reset_after_the_end(world: World) -> None:
+    def talk() -> None:
+        with socket.create_server(("127.0.0.1", 7000)) as listens:
+            one = socket.create_connection(("127.0.0.1", 7000))
+            other = listens.accept()[0]
+        with one:
+            other.shutdown(socket.SHUT_WR)
+            world.check(one.recv(1) == b"", "the end")
+            one.send(b"nobody reads this")
+            select.select([other], [], [])
+            other.close()
+            # Beyond the time in which the reset arrives.
+            time.sleep(1)
+            world.check(one.recv(1) == b"", "the end again")
+            with pytest.raises(BrokenPipeError):
+                one.send(b"x")
+
+    await asyncio.to_thread(talk)
+
+
+def test_who_has_read_the_end_reads_it_again_after_a_reset() -> None:
+    """As on Linux: a read is told of the end, and a write of the broken pipe."""
+    outcome = run(is_reset_after_the_end)
+    assert (outcome.violation, outcome.error) == (None, None)
+
+
+async def reads_more_than_there_is_room(world: World) -> None:
+    one, other = socket.socketpair()
+    room = bytearray(3)
+    for read in (one.recv_into, one.recvfrom_into):
+        for nbytes in (4, -1):
+            with pytest.raises(ValueError, match="buffer"):
+                read(room, nbytes)
+    for refuses in (one.recv, one.recvfrom):
+        with pytest.raises(ValueError, match="negative buffersize"):
+            refuses(-1)
+    one.close()
+    other.close()
+
+
+def test_a_read_beyond_its_buffer_is_refused() -> None:
+    """As by CPython's socket, by number of bytes."""
+    outcome = run(reads_more_than_there_is_room)
+    assert (outcome.violation, outcome.error) == (None, None)

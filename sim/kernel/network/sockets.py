@@ -275,12 +275,16 @@ class SimSocket(RealSocket):
         view = memoryview(buffer).cast("B")
         if nbytes < 0:
             raise modelled(ValueError("negative buffersize in recv_into"))
+        if nbytes > len(view):
+            raise modelled(ValueError("buffer too small for requested bytes"))
         data = self.recv(nbytes or len(view), flags)
         view[: len(data)] = data
         return len(data)
 
     @forwards
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        if bufsize < 0:
+            raise modelled(ValueError("negative buffersize in recvfrom"))
         opened = self._sim()
         if isinstance(opened, StreamSocket):
             return self.recv(bufsize, flags), None
@@ -291,6 +295,10 @@ class SimSocket(RealSocket):
     @forwards
     def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> tuple[int, Any]:
         view = memoryview(buffer).cast("B")
+        if nbytes < 0:
+            raise modelled(ValueError("negative buffersize in recvfrom_into"))
+        if nbytes > len(view):
+            raise modelled(ValueError("nbytes is greater than the length of the buffer"))
         data, address = self.recvfrom(nbytes or len(view), flags)
         view[: len(data)] = data
         return len(data), address

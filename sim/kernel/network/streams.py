@@ -109,7 +109,9 @@ class StreamSocket(OpenSocket):
                 # A process that sleeps may write again.
                 self.network.tell(self.other)
             return data
-        self.raise_error()
+        if self.error != errno.EPIPE:
+            # Who has read the end reads it again: that the pipe is broken is told to a writer.
+            self.raise_error()
         if way is None or self.is_connecting:
             raise os_error(errno.ENOTCONN)
         if way.has_ended or self.reads_shut or not bytes_max:

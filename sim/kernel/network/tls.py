@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from sim.kernel.network.network import FIRST_FD
 from sim.kernel.network.sockets import SimSocket
 from sim.kernel.origin import forwards, modelled
 
@@ -82,8 +83,9 @@ class TlsSocket(SimSocket, ssl.SSLSocket):  # type: ignore[misc]
             except ssl.SSLWantReadError:
                 self._flush()
                 self._fetch()
-            except ssl.SSLError:
-                # The other side is told why.
+            except ssl.SSLError as error:
+                # OpenSSL's answer to the program; the other side is told why.
+                modelled(error)
                 self._flush()
                 raise
             else:
@@ -259,6 +261,7 @@ def wrap_socket(
         "server_hostname": server_hostname,
         "session": session,
     }
-    if not isinstance(sock, SimSocket):
+    # What stands before a socket, and forwards to it, has its descriptor.
+    if not isinstance(sock, SimSocket) and sock.fileno() < FIRST_FD:
         return _real_wrap_socket(context, sock, **options)
     return TlsSocket(context, sock, **options)
