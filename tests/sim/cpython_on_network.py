@@ -1,0 +1,107 @@
+"""CPython's tests of sockets, with the whole test on a simulated network.
+
+Such a test makes its sockets and its threads before and between the runs of its loop. So what a run
+replaces is replaced from the first loop of a test to its end: its sockets are simulated, and a
+thread that serves it is a simulated one, on blocking simulated sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import select
+import socketserver
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from sim.kernel.execution import guarded
+from sim.runner import StandaloneLoop
+
+MODULES = (
+    "test_buffered_proto",
+    "test_sendfile",
+    "test_server",
+    "test_sock_lowlevel",
+    "test_ssl",
+    "test_sslproto",
+    "test_streams",
+)
+
+# By module, what is left out, and why.
+LEFT_OUT = {
+    "test_sendfile": {
+        "test_sendfile_prevents_bare_write": "not simulated: os.sendfile; asyncio falls back to "
+        "writes, beside which others may write",
+    },
+    "test_server": {
+        # Since 3.13.
+        test: "not simulated: the file of a Unix socket"
+        for test in (
+            "test_unix_server_cleanup_gone",
+            "test_unix_server_cleanup_prevented",
+            "test_unix_server_cleanup_replaced",
+        )
+    },
+    "test_sock_lowlevel": {
+        "test_sendto_blocking": "not simulated: ancillary data, of which Mock(socket) asks the name",
+    },
+    "test_streams": {
+        "test_read_all_from_pipe_reader": "not simulated: a pipe of the system",
+    },
+}
+
+
+class OneTest:
+    """What one test has, from its first loop to its end."""
+
+    def __init__(self) -> None:
+        self._until_its_end = ExitStack()
+        self._first: StandaloneLoop | None = None
+
+    def starts(self) -> None:
+        self._until_its_end, self._first = ExitStack(), None
+
+    def has_loop(self, loop: StandaloneLoop) -> None:
+        if self._first is not None:
+            return
+        self._first = loop
+        self._until_its_end.enter_context(guarded(beside_others=True))
+        self._until_its_end.enter_context(loop._as_current())
+
+    def ends(self) -> None:
+        self._until_its_end.close()
+
+
+class _ServerSelector:
+    """For socketserver, which waits in a selector of the system; select.poll is simulated."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+
+    def __enter__(self) -> _ServerSelector:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Nothing to do: it holds no descriptor."""
+
+    def register(self, fileobj: Any, events: int) -> None:
+        self._poll.register(fileobj, select.POLLIN)
+
+    def select(self, timeout_s: float) -> list[tuple[int, int]]:
+        return self._poll.poll(timeout_s * 1000)
+
+
+def prepare(name: str, new_loop: Callable[[], StandaloneLoop]) -> Any:
+    """The module, whose loops are simulated."""
+    # They make their loop from it, on whatever selector.
+    asyncio.SelectorEventLoop = lambda selector=None: new_loop()  # type: ignore
+    socketserver._ServerSelector = _ServerSelector  # type: ignore[attr-defined]
+    return importlib.import_module(f"test.test_asyncio.{name}")
+
+
+def leave_out(name: str, module: Any) -> None:
+    for test in LEFT_OUT.get(name, {}):
+        for holder in vars(module).values():
+            if isinstance(holder, type) and test in vars(holder):
+                delattr(holder, test)
