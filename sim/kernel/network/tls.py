@@ -29,7 +29,7 @@ class TlsSocket(SimSocket, ssl.SSLSocket):  # type: ignore[misc]
     def __init__(
         self,
         context: ssl.SSLContext,
-        sock: SimSocket,
+        sock: socket.socket,
         *,
         server_side: bool,
         do_handshake_on_connect: bool,
@@ -225,7 +225,7 @@ class TlsSocket(SimSocket, ssl.SSLSocket):  # type: ignore[misc]
 TlsSocket.__name__ = TlsSocket.__qualname__ = "SSLSocket"
 
 
-def _is_connected(sock: SimSocket) -> bool:
+def _is_connected(sock: socket.socket) -> bool:
     try:
         sock.getpeername()
     except OSError:
