@@ -44,7 +44,7 @@ LEFT_OUT = {
         )
     },
     "test_sock_lowlevel": {
-        "test_sendto_blocking": "not simulated: ancillary data, of which Mock(socket) asks the name",
+        "test_sendto_blocking": "not simulated: ancillary data, of which a mock asks the name",
     },
     "test_streams": {
         "test_read_all_from_pipe_reader": "not simulated: a pipe of the system",

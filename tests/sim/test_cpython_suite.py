@@ -29,14 +29,14 @@ SINCE_3_12 = {"test_eager_task_factory": 38}
 SINCE_3_13 = {"test_staggered": 5}
 SINCE_3_14 = {"test_graph": 10}
 SLOW = {"test_tasks": 217}
-# On a simulated network; what is left out of them, and why: `cpython_on_network.py`. In natural order
-# alone: their threads and handshakes have time limits, and in random order these may pass first.
+# On a simulated network; `cpython_on_network.py` has what is left out of them, and why. In natural
+# order alone: in random order the time limits of their threads and handshakes may pass first.
 SOCKETS = {"test_streams": 66, "test_server": 2, "test_buffered_proto": 1, "test_sslproto": 13}
 SLOW_SOCKETS = {"test_sock_lowlevel": 36, "test_ssl": 22, "test_sendfile": 57}
 
 EXCLUDED = {
     "test_base_events": "tests BaseEventLoop itself, with a mocked selector",
-    "test_selector_events": "tests with a mocked selector what the simulated loop inherits as it is",
+    "test_selector_events": "tests with a mocked selector what the simulated loop inherits",
     "test_unix_events": "tests another loop's signals, pipes and child watchers",
     "test_proactor_events": "tests a loop of Windows",
     "test_windows_events": "tests a loop of Windows",
