@@ -37,8 +37,9 @@ class Stuck(BaseException):
 class Noise(selectors.BaseSelector):
     """A selector that lets time pass, orders what is ready at random, and makes sockets ready."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, silent_s: float = 0.0) -> None:
         self.random = random
+        self._silent_s = silent_s
         # The far ends of the sockets that outside events wait for.
         self.announced: list[socket.socket] = []
         # The loop's own, which knows which of its threads are idle.
@@ -64,7 +65,7 @@ class Noise(selectors.BaseSelector):
         pool = self.pool
         if pool is not None and threads == len(pool._threads) <= pool._idle_semaphore._value:
             return IDLE_SILENT_S
-        return THREADS_SILENT_S if threads else 0.0
+        return THREADS_SILENT_S if threads else self._silent_s
 
     def _let_things_come(self, timeout: float | None) -> None:
         self.random.shuffle(self.announced)
@@ -173,12 +174,14 @@ def run_on_stock(
     program: Callable[[StockWorld], Awaitable[T]],
     seed: int,
     on_stuck: Callable[[], None] = lambda: None,
+    silent_s: float = 0.0,
 ) -> tuple[StockWorld, T | BaseException]:
     """One run: the world, and what the program returned, raised, or Stuck.
 
     on_stuck: called where nothing could wake the loop any more, before what is left is cancelled.
+    silent_s: how long it is waited for what connections of the program's own may still bring.
     """
-    noise = Noise(Random(seed))
+    noise = Noise(Random(seed), silent_s)
     loop = asyncio.SelectorEventLoop(noise)
     noise.pool = ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(noise.pool)

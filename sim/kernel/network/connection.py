@@ -67,7 +67,8 @@ class Way:
         if segment.kind is SegmentKind.DATA:
             self.bytes_under_way -= len(segment.data)
             self.arrived += segment.data
-        elif segment.kind in (SegmentKind.END, SegmentKind.RESET):
+        elif segment.kind is SegmentKind.END:
+            # Of a reset its receiver takes note, which asks whether the END has come before it.
             self.has_ended = True
         return segment
 

@@ -209,7 +209,7 @@ class SimSocket(RealSocket):
         opened = self._sim()
         if opened.peer is None or getattr(opened, "is_connecting", False):
             raise os_error(errno.ENOTCONN)
-        if getattr(opened, "was_reset", False):
+        if getattr(opened, "is_over", False):
             raise os_error(errno.ENOTCONN)
         return opened.peer
 

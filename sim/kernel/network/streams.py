@@ -99,6 +99,13 @@ class StreamSocket(OpenSocket):
         size = self.network.buffer_bytes
         return Way(size), Way(size)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether TCP has no connection any more: it was reset, or both ends have had their END."""
+        if self.is_unix or self.incoming is None or self.outgoing is None:
+            return False
+        return self.was_reset or (self.incoming.has_ended and self.outgoing.has_ended)
+
     # -- reading and writing
 
     def read(self, bytes_max: int, *, is_peek: bool = False) -> bytes:
@@ -143,6 +150,8 @@ class StreamSocket(OpenSocket):
             self.error, self.is_connecting, self.was_reset = errno.ECONNRESET, False, True
             self.reads_shut = True
             return
+        if self.is_over:
+            raise os_error(errno.ENOTCONN)
         if how in (socket.SHUT_RD, socket.SHUT_RDWR):
             self.reads_shut = True
         if how in (socket.SHUT_WR, socket.SHUT_RDWR):
@@ -167,7 +176,7 @@ class StreamSocket(OpenSocket):
             self.error, self.is_connecting = errno.ECONNREFUSED, False
             self.incoming = self.outgoing = self.peer = None
             return
-        # As Linux has it, who has read the end before writes into a broken pipe.
+        # As Linux has it, after the end who reads finds that, and who writes a broken pipe.
         self.error = errno.EPIPE if self.incoming.has_ended else errno.ECONNRESET
         self.incoming.has_ended = self.outgoing.is_closed = self.was_reset = True
 
