@@ -13,7 +13,6 @@ import server.http_protocol
 import server.wakeable
 from sim import Report, explore
 from sim.bench.catalog import subject_of
-from sim.bench.checking.check import check
 from sim.bench.entry import Entry
 from sim.bench.harness.log_capture import silenced
 from sim.bench.scenarios.stack_level import STACK_SCENARIOS
@@ -53,9 +52,10 @@ def test_the_stack_keeps_its_promises(scenario: str) -> None:
 @pytest.mark.parametrize("scenario", SMALL)
 def test_the_stack_is_proved_with_one_departure(scenario: str) -> None:
     """Every schedule with up to one departure keeps every promise; every label is reached."""
-    report = check(level="stack", scenario=scenario, registry="production", budget_s=AMPLE_S)
-    (result,) = report.results
-    assert result.report.verdict == "proved", result.report.text
+    subject = subject_of(Entry("stack", scenario, "production"))
+    with silenced():
+        report = explore(subject, strategy=DepartureBounded(1), budget_s=AMPLE_S)
+    assert report.verdict == "proved", report.text
 
 
 # ---- production, broken where only sockets can show it ----------------------------------------

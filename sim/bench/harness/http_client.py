@@ -144,7 +144,6 @@ class ClientConnection:
     def _take(self, exchange: StackExchange, data: bytes) -> bytes:
         """Returns what belongs to the next one."""
         parser = exchange.parser
-        exchange.heard_at = self.world.now
         try:
             parser.receive_data(data)
             while True:

@@ -363,6 +363,8 @@ class _WatchedSend:
 
     async def send(self, message: Message) -> None:
         self._exchange.given_id = self._scope["state"].get("trace_id")
+        # When it arrives is the network's affair.
+        self._exchange.heard_at = self._bench.world.now
         if content_of(message.get("body", b"")):
             self._bench.judges.ask(Moment.SENDS, self._exchange)
         await self._send(message)

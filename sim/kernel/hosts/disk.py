@@ -12,16 +12,20 @@ Effect = Callable[[str], None]
 
 
 class Disk:
-    """Contents by name. `before` is called before each change, with what it is."""
+    """Contents by name. `before` is called before each change, with what it is; `looked` after a
+    look at what is there, upon which a process may act when it is no longer so.
+    """
 
-    def __init__(self, before: Effect) -> None:
+    def __init__(self, before: Effect, looked: Callable[[], None]) -> None:
         self._before = before
+        self._looked = looked
         # What a process reads, and what a crash of the host leaves for certain.
         self._files: dict[str, bytes] = {}
         self._synced: dict[str, bytes] = {}
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError."""
+        self._looked()
         try:
             return self._files[name]
         except KeyError:
@@ -54,9 +58,11 @@ class Disk:
         self._synced = dict(self._files)
 
     def __contains__(self, name: object) -> bool:
+        self._looked()
         return name in self._files
 
     def __iter__(self) -> Iterator[str]:
+        self._looked()
         return iter(sorted(self._files))
 
     def __len__(self) -> int:

@@ -41,7 +41,7 @@ class Host:
     ) -> None:
         self.name = name
         self.clock = HostClock(clock_offset_s, clock_rate)
-        self.disk = Disk(self._before_write)
+        self.disk = Disk(self._before_write, self._disk_was_used)
         hub.host_names.append(name)
         self.processes: list[Process] = []
         self._world, self._hub = world, hub
@@ -134,7 +134,13 @@ class Host:
         run = self._hub.current
         if run is not None and any(each.run is run for each in self.processes):
             self._hub.may_fail(run, Stands.IN_STEP, what)
-            run.has_written = True
+        self._disk_was_used()
+
+    def _disk_was_used(self) -> None:
+        """Others of the host may act between this and what the process does about it."""
+        run = self._hub.current
+        if run is not None and any(each.run is run for each in self.processes):
+            run.has_used_disk = True
 
 
 class Process:

@@ -286,13 +286,14 @@ class Hub:
         return self.main.next_instant() < math.inf
 
     def before_iteration(self, run: Run) -> None:
-        """It has more callbacks to run: others of its host may first see what it has written.
+        """It has more callbacks to run: others of its host may see first what it has written, or
+        change what it has read.
 
         What goes by the network lands when the scheduler says, and needs no turn in between.
         """
-        if not run.has_written:
+        if not run.has_used_disk:
             return
-        run.has_written = False
+        run.has_used_disk = False
         self._sync()
         now = self.main.environment.now
         others = [

@@ -104,7 +104,7 @@ class Run:
         self.is_woken = self.spins = False
         self.stands = Stands.NOT_BEGUN
         # It has changed its host's disk in this turn: another process of that host may see it.
-        self.has_written = False
+        self.has_used_disk = False
         # What may happen to it now.
         self.faults: Callable[[], Sequence[Fault]] = tuple
         # What is called when it ends, in whatever way: its sockets are reset.
@@ -128,7 +128,7 @@ class Run:
             return self.name, self.pid
         return (
             (self.name, self.pid, self.stands, self.is_paused, self.is_woken, self.spins),
-            (self.has_written, self.wakes_at, self.at_end),
+            (self.has_used_disk, self.wakes_at, self.at_end),
             (self._main, self._args) if self.stands is Stands.NOT_BEGUN else (),
         )
 

@@ -30,7 +30,7 @@ class Segment(NamedTuple):
 class Way:
     """under_way: written and not arrived, in order; arrived: arrived and not read.
 
-    has_ended: the END has arrived, or a RESET. is_closed: nothing more can be written.
+    has_ended: the END has arrived. is_closed: nothing more can be written.
     bytes_under_way is the sum over `under_way`.
     """
 

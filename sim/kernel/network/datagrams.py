@@ -60,6 +60,8 @@ class DatagramSocket(OpenSocket):
             own = self.host
             self.bind_anywhere(self.network.source_of(self, host))
             self.host = own
+        if not self.is_unix:
+            self.network.about_to(f"sends to {host}:{port}")
         self.network.carry_datagram(self, data, host, port)
         return len(data)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sim.kernel.network.connection import SegmentKind
@@ -36,22 +37,40 @@ class Fate(enum.Enum):
     SILENT = enum.auto()
 
 
-class Faults:
-    """How many may still happen in this execution, and which.
+@dataclass(slots=True)
+class Declared:
+    """left: how many may still happen. port: of connections from or to this port alone."""
 
-    port: of connections from or to this port alone.
-    """
+    left: int
+    kinds: frozenset[Fault]
+    port: int | None
 
-    def __init__(self, left: int = 0, kinds: Iterable[Fault] = (), port: int | None = None) -> None:
-        self.left = left
-        self.kinds = frozenset(kinds)
-        self.port = port
-
-    def may(self, fault: Fault, *ports: Any) -> bool:
+    def may(self, fault: Fault, ports: Sequence[Any]) -> bool:
         return self.left > 0 and fault in self.kinds and (self.port is None or self.port in ports)
 
-    def happened(self) -> None:
-        self.left -= 1
+
+class Faults:
+    """Those that may still happen in this execution, as they were declared, one after the other."""
+
+    def __init__(self) -> None:
+        self._declared: list[Declared] = []
+
+    def declare(self, most: int, kinds: Iterable[Fault], port: int | None) -> None:
+        self._declared.append(Declared(most, frozenset(kinds), port))
+
+    @property
+    def left(self) -> int:
+        return sum(each.left for each in self._declared)
+
+    def may(self, fault: Fault, *ports: Any) -> bool:
+        return any(each.may(fault, ports) for each in self._declared)
+
+    def happened(self, fault: Fault, *ports: Any) -> None:
+        next(each for each in self._declared if each.may(fault, ports)).left -= 1
+
+
+def ports_of(sender: StreamSocket) -> tuple[Any, Any]:
+    return _port(sender.name), _port(sender.peer)
 
 
 def fates_of(sender: StreamSocket, faults: Faults, *, may_cut: bool) -> list[tuple[Fate, Option]]:
@@ -65,7 +84,7 @@ def fates_of(sender: StreamSocket, faults: Faults, *, may_cut: bool) -> list[tup
         fates.append((Fate.IN_TWO, Option(part)))
     if kind is SegmentKind.RESET or faults.left <= 0:
         return fates
-    ports = _port(sender.name), _port(sender.peer)
+    ports = ports_of(sender)
     if kind is SegmentKind.REQUEST:
         possible = [(Fault.REFUSED, Fate.REFUSED)]
     elif kind is SegmentKind.ANSWER:

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol
 
+from sim.kernel.arguments import is_number, is_whole, misused
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.environment import Arrival, Environment
 from sim.kernel.network.addresses import Machine, as_told, in_words, is_own, to_itself
 from sim.kernel.network.connection import BUFFER_BYTES, Segment, SegmentKind
 from sim.kernel.network.datagrams import DatagramSocket
 from sim.kernel.network.errors import os_error
-from sim.kernel.network.fates import Fate, Fault, Faults, fates_of
+from sim.kernel.network.fates import Fate, Fault, Faults, fates_of, ports_of
 from sim.kernel.network.open_sockets import READABLE, OpenSocket
 from sim.kernel.network.streams import StreamSocket
 from sim.kernel.network.words import words_of_first
@@ -78,9 +79,9 @@ class Network:
         self.watches: dict[int, Watch] = {}
         self.here = Machine("localhost", ["127.0.0.1", "::1", "10.0.0.1"])
         self.machines = [self.here]
-        self.latency_s = 0.0
+        self._everywhere_s = 0.0
         self.may_cut = True
-        self.buffer_bytes = BUFFER_BYTES
+        self._buffer_bytes = BUFFER_BYTES
         self._fds = itertools.count(FIRST_FD)
         # The loops that are in a poll.
         self._polling: set[LoopOfSockets] = set()
@@ -196,6 +197,42 @@ class Network:
 
     # -- what a program declares
 
+    @property
+    def latency_s(self) -> float:
+        return self._everywhere_s
+
+    @latency_s.setter
+    def latency_s(self, seconds: float) -> None:
+        self._require_seconds("world.network.latency_s", seconds)
+        self._everywhere_s = seconds
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Of each direction of the connections that are made from now on."""
+        return self._buffer_bytes
+
+    @buffer_bytes.setter
+    def buffer_bytes(self, size: int) -> None:
+        if not is_whole(size) or size < 1:
+            self._misuse(f"world.network.buffer_bytes = {size!r} is no number of bytes, 1 or more")
+        self._buffer_bytes = size
+
+    def _require_seconds(self, what: str, seconds: object) -> None:
+        if not is_number(seconds) or not 0 <= seconds < math.inf:  # type: ignore[operator]
+            self._misuse(f"{what} = {seconds!r} is no finite number of seconds, 0 or more")
+
+    def _require_known(self, *names: str) -> None:
+        known = [machine.name for machine in self.known_machines()]
+        for name in names:
+            if name not in known:
+                self._misuse(f"{name!r} is no machine of the network: {', '.join(known)} are")
+
+    def _misuse(self, what: str) -> NoReturn:
+        """An error, whether or not the program catches what is raised here."""
+        raised = misused(what)
+        self.loop.refused = self.loop.refused or str(raised)
+        raise raised
+
     def machine(self, name: str, *addresses: str) -> Machine:
         """Another machine, with its addresses; its name is found by `getaddrinfo`."""
         self.machines.append(Machine(name, ["127.0.0.1", "::1", *addresses]))
@@ -213,20 +250,30 @@ class Network:
     def faults(self, most: int, *kinds: Fault, port: int | None = None) -> None:
         """From now on up to `most` of these faults happen, each where the scheduler says.
 
-        port: to connections from or to this port alone.
+        port: to connections from or to this port alone. What was declared before goes on.
+        Raises Misused for anything but a whole number and kinds of Fault.
         """
-        self._faults = Faults(most, kinds or (Fault.RESET, Fault.REFUSED), port)
+        if not is_whole(most) or most < 0 or not all(isinstance(each, Fault) for each in kinds):
+            self._misuse(
+                f"world.network.faults({most!r}, {', '.join(map(repr, kinds))}) needs how many, a "
+                f"whole number, and then kinds of Fault, as in faults(1, Fault.RESET)"
+            )
+        self._faults.declare(most, kinds or (Fault.RESET, Fault.REFUSED), port)
 
     def link(self, one: str, other: str, *, latency_s: float) -> None:
         """How long everything is on its way, at least, between two machines, by their names."""
+        self._require_known(one, other)
+        self._require_seconds("link's latency_s", latency_s)
         self._links[frozenset((one, other))] = latency_s
 
     def cut(self, one: str, other: str) -> None:
         """Nothing arrives between two machines from now on, and nobody is told."""
+        self._require_known(one, other)
         self._cuts.add(frozenset((one, other)))
 
     def heal(self, one: str, other: str) -> None:
         """What connections have sent meanwhile arrives now."""
+        self._require_known(one, other)
         self._cuts.discard(frozenset((one, other)))
         held, self._held = self._held, []
         for sender in held:
@@ -251,7 +298,7 @@ class Network:
         if self.loop.choose("network", options, one_natural) == 0:
             return True
         self.environment.observer.tells(Fault.NO_DESCRIPTOR.value, actor="network")
-        self._faults.happened()
+        self._faults.happened(Fault.NO_DESCRIPTOR)
         return False
 
     # -- what is on its way
@@ -294,6 +341,8 @@ class Network:
         assert sender.outgoing is not None
         sender.delivery = None
         del self._by_arrival[arrival]
+        if sender.is_silent:
+            return
         if self._is_cut(sender.machine, sender.peer[0]):
             self._held.append(sender)
             return
@@ -311,7 +360,7 @@ class Network:
             elif has_arrived:
                 self.carry(sender)
         else:
-            self._faults.happened()
+            self._faults.happened(Fault[fate.name], *ports_of(sender))
             self._suffers(sender, fate)
 
     def _suffers(self, sender: StreamSocket, fate: Fate) -> None:
@@ -332,8 +381,10 @@ class Network:
     def _is_awaited(self, sender: StreamSocket) -> bool:
         """Whether somebody reads at its other end, and would see that only a part has come."""
         other = sender.other
-        watches = [] if other is None else [self.watches.get(fd) for fd in other.fds]
-        return any(
+        if other is None:
+            return False
+        watches = [self.watches.get(fd) for fd in other.fds]
+        return other.blocked_readers > 0 or any(
             each is not None and each.loop in self._polling and each.key.events & READABLE
             for each in watches
         )
@@ -415,6 +466,8 @@ class Network:
 
         def lands(_: object) -> None:
             del self._by_arrival[arrival]
+            if self._is_cut(sender.machine, host):
+                return
             told = words
             if self._faults.may(Fault.LOST, port, sender.port):
                 options = [Option(words), Option(f"the datagram {Fault.LOST.value}: {words}")]
@@ -424,7 +477,7 @@ class Network:
                 is_lost = 0
             self.environment.observer.tells(told, actor="network")
             if is_lost:
-                self._faults.happened()
+                self._faults.happened(Fault.LOST, port, sender.port)
             else:
                 self._delivers(sender, data, host, port)
 

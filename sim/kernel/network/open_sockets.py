@@ -46,6 +46,8 @@ class OpenSocket:
 
     is_listening = False
     error = 0
+    # How many worker threads are blocked in a read of it.
+    blocked_readers = 0
     peer: Any = None
 
     def __init__(self, network: NetworkOfSockets, machine: Machine, family: int, kind: int) -> None:

@@ -355,7 +355,11 @@ class SimSocket(RealSocket):
                     if what in _READS and self._sim_network.arrives_already(opened):
                         continue
                     raise
-            self._sim_wait(what, lambda: _can(what, opened))
+            opened.blocked_readers += what in _READS
+            try:
+                self._sim_wait(what, lambda: _can(what, opened))
+            finally:
+                opened.blocked_readers -= what in _READS
 
     def _sim_wait(self, what: str, is_so: Callable[[], bool]) -> None:
         if is_so():

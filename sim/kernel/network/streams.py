@@ -116,12 +116,13 @@ class StreamSocket(OpenSocket):
                 # A process that sleeps may write again.
                 self.network.tell(self.other)
             return data
-        if self.error != errno.EPIPE:
-            # Who has read the end reads it again: that the pipe is broken is told to a writer.
-            self.raise_error()
+        if way is not None and way.has_ended:
+            # On Linux the end comes before an error, which who writes gets.
+            return b""
+        self.raise_error()
         if way is None or self.is_connecting:
             raise os_error(errno.ENOTCONN)
-        if way.has_ended or self.reads_shut or not bytes_max:
+        if self.was_reset or self.reads_shut or not bytes_max:
             return b""
         raise would_block()
 
@@ -178,7 +179,7 @@ class StreamSocket(OpenSocket):
             return
         # As Linux has it, after the end who reads finds that, and who writes a broken pipe.
         self.error = errno.EPIPE if self.incoming.has_ended else errno.ECONNRESET
-        self.incoming.has_ended = self.outgoing.is_closed = self.was_reset = True
+        self.outgoing.is_closed = self.was_reset = True
 
     def send_reset(self) -> None:
         """To the other end, behind what is on its way there already."""
@@ -221,7 +222,8 @@ class StreamSocket(OpenSocket):
             return READABLE | WRITABLE
         if self.is_connecting:
             return 0
-        can_read = bool(self.incoming.arrived) or self.incoming.has_ended or self.reads_shut
+        has_end = self.incoming.has_ended or self.reads_shut or self.was_reset
+        can_read = bool(self.incoming.arrived) or has_end
         can_write = self.outgoing.free_bytes > 0 or self.outgoing.is_closed
         return READABLE * can_read | WRITABLE * can_write
 

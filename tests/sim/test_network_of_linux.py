@@ -1,0 +1,217 @@
+"""What Linux does with the ends of connections, on real loopback sockets and on simulated ones."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sim import Fault, World, explore, run
+from tests.limits import HANGS_S
+
+Seen = list[str]
+Ends = Callable[[socket.socket, socket.socket], Seen]
+
+# On loopback an answer is there within microseconds; in the simulator this is virtual.
+UNDER_WAY_S = 0.01
+RESETS = struct.pack("ii", 1, 0)
+
+
+def outcome(act: Callable[[], object]) -> str:
+    try:
+        return repr(act())
+    except OSError as exc:
+        return errno.errorcode[exc.errno or 0]
+
+
+def arrives(sock: socket.socket) -> None:
+    assert select.select([sock], [], [], HANGS_S)[0]
+
+
+def all_that_may_be_done(sock: socket.socket) -> Seen:
+    """Reads and writes, twice each, and the end of what is sent."""
+    return [
+        outcome(lambda: sock.recv(9)),
+        outcome(lambda: sock.recv(9)),
+        outcome(lambda: sock.send(b"y")),
+        outcome(lambda: sock.send(b"y")),
+        outcome(lambda: sock.shutdown(socket.SHUT_WR)),
+    ]
+
+
+def data_that_nobody_has_read(client: socket.socket, server: socket.socket) -> Seen:
+    client.send(b"x")
+    arrives(server)
+    server.close()
+    arrives(client)
+    return all_that_may_be_done(client)
+
+
+def reset_at_close(client: socket.socket, server: socket.socket) -> Seen:
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+    server.close()
+    arrives(client)
+    return all_that_may_be_done(client)
+
+
+def writes_first(client: socket.socket, server: socket.socket) -> Seen:
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+    server.close()
+    arrives(client)
+    return [outcome(lambda: client.send(b"y")), *all_that_may_be_done(client)]
+
+
+def data_before_the_reset(client: socket.socket, server: socket.socket) -> Seen:
+    server.send(b"data")
+    arrives(client)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+    server.close()
+    time.sleep(UNDER_WAY_S)
+    return all_that_may_be_done(client)
+
+
+def reset_behind_the_end(client: socket.socket, server: socket.socket) -> Seen:
+    server.close()
+    arrives(client)
+    seen = [outcome(lambda: client.recv(9)), outcome(lambda: client.send(b"y"))]
+    time.sleep(UNDER_WAY_S)
+    return [*seen, *all_that_may_be_done(client)]
+
+
+def both_have_ended(client: socket.socket, server: socket.socket) -> Seen:
+    client.shutdown(socket.SHUT_WR)
+    server.close()
+    arrives(client)
+    time.sleep(UNDER_WAY_S)
+    return [outcome(lambda: client.shutdown(socket.SHUT_WR)), outcome(lambda: client.recv(9))]
+
+
+PROGRAMS: list[Ends] = [
+    data_that_nobody_has_read,
+    reset_at_close,
+    writes_first,
+    data_before_the_reset,
+    reset_behind_the_end,
+    both_have_ended,
+]
+
+
+def between_two_ends(program: Ends) -> Seen:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        with client, server:
+            return program(client, server)
+
+
+@pytest.mark.socket
+@pytest.mark.skipif(sys.platform != "linux", reason="the simulated kernel is Linux's")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_connections_end_as_on_linux(program: Ends) -> None:
+    """The same calls return the same, and raise errors of the same number."""
+    on_linux = between_two_ends(program)
+    simulated: list[Seen] = []
+
+    async def main(world: World) -> None:
+        simulated.append(await asyncio.to_thread(between_two_ends, program))
+
+    found = run(main)
+    assert found.violation is None, found.violation
+    assert simulated[-1] == on_linux
+
+
+# ---- what follows for programs -----------------------------------------------------------------
+
+
+def test_who_expects_a_broken_pipe_is_refuted() -> None:
+    """A server that aborts resets its connection: who reads gets ConnectionResetError."""
+
+    async def program(world: World) -> None:
+        async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.transport.abort()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 7000):
+            reader, writer = await asyncio.open_connection("127.0.0.1", 7000)
+            writer.write(b"x")
+            try:
+                await reader.read()
+            except BrokenPipeError:
+                pass
+            finally:
+                writer.transport.abort()
+
+    report = explore(program)
+    assert report.verdict == "refuted"
+    assert "ConnectionResetError" in report.text
+
+
+def test_a_thread_that_reads_may_see_a_part() -> None:
+    """As a coroutine that reads: what one write has sent may arrive in two parts."""
+
+    def reads() -> bytes:
+        with socket.create_server(("127.0.0.1", 7000)) as listener:
+            client = socket.create_connection(("127.0.0.1", 7000))
+            server, _ = listener.accept()
+            with client, server:
+                server.sendall(b"abcd")
+                return client.recv(100)
+
+    async def program(world: World) -> None:
+        world.check(await asyncio.to_thread(reads) == b"abcd", "one read takes all")
+
+    report = explore(program)
+    assert report.verdict == "refuted"
+    assert "come alone" in report.text
+
+
+def test_a_second_declaration_of_faults_leaves_the_first() -> None:
+    """Each port's connection may be refused, as it was declared for each."""
+
+    async def answers(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def program(world: World) -> None:
+        world.network.faults(1, Fault.REFUSED, port=7000)
+        world.network.faults(1, Fault.REFUSED, port=8000)
+        for port in (7000, 8000):
+            async with await asyncio.start_server(answers, "127.0.0.1", port):
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                except ConnectionRefusedError:
+                    world.reached(f"{port} was refused")
+
+    report = explore(program, strategy="departures", max_executions=400)
+    assert {"7000 was refused", "8000 was refused"} <= report.labels
+
+
+@pytest.mark.parametrize(
+    ("misuse", "words"),
+    [
+        (lambda network: network.faults(Fault.RESET, 1), "needs how many, a whole number"),
+        (lambda network: network.cut("loclhost", "far"), "'loclhost' is no machine"),
+        (lambda network: network.link("localhost", "far", latency_s=1), "'far' is no machine"),
+        (lambda network: setattr(network, "latency_s", -1), "latency_s = -1 is no finite number"),
+        (lambda network: setattr(network, "buffer_bytes", 0), "buffer_bytes = 0 is no number"),
+    ],
+)
+def test_a_declaration_without_sense_is_an_error(misuse: Any, words: str) -> None:
+    """Also where the program catches it: what it was to show would not be shown."""
+
+    async def program(world: World) -> None:
+        try:
+            misuse(world.network)
+        except Exception:
+            return
+
+    report = explore(program)
+    assert report.verdict == "error"
+    assert words in report.reason and "test_network_of_linux.py" in report.reason
