@@ -13,6 +13,7 @@ import pytest
 from sim import EventLoopPolicy, World, explore, new_event_loop, run
 from sim.kernel.network.sockets import RealSocket
 from sim.schedulers import DepartureBounded
+from tests.limits import AMPLE_S
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -45,7 +46,7 @@ async def echo(world: World) -> None:
 
 def test_a_server_and_a_client_are_proved() -> None:
     """start_server and open_connection run as they are, under every order of what arrives."""
-    report = explore(echo, strategy="departures", budget_s=200)
+    report = explore(echo, strategy=DepartureBounded(2), budget_s=AMPLE_S)
     assert report.verdict == "proved", report.text
     # More than natural order.
     assert report.executions > 100
