@@ -39,7 +39,7 @@ from registry.lease_table import LeaseTable
 from registry.states import Strategy
 from server.stores.store import StoreRefused, StoreUnreachable, worker_of
 
-# A transaction takes a tenth of a millisecond; whoever waits for longer waits for a process that
+# A transaction takes a tenth of a millisecond; who waits for longer waits for a process that
 # stands still, and blocks its own event loop meanwhile.
 BUSY_S = 0.25
 # How often a worker looks for messages; a look costs some microseconds.

@@ -788,3 +788,26 @@ def test_a_process_has_one_column_in_a_chart() -> None:
     lines = [line.split(maxsplit=1) for line in report.counterexample.text.splitlines()]
     assert ["server"] in lines
     assert ["1.000", "main sleep of 1 s"] in [[each[0], each[-1][:17]] for each in lines]
+
+
+def test_who_has_read_a_file_may_be_overtaken_before_he_writes_it() -> None:
+    """Two processes of one host that each add one to a number lose one of the two."""
+
+    async def adds(world: World) -> None:
+        disk = world.host("bank").disk
+        number = int(disk.read("number"))
+        await asyncio.sleep(0)
+        disk.write("number", b"%d" % (number + 1))
+
+    async def program(world: World) -> None:
+        bank = world.host("bank")
+        bank.disk.write("number", b"0")
+        processes = [bank.run(adds, world) for _ in range(2)]
+        for process in processes:
+            await process.ended()
+        world.check(bank.disk.read("number") == b"2", "both additions count")
+
+    report = explore(program)
+    assert report.verdict == "refuted", report.text
+    assert report.counterexample is not None
+    assert report.counterexample.property == "both additions count"

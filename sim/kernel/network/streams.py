@@ -218,7 +218,7 @@ class StreamSocket(OpenSocket):
         if self.is_listening:
             return READABLE if self.backlog else 0
         if self.incoming is None or self.outgoing is None or self.error:
-            # Not connected, or broken: whoever waits is told.
+            # Not connected, or broken: who waits is told.
             return READABLE | WRITABLE
         if self.is_connecting:
             return 0

@@ -123,7 +123,7 @@ async def closes_as_it_is_used(bench: StackBench) -> None:
     second = await bench.post("p2", over=connection, earliest=4.9, latest=5.1)
     await bench.over(second)
     if second.has_failed:
-        # Nothing of it is left: whoever prompts again is not refused because of it.
+        # Nothing of it is left: who prompts again is not refused because of it.
         second.has_left = True
         bench.world.reached("it was closed")
         third = await bench.post("p3")
