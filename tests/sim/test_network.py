@@ -291,3 +291,26 @@ def test_datagrams_have_no_order_and_may_be_lost(faults: tuple[Fault], property:
     assert report.verdict == "refuted", report.text
     assert report.counterexample is not None
     assert property in report.counterexample.property, report.text
+
+
+def test_a_cut_holds_a_datagram_that_is_under_way() -> None:
+    """Nothing arrives between two machines from the cut on, also what was sent before it."""
+
+    async def program(world: World) -> None:
+        far = world.network.machine("far", "10.0.0.2")
+        world.network.latency_s = 1.0
+        with world.network.on(far):
+            receives = socket.socket(type=socket.SOCK_DGRAM)
+            receives.bind(("10.0.0.2", 7000))
+        with receives, socket.socket(type=socket.SOCK_DGRAM) as sends:
+            receives.setblocking(False)
+            sends.sendto(b"x", ("10.0.0.2", 7000))
+            world.network.cut("localhost", "far")
+            await asyncio.sleep(5)
+            try:
+                world.check(receives.recv(9) == b"", "nothing arrives")
+            except BlockingIOError:
+                world.reached("nothing has arrived")
+
+    report = explore(program, labels=["nothing has arrived"])
+    assert report.verdict == "proved", report.text
