@@ -26,12 +26,14 @@ import unittest
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
+    from sim.counterexamples.counterexample import Counterexample
     from sim.exploration.report import Report
     from sim.exploration.subject import Subject
     from sim.kernel.world import World
@@ -76,6 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--sim-replay", metavar="SCHEDULE", help="run this one schedule, and print it")
     group.addoption("--sim-budget", type=float, metavar="SECONDS", help="per explored test")
     group.addoption("--sim-max-executions", type=int, metavar="N", help="per explored test")
+    group.addoption("--sim-html", metavar="DIR", help="write a page there for each counterexample")
     parser.addini("sim_strategy", "strategy of explored tests", default="")
     parser.addini("sim_seed", "seed of random strategies", default="")
     parser.addini("sim_budget_s", "real seconds for each explored test", default="")
@@ -395,6 +398,7 @@ def _failure_text(test: _ExploredTest, report: Report) -> str:
     if counterexample is None:
         may_pass = report.verdict is Verdict.INCONCLUSIVE
         return f"{report.text}\n{_advice(report)}" if may_pass else report.text
+    page = _page(test, report, counterexample)
     # Once more, in this process, for what it prints, logs and raises.
     with contextlib.suppress(ScheduleDoesNotFit):
         dataclasses.replace(counterexample, is_isolated=False).replay(test.program)
@@ -402,8 +406,26 @@ def _failure_text(test: _ExploredTest, report: Report) -> str:
         f"onestream replay {counterexample.schedule}",
         f"{test.command} {shlex.quote(counterexample.schedule)}",
     )
-    lines = (f"{report.verdict}: {report.reason}", _traceback_text(test), text)
+    lines = (f"{report.verdict}: {report.reason}", _traceback_text(test), text, page)
     return "\n".join(line for line in lines if line)
+
+
+def _page(test: _ExploredTest, report: Report, found: Counterexample) -> str:
+    """Where the page is that was asked for; empty if none was."""
+    folder = test.item.config.getoption("sim_html")
+    if folder is None:
+        return ""
+    from sim.pages.page import Page, Told
+    from sim.pages.story import story_of
+
+    with test.quiet():
+        story = story_of(test.program, found)
+    again = f"{test.command} {shlex.quote(found.schedule)}"
+    told = Told("", story, (("replays it", again),))
+    file = Path(folder).resolve() / (re.sub(r"[^\w.-]+", "-", test.item.nodeid) + ".html")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Page(test.item.nodeid, report.verdict, report.reason, stories=[told]).write(file)
+    return f"page: {file.as_uri()}"
 
 
 def _advice(report: Report) -> str:

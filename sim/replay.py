@@ -91,7 +91,7 @@ def exported(text: str) -> str:
 @contextmanager
 def _replayed(schedule: Schedule) -> Iterator[tuple[Program, Outcome]]:
     """In the block production is broken if the schedule is a mutant's, and nothing is logged."""
-    with _subject(schedule.subject) as subject:
+    with subject_of(schedule.subject) as subject:
         if subject.digest != schedule.digest:
             raise ScheduleDoesNotFit(
                 f"the schedule was made with the digest {schedule.digest}, the code here has "
@@ -112,8 +112,11 @@ def _replayed(schedule: Schedule) -> Iterator[tuple[Program, Outcome]]:
 
 
 @contextmanager
-def _subject(name: str) -> Iterator[Subject]:
-    """Raises ValueError if there is none of this name."""
+def subject_of(name: str) -> Iterator[Subject]:
+    """What a schedule names; in the block a mutant's production is broken, and nothing is logged.
+
+    Raises ValueError if there is none of this name.
+    """
     if is_of_the_bench(name):
         from sim.bench.catalog import as_played
 

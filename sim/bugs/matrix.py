@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 
@@ -186,12 +186,7 @@ def print_matrix(columns: list[Column]) -> None:
     print("found at N (F of A): the Nth execution is the first counterexample; F of all A fail")
     print("absent (A): all A schedules were executed, and none fails")
     print()
-    rows = [["", *(column.version for column in played)]]
-    for bug in HISTORICAL_BUGS:
-        rows.append([bug.id, *_cells(played, bug, is_mended=False)])
-        if bug.fixed is not None:
-            rows.append([_FIXED, *_cells(played, bug, is_mended=True)])
-    print(table_text(rows))
+    print(table_text(as_rows(played)))
     print()
     for bug in HISTORICAL_BUGS:
         print(f"{bug.id:<{_NAME_WIDTH}}{bug.title}\n{'':<{_NAME_WIDTH}}{bug.link}")
@@ -201,7 +196,17 @@ def print_matrix(columns: list[Column]) -> None:
     _print_surprises(played)
 
 
-def _cells(columns: list[Column], bug: HistoricalBug, *, is_mended: bool) -> list[str]:
+def as_rows(columns: Sequence[Column]) -> list[list[str]]:
+    """The versions first, then a row for each bug, and one for it mended."""
+    rows = [["", *(column.version for column in columns)]]
+    for bug in HISTORICAL_BUGS:
+        rows.append([bug.id, *_cells(columns, bug, is_mended=False)])
+        if bug.fixed is not None:
+            rows.append([_FIXED, *_cells(columns, bug, is_mended=True)])
+    return rows
+
+
+def _cells(columns: Sequence[Column], bug: HistoricalBug, *, is_mended: bool) -> list[str]:
     return [
         cell.text
         for column in columns

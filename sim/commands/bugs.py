@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.commands.options import add_json
+from sim.commands.options import add_html, add_json
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -17,6 +17,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "bugs", help="bugs that others have reported, found or proved absent, by CPython version"
     )
     add_json(parser)
+    add_html(parser)
     parser.add_argument(
         "--python",
         action="append",
@@ -38,4 +39,8 @@ def run(arguments: Namespace) -> int:
         print(matrix.as_json(columns))
     else:
         matrix.print_matrix(columns)
+    if arguments.html:
+        from sim.commands.pages import page_of_bugs, write
+
+        write(page_of_bugs(columns), arguments.html)
     return 0 if all(column.holds for column in columns) else 1

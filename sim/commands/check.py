@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sim.bench.levels import CHECKED_LEVELS
-from sim.commands.options import add_budget, add_json, positive
+from sim.commands.options import add_budget, add_html, add_json, positive
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -34,6 +34,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="processes; default: as many as there are cores, and 1 for one scenario",
     )
     add_json(parser)
+    add_html(parser)
     parser.set_defaults(run=run)
 
 
@@ -56,6 +57,11 @@ def run(arguments: Namespace) -> int:
         print(json.dumps(checked.as_json(), indent=2))
     else:
         print_verdict(checked)
+    if arguments.html:
+        from sim.commands.check_text import what_it_covers
+        from sim.commands.pages import page_of_check, write
+
+        write(page_of_check(checked, what_it_covers(checked)), arguments.html)
     return checked.verdict.exit_code
 
 

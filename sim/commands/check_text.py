@@ -39,13 +39,17 @@ def print_verdict(verdict: Checked) -> None:
     print(f"bounds: {report.bounds}; hit: {', '.join(hit) or 'none'}")
     digests = dict.fromkeys(result.report.digest for result in verdict.results)
     print(f"certificate: {interpreter()}, code {', '.join(digests)}")
-    played = {result.level for result in verdict.results}
-    print(_COVERED.format(rest="" if STACK in played else _STACK))
+    print(what_it_covers(verdict))
     for row in verdict.rows_missing:
         print(f"never taken: {row}")
     print()
     for registry in dict.fromkeys(result.registry for result in verdict.results):
         print(_summary(registry, verdict))
+
+
+def what_it_covers(verdict: Checked) -> str:
+    played = {result.level for result in verdict.results}
+    return _COVERED.format(rest="" if STACK in played else _STACK)
 
 
 def _print_not_applicable(verdict: Checked) -> None:

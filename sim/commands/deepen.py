@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sim.bench.levels import LEVELS
-from sim.commands.options import add_budget, add_json
+from sim.commands.options import add_budget, add_html, add_json
 from sim.exploration.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_budget(parser)
     add_json(parser)
+    add_html(parser)
     parser.set_defaults(run=run)
 
 
@@ -55,7 +56,12 @@ def run(arguments: Namespace) -> int:
         _print_json(results, largest)
     else:
         _print_summary(results, largest)
-    return _verdict(results, largest).exit_code
+    verdict = _verdict(results, largest)
+    if arguments.html:
+        from sim.commands.pages import page_of_deepening, write
+
+        write(page_of_deepening(results, largest, verdict), arguments.html)
+    return verdict.exit_code
 
 
 def _verdict(results: list[Deepened], largest: list[SizeBound]) -> Verdict:

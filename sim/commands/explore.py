@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from sim.commands.options import add_jobs, add_json, not_negative, positive, seconds
+from sim.commands.options import add_html, add_jobs, add_json, not_negative, positive, seconds
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -54,6 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_jobs(parser)
     add_json(parser)
+    add_html(parser)
     parser.set_defaults(run=run)
 
 
@@ -81,4 +82,8 @@ def run(arguments: Namespace) -> int:
         print(json.dumps(as_json(request, report), indent=2))
     else:
         print_report(report)
+    if arguments.html:
+        from sim.commands.pages import page_of_exploration, write
+
+        write(page_of_exploration(request, report), arguments.html)
     return report.verdict.exit_code

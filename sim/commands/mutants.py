@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sim.bench.levels import LEVELS
-from sim.commands.options import add_jobs, add_json
+from sim.commands.options import add_html, add_jobs, add_json
 from sim.exploration.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--verbose", action="store_true", help="with the command that replays each counterexample"
     )
     add_json(parser)
+    add_html(parser)
     parser.set_defaults(run=run)
 
 
@@ -47,6 +48,10 @@ def run(arguments: Namespace) -> int:
         if arguments.name:
             print(f"\n{kills[0].text}")
         print(f"\n{_table(kills)}")
+    if arguments.html:
+        from sim.commands.pages import page_of_mutants, write
+
+        write(page_of_mutants(kills), arguments.html)
     return (Verdict.REFUTED if survivors else Verdict.PROVED).exit_code
 
 

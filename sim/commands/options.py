@@ -17,6 +17,12 @@ def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def add_html(parser: Parser) -> None:
+    parser.add_argument(
+        "--html", metavar="FILE", help="write a page: the result, and counterexamples step by step"
+    )
+
+
 def add_jobs(parser: Parser) -> None:
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes")
 

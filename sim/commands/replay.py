@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.commands.options import add_schedule
+from sim.commands.options import add_html, add_schedule
 from sim.exploration.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("replay", help="replay the schedule of a counterexample")
     add_schedule(parser)
+    add_html(parser)
     parser.set_defaults(run=run)
 
 
@@ -30,4 +31,8 @@ def run(arguments: Namespace) -> int:
             print(cause)
         return Verdict.PROVED.exit_code
     print(counterexample.text)
+    if arguments.html:
+        from sim.commands.pages import page_of_counterexample, write
+
+        write(page_of_counterexample(counterexample), arguments.html)
     return Verdict.REFUTED.exit_code

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sim.bench.levels import LEVELS
-from sim.commands.options import add_jobs, add_json, not_negative, positive, seconds
+from sim.commands.options import add_html, add_jobs, add_json, not_negative, positive, seconds
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -43,6 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--budget", type=seconds, metavar="SECONDS", help="stop after so long; default: never"
     )
     add_json(parser)
+    add_html(parser)
     parser.set_defaults(run=run)
 
 
@@ -82,4 +83,8 @@ def run(arguments: Namespace) -> int:
         print(json.dumps(report.as_json(), indent=2))
     else:
         print_report(report)
+    if arguments.html:
+        from sim.commands.pages import page_of_simulation, write
+
+        write(page_of_simulation(report), arguments.html)
     return report.verdict.exit_code

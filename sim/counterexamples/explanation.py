@@ -140,7 +140,7 @@ def _neighbours(outcome: Outcome) -> Iterator[tuple[tuple[tuple[int, int], ...],
                 yield tuple(sorted({**taken, index: option}.items())), None
 
 
-def _what_differs(outcome: Outcome, other: Outcome, change: Change, words: Words) -> str:
+def what_differs(outcome: Outcome, other: Outcome, change: Change, words: Words) -> str:
     if isinstance(change, int):
         return f"without departure {change}"
     if change is not None:
@@ -161,7 +161,7 @@ def _difference(
         return [
             f"no passing execution was found nearby ({tried} tried, each with one change)"
         ], None
-    differs = _what_differs(outcome, passing.outcome, passing.change, words)
+    differs = what_differs(outcome, passing.outcome, passing.change, words)
     of_passing = f"the nearest passing execution, {differs}"
     rows_found = first_difference(rows, rows_of(passing.outcome, words))
     if rows_found is not None:

@@ -26,10 +26,14 @@ COLUMNS_MAX = 8
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """weight: of a task's row; None for a line of the trace."""
+    """weight: of a task's row; None for a line of the trace.
+
+    number: which it is of the trace, or of the tasks' rows.
+    """
 
     line: TraceLine
     weight: Weight | None = None
+    number: int = 0
 
     @property
     def is_recorded(self) -> bool:
@@ -54,10 +58,10 @@ def rows_of(outcome: Outcome, words: Words) -> list[Row]:
         if at < len(trace) and trace[at].text == event.name:
             trace[at] = replace(trace[at], text=words.name(event))
     # A task's row comes before the line that was the next to be recorded.
-    placed = [((at, 1), Row(line)) for at, line in enumerate(trace)]
-    for each in recording.task_rows:
+    placed = [((at, 1), Row(line, number=at)) for at, line in enumerate(trace)]
+    for number, each in enumerate(recording.task_rows):
         line = TraceLine(each.at, each.actor, each.text)
-        placed.append(((each.after, 0), Row(line, each.weight)))
+        placed.append(((each.after, 0), Row(line, each.weight, number)))
     rows = [row for _, row in sorted(placed, key=itemgetter(0))]
     violated = [at for at, row in enumerate(rows) if row.line.text == VIOLATED]
     return rows[: violated[0] + 1] if violated else rows

@@ -113,10 +113,10 @@ def _where(task: asyncio.Task[Any]) -> str:
     frames = frames_of(task.get_coro())
     if not frames:
         return "for its first step"
-    return f"in {place_of_frame(_own(frames))}{_for(task, frames)}"
+    return f"in {place_of_frame(_own(frames))}{waits_for(task, frames)}"
 
 
-def _for(task: asyncio.Task[Any], frames: list[FrameType]) -> str:
+def waits_for(task: asyncio.Task[Any], frames: list[FrameType]) -> str:
     """What it waits for, as far as that can be read."""
     others = _awaited_tasks(task, frames)
     what = _listed([other.get_name() for other in others]) if others else ""

@@ -769,3 +769,13 @@ def test_it_costs_nothing_when_it_is_not_used() -> None:
         for each in (script, plain)
     ]
     assert outputs[0] == outputs[1]
+
+
+def test_a_page_is_written_where_it_is_asked_for(pytester: pytest.Pytester) -> None:
+    """In the folder, named after the test, with the command of pytest's that replays it."""
+    result = run(pytester, NARROW, "--sim-html=pages")
+    (file,) = (pytester.path / "pages").iterdir()
+    result.stdout.fnmatch_lines([f"*page: {file.as_uri()}*"])
+    html = file.read_text(encoding="utf-8")
+    assert "--sim-replay" in html
+    assert "VIOLATED" in html

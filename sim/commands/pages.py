@@ -1,0 +1,226 @@
+"""What `--html FILE` writes: the page of each command's result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sim.counterexamples.counterexample import Counterexample
+from sim.exploration.report import Report
+from sim.exploration.tested_pythons import interpreter
+from sim.exploration.verdict import Verdict
+from sim.kernel.schedule import Schedule
+from sim.pages.page import Cell, Line, Page, Table, Told
+from sim.pages.story import story_of
+from sim.replay import subject_of
+
+if TYPE_CHECKING:
+    from sim.bench.checking.check import Checked
+    from sim.bench.checking.deepen import Deepened, SizeBound
+    from sim.bench.checking.mutants import Kill
+    from sim.bench.simulation.run import SimulationReport
+    from sim.bugs.matrix import Column
+    from sim.exploration.request import Request
+
+# Each is replayed, and needs some dozen executions more for what passes.
+STORIES_MAX = 20
+
+
+def write(page: Page, file: str) -> None:
+    """Says where it is. Raises OSError where it cannot be written."""
+    page.write(file)
+    # Standard output may be one JSON object.
+    print(f"page: {Path(file).resolve().as_uri()}", file=sys.stderr)
+
+
+def page_of_exploration(request: Request, report: Report) -> Page:
+    facts = [
+        ("executions", f"{report.executions} in {report.seconds:.1f} s"),
+        ("strategy", report.strategy),
+        *([("claim", report.claim)] if report.claim else []),
+        ("bounds", str(report.bounds)),
+        ("bounds hit", ", ".join(sorted(report.bounds_hit)) or "none"),
+        ("labels reached", ", ".join(sorted(report.labels)) or "none"),
+        ("interpreter", interpreter()),
+        ("code", report.digest),
+    ]
+    stories = _stories([("", report.counterexample)])
+    unretrieved = report.unretrieved.text if report.unretrieved is not None else ""
+    rest = "\n".join(filter(None, (report.unconfirmed, unretrieved)))
+    return Page(str(request.program), report.verdict, report.reason, facts, (), stories, rest)
+
+
+def page_of_counterexample(found: Counterexample) -> Page:
+    schedule = Schedule.parse(found.schedule)
+    facts = [("schedule", found.schedule), ("interpreter", interpreter())]
+    stories = _stories([("", found)])
+    return Page(schedule.subject, Verdict.REFUTED, found.property, facts, (), stories)
+
+
+def page_of_check(checked: Checked, notes: str) -> Page:
+    results = checked.results
+    found = [
+        (f"{each.registry}, {each.scenario}", each.report.counterexample)
+        for each in results
+        if each.report.counterexample is not None
+    ]
+    most = max((each.report.executions for each in results), default=1)
+    numbers = {name: number for number, (name, _) in enumerate(found[:STORIES_MAX])}
+    rows = [
+        Line(
+            [
+                Cell(str(each.report.verdict), is_verdict=True),
+                Cell(each.level),
+                Cell(each.registry),
+                Cell(each.scenario, story=numbers.get(f"{each.registry}, {each.scenario}")),
+                Cell(each.report.claim or each.report.reason),
+                _number(f"{each.report.executions:,}", each.report.executions / most),
+                _number(f"{each.report.seconds:.2f}"),
+                Cell(", ".join(sorted(each.report.bounds_hit))),
+            ]
+        )
+        for each in results
+    ]
+    columns = [
+        "verdict",
+        "level",
+        "registry",
+        "scenario",
+        "claim, or why",
+        "executions",
+        "seconds",
+        "bounds hit",
+    ]
+    counts = ", ".join(
+        f"{count} {verdict}"
+        for verdict in Verdict
+        if (count := sum(each.report.verdict == verdict for each in results))
+    )
+    facts = [("results", counts), ("interpreter", interpreter())]
+    table = Table("Scenarios", columns, rows)
+    title = "onestream check"
+    return Page(title, checked.verdict, "", facts, [table], _stories(found), notes)
+
+
+def page_of_simulation(report: SimulationReport) -> Page:
+    happened = report.happened
+    simulation = report.simulation
+    facts = [
+        ("level", simulation.level),
+        ("registry", simulation.registry),
+        ("profiles", ", ".join(simulation.profiles)),
+        ("seeds", f"{report.first_seed} to {report.first_seed + report.seeds - 1}"),
+        ("seconds", f"{report.seconds:.1f}"),
+        ("interpreter", interpreter()),
+        ("digest", report.digest),
+    ]
+    latencies = {name: f"{at:.3f} s" for name, at in happened.quantiles().items() if at is not None}
+    tables = [
+        _counts("What happened", happened.counts),
+        _counts("Faults", happened.faults),
+        Table(
+            "Latency of admission, virtual seconds",
+            ["quantile", "seconds"],
+            [Line([Cell(name), _number(text)]) for name, text in latencies.items()],
+        ),
+    ]
+    stories = _stories([("", report.counterexample)])
+    return Page("onestream simulate", report.verdict, report.reason, facts, tables, stories)
+
+
+def page_of_deepening(
+    results: Sequence[Deepened], largest: Sequence[SizeBound], verdict: Verdict
+) -> Page:
+    most = max((each.report.executions for each in results), default=1)
+    rows = [
+        Line(
+            [
+                Cell(str(each.report.verdict), is_verdict=True),
+                Cell(str(each.bound)),
+                _number(f"{each.report.executions:,}", each.report.executions / most),
+                _number("" if each.states is None else f"{each.states:,}"),
+                _number(f"{each.report.seconds:.1f}"),
+            ]
+        )
+        for each in results
+    ]
+    table = Table("Sizes", ["verdict", "size", "executions", "states", "seconds"], rows)
+    found = [(str(each.bound), each.report.counterexample) for each in results]
+    facts = [
+        ("every schedule was visited up to", "; ".join(map(str, largest)) or "none"),
+        ("interpreter", interpreter()),
+    ]
+    return Page("onestream deepen", verdict, "", facts, [table], _stories(found))
+
+
+def page_of_mutants(kills: Sequence[Kill]) -> Page:
+    """With the counterexamples of the first, or of the one that was asked for."""
+    survivors = [each for each in kills if not each.is_killed]
+    killed = [each for each in kills if each.is_killed]
+    numbers = {each.mutant: number for number, each in enumerate(killed[:STORIES_MAX])}
+    rows = [
+        Line(
+            [
+                Cell("killed" if each.is_killed else "SURVIVES"),
+                Cell(each.level),
+                Cell(each.mutant, story=numbers.get(each.mutant)),
+                Cell(each.story),
+                Cell(each.killer),
+                Cell(each.scenario),
+                _number(f"{each.executions:,}"),
+                _number(f"{each.seconds:.1f}"),
+            ]
+        )
+        for each in kills
+    ]
+    columns = [
+        "",
+        "level",
+        "mutant",
+        "what is broken",
+        "killed by",
+        "scenario",
+        "executions",
+        "seconds",
+    ]
+    found = [
+        (each.mutant, Counterexample(each.violated, each.schedule, each.text)) for each in killed
+    ]
+    verdict = Verdict.REFUTED if survivors else Verdict.PROVED
+    facts = [("killed", f"{len(killed)} of {len(kills)}"), ("interpreter", interpreter())]
+    table = Table("Mutants", columns, rows)
+    return Page("onestream mutants", verdict, "", facts, [table], _stories(found))
+
+
+def page_of_bugs(columns: Sequence[Column]) -> Page:
+    from sim.bugs import matrix
+
+    holds = all(each.holds for each in columns)
+    header, *lines = matrix.as_rows(columns)
+    rows = [Line([Cell(text) for text in line]) for line in lines]
+    reason = "every verdict is the expected one" if holds else "some verdict is not the expected"
+    verdict = Verdict.PROVED if holds else Verdict.REFUTED
+    return Page("onestream bugs", verdict, reason, (), [Table("Bugs by version", header, rows)])
+
+
+def _stories(found: Iterable[tuple[str, Counterexample | None]]) -> list[Told]:
+    stories: list[Told] = []
+    for name, each in found:
+        if each is not None and len(stories) < STORIES_MAX:
+            with subject_of(Schedule.parse(each.schedule).subject) as subject:
+                stories.append(Told.of(name, story_of(subject.program, each)))
+    return stories
+
+
+def _number(text: str, share: float | None = None) -> Cell:
+    return Cell(text, share=share, is_number=True)
+
+
+def _counts(title: str, counts: dict[str, int]) -> Table:
+    most = max(counts.values(), default=0) or 1
+    rows = [
+        Line([Cell(name), _number(f"{count:,}", count / most)]) for name, count in counts.items()
+    ]
+    return Table(title, ["", "count"], rows)

@@ -1,0 +1,295 @@
+"""A page: what a command found, with its counterexamples, as one file of HTML without a network."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+
+from sim.exploration.verdict import Verdict
+from sim.pages.story import Step, Story
+from sim.pages.watched import Choice, Moment, Place
+
+_PARTS = Path(__file__).parent / "parts"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """text: what it says. share: 0..1, drawn as a bar, or None. story: the number of the
+    counterexample that it leads to."""
+
+    text: str
+    share: float | None = None
+    story: int | None = None
+    is_number: bool = False
+    is_verdict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row of a table."""
+
+    cells: list[Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    title: str
+    columns: list[str]
+    rows: list[Line]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A counterexample of a page. name: what it is one of. commands: pairs of what a command does
+    with it, as `replays it`, and the command."""
+
+    name: str
+    story: Story
+    commands: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, name: str, story: Story) -> Told:
+        """With the commands for a schedule that can be found by its name."""
+        quoted = shlex.quote(story.schedule)
+        doing = (("replays it", "replay"), ("exports it", "export"))
+        return cls(name, story, tuple((what, f"onestream {do} {quoted}") for what, do in doing))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """title: what was looked at. reason: of the verdict. facts: pairs of a name and a value.
+    stories: the counterexamples. text: what the terminal says as well.
+    """
+
+    title: str
+    verdict: Verdict
+    reason: str = ""
+    facts: Sequence[tuple[str, str]] = ()
+    tables: Sequence[Table] = ()
+    stories: Sequence[Told] = ()
+    text: str = ""
+
+    def write(self, file: str | Path) -> None:
+        """Raises OSError where that cannot be written."""
+        Path(file).write_text(self.html, encoding="utf-8")
+
+    @property
+    def html(self) -> str:
+        shown = {
+            "title": self.title,
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "facts": self.facts,
+            "tables": self.tables,
+            "text": self.text,
+            "stories": [_shown(each) for each in self.stories],
+        }
+        rendered: str = _template().render(page=shown, css=_part("page.css"), js=_part("page.js"))
+        return rendered
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_PARTS), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def _template() -> Any:
+    return _environment().get_template("page.html")
+
+
+def _part(name: str) -> Any:
+    """As it is: it is ours, and not to be escaped."""
+    from markupsafe import Markup
+
+    return Markup((_PARTS / name).read_text(encoding="utf-8"))
+
+
+# ---- a counterexample --------------------------------------------------------------------------
+
+
+def _shown(told: Told) -> dict[str, Any]:
+    story = told.story
+    departing = {each.index for each in story.departures}
+    lanes = _lanes(story)
+    return {
+        "name": told.name,
+        "commands": told.commands,
+        "property": story.property,
+        "at": story.at,
+        "seen": story.seen,
+        "where": story.where,
+        "text": story.text,
+        "departures": story.departures,
+        "choice_points": story.choice_points,
+        "lanes": lanes,
+        "lanes_shown": sum(not each["is_minor"] for each in lanes),
+        "passing": story.passing,
+        "has_minor": any(each.is_minor for each in story.steps),
+        "steps": story.steps,
+        "rows": _rows(story, departing),
+        "data": [
+            _data(each, few, all_of_them)
+            for each, few, all_of_them in zip(
+                story.steps, causes(story, is_few=True), causes(story, is_few=False), strict=True
+            )
+        ],
+        "sources": {_path(file): lines for file, lines in story.sources.items()},
+    }
+
+
+def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
+    lives = _lives(story)
+    rows = []
+    before: Step | None = None
+    for number, step in enumerate(story.steps):
+        rows.append(
+            {
+                "time": "" if before and _time(before) == _time(step) else _time(step),
+                "lane": _lane(step, story),
+                "text": step.text,
+                "code": _code(step, before, story),
+                "lives": [first < number < last for first, last in lives],
+                "there": step.there or "",
+                "is_same": bool(step.actor) and step.there is not None,
+                "is_minor": step.is_minor,
+                "is_violation": step.is_violation,
+                "is_first_difference": step.is_first_difference,
+                "departs": any(each.index in departing for each in step.moment.choices),
+            }
+        )
+        before = step
+    return rows
+
+
+def _time(step: Step) -> str:
+    return f"{step.at:.3f}"
+
+
+def _code(step: Step, before: Step | None, story: Story) -> str:
+    """The line of the program where it stands, where that is not the same as before."""
+    place = step.moment.place
+    if place is None or not step.actor:
+        return ""
+    if before is not None and (before.actor, before.moment.place) == (step.actor, place):
+        return ""
+    line = story.sources.get(place.file, {}).get(place.line, "").strip()
+    # The first line of a function, or of a call over several lines, says nothing.
+    return "" if line.endswith("(") or line.startswith(("def ", "async def ", "@")) else line
+
+
+def _lanes(story: Story) -> list[dict[str, Any]]:
+    """few_at: which it is of those that are shown at first; a minor lane has minor steps alone."""
+    shown = {each.actor for each in story.steps if not each.is_minor}
+    few = [lane for lane in story.lanes if lane in shown]
+    return [
+        {
+            "name": lane,
+            "is_minor": lane not in shown,
+            "few_at": few.index(lane) + 1 if lane in shown else 0,
+        }
+        for lane in story.lanes
+    ]
+
+
+def _lane(step: Step, story: Story) -> int | None:
+    """Its number; of a violation that no actor found the first; None where it is another's."""
+    if not step.actor:
+        return None
+    return story.lanes.index(step.actor) if step.actor in story.lanes else 0
+
+
+def _lives(story: Story) -> list[tuple[int, int]]:
+    """Of each lane, its first and its last step."""
+    lives = []
+    for lane in story.lanes:
+        own = [number for number, step in enumerate(story.steps) if step.actor == lane]
+        lives.append((own[0], own[-1]))
+    return lives
+
+
+def causes(story: Story, *, is_few: bool) -> list[int | None]:
+    """For each row the one from which an arrow leads to it, if one does.
+
+    is_few: minor rows are hidden; then an arrow begins where a hidden row of the same step, or the
+    cause of that, is to be seen. Only the first row of a step has one, and whom it cancels.
+    """
+    steps = story.steps
+    shown = [bool(each.actor) and not (is_few and each.is_minor) for each in steps]
+    # The last of each step of the loop that is shown, so far.
+    last_of: dict[int, int] = {}
+    causes: list[int | None] = []
+    for number, step in enumerate(steps):
+        moment = step.moment
+        is_first = moment.step not in last_of
+        cause = _shown_cause(story, moment, shown) if shown[number] else None
+        is_of_step = cause is not None and steps[cause].moment.step == moment.step
+        if cause is None or steps[cause].actor == step.actor or not (is_first or is_of_step):
+            cause = None
+        causes.append(cause)
+        if shown[number]:
+            last_of[moment.step] = number
+    return causes
+
+
+def _shown_cause(story: Story, moment: Moment, shown: list[bool]) -> int | None:
+    seen: set[int] = set()
+    while moment.cause is not None and moment.cause not in seen:
+        seen.add(moment.cause)
+        number = story.numbers.get(moment.cause)
+        if number is None:
+            return None
+        cause = story.steps[number].moment
+        if shown[number]:
+            return number
+        before = range(number - 1, -1, -1)
+        of_step = (at for at in before if shown[at] and story.steps[at].moment.step == cause.step)
+        at = next(of_step, None)
+        if at is not None and cause.step != moment.step:
+            return at
+        moment = cause
+    return None
+
+
+def _data(step: Step, few: int | None, all_of_them: int | None) -> dict[str, Any]:
+    """What the page shows of a step that is selected, and from where arrows lead to it."""
+    moment = step.moment
+    return {
+        "actor": step.actor,
+        "text": step.text or step.there or "",
+        "causes": [few, all_of_them],
+        "place": _place(moment.place),
+        "choices": [_choice(each) for each in moment.choices],
+        "labels": moment.labels,
+        "tasks": moment.tasks,
+        "ready": moment.ready,
+        "timers": moment.timers,
+    }
+
+
+def _place(place: Place | None) -> tuple[str, int, str] | None:
+    return None if place is None else (_path(place.file), place.line, place.function)
+
+
+def _path(file: str) -> str:
+    """As seen from here, where it lies below."""
+    here = os.getcwd() + os.sep
+    return file.removeprefix(here)
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    return {
+        "index": choice.index,
+        "kind": choice.kind,
+        "options": [each.name for each in choice.options],
+        "taken": choice.taken,
+        "cost": choice.cost,
+    }

@@ -1,0 +1,223 @@
+"use strict";
+
+// One object for each counterexample of the page: what is selected, what is drawn between lanes.
+class Story {
+  constructor(section) {
+    this.section = section;
+    this.data = JSON.parse(section.querySelector(".data").textContent);
+    this.sources = JSON.parse(section.querySelector(".sources").textContent);
+    this.chart = section.querySelector(".chart");
+    this.detail = section.querySelector(".detail");
+    this.steps = [...section.querySelectorAll(".step")];
+    this.selected = null;
+    this.wires = new Map();
+    this.listen();
+    this.draw();
+    const first = this.shown().find((step) => step.matches(".differs")) || this.shown().at(-1);
+    if (first) this.select(first, false);
+  }
+
+  // Those that can be selected: not hidden, and of this execution.
+  shown() {
+    return this.steps.filter((step) => step.offsetParent && !step.matches(".only-there"));
+  }
+
+  listen() {
+    this.chart.addEventListener("click", (event) => {
+      const step = event.target.closest(".step:not(.only-there)");
+      if (step) this.select(step, false);
+    });
+    for (const button of this.section.querySelectorAll(".go"))
+      button.addEventListener("click", () => this.toChoice(Number(button.dataset.choice)));
+    for (const button of this.section.querySelectorAll(".copy"))
+      button.addEventListener("click", () => copy(button));
+    const minor = this.section.querySelector("input.every");
+    if (minor)
+      minor.addEventListener("change", () => {
+        this.section.classList.toggle("all", minor.checked);
+        this.draw();
+      });
+    this.search = this.section.querySelector(".search");
+    this.search.addEventListener("input", () => this.find());
+    this.search.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") this.toNext(".found-here");
+      if (event.key === "Escape") this.chart.focus();
+    });
+    window.addEventListener("resize", () => this.draw());
+  }
+
+  key(event) {
+    switch (event.key) {
+      case "ArrowDown": case "j": return this.move(1);
+      case "ArrowUp": case "k": return this.move(-1);
+      case "Home": return this.select(this.shown()[0]);
+      case "End": return this.select(this.shown().at(-1));
+      case "d": return this.toNext(".departs");
+      case "f": return this.toNext(".differs");
+      case "/": this.search.focus(); return true;
+      default: return false;
+    }
+  }
+
+  move(by) {
+    const shown = this.shown();
+    const at = shown.indexOf(this.selected);
+    return this.select(shown[Math.min(Math.max(at + by, 0), shown.length - 1)]);
+  }
+
+  // The next one of a kind, and after the last the first.
+  toNext(kind) {
+    const of = this.shown().filter((step) => step.matches(kind));
+    const after = of.find((step) => Number(step.dataset.step) > Number(this.selected?.dataset.step ?? -1));
+    return this.select(after || of[0]);
+  }
+
+  toChoice(index) {
+    const number = this.data.findIndex((step) => step.choices.some((choice) => choice.index === index));
+    if (number < 0) return;
+    const step = this.steps[number];
+    if (step.matches(".minor") && !this.section.matches(".all")) this.section.querySelector("input.every").click();
+    this.select(step);
+  }
+
+  select(step, scrolls = true) {
+    if (!step) return true;
+    this.selected?.classList.remove("selected");
+    this.selected?.removeAttribute("aria-current");
+    this.selected = step;
+    step.classList.add("selected");
+    step.setAttribute("aria-current", "step");
+    if (scrolls) step.scrollIntoView({ block: "nearest", inline: "nearest" });
+    const number = Number(step.dataset.step);
+    for (const [to, path] of this.wires) path.classList.toggle("now", to === number);
+    this.tell(this.data[number], step);
+    return true;
+  }
+
+  find() {
+    const wanted = this.search.value.toLowerCase();
+    let found = 0;
+    for (const step of this.steps) {
+      const has = wanted !== "" && step.textContent.toLowerCase().includes(wanted);
+      step.classList.toggle("found-here", has);
+      found += has;
+    }
+    this.section.querySelector(".found").textContent = wanted ? `${found} found` : "";
+  }
+
+  // ---- the step that is selected
+
+  tell(step, element) {
+    const parts = [heading(`${step.actor || "passing"}: ${step.text}`)];
+    if (step.place) parts.push(...this.source(step.place));
+    for (const choice of step.choices) parts.push(...options(choice));
+    if (step.labels.length) parts.push(heading("reached"), list(step.labels));
+    if (step.tasks.length) parts.push(heading("tasks"), list(step.tasks.map(([name, does]) => `${name} ${does}`)));
+    if (step.ready.length) parts.push(heading("ready to run, in this order"), list(step.ready, "ol"));
+    if (step.timers.length) parts.push(heading("timers"), list(step.timers));
+    this.detail.replaceChildren(...parts);
+  }
+
+  source([file, line, name]) {
+    const lines = this.sources[file] || {};
+    const pre = make("pre");
+    pre.tabIndex = 0;
+    const near = Object.keys(lines).map(Number).filter((number) => Math.abs(number - line) <= 7);
+    const indents = near.filter((number) => lines[number].trim()).map((number) => lines[number].search(/\S/));
+    for (const number of near) {
+      const row = make("span", number === line ? "line here" : "line");
+      row.append(make("span", "at", String(number)), lines[number].slice(Math.min(...indents)));
+      pre.append(row);
+    }
+    return [make("div", "", `${name}, ${file}:${line}`), pre];
+  }
+
+  // ---- arrows from what caused a step, where that was another's
+
+  draw() {
+    this.chart.querySelector(".wires")?.remove();
+    this.wires.clear();
+    const box = this.chart.querySelector(".steps");
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("class", "wires");
+    svg.setAttribute("aria-hidden", "true");
+    svg.innerHTML = '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z"/></marker></defs>';
+    const origin = box.getBoundingClientRect();
+    const which = this.section.matches(".all") ? 1 : 0;
+    this.data.forEach((step, number) => {
+      if (step.causes[which] === null) return;
+      const from = this.act(step.causes[which]), to = this.act(number);
+      if (!from || !to) return;
+      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      path.setAttribute("d", curve(from, to, origin));
+      path.setAttribute("marker-end", "url(#tip)");
+      svg.append(path);
+      this.wires.set(number, path);
+    });
+    box.append(svg);
+  }
+
+  act(number) {
+    const step = this.steps[number];
+    return step?.offsetParent ? step.querySelector(".box")?.getBoundingClientRect() : null;
+  }
+}
+
+// From below the one to above the other, behind the boxes that lie between.
+function curve(from, to, origin) {
+  const x1 = from.left + 12 - origin.left, y1 = from.bottom - origin.top;
+  const x2 = to.left + 24 - origin.left, y2 = to.top - origin.top;
+  const middle = (y1 + y2) / 2;
+  return `M${x1},${y1} C${x1},${middle} ${x2},${middle} ${x2},${y2}`;
+}
+
+function options(choice) {
+  const names = choice.options.map((option, at) => {
+    const said = [at === choice.taken ? "taken" : "", at === 0 ? "natural" : ""].filter(Boolean);
+    return make("li", at === choice.taken ? "taken" : "", option + (said.length ? ` (${said.join(", ")})` : ""));
+  });
+  const all = make("ul");
+  all.append(...names);
+  return [heading(`choice point ${choice.index}, ${choice.kind}${choice.cost ? ": a departure" : ""}`), all];
+}
+
+function make(name, kind = "", text = "") {
+  const element = document.createElement(name);
+  if (kind) element.className = kind;
+  element.textContent = text;
+  return element;
+}
+
+function heading(text) {
+  return make("h3", "", text);
+}
+
+function list(texts, name = "ul") {
+  const all = make(name);
+  all.append(...texts.map((text) => make("li", "", text)));
+  return all;
+}
+
+async function copy(button) {
+  const before = button.textContent;
+  try {
+    await navigator.clipboard.writeText(button.dataset.text);
+    button.textContent = "Copied";
+  } catch {
+    window.prompt("Copy it from here:", button.dataset.text);
+  }
+  setTimeout(() => { button.textContent = before; }, 1500);
+}
+
+const stories = [...document.querySelectorAll(".story")].map((section) => new Story(section));
+
+// Keys go to the story that is in view.
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches("input, textarea, summary") || event.ctrlKey || event.metaKey || event.altKey) return;
+  const middle = window.innerHeight / 2;
+  const story = stories.find((each) => {
+    const box = each.section.getBoundingClientRect();
+    return box.top < middle && box.bottom > 0;
+  });
+  if (story && story.key(event)) event.preventDefault();
+});

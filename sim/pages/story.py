@@ -1,0 +1,226 @@
+"""A counterexample as data for a page: what happened step by step, and beside it what passes."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+
+from sim.counterexamples.counterexample import Counterexample
+from sim.counterexamples.departures import Words, steps_of
+from sim.counterexamples.explanation import Passing, nearest_passing, what_differs
+from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
+from sim.kernel.execution import Outcome, Program, guarded, run_execution
+from sim.kernel.forks import in_a_fork
+from sim.kernel.schedule import Schedule
+from sim.kernel.world import VIOLATED
+from sim.pages.watched import Moment, Place, Watched, WatchedReplay
+
+# How much of a file is shown around a line that a step stands at.
+LINES_AROUND = 7
+# A page of more steps is not read; the last ones are those that lead to the violation.
+STEPS_MAX = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A row of the chart. at: virtual seconds. moment: how things stood.
+
+    is_minor: an ordinary step of a task, which is hidden until it is asked for, where the program
+    records rows of its own. is_violation: the last one. there: what the passing execution does in
+    its place: a text, the same text, or None for nothing. Of a step that only the passing one
+    takes, the actor is empty.
+    """
+
+    at: float
+    actor: str
+    text: str
+    moment: Moment
+    is_minor: bool = False
+    is_violation: bool = False
+    is_first_difference: bool = False
+    there: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """One departure from natural order, in words; index: of its first choice point."""
+
+    index: int
+    time: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """property: the sentence that did not hold. seen, where: what was observed, and who checked it.
+
+    lanes: the actors, in the order in which they appear. numbers: for a moment, which step it is.
+    passing: which execution stands beside it, in words; empty if none was found. sources: of each
+    file the lines that are shown. text: the same for a terminal.
+    """
+
+    property: str
+    at: float
+    seen: str
+    where: str
+    schedule: str
+    text: str
+    departures: list[Departure]
+    choice_points: int
+    lanes: list[str]
+    steps: list[Step]
+    numbers: dict[int, int]
+    passing: str
+    sources: dict[str, dict[int, str]] = field(default_factory=dict)
+
+
+def story_of(program: Program, found: Counterexample) -> Story:
+    """Replays it, and its nearest passing neighbour, looking closely.
+
+    Raises ScheduleDoesNotFit for another program than the counterexample's.
+    """
+    if found.identity is not None:
+        found.identity.require(program)
+    if found.is_isolated:
+        return in_a_fork(lambda: _story_of(program, found))
+    return _story_of(program, found)
+
+
+def _story_of(program: Program, found: Counterexample) -> Story:
+    schedule = Schedule.parse(found.schedule)
+    with guarded():
+        outcome, watched = _watched(program, schedule, schedule.departures)
+        passing = nearest_passing(program, schedule, outcome)
+        beside = None
+        if passing.outcome is not None:
+            taken = tuple((each.index, each.option) for each in passing.outcome.departures)
+            beside, _ = _watched(program, schedule, taken)
+    assert outcome.violation is not None
+    words = Words.of(outcome, *([beside] if beside is not None else []))
+    steps = _steps(outcome, watched, beside, words)
+    violation = outcome.violation
+    return Story(
+        property=violation.property,
+        at=violation.at,
+        seen=violation.detail,
+        where=violation.where,
+        schedule=found.schedule,
+        text=found.text,
+        departures=_departures(outcome, words),
+        choice_points=len(outcome.choices),
+        lanes=_lanes(steps),
+        steps=steps,
+        numbers=_numbers(steps, watched),
+        passing=_passing(outcome, passing, words),
+        sources=_sources(each.moment.place for each in steps),
+    )
+
+
+def _watched(
+    program: Program, schedule: Schedule, departures: Iterable[tuple[int, int]]
+) -> tuple[Outcome, Watched]:
+    """One execution; the outcome has its recording, as a traced one's."""
+    replay = WatchedReplay(departures)
+    outcome = run_execution(program, replay, schedule.bounds, traced=True)
+    outcome.recording = replay.watched
+    return outcome, replay.watched
+
+
+# ---- steps -----------------------------------------------------------------------------------
+
+
+def _steps(outcome: Outcome, watched: Watched, beside: Outcome | None, words: Words) -> list[Step]:
+    rows = rows_of(outcome, words)
+    others = rows_of(beside, words) if beside is not None else []
+    difference = first_difference(rows, others) if beside is not None else None
+    marked = difference[0] if difference is not None else None
+    shown = set(map(id, fitting(rows, marked, STEPS_MAX)))
+    steps: list[Step] = []
+    for row, other in _aligned(rows, others):
+        if row is None:
+            assert other is not None
+            steps.append(Step(other.line.at, "", "", Moment(), there=_short(other)))
+            continue
+        steps.append(
+            Step(
+                at=row.line.at,
+                actor=row.line.actor,
+                text=row.line.text,
+                moment=_moment_of(row, watched),
+                is_minor=id(row) not in shown,
+                is_violation=row.line.text == VIOLATED,
+                is_first_difference=row is marked,
+                there=None if other is None else _short(other),
+            )
+        )
+    return steps
+
+
+def _short(row: Row) -> str:
+    return f"{row.line.actor}: {row.line.text}"
+
+
+def _moment_of(row: Row, watched: Watched) -> Moment:
+    of_rows = watched.of_trace if row.is_recorded else watched.of_tasks
+    if row.number < len(of_rows):
+        return watched.moments[of_rows[row.number]]
+    # What is known once everything has ended.
+    return Moment()
+
+
+def _aligned(rows: list[Row], others: list[Row]) -> Iterable[tuple[Row | None, Row | None]]:
+    """Rows that are the same stand side by side; of those that are not, all of one come first."""
+    texts, other_texts = ([_short(each) for each in side] for side in (rows, others))
+    matcher = SequenceMatcher(None, texts, other_texts, autojunk=False)
+    for what, i, i_end, j, j_end in matcher.get_opcodes():
+        if what == "equal":
+            yield from zip(rows[i:i_end], others[j:j_end], strict=True)
+        else:
+            yield from ((row, None) for row in rows[i:i_end])
+            yield from ((None, other) for other in others[j:j_end])
+
+
+def _lanes(steps: list[Step]) -> list[str]:
+    """As in the text's chart: the outside first, the log last."""
+    actors = dict.fromkeys(each.actor for each in steps if each.actor and not each.is_violation)
+    return sorted(actors, key=lambda actor: (actor != "outside", actor == "log"))
+
+
+def _numbers(steps: list[Step], watched: Watched) -> dict[int, int]:
+    of_moment = {id(moment): number for number, moment in enumerate(watched.moments)}
+    return {
+        of_moment[id(each.moment)]: number
+        for number, each in enumerate(steps)
+        if id(each.moment) in of_moment
+    }
+
+
+# ---- words -----------------------------------------------------------------------------------
+
+
+def _departures(outcome: Outcome, words: Words) -> list[Departure]:
+    return [
+        Departure(step.departures[0].index, step.time, words.of_step(step))
+        for step in steps_of(outcome.departures)
+    ]
+
+
+def _passing(outcome: Outcome, passing: Passing, words: Words) -> str:
+    if passing.outcome is None:
+        return ""
+    return what_differs(outcome, passing.outcome, passing.change, words)
+
+
+def _sources(places: Iterable[Place | None]) -> dict[str, dict[int, str]]:
+    sources: dict[str, dict[int, str]] = {}
+    for place in dict.fromkeys(places):
+        if place is None:
+            continue
+        lines = linecache.getlines(place.file)
+        shown = sources.setdefault(place.file, {})
+        first, last = place.line - LINES_AROUND, place.line + LINES_AROUND
+        for number in range(max(first, 1), min(last, len(lines)) + 1):
+            shown[number] = lines[number - 1].rstrip("\n")
+    return sources

@@ -1,0 +1,277 @@
+"""A replay that is looked at closely: for each row of its chart, how things stood then."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, TypeVar
+
+from sim.kernel.diagnosis import frames_of, programs_frame, short_place, waits_for
+from sim.kernel.environment import Arrival
+from sim.kernel.loop import SimLoop
+from sim.kernel.observer import Observer
+from sim.kernel.origin import is_of_kernel, is_own_code
+from sim.kernel.recording import EventName, Recording
+from sim.kernel.schedule import ChoicePoint
+from sim.kernel.threads.workers import Worker
+from sim.kernel.world import World
+from sim.schedulers import Replay
+
+T = TypeVar("T")
+
+# A page is to be read: of a thousand tasks it shows so many.
+LISTED_MAX = 12
+_ASYNCIO = str(Path(asyncio.__file__).parent) + "/"
+_CREATED = inspect.CORO_CREATED
+_OUTSIDE = World.outside.__code__
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of the program's; file: its path, function: the name of what stands there."""
+
+    file: str
+    line: int
+    function: str
+
+    @classmethod
+    def of(cls, code: CodeType, line: int) -> Place:
+        return cls(code.co_filename, line, code.co_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A choice point: its options, the natural one first; taken: the index of that which was."""
+
+    index: int
+    kind: str
+    at: float
+    options: tuple[EventName, ...]
+    taken: int
+    cost: int
+
+
+@dataclass(slots=True)
+class Moment:
+    """When a row was written.
+
+    place: of the program, or None; of an outside event, who waits for it. step: which callback of
+    the loop, or which landing, it belongs to. cause: the number of the moment that put this step
+    into the ready queue; of a task that is cancelled, the one before. choices, labels: those since
+    the moment before. tasks: each that is not done, with what it waits for. ready, timers: what
+    the loop would run next, and later.
+    """
+
+    place: Place | None = None
+    step: int = 0
+    cause: int | None = None
+    choices: list[Choice] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    tasks: list[tuple[str, str]] = field(default_factory=list)
+    ready: list[str] = field(default_factory=list)
+    timers: list[str] = field(default_factory=list)
+
+
+class Rows(list[T]):
+    """Rows of a recording; tells of each that joins."""
+
+    def __init__(self, joins: Callable[[T], None]) -> None:
+        super().__init__()
+        self._joins = joins
+
+    def append(self, row: T) -> None:
+        super().append(row)
+        self._joins(row)
+
+
+class Watched(Recording):
+    """Of each row of the trace, and of the tasks' rows, the moment; both in one order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moments: list[Moment] = []
+        # Which moment a row of the trace, or a row of the tasks, has.
+        self.of_trace: list[int] = []
+        self.of_tasks: list[int] = []
+        self.trace = Rows(lambda row: self._note(self.of_trace))
+        self.task_rows = Rows(lambda row: self._note(self.of_tasks))
+        self._choices: list[Choice] = []
+        # Where the task stands that goes on next.
+        self._stands: Place | None = None
+        # By which moment a callback was scheduled, in the order in which it was.
+        self._scheduled_by: dict[int, list[int | None]] = {}
+        # Of the step that runs: its number, what put it there, and its last moment.
+        self._step = 0
+        self._cause: int | None = None
+        self._last: int | None = None
+        self._announced_at: dict[Arrival, Place | None] = {}
+
+    def begin(self, loop: SimLoop, world: World) -> None:
+        super().begin(loop, world)
+        self._labels = set[str]()
+
+    def _note(self, of_rows: list[int]) -> None:
+        number = len(self.moments)
+        of_rows.append(number)
+        is_anothers = of_rows is self.of_tasks and self._last is not None
+        cause = self._last if is_anothers else self._cause
+        moment = Moment(self._place(), self._step, cause, self._choices)
+        self._last = number
+        self._choices = []
+        new = self._world.labels - self._labels
+        moment.labels = sorted(new)
+        self._labels |= new
+        loops = self._world.loops
+        live = [task for loop in loops for task in loop.tasks if not task.done()]
+        moment.tasks = [(each.get_name(), what_it_does(each)) for each in live[:LISTED_MAX]]
+        moment.ready = _some(_words_of(each) for loop in loops for each in loop._ready)
+        moment.timers = _some(_words_of_timer(each) for loop in loops for each in _timers(loop))
+        self.moments.append(moment)
+
+    def _place(self) -> Place | None:
+        """Of what the program does now; else where this step stood last."""
+        place, self._stands = self._stands, None
+        place = place or _running_place()
+        if place is None and self._last is not None:
+            return self.moments[self._last].place
+        return place
+
+    def _begin_step(self, cause: int | None, stands: Place | None = None) -> None:
+        self._step += 1
+        self._cause, self._last, self._stands = cause, None, stands
+
+    # -- who causes what
+
+    def scheduled(self, callback: Any) -> None:
+        super().scheduled(callback)
+        self._scheduled_by.setdefault(id(callback), []).append(self._now)
+
+    def runs(self, handle: asyncio.Handle) -> None:
+        callback: Any = handle._callback  # type: ignore[attr-defined]
+        # What ended in the step before is a row of that step's.
+        self._rows.settle()
+        causes = self._scheduled_by.get(id(callback), [])
+        cause = causes.pop(0) if causes else None
+        if not causes:
+            self._scheduled_by.pop(id(callback), None)
+        task = getattr(callback, "__self__", None)
+        self._begin_step(cause, _place_of_task(task) if isinstance(task, asyncio.Task) else None)
+        super().runs(handle)
+        self._stands = None
+
+    @property
+    def _now(self) -> int | None:
+        """The last moment of this step, or what caused it, if it has none."""
+        return self._cause if self._last is None else self._last
+
+    def announced(self, arrival: Arrival) -> None:
+        super().announced(arrival)
+        self._announced_at[arrival] = _running_place()
+
+    def lands(self, arrival: Arrival) -> None:
+        self._begin_step(None, self._announced_at.pop(arrival, None))
+        super().lands(arrival)
+
+    def poll_begins(self) -> None:
+        super().poll_begins()
+        self._begin_step(None)
+
+    def thread_goes_on(self, worker: Worker) -> None:
+        self._begin_step(None)
+        super().thread_goes_on(worker)
+
+    # -- choices
+
+    def chose(self, point: ChoicePoint, option: int) -> None:
+        super().chose(point, option)
+        names = tuple(self._name(each) for each in point.options)
+        cost = point.costs[option] if option else 0
+        self._choices.append(Choice(point.index, point.kind, point.at, names, option, cost))
+
+
+class WatchedReplay(Replay):
+    """Replays a schedule under the eyes of a `Watched`."""
+
+    def __init__(self, departures: Iterable[tuple[int, int]], *, strict: bool = True) -> None:
+        super().__init__(departures, strict=strict)
+        self.watched = Watched()
+
+    def observer(self) -> Observer:
+        return self.watched
+
+
+def _some(sentences: Iterable[str]) -> list[str]:
+    listed = list(sentences)
+    if len(listed) <= LISTED_MAX:
+        return listed
+    return [*listed[: LISTED_MAX - 1], f"… and {len(listed) - LISTED_MAX + 1} more"]
+
+
+def _place_of_task(task: asyncio.Task[Any]) -> Place | None:
+    own = own_frame(frames_of(task.get_coro()))
+    return None if own is None else Place.of(own.f_code, own.f_lineno)
+
+
+def own_frame(frames: Sequence[FrameType]) -> FrameType | None:
+    """Of frames with the outermost first: the innermost of the program's own.
+
+    Of a program that is a library, or the simulator's bench, its innermost one.
+    """
+    own = (each for each in reversed(frames) if is_own_code(each.f_code.co_filename))
+    others = (each for each in reversed(frames) if not _is_inner(each.f_code.co_filename))
+    return next(own, None) or next(others, None)
+
+
+def _is_inner(file: str) -> bool:
+    return file.startswith(_ASYNCIO) or is_of_kernel(file)
+
+
+def what_it_does(task: asyncio.Task[Any]) -> str:
+    """Of a task that is not done: whether it runs, or what it waits for, and where."""
+    coroutine: Any = task.get_coro()
+    frames = frames_of(coroutine)
+    if not frames or getattr(coroutine, "cr_running", False):
+        return "runs"
+    if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == _CREATED:
+        return "has not begun"
+    own = own_frame(frames) or frames[-1]
+    awaited = task._fut_waiter  # type: ignore[attr-defined]
+    verb = "waits" if awaited is not None and not awaited.done() else "goes on next"
+    return f"{verb} in {short_place(own.f_code, own.f_lineno)}{_awaited(task, frames)}"
+
+
+def _awaited(task: asyncio.Task[Any], frames: list[FrameType]) -> str:
+    event = next((each for each in frames if each.f_code is _OUTSIDE), None)
+    return f" for «{event.f_locals['name']}»" if event is not None else waits_for(task, frames)
+
+
+def _running_place() -> Place | None:
+    frame = programs_frame(sys._getframe(2))
+    return None if frame is None else Place.of(frame.f_code, frame.f_lineno)
+
+
+def _timers(loop: SimLoop) -> list[asyncio.TimerHandle]:
+    live = (each for each in loop._scheduled if not each.cancelled())
+    return sorted(live, key=asyncio.TimerHandle.when)
+
+
+def _words_of(handle: asyncio.Handle) -> str:
+    callback: Any = handle._callback  # type: ignore[attr-defined]
+    task = getattr(callback, "__self__", None)
+    if isinstance(task, asyncio.Task):
+        return f"a step of {task.get_name()}"
+    return _name_of(callback)
+
+
+def _words_of_timer(timer: asyncio.TimerHandle) -> str:
+    return f"{timer.when():.3f} s: {_name_of(timer._callback)}"  # type: ignore[attr-defined]
+
+
+def _name_of(callback: Any) -> str:
+    name = getattr(callback, "__qualname__", type(callback).__qualname__)
+    return str(name).rpartition("<locals>.")[2]

@@ -1,0 +1,57 @@
+"""Programs whose counterexamples are looked at as pages."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sim import World
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+async def slot_that_is_lost(world: World) -> None:
+    """The client leaves as the model answers: nobody gives the slot back."""
+    slots = asyncio.Semaphore(1)
+
+    async def answer() -> None:
+        await slots.acquire()
+        await world.outside("the model answers")
+        slots.release()
+
+    task = asyncio.create_task(answer(), name="answer")
+    await asyncio.sleep(0)
+    await world.outside("the client leaves")
+    task.cancel()
+    await asyncio.wait([task])
+    world.reached("the client has left")
+    world.check(not slots.locked(), "the slot is free again")
+
+
+async def always_fails(world: World) -> None:
+    """No order of events passes."""
+    await world.outside("it comes", latest=1)
+    world.check(False, "it holds", "it does not")
+
+
+async def hostile_names(world: World) -> None:
+    """What a program calls its events, tasks and properties is text, whatever it looks like."""
+
+    async def named() -> None:
+        await world.outside(HOSTILE, latest=1)
+
+    await asyncio.create_task(named(), name=HOSTILE)
+    world.record(HOSTILE, actor=HOSTILE)
+    world.check(False, HOSTILE, HOSTILE)
+
+
+async def four_hundred_steps(world: World) -> None:
+    """A long way to the violation, with timers, of several tasks."""
+
+    async def ticks(number: int) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0.01 * number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(1, 9):
+            group.create_task(ticks(number), name=f"clock {number}")
+    world.check(False, "it never ends")

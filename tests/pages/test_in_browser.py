@@ -1,0 +1,201 @@
+"""Pages in Chromium: steps, keys, search, copying, a long way, dark and narrow, for everybody."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim import explore
+from sim.kernel.execution import Program
+from sim.pages.page import Page, Told
+from sim.pages.story import story_of
+from tests.pages.programs import four_hundred_steps, hostile_names, slot_that_is_lost
+
+sync_api = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A page for each program, by its name."""
+    folder = tmp_path_factory.mktemp("pages")
+    programs: list[Program] = [slot_that_is_lost, four_hundred_steps, hostile_names]
+    return {each.__name__: _written(each, folder) for each in programs}
+
+
+@pytest.fixture(scope="module")
+def browser(files: dict[str, Path]) -> Iterator[Any]:
+    """After the pages: playwright keeps a loop in this thread, and explore wants none."""
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield chromium
+        chromium.close()
+
+
+def _written(program: Program, folder: Path) -> Path:
+    report = explore(program)
+    assert report.counterexample is not None
+    told = Told.of("it", story_of(program, report.counterexample))
+    file = folder / f"{program.__name__}.html"
+    Page(program.__name__, report.verdict, report.reason, stories=[told]).write(file)
+    return file
+
+
+class _Opened:
+    """A page in the browser, with what its console said."""
+
+    def __init__(self, page: Any, file: Path) -> None:
+        self.page = page
+        self.said: list[str] = []
+        page.on("console", lambda message: self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.goto(file.as_uri())
+
+    @property
+    def selected(self) -> str:
+        return str(self.page.inner_text(".step.selected .box"))
+
+    @property
+    def told(self) -> str:
+        return str(self.page.inner_text(".detail"))
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+
+@pytest.fixture
+def opened(browser: Any, files: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Any]:
+    """By the name of the program, with the browser's options after it."""
+    name, options = request.param
+    context = browser.new_context(**options)
+    opened = _Opened(context.new_page(), files[name])
+    yield opened
+    context.close()
+    assert opened.said == []
+
+
+def _of(name: str, **options: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("opened", [(name, options)], indirect=True, ids=[name])
+
+
+@_of("slot_that_is_lost")
+def test_it_opens_at_the_first_difference(opened: _Opened) -> None:
+    """The line, what was free there and what was taken stand beside it at once."""
+    assert "the client leaves" in opened.selected
+    assert "the model answers (natural)" in opened.told
+    assert "the client leaves (taken)" in opened.told
+
+
+@_of("slot_that_is_lost")
+def test_arrow_keys_step(opened: _Opened) -> None:
+    """Down and up, to the end and back to where the order departs."""
+    opened.press("ArrowDown")
+    assert "the model answers" in opened.selected
+    opened.press("ArrowDown")
+    assert "goes on in slot_that_is_lost" in opened.selected
+    opened.press("End")
+    assert "VIOLATED" in opened.selected
+    assert "world.check(not slots.locked()" in opened.told
+    opened.press("d")
+    assert "the client leaves" in opened.selected
+    opened.press("Home")
+    assert "begins in answer" in opened.selected
+
+
+@_of("slot_that_is_lost")
+def test_a_departure_leads_to_its_step(opened: _Opened) -> None:
+    """From the sentence to the row."""
+    opened.press("End")
+    opened.page.click(".departures button")
+    assert "the client leaves" in opened.selected
+
+
+@_of("slot_that_is_lost")
+def test_arrows_are_drawn_between_lanes(opened: _Opened) -> None:
+    """As many as there are causes in other lanes, and none of no length."""
+    boxes = opened.page.eval_on_selector_all(
+        ".wires > path", "paths => paths.map(path => path.getTotalLength())"
+    )
+    assert len(boxes) >= 3
+    assert min(boxes) > 4
+
+
+@_of("slot_that_is_lost")
+def test_search_finds_and_steps(opened: _Opened) -> None:
+    """With the key for it; Enter goes from one to the next, and around."""
+    opened.press("/")
+    opened.page.keyboard.type("answers")
+    assert "found" in opened.page.inner_text(".found")
+    opened.press("Enter")
+    assert "the model answers" in opened.selected
+
+
+@_of("slot_that_is_lost", permissions=["clipboard-read", "clipboard-write"])
+def test_a_command_is_copied(opened: _Opened) -> None:
+    """That which replays it, as it can be pasted."""
+    opened.page.click("button.copy >> nth=0")
+    opened.page.wait_for_function("document.querySelector('button.copy').textContent === 'Copied'")
+    text = opened.page.evaluate("navigator.clipboard.readText()")
+    assert text.startswith("onestream replay os2/tests.pages.programs:slot_that_is_lost/")
+
+
+@_of("four_hundred_steps")
+def test_a_long_way_can_be_walked(opened: _Opened) -> None:
+    """Of 400 steps and more each can be selected, and the one that is, is in view."""
+    assert opened.page.locator(".step").count() > 400
+    opened.press("Home", *["ArrowDown"] * 40, "End")
+    assert "VIOLATED" in opened.selected
+    assert opened.page.evaluate(
+        "(() => { const chart = document.querySelector('.chart').getBoundingClientRect();"
+        " const step = document.querySelector('.selected').getBoundingClientRect();"
+        " return step.bottom <= chart.bottom + 1 && step.top >= chart.top; })()"
+    )
+
+
+@_of("hostile_names")
+def test_what_a_program_says_does_nothing(opened: _Opened) -> None:
+    """A name that looks like a script is shown, and not run."""
+    opened.press("Home", "ArrowDown", "ArrowDown", "End")
+    assert opened.page.locator("img").count() == 0
+    assert "<img src=x onerror=alert(1)>" in opened.page.inner_text("h2")
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        (name, {"color_scheme": scheme, "viewport": {"width": width, "height": 900}})
+        for name in ("slot_that_is_lost", "hostile_names")
+        for scheme in ("light", "dark")
+        for width in (400, 1400)
+    ],
+    indirect=True,
+    ids=lambda value: f"{value[0]}-{value[1]['color_scheme']}-{value[1]['viewport']['width']}",
+)
+def test_everybody_can_use_it(opened: _Opened) -> None:
+    """axe finds nothing serious, and the page is no wider than its window."""
+    found = axe.Axe().run(opened.page).response["violations"]
+    assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
+    wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert opened.page.evaluate(wider) <= 0
+
+
+@_of("slot_that_is_lost", java_script_enabled=False)
+def test_it_reads_without_scripts(opened: _Opened) -> None:
+    """The rows, and the text, which opens."""
+    assert "is cancelled by program" in opened.page.inner_text(".steps")
+    opened.page.click("summary")
+    assert "first difference" in opened.page.inner_text("details pre")

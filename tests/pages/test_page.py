@@ -1,0 +1,141 @@
+"""A page is one file: all that it needs is in it, and what a program says is text."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from sim import explore
+from sim.cli import main
+from sim.exploration.verdict import Verdict
+from sim.pages.page import Cell, Line, Page, Table, Told
+from sim.pages.story import story_of
+from tests.pages.programs import HOSTILE, hostile_names, slot_that_is_lost
+
+
+class _Read(HTMLParser):
+    """Tags with their attributes, the text, and the JSON of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.data: list[object] = []
+        self._open: list[str] = []
+        self._kind: str | None = None
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._kind = dict(attrs).get("type") if tag == "script" else None
+
+    def handle_data(self, data: str) -> None:
+        if self._kind == "application/json":
+            self.data.append(json.loads(data))
+        else:
+            self.text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._kind = None
+
+
+def _page_of(program: object) -> Page:
+    report = explore(program)  # type: ignore[arg-type]
+    assert report.counterexample is not None
+    story = story_of(program, report.counterexample)  # type: ignore[arg-type]
+    return Page("a program", report.verdict, report.reason, stories=[Told.of("it", story)])
+
+
+def test_nothing_is_loaded() -> None:
+    """No address, no other file: a policy in the page forbids it as well."""
+    read = _Read(_page_of(slot_that_is_lost).html)
+    assert not [attrs for _, attrs in read.tags if "src" in attrs]
+    links = [attrs["href"] or "" for _, attrs in read.tags if "href" in attrs]
+    assert all(each.startswith("#") for each in links)
+    policies = [
+        attrs["content"] or ""
+        for tag, attrs in read.tags
+        if tag == "meta" and attrs.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert [each.startswith("default-src 'none'") for each in policies] == [True]
+
+
+def test_it_reads_without_scripts() -> None:
+    """Every step, departure and the text for the terminal stand in the page itself."""
+    page = _page_of(slot_that_is_lost)
+    read = _Read(page.html)
+    story = page.stories[0].story
+    words = " ".join(read.text.split())
+    for step in story.steps:
+        assert " ".join(step.text.split()) in words
+    assert story.departures[0].words in words
+    assert " ".join(story.text.split()) in words
+
+
+def test_what_a_program_says_is_text() -> None:
+    """Names that look like HTML, or end a script, do neither; they can be read."""
+    html = _page_of(hostile_names).html
+    read = _Read(html)
+    assert HOSTILE not in html
+    assert "img" not in {tag for tag, _ in read.tags}
+    assert HOSTILE in read.text
+    assert len(read.data) == 2
+
+
+def test_the_data_of_each_step_is_there() -> None:
+    """As many objects as rows, each with what the page shows of it."""
+    page = _page_of(slot_that_is_lost)
+    (steps, sources) = _Read(page.html).data
+    assert isinstance(steps, list)
+    assert isinstance(sources, dict)
+    assert len(steps) == len(page.stories[0].story.steps)
+    assert {"place", "choices", "tasks", "ready", "timers", "labels"} <= set(steps[0])
+
+
+def test_a_table_says_what_its_cells_say() -> None:
+    """A verdict, a number with its share, a link to a counterexample."""
+    row = Line([Cell("proved", is_verdict=True), Cell("1,234", share=0.5, is_number=True)])
+    page = Page("it", Verdict.PROVED, tables=[Table("All", ["verdict", "executions"], [row])])
+    read = _Read(page.html)
+    assert "1,234" in read.text
+    assert ("span", {"class": "share", "style": "--share: 0.5"}) in read.tags
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["explore", "tests.pages.programs:slot_that_is_lost"], "the slot is free again"),
+        (
+            ["check", "--registry", "quick_fix", "--scenario", "racing_registers"],
+            "S1 one_active",
+        ),
+        (["check", "--registry", "production", "--scenario", "second_prompt"], "every schedule"),
+        (["deepen", "--size", "size-1s2r0c0l0h"], "every schedule was visited up to"),
+        (["simulate", "--seeds", "2", "--level", "registry"], "What happened"),
+        (["mutants", "--name", "second_is_let_in_beside_the_first"], "killed by"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_commands_write_pages(arguments: list[str], words: str, tmp_path: Path) -> None:
+    """Each into the file that was named, with its verdict and what it found."""
+    file = tmp_path / "page.html"
+    main([*arguments, "--html", str(file)])
+    read = _Read(file.read_text(encoding="utf-8"))
+    assert words in read.text
+    assert [tag for tag, _ in read.tags if tag == "h1"] == ["h1"]
+
+
+def test_a_replay_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a schedule alone; standard output has the text and nothing of the page."""
+    report = explore(slot_that_is_lost)
+    assert report.counterexample is not None
+    file = tmp_path / "page.html"
+    assert main(["replay", report.counterexample.schedule, "--html", str(file)]) == 1
+    said = capsys.readouterr()
+    assert file.as_uri() in said.err
+    assert "file://" not in said.out
+    assert "the slot is free again" in file.read_text(encoding="utf-8")

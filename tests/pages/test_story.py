@@ -1,0 +1,124 @@
+"""What a page tells: steps, who caused them, how things stood, and what passes beside it."""
+
+from __future__ import annotations
+
+from sim import World, explore
+from sim.kernel.execution import Program
+from sim.pages.page import Told, causes
+from sim.pages.story import Step, Story, story_of
+from tests.pages.programs import always_fails, slot_that_is_lost
+
+
+def _story(program: Program, **options: object) -> Story:
+    found = explore(program, **options).counterexample  # type: ignore[arg-type]
+    assert found is not None
+    return story_of(program, found)
+
+
+def _step(story: Story, actor: str, text: str) -> Step:
+    (step,) = [
+        each for each in story.steps if (each.actor, each.text.split(" (")[0]) == (actor, text)
+    ]
+    return step
+
+
+def test_a_departure_stands_where_it_was_taken() -> None:
+    """The step has the choice point with its options, the natural one first, and which was taken."""
+    story = _story(slot_that_is_lost)
+    (departure,) = story.departures
+    step = _step(story, "outside", "the client leaves")
+    (choice,) = step.moment.choices
+    assert choice.index == departure.index
+    assert [each.name for each in choice.options][:2] == ["the model answers", "the client leaves"]
+    assert (choice.taken, choice.cost) == (1, 1)
+
+
+def test_a_step_shows_how_things_stood() -> None:
+    """Each task with what it waits for, what is ready, and the line of the program."""
+    story = _story(slot_that_is_lost)
+    moment = _step(story, "outside", "the client leaves").moment
+    waits = dict(moment.tasks)
+    assert waits["answer"].endswith("for «the model answers»")
+    assert waits["program"].endswith("for «the client leaves»")
+    assert moment.place is not None
+    assert (
+        'world.outside("the client leaves")' in story.sources[moment.place.file][moment.place.line]
+    )
+    cancelled = _step(story, "answer", "is cancelled by program").moment
+    assert cancelled.ready == ["a step of answer"]
+
+
+def test_labels_stand_where_they_were_reached() -> None:
+    """A label belongs to the step that reached it, and to no other."""
+    story = _story(slot_that_is_lost)
+    assert [each.moment.labels for each in story.steps if each.moment.labels] == [
+        ["the client has left"]
+    ]
+
+
+def test_an_arrow_leads_from_what_caused_a_step() -> None:
+    """From the event to the task that it wakes, and from who cancels to who is cancelled."""
+    story = _story(slot_that_is_lost)
+    arrows = {
+        (story.steps[cause].text.split(" (")[0], step.text.split(" (")[0])
+        for step, cause in zip(story.steps, causes(story, is_few=False), strict=True)
+        if cause is not None
+    }
+    assert ("the client leaves", "goes on in slot_that_is_lost") in arrows
+    assert ("goes on in slot_that_is_lost", "is cancelled by program") in arrows
+    assert ("the model answers", "goes on in answer") in arrows
+
+
+def test_what_passes_stands_beside_it() -> None:
+    """The same steps share a row; one that only the passing execution takes has its own."""
+    story = _story(slot_that_is_lost)
+    assert story.passing == "without departure 1"
+    first = next(each for each in story.steps if each.is_first_difference)
+    assert first.text == "the client leaves"
+    alone = [each.there for each in story.steps if not each.actor]
+    assert "answer: ends" in alone
+    assert story.steps[0].there == f"{story.steps[0].actor}: {story.steps[0].text}"
+
+
+def test_nothing_passes_where_nothing_can() -> None:
+    """Then no row has anything beside it."""
+    story = _story(always_fails)
+    assert story.passing == ""
+    assert {each.there for each in story.steps} == {None}
+    assert story.seen == "it does not"
+
+
+def test_an_isolated_counterexample_tells_the_same() -> None:
+    """It is replayed in a fork of its own, and what it tells comes back."""
+    isolated, plain = (_story(slot_that_is_lost, isolate=each) for each in (True, False))
+    assert isolated.steps == plain.steps
+    assert isolated.departures == plain.departures
+
+
+def test_the_violation_is_the_last_step() -> None:
+    """At the line that checked it, in the lane of who did."""
+    last = _story(always_fails).steps[-1]
+    assert last.is_violation
+    assert last.actor == "program"
+    assert last.moment.place is not None
+    assert last.moment.place.function == "always_fails"
+
+
+def test_rows_of_tasks_are_minor_where_the_program_records_its_own() -> None:
+    """They are hidden at first, as in the text; an arrow then begins where something is seen."""
+
+    async def program(world: World) -> None:
+        await world.outside("it comes")
+        world.record("has come", actor="door")
+        world.check(False, "nobody comes")
+
+    story = _story(program)
+    assert [each.text for each in story.steps if not each.is_minor] == [
+        "it comes",
+        "has come",
+        "VIOLATED",
+    ]
+    few = causes(story, is_few=True)
+    has_come = next(at for at, each in enumerate(story.steps) if each.text == "has come")
+    assert story.steps[few[has_come] or -1].text in ("it comes", "VIOLATED")
+    assert Told.of("", story).commands[0][1].startswith("onestream replay ")
