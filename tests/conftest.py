@@ -12,7 +12,17 @@ import pytest
 from hypothesis import settings
 
 # Helpers explain a failed assert as test modules do: all modules of these rooms are rewritten.
-ROOMS = ["attack", "benchmarks", "clients", "registry", "schedules", "server", "sim", "suites"]
+ROOMS = [
+    "attack",
+    "benchmarks",
+    "clients",
+    "pages",
+    "registry",
+    "schedules",
+    "server",
+    "sim",
+    "suites",
+]
 MODULES = ["executed", "limits"]
 pytest.register_assert_rewrite(*(f"tests.{each}" for each in ROOMS + MODULES))
 

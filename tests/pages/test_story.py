@@ -23,7 +23,7 @@ def _step(story: Story, actor: str, text: str) -> Step:
 
 
 def test_a_departure_stands_where_it_was_taken() -> None:
-    """The step has the choice point with its options, the natural one first, and which was taken."""
+    """The step has the choice point: its options, the natural one first, and what was taken."""
     story = _story(slot_that_is_lost)
     (departure,) = story.departures
     step = _step(story, "outside", "the client leaves")
