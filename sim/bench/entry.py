@@ -20,6 +20,7 @@ _ROOMS: dict[str, tuple[ModuleType, ...]] = {
     "registry": (registry_room, sim_room),
     "server": (registry_room, server_room, sim_room),
     "stack": (registry_room, server_room, sim_room),
+    "cluster": (registry_room, server_room, sim_room),
 }
 
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 LEVELS = ("registry", "server")
 # With uvicorn, the transports and sockets in it: an execution takes some ten times as long.
 STACK = "stack"
-CHECKED_LEVELS = (*LEVELS, STACK)
+# Workers that share a store, each a process on a host of its own.
+CLUSTER = "cluster"
+CHECKED_LEVELS = (*LEVELS, STACK, CLUSTER)
 
 
 def is_of_the_bench(subject: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sim.bench.checking.check import Checked
 from sim.bench.checking.jobs import Result
-from sim.bench.levels import STACK
+from sim.bench.levels import CLUSTER, LEVELS, STACK
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Verdict
 
@@ -17,6 +17,15 @@ stack level); other lines are one step, from one of these points to the next.
 Replaced: the clock, the selector; at server level also ASGI server, transports and executor; at
 stack level instead the kernel's sockets and the executor.
 Not covered: other scenarios than these, dense time between the instants{rest}."""
+_COVERED_BY_CLUSTER = """\
+at cluster level a verdict covers the worker's side of a lease (server/stores/lease.py) and the
+lease table (registry/lease_table.py), as processes on hosts: crashes and pauses before any of their
+steps, messages that are lost or late, a store that is replaced; with up to as many faults in an
+execution as the bounds say. It assumes: A1 rates of clocks differ by no more than margin / lease;
+A2 the store's clock is not set forward by the margin; A3 lost writes show as another generation,
+and a primary that was replaced refuses within its lag; A4 no worker's clock stands while others go
+on; A5 no record is evicted. Replaced: the network, the store's program, what a stream does with its
+lease."""
 # Where the level is not among those played.
 _STACK = """, and sockets, which
 `onestream check --level stack --budget 900` plays"""
@@ -27,12 +36,15 @@ def print_result(result: Result) -> None:
     name = f"{result.registry} {result.scenario}"
     figures = f"{report.executions:6d} executions {report.seconds:6.2f} s"
     words = f"  {report.covers if report.verdict == Verdict.PROVED else _short(report.reason)}"
-    print(f"{report.verdict:<12} {name:<48} {figures}{words}", flush=True)
+    is_shown = result.limit and report.verdict == Verdict.REFUTED
+    verdict = "limit shown" if is_shown else report.verdict
+    print(f"{verdict:<12} {name:<48} {figures}{words}", flush=True)
 
 
 def print_verdict(verdict: Checked) -> None:
     _print_not_applicable(verdict)
     _print_counterexamples(verdict)
+    _print_limits(verdict)
     report = verdict.results[0].report
     hit = sorted({bound for result in verdict.results for bound in result.report.bounds_hit})
     print()
@@ -49,7 +61,12 @@ def print_verdict(verdict: Checked) -> None:
 
 def what_it_covers(verdict: Checked) -> str:
     played = {result.level for result in verdict.results}
-    return _COVERED.format(rest="" if STACK in played else _STACK)
+    words = []
+    if played & {*LEVELS, STACK}:
+        words.append(_COVERED.format(rest="" if STACK in played else _STACK))
+    if CLUSTER in played:
+        words.append(_COVERED_BY_CLUSTER)
+    return "\n".join(words)
 
 
 def _print_not_applicable(verdict: Checked) -> None:
@@ -63,7 +80,7 @@ def _print_counterexamples(verdict: Checked) -> None:
     others: list[str] = []
     for result in verdict.results:
         counterexample = result.report.counterexample
-        if counterexample is None:
+        if counterexample is None or result.limit:
             continue
         kind = (result.registry, counterexample.property)
         if kind in shown:
@@ -78,11 +95,28 @@ def _print_counterexamples(verdict: Checked) -> None:
         print("\n".join(others))
 
 
+def _print_limits(verdict: Checked) -> None:
+    """What the promise rests on: where it does not hold, production is refuted."""
+    limits = [each for each in verdict.results if each.limit]
+    if limits:
+        print("\n-- limits: what lies outside of these assumptions is not promised")
+    for result in limits:
+        found = result.report.counterexample
+        print(f"{result.limit}")
+        if found is None:
+            print(f"  not shown: {result.scenario} is {result.report.verdict}")
+        else:
+            print(f"  else {found.property.partition(':')[0]}: onestream replay {found.schedule}")
+
+
 def _summary(registry: str, verdict: Checked) -> str:
-    reports = [each.report for each in verdict.results if each.registry == registry]
-    counts = {Verdict.PROVED: 0, Verdict.REFUTED: 0}
-    for report in reports:
-        counts[report.verdict] = counts.get(report.verdict, 0) + 1
+    results = [each for each in verdict.results if each.registry == registry]
+    reports = [each.report for each in results]
+    counts: dict[str, int] = {Verdict.PROVED: 0, Verdict.REFUTED: 0}
+    for result in results:
+        shown = result.limit and result.report.verdict == Verdict.REFUTED
+        name = "limits shown" if shown else result.report.verdict
+        counts[name] = counts.get(name, 0) + 1
     words = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     executions = sum(report.executions for report in reports)
     seconds = sum(report.seconds for report in reports)

@@ -10,7 +10,7 @@ from sim.bench.catalog import scenarios_named
 from sim.bench.checking.agenda import Agenda, players
 from sim.bench.checking.jobs import Job, Result
 from sim.bench.harness.observed_protocol import ROWS
-from sim.bench.levels import STACK
+from sim.bench.levels import LEVELS
 from sim.bench.scenarios import Scenario
 from sim.bench.subjects import PRODUCTION, PUBLISHED, registry_class
 from sim.exploration.progress import Progress
@@ -86,11 +86,11 @@ def check(
     is_whole = (
         under_check == PRODUCTION
         and scenario is None
-        and level != STACK
+        and level in (None, *LEVELS)
         and len(results) == len(todo)
     )
     missing = _rows_missing(results) if is_whole else []
-    verdicts = [each.report.verdict for each in results if each.registry == under_check]
+    verdicts = [each.verdict for each in results if each.registry == under_check]
     if missing or len(results) < len(todo):
         verdicts.append(Verdict.INCONCLUSIVE)
     return Checked(min(verdicts, key=SEVERITY.index), results, not_applicable, missing)

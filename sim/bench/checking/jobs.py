@@ -10,9 +10,11 @@ from sim.bench.entry import Entry
 from sim.bench.harness.log_capture import silenced
 from sim.bench.harness.observed_protocol import ROWS
 from sim.bench.scenarios import Scenario
+from sim.bench.scenarios.cluster_level import limit_of
 from sim.exploration.parallel import Key
 from sim.exploration.report import Report
 from sim.exploration.search import Watch, explore
+from sim.exploration.verdict import Verdict
 from sim.schedulers import DepartureBounded, DepthFirst, RandomFirst, Scheduler, StateMatching
 
 # At server level there are too many schedules for depth-first search, so first it is all schedules
@@ -85,17 +87,31 @@ class Job:
             )
 
     def result(self, report: Report) -> Result:
-        return Result(self.level, self.registry, self.scenario.name, report)
+        return Result(
+            self.level, self.registry, self.scenario.name, report, limit_of(self.scenario)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of a job."""
+    """The result of a job.
+
+    limit: the assumption that its scenario breaks; then the registry has to be refuted.
+    """
 
     level: str
     registry: str
     scenario: str
     report: Report
+    limit: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """On the registry: a limit is none against it, but has to be shown."""
+        verdict = self.report.verdict
+        if not self.limit or verdict is Verdict.ERROR:
+            return verdict
+        return Verdict.PROVED if verdict is Verdict.REFUTED else Verdict.INCONCLUSIVE
 
     @property
     def was_cut_off(self) -> bool:
@@ -109,6 +125,7 @@ class Result:
             "scenario": self.scenario,
             "level": self.level,
             "verdict": report.verdict,
+            "limit": self.limit or None,
             "reason": report.reason,
             "claim": report.claim,
             "executions": report.executions,

@@ -40,6 +40,11 @@ class Moment(enum.Enum):
     # At both; of seconds, or of nothing.
     CLOSED = "the registry, or the process, was told to end and has"
     QUIET = "all that was begun is over"
+    # At cluster level; of a step of the lease table, of who was let in, of why a gate has shut.
+    APPLIED = "the store has run an operation"
+    LET_IN = "the store has let in a stream that it had not let in before"
+    STOPPED = "a stream's gate has shut, for this reason"
+    PROBED = "all is over or dead, and a newcomer to this session was told this word"
     # In a simulation.
     SHUT = "the process has ended, with these requests open"
     LATE = "the last fault is long over, with these requests open"

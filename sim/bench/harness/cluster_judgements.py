@@ -1,0 +1,145 @@
+"""The judgements of workers that share a store: what the promises mean over several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from registry.lease_invariants import SENTENCES, LeaseStep, violated
+from registry.lease_records import Word
+from registry.states import Strategy
+from server.stores.lease import End
+from sim.bench.harness.cluster_bench import (
+    CALL_S,
+    POLL_S,
+    ClusterBench,
+    Stream,
+    Trouble,
+)
+from sim.bench.harness.judgement import Always, Judgement, Judgements, Moment
+from sim.kernel.world import World
+
+# Of one message, or one answer, that was lost, and of what is late besides.
+SLACK_S = CALL_S + POLL_S + 0.1
+
+
+def one_gate(bench: ClusterBench) -> bool:
+    open_in = [each.prompt.session for each in bench.streams if each.is_open]
+    return len(open_in) == len(set(open_in))
+
+
+def none_waits_too_long(bench: ClusterBench) -> bool:
+    return all(
+        bench.world.now - each.asked_s <= bound_s(bench, each)
+        for each in bench.streams
+        if not each.answer and not each.is_gone
+    )
+
+
+def answered_in_time(bench: ClusterBench, stream: Stream, waited_s: float) -> Iterator[str]:
+    if waited_s > bound_s(bench, stream):
+        yield f"{stream.name} waited {waited_s:.3f} s, and may for {bound_s(bench, stream):.3f} s"
+
+
+def bound_s(bench: ClusterBench, stream: Stream) -> float:
+    """L1 over several processes: the grace, or the lease of a holder that is gone; and the
+    quarantine of a store that may have lost writes. Who is enqueued waits for all before it.
+    """
+    limits = bench.limits
+    bound_s = limits.wait_max_ms / 1000 + SLACK_S + stream.worker.stands_s
+    if bench.troubles & {Trouble.FAIL_OVER, Trouble.SPLIT_BRAIN}:
+        bound_s += limits.quarantine_ms / 1000
+    if stream.prompt.strategy is Strategy.ENQUEUE:
+        bound_s *= len(bench.streams)
+        bound_s += sum(each.prompt.life_s + each.prompt.cleanup_s for each in bench.streams)
+    return bound_s
+
+
+def table_holds(bench: ClusterBench, step: LeaseStep) -> Iterator[str]:
+    broken = violated(step)
+    if broken is not None:
+        yield f"{broken}: {SENTENCES[broken]}; after {step.operation}"
+
+
+def in_order(bench: ClusterBench, entry: tuple[str, str, int, int]) -> Iterator[str]:
+    """Tickets are the order of the registers, and who is let in after another has a later one."""
+    session, stream, ticket, _ = entry
+    for other_session, other, earlier, _ in bench.let_in:
+        if other_session == session and ticket <= earlier:
+            yield f"{stream} has ticket {ticket}, and is let in after {other} with {earlier}"
+
+
+def tokens_increase(bench: ClusterBench, entry: tuple[str, str, int, int]) -> Iterator[str]:
+    _, stream, _, token = entry
+    for _, other, _, earlier in bench.let_in:
+        if token <= earlier:
+            yield f"{stream} has {token}, after {other} with {earlier}"
+
+
+def overlap_is_logged(bench: ClusterBench, stream: Stream) -> Iterator[str]:
+    for other in bench.streams:
+        if other is stream or other.prompt.session != stream.prompt.session or other.is_gone:
+            continue
+        if other.works_upstream:
+            if other.name not in bench.timeouts:
+                yield f"{other.name} still works upstream, and {stream.name} begins"
+            bench.world.reached("upstream overlap, logged")
+
+
+def stopped_for_a_reason(bench: ClusterBench, stream: Stream, end: End) -> Iterator[str]:
+    if end is End.CANCELLED and stream.name not in bench.cancelled:
+        yield f"{stream.name} was cancelled, and nobody did"
+    if end is End.SUPERSEDED:
+        newer = [
+            each
+            for each in bench.streams
+            if each is not stream
+            and each.prompt.session == stream.prompt.session
+            and each.asked_s >= stream.asked_s
+            and each.prompt.strategy is Strategy.INTERRUPT
+        ]
+        if not newer:
+            yield f"{stream.name} was superseded by nobody"
+    if end is End.LOST and not bench.may_lose_leases:
+        yield f"{stream.name} lost its lease, and nothing has befallen its worker"
+
+
+def free_at_last(bench: ClusterBench, session: str, word: Word) -> Iterator[str]:
+    if word is not Word.GRANTED:
+        yield f"a newcomer to session {session} is told {word.value}: {bench.table.sessions}"
+
+
+def nothing_is_left(bench: ClusterBench) -> Iterator[str]:
+    if bench.table.sessions or bench.table.detached:
+        yield f"{bench.table.sessions} {bench.table.detached}"
+
+
+S1 = "S1 one_gate: a session has at most one stream with an open gate, over all workers"
+S3 = (
+    "S3 no_silent_overlap: upstream calls of a session overlap only where prev_stream_timeout_on_"
+    "cancel was logged of the older"
+)
+S4 = "S4 newest_wins: nobody is let in after one that registered later"
+S5 = "S5 fencing: fencing tokens increase, also over what a fail-over has lost"
+S8 = "S8 identity: a stream is stopped only for a reason of its own"
+L1 = "L1 admission: a register is answered within the grace or the lease, and the quarantine"
+L1_DEAD = "L1 admission: what a dead worker has left holds up nobody"
+L3 = "L3 no_leak: nothing is kept of a stream that has left, or of a dead worker"
+TABLE = "the lease table's own predicates hold over every operation"
+
+OF_THE_CLUSTER: Judgements = (
+    Always(S1, one_gate),
+    Always(L1, none_waits_too_long),
+    Judgement(L1, Moment.ANSWERED, answered_in_time),
+    Judgement(TABLE, Moment.APPLIED, table_holds),
+    Judgement(S4, Moment.LET_IN, in_order),
+    Judgement(S5, Moment.LET_IN, tokens_increase),
+    Judgement(S3, Moment.BEGINS, overlap_is_logged),
+    Judgement(S8, Moment.STOPPED, stopped_for_a_reason),
+    Judgement(L1_DEAD, Moment.PROBED, free_at_last),
+    Judgement(L3, Moment.QUIET, nothing_is_left),
+)
+
+
+def make_cluster_bench(world: World, **options: Any) -> ClusterBench:
+    return ClusterBench(world, OF_THE_CLUSTER, **options)

@@ -1,0 +1,57 @@
+"""Workers that share a store: proved, and refuted where an assumption does not hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from sim import Report, explore
+from sim.bench.catalog import subject_of
+from sim.bench.checking.jobs import Job
+from sim.bench.entry import Entry
+from sim.bench.scenarios.cluster_level import CLUSTER_SCENARIOS, ClusterScenario
+from sim.exploration.verdict import Verdict
+from sim.replay import replay as replay_text
+from tests.limits import AMPLE_S
+
+SCENARIOS = {each.name: each for each in CLUSTER_SCENARIOS if not each.limit}
+LIMITS = {each.name: each for each in CLUSTER_SCENARIOS if each.limit}
+# Of some dozen executions; `onestream check --level cluster` proves the others too, in longer.
+SMALL = ("two_prompts", "messages_lost", "crash", "short_freeze", "fail_over")
+
+
+def explored(scenario: ClusterScenario) -> Report:
+    subject = subject_of(Entry("cluster", scenario.name, "production"))
+    return explore(subject, strategy=scenario.strategy or "states", budget_s=AMPLE_S)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_workers_keep_the_promises(name: str) -> None:
+    """Every schedule, with a fault at most: each promise holds, and each label is reached."""
+    report = explored(SCENARIOS[name])
+    assert report.verdict == "proved", report.text
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in SMALL])
+def test_workers_keep_the_promises_in_larger_scenarios(name: str) -> None:
+    """Every schedule, with a fault at most: each promise holds, and each label is reached."""
+    report = explored(SCENARIOS[name])
+    assert report.verdict == "proved", report.text
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_limit_is_shown(name: str) -> None:
+    """Where an assumption is broken, production is refuted, by a schedule that replays."""
+    report = explored(LIMITS[name])
+    assert report.counterexample is not None, report.text
+    assert replay_text(report.counterexample.schedule) is not None
+
+
+def test_a_limit_that_is_shown_counts_as_proved_and_one_that_is_not_as_inconclusive() -> None:
+    """It is no verdict against the registry, and a limit that nobody sees is not claimed."""
+    limit, other = LIMITS["limit_freeze"], SCENARIOS["two_prompts"]
+    refuted, proved = explored(limit), explored(other)
+    job = Job("cluster", "production", limit)
+    assert job.result(refuted).verdict is Verdict.PROVED
+    assert job.result(proved).verdict is Verdict.INCONCLUSIVE
+    assert Job("cluster", "production", other).result(refuted).verdict is Verdict.REFUTED
