@@ -83,6 +83,24 @@ _RULES = {
         "a list of functions, classes, modules or packages",
         lambda value: isinstance(value, list | tuple),
     ),
+    "faults_max": _Rule("a whole number, 0 or more", lambda value: is_whole(value) and value >= 0),
+    "for_s": _Rule(
+        "a finite number of seconds, more than 0",
+        lambda value: is_number(value) and 0 < value < math.inf,
+    ),
+    "restart_s": _Rule(
+        "a finite number of seconds, 0 or more, or None, for never",
+        lambda value: value is None or (is_number(value) and 0 <= value < math.inf),
+    ),
+    "clock_offset_s": _Rule(
+        # Further from 0 a clock could not tell two readings apart, a nanosecond each.
+        "a number of seconds, not further from 0 than 1,000,000",
+        lambda value: is_number(value) and abs(value) <= 1e6,
+    ),
+    "clock_rate": _Rule(
+        "a number, more than 0 and at most 1000",
+        lambda value: is_number(value) and 0 < value <= 1000,
+    ),
     "threads_max": _Rule("a whole number, 1 or more", lambda value: is_whole(value) and value >= 1),
     "queue_max": _Rule("a whole number, 1 or more", lambda value: is_whole(value) and value >= 1),
     "departures_min": _Rule(
@@ -113,7 +131,7 @@ def require(**arguments: object) -> None:
 
 def misused(what: str) -> Misused:
     """The error, with the line of the program that called."""
-    return Misused(f"{what}{_caller()}")
+    return Misused(f"{what}{caller()}")
 
 
 def _is_own(frame: FrameType) -> bool:
@@ -123,7 +141,8 @@ def _is_own(frame: FrameType) -> bool:
     return is_own_code(code.co_filename) and not is_made
 
 
-def _caller() -> str:
+def caller() -> str:
+    """The line of the program that called, in words."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not _is_own(frame):
         frame = frame.f_back

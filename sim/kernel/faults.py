@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+from typing import NoReturn, Protocol
+
+from sim.kernel.arguments import wrong_with
+
+
+class LoopOfFaults(Protocol):
+    """What the budget uses of the program's own loop."""
+
+    bounds_hit: set[str]
+
+    def misuse(self, what: str) -> NoReturn: ...
+
 
 class Faults:
-    """The budget of one execution. faults_max: the program's; one unless it says more.
+    """The one budget of an execution, of its hosts and of its network alike.
 
-    bounds_hit: where it is noted that the budget limited what was explored.
+    faults_max: how many may happen, the program's to set; one unless it says more. taken: how many
+    have. Where the budget limited what was explored, its loop's `bounds_hit` says so.
     """
 
-    def __init__(self, bounds_hit: set[str]) -> None:
-        self.faults_max = 1
+    def __init__(self, loop: LoopOfFaults) -> None:
+        self._faults_max = 1
         self.taken = 0
-        self._bounds_hit = bounds_hit
+        self._loop = loop
+
+    @property
+    def faults_max(self) -> int:
+        return self._faults_max
+
+    @faults_max.setter
+    def faults_max(self, most: int) -> None:
+        wrong = wrong_with({"faults_max": most})
+        if wrong is not None:
+            self._loop.misuse(f"world.faults: {wrong}")
+        self._faults_max = most
 
     def may_happen(self) -> bool:
         """Whether one more may; to be asked where one is allowed."""
-        if self.taken < self.faults_max:
+        if self.taken < self._faults_max:
             return True
-        self._bounds_hit.add(f"faults_max={self.faults_max}")
+        self._loop.bounds_hit.add(f"faults_max={self._faults_max}")
         return False
 
     def canonical_state(self) -> object:
-        return self.faults_max - self.taken
+        return self._faults_max - self.taken

@@ -21,6 +21,9 @@ from operator import attrgetter
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
+import simpy
+
+from sim.kernel.arguments import misused
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.diagnosis import (
     place_in_program,
@@ -30,6 +33,7 @@ from sim.kernel.diagnosis import (
 )
 from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
+from sim.kernel.faults import Faults
 from sim.kernel.hashing import SimFuture, SimTask, stable_name
 from sim.kernel.lacking import refuse_lacking
 from sim.kernel.network.polling import SocketLoop
@@ -72,6 +76,8 @@ class HubOfHosts(Protocol):
 
     def next_wake(self) -> float: ...
 
+    def after(self, seconds: float, call: Callable[[], None]) -> None: ...
+
     def kill(self, pid: int, sig: int) -> bool: ...
 
 
@@ -101,6 +107,8 @@ class SimLoop(SignalHandlers, SocketLoop):
     stuck: tuple[Kind, str] | None = None
     # What the program asked for that is not simulated, with what to use instead.
     refused: str | None = None
+    # Made where the program first asks for it.
+    _faults: Faults | None = None
     # The processes of the execution, if it has any, and in theirs which one it is.
     hosts: HubOfHosts | None = None
     pid: int | None = None
@@ -174,7 +182,7 @@ class SimLoop(SignalHandlers, SocketLoop):
         # How many of the timers are cancelled; generators are read where they are held.
         | {"_timer_cancelled_count", "_asyncgens"}
         # Read with the hub.
-        | {"hosts", "pid"}
+        | {"hosts", "pid", "_faults"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
@@ -550,6 +558,22 @@ class SimLoop(SignalHandlers, SocketLoop):
         """Whether the clock may move on although nothing of this loop waits for that."""
         return self.hosts is not None and self.hosts.next_wake() < math.inf
 
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
+        """In so much world time."""
+        if self.hosts is not None:
+            self.hosts.after(seconds, call)
+            return
+        timer = simpy.Timeout(self.environment, seconds)
+        assert timer.callbacks is not None
+        timer.callbacks.append(lambda _: call())
+
+    @property
+    def faults(self) -> Faults:
+        """The budget of the execution, and what was taken of it."""
+        if self._faults is None:
+            self._faults = Faults(self)
+        return self._faults
+
     @property
     def processes(self) -> HubOfHosts | None:
         """Those of the execution's hosts."""
@@ -722,6 +746,12 @@ class SimLoop(SignalHandlers, SocketLoop):
         return SimTask(coro, loop=self, **options)
 
     # -- what is not simulated
+
+    def misuse(self, what: str) -> NoReturn:
+        """A call that makes no sense: an error, also where the program catches what is raised."""
+        raised = misused(what)
+        self.refused = self.refused or str(raised)
+        raise raised
 
     def refuse(self, what: str, instead: str) -> NoReturn:
         """Also recorded, so that a program that swallows the error gets no verdict."""

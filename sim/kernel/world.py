@@ -55,7 +55,6 @@ class World:
 
     # Made with the first host: most executions have none.
     _hub: Hub | None = None
-    _faults: Faults | None = None
     _hosts: Mapping[str, Host] = {}
 
     def __init__(self, loop: SimLoop, make_loop: MakeLoop | None = None) -> None:
@@ -75,7 +74,7 @@ class World:
     WITHOUT_INFLUENCE = frozenset(
         {"loop", "environment", "labels", "violation", "trace", "fault", "_phrases"}
         # Read with the hub.
-        | {"_hub", "_hosts", "_make_loop", "_faults"}
+        | {"_hub", "_hosts", "_make_loop"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
@@ -102,10 +101,8 @@ class World:
 
     @property
     def faults(self) -> Faults:
-        """The budget of faults, and what was taken of it."""
-        if self._faults is None:
-            self._faults = Faults(self.loop.bounds_hit)
-        return self._faults
+        """The one budget of faults, of hosts and network, and what was taken of it."""
+        return self.loop.faults
 
     @property
     def network(self) -> Network:
@@ -122,6 +119,10 @@ class World:
 
         Its clocks show world time × rate + offset.
         """
+        self._require_text("world.host", name)
+        wrong = wrong_with({"clock_offset_s": clock_offset_s, "clock_rate": clock_rate})
+        if wrong is not None:
+            self._misuse(f"world.host({name!r}): {wrong}")
         hub = self._hub or self._first_hub()
         host = self._hosts.get(name)
         if host is None:

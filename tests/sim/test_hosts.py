@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import math
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sim import World, explore, run
+from sim import DepartureBounded, Fault, World, explore, run
 from sim.exploration.verdict import Verdict
 from sim.kernel.execution import Outcome, guarded, run_execution
 from sim.kernel.hosts.run import How
@@ -558,6 +559,170 @@ def test_a_budget_of_faults_is_the_programs() -> None:
     report = explore(program)
     assert report.verdict is Verdict.PROVED, report.reason
     assert counts == {0, 1, 2}
+
+
+def test_network_and_hosts_have_one_budget_of_faults() -> None:
+    """With one fault a connection is refused or the client crashes, and never both."""
+    seen = set()
+
+    async def accepts() -> None:
+        await (await asyncio.start_server(lambda _, to: to.close(), "0.0.0.0", 80)).serve_forever()
+
+    async def connects(world: World, faults: set[str]) -> None:
+        try:
+            _, writer = await asyncio.open_connection("server", 80)
+            writer.close()
+        except ConnectionRefusedError:
+            faults.add("refused")
+        await asyncio.sleep(1)
+
+    async def program(world: World) -> None:
+        world.network.may_fail(Fault.REFUSED)
+        faults: set[str] = set()
+        world.host("server").run(accepts)
+        await asyncio.sleep(1)
+        client = world.host("client").run(connects, world, faults)
+        client.may_crash()
+        if (await client.ended()).how is How.CRASHED:
+            faults.add("crashed")
+        seen.add(tuple(sorted(faults)))
+
+    report = explore(program, strategy=DepartureBounded(2))
+    assert report.counterexample is None
+    assert seen == {(), ("refused",), ("crashed",)}
+    assert "faults_max=1" in report.bounds_hit
+
+
+def test_a_partition_is_a_fault_of_the_budget_and_ends() -> None:
+    """Wherever it begins, what was sent arrives once it is over."""
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+
+    async def server() -> None:
+        await (await asyncio.start_server(answers, "0.0.0.0", 80)).serve_forever()
+
+    async def client(world: World) -> None:
+        begun = world.now
+        reader, writer = await asyncio.open_connection("server", 80)
+        for number in range(2):
+            writer.write(b"%d\n" % number)
+            assert await reader.readline() == b"%d\n" % number
+        writer.close()
+        world.reached(f"after {world.now - begun:.0f} s")
+
+    async def program(world: World) -> None:
+        world.host("server").run(server)
+        far = world.host("client")
+        world.network.may_part("server", "client", for_s=5.0)
+        await asyncio.sleep(1)
+        await far.run(client, world).ended()
+
+    report = explore(program, strategy=DepartureBounded(1), labels=["after 0 s", "after 5 s"])
+    assert report.verdict is Verdict.PROVED, report.reason
+    assert report.labels == {"after 0 s", "after 5 s"}
+
+
+def test_what_a_fault_ends_is_its_own() -> None:
+    """A pause or a freeze that the program made goes on when that of a fault is over."""
+
+    async def main(log: list[str]) -> None:
+        await asyncio.sleep(1)
+        log.append("goes on")
+
+    async def program(world: World) -> None:
+        log: list[str] = []
+        host = world.host("a")
+        process = host.run(main, log)
+        process.may_pause(for_s=2.0)
+        host.may_freeze(for_s=2.0)
+        await asyncio.sleep(0.5)
+        world.choose("who", [process.pause, host.freeze])()
+        if world.faults.taken:
+            world.reached("a fault, and the program")
+        await asyncio.sleep(5)
+        world.check(not log, "the program's own pause lasts")
+        process.resume()
+        host.thaw()
+        await process.ended()
+
+    report = explore(program, labels=["a fault, and the program"])
+    assert report.verdict is Verdict.PROVED, report.text
+
+
+def test_a_frozen_host_that_crashes_starts_anew() -> None:
+    """Its power is gone, and what was frozen with it; its clock goes on."""
+
+    async def main(log: list[str]) -> None:
+        await asyncio.sleep(1)
+        log.append("ends")
+
+    async def program(world: World) -> None:
+        log: list[str] = []
+        host = world.host("a")
+        process = host.run(main, log)
+        host.freeze()
+        host.crash()
+        host.restart()
+        await process.returned()
+        assert log == ["ends"]
+
+    passes(program)
+
+
+async def _async() -> None:
+    """Nothing."""
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda world: world.host(7), "world.host(7) needs a text"),
+        (lambda world: world.host("b", clock_rate="fast"), "clock_rate='fast' makes no sense"),
+        (lambda world: world.host("b", clock_offset_s=math.inf), "clock_offset_s=inf makes no"),
+        (lambda world: world.host("a").run(7), "host.run(7) needs an async function"),
+        (lambda world: world.host("a").run(_async, name=7), "name=7) needs a text"),
+        (lambda world: world.host("a").run(print, 1), "host.run(print (test_hosts.py:"),
+        (lambda world: world.host("a").run(_async()), "needs an async function"),
+        (lambda world: world.host("a").run(_async).may_crash(-1), "restart_s=-1 makes no sense"),
+        (lambda world: world.host("a").run(_async).may_crash("1"), "restart_s='1' makes no sense"),
+        (lambda world: world.host("a").run(_async).may_pause(0), "for_s=0 makes no sense"),
+        (lambda world: world.host("a").may_freeze(math.nan), "for_s=nan makes no sense"),
+        (lambda world: world.host("a").may_crash(True), "restart_s=True makes no sense"),
+        (lambda world: setattr(world.faults, "faults_max", "3"), "faults_max='3' makes no sense"),
+        (lambda world: setattr(world.faults, "faults_max", -1), "faults_max=-1 makes no sense"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_a_call_without_sense_is_an_error_with_its_line(call: Any, words: str) -> None:
+    """Of the program, also where it catches that, and not of the simulator."""
+
+    async def program(world: World) -> None:
+        try:
+            call(world)
+        except Exception:
+            world.reached("caught")
+        await asyncio.sleep(1)
+
+    report = explore(program)
+    assert report.verdict is Verdict.ERROR
+    assert words in report.reason
+    assert "test_hosts.py:" in report.reason
+    assert "simulator" not in report.reason
+
+
+def test_a_main_that_raises_as_it_is_called_ends_its_process() -> None:
+    """As a program that is called with the wrong arguments."""
+
+    async def program(world: World) -> None:
+        world.host("a").run(_async, 1)
+        await asyncio.sleep(1)
+
+    report = explore(program)
+    assert report.verdict is Verdict.REFUTED
+    assert "the process a ends with TypeError" in report.text
 
 
 # ---- states ------------------------------------------------------------------------------------

@@ -135,7 +135,8 @@ def withdraws(most: int, *kinds: Fault) -> Any:
     """A client that asks again when its connection ends without an answer."""
 
     async def program(world: World) -> None:
-        world.network.faults(most, *kinds)
+        world.faults.faults_max = most
+        world.network.may_fail(*kinds)
         world.network.may_cut = False
         balance = 100
 
@@ -176,7 +177,7 @@ def withdraws(most: int, *kinds: Fault) -> Any:
 def test_a_reset_after_the_act_and_before_the_answer_is_found() -> None:
     """Without faults it is proved for one departure; with one it is withdrawn twice."""
     within = DepartureBounded(1)
-    assert explore(withdraws(0), strategy=within, budget_s=100).verdict == "proved"
+    assert explore(withdraws(0, Fault.RESET), strategy=within, budget_s=100).verdict == "proved"
     report = explore(withdraws(1, Fault.RESET), strategy=DepartureBounded(1), budget_s=100)
     assert report.verdict == "refuted", report.text
     text = " ".join(report.text.split())
@@ -205,7 +206,7 @@ def test_a_silent_connection_is_a_deadlock_without_a_time_limit() -> None:
 
 
 async def accepts_with_few_descriptors(world: World) -> None:
-    world.network.faults(1, Fault.NO_DESCRIPTOR)
+    world.network.may_fail(Fault.NO_DESCRIPTOR)
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 7000)
     world.reached("listens")
     async with server:
@@ -258,7 +259,7 @@ def test_a_cut_holds_what_is_sent_until_it_is_healed() -> None:
 
 def datagrams(*faults: Fault) -> Any:
     async def program(world: World) -> None:
-        world.network.faults(1, *faults)
+        world.network.may_fail(*(faults or (Fault.RESET,)))
         heard: list[bytes] = []
 
         class Hears(asyncio.DatagramProtocol):

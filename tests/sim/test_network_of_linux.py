@@ -179,8 +179,8 @@ def test_a_second_declaration_of_faults_leaves_the_first() -> None:
         writer.close()
 
     async def program(world: World) -> None:
-        world.network.faults(1, Fault.REFUSED, port=7000)
-        world.network.faults(1, Fault.REFUSED, port=8000)
+        world.network.may_fail(Fault.REFUSED, port=7000)
+        world.network.may_fail(Fault.REFUSED, port=8000)
         for port in (7000, 8000):
             async with await asyncio.start_server(answers, "127.0.0.1", port):
                 try:
@@ -196,7 +196,11 @@ def test_a_second_declaration_of_faults_leaves_the_first() -> None:
 @pytest.mark.parametrize(
     ("misuse", "words"),
     [
-        (lambda network: network.faults(Fault.RESET, 1), "needs how many, a whole number"),
+        (lambda network: network.may_fail(Fault.RESET, 1), "needs kinds of Fault"),
+        (lambda network: network.may_fail(port=80), "needs kinds of Fault"),
+        (lambda network: network.faults(1, Fault.RESET), "is now two calls"),
+        (lambda network: network.may_part("localhost", "far", 1), "'far' is no machine"),
+        (lambda network: network.may_part("localhost", "localhost", 1), "is not cut off from it"),
         (lambda network: network.cut("loclhost", "far"), "'loclhost' is no machine"),
         (lambda network: network.link("localhost", "far", latency_s=1), "'far' is no machine"),
         (lambda network: setattr(network, "latency_s", -1), "latency_s = -1 is no finite number"),

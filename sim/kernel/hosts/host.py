@@ -8,12 +8,13 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
-from sim.kernel.arguments import misused
+from sim.kernel.arguments import caller, wrong_with
 from sim.kernel.errors import NotSimulated
 from sim.kernel.hosts.clock import HostClock
 from sim.kernel.hosts.disk import Disk
 from sim.kernel.hosts.hub import Hub
-from sim.kernel.hosts.run import Exit, Fault, How, Run, Stands
+from sim.kernel.hosts.run import BY_PROGRAM, By, Exit, Fault, How, Run, Stands
+from sim.kernel.origin import forwards
 from sim.kernel.schedule import FAULT_IN_STEP, Option, one_natural
 from sim.kernel.signals import name_of
 
@@ -46,6 +47,8 @@ class Host:
         self.processes: list[Process] = []
         self._world, self._hub = world, hub
         self.faults: list[Fault] = []
+        # By whom it is frozen; its clock stands while anybody has.
+        self._frozen_by: set[By] = set()
 
     def run(self, main: Main, *args: Any, name: str | None = None) -> Process:
         """Starts a process: `main(*args)` in a loop of its own.
@@ -53,10 +56,9 @@ class Host:
         name: of its column in charts; the host's name for the first, without one.
         """
         if not callable(main):
-            raise misused(
-                f"host.run({main!r}) needs an async function, which it calls itself, also after a "
-                f"restart; give its arguments after it: host.run(main, argument)"
-            )
+            self._hub.main.misuse(_not_a_main(repr(main)))
+        if name is not None and not isinstance(name, str):
+            self._hub.main.misuse(f"host.run(…, name={name!r}) needs a text as its name")
         count = len(self.processes)
         named = name or (self.name if count == 0 else f"{self.name}-{count + 1}")
         process = Process(self._world, self._hub, self, named, main, args)
@@ -72,6 +74,9 @@ class Host:
                 self.disk.lose(name)
         self.disk.settle()
         self._world.record("loses its power" + self._hub.failing_before, actor=self.name)
+        # What was frozen is gone.
+        for by in tuple(self._frozen_by):
+            self._thaw(by)
         # The one that runs last, since its turn ends with it.
         running = [each for each in self.processes if each.run is not None]
         for process in sorted(running, key=lambda each: each.run is self._hub.current):
@@ -85,18 +90,28 @@ class Host:
 
     def freeze(self) -> None:
         """As a virtual machine that is paused: nothing of it runs, and its clock stands."""
+        self._freeze(BY_PROGRAM)
+
+    def thaw(self) -> None:
+        """Ends a freeze of the program's; one that is a fault ends after its time."""
+        self._thaw(BY_PROGRAM)
+
+    def _freeze(self, by: By) -> None:
+        self._frozen_by.add(by)
         if not self.clock.stands:
             self.clock.stop(self._hub.now())
             self._world.record("is frozen" + self._hub.failing_before, actor=self.name)
             self._stand_here()
 
-    def thaw(self) -> None:
-        if self.clock.stands:
+    def _thaw(self, by: By) -> None:
+        self._frozen_by.discard(by)
+        if self.clock.stands and not self._frozen_by:
             self.clock.go_on(self._hub.now())
             self._world.record("is thawed", actor=self.name)
 
     def may_freeze(self, for_s: float) -> None:
         """A fault: before any step of its processes, it may be frozen for so long."""
+        _require(self._hub, f"the host {self.name}.may_freeze", for_s=for_s)
         self.faults.append(Fault(f"{self.name} is frozen for {for_s:g} s", self._freezes(for_s)))
 
     def may_crash(self, restart_s: float | None = None) -> None:
@@ -104,16 +119,19 @@ class Host:
 
         restart_s: after how long its processes start anew; never if None.
         """
+        _require(self._hub, f"the host {self.name}.may_crash", restart_s=restart_s)
         self.faults.append(Fault(f"{self.name} loses its power", self._crashes(restart_s)))
 
     def canonical_state(self) -> object:
         """All of it that decides what happens next."""
-        return self.name, self.clock, self.disk, self.processes, self.faults
+        frozen = sorted(map(str, self._frozen_by))
+        return self.name, self.clock, self.disk, self.processes, self.faults, frozen
 
     def _freezes(self, for_s: float) -> Callable[[], None]:
         def happen() -> None:
-            self._hub.after(for_s, self.thaw)
-            self.freeze()
+            this = self._hub.faults_taken
+            self._hub.after(for_s, partial(self._thaw, this))
+            self._freeze(this)
 
         return happen
 
@@ -163,6 +181,8 @@ class Process:
         self.exit: Exit | None = None
         self._world, self._hub = world, hub
         self._main, self._args = main, args
+        # The line of the program by which it was made, for what is wrong with its main.
+        self._run_in = caller()
         self._faults: list[Fault] = []
         # For its end, whatever it is; and for one by which it returns.
         self._waiting: list[asyncio.Future[Exit]] = []
@@ -215,15 +235,28 @@ class Process:
 
     def pause(self) -> None:
         """As by SIGSTOP: nothing of it runs, its clock goes on, what comes for it waits."""
-        if self.run is not None and not self.run.is_paused:
-            self.run.is_paused = True
-            self._world.record("is paused" + self._hub.failing_before, actor=self.name)
-            self._hub.stand_if_current(self.run)
+        self._pause(BY_PROGRAM)
 
     def resume(self) -> None:
-        if self.run is not None and self.run.is_paused:
-            self.run.is_paused = False
-            self._world.record("goes on after its pause", actor=self.name)
+        """Ends a pause of the program's, or of SIGSTOP; one that is a fault ends after its time."""
+        if self.run is not None:
+            self._resume(self.run, BY_PROGRAM)
+
+    def _pause(self, by: By) -> None:
+        run = self.run
+        if run is None:
+            return
+        was_paused = run.is_paused
+        run.paused_by.add(by)
+        if not was_paused:
+            self._world.record("is paused" + self._hub.failing_before, actor=self.name)
+            self._hub.stand_if_current(run)
+
+    def _resume(self, run: Run, by: By) -> None:
+        if self.run is run and by in run.paused_by:
+            run.paused_by.discard(by)
+            if not run.is_paused:
+                self._world.record("goes on after its pause", actor=self.name)
 
     def restart(self) -> None:
         """Its main begins anew. A process that runs crashes first."""
@@ -238,6 +271,7 @@ class Process:
 
         restart_s: after how long it starts anew; never if None.
         """
+        _require(self._hub, f"the process {self.name}.may_crash", restart_s=restart_s)
 
         def happen() -> None:
             if restart_s is not None:
@@ -248,11 +282,13 @@ class Process:
 
     def may_pause(self, for_s: float) -> None:
         """A fault: it may be paused for so long, before any of its steps or what it writes."""
+        _require(self._hub, f"the process {self.name}.may_pause", for_s=for_s)
 
         def happen() -> None:
             assert self.run is not None
-            self._hub.after(for_s, partial(self._resume_run, self.run))
-            self.pause()
+            this = self._hub.faults_taken
+            self._hub.after(for_s, partial(self._resume, self.run, this))
+            self._pause(this)
 
         self._faults.append(Fault(f"{self.name} is paused for {for_s:g} s", happen))
 
@@ -268,11 +304,20 @@ class Process:
         if self.run is not None:
             return
         hub = self._hub
-        run = Run(hub, self.name, hub.next_pid(), self.host.clock, self._main, self._args)
+        run = Run(hub, self.name, hub.next_pid(), self.host.clock, self._began)
         run.faults, run.host_name = self._possible_faults, self.host.name
         self.run = run
         hub.start(run, self._has_ended, self._receive)
         self._world.record("starts" if self.exit is None else "starts anew", actor=self.name)
+
+    @forwards
+    def _began(self) -> Coroutine[Any, Any, object]:
+        """What its main returns, as it is called. Raises what that raises."""
+        returned = self._main(*self._args)
+        if not asyncio.iscoroutine(returned):
+            words = f"{_name_of(self._main)}{self._run_in}"
+            self._hub.main.misuse(f"{_not_a_main(words)}; this returns {returned!r}")
+        return returned
 
     def _possible_faults(self) -> list[Fault]:
         return [*self._faults, *self.host.faults]
@@ -283,10 +328,6 @@ class Process:
             self.kill(sig)
         else:
             self._world.signal(sig, to=self, latest=0.0)
-
-    def _resume_run(self, run: Run) -> None:
-        if self.run is run:
-            self.resume()
 
     def end_where_it_stands(self, end: Exit, words: str) -> None:
         run = self.run
@@ -310,6 +351,23 @@ class Process:
             not waiting or isinstance(end.raised, AssertionError | NotSimulated)
         ):
             self._world.judge_end(end.raised, f"the process {self.name}")
+
+
+def _require(hub: Hub, what: str, **arguments: object) -> None:
+    wrong = wrong_with(arguments)
+    if wrong is not None:
+        hub.main.misuse(f"{what}: {wrong}")
+
+
+def _not_a_main(words: str) -> str:
+    return (
+        f"host.run({words}) needs an async function, which it calls itself, also after a restart; "
+        f"give its arguments after it: host.run(main, argument)"
+    )
+
+
+def _name_of(main: object) -> str:
+    return getattr(main, "__qualname__", None) or repr(main)
 
 
 def _settle(waiter: asyncio.Future[Exit], end: Exit) -> None:

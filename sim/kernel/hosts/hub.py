@@ -107,6 +107,10 @@ class Hub:
         assert timer.callbacks is not None
         timer.callbacks.append(lambda _: call())
 
+    @property
+    def faults_taken(self) -> int:
+        return self.world.faults.taken
+
     # -- runs
 
     def start(

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol
 
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import READING_S, Arrival, Environment
+from sim.kernel.faults import Faults
 from sim.kernel.hosts.clock import HostClock
 from sim.kernel.hosts.run import Run, Stands
 from sim.kernel.loop import SimLoop
@@ -43,6 +44,8 @@ class HubOfLoops(Protocol):
     def go_on_beside_a_spin(self) -> bool: ...
 
     def next_wake(self) -> float: ...
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None: ...
 
     def kill(self, pid: int, sig: int) -> bool: ...
 
@@ -179,6 +182,13 @@ class ProcessLoop(SimLoop):
         run.spins = True
         run.wait(Stands.IN_STEP, until, lambda: not run.spins)
         return True
+
+    @property
+    def faults(self) -> Faults:
+        return self.hub.main.faults
+
+    def misuse(self, what: str) -> NoReturn:
+        self.hub.main.misuse(what)
 
     @property
     def processes(self) -> HubOfLoops:

@@ -11,7 +11,7 @@ import asyncio
 import math
 import sys
 from asyncio import runners
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +23,7 @@ from sim.kernel.current import Execution
 from sim.kernel.entropy import Entropy
 from sim.kernel.interrupts import is_interrupt
 from sim.kernel.loop import SAME_S, SimLoop
+from sim.kernel.origin import forwards
 from sim.kernel.threads.workers import swap_running
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ class Fault:
 
     name: str
     happen: Callable[[], None]
+
+
+By = str | int
+BY_PROGRAM = "the program"
+"""Who has frozen a host, or paused a process: the program, or the fault of that number. Each ends
+its own alone.
+"""
 
 
 class Stands(Enum):
@@ -88,17 +96,18 @@ class Run:
         name: str,
         pid: int,
         clock: HostClock,
-        main: Callable[..., Any],
-        args: tuple[Any, ...],
+        begin: Callable[[], Coroutine[Any, Any, object]],
     ) -> None:
         self.hub, self.name, self.pid, self.clock = hub, name, pid, clock
-        self._main, self._args = main, args
+        self._begin = begin
         # By which the network finds its machine.
         self.host_name = ""
         self.loop: SimLoop
         self.environment: Environment
         self.entropy: Entropy
-        self.is_paused = self.is_over = False
+        self.is_over = False
+        # Who has paused it; it stands still while anybody has.
+        self.paused_by: set[By] = set()
         self.wakes_at = -math.inf
         self.waits_for: Callable[[], bool] | None = None
         self.is_woken = self.spins = False
@@ -114,6 +123,10 @@ class Run:
         self._inner: tuple[Any, Any] = (None, None)
         self._asyncgen_hooks: Any = (None, None)
 
+    @property
+    def is_paused(self) -> bool:
+        return bool(self.paused_by)
+
     def is_runnable(self, world_s: float) -> bool:
         if self.is_paused or self.clock.stands or self.spins:
             return False
@@ -127,9 +140,9 @@ class Run:
         if self.is_over:
             return self.name, self.pid
         return (
-            (self.name, self.pid, self.stands, self.is_paused, self.is_woken, self.spins),
+            (self.name, self.pid, self.stands, self.is_woken, self.spins),
+            sorted(map(str, self.paused_by)),
             (self.has_used_disk, self.wakes_at, self.at_end),
-            (self._main, self._args) if self.stands is Stands.NOT_BEGUN else (),
         )
 
     def next_wake(self) -> float:
@@ -181,10 +194,15 @@ class Run:
             self.leave()
         self.hub.ended(self, end)
 
+    @forwards
     def _run_main(self) -> Exit:
         """What `asyncio.run` does."""
         loop = self.loop
-        task = loop.create_task(self._main(*self._args), name="main")
+        try:
+            coroutine = self._begin()
+        except Exception as exc:
+            return self._raised(exc)
+        task = loop.create_task(coroutine, name="main")
         task.add_done_callback(_stop_loop)
         end = self._run_until_stopped(task)
         if self.hub.is_ending:
@@ -203,6 +221,10 @@ class Run:
             return end
         loop.close()
         return end
+
+    def _raised(self, raised: BaseException) -> Exit:
+        self.loop.close()
+        return Exit(How.RAISED, raised=raised)
 
     def _run_until_stopped(self, task: asyncio.Task[Any]) -> Exit:
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sim.kernel.faults import Faults
 from sim.kernel.network.connection import SegmentKind
 from sim.kernel.network.streams import StreamSocket
 from sim.kernel.network.words import words_of_first
@@ -35,46 +36,78 @@ class Fate(enum.Enum):
     REFUSED = enum.auto()
     RESET = enum.auto()
     SILENT = enum.auto()
+    LOST = enum.auto()
+    PARTED = enum.auto()
 
 
 @dataclass(slots=True)
 class Declared:
-    """left: how many may still happen. port: of connections from or to this port alone."""
+    """port: of connections from or to this port alone."""
 
-    left: int
     kinds: frozenset[Fault]
     port: int | None
 
-    def may(self, fault: Fault, ports: Sequence[Any]) -> bool:
-        return self.left > 0 and fault in self.kinds and (self.port is None or self.port in ports)
+    def covers(self, fault: Fault, ports: Sequence[Any]) -> bool:
+        return fault in self.kinds and (self.port is None or self.port in ports)
 
 
-class Faults:
-    """Those that may still happen in this execution, as they were declared, one after the other."""
+class FaultsOfNetwork:
+    """Those that a program has declared, and partitions; how many happen is the execution's budget.
 
-    def __init__(self) -> None:
+    partitions: between which two machines, by name, for how many seconds.
+    """
+
+    def __init__(self, budget: Faults) -> None:
+        self._budget = budget
         self._declared: list[Declared] = []
+        self.partitions: dict[frozenset[str], float] = {}
 
-    def declare(self, most: int, kinds: Iterable[Fault], port: int | None) -> None:
-        self._declared.append(Declared(most, frozenset(kinds), port))
+    def declare(self, kinds: Iterable[Fault], port: int | None) -> None:
+        self._declared.append(Declared(frozenset(kinds), port))
 
     @property
-    def left(self) -> int:
-        return sum(each.left for each in self._declared)
+    def are_declared(self) -> bool:
+        return bool(self._declared or self.partitions)
 
     def may(self, fault: Fault, *ports: Any) -> bool:
-        return any(each.may(fault, ports) for each in self._declared)
+        is_declared = any(each.covers(fault, ports) for each in self._declared)
+        return is_declared and self._budget.may_happen()
 
-    def happened(self, fault: Fault, *ports: Any) -> None:
-        next(each for each in self._declared if each.may(fault, ports)).left -= 1
+    def partition_s(self, link: frozenset[str]) -> float | None:
+        """How long one between them would last; None where none may begin."""
+        for_s = self.partitions.get(link)
+        return for_s if for_s is not None and self._budget.may_happen() else None
+
+    def happened(self) -> None:
+        self._budget.taken += 1
+
+
+def fates_of_datagram(
+    words: str, faults: FaultsOfNetwork, link: frozenset[str], ports: tuple[Any, Any]
+) -> list[tuple[Fate, Option]]:
+    fates = [(Fate.ARRIVES, Option(words))]
+    if (for_s := faults.partition_s(link)) is not None:
+        fates.append((Fate.PARTED, Option(f"in place of «{words}», {parting(link, for_s)}")))
+    if faults.may(Fault.LOST, *ports):
+        fates.append((Fate.LOST, Option(f"the datagram {Fault.LOST.value}: {words}")))
+    return fates
 
 
 def ports_of(sender: StreamSocket) -> tuple[Any, Any]:
     return _port(sender.name), _port(sender.peer)
 
 
-def fates_of(sender: StreamSocket, faults: Faults, *, may_cut: bool) -> list[tuple[Fate, Option]]:
-    """What may become of the first segment that it sends; the first is the natural fate."""
+def parting(link: frozenset[str], for_s: float) -> str:
+    return f"{' and '.join(sorted(link))} are cut off from one another for {for_s:g} s"
+
+
+def fates_of(
+    sender: StreamSocket, faults: FaultsOfNetwork, link: frozenset[str], *, may_cut: bool
+) -> list[tuple[Fate, Option]]:
+    """What may become of the first segment that it sends; the first is the natural fate.
+
+    link: between which two machines it travels, by name.
+    """
     assert sender.outgoing is not None
     kind, data = sender.outgoing.under_way[0]
     words = words_of_first(sender)
@@ -82,7 +115,12 @@ def fates_of(sender: StreamSocket, faults: Faults, *, may_cut: bool) -> list[tup
     if may_cut and kind is SegmentKind.DATA and len(data) > 1:
         part = f"of {words}, the first {len(data) // 2} come alone"
         fates.append((Fate.IN_TWO, Option(part)))
-    if kind is SegmentKind.RESET or faults.left <= 0:
+    if not faults.are_declared:
+        return fates
+    if (for_s := faults.partition_s(link)) is not None:
+        parted = f"in place of «{words}», {parting(link, for_s)}"
+        fates.append((Fate.PARTED, Option(parted)))
+    if kind is SegmentKind.RESET:
         return fates
     ports = ports_of(sender)
     if kind is SegmentKind.REQUEST:

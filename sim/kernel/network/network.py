@@ -11,19 +11,27 @@ import errno
 import itertools
 import math
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol
 
-from sim.kernel.arguments import is_number, is_whole, misused
+from sim.kernel.arguments import is_number, is_whole, wrong_with
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.environment import Arrival, Environment
+from sim.kernel.faults import Faults
 from sim.kernel.network.addresses import Machine, as_told, in_words, is_own, to_itself
 from sim.kernel.network.connection import BUFFER_BYTES, Segment, SegmentKind
 from sim.kernel.network.datagrams import DatagramSocket
 from sim.kernel.network.errors import os_error
-from sim.kernel.network.fates import Fate, Fault, Faults, fates_of, ports_of
+from sim.kernel.network.fates import (
+    Fate,
+    Fault,
+    FaultsOfNetwork,
+    fates_of,
+    fates_of_datagram,
+)
 from sim.kernel.network.open_sockets import READABLE, OpenSocket
 from sim.kernel.network.streams import StreamSocket
 from sim.kernel.network.words import words_of_first
@@ -53,6 +61,14 @@ class LoopOfSockets(Protocol):
     is_over: bool
 
     def _process_events(self, event_list: Any) -> None: ...
+
+    # Those of the execution.
+    @property
+    def faults(self) -> Faults: ...
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None: ...
+
+    def misuse(self, what: str) -> NoReturn: ...
 
     def refuse(self, what: str, instead: str) -> NoReturn: ...
 
@@ -92,9 +108,11 @@ class Network:
         # Whose rest arrives after the next poll has begun; whose segments a cut holds.
         self._deferred: list[StreamSocket] = []
         self._held: list[StreamSocket] = []
-        self._faults = Faults()
+        self._faults = FaultsOfNetwork(loop.faults)
         self._links: dict[frozenset[str], float] = {}
+        # Those of the program, and those that have befallen it, with how many of these.
         self._cuts: set[frozenset[str]] = set()
+        self._partitions: Counter[frozenset[str]] = Counter()
         self.environment.observer.meets(Special.SOCKETS)
 
     # -- whose it is
@@ -229,9 +247,7 @@ class Network:
 
     def _misuse(self, what: str) -> NoReturn:
         """An error, whether or not the program catches what is raised here."""
-        raised = misused(what)
-        self.loop.refused = self.loop.refused or str(raised)
-        raise raised
+        self.loop.misuse(what)
 
     def machine(self, name: str, *addresses: str) -> Machine:
         """Another machine, with its addresses; its name is found by `getaddrinfo`."""
@@ -247,18 +263,38 @@ class Network:
         finally:
             self.here = before
 
-    def faults(self, most: int, *kinds: Fault, port: int | None = None) -> None:
-        """From now on up to `most` of these faults happen, each where the scheduler says.
+    def may_fail(self, *kinds: Fault, port: int | None = None) -> None:
+        """From now on faults of these kinds may happen, each where the scheduler says.
 
-        port: to connections from or to this port alone. What was declared before goes on.
-        Raises Misused for anything but a whole number and kinds of Fault.
+        How many do is the budget of the execution, `world.faults.faults_max`. port: to connections
+        from or to this port alone. What was declared before goes on.
         """
-        if not is_whole(most) or most < 0 or not all(isinstance(each, Fault) for each in kinds):
+        if not kinds or not all(isinstance(each, Fault) for each in kinds):
             self._misuse(
-                f"world.network.faults({most!r}, {', '.join(map(repr, kinds))}) needs how many, a "
-                f"whole number, and then kinds of Fault, as in faults(1, Fault.RESET)"
+                f"world.network.may_fail({', '.join(map(repr, kinds))}) needs kinds of Fault, as "
+                f"in may_fail(Fault.RESET, Fault.REFUSED)"
             )
-        self._faults.declare(most, kinds or (Fault.RESET, Fault.REFUSED), port)
+        self._faults.declare(kinds, port)
+
+    def faults(self, *arguments: object, **more: object) -> NoReturn:
+        """As it was called before network and hosts had one budget."""
+        self._misuse(
+            "world.network.faults(most, *kinds) is now two calls: "
+            "world.network.may_fail(*kinds, port=None) says what may happen, and "
+            "world.faults.faults_max = most, 1 unless it is set, how often, to network and hosts "
+            "together"
+        )
+
+    def may_part(self, one: str, other: str, for_s: float) -> None:
+        """A fault: from some arrival on, nothing arrives between two machines for so long."""
+        self._require_known(one, other)
+        wrong = wrong_with({"for_s": for_s})
+        if wrong is not None or one == other:
+            self._misuse(
+                f"world.network.may_part({one!r}, {other!r}): "
+                f"{wrong or 'a machine is not cut off from itself'}"
+            )
+        self._faults.partitions[frozenset((one, other))] = for_s
 
     def link(self, one: str, other: str, *, latency_s: float) -> None:
         """How long everything is on its way, at least, between two machines, by their names."""
@@ -275,6 +311,23 @@ class Network:
         """What connections have sent meanwhile arrives now."""
         self._require_known(one, other)
         self._cuts.discard(frozenset((one, other)))
+        self._carry_held()
+
+    def _part(self, link: frozenset[str], for_s: float) -> None:
+        """A partition befalls the program; one of its own is its own to heal."""
+        self._faults.happened()
+        self._partitions[link] += 1
+
+        def is_over() -> None:
+            self._partitions[link] -= 1
+            self.environment.observer.tells(
+                f"{' and '.join(sorted(link))} reach one another again", actor="network"
+            )
+            self._carry_held()
+
+        self.loop.after(for_s, is_over)
+
+    def _carry_held(self) -> None:
         held, self._held = self._held, []
         for sender in held:
             self.carry(sender)
@@ -286,9 +339,13 @@ class Network:
         return self._links.get(frozenset((one.name, other.name)), self.latency_s)
 
     def _is_cut(self, one: Machine, host: str) -> bool:
-        if not self._cuts:
+        if not self._cuts and not self._partitions:
             return False
-        return frozenset((one.name, self.machine_at(host, one).name)) in self._cuts
+        link = self._link(one, host)
+        return link in self._cuts or self._partitions[link] > 0
+
+    def _link(self, one: Machine, host: str) -> frozenset[str]:
+        return frozenset((one.name, self.machine_at(host, one).name))
 
     def has_descriptor(self) -> bool:
         """Whether the process may open one more."""
@@ -298,7 +355,7 @@ class Network:
         if self.loop.choose("network", options, one_natural) == 0:
             return True
         self.environment.observer.tells(Fault.NO_DESCRIPTOR.value, actor="network")
-        self._faults.happened(Fault.NO_DESCRIPTOR)
+        self._faults.happened()
         return False
 
     # -- what is on its way
@@ -346,7 +403,9 @@ class Network:
         if self._is_cut(sender.machine, sender.peer[0]):
             self._held.append(sender)
             return
-        fates = fates_of(sender, self._faults, may_cut=self.may_cut and self._is_awaited(sender))
+        may_cut = self.may_cut and self._is_awaited(sender)
+        link = self._link(sender.machine, sender.peer[0])
+        fates = fates_of(sender, self._faults, link, may_cut=may_cut)
         options = [option for _, option in fates]
         chosen = self.loop.choose("network", options, one_natural) if len(fates) > 1 else 0
         fate = fates[chosen][0]
@@ -359,8 +418,11 @@ class Network:
                 self._deferred.append(sender)
             elif has_arrived:
                 self.carry(sender)
+        elif fate is Fate.PARTED:
+            self._part(link, self._faults.partitions[link])
+            self._held.append(sender)
         else:
-            self._faults.happened(Fault[fate.name], *ports_of(sender))
+            self._faults.happened()
             self._suffers(sender, fate)
 
     def _suffers(self, sender: StreamSocket, fate: Fate) -> None:
@@ -468,16 +530,16 @@ class Network:
             del self._by_arrival[arrival]
             if self._is_cut(sender.machine, host):
                 return
-            told = words
-            if self._faults.may(Fault.LOST, port, sender.port):
-                options = [Option(words), Option(f"the datagram {Fault.LOST.value}: {words}")]
-                is_lost = self.loop.choose("network", options, one_natural)
-                told = options[is_lost].name
-            else:
-                is_lost = 0
-            self.environment.observer.tells(told, actor="network")
-            if is_lost:
-                self._faults.happened(Fault.LOST, port, sender.port)
+            link = self._link(sender.machine, host)
+            fates = fates_of_datagram(words, self._faults, link, (port, sender.port))
+            options = [option for _, option in fates]
+            chosen = self.loop.choose("network", options, one_natural) if len(fates) > 1 else 0
+            fate = fates[chosen][0]
+            self.environment.observer.tells(options[chosen].name, actor="network")
+            if fate is Fate.PARTED:
+                self._part(link, self._faults.partitions[link])
+            elif fate is Fate.LOST:
+                self._faults.happened()
             else:
                 self._delivers(sender, data, host, port)
 

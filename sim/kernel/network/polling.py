@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from sim.kernel.environment import Environment
+from sim.kernel.faults import Faults
 from sim.kernel.network import names
 from sim.kernel.network.network import Network, Watch
 from sim.kernel.network.open_sockets import READABLE
@@ -48,7 +49,19 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
     def _transports(self) -> weakref.WeakValueDictionary[int, Any]:
         return weakref.WeakValueDictionary()
 
+    # What a SimLoop brings.
+
     def refuse(self, what: str, instead: str) -> NoReturn:
+        raise NotImplementedError
+
+    def misuse(self, what: str) -> NoReturn:
+        raise NotImplementedError
+
+    @property
+    def faults(self) -> Faults:
+        raise NotImplementedError
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
         raise NotImplementedError
 
     @property
