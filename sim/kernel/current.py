@@ -39,6 +39,9 @@ class RunningLoop(Protocol):
     @property
     def network(self) -> Any: ...
 
+    @property
+    def has_network(self) -> bool: ...
+
     def refuse(self, what: str, instead: str) -> NoReturn: ...
 
     @property

@@ -171,6 +171,7 @@ class SimLoop(SignalHandlers, SocketLoop):
         | {
             "_network",
             "_transports",
+            "_unix_server_sockets",
             "_selector",
             "_clock_resolution",
             "_internal_fds",

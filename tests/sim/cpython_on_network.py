@@ -34,15 +34,6 @@ LEFT_OUT = {
         "test_sendfile_prevents_bare_write": "not simulated: os.sendfile; asyncio falls back to "
         "writes, beside which others may write",
     },
-    "test_server": {
-        # Since 3.13.
-        test: "not simulated: the file of a Unix socket"
-        for test in (
-            "test_unix_server_cleanup_gone",
-            "test_unix_server_cleanup_prevented",
-            "test_unix_server_cleanup_replaced",
-        )
-    },
     "test_sock_lowlevel": {
         "test_sendto_blocking": "not simulated: ancillary data, of which a mock asks the name",
     },

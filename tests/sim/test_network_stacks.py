@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ def test_blocking_sockets_block_their_worker_thread() -> None:
 
 
 async def others(world: World) -> None:
-    path = "/nowhere/socket"
+    path = f"{tempfile.gettempdir()}/simulated-socket"
     async with await asyncio.start_unix_server(shouts, path):
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"unix\n")

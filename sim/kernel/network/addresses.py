@@ -10,10 +10,11 @@ import errno
 import ipaddress
 import itertools
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from sim.kernel.network.errors import os_error
+from sim.kernel.network.paths import Paths
 
 FIRST_PORT = 40_000
 """Of those that a machine gives out: to who binds port 0, and to who connects."""
@@ -28,7 +29,9 @@ class Bound(Protocol):
     family: int
     kind: int
     host: str
+    port: Any
     is_listening: bool
+    held_until: float
 
     def option(self, name: int) -> Any: ...
 
@@ -38,8 +41,11 @@ class Bound(Protocol):
 class Machine:
     """A machine of the network; the one in which the program runs is `localhost`."""
 
-    def __init__(self, name: str, addresses: Iterable[str]) -> None:
+    def __init__(self, name: str, addresses: Iterable[str], clock: Callable[[], float]) -> None:
+        """clock: the world's."""
         self.name = name
+        self.paths = Paths()
+        self._clock = clock
         self.addresses = tuple(addresses)
         self._ports = itertools.count(FIRST_PORT)
         # By kind of socket and port, or path: what is bound there.
@@ -63,10 +69,27 @@ class Machine:
 
     def bind(self, bound: Bound, host: str, port: Any) -> None:
         """Raises as a kernel does where another has the address."""
-        others = self._bound.setdefault((bound.kind, port), [])
-        if any(_collide(bound, host, other) for other in others):
+        if any(_collide(bound, host, other) for other in self._holders(bound.kind, port)):
             raise os_error(errno.EADDRINUSE)
-        others.append(bound)
+        self.join(bound, port)
+
+    def join(self, bound: Bound, port: int) -> None:
+        """As one of those that have the port."""
+        self._bound.setdefault((bound.kind, port), []).append(bound)
+
+    def require_alone(self, listener: Bound) -> None:
+        """Raises as `listen` does where another listens at the address."""
+        others = self._holders(listener.kind, listener.port)
+        rivals = [each for each in others if each.is_listening and each is not listener]
+        if any(_collide(listener, listener.host, each) for each in rivals):
+            raise os_error(errno.EADDRINUSE)
+
+    def _holders(self, kind: int, port: Any) -> list[Bound]:
+        others = self._bound.get((kind, port), [])
+        now = self._clock()
+        for other in [each for each in others if each.held_until <= now]:
+            self.unbind(other, port)
+        return others
 
     def unbind(self, bound: Bound, port: Any) -> None:
         others = self._bound.get((bound.kind, port), [])
@@ -124,9 +147,15 @@ def is_literal(family: int, host: str) -> bool:
     return True
 
 
-def as_told(family: int, host: str, port: int) -> tuple[Any, ...]:
+def numeric_scope(host: str) -> int:
+    """That of an IPv6 address, by its number; 0 without one."""
+    scope = host.partition("%")[2]
+    return int(scope) if scope.isdigit() else 0
+
+
+def as_told(family: int, host: str, port: int, scope: int = 0) -> tuple[Any, ...]:
     """As `getsockname` has it."""
-    return (host, port) if family == socket.AF_INET else (host, port, 0, 0)
+    return (host, port) if family == socket.AF_INET else (host, port, 0, scope)
 
 
 def in_words(address: Any) -> str:

@@ -1,4 +1,4 @@
-"""Datagram sockets: UDP, and Unix sockets of its kind.
+"""Datagram sockets: UDP.
 
 Each datagram is an outside event of its own, so that any order of arrival is one of landing.
 """
@@ -26,15 +26,9 @@ class DatagramSocket(OpenSocket):
         self._destination: tuple[str, Any] | None = None
 
     def connect(self, host: str, port: Any) -> None:
-        if not self.is_unix:
-            self.bind_anywhere(self.network.source_of(self, host))
+        self.bind_anywhere(self.network.source_of(self, host))
         self._destination = host, port
-        self.peer = port if self.is_unix else self.network.as_told(self.family, host, port)
-
-    def pair_with(self, other: Any) -> None:
-        for one, two in ((self, other), (other, self)):
-            one._destination = "", two
-            one.peer = two.name
+        self.peer = self.network.as_told(self.family, host, port)
 
     def read_from(self, bytes_max: int, *, is_peek: bool = False) -> tuple[bytes, Any]:
         self.raise_error()
@@ -55,13 +49,12 @@ class DatagramSocket(OpenSocket):
         self.raise_error()
         if len(data) > DATAGRAM_BYTES_MAX:
             raise os_error(errno.EMSGSIZE)
-        if not self.is_unix and self.port is None:
+        if self.port is None:
             # Without an address of its own it is reached at any.
             own = self.host
             self.bind_anywhere(self.network.source_of(self, host))
             self.host = own
-        if not self.is_unix:
-            self.network.about_to(f"sends to {host}:{port}")
+        self.network.about_to(f"sends to {host}:{port}")
         self.network.carry_datagram(self, data, host, port)
         return len(data)
 

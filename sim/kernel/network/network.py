@@ -41,6 +41,9 @@ from sim.kernel.schedule import Option, one_natural
 FIRST_FD = 1_000_000
 """Descriptors are numbers that no real one has, so that none is taken for another."""
 
+CONNECT_S = 127.0
+"""After how many seconds Linux gives up a request for a connection that nobody answers."""
+
 NOBODYS = (
     "no machine of the simulated network has it, and the real one is not asked; let the program "
     "start on 127.0.0.1 what answers there, or put that into a coroutine that awaits "
@@ -93,7 +96,7 @@ class Network:
         self.environment = loop.environment
         self.open_by_fd: dict[int, OpenSocket] = {}
         self.watches: dict[int, Watch] = {}
-        self.here = Machine("localhost", ["127.0.0.1", "::1", "10.0.0.1"])
+        self.here = self._new_machine("localhost", "10.0.0.1")
         self.machines = [self.here]
         self._everywhere_s = 0.0
         self.may_cut = True
@@ -251,8 +254,14 @@ class Network:
 
     def machine(self, name: str, *addresses: str) -> Machine:
         """Another machine, with its addresses; its name is found by `getaddrinfo`."""
-        self.machines.append(Machine(name, ["127.0.0.1", "::1", *addresses]))
+        self.machines.append(self._new_machine(name, *addresses))
         return self.machines[-1]
+
+    def _new_machine(self, name: str, *addresses: str) -> Machine:
+        return Machine(name, ["127.0.0.1", "::1", *addresses], self.world_now)
+
+    def world_now(self) -> float:
+        return self.environment.world_now
 
     @contextmanager
     def on(self, machine: Machine) -> Iterator[None]:
@@ -365,13 +374,8 @@ class Network:
         way = sender.outgoing
         if way is None or not way.under_way or sender.delivery is not None or sender.is_silent:
             return
-        if sender.is_unix:
-            # Within one kernel nothing is ever on its way.
-            while way.under_way and self._arrives(sender):
-                pass
-            return
         if self._is_cut(sender.machine, sender.peer[0]):
-            self._held.append(sender)
+            self._hold(sender)
             return
         latency_s = self._latency_s(sender.machine, sender.peer[0])
         receiver = self._receiving_loop(sender)
@@ -380,6 +384,33 @@ class Network:
         self._by_arrival[arrival] = sender
         assert arrival.callbacks is not None
         arrival.callbacks.append(partial(self._lands, sender))
+
+    def _hold(self, sender: StreamSocket) -> None:
+        """A cut holds what it sends."""
+        self._held.append(sender)
+        self._may_give_up(sender)
+
+    def _may_give_up(self, sender: StreamSocket) -> None:
+        """It, or the other end, asks for a connection, and may never be answered."""
+        asking = sender if sender.is_connecting else sender.other
+        if asking is None or not asking.is_connecting or asking.gives_up_later:
+            return
+        asking.gives_up_later = True
+        words = f"{asking.words} has no answer from {self.words_of(asking.peer)}, and gives up"
+        left_s = asking.asked_at + CONNECT_S - asking.loop.environment.now
+        arrival = asking.loop.environment.announce(
+            words, left_s, left_s, lambda: asking.is_connecting
+        )
+        self._by_arrival[arrival] = asking
+
+        def lands(_: object) -> None:
+            del self._by_arrival[arrival]
+            self.environment.observer.tells(words, actor="network")
+            asking.cannot_connect(errno.ETIMEDOUT)
+            self.tell(asking)
+
+        assert arrival.callbacks is not None
+        arrival.callbacks.append(lands)
 
     def _receiving_loop(self, sender: StreamSocket) -> LoopOfSockets:
         """At whose polls it lands."""
@@ -401,7 +432,7 @@ class Network:
         if sender.is_silent:
             return
         if self._is_cut(sender.machine, sender.peer[0]):
-            self._held.append(sender)
+            self._hold(sender)
             return
         may_cut = self.may_cut and self._is_awaited(sender)
         link = self._link(sender.machine, sender.peer[0])
@@ -434,6 +465,7 @@ class Network:
             sender.is_silent = True
             if receiver is not None:
                 receiver.is_silent = True
+            self._may_give_up(sender)
         elif receiver is not None:
             sender.outgoing.lose()
             receiver.is_reset()
@@ -481,17 +513,12 @@ class Network:
             return True
         if not listener.has_room():
             listener.waiting.append(sender)
+            self._may_give_up(sender)
             return False
         sender.outgoing.arrive()
-        accepted = StreamSocket(self, listener.machine, listener.family)
-        if accepted.is_unix:
-            accepted.port = listener.port
-        else:
-            accepted.host, accepted.port = sender.peer[:2]
+        accepted = listener.takes(sender)
+        accepted.stands_at(*sender.peer[:2])
         sender.pair_with(accepted)
-        accepted.loop = listener.loop
-        accepted.in_backlog = True
-        listener.backlog.append(accepted)
         self.tell(listener)
         assert accepted.outgoing is not None
         accepted.outgoing.under_way.append(Segment(SegmentKind.ANSWER))
@@ -501,21 +528,28 @@ class Network:
     def _refuses(self, sender: StreamSocket) -> None:
         assert sender.outgoing is not None
         sender.outgoing.lose()
-        if sender.is_connecting:
+        if not sender.is_connecting:
+            return
+        host, port = sender.peer[:2]
+        machine = self.machine_at(host, sender.machine)
+        if not self._latency_s(sender.machine, host):
             sender.is_reset()
             self.tell(sender)
+            return
+        # What the other machine answers is on its way as anything else.
+        refusing = StreamSocket(self, machine, sender.family)
+        refusing.host, refusing.port = host, port
+        sender.pair_with(refusing)
+        refusing.send_reset()
 
     def _listener_for(self, sender: StreamSocket) -> StreamSocket | None:
-        host, port = ("", sender.peer) if sender.is_unix else sender.peer[:2]
-        machine = sender.machine if sender.is_unix else self.machine_at(host, sender.machine)
+        host, port = sender.peer[:2]
+        machine = self.machine_at(host, sender.machine)
         found = machine.bound_at(socket.SOCK_STREAM, sender.family, host, port)
         listeners = [each for each in found if isinstance(each, StreamSocket) and each.is_listening]
         return listeners[0] if listeners else None
 
     def carry_datagram(self, sender: DatagramSocket, data: bytes, host: str, port: Any) -> None:
-        if sender.is_unix:
-            self._delivers(sender, data, host, port)
-            return
         self.machine_at(host, sender.machine)
         if self._is_cut(sender.machine, host):
             return
@@ -547,23 +581,17 @@ class Network:
         arrival.callbacks.append(lands)
 
     def _bound_at(self, sender: DatagramSocket, host: str, port: Any) -> list[Any]:
-        machine = sender.machine if sender.is_unix else self.machine_at(host, sender.machine)
+        machine = self.machine_at(host, sender.machine)
         return list(machine.bound_at(socket.SOCK_DGRAM, sender.family, host, port))
 
     def _delivers(self, sender: DatagramSocket, data: bytes, host: str, port: Any) -> None:
-        if isinstance(port, DatagramSocket):
-            # The other end of a pair.
-            found: list[Any] = [port]
-        else:
-            found = self._bound_at(sender, host, port)
+        found = self._bound_at(sender, host, port)
         if not found:
-            if sender.is_unix:
-                raise os_error(errno.ECONNREFUSED)
             sender.finds_nobody()
             self.tell(sender)
             return
         name = sender.name
-        if not sender.is_unix and name[0] in ("0.0.0.0", "::"):
+        if name[0] in ("0.0.0.0", "::"):
             name = as_told(sender.family, self.source_of(sender, host), sender.port)
         found[0].receives(data, name)
         self.tell(found[0])
@@ -581,7 +609,8 @@ class Network:
 
     def lands_next(self, until: float) -> bool:
         """What arrives first lands, by the clock's `until`; False if nothing does."""
-        first = min(self._by_arrival, key=lambda each: each.earliest, default=None)
+        awaited = (each for each in self._by_arrival if each.is_awaited())
+        first = min(awaited, key=lambda each: each.earliest, default=None)
         if first is None or first.earliest > until:
             return False
         environment: Any = first.env

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ class NetworkOfSockets(Protocol):
     buffer_bytes: int
 
     def loop_here(self) -> Any: ...
+
+    def world_now(self) -> float: ...
 
     def tell(self, opened: Any) -> None: ...
 
@@ -42,13 +45,16 @@ class OpenSocket:
     """fds: the descriptors that stand for it, none once it is closed. error: what SO_ERROR reports.
 
     host, port: where it is bound, the port None if it is not. A Unix socket's port is its path.
+    held_until: how long others find its address in use, by the clock of the world.
     """
 
     is_listening = False
+    is_unix = False
     error = 0
     # How many worker threads are blocked in a read of it.
     blocked_readers = 0
     peer: Any = None
+    held_until = math.inf
 
     def __init__(self, network: NetworkOfSockets, machine: Machine, family: int, kind: int) -> None:
         self.network = network
@@ -61,7 +67,7 @@ class OpenSocket:
         self.host = ANY.get(family, "")
         self.port: Any = None
         self._options: dict[tuple[int, int], Any] = {}
-        # Whether its address is taken on the machine: that of an accepted socket is its listener's.
+        # Whether its address is taken on the machine.
         self._holds_address = False
 
     # -- options
@@ -83,17 +89,12 @@ class OpenSocket:
 
     # -- its address
 
-    @property
-    def is_unix(self) -> bool:
-        return self.family == socket.AF_UNIX
-
     def bind(self, host: str, port: Any) -> None:
         if self.port is not None:
             raise os_error(errno.EINVAL)
-        if not self.is_unix:
-            if not self.machine.has(host):
-                raise os_error(errno.EADDRNOTAVAIL)
-            port = port or self.machine.new_port(self.kind)
+        if not self.machine.has(host):
+            raise os_error(errno.EADDRNOTAVAIL)
+        port = port or self.machine.new_port(self.kind)
         self.machine.bind(self, host, port)
         self.host, self.port, self._holds_address = host, port, True
 
@@ -105,11 +106,18 @@ class OpenSocket:
             self._holds_address = True
         self.host = host
 
+    def inherits(self, listener: OpenSocket) -> None:
+        """What a connection has of the socket that listens: its address, and its options."""
+        self._options = dict(listener._options)
+
+    def stands_at(self, host: str, port: int) -> None:
+        """At an address that its machine shares between it and a listener."""
+        self.host, self.port, self._holds_address = host, port, True
+        self.machine.join(self, port)
+
     @property
     def name(self) -> Any:
         """As `getsockname` has it."""
-        if self.is_unix:
-            return self.port or ""
         return as_told(self.family, self.host, self.port or 0)
 
     @property
@@ -120,6 +128,10 @@ class OpenSocket:
 
     def closed(self) -> None:
         """The last descriptor that stood for it is closed."""
+        self._release()
+
+    def _release(self) -> None:
+        """Others may have its address."""
         if self._holds_address:
             self.machine.unbind(self, self.port)
             self._holds_address = False

@@ -7,13 +7,14 @@ The transports, `sock_recv` and its like, servers and TLS are CPython's own code
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import sys
 import warnings
 import weakref
 from asyncio import selector_events, sslproto
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -108,6 +109,21 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         return self.network.watches.pop(_number(fileobj)).key  # type: ignore[no-any-return]
+
+    # -- paths of Unix servers, which CPython unlinks since 3.13
+
+    @cached_property
+    def _unix_server_sockets(self) -> dict[Any, int]:
+        """By socket, what number its path had when the server began."""
+        return {}
+
+    def _stop_serving(self, sock: Any) -> None:
+        number = vars(self).get("_unix_server_sockets", {}).pop(sock, None)
+        path = sock.getsockname() if number is not None else ""
+        super()._stop_serving(sock)  # type: ignore[misc]
+        with suppress(FileNotFoundError):
+            if path and os.stat(path).st_ino == number:
+                os.unlink(path)
 
     def resources_unwarned(self) -> AbstractContextManager[object]:
         """While the rest is cancelled: what that leaves open, the execution's end has left open."""

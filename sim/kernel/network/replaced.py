@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import functools
 import select
 import socket
@@ -14,7 +15,8 @@ from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.isolation import outside
-from sim.kernel.network import names, selecting, tls
+from sim.kernel.network import names, paths, selecting, tls
+from sim.kernel.network.errors import os_error
 from sim.kernel.network.sockets import AF_UNIX, RealSocket, SimSocket, network_here
 from sim.kernel.origin import forwards
 
@@ -45,6 +47,8 @@ def socketpair(family: Any = None, type: int = socket.SOCK_STREAM, proto: int = 
         pair = _socket.socketpair()
         return tuple(RealSocket(fileno=each.detach()) for each in pair)
     family = family if family is not None else AF_UNIX or socket.AF_INET
+    if family != AF_UNIX and AF_UNIX is not None:
+        raise os_error(errno.EOPNOTSUPP)
     one, other = SimSocket(family, type, proto), SimSocket(family, type, proto)
     one._sim_open.pair_with(other._sim_open)
     return one, other
@@ -95,6 +99,7 @@ _REPLACEMENTS: list[tuple[Any, str, Any]] = [
     (socket, "socket", SimSocket),
     (socket, "socketpair", socketpair),
     (ssl.SSLContext, "wrap_socket", tls.wrap_socket),
+    *paths.replacements(),
     (select, "select", selecting.select_simulated(_refusing_select)),
     *([(select, "poll", selecting.poll(select.poll))] if hasattr(select, "poll") else []),
     *(

@@ -23,6 +23,7 @@ from sim.kernel.network.names import address_of, unix_path
 from sim.kernel.network.network import FIRST_FD, Network
 from sim.kernel.network.open_sockets import OpenSocket
 from sim.kernel.network.streams import StreamSocket
+from sim.kernel.network.unix import UnixDatagramSocket, UnixStreamSocket
 from sim.kernel.origin import forwards, modelled
 
 T = TypeVar("T")
@@ -176,6 +177,8 @@ class SimSocket(RealSocket):
         if optname == socket.SO_LINGER and isinstance(value, (bytes, bytearray)):
             whether, seconds = memoryview(value).cast("i")
             value = (1 if whether else 0, seconds)
+        elif isinstance(value, int):
+            value = int(value)
         opened.set_option(level, optname, value)
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
@@ -192,15 +195,14 @@ class SimSocket(RealSocket):
     @forwards
     def bind(self, address: Any, /) -> None:
         opened = self._sim()
-        host, port = self._sim_address(address)
-        if opened.is_unix and port == "":
-            port = f"\0{opened.fds[0]:05x}"
+        host, port = self._sim_address("bind", address)
         opened.bind(host, port)
 
-    def _sim_address(self, address: Any) -> tuple[str, Any]:
+    def _sim_address(self, what: str, address: Any) -> tuple[str, Any]:
+        """Host and port, or nothing and a path, for what is called so."""
         if self._sim_family == AF_UNIX:
             return "", unix_path(address)
-        return address_of(self._sim_network, self._sim_open.machine, self._sim_family, address)
+        return address_of(self._sim_network, what, self._sim_family, address)
 
     def getsockname(self) -> Any:
         return self._sim().name
@@ -233,9 +235,12 @@ class SimSocket(RealSocket):
     @forwards
     def connect(self, address: Any, /) -> None:
         opened = self._sim()
-        host, port = self._sim_address(address)
+        host, port = self._sim_address("connect", address)
         if not isinstance(opened, StreamSocket):
             opened.connect(host, port)
+            return
+        if isinstance(opened, UnixStreamSocket):
+            self._sim_connect_to_path(opened, port)
             return
         opened.connect(host, port)
         if opened.is_connecting and self._sim_timeout == 0:
@@ -243,6 +248,15 @@ class SimSocket(RealSocket):
         if opened.is_connecting:
             self._sim_wait("connect", lambda: not opened.is_connecting)
         opened.raise_error()
+
+    def _sim_connect_to_path(self, opened: UnixStreamSocket, path: str) -> None:
+        while True:
+            try:
+                return opened.connect("", path)
+            except BlockingIOError:
+                if self._sim_timeout == 0:
+                    raise
+            self._sim_wait("connect", lambda: opened.has_room_at(path))
 
     @forwards
     def connect_ex(self, address: Any, /) -> int:
@@ -333,7 +347,7 @@ class SimSocket(RealSocket):
         opened = self._sim()
         if isinstance(opened, StreamSocket):
             return self.send(view, *flags)
-        host, port = self._sim_address(address)
+        host, port = self._sim_address("sendto", address)
         send = opened.write_to
         return self._sim_try("sendto", opened, lambda: send(view, host, port))
 
@@ -409,13 +423,18 @@ _KINDS: dict[int, Callable[[Network, Machine, int], OpenSocket]] = {
     socket.SOCK_STREAM: StreamSocket,
     socket.SOCK_DGRAM: DatagramSocket,
 }
+_UNIX_KINDS: dict[int, Callable[[Network, Machine, int], OpenSocket]] = {
+    socket.SOCK_STREAM: UnixStreamSocket,
+    socket.SOCK_DGRAM: UnixDatagramSocket,
+}
 
 
 def _new(network: Network, family: int, kind: int) -> OpenSocket:
-    if family in FAMILIES and kind in _KINDS:
+    kinds = _UNIX_KINDS if family == AF_UNIX else _KINDS
+    if family in FAMILIES and kind in kinds:
         if not network.has_descriptor():
             raise os_error(errno.EMFILE)
-        return _KINDS[kind](network, network.machine_here(), family)
+        return kinds[kind](network, network.machine_here(), family)
     return network.loop.refuse(f"socket.socket({family!r}, {kind!r})", NOT_SIMULATED)
 
 

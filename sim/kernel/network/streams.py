@@ -13,6 +13,9 @@ from sim.kernel.network.connection import Segment, SegmentKind, Way
 from sim.kernel.network.errors import os_error, would_block
 from sim.kernel.network.open_sockets import READABLE, WRITABLE, NetworkOfSockets, OpenSocket
 
+TIME_WAIT_S = 60.0
+"""As Linux has it: so long the address of who has ended first is in use."""
+
 
 class StreamSocket(OpenSocket):
     """One end of a connection, or a listener, or neither yet.
@@ -35,6 +38,9 @@ class StreamSocket(OpenSocket):
     # Made by a kernel, and not handed to a program yet.
     in_backlog = False
     backlog_max = 0
+    # When it asked for a connection, by its clock; whether what it asks for is known to be late.
+    asked_at = 0.0
+    gives_up_later = False
 
     def __init__(self, network: NetworkOfSockets, machine: Machine, family: int) -> None:
         super().__init__(network, machine, family, socket.SOCK_STREAM)
@@ -47,11 +53,19 @@ class StreamSocket(OpenSocket):
         if self.outgoing is not None:
             raise os_error(errno.EINVAL)
         if self.port is None:
-            if self.is_unix:
-                raise os_error(errno.EINVAL)
             self.bind_anywhere(self.host)
+        self.machine.require_alone(self)
         self.is_listening = True
         self.backlog_max = max(backlog, 0)
+
+    def takes(self, asking: StreamSocket) -> StreamSocket:
+        """The end at this listener of a connection that is asked for, until it is accepted."""
+        accepted = type(self)(self.network, self.machine, self.family)
+        accepted.loop = self.loop
+        accepted.inherits(self)
+        accepted.in_backlog = True
+        self.backlog.append(accepted)
+        return accepted
 
     def accept(self) -> StreamSocket:
         if not self.is_listening:
@@ -74,18 +88,27 @@ class StreamSocket(OpenSocket):
         """Asks for a connection; `is_connecting` until that has been answered."""
         if self.is_connecting:
             raise os_error(errno.EALREADY)
+        self._require_free()
+        self.bind_anywhere(self.network.source_of(self, host))
+        peer = self.network.as_told(self.family, host, port)
+        self.network.about_to(f"connects to {self.network.words_of(peer)}")
+        self.peer, self.is_connecting = peer, True
+        self.asked_at, self.gives_up_later = self.loop.environment.now, False
+        self.is_silent = False
+        self.incoming, self.outgoing = self._new_ways()
+        self.outgoing.under_way.append(Segment(SegmentKind.REQUEST))
+        self.network.carry(self)
+
+    def _require_free(self) -> None:
         if self.outgoing is not None:
             raise os_error(errno.EISCONN)
         if self.is_listening:
             raise os_error(errno.EINVAL)
-        if not self.is_unix:
-            self.bind_anywhere(self.network.source_of(self, host))
-        peer = port if self.is_unix else self.network.as_told(self.family, host, port)
-        self.network.about_to(f"connects to {self.network.words_of(peer)}")
-        self.peer, self.is_connecting = peer, True
-        self.incoming, self.outgoing = self._new_ways()
-        self.outgoing.under_way.append(Segment(SegmentKind.REQUEST))
-        self.network.carry(self)
+
+    def cannot_connect(self, error: int) -> None:
+        """It may ask again, or elsewhere."""
+        self.error, self.is_connecting = error, False
+        self.incoming = self.outgoing = self.other = self.peer = None
 
     def pair_with(self, other: StreamSocket) -> None:
         """As `socketpair` does, or a request that reaches a listener."""
@@ -102,7 +125,7 @@ class StreamSocket(OpenSocket):
     @property
     def is_over(self) -> bool:
         """Whether TCP has no connection any more: it was reset, or both ends have had their END."""
-        if self.is_unix or self.incoming is None or self.outgoing is None:
+        if self.incoming is None or self.outgoing is None:
             return False
         return self.was_reset or (self.incoming.has_ended and self.outgoing.has_ended)
 
@@ -173,10 +196,10 @@ class StreamSocket(OpenSocket):
         assert self.incoming is not None
         assert self.outgoing is not None
         if self.is_connecting:
-            # It may ask again, or elsewhere.
-            self.error, self.is_connecting = errno.ECONNREFUSED, False
-            self.incoming = self.outgoing = self.peer = None
+            self.cannot_connect(errno.ECONNREFUSED)
             return
+        if not self.fds:
+            self._release()
         # As Linux has it, after the end who reads finds that, and who writes a broken pipe.
         self.error = errno.EPIPE if self.incoming.has_ended else errno.ECONNRESET
         self.outgoing.is_closed = self.was_reset = True
@@ -192,8 +215,8 @@ class StreamSocket(OpenSocket):
     # -- its life
 
     def closed(self) -> None:
-        super().closed()
         if self.is_listening:
+            self._release()
             self.is_listening = False
             for accepted in self.backlog:
                 accepted.send_reset()
@@ -205,10 +228,21 @@ class StreamSocket(OpenSocket):
         elif self.outgoing is not None and self.incoming is not None and not self.was_reset:
             if self.incoming.arrived or self.is_connecting or self._lingers_not():
                 # Data that nobody reads: the other end is told by a reset.
+                self._release()
                 self.send_reset()
             else:
+                self._leaves()
                 self._end(SegmentKind.END)
             self.incoming.drop()
+        else:
+            self._release()
+
+    def _leaves(self) -> None:
+        """Its address is free at once, or after TIME_WAIT where this end is the first to end."""
+        if self.incoming is not None and self.incoming.has_ended:
+            self._release()
+        else:
+            self.held_until = self.network.world_now() + TIME_WAIT_S
 
     def _lingers_not(self) -> bool:
         """Whether it is to be reset rather than ended: SO_LINGER of no time."""

@@ -1,0 +1,175 @@
+"""Unix sockets: between their two ends nothing is ever on its way.
+
+What is written is there, and who writes to an end that is closed is told so at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any
+
+from sim.kernel.network.connection import Segment, SegmentKind
+from sim.kernel.network.datagrams import DATAGRAM_BYTES_MAX, DatagramSocket
+from sim.kernel.network.errors import os_error, would_block
+from sim.kernel.network.open_sockets import OpenSocket
+from sim.kernel.network.paths import is_abstract
+from sim.kernel.network.streams import StreamSocket
+
+
+class _OnPath(OpenSocket):
+    """Its port is the path that it is bound to, or None."""
+
+    is_unix = True
+
+    def bind(self, host: str, port: Any) -> None:
+        path = port or f"\0{self.fds[0]:05x}"
+        self.machine.paths.require_free(path)
+        if self.port is not None:
+            raise os_error(errno.EINVAL)
+        self.machine.paths.bind(self, path)
+        self.port, self._holds_address = path, True
+
+    def inherits(self, listener: OpenSocket) -> None:
+        self.port = listener.port
+
+    @property
+    def name(self) -> Any:
+        path = self.port or ""
+        return os.fsencode(path) if is_abstract(path) else path
+
+    def _release(self) -> None:
+        if self._holds_address:
+            self.machine.paths.closed(self)
+            self._holds_address = False
+
+
+class UnixStreamSocket(_OnPath, StreamSocket):
+    """As of Linux: SHUT_RD is told to the other end, and data that nobody read is its error."""
+
+    @property
+    def is_over(self) -> bool:
+        """Its peer has a name as long as it lives."""
+        return False
+
+    def listen(self, backlog: int) -> None:
+        if self.outgoing is not None or self.port is None:
+            raise os_error(errno.EINVAL)
+        self.is_listening, self.backlog_max = True, max(backlog, 0)
+
+    def has_room_at(self, path: str) -> bool:
+        """Whether who asks there need not wait; also where it cannot ask at all."""
+        try:
+            listener: UnixStreamSocket = self.machine.paths.at(path, self.kind)
+        except OSError:
+            return True
+        return not listener.is_listening or listener.has_room()
+
+    def connect(self, host: str, port: Any) -> None:
+        self._require_free()
+        listener: UnixStreamSocket = self.machine.paths.at(port, self.kind)
+        if not listener.is_listening:
+            raise os_error(errno.ECONNREFUSED)
+        if not listener.has_room():
+            raise would_block()
+        self.network.about_to(f"connects to {listener.words}")
+        self.pair_with(listener.takes(self))
+        self.network.tell(listener)
+
+    def read(self, bytes_max: int, *, is_peek: bool = False) -> bytes:
+        if self.incoming is None:
+            raise os_error(errno.EINVAL)
+        if not self.incoming.arrived:
+            self.raise_error()
+        return super().read(bytes_max, is_peek=is_peek)
+
+    def write(self, data: bytes) -> int:
+        way, other = self.outgoing, self.other
+        if way is None or other is None:
+            raise os_error(errno.ENOTCONN)
+        if way.is_closed:
+            raise os_error(errno.EPIPE)
+        taken = data[: max(way.free_bytes, 0)]
+        if data and not taken:
+            raise would_block()
+        if taken:
+            self.network.about_to(f"sends to {self.network.words_of(self.peer)}")
+            way.write(taken)
+            way.arrive()
+            self.network.tell(other)
+        return len(taken)
+
+    def shutdown(self, how: int) -> None:
+        other = self.other
+        if self.incoming is None or self.outgoing is None or other is None:
+            return
+        if how in (socket.SHUT_RD, socket.SHUT_RDWR):
+            self.reads_shut = True
+            self.incoming.is_closed = True
+        if how in (socket.SHUT_WR, socket.SHUT_RDWR):
+            self._end(SegmentKind.END)
+        self.network.tell(other)
+
+    def _end(self, kind: SegmentKind) -> None:
+        way = self.outgoing
+        if way is not None and not way.has_ended:
+            way.is_closed = True
+            way.under_way.append(Segment(SegmentKind.END))
+            way.arrive()
+
+    def closed(self) -> None:
+        self._release()
+        if self.is_listening:
+            self.is_listening = False
+            for accepted in self.backlog:
+                accepted.in_backlog = False
+                accepted.send_reset()
+            self.backlog.clear()
+        elif self.incoming is not None and self.incoming.arrived:
+            self.send_reset()
+        else:
+            self.shutdown(socket.SHUT_RDWR)
+
+    def send_reset(self) -> None:
+        """The other end has an error to read, and then the end."""
+        if self.other is not None:
+            self.other.error = errno.ECONNRESET
+        self.shutdown(socket.SHUT_RDWR)
+
+
+class UnixDatagramSocket(_OnPath, DatagramSocket):
+    """_paired: where it sends to who names nobody."""
+
+    _paired: UnixDatagramSocket | None = None
+
+    def connect(self, host: str, port: Any) -> None:
+        self._paired = self.machine.paths.at(port, self.kind)
+        self.peer = self._paired.name
+
+    def pair_with(self, other: Any) -> None:
+        self._paired, other._paired = other, self
+        self.peer, other.peer = other.name, self.name
+
+    def write(self, data: bytes) -> int:
+        to = self._paired
+        if to is None:
+            raise os_error(errno.ENOTCONN)
+        if not to.fds:
+            # Linux says it once, and has no connection from then on.
+            self._paired = self.peer = None
+            raise os_error(errno.ECONNREFUSED)
+        return self._sends(data, to)
+
+    def write_to(self, data: bytes, host: str, port: Any) -> int:
+        return self._sends(data, self.machine.paths.at(port, self.kind))
+
+    def _sends(self, data: bytes, to: UnixDatagramSocket) -> int:
+        if len(data) > DATAGRAM_BYTES_MAX:
+            raise os_error(errno.EMSGSIZE)
+        if to._paired is not None and to._paired is not self:
+            raise os_error(errno.EPERM)
+        self.network.about_to(f"sends to {to.words}")
+        to.arrived.append((data, self.name or None))
+        self.network.tell(to)
+        return len(data)
