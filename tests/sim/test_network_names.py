@@ -225,7 +225,7 @@ def test_who_is_not_answered_gives_up_after_two_minutes(why: str) -> None:
         network, loop = world.network, asyncio.get_running_loop()
         far = network.machine("far", "10.0.0.2")
         if why == "silent":
-            network.faults(1, Fault.SILENT)
+            network.may_fail(Fault.SILENT)
         if why == "cut meanwhile":
             network.latency_s = 1.0
             loop.call_later(0.5, network.cut, "localhost", "far")
