@@ -65,5 +65,24 @@ class TraceIdKnown(StreamError):
     code = "trace_id_known"
 
 
+class SessionsUnavailable(StreamError):
+    """The store that workers share could not be asked who holds the session, or cannot say yet.
+
+    retry_after_s: when it may be worth asking again.
+    """
+
+    code = "sessions_unavailable"
+
+    def __init__(self, trace_id: str, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(trace_id, message)
+        self.retry_after_s = retry_after_s
+
+
+class SessionLeaseLost(StreamError):
+    """The worker could not renew the stream's lease in time; another may have the session now."""
+
+    code = "session_lease_lost"
+
+
 class IllegalOperation(Exception):
     """An operation met a situation for which the table has no row. Nothing was changed."""

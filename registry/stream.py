@@ -7,15 +7,20 @@ import contextvars
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from registry.errors import StreamError
-from registry.protocol import StreamProtocol
 from registry.stop_signal import StopSignal
 
 P = ParamSpec("P")
 T = TypeVar("T")
 C = TypeVar("C")
+
+
+class Gate(Protocol):
+    """What knows whether a stream may emit: the protocol, or the lease of a store."""
+
+    def may_emit(self, trace_id: str, fencing_token: int | None) -> bool: ...
 
 
 class _Begin:
@@ -36,7 +41,7 @@ class Stream:
         session_id: str | None,
         task: asyncio.Task[object],
         *,
-        protocol: StreamProtocol,
+        protocol: Gate,
         stop_signal: StopSignal,
         executor: Executor | None,
         on_over: Callable[[Stream], None],

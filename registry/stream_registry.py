@@ -116,12 +116,7 @@ class StreamRegistry:
         was never active, and its task is the caller's to end. If the caller is cancelled, so is
         the stream.
         """
-        task = entry["task"]
-        if not isinstance(task, asyncio.Task):
-            raise TypeError(
-                f"entry['task'] of stream {entry['trace_id']!r} is {task!r}; it has to be the "
-                f"asyncio.Task that does the stream's work, created before register is called"
-            )
+        task = task_of(entry)
         strategy = entry.get("strategy")
         stream = self._enter(entry["trace_id"], entry.get("session_id"), task, strategy)
         task.add_done_callback(lambda _: stream.task_over())
@@ -266,7 +261,7 @@ class StreamRegistry:
                 case Forgotten(trace_id):
                     self._forget(trace_id)
                 case Logged(event, fields):
-                    _log(event, fields)
+                    log_event(event, fields)
 
     def _answer(self, trace_id: str) -> None:
         wait_timer = self._wait_timers.pop(trace_id, None)
@@ -351,7 +346,19 @@ class StreamScope:
             raise stream.stop_error from exc
 
 
-def _log(event: str, fields: tuple[tuple[str, object], ...]) -> None:
+def task_of(entry: Mapping[str, Any]) -> asyncio.Task[object]:
+    """The task of a register's entry. Raises TypeError where it is something else."""
+    task = entry["task"]
+    if not isinstance(task, asyncio.Task):
+        raise TypeError(
+            f"entry['task'] of stream {entry['trace_id']!r} is {task!r}; it has to be the "
+            f"asyncio.Task that does the stream's work, created before register is called"
+        )
+    return task
+
+
+def log_event(event: str, fields: tuple[tuple[str, object], ...]) -> None:
+    """One line of the log, as the note has them."""
     level = logging.WARNING if event in _WARNINGS else logging.INFO
     if _logger.isEnabledFor(level):
         text = " ".join(f"{name}={value}" for name, value in fields)

@@ -28,6 +28,8 @@ from server.errors import ApiError
 from server.front import Front
 from server.ollama_async import AsyncOllama, AsyncTransportFactory
 from server.ollama_thread import ThreadOllama, ThreadTransportFactory
+from server.opening import opened
+from server.registries import Registry
 from server.routes import on_api_error, on_http_error, on_invalid, open_router, router
 from server.security import Keys, StartRefused, check_address, read_keys
 from server.service import Service
@@ -91,7 +93,7 @@ class OneStream(FastAPI):
 def create_app(
     settings: Settings | None = None,
     *,
-    new_registry: Callable[[Settings], StreamRegistry] | None = None,
+    new_registry: Callable[[Settings], Registry] | None = None,
     executor: Executor | None = None,
     async_transport: AsyncTransportFactory | None = None,
     thread_transport: ThreadTransportFactory | None = None,
@@ -121,17 +123,30 @@ def create_app(
         keys = _keys_for(limits, server, is_left_alone=not signals)
         if signals and startup.is_served_by_another(server):
             _logger.warning("server_unknown %s", startup.OTHER_SERVER)
-        service = _service(limits, keys)
-        app.state.service = service
         try:
-            with shutdown.hearing(signals, service.begin_shutdown):
-                yield
-                await service.shut_down()
+            async with _registry_for(limits) as registry:
+                service = _service(limits, keys, registry)
+                app.state.service = service
+                with shutdown.hearing(signals, service.begin_shutdown):
+                    yield
+                    await service.shut_down()
         finally:
             app.state.service = None
             log.end()
 
-    def _service(limits: Settings, keys: Keys) -> Service:
+    @asynccontextmanager
+    async def _registry_for(limits: Settings) -> AsyncIterator[Registry]:
+        """The one of this lifespan. Raises StartRefused where its store cannot be used."""
+        if new_registry is not None or not limits.shares_sessions:
+            yield new_registry(limits) if new_registry else _registry(limits, executor)
+            return
+        leased = await opened(limits, executor)
+        try:
+            yield leased
+        finally:
+            await leased.end()
+
+    def _service(limits: Settings, keys: Keys, registry: Registry) -> Service:
         lister = AsyncOllama(
             limits.ollama_host,
             connect_s=limits.connect_seconds,
@@ -141,7 +156,7 @@ def create_app(
         return Service(
             settings=limits,
             keys=keys,
-            registry=new_registry(limits) if new_registry else _registry(limits, executor),
+            registry=registry,
             client=lister if limits.ollama_client == "async" else _thread_client(limits),
             lister=lister,
             new_trace_id=new_trace_id,
@@ -194,7 +209,7 @@ def _keys_for(settings: Settings, server: uvicorn.Server | None, *, is_left_alon
     """
     try:
         keys = read_keys(settings)
-        startup.check_processes(server, is_left_alone=is_left_alone)
+        startup.check_processes(server, sessions=settings.sessions, is_left_alone=is_left_alone)
         if server is not None:
             check_address(keys, shutdown.listening_host(server))
             shutdown.bound_exit(server, settings.grace_seconds)

@@ -12,6 +12,8 @@ from registry import (
     QueueTimeout,
     RegistryClosed,
     SessionBusy,
+    SessionLeaseLost,
+    SessionsUnavailable,
     StreamCancelled,
     StreamError,
     StreamRefused,
@@ -97,6 +99,7 @@ _STREAM_STATUS: dict[type[StreamError], int] = {
     SessionBusy: 409,
     QueueFull: 429,
     QueueTimeout: 503,
+    SessionLeaseLost: 503,
 }
 
 
@@ -111,6 +114,9 @@ def as_api_error(error: BaseException) -> ApiError:
             "the server is shutting down and has stopped the stream; what was sent of its answer "
             "is not the whole. Send the prompt again when the server is back",
         )
+    if isinstance(error, SessionsUnavailable):
+        wait = {"retry-after": str(error.retry_after_s)}
+        return ApiError(503, error.code, str(error), headers=wait)
     if isinstance(error, StreamError):
         return ApiError(_STREAM_STATUS.get(type(error), 500), error.code, str(error))
     return ApiError(

@@ -14,10 +14,11 @@ from functools import partial
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from registry import Strategy, Stream, StreamError, StreamRegistry, TraceIdKnown
+from registry import Strategy, Stream, StreamError, TraceIdKnown
 from server.answer import Answer
 from server.connection import ClientStalled, Connection
 from server.errors import ApiError, as_api_error
+from server.registries import Registry
 from server.repeats import Repeats
 from server.settings import Settings
 from server.stream_task import StreamTask
@@ -45,7 +46,7 @@ class ChatResponse(Response):
         task: StreamTask,
         answer: Answer,
         streamed: bool,
-        registry: StreamRegistry,
+        registry: Registry,
         settings: Settings,
         connections: MutableMapping[Connection, None],
         headers: Mapping[str, str],
@@ -144,10 +145,17 @@ class ChatResponse(Response):
                 await self._begin(connection)
             wait_s = self._settings.ping_seconds
 
-    async def _begin(self, connection: Connection) -> None:
+    async def _begin(self, connection: Connection, stream: Stream | None = None) -> None:
+        """stream: once it is let in."""
         content_type = {"content-type": self._answer.content_type}
-        headers = {**content_type, **STREAM_HEADERS, **self._more_headers}
+        headers = {**content_type, **STREAM_HEADERS, **self._headers_for(stream)}
         await connection.begin(200, headers)
+
+    def _headers_for(self, stream: Stream | None) -> Mapping[str, str]:
+        if stream is None or not self._settings.shares_sessions:
+            # The tokens of one process begin anew with it: nobody could fence with them.
+            return self._more_headers
+        return {**self._more_headers, "x-fencing-token": str(stream.fencing_token)}
 
     async def _register(self, task: asyncio.Task[None]) -> Stream:
         """The note's register, with the task behind its gate until it has answered."""
@@ -194,7 +202,7 @@ class ChatResponse(Response):
                 self._buffer.settle()
         self._answer.model = self._work.record.model or ""
 
-        send = partial(connection.json, 200, headers=self._more_headers)
+        send = partial(connection.json, 200, headers=self._headers_for(stream))
         await stream.emit(send, self._answer.whole())
         await self._settle_and_end(task)
         await connection.end()
@@ -217,7 +225,7 @@ class ChatResponse(Response):
         has_waited = connection.has_begun
         if not has_waited:
             await self._next_chunks(held_s and max(held_s, 0))
-            await self._begin(connection)
+            await self._begin(connection, stream)
         answer.model = self._work.record.model or ""
         # The last ping in the queue may be nearly as long ago as one is from the next.
         if first := answer.begin() or (answer.ping if has_waited else b""):

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from registry import State, StreamRegistry
+from registry import State
 from server.archive import Archive, Record, streams_in
 from server.body import Bodies
 from server.browsers import is_allowed
@@ -23,6 +23,7 @@ from server.ollama import OllamaClient, seconds_since_1970
 from server.ollama_async import AsyncOllama
 from server.prompt import Prompt
 from server.readiness import Readiness
+from server.registries import Registry
 from server.repeats import Repeats, says_it_repeats
 from server.response import ChatResponse
 from server.security import Keys
@@ -45,7 +46,7 @@ class Service:
         *,
         settings: Settings,
         keys: Keys,
-        registry: StreamRegistry,
+        registry: Registry,
         client: OllamaClient,
         lister: AsyncOllama,
         new_trace_id: Callable[[], str],

@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, PrivateAttr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from server import store_address
 from server.upstream import basic_authorization, ollama_address, user_info
 
 DEVKEY = "devkey"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z")
 _HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?\Z")
 # A year. Far above it the clocks of threads and of the event loop overflow, infinity included.
 SECONDS_MAX = 365 * 24 * 3600.0
@@ -93,6 +95,22 @@ class Settings(BaseSettings):
     # titles and tags look so. Its own session, or the conversation's.
     unstreamed: Literal["own", "session"] = "own"
 
+    # -- several workers: where they share their sessions
+
+    # One process needs none. `sqlite` or `sqlite:/path` for the workers of one host, `redis://…` or
+    # `rediss://…` (Valkey or Redis 7) for several; `none` if each worker may have its own sessions.
+    sessions: str = Field(default="", repr=False)
+    # The begin of every key in Valkey or Redis: servers with another one share no session.
+    sessions_prefix: str = "onestream"
+    # One request to the store; what takes longer counts as unreachable.
+    sessions_call_seconds: PositiveSeconds = 0.5
+    # How long a worker may be out of touch with the store before its streams end; the same for all.
+    lease_seconds: PositiveSeconds = 6.0
+    # Waited beyond a lease: as far as a worker's clock may fall behind within one.
+    lease_margin_seconds: PositiveSeconds = 0.5
+    # How long a primary that was replaced in a fail-over may still answer (min-replicas-max-lag).
+    lease_lag_seconds: Seconds = 0.0
+
     # -- limits in seconds
 
     # A listening Ollama accepts at once; a host that is away would take minutes to say so.
@@ -163,6 +181,34 @@ class Settings(BaseSettings):
                     f"(JARVIS_OLLAMA_API_KEY, JARVIS_OLLAMA_HEADERS)"
                 )
         return self
+
+    @field_validator("sessions")
+    @classmethod
+    def _known_store(cls, value: str) -> str:
+        store_address.check(value)
+        return value
+
+    @field_validator("sessions_prefix")
+    @classmethod
+    def _plain_prefix(cls, value: str) -> str:
+        if not _PREFIX.match(value):
+            raise ValueError("is not 1 to 64 letters, digits, dots, dashes, colons or underscores")
+        return value
+
+    @model_validator(mode="after")
+    def _lease_is_renewed_in_time(self) -> Settings:
+        if self.shares_sessions and self.lease_seconds < 4 * self.sessions_call_seconds:
+            raise ValueError(
+                f"JARVIS_LEASE_SECONDS={self.lease_seconds:g} is less than four times "
+                f"JARVIS_SESSIONS_CALL_SECONDS={self.sessions_call_seconds:g}: one slow request "
+                f"would end streams; make the lease longer or the call's limit shorter"
+            )
+        return self
+
+    @property
+    def shares_sessions(self) -> bool:
+        """Whether the workers have a store in common."""
+        return self.sessions not in ("", store_address.NONE)
 
     def __hash__(self) -> int:
         # pydantic's own would hash every field, and a mapping has no hash.

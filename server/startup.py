@@ -15,8 +15,13 @@ from server.security import StartRefused
 _ONE_PROCESS = (
     "a session has one active stream, and each process would have sessions of its own. Start one "
     "process (no --workers or -w, WEB_CONCURRENCY unset): it serves hundreds of streams, of which "
-    "Ollama computes few at a time. Or start several servers, each on a port of its own, behind a "
-    "proxy that sends all requests of a session to the same one"
+    "Ollama computes few at a time."
+)
+_SHARE = (
+    "Or let the workers share their sessions:\n"
+    "    JARVIS_SESSIONS=sqlite                 those of one host\n"
+    "    JARVIS_SESSIONS=redis://host:6379/0    those of several (Valkey or Redis)\n"
+    "JARVIS_SESSIONS=none lets each have its own"
 )
 OTHER_SERVER = (
     "only uvicorn is supported, and this is another server, or a program that runs the application "
@@ -26,18 +31,23 @@ OTHER_SERVER = (
 )
 
 
-def check_processes(server: uvicorn.Server | None, *, is_left_alone: bool = False) -> None:
+def check_processes(
+    server: uvicorn.Server | None, *, sessions: str = "", is_left_alone: bool = False
+) -> None:
     """Raises StartRefused where this is one of several processes that would share an address.
+
+    sessions: JARVIS_SESSIONS; with a store, or with `none`, there may be several.
 
     is_left_alone: by create_app(signals=()), of a program that runs the application itself.
     """
     if server is not None:
         workers = _workers_of(server)
-        if workers > 1:
-            raise StartRefused(f"will not be one of {workers} workers: {_ONE_PROCESS}")
+        if workers > 1 and not sessions:
+            raise StartRefused(f"will not be one of {workers} workers: {_ONE_PROCESS} {_SHARE}")
     elif not is_left_alone and multiprocessing.parent_process() is not None:
         raise StartRefused(
-            f"only uvicorn is supported, and this is a worker of something else: {_ONE_PROCESS}"
+            f"only uvicorn is supported, and this is a worker of something else: {_ONE_PROCESS} "
+            f"Or start several workers of uvicorn's, which can share sessions (JARVIS_SESSIONS)"
         )
 
 

@@ -16,12 +16,13 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 
-from registry import State, Stream, StreamRefused, StreamRegistry
+from registry import SessionsUnavailable, State, Stream, StreamRefused
 from server.archive import Record
 from server.buffer import Buffer
 from server.errors import ApiError, as_api_error
 from server.ollama import Chunk, OllamaClient, OllamaRequest
 from server.refusals import log_failed
+from server.registries import Registry
 from server.settings import Settings
 
 _logger = logging.getLogger("onestream.server")
@@ -40,7 +41,7 @@ class StreamTask:
         request: OllamaRequest,
         client: OllamaClient,
         pick_model: Callable[[], Awaitable[str]],
-        registry: StreamRegistry,
+        registry: Registry,
         settings: Settings,
         buffer: Buffer,
         record: Record,
@@ -70,7 +71,7 @@ class StreamTask:
     def reject(self, error: BaseException) -> None:
         """Register has raised: this stream was never active, and its task is about to be ended."""
         answer = as_api_error(error)
-        if isinstance(error, StreamRefused):
+        if isinstance(error, StreamRefused | SessionsUnavailable):
             log_failed(self.trace_id, answer)
         if isinstance(error, asyncio.CancelledError):
             answer = ApiError(400, "cancelled", "the caller of its register has left")

@@ -79,6 +79,8 @@ class Lease:
         self.grant: Reply | None = None
         # Why the gate is shut, once it is for ever.
         self.end: End | None = None
+        # Another has its place, and the store counts it until it leaves.
+        self.is_detached = False
         self._store = store
         self._strategy = strategy
         self._clock = clock
@@ -99,6 +101,12 @@ class Lease:
         """The gate: whether the stream may send now."""
         return self.grant is not None and self.end is None and self._clock() < self._deadline
 
+    def check(self) -> bool:
+        """As `is_open`; a lease that is seen to be over ends in this very step."""
+        if self.grant is not None and self.end is None and self._clock() >= self._deadline:
+            self.shut(End.LOST)
+        return self.is_open
+
     def hear(self, told: Told) -> None:
         """A message of the store. One that comes late, twice or never changes nothing for good."""
         self._woken.set()
@@ -106,7 +114,7 @@ class Lease:
             return
         self._told = told
         if self.grant is not None:
-            self._close(End.CANCELLED if told is Told.CANCELLED else End.SUPERSEDED)
+            self.shut(End.CANCELLED if told is Told.CANCELLED else End.SUPERSEDED)
 
     # -- until it is let in
 
@@ -114,12 +122,16 @@ class Lease:
         """Waits until the session is the stream's, and returns the grant.
 
         Raises NotLetIn, and StoreUnreachable: at once if it is the first request that fails, else
-        when the store has been away for so long that the stream is dead to it.
+        when the store has been away for so long that the stream is dead to it. Ends soon after
+        `leave` was called; not to be cancelled, since a request that is on its way would come to
+        the store after the one of `leave`.
         """
+        self._check_has_not_left()
         asked = self._clock()
         reply = await self._ask(Register(self.session, self.stream, self._strategy))
         while reply.word is Word.WAITING:
             await self._sleep(min(reply.wait_ms / 1000, self._poll_s))
+            self._check_has_not_left()
             poll = Poll(self.session, self.stream, reply.ticket, self._strategy)
             asked = self._clock()
             try:
@@ -129,9 +141,14 @@ class Lease:
                     raise
         if reply.word is not Word.GRANTED:
             raise NotLetIn(self.stream, reply.word, self._told)
+        self._check_has_not_left()
         self.grant = reply
         self._deadline = asked + self._lease_s
         return reply
+
+    def _check_has_not_left(self) -> None:
+        if self._has_left:
+            raise NotLetIn(self.stream, Word.GONE, self._told)
 
     # -- while it holds, and cleans up
 
@@ -147,7 +164,7 @@ class Lease:
 
     async def leave(self) -> None:
         """The stream is over: its session is free for the next. Never raises."""
-        self._close(End.OWN)
+        self.shut(End.OWN)
         self._has_left = True
         self._woken.set()
         while True:
@@ -162,7 +179,7 @@ class Lease:
         """Whether the store has answered, and knows whether the gate is shut."""
         asked = self._clock()
         if asked >= self._deadline:
-            self._close(End.LOST)
+            self.shut(End.LOST)
         closed = self.end is not None
         renewal = Renew(self.session, self.stream, grant.fencing_token, grant.ticket, closed)
         try:
@@ -172,13 +189,14 @@ class Lease:
         if reply.word is Word.OK:
             self._deadline = asked + self._lease_s
         elif reply.word is Word.STOP:
-            self._close(End.CANCELLED if reply.why is Why.CANCELLED else End.SUPERSEDED)
+            self.shut(End.CANCELLED if reply.why is Why.CANCELLED else End.SUPERSEDED)
         else:
-            self._close(End.LOST)
+            self.is_detached = reply.word is Word.DETACHED
+            self.shut(End.LOST)
         return closed or self.end is None
 
-    def _close(self, end: End) -> None:
-        """The gate shuts for ever; who is told first decides why."""
+    def shut(self, end: End) -> None:
+        """The gate shuts for ever, and `keep` says so to the store; the first reason counts."""
         if self.end is not None:
             return
         self.end = end

@@ -1,0 +1,56 @@
+"""Several workers that share their sessions, each a whole server on a port of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from server.app import create_app
+from server.opening import limits_of
+from server.stores.sqlite_store import SqliteStore, monotonic_ms
+from sim.fake_ollama import FakeOllama, profile_named
+from sim.fake_ollama.http_front import running, wall_clock_ns
+from tests.server.support import DEVKEY, PATIENCE_S, Stack, serving, settings
+
+ENDLESS = {"chunk_s": 0.02, "chunks": 5_000, "num_parallel": 64}
+
+
+@asynccontextmanager
+async def workers(
+    sessions: str, count: int = 2, changes: dict[str, Any] | None = None, **limits: Any
+) -> AsyncIterator[list[Stack]]:
+    """So many of them, in this loop, in front of one fake Ollama that answers without end."""
+    fake = FakeOllama(
+        replace(profile_named("instant"), **{**ENDLESS, **(changes or {})}), wall_clock_ns
+    )
+    async with AsyncExitStack() as exits:
+        front = await exits.enter_async_context(running(fake))
+        limits.setdefault("ollama_host", front.base_url)
+        stacks = []
+        for _ in range(count):
+            app = create_app(settings(sessions=sessions, **limits), signals=())
+            url, server = await exits.enter_async_context(serving(app))
+            headers = {} if limits.get("api_keys") else DEVKEY
+            http = await exits.enter_async_context(
+                httpx.AsyncClient(
+                    base_url=url, headers=headers, timeout=PATIENCE_S, trust_env=False
+                )
+            )
+            stacks.append(Stack(url, app, fake, app.state.service, http, server))
+        yield stacks
+
+
+async def settled_file(folder: Path, **limits: Any) -> str:
+    """JARVIS_SESSIONS of a file whose quarantine is over: it is a minute old."""
+    path = folder / "shared" / "sessions.sqlite"
+    store = SqliteStore(
+        path, limits_of(settings(**limits)), "seed", now_ms=lambda: monotonic_ms() - 60_000
+    )
+    await store.start()
+    await store.close()
+    return f"sqlite:{path}"
