@@ -66,7 +66,8 @@ class Shipping:
             self._world.reached("a message comes again")
             return
         self._world.record(f"ships {message}")
-        self._disk.write("shipped", " ".join([*done, message]).encode())
+        self._disk.write("shipped.new", " ".join([*done, message]).encode())
+        self._disk.rename("shipped.new", "shipped")
 
 
 def shipped(disk: Disk) -> list[str]:

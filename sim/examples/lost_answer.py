@@ -4,7 +4,8 @@ A till asks a bank to withdraw. The bank writes the new balance, and crashes bef
 the till that looks like a bank that has done nothing: it asks again once the bank is there again.
 
 Fixed, the till gives its request a number and keeps it for the retry, and the bank writes the
-numbers that it has seen in the same file as the balance, at once: an *idempotency key*.
+numbers that it has seen in the same file as the balance, at once: an *idempotency key*. (At once is
+to write another file and to rename it: a crash in the middle of a write leaves half a file.)
 """
 
 from __future__ import annotations
@@ -25,15 +26,19 @@ class Bank:
         self._disk = disk
         self._knows_requests = knows_requests
         if "account" not in disk:
-            disk.write("account", b"100")
+            self._save(["100"])
 
     def answer(self, request: list[str]) -> str:
         amount, number = int(request[1]), request[2]
         balance, *seen = self._disk.read("account").decode().split()
         if not (self._knows_requests and number in seen):
-            after = [str(int(balance) - amount), *seen, number]
-            self._disk.write("account", " ".join(after).encode())
+            self._save([str(int(balance) - amount), *seen, number])
         return "withdrawn"
+
+    def _save(self, words: list[str]) -> None:
+        """At once: a crash in the middle leaves what was there."""
+        self._disk.write("account.new", " ".join(words).encode())
+        self._disk.rename("account.new", "account")
 
 
 async def bank(world: World, knows_requests: bool) -> None:

@@ -24,6 +24,8 @@ class Arrival(simpy.Event):
     passes = 0
     # Whether it was kept waiting at any poll.
     was_kept = False
+    # When it comes by the time of the world, of what is on its way to a process of a host.
+    world_s: float | None = None
     # For sim/schedulers/reduction/happens_before.py; see there.
     event = 0
     announced_by = 0
@@ -120,6 +122,17 @@ class Environment(simpy.Environment):
         arrival = Arrival(self, name, self._now + earliest_s, self._now + latest_s, is_awaited)
         self.pending.append(arrival)
         return arrival
+
+    def announce_in_world(self, name: str, seconds: float) -> Arrival:
+        """One whose time is the world's, whatever a host's clock shows."""
+        return self.announce(name, seconds)
+
+    def was_thawed(self) -> None:
+        """The clock of a host goes on: see `ProcessEnvironment`."""
+
+    def world_s_to(self, at: float) -> float:
+        """How many seconds of the world are left until its clock shows that."""
+        return max(0.0, at - self._now)
 
     def land(self, arrival: Arrival) -> None:
         """The arrival happens: its callbacks are called, as by SimPy's own `step`."""

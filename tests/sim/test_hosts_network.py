@@ -244,6 +244,116 @@ def test_blocking_sockets_in_the_threads_of_a_process() -> None:
     assert log == ["the loop goes on", "the server goes on", "hello\n"]
 
 
+def test_what_is_on_its_way_to_a_process_that_ends_takes_its_time() -> None:
+    """Its system answers when the data arrives, and a reset takes as long to come back."""
+    seen: list[tuple[str, float]] = []
+
+    async def server() -> None:
+        await (await asyncio.start_server(lambda *_: None, "0.0.0.0", PORT)).serve_forever()
+
+    async def client(world: World) -> None:
+        reader, writer = await asyncio.open_connection("server", PORT)
+        await asyncio.sleep(1)
+        begun = world.now
+        writer.write(b"hello\n")
+        try:
+            assert await reader.read() == b""
+            seen.append(("the end", round(world.now - begun, 3)))
+            await asyncio.sleep(0.65)
+            writer.write(b"?")
+            await writer.drain()
+        except ConnectionError as exc:
+            seen.append((type(exc).__name__, round(world.now - begun, 3)))
+
+    async def program(world: World) -> None:
+        world.network.latency_s = 0.5
+        process = world.host("server").run(server)
+        await asyncio.sleep(1)
+        other = world.host("client").run(client, world)
+        await asyncio.sleep(2.25)
+        process.crash()
+        await other.ended()
+
+    passes(program)
+    # It crashes after 0.25 s; what was sent arrives after 0.5 s, and the reset after 1 s.
+    assert seen == [("the end", 0.75), ("ConnectionResetError", 1.4)]
+
+
+def test_a_latency_is_the_worlds_whatever_the_clock_of_a_host() -> None:
+    """Neither its rate nor a freeze makes the way longer."""
+    seen: list[float] = []
+
+    async def client(world: World) -> None:
+        reader, writer = await asyncio.open_connection("server", PORT)
+        for _ in range(2):
+            begun = world.now
+            writer.write(b"hello\n")
+            await reader.readline()
+            seen.append(round(world.now - begun, 3))
+        writer.close()
+
+    async def program(world: World) -> None:
+        world.network.latency_s = 0.5
+        server = world.host("server", clock_rate=10.0)
+        server.run(echo)
+        await asyncio.sleep(1)
+        process = world.host("client", clock_rate=0.1).run(client, world)
+        await asyncio.sleep(1.2 + 0.9)
+        server.freeze()
+        await asyncio.sleep(0.7)
+        server.thaw()
+        await process.ended()
+
+    passes(program)
+    # Sent at 2.0 s it comes at 2.5 s, and is found when the host goes on, at 2.8 s.
+    assert seen == [1.0, 1.3]
+
+
+def test_nobody_hears_of_a_host_that_loses_its_power() -> None:
+    """No end and no reset; what is sent to it is sent again, and answered when it is back."""
+    seen: list[tuple[str, float]] = []
+
+    async def client(world: World) -> None:
+        reader, writer = await asyncio.open_connection("server", PORT)
+        writer.write(b"hello\n")
+        assert await reader.readline() == b"hello\n"
+        await asyncio.sleep(2)
+        reading = asyncio.ensure_future(reader.read())
+        done, _ = await asyncio.wait([reading], timeout=3)
+        seen.append((f"{len(done)} heard", round(world.now, 1)))
+        writer.write(b"again\n")
+        try:
+            await reading
+        except ConnectionResetError:
+            seen.append(("reset", round(world.now, 1)))
+
+    async def asks(world: World) -> None:
+        with pytest.raises(ConnectionRefusedError):
+            await answer("server")
+        seen.append(("refused", round(world.now, 1)))
+
+    async def program(world: World) -> None:
+        server = world.host("server")
+        server.run(echo)
+        await asyncio.sleep(1)
+        first = world.host("client").run(client, world)
+        await asyncio.sleep(1)
+        server.crash()
+        await asyncio.sleep(1)
+        second = world.host("client").run(asks, world)
+        await asyncio.sleep(7)
+        server.restart()
+        await asyncio.sleep(1)
+        await first.ended()
+        await asyncio.sleep(1)
+        await second.ended()
+        assert await answer("server") == b"hello\n"
+
+    passes(program)
+    # The system is back before the process listens.
+    assert sorted(seen) == [("0 heard", 6.0), ("refused", 10.0), ("reset", 10.0)]
+
+
 # ---- as between real processes -----------------------------------------------------------------
 
 SERVER = """

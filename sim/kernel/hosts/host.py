@@ -42,7 +42,7 @@ class Host:
     ) -> None:
         self.name = name
         self.clock = HostClock(clock_offset_s, clock_rate)
-        self.disk = Disk(self._before_write, self._disk_was_used)
+        self.disk = Disk(self._before_write, self._disk_was_used, hub.main.misuse)
         hub.host_names.append(name)
         self.processes: list[Process] = []
         self._world, self._hub = world, hub
@@ -68,12 +68,10 @@ class Host:
 
     def crash(self) -> None:
         """The power fails: its processes end, and what was not synced may be lost."""
-        for name in self.disk.unsynced():
-            options = [Option(f"{name} is kept"), Option(f"{name} is lost")]
-            if self._hub.choose(FAULT_IN_STEP, options, one_natural):
-                self.disk.lose(name)
-        self.disk.settle()
+        self.disk.loses_power(self._what_is_lost)
         self._world.record("loses its power" + self._hub.failing_before, actor=self.name)
+        if self._hub.main.has_network:
+            self._hub.main.network.power_fails(self.name)
         # What was frozen is gone.
         for by in tuple(self._frozen_by):
             self._thaw(by)
@@ -81,6 +79,13 @@ class Host:
         running = [each for each in self.processes if each.run is not None]
         for process in sorted(running, key=lambda each: each.run is self._hub.current):
             process.crash()
+
+    def _what_is_lost(self, options: list[str]) -> int:
+        named = [Option(f"{self.name}'s disk: {each}") for each in options]
+        option = self._hub.choose(FAULT_IN_STEP, named, one_natural)
+        if option:
+            self._world.record(options[option], actor=self.name)
+        return option
 
     def restart(self) -> None:
         """Each of its processes that does not run starts anew."""
@@ -107,6 +112,9 @@ class Host:
         self._frozen_by.discard(by)
         if self.clock.stands and not self._frozen_by:
             self.clock.go_on(self._hub.now())
+            for process in self.processes:
+                if process.run is not None:
+                    process.run.environment.was_thawed()
             self._world.record("is thawed", actor=self.name)
 
     def may_freeze(self, for_s: float) -> None:
@@ -304,6 +312,8 @@ class Process:
         if self.run is not None:
             return
         hub = self._hub
+        if hub.main.has_network:
+            hub.main.network.is_back(self.host.name)
         run = Run(hub, self.name, hub.next_pid(), self.host.clock, self._began)
         run.faults, run.host_name = self._possible_faults, self.host.name
         self.run = run

@@ -91,6 +91,21 @@ class ProcessEnvironment(Environment):
         self.of_run.is_woken = True
         return super().announce(name, earliest_s, latest_s, is_awaited)
 
+    def announce_in_world(self, name: str, seconds: float) -> Arrival:
+        arrival = self.announce(name, seconds * self.clock.rate)
+        arrival.world_s = self.world.now + seconds
+        return arrival
+
+    def world_s_to(self, at: float) -> float:
+        return max(0.0, self.clock.world(at) - self.world.now)
+
+    def was_thawed(self) -> None:
+        """What was on its way while its clock stood may have come meanwhile."""
+        for arrival in self.pending:
+            if arrival.world_s is not None:
+                arrival.earliest = self.clock.shown(arrival.world_s)
+        self.of_run.is_woken = True
+
 
 class ProcessEntropy(Entropy):
     """A clock of its own; what is drawn comes from the one generator of the interpreter."""

@@ -46,6 +46,8 @@ class Machine:
         self.name = name
         self.paths = Paths()
         self._clock = clock
+        # Its power has failed, and it is not back.
+        self.is_down = False
         self.addresses = tuple(addresses)
         self._ports = itertools.count(FIRST_PORT)
         # By kind of socket and port, or path: what is bound there.

@@ -147,7 +147,42 @@ class Network:
             if opened.loop is loop:
                 self.watches.pop(fd, None)
                 self.close(fd)
-        self.take_in(loop, math.inf)
+        self._redirect(loop)
+
+    def power_fails(self, name: str) -> None:
+        """Of a host: its system says nothing to anybody, and hears nothing until it is back."""
+        machine = next(each for each in self.known_machines() if each.name == name)
+        machine.is_down = True
+        for fd, opened in tuple(self.open_by_fd.items()):
+            if opened.machine is machine:
+                del self.open_by_fd[fd]
+                self.watches.pop(fd, None)
+                opened.forget()
+
+    def is_back(self, name: str) -> None:
+        for machine in self.machines:
+            if machine.name == name and machine.is_down:
+                machine.is_down = False
+                self._carry_held()
+
+    def _redirect(self, loop: Any) -> None:
+        """What is on its way to a process that has ended arrives when it would have, at its system,
+        which answers: at polls of the loop that hears that.
+        """
+        for arrival in tuple(loop.environment.pending):
+            sender = self._by_arrival.pop(arrival, None)
+            if sender is None:
+                continue
+            loop.environment.pending.remove(arrival)
+            if isinstance(sender, StreamSocket) and sender.delivery is not arrival:
+                # Its own patience.
+                continue
+            left_s = loop.environment.world_s_to(arrival.earliest)
+            again = self._announce(self._living(sender.loop), arrival.name, left_s)
+            again.callbacks = arrival.callbacks
+            self._by_arrival[again] = sender
+            if isinstance(sender, StreamSocket):
+                sender.delivery = again
 
     def take_in(self, loop: Any, until: float) -> None:
         """The system takes what arrives by then for a process that does not run."""
@@ -353,6 +388,11 @@ class Network:
         link = self._link(one, host)
         return link in self._cuts or self._partitions[link] > 0
 
+    def _hears_nothing(self, sender: StreamSocket) -> bool:
+        """Whether nothing of it arrives at the other machine for now; it will be sent again."""
+        host = sender.peer[0]
+        return self._is_cut(sender.machine, host) or self.machine_at(host, sender.machine).is_down
+
     def _link(self, one: Machine, host: str) -> frozenset[str]:
         return frozenset((one.name, self.machine_at(host, one).name))
 
@@ -374,7 +414,7 @@ class Network:
         way = sender.outgoing
         if way is None or not way.under_way or sender.delivery is not None or sender.is_silent:
             return
-        if self._is_cut(sender.machine, sender.peer[0]):
+        if self._hears_nothing(sender):
             self._hold(sender)
             return
         latency_s = self._latency_s(sender.machine, sender.peer[0])
@@ -386,7 +426,7 @@ class Network:
         arrival.callbacks.append(partial(self._lands, sender))
 
     def _hold(self, sender: StreamSocket) -> None:
-        """A cut holds what it sends."""
+        """A cut, or that nobody is there, holds what it sends."""
         self._held.append(sender)
         self._may_give_up(sender)
 
@@ -415,15 +455,17 @@ class Network:
     def _receiving_loop(self, sender: StreamSocket) -> LoopOfSockets:
         """At whose polls it lands."""
         receiver = sender.other if sender.other is not None else self._listener_for(sender)
-        loops: list[LoopOfSockets] = [(receiver or sender).loop, sender.loop]
-        # Where a process has ended, its system answers, at the other's polls.
+        return self._living((receiver or sender).loop, sender.loop)
+
+    def _living(self, *loops: LoopOfSockets) -> LoopOfSockets:
+        """Where a process has ended, its system answers, at the other's polls."""
         return next((each for each in loops if not each.is_over), self.loop)
 
     def _announce(self, receiver: LoopOfSockets, words: str, latency_s: float) -> Arrival:
         if receiver is self.loop and self.loop_here() is not receiver:
             # It may be asleep; a process's environment wakes its process.
             receiver.is_woken = True
-        return receiver.environment.announce(words, latency_s, math.inf)
+        return receiver.environment.announce_in_world(words, latency_s)
 
     def _lands(self, sender: StreamSocket, arrival: Arrival) -> None:
         assert sender.outgoing is not None
@@ -431,7 +473,7 @@ class Network:
         del self._by_arrival[arrival]
         if sender.is_silent:
             return
-        if self._is_cut(sender.machine, sender.peer[0]):
+        if self._hears_nothing(sender):
             self._hold(sender)
             return
         may_cut = self.may_cut and self._is_awaited(sender)
@@ -492,7 +534,8 @@ class Network:
         segment = sender.outgoing.arrive()
         if receiver is None:
             return True
-        if not receiver.fds and segment.kind is SegmentKind.DATA and not receiver.in_backlog:
+        is_answered = segment.kind is SegmentKind.DATA or receiver.is_forgotten
+        if not receiver.fds and is_answered and not receiver.in_backlog:
             # Nobody can read it any more: as a kernel does, its own answers with a reset.
             sender.outgoing.drop()
             receiver.send_reset()
@@ -560,9 +603,9 @@ class Network:
 
         self._by_arrival[arrival] = sender
 
-        def lands(_: object) -> None:
-            del self._by_arrival[arrival]
-            if self._is_cut(sender.machine, host):
+        def lands(landed: Arrival) -> None:
+            del self._by_arrival[landed]
+            if self._is_cut(sender.machine, host) or self.machine_at(host, sender.machine).is_down:
                 return
             link = self._link(sender.machine, host)
             fates = fates_of_datagram(words, self._faults, link, (port, sender.port))

@@ -136,6 +136,11 @@ class OpenSocket:
             self.machine.unbind(self, self.port)
             self._holds_address = False
 
+    def forget(self) -> None:
+        """The power of its machine fails: it is gone, and nobody is told."""
+        self.fds.clear()
+        OpenSocket.closed(self)
+
     def take_error(self) -> int:
         error, self.error = self.error, 0
         return error

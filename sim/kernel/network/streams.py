@@ -37,6 +37,8 @@ class StreamSocket(OpenSocket):
     is_silent = False
     # Made by a kernel, and not handed to a program yet.
     in_backlog = False
+    # Its machine has lost its power, and knows nothing of it.
+    is_forgotten = False
     backlog_max = 0
     # When it asked for a connection, by its clock; whether what it asks for is known to be late.
     asked_at = 0.0
@@ -243,6 +245,20 @@ class StreamSocket(OpenSocket):
             self._release()
         else:
             self.held_until = self.network.world_now() + TIME_WAIT_S
+
+    def forget(self) -> None:
+        super().forget()
+        self.is_forgotten, self.is_listening, self.in_backlog = True, False, False
+        if self.outgoing is not None and self.delivery is None:
+            # It would have been sent again.
+            self.outgoing.lose()
+        for accepted in self.backlog:
+            accepted.forget()
+        for asking in self.waiting:
+            # Asks again, until somebody answers.
+            self.network.carry(asking)
+        self.backlog.clear()
+        self.waiting.clear()
 
     def _lingers_not(self) -> bool:
         """Whether it is to be reset rather than ended: SO_LINGER of no time."""
