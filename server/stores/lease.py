@@ -129,16 +129,20 @@ class Lease:
         self._check_has_not_left()
         asked = self._clock()
         reply = await self._ask(Register(self.session, self.stream, self._strategy))
-        while reply.word is Word.WAITING:
-            await self._sleep(min(reply.wait_ms / 1000, self._poll_s))
+        pause_s = reply.wait_ms / 1000
+        while reply.word is Word.WAITING or self._comes_too_late(reply, asked):
+            await self._sleep(min(pause_s, self._poll_s))
             self._check_has_not_left()
             poll = Poll(self.session, self.stream, reply.ticket, self._strategy)
-            asked = self._clock()
+            begun = self._clock()
             try:
                 reply = await self._ask(poll)
             except StoreUnreachable:
                 if self._is_dead:
                     raise
+                pause_s = self._poll_s
+            else:
+                asked, pause_s = begun, reply.wait_ms / 1000
         if reply.word is not Word.GRANTED:
             raise NotLetIn(self.stream, reply.word, self._told)
         self._check_has_not_left()
@@ -149,6 +153,10 @@ class Lease:
     def _check_has_not_left(self) -> None:
         if self._has_left:
             raise NotLetIn(self.stream, Word.GONE, self._told)
+
+    def _comes_too_late(self, reply: Reply, asked: float) -> bool:
+        """Whether it is a grant whose lease is over: another may hold the session by now."""
+        return reply.word is Word.GRANTED and self._clock() >= asked + self._lease_s
 
     # -- while it holds, and cleans up
 

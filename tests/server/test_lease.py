@@ -235,6 +235,58 @@ def test_without_a_store_a_new_stream_is_not_let_in_and_says_so_at_once() -> Non
     simulated(program)
 
 
+class SlowReplies(Store):
+    """A reply takes longer than a lease, as to a worker that stood still meanwhile."""
+
+    delay_s = 0.0
+
+    async def ask(self, operation: LeaseOperation) -> Reply:
+        reply = await super().ask(operation)
+        await asyncio.sleep(self.delay_s)
+        return reply
+
+
+def test_a_grant_that_arrives_after_its_lease_is_asked_for_again() -> None:
+    """Where another holds the session by then, who was let in too late begins nothing.
+
+    `onestream check --level cluster --scenario pause` found it: the worker stood still with its
+    first request, and began its call to Ollama beside its successor's.
+    """
+
+    async def program(world: World, store: Store) -> None:
+        late = SlowReplies(store._shared, "v")
+        late.delay_s = 10.0
+        first = lease_of(world, late, "v/1", [])
+        waits = asyncio.create_task(first.acquire())
+        await asyncio.sleep(1)
+        second = lease_of(world, store, "w/2", [])
+        await second.acquire()
+        late.delay_s = 0.0
+        with pytest.raises(NotLetIn):
+            await waits
+        assert second.is_open
+        await second.leave()
+
+    simulated(program)
+
+
+def test_a_grant_that_arrives_after_its_lease_is_given_again_where_nobody_came() -> None:
+    """With a lease from the second request on."""
+
+    async def program(world: World, store: Store) -> None:
+        late = SlowReplies(store._shared, "v")
+        late.delay_s = 10.0
+        lease = lease_of(world, late, "v/1", [])
+        waits = asyncio.create_task(lease.acquire())
+        await asyncio.sleep(1)
+        late.delay_s = 0.0
+        await waits
+        assert lease.is_open
+        await lease.leave()
+
+    simulated(program)
+
+
 def test_who_was_overtaken_while_it_waited_learns_why() -> None:
     """By the reply; the message that came before says it more precisely."""
 

@@ -44,6 +44,7 @@ def test_each_limit_is_shown(name: str) -> None:
     """Where an assumption is broken, production is refuted, by a schedule that replays."""
     report = explored(LIMITS[name])
     assert report.counterexample is not None, report.text
+    assert report.counterexample.property.startswith(("S1 ", "S3 "))
     assert replay_text(report.counterexample.schedule) is not None
 
 

@@ -36,6 +36,7 @@ from sim.bench.harness.judgement import Judgements, Judges, Moment
 from sim.bench.harness.registry_bench import phrase_invariants
 from sim.kernel.hosts.host import Host, Process
 from sim.kernel.loop import SimLoop
+from sim.kernel.origin import modelled
 from sim.kernel.world import World
 
 # Shorter than production's, in the same order: each renewal is a step of every execution.
@@ -88,15 +89,28 @@ class Prompt:
     leaves_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Press:
+    """A stop by name, at a worker, between two readings of its clock."""
+
+    stream: str
+    earliest_s: float
+    latest_s: float
+    session: str = "s"
+
+
 class Stream:
     """One prompt's stream, as the bench sees it."""
 
     def __init__(self, worker: Worker, run: Any, prompt: Prompt, name: str) -> None:
         self.worker, self.run, self.prompt, self.name = worker, run, prompt, name
         self.lease: Lease
+        self.task: asyncio.Task[None]
         # When it was asked for, by the world's clock.
         self.asked_s = worker.bench.world.now
         self.answer = ""
+        # Set where it is to end, whoever says so.
+        self.stopped = asyncio.Event()
         # From its grant until its clean-up is over, it has a call to Ollama.
         self.works_upstream = False
         self.is_over = False
@@ -307,6 +321,11 @@ class ClusterBench:
     def _heal(self) -> None:
         self.is_cut = False
 
+    def is_reached(self, worker: Worker) -> bool:
+        """Whether the store reaches it, as far as the network and old primaries go."""
+        is_apart = self.is_cut or self.old_primary is not None
+        return not (is_apart and worker.name == self.cut_off)
+
     def _is_cut_off(self, link: Link) -> bool:
         return self.is_cut and link.worker.name == self.cut_off
 
@@ -353,7 +372,7 @@ class Link:
                 reply: Reply = await future
                 return reply
         except TimeoutError:
-            raise StoreUnreachable("no answer") from None
+            raise modelled(StoreUnreachable("no answer")) from None
         finally:
             del self._waiting[number]
 
@@ -397,8 +416,11 @@ class Worker:
     begun: tuple[str, ...] = ()
     # For how long it may stand still.
     stands_s: float = 0.0
-    # When it is told to end, all its streams are.
-    closes: asyncio.Event = field(init=False)
+    # Streams that are cancelled at it by name, in its turn; and when it is told to end, between two
+    # readings of its clock.
+    presses: tuple[Press, ...] = ()
+    ends_s: tuple[float, float] | None = None
+    is_ending: bool = False
 
     def clock(self) -> float:
         """The host's own, read without an effect, as the judges ask as well."""
@@ -411,11 +433,46 @@ class Worker:
         if self.starts > 1:
             self.bench.world.reached("started anew")
         self.link = link = Link(self, name)
-        self.closes = asyncio.Event()
         todo = [each for each in self.prompts if each.name not in self.begun]
         tasks = [asyncio.create_task(self._serve(link, each), name=each.name) for each in todo]
-        if tasks:
-            await asyncio.gather(*tasks)
+        others = [asyncio.create_task(self._press(link, each)) for each in self.presses]
+        if self.ends_s is not None:
+            others.append(asyncio.create_task(self._end(tasks, *self.ends_s), name="end"))
+        if tasks or others:
+            await self._all_of(*tasks, *others)
+
+    async def _all_of(self, *tasks: asyncio.Task[None]) -> None:
+        """Those that are cancelled as the worker ends are over, too."""
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, BaseException) and not (
+                self.is_ending and isinstance(result, asyncio.CancelledError)
+            ):
+                raise result
+
+    async def _press(self, link: Link, press: Press) -> None:
+        """Somebody presses stop, at this worker, for a stream of any."""
+        what = f"stop of {press.stream} is pressed"
+        await self.bench.world.outside(what, earliest=press.earliest_s, latest=press.latest_s)
+        self.bench.cancelled = (*self.bench.cancelled, press.stream)
+        with suppress(StoreUnreachable):
+            reply = await link.ask(Cancel(press.session, press.stream))
+            self.bench.world.reached(f"stop: {reply.word.value}")
+
+    async def _end(self, tasks: list[asyncio.Task[None]], earliest: float, latest: float) -> None:
+        """It is told to end: who waits is refused, who streams is stopped, nobody is taken on."""
+        await self.bench.world.outside(f"{self.name} is to end", earliest=earliest, latest=latest)
+        self.is_ending = True
+        own = [each for each in self.bench.streams if each.worker is self and not each.is_gone]
+        for stream in own:
+            stream.stopped.set()
+            if not stream.answer:
+                stream.task.cancel()
+        begun = {each.task for each in own}
+        for task in tasks:
+            if task not in begun:
+                task.cancel()
+        await self._all_of(*tasks)
+        self.bench.world.reached("a worker has ended")
 
     async def _serve(self, link: Link, prompt: Prompt) -> None:
         if prompt.latest_s > 0:
@@ -429,14 +486,16 @@ class Worker:
     async def _stream(self, link: Link, prompt: Prompt) -> None:
         bench = self.bench
         stream = Stream(self, link.run, prompt, f"{link.name}/{prompt.name}")
-        stopped = asyncio.Event()
+        task = asyncio.current_task()
+        assert task is not None
+        stream.task = task
         stream.lease = lease = Lease(
             link,
             prompt.session,
             stream.name,
             strategy=prompt.strategy,
             clock=self.clock,
-            on_closed=partial(self._closed, stream, stopped),
+            on_closed=partial(self._closed, stream),
             renew_s=RENEW_S,
             poll_s=POLL_S,
         )
@@ -447,7 +506,7 @@ class Worker:
             keeper = asyncio.create_task(lease.keep(), name=f"keeper of {prompt.name}")
             with suppress(TimeoutError):
                 async with asyncio.timeout(prompt.life_s):
-                    await stopped.wait()
+                    await stream.stopped.wait()
             if prompt.cleanup_s:
                 await asyncio.sleep(prompt.cleanup_s)
             stream.works_upstream = False
@@ -465,6 +524,11 @@ class Worker:
                 grant = await stream.lease.acquire()
         except TimeoutError:
             self._answered(stream, "left while waiting")
+        except asyncio.CancelledError:
+            if not self.is_ending:
+                raise
+            stream.task.uncancel()
+            self._answered(stream, "refused: the worker ends")
         except NotLetIn as exc:
             self._answered(stream, f"not let in: {exc.word.value}")
         except StoreUnreachable:
@@ -487,15 +551,8 @@ class Worker:
         bench.world.reached(answer)
         bench.judges.ask(Moment.ANSWERED, stream, bench.world.now - stream.asked_s)
 
-    def _closed(self, stream: Stream, stopped: asyncio.Event, end: End) -> None:
+    def _closed(self, stream: Stream, end: End) -> None:
         self.bench.world.record(f"its gate shuts: {end.value}", actor=stream.name)
         self.bench.world.reached(end.name.lower())
-        stopped.set()
+        stream.stopped.set()
         self.bench.judges.ask(Moment.STOPPED, stream, end)
-
-    async def cancel(self, stream: str, session: str = "s") -> None:
-        """Somebody presses stop, at this worker, for a stream of any."""
-        assert self.link is not None
-        self.bench.cancelled = (*self.bench.cancelled, stream)
-        with suppress(StoreUnreachable):
-            await self.link.ask(Cancel(session, stream))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from registry.lease_invariants import SENTENCES, LeaseStep, violated
+from registry.lease_invariants import PREDICATES, SENTENCES, LeaseStep, Predicate
 from registry.lease_records import Word
 from registry.states import Strategy
 from server.stores.lease import End
 from sim.bench.harness.cluster_bench import (
     CALL_S,
     POLL_S,
+    RENEW_S,
+    TRIP_S,
     ClusterBench,
     Stream,
     Trouble,
@@ -55,10 +58,32 @@ def bound_s(bench: ClusterBench, stream: Stream) -> float:
     return bound_s
 
 
-def table_holds(bench: ClusterBench, step: LeaseStep) -> Iterator[str]:
-    broken = violated(step)
-    if broken is not None:
-        yield f"{broken}: {SENTENCES[broken]}; after {step.operation}"
+def none_goes_on_after_a_stop(bench: ClusterBench) -> bool:
+    """L2: also where the message is lost, who is stopped hears of it with its next renewal."""
+    now_ms = bench.store_ms()
+    for record in bench.table.sessions.values():
+        if record.holder is None or record.holder.stop_ms is None:
+            continue
+        name, since_ms = record.holder.stream, now_ms - record.holder.stop_ms
+        for stream in bench.streams:
+            if stream.name == name and stream.is_open and bench.is_reached(stream.worker):
+                latest_s = RENEW_S + SLACK_S + stream.worker.stands_s
+                if since_ms > latest_s * 1000:
+                    return False
+    return True
+
+
+def heard_for_a_reason(bench: ClusterBench, stream: Stream, waited_s: float) -> Iterator[str]:
+    """A store that is away counts at once for a newcomer, and for who waits once it is dead."""
+    over_s = (bench.limits.lease_ms + bench.limits.margin_ms) / 1000
+    gave_up = stream.answer == "store unreachable" and not stream.worker.stands_s
+    if gave_up and CALL_S / stream.worker.host.clock.rate + 0.1 < waited_s < over_s:
+        yield f"{stream.name} gave up after {waited_s:.3f} s"
+
+
+def table_holds(holds: Predicate, bench: ClusterBench, step: LeaseStep) -> Iterator[str]:
+    if not holds(step):
+        yield f"{step.operation} at {step.now_ms} ms; before {step.before.sessions}"
 
 
 def in_order(bench: ClusterBench, entry: tuple[str, str, int, int]) -> Iterator[str]:
@@ -67,6 +92,19 @@ def in_order(bench: ClusterBench, entry: tuple[str, str, int, int]) -> Iterator[
     for other_session, other, earlier, _ in bench.let_in:
         if other_session == session and ticket <= earlier:
             yield f"{stream} has ticket {ticket}, and is let in after {other} with {earlier}"
+
+
+def newest_wins(bench: ClusterBench, entry: tuple[str, str, int, int]) -> Iterator[str]:
+    """By the time of their arrival at their workers, where nobody enqueues."""
+    session, name, _, _ = entry
+    asked_s = {each.name: each for each in bench.streams if each.prompt.session == session}
+    mine = asked_s.get(name)
+    if mine is None or mine.prompt.strategy is not Strategy.INTERRUPT:
+        return
+    latest_s = mine.asked_s + 2 * TRIP_S + mine.worker.stands_s
+    for other_session, other, _, _ in bench.let_in:
+        if other_session == session and asked_s[other].asked_s > latest_s:
+            yield f"{name} is let in after {other}, which came later"
 
 
 def tokens_increase(bench: ClusterBench, entry: tuple[str, str, int, int]) -> Iterator[str]:
@@ -125,14 +163,21 @@ S8 = "S8 identity: a stream is stopped only for a reason of its own"
 L1 = "L1 admission: a register is answered within the grace or the lease, and the quarantine"
 L1_DEAD = "L1 admission: what a dead worker has left holds up nobody"
 L3 = "L3 no_leak: nothing is kept of a stream that has left, or of a dead worker"
-TABLE = "the lease table's own predicates hold over every operation"
+L2 = "L2 prompt_stop: a stop reaches the gate with the next renewal at the latest"
+HEARD = "a store that was away for a moment is not noticed by who waits"
 
 OF_THE_CLUSTER: Judgements = (
     Always(S1, one_gate),
     Always(L1, none_waits_too_long),
     Judgement(L1, Moment.ANSWERED, answered_in_time),
-    Judgement(TABLE, Moment.APPLIED, table_holds),
+    Always(L2, none_goes_on_after_a_stop),
+    Judgement(HEARD, Moment.ANSWERED, heard_for_a_reason),
+    *(
+        Judgement(f"{name}: {SENTENCES[name]}", Moment.APPLIED, partial(table_holds, predicate))
+        for name, predicate in PREDICATES.items()
+    ),
     Judgement(S4, Moment.LET_IN, in_order),
+    Judgement(S4, Moment.LET_IN, newest_wins),
     Judgement(S5, Moment.LET_IN, tokens_increase),
     Judgement(S3, Moment.BEGINS, overlap_is_logged),
     Judgement(S8, Moment.STOPPED, stopped_for_a_reason),

@@ -1,10 +1,14 @@
 """The scenarios at cluster level: workers that share a store, one module for each kind."""
 
 from sim.bench.scenarios.base import Scenario
-from sim.bench.scenarios.cluster_level import prompts
+from sim.bench.scenarios.cluster_level import prompts, sessions
 from sim.bench.scenarios.cluster_level.story import ClusterScenario
 
-CLUSTER_SCENARIOS: tuple[ClusterScenario, ...] = (*prompts.SCENARIOS, *prompts.LIMITS_SHOWN)
+CLUSTER_SCENARIOS: tuple[ClusterScenario, ...] = (
+    *prompts.SCENARIOS,
+    *sessions.SCENARIOS,
+    *prompts.LIMITS_SHOWN,
+)
 
 
 def limit_of(scenario: Scenario) -> str:

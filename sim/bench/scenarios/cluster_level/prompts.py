@@ -22,8 +22,9 @@ SLOW_S, TOO_SLOW_S = 1.0, 4.0
 # Streams until it is stopped.
 FIRST = Prompt("1", earliest_s=0.0, latest_s=0.0, life_s=60.0)
 SECOND = Prompt("2")
-# Soon, or when a lease is about to end that nobody renews.
-SOON_OR_LATE = Prompt("2", latest_s=2.5)
+# When a lease is about to end that nobody renews.
+LATE = Prompt("2", earliest_s=2.5, latest_s=2.5, life_s=3.0)
+SOON = Prompt("2", life_s=3.0)
 THIRD = Prompt("3", earliest_s=0.5, latest_s=1.0)
 
 
@@ -39,8 +40,13 @@ async def two_prompts(bench: ClusterBench) -> None:
     await bench.over(*workers_of(bench))
 
 
+def soon_or_late_of(bench: ClusterBench, rate: float = 1.0) -> tuple[Worker, Worker]:
+    second = bench.world.choose("prompt 2 comes", (SOON, LATE))
+    return workers_of(bench, FIRST, second, rate=rate)
+
+
 async def soon_or_late(bench: ClusterBench) -> None:
-    await bench.over(*workers_of(bench, FIRST, SOON_OR_LATE))
+    await bench.over(*soon_or_late_of(bench))
 
 
 async def three_prompts(bench: ClusterBench) -> None:
@@ -89,13 +95,13 @@ async def restart(bench: ClusterBench) -> None:
 
 
 async def pause(bench: ClusterBench) -> None:
-    v, w = workers_of(bench, FIRST, SOON_OR_LATE)
+    v, w = soon_or_late_of(bench)
     bench.may_pause(v, LONG_S)
     await bench.over(v, w)
 
 
 async def slow_clock_pause(bench: ClusterBench) -> None:
-    v, w = workers_of(bench, FIRST, SOON_OR_LATE, rate=0.95)
+    v, w = soon_or_late_of(bench, rate=0.95)
     bench.may_pause(v, LONG_S)
     await bench.over(v, w)
 
@@ -115,15 +121,15 @@ async def short_freeze(bench: ClusterBench) -> None:
 
 
 async def slow_clock_partition(bench: ClusterBench) -> None:
-    await bench.over(*workers_of(bench, FIRST, SOON_OR_LATE, rate=0.95))
+    await bench.over(*soon_or_late_of(bench, rate=0.95))
 
 
 async def fast_clock_partition(bench: ClusterBench) -> None:
-    await bench.over(*workers_of(bench, FIRST, SOON_OR_LATE, rate=1.05))
+    await bench.over(*soon_or_late_of(bench, rate=1.05))
 
 
 async def much_slower_clock(bench: ClusterBench) -> None:
-    await bench.over(*workers_of(bench, FIRST, SOON_OR_LATE, rate=0.8))
+    await bench.over(*soon_or_late_of(bench, rate=0.8))
 
 
 async def long_freeze(bench: ClusterBench) -> None:
