@@ -34,27 +34,58 @@ class Site:
     put: Callable[[Any], None]
 
 
+class SitesOfModules:
+    """The sites in some modules, each of which is looked at again when it has grown.
+
+    modules: all of them that are imported. sites_in: those in one. An exploration may take a
+    millisecond, so nothing is done for each module where none has grown.
+    """
+
+    def __init__(
+        self,
+        modules: Callable[[], list[types.ModuleType]],
+        sites_in: Callable[[types.ModuleType], Iterable[Site]],
+    ) -> None:
+        self._imported = modules
+        self._sites_in = sites_in
+        self._seen: object = None
+        # Held, so that no address is used twice while it is known.
+        self._modules: list[types.ModuleType] = []
+        self._values: list[dict[str, Any]] = []
+        self._sizes: list[int] = []
+        # By the module's address: how many names it had, and what was found.
+        self._found: dict[int, tuple[int, list[Site]]] = {}
+        self._sites: list[Site] = []
+
+    def sites(self) -> list[Site]:
+        if (imported := what_is_imported()) != self._seen:
+            self._seen = imported
+            self._modules = self._imported()
+            self._values = [vars(each) for each in self._modules]
+            self._sizes = []
+        sizes = [*map(len, self._values)]
+        if sizes != self._sizes:
+            self._sizes = sizes
+            self._found = {
+                id(module): self._looked_at(module, size)
+                for module, size in zip(self._modules, sizes, strict=True)
+            }
+            self._sites = [site for _, found in self._found.values() for site in found]
+        return self._sites
+
+    def _looked_at(self, module: types.ModuleType, size: int) -> tuple[int, list[Site]]:
+        seen = self._found.get(id(module))
+        if seen is not None and seen[0] == size:
+            return seen
+        return size, list(self._sites_in(module))
+
+
 class BoundNames:
     """Finds the sites of all own modules that hold something with one of these ids."""
 
     def __init__(self, ids: Container[int]) -> None:
         self._ids = ids
-        self._modules: list[types.ModuleType] = []
-        self._seen: object = None
-        # By name: the module's id and size when it was looked at, and what was found.
-        self._found: dict[str, tuple[int, int, list[Site]]] = {}
-
-    def sites(self) -> Iterator[Site]:
-        """A module is looked at again when it has grown: an exploration may take a millisecond."""
-        if (imported := what_is_imported()) != self._seen:
-            self._seen = imported
-            self._modules = own_modules()
-        for module in self._modules:
-            seen = self._found.get(module.__name__)
-            if seen is None or seen[:2] != (id(module), len(vars(module))):
-                seen = (id(module), len(vars(module)), list(self._in_module(module)))
-                self._found[module.__name__] = seen
-            yield from seen[2]
+        self.sites = SitesOfModules(own_modules, self._in_module).sites
 
     def _in_module(self, module: types.ModuleType) -> Iterator[Site]:
         for name, value in tuple(vars(module).items()):
@@ -110,23 +141,10 @@ class BoundGlobals:
     ) -> None:
         self._ids = ids
         self._used = used or {}
-        self._modules: list[dict[str, Any]] = []
-        self._seen: object = None
-        # By address of the globals: how many there were, and what was found.
-        self._found: dict[int, tuple[int, list[Site]]] = {}
+        self.sites = SitesOfModules(installed_modules, self._in_module).sites
 
-    def sites(self) -> Iterator[Site]:
-        """As BoundNames, a module is looked at again when it has grown."""
-        if (imported := what_is_imported()) != self._seen:
-            self._seen = imported
-            self._modules = [vars(each) for each in installed_modules()]
-        for values in self._modules:
-            seen = self._found.get(id(values))
-            if seen is None or seen[0] != len(values):
-                seen = self._found[id(values)] = len(values), self._in_module(values)
-            yield from seen[1]
-
-    def _in_module(self, values: dict[str, Any]) -> list[Site]:
+    def _in_module(self, module: types.ModuleType) -> list[Site]:
+        values = vars(module)
         held = [(name, value) for name, value in tuple(values.items()) if id(value) in self._ids]
         return [
             item_site(values, name, value)

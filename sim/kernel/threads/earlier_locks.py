@@ -28,12 +28,12 @@ from typing import Any
 
 from sim.kernel.isolation.bound_names import (
     Site,
+    SitesOfModules,
     attribute_site,
     functions_behind,
     installed_modules,
     item_site,
     own_modules,
-    what_is_imported,
 )
 from sim.kernel.threads.locks import SimLock, SimRLock
 
@@ -143,29 +143,6 @@ def _is_programs(kind: Any) -> bool:
     return _is_made_of_locks(kind) or top not in (*sys.stdlib_module_names, "sim")
 
 
-class _Sites:
-    """The sites of all modules, each of which is looked at when it has grown."""
-
-    def __init__(self) -> None:
-        self._modules: list[tuple[types.ModuleType, bool]] = []
-        self._seen: object = None
-        # By the module's address: how many names it had, and what was found.
-        self._found: dict[int, tuple[int, list[Site]]] = {}
-
-    def all(self) -> Iterator[Site]:
-        if (imported := what_is_imported()) != self._seen:
-            self._seen = imported
-            self._modules = [(each, True) for each in own_modules()]
-            self._modules += ((each, False) for each in installed_modules())
-        for module, is_own in self._modules:
-            size = len(vars(module))
-            seen = self._found.get(id(module))
-            if seen is None or seen[0] != size:
-                found = _in_own(module) if is_own else _in_installed(module)
-                seen = self._found[id(module)] = size, list(found)
-            yield from seen[1]
-
-
 def _in_own(module: types.ModuleType) -> Iterator[Site]:
     return _Finder(_is_programs, module.__name__).within(module)
 
@@ -181,7 +158,10 @@ def _in_installed(module: types.ModuleType) -> Iterator[Site]:
             yield from _Finder(_is_made_of_locks, module.__name__).within(value)
 
 
-_sites = _Sites()
+_sites = (
+    SitesOfModules(own_modules, _in_own),
+    SitesOfModules(installed_modules, _in_installed),
+)
 
 
 class _StandIns:
@@ -275,7 +255,8 @@ def earlier_locks_simulated() -> Iterator[None]:
     global _block
     _block = _Block()
     try:
-        _block.replace(_sites.all())
+        for each in _sites:
+            _block.replace(each.sites())
         yield
     finally:
         _block.undo()

@@ -28,7 +28,13 @@ from typing import Any
 
 from sim.kernel.errors import Opaque
 from sim.kernel.hashing import SimCancelScope, SimFuture, stable_name
-from sim.kernel.living import address_of, classes_below, objects_of
+from sim.kernel.living import (
+    address_of,
+    classes_below,
+    made_since,
+    note_what_is_there,
+    objects_of,
+)
 from sim.schedulers.states.abstraction import DESCRIPTIONS, LEFT_OUT
 from sim.schedulers.states.set_layout import layout_of_set
 
@@ -71,8 +77,10 @@ class Constants:
     """
 
     def __init__(self) -> None:
+        note_what_is_there()
         # Held, so that no address is used twice while they are known.
-        self._held: dict[int, object] = {address_of(each): each for each in classes_below(object)}
+        self._held: dict[int, object] = {}
+        self._holds_classes = False
         self._holds_sentinels = False
         # Numbers by address.
         self.descriptions: dict[int, int] = {}
@@ -107,13 +115,29 @@ class Constants:
         """None for a class that the execution made. Raises Opaque for an object() that it made."""
         if address_of(constant) not in self._held:
             if isinstance(constant, type) and not _is_importable(constant):
-                return None
+                self._hold_classes()
+                if address_of(constant) not in self._held:
+                    return None
             if type(constant) is object:
                 self._hold_sentinels()
                 if address_of(constant) not in self._held:
                     raise Opaque("an object() made by the execution")
             self._held[address_of(constant)] = constant
         return address_of(constant)
+
+    def _hold_classes(self) -> None:
+        """Those that no module has by their name, as of a function's, and that there were before.
+
+        Once, when the first is met: most programs have none, and there may be thousands.
+        """
+        if self._holds_classes:
+            return
+        self._holds_classes = True
+        made = {*map(address_of, made_since())}
+        there = classes_below(object)
+        self._held.update(
+            (address_of(each), each) for each in there if address_of(each) not in made
+        )
 
     def _hold_sentinels(self) -> None:
         """Each object() of a module or class, once, when the first is met.
@@ -137,8 +161,14 @@ def _name_of(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+# Of CPython's Py_TPFLAGS_HEAPTYPE: without it a class is written in C, and as old as its module.
+_ON_THE_HEAP = 1 << 9
+
+
 def _is_importable(cls: type) -> bool:
     """Whether it belongs to a module, which was imported meanwhile."""
+    if not cls.__flags__ & _ON_THE_HEAP:
+        return True
     found: Any = sys.modules.get(cls.__module__)
     for name in cls.__qualname__.split("."):
         found = getattr(found, name, None)
