@@ -21,7 +21,8 @@ from server.errors import ApiError
 from server.loopback import is_loopback
 from server.ollama import Chunk, ChunkReader, LineSplitter, ToolCall, parse_line, status_error
 from server.ollama_api import OllamaAnswer
-from server.openai import ChatAnswer, ChatRequest, ollama_body
+from server.openai import ChatRequest, ollama_body
+from server.openai_answer import ChatAnswer
 from server.responses_answer import ResponsesAnswer
 from server.settings import Settings
 from server.sse import encode_json, message
