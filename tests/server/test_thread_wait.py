@@ -9,8 +9,9 @@ from typing import Any
 from registry import StreamRegistry
 from sim import World, explore
 from sim.bench.harness.asgi import Exchange
+from sim.bench.harness.http_bench import PROFILE
 from sim.bench.harness.log_capture import silenced
-from sim.bench.harness.server_bench import PROFILE, ServerBench
+from sim.bench.harness.server_bench import ServerBench
 from sim.bench.harness.server_judgements import make_server_bench
 
 FIRST_CHUNK_S = 5.0

@@ -12,8 +12,8 @@ from registry import StreamRegistry
 from sim.bench.checking.check import check
 from sim.bench.checking.deepen import Deepened, SizeBound, deepen, largest_proved
 from sim.bench.harness.log_capture import silenced
+from sim.bench.scenarios.http_story import BOTH
 from sim.bench.scenarios.server_level.sized import SizedServerScenario
-from sim.bench.scenarios.server_level.story import BOTH
 from sim.bench.scenarios.sized import ALL_HUNG, Size, SizedScenario
 from sim.bench.subjects.mutants import broken, mutant_named
 from sim.cli import main

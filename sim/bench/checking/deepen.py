@@ -18,8 +18,8 @@ from sim.bench.entry import Entry
 from sim.bench.harness.log_capture import silenced
 from sim.bench.scenarios import SCENARIOS_BY_LEVEL
 from sim.bench.scenarios.client import ClientScenario, ClientSize
+from sim.bench.scenarios.http_story import BOTH
 from sim.bench.scenarios.server_level.sized import SizedServerScenario
-from sim.bench.scenarios.server_level.story import BOTH
 from sim.bench.scenarios.sized import Size, SizedScenario
 from sim.bench.subjects import registry_class
 from sim.exploration.report import Report

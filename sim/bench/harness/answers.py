@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 
 
-class Answer:
+class Answer(ABC):
     """The answer to the request of this name, as far as it has come.
 
     is_whole: its end has come. is_reading: whether the client takes what is sent; else it stays in
@@ -22,6 +23,11 @@ class Answer:
         self.has_left = False
         self.is_reading = True
         self.reads_since = self.heard_at = now
+
+    @property
+    @abstractmethod
+    def given_id(self) -> str | None:
+        """The trace id, also where the client has not got it yet; None before there is one."""
 
     @property
     def trace_id(self) -> str | None:

@@ -70,7 +70,6 @@ class Exchange(Answer):
 
     @property
     def given_id(self) -> str | None:
-        """The trace id, also where the client has not got it yet; None before there is one."""
         found: str | None = self.scope["state"].get("trace_id")
         return found
 

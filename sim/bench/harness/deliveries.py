@@ -72,9 +72,9 @@ class Deliveries:
         """The delivery to this exchange, if something that has landed is not yet handed on."""
         return self._open.get(exchange.name)
 
-    def said_to(self, exchange: Exchange) -> str:
+    def said_to(self, prompt: str) -> str:
         """All that Ollama said to this prompt."""
-        delivery = self._by_prompt.get(exchange.name)
+        delivery = self._by_prompt.get(prompt)
         return delivery.said if delivery is not None else ""
 
     @property

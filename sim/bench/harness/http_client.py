@@ -25,20 +25,19 @@ _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 class StackExchange(Answer):
     """One request on a connection, and its answer. has_failed: the connection ended before it."""
 
+    given_id: str | None = None
+
     def __init__(self, connection: ClientConnection, name: str, parser: h11.Connection) -> None:
         super().__init__(name, connection.world.now)
         self.connection = connection
-        # The trace id, also where the client has not got it yet; None before there is one.
-        self.given_id: str | None = None
         self.asked_to_stream = False
         self.has_failed = False
         self.over = asyncio.Event()
         self.parser = parser
 
     @property
-    def stayed(self) -> bool:
-        """The client has waited for all of its answer, and taken what came."""
-        return self.is_reading and not self.has_left
+    def is_listening(self) -> bool:
+        return super().is_listening and not self.has_failed
 
     async def leave(self, *, with_reset: bool = False) -> None:
         self.connection.close(with_reset=with_reset)

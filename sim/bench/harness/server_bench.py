@@ -8,11 +8,10 @@ transports, executor and ASGI server.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import Message
@@ -21,28 +20,18 @@ import registry.stop_signal
 import server.ollama_thread
 import server.wakeable
 from registry import StreamRegistry
-from registry.protocol import Snapshot, State
-from registry.stop_signal import StopSignals
 from server.app import create_app
 from server.settings import Settings
 from sim.bench.harness.answers import content_of
 from sim.bench.harness.asgi import Exchange, SimServer
-from sim.bench.harness.deliveries import Deliveries
-from sim.bench.harness.judgement import Judgements, Judges, Moment
-from sim.bench.harness.log_capture import LogLine
-from sim.bench.harness.observed_protocol import ObservedProtocol
-from sim.bench.harness.registry_bench import LIMITS, phrase_invariants
+from sim.bench.harness.deliveries import Deliveries, prompt_of
+from sim.bench.harness.http_bench import KEYS, PROFILE, Client, HttpBench, settings_of
+from sim.bench.harness.judgement import Judgements, Moment
 from sim.fake_ollama import Profile
 from sim.fake_ollama.modes import Mode
 from sim.fake_ollama.simulated import Connection, SimOllama
 from sim.kernel.world import World
 from sim.schedulers.states.abstraction import describe
-
-KEYS = {"alice": "alice-key", "bob": "bob-key"}
-# Few chunks, far enough apart that what is meant to come between them does.
-PROFILE = Profile(
-    load_s=1.0, slow_load_s=4.0, prompt_eval_s=0.1, chunk_s=0.2, chunks=2, fault_after_chunks=1
-)
 
 # Worker threads share data with the loop in these: every line of them is a switch point.
 DECLARED_FILES = tuple(
@@ -53,7 +42,7 @@ DECLARED_FILES = tuple(
 describe(Settings, Mode, Profile)
 
 
-class ServerBench:
+class ServerBench(HttpBench):
     """One execution's server with everything around it."""
 
     def __init__(
@@ -62,7 +51,7 @@ class ServerBench:
         cls: type[Any],
         judgements: Judgements,
         *,
-        client: Literal["async", "thread"] = "async",
+        client: Client = "async",
         settings: Mapping[str, Any] | None = None,
         profile: Profile = PROFILE,
         buffer_bytes: int = 0,
@@ -74,12 +63,7 @@ class ServerBench:
         """lines: whether a thread may be overtaken at every line of DECLARED_FILES, and not only
         where it blocks, locks or calls the loop; loop_lines: whether the loop may be, too.
         """
-        self.world = world
-        self.logged: list[LogLine] = []
-        self.settings = _settings(client, **(settings or {}))
-        self.grace_s = self.settings.grace_seconds
-        # Each iteration in between may be late.
-        self.slack_s = 10 * world.lateness_s
+        super().__init__(world, settings_of(client, "http://ollama:11434", **(settings or {})))
         self.ollama = SimOllama(world.loop, profile)
         self.ollama.on_event = lambda name, text: world.record(text, actor=name)
         self.ollama.close_s = close_s
@@ -89,34 +73,22 @@ class ServerBench:
         if client == "thread" and lines:
             world.declare(*DECLARED_FILES, in_loop=loop_lines)
         self.executor = world.executor(threads_max=threads_max)
-        self.stop_signals = StopSignals()
         self.is_production = issubclass(cls, StreamRegistry)
         self.registry = self._make_registry(cls)
-        serials = itertools.count(1)
-        self.new_trace_id: Callable[[], str] = lambda: f"t{next(serials)}"
         self.app = _application(self.settings)
         self.app.state.bench = self
         self.server = SimServer(world, self.app, buffer_bytes=buffer_bytes)
-        # Whether a request's own task may be cancelled, so that its answer may not be ended.
-        self.clients_may_be_cut = False
-        self._sessions: dict[str, str] = {}
         self.asked_to_stream: set[str] = set()
-        # When each stream that is STOPPING, or WAITING, was first seen so.
-        self._since: dict[tuple[str, State], float] = {}
-        # A snapshot with no such stream in it; between two operations the snapshot is the same.
-        self._calm: Snapshot | None = None
-        phrase_invariants(world)
-        self.judges = Judges(world, self, judgements)
+        self.be_judged(judgements)
 
     def _make_registry(self, cls: type[Any]) -> Any:
         if not self.is_production:
             return cls.for_server(self.executor)
-        protocol = ObservedProtocol(self.world, **{**LIMITS, "grace_s": self.grace_s})
-        return cls(protocol=protocol, executor=self.executor, stop_signals=self.stop_signals)
-
-    @property
-    def has_threads(self) -> bool:
-        return self.settings.ollama_client == "thread"
+        return cls(
+            protocol=self.observed_protocol(),
+            executor=self.executor,
+            stop_signals=self.stop_signals,
+        )
 
     # -- what scenarios do
     #
@@ -157,21 +129,15 @@ class ServerBench:
         half: bool = False,
     ) -> Exchange:
         """A prompt arrives; `name` is its text, if there is none."""
-        self._sessions[name] = f"{key}/{session}"
         if stream:
             self.asked_to_stream.add(name)
         messages = [{"role": "user", "content": text or name}]
         body = {"model": model, "messages": messages, "stream": stream}
-        headers = {"authorization": f"Bearer {KEYS[key]}", "content-type": "application/json"}
-        if session is not None:
-            headers["x-session-id"] = session
-        if strategy is not None:
-            headers["x-session-strategy"] = strategy
         exchange = self.server.request(
             name,
             "POST",
             "/v1/chat/completions",
-            headers=headers,
+            headers=self.headers_of_prompt(name, session, key, strategy),
             body=json.dumps(body).encode(),
             half=half,
         )
@@ -247,18 +213,25 @@ class ServerBench:
 
     # -- what the driver sees
 
-    def state_of(self, exchange: Exchange) -> State | None:
-        views = self.registry.snapshot().streams
-        states = (State(view.state) for view in views if view.trace_id == exchange.given_id)
-        return next(states, None)
+    @property
+    def exchanges(self) -> Iterable[Exchange]:
+        """All requests so far."""
+        return self.server.exchanges
+
+    def said_to(self, prompt: str) -> str:
+        return self.deliveries.said_to(prompt)
+
+    def prompts_upstream(self) -> list[str]:
+        """A call lasts until it is over for Ollama and for our end of the connection."""
+        open_calls = [each for each in self.ollama.connections if not each.is_over]
+        if len(open_calls) < 2:
+            return []
+        return [prompt for each in open_calls if (prompt := prompt_of(each)) is not None]
 
     def stream_of(self, exchange: Exchange) -> asyncio.Task[Any]:
         """The stream's own task."""
         name = f"stream-{exchange.given_id}"
         return next(task for task in self.world.loop.tasks if task.get_name() == name)
-
-    def session_of(self, prompt: str) -> str:
-        return self._sessions.get(prompt, prompt)
 
     def _sends(self, exchange: Exchange, message: Message) -> None:
         if content := content_of(message.get("body", b"")):
@@ -267,25 +240,6 @@ class ServerBench:
 
     def _landed(self, connection: Connection, data: bytes) -> None:
         self.deliveries.land(connection, data, self.world.now)
-
-    def in_state_longer_than(self, state: State, limit_s: float) -> list[str]:
-        """The names of the streams that have been in the state for longer than `limit_s`."""
-        snapshot = self.registry.snapshot()
-        if snapshot is self._calm:
-            return []
-        now = self.world.now
-        found = []
-        is_calm = True
-        for view in snapshot.streams:
-            is_calm = is_calm and view.state is State.ACTIVE
-            if view.state is not state:
-                continue
-            since = self._since.setdefault((view.trace_id, state), now)
-            if now - since > limit_s + self.slack_s:
-                found.append(view.trace_id)
-        if is_calm:
-            self._calm = snapshot
-        return found
 
 
 @cache
@@ -306,12 +260,3 @@ def _application(settings: Settings) -> FastAPI:
         signals=(),
     )
     return app
-
-
-@cache
-def _settings(client: Literal["async", "thread"], **values: Any) -> Settings:
-    """Reading the environment for each execution would take longer than the execution."""
-    keys = ",".join(KEYS.values())
-    return Settings(
-        api_keys=keys, ollama_host="http://ollama:11434", ollama_client=client, **values
-    )

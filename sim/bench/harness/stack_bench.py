@@ -8,29 +8,23 @@ What stands around them is simulated: the kernel's sockets, clock and entropy, a
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.protocol import State
-from registry.stop_signal import StopSignals
 from server.app import create_app
 from server.run import config_for, signals_swallowed
 from server.settings import Settings
 from sim.bench.harness.answers import content_of
+from sim.bench.harness.http_bench import KEYS, PROFILE, Client, HttpBench, settings_of
 from sim.bench.harness.http_client import ClientConnection, StackExchange
-from sim.bench.harness.judgement import Judgements, Judges, Moment
-from sim.bench.harness.log_capture import LogLine
-from sim.bench.harness.observed_protocol import ObservedProtocol
-from sim.bench.harness.registry_bench import LIMITS, phrase_invariants
-from sim.bench.harness.server_bench import KEYS, PROFILE
+from sim.bench.harness.judgement import Judgements, Moment
 from sim.fake_ollama import FakeOllama, Profile
 from sim.fake_ollama.http_front import HttpFront, running
 from sim.fake_ollama.simulated import EPOCH_NS
@@ -94,7 +88,7 @@ class ObservedFront(HttpFront):
         await super().__call__(scope, received, sending)
 
 
-class StackBench:
+class StackBench(HttpBench):
     """One execution's server, its clients and its Ollama."""
 
     def __init__(
@@ -103,40 +97,25 @@ class StackBench:
         cls: type[Any],
         judgements: Judgements,
         *,
-        client: Literal["async", "thread"] = "async",
+        client: Client = "async",
         settings: Mapping[str, Any] | None = None,
         profile: Profile = PROFILE,
         threads_max: int = 4,
     ) -> None:
-        self.world = world
-        self.logged: list[LogLine] = []
-        self.settings = _settings(client, **(settings or {}))
-        self.grace_s = self.settings.grace_seconds
-        # Each iteration in between may be late.
-        self.slack_s = 10 * world.lateness_s
+        address = f"http://{HOST}:{OLLAMA_PORT}"
+        super().__init__(world, settings_of(client, address, **(settings or {})))
         self.fake = FakeOllama(profile, lambda: EPOCH_NS + round(world.now * 1e6) * 1000)
         self.front = ObservedFront(self.fake)
-        self.stop_signals = StopSignals()
         self.registry = cls(
-            protocol=ObservedProtocol(world, **{**LIMITS, "grace_s": self.grace_s}),
+            protocol=self.observed_protocol(),
             executor=world.executor(threads_max=threads_max),
             stop_signals=self.stop_signals,
         )
-        serials = itertools.count(1)
-        self.new_trace_id: Callable[[], str] = lambda: f"t{next(serials)}"
         self.connections: list[ClientConnection] = []
         self.prompts: dict[str, StackExchange] = {}
-        self._sessions: dict[str, str] = {}
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
-        # When each stream that is STOPPING, or WAITING, was first seen so.
-        self._since: dict[tuple[str, State], float] = {}
-        phrase_invariants(world)
-        self.judges = Judges(world, self, judgements)
-
-    @property
-    def has_threads(self) -> bool:
-        return self.settings.ollama_client == "thread"
+        self.be_judged(judgements)
 
     # -- what scenarios do
 
@@ -177,18 +156,10 @@ class StackBench:
         body: bytes | None = None,
     ) -> tuple[StackExchange, bytes]:
         """A prompt whose text is its name, and the bytes that the client has to send for it."""
-        self._sessions[name] = f"{key}/{session}"
         messages = [{"role": "user", "content": name}]
         asked = json.dumps({"model": model, "messages": messages, "stream": stream}).encode()
-        headers = {
-            "authorization": f"Bearer {KEYS[key]}",
-            "content-type": "application/json",
-            _NAME_HEADER: name,
-        }
-        if session is not None:
-            headers["x-session-id"] = session
-        if strategy is not None:
-            headers["x-session-strategy"] = strategy
+        headers = self.headers_of_prompt(name, session, key, strategy)
+        headers[_NAME_HEADER] = name
         exchange, data = connection.ask(
             name, "POST", "/v1/chat/completions", headers, asked if body is None else body
         )
@@ -266,17 +237,18 @@ class StackBench:
 
     # -- what the driver sees
 
-    def state_of(self, exchange: StackExchange) -> State | None:
-        views = self.registry.snapshot().streams
-        states = (State(view.state) for view in views if view.trace_id == exchange.given_id)
-        return next(states, None)
-
-    def session_of(self, prompt: str) -> str:
-        return self._sessions.get(prompt, prompt)
+    @property
+    def exchanges(self) -> Iterable[StackExchange]:
+        return self.prompts.values()
 
     def said_to(self, prompt: str) -> str:
-        """All that Ollama said to this prompt."""
         return "".join(each.said for each in self.front.calls if each.prompt == prompt)
+
+    def prompts_upstream(self) -> list[str]:
+        """A call lasts until our end of its connection is closed: when Ollama learns of it is the
+        network's affair.
+        """
+        return [each.prompt for each in self.calls_held()]
 
     def calls_held(self) -> list[UpstreamCall]:
         """Those whose connection is open at our end."""
@@ -293,17 +265,6 @@ class StackBench:
         return [
             each for each in self.sockets() if each.port == PORT or _peer_port(each) == OLLAMA_PORT
         ]
-
-    def in_state_longer_than(self, state: State, limit_s: float) -> list[str]:
-        """The names of the streams that have been in the state for longer than `limit_s`."""
-        now = self.world.now
-        found = []
-        for view in self.registry.snapshot().streams:
-            if view.state is state:
-                since = self._since.setdefault((view.trace_id, state), now)
-                if now - since > limit_s + self.slack_s:
-                    found.append(view.trace_id)
-        return found
 
 
 def _peer_port(opened: StreamSocket) -> int | None:
@@ -385,11 +346,3 @@ def _application(settings: Settings) -> FastAPI:
         wall_clock=lambda: bench().world.now,
     )
     return app
-
-
-@cache
-def _settings(client: Literal["async", "thread"], **values: Any) -> Settings:
-    """Reading the environment for each execution would take longer than the execution."""
-    keys = ",".join(KEYS.values())
-    address = f"http://{HOST}:{OLLAMA_PORT}"
-    return Settings(api_keys=keys, ollama_host=address, ollama_client=client, **values)

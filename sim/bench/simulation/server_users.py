@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from registry import Strategy, wording
 from sim.bench.harness.asgi import Exchange
+from sim.bench.harness.http_bench import KEYS
 from sim.bench.harness.judgement import Judges, Moment
 from sim.bench.harness.log_capture import LogLine
-from sim.bench.harness.server_bench import KEYS, ServerBench
+from sim.bench.harness.server_bench import ServerBench
 from sim.bench.simulation import script
 from sim.bench.simulation.draws import Random, rng_for
 from sim.bench.simulation.judgements import (

@@ -8,11 +8,11 @@ from typing import Any
 
 from registry import StreamRegistry
 from sim.bench.harness.asgi import Exchange
+from sim.bench.harness.http_bench import Client
 from sim.bench.harness.server_bench import ServerBench
 from sim.bench.scenarios.server_level.story import (
     SHORT,
     SILENCE,
-    Client,
     ServerDefinition,
     ServerScenario,
 )

@@ -58,7 +58,7 @@ async def silence(bench: ServerBench) -> None:
     bench.world.reached("as a status" if p1.status == 504 else "as a message")
     if p1.pings >= 2:
         bench.world.reached("pings came in the silence")
-    said = bench.deliveries.said_to(p1)
+    said = bench.deliveries.said_to(p1.name)
     bench.world.check(p1.text == said, "pings are no content", f"{p1.text!r} of {said!r}")
 
 

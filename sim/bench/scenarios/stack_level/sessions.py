@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from registry.wording import REGISTRY_CLOSED
-from sim.bench.harness.server_bench import PROFILE
+from sim.bench.harness.http_bench import PROFILE
 from sim.bench.harness.stack_bench import StackBench
 from sim.bench.scenarios.stack_level.story import StackDefinition
 

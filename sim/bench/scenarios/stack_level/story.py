@@ -1,55 +1,32 @@
-"""What a scenario at stack level is: clients on sockets, and one of the two Ollama clients."""
+"""What a scenario at stack level is, with clients on sockets: see `http_story.py`."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from registry import StreamRegistry
 from sim.bench.harness.log_capture import log_recorded
 from sim.bench.harness.stack_bench import StackBench
 from sim.bench.harness.stack_judgements import make_stack_bench
-from sim.bench.scenarios.server_level.story import BOTH, Client
+from sim.bench.scenarios.http_story import HttpDefinition, HttpScenario
 from sim.kernel.execution import Program
 from sim.kernel.world import World
 
 
 @dataclass(frozen=True, slots=True)
-class StackDefinition:
-    """A scenario without its client. name, description, labels: as of a RegistryScenario.
-
-    settings: of the server. bench: of the bench.
-    """
-
-    name: str
-    description: str
-    play: Callable[[StackBench], Awaitable[None]]
-    labels: tuple[str, ...]
-    clients: tuple[Client, ...] = BOTH
-    settings: dict[str, Any] = field(default_factory=dict)
-    bench: dict[str, Any] = field(default_factory=dict)
+class StackDefinition(HttpDefinition[StackBench]):
+    """Played on sockets."""
 
 
 @dataclass(frozen=True, slots=True)
-class StackScenario:
-    """A scenario with one of the two Ollama clients."""
-
-    definition: StackDefinition
-    client: Client
+class StackScenario(HttpScenario[StackDefinition]):
     # Sockets are not among what can be read.
     strategy: str | None = None
     reads_states: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.definition.name}.{self.client}"
-
-    @property
-    def description(self) -> str:
-        return self.definition.description
 
     def applies_to(self, cls: type[Any]) -> bool:
         return issubclass(cls, StreamRegistry)
@@ -59,13 +36,7 @@ class StackScenario:
 
     def program_for(self, cls: type[Any]) -> Program:
         async def program(world: World) -> None:
-            bench = make_stack_bench(
-                world,
-                cls,
-                client=self.client,
-                settings=self.definition.settings,
-                **self.definition.bench,
-            )
+            bench = make_stack_bench(world, cls, **self.bench_options)
             with log_recorded(world, bench.logged.append), _logging_is_set_up(world):
                 await bench.play(self.definition.play)
 

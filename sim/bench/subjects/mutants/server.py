@@ -25,7 +25,8 @@ from server.service import Service
 from server.sse import DONE, PING, message
 from server.stream_task import StreamTask
 from server.wakeable import Wake
-from sim.bench.harness.server_judgements import BACK_PRESSURE, HEARD, PROMPT
+from sim.bench.harness.http_judgements import HEARD
+from sim.bench.harness.server_judgements import BACK_PRESSURE, PROMPT
 from sim.bench.scenarios.server_level.clients import SLOW
 from sim.bench.scenarios.server_level.retries import NEWER_WHOLE, RANK_KEPT
 from sim.bench.scenarios.server_level.strategies import HEARS
