@@ -71,11 +71,6 @@ def is_own_code(file: str) -> bool:
     return not (is_of_simulator(file) or is_installed or file.startswith((*_STDLIB, _SIMPY)))
 
 
-def origin_of(exception: BaseException) -> Origin:
-    """Whose the exception is, with those that it follows from and those that it groups."""
-    return Origin.PROGRAM if _fault_in(exception) is None else Origin.SIMULATOR
-
-
 def fault_of_simulator(exception: BaseException) -> str | None:
     """What arose in the simulator, and where, in words; None if the exception is the program's."""
     fault = _fault_in(exception)

@@ -80,13 +80,11 @@ class Action:
 class Plan:
     """The actions of an execution in the order of their times, and what was drawn besides.
 
-    faults_until: when the faulty phase is over, in virtual seconds. bench: parameters of the
-    ServerBench. spread: the sigma of the log-normal factor on each of Ollama's latencies.
-    drawn: how many actions it had before any was left out.
+    bench: parameters of the ServerBench. spread: the sigma of the log-normal factor on each of
+    Ollama's latencies. drawn: how many actions it had before any was left out.
     """
 
     actions: tuple[Action, ...]
-    faults_until: float
     drawn: int
     bench: dict[str, Any] = field(default_factory=dict)
     spread: float = 0.0

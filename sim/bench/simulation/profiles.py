@@ -293,7 +293,6 @@ class _Drawing:
         }
         return Plan(
             actions=tuple(self.actions),
-            faults_until=max(action.at + action.window_s for action in self.actions),
             drawn=len(self.actions),
             bench=bench,
             spread=0.0 if on_grid else random.choice((0.1, 0.5, 1.0)),

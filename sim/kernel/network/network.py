@@ -744,11 +744,6 @@ class Network:
             self._told[fd] = self._told.get(fd, 0) | mask
             watch.loop._process_events([(watch.key, mask)])
 
-    def has_ready(self, loop: LoopOfSockets) -> bool:
-        return any(
-            watch.loop is loop and self._mask(fd, watch) for fd, watch in self.watches.items()
-        )
-
     # -- reports
 
     def who_waits(self) -> list[str]:

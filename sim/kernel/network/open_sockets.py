@@ -49,7 +49,6 @@ class OpenSocket:
     """
 
     is_listening = False
-    is_unix = False
     error = 0
     # How many worker threads are blocked in a read of it.
     blocked_readers = 0

@@ -21,8 +21,6 @@ from sim.kernel.network.streams import StreamSocket
 class _OnPath(OpenSocket):
     """Its port is the path that it is bound to, or None."""
 
-    is_unix = True
-
     def bind(self, host: str, port: Any) -> None:
         path = port or f"\0{self.fds[0]:05x}"
         self.machine.paths.require_free(path)

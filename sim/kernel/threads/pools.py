@@ -70,11 +70,6 @@ class SimExecutor(StandIn, Executor):
         self._sim_initializer = initializer
         self._sim_is_broken = False
 
-    @property
-    def busy(self) -> int:
-        """How many threads have a job."""
-        return self._busy
-
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         if self._is_shut_down:
             raise modelled(RuntimeError("cannot schedule new futures after shutdown"))
