@@ -25,7 +25,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 T = TypeVar("T")
 READING_S = 1e-9  # how much later each reading of the clock is than the last
 SAME_S = 1e-6  # instants that are nearer are one
-SPIN_ROUNDS_MAX = 50  # how often what lands begins the count of spin_max anew
+HAPPENINGS_MAX = 10_000  # how often what lands begins the count of spin_max anew
 FD_0 = 1_000_000  # from here on, no descriptors of the system's, but names of outside events
 BLOCKED_TICKS = 3  # after so many seconds of real time without any work a step is blocked
 CARRIED = " in this file"  # the end of the file names of the modules that the file carries
@@ -418,7 +418,7 @@ class World:
         return found
 
     def _let_spin(self) -> None:
-        if self.spins and self.spin_rounds < SPIN_ROUNDS_MAX:
+        if self.spins and self.spin_rounds < HAPPENINGS_MAX:
             self.spin_rounds += 1
             self.spins = 0
 

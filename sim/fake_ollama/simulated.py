@@ -20,7 +20,7 @@ from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep
 from sim.kernel.environment import Arrival, Environment
 from sim.kernel.loop import SimLoop
 from sim.kernel.origin import modelled
-from sim.kernel.threads.workers import deadline
+from sim.kernel.threads.workers import TimeLimit
 
 # Virtual time begins at the turn of the year 2026, so that stamps on the wire look like stamps.
 EPOCH_NS = 1_767_225_600_000_000_000
@@ -133,8 +133,8 @@ class Connection:
 
     def receive_blocking(self) -> Received | None:
         """As `receive`, in a worker thread; None once this end was shut."""
-        over = deadline(self._loop.threads, self.timeout_s)
-        self._loop.threads.block("recv", lambda: bool(self._inbox) or self.is_shut or over())
+        over = TimeLimit(self._loop.threads, self.timeout_s)
+        self._loop.threads.block("recv", lambda: bool(self._inbox) or self.is_shut or over(), over)
         if self.is_shut:
             return None
         if not self._inbox:
@@ -288,7 +288,8 @@ class SimBlockingTransport(httpx.BaseTransport):
         sock = SimSocket()
         self._wake.hold(sock)
         if self._ollama.lookup_s:
-            threads.block("getaddrinfo", deadline(threads, self._ollama.lookup_s.pop(0)))
+            over = TimeLimit(threads, self._ollama.lookup_s.pop(0))
+            threads.block("getaddrinfo", over, over)
         threads.pause("connect")
         connection = self._ollama.connect(request, request.read(), in_thread=True)
         sock.connection = connection

@@ -502,6 +502,7 @@ def _waiting_in(loop: SimLoop) -> list[str]:
         *who_waits(loop.tasks),
         *sockets_awaited,
         *words_of_dead(loop.tasks)[:DEAD_MAX],
+        *loop.left_behind[:DEAD_MAX],
     ]
 
 

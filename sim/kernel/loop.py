@@ -56,10 +56,16 @@ SPIN_STEP_S = 0.001
 """How far the clock goes on, at least, after `spin_max` polls of a program that waits for it."""
 
 SPIN_ROUNDS_MAX = 50
-"""How often what happens begins the count of `spin_max` anew, until the queue is empty."""
+"""How often a thread that is kept waiting goes on, at least, until the queue is empty."""
 
 THREAD_TURNS_MAX = 10_000
 """How often threads go on within one poll; then they wait, as where the system lets others run."""
+
+TURNS_BESIDE_SPIN_MAX = 1_000
+"""The same while the queue is not empty, so that the poll takes no time."""
+
+HAPPENINGS_MAX = 10_000
+"""How much may happen before the queue is empty once: then what goes on and on is a livelock."""
 
 _EARLIEST = attrgetter("earliest")
 
@@ -245,7 +251,7 @@ class SimLoop(SignalHandlers, SocketLoop):
                     self._spun_from = env.now, env.polls
             if env.pending or self.threads.workers:
                 self._land(env, quiescent=False)
-            if self._scheduled:
+            if self._scheduled or self.threads.workers:
                 self._be_late()
         else:
             self._spin_on()
@@ -311,7 +317,7 @@ class SimLoop(SignalHandlers, SocketLoop):
             chosen = enabled[option]
             if isinstance(chosen, Worker):
                 turns += 1
-                if turns > THREAD_TURNS_MAX:
+                if turns > (THREAD_TURNS_MAX if quiescent else self._turns_beside_spin()):
                     self.bounds_hit.add("spin_max")
                     return
                 self._go_on(chosen, quiescent)
@@ -320,10 +326,13 @@ class SimLoop(SignalHandlers, SocketLoop):
                     self._network.tell_ready(self)
             else:
                 env.land(chosen)
-            if self.spins:
+            if not quiescent:
                 self._let_spin()
             # What has landed makes the poll one that finds something.
             quiescent = quiescent and not (self._ready and self._has_work())
+
+    def _turns_beside_spin(self) -> int:
+        return TURNS_BESIDE_SPIN_MAX if self.spin_rounds < HAPPENINGS_MAX else 1
 
     def _go_on(self, worker: Worker, quiescent: bool) -> None:
         if quiescent:
@@ -354,7 +363,8 @@ class SimLoop(SignalHandlers, SocketLoop):
             return False
         if len(arrivals) < len(enabled):
             # The system keeps a thread that could go on waiting for `lateness_s` at most.
-            return self._next_deadline() <= self.environment.now + self.bounds.lateness_s
+            following = min(self._next_deadline(), self.threads.next_wake_up())
+            return following <= self.environment.now + self.bounds.lateness_s
         deadline_is_due = self._next_deadline() < self.environment.now + 2 * READING_S
         return deadline_is_due or bool(self._instants()) or self.others_have_instants()
 
@@ -362,10 +372,11 @@ class SimLoop(SignalHandlers, SocketLoop):
         """A busy loop may find that up to `lateness_s` have passed, and deadlines with them. (3)"""
         now = self.environment.now
         late = now + self.bounds.lateness_s
-        if self._next_deadline() > late:
+        if self._next_deadline() > late and self.threads.next_wake_up() > late:
             return
         limit = min((a.latest for a in self.environment.pending), default=math.inf)
-        deadlines = _apart(at for at in self._deadlines() if now < at <= min(late, limit))
+        ends = (*self._deadlines(), *self.threads.wake_ups())
+        deadlines = _apart(at for at in ends if now < at <= min(late, limit))
         if deadlines:
             options = [ON_TIME, *(Option(f"late, past {at:.3f} s") for at in deadlines)]
             option = self.choose("clock", options, one_natural)
@@ -393,7 +404,7 @@ class SimLoop(SignalHandlers, SocketLoop):
         awaited = self._awaited_reading()
         enabled = [arrival for arrival in env.pending if arrival.earliest <= env.now]
         instants = self._instants()
-        runnable = self.threads.runnable() if self.spin_rounds < SPIN_ROUNDS_MAX else []
+        runnable = self.threads.runnable() if self.spin_rounds < HAPPENINGS_MAX else []
         self.spins = 0
         self.spin_rounds += 1
         if self.hosts is not None and self.hosts.go_on_beside_a_spin():
@@ -408,15 +419,25 @@ class SimLoop(SignalHandlers, SocketLoop):
             )
         for arrival in enabled:
             env.land(arrival)
-        for worker in runnable:
-            self.threads.step(worker)
         if runnable:
+            self._let_threads_go_on(runnable)
             env.run_due()
         if awaited:
             env.advance(min(instants[0], awaited) if instants else awaited)
         elif instants:
             env.advance(instants[0])
         self._spun_from = env.now, env.polls
+
+    def _let_threads_go_on(self, runnable: list[Worker]) -> None:
+        """Each once; later as far as they come, so that those of many steps are no livelock."""
+        turns = 0
+        while runnable and turns < TURNS_BESIDE_SPIN_MAX:
+            for worker in runnable:
+                self.threads.step(worker)
+                turns += 1
+            runnable = self.threads.runnable() if self.spin_rounds > SPIN_ROUNDS_MAX else []
+        if self.spin_rounds > SPIN_ROUNDS_MAX:
+            self.spin_rounds += turns
 
     def _awaited_reading(self) -> float:
         """What the clock shows next, if the program reads it at each poll: it waits for the clock.
@@ -442,7 +463,7 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     def _let_spin(self) -> None:
         """Something has happened for which the program may spin: it has as many polls once more."""
-        if self.spin_rounds < SPIN_ROUNDS_MAX:
+        if self.spin_rounds < HAPPENINGS_MAX:
             self.spin_rounds += 1
             self.spins = 0
 
@@ -468,6 +489,8 @@ class SimLoop(SignalHandlers, SocketLoop):
             if option == 0:
                 return
             threads.step(runnable[option - 1])
+            if self.spins:
+                self._let_spin()
 
     def _step_while_blocked(self, worker: Worker) -> None:
         """A thread goes on while the loop is in its poll, which ends if it is told.
@@ -504,11 +527,21 @@ class SimLoop(SignalHandlers, SocketLoop):
         self._untold = None
         return f"{words};\n"
 
-    def choose_worker(self, runnable: Sequence[Worker]) -> int:
-        """Which one goes on while the loop's own thread is blocked."""
-        if len(runnable) == 1:
-            return 0
-        return self.choose("thread", runnable, one_natural)
+    def choose_worker(self, runnable: Sequence[Worker]) -> Worker | None:
+        """Which one goes on while the loop's own thread is blocked; None where time passes first.
+
+        The system keeps a thread that could go on waiting for `lateness_s` at most.
+        """
+        env = self.environment
+        following = env.peek()
+        options: list[Named] = [*runnable]
+        if env.now < following <= env.now + self.bounds.lateness_s:
+            options.append(Option(f"late, at {following:.3f} s"))
+        option = self.choose("thread", options, one_natural) if len(options) > 1 else 0
+        if option < len(runnable):
+            return runnable[option]
+        env.advance(following)
+        return None
 
     def offer_cancels(self, to: Callable[[asyncio.Task[Any]], bool]) -> None:
         """Before each step of these tasks, a cancel of it is a choice."""

@@ -69,14 +69,23 @@ def words_of_logged(context: dict[str, Any]) -> str:
 
 @contextmanager
 def unawaited_noted() -> Iterator[None]:
-    """In the block an execution's loop hears of each coroutine of its that nobody awaits."""
+    """In the block an execution's loop hears of each coroutine of its that nobody awaits.
+
+    Python's own warning comes once for a coroutine and a place: executions repeat it, and
+    `warnings` forgets what it has shown whenever a filter changes.
+    """
     module: Any = warnings
     original = module._warn_unawaited_coroutine
+    warned: set[str] = set()
 
     def note_and_warn(coroutine: Any) -> None:
         execution = execution_of_this_thread()
+        words = _words_of_unawaited(coroutine)
         if execution is not None:
-            execution.loop.leaves_behind(_words_of_unawaited(coroutine))
+            execution.loop.leaves_behind(words)
+            if words in warned:
+                return
+            warned.add(words)
         if coroutine.cr_origin:
             original(coroutine)
             return

@@ -5,9 +5,8 @@ thread locals, and outside events that call something in their poll's own iterat
 seen of a run is the list of its notes, in order. A note is taken under a lock: a simulated thread
 may be overtaken where it acquires one.
 
-Two things that stock asyncio does are left out, since the arrival model leaves them out: virtual
-time passes at polls alone, so threads never sleep here while the loop is busy; and timers that are
-due within a microsecond always fire in one iteration, so each is armed for a time of its own.
+One thing that stock asyncio does is left out, since the arrival model leaves it out: timers that
+are due within a microsecond always fire in one iteration, so each is armed for a time of its own.
 """
 
 from __future__ import annotations
@@ -166,13 +165,15 @@ class SmallWriter(Writer):
         self.write(f"def job{self.jobs}():")
         self.depth += 1
         self.write("note(who())")
+        # One of the two never waits: each wait multiplies the schedules.
+        soon = "soon()" if self.jobs else "0"
         for _ in range(1 + self.number(2)):
             self.write(
                 self.random.choice(
                     (
-                        "time.sleep(0)",
+                        f"time.sleep({soon})",
                         "begun.set()",
-                        "note(f'{begun.wait(0)}')",
+                        f"note(f'{{begun.wait({soon})}}')",
                         f"here.value = {self.name()!r}",
                         f"note({self.name()!r})",
                         f"loop.call_soon_threadsafe({self.target()})",

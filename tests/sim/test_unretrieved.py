@@ -219,6 +219,26 @@ def test_a_deadlock_names_the_task_that_died() -> None:
     assert "  - reader ended with ValueError('no') in fails (" in report.counterexample.text
 
 
+def test_a_deadlock_names_what_nobody_awaits() -> None:
+    """A forgotten `await` is often why nothing comes any more."""
+
+    async def program(world: World) -> None:
+        event = asyncio.Event()
+
+        async def sets() -> None:
+            event.set()
+
+        sets()  # type: ignore[unused-coroutine]
+        await event.wait()
+
+    report = explored(program)
+    assert report.counterexample is not None
+    assert report.counterexample.property == Kind.DEADLOCK.value
+    text = " ".join(report.counterexample.text.split())
+    assert "- the coroutine sets (test_unretrieved.py:" in text
+    assert "is never awaited" in text
+
+
 def test_what_it_may_be() -> None:
     """Another word for it is refused."""
     words = "unretrieved='ignore' makes no sense: unretrieved is 'warn' or 'fail'"
@@ -226,12 +246,21 @@ def test_what_it_may_be() -> None:
         explore(dead_task, unretrieved="ignore")  # type: ignore[arg-type]
 
 
-def test_python_warns_at_the_programs_line() -> None:
-    """As without the simulator: the warning's place is where the coroutine was dropped."""
+def test_python_warns_once_at_the_programs_line() -> None:
+    """As without the simulator, the place is where it was dropped; executions don't repeat it."""
+
+    async def program(world: World) -> None:
+        world.choose("which", [1, 2, 3])
+        with warnings.catch_warnings():
+            # So that the warnings module has forgotten what it has shown.
+            warnings.simplefilter("always", RuntimeWarning)
+        await unawaited(world)
+
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", RuntimeWarning)
-        explore(unawaited, max_executions=1)
-    assert [(each.filename, str(each.message)) for each in heard][:1] == [
+        report = explore(program, max_executions=20)
+    assert report.executions > 3
+    assert [(each.filename, str(each.message)) for each in heard] == [
         (__file__, "coroutine 'never' was never awaited")
     ]
 

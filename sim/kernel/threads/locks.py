@@ -28,7 +28,7 @@ from sim.kernel.origin import forwards, modelled
 from sim.kernel.threads.foreign import real_lock, wait_for
 from sim.kernel.threads.line_tracing import unwatch
 from sim.kernel.threads.local_values import here
-from sim.kernel.threads.workers import Threads, deadline
+from sim.kernel.threads.workers import Threads, TimeLimit
 
 C = TypeVar("C", bound=type)
 
@@ -122,9 +122,9 @@ class SimLock(StandIn):
         """Whether it is free now; else the time is over."""
         if threads is None:
             return wait_for(lambda: not self._sim_locked, timeout)
-        over = deadline(threads, timeout)
+        over = TimeLimit(threads, timeout)
         while True:
-            threads.block("lock.acquire", lambda: not self._sim_locked or over())
+            threads.block("lock.acquire", lambda: not self._sim_locked or over(), over)
             if not self._sim_locked:
                 return True
             if over():
@@ -281,7 +281,8 @@ def sleep(seconds: float, /) -> None:
     if seconds == 0:
         # It only lets others go first.
         threads.pause("time.sleep")
-    threads.block("time.sleep", deadline(threads, seconds))
+    over = TimeLimit(threads, seconds)
+    threads.block("time.sleep", over, over)
 
 
 def monotonic() -> float:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import math
 import sys
 import threading
 from collections import deque
@@ -50,8 +51,9 @@ class Worker:
         self.number = number
         self.identity = identity
         self.where = "start"
-        # What it waits for; None while it is not blocked.
+        # What it waits for; None while it is not blocked. limit: until when, if not for ever.
         self.waits_for: Callable[[], bool] | None = None
+        self.limit: TimeLimit | None = None
         # Whether it is paused although it could go on.
         self.was_kept = False
         self.passes = 0
@@ -83,7 +85,7 @@ class LoopOfThreads(Protocol):
 
     def between_steps(self) -> None: ...
 
-    def choose_worker(self, runnable: Sequence[Worker]) -> int: ...
+    def choose_worker(self, runnable: Sequence[Worker]) -> Worker | None: ...
 
     def deadlock(self, seen: str) -> None: ...
 
@@ -186,6 +188,15 @@ class Threads:
     def runnable(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.is_runnable]
 
+    def wake_ups(self) -> list[float]:
+        """When the time is over of those that wait with a limit, and could not go on by now."""
+        limits = (worker.limit for worker in self.workers if not worker.is_runnable)
+        return [limit.at for limit in limits if limit is not None]
+
+    def next_wake_up(self) -> float:
+        """The first of them; infinite without one."""
+        return min(self.wake_ups(), default=math.inf) if self.workers else math.inf
+
     def spinning(self) -> str:
         """Those that could go on where nothing else is to come, in words: they had many turns."""
         runnable = self.runnable()
@@ -202,7 +213,7 @@ class Threads:
             self.workers.remove(worker)
             self.workers.insert(0, worker)
         worker.was_kept = False
-        worker.waits_for = None
+        worker.waits_for = worker.limit = None
         self.current = worker
         before = sys.gettrace()
         # Without declared files, what traces the suite traces its threads, too.
@@ -239,10 +250,13 @@ class Threads:
         worker.where = where
         self._switch_to_hub()
 
-    def block(self, where: str, waits_for: Callable[[], bool]) -> None:
+    def block(
+        self, where: str, waits_for: Callable[[], bool], limit: TimeLimit | None = None
+    ) -> None:
         """Returns once `waits_for()` is true; in the loop's thread the workers go on meanwhile.
 
-        If it never will be, the step of the loop is broken off: a deadlock.
+        If it never will be, the step of the loop is broken off: a deadlock. limit: that of the
+        time, if `waits_for` has one.
         """
         worker = self.current
         if worker is None:
@@ -252,13 +266,13 @@ class Threads:
             if self.is_draining:
                 raise greenlet.GreenletExit
             worker.where = where
-            worker.waits_for = waits_for
+            worker.waits_for, worker.limit = waits_for, limit
             self._switch_to_hub()
 
     def block_until(self, where: str, is_so: Callable[[], bool], timeout: float | None) -> None:
         """Returns once `is_so()` is true, or after `timeout` virtual seconds."""
-        over = deadline(self, timeout)
-        self.block(where, lambda: is_so() or over())
+        over = TimeLimit(self, timeout)
+        self.block(where, lambda: is_so() or over(), over)
 
     def go_on_without_loop(self) -> None:
         """The loop stands still; its threads go on until each waits, or has had many turns."""
@@ -294,7 +308,9 @@ class Threads:
                     raise StepBrokenOff(where)
                 environment.advance(environment.peek())
                 continue
-            self.step(runnable[self.loop.choose_worker(runnable)])
+            worker = self.loop.choose_worker(runnable)
+            if worker is not None:
+                self.step(worker)
 
     # -- lines of declared files
 
@@ -334,15 +350,25 @@ def code_of_job(job: Any) -> CodeType | None:
     return code if isinstance(code, CodeType) and is_programs_code(code) else None
 
 
-def deadline(threads: Threads, timeout: float | None) -> Callable[[], bool]:
-    """Whether `timeout` virtual seconds have passed; never for None or a negative number."""
-    if timeout is None or timeout < 0:
-        return lambda: False
-    if timeout == 0:
-        # Over at once: a timer is seen by the next poll only.
-        return lambda: True
-    timer = simpy.Timeout(threads.loop.environment, timeout)
-    return lambda: bool(timer.processed)
+class TimeLimit:
+    """Of a thread that waits. Called, it says whether `timeout` virtual seconds have passed.
+
+    They never have for None or a negative number. at: when they will have.
+    """
+
+    def __init__(self, threads: Threads, timeout: float | None) -> None:
+        environment = threads.loop.environment
+        self._timer: simpy.Timeout | None = None
+        self.at = math.inf
+        if timeout == 0:
+            # Over at once: a timer is seen by the next poll only.
+            self.at = environment.now
+        elif timeout is not None and timeout > 0:
+            self.at = environment.now + timeout
+            self._timer = simpy.Timeout(environment, timeout)
+
+    def __call__(self) -> bool:
+        return self._timer.processed if self._timer is not None else self.at < math.inf
 
 
 def _in_thread_of(worker: Worker, go_on: Callable[[], object]) -> None:
