@@ -89,7 +89,7 @@ class AsyncOllama:
                 for chunk in reader.end():
                     await put(chunk)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise unreachable_error(self.address, str(exc) or type(exc).__name__) from exc
+            raise unreachable_error(self.address, _why(exc)) from exc
         except httpx.HTTPError as exc:
             raise cut_error(str(exc) or type(exc).__name__) from exc
         finally:
@@ -123,7 +123,7 @@ class AsyncOllama:
                     raise status_error(response.status_code, await _start_of(response))
                 data = await _start_of(response, max_bytes + 1)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise unreachable_error(self.address, str(exc) or type(exc).__name__) from exc
+            raise unreachable_error(self.address, _why(exc)) from exc
         except httpx.HTTPError as exc:
             raise cut_error(str(exc) or type(exc).__name__) from exc
         finally:
@@ -144,6 +144,17 @@ class AsyncOllama:
             timeout=self._timeout,
             trust_env=False,
         )
+
+
+def _why(unreachable: Exception) -> str:
+    """anyio says only that all attempts have failed; why is in what was raised before."""
+    words = str(unreachable) or type(unreachable).__name__
+    cause: BaseException | None = unreachable
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            words = str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return words
 
 
 async def _start_of(response: httpx.Response, max_bytes: int = ERROR_BODY_MAX_BYTES) -> bytes:

@@ -13,6 +13,7 @@ from hypothesis import strategies as some
 
 from sim import Fault, World, explore, run
 from sim.schedulers import DepartureBounded, RandomWalk
+from tests.limits import AMPLE_S
 
 # ---- a byte stream, whatever happens -----------------------------------------------------------
 
@@ -220,6 +221,46 @@ def test_a_limit_of_descriptors_is_met_where_one_is_opened() -> None:
     report = explore(accepts_with_few_descriptors, strategy=DepartureBounded(1), budget_s=100)
     assert report.verdict == "refuted", report.text
     assert "no descriptor is left" in report.text
+
+
+async def accepts_again_with_few_descriptors(world: World) -> None:
+    async with await asyncio.start_server(lambda reader, writer: writer.close(), port=7000):
+        world.network.may_fail(Fault.NO_DESCRIPTOR, port=7000)
+        reader, writer = await asyncio.open_connection("127.0.0.1", 7000)
+        # asyncio complains, and tries again.
+        await reader.read()
+        writer.close()
+
+
+def test_a_limit_of_descriptors_can_be_that_of_one_listener() -> None:
+    """Declared with a port, no descriptor is left where a connection to it is accepted alone."""
+    program = accepts_again_with_few_descriptors
+    report = explore(program, strategy=DepartureBounded(1), budget_s=AMPLE_S)
+    assert report.verdict == "proved" and "Too many open files" in report.text, report.text
+
+
+async def looks_a_name_up_slowly(world: World) -> None:
+    world.network.look_up_s = 3.0
+    loop = asyncio.get_running_loop()
+
+    async def in_loop(host: str) -> float:
+        begun = world.now
+        await loop.getaddrinfo(host, 80)
+        return world.now - begun
+
+    def in_thread(host: str) -> float:
+        begun = loop.time()
+        socket.getaddrinfo(host, 80)
+        return loop.time() - begun
+
+    for host, lasts_s in (("localhost", 3.0), ("127.0.0.1", 0.0)):
+        assert round(await in_loop(host), 3) == lasts_s
+        assert round(await asyncio.to_thread(in_thread, host), 3) == lasts_s
+
+
+def test_a_look_up_of_a_name_takes_as_long_as_declared() -> None:
+    """In the loop and in a thread, which it blocks; an address as it is takes no time."""
+    assert run(looks_a_name_up_slowly).violation is None
 
 
 async def talks_across_a_cut(world: World) -> None:

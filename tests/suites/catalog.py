@@ -1,4 +1,4 @@
-"""Suites of others that need neither a real socket nor a process, with what they need to run."""
+"""Suites of others, with what they need to run; the last ones open loopback connections."""
 
 from __future__ import annotations
 
@@ -109,5 +109,56 @@ SUITES = {
         "3.11.0",
         ("asgiref==3.11.0", "pytest", "pytest-asyncio"),
         ("tests",),
+    ),
+    # ---- with sockets: server and client in one loop
+    "aiohttp": Suite(
+        "3.12.15",
+        (
+            "aiohttp==3.12.15",
+            "blockbuster",
+            "brotli",
+            "freezegun",
+            "isal",
+            "pytest==8.4.2",
+            "pytest-codspeed",
+            "pytest-cov",
+            "pytest-mock",
+            "pytest-xdist",
+            "re-assert",
+            "trustme",
+            "zlib_ng",
+        ),
+        (
+            "tests/test_client_functional.py",
+            "tests/test_client_ws_functional.py",
+            "tests/test_web_functional.py",
+            "tests/test_web_runner.py",
+            "tests/test_web_sendfile_functional.py",
+            "tests/test_web_server.py",
+            "tests/test_web_websocket_functional.py",
+            "-n0",
+            "--no-cov",
+        ),
+    ),
+    "uvicorn": Suite(
+        "0.54.0",
+        (
+            "uvicorn[standard]==0.54.0",
+            "a2wsgi==1.10.10",
+            "cryptography",
+            "httpx2",
+            "pytest>=9.1.1",
+            "pytest-codspeed",
+            "pytest-mock==3.15.1",
+            "pytest-xdist[psutil]==3.8.0",
+            "trustme==1.2.1",
+            "wsproto==1.3.2",
+        ),
+        ("tests", "-n0", "--ignore=tests/supervisors", "--ignore=tests/benchmarks"),
+    ),
+    "aioquic": Suite(
+        "1.3.0",
+        ("aioquic==1.3.0", "pytest", "httpx"),
+        ("tests/test_asyncio.py",),
     ),
 }

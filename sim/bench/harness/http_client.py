@@ -54,7 +54,7 @@ class ClientConnection:
         self._unanswered: deque[StackExchange] = deque()
         self._may_read = asyncio.Event()
         self._may_read.set()
-        self._sock = socket.socket()
+        self._sock = _new_socket()
         self._sock.setblocking(False)
         self._reader: asyncio.Task[None] | None = None
 
@@ -185,3 +185,11 @@ class ClientConnection:
             each.has_failed = True
             each.over.set()
         self._unanswered.clear()
+
+
+def _new_socket() -> socket.socket:
+    """A limit of descriptors is not meant for the clients, which are processes of their own."""
+    try:
+        return socket.socket()
+    except OSError:
+        return socket.socket()

@@ -11,6 +11,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from functools import cache
 from typing import Any
 
@@ -19,73 +20,29 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from server.app import create_app
+from server.ollama_async import async_transport_factory
 from server.run import config_for, signals_swallowed
 from server.settings import Settings
 from sim.bench.harness.answers import content_of
 from sim.bench.harness.http_bench import KEYS, PROFILE, Client, HttpBench, settings_of
 from sim.bench.harness.http_client import ClientConnection, StackExchange
 from sim.bench.harness.judgement import Judgements, Moment
+from sim.bench.harness.stack_ollama import ObservedFront, UpstreamCall
 from sim.fake_ollama import FakeOllama, Profile
-from sim.fake_ollama.http_front import HttpFront, running
+from sim.fake_ollama.http_front import running
 from sim.fake_ollama.simulated import EPOCH_NS
+from sim.kernel.network.addresses import Machine
 from sim.kernel.network.streams import StreamSocket
 from sim.kernel.world import World
 
 HOST = "127.0.0.1"
 PORT = 8000
 OLLAMA_PORT = 11434
+# Of its machine, where it is another than the server's.
+OLLAMAS_NAME, OLLAMAS_ADDRESS = "ollama", "10.0.0.2"
 # How long the bench waits for what is under way, in virtual seconds: what arrives late does so at
 # one of uvicorn's next ticks, each of which is 0.1 s from the one before.
 QUIET_S = 1.0
-
-
-class UpstreamCall:
-    """One prompt at the fake Ollama. port: of our end. said: the content that it has sent."""
-
-    def __init__(self, prompt: str, port: int) -> None:
-        self.prompt = prompt
-        self.port = port
-        self.said = ""
-        self._rest = b""
-
-    def __repr__(self) -> str:
-        return f"<the call of {self.prompt}, from port {self.port}>"
-
-    def sends(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            message = json.loads(line).get("message") or {}
-            self.said += message.get("content") or ""
-
-
-class ObservedFront(HttpFront):
-    """The fake's front, which notes who asked what, and what was answered."""
-
-    def __init__(self, fake: FakeOllama) -> None:
-        super().__init__(fake)
-        self.calls: list[UpstreamCall] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] != "/api/chat":
-            await super().__call__(scope, receive, send)
-            return
-        call = UpstreamCall("", scope["client"][1])
-        body = b""
-
-        async def received() -> Message:
-            nonlocal body
-            message = await receive()
-            body += message.get("body", b"")
-            if message["type"] == "http.request" and not message.get("more_body"):
-                call.prompt = json.loads(body)["messages"][-1]["content"]
-                self.calls.append(call)
-            return message
-
-        async def sending(message: Message) -> None:
-            call.sends(message.get("body", b""))
-            await send(message)
-
-        await super().__call__(scope, received, sending)
 
 
 class StackBench(HttpBench):
@@ -101,9 +58,15 @@ class StackBench(HttpBench):
         settings: Mapping[str, Any] | None = None,
         profile: Profile = PROFILE,
         threads_max: int = 4,
+        ollama_at: str = HOST,
     ) -> None:
-        address = f"http://{HOST}:{OLLAMA_PORT}"
+        """ollama_at: an address or name of Ollama's machine, if it is not the server's."""
+        address = f"http://{ollama_at}:{OLLAMA_PORT}"
         super().__init__(world, settings_of(client, address, **(settings or {})))
+        self.ollamas_machine: Machine | None = None
+        if ollama_at != HOST:
+            self.ollamas_machine = world.network.machine(OLLAMAS_NAME, OLLAMAS_ADDRESS)
+        self.new_async_transport = async_transport_factory(address)
         self.fake = FakeOllama(profile, lambda: EPOCH_NS + round(world.now * 1e6) * 1000)
         self.front = ObservedFront(self.fake)
         self.registry = cls(
@@ -154,9 +117,14 @@ class StackBench(HttpBench):
         stream: bool = True,
         strategy: str | None = None,
         body: bytes | None = None,
+        padding_bytes: int = 0,
     ) -> tuple[StackExchange, bytes]:
-        """A prompt whose text is its name, and the bytes that the client has to send for it."""
-        messages = [{"role": "user", "content": name}]
+        """A prompt whose text is its name, and the bytes that the client has to send for it.
+
+        padding_bytes: how much longer the prompt is than that.
+        """
+        messages = [{"role": "system", "content": " " * padding_bytes}] if padding_bytes else []
+        messages.append({"role": "user", "content": name})
         asked = json.dumps({"model": model, "messages": messages, "stream": stream}).encode()
         headers = self.headers_of_prompt(name, session, key, strategy)
         headers[_NAME_HEADER] = name
@@ -191,6 +159,16 @@ class StackBench(HttpBench):
         await self._serving
         self.judges.ask(Moment.CLOSED, self.world.now - begun)
 
+    def cut_ollama_off(self) -> None:
+        """Nothing passes between the server and Ollama's machine, and nobody is told."""
+        self.world.record("is cut off", actor="Ollama")
+        self.world.network.cut(self.world.network.here.name, OLLAMAS_NAME)
+
+    def reconnect_ollama(self) -> None:
+        """What was sent meanwhile arrives."""
+        self.world.record("is there again", actor="Ollama")
+        self.world.network.heal(self.world.network.here.name, OLLAMAS_NAME)
+
     async def kill_ollama(self) -> None:
         """Its process ends without a clean-up."""
         self.world.record("is killed", actor="Ollama")
@@ -198,9 +176,8 @@ class StackBench(HttpBench):
 
     async def play(self, scenario: Callable[[StackBench], Awaitable[None]]) -> None:
         """Start-up, the scenario, quiet, shut-down."""
-        async with running(
-            self.fake, host=HOST, port=OLLAMA_PORT, new_front=lambda fake: self.front
-        ):
+        async with AsyncExitStack() as stack:
+            await self._start_ollama(stack)
             await self._start()
             await scenario(self)
             await self._quiet()
@@ -211,6 +188,12 @@ class StackBench(HttpBench):
             for exchange in self.prompts.values():
                 self.judges.ask(Moment.ENDED, exchange)
             self.judges.ask(Moment.QUIET)
+
+    async def _start_ollama(self, stack: AsyncExitStack) -> None:
+        at = HOST if self.ollamas_machine is None else OLLAMAS_ADDRESS
+        runs = running(self.fake, host=at, port=OLLAMA_PORT, new_front=lambda fake: self.front)
+        with self.world.network.on(self.ollamas_machine or self.world.network.here):
+            await stack.enter_async_context(runs)
 
     async def _start(self) -> None:
         app = _application(self.settings)
@@ -252,7 +235,7 @@ class StackBench(HttpBench):
 
     def calls_held(self) -> list[UpstreamCall]:
         """Those whose connection is open at our end."""
-        ports = {each.port for each in self.sockets() if _peer_port(each) == OLLAMA_PORT}
+        ports = {each.port for each in self.sockets_to_ollama()}
         return [each for each in self.front.calls if each.port in ports]
 
     def sockets(self) -> list[StreamSocket]:
@@ -262,9 +245,12 @@ class StackBench(HttpBench):
 
     def sockets_of_server(self) -> list[StreamSocket]:
         """To its clients, to Ollama, and where it listens."""
-        return [
-            each for each in self.sockets() if each.port == PORT or _peer_port(each) == OLLAMA_PORT
-        ]
+        clients = [each for each in self.sockets() if each.port == PORT]
+        return clients + self.sockets_to_ollama()
+
+    def sockets_to_ollama(self) -> list[StreamSocket]:
+        """Our ends of its connections."""
+        return [each for each in self.sockets() if _peer_port(each) == OLLAMA_PORT]
 
 
 def _peer_port(opened: StreamSocket) -> int | None:
@@ -342,6 +328,8 @@ def _application(settings: Settings) -> FastAPI:
     app = create_app(
         settings,
         new_registry=lambda _: bench().registry,
+        # As the application's own, but that no execution has the threads of another.
+        async_transport=lambda: bench().new_async_transport(),
         new_trace_id=lambda: bench().new_trace_id(),
         wall_clock=lambda: bench().world.now,
     )

@@ -99,6 +99,13 @@ def _numeric(family: int, host: str) -> str | None:
     return None
 
 
+def seconds_for(network: Network, host: Any) -> float:
+    """How long it is looked up: an address in digits, or none, needs no look-up."""
+    if not host or (isinstance(host, str) and any(_numeric(each, host) for each in _FAMILIES)):
+        return 0.0
+    return network.look_up_s
+
+
 @forwards
 def getaddrinfo(
     network: Network,

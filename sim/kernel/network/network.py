@@ -87,8 +87,8 @@ class Network:
     """The one of an execution.
 
     open_by_fd: what each descriptor stands for. watches: which are watched, by whom. here: the
-    machine whose program runs. latency_s: how long everything is on its way, at least. may_cut:
-    whether what one write has sent may arrive in two parts.
+    machine whose program runs. latency_s: how long everything is on its way, at least; look_up_s:
+    how long a name is looked up. may_cut: whether what one write has sent may arrive in two parts.
     """
 
     def __init__(self, loop: LoopOfSockets) -> None:
@@ -98,7 +98,7 @@ class Network:
         self.watches: dict[int, Watch] = {}
         self.here = self._new_machine("localhost", "10.0.0.1")
         self.machines = [self.here]
-        self._everywhere_s = 0.0
+        self._everywhere_s = self._look_up_s = 0.0
         self.may_cut = True
         self._buffer_bytes = BUFFER_BYTES
         self._fds = itertools.count(FIRST_FD)
@@ -263,6 +263,15 @@ class Network:
         self._everywhere_s = seconds
 
     @property
+    def look_up_s(self) -> float:
+        return self._look_up_s
+
+    @look_up_s.setter
+    def look_up_s(self, seconds: float) -> None:
+        self._require_seconds("world.network.look_up_s", seconds)
+        self._look_up_s = seconds
+
+    @property
     def buffer_bytes(self) -> int:
         """Of each direction of the connections that are made from now on."""
         return self._buffer_bytes
@@ -396,9 +405,9 @@ class Network:
     def _link(self, one: Machine, host: str) -> frozenset[str]:
         return frozenset((one.name, self.machine_at(host, one).name))
 
-    def has_descriptor(self) -> bool:
-        """Whether the process may open one more."""
-        if not self._faults.may(Fault.NO_DESCRIPTOR):
+    def has_descriptor(self, *ports: Any) -> bool:
+        """Whether the process may open one more, to accept a connection at one of these ports."""
+        if not self._faults.may(Fault.NO_DESCRIPTOR, *ports):
             return True
         options = [Option("a descriptor is left"), Option(Fault.NO_DESCRIPTOR.value)]
         if self.loop.choose("network", options, one_natural) == 0:
@@ -677,11 +686,11 @@ class Network:
         arrivals = (each.delivery for each in senders)
         return next((each for each in arrivals if each is not None and each.earliest <= now), None)
 
-    async def answered(self, what: str) -> None:
+    async def answered(self, what: str, earliest_s: float) -> None:
         """Waits for an answer that comes from outside of the loop."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         environment = self.loop_here().environment
-        arrival = environment.announce(what, 0.0, math.inf, lambda: not waiter.done())
+        arrival = environment.announce(what, earliest_s, math.inf, lambda: not waiter.done())
 
         def landed(_: object) -> None:
             self.environment.observer.tells(what, actor="network")

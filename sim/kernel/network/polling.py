@@ -168,13 +168,14 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
     ) -> list[Any]:
         """As asyncio's, which asks in a thread: the answer comes from outside."""
         found = names.getaddrinfo(self.network, host, port, family, type, proto, flags)
-        await self.network.answered(f"the name {host!r} is resolved")
+        what = f"the name {host!r} is resolved"
+        await self.network.answered(what, names.seconds_for(self.network, host))
         return found
 
     @forwards
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
         found = names.getnameinfo(self.network, sockaddr, flags)
-        await self.network.answered(f"the address {sockaddr[0]} is looked up")
+        await self.network.answered(f"the address {sockaddr[0]} is looked up", 0.0)
         return found
 
 

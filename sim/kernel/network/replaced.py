@@ -17,6 +17,7 @@ from sim.kernel.current import execution_of_this_thread
 from sim.kernel.isolation import outside
 from sim.kernel.network import names, paths, selecting, tls
 from sim.kernel.network.errors import os_error
+from sim.kernel.network.network import Network
 from sim.kernel.network.sockets import AF_UNIX, RealSocket, SimSocket, network_here
 from sim.kernel.origin import forwards
 
@@ -35,6 +36,19 @@ def _simulated(real: Callable[..., Any], simulated: Callable[..., Any]) -> Calla
         return simulated(network, *args, **options)
 
     return call
+
+
+def _looked_up(find: Callable[..., Any]) -> Callable[..., Any]:
+    """The answer of the resolver, for which its thread waits."""
+
+    def look_up(network: Network, host: Any, *args: Any, **options: Any) -> Any:
+        found = find(network, host, *args, **options)
+        if lasts_s := names.seconds_for(network, host):
+            threads = network.loop_here().threads
+            threads.block_until(f"the look-up of {host!r}", lambda: False, lasts_s)
+        return found
+
+    return look_up
 
 
 @functools.wraps(socket.socketpair)
@@ -71,10 +85,10 @@ def _gethostname(network: Any) -> str:
 _real_socketpair, _real_gethostname = socket.socketpair, socket.gethostname
 
 _SIMULATED: dict[str, Callable[..., Any]] = {
-    "getaddrinfo": names.getaddrinfo,
+    "getaddrinfo": _looked_up(names.getaddrinfo),
     "getnameinfo": names.getnameinfo,
-    "gethostbyname": names.gethostbyname,
-    "gethostbyname_ex": names.gethostbyname_ex,
+    "gethostbyname": _looked_up(names.gethostbyname),
+    "gethostbyname_ex": _looked_up(names.gethostbyname_ex),
     "gethostbyaddr": names.gethostbyaddr,
     "gethostname": _gethostname,
     "fromfd": _fromfd,

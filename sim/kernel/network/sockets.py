@@ -228,7 +228,7 @@ class SimSocket(RealSocket):
 
     def _sim_accept(self) -> StreamSocket:
         opened = self._sim_stream()
-        if opened.backlog and not self._sim_network.has_descriptor():
+        if opened.backlog and not self._sim_network.has_descriptor(opened.port):
             raise os_error(errno.EMFILE)
         return opened.accept()
 
