@@ -355,7 +355,7 @@ def _run(
 
     on_exception = _exception_handler(loop, world)
     loop.set_exception_handler(on_exception)
-    task = loop.create_task(main, name="program")
+    task = loop.main_task = loop.create_task(main, name="program")
     # Named in sim/counterexamples/steps.py, and alike where an exported file ends its program.
     task.add_done_callback(lambda _: loop.end_run())
     _run_until_stopped(loop, world)
@@ -387,6 +387,10 @@ def _exception_handler(loop: SimLoop, world: WorldOfProcesses) -> ExceptionHandl
     def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         raised = context.get("exception")
         is_recorded = isinstance(raised, CheckFailed | StepBrokenOff)
+        if loop.is_shutting_down and isinstance(raised, asyncio.CancelledError):
+            # As that of asyncio's own streams, which asks a handler that was cancelled what it
+            # raised; stock Python logs it at most.
+            return
         if "handle" in context and not is_recorded:
             callback = words_of_callback(context["handle"])
             seen = words_of_exception(raised) if raised is not None else context["message"]
@@ -455,6 +459,9 @@ def require_no_running_loop() -> None:
 
 
 def _judge_end(task: asyncio.Task[None], world: World) -> None:
+    if task.cancelled() and world.loop.ends_by_interrupt():
+        world.fail_as(Kind.SIGNAL, "SIGINT cancels the main task, and ends the process")
+        return
     raised = asyncio.CancelledError() if task.cancelled() else task.exception()
     if raised is not None:
         world.judge_end(raised)

@@ -120,6 +120,8 @@ class SimLoop(SignalHandlers, SocketLoop):
     pid: int | None = None
     # What is said before what happens in it; empty for the program's own loop.
     lane = ""
+    # Its main task is over, and the others are cancelled, as `asyncio.run` does.
+    is_shutting_down = False
     # Called at every poll, before anything lands.
     on_poll: Callable[[], None] | None = None
     # How many tasks were made without a name. asyncio counts those of the process.
@@ -167,7 +169,8 @@ class SimLoop(SignalHandlers, SocketLoop):
     WITHOUT_INFLUENCE = frozenset(
         # The same in each execution, or read only where it ends.
         {"bounds", "choose", "time", "on_poll", "environment", "_tasks", "stuck", "refused"}
-        | {"raised_by_handler"}
+        | {"main_task"}
+        | {"raised_by_handler", "is_shutting_down"}
         # Compared only where they may reach their limits: see `state_reader`.
         | {"bounds_hit", "spins", "spins_seen", "spin_rounds", "cancels_withheld"}
         | {"_spun_from", "_waits_from", "_waits_to"}
@@ -210,7 +213,7 @@ class SimLoop(SignalHandlers, SocketLoop):
             self._default_executor,
             self._cancels_offered_to,
             self._signal_handlers,
-            self.python_handlers,
+            (self.python_handlers, self.interrupts),
             (self._task_factory, self._exception_handler, self._debug),
             (self._executor_shutdown_called, self._asyncgens_shutdown_called),
             self.threads.canonical_state(),
@@ -708,6 +711,7 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     def let_go(self) -> None:
         """After its end: breaks reference cycles, so that its memory is reused at once."""
+        self.main_task = None
         del self.choose, self._selector, self.time, self.threads.loop
         # In the instance where the lines after a poll are counted.
         vars(self).pop("select", None)

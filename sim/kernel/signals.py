@@ -54,6 +54,9 @@ class SignalHandlers(asyncio.BaseEventLoop):
     _signal_handlers: dict[int, asyncio.Handle] | None = None
     python_handlers: dict[int, Any] | None = None
     raised_by_handler: BaseException | None = None
+    # What `asyncio.run` would run, and how many SIGINTs it has had for it.
+    main_task: asyncio.Task[Any] | None = None
+    interrupts = 0
 
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., object], *args: Any
@@ -107,7 +110,7 @@ class SignalHandlers(asyncio.BaseEventLoop):
         between two instructions of the main thread, and so at once.
         """
         if not self.handles(sig):
-            return sig in _IGNORED
+            return self.interrupt(sig) or sig in _IGNORED
         self.run_python_handler(sig)
         self.find_in_pipe(sig)
         return True
@@ -117,6 +120,27 @@ class SignalHandlers(asyncio.BaseEventLoop):
         pythons = (self.python_handlers or {}) if with_pythons else {}
         is_own = pythons.get(sig, signal.SIG_DFL) is not signal.SIG_DFL
         return is_own or sig in (self._signal_handlers or {})
+
+    def interrupt(self, sig: int) -> bool:
+        """What `asyncio.run` does on SIGINT where the program has set nothing for it.
+
+        The first one cancels the main task, the next raises KeyboardInterrupt. False for another
+        signal.
+        """
+        main = self.main_task
+        if sig != signal.SIGINT or main is None or sig in (self.python_handlers or {}):
+            return False
+        self.interrupts += 1
+        if self.interrupts > 1 or main.done():
+            self.raised_by_handler = KeyboardInterrupt()
+            raise self.raised_by_handler
+        main.cancel()
+        return True
+
+    def ends_by_interrupt(self) -> bool:
+        """Whether its main task, which is cancelled, was so by SIGINT alone."""
+        main = self.main_task
+        return bool(self.interrupts) and main is not None and main.cancelling() <= 1
 
     def run_python_handler(self, sig: int) -> None:
         handler = (self.python_handlers or {}).get(sig)
@@ -154,6 +178,25 @@ def _ends_process(sig: int) -> bool:
     if sig in _IGNORED or sig not in _VALID:
         return False
     return _getsignal(sig) is signal.SIG_DFL
+
+
+def _interrupts(is_alone: bool, loop: SignalHandlers, sig: int) -> bool:
+    """Whether it is a SIGINT to the own process, as `asyncio.run` has it; in its main thread."""
+    if is_alone:
+        return False
+    if here.identity is None:
+        return loop.interrupt(sig)
+    main = loop.main_task
+    if sig != signal.SIGINT or main is None or sig in (loop.python_handlers or {}):
+        return False
+
+    def is_seen(_: object) -> None:
+        loop.interrupt(sig)
+
+    later = simpy.Timeout(loop.environment, 0.0)
+    assert later.callbacks is not None
+    later.callbacks.append(is_seen)
+    return True
 
 
 def _check_signal(sig: int) -> None:
@@ -244,6 +287,8 @@ def _is_for_handler(sig: int) -> bool:
     if execution is None or not isinstance(loop, SignalHandlers):
         return False
     if not loop.handles(sig, with_pythons=not execution.is_alone):
+        if _interrupts(execution.is_alone, loop, sig):
+            return True
         if not execution.is_alone and _ends_process(sig):
             execution.loop.refuse(f"{name_of(sig)} to the own process", _WOULD_END)
         return False

@@ -22,6 +22,7 @@ from sim.kernel.errors import CheckFailed
 from sim.kernel.faults import Faults
 from sim.kernel.hosts.host import BY_THE_SYSTEM, Host, Process
 from sim.kernel.hosts.hub import Hub, MakeLoop
+from sim.kernel.hosts.ownership import Ownership
 from sim.kernel.loop import SimLoop
 from sim.kernel.network.network import Network
 from sim.kernel.notices import Notices, Special
@@ -55,6 +56,7 @@ class World:
 
     # Made with the first host: most executions have none.
     _hub: Hub | None = None
+    _ownership: Ownership | None = None
     _hosts: Mapping[str, Host] = {}
 
     def __init__(self, loop: SimLoop, make_loop: MakeLoop | None = None) -> None:
@@ -74,7 +76,7 @@ class World:
     WITHOUT_INFLUENCE = frozenset(
         {"loop", "environment", "labels", "violation", "trace", "fault", "_phrases"}
         # Read with the hub.
-        | {"_hub", "_hosts", "_make_loop"}
+        | {"_hub", "_hosts", "_make_loop", "_ownership"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
@@ -139,6 +141,7 @@ class World:
         if self._make_loop is None or self.loop.threads.current is not None:
             self._misuse("world.host(…) is to be called in an exploration, and in no thread")
         self._hub = Hub(self, self._make_loop)
+        self._ownership = Ownership(self._hub)
         self.loop.hosts = self._hub
         self.environment.observer.meets(Special.PROCESSES)
         return self._hub
@@ -151,6 +154,8 @@ class World:
     def let_go(self) -> None:
         """After the execution: breaks reference cycles."""
         if self._hub is not None:
+            if self._ownership is not None:
+                self._ownership.end()
             self._hub.let_go()
             self._hub.main.hosts = None
             self._hub, self._hosts = None, {}

@@ -484,8 +484,8 @@ async def runs_a_shell_in_a_pool(world: World) -> None:
         pool.submit(os.system, "true")
 
 
-async def interrupts_itself(world: World) -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+async def ends_itself(world: World) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize(
@@ -500,7 +500,7 @@ async def interrupts_itself(world: World) -> None:
             runs_a_shell_in_a_pool,
             "in a thread of runs_a_shell_in_a_pool (tests/sim/test_bad_programs",
         ),
-        (interrupts_itself, "SIGINT to the own process in interrupts_itself (tests/sim/test_bad"),
+        (ends_itself, "SIGTERM to the own process in ends_itself (tests/sim/test_bad"),
     ],
 )
 def test_what_is_refused_has_a_place_of_the_programs(program: Program, says: str) -> None:

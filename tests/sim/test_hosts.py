@@ -141,26 +141,101 @@ def test_the_world_is_the_same_in_each_process() -> None:
     assert again.labels == {"a letter came"}
 
 
-def test_processes_share_no_objects_of_asyncio() -> None:
-    """A future of another process's loop is refused, with what to use instead."""
-    waiting: list[asyncio.Future[None]] = []
+async def _sets_its_future(shared: dict[str, Any]) -> None:
+    shared["future"] = asyncio.get_running_loop().create_future()
+    await asyncio.sleep(3)
 
-    async def waiter() -> None:
-        waiting.clear()
-        waiting.append(asyncio.get_running_loop().create_future())
-        await waiting[0]
 
-    async def setter() -> None:
-        await asyncio.sleep(1)
-        waiting[0].set_result(None)
+async def _waits_for_its_future(shared: dict[str, Any]) -> None:
+    shared["future"] = asyncio.get_running_loop().create_future()
+    await shared["future"]
+
+
+async def _has_a_task(shared: dict[str, Any]) -> None:
+    shared["task"] = asyncio.current_task()
+    await asyncio.sleep(3)
+
+
+async def _gets(shared: dict[str, Any]) -> None:
+    await shared["queue"].get()
+
+
+async def _locks(shared: dict[str, Any]) -> None:
+    async with shared["lock"]:
+        await asyncio.sleep(3)
+
+
+async def _takes(shared: dict[str, Any]) -> None:
+    async with shared["semaphore"]:
+        pass
+
+
+async def _clears(shared: dict[str, Any]) -> None:
+    shared["event"].clear()
+
+
+SHARED: dict[str, tuple[Any, Callable[[dict[str, Any]], object], str]] = {
+    "a future that is awaited": (
+        _waits_for_its_future,
+        lambda shared: shared["future"].set_result(1),
+        "an asyncio.Future of the process a, which",
+    ),
+    "a future": (_sets_its_future, lambda shared: shared["future"].cancel(), "asyncio.Future"),
+    "a task": (_has_a_task, lambda shared: shared["task"].cancel(), "the task main of the process"),
+    "a queue": (_gets, lambda shared: shared["queue"].put_nowait(1), "an asyncio.Queue of"),
+    "a lock": (_locks, lambda shared: shared["lock"].release(), "an asyncio.Lock of"),
+    "a semaphore": (_takes, lambda shared: shared["semaphore"].release(), "asyncio.Semaphore of"),
+    "an event": (_clears, lambda shared: shared["event"].set(), "an asyncio.Event of"),
+}
+
+
+@pytest.mark.parametrize("by_program", [True, False], ids=["the program", "a process"])
+@pytest.mark.parametrize("what", SHARED)
+def test_processes_share_no_objects_of_asyncio(what: str, by_program: bool) -> None:
+    """Whoever uses another one's is refused, with the place, and with what to use instead."""
+    main, use, words = SHARED[what]
+
+    async def other(shared: dict[str, Any]) -> None:
+        use(shared)
 
     async def program(world: World) -> None:
-        world.host("a").run(waiter)
-        await world.host("b").run(setter).ended()
+        shared: dict[str, Any] = {
+            "queue": asyncio.Queue(),
+            "lock": asyncio.Lock(),
+            "semaphore": asyncio.Semaphore(),
+            "event": asyncio.Event(),
+        }
+        world.host("a").run(main, shared)
+        await asyncio.sleep(1)
+        if by_program:
+            use(shared)
+        else:
+            await world.host("b").run(other, shared).ended()
 
     report = explore(program)
     assert report.verdict is Verdict.ERROR
+    assert words in report.reason
+    assert "the program itself" if by_program else "the process b" in report.reason
+    assert "tests/sim/test_hosts.py:" in report.reason
     assert "processes share no objects of asyncio" in report.reason
+
+
+def test_a_future_of_the_program_is_not_a_process_s_to_set() -> None:
+    """Nor does anything of it stay behind in asyncio's classes."""
+    before = {name: vars(asyncio.Event).get(name) for name in ("set", "wait", "clear")}
+
+    async def sets(future: asyncio.Future[None]) -> None:
+        future.set_result(None)
+
+    async def program(world: World) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        world.host("a").run(sets, future)
+        await future
+
+    report = explore(program)
+    assert report.verdict is Verdict.ERROR
+    assert "an asyncio.Future of the program itself, which the process a uses" in report.reason
+    assert before == {name: vars(asyncio.Event).get(name) for name in before}
 
 
 # ---- how it ends -------------------------------------------------------------------------------
@@ -425,6 +500,102 @@ def test_a_pause_leaves_the_clock_running_and_a_freeze_does_not(is_pause: bool) 
 
     passes(program)
     assert seen == ([1, 6.5, 7.5] if is_pause else [1, 2, 3])
+
+
+# ---- SIGINT, as asyncio.run has it ---------------------------------------------------------------
+
+
+async def interrupted(send: Callable[[], object], *, is_stubborn: bool = False) -> None:
+    try:
+        send()
+        await asyncio.sleep(10)
+    except asyncio.CancelledError:
+        if not is_stubborn:
+            raise
+
+
+@pytest.mark.parametrize("is_stubborn", [False, True])
+@pytest.mark.parametrize("by", ["kill", "raise_signal", "a thread", "world"])
+def test_sigint_cancels_the_main_task_and_what_leaves_it_is_an_interrupt(
+    by: str, is_stubborn: bool
+) -> None:
+    """As on stock, where nothing handles the signal; who goes on ends well."""
+    sends: dict[str, Callable[[Any], object]] = {
+        "kill": lambda _: os.kill(os.getpid(), signal.SIGINT),
+        "raise_signal": lambda _: signal.raise_signal(signal.SIGINT),
+        "a thread": lambda _: threading.Thread(
+            target=os.kill, args=(os.getpid(), signal.SIGINT)
+        ).start(),
+        "world": lambda world: world.signal(signal.SIGINT),
+    }
+
+    async def program(world: World) -> None:
+        await interrupted(lambda: sends[by](world), is_stubborn=is_stubborn)
+
+    outcome = traced(program)
+    assert outcome.error is None
+    if is_stubborn:
+        assert outcome.violation is None
+    else:
+        assert outcome.violation is not None
+        assert "SIGINT cancels the main task" in outcome.violation.detail
+    if by in ("kill", "raise_signal"):
+        real = interrupted(lambda: sends[by](None), is_stubborn=is_stubborn)
+        if is_stubborn:
+            asyncio.run(real)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                asyncio.run(real)
+
+
+def test_sigint_ends_a_process_after_its_clean_up() -> None:
+    """The first one is a cancel; a second does not wait for what that takes."""
+    log: list[str] = []
+
+    async def main(name: str) -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            log.append(f"{name} cleans up")
+            await asyncio.sleep(1)
+            log.append(f"{name} is clean")
+
+    async def program(world: World) -> None:
+        one, other = (world.host(name).run(main, name) for name in ("a", "b"))
+        await asyncio.sleep(1)
+        await world.signal(signal.SIGINT, to=one)
+        await world.signal(signal.SIGINT, to=other)
+        await asyncio.sleep(0.5)
+        await world.signal(signal.SIGINT, to=other)
+        for process in (one, other):
+            end = await process.ended()
+            assert (end.how, end.value) == (How.KILLED, signal.SIGINT)
+        assert world.now == pytest.approx(2.0, abs=1e-3)
+
+    passes(program)
+    assert log == ["a cleans up", "b cleans up", "a is clean"]
+
+
+def test_handlers_that_read_when_main_returns_are_cancelled_as_on_stock() -> None:
+    """What asyncio's own callback then raises is no violation; what a clean-up raises is."""
+
+    async def handles(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.readline()
+
+    async def server() -> None:
+        listening = await asyncio.start_server(handles, "0.0.0.0", 80)
+        await asyncio.sleep(2)
+        listening.close()
+
+    async def program(world: World) -> None:
+        process = world.host("server").run(server)
+        await asyncio.sleep(1)
+        reader, writer = await asyncio.open_connection("server", 80)
+        assert (await process.ended()).how is How.RETURNED
+        assert await reader.read() == b""
+        writer.close()
+
+    passes(program)
 
 
 # ---- disks -------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from sim.kernel.entropy import Entropy
 from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.faults import Faults
 from sim.kernel.hosts.clock import HostClock
+from sim.kernel.hosts.ownership import NO_SHARED
 from sim.kernel.hosts.run import Run, Stands
 from sim.kernel.loop import SimLoop
 from sim.kernel.network.network import Network
@@ -281,12 +282,6 @@ class ProcessLoop(SimLoop):
     ) -> asyncio.Handle:
         if asyncio._get_running_loop() not in (self, None):
             self.refuse(
-                f"a call from outside of the process {self.run.name} into its loop", _NO_SHARED
+                f"a call from outside of the process {self.run.name} into its loop", NO_SHARED
             )
         return super().call_soon(callback, *args, context=context)
-
-
-_NO_SHARED = (
-    "processes share no objects of asyncio: let them talk by sockets, and announce what comes from "
-    "outside in the process itself, by world.outside(…)"
-)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 import sys
 from asyncio import runners
 from collections.abc import Callable, Coroutine, Sequence
@@ -202,11 +203,12 @@ class Run:
             coroutine = self._begin()
         except Exception as exc:
             return self._raised(exc)
-        task = loop.create_task(coroutine, name="main")
+        task = loop.main_task = loop.create_task(coroutine, name="main")
         task.add_done_callback(_stop_loop)
         end = self._run_until_stopped(task)
         if self.hub.is_ending:
             return end
+        loop.is_shutting_down = True
         try:
             runners._cancel_all_tasks(loop)  # type: ignore[attr-defined]
             # Not where they have nothing to do: each poll is one at which the process may crash.
@@ -220,6 +222,8 @@ class Run:
                 raise
             return end
         loop.close()
+        # What it leaves open its system closes.
+        loop.forget_network()
         return end
 
     def _raised(self, raised: BaseException) -> Exit:
@@ -232,10 +236,14 @@ class Run:
         except (SystemExit, KeyboardInterrupt) as exc:
             if is_interrupt(exc):
                 raise
+            if exc is self.loop.raised_by_handler and self.loop.interrupts:
+                return Exit(How.KILLED, signal.SIGINT)
             is_well = isinstance(exc, SystemExit) and exc.code in (None, 0)
             return Exit(How.RETURNED) if is_well else Exit(How.RAISED, raised=exc)
         if not task.done():
             return Exit(How.RAISED, raised=RuntimeError(_STOPPED))
+        if task.cancelled() and self.loop.ends_by_interrupt():
+            return Exit(How.KILLED, signal.SIGINT)
         if task.cancelled():
             return Exit(How.RAISED, raised=asyncio.CancelledError())
         raised = task.exception()
