@@ -48,7 +48,7 @@ from sim.kernel.network.network import NOBODYS
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.threads.foreign import Bell, wait_while_others_work
-from sim.kernel.threads.second_loops import NO_SYSTEMS_SELECTOR, WAITS_OUTSIDE
+from sim.kernel.threads.second_loops import WAITS_OUTSIDE
 from sim.schedulers import NaturalOrder, RandomWalk, Scheduler
 
 HORIZON_S = 86_400.0
@@ -71,10 +71,6 @@ _SENTENCES_ALONE = {
     ),
     Refused.REAL_TIME.value: _REAL_TIME_ALONE,
     WAITS_OUTSIDE: _REAL_TIME_ALONE,
-    NO_SYSTEMS_SELECTOR: (
-        f"a selector of the system cannot wait for a simulated socket; let the running loop wait "
-        f"for it, {_ON_STOCK}"
-    ),
     Refused.PROCESS.value: f"a process lives in real time; patch what asks for it, {_ON_STOCK}",
     Refused.PERSON.value: f"nobody answers while the loop runs; patch it, {_ON_STOCK}",
 }

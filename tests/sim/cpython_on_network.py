@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import select
-import socketserver
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -64,30 +62,10 @@ class OneTest:
         self._until_its_end.close()
 
 
-class _ServerSelector:
-    """For socketserver, which waits in a selector of the system; select.poll is simulated."""
-
-    def __init__(self) -> None:
-        self._poll = select.poll()
-
-    def __enter__(self) -> _ServerSelector:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        """Nothing to do: it holds no descriptor."""
-
-    def register(self, fileobj: Any, events: int) -> None:
-        self._poll.register(fileobj, select.POLLIN)
-
-    def select(self, timeout_s: float) -> list[tuple[int, int]]:
-        return self._poll.poll(timeout_s * 1000)
-
-
 def prepare(name: str, new_loop: Callable[[], StandaloneLoop]) -> Any:
     """The module, whose loops are simulated."""
     # They make their loop from it, on whatever selector.
     asyncio.SelectorEventLoop = lambda selector=None: new_loop()  # type: ignore
-    socketserver._ServerSelector = _ServerSelector  # type: ignore[attr-defined]
     return importlib.import_module(f"test.test_asyncio.{name}")
 
 

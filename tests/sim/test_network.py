@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -356,3 +357,65 @@ def test_a_cut_holds_a_datagram_that_is_under_way() -> None:
 
     report = explore(program, labels=["nothing has arrived"])
     assert report.verdict == "proved", report.text
+
+
+async def both_write_at_once(world: World) -> None:
+    heard: set[str] = set()
+
+    async def hears(reader: asyncio.StreamReader, name: str) -> None:
+        with suppress(TimeoutError, asyncio.IncompleteReadError):
+            async with asyncio.timeout(1):
+                await reader.readexactly(1)
+                heard.add(name)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.write(b"y")
+        await hears(reader, "server")
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 7000)
+    reader, writer = await asyncio.open_connection("127.0.0.1", 7000)
+    world.network.may_fail(Fault.SILENT)
+    writer.write(b"1")
+    world.network.latency_s = 0.1
+    writer.write(b"2")
+    await hears(reader, "client")
+    await asyncio.sleep(2)
+    writer.transport.abort()
+    server.close()
+    if world.faults.taken and "server" not in heard:
+        world.reached("silent")
+        world.check("client" not in heard, "who is silent hears nothing either")
+
+
+def test_what_is_on_its_way_when_a_connection_falls_silent_is_lost_both_ways() -> None:
+    """Also what its other end had sent before."""
+    report = explore(both_write_at_once, strategy=DepartureBounded(1), labels=["silent"])
+    assert report.verdict == "proved", report.text
+
+
+def test_a_process_may_crash_between_two_datagrams() -> None:
+    """Before each of them, as before each write to a connection: peers can tell."""
+
+    async def program(world: World) -> None:
+        host, heard = world.host("far"), []
+
+        async def main() -> None:
+            with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                for data in (b"a", b"b"):
+                    sock.sendto(data, ("localhost", 7000))
+
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.bind(("0.0.0.0", 7000))
+            sock.setblocking(False)
+            host.run(main).may_crash()
+            loop = asyncio.get_running_loop()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    for _ in range(2):
+                        heard.append(await loop.sock_recv(sock, 9))
+        world.reached(f"heard {len(heard)}")
+
+    report = explore(program, strategy=DepartureBounded(1), budget_s=AMPLE_S)
+    assert {"heard 0", "heard 1", "heard 2"} <= report.labels, report.text

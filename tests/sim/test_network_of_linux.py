@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sim import Fault, World, explore, run
+from sim.schedulers import DepartureBounded
 from tests.limits import HANGS_S
 
 Seen = list[str]
@@ -126,6 +127,65 @@ def test_connections_end_as_on_linux(program: Ends) -> None:
     found = run(main)
     assert found.violation is None, found.violation
     assert simulated[-1] == on_linux
+
+
+def written_at_once(client: socket.socket, server: socket.socket) -> Seen:
+    """To an end that is closed, without a pause in which the answer could come."""
+    server.close()
+    time.sleep(UNDER_WAY_S)
+    return [outcome(lambda: client.send(b"x")) for _ in range(3)]
+
+
+def ended_at_once(client: socket.socket, server: socket.socket) -> Seen:
+    server.close()
+    time.sleep(UNDER_WAY_S)
+    return [
+        outcome(lambda: client.send(b"x")),
+        outcome(lambda: client.shutdown(socket.SHUT_WR)),
+        outcome(lambda: client.recv(9)),
+    ]
+
+
+def reset_at_once(client: socket.socket, server: socket.socket) -> Seen:
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+    server.close()
+    return [outcome(lambda: client.send(b"x")) for _ in range(3)]
+
+
+@pytest.mark.socket
+@pytest.mark.skipif(sys.platform != "linux", reason="the simulated kernel is Linux's")
+@pytest.mark.parametrize("program", [written_at_once, ended_at_once, reset_at_once])
+def test_what_is_broken_at_once_on_loopback_may_be(program: Ends) -> None:
+    """In natural order it is later, as between machines; a departure shows the other."""
+    on_linux = between_two_ends(program)
+    simulated: list[Seen] = []
+
+    async def main(world: World) -> None:
+        simulated.append(await asyncio.to_thread(between_two_ends, program))
+
+    report = explore(main, strategy=DepartureBounded(1))
+    assert report.counterexample is None, report.text
+    assert on_linux in simulated
+    assert ["1", "1", "1"] in simulated or program is ended_at_once
+
+
+def test_who_writes_the_end_behind_data_that_nobody_reads_is_refuted() -> None:
+    """asyncio's write_eof raises what the kernel says to a connection that is gone."""
+
+    async def program(world: World) -> None:
+        async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 7000):
+            reader, writer = await asyncio.open_connection("127.0.0.1", 7000)
+            await reader.read()
+            writer.write(b"x")
+            writer.write_eof()
+            writer.close()
+
+    report = explore(program)
+    assert report.verdict == "refuted", report.text
+    assert "Transport endpoint is not connected" in report.text
 
 
 # ---- what follows for programs -----------------------------------------------------------------

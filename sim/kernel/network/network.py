@@ -502,7 +502,7 @@ class Network:
                 self.carry(sender)
         elif fate is Fate.PARTED:
             self._part(link, self._faults.partitions[link])
-            self._held.append(sender)
+            self._hold(sender)
         else:
             self._faults.happened()
             self._suffers(sender, fate)
@@ -658,6 +658,35 @@ class Network:
             return False
         due.env.land(due)  # type: ignore[attr-defined]
         return True
+
+    def may_be_broken(self, sender: StreamSocket) -> None:
+        """Before it writes: a reset that is due may have come already; a choice.
+
+        On loopback it has: what is sent to a closed end is answered before `send` returns.
+        """
+        due = self._due_break(sender)
+        if due is None:
+            return
+        words = f"the connection of {sender.words} is broken"
+        options = [Option(f"not yet: {words}"), Option(f"already: {words}")]
+        if self.loop.choose("network", options, one_natural) == 0:
+            return
+        while due is not None:
+            due.env.land(due)  # type: ignore[attr-defined]
+            due = self._due_break(sender)
+
+    def _due_break(self, sender: StreamSocket) -> Arrival | None:
+        """What arrives next of what will break it, if that is due."""
+        other = sender.other
+        if other is None or other.outgoing is None or other.loop is not sender.loop:
+            return None
+        due = None
+        if any(each.kind is SegmentKind.RESET for each in other.outgoing.under_way):
+            due = other.delivery
+        elif sender.meets_nobody():
+            due = sender.delivery
+        is_due = due is not None and due.earliest <= sender.loop.environment.now
+        return due if is_due else None
 
     def lands_next(self, until: float) -> bool:
         """What arrives first lands, by the clock's `until`; False if nothing does."""

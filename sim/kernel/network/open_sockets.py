@@ -30,6 +30,8 @@ class NetworkOfSockets(Protocol):
 
     def about_to(self, what: str) -> None: ...
 
+    def may_be_broken(self, sender: Any) -> None: ...
+
     def words_of(self, address: Any) -> str: ...
 
     def carry(self, sender: Any) -> None: ...
@@ -53,6 +55,8 @@ class OpenSocket:
     # How many worker threads are blocked in a read of it.
     blocked_readers = 0
     peer: Any = None
+    # Whether it is without O_NONBLOCK, as it is for Python without a time limit alone.
+    blocks = True
     held_until = math.inf
 
     def __init__(self, network: NetworkOfSockets, machine: Machine, family: int, kind: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.isolation import outside
-from sim.kernel.network import names, paths, selecting, tls
+from sim.kernel.network import descriptors, names, paths, selecting, tls
 from sim.kernel.network.errors import os_error
 from sim.kernel.network.network import Network
 from sim.kernel.network.sockets import AF_UNIX, RealSocket, SimSocket, network_here
@@ -102,20 +102,18 @@ def replacements() -> list[tuple[Any, str, Any]]:
     return _REPLACEMENTS
 
 
-# What takes the place of `select.select` where nothing simulated is asked for.
-_refusing_select = next(
-    stand_in
-    for module, name, stand_in in outside.replacements()
-    if (module, name) == (select, "select")
-)
-
 _REPLACEMENTS: list[tuple[Any, str, Any]] = [
     (socket, "socket", SimSocket),
     (socket, "socketpair", socketpair),
     (ssl.SSLContext, "wrap_socket", tls.wrap_socket),
     *paths.replacements(),
-    (select, "select", selecting.select_simulated(_refusing_select)),
-    *([(select, "poll", selecting.poll(select.poll))] if hasattr(select, "poll") else []),
+    *descriptors.replacements(),
+    (select, "select", selecting.select_simulated(outside.beneath(select, "select"))),
+    *(
+        (select, name, selecting.made(getattr(select, name), simulated))
+        for name, simulated in (("poll", selecting.SimPoll), ("epoll", selecting.SimEpoll))
+        if hasattr(select, name)
+    ),
     *(
         (socket, name, _simulated(getattr(socket, name), simulated))
         for name, simulated in _SIMULATED.items()

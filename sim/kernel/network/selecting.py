@@ -1,18 +1,28 @@
-"""`select.poll` and `select.select` of simulated sockets: HTTP clients ask so for idle ones."""
+"""`select` and `selectors` of simulated sockets.
+
+HTTP clients ask so for idle ones, servers in threads for the next connection, and a loop of
+asyncio's own in a worker for all that it waits for.
+"""
 
 from __future__ import annotations
 
+import errno
+import functools
 import select
+import selectors
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from sim.kernel.current import Execution, execution_of_this_thread
+from sim.kernel.network.errors import os_error
 from sim.kernel.network.network import FIRST_FD, Network
 from sim.kernel.network.open_sockets import READABLE, WRITABLE
-from sim.kernel.origin import forwards
+from sim.kernel.origin import forwards, modelled
 
 POLLIN, POLLOUT = getattr(select, "POLLIN", 1), getattr(select, "POLLOUT", 4)
 POLLNVAL = getattr(select, "POLLNVAL", 32)
+# Of an epoll: with these it tells of what has changed alone, or once.
+_EDGES = getattr(select, "EPOLLET", 0) | getattr(select, "EPOLLONESHOT", 0)
 REAL = (
     "it waits for the world outside, where time is real; let the program await world.outside(…), "
     "asyncio.sleep or an asyncio.Event in its place, or wait for sockets that it makes itself, "
@@ -68,12 +78,101 @@ class SimPoll:
         return found
 
 
-def poll(real: Callable[..., Any]) -> Callable[..., Any]:
-    @forwards
-    def make(*args: Any) -> Any:
-        return real(*args) if execution_of_this_thread() is None else SimPoll()
+class SimEpoll(SimPoll):
+    """select.epoll, of simulated descriptors alone."""
 
+    closed = False
+
+    @forwards
+    def __init__(self, sizehint: int = -1, flags: int = 0) -> None:
+        super().__init__()
+
+    @forwards
+    def register(self, fd: Any, eventmask: int = POLLIN | POLLOUT) -> None:
+        execution = execution_of_this_thread()
+        assert execution is not None
+        if eventmask & _EDGES:
+            _refuse(execution, "select.epoll with EPOLLET or EPOLLONESHOT")
+        number = _number(fd)
+        if number in self._events:
+            raise os_error(errno.EEXIST)
+        self._events[number] = eventmask
+
+    @forwards
+    def modify(self, fd: Any, eventmask: int) -> None:
+        self._require(fd)
+        self._events[_number(fd)] = eventmask
+
+    @forwards
+    def unregister(self, fd: Any) -> None:
+        self._require(fd)
+        del self._events[_number(fd)]
+
+    def _require(self, fd: Any) -> None:
+        if _number(fd) not in self._events:
+            raise os_error(errno.ENOENT)
+
+    @forwards
+    def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
+        if self.closed:
+            raise modelled(ValueError("I/O operation on closed epoll object"))
+        found = super().poll(None if timeout is None else timeout * 1000)
+        # What is closed is not in it any more.
+        return [each for each in found if each[1] != POLLNVAL][
+            : maxevents if maxevents > 0 else None
+        ]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> SimEpoll:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def made(real: Callable[..., Any], simulated: Callable[..., Any]) -> Callable[..., Any]:
+    """What makes a simulated one within an execution."""
+
+    @forwards
+    def make(*args: Any, **options: Any) -> Any:
+        which = real if execution_of_this_thread() is None else simulated
+        return which(*args, **options)
+
+    # Also of a class, whose other names are asked for.
+    functools.update_wrapper(make, real, updated=())
+    for each in dir(real) if isinstance(real, type) else ():
+        if not each.startswith("__"):
+            setattr(make, each, getattr(real, each))
     return make
+
+
+def is_simulated(key: selectors.SelectorKey) -> bool:
+    return key.fd >= FIRST_FD
+
+
+def selected(
+    execution: Execution,
+    keys: Iterable[selectors.SelectorKey],
+    others: Callable[[], list[Any]],
+    timeout_s: float | None,
+) -> list[tuple[selectors.SelectorKey, int]]:
+    """Which of these are ready, as a selector tells it; others: those of its real descriptors."""
+    network: Network = execution.loop.network
+    watched = list(keys)
+
+    def found() -> list[Any]:
+        ready = []
+        for key in watched:
+            opened = network.open_by_fd.get(key.fd)
+            mask = 0 if opened is None else opened.readiness() & key.events
+            if mask:
+                ready.append((key, mask))
+        return ready + others()
+
+    reads = [key.fd for key in watched if key.events & READABLE]
+    return _waited(execution, network, found, reads, timeout_s)  # type: ignore[no-any-return]
 
 
 def select_simulated(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,12 +210,18 @@ def _waited(
     timeout_s: float | None,
 ) -> Any:
     """What is found at once, or within the time limit."""
-    for fd in reads:
-        opened = network.open_by_fd.get(fd)
-        if opened is not None and not opened.readiness() & READABLE:
+    watched = [opened for fd in reads if (opened := network.open_by_fd.get(fd)) is not None]
+    for opened in watched:
+        if not opened.readiness() & READABLE:
             network.arrives_already(opened)
     if not found() and timeout_s != 0:
-        execution.loop.threads.block_until("select", lambda: bool(found()), timeout_s)
+        for opened in watched:
+            opened.blocked_readers += 1
+        try:
+            execution.loop.threads.block_until("select", lambda: bool(found()), timeout_s)
+        finally:
+            for opened in watched:
+                opened.blocked_readers -= 1
     return found()
 
 

@@ -78,6 +78,7 @@ class SimSocket(RealSocket):
                 self._sim_timeout = 0.0
             kind &= ~_FLAGS
             self._sim_open = _new(network, family, kind)
+            self._sim_open.blocks = self._sim_timeout is None
             self._sim_fd = network.new_fd(self._sim_open)
         self._sim_family, self._sim_kind = family, kind
         self._sim_proto = _proto(family, kind, proto)
@@ -116,9 +117,10 @@ class SimSocket(RealSocket):
             if value < 0:
                 raise modelled(ValueError("Timeout value out of range"))
         self._sim_timeout = value
+        self._sim().blocks = value is None
 
     def setblocking(self, flag: bool, /) -> None:
-        self._sim_timeout = None if flag else 0.0
+        self.settimeout(None if flag else 0.0)
 
     def get_inheritable(self) -> bool:
         return False

@@ -152,6 +152,7 @@ class StreamSocket(OpenSocket):
         raise would_block()
 
     def write(self, data: bytes) -> int:
+        self._finds_break()
         self.raise_error()
         way = self.outgoing
         if way is not None and way.is_closed:
@@ -167,7 +168,21 @@ class StreamSocket(OpenSocket):
             self.network.carry(self)
         return len(taken)
 
+    def _finds_break(self) -> None:
+        other = self.other
+        if other is not None and other.outgoing is not None and other.outgoing.is_closed:
+            self.network.may_be_broken(self)
+
+    def meets_nobody(self) -> bool:
+        """Whether what it has sent arrives where nobody can read it any more."""
+        other, way = self.other, self.outgoing
+        is_gone = other is not None and not other.fds and not other.in_backlog
+        return (
+            is_gone and way is not None and any(d.kind is SegmentKind.DATA for d in way.under_way)
+        )
+
     def shutdown(self, how: int) -> None:
+        self._finds_break()
         if self.outgoing is None or self.incoming is None:
             raise os_error(errno.ENOTCONN)
         if self.is_connecting:

@@ -1,9 +1,9 @@
 """A loop of asyncio's own within an execution: `asyncio.run` in a worker, say.
 
 Its code is CPython's, its clock is the virtual one, and where it would sleep in its selector the
-worker blocks in virtual time, until somebody calls it by `call_soon_threadsafe` or a timer is due.
-A selector that waits for anything else, a socket or a pipe, waits for the world outside, where
-time is real, and is refused.
+worker blocks in virtual time, until somebody calls it by `call_soon_threadsafe`, a timer is due or
+a socket of the execution's network is ready. So does any selector of the program's own. One that
+waits for a descriptor of the system waits for the world outside, where time is real: refused.
 """
 
 from __future__ import annotations
@@ -17,19 +17,15 @@ from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.network.network import FIRST_FD
+from sim.kernel.network.selecting import is_simulated, selected
 from sim.kernel.origin import forwards
 
 _KINDS = ("SelectSelector", "PollSelector", "EpollSelector", "DevpollSelector", "KqueueSelector")
 WAITS_OUTSIDE = (
-    "it waits for the world outside, where time is real; a loop of its own may wait in a worker "
-    "thread, for timers and for call_soon_threadsafe; put what stands behind a socket or a process "
-    "into the program, as a coroutine that awaits world.outside(…)"
-)
-
-NO_SYSTEMS_SELECTOR = (
-    "a selector of the system cannot wait for a simulated socket; let asyncio wait for it in the "
-    "program's own loop, or block in its recv or accept in a worker thread, or put what stands "
-    "behind it into a coroutine that awaits world.outside(…)"
+    "it waits for the world outside, where time is real; a selector may wait for sockets that the "
+    "program makes, which are simulated, and a loop of its own in a worker thread for timers and "
+    "call_soon_threadsafe as well; put what stands behind a pipe or a process into the program, as "
+    "a coroutine that awaits world.outside(…)"
 )
 
 
@@ -41,39 +37,45 @@ def _selecting(real: Callable[..., Any]) -> Callable[..., Any]:
         if execution is None:
             return real(self, timeout)
         threads = execution.loop.threads
+        keys = self._fd_to_key.values()
+        simulated = [key for key in keys if is_simulated(key)]
         waits = timeout is None or timeout > 0
-        if threads.current is None or not _is_woken_by_threads_alone(self):
-            if waits:
-                execution.loop.refuse(f"{type(self).__name__}.select", WAITS_OUTSIDE)
-        elif waits:
-            threads.block_until("select", lambda: bool(real(self, 0)), timeout)
-        else:
+        is_only_woken = threads.current is not None and _is_woken_by_threads_alone(self)
+        if waits and not is_only_woken and (len(simulated) < len(keys) or not simulated):
+            execution.loop.refuse(f"{type(self).__name__}.select", WAITS_OUTSIDE)
+        if not waits and is_only_woken:
             threads.pause("select")
+        if simulated:
+            wait_s = timeout if waits else 0
+            return selected(execution, simulated, lambda: list(real(self, 0)), wait_s)
+        if waits:
+            threads.block_until("select", lambda: bool(real(self, 0)), timeout)
         return real(self, 0)
 
     return select
 
 
-def _registering(real: Callable[..., Any]) -> Callable[..., Any]:
+def _keeping(real: Callable[..., Any], base: Callable[..., Any]) -> Callable[..., Any]:
+    """`register` and its like: of a simulated socket the system's own part is not told."""
+
     @functools.wraps(real)
     @forwards
-    def register(self: Any, fileobj: Any, events: int, data: Any = None) -> Any:
+    def keep(self: Any, fileobj: Any, *args: Any, **options: Any) -> Any:
         execution = execution_of_this_thread()
-        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        if execution is not None and fd >= FIRST_FD:
-            execution.loop.refuse(f"{type(self).__name__}.register", NO_SYSTEMS_SELECTOR)
-        return real(self, fileobj, events, data)
+        if execution is None or self._fileobj_lookup(fileobj) < FIRST_FD:
+            return real(self, fileobj, *args, **options)
+        return base(self, fileobj, *args, **options)
 
-    return register
+    return keep
 
 
 def _is_woken_by_threads_alone(selector: Any) -> bool:
-    """Whether it is that of the running loop, which reads from nothing but its own pipe."""
+    """Whether it is the running loop's, which reads of the system nothing but its own pipe."""
     loop: Any = asyncio._get_running_loop()
     wakes = getattr(loop, "_ssock", None)
     if wakes is None or loop._selector is not selector:
         return False
-    return {*selector.get_map()} == {wakes.fileno()}
+    return {fd for fd in selector.get_map() if fd < FIRST_FD} == {wakes.fileno()}
 
 
 @contextmanager
@@ -81,15 +83,17 @@ def second_loops_simulated() -> Iterator[None]:
     """Within the block, no selector of an execution waits in real time."""
     kinds: list[Any] = [getattr(selectors, name) for name in _KINDS if hasattr(selectors, name)]
     base: Any = selectors._BaseSelectorImpl
-    # The others' `register` calls it first.
-    before = [(base, "register", base.register)]
-    # PollSelector has it of a class that it shares with others.
-    holders = dict.fromkeys(next(c for c in k.__mro__ if "select" in vars(c)) for k in kinds)
-    before += [(holder, "select", holder.select) for holder in holders]
-    for kind, name, real in before:
-        setattr(kind, name, _registering(real) if kind is base else _selecting(real))
+    before = []
+    for name in ("select", "register", "unregister", "modify"):
+        # PollSelector has most of a class that it shares with others.
+        holders = dict.fromkeys(next(c for c in k.__mro__ if name in vars(c)) for k in kinds)
+        before += [(holder, name, vars(holder)[name]) for holder in holders if holder is not base]
+    for holder, name, real in before:
+        is_select = name == "select"
+        stand_in = _selecting(real) if is_select else _keeping(real, getattr(base, name))
+        setattr(holder, name, stand_in)
     try:
         yield
     finally:
-        for kind, name, real in before:
-            setattr(kind, name, real)
+        for holder, name, real in before:
+            setattr(holder, name, real)
