@@ -84,13 +84,17 @@ def explain(outcome: Outcome, schedule: Schedule, passing: Passing) -> str:
     foot.append(_how_to_replay(schedule))
     lines_max = LINES_MAX - len(head) - len(foot) - 1
     shown = fitting(rows, marked, lines_max - 1)
-    head.append(_above_the_chart(len(rows) - len(shown)))
+    are_of_tasks = sum(row.line.is_chatter for row in rows) == sum(
+        row.line.is_chatter for row in shown
+    )
+    head.append(_above_the_chart(len(rows) - len(shown), are_of_tasks=are_of_tasks))
     lines = [*head, *_chart(shown, marked, lines_max), *foot]
     return "\n".join([*map(_clipped, lines[:-1]), lines[-1]])
 
 
-def _above_the_chart(left_out: int) -> str:
-    steps = f"; {counted(left_out, 'step')} of tasks left out" if left_out else ""
+def _above_the_chart(left_out: int, *, are_of_tasks: bool) -> str:
+    of_tasks = " of tasks" * are_of_tasks
+    steps = f"; {counted(left_out, 'step')}{of_tasks} left out" if left_out else ""
     return f"what happened (virtual seconds, a column for each actor{steps}):"
 
 

@@ -55,8 +55,9 @@ def rows_of(outcome: Outcome, words: Words) -> list[Row]:
     trace = list(outcome.trace)
     for at, event in recording.landings.items():
         # What announces an event may have said it in other words.
-        if at < len(trace) and trace[at].text == event.name:
-            trace[at] = replace(trace[at], text=words.name(event))
+        if at < len(trace) and trace[at].text.startswith(event.name):
+            more = trace[at].text.removeprefix(event.name)
+            trace[at] = replace(trace[at], text=words.name(event) + more)
     # A task's row comes before the line that was the next to be recorded.
     placed = [((at, 1), Row(line, number=at)) for at, line in enumerate(trace)]
     for number, each in enumerate(recording.task_rows):
@@ -74,11 +75,24 @@ def fitting(rows: Sequence[Row], marked: Row | None, rows_max: int) -> list[Row]
     )
     if records_itself:
         telling = [row for row in rows if not row.is_ordinary or row is marked]
-        return _of_recorded_actors(telling, marked)
+        shown = _of_recorded_actors(telling, marked)
+        return _without_chatter(shown, marked, rows_max)
     too_many = len(rows) - min(rows_max, ROWS_MAX)
     kept = []
     for row in rows:
         if too_many > 0 and row.is_ordinary and row is not marked:
+            too_many -= 1
+        else:
+            kept.append(row)
+    return kept
+
+
+def _without_chatter(rows: list[Row], marked: Row | None, rows_max: int) -> list[Row]:
+    """As far as that is needed: first the oldest."""
+    too_many = len(rows) - rows_max
+    kept = []
+    for row in rows:
+        if too_many > 0 and row.line.is_chatter and row is not marked:
             too_many -= 1
         else:
             kept.append(row)

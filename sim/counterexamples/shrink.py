@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from sim.kernel.errors import Nondeterminism
 from sim.kernel.execution import Outcome, Program, run_execution
-from sim.kernel.schedule import Bounds, departures_of
-from sim.schedulers import DepartureBounded, Replay, Scheduler
+from sim.kernel.schedule import FAULT, FAULT_IN_STEP, Bounds, ChoicePoint, departures_of
+from sim.schedulers import DepartureBounded, NaturalOrder, Replay, Scheduler
 
 Departures = tuple[tuple[int, int], ...]
 # The cost in departures, the choice points, the sum of the indices and options of the departures.
@@ -16,6 +16,8 @@ Size = tuple[int, int, int]
 # How far later choices are moved when an earlier one is taken out, since that removes some choice
 # points, or adds some.
 _SHIFTS = (0, -1, 1, -2, 2, -3, 3)
+# At how many of its offers a fault is tried alone.
+_ALONE_MAX = 30
 # The share of the executions that may go to the search for a schedule with fewer departures.
 _BELOW_PART = 8
 
@@ -31,15 +33,18 @@ def shrink(
 ) -> tuple[Departures, int]:
     """The smallest schedule found that violates the same property, and the executions it took.
 
-    First the schedule itself is made smaller: each candidate is natural wherever it says nothing
-    (zero refill), also beyond its end; the first that is smaller is taken, and the search begins
-    again with it. Then the schedules with fewer departures are searched, with an eighth of
-    `executions_max`: where that is enough to see them all, the result has the fewest possible.
-    `is_interrupted` is asked before each execution.
+    First each fault of the schedule is tried alone: it may be all that is needed, and its place is
+    another one where nothing else departs. Then the schedule itself is made smaller: each candidate
+    is natural wherever it says nothing (zero refill), also beyond its end; the first that is
+    smaller is taken, and the search begins again with it. Then the schedules with fewer departures
+    are searched, with an eighth of `executions_max`: where that is enough to see them all, the
+    result has the fewest possible. `is_interrupted` is asked before each execution.
     """
     shrinking = _Shrinking(program, violated, bounds, executions_max, is_interrupted)
     try:
-        if shrinking.takes(Replay(departures, strict=False)):
+        whole = _NotingFaults(departures)
+        if shrinking.takes(whole):
+            shrinking.tries_alone(whole.faults)
             shrinking.descend()
             while shrinking.looks_below():
                 shrinking.descend()
@@ -91,6 +96,17 @@ class _Shrinking:
         self._tried.add(self.departures)
         return True
 
+    def tries_alone(self, faults: Iterable[str]) -> None:
+        """Takes an execution that has one of these faults, and no other departure."""
+        assert self.size is not None
+        for fault in faults if self.size[0] > 1 else ():
+            for turn in range(_ALONE_MAX):
+                alone = _Alone(fault, turn)
+                if self.takes(alone):
+                    return
+                if not alone.has_happened:
+                    break
+
     def descend(self) -> None:
         """Takes smaller candidates until none is smaller."""
         while any(map(self._takes_candidate, _candidates(self.departures))):
@@ -115,6 +131,46 @@ class _Shrinking:
             if self.takes(below):
                 return True
         return False
+
+
+class _NotingFaults(Replay):
+    """faults: those that happened, by name."""
+
+    def __init__(self, departures: Departures) -> None:
+        super().__init__(departures, strict=False)
+        self.faults: dict[str, None] = {}
+
+    def choose(self, point: ChoicePoint) -> int:
+        option = super().choose(point)
+        if option and point.kind in _KINDS_OF_FAULTS:
+            self.faults[_apart_from_its_place(point.options[option].name)] = None
+        return option
+
+
+class _Alone(NaturalOrder):
+    """Natural order, but for one fault, at that one of its offers."""
+
+    def __init__(self, fault: str, turn: int) -> None:
+        self._fault, self._left = fault, turn
+        self.has_happened = False
+
+    def choose(self, point: ChoicePoint) -> int:
+        if self.has_happened or point.kind not in _KINDS_OF_FAULTS:
+            return 0
+        names = [_apart_from_its_place(each.name) for each in point.options]
+        if self._fault not in names:
+            return 0
+        self._left -= 1
+        self.has_happened = self._left < 0
+        return names.index(self._fault) if self.has_happened else 0
+
+
+def _apart_from_its_place(name: str) -> str:
+    """As a process's fault is named: «it crashes before it sends» is «it crashes»."""
+    return name.partition(" before it ")[0]
+
+
+_KINDS_OF_FAULTS = (FAULT, FAULT_IN_STEP)
 
 
 def _candidates(departures: Departures) -> Iterator[Departures]:

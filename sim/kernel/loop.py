@@ -118,8 +118,6 @@ class SimLoop(SignalHandlers, SocketLoop):
     # The processes of the execution, if it has any, and in theirs which one it is.
     hosts: HubOfHosts | None = None
     pid: int | None = None
-    # What is said before what happens in it; empty for the program's own loop.
-    lane = ""
     # Its main task is over, and the others are cancelled, as `asyncio.run` does.
     is_shutting_down = False
     # Called at every poll, before anything lands.

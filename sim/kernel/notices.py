@@ -30,7 +30,7 @@ class Notices:
     def uses(self, name: tuple[object, ...], *, is_write: bool) -> None:
         """The current step uses what the program has declared as shared."""
 
-    def tells(self, what: str, *, actor: str) -> None:
+    def tells(self, what: str, *, actor: str, is_chatter: bool = False) -> None:
         """A line of the trace, from below the program."""
 
     def thread_fails(self, name: str, raised: BaseException) -> None:

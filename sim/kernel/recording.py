@@ -216,8 +216,8 @@ class Recording(Observer):
         elif point.kind == "cancel" and option:
             self._obstruct("a task is cancelled between two callbacks, by offer_cancels")
 
-    def tells(self, what: str, *, actor: str) -> None:
-        self._world.record(what, actor=actor)
+    def tells(self, what: str, *, actor: str, is_chatter: bool = False) -> None:
+        self._world.record(what, actor=actor, is_chatter=is_chatter)
 
     def thread_fails(self, name: str, raised: BaseException) -> None:
         self._rows.thread_fails(name, raised)

@@ -41,11 +41,15 @@ VIOLATED = "VIOLATED"
 
 @dataclass(frozen=True, slots=True)
 class TraceLine:
-    """What an actor did, at a virtual time in seconds."""
+    """What an actor did, at a virtual time in seconds.
+
+    is_chatter: of how a connection is made and ended, which is left out where there is no room.
+    """
 
     at: float
     actor: str
     text: str
+    is_chatter: bool = False
 
 
 class World:
@@ -473,7 +477,7 @@ class World:
         self._require_text("world.reached", label)
         self.labels.add(label)
 
-    def record(self, text: str, *, actor: str | None = None) -> None:
+    def record(self, text: str, *, actor: str | None = None, is_chatter: bool = False) -> None:
         """A line of the trace, in the column of `actor` or else of the current task."""
         if self.trace is None:
             return
@@ -483,7 +487,7 @@ class World:
             with contextlib.suppress(RuntimeError):
                 task = asyncio.current_task(self.loop)
                 actor = task.get_name() if task is not None else None
-        self.trace.append(TraceLine(self.now, actor or "loop", text))
+        self.trace.append(TraceLine(self.now, actor or "loop", text, is_chatter))
 
 
 def _not_awaited(sentence: str, predicate: Callable[..., object]) -> str:

@@ -68,3 +68,30 @@ def test_a_fixed_system_is_proved_with_two_departures(name: str) -> None:
     program, labels = FIXED[name]
     report = explore(program, strategy=DepartureBounded(2), labels=labels, budget_s=3600)
     assert report.verdict is Verdict.PROVED, report.reason
+
+
+def test_a_counterexample_that_was_found_by_chance_is_the_fault_alone() -> None:
+    """Among other departures a fault has another place than where nothing else departs."""
+    report = explore(paused_lease.broken, strategy="random", seed=0, max_executions=200)
+    assert report.counterexample is not None
+    text = report.counterexample.text
+    assert "departures: 1, at 1 of" in text
+    assert "first is paused for 10 s" in text
+    assert len(text.splitlines()) <= 40
+
+
+def test_the_chart_has_a_column_for_each_process_with_what_it_is_told() -> None:
+    """What arrives stands where it arrives, with its first line, and the fault among it."""
+    report = explore(lost_answer.broken, strategy=DepartureBounded(1), budget_s=600)
+    assert report.counterexample is not None
+    lines = report.counterexample.text.splitlines()
+    header = next(line for line in lines if line.split() == ["bank", "till", "network"])
+    for row, actor in {
+        "22 bytes from till:40000 reach bank:1000: withdraw 10 request-1": "bank",
+        "crashes before it sends to till:40000": "bank",
+        "10 bytes from bank:1000 reach till:40004: withdrawn": "till",
+        "has no answer, and asks again": "till",
+    }.items():
+        found = [line for line in lines[lines.index(header) :] if row in line]
+        assert found, row
+        assert found[0].index(row) == header.index(actor), row

@@ -34,7 +34,7 @@ from sim.kernel.network.fates import (
 )
 from sim.kernel.network.open_sockets import READABLE, OpenSocket
 from sim.kernel.network.streams import StreamSocket
-from sim.kernel.network.words import words_of_first
+from sim.kernel.network.words import excerpt, words_of_first
 from sim.kernel.notices import Special
 from sim.kernel.schedule import Option, one_natural
 
@@ -60,6 +60,7 @@ class LoopOfSockets(Protocol):
 
     # What a loop has that runs a process: see hosts/.
     host_name: str
+    lane: str
     is_woken: bool
     is_over: bool
 
@@ -491,7 +492,7 @@ class Network:
         options = [option for _, option in fates]
         chosen = self.loop.choose("network", options, one_natural) if len(fates) > 1 else 0
         fate = fates[chosen][0]
-        self.environment.observer.tells(options[chosen].name, actor="network")
+        self._tell_landed(sender, options[chosen].name, fate)
         if fate in (Fate.ARRIVES, Fate.IN_TWO):
             if fate is Fate.IN_TWO:
                 sender.outgoing.cut(len(sender.outgoing.under_way[0].data) // 2)
@@ -506,6 +507,15 @@ class Network:
         else:
             self._faults.happened()
             self._suffers(sender, fate)
+
+    def _tell_landed(self, sender: StreamSocket, words: str, fate: Fate) -> None:
+        """For a reader: where it is, and what is in it."""
+        assert sender.outgoing is not None
+        kind, data = sender.outgoing.under_way[0]
+        told = f"{words}{excerpt(data)}" if fate is Fate.ARRIVES else words
+        is_chatter = fate is Fate.ARRIVES and kind in (SegmentKind.ANSWER, SegmentKind.END)
+        actor = self._receiving_loop(sender).lane.removesuffix(": ") or "network"
+        self.environment.observer.tells(told, actor=actor, is_chatter=is_chatter)
 
     def _suffers(self, sender: StreamSocket, fate: Fate) -> None:
         assert sender.outgoing is not None
@@ -722,7 +732,7 @@ class Network:
         arrival = environment.announce(what, earliest_s, math.inf, lambda: not waiter.done())
 
         def landed(_: object) -> None:
-            self.environment.observer.tells(what, actor="network")
+            self.environment.observer.tells(what, actor="network", is_chatter=True)
             asyncio.get_running_loop().call_soon(_settle, waiter)
 
         assert arrival.callbacks is not None

@@ -133,6 +133,8 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
 
     # Of its process; the program's own loop is on no host.
     host_name = ""
+    # What is said before what happens in it; empty for the program's own loop.
+    lane = ""
     # Another process has sent something here: see `SimLoop._has_work`.
     is_woken = False
     # Whether its process has ended.

@@ -5,6 +5,18 @@ from __future__ import annotations
 from sim.kernel.network.connection import SegmentKind
 from sim.kernel.network.streams import StreamSocket
 
+SHOWN_MAX = 32
+"""So much of what arrives is shown, in characters."""
+
+
+def excerpt(data: bytes) -> str:
+    """Its first line, where it is a text to be read."""
+    first = data[: 4 * SHOWN_MAX].decode(errors="replace").split("\n")[0].strip()
+    if not first or not first.isprintable() or "\N{REPLACEMENT CHARACTER}" in first:
+        return ""
+    shown = first if len(first) <= SHOWN_MAX else first[: SHOWN_MAX - 1] + "…"
+    return f": {shown}"
+
 
 def words_of_first(sender: StreamSocket) -> str:
     """The first segment of what it sends."""
