@@ -37,6 +37,8 @@ from registry.lease_records import (
 )
 from registry.lease_table import LeaseTable
 from registry.states import Strategy
+from server.stores import sqlite_directory
+from server.stores.sqlite_directory import SqliteDirectory
 from server.stores.store import StoreRefused, StoreUnreachable, worker_of
 
 # A transaction takes a tenth of a millisecond; who waits for longer waits for a process that
@@ -128,12 +130,27 @@ class SqliteStore:
                 table.detached = self._detached(db)
             return table.snapshot()
 
+    @property
+    def directory(self) -> SqliteDirectory:
+        return SqliteDirectory(
+            self._in_transaction,
+            self._now_ms,
+            lambda db, message: self._send(db, (message,), self._now_ms()),
+        )
+
     async def close(self) -> None:
         if self._db is not None:
             self._db.close()
             self._db = None
 
     # -- one transaction
+
+    @contextmanager
+    def _in_transaction(self) -> Iterator[sqlite3.Connection]:
+        with _errors(self.path):
+            db = self._opened()
+            with _transaction(db):
+                yield db
 
     def _answer(self, operation: LeaseOperation) -> Answer:
         db = self._opened()
@@ -232,7 +249,7 @@ class SqliteStore:
             # A commit waits for no disk: what a power cut takes along was of workers it ended.
             db.execute("PRAGMA synchronous = NORMAL")
             with _transaction(db):
-                for statement in filter(str.strip, _SCHEMA.split(";")):
+                for statement in filter(str.strip, (_SCHEMA + sqlite_directory.SCHEMA).split(";")):
                     db.execute(statement)
                 db.execute(
                     "INSERT OR IGNORE INTO counters VALUES (1, ?, 0, '', 0, 0, ?)",
