@@ -62,6 +62,19 @@ async def opened(settings: Settings, executor: Executor | None) -> LeasedRegistr
     return registry
 
 
+async def check_store(settings: Settings) -> None:
+    """Raises StartRefused where the workers' store does not answer, or cannot be used."""
+    if not settings.shares_sessions:
+        return
+    store = _store(settings, worker_name())
+    try:
+        await store.start()
+    except (StoreRefused, StoreUnreachable, LimitsDiffer) as exc:
+        raise StartRefused(str(exc)) from exc
+    finally:
+        await store.close()
+
+
 def worker_name() -> str:
     """One that no worker ever had before, and that shows where it runs."""
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:40] or "host"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import re
+import signal
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -12,9 +15,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.server.support import PATIENCE_S, Stack, error_of, prompt, run_async, until
+from tests.limits import HANGS_S
+from tests.server.support import (
+    DEVKEY,
+    PATIENCE_S,
+    Output,
+    Stack,
+    address_in,
+    error_of,
+    process,
+    prompt,
+    run_async,
+    until,
+)
 from tests.server.workers import settled_file, workers
 
 SESSION = {"x-session-id": "s"}
@@ -284,3 +300,43 @@ def test_a_worker_that_leaves_hands_its_sessions_over(tmp_path: Path) -> None:
             await two.leave()
 
     run_async(main())
+
+
+# ---- processes ------------------------------------------------------------------------------
+
+
+@pytest.mark.socket
+def test_serve_has_workers_and_one_that_is_killed_gives_its_session_back_at_once(
+    tmp_path: Path,
+) -> None:
+    """`serve --workers 2`: prompt 2 supersedes prompt 1; a killed worker's lease is not waited for.
+
+    The lease is an hour, so that only the lock can have freed the session.
+    """
+    path = tmp_path / "shared" / "sessions.sqlite"
+    asyncio.run(settled_file(tmp_path, lease_seconds=3600.0))
+    with process(
+        *("-m", "sim.cli", "serve", "--workers", "2", "--port", "0", "--fake-ollama", "instant"),
+        JARVIS_SESSIONS=f"sqlite:{path}",
+        JARVIS_LEASE_SECONDS="3600",
+    ) as child:
+        output = Output(child)
+        url = address_in(output.wait_for("onestream listens on"))
+        body = prompt(model="fake:hang-midstream", stream=True)
+        with httpx.Client(base_url=url, headers=DEVKEY, timeout=PATIENCE_S) as http:
+            ask = partial(http.stream, "POST", "/v1/chat/completions", json=body)
+            with ask() as one:
+                worker = output.wait_for(f"stream_start trace={one.headers['x-trace-id']}")
+                with ask() as two:
+                    text = "".join(one.iter_text())
+                    assert '"superseded"' in text
+                    worker = output.wait_for(f"stream_start trace={two.headers['x-trace-id']}")
+                    found = re.search(r"worker=.*-(\d+)-\w+$", worker)
+                    assert found
+                    os.kill(int(found[1]), signal.SIGKILL)
+                    with pytest.raises(httpx.RemoteProtocolError):
+                        "".join(two.iter_text())
+            with ask() as three:
+                assert three.status_code == 200
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(HANGS_S) == 0
