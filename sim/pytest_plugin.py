@@ -474,7 +474,7 @@ def _without_simulator(traceback: TracebackType | None) -> TracebackType | None:
 def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
     from sim.counterexamples.counterexample import make_counterexample, replay_schedule
     from sim.kernel.errors import ScheduleDoesNotFit
-    from sim.kernel.execution import guarded
+    from sim.kernel.guards import guarded
     from sim.kernel.schedule import Schedule
 
     try:

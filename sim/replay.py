@@ -15,7 +15,8 @@ from sim.exploration.verdict import Verdict
 from sim.export.file import export
 from sim.export.sources import Bundle, bundle_of
 from sim.kernel.errors import ScheduleDoesNotFit
-from sim.kernel.execution import Outcome, Program, guarded
+from sim.kernel.execution import Outcome, Program
+from sim.kernel.guards import guarded
 from sim.kernel.schedule import Schedule
 
 _SEEDS_TRIED = 4

@@ -39,7 +39,8 @@ from sim.kernel.current import (
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
 from sim.kernel.errors import NotSimulated, StepBrokenOff, Stuck
-from sim.kernel.execution import guarded, why_stuck
+from sim.kernel.execution import why_stuck
+from sim.kernel.guards import guarded
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.isolation.entropy import wall_clock

@@ -8,7 +8,8 @@ from sim.counterexamples.differences import difference
 from sim.counterexamples.digest import Identity
 from sim.counterexamples.explanation import explain, nearest_passing
 from sim.kernel.errors import ScheduleDoesNotFit
-from sim.kernel.execution import Outcome, Program, guarded, is_isolating, run_execution
+from sim.kernel.execution import Outcome, Program, run_execution
+from sim.kernel.guards import guarded, is_isolating
 from sim.kernel.schedule import Schedule
 from sim.schedulers import Replay
 

@@ -22,7 +22,8 @@ from sim.exploration.surviving_state import (
 )
 from sim.exploration.verdict import Stop, Unretrieved, Verdict
 from sim.kernel.errors import BudgetSpent
-from sim.kernel.execution import Outcome, Program, guarded, run_execution
+from sim.kernel.execution import Outcome, Program, run_execution
+from sim.kernel.guards import guarded
 from sim.kernel.isolation.entropy import not_virtualised
 from sim.kernel.schedule import Bounds, Schedule, departures_of
 from sim.kernel.violation import Kind, Violation

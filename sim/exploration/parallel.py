@@ -26,7 +26,7 @@ from sim.exploration.report import Findings, Report
 from sim.exploration.search import Watch, search
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
-from sim.kernel.execution import guarded
+from sim.kernel.guards import guarded
 from sim.kernel.watchdog import limited
 from sim.schedulers import Divisible, Part, Scheduler
 

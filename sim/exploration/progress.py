@@ -62,8 +62,7 @@ class Progress:
         self._next_at = now + self._every_s
         line = words()
         if self._deadline is not None:
-            # A search may be complete before.
-            line += f", at most {max(0.0, self._deadline - now):.0f} s more"
+            line += f", {max(0.0, self._deadline - now):.0f} s left"
         self._write(self._stream, line)
 
     def clear(self) -> None:

@@ -19,7 +19,8 @@ from sim.exploration.verdict import Stop
 from sim.kernel import forks
 from sim.kernel.arguments import require
 from sim.kernel.errors import BudgetSpent, Nondeterminism
-from sim.kernel.execution import Program, guarded, require_no_running_loop, run_execution
+from sim.kernel.execution import Program, require_no_running_loop, run_execution
+from sim.kernel.guards import guarded
 from sim.kernel.hashing import names_kept
 from sim.kernel.schedule import Bounds, departures_of
 from sim.kernel.watchdog import limited

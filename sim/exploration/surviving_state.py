@@ -16,7 +16,8 @@ from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.module_state import ModuleState, named
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
-from sim.kernel.execution import Outcome, guarded, run_execution
+from sim.kernel.execution import Outcome, run_execution
+from sim.kernel.guards import guarded
 from sim.kernel.hashing import names_kept, use_deterministic_scopes
 from sim.kernel.violation import Kind
 from sim.schedulers import NaturalOrder, Replay

@@ -98,7 +98,7 @@ os_thread = _thread.get_ident
 
 
 guards_by_thread: dict[int, int] = {}
-"""How many blocks of `sim.kernel.execution.guarded` a thread of the system is in, if in any.
+"""How many blocks of `sim.kernel.guards.guarded` a thread of the system is in, if in any.
 
 What is replaced is replaced for the process; to all other threads it is what it was.
 """

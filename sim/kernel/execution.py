@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
-import gc
 import hashlib
 import inspect
 import math
-import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sim.kernel import watchdog
-from sim.kernel.current import Execution, executions, guards_by_thread, os_thread, running
+from sim.kernel.current import Execution, running
 from sim.kernel.diagnosis import NAMED_MAX, blocking_call, who_spins, who_waits
 from sim.kernel.endless_step import EndlessStep, known_of, remember
 from sim.kernel.entropy import Entropy
@@ -30,17 +27,14 @@ from sim.kernel.errors import (
     StepBrokenOff,
 )
 from sim.kernel.forks import LATER_S, ForkEnded, ForkTooLate
-from sim.kernel.hashing import hashes_of_connections, restart_serials, use_deterministic_scopes
+from sim.kernel.guards import end_isolating, is_isolating
+from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.hosts.hub import Hub, MakeLoop, WorldOfProcesses
 from sim.kernel.hosts.process_loop import ProcessEnvironment, ProcessLoop
-from sim.kernel.hosts.replacements import replacements as processes
 from sim.kernel.hosts.run import Run
-from sim.kernel.interrupts import interrupts_noted, is_interrupt
+from sim.kernel.interrupts import is_interrupt
 from sim.kernel.isolated import run_isolated
-from sim.kernel.isolation import outside
-from sim.kernel.isolation.entropy import virtualised
 from sim.kernel.loop import Choose, Costs, SimLoop
-from sim.kernel.network import replaced as sockets
 from sim.kernel.notices import Special
 from sim.kernel.observed import ObservedLoop, ObservedProcessLoop
 from sim.kernel.observer import Chooser, Observer
@@ -48,20 +42,12 @@ from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.raised import words_of_callback, words_of_exception
 from sim.kernel.recording import Departure, Recording
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
-from sim.kernel.signals import own_signals_simulated
-from sim.kernel.threads import sqlite
-from sim.kernel.threads.earlier_locks import earlier_locks_simulated, look_into
+from sim.kernel.threads.earlier_locks import look_into
 from sim.kernel.threads.identity import restart_names
 from sim.kernel.threads.line_tracing import set_trace
-from sim.kernel.threads.local_values import here
-from sim.kernel.threads.locks import patched as threads_patched
-from sim.kernel.threads.plain import plain_threads_simulated, replacements
-from sim.kernel.threads.pools import pools_simulated
-from sim.kernel.threads.second_loops import second_loops_simulated
 from sim.kernel.unretrieved import (
     LeftBehind,
     failed_tasks,
-    unawaited_noted,
     words_of_dead,
     words_of_logged,
 )
@@ -124,11 +110,6 @@ class Outcome:
         return hashlib.sha256("\n".join(self.steps).encode()).hexdigest()
 
 
-def is_isolating() -> bool:
-    """Whether each execution runs in a fork of its own."""
-    return os_thread() in _isolating
-
-
 def run_execution(
     program: Program, scheduler: Chooser, bounds: Bounds, *, traced: bool = False
 ) -> Outcome:
@@ -143,7 +124,7 @@ def run_execution(
         return _run_here(program, scheduler, bounds, traced)
 
     def run(chooser: Chooser) -> Outcome:
-        _isolating.discard(os_thread())
+        end_isolating()
         return _run_here(program, chooser, bounds, traced)
 
     try:
@@ -613,117 +594,3 @@ def _exits_suppressed() -> Iterator[None]:
     except (SystemExit, KeyboardInterrupt) as exc:
         if is_interrupt(exc):
             raise
-
-
-# Two threads may each run a loop of ours. Real, also where it is made while another is simulated.
-_guards_lock = _thread.allocate_lock()
-_taken_down = ExitStack()
-# The threads each of whose executions runs in a fork of its own, and the one that explores.
-_isolating: set[int] = set()
-_explorer: int | None = None
-
-
-@contextmanager
-def guarded(*, isolate: bool = False, beside_others: bool = False) -> Iterator[None]:
-    """Within the block: no garbage collection, no thread of the system, no real clock, no outside.
-
-    When garbage is collected is not part of a schedule, but closes generators; so it is done
-    between executions. Blocks may be nested, and other threads may be in one: the first sets up,
-    and the last takes down.
-    isolate: each execution within the block runs in a fork, so that what it changes is gone.
-    beside_others: threads of the system may use what the modules hold; without it one thread of the
-    process may be in a block, and in another RuntimeError is raised.
-    """
-    this = os_thread()
-    was_isolating = is_isolating()
-    if isolate:
-        _isolating.add(this)
-    depth = guards_by_thread.get(this, 0)
-    _enter(this, depth)
-    try:
-        if depth:
-            yield
-        else:
-            modules = nullcontext() if beside_others else _modules_simulated()
-            with watchdog.watched(), interrupts_noted(), modules:
-                yield
-    finally:
-        _leave(this, depth)
-        if isolate and not was_isolating:
-            _isolating.discard(this)
-
-
-@contextmanager
-def _modules_simulated() -> Iterator[None]:
-    """What modules hold is replaced for all threads, so that two would simulate with one lock."""
-    global _explorer
-    with _guards_lock:
-        if _explorer is not None:
-            raise RuntimeError(
-                "another thread of this process explores already, and what modules hold is "
-                "replaced for both: explore one after the other, or in processes of their own"
-            )
-        _explorer = os_thread()
-    try:
-        with earlier_locks_simulated():
-            yield
-    finally:
-        _explorer = None
-
-
-def _enter(thread: int, depth: int) -> None:
-    with _guards_lock:
-        if not guards_by_thread:
-            _taken_down.enter_context(_guards_up())
-        guards_by_thread[thread] = depth + 1
-
-
-def _leave(thread: int, depth: int) -> None:
-    with _guards_lock:
-        if depth:
-            guards_by_thread[thread] = depth
-            return
-        del guards_by_thread[thread]
-        if not guards_by_thread:
-            _taken_down.close()
-
-
-def _replacements() -> list[tuple[Any, str, Any]]:
-    own = [*replacements(), *processes(), *outside.replacements(), *sqlite.replacements()]
-    return [*own, *sockets.replacements(), *hashes_of_connections()]
-
-
-def _leave_in_fork() -> None:
-    """A fork has one thread, that which called it: if a worker did, no loop to go on in is there.
-
-    One that waited would go on in the greenlet of the loop, as a second process that runs a suite.
-    """
-    if here.identity is not None and guards_by_thread:
-        executions.clear()
-        guards_by_thread.clear()
-        _taken_down.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_in_fork)
-
-
-@contextmanager
-def _guards_up() -> Iterator[None]:
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        with (
-            unawaited_noted(),
-            threads_patched(_replacements()),
-            plain_threads_simulated(),
-            second_loops_simulated(),
-            pools_simulated(),
-            own_signals_simulated(),
-            outside.the_outside_refused(),
-            virtualised(),
-        ):
-            yield
-    finally:
-        if was_enabled:
-            gc.enable()

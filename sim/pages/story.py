@@ -11,8 +11,9 @@ from sim.counterexamples.counterexample import Counterexample
 from sim.counterexamples.departures import Words, steps_of
 from sim.counterexamples.explanation import Passing, nearest_passing, what_differs
 from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
-from sim.kernel.execution import Outcome, Program, guarded, run_execution
+from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.forks import in_a_fork
+from sim.kernel.guards import guarded
 from sim.kernel.schedule import Schedule
 from sim.kernel.world import VIOLATED
 from sim.pages.watched import Moment, Place, Watched, WatchedReplay

@@ -41,7 +41,8 @@ from sim.bench.scenarios.server_level import SERVER_SCENARIOS
 from sim.fake_ollama import FakeOllama, profile_named
 from sim.fake_ollama.simulated import EPOCH_NS, SimOllama
 from sim.fake_ollama.steps import Acquire, Body, Drop, End, Hang, Head, Sleep
-from sim.kernel.execution import Program, guarded, run_execution
+from sim.kernel.execution import Program, run_execution
+from sim.kernel.guards import guarded
 from sim.kernel.schedule import Bounds
 from sim.schedulers import DepartureBounded, NaturalOrder, RandomWalk, Scheduler
 

@@ -47,7 +47,8 @@ from sim.bench.simulation.profiles import _OLLAMA, Client
 from sim.bench.simulation.server_users import SETTINGS, ServerUsers
 from sim.bench.simulation.statistics import Statistics
 from sim.bench.subjects.mutants import MUTANTS, Mutant, broken, mutant_named
-from sim.kernel.execution import Program, guarded
+from sim.kernel.execution import Program
+from sim.kernel.guards import guarded
 from sim.kernel.world import World
 from sim.schedulers import NaturalOrder
 from tests.benchmarks.hypothesis_scheduler import (

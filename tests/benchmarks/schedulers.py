@@ -31,7 +31,8 @@ from sim.bench.subjects.mutants import MUTANTS, Mutant
 from sim.bench.subjects.mutants import broken as mutant_applied
 from sim.bugs import HISTORICAL_BUGS
 from sim.bugs.base import this_version
-from sim.kernel.execution import Program, guarded, run_execution
+from sim.kernel.execution import Program, run_execution
+from sim.kernel.guards import guarded
 from sim.kernel.schedule import Bounds
 from sim.schedulers import (
     PCT,

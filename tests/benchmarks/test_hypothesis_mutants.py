@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sim import World
 from sim.bench.checking.mutants import Kill
-from sim.kernel.execution import guarded
+from sim.kernel.guards import guarded
 from sim.schedulers import DepthFirst
 from tests.benchmarks.hypothesis_mutants import WAYS, Row, row_of, summary
 from tests.benchmarks.hypothesis_scheduler import examples_to_failure

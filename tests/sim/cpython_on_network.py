@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from sim.kernel.execution import guarded
+from sim.kernel.guards import guarded
 from sim.runner import StandaloneLoop
 
 MODULES = (

@@ -17,7 +17,8 @@ import pytest
 
 from sim import DepartureBounded, Fault, World, explore, run
 from sim.exploration.verdict import Verdict
-from sim.kernel.execution import Outcome, guarded, run_execution
+from sim.kernel.execution import Outcome, run_execution
+from sim.kernel.guards import guarded
 from sim.kernel.hosts.run import How
 from sim.kernel.schedule import Bounds
 from sim.schedulers import NaturalOrder, StateMatching

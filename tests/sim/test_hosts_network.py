@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from sim import World, explore
-from sim.kernel.execution import Outcome, guarded, run_execution
+from sim.kernel.execution import Outcome, run_execution
+from sim.kernel.guards import guarded
 from sim.kernel.schedule import Bounds
 from sim.schedulers import NaturalOrder
 

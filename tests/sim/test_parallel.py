@@ -34,7 +34,7 @@ from sim.exploration.report import Findings, Report
 from sim.exploration.search import search
 from sim.exploration.subject import Problem, Subject
 from sim.exploration.verdict import Stop
-from sim.kernel.execution import guarded
+from sim.kernel.guards import guarded
 from sim.kernel.world import World
 from sim.schedulers import DepartureBounded, DepthFirst, Divisible, Part, Scheduler
 from tests.limits import AMPLE_S, HANGS_S
@@ -299,8 +299,7 @@ def test_progress_is_plain_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> N
     plain = shown(io.StringIO())
     first, second = plain.splitlines()
     assert first == (
-        "production a: 100 executions, 50/s, up to 0 departures, 12 choice points deep, "
-        "at most 59 s more"
+        "production a: 100 executions, 50/s, up to 0 departures, 12 choice points deep, 59 s left"
     )
     assert second.startswith("production a: 200 executions, 100/s")
     monkeypatch.setenv("TERM", "dumb")

@@ -15,7 +15,8 @@ from sim.bench.subjects.mutants import registry as mutants
 from sim.bench.subjects.mutants.base import Break
 from sim.bugs import gh_86296, httpcore_1093
 from sim.counterexamples.shrink import shrink
-from sim.kernel.execution import Program, guarded
+from sim.kernel.execution import Program
+from sim.kernel.guards import guarded
 from sim.kernel.schedule import Bounds, departures_of
 from sim.schedulers import DepartureBounded, RandomWalk, Replay
 from tests.executed import executed

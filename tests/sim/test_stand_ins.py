@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from sim import NotSimulated, World, explore
-from sim.kernel.execution import guarded
+from sim.kernel.guards import guarded
 from sim.kernel.hashing import SimFuture, SimTask
 from sim.kernel.isolation.entropy import _Date, _Datetime
 from sim.kernel.loop import SimLoop

@@ -34,7 +34,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
 
 from sim import World, explore, run
-from sim.kernel.execution import guarded, run_execution
+from sim.kernel.execution import run_execution
+from sim.kernel.guards import guarded
 from sim.kernel.schedule import Bounds
 from sim.kernel.threads.local_values import SimLocal
 from sim.schedulers import DepartureBounded, NaturalOrder

@@ -20,8 +20,8 @@ import pytest
 from sim import Report, World, explore
 from sim.export.file import NotExportable
 from sim.kernel import forks, watchdog
-from sim.kernel.execution import guarded
 from sim.kernel.forks import in_a_fork
+from sim.kernel.guards import guarded
 from sim.kernel.step_lines import LineCounter
 from sim.kernel.violation import Kind
 

@@ -31,7 +31,8 @@ from sim.counterexamples.shrink import Departures
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Stop, Verdict
 from sim.kernel.errors import Nondeterminism
-from sim.kernel.execution import guarded, run_execution
+from sim.kernel.execution import run_execution
+from sim.kernel.guards import guarded
 from sim.kernel.schedule import Bounds, departures_of
 from sim.kernel.violation import Violation
 from sim.schedulers import Swarm

@@ -271,7 +271,7 @@ _bound = BoundNames(_REPLACED_BY_ID), BoundGlobals(_CLOCKS, _READERS)
 def virtualised() -> Iterator[None]:
     """Within the block, executions have their own clocks and draws; afterwards all is as before.
 
-    Not to be nested: see `sim.kernel.execution.guarded`.
+    Not to be nested: see `sim.kernel.guards.guarded`.
     """
     replaced = []
     for (holder, name, value), (_, _, real) in zip(_REPLACEMENTS, _REAL, strict=True):
