@@ -140,8 +140,6 @@ class Told(enum.Enum):
     CANCELLED = "cancelled"
     REFUSED = "refused"
     FREE = "free"
-    # Not of the table: another worker was asked for the stream, and wants to hear how it is.
-    SHOW = "show"
 
 
 @dataclass(frozen=True, slots=True)

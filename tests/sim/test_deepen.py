@@ -27,6 +27,16 @@ from tests.limits import AMPLE_S
 AMPLY = ("--budget", str(AMPLE_S))
 
 
+async def nothing_happens(world: World) -> None:
+    """Has one schedule."""
+
+
+@pytest.fixture(scope="module")
+def one_schedule() -> Report:
+    """The report of a program that has one schedule."""
+    return explore(nothing_happens, max_executions=10)
+
+
 def test_a_size_has_a_name_and_is_found_by_it() -> None:
     """The name of a size says all of it; other names are no sizes."""
     size = Size(2, 4, 1, 0, 1)
@@ -113,14 +123,16 @@ def test_the_command_prints_how_far_it_came(capsys: pytest.CaptureFixture[str]) 
     assert "every schedule was visited up to:\n  none" in capsys.readouterr().out
 
 
-def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_time_does_not_suffice_for_is_not_proved(
+    one_schedule: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A size that is cut off is inconclusive, and none that dominates it is tried."""
     played = []
 
     def play(registry: str, bound: SizeBound, budget_s: float) -> Deepened:
         size = bound.scenario.size
         played.append(size)
-        report = explore(nothing_happens, max_executions=10)
+        report = one_schedule
         if size.cancels:
             report = replace(report, verdict=Verdict.INCONCLUSIVE, stopped=Stop.OUT_OF_BUDGET)
         return Deepened(bound, report, 0)
@@ -129,10 +141,6 @@ def test_what_the_time_does_not_suffice_for_is_not_proved(monkeypatch: pytest.Mo
     results = deepen(budget_s=AMPLE_S)
     assert [size for size in played if size.cancels] == [Size(1, 1, 1)]
     assert largest_proved(results) == [SizeBound(SizedScenario(Size(2, 5, 0, 2, 2)))]
-
-
-async def nothing_happens(world: World) -> None:
-    """Has one schedule."""
 
 
 # ---- at server level -------------------------------------------------------------------------
@@ -148,7 +156,7 @@ def test_with_the_async_client_every_schedule_of_a_size_is_seen() -> None:
 
 
 def test_where_every_schedule_is_too_many_departures_are_counted(
-    monkeypatch: pytest.MonkeyPatch,
+    one_schedule: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One, then two, and so on, also where one does not come to every situation.
 
@@ -158,7 +166,7 @@ def test_where_every_schedule_is_too_many_departures_are_counted(
 
     def play(registry: str, bound: SizeBound, budget_s: float) -> Deepened:
         played.append(bound.departures)
-        report = explore(nothing_happens, max_executions=10)
+        report = one_schedule
         if bound.departures in (None, 3):
             report = replace(report, verdict=Verdict.INCONCLUSIVE, stopped=Stop.OUT_OF_BUDGET)
         if bound.departures == 1:

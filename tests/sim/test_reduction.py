@@ -105,7 +105,7 @@ def test_same_answers_as_plain_search() -> None:
     fell_back, classes, executions = 0, 0, 0
     for seed in range(80):
         program = RandomProgram(seed)
-        plain = explore(program, strategy="depth-first", max_executions=500)
+        plain = explore(program, strategy="depth-first", max_executions=150)
         if plain.verdict != "proved":
             continue
         search, report = reduced(program, linearises=True)

@@ -22,7 +22,6 @@ import pytest
 
 from sim import (
     DepartureBounded,
-    EventLoopPolicy,
     NotSimulated,
     Stuck,
     World,
@@ -33,6 +32,7 @@ from sim.kernel.hashing import SimTask
 from sim.kernel.threads import tools
 from tests.limits import HANGS_S
 from tests.sim.fresh_processes import printed_in_fresh_processes
+from tests.sim.policies import policy_kept
 
 
 def run(main: Callable[[], Awaitable[object]], **options: object) -> object:
@@ -45,13 +45,8 @@ def run(main: Callable[[], Awaitable[object]], **options: object) -> object:
 
 @pytest.fixture
 def _policy() -> Iterator[None]:
-    # asyncio deprecates policies since 3.14.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        before = asyncio.get_event_loop_policy()
-        asyncio.set_event_loop_policy(EventLoopPolicy())
+    with policy_kept(is_simulated=True):
         yield
-        asyncio.set_event_loop_policy(before)
 
 
 # ---- as loop factory and as policy -----------------------------------------------------------

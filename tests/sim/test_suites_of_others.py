@@ -13,7 +13,6 @@ import selectors
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +24,10 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 
-from sim import EventLoopPolicy, NotSimulated, Stuck, World, explore, new_event_loop
+from sim import NotSimulated, Stuck, World, explore, new_event_loop
 from tests.limits import HANGS_S
 from tests.sim.fresh_processes import printed_in_fresh_processes
+from tests.sim.policies import policy_kept
 
 pytestmark = pytest.mark.socket  # Real threads.
 
@@ -37,24 +37,14 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 @pytest.fixture(params=["stock", "simulated"])
 def is_simulated(request: pytest.FixtureRequest) -> Iterator[bool]:
     """With asyncio's own policy, and with ours."""
-    with warnings.catch_warnings():
-        # asyncio deprecates policies since 3.14.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        before = asyncio.get_event_loop_policy()
-        if request.param == "simulated":
-            asyncio.set_event_loop_policy(EventLoopPolicy())
+    with policy_kept(is_simulated=request.param == "simulated"):
         yield request.param == "simulated"
-        asyncio.set_event_loop_policy(before)
 
 
 @pytest.fixture
 def _policy() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        before = asyncio.get_event_loop_policy()
-        asyncio.set_event_loop_policy(EventLoopPolicy())
+    with policy_kept(is_simulated=True):
         yield
-        asyncio.set_event_loop_policy(before)
 
 
 def in_thread(loop: asyncio.AbstractEventLoop) -> threading.Thread:
