@@ -680,6 +680,29 @@ def test_what_a_power_failure_leaves_of_a_file_is_what_posix_allows(
     assert ("neither name" in report.labels) == (calls[0] == "remove('file')")
 
 
+def test_what_a_power_failure_takes_is_part_of_that_fault() -> None:
+    """One departure, so that a proof of those with one has seen what was not synced lost."""
+
+    async def main(world: World, told: list[bool]) -> None:
+        disk = world.host("a").disk
+        if told:
+            world.check("order" in disk, "what was told is there")
+            return
+        disk.write("order", b"1")
+        told.append(True)
+        await asyncio.sleep(1)
+
+    async def program(world: World) -> None:
+        host = world.host("a")
+        process = host.run(main, world, [])
+        host.may_crash(restart_s=1.0)
+        await process.returned()
+
+    report = explore(program, strategy=DepartureBounded(1))
+    assert report.verdict is Verdict.REFUTED
+    assert "departures: 1, at 2 of" in report.text
+
+
 def test_a_crash_in_the_middle_of_a_write_leaves_an_empty_file() -> None:
     """So a file that is written in place is no safe one, and one that is renamed is."""
 

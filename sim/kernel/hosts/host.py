@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from sim.kernel.signals import name_of
 BY_THE_SYSTEM = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT}
 """No process handles these itself."""
 
+Costs = Callable[[Sequence[Any]], Sequence[int]]
 Main = Callable[..., Coroutine[Any, Any, object]]
 
 
@@ -68,7 +69,11 @@ class Host:
 
     def crash(self) -> None:
         """The power fails: its processes end, and what was not synced may be lost."""
-        self.disk.loses_power(self._what_is_lost)
+        self._lose_power(one_natural)
+
+    def _lose_power(self, costs: Costs) -> None:
+        """costs: of what is lost of its disk, in departures."""
+        self.disk.loses_power(partial(self._what_is_lost, costs))
         self._world.record("loses its power" + self._hub.failing_before, actor=self.name)
         if self._hub.main.has_network:
             self._hub.main.network.power_fails(self.name)
@@ -80,9 +85,9 @@ class Host:
         for process in sorted(running, key=lambda each: each.run is self._hub.current):
             process.crash()
 
-    def _what_is_lost(self, options: list[str]) -> int:
+    def _what_is_lost(self, costs: Costs, options: list[str]) -> int:
         named = [Option(f"{self.name}'s disk: {each}") for each in options]
-        option = self._hub.choose(FAULT_IN_STEP, named, one_natural)
+        option = self._hub.choose(FAULT_IN_STEP, named, costs)
         if option:
             self._world.record(options[option], actor=self.name)
         return option
@@ -147,7 +152,7 @@ class Host:
         def happen() -> None:
             if restart_s is not None:
                 self._hub.after(restart_s, self.restart)
-            self.crash()
+            self._lose_power(_free)
 
         return happen
 
@@ -361,6 +366,11 @@ class Process:
             not waiting or isinstance(end.raised, AssertionError | NotSimulated)
         ):
             self._world.judge_end(end.raised, f"the process {self.name}")
+
+
+def _free(options: Sequence[object]) -> list[int]:
+    """What a fault takes with it is part of that departure."""
+    return [0] * len(options)
 
 
 def _require(hub: Hub, what: str, **arguments: object) -> None:
