@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from registry.lease_records import (
@@ -58,7 +59,7 @@ SENTENCES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LeaseStep:
     before: LeaseSnapshot
     operation: LeaseOperation
@@ -68,15 +69,15 @@ class LeaseStep:
     after: LeaseSnapshot
     limits: LeaseLimits
 
-    @property
+    @cached_property
     def was(self) -> SessionRecord:
         return self.before.session(self.operation.session)
 
-    @property
+    @cached_property
     def now(self) -> SessionRecord:
         return self.after.session(self.operation.session)
 
-    @property
+    @cached_property
     def let_in(self) -> Holder | None:
         """Who holds now and did not before."""
         now, was = self.now.holder, self.was.holder

@@ -236,4 +236,4 @@ class LeaseSnapshot:
     limits_text: str
 
     def session(self, name: str) -> SessionRecord:
-        return dict(self.sessions).get(name, SessionRecord())
+        return next((each for known, each in self.sessions if known == name), SessionRecord())

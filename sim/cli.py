@@ -15,6 +15,7 @@ from sim.commands import (
     export,
     fake_ollama,
     mutants,
+    prove,
     replay,
     serve,
     simulate,
@@ -26,6 +27,7 @@ from sim.kernel.errors import NotAProgram, ScheduleDoesNotFit
 COMMANDS = (
     check,
     deepen,
+    prove,
     explore,
     simulate,
     replay,

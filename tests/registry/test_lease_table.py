@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -28,56 +28,27 @@ from registry.lease_records import (
 from registry.lease_rows import TABLE, Action, Situation
 from registry.lease_table import PERFORM, LeaseTable, LimitsDiffer, Step
 from registry.states import Strategy
-from tests.registry.lease_states import LIMITS, NOW, SMALL, WHOLE, Size, operations, states, taken
+from sim.bench.proving.induction import induct
+from sim.bench.proving.lease_states import LIMITS, SMALL, WHOLE, all_steps, lease_table
+from sim.exploration.verdict import Verdict
 
-Row = tuple[type[LeaseOperation], Situation]
 ENQUEUE, REJECT = Strategy.ENQUEUE, Strategy.REJECT
-
-
-def steps(size: Size) -> Iterator[LeaseStep]:
-    for state, generation in states(size):
-        for operation in operations(state):
-            try:
-                yield taken(state, operation, NOW, generation)
-            except IllegalOperation:
-                assert type(operation) is Register
-
-
-def rows_taken(monkeypatch: pytest.MonkeyPatch) -> set[Row]:
-    """Grows by each row that is taken from now on."""
-    rows: set[Row] = set()
-    production = LeaseTable._take_row
-
-    def noted(self: LeaseTable, step: Step, situation: Situation) -> object:
-        rows.add((type(step.operation), situation))
-        return production(self, step, situation)
-
-    monkeypatch.setattr(LeaseTable, "_take_row", noted)
-    return rows
 
 
 # ---- the properties are inductive ------------------------------------------------------------
 
 
-def check_induction(size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = rows_taken(monkeypatch)
-    for step in steps(size):
-        broken = violated(step)
-        assert broken is None, f"{broken}: {step}"
-    assert rows == set(TABLE)
-
-
-def test_the_properties_are_inductive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_properties_are_inductive() -> None:
     """Every operation on every state of the small cut-off keeps them, and all rows are taken."""
-    check_induction(SMALL, monkeypatch)
+    found = induct(lease_table(SMALL))
+    assert found.verdict is Verdict.PROVED, found
 
 
 @pytest.mark.thorough
-def test_the_properties_are_inductive_up_to_the_whole_cut_off(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_properties_are_inductive_up_to_the_whole_cut_off() -> None:
     """The same with all sides of all times, longer queues and more that are detached."""
-    check_induction(WHOLE, monkeypatch)
+    found = induct(lease_table(WHOLE))
+    assert found.verdict is Verdict.PROVED, found
 
 
 def test_every_predicate_has_its_sentence() -> None:
@@ -308,7 +279,7 @@ def test_each_mutant_breaks_its_property(
     """A table with one safeguard less has a step after which the named property is false."""
     mutant(monkeypatch)
     holds = PREDICATES[MUTANTS[mutant]]
-    assert any(not holds(step) for step in steps(SMALL))
+    assert any(not holds(step) for step in all_steps(SMALL))
 
 
 # ---- rows, by histories ----------------------------------------------------------------------

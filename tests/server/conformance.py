@@ -27,7 +27,7 @@ from registry.lease_records import (
 from registry.lease_rows import TABLE
 from registry.lease_table import LeaseTable
 from registry.states import Strategy
-from tests.registry.lease_states import LIMITS, NOW, WHOLE, operations, states
+from sim.bench.proving.lease_states import LIMITS, NOW, WHOLE, operations, states
 
 # Of each row, for each operation in it, within and outside of the quarantine, held or not.
 CASES_OF_A_KIND = 1

@@ -14,7 +14,7 @@ from registry.lease_table import LeaseTable
 from server.stores.redis_store import SCRIPT, RedisStore
 from server.stores.sqlite_store import SqliteStore, _transaction
 from server.stores.store import StoreUnreachable
-from tests.registry.lease_states import LIMITS
+from sim.bench.proving.lease_states import LIMITS
 from tests.server import valkey_server
 from tests.server.conformance import (
     Differs,
