@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-# Those of simulations, of mutants, and of `check` where none is named.
+# Those of simulations, and of `check` where none is named.
 LEVELS = ("registry", "server")
 # With uvicorn, the transports and sockets in it: an execution takes some ten times as long.
 STACK = "stack"
 # Workers that share a store, each a process on a host of its own.
 CLUSTER = "cluster"
 CHECKED_LEVELS = (*LEVELS, STACK, CLUSTER)
+MUTANT_LEVELS = (*LEVELS, CLUSTER)
 
 
 def is_of_the_bench(subject: str) -> bool:

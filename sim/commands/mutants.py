@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sim.bench.levels import LEVELS
+from sim.bench.levels import CLUSTER, MUTANT_LEVELS
 from sim.commands.options import add_html, add_jobs, add_json
 from sim.exploration.verdict import Verdict
 
@@ -20,7 +20,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "mutants", help="production with one line broken: who is killed, by which property"
     )
-    parser.add_argument("--level", choices=LEVELS, help="default: both")
+    parser.add_argument("--level", choices=MUTANT_LEVELS, help="default: all")
     parser.add_argument("--name", metavar="NAME", help="this one alone, with its counterexample")
     add_jobs(parser)
     parser.add_argument(
@@ -68,8 +68,15 @@ def _table(kills: list[Kill]) -> str:
     for kill in kills:
         by_killer.setdefault(kill.killer or "nobody", []).append(kill.mutant)
     lines = [f"{killer}: {', '.join(names)}" for killer, names in sorted(by_killer.items())]
+    of_cluster = [kill for kill in kills if kill.level == CLUSTER]
+    others = [kill for kill in kills if kill.level != CLUSTER]
+    lines += [_total(each) for each in (others, of_cluster) if each]
+    return "\n".join(lines)
+
+
+def _total(kills: list[Kill]) -> str:
     executions = sum(kill.executions for kill in kills)
     seconds = sum(kill.seconds for kill in kills)
     killed = sum(kill.is_killed for kill in kills)
-    lines.append(f"{killed} of {len(kills)} killed ({executions} executions in {seconds:.1f} s)")
-    return "\n".join(lines)
+    where = " at cluster level" if kills[0].level == CLUSTER else ""
+    return f"{killed} of {len(kills)} killed{where} ({executions} executions in {seconds:.1f} s)"

@@ -7,8 +7,10 @@ import pytest
 from sim import Report, explore
 from sim.bench.catalog import subject_of
 from sim.bench.checking.jobs import Job
+from sim.bench.checking.mutants import kill_all
 from sim.bench.entry import Entry
 from sim.bench.scenarios.cluster_level import CLUSTER_SCENARIOS, ClusterScenario
+from sim.bench.subjects.mutants.cluster import KILLED
 from sim.exploration.verdict import Verdict
 from sim.replay import replay as replay_text
 from tests.limits import AMPLE_S
@@ -21,7 +23,7 @@ SMALL = ("two_prompts", "messages_lost", "crash", "short_freeze", "fail_over")
 
 def explored(scenario: ClusterScenario) -> Report:
     subject = subject_of(Entry("cluster", scenario.name, "production"))
-    return explore(subject, strategy=scenario.strategy or "states", budget_s=AMPLE_S)
+    return explore(subject, strategy="states", budget_s=AMPLE_S)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -56,3 +58,32 @@ def test_a_limit_that_is_shown_counts_as_proved_and_one_that_is_not_as_inconclus
     assert job.result(refuted).verdict is Verdict.PROVED
     assert job.result(proved).verdict is Verdict.INCONCLUSIVE
     assert Job("cluster", "production", other).result(refuted).verdict is Verdict.REFUTED
+
+
+# By natural order, or by one departure near its beginning.
+QUICKLY_KILLED = (
+    "stop_is_not_carried_by_renewals",
+    "ticket_order_is_lost",
+    "anybody_frees_the_session",
+    "late_holder_is_not_named",
+)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "scenario", "violated"),
+    [
+        pytest.param(
+            breaks.__name__,
+            scenario,
+            violated,
+            marks=() if breaks.__name__ in QUICKLY_KILLED else pytest.mark.thorough,
+            id=breaks.__name__,
+        )
+        for breaks, scenario, violated in KILLED
+    ],
+)
+def test_each_mutant_is_killed_by_its_property(mutant: str, scenario: str, violated: str) -> None:
+    """A lease with one safeguard less is refuted, where and by what its line says."""
+    (kill,) = kill_all(name=mutant)
+    assert kill.violated.startswith(violated), kill
+    assert kill.scenario == scenario

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from registry import lease_rows, lease_table
 from registry.invariants import SENTENCES
 from registry.protocol import PERFORM, TABLE
 from sim.bench.checking.mutants import Kill, kill_all
@@ -98,14 +99,15 @@ def test_a_mutant_breaks_something_and_mends_it(mutant: Mutant) -> None:
             super().setattr(target, name, value)
             changes.append((target, name, before, vars(target)[name]))
 
-    table = dict(TABLE), dict(PERFORM)
+    tables = (TABLE, PERFORM, lease_rows.TABLE, lease_table.PERFORM)
+    before_it: list[dict[object, object]] = [dict(each.items()) for each in tables]
     patch = Watching()
     mutant.breaks(patch)
     is_broken = any(before is not now for _, _, before, now in changes)
-    is_broken = is_broken or table != (TABLE, PERFORM)
+    is_broken = is_broken or before_it != list(tables)
     patch.undo()
     assert is_broken
-    assert table == (TABLE, PERFORM)
+    assert before_it == list(tables)
     assert all(vars(target).get(name) is before for target, name, before, _ in changes)
 
 

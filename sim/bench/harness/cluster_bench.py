@@ -1,49 +1,41 @@
 """Several workers that share a store, each a process on a host of its own, and what lies between.
 
-The worker's side is production's (`server/stores/lease.py`); the store is production's lease table
-in memory. Between them go messages that take a time, and that the scheduler may lose, delay or cut
-off where a scenario says so. What becomes of a process or its host is the kernel's: it crashes, is
-paused, frozen, started anew, before any of its steps.
+The worker's side is production's (`server/stores/leased_registry.py` and `lease.py`); the store is
+production's lease table in memory. Between them go messages that take a time, and that the
+scheduler may lose, delay or cut off where a scenario says so. What becomes of a process or its host
+is the kernel's: it crashes, is paused, frozen, started anew, before any of its steps.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from registry.lease_invariants import LeaseStep
 from registry.lease_records import (
     Answer,
-    Cancel,
     LeaseLimits,
     LeaseOperation,
     LeaseSnapshot,
     Leave,
     Message,
     Register,
-    Reply,
 )
 from registry.lease_table import LeaseTable
-from registry.states import Strategy
-from server.stores.lease import End, Lease, NotLetIn
-from server.stores.store import StoreUnreachable, worker_of
+from registry.wording import TIMEOUT_ON_CANCEL
+from server.stores.store import worker_of
+from sim.bench.harness.cluster_worker import CALL_S, Link, Prompt, Served, Worker
 from sim.bench.harness.judgement import Judgements, Judges, Moment
+from sim.bench.harness.log_capture import LogLine
 from sim.bench.harness.registry_bench import phrase_invariants
-from sim.kernel.hosts.host import Host, Process
-from sim.kernel.loop import SimLoop
-from sim.kernel.origin import modelled
+from sim.kernel.errors import CheckFailed
 from sim.kernel.world import World
 
-# Shorter than production's, in the same order: each renewal is a step of every execution.
+# Shorter than production's, in the same order.
 LIMITS = LeaseLimits(lease_ms=3_000, margin_ms=300, grace_ms=2_000)
-RENEW_S = 1.0
-POLL_S = 0.5
-CALL_S = 0.5
 # From a worker to the store, or back.
 TRIP_S = 0.001
 # How many of the last writes the replica that takes over may lack.
@@ -69,67 +61,6 @@ LOSSES = (Trouble.REQUEST_LOST, Trouble.REPLY_LOST, Trouble.MESSAGE_LOST)
 
 
 _FOR_LONG = {Trouble.PARTITION, Trouble.SPLIT_BRAIN, Trouble.CLOCK_STEPS, Trouble.EVICTION}
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What a client asks of a worker. Times are seconds, by the worker's clock where it runs.
-
-    life_s: how long its stream goes on if nobody stops it. cleanup_s: how long it takes to stop.
-    leaves_s: how long its client waits to be let in; for ever if None.
-    """
-
-    name: str
-    session: str = "s"
-    earliest_s: float = 0.5
-    latest_s: float = 0.5
-    strategy: Strategy = Strategy.INTERRUPT
-    life_s: float = 1.0
-    cleanup_s: float = 0.1
-    leaves_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Press:
-    """A stop by name, at a worker, between two readings of its clock."""
-
-    stream: str
-    earliest_s: float
-    latest_s: float
-    session: str = "s"
-
-
-class Stream:
-    """One prompt's stream, as the bench sees it."""
-
-    def __init__(self, worker: Worker, run: Any, prompt: Prompt, name: str) -> None:
-        self.worker, self.run, self.prompt, self.name = worker, run, prompt, name
-        self.lease: Lease
-        self.task: asyncio.Task[None]
-        # When it was asked for, by the world's clock.
-        self.asked_s = worker.bench.world.now
-        self.answer = ""
-        # Set where it is to end, whoever says so.
-        self.stopped = asyncio.Event()
-        # From its grant until its clean-up is over, it has a call to Ollama.
-        self.works_upstream = False
-        self.is_over = False
-
-    def canonical_state(self) -> object:
-        """All of it that decides what happens next."""
-        asked_us = 0 if self.answer else round(self.asked_s * 1e6)
-        if self.is_gone:
-            return self.name, self.answer
-        return self.name, self.prompt, asked_us, self.answer, self.works_upstream, self.lease
-
-    @property
-    def is_gone(self) -> bool:
-        """It is over, or its process is."""
-        return self.is_over or bool(self.run.is_over)
-
-    @property
-    def is_open(self) -> bool:
-        return not self.is_gone and self.lease.is_open
 
 
 class ClusterBench:
@@ -164,7 +95,7 @@ class ClusterBench:
         self.generation = "first"
         self.store = world.host("store")
         self.workers: dict[str, Worker] = {}
-        self.streams: list[Stream] = []
+        self.served: list[Served] = []
         # What a replica has that lacks the last writes; the table that does not know yet that it
         # was replaced, and whom it answers.
         self.older: tuple[LeaseSnapshot, ...] = ()
@@ -172,8 +103,8 @@ class ClusterBench:
         self.is_cut = False
         # The streams that were let in, in order, with ticket and fencing token.
         self.let_in: tuple[tuple[str, str, int, int], ...] = ()
-        # Of whom a taker has logged that it did not end in time; who was cancelled by name.
-        self.timeouts: tuple[str, ...] = ()
+        # Of whom it was logged that it did not end in time; who was cancelled by name.
+        self.timeouts: frozenset[str] = frozenset()
         self.cancelled: tuple[str, ...] = ()
         # Whether something befalls a worker for so long that its lease may end.
         self.may_lose_leases = bool(self.troubles & _FOR_LONG)
@@ -184,8 +115,22 @@ class ClusterBench:
         """All of it that decides what happens next."""
         now = self.table.snapshot(), self.generation, self.older, self.is_cut, self.stepped_s
         primary = self.old_primary and self.old_primary.snapshot()
-        streams = sorted(self.streams, key=lambda each: each.name)
-        return now, primary, streams, self.let_in, self.timeouts, self.cancelled, self.workers
+        served = sorted(self.served, key=lambda each: each.name)
+        return (
+            now,
+            primary,
+            served,
+            self.let_in,
+            sorted(self.timeouts),
+            self.cancelled,
+            self.workers,
+        )
+
+    def hear(self, line: LogLine) -> None:
+        """A line of the workers' logs."""
+        if line.says(TIMEOUT_ON_CANCEL):
+            self.timeouts |= {line.fields["trace"]}
+            self.world.reached("took over")
 
     # -- what scenarios do
 
@@ -217,7 +162,7 @@ class ClusterBench:
             await worker.process.returned()
         self.world.reached("all is over")
         await asyncio.sleep((2 * self.limits.quarantine_ms) / 1000)
-        for session in sorted({each.prompt.session for each in self.streams}):
+        for session in sorted({each.prompt.session for each in self.served}):
             newcomer = f"newcomer/{session}"
             word = self.apply(Register(session, newcomer)).reply.word
             self.judges.ask(Moment.PROBED, session, word)
@@ -269,7 +214,7 @@ class ClusterBench:
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         hub = self.world.hub
         assert hub is not None
-        hub.after(seconds, call)
+        hub.after(seconds, partial(_judged, call))
 
     def happens(self, trouble: Trouble, where: str) -> bool:
         """Whether it does, here: the scheduler's choice, within the faults of the execution."""
@@ -344,215 +289,7 @@ class ClusterBench:
             link.loop.call_from_thread(callback, args, None)
 
 
-class Link:
-    """A run of a worker, and its way to the store: production's interface `SessionStore`."""
-
-    def __init__(self, worker: Worker, name: str) -> None:
-        self.worker, self.name = worker, name
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, SimLoop)
-        self.loop = loop
-        run = worker.process.run
-        assert run is not None
-        self.run = run
-        self.leases: dict[str, Lease] = {}
-        self._waiting: dict[int, asyncio.Future[Reply]] = {}
-        self._numbers = 0
-
-    @property
-    def limits(self) -> LeaseLimits:
-        return self.worker.bench.limits
-
-    async def ask(self, operation: LeaseOperation) -> Reply:
-        number, self._numbers = self._numbers, self._numbers + 1
-        self._waiting[number] = future = self.loop.create_future()
-        self.worker.bench.request(self, number, operation)
-        try:
-            async with asyncio.timeout(CALL_S):
-                reply: Reply = await future
-                return reply
-        except TimeoutError:
-            raise modelled(StoreUnreachable("no answer")) from None
-        finally:
-            del self._waiting[number]
-
-    def answered(self, number: int, reply: Reply) -> None:
-        future = self._waiting.get(number)
-        if future is not None and not future.done():
-            future.set_result(reply)
-
-    def told(self, message: Message) -> None:
-        lease = self.leases.get(message.stream)
-        if lease is not None:
-            lease.hear(message.told)
-
-    # What production's interface has besides.
-
-    async def start(self) -> None:
-        raise NotImplementedError
-
-    def messages(self) -> AsyncIterator[Message]:
-        raise NotImplementedError
-
-    async def snapshot(self) -> LeaseSnapshot:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        raise NotImplementedError
-
-
-@dataclass(eq=False)
-class Worker:
-    """A process that serves prompts, on a host of its own."""
-
-    bench: ClusterBench
-    name: str
-    host: Host
-    prompts: tuple[Prompt, ...]
-    process: Process = field(init=False)
-    link: Link | None = None
-    # How often it was started, and which prompts have come to it.
-    starts: int = 0
-    begun: tuple[str, ...] = ()
-    # For how long it may stand still.
-    stands_s: float = 0.0
-    # Streams that are cancelled at it by name, in its turn; and when it is told to end, between two
-    # readings of its clock.
-    presses: tuple[Press, ...] = ()
-    ends_s: tuple[float, float] | None = None
-    is_ending: bool = False
-
-    def clock(self) -> float:
-        """The host's own, read without an effect, as the judges ask as well."""
-        return self.host.clock.shown(self.bench.world.now)
-
-    async def main(self) -> None:
-        """The process: after a crash the prompts that are still to come come to its next run."""
-        self.starts += 1
-        name = self.name if self.starts == 1 else f"{self.name}{self.starts}"
-        if self.starts > 1:
-            self.bench.world.reached("started anew")
-        self.link = link = Link(self, name)
-        todo = [each for each in self.prompts if each.name not in self.begun]
-        tasks = [asyncio.create_task(self._serve(link, each), name=each.name) for each in todo]
-        others = [asyncio.create_task(self._press(link, each)) for each in self.presses]
-        if self.ends_s is not None:
-            others.append(asyncio.create_task(self._end(tasks, *self.ends_s), name="end"))
-        if tasks or others:
-            await self._all_of(*tasks, *others)
-
-    async def _all_of(self, *tasks: asyncio.Task[None]) -> None:
-        """Those that are cancelled as the worker ends are over, too."""
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, BaseException) and not (
-                self.is_ending and isinstance(result, asyncio.CancelledError)
-            ):
-                raise result
-
-    async def _press(self, link: Link, press: Press) -> None:
-        """Somebody presses stop, at this worker, for a stream of any."""
-        what = f"stop of {press.stream} is pressed"
-        await self.bench.world.outside(what, earliest=press.earliest_s, latest=press.latest_s)
-        self.bench.cancelled = (*self.bench.cancelled, press.stream)
-        with suppress(StoreUnreachable):
-            reply = await link.ask(Cancel(press.session, press.stream))
-            self.bench.world.reached(f"stop: {reply.word.value}")
-
-    async def _end(self, tasks: list[asyncio.Task[None]], earliest: float, latest: float) -> None:
-        """It is told to end: who waits is refused, who streams is stopped, nobody is taken on."""
-        await self.bench.world.outside(f"{self.name} is to end", earliest=earliest, latest=latest)
-        self.is_ending = True
-        own = [each for each in self.bench.streams if each.worker is self and not each.is_gone]
-        for stream in own:
-            stream.stopped.set()
-            if not stream.answer:
-                stream.task.cancel()
-        begun = {each.task for each in own}
-        for task in tasks:
-            if task not in begun:
-                task.cancel()
-        await self._all_of(*tasks)
-        self.bench.world.reached("a worker has ended")
-
-    async def _serve(self, link: Link, prompt: Prompt) -> None:
-        if prompt.latest_s > 0:
-            arrival = f"prompt {prompt.name}"
-            await self.bench.world.outside(
-                arrival, earliest=prompt.earliest_s, latest=prompt.latest_s
-            )
-        self.begun = (*self.begun, prompt.name)
-        await self._stream(link, prompt)
-
-    async def _stream(self, link: Link, prompt: Prompt) -> None:
-        bench = self.bench
-        stream = Stream(self, link.run, prompt, f"{link.name}/{prompt.name}")
-        task = asyncio.current_task()
-        assert task is not None
-        stream.task = task
-        stream.lease = lease = Lease(
-            link,
-            prompt.session,
-            stream.name,
-            strategy=prompt.strategy,
-            clock=self.clock,
-            on_closed=partial(self._closed, stream),
-            renew_s=RENEW_S,
-            poll_s=POLL_S,
-        )
-        bench.streams.append(stream)
-        link.leases[stream.name] = lease
-        is_in = await self._let_in(stream)
-        if is_in:
-            keeper = asyncio.create_task(lease.keep(), name=f"keeper of {prompt.name}")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(prompt.life_s):
-                    await stream.stopped.wait()
-            if prompt.cleanup_s:
-                await asyncio.sleep(prompt.cleanup_s)
-            stream.works_upstream = False
-        await lease.leave()
-        if is_in:
-            await keeper
-        stream.is_over = True
-        del link.leases[stream.name]
-
-    async def _let_in(self, stream: Stream) -> bool:
-        """Whether it was; else why not was noted."""
-        bench, prompt = self.bench, stream.prompt
-        try:
-            async with asyncio.timeout(prompt.leaves_s):
-                grant = await stream.lease.acquire()
-        except TimeoutError:
-            self._answered(stream, "left while waiting")
-        except asyncio.CancelledError:
-            if not self.is_ending:
-                raise
-            stream.task.uncancel()
-            self._answered(stream, "refused: the worker ends")
-        except NotLetIn as exc:
-            self._answered(stream, f"not let in: {exc.word.value}")
-        except StoreUnreachable:
-            self._answered(stream, "store unreachable")
-        else:
-            self._answered(stream, "let in")
-            if grant.previous and not grant.finished:
-                bench.world.record(f"prev_stream_timeout_on_cancel trace={grant.previous}")
-                bench.timeouts = (*bench.timeouts, grant.previous)
-                bench.world.reached("took over")
-            stream.works_upstream = True
-            bench.judges.ask(Moment.BEGINS, stream)
-            return True
-        return False
-
-    def _answered(self, stream: Stream, answer: str) -> None:
-        bench = self.bench
-        stream.answer = answer
-        bench.world.record(answer, actor=stream.name)
-        bench.world.reached(answer)
-        bench.judges.ask(Moment.ANSWERED, stream, bench.world.now - stream.asked_s)
-
-    def _closed(self, stream: Stream, end: End) -> None:
-        self.bench.world.record(f"its gate shuts: {end.value}", actor=stream.name)
-        self.bench.world.reached(end.name.lower())
-        stream.stopped.set()
-        self.bench.judges.ask(Moment.STOPPED, stream, end)
+def _judged(call: Callable[[], None]) -> None:
+    """What a judge finds there ends the execution; no task is there to be told."""
+    with suppress(CheckFailed):
+        call()

@@ -6,45 +6,41 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from registry.errors import SessionsUnavailable, StreamSuperseded
 from registry.lease_invariants import PREDICATES, SENTENCES, LeaseStep, Predicate
 from registry.lease_records import Word
 from registry.states import Strategy
 from server.stores.lease import End
-from sim.bench.harness.cluster_bench import (
-    CALL_S,
-    POLL_S,
-    RENEW_S,
-    TRIP_S,
-    ClusterBench,
-    Stream,
-    Trouble,
-)
+from sim.bench.harness.cluster_bench import TRIP_S, ClusterBench, Trouble
+from sim.bench.harness.cluster_worker import CALL_S, POLL_S, RENEW_S, Served
 from sim.bench.harness.judgement import Always, Judgement, Judgements, Moment
 from sim.kernel.world import World
 
+SUPERSEDED = f"refused: {StreamSuperseded.__name__}"
+UNREACHABLE = f"refused: {SessionsUnavailable.__name__}"
 # Of one message, or one answer, that was lost, and of what is late besides.
 SLACK_S = CALL_S + POLL_S + 0.1
 
 
 def one_gate(bench: ClusterBench) -> bool:
-    open_in = [each.prompt.session for each in bench.streams if each.is_open]
+    open_in = [each.prompt.session for each in bench.served if each.is_open]
     return len(open_in) == len(set(open_in))
 
 
 def none_waits_too_long(bench: ClusterBench) -> bool:
     return all(
         bench.world.now - each.asked_s <= bound_s(bench, each)
-        for each in bench.streams
+        for each in bench.served
         if not each.answer and not each.is_gone
     )
 
 
-def answered_in_time(bench: ClusterBench, stream: Stream, waited_s: float) -> Iterator[str]:
+def answered_in_time(bench: ClusterBench, stream: Served, waited_s: float) -> Iterator[str]:
     if waited_s > bound_s(bench, stream):
         yield f"{stream.name} waited {waited_s:.3f} s, and may for {bound_s(bench, stream):.3f} s"
 
 
-def bound_s(bench: ClusterBench, stream: Stream) -> float:
+def bound_s(bench: ClusterBench, stream: Served) -> float:
     """L1 over several processes: the grace, or the lease of a holder that is gone; and the
     quarantine of a store that may have lost writes. Who is enqueued waits for all before it.
     """
@@ -53,8 +49,8 @@ def bound_s(bench: ClusterBench, stream: Stream) -> float:
     if bench.troubles & {Trouble.FAIL_OVER, Trouble.SPLIT_BRAIN}:
         bound_s += limits.quarantine_ms / 1000
     if stream.prompt.strategy is Strategy.ENQUEUE:
-        bound_s *= len(bench.streams)
-        bound_s += sum(each.prompt.life_s + each.prompt.cleanup_s for each in bench.streams)
+        bound_s *= len(bench.served)
+        bound_s += sum(each.prompt.life_s + each.prompt.cleanup_s for each in bench.served)
     return bound_s
 
 
@@ -65,18 +61,21 @@ def none_goes_on_after_a_stop(bench: ClusterBench) -> bool:
         if record.holder is None or record.holder.stop_ms is None:
             continue
         name, since_ms = record.holder.stream, now_ms - record.holder.stop_ms
-        for stream in bench.streams:
+        for stream in bench.served:
             if stream.name == name and stream.is_open and bench.is_reached(stream.worker):
-                latest_s = RENEW_S + SLACK_S + stream.worker.stands_s
+                worker = stream.worker
+                # One fault is that the message is lost; each of the others may cost a renewal.
+                lost_s = (bench.world.faults.faults_max - 1) * (CALL_S + POLL_S)
+                latest_s = RENEW_S / worker.host.clock.rate + lost_s + worker.stands_s + 0.1
                 if since_ms > latest_s * 1000:
                     return False
     return True
 
 
-def heard_for_a_reason(bench: ClusterBench, stream: Stream, waited_s: float) -> Iterator[str]:
+def heard_for_a_reason(bench: ClusterBench, stream: Served, waited_s: float) -> Iterator[str]:
     """A store that is away counts at once for a newcomer, and for who waits once it is dead."""
     over_s = (bench.limits.lease_ms + bench.limits.margin_ms) / 1000
-    gave_up = stream.answer == "store unreachable" and not stream.worker.stands_s
+    gave_up = stream.answer == UNREACHABLE and not stream.worker.stands_s
     if gave_up and CALL_S / stream.worker.host.clock.rate + 0.1 < waited_s < over_s:
         yield f"{stream.name} gave up after {waited_s:.3f} s"
 
@@ -97,7 +96,7 @@ def in_order(bench: ClusterBench, entry: tuple[str, str, int, int]) -> Iterator[
 def newest_wins(bench: ClusterBench, entry: tuple[str, str, int, int]) -> Iterator[str]:
     """By the time of their arrival at their workers, where nobody enqueues."""
     session, name, _, _ = entry
-    asked_s = {each.name: each for each in bench.streams if each.prompt.session == session}
+    asked_s = {each.name: each for each in bench.served if each.prompt.session == session}
     mine = asked_s.get(name)
     if mine is None or mine.prompt.strategy is not Strategy.INTERRUPT:
         return
@@ -114,30 +113,29 @@ def tokens_increase(bench: ClusterBench, entry: tuple[str, str, int, int]) -> It
             yield f"{stream} has {token}, after {other} with {earlier}"
 
 
-def overlap_is_logged(bench: ClusterBench, stream: Stream) -> Iterator[str]:
-    for other in bench.streams:
+def only_who_holds_sends(bench: ClusterBench, stream: Served) -> Iterator[str]:
+    if not stream.is_open:
+        yield f"{stream.name} sends, and its gate is shut"
+    bench.world.reached("content was sent")
+
+
+def overlap_is_logged(bench: ClusterBench, stream: Served) -> Iterator[str]:
+    for other in bench.served:
         if other is stream or other.prompt.session != stream.prompt.session or other.is_gone:
             continue
         if other.works_upstream:
-            if other.name not in bench.timeouts:
+            if other.prompt.name not in bench.timeouts:
                 yield f"{other.name} still works upstream, and {stream.name} begins"
             bench.world.reached("upstream overlap, logged")
 
 
-def stopped_for_a_reason(bench: ClusterBench, stream: Stream, end: End) -> Iterator[str]:
-    if end is End.CANCELLED and stream.name not in bench.cancelled:
+def stopped_for_a_reason(bench: ClusterBench, stream: Served, end: End) -> Iterator[str]:
+    # By its own worker, as its client leaves or the worker ends; or by name.
+    leaves = stream.worker.is_ending or stream.prompt.leaves_s is not None
+    if end is End.CANCELLED and stream.name not in bench.cancelled and not leaves:
         yield f"{stream.name} was cancelled, and nobody did"
-    if end is End.SUPERSEDED:
-        newer = [
-            each
-            for each in bench.streams
-            if each is not stream
-            and each.prompt.session == stream.prompt.session
-            and each.asked_s >= stream.asked_s
-            and each.prompt.strategy is Strategy.INTERRUPT
-        ]
-        if not newer:
-            yield f"{stream.name} was superseded by nobody"
+    if end is End.SUPERSEDED and not _newer(bench, stream):
+        yield f"{stream.name} was superseded by nobody"
     if end is End.LOST and not bench.may_lose_leases:
         yield f"{stream.name} lost its lease, and nothing has befallen its worker"
 
@@ -147,12 +145,35 @@ def free_at_last(bench: ClusterBench, session: str, word: Word) -> Iterator[str]
         yield f"a newcomer to session {session} is told {word.value}: {bench.table.sessions}"
 
 
+def overtaken_by_a_newer(bench: ClusterBench, stream: Served, waited_s: float) -> Iterator[str]:
+    if stream.answer == SUPERSEDED and not _newer(bench, stream):
+        yield f"{stream.name} is refused for a newer one, and is the newest"
+
+
+def _newer(bench: ClusterBench, stream: Served) -> list[Served]:
+    """Those that came later to their workers, and interrupt; one that stood still may be late."""
+    return [
+        each
+        for each in bench.served
+        if each is not stream
+        and each.prompt.session == stream.prompt.session
+        and each.asked_s + each.worker.stands_s + 2 * TRIP_S >= stream.asked_s
+        and each.prompt.strategy is Strategy.INTERRUPT
+    ]
+
+
 def nothing_is_left(bench: ClusterBench) -> Iterator[str]:
     if bench.table.sessions or bench.table.detached:
         yield f"{bench.table.sessions} {bench.table.detached}"
 
 
+def closed_in_time(bench: ClusterBench, lasted_s: float) -> Iterator[str]:
+    if lasted_s > bench.limits.grace_ms / 1000 + SLACK_S:
+        yield f"close took {lasted_s:.3f} s"
+
+
 S1 = "S1 one_gate: a session has at most one stream with an open gate, over all workers"
+S2 = "S2 only_active_emits: content is sent only through an open gate"
 S3 = (
     "S3 no_silent_overlap: upstream calls of a session overlap only where prev_stream_timeout_on_"
     "cancel was logged of the older"
@@ -171,6 +192,7 @@ OF_THE_CLUSTER: Judgements = (
     Always(L1, none_waits_too_long),
     Judgement(L1, Moment.ANSWERED, answered_in_time),
     Always(L2, none_goes_on_after_a_stop),
+    Judgement(S4, Moment.ANSWERED, overtaken_by_a_newer),
     Judgement(HEARD, Moment.ANSWERED, heard_for_a_reason),
     *(
         Judgement(f"{name}: {SENTENCES[name]}", Moment.APPLIED, partial(table_holds, predicate))
@@ -179,7 +201,9 @@ OF_THE_CLUSTER: Judgements = (
     Judgement(S4, Moment.LET_IN, in_order),
     Judgement(S4, Moment.LET_IN, newest_wins),
     Judgement(S5, Moment.LET_IN, tokens_increase),
+    Judgement(S2, Moment.SENDS, only_who_holds_sends),
     Judgement(S3, Moment.BEGINS, overlap_is_logged),
+    Judgement("L5 shutdown", Moment.CLOSED, closed_in_time),
     Judgement(S8, Moment.STOPPED, stopped_for_a_reason),
     Judgement(L1_DEAD, Moment.PROBED, free_at_last),
     Judgement(L3, Moment.QUIET, nothing_is_left),

@@ -8,10 +8,9 @@ from sim.bench.harness.cluster_bench import (
     LIMITS,
     LOSSES,
     ClusterBench,
-    Prompt,
     Trouble,
-    Worker,
 )
+from sim.bench.harness.cluster_worker import Prompt, Worker
 from sim.bench.scenarios.cluster_level.story import ClusterScenario
 
 # Longer than a lease with its margin, so that who stands still for so long has lost it.
@@ -41,7 +40,7 @@ async def two_prompts(bench: ClusterBench) -> None:
 
 
 def soon_or_late_of(bench: ClusterBench, rate: float = 1.0) -> tuple[Worker, Worker]:
-    second = bench.world.choose("prompt 2 comes", (SOON, LATE))
+    second = bench.world.choose("prompt 2 comes", (LATE, SOON))
     return workers_of(bench, FIRST, second, rate=rate)
 
 
@@ -152,13 +151,13 @@ SCENARIOS = (
         "three_prompts",
         "three prompts at two workers",
         three_prompts,
-        (*_STOPPED, "not let in: gone"),
+        (*_STOPPED, "refused: StreamSuperseded"),
     ),
     ClusterScenario(
         "slow_cleanup",
         "the first takes a second to stop, and two newer prompts come",
         slow_cleanup,
-        (*_STOPPED, "not let in: gone"),
+        (*_STOPPED, "refused: StreamSuperseded"),
     ),
     ClusterScenario(
         "too_slow_cleanup",
@@ -170,14 +169,14 @@ SCENARIOS = (
         "messages_lost",
         "a request, a reply or a message of the store is lost",
         two_prompts,
-        (*_STOPPED, *(each.value for each in LOSSES), "store unreachable"),
+        (*_STOPPED, *(each.value for each in LOSSES), "refused: SessionsUnavailable"),
         {"troubles": LOSSES},
     ),
     ClusterScenario(
         "three_prompts_messages_lost",
         "the same, and three prompts",
         three_prompts,
-        (*_STOPPED, *(each.value for each in LOSSES), "not let in: gone"),
+        (*_STOPPED, *(each.value for each in LOSSES), "refused: StreamSuperseded"),
         {"troubles": LOSSES},
     ),
     ClusterScenario(
@@ -197,13 +196,13 @@ SCENARIOS = (
         "crash_while_three",
         "the same, and three prompts",
         crash_while_three,
-        (*_STOPPED, "took over", "not let in: gone"),
+        (*_STOPPED, "took over", "refused: StreamSuperseded"),
     ),
     ClusterScenario(
         "waiting_one_crashes",
         "the worker of a prompt that waits ends before any of its steps, and a third one comes",
         waiting_one_crashes,
-        (*_STOPPED, "took over"),
+        _STOPPED,
     ),
     ClusterScenario(
         "restart",
@@ -227,7 +226,7 @@ SCENARIOS = (
         "waiting_one_is_paused",
         "the worker of a prompt that waits stands still, and a third one comes",
         waiting_one_is_paused,
-        (*_STOPPED, "not let in: gone"),
+        (*_STOPPED, "refused: StreamSuperseded"),
     ),
     ClusterScenario(
         "short_freeze",
@@ -267,7 +266,7 @@ SCENARIOS = (
         "newcomer_cut_off",
         "the worker of the second is cut off from the store",
         two_prompts,
-        (*_OVER, "store unreachable", Trouble.PARTITION.value),
+        (*_OVER, "refused: SessionsUnavailable", Trouble.PARTITION.value),
         {"troubles": (Trouble.PARTITION,), "cut_off": "w"},
     ),
     ClusterScenario(
@@ -281,7 +280,7 @@ SCENARIOS = (
         "fail_over_while_three",
         "the same, and three prompts",
         three_prompts,
-        (*_STOPPED, Trouble.FAIL_OVER.value, "not let in: gone"),
+        (*_STOPPED, Trouble.FAIL_OVER.value, "refused: StreamSuperseded"),
         {"troubles": (Trouble.FAIL_OVER,)},
     ),
     ClusterScenario(
@@ -301,6 +300,7 @@ LIMITS_SHOWN = (
         (),
         {"troubles": (Trouble.PARTITION,)},
         limit="A1: rates of clocks differ by no more than the margin allows within a lease",
+        strategy="states",
     ),
     ClusterScenario(
         "limit_clock_set_forward",
@@ -309,6 +309,7 @@ LIMITS_SHOWN = (
         (),
         {"troubles": (Trouble.CLOCK_STEPS,)},
         limit="A2: the store's clock is not set forward by more than the margin",
+        strategy="states",
     ),
     ClusterScenario(
         "limit_lag",
@@ -317,6 +318,7 @@ LIMITS_SHOWN = (
         (),
         {"troubles": (Trouble.SPLIT_BRAIN,), "lag_s": 1.0},
         limit="A3: a primary that was replaced refuses within its lag",
+        strategy="states",
     ),
     ClusterScenario(
         "limit_freeze",
@@ -324,6 +326,7 @@ LIMITS_SHOWN = (
         long_freeze,
         (),
         limit="A4: the clock of a worker does not stand while others go on",
+        strategy="states",
     ),
     ClusterScenario(
         "limit_eviction",
@@ -332,5 +335,6 @@ LIMITS_SHOWN = (
         (),
         {"troubles": (Trouble.EVICTION,)},
         limit="A5: no record is evicted",
+        strategy="states",
     ),
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from registry.states import Strategy
-from sim.bench.harness.cluster_bench import LOSSES, ClusterBench, Press, Prompt, Trouble
+from sim.bench.harness.cluster_bench import LOSSES, ClusterBench, Trouble
+from sim.bench.harness.cluster_worker import Press, Prompt
 from sim.bench.scenarios.cluster_level.prompts import (
     FIRST,
     SECOND,
@@ -19,7 +20,8 @@ from sim.bench.scenarios.cluster_level.story import ClusterScenario
 
 async def alternating(bench: ClusterBench) -> None:
     """Four prompts, by turns at two workers, each at a time of its own."""
-    v = bench.worker("v", FIRST, Prompt("4", earliest_s=1.5, latest_s=1.5))
+    first = replace(FIRST, cleanup_s=1.5)
+    v = bench.worker("v", first, Prompt("4", earliest_s=1.5, latest_s=1.5))
     long = replace(SECOND, life_s=60.0), Prompt("3", earliest_s=1.0, latest_s=1.0, life_s=60.0)
     await bench.over(v, bench.worker("w", *long))
 
@@ -28,13 +30,13 @@ async def stop_is_pressed(bench: ClusterBench) -> None:
     """At another worker than that of the stream."""
     v = bench.worker("v", FIRST)
     w = bench.worker("w")
-    w.presses = (Press("v/1", 0.2, 0.5),)
+    w.presses = (Press("v", "1", 0.2, 0.5),)
     await bench.over(v, w)
 
 
 async def stop_of_one_that_waits(bench: ClusterBench) -> None:
     v, w = workers_of(bench, replace(FIRST, cleanup_s=SLOW_S))
-    v.presses = (Press("w/2", 0.6, 2.0),)
+    v.presses = (Press("w", "2", 0.6, 2.0),)
     await bench.over(v, w)
 
 
@@ -75,7 +77,7 @@ async def two_sessions(bench: ClusterBench) -> None:
     other = Prompt("o", session="other", earliest_s=0.5, latest_s=1.0)
     v, w = workers_of(bench, replace(FIRST, cleanup_s=TOO_SLOW_S), SECOND, other)
     await bench.over(v, w)
-    (seen,) = (each for each in bench.streams if each.prompt.session == "other")
+    (seen,) = (each for each in bench.served if each.prompt.session == "other")
     bench.world.check(seen.answer == "let in", "S6 isolation: another session is let in")
 
 
@@ -88,20 +90,24 @@ SCENARIOS = (
         "alternating",
         "four prompts, by turns at two workers",
         alternating,
-        ("all is over", "let in", "superseded"),
+        ("all is over", "let in", "superseded", "refused: StreamSuperseded"),
     ),
     ClusterScenario(
         "stop_is_pressed",
         "a stream is stopped by name at another worker, and a message may be lost",
         stop_is_pressed,
-        ("all is over", "cancelled", "stop: done", Trouble.MESSAGE_LOST.value),
+        ("all is over", "cancelled", "a stop took effect", Trouble.MESSAGE_LOST.value),
         {"troubles": LOSSES},
     ),
     ClusterScenario(
         "stop_of_one_that_waits",
         "a stream that waits is stopped by name at another worker, and a message may be lost",
         stop_of_one_that_waits,
-        ("all is over", "not let in: gone", "stop: done", Trouble.MESSAGE_LOST.value),
+        (
+            "refused: StreamCancelled",
+            "a stop took effect",
+            Trouble.MESSAGE_LOST.value,
+        ),
         {"troubles": (Trouble.MESSAGE_LOST,)},
     ),
     ClusterScenario(
@@ -120,7 +126,7 @@ SCENARIOS = (
         "waiting_worker_ends",
         "the worker of a prompt that waits, or streams, is told to end",
         waiting_worker_ends,
-        ("all is over", "a worker has ended", "refused: the worker ends"),
+        ("all is over", "a worker has ended", "refused: RegistryClosed"),
     ),
     ClusterScenario(
         "enqueued",
@@ -133,7 +139,7 @@ SCENARIOS = (
         "rejected",
         "a prompt that is to be rejected finds its session held",
         rejected,
-        ("all is over", "not let in: busy"),
+        ("all is over", "refused: SessionBusy"),
     ),
     ClusterScenario(
         "two_sessions",

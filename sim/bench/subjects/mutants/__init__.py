@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 from sim.bench.subjects.mutants.base import Mutant, broken
+from sim.bench.subjects.mutants.cluster import CLUSTER_MUTANTS
 from sim.bench.subjects.mutants.registry import REGISTRY_MUTANTS
 from sim.bench.subjects.mutants.server import SERVER_MUTANTS
 
-MUTANTS: tuple[Mutant, ...] = (*REGISTRY_MUTANTS, *SERVER_MUTANTS)
+MUTANTS: tuple[Mutant, ...] = (*REGISTRY_MUTANTS, *SERVER_MUTANTS, *CLUSTER_MUTANTS)
 # Before its name, where a schedule names the registry.
 PREFIX = "mutant-"
 
