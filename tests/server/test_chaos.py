@@ -1,0 +1,344 @@
+"""Chaos: workers are killed and stopped, connections cut, the store restarted and replaced.
+
+    python -m pytest -m soak tests/server/test_chaos.py -s
+
+JARVIS_CHAOS_S sets another time than 600 s for each store. The history of what the workers let in,
+emitted and asked upstream is then checked for S1, S3 and S5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.server import valkey_server
+from tests.server.chaos_history import History, Line
+
+SECONDS = float(os.environ.get("JARVIS_CHAOS_S", "600"))
+WORKERS = 4
+PAUSES_S = (0.3, 1.0, 2.0, 3.0, 4.0)
+CUTS_S = (0.0, 0.0, 0.5, 2.5)
+Trouble = Callable[[], Awaitable[None]]
+
+
+class Workers:
+    """Processes; one that is killed is replaced by one of another name."""
+
+    def __init__(self, addresses: list[str], history: Path, done: Counter[str]) -> None:
+        self._addresses = addresses
+        self._history = history
+        self._done = done
+        self._count = 0
+        self._chance = random.Random(7)
+        self.processes: list[asyncio.subprocess.Process | None] = [None] * len(addresses)
+        self._names = [""] * len(addresses)
+        self._stopped: dict[int, float] = {}
+        self.killed: dict[str, float] = {}
+
+    async def start(self, place: int) -> None:
+        self._count += 1
+        self._names[place] = f"w{self._count}"
+        command = [sys.executable, "-m", "tests.server.chaos_worker", self._addresses[place]]
+        self.processes[place] = await asyncio.create_subprocess_exec(
+            *command, self._names[place], str(self._history), str(self._count)
+        )
+
+    async def kill(self, place: int) -> None:
+        process = self.processes[place]
+        assert process is not None
+        assert process.returncode is None, f"{self._names[place]} has ended by itself"
+        process.kill()
+        await process.wait()
+        self._note(place, "SIGKILL")
+        self.killed[self._names[place]] = time.monotonic()
+        self._stopped.pop(place, None)
+
+    async def trouble(self) -> None:
+        self._wake()
+        place = self._chance.randrange(len(self.processes))
+        if self._chance.random() < 0.25:
+            self._done["SIGKILL"] += 1
+            await self.kill(place)
+            await self.start(place)
+        elif place not in self._stopped:
+            self._done["SIGSTOP"] += 1
+            self._note(place, "SIGSTOP")
+            self._signal(place, signal.SIGSTOP)
+            self._stopped[place] = time.monotonic() + self._chance.choice(PAUSES_S)
+
+    def _wake(self, *, all_of_them: bool = False) -> None:
+        for place, until in list(self._stopped.items()):
+            if all_of_them or time.monotonic() >= until:
+                self._note(place, "SIGCONT")
+                self._signal(place, signal.SIGCONT)
+                del self._stopped[place]
+
+    def _note(self, place: int, what: str) -> None:
+        with self._history.open("a") as file:
+            file.write(f"{time.monotonic():.6f} {what} - 0 {self._names[place]}\n")
+
+    def _signal(self, place: int, sig: int) -> None:
+        process = self.processes[place]
+        assert process is not None
+        process.send_signal(sig)
+
+    async def end(self) -> None:
+        self._wake(all_of_them=True)
+        for place in range(len(self.processes)):
+            await self.kill(place)
+
+
+class Proxy:
+    """In front of the store, one for each worker: its connections can be cut."""
+
+    def __init__(self, target: list[int]) -> None:
+        self._target = target
+        self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dead_until = 0.0
+        self.port = 0
+
+    async def start(self) -> asyncio.Server:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    def cut(self, for_s: float) -> None:
+        self._dead_until = time.monotonic() + for_s
+        for writer in list(self._open):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if time.monotonic() < self._dead_until:
+            writer.transport.abort()
+            return
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target[0])
+        except OSError:
+            writer.transport.abort()
+            return
+        self._open |= {writer, back}
+        with suppress(OSError):
+            await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+        for each in (writer, back):
+            self._open.discard(each)
+            each.transport.abort()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError
+
+
+class Valkeys:
+    """A primary and its replica; `port` is that of the primary, in a list that proxies look at."""
+
+    def __init__(self, done: Counter[str], folder: str, history: Path) -> None:
+        self._done = done
+        self._history = history
+        self._folder = folder
+        self.port = [0]
+        self._primary: asyncio.subprocess.Process | None = None
+        self._replica: asyncio.subprocess.Process | None = None
+        self._replica_port = 0
+
+    async def start(self) -> None:
+        self._primary, self.port[0] = await self._server()
+        self._replica, self._replica_port = await self._server(self.port[0])
+
+    async def restart(self) -> None:
+        """Without what it knew."""
+        self._done["restart of the store"] += 1
+        self._note("restart")
+        await self.end()
+        await self.start()
+
+    async def fail_over(self) -> None:
+        """The primary dies; the replica takes over with what it has, and gets one of its own."""
+        self._done["fail-over"] += 1
+        self._note("fail_over")
+        assert self._primary is not None
+        self._primary.kill()
+        await self._primary.wait()
+        await _command(self._replica_port, b"REPLICAOF NO ONE\r\n")
+        self._primary, self.port[0] = self._replica, self._replica_port
+        self._replica, self._replica_port = await self._server(self.port[0])
+
+    def _note(self, what: str) -> None:
+        with self._history.open("a") as file:
+            file.write(f"{time.monotonic():.6f} {what} - 0 store\n")
+
+    async def end(self) -> None:
+        for process in (self._primary, self._replica):
+            if process is not None:
+                process.kill()
+                await process.wait()
+
+    async def _server(self, primary: int = 0) -> tuple[asyncio.subprocess.Process, int]:
+        program = valkey_server.program()
+        assert program is not None
+        port = _free_port()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        options += ["--repl-diskless-sync-delay", "0", "--dir", self._folder]
+        if primary:
+            options += ["--replicaof", f"127.0.0.1 {primary}"]
+        process = await asyncio.create_subprocess_exec(
+            str(program), *options, stdout=asyncio.subprocess.DEVNULL
+        )
+        for _ in range(3000):
+            with suppress(OSError):
+                if await _command(port, b"PING\r\n") == b"+PONG":
+                    return process, port
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"no answer from {program} on port {port} within 30 s")
+
+
+async def _command(port: int, text: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(text)
+    answer = await reader.readline()
+    writer.close()
+    return answer.strip()
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+async def _rage(workers: Workers, others: list[Trouble]) -> None:
+    """A trouble each half a second or so: mostly of a worker, and now and then of the rest."""
+    chance = random.Random(11)
+    for place in range(len(workers.processes)):
+        await workers.start(place)
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        await asyncio.sleep(chance.uniform(0.1, 0.8))
+        if others and chance.random() < 0.25:
+            await chance.choice(others)()
+        else:
+            await workers.trouble()
+    await workers.end()
+
+
+def judge(name: str, history: History, done: Counter[str]) -> None:
+    counts, waits = history.counts, history.waits_s
+    print(f"\n{name}, {SECONDS:g} s: {dict(done)}")
+    print(f"  history: {dict(counts)}; {history.overlaps} overlaps upstream")
+    p50, p90 = waits[len(waits) // 2], waits[len(waits) * 9 // 10]
+    print(f"  admission: p50 {p50:.3f} s, p90 {p90:.3f} s, longest {waits[-1]:.3f} s")
+    violations = list(history.violations())
+    print(f"  {len(violations)} violations of S1, S3, S5")
+    assert not violations, "\n".join(violations[:20])
+    for what in ("let_in", "emit", "stopped", "timeout"):
+        assert counts[what], f"no {what} in the history: nothing was tried"
+
+
+@pytest.mark.socket
+@pytest.mark.soak
+def test_one_gate_is_open_whatever_becomes_of_workers_and_a_valkey(tmp_path: Path) -> None:
+    """S1, S3 and S5 hold in the history of four workers, a Valkey, its restarts and fail-overs."""
+    if valkey_server.program() is None:
+        pytest.skip(valkey_server.MISSING)
+    history, done = tmp_path / "history", Counter[str]()
+
+    async def program() -> dict[str, float]:
+        async with AsyncExitStack() as exits:
+            folder = exits.enter_context(tempfile.TemporaryDirectory())
+            valkeys = Valkeys(done, folder, history)
+            await valkeys.start()
+            exits.push_async_callback(valkeys.end)
+            proxies = [Proxy(valkeys.port) for _ in range(WORKERS)]
+            for proxy in proxies:
+                server = await proxy.start()
+                exits.callback(server.close)
+            chance = random.Random(13)
+
+            async def cut() -> None:
+                done["cut"] += 1
+                place, for_s = chance.randrange(WORKERS), chance.choice(CUTS_S)
+                workers._note(place, f"cut_{for_s:g}_s")
+                proxies[place].cut(for_s)
+
+            addresses = [f"redis://127.0.0.1:{proxy.port}/0" for proxy in proxies]
+            workers = Workers(addresses, history, done)
+            troubles = [cut] * 6 + [valkeys.restart, valkeys.fail_over, valkeys.fail_over]
+            await _rage(workers, troubles)
+            return workers.killed
+
+    killed = asyncio.run(program())
+    judge("Valkey", History.read(history, killed), done)
+
+
+@pytest.mark.socket
+@pytest.mark.soak
+def test_one_gate_is_open_whatever_becomes_of_workers_and_a_file(tmp_path: Path) -> None:
+    """S1, S3 and S5 hold in the history of four workers that share a file of SQLite's."""
+    history, done = tmp_path / "history", Counter[str]()
+
+    async def program() -> dict[str, float]:
+        address = str(tmp_path / "shared" / "sessions.sqlite")
+        workers = Workers([address] * WORKERS, history, done)
+        await _rage(workers, [])
+        return workers.killed
+
+    killed = asyncio.run(program())
+    judge("SQLite", History.read(history, killed), done)
+
+
+# ---- the judge of histories can fail ----------------------------------------------------------
+
+
+def history_of(*texts: str) -> History:
+    return History([Line.of(f"{at} {text}") for at, text in enumerate(texts)])
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (("let_in s 1 a.1", "let_in s 2 b.1", "emit s 1 a.1"), "S1"),
+        (("let_in s 2 a.1", "asked s 1 b.1", "let_in s 1 b.1"), "S5"),
+        (("let_in s 1 a.1", "let_in s 1 b.1"), "S5"),
+        (("upstream s 1 a.1", "upstream s 2 b.1"), "S3"),
+        (("upstream s 1 a.1", "upstream s 2 b.1", "timeout s 0 a.1"), "S3"),
+    ],
+)
+def test_a_history_with_a_fault_is_seen(texts: tuple[str, ...], found: str) -> None:
+    """Each of the three properties, by the smallest history that breaks it."""
+    assert [each[:2] for each in history_of(*texts).violations()] == [found]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("let_in s 1 a.1", "emit s 1 a.1", "let_in s 2 b.1", "emit s 2 b.1", "let_in t 1 a.2")[:4],
+        ("upstream s 1 a.1", "over s 1 a.1", "upstream s 2 b.1"),
+        ("upstream s 1 a.1", "timeout s 0 a.1", "upstream s 2 b.1"),
+        ("upstream s 1 a.1", "upstream t 2 b.1"),
+    ],
+)
+def test_a_history_without_a_fault_is_none(texts: tuple[str, ...]) -> None:
+    """In order, ended before the next, logged, or of another session."""
+    assert list(history_of(*texts).violations()) == []
+
+
+def test_a_worker_that_was_killed_works_upstream_no_more() -> None:
+    """Its calls to Ollama are over with it."""
+    history = history_of("upstream s 1 a.1", "upstream s 2 b.1")
+    history.killed = {"a": 0.5}
+    assert list(history.violations()) == []
