@@ -178,7 +178,6 @@ class SimLoop(SignalHandlers, SocketLoop):
         | {
             "_network",
             "_transports",
-            "_unix_server_sockets",
             "_selector",
             "_clock_resolution",
             "_internal_fds",
@@ -196,7 +195,7 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     @property
     def has_network(self) -> bool:
-        """Whether the program has used sockets: states with these are not compared."""
+        """Whether the program has used sockets."""
         return self._network is not None
 
     def canonical_state(self) -> Sequence[object]:
@@ -217,6 +216,8 @@ class SimLoop(SignalHandlers, SocketLoop):
             self.threads.canonical_state(),
             self._untold,
             live,
+            # Whose paths are unlinked; most loops have none.
+            vars(self).get("_unix_server_sockets"),
             # The next task's name, by which it will hash.
             self.unnamed_tasks,
             # Nothing that lives holds these, but they decide the verdict.

@@ -446,7 +446,7 @@ async def touch_everything(world: World) -> None:
     await asyncio.to_thread(int)
     await loop.shutdown_default_executor()
     await world.outside("a")
-    kernel = (loop, world.loop.threads, world.environment, world)
+    kernel = (loop, world.loop.threads, world.environment, world, world.network)
     for each in kernel:
         told = names_in(type(each).canonical_state)
         fields = vars(each).keys() | inspect.get_annotations(type(each)).keys()
@@ -465,7 +465,7 @@ def names_in(function: Any) -> set[str]:
 def test_every_field_of_the_kernel_is_told_or_without_influence() -> None:
     """A new field is listed in one of the two: else states that differ there are taken for one."""
     report = explore(touch_everything, strategy="natural")
-    names = ("SimLoop", "Threads", "Environment", "World")
+    names = ("SimLoop", "Threads", "Environment", "World", "Network")
     assert report.labels == {f"{name}: []" for name in names}, report.text
 
 

@@ -12,7 +12,7 @@ import itertools
 import math
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol
@@ -118,6 +118,27 @@ class Network:
         self._cuts: set[frozenset[str]] = set()
         self._partitions: Counter[frozenset[str]] = Counter()
         self.environment.observer.meets(Special.SOCKETS)
+
+    WITHOUT_INFLUENCE = frozenset({"loop", "environment"})
+    """Fields that do not decide what happens next, for the state reader; a test checks all."""
+
+    def canonical_state(self) -> Sequence[object]:
+        """All of it that decides what happens next, at a poll."""
+        return (
+            self.open_by_fd,
+            # In their order, which is that in which they are told.
+            [
+                (fd, each.loop, each.key, each.loop in self._polling)
+                for fd, each in self.watches.items()
+            ],
+            self._told,
+            # The number of the next descriptor.
+            self._fds,
+            list(self._by_arrival.items()),
+            (self._deferred, self._held),
+            (self.machines, self.here, self._links, self._cuts, self._partitions, self._faults),
+            (self._everywhere_s, self._look_up_s, self.may_cut, self._buffer_bytes),
+        )
 
     # -- whose it is
 

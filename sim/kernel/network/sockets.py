@@ -83,6 +83,12 @@ class SimSocket(RealSocket):
         self._sim_family, self._sim_kind = family, kind
         self._sim_proto = _proto(family, kind, proto)
 
+    def canonical_state(self) -> object:
+        """For the state reader: all of it that decides what happens next."""
+        kind = (self._sim_family, self._sim_kind, self._sim_proto)
+        is_closed = (self._closed, self._io_refs)
+        return self._sim_fd, self._sim_open, self._sim_timeout, kind, is_closed
+
     # -- what it is
 
     @property

@@ -25,6 +25,9 @@ from sim.schedulers.tree_search import DepartureBounded, DepthFirst, TreeSearch
 
 AUDITED_AT_FIRST = 8
 AUDIT_PROBABILITY = 0.02
+UNREAD_MAX = 200
+"""After so many states of which none could be read, no more are tried: each costs its reading."""
+
 # How many types are named because of which states were not compared.
 NAMED_MAX = 3
 
@@ -89,7 +92,7 @@ class StateMatching(Scheduler):
         # How long ago the ready queue was last empty matters only to the bound `spin_max`. As long
         # as no execution reaches half of it, no pruned one would have reached all of it.
         self._with_spins = False
-        self._executions = 0
+        self._executions = self._unread = 0
         self._states: StateReader
         self._begin()
 
@@ -202,7 +205,7 @@ class StateMatching(Scheduler):
         self._states.stop()
 
     def _digest(self, point: ChoicePoint) -> bytes | None:
-        if point.kind not in _IN_POLLS:
+        if point.kind not in _IN_POLLS or (self._unread >= UNREAD_MAX and not self._visited):
             return None
         try:
             return self._states.digest(
@@ -214,6 +217,7 @@ class StateMatching(Scheduler):
             )
         except Opaque as exc:
             self.opaque.add(exc.args[0])
+            self._unread += 1
             return None
 
     # -- audits

@@ -397,6 +397,10 @@ def _of_repr(each: object) -> Iterator[object]:
     yield repr(each)
 
 
+def _of_memory(each: memoryview) -> Iterator[object]:
+    yield each.tobytes()
+
+
 def _of_lock(each: Any) -> Iterator[object]:
     yield each.locked() if hasattr(each, "locked") else repr(each).split()[0]
 
@@ -504,6 +508,7 @@ READERS: dict[type, Reader] = {
     weakref.WeakMethod: _of_weak,
     functools.partial: _of_partial,
     bytearray: _of_repr,
+    memoryview: _of_memory,
     types.GenericAlias: _of_repr,
     types.UnionType: _of_repr,
     range: _of_repr,

@@ -86,8 +86,6 @@ class StateReader(Observer):
         """
         if self._loop.threads.workers:
             raise Opaque("a worker thread")
-        if self._loop.has_network:
-            raise Opaque("a socket")
         form: Form = [point.kind, *(option.name for option in point.options)]
         if with_labels:
             form.append(sorted(self._world.labels))
@@ -100,6 +98,8 @@ class StateReader(Observer):
         known = self._numbers | constants.descriptions
         if self._world.hub is not None:
             known |= self._known_of_processes(self._world.hub)
+        if self._loop.has_network:
+            known |= {address_of(self._loop.network): _NETWORK}
         traversal = _Traversal(form, known, constants)
         try:
             traversal.run(self._roots())
@@ -130,12 +130,15 @@ class StateReader(Observer):
     def _roots(self) -> list[object]:
         kernel = (self._loop, self._loop.environment, self._world)
         roots = [part for each in kernel for part in each.canonical_state()]
+        if self._loop.has_network:
+            roots += self._loop.network.canonical_state()
         if self._world.hub is not None:
             return [*roots, *self._world.hub.canonical_state()]
         return [*roots, executions[-1].entropy.canonical_state()]
 
 
 # Less than any number of a description.
+_NETWORK = -9_000_000
 _PROCESSES_FROM = -10_000_000
 
 
