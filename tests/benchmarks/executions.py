@@ -227,6 +227,73 @@ async def _next_sent(steps: Generator[Any, None, Any]) -> Head | Body | End | Dr
     return End()
 
 
+# ---- hosts ----------------------------------------------------------------------------------
+
+
+async def sleeps(world: World) -> None:
+    for _ in range(5):
+        await asyncio.sleep(1)
+    await world.outside("somebody comes")
+
+
+async def three_sleepers(world: World) -> None:
+    await asyncio.gather(*(sleeps(world) for _ in range(3)))
+
+
+async def three_sleepers_on_hosts(world: World) -> None:
+    for process in [world.host(name).run(sleeps, world) for name in "abc"]:
+        await process.ended()
+
+
+async def echoes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while line := await reader.readline():
+        writer.write(line)
+    writer.close()
+
+
+async def asks(host: str) -> None:
+    reader, writer = await asyncio.open_connection(host, 80)
+    for _ in range(5):
+        writer.write(b"hello\n")
+        await reader.readline()
+    writer.close()
+
+
+async def serves() -> None:
+    await (await asyncio.start_server(echoes, "0.0.0.0", 80)).serve_forever()
+
+
+async def two_clients(world: World) -> None:
+    async with await asyncio.start_server(echoes, "127.0.0.1", 80):
+        await asyncio.gather(*(asks("127.0.0.1") for _ in range(2)))
+
+
+async def two_clients_on_hosts(world: World) -> None:
+    world.host("server").run(serves)
+    await asyncio.sleep(1)
+    for process in [world.host(name).run(asks, "server") for name in "ab"]:
+        await process.ended()
+
+
+def print_hosts(rounds: int, share: float) -> None:
+    """The same in one program, and in three processes, each on a host of its own."""
+    print(f"\n{'executions/s':<48} {'one':>10} {'3 hosts':>10} {'ratio':>8}")
+    pairs = [
+        ("three that sleep 5 times", three_sleepers, three_sleepers_on_hosts),
+        ("two clients, 5 lines each, of a server", two_clients, two_clients_on_hosts),
+    ]
+    times = max(1, round(100 * share))
+    for name, one, on_hosts in pairs:
+        with frozen():
+            figures = [
+                (per_second(executing(one), times), per_second(executing(on_hosts), times))
+                for _ in range(rounds + 1)
+            ][1:]
+        plain, apart = (statistics.median(column) for column in zip(*figures, strict=True))
+        ratio = statistics.median(other / each for each, other in figures)
+        print(f"{name:<48} {plain:>10.0f} {apart:>10.0f} {ratio:>6.2f} ×", flush=True)
+
+
 # ---- measuring ------------------------------------------------------------------------------
 
 
@@ -442,6 +509,7 @@ def main(arguments: list[str] | None = None) -> None:
         print_ratios(rounds, share)
         if options.rivals:
             print_rivals(rounds, share)
+        print_hosts(rounds, share)
         with frozen(), guarded():
             print_rates(rounds, share)
         if memory:

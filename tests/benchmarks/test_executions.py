@@ -19,6 +19,7 @@ def test_the_benchmark_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> 
         "3 tasks × 5 steps on a lock, random scheduler",
         "three streaming ASGI calls",
         "the whole server, two prompts, and the fake",
+        "two clients, 5 lines each, of a server",
         "hung_upstream.thread",
         "seedloop",
         "detangle",

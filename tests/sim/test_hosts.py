@@ -1047,8 +1047,8 @@ def frozen() -> Program:
 def test_states_with_processes_reach_what_every_schedule_reaches(make: Any) -> None:
     """What tells two states apart is read: who stands where, clocks, disks, the rest of faults."""
     program = make()
-    every = explore(program, strategy="depth-first")
-    matched = explore(program, strategy=StateMatching(with_labels=True))
+    every = explore(program, strategy="depth-first", budget_s=600)
+    matched = explore(program, strategy=StateMatching(with_labels=True), budget_s=600)
     assert every.verdict is matched.verdict is Verdict.PROVED, (every.reason, matched.reason)
     assert every.labels == matched.labels
     assert len(every.labels) > 3

@@ -249,8 +249,12 @@ def test_what_is_on_its_way_to_a_process_that_ends_takes_its_time() -> None:
     """Its system answers when the data arrives, and a reset takes as long to come back."""
     seen: list[tuple[str, float]] = []
 
+    async def holds(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(100)
+        writer.close()
+
     async def server() -> None:
-        await (await asyncio.start_server(lambda *_: None, "0.0.0.0", PORT)).serve_forever()
+        await (await asyncio.start_server(holds, "0.0.0.0", PORT)).serve_forever()
 
     async def client(world: World) -> None:
         reader, writer = await asyncio.open_connection("server", PORT)
