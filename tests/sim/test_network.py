@@ -69,7 +69,7 @@ def test_a_connection_is_a_byte_stream(
 ) -> None:
     """Under any cuts, delays and buffers nothing is lost, repeated, reordered or changed."""
     program = transfers(sizes, reads, buffer_bytes)
-    report = explore(program, strategy=RandomWalk(seed), max_executions=3, budget_s=60)
+    report = explore(program, strategy=RandomWalk(seed), max_executions=3, budget_s=AMPLE_S)
     assert report.verdict == "inconclusive", report.text
     assert "executions" in report.reason
 
@@ -222,6 +222,34 @@ def test_a_limit_of_descriptors_is_met_where_one_is_opened() -> None:
     report = explore(accepts_with_few_descriptors, strategy=DepartureBounded(1), budget_s=100)
     assert report.verdict == "refuted", report.text
     assert "no descriptor is left" in report.text
+
+
+def asks_and_is_answered(*, at_once: bool) -> Any:
+    async def program(world: World) -> None:
+        async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(await reader.readexactly(4))
+            writer.close()
+
+        async with await asyncio.start_server(answers, "127.0.0.1", 7000):
+            if at_once:
+                world.network.at_once = lambda receiver: receiver.port != 7000
+                world.network.may_cut = lambda receiver: receiver.port == 7000
+            reader, writer = await asyncio.open_connection("127.0.0.1", 7000)
+            writer.write(b"ping")
+            assert await reader.read() == b"ping"
+            writer.close()
+
+    return program
+
+
+def test_what_is_sent_to_sockets_that_hear_at_once_is_no_choice() -> None:
+    """The other direction stays free: its delays and parts are explored as before."""
+    free, fixed = (
+        explore(asks_and_is_answered(at_once=each), strategy=DepartureBounded(1), budget_s=AMPLE_S)
+        for each in (False, True)
+    )
+    assert free.verdict == fixed.verdict == "proved", (free.text, fixed.text)
+    assert 1 < fixed.executions < free.executions / 2, (fixed.executions, free.executions)
 
 
 async def accepts_again_with_few_descriptors(world: World) -> None:

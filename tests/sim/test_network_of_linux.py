@@ -253,6 +253,52 @@ def test_a_second_declaration_of_faults_leaves_the_first() -> None:
     assert {"7000 was refused", "8000 was refused"} <= report.labels
 
 
+LISTENER_AND_ASKED = [
+    ((socket.AF_INET6, "::"), (socket.AF_INET, "127.0.0.1")),
+    ((socket.AF_INET6, "::"), (socket.AF_INET6, "::ffff:127.0.0.1")),
+    ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::ffff:127.0.0.1")),
+    ((socket.AF_INET6, "::"), (socket.AF_INET6, "::1")),
+]
+Where = tuple[int, str]
+
+
+def hosts_of_a_connection(listens: Where, asks: Where) -> Seen:
+    """As each end of it has them, its own and the other's; then who has sent a datagram."""
+    seen = []
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        server, client = socket.socket(listens[0], kind), socket.socket(asks[0], kind)
+        with server, client:
+            if listens[0] == socket.AF_INET6:
+                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            server.bind((listens[1], 0))
+            port = server.getsockname()[1]
+            if kind == socket.SOCK_DGRAM:
+                client.sendto(b"x", (asks[1], port))
+                seen.append(server.recvfrom(9)[1])
+                continue
+            server.listen()
+            client.connect((asks[1], port))
+            accepted, _ = server.accept()
+            with accepted:
+                ends = (client, accepted)
+                seen += [name() for end in ends for name in (end.getsockname, end.getpeername)]
+    return [repr((host, *more)) for host, _, *more in seen]
+
+
+@pytest.mark.socket
+@pytest.mark.skipif(sys.platform != "linux", reason="the simulated kernel is Linux's")
+@pytest.mark.parametrize(("listens", "asks"), LISTENER_AND_ASKED)
+def test_ipv4_reaches_ipv6_and_back_as_on_linux(listens: Where, asks: Where) -> None:
+    """Sockets of IPv6 have the addresses of IPv4 as mapped ones, both ends of a connection."""
+    on_linux = hosts_of_a_connection(listens, asks)
+
+    async def program(world: World) -> None:
+        seen = await asyncio.to_thread(hosts_of_a_connection, listens, asks)
+        world.check(seen == on_linux, "as on Linux", f"{seen}, there {on_linux}")
+
+    assert run(program).violation is None
+
+
 @pytest.mark.parametrize(
     ("misuse", "words"),
     [

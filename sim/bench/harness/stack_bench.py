@@ -59,13 +59,21 @@ class StackBench(HttpBench):
         profile: Profile = PROFILE,
         threads_max: int = 4,
         ollama_at: str = HOST,
+        clients_hear_late: bool = False,
     ) -> None:
-        """ollama_at: an address or name of Ollama's machine, if it is not the server's."""
+        """ollama_at: an address or name of Ollama's machine, if it is not the server's.
+
+        clients_hear_late: whether what the server sends may be late; else what clients send alone,
+        which says the same of a client that acts on what it has heard.
+        """
         address = f"http://{ollama_at}:{OLLAMA_PORT}"
         super().__init__(world, settings_of(client, address, **(settings or {})))
         self.ollamas_machine: Machine | None = None
         if ollama_at != HOST:
             self.ollamas_machine = world.network.machine(OLLAMAS_NAME, OLLAMAS_ADDRESS)
+        world.network.may_cut = _is_read_by_production
+        if not clients_hear_late:
+            world.network.at_once = _is_of_client
         self.new_async_transport = async_transport_factory(address)
         self.fake = FakeOllama(profile, lambda: EPOCH_NS + round(world.now * 1e6) * 1000)
         self.front = ObservedFront(self.fake)
@@ -210,6 +218,8 @@ class StackBench(HttpBench):
     async def _quiet(self) -> None:
         """All is answered, and nobody is connected any more."""
         await self.over(*self.prompts.values())
+        # What connections do at their end is for scenarios.
+        self.world.network.at_once = lambda receiver: True
         for connection in self.connections:
             connection.close()
         # Streams outlive their responses by their clean-up.
@@ -255,6 +265,14 @@ class StackBench(HttpBench):
 
 def _peer_port(opened: StreamSocket) -> int | None:
     return opened.peer[1] if isinstance(opened.peer, tuple) else None
+
+
+def _is_of_client(receiver: StreamSocket) -> bool:
+    return _peer_port(receiver) == PORT
+
+
+def _is_read_by_production(receiver: StreamSocket) -> bool:
+    return receiver.port == PORT or _peer_port(receiver) == OLLAMA_PORT
 
 
 def _is_of_stream(task: asyncio.Task[Any]) -> bool:

@@ -20,6 +20,7 @@ FIRST_PORT = 40_000
 """Of those that a machine gives out: to who binds port 0, and to who connects."""
 
 ANY: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+MAPPED = "::ffff:"
 LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
@@ -58,7 +59,7 @@ class Machine:
 
     def has(self, host: str) -> bool:
         """Whether it is an address of its own, of which loopback ones are everybody's."""
-        return host in self.addresses or is_own(host)
+        return unmapped(host) in self.addresses or is_own(host)
 
     def reached_by(self, other: Machine) -> tuple[str, ...]:
         """Its addresses, as another machine sees them, or itself."""
@@ -102,6 +103,8 @@ class Machine:
 
     def bound_at(self, kind: int, family: int, host: str, port: Any) -> list[Bound]:
         """Who is bound there: those of the very address first."""
+        if (of_ipv4 := unmapped(host)) != host:
+            family, host = socket.AF_INET, of_ipv4
         found = [
             each
             for each in self._bound.get((kind, port), ())
@@ -125,12 +128,18 @@ def _collide(one: Bound, host: str, other: Bound) -> bool:
     return not reuses or other.is_listening
 
 
+def unmapped(host: str) -> str:
+    """Of `::ffff:127.0.0.1`, by which an IPv6 socket means an address of IPv4, that address."""
+    mapped = host.lower().removeprefix(MAPPED)
+    return mapped if mapped != host and is_literal(socket.AF_INET, mapped) else host
+
+
 def is_own(host: str) -> bool:
     """Whether every machine means itself by it."""
     if host in ANY.values():
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(unmapped(host)).is_loopback
     except ValueError:
         return False
 
@@ -156,7 +165,11 @@ def numeric_scope(host: str) -> int:
 
 
 def as_told(family: int, host: str, port: int, scope: int = 0) -> tuple[Any, ...]:
-    """As `getsockname` has it."""
+    """As `getsockname` has it: a socket of IPv6 has those of IPv4 as mapped ones."""
+    if family == socket.AF_INET:
+        host = unmapped(host)
+    elif host not in ANY.values() and is_literal(socket.AF_INET, host):
+        host = f"{MAPPED}{host}"
     return (host, port) if family == socket.AF_INET else (host, port, 0, scope)
 
 

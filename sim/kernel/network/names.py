@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 from sim.kernel.network.addresses import (
     ANY,
     LOOPBACK,
+    MAPPED,
     Machine,
     as_told,
     is_literal,
@@ -30,7 +31,6 @@ _KINDS: dict[int, int] = {
 }
 _SERVICE_KINDS: dict[int, str] = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
-_MAPPED = "::ffff:"
 _NEVER_A_NAME = ".invalid"
 """Of all names that no machine here has, the ones of which RFC 6761 says what is answered."""
 
@@ -68,7 +68,7 @@ def addresses_of(network: Network, host: str, asked: Asked) -> list[tuple[Any, s
         if each in asked.families:
             return [(each, literal)]
         if each == socket.AF_INET and asked.flags & socket.AI_V4MAPPED:
-            return [(socket.AF_INET6, f"{_MAPPED}{literal}")]
+            return [(socket.AF_INET6, f"{MAPPED}{literal}")]
         _fails(socket.EAI_ADDRFAMILY)
     if asked.flags & socket.AI_NUMERICHOST or host == "" or host.endswith(_NEVER_A_NAME):
         _fails(socket.EAI_NONAME)

@@ -21,7 +21,7 @@ from sim.kernel.arguments import is_number, is_whole, wrong_with
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.environment import Arrival, Environment
 from sim.kernel.faults import Faults
-from sim.kernel.network.addresses import Machine, as_told, in_words, is_own, to_itself
+from sim.kernel.network.addresses import Machine, as_told, in_words, is_own, to_itself, unmapped
 from sim.kernel.network.connection import BUFFER_BYTES, Segment, SegmentKind
 from sim.kernel.network.datagrams import DatagramSocket
 from sim.kernel.network.errors import os_error
@@ -89,7 +89,8 @@ class Network:
 
     open_by_fd: what each descriptor stands for. watches: which are watched, by whom. here: the
     machine whose program runs. latency_s: how long everything is on its way, at least; look_up_s:
-    how long a name is looked up. may_cut: whether what one write has sent may arrive in two parts.
+    how long a name is looked up. may_cut: whether what one write has sent may arrive in two
+    parts, or at which sockets. at_once: at which sockets all that is sent is there at once.
     """
 
     def __init__(self, loop: LoopOfSockets) -> None:
@@ -100,7 +101,8 @@ class Network:
         self.here = self._new_machine("localhost", "10.0.0.1")
         self.machines = [self.here]
         self._everywhere_s = self._look_up_s = 0.0
-        self.may_cut = True
+        self.may_cut: bool | Callable[[StreamSocket], bool] = True
+        self.at_once: Callable[[StreamSocket], bool] | None = None
         self._buffer_bytes = BUFFER_BYTES
         self._fds = itertools.count(FIRST_FD)
         # The loops that are in a poll.
@@ -269,7 +271,7 @@ class Network:
         if seen_from.has(host):
             return seen_from
         for machine in self.known_machines():
-            if host in machine.addresses and not is_own(host):
+            if unmapped(host) in machine.addresses and not is_own(host):
                 return machine
         return self.loop.refuse(f"the address {host}", NOBODYS)
 
@@ -449,12 +451,27 @@ class Network:
             self._hold(sender)
             return
         latency_s = self._latency_s(sender.machine, sender.peer[0])
+        if not latency_s and self._is_there_at_once(sender):
+            self._all_arrives(sender)
+            return
         receiver = self._receiving_loop(sender)
         arrival = self._announce(receiver, words_of_first(sender), latency_s)
         sender.delivery = arrival
         self._by_arrival[arrival] = sender
         assert arrival.callbacks is not None
         arrival.callbacks.append(partial(self._lands, sender))
+
+    def _is_there_at_once(self, sender: StreamSocket) -> bool:
+        if self.at_once is None or sender.other is None:
+            return False
+        return self.at_once(sender.other)
+
+    def _all_arrives(self, sender: StreamSocket) -> None:
+        assert sender.outgoing is not None
+        while sender.outgoing.under_way:
+            self.environment.observer.tells(words_of_first(sender), actor="network")
+            if not self._arrives(sender):
+                return
 
     def _hold(self, sender: StreamSocket) -> None:
         """A cut, or that nobody is there, holds what it sends."""
@@ -507,7 +524,7 @@ class Network:
         if self._hears_nothing(sender):
             self._hold(sender)
             return
-        may_cut = self.may_cut and self._is_awaited(sender)
+        may_cut = self._may_cut(sender) and self._is_awaited(sender)
         link = self._link(sender.machine, sender.peer[0])
         fates = fates_of(sender, self._faults, link, may_cut=may_cut)
         options = [option for _, option in fates]
@@ -553,6 +570,11 @@ class Network:
             receiver.is_reset()
             self.tell(receiver)
             receiver.send_reset()
+
+    def _may_cut(self, sender: StreamSocket) -> bool:
+        if isinstance(self.may_cut, bool):
+            return self.may_cut
+        return sender.other is not None and self.may_cut(sender.other)
 
     def _is_awaited(self, sender: StreamSocket) -> bool:
         """Whether somebody reads at its other end, and would see that only a part has come."""
@@ -673,9 +695,10 @@ class Network:
             sender.finds_nobody()
             self.tell(sender)
             return
-        name = sender.name
-        if name[0] in ("0.0.0.0", "::"):
-            name = as_told(sender.family, self.source_of(sender, host), sender.port)
+        from_host = sender.name[0]
+        if from_host in ("0.0.0.0", "::"):
+            from_host = self.source_of(sender, host)
+        name = as_told(found[0].family, from_host, sender.port)
         found[0].receives(data, name)
         self.tell(found[0])
 

@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 from sim.kernel.environment import Arrival
-from sim.kernel.network.addresses import Machine
+from sim.kernel.network.addresses import Machine, as_told
 from sim.kernel.network.connection import Segment, SegmentKind, Way
 from sim.kernel.network.errors import os_error, would_block
 from sim.kernel.network.open_sockets import READABLE, WRITABLE, NetworkOfSockets, OpenSocket
@@ -118,7 +118,11 @@ class StreamSocket(OpenSocket):
             self.incoming, self.outgoing = self._new_ways()
         self.other, other.other = other, self
         other.incoming, other.outgoing = self.outgoing, self.incoming
-        self.peer, other.peer = other.name, self.name
+        if self.family == other.family:
+            self.peer, other.peer = other.name, self.name
+        else:
+            # An IPv6 socket that takes IPv4, or asks it.
+            other.peer = as_told(other.family, *self.name[:2])
 
     def _new_ways(self) -> tuple[Way, Way]:
         size = self.network.buffer_bytes

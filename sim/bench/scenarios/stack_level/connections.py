@@ -188,6 +188,6 @@ DEFINITIONS = (
         closes_as_it_is_used,
         ("it was closed", "it was answered"),
         clients=("async",),
-        bench={"profile": SHORT},
+        bench={"profile": SHORT, "clients_hear_late": True},
     ),
 )
