@@ -140,6 +140,8 @@ class Told(enum.Enum):
     CANCELLED = "cancelled"
     REFUSED = "refused"
     FREE = "free"
+    # Not of the table: another worker was asked for the stream, and wants to hear how it is.
+    SHOW = "show"
 
 
 @dataclass(frozen=True, slots=True)

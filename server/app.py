@@ -35,6 +35,7 @@ from server.security import Keys, StartRefused, check_address, read_keys
 from server.service import Service
 from server.settings import DEVKEY, Settings
 from server.spellings import one_spelling
+from server.stores.leased_registry import LeasedRegistry
 from server.unforeseen import Unforeseen
 
 early.import_all()
@@ -127,6 +128,7 @@ def create_app(
             async with _registry_for(limits) as registry:
                 service = _service(limits, keys, registry)
                 app.state.service = service
+                service.start()
                 with shutdown.hearing(signals, service.begin_shutdown):
                     yield
                     await service.shut_down()
@@ -147,6 +149,7 @@ def create_app(
             await leased.end()
 
     def _service(limits: Settings, keys: Keys, registry: Registry) -> Service:
+        leased = registry if isinstance(registry, LeasedRegistry) else None
         lister = AsyncOllama(
             limits.ollama_host,
             connect_s=limits.connect_seconds,
@@ -161,6 +164,8 @@ def create_app(
             lister=lister,
             new_trace_id=new_trace_id,
             wall_clock=wall_clock,
+            leased=leased,
+            directory=None if leased is None else leased.directory,
         )
 
     def _thread_client(limits: Settings) -> ThreadOllama:

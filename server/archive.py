@@ -37,6 +37,8 @@ class Record:
     chunks: int = 0
     # Called once, when it has ended.
     on_end: Callable[[Record], None] = lambda record: None
+    # The same, for the other workers.
+    on_over: Callable[[Record], None] = lambda record: None
     # The text is `_blocks`, then `_parts`: text_chars characters, which is text_max_chars at most.
     text_chars: int = 0
     _blocks: list[str] = field(default_factory=list)
@@ -78,6 +80,7 @@ class Record:
         if self.ended_at is None:
             self.ended_at = now
             self.on_end(self)
+            self.on_over(self)
 
     def view(
         self, streams: Mapping[str, StreamView], now: float, *, with_text: bool

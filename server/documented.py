@@ -124,6 +124,14 @@ class Health(BaseModel):
 
     status: Literal["ok"]
     streams: dict[str, int]
+    sessions: Sessions | None = None
+
+
+class Sessions(BaseModel):
+    """Where workers share them: which one answered, and whether the store did when last asked."""
+
+    worker: str
+    store: Literal["ok", "unreachable"]
 
 
 class Readiness(BaseModel):

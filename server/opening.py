@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Protocol
 
 from registry.daemon_executor import DaemonExecutor
 from registry.lease_records import LeaseLimits
@@ -18,6 +19,7 @@ from registry.protocol import DETACHED_MAX, DETACHED_PER_SESSION_MAX
 from server import store_address
 from server.security import StartRefused
 from server.settings import Settings
+from server.stores.directory import Directory
 from server.stores.leased_registry import LeasedRegistry
 from server.stores.sqlite_store import SqliteStore, default_path
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
@@ -28,16 +30,23 @@ _logger = logging.getLogger("onestream.server")
 _RENEWALS = 4
 
 
+class _Store(SessionStore, Protocol):
+    @property
+    def directory(self) -> Directory: ...
+
+
 def leased_registry(settings: Settings, executor: Executor | None) -> LeasedRegistry:
     """Not started. Raises StartRefused where the store's client is not installed."""
     worker = worker_name()
+    store = _store(settings, worker)
     return LeasedRegistry(
-        _store(settings, worker),
+        store,
         worker,
         clock=_clock(settings),
         queue_s=settings.queue_seconds,
         executor=executor or DaemonExecutor(settings.threads_max),
         renew_s=settings.lease_seconds / _RENEWALS,
+        directory=store.directory,
     )
 
 
@@ -51,6 +60,19 @@ async def opened(settings: Settings, executor: Executor | None) -> LeasedRegistr
         raise StartRefused(str(exc)) from exc
     _logger.info("sessions_shared worker=%s store=%s", registry.worker, _shown(settings))
     return registry
+
+
+async def check_store(settings: Settings) -> None:
+    """Raises StartRefused where the workers' store does not answer, or cannot be used."""
+    if not settings.shares_sessions:
+        return
+    store = _store(settings, worker_name())
+    try:
+        await store.start()
+    except (StoreRefused, StoreUnreachable, LimitsDiffer) as exc:
+        raise StartRefused(str(exc)) from exc
+    finally:
+        await store.close()
 
 
 def worker_name() -> str:
@@ -71,7 +93,7 @@ def limits_of(settings: Settings) -> LeaseLimits:
     )
 
 
-def _store(settings: Settings, worker: str) -> SessionStore:
+def _store(settings: Settings, worker: str) -> _Store:
     limits = limits_of(settings)
     if store_address.is_sqlite(settings.sessions):
         path = store_address.sqlite_path(settings.sessions) or default_path()

@@ -108,7 +108,7 @@ async def cancel(request: Request, trace_id: str, owner: Owner) -> Response:
 @router.get("/v1/streams", response_class=AsciiJson, response_model=documented.Streams)
 async def streams(request: Request, owner: Owner) -> Response:
     """The key's own streams, newest first: those that run and those that ended lately."""
-    return AsciiJson({"object": "list", "data": service_of(request).streams(owner)})
+    return AsciiJson({"object": "list", "data": await service_of(request).all_streams(owner)})
 
 
 @router.get(
@@ -119,7 +119,7 @@ async def streams(request: Request, owner: Owner) -> Response:
 )
 async def stream(request: Request, trace_id: str, owner: Owner) -> Response:
     """One of the key's own streams, with its text so far."""
-    return AsciiJson(service_of(request).stream(owner, trace_id))
+    return AsciiJson(await service_of(request).any_stream(owner, trace_id))
 
 
 @router.get(
@@ -150,7 +150,7 @@ async def index(request: Request) -> Response:
 @open_router.get("/health", response_class=AsciiJson, include_in_schema=False)
 async def healthz(request: Request) -> Response:
     """Whether the server takes requests, and how many streams are in each state. Asks nobody."""
-    return AsciiJson({"status": "ok", "streams": service_of(request).counts()})
+    return AsciiJson(service_of(request).health())
 
 
 @open_router.get(

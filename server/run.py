@@ -46,7 +46,7 @@ async def serve(
     log.configure()
     limits = settings or read_settings()
     check_address(read_keys(limits), host)
-    _check_port(port)
+    check_port(port)
     async with ollama or nullcontext("") as address:
         if address:
             limits = limits.model_copy(update={"ollama_host": address})
@@ -80,7 +80,7 @@ async def _exit_code(server: _Server) -> int | str | None:
     return None
 
 
-def _check_port(port: int) -> None:
+def check_port(port: int) -> None:
     if not 0 <= port <= PORT_MAX:
         raise StartRefused(
             f"will not listen on port {port}: ports are 0 (any free one) to {PORT_MAX}"
@@ -88,7 +88,13 @@ def _check_port(port: int) -> None:
 
 
 def config_for(
-    app: ASGIApp, settings: Settings, host: str, port: int, **options: Any
+    app: ASGIApp | str,
+    settings: Settings,
+    host: str,
+    port: int,
+    *,
+    workers: int = 1,
+    **options: Any,
 ) -> uvicorn.Config:
     """How uvicorn serves the application. options: further ones of uvicorn.Config."""
     return uvicorn.Config(
@@ -98,7 +104,7 @@ def config_for(
         http=HttpProtocol,
         lifespan="on",
         # WEB_CONCURRENCY is for programs that start several.
-        workers=1,
+        workers=workers,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=shutdown.exit_limit_s(settings.grace_seconds),

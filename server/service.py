@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from starlette.types import Scope
 
-from registry import State
+from registry import SessionsUnavailable, State
 from server.archive import Archive, Record, streams_in
 from server.body import Bodies
 from server.browsers import is_allowed
@@ -29,6 +30,10 @@ from server.response import ChatResponse
 from server.security import Keys
 from server.sessions import session_of, strategy_of
 from server.settings import DEVKEY, Settings
+from server.shared_streams import SharedStreams
+from server.stores.directory import Directory
+from server.stores.leased_registry import LeasedRegistry
+from server.stores.store import StoreUnreachable
 from server.stream_task import StreamTask
 
 # The part of the grace that a client that doesn't read may use once the server shuts down.
@@ -39,6 +44,8 @@ class Service:
     """Made in the lifespan's start-up, in the event loop that serves.
 
     new_trace_id: draws the name of each request. wall_clock: seconds since 1970, for `created`.
+    leased, directory: the registry once more, and what its store knows of all workers' streams,
+    where the workers share a store.
     """
 
     def __init__(
@@ -51,12 +58,14 @@ class Service:
         lister: AsyncOllama,
         new_trace_id: Callable[[], str],
         wall_clock: Callable[[], float],
+        leased: LeasedRegistry | None = None,
+        directory: Directory | None = None,
     ) -> None:
         self.settings = settings
         self.keys = keys
         self.registry = registry
         self._repeats = Repeats(window_s=settings.repeat_seconds, state_of=registry.state_of)
-        self._readiness = Readiness(self.models)
+        self._readiness = Readiness(self._ask_all)
         self.new_trace_id = new_trace_id
         self.free_memory = FreeMemory()
         self.bodies = Bodies(
@@ -73,6 +82,23 @@ class Service:
         self._timeouts: dict[asyncio.Timeout, None] = {}
         # The registry's close, from the beginning of a shut-down on.
         self._closing: asyncio.Task[None] | None = None
+        self._leased = leased
+        # Of all workers that share a store; None where there is one process.
+        self._shared: SharedStreams | None = None
+        if leased is not None and directory is not None:
+            self._shared = SharedStreams(
+                directory,
+                leased.worker,
+                settings=settings,
+                view_of=self._view_of,
+                wall_clock=wall_clock,
+            )
+            leased.on_change = self._shared.changed
+
+    def start(self) -> None:
+        """Begins to tell other workers of the streams, where there are others."""
+        if self._shared is not None:
+            self._shared.start()
 
     # -- what the front asks
 
@@ -144,6 +170,8 @@ class Service:
             model=prompt.request.body.get("model"),
         )
         self._archive.add(record, now)
+        if self._shared is not None:
+            self._shared.add(record, self.keys.namespace(owner, session_id))
         task = StreamTask(
             trace_id=trace_id,
             request=prompt.request,
@@ -198,9 +226,46 @@ class Service:
         record = self._record(owner, trace_id, now)
         return record.view(streams_in(self.registry.snapshot()), now, with_text=True)
 
+    def _view_of(self, record: Record) -> dict[str, Any]:
+        streams = streams_in(self.registry.snapshot())
+        return record.view(streams, asyncio.get_running_loop().time(), with_text=True)
+
+    async def all_streams(self, owner: str) -> list[dict[str, Any]]:
+        """Those of every worker, newest first. Raises ApiError (503)."""
+        own = self.streams(owner)
+        if self._shared is None:
+            return own
+        with _store_errors():
+            entries = await self._shared.others(owner)
+        others: list[dict[str, Any]] = [json.loads(each.view) for each in entries]
+        for view in others:
+            del view["text"]
+        # Both are in order already, and `created` is in seconds.
+        return sorted((*own, *others), key=lambda view: -view["created"])
+
+    async def any_stream(self, owner: str, trace_id: str) -> dict[str, Any]:
+        """Of whichever worker has it. Raises ApiError (404, 503)."""
+        now = asyncio.get_running_loop().time()
+        if self._shared is not None and self._archive.get(owner, trace_id, now) is None:
+            with _store_errors():
+                entry = await self._shared.other(owner, trace_id)
+            if entry is not None:
+                view: dict[str, Any] = json.loads(entry.view)
+                return view
+        return self.stream(owner, trace_id)
+
     async def cancel(self, owner: str, trace_id: str) -> bool:
-        """False if it had ended or was stopped before. Raises ApiError (404)."""
-        self._record(owner, trace_id, asyncio.get_running_loop().time())
+        """False if it had ended or was stopped before. Raises ApiError (404, 503)."""
+        now = asyncio.get_running_loop().time()
+        if self._leased is not None and self._archive.get(owner, trace_id, now) is None:
+            assert self._shared is not None
+            with _store_errors():
+                entry = await self._shared.known(owner, trace_id)
+                if entry is not None:
+                    return not entry.ended and await self._leased.cancel_elsewhere(
+                        entry.session, entry.worker, trace_id
+                    )
+        self._record(owner, trace_id, now)
         return await self.registry.cancel(trace_id, "requested_by_client")
 
     def _record(self, owner: str, trace_id: str, now: float) -> Record:
@@ -257,6 +322,23 @@ class Service:
         """Raises ApiError (503, 504 or what Ollama answers) where no prompt would be answered."""
         await self._readiness.check()
 
+    async def _ask_all(self) -> None:
+        if self._leased is not None:
+            with _store_errors():
+                await self._leased.check()
+        await self.models()
+
+    def health(self) -> dict[str, Any]:
+        """Asks nobody."""
+        health: dict[str, Any] = {"status": "ok", "streams": self.counts()}
+        if self._leased is not None:
+            trouble = self._leased.store.trouble
+            health["sessions"] = {
+                "worker": self._leased.worker,
+                "store": "ok" if trouble is None else "unreachable",
+            }
+        return health
+
     def counts(self) -> dict[str, int]:
         """How many streams are in each state."""
         snapshot = self.registry.snapshot()
@@ -281,3 +363,16 @@ class Service:
         self.begin_shutdown()
         assert self._closing is not None
         await asyncio.wait({self._closing})
+        if self._shared is not None:
+            await self._shared.end()
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """That the store of sessions is away, as ApiError (503)."""
+    try:
+        yield
+    except StoreUnreachable as exc:
+        raise ApiError(
+            503, SessionsUnavailable.code, str(exc), headers={"retry-after": "1"}
+        ) from exc

@@ -41,14 +41,18 @@ def check_processes(
     is_left_alone: by create_app(signals=()), of a program that runs the application itself.
     """
     if server is not None:
-        workers = _workers_of(server)
-        if workers > 1 and not sessions:
-            raise StartRefused(f"will not be one of {workers} workers: {_ONE_PROCESS} {_SHARE}")
+        check_shared(_workers_of(server), sessions)
     elif not is_left_alone and multiprocessing.parent_process() is not None:
         raise StartRefused(
             f"only uvicorn is supported, and this is a worker of something else: {_ONE_PROCESS} "
             f"Or start several workers of uvicorn's, which can share sessions (JARVIS_SESSIONS)"
         )
+
+
+def check_shared(workers: int, sessions: str) -> None:
+    """Raises StartRefused for several workers of which nobody has said how they share sessions."""
+    if workers > 1 and not sessions:
+        raise StartRefused(f"will not be one of {workers} workers: {_ONE_PROCESS} {_SHARE}")
 
 
 def is_served_by_another(server: uvicorn.Server | None) -> bool:

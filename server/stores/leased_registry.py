@@ -28,7 +28,7 @@ from registry import (
     StreamView,
 )
 from registry.errors import IllegalOperation
-from registry.lease_records import Cancel, LeaseOperation, Reply, Word
+from registry.lease_records import Cancel, LeaseOperation, Message, Reply, Told, Word
 from registry.lease_table import LimitsDiffer
 from registry.operations import Logged
 from registry.stop_signal import STOP_SIGNALS
@@ -49,6 +49,7 @@ from registry.wording import (
     stopped_by_close,
 )
 from server.stores import wording
+from server.stores.directory import Directory
 from server.stores.lease import POLL_S, RENEW_S, End, Lease, NotLetIn
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
 
@@ -111,8 +112,11 @@ class LeasedRegistry:
         renew_s: float = RENEW_S,
         poll_s: float = POLL_S,
         lease_class: type[Lease] = Lease,
+        directory: Directory | None = None,
     ) -> None:
         self.worker = worker
+        # What the store knows of all workers' streams, where it keeps such a thing.
+        self.directory = directory
         self.store = _Watched(store, worker)
         self._clock = clock
         self._strategy = Strategy(strategy)
@@ -131,6 +135,9 @@ class LeasedRegistry:
         self._fencing_token_last = 0
         self._is_closed = False
         self._all_left: asyncio.Future[None] | None = None
+        # Called with the trace id when a stream is let in or stopped, has ended, and when
+        # another worker wants to hear of it; set by who tells others of the streams.
+        self.on_change: Callable[[str], None] = lambda trace_id: None
 
     # -- from the start to the end of the worker
 
@@ -315,6 +322,7 @@ class LeasedRegistry:
             self._log(of_previous(event, previous, held.session))
         self._log(started(held.trace_id, held.session))
         self._answer(held)
+        self.on_change(held.trace_id)
 
     async def _keep(self, held: _Held) -> None:
         try:
@@ -373,6 +381,7 @@ class LeasedRegistry:
         self._log(cancelled(held.trace_id, reason))
         held.stopped_at = asyncio.get_running_loop().time()
         held.stream.stop(error)
+        self.on_change(held.trace_id)
 
     def _why(self, held: _Held, end: End) -> Why:
         trace_id = held.trace_id
@@ -404,6 +413,7 @@ class LeasedRegistry:
         """It has no state from now on; the store is told."""
         del self._held[held.trace_id]
         self._stop_signals.clear(held.trace_id, held.stream.stop_signal)
+        self.on_change(held.trace_id)
         self._leaving[held] = None
         self._run(self._leave(held), f"leave-{held.trace_id}")
 
@@ -424,13 +434,20 @@ class LeasedRegistry:
         while True:
             try:
                 async for message in self.store.messages():
-                    held = self._held.get(message.stream.partition("/")[2])
-                    if held is not None and held.lease.stream == message.stream:
-                        held.lease.hear(message.told)
+                    self._hear(message)
             except StoreUnreachable as exc:
                 self.store.note(exc)
             # Messages only wake: who waits or holds asks by itself meanwhile.
             await asyncio.sleep(self._poll_s)
+
+    def _hear(self, message: Message) -> None:
+        held = self._held.get(message.stream.partition("/")[2])
+        if held is None or held.lease.stream != message.stream:
+            return
+        if message.told is Told.SHOW:
+            self.on_change(held.trace_id)
+        else:
+            held.lease.hear(message.told)
 
     # -- small things
 

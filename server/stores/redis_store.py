@@ -40,6 +40,7 @@ from registry.lease_records import (
 )
 from registry.lease_table import LimitsDiffer
 from registry.states import Strategy
+from server.stores.redis_directory import RedisDirectory
 from server.stores.store import StoreRefused, StoreUnreachable
 
 SCRIPT = Path(__file__).with_name("lease.lua").read_text("utf-8")
@@ -166,6 +167,10 @@ class RedisStore:
             int(counters.get("active", 0)),
             counters.get("limits", self._limits.text),
         )
+
+    @property
+    def directory(self) -> RedisDirectory:
+        return RedisDirectory(self._client, self._key, self._channel, self._errors)
 
     async def close(self) -> None:
         with suppress(RedisError, OSError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import sqlite3
@@ -28,7 +29,10 @@ from registry.lease_records import (
     LeaseLimits,
     LeaseOperation,
     LeaseSnapshot,
+    Leave,
     Message,
+    Poll,
+    Register,
     Reply,
     SessionRecord,
     Told,
@@ -37,7 +41,12 @@ from registry.lease_records import (
 )
 from registry.lease_table import LeaseTable
 from registry.states import Strategy
+from server.stores import sqlite_directory
+from server.stores.sqlite_directory import SqliteDirectory
 from server.stores.store import StoreRefused, StoreUnreachable, worker_of
+from server.stores.worker_locks import WorkerLocks
+
+_logger = logging.getLogger("onestream.registry")
 
 # A transaction takes a tenth of a millisecond; who waits for longer waits for a process that
 # stands still, and blocks its own event loop meanwhile.
@@ -83,6 +92,7 @@ class SqliteStore:
         self._limits = limits
         self._worker = worker
         self._now_ms = now_ms
+        self._locks = WorkerLocks(path, worker)
         self._db: sqlite3.Connection | None = None
         # Which file is open: another one at this path has lost all that was written.
         self._inode: tuple[int, int] | None = None
@@ -99,6 +109,8 @@ class SqliteStore:
         _make_private(self.path.parent)
         with _errors(self.path):
             self._opened()
+            self._locks.hold()
+            self._bury_all()
         await self.ask(Cancel("", f"{self._worker}/"))
 
     async def ask(self, operation: LeaseOperation) -> Reply:
@@ -128,12 +140,28 @@ class SqliteStore:
                 table.detached = self._detached(db)
             return table.snapshot()
 
+    @property
+    def directory(self) -> SqliteDirectory:
+        return SqliteDirectory(
+            self._in_transaction,
+            self._now_ms,
+            lambda db, message: self._send(db, (message,), self._now_ms()),
+        )
+
     async def close(self) -> None:
         if self._db is not None:
             self._db.close()
             self._db = None
+        self._locks.release()
 
     # -- one transaction
+
+    @contextmanager
+    def _in_transaction(self) -> Iterator[sqlite3.Connection]:
+        with _errors(self.path):
+            db = self._opened()
+            with _transaction(db):
+                yield db
 
     def _answer(self, operation: LeaseOperation) -> Answer:
         db = self._opened()
@@ -146,10 +174,52 @@ class SqliteStore:
             table.detached = self._detached(db)
             before = table.snapshot()
             now_ms = self._now_ms()
+            messages: tuple[Message, ...] = ()
+            if isinstance(operation, Register | Poll):
+                messages = self._bury(table, name, now_ms)
             answer = table.apply(operation, now_ms, self._generation)
             self._write(db, name, before, table.snapshot())
-            self._send(db, answer.messages, now_ms)
+            self._send(db, (*messages, *answer.messages), now_ms)
         return answer
+
+    def _bury(self, table: LeaseTable, session: str, now_ms: int) -> tuple[Message, ...]:
+        """The streams of dead processes leave the session: the kernel has ended all they did."""
+        record = table.sessions.get(session, SessionRecord())
+        streams = [each.stream for each in record.waiting]
+        if record.holder is not None:
+            streams.append(record.holder.stream)
+        streams += [each.stream for each in table.detached.values() if each.session == session]
+        gone = {each: self._locks.is_gone(each) for each in {}.fromkeys(map(worker_of, streams))}
+        messages: tuple[Message, ...] = ()
+        for stream in streams:
+            if gone[worker_of(stream)]:
+                _logger.warning("worker_gone stream=%s seen_by=%s", stream, self._worker)
+                leave = Leave(session, stream)
+                messages += table.apply(leave, now_ms, self._generation).messages
+        return messages
+
+    def _bury_all(self) -> None:
+        """Those of all sessions, so that nothing refers to the files of the dead."""
+        dead = self._locks.gone()
+        if not dead:
+            return
+        db = self._opened()
+        with _transaction(db):
+            table = self._counters(db)
+            table.detached = self._detached(db)
+            now_ms = self._now_ms()
+            sessions = {name for (name,) in db.execute("SELECT name FROM session")}
+            for name in sorted(sessions | {session for session, _ in table.detached}):
+                table.sessions = {}
+                row = db.execute("SELECT record FROM session WHERE name = ?", (name,)).fetchone()
+                if row is not None:
+                    table.sessions[name] = _record(row[0])
+                before = table.snapshot()
+                messages = self._bury(table, name, now_ms)
+                self._write(db, name, before, table.snapshot())
+                self._send(db, messages, now_ms)
+        for worker in dead:
+            self._locks.forget(worker)
 
     def _counters(self, db: sqlite3.Connection) -> LeaseTable:
         table = LeaseTable(self._limits)
@@ -232,7 +302,7 @@ class SqliteStore:
             # A commit waits for no disk: what a power cut takes along was of workers it ended.
             db.execute("PRAGMA synchronous = NORMAL")
             with _transaction(db):
-                for statement in filter(str.strip, _SCHEMA.split(";")):
+                for statement in filter(str.strip, (_SCHEMA + sqlite_directory.SCHEMA).split(";")):
                     db.execute(statement)
                 db.execute(
                     "INSERT OR IGNORE INTO counters VALUES (1, ?, 0, '', 0, 0, ?)",

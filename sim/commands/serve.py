@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from sim.commands.options import add_address
+from sim.commands.options import add_address, positive
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -22,6 +22,13 @@ def add_parser(subparsers: Subparsers) -> None:
         const="normal",
         metavar="PROFILE",
         help="with an embedded fake Ollama, so that no real one is needed (default: normal)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes, which share their sessions as JARVIS_SESSIONS says (default: 1)",
     )
     parser.set_defaults(run=run)
 
@@ -40,4 +47,10 @@ def run(arguments: Namespace) -> int:
     def announce(address: str) -> None:
         say(f"onestream listens on {address}", sys.stdout)
 
+    if arguments.workers > 1:
+        from server.run_workers import run_workers
+
+        return run_workers(
+            arguments.workers, arguments.host, arguments.port, ollama=ollama, on_started=announce
+        )
     return run_server(host=arguments.host, port=arguments.port, ollama=ollama, on_started=announce)

@@ -139,6 +139,7 @@ def test_the_file_is_the_users_alone(tmp_path: Path) -> None:
             "sessions.sqlite": 0o600,
             "sessions.sqlite-wal": 0o600,
             "sessions.sqlite-shm": 0o600,
+            "sessions.sqlite.worker-v": 0o600,
         }
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         await store.close()

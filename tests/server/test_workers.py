@@ -5,12 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import re
+import signal
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.server.support import Stack, error_of, prompt, run_async, until
+from tests.limits import HANGS_S
+from tests.server.support import (
+    DEVKEY,
+    PATIENCE_S,
+    Output,
+    Stack,
+    address_in,
+    error_of,
+    process,
+    prompt,
+    run_async,
+    until,
+)
 from tests.server.workers import settled_file, workers
 
 SESSION = {"x-session-id": "s"}
@@ -53,6 +73,16 @@ class Streamed:
     async def over(self) -> str | None:
         await self.task
         return self.code
+
+
+async def becomes(asked: Callable[[], Awaitable[Any]], expected: Any) -> None:
+    """What another worker says of a stream comes a moment later."""
+    deadline = time.monotonic() + PATIENCE_S
+    answer = await asked()
+    while answer != expected:
+        assert time.monotonic() < deadline, f"{answer} and not {expected}"
+        await asyncio.sleep(0.01)
+        answer = await asked()
 
 
 @pytest.mark.socket
@@ -152,3 +182,161 @@ def test_a_client_that_leaves_while_it_waits_leaves_the_queue(tmp_path: Path) ->
             await three.leave()
 
     run_async(main())
+
+
+# ---- what a client asks of its streams ------------------------------------------------------
+
+
+@pytest.mark.socket
+def test_a_stream_is_cancelled_at_another_worker(tmp_path: Path) -> None:
+    """By name; a second time it was stopped before, and another key knows of no such stream."""
+
+    async def main() -> None:
+        sessions = await settled_file(tmp_path)
+        async with workers(sessions, api_keys="one,two") as (first, second):
+            mine, theirs = ({"authorization": f"Bearer {key}"} for key in ("one", "two"))
+            one = await Streamed(first, **mine).begun()
+            path = f"/v1/streams/{one.headers['x-trace-id']}"
+            refused = await second.http.post(f"{path}/cancel", headers=theirs)
+            assert (refused.status_code, error_of(refused)["code"]) == (404, "stream_not_found")
+            assert (await second.http.post(f"{path}/cancel", headers=mine)).json()["cancelled"]
+            assert await one.over() == "cancelled"
+            await first.quiet()
+
+            async def state() -> Any:
+                return (await second.http.get(path, headers=mine)).json()["state"]
+
+            await becomes(state, "ENDED")
+            again = await second.http.post(f"{path}/cancel", headers=mine)
+            assert not again.json()["cancelled"]
+
+    run_async(main())
+
+
+@pytest.mark.socket
+def test_a_key_sees_its_streams_at_every_worker(tmp_path: Path) -> None:
+    """Those that run, with their text so far, and those that ended; nobody else's."""
+
+    async def main() -> None:
+        sessions = await settled_file(tmp_path)
+        async with workers(sessions, api_keys="one,two") as (first, second):
+            mine, theirs = ({"authorization": f"Bearer {key}"} for key in ("one", "two"))
+            one = await Streamed(first, **mine).begun()
+            two = await Streamed(second, **mine).begun()
+            assert await one.over() == "superseded"
+            names = [each.headers["x-trace-id"] for each in (two, one)]
+
+            async def listed(worker: Stack, headers: dict[str, str]) -> list[Any]:
+                answer = await worker.http.get("/v1/streams", headers=headers)
+                data = answer.json()["data"]
+                return sorted((each["trace_id"], each["state"], each["reason"]) for each in data)
+
+            expected = sorted(
+                [(names[0], "ACTIVE", None), (names[1], "ENDED", "superseded")],
+            )
+            for worker in (first, second):
+                await becomes(partial(listed, worker, mine), expected)
+                assert await listed(worker, theirs) == []
+            answer = await first.http.get(f"/v1/streams/{names[0]}", headers=mine)
+            assert answer.json()["text"]
+            assert answer.json()["chunks"] > 0
+            unknown = await first.http.get(f"/v1/streams/{names[0]}", headers=theirs)
+            assert unknown.status_code == 404
+            await two.leave()
+
+    run_async(main())
+
+
+# ---- a store that is away -------------------------------------------------------------------
+
+
+@pytest.mark.socket
+def test_without_the_store_nothing_new_begins_and_what_runs_ends_with_its_lease(
+    tmp_path: Path,
+) -> None:
+    """503 for a prompt and for /readyz, `session_lease_lost` for a stream; then it heals."""
+    short = {"lease_seconds": 1.0, "sessions_call_seconds": 0.2}
+
+    async def main() -> None:
+        sessions = await settled_file(tmp_path, **short)
+        async with workers(sessions, 1, **short) as (worker,):
+            assert (await worker.http.get("/healthz")).json()["sessions"]["store"] == "ok"
+            one = await Streamed(worker).begun()
+            blocks = sqlite3.connect(sessions.removeprefix("sqlite:"), isolation_level=None)
+            blocks.execute("BEGIN EXCLUSIVE")
+            refused = await worker.post(prompt(), headers=SESSION)
+            assert (refused.status_code, error_of(refused)["code"]) == (503, "sessions_unavailable")
+            assert refused.headers["retry-after"] == "1"
+            assert (await worker.http.get("/readyz")).status_code == 503
+            health = (await worker.http.get("/healthz")).json()
+            assert health["sessions"]["store"] == "unreachable"
+            assert await one.over() == "session_lease_lost"
+            blocks.close()
+            # The one that was refused may be known to the store, and leaves.
+            two = await Streamed(worker).begun()
+            assert two.code is None
+            assert (await worker.http.get("/healthz")).json()["sessions"]["store"] == "ok"
+            await two.leave()
+
+    run_async(main())
+
+
+@pytest.mark.socket
+def test_a_worker_that_leaves_hands_its_sessions_over(tmp_path: Path) -> None:
+    """What it streams ends, what waits there is refused, and who waits elsewhere is let in."""
+
+    async def main() -> None:
+        async with workers(await settled_file(tmp_path)) as (first, second):
+            one = await Streamed(first).begun()
+            two = Streamed(second, **{"x-session-strategy": "enqueue"})
+            await until(lambda: second.states() == ["WAITING"], "it waits")
+            three = Streamed(first, **{"x-session-strategy": "enqueue"})
+            await until(lambda: len(first.states()) == 2, "it waits, too")
+            first.service.begin_shutdown()
+            assert await one.over() == "shutting_down"
+            assert await three.over() == "shutting_down"
+            await two.begun()
+            assert second.states() == ["ACTIVE"]
+            await two.leave()
+
+    run_async(main())
+
+
+# ---- processes ------------------------------------------------------------------------------
+
+
+@pytest.mark.socket
+def test_serve_has_workers_and_one_that_is_killed_gives_its_session_back_at_once(
+    tmp_path: Path,
+) -> None:
+    """`serve --workers 2`: prompt 2 supersedes prompt 1; a killed worker's lease is not waited for.
+
+    The lease is an hour, so that only the lock can have freed the session.
+    """
+    path = tmp_path / "shared" / "sessions.sqlite"
+    asyncio.run(settled_file(tmp_path, lease_seconds=3600.0))
+    with process(
+        *("-m", "sim.cli", "serve", "--workers", "2", "--port", "0", "--fake-ollama", "instant"),
+        JARVIS_SESSIONS=f"sqlite:{path}",
+        JARVIS_LEASE_SECONDS="3600",
+    ) as child:
+        output = Output(child)
+        url = address_in(output.wait_for("onestream listens on"))
+        body = prompt(model="fake:hang-midstream", stream=True)
+        with httpx.Client(base_url=url, headers=DEVKEY, timeout=PATIENCE_S) as http:
+            ask = partial(http.stream, "POST", "/v1/chat/completions", json=body)
+            with ask() as one:
+                worker = output.wait_for(f"stream_start trace={one.headers['x-trace-id']}")
+                with ask() as two:
+                    text = "".join(one.iter_text())
+                    assert '"superseded"' in text
+                    worker = output.wait_for(f"stream_start trace={two.headers['x-trace-id']}")
+                    found = re.search(r"worker=.*-(\d+)-\w+$", worker)
+                    assert found
+                    os.kill(int(found[1]), signal.SIGKILL)
+                    with pytest.raises(httpx.RemoteProtocolError):
+                        "".join(two.iter_text())
+            with ask() as three:
+                assert three.status_code == 200
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(HANGS_S) == 0

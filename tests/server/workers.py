@@ -46,11 +46,11 @@ async def workers(
 
 
 async def settled_file(folder: Path, **limits: Any) -> str:
-    """JARVIS_SESSIONS of a file whose quarantine is over: it is a minute old."""
+    """JARVIS_SESSIONS of a file whose quarantine is over: it is old enough."""
     path = folder / "shared" / "sessions.sqlite"
-    store = SqliteStore(
-        path, limits_of(settings(**limits)), "seed", now_ms=lambda: monotonic_ms() - 60_000
-    )
+    leases = limits_of(settings(**limits))
+    age_ms = leases.quarantine_ms + 1000
+    store = SqliteStore(path, leases, "seed", now_ms=lambda: monotonic_ms() - age_ms)
     await store.start()
     await store.close()
     return f"sqlite:{path}"

@@ -1,0 +1,127 @@
+"""Runs several workers as one server, under uvicorn's supervisor: `onestream serve --workers N`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from server import log
+from server.environment import read_settings
+from server.opening import check_store
+from server.run import EXIT_OK, EXIT_USAGE, check_port, config_for
+from server.security import StartRefused, check_address, read_keys
+from server.settings import Settings
+from server.startup import check_shared
+
+_READY_S = 0.2
+# A worker that answers its supervisor no more is killed after this; a new one has so long to start.
+_HEALTH_S = 30
+
+
+def run_workers(
+    workers: int,
+    host: str,
+    port: int,
+    *,
+    ollama: AbstractAsyncContextManager[str] | None = None,
+    on_started: Callable[[str], None],
+) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit code: 0, or 3 where it would not start.
+
+    SIGHUP replaces one worker after the other. ollama, on_started: as `server.run.run` has them;
+    the former lives in a thread of this process, which serves nobody else.
+    """
+    log.open_closed_streams()
+    log.configure()
+    try:
+        settings = read_settings()
+        check_address(read_keys(settings), host)
+        check_port(port)
+        check_shared(workers, settings.sessions)
+        asyncio.run(check_store(settings))
+        with _running(ollama) as address:
+            if address:
+                os.environ["JARVIS_OLLAMA_HOST"] = address
+            return _supervised(settings, workers, host, port, on_started)
+    except StartRefused as exc:
+        print(f"onestream serve: {exc}", file=sys.stderr)
+    except SystemExit:
+        # uvicorn has said why.
+        pass
+    return EXIT_USAGE
+
+
+def _supervised(
+    settings: Settings, workers: int, host: str, port: int, on_started: Callable[[str], None]
+) -> int:
+    # By its name: each worker imports it, and reads the settings of the environment.
+    config = config_for(
+        "server.app:app",
+        settings,
+        host,
+        port,
+        workers=workers,
+        timeout_worker_healthcheck=_HEALTH_S,
+    )
+    with config.bind_socket() as listener:
+        number = listener.getsockname()[1]
+        address = f"http://[{host}]:{number}" if ":" in host else f"http://{host}:{number}"
+        supervisor = _Supervisor(config, [listener])
+        supervisor.on_ready = lambda: on_started(address)
+        supervisor.run()
+    failed = any(each.exitcode == STARTUP_FAILURE for each in supervisor.processes)
+    return EXIT_USAGE if failed else EXIT_OK
+
+
+class _Supervisor(Multiprocess):
+    """Reports when all workers serve."""
+
+    on_ready: Callable[[], None]
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        while not self.should_exit.is_set():
+            # The supervisor's own loop says why one has ended.
+            if any(not each.process.is_alive() for each in self.processes):
+                return
+            if all(each.is_ready(_READY_S) for each in self.processes):
+                self.on_ready()
+                return
+            self.handle_signals()
+            time.sleep(_READY_S / 4)
+
+
+@contextmanager
+def _running(ollama: AbstractAsyncContextManager[str] | None) -> Iterator[str]:
+    """Its address, while it runs in a loop of its own; nothing where there is none."""
+    if ollama is None:
+        yield ""
+        return
+    started = threading.Event()
+    addresses: list[str] = []
+    loop = asyncio.new_event_loop()
+    stopped = asyncio.Event()
+
+    async def main() -> None:
+        async with ollama as address:
+            addresses.append(address)
+            started.set()
+            await stopped.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(main()), daemon=True)
+    thread.start()
+    started.wait()
+    try:
+        yield addresses[0]
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join()
+        loop.close()

@@ -1,0 +1,188 @@
+"""The streams of all workers, for the clients of each: what they tell one another of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from registry.lease_records import Message, Told
+from server.archive import Record
+from server.settings import Settings
+from server.stores.directory import Directory, Entry
+from server.stores.store import StoreUnreachable
+
+# How long another worker has to say how its streams are; what it said before counts else.
+ASK_S = 0.3
+_LOOK_S = 0.02
+# Of the running ones in a list: the others are shown as they were described last.
+_ASKED_MAX = 50
+# Records that are yet to be described; where the store is away for long, the oldest are not.
+_PENDING_MAX = 1000
+
+
+class SharedStreams:
+    """Describes this worker's streams to the others, and asks for theirs.
+
+    view_of: what the owner of a record may see. wall_clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        worker: str,
+        *,
+        settings: Settings,
+        view_of: Callable[[Record], dict[str, Any]],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.worker = worker
+        self._directory = directory
+        self._settings = settings
+        self._view_of = view_of
+        self._wall_clock = wall_clock
+        self._versions = itertools.count(1)
+        # Those that have a state, and with them what the lease table calls their sessions.
+        self._running: dict[str, tuple[Record, str, int]] = {}
+        self._pending: dict[str, tuple[Record, str, int]] = {}
+        self._woken = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- this worker's
+
+    def start(self) -> None:
+        for work in (self._describe_pending(), self._be_seen()):
+            self._tasks.append(asyncio.create_task(work, name=f"streams-{self.worker}"))
+
+    async def end(self) -> None:
+        """What is pending is described, if the store takes it at once."""
+        with suppress(StoreUnreachable):
+            while self._pending:
+                await self._describe_next()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def add(self, record: Record, session: str) -> None:
+        """session: as the lease table knows it."""
+        self._running[record.trace_id] = record, session, round(self._wall_clock() * 1000)
+        record.on_over = lambda over: self.changed(over.trace_id)
+        self.changed(record.trace_id)
+
+    def changed(self, trace_id: str) -> None:
+        """It is to be described anew."""
+        known = self._running.get(trace_id)
+        if known is None:
+            return
+        self._pending[trace_id] = known
+        if len(self._pending) > _PENDING_MAX:
+            del self._pending[next(iter(self._pending))]
+        self._woken.set()
+
+    async def _describe_pending(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                while self._pending:
+                    await self._describe_next()
+            except StoreUnreachable:
+                await asyncio.sleep(ASK_S)
+                self._woken.set()
+
+    async def _describe_next(self) -> None:
+        trace_id, (record, session, at_ms) = next(iter(self._pending.items()))
+        view = self._view_of(record)
+        # Its client has its end first, and its clean-up takes longer.
+        ended = record.ended_at is not None and view["state"] == "ENDED"
+        if ended:
+            self._running.pop(trace_id, None)
+        version = next(self._versions)
+        entry = Entry(
+            record.owner, trace_id, self.worker, session, at_ms, version, ended, json.dumps(view)
+        )
+        known = self._pending.pop(trace_id)
+        try:
+            await self._directory.describe(
+                entry,
+                keep_ms=round(self._settings.archive_seconds * 1000),
+                ended_max=self._settings.archive_max,
+            )
+        except StoreUnreachable:
+            self._pending.setdefault(trace_id, known)
+            raise
+
+    async def _be_seen(self) -> None:
+        lease_s = self._settings.lease_seconds
+        within_ms = round((lease_s + self._settings.lease_margin_seconds) * 1000)
+        while True:
+            with suppress(StoreUnreachable):
+                await self._directory.be_seen(self.worker, within_ms)
+            await asyncio.sleep(lease_s / 4)
+
+    # -- those of the others
+
+    async def others(self, owner: str) -> list[Entry]:
+        """Newest first. Raises StoreUnreachable."""
+        found = await self._described(owner)
+        await self._ask(found)
+        if all(each.ended for each in found):
+            return found
+        before = {each.trace_id: each.version for each in found if not each.ended}
+        async for _ in _looks():
+            found = await self._described(owner)
+            now = {each.trace_id: each.version for each in found}
+            if all(now.get(name, -1) != version for name, version in before.items()):
+                break
+        return [await self._truth(each) for each in found]
+
+    async def other(self, owner: str, trace_id: str) -> Entry | None:
+        """Raises StoreUnreachable."""
+        found = await self._directory.find(owner, trace_id)
+        if found is None or found.ended:
+            return found
+        await self._ask([found])
+        version = found.version
+        async for _ in _looks():
+            found = await self._directory.find(owner, trace_id)
+            if found is None or found.version != version:
+                return found
+        return await self._truth(found)
+
+    async def known(self, owner: str, trace_id: str) -> Entry | None:
+        """As it was described last. Raises StoreUnreachable."""
+        return await self._directory.find(owner, trace_id)
+
+    async def _described(self, owner: str) -> list[Entry]:
+        found = await self._directory.described(owner)
+        return [each for each in found if each.worker != self.worker]
+
+    async def _ask(self, entries: Sequence[Entry]) -> None:
+        running = [each for each in entries if not each.ended]
+        for each in running[:_ASKED_MAX]:
+            stream = f"{each.worker}/{each.trace_id}"
+            await self._directory.tell(Message(stream, Told.SHOW))
+
+    async def _truth(self, entry: Entry) -> Entry:
+        """A worker that is gone says nothing of the end of its streams."""
+        if entry.ended or await self._directory.is_seen(entry.worker):
+            return entry
+        view = json.loads(entry.view)
+        view |= {
+            "state": "ENDED",
+            "queue_position": None,
+            "reason": "worker_lost",
+            "message": f"worker {entry.worker}, which had the stream, is gone",
+        }
+        fields = entry.owner, entry.trace_id, entry.worker, entry.session, entry.at_ms
+        return Entry(*fields, entry.version, True, json.dumps(view))
+
+
+async def _looks() -> Any:
+    for _ in range(round(ASK_S / _LOOK_S)):
+        await asyncio.sleep(_LOOK_S)
+        yield None

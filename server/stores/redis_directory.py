@@ -1,0 +1,108 @@
+"""The streams of all workers in Valkey or Redis, next to the sessions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import Any
+
+from redis.asyncio import Redis
+
+from registry.lease_records import Message
+from server.stores.directory import Entry
+from server.stores.store import worker_of
+
+# A running stream is described anew long before; what a dead worker has left goes by then.
+_RUNNING_MS = 24 * 3600 * 1000
+
+
+class RedisDirectory:
+    """key: of a name, with the store's prefix; channel: of a worker.
+
+    errors: the client's as the store's.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        key: Callable[[str], str],
+        channel: Callable[[str], str],
+        errors: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._client = client
+        self._key = key
+        self._channel = channel
+        self._errors = errors
+
+    async def describe(self, entry: Entry, *, keep_ms: int, ended_max: int) -> None:
+        running, ended = self._running(entry.owner), self._ended(entry.owner)
+        kept_ms = keep_ms if entry.ended else _RUNNING_MS
+        with self._errors():
+            async with self._client.pipeline(transaction=True) as pipe:
+                text = json.dumps(asdict(entry))
+                pipe.set(self._stream(entry.owner, entry.trace_id), text, px=max(kept_ms, 1))
+                if entry.ended:
+                    pipe.zrem(running, entry.trace_id)
+                    pipe.zadd(ended, {entry.trace_id: entry.at_ms})
+                    pipe.pexpire(ended, max(keep_ms, 1))
+                    pipe.zrange(ended, 0, -ended_max - 1)
+                    pipe.zremrangebyrank(ended, 0, -ended_max - 1)
+                else:
+                    pipe.zadd(running, {entry.trace_id: entry.at_ms})
+                    pipe.pexpire(running, _RUNNING_MS)
+                results: list[Any] = await pipe.execute()
+            if entry.ended and results[4]:
+                names = [self._stream(entry.owner, each.decode()) for each in results[4]]
+                await self._client.delete(*names)
+
+    async def described(self, owner: str) -> list[Entry]:
+        with self._errors():
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.zrange(self._running(owner), 0, -1)
+                pipe.zrange(self._ended(owner), 0, -1)
+                running, ended = await pipe.execute()
+            trace_ids = [each.decode() for each in (*running, *ended)]
+            if not trace_ids:
+                return []
+            texts = await self._client.mget([self._stream(owner, each) for each in trace_ids])
+            gone = [each for each, text in zip(trace_ids, texts, strict=True) if text is None]
+            if gone:
+                async with self._client.pipeline(transaction=False) as pipe:
+                    pipe.zrem(self._running(owner), *gone)
+                    pipe.zrem(self._ended(owner), *gone)
+                    await pipe.execute()
+        found = [_entry(text) for text in texts if text is not None]
+        return sorted(found, key=lambda each: (-each.at_ms, each.trace_id))
+
+    async def find(self, owner: str, trace_id: str) -> Entry | None:
+        with self._errors():
+            text = await self._client.get(self._stream(owner, trace_id))
+        return None if text is None else _entry(text)
+
+    async def be_seen(self, worker: str, within_ms: int) -> None:
+        with self._errors():
+            await self._client.set(self._key(f"seen:{worker}"), 1, px=within_ms)
+
+    async def is_seen(self, worker: str) -> bool:
+        with self._errors():
+            return bool(await self._client.exists(self._key(f"seen:{worker}")))
+
+    async def tell(self, message: Message) -> None:
+        with self._errors():
+            channel = self._channel(worker_of(message.stream))
+            await self._client.publish(channel, f"{message.told.value} {message.stream}")
+
+    def _stream(self, owner: str, trace_id: str) -> str:
+        return self._key(f"stream:{owner}:{trace_id}")
+
+    def _running(self, owner: str) -> str:
+        return self._key(f"running:{owner}")
+
+    def _ended(self, owner: str) -> str:
+        return self._key(f"ended:{owner}")
+
+
+def _entry(text: bytes | str) -> Entry:
+    return Entry(**json.loads(text))

@@ -1,0 +1,95 @@
+"""The streams of all workers in SQLite, in the file of the sessions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import astuple
+
+from registry.lease_records import Message
+from server.stores.directory import Entry
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS stream(
+    owner TEXT, trace_id TEXT, worker TEXT, session TEXT, at_ms INTEGER, version INTEGER,
+    ended INTEGER, view TEXT, written_ms INTEGER, PRIMARY KEY (owner, trace_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS worker(name TEXT PRIMARY KEY, until_ms INTEGER) WITHOUT ROWID;
+"""
+_FIELDS = "owner, trace_id, worker, session, at_ms, version, ended, view"
+
+
+class SqliteDirectory:
+    """opened: a transaction of the store's connection. send: writes a message within it."""
+
+    def __init__(
+        self,
+        opened: Callable[[], AbstractContextManager[sqlite3.Connection]],
+        now_ms: Callable[[], int],
+        send: Callable[[sqlite3.Connection, Message], None],
+    ) -> None:
+        self._send = send
+        self._opened = opened
+        self._now_ms = now_ms
+
+    async def describe(self, entry: Entry, *, keep_ms: int, ended_max: int) -> None:
+        now_ms = self._now_ms()
+        with self._opened() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO stream VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*astuple(entry), now_ms),
+            )
+            if entry.ended:
+                self._forget_old(db, entry.owner, now_ms, keep_ms, ended_max)
+
+    def _forget_old(
+        self, db: sqlite3.Connection, owner: str, now_ms: int, keep_ms: int, ended_max: int
+    ) -> None:
+        # A clock that was set anew with the host makes times that are ahead.
+        is_old = "NOT written_ms BETWEEN ? AND ?"
+        since = (now_ms - keep_ms, now_ms)
+        db.execute("DELETE FROM worker WHERE NOT until_ms >= ?", (now_ms - keep_ms,))
+        db.execute(
+            f"DELETE FROM stream WHERE {is_old} AND "
+            f"(ended OR worker NOT IN (SELECT name FROM worker))",
+            since,
+        )
+        db.execute(
+            "DELETE FROM stream WHERE owner = ? AND trace_id IN (SELECT trace_id FROM stream "
+            "WHERE owner = ? AND ended ORDER BY written_ms DESC LIMIT -1 OFFSET ?)",
+            (owner, owner, ended_max),
+        )
+
+    async def described(self, owner: str) -> list[Entry]:
+        with self._opened() as db:
+            rows = db.execute(
+                f"SELECT {_FIELDS} FROM stream WHERE owner = ? ORDER BY at_ms DESC, trace_id",
+                (owner,),
+            ).fetchall()
+        return [_entry(row) for row in rows]
+
+    async def find(self, owner: str, trace_id: str) -> Entry | None:
+        with self._opened() as db:
+            row = db.execute(
+                f"SELECT {_FIELDS} FROM stream WHERE owner = ? AND trace_id = ?", (owner, trace_id)
+            ).fetchone()
+        return None if row is None else _entry(row)
+
+    async def be_seen(self, worker: str, within_ms: int) -> None:
+        with self._opened() as db:
+            until_ms = self._now_ms() + within_ms
+            db.execute("INSERT OR REPLACE INTO worker VALUES (?, ?)", (worker, until_ms))
+
+    async def is_seen(self, worker: str) -> bool:
+        with self._opened() as db:
+            row = db.execute("SELECT until_ms FROM worker WHERE name = ?", (worker,)).fetchone()
+        return row is not None and self._now_ms() < row[0]
+
+    async def tell(self, message: Message) -> None:
+        with self._opened() as db:
+            self._send(db, message)
+
+
+def _entry(row: tuple[str, str, str, str, int, int, int, str]) -> Entry:
+    owner, trace_id, worker, session, at_ms, version, ended, view = row
+    return Entry(owner, trace_id, worker, session, at_ms, version, bool(ended), view)
