@@ -13,6 +13,7 @@ from registry.lease_records import Message, Told
 from server.archive import Record
 from server.settings import Settings
 from server.stores.directory import Directory, Entry
+from server.stores.leased_registry import end_tasks
 from server.stores.store import StoreUnreachable
 
 # How long another worker has to say how its streams are; what it said before counts else.
@@ -59,13 +60,14 @@ class SharedStreams:
 
     async def end(self) -> None:
         """What is pending is described, if the store takes it at once."""
+        last = asyncio.create_task(self._describe_last(), name=f"streams-last-{self.worker}")
+        await end_tasks([last], patience_s=ASK_S)
+        await end_tasks(self._tasks)
+
+    async def _describe_last(self) -> None:
         with suppress(StoreUnreachable):
             while self._pending:
                 await self._describe_next()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
 
     def add(self, record: Record, session: str) -> None:
         """session: as the lease table knows it."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -54,6 +54,10 @@ from server.stores.lease import POLL_S, RENEW_S, End, Lease, NotLetIn
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
 
 _logger = logging.getLogger("onestream.registry")
+
+# Of a connection to the store, when the worker ends; and how often what does not end is cancelled.
+CLOSE_S = 0.2
+_CANCELS = 3
 
 # Why a stream was stopped or turned away: what the log says, and the error of its client.
 Why = tuple[str, StreamError]
@@ -167,12 +171,9 @@ class LeasedRegistry:
 
     async def end(self) -> None:
         """After `close`: nothing of this worker asks the store any more."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        await self.store.close()
+        await end_tasks(list(self._tasks))
+        closing = asyncio.ensure_future(self.store.close())
+        await end_tasks([closing], patience_s=CLOSE_S)
 
     async def check(self) -> None:
         """Asks the store for nothing; raises StoreUnreachable within one call's limit."""
@@ -491,6 +492,26 @@ class LeasedRegistry:
         del self._tasks[task]
         if not task.cancelled() and task.exception() is not None:
             _logger.error("worker_failed worker=%s", self.worker, exc_info=task.exception())
+
+
+async def end_tasks(tasks: Sequence[asyncio.Task[None]], *, patience_s: float = 0.0) -> None:
+    """Cancels what is not over after patience_s, more than once, and waits only so long.
+
+    A client of a store may swallow a cancel that meets its own time limit, and a process that is
+    about to end must not wait for it.
+    """
+    left = set(tasks)
+    for _ in range(_CANCELS):
+        if left and patience_s:
+            _, left = await asyncio.wait(left, timeout=patience_s)
+        for task in tasks:
+            if task in left:
+                task.cancel()
+        if left:
+            _, left = await asyncio.wait(left, timeout=CLOSE_S)
+    if left:
+        names = ", ".join(task.get_name() for task in tasks if task in left)
+        _logger.warning("tasks_left_behind %s", names)
 
 
 class _Watched:

@@ -11,14 +11,17 @@ import signal
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
 from tests.limits import HANGS_S
+from tests.server import valkey_server
 from tests.server.support import (
     DEVKEY,
     PATIENCE_S,
@@ -26,14 +29,16 @@ from tests.server.support import (
     Stack,
     address_in,
     error_of,
+    free_port,
     process,
     prompt,
     run_async,
     until,
 )
-from tests.server.workers import settled_file, workers
+from tests.server.workers import settle_valkey, settled, settled_file, sharing, workers
 
 SESSION = {"x-session-id": "s"}
+both_stores = pytest.mark.parametrize("store", ["sqlite", "valkey"])
 
 
 class Streamed:
@@ -86,13 +91,14 @@ async def becomes(asked: Callable[[], Awaitable[Any]], expected: Any) -> None:
 
 
 @pytest.mark.socket
+@both_stores
 def test_the_newest_prompt_wins_at_another_worker(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Prompt 1 ends `superseded` though another worker has it; both are in the note's log lines."""
 
     async def main() -> None:
-        async with workers(await settled_file(tmp_path)) as (first, second):
+        async with sharing(store, tmp_path) as (first, second):
             one = await Streamed(first).begun()
             two = await Streamed(second).begun()
             assert await one.over() == "superseded"
@@ -139,11 +145,12 @@ def test_prompts_of_other_sessions_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.socket
-def test_strategies_reach_over_workers(tmp_path: Path) -> None:
+@both_stores
+def test_strategies_reach_over_workers(store: str, tmp_path: Path) -> None:
     """A busy session is busy whichever worker is asked: 409 for reject, a queue for enqueue."""
 
     async def main() -> None:
-        async with workers(await settled_file(tmp_path), queue_max=1) as (first, second):
+        async with sharing(store, tmp_path, queue_max=1) as (first, second):
             one = await Streamed(first).begun()
             rejected = await second.post(
                 prompt(), headers={**SESSION, "x-session-strategy": "reject"}
@@ -188,12 +195,12 @@ def test_a_client_that_leaves_while_it_waits_leaves_the_queue(tmp_path: Path) ->
 
 
 @pytest.mark.socket
-def test_a_stream_is_cancelled_at_another_worker(tmp_path: Path) -> None:
+@both_stores
+def test_a_stream_is_cancelled_at_another_worker(store: str, tmp_path: Path) -> None:
     """By name; a second time it was stopped before, and another key knows of no such stream."""
 
     async def main() -> None:
-        sessions = await settled_file(tmp_path)
-        async with workers(sessions, api_keys="one,two") as (first, second):
+        async with sharing(store, tmp_path, api_keys="one,two") as (first, second):
             mine, theirs = ({"authorization": f"Bearer {key}"} for key in ("one", "two"))
             one = await Streamed(first, **mine).begun()
             path = f"/v1/streams/{one.headers['x-trace-id']}"
@@ -214,12 +221,12 @@ def test_a_stream_is_cancelled_at_another_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.socket
-def test_a_key_sees_its_streams_at_every_worker(tmp_path: Path) -> None:
+@both_stores
+def test_a_key_sees_its_streams_at_every_worker(store: str, tmp_path: Path) -> None:
     """Those that run, with their text so far, and those that ended; nobody else's."""
 
     async def main() -> None:
-        sessions = await settled_file(tmp_path)
-        async with workers(sessions, api_keys="one,two") as (first, second):
+        async with sharing(store, tmp_path, api_keys="one,two") as (first, second):
             mine, theirs = ({"authorization": f"Bearer {key}"} for key in ("one", "two"))
             one = await Streamed(first, **mine).begun()
             two = await Streamed(second, **mine).begun()
@@ -282,11 +289,36 @@ def test_without_the_store_nothing_new_begins_and_what_runs_ends_with_its_lease(
 
 
 @pytest.mark.socket
-def test_a_worker_that_leaves_hands_its_sessions_over(tmp_path: Path) -> None:
+def test_a_valkey_that_hangs_ends_streams_with_their_leases_and_comes_back(tmp_path: Path) -> None:
+    """As above; the server answers 503 itself, and goes on when the store does."""
+    short = {"lease_seconds": 1.0, "sessions_call_seconds": 0.2}
+
+    async def main() -> None:
+        async with settled("valkey", tmp_path, **short) as url, workers(url, 1, **short) as (one,):
+            running = await Streamed(one).begun()
+            async with Redis.from_url(url) as client:
+                await client.execute_command("CLIENT", "PAUSE", "2500", "ALL")
+            refused = await one.post(prompt(), headers=SESSION)
+            assert (refused.status_code, error_of(refused)["code"]) == (503, "sessions_unavailable")
+            assert await running.over() == "session_lease_lost"
+
+            async def begins() -> bool:
+                again = await Streamed(one).begun()
+                await again.leave()
+                return again.code is None
+
+            await becomes(begins, True)
+
+    run_async(main())
+
+
+@pytest.mark.socket
+@both_stores
+def test_a_worker_that_leaves_hands_its_sessions_over(store: str, tmp_path: Path) -> None:
     """What it streams ends, what waits there is refused, and who waits elsewhere is let in."""
 
     async def main() -> None:
-        async with workers(await settled_file(tmp_path)) as (first, second):
+        async with sharing(store, tmp_path) as (first, second):
             one = await Streamed(first).begun()
             two = Streamed(second, **{"x-session-strategy": "enqueue"})
             await until(lambda: second.states() == ["WAITING"], "it waits")
@@ -340,3 +372,45 @@ def test_serve_has_workers_and_one_that_is_killed_gives_its_session_back_at_once
                 assert three.status_code == 200
         child.send_signal(signal.SIGTERM)
         assert child.wait(HANGS_S) == 0
+
+
+@pytest.mark.socket
+def test_two_servers_of_two_addresses_share_a_valkey() -> None:
+    """As two hosts would: prompt 2 at one supersedes prompt 1 at the other, over TCP."""
+    with ExitStack() as exits:
+        fake = exits.enter_context(process("-m", "sim.cli", "fake-ollama", "--port", "0"))
+        ollama = address_in(Output(fake).wait_for("fake Ollama on"))
+        port = str(free_port())
+        exits.enter_context(valkey_server.running("--port", port, "--bind", "127.0.0.1"))
+        url = f"redis://127.0.0.1:{port}/3"
+        asyncio.run(settle_valkey(url))
+        outputs = [
+            Output(
+                exits.enter_context(
+                    process(
+                        *("-m", "server", "--host", host, "--port", "0"),
+                        JARVIS_SESSIONS=url,
+                        OLLAMA_HOST=ollama,
+                    )
+                )
+            )
+            for host in ("127.0.0.1", "127.0.0.2")
+        ]
+        first, second = [
+            exits.enter_context(
+                httpx.Client(
+                    base_url=address_in(each.wait_for("onestream listens on")),
+                    headers=DEVKEY,
+                    timeout=PATIENCE_S,
+                )
+            )
+            for each in outputs
+        ]
+        assert first.base_url.host != second.base_url.host
+        body = prompt(model="fake:slow", stream=True)
+        with first.stream("POST", "/v1/chat/completions", json=body) as one:
+            outputs[0].wait_for(f"stream_start trace={one.headers['x-trace-id']}")
+            with second.stream("POST", "/v1/chat/completions", json=body):
+                assert '"superseded"' in "".join(one.iter_text())
+        finished = outputs[1].wait_for("prev_stream_finished_cleanly session=default")
+        assert one.headers["x-trace-id"] in finished

@@ -12,9 +12,11 @@ import httpx
 
 from server.app import create_app
 from server.opening import limits_of
+from server.stores.redis_store import RedisStore
 from server.stores.sqlite_store import SqliteStore, monotonic_ms
 from sim.fake_ollama import FakeOllama, profile_named
 from sim.fake_ollama.http_front import running, wall_clock_ns
+from tests.server import valkey_server
 from tests.server.support import DEVKEY, PATIENCE_S, Stack, serving, settings
 
 ENDLESS = {"chunk_s": 0.02, "chunks": 5_000, "num_parallel": 64}
@@ -43,6 +45,33 @@ async def workers(
             )
             stacks.append(Stack(url, app, fake, app.state.service, http, server))
         yield stacks
+
+
+@asynccontextmanager
+async def sharing(store: str, folder: Path, **limits: Any) -> AsyncIterator[list[Stack]]:
+    """Two workers with a store of this kind."""
+    async with settled(store, folder, **limits) as sessions, workers(sessions, **limits) as stacks:
+        yield stacks
+
+
+@asynccontextmanager
+async def settled(store: str, folder: Path, **limits: Any) -> AsyncIterator[str]:
+    """JARVIS_SESSIONS of a store of this kind, `sqlite` or `valkey`, whose quarantine is over."""
+    if store == "sqlite":
+        yield await settled_file(folder, **limits)
+        return
+    with valkey_server.running() as url:
+        await settle_valkey(url, **limits)
+        yield url
+
+
+async def settle_valkey(url: str, **limits: Any) -> None:
+    leases = limits_of(settings(**limits))
+    age_ms = leases.quarantine_ms + 1000
+    now_ms = wall_clock_ns() // 1_000_000
+    seed = RedisStore(url, leases, "seed", now_ms=lambda: now_ms - age_ms)
+    await seed.start()
+    await seed.close()
 
 
 async def settled_file(folder: Path, **limits: Any) -> str:
