@@ -1,126 +1,17 @@
-"""A worker's side of a lease: explored under faults, and its gate step by step."""
+"""A worker's side of a lease, step by step; under faults it is explored at level cluster."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 
-from registry.lease_records import LeaseLimits, LeaseOperation, Register, Renew, Reply, Told, Word
-from registry.lease_table import LeaseTable
+from registry.lease_records import LeaseLimits, LeaseOperation, Register, Reply, Told, Word
 from server.stores.lease import End, Lease, NotLetIn
 from server.stores.memory_store import MemoryStore, SharedMemory
 from server.stores.store import StoreUnreachable
-from sim import World, explore, run
-from tests.limits import AMPLE_S
-from tests.server.lease_scenarios import LIMITS, Scenario, program_of
-
-ONE_OPEN = "S1 a session has at most one stream with an open gate"
-
-QUICK = {
-    "nothing": Scenario(),
-    "message lost": Scenario(frozenset({"message lost"})),
-    "request or reply lost": Scenario(frozenset({"request lost", "reply lost"})),
-}
-LARGE = {
-    "three prompts, message lost": Scenario(frozenset({"message lost"}), prompts=3),
-    "crash": Scenario(trouble="crash"),
-    "stall": Scenario(trouble="stall"),
-    "partition": Scenario(trouble="partition"),
-    "fail-over": Scenario(trouble="fail-over"),
-    "split brain": Scenario(trouble="split brain", limits=replace(LIMITS, lag_ms=1000)),
-}
-
-
-def check_proved(scenario: Scenario) -> None:
-    report = explore(program_of(scenario), strategy="states", budget_s=AMPLE_S)
-    assert report.verdict == "proved", report.reason
-    wanted = {"all over", *scenario.faults}
-    assert wanted <= set(report.labels)
-
-
-@pytest.mark.parametrize("name", QUICK)
-def test_one_gate_is_open_whatever_is_lost_on_the_way_to_the_store(name: str) -> None:
-    """Every schedule: one open gate, fencing tokens increase, each register is answered in time."""
-    check_proved(QUICK[name])
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("name", LARGE)
-def test_one_gate_is_open_whatever_becomes_of_its_worker(name: str) -> None:
-    """The same where the first worker is cut off, crashes, or its store is replaced."""
-    check_proved(LARGE[name])
-
-
-class GateWithoutClock(Lease):
-    @property
-    def is_open(self) -> bool:
-        return self.grant is not None and self.end is None
-
-
-class DatedFromTheReply(Lease):
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "_deadline" and value:
-            value = self._clock() + self._lease_s
-        super().__setattr__(name, value)
-
-
-class GoesOnWithoutAskingWhyNot(Lease):
-    """A renewal that is not answered counts as granted."""
-
-    async def _ask(self, operation: LeaseOperation) -> Reply:
-        try:
-            return await super()._ask(operation)
-        except StoreUnreachable:
-            if isinstance(operation, Renew) and not operation.closed:
-                return Reply(Word.OK)
-            raise
-
-
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        Scenario(trouble="stall", lease=GateWithoutClock),
-        Scenario(trouble="partition", lease=GoesOnWithoutAskingWhyNot),
-        pytest.param(
-            Scenario(frozenset({"slow reply"}), trouble="partition", lease=DatedFromTheReply),
-            marks=pytest.mark.thorough,
-        ),
-    ],
-    ids=lambda scenario: scenario.lease.__name__,
-)
-def test_each_mutant_of_the_worker_is_refuted(scenario: Scenario) -> None:
-    """A gate that rests on less than its clock and its requests is open beside another."""
-    report = explore(program_of(scenario), strategy="states", budget_s=AMPLE_S)
-    assert report.verdict == "refuted", report.reason
-    assert report.counterexample is not None
-    assert report.counterexample.property.startswith(ONE_OPEN)
-
-
-def test_a_quarantine_without_the_lag_is_refuted() -> None:
-    """A primary that answers for a second after it was replaced extends leases meanwhile (A3)."""
-    report = explore(
-        program_of(Scenario(trouble="split brain")), strategy="states", budget_s=AMPLE_S
-    )
-    assert report.verdict == "refuted", report.reason
-
-
-def test_a_fail_over_without_a_quarantine_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The replica lets another in while the holder, of which it knows nothing, goes on."""
-    monkeypatch.setattr(LeaseTable, "_is_quarantined", lambda self, now_ms: False)
-    report = explore(program_of(Scenario(trouble="fail-over")), strategy="states", budget_s=AMPLE_S)
-    assert report.verdict == "refuted", report.reason
-
-
-def test_a_clock_that_is_slower_than_assumed_is_refuted() -> None:
-    """The limit of A1: a fifth is more than the margin within a lease allows for."""
-    report = explore(
-        program_of(Scenario(trouble="partition", rate=0.8)), strategy="states", budget_s=AMPLE_S
-    )
-    assert report.verdict == "refuted", report.reason
-
+from sim import World, run
 
 # ---- step by step ----------------------------------------------------------------------------
 
