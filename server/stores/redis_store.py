@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -48,6 +48,8 @@ VERSION_MIN = 7
 # A call takes less than a millisecond; one that takes longer than this counts as lost. It is well
 # below the lease, so that a renewal can be asked for several times.
 CALL_S = 0.5
+# Of one worker, for requests.
+CONNECTIONS_MAX = 64
 # How often a connection that waits for messages is asked whether it still stands.
 HEALTH_S = 5
 # Before 2020 no clock was ever set.
@@ -82,7 +84,11 @@ class RedisStore:
             # A retry of the client's own would have a second effect that nobody knows of.
             "retry": Retry(NoBackoff(), 0),
         }
-        self._client = Redis.from_url(url, socket_timeout=call_s, **common)
+        # A thousand streams renew at once; what finds no connection free waits for one.
+        pool = BlockingConnectionPool.from_url(
+            url, max_connections=CONNECTIONS_MAX, timeout=call_s, socket_timeout=call_s, **common
+        )
+        self._client = Redis.from_pool(pool)
         # A message may be hours away.
         self._listener = Redis.from_url(url, socket_timeout=None, **common)
         self._script = self._client.register_script(script)

@@ -182,7 +182,8 @@ async def main() -> None:
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--streams", type=int, default=1000)
     arguments = parser.parse_args()
-    await admission(arguments.prompts)
+    if arguments.prompts:
+        await admission(arguments.prompts)
     for name in ("sqlite", "valkey"):
         await held(name, arguments.streams)
 

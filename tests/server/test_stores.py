@@ -23,7 +23,7 @@ from registry.lease_records import (
 )
 from registry.lease_table import LimitsDiffer
 from server.stores.memory_store import MemoryStore, SharedMemory
-from server.stores.redis_store import RedisStore, without_secrets
+from server.stores.redis_store import CONNECTIONS_MAX, RedisStore, without_secrets
 from server.stores.sqlite_store import SqliteStore, default_path
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
 from tests.server import valkey_server
@@ -453,6 +453,24 @@ def test_names_with_any_character_are_kept_apart() -> None:
                 assert got.word is Word.GRANTED
             kept = dict((await store.snapshot()).sessions)
             assert set(kept) == {"a", "*", "a:", "ä", "a b\nc", "[a]", "w:x"}
+            await store.close()
+
+        run(program)
+
+
+@pytest.mark.socket
+def test_a_thousand_streams_of_one_worker_ask_at_once() -> None:
+    """Each gets its answer, over few connections: a client that refuses some would end streams."""
+    with valkey_server.running() as address:
+
+        async def program() -> None:
+            store = RedisStore(address, LIMITS, "v", call_s=30)
+            await store.start()
+            asked = (store.ask(Register(f"s{number}", f"v/{number}")) for number in range(1000))
+            replies = await asyncio.gather(*asked)
+            assert {each.word for each in replies} <= {Word.WAITING, Word.GRANTED}
+            clients = await store._client.info("clients")
+            assert clients["connected_clients"] <= CONNECTIONS_MAX
             await store.close()
 
         run(program)
