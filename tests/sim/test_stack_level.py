@@ -83,6 +83,16 @@ def _waits_for_ever(self: server.http_limits.LimitedProtocol, limit_s: float) ->
     self._idle_since = self.loop.time()
 
 
+def _stays_open(self: server.http_protocol.HttpProtocol) -> None:
+    """A client that has closed its sending side keeps its connection behind the answer."""
+    server.http_limits.LimitedProtocol.on_response_complete(self)
+
+
+def _watches_nothing(self: server.http_limits.LimitedProtocol, before_bytes: int) -> None:
+    """An answer may stay in the server's buffer for as long as the client likes."""
+    self._unread_timer = None
+
+
 BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "hung_upstream.thread": (server.wakeable.Wake, "cut", _cuts_nothing, "L2 prompt_stop"),
     "second_prompt.thread": (server.wakeable._Backend, "_connect", _holds_once, "L2 prompt_stop"),
@@ -97,6 +107,18 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
         "_probe",
         _believes_that_all_wait,
         "who leaves leaves nothing running at Ollama",
+    ),
+    "half_closes.async": (
+        server.http_protocol.HttpProtocol,
+        "on_response_complete",
+        _stays_open,
+        "nobody can ask again: the connection is closed",
+    ),
+    "never_reads.async": (
+        server.http_limits.LimitedProtocol,
+        "_check_unread",
+        _watches_nothing,
+        "a client that never reads is given up",
     ),
 }
 

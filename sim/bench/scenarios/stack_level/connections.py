@@ -99,6 +99,21 @@ async def leaves_before_answer(bench: StackBench) -> None:
     bench.world.check(not bench.calls_held(), NOTHING_RUNS, f"{bench.calls_held()}")
 
 
+async def half_closes(bench: StackBench) -> None:
+    """It closes its sending side behind its request, as some proxies do, and waits."""
+    connection = await bench.connect("client")
+    p1 = await bench.post("p1", over=connection, stream=False)
+    await bench.world.outside("the client closes its sending side", earliest=0.0, latest=0.1)
+    if p1.is_whole:
+        return
+    connection.close_sending_side()
+    await bench.over(p1)
+    _check_answered(bench, p1)
+    await asyncio.sleep(QUIET_S)
+    bench.world.check(not connection.is_open, "nobody can ask again: the connection is closed")
+    bench.world.reached("was answered")
+
+
 async def stops_reading(bench: StackBench) -> None:
     """All buffers of the kernels and of the server fill; then prompt 2 comes."""
     p1 = await bench.post("p1", model="fake:slow")
@@ -111,6 +126,18 @@ async def stops_reading(bench: StackBench) -> None:
     await bench.over(p2)
     _check_answered(bench, p2)
     bench.world.check(bench.state_of(p1) is None, "a stream that nobody reads ends when it is told")
+    p1.connection.close()
+
+
+async def never_reads(bench: StackBench) -> None:
+    """An answer that is over for the server stays in its buffer, as nobody reads it."""
+    bench.world.network.buffer_bytes = 100
+    p1 = await bench.post("p1", stream=False)
+    p1.connection.stop_reading()
+    await asyncio.sleep(3 * bench.settings.send_seconds)
+    held = [each for each in bench.sockets_of_server() if not each.is_listening]
+    bench.world.check(not held, "a client that never reads is given up", f"{held}")
+    bench.world.reached("was given up")
     p1.connection.close()
 
 
@@ -176,11 +203,28 @@ DEFINITIONS = (
         bench={"profile": SHORT},
     ),
     StackDefinition(
+        "half_closes",
+        "a client closes its sending side behind its request, and waits for the answer",
+        half_closes,
+        ("was answered",),
+        clients=("async",),
+        bench={"profile": SHORT},
+    ),
+    StackDefinition(
         "stops_reading",
         "a client stops reading until every buffer is full, and prompts again",
         stops_reading,
         ("it was not read",),
         bench={"profile": replace(SHORT, chunk_s=0.001)},
+    ),
+    StackDefinition(
+        "never_reads",
+        "a client never reads an answer that is over for the server",
+        never_reads,
+        ("was given up",),
+        clients=("async",),
+        settings={"send_seconds": 2.0},
+        bench={"profile": SHORT},
     ),
     StackDefinition(
         "closes_as_it_is_used",
