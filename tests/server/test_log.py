@@ -188,7 +188,9 @@ outlet.end()
 outlet.close()
 late = Late()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS_S
+    )
     assert done.stderr == "before\nafter the exit began\nat the very end\n"
 
 
