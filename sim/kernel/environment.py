@@ -50,7 +50,9 @@ class Arrival(simpy.Event):
         earliest = max(self.earliest, self.env.now)
         # How often it was passed over matters to the bound alone, and to a bound on departures.
         passes = self.passes if math.isinf(self.latest) else 0
-        return self.name, earliest, self.latest, passes, self.callbacks, self.is_awaited
+        world_s = None if self.world_s is None else max(self.world_s, self.env.world_now)  # type: ignore[attr-defined]
+        rest = self.callbacks, self.is_awaited
+        return self.name, earliest, self.latest, passes, world_s, *rest
 
 
 class Environment(simpy.Environment):
