@@ -10,6 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from registry import StreamRegistry
 from sim.bench.harness.observed_protocol import ROWS
+from sim.bench.harness.refinement import REFINES
 from sim.bench.subjects import registry_class
 from sim.bench.subjects.mutants import registry as mutants
 from sim.bench.subjects.mutants.base import Break
@@ -72,7 +73,7 @@ MUTANTS: dict[Break, str] = {
     mutants.overtaken_is_not_rejected: "S7 bounded",
     mutants.older_keeps_the_place_it_waits_in: "S7 bounded",
     mutants.grace_starts_anew: "L1 admission",
-    mutants.withdraw_keeps_the_entry: NO_ROW,
+    mutants.withdraw_keeps_the_entry: REFINES,
     mutants.detached_is_never_uncounted: "L3 no_leak",
     mutants.end_of_a_detached_stream_ends_its_successor: "L3 no_leak",
     mutants.limit_of_detached_streams_is_not_kept: "S7 bounded",

@@ -58,8 +58,12 @@ class HttpBench(ABC):
         phrase_invariants(self.world)
         self.judges = Judges(self.world, self, judgements)
 
-    def observed_protocol(self) -> ObservedProtocol:
-        return ObservedProtocol(self.world, **{**LIMITS, "grace_s": self.grace_s})
+    def observed_registry(self, cls: type[Any], executor: Any) -> Any:
+        """Of a class that is StreamRegistry, or inherits from it."""
+        protocol = ObservedProtocol(self.world, **{**LIMITS, "grace_s": self.grace_s})
+        registry = cls(protocol=protocol, executor=executor, stop_signals=self.stop_signals)
+        protocol.watch(registry, self.logged)
+        return registry
 
     @property
     @abstractmethod

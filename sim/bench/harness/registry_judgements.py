@@ -30,7 +30,9 @@ def make_bench(world: World, cls: type[Any]) -> Bench:
         stop_signals = StopSignals()
         protocol = ObservedProtocol(world, **LIMITS)
         ours = cls(protocol=protocol, stop_signals=stop_signals)
-        return Bench(world, ours, OURS, stop_signals=stop_signals)
+        bench = Bench(world, ours, OURS, stop_signals=stop_signals)
+        protocol.watch(ours, bench.logged)
+        return bench
     registry = cls()
     shows_states = hasattr(registry, "snapshot") and hasattr(registry, "stream")
     judgements = WITH_STATES if shows_states else WITHOUT_STATES

@@ -84,11 +84,7 @@ class ServerBench(HttpBench):
     def _make_registry(self, cls: type[Any]) -> Any:
         if not self.is_production:
             return cls.for_server(self.executor)
-        return cls(
-            protocol=self.observed_protocol(),
-            executor=self.executor,
-            stop_signals=self.stop_signals,
-        )
+        return self.observed_registry(cls, self.executor)
 
     # -- what scenarios do
     #

@@ -77,11 +77,7 @@ class StackBench(HttpBench):
         self.new_async_transport = async_transport_factory(address)
         self.fake = FakeOllama(profile, lambda: EPOCH_NS + round(world.now * 1e6) * 1000)
         self.front = ObservedFront(self.fake)
-        self.registry = cls(
-            protocol=self.observed_protocol(),
-            executor=world.executor(threads_max=threads_max),
-            stop_signals=self.stop_signals,
-        )
+        self.registry = self.observed_registry(cls, world.executor(threads_max=threads_max))
         self.connections: list[ClientConnection] = []
         self.prompts: dict[str, StackExchange] = {}
         self._server: uvicorn.Server | None = None

@@ -29,6 +29,7 @@ from registry.protocol import (
     WaitExpired,
     Withdraw,
 )
+from sim.bench.harness.refinement import REFINES
 from sim.bench.subjects.mutants.base import Break, Mutant, Patch
 
 
@@ -351,7 +352,7 @@ KILLED: tuple[tuple[Break, str, str], ...] = (
     (overtaken_is_not_rejected, "swallowed_cancel", "S7 bounded"),
     (older_keeps_the_place_it_waits_in, "swallowed_cancel", "S7 bounded"),
     (grace_starts_anew, "swallowed_cancel", "L1 admission"),
-    (withdraw_keeps_the_entry, "caller_leaves_while_waiting", NO_ROW),
+    (withdraw_keeps_the_entry, "caller_leaves_while_waiting", REFINES),
     (
         withdraw_takes_the_place_and_not_the_stream,
         "caller_leaves_while_waiting",
@@ -365,7 +366,7 @@ KILLED: tuple[tuple[Break, str, str], ...] = (
     (cancel_of_a_detached_stream_stops_its_successor, "detached_limit", "S8 identity"),
     (fencing_token_is_reused, "second_prompt", "S5 fencing"),
     (gate_is_never_shut, "emits_after_stop", "S2 only_active_emits"),
-    (task_is_not_cancelled, "explicit_cancel", "a cancel by name stops its stream at once"),
+    (task_is_not_cancelled, "explicit_cancel", REFINES),
     (grace_timer_outlives_its_stream, "second_prompt", "L3 no_leak"),
     (stop_signal_is_never_cleared, "second_prompt", "L3 no_leak"),
     (withdrawn_by_name_and_not_by_identity, "caller_leaves_overtaken", NO_ROW),
