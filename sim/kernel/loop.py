@@ -168,7 +168,8 @@ class SimLoop(SignalHandlers, SocketLoop):
         # The same in each execution, or read only where it ends.
         {"bounds", "choose", "time", "on_poll", "environment", "_tasks", "stuck", "refused"}
         | {"main_task"}
-        | {"raised_by_handler", "is_shutting_down"}
+        # Those under way are pending arrivals.
+        | {"raised_by_handler", "is_shutting_down", "signals_under_way"}
         # Compared only where they may reach their limits: see `state_reader`.
         | {"bounds_hit", "spins", "spins_seen", "spin_rounds", "cancels_withheld"}
         | {"_spun_from", "_waits_from", "_waits_to"}

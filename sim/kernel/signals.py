@@ -15,15 +15,16 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import simpy
 
 from sim.kernel.current import execution_of_this_thread
-from sim.kernel.environment import Environment
+from sim.kernel.environment import Arrival, Environment
 from sim.kernel.origin import forwards, modelled
+from sim.kernel.schedule import Option, one_natural
 from sim.kernel.threads.local_values import here
 
 # Bound here: within executions others stand there.
@@ -51,9 +52,12 @@ class SignalHandlers(asyncio.BaseEventLoop):
 
     _ready: Any
     environment: Environment
+    choose: Callable[[str, Sequence[Any], Callable[[Sequence[Any]], Sequence[int]]], int]
     _signal_handlers: dict[int, asyncio.Handle] | None = None
     python_handlers: dict[int, Any] | None = None
     raised_by_handler: BaseException | None = None
+    # Signals that were sent, with their arrivals; None while the program has sent none.
+    signals_under_way: list[tuple[int, Arrival]] | None = None
     # What `asyncio.run` would run, and how many SIGINTs it has had for it.
     main_task: asyncio.Task[Any] | None = None
     interrupts = 0
@@ -151,6 +155,21 @@ class SignalHandlers(asyncio.BaseEventLoop):
         except BaseException as exc:
             self.raised_by_handler = exc
             raise
+
+    def take_signals(self) -> None:
+        """The main thread has taken a lock: what is due may land here, where Python runs handlers.
+
+        Only one of `signal.signal` runs at once; the loop's are callbacks, as at a poll.
+        """
+        environment = self.environment
+        for sig, arrival in tuple(self.signals_under_way or ()):
+            handler = (self.python_handlers or {}).get(sig)
+            is_due = arrival in environment.pending and arrival.earliest <= environment.now
+            if not is_due or not callable(handler) or handler is _nothing:
+                continue
+            options = [Option("goes on"), Option(f"{arrival.name} lands while a lock is held")]
+            if self.choose("thread", options, one_natural):
+                environment.land(arrival)
 
     def find_in_pipe(self, sig: int) -> None:
         if sig in (self._signal_handlers or {}):

@@ -243,6 +243,7 @@ class World:
 
         assert arrival.callbacks is not None
         arrival.callbacks.append(deliver)
+        self.loop.signals_under_way = [*(self.loop.signals_under_way or ()), (sig, arrival)]
         return landed
 
     def _signal_process(

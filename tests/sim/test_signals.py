@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -284,3 +285,38 @@ def test_a_handler_of_python_may_raise() -> None:
 
     report = explore(program)
     assert report.verdict == "refuted" and "Leaves" in report.text
+
+
+def of_a_lock(kind: str) -> Any:
+    """A handler of `signal.signal` that takes the lock which a step of the program takes, too."""
+
+    async def program(world: World) -> None:
+        # Asked for here: within an execution it is simulated.
+        lock = getattr(threading, kind)()
+
+        def handle(*_: object) -> None:
+            with lock:
+                world.reached("handled")
+
+        signal.signal(signal.SIGTERM, handle)
+        landed = world.signal(signal.SIGTERM)
+        await asyncio.sleep(0)
+        with lock:
+            pass
+        await landed
+
+    return program
+
+
+def test_a_handler_that_takes_a_lock_which_the_step_holds_is_a_deadlock() -> None:
+    """Python runs it between two instructions of the main thread, also of those in the lock."""
+    report = explore(of_a_lock("Lock"))
+    assert report.verdict == "refuted", report.text
+    assert "blocks the loop for ever" in report.text
+    assert "SIGTERM lands while a lock is held" in " ".join(report.text.split())
+
+
+def test_a_handler_that_takes_a_lock_again_that_lets_it_is_proved() -> None:
+    """The control: an RLock."""
+    report = explore(of_a_lock("RLock"), labels=["handled"])
+    assert report.verdict == "proved", report.text

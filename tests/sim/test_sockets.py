@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sim import EventLoopPolicy, World, explore, new_event_loop, run
+from sim.export.sources import NotExportable
 from sim.kernel.network.sockets import RealSocket
 from sim.schedulers import DepartureBounded
 from tests.limits import AMPLE_S
@@ -79,6 +80,8 @@ def test_data_that_arrives_late_is_found_with_a_chart_that_names_both_ends() -> 
     assert report.counterexample is not None
     again = report.counterexample.replay(read_before_it_all)
     assert again.violation is not None
+    with pytest.raises(NotExportable, match="the program uses sockets, and no selector"):
+        report.counterexample.export(read_before_it_all)
 
 
 async def nobody_listens(world: World) -> None:

@@ -90,6 +90,19 @@ def _check_timeout(blocking: bool, timeout: float) -> None:
         raise modelled(exc) from None
 
 
+def _may_be_interrupted(lock: SimLock | SimRLock) -> None:
+    """In the main thread, which has just taken it, a signal's handler may run."""
+    threads = _threads()
+    if threads is None or threads.current is not None or not threads.loop.signals_under_way:
+        return
+    try:
+        threads.loop.take_signals()
+    except BaseException:
+        # As where Python's own `acquire` is interrupted, it has not been taken.
+        lock.release()
+        raise
+
+
 @stands_for(_thread.allocate_lock())
 class SimLock(StandIn):
     """threading.Lock, for one actor at a time of one execution."""
@@ -102,6 +115,12 @@ class SimLock(StandIn):
         return object.__new__(cls) if os_thread() in guards_by_thread else real_lock()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if not self._sim_acquire(blocking, timeout):
+            return False
+        _may_be_interrupted(self)
+        return True
+
+    def _sim_acquire(self, blocking: bool, timeout: float) -> bool:
         if timeout != -1:
             _check_timeout(blocking, timeout)
         threads = _threads()
@@ -184,9 +203,10 @@ class SimRLock(StandIn):
         if self._sim_owner == actor:
             self._sim_depth += 1
             return True
-        if not self._sim_lock.acquire(blocking, timeout):
+        if not self._sim_lock._sim_acquire(blocking, timeout):
             return False
         self._sim_owner, self._sim_depth = actor, 1
+        _may_be_interrupted(self)
         return True
 
     def release(self) -> None:
