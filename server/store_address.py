@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 NONE = "none"
 _SQLITE = "sqlite"
@@ -19,12 +20,22 @@ def check(value: str) -> None:
             "follows it (redis://host:port): after a fail-over running streams go on, and new "
             "prompts get 503 until that address leads to the new primary"
         )
+    if is_redis(value) and not _has_good_port(value):
+        raise ValueError("has no port that is a number; write redis://host:6379/0")
     if value in ("", NONE) or is_sqlite(value) or is_redis(value):
         return
     raise ValueError(
         "names no store of sessions; write sqlite, sqlite:/path/to/sessions.sqlite, "
         "redis://host:6379/0, rediss://user:password@host:6379/0, or none"
     )
+
+
+def _has_good_port(value: str) -> bool:
+    try:
+        urlsplit(value).port  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 def is_sqlite(value: str) -> bool:

@@ -88,6 +88,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ("JARVIS_OLLAMA_HEADERS", "hush-hush", "JARVIS_OLLAMA_HEADERS: has to be a JSON object"),
         ("JARVIS_OLLAMA_HEADERS", '{"a b": "hush-hush"}', "the header 'a b' for Ollama is not"),
         ("JARVIS_API_KEYS_FILE", "", "JARVIS_API_KEYS_FILE: is empty"),
+        ("JARVIS_SESSIONS", "postgres://me:hush-hush@box", "JARVIS_SESSIONS: names no store"),
+        ("JARVIS_SESSIONS", "sqlite:", "JARVIS_SESSIONS: names no store"),
+        ("JARVIS_SESSIONS", "redis://me:hush-hush@box:x/0", "JARVIS_SESSIONS: has no port"),
+        ("JARVIS_SESSIONS", "redis+sentinel://hush-hush@box", "JARVIS_SESSIONS: names Sentinels"),
+        ("JARVIS_SESSIONS_PREFIX", "a b", "JARVIS_SESSIONS_PREFIX: is not 1 to 64"),
     ],
 )
 def test_a_bad_setting_is_one_line(
