@@ -64,8 +64,24 @@ class History:
         yield from self._of_tokens()
         for newer, older, since in self._overlaps():
             timeouts = [t for t in self._timeouts.get(older.trace_id, ()) if t <= newer.at]
-            if not timeouts:
+            if not timeouts and not self._may_be_forgotten(older, newer):
                 yield f"S3 {newer} begins; {older}, since {since:.3f}, is not over nor logged"
+
+    @property
+    def forgotten(self) -> int:
+        """Overlaps that nobody could log: the store had lost what it knew of the older stream."""
+        return sum(
+            self._may_be_forgotten(older, newer)
+            and not any(t <= newer.at for t in self._timeouts.get(older.trace_id, ()))
+            for newer, older, _ in self._overlaps()
+        )
+
+    def _may_be_forgotten(self, older: Line, newer: Line) -> bool:
+        """The store was replaced since, and a worker that stands still does not say so again."""
+        return any(
+            line.what in ("restart", "fail_over") and older.at <= line.at <= newer.at
+            for line in self.lines
+        )
 
     def _of_gates(self) -> Iterator[str]:
         """S1: no gate is found open after a newer stream of the session was let in."""
