@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from sim.commands import (
     bugs,
@@ -43,6 +45,8 @@ SERVER_PACKAGES = {
     *("fastapi", "httpcore", "httpx", "pydantic", "pydantic_settings", "starlette", "uvicorn"),
 }
 ERROR_EXIT = Verdict.ERROR.exit_code
+NOBODY_READS_EXIT = 128 + 13
+"""As a shell has it for a command that SIGPIPE ends: no verdict, since none was read."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,12 +58,24 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return _nobody_reads()
+
+
+def _run(argv: Sequence[str] | None) -> int:
     # The user's registries and programs are found in the current directory.
     if "" not in sys.path:
         sys.path.insert(0, "")
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, NotAProgram, ScheduleDoesNotFit) as exc:
         print(f"onestream: {exc}", file=sys.stderr)
         return ERROR_EXIT
@@ -74,6 +90,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return ERROR_EXIT
     return code
+
+
+def _nobody_reads() -> int:
+    """As of `onestream … | head`: no error of ours, and what Python still holds goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    return NOBODY_READS_EXIT
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -62,7 +62,8 @@ class Progress:
         self._next_at = now + self._every_s
         line = words()
         if self._deadline is not None:
-            line += f", {max(0.0, self._deadline - now):.0f} s left"
+            # A search may be complete before.
+            line += f", at most {max(0.0, self._deadline - now):.0f} s more"
         self._write(self._stream, line)
 
     def clear(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from sim.cli import COMMANDS, main
+from sim.cli import COMMANDS, NOBODY_READS_EXIT, main
 from sim.exploration.verdict import EXIT_CODES, Verdict
 from sim.tables import table_text
 
@@ -49,6 +50,30 @@ def test_help_waits_for_nothing_heavy() -> None:
     command = [sys.executable, "-c", code]
     printed = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout
     assert printed == "set()\n"
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        (["--help"], 0),
+        (["explore", "sim.examples.lost_answer:fixed", "--executions", "1"], NOBODY_READS_EXIT),
+    ],
+    ids=["help", "explore"],
+)
+def test_nobody_has_to_read_to_the_end(arguments: list[str], exit_code: int) -> None:
+    """Into a pipe that is closed, as of `| head`, a command prints no error of Python's."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "sim.cli", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, text=True, stdout=writes, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writes)
+    assert done.stderr == ""
+    assert done.returncode == exit_code
 
 
 def test_a_table_is_aligned_and_wrapped() -> None:

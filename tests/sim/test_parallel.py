@@ -299,7 +299,8 @@ def test_progress_is_plain_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> N
     plain = shown(io.StringIO())
     first, second = plain.splitlines()
     assert first == (
-        "production a: 100 executions, 50/s, up to 0 departures, 12 choice points deep, 59 s left"
+        "production a: 100 executions, 50/s, up to 0 departures, 12 choice points deep, "
+        "at most 59 s more"
     )
     assert second.startswith("production a: 200 executions, 100/s")
     monkeypatch.setenv("TERM", "dumb")
