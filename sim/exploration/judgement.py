@@ -252,7 +252,8 @@ def _judged(
     why = stopped or f"no violation, but {scheduler.name} does not see all"
     may_go_on = findings.stopped in (None, Stop.OUT_OF_BUDGET, Stop.EXECUTIONS_MAX)
     advice = f"; next: {scheduler.next_to_try}" if may_go_on and scheduler.next_to_try else ""
-    return _Judged(Verdict.INCONCLUSIVE, f"{why} ({executions}){advice}", findings.stopped)
+    why = f"{why} ({executions}){advice}{_left_out(findings, '; ')}"
+    return _Judged(Verdict.INCONCLUSIVE, why, findings.stopped)
 
 
 def _judged_unconfirmed(findings: Findings, conclusion: Conclusion) -> _Judged:
@@ -284,13 +285,17 @@ def _judged_exhausted(
 
 def _claim(scheduler: Scheduler, findings: Findings) -> str:
     """What the scheduler covers, and what is left out where threads run the program's own lines."""
+    return scheduler.covers + _left_out(findings, ", ")
+
+
+def _left_out(findings: Findings, begins: str) -> str:
     if not findings.undeclared:
-        return scheduler.covers
+        return ""
     files = sorted({Path(file).name for file in findings.undeclared})
     named = " and ".join(filter(None, [", ".join(files[:-1]), files[-1]]))
     return (
-        f"{scheduler.covers}, threads overtaken where they wait or take a lock, and not between "
-        f"the lines of {named} (world.declare(__file__) there adds these)"
+        f"{begins}threads overtaken where they wait or take a lock, and not between the lines of "
+        f"{named} (world.declare(__file__) there adds these)"
     )
 
 

@@ -21,9 +21,9 @@ from multiprocessing.synchronize import Event
 from time import perf_counter
 from typing import Any
 
+from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude, make_report
 from sim.exploration.report import Findings, Report
-from sim.exploration.search import Watch, search
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
 from sim.kernel.guards import guarded

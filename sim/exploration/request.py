@@ -8,10 +8,11 @@ from time import perf_counter
 from typing import Literal
 
 from sim.counterexamples.counterexample import Counterexample
+from sim.exploration.executing import Watch
 from sim.exploration.parallel import Key, Team
 from sim.exploration.progress import Progress, search_words
 from sim.exploration.report import Findings, Report
-from sim.exploration.search import BUDGET_S, Watch, explore
+from sim.exploration.search import BUDGET_S, explore
 from sim.exploration.strategies import DEFAULT_STRATEGY, make_scheduler
 from sim.exploration.subject import Problem, Subject
 from sim.exploration.surviving_state import is_violated, natural_runs_agree

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal
 
+from sim.exploration.executing import Watch, out_of_budget, search
 from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.judgement import Conclusion, conclude, make_report, words_of_violation
 from sim.exploration.report import Findings, Report
 from sim.exploration.strategies import DEFAULT_STRATEGY, make_scheduler
 from sim.exploration.subject import Problem, Subject, require_program
 from sim.exploration.surviving_state import FORKS_MAX, FORKS_S, NaturalRuns
+from sim.exploration.thread_lines import (
+    are_left_out,
+    may_be_found,
+    refuted_between_lines,
+    with_lines,
+)
 from sim.exploration.verdict import Stop
 from sim.kernel import forks
 from sim.kernel.arguments import require
-from sim.kernel.errors import BudgetSpent, Nondeterminism
-from sim.kernel.execution import Program, require_no_running_loop, run_execution
+from sim.kernel.errors import BudgetSpent
+from sim.kernel.execution import Program, require_no_running_loop
 from sim.kernel.guards import guarded
 from sim.kernel.hashing import names_kept
-from sim.kernel.schedule import Bounds, departures_of
+from sim.kernel.schedule import Bounds
 from sim.kernel.watchdog import limited
 from sim.schedulers import Portfolio, Scheduler
+from sim.schedulers.staged import Staged
 
 BUDGET_S = 60.0
-COLLECT_EVERY_EXECUTIONS = 200
-
-
-Watch = Callable[[Findings, Scheduler], bool]
-"""Called before each execution; True interrupts the search."""
 
 
 def explore(
@@ -50,6 +52,7 @@ def explore(
     step_lines_max: int = Bounds.step_lines_max,
     isolate: bool = False,
     unretrieved: Literal["warn", "fail"] = "warn",
+    thread_lines: bool = True,
     watch: Watch = lambda findings, scheduler: False,
 ) -> Report:
     """Explores the schedules of `await program(world)`, and returns a Report.
@@ -73,6 +76,8 @@ def explore(
     everywhere`.
     unretrieved: whether an exception that nobody retrieves, or a coroutine that nobody awaits, of
     an execution that ends well is a warning of the report (asyncio logs it), or a violation.
+    thread_lines: whether the default strategy ends with some random executions in which threads are
+    overtaken also between the lines of the program's own module, as `World.declare` would have it.
     watch: called before each execution with the findings so far; interrupts by returning True.
     Raises Misused, a ValueError, for an argument that makes no sense, and NotAProgram.
     """
@@ -86,6 +91,7 @@ def explore(
         horizon_s=horizon_s,
         isolate=isolate,
         unretrieved=unretrieved,
+        thread_lines=thread_lines,
         watch=watch,
     )
     bounds = Bounds(
@@ -109,13 +115,25 @@ def explore(
     begun = perf_counter()
     deadline = begun + budget_s if budget_s is not None else None
     limits = _Limits(deadline, max_executions, watch)
-    if isolate or subject.makes_its_state or max_executions == 0:
-        with limited(limits.until), guarded(isolate=isolate):
-            found = _search_and_conclude(problem, scheduler, limits, None)
-    else:
-        with limited(limits.until), FreshCopy(problem) as copy, guarded():
-            found = _explored(problem, scheduler, limits, NaturalRuns(problem, copy), seed)
+    found = _found(problem, scheduler, limits, seed, thread_lines=thread_lines)
     return make_report(problem, scheduler, *found, perf_counter() - begun)
+
+
+def _found(
+    problem: Problem, scheduler: Scheduler, limits: _Limits, seed: int, *, thread_lines: bool
+) -> tuple[Findings, Conclusion]:
+    isolate, subject = problem.isolate, problem.subject
+    if isolate or subject.makes_its_state or limits.executions_max == 0:
+        with limited(limits.until), guarded(isolate=isolate):
+            return _search_and_conclude(problem, scheduler, limits, None)
+    with limited(limits.until), FreshCopy(problem) as copy, guarded():
+        found = _explored(problem, scheduler, limits, NaturalRuns(problem, copy), seed)
+        if not thread_lines or not isinstance(scheduler, Staged):
+            return found
+        if not may_be_found(*found) or not are_left_out(problem, found[0]):
+            return found
+        lines = with_lines(problem)
+        return refuted_between_lines(lines, found[0], limits.until, seed, limits.watch) or found
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +169,7 @@ def _explored(
     except KeyboardInterrupt:
         return Findings(stopped=Stop.INTERRUPTED), Conclusion(problem.digest)
     except BudgetSpent as exc:
-        return _out_of_budget(Findings(), exc), Conclusion(problem.digest)
+        return out_of_budget(Findings(), exc), Conclusion(problem.digest)
     with names_kept(natural.names):
         return _search_and_conclude(problem, scheduler, limits, natural)
 
@@ -171,12 +189,6 @@ def _search_and_conclude(
         matches_states=scheduler.matches_states,
     )
     return findings, concluded
-
-
-def _out_of_budget(findings: Findings, spent: BudgetSpent) -> Findings:
-    findings.stopped = Stop.OUT_OF_BUDGET
-    findings.stopped_why = f"{Stop.OUT_OF_BUDGET}: {spent}"
-    return findings
 
 
 def _searched_in_forks(
@@ -204,64 +216,3 @@ def _search_alone(
     limits = _Limits(perf_counter() + seconds, executions_max, lambda findings, scheduler: False)
     with guarded(isolate=True):
         return _search_and_conclude(problem, Portfolio(seed), limits, None)
-
-
-def search(
-    problem: Problem,
-    scheduler: Scheduler,
-    deadline: float | None,
-    executions_max: int | None,
-    watch: Watch,
-) -> Findings:
-    """Runs the scheduler's executions until it is exhausted, or something else ends the search.
-
-    deadline: a reading of `time.perf_counter`. To be called within `guarded`.
-    """
-    findings = Findings()
-    try:
-        while scheduler.next_execution():
-            if executions_max is not None and findings.executions >= executions_max:
-                findings.stopped = Stop.EXECUTIONS_MAX
-                findings.stopped_why = f"the limit of {executions_max} executions was reached"
-                break
-            if deadline is not None and perf_counter() >= deadline:
-                findings.stopped = Stop.OUT_OF_BUDGET
-                break
-            if watch(findings, scheduler):
-                findings.stopped = Stop.INTERRUPTED
-                break
-            if _execute(problem, scheduler, findings):
-                break
-            if findings.executions % COLLECT_EVERY_EXECUTIONS == 0:
-                gc.collect(1)
-    except Nondeterminism as exc:
-        findings.stopped = Stop.NONDETERMINISM
-        findings.stopped_why = f"{Stop.NONDETERMINISM}: {exc}"
-    except BudgetSpent as exc:
-        _out_of_budget(findings, exc)
-    except KeyboardInterrupt:
-        findings.stopped = Stop.INTERRUPTED
-    return findings
-
-
-def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool:
-    """One execution; whether it ends the search."""
-    outcome = run_execution(problem.subject.program, scheduler, problem.bounds)
-    findings.executions += 1
-    findings.labels |= outcome.labels
-    findings.bounds_hit |= outcome.bounds_hit
-    findings.undeclared |= outcome.undeclared
-    findings.choice_points = len(outcome.choices)
-    if outcome.unretrieved and findings.unretrieved is None:
-        findings.unretrieved = outcome.unretrieved, departures_of(outcome.choices)
-    violated = outcome.violation.property if outcome.violation is not None else None
-    # Before it learns: then it may leave its turn to another.
-    at_work = scheduler.at_work
-    wrong = scheduler.learn(violated, outcome.labels)
-    outcome.error = outcome.error or wrong
-    if outcome.error is not None:
-        findings.error = outcome.error
-    elif outcome.violation is not None:
-        findings.failure = outcome
-        findings.found_by = at_work
-    return findings.error is not None or findings.failure is not None

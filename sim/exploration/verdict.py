@@ -39,11 +39,13 @@ class Stop(enum.StrEnum):
     EXECUTIONS_MAX = "the limit of executions was reached"
     NONDETERMINISM = "nondeterminism found"
     STATE_SURVIVED = "state survived an execution"
+    THREAD_SPINS = "a thread spins"
 
     @property
     def is_final(self) -> bool:
         """Whether more time would change nothing."""
-        return self in (Stop.EXECUTIONS_MAX, Stop.NONDETERMINISM, Stop.STATE_SURVIVED)
+        of_time = (Stop.INTERRUPTED, Stop.OUT_OF_BUDGET)
+        return self not in of_time
 
 
 UNRETRIEVED_MAX = 3

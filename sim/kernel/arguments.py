@@ -59,6 +59,8 @@ _RULES = {
     ),
     "entropy_seed": _SEED,
     "unretrieved_fails": _YES_OR_NO,
+    "own_lines": _YES_OR_NO,
+    "thread_lines": _YES_OR_NO,
     "seed": _SEED,
     "budget_s": _Rule(
         # 0 is what is left of a budget that is spent.

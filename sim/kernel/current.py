@@ -34,6 +34,7 @@ class RunningLoop(Protocol):
     threads: Any
     bounds: Bounds
     refused: str | None
+    has_spinning_thread: bool
     stuck: tuple[Kind, str] | None
 
     @property

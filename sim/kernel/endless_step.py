@@ -88,7 +88,7 @@ def break_off(execution: Execution, frames: Frames) -> NoReturn:
     else:
         # The system would let another thread go on meanwhile, and that one may end it.
         note_break(execution)
-        loop.refused = f"{seen}; {_NO_PREEMPTION}"
+        loop.refused, loop.has_spinning_thread = f"{seen}; {_NO_PREEMPTION}", True
         loop.end_execution()
     raise StepBrokenOff(lines)
 

@@ -76,6 +76,8 @@ class Outcome:
     cost: int = 0
     violation: Violation | None = None
     error: str | None = None
+    # Where there is an error: whether it is that a thread goes on and on, which another may end.
+    is_undecided: bool = False
     labels: set[str] = field(default_factory=set)
     bounds_hit: set[str] = field(default_factory=set)
     # The files of the program's that threads ran without being overtaken between their lines.
@@ -219,6 +221,7 @@ def _run_once(
     if traced and follower is None:
         follower = outcome.recording = Recording()
     loop = _new_loop(follower, choose, bounds)
+    loop.threads.program = program
     world = World(loop, _process_loops(follower))
     observers = [each for each in (own, outcome.recording) if each is not None]
     for each in observers:
@@ -352,6 +355,7 @@ def _run(
         task.exception()
     failed = [task for each in world.loops for task in failed_tasks(each.tasks)]
     outcome.error = loop.refused or world.fault or _swallowed_fault(failed)
+    outcome.is_undecided = loop.has_spinning_thread
     if loop.stuck is not None and loop.stuck[0] is Kind.ENDLESS_STEP:
         loop.environment.observer.meets(Special.ENDLESS_STEP)
     outcome.violation = world.violation

@@ -113,6 +113,8 @@ class SimLoop(SignalHandlers, SocketLoop):
     stuck: tuple[Kind, str] | None = None
     # What the program asked for that is not simulated, with what to use instead.
     refused: str | None = None
+    # Whether that is a thread which goes on and on in one step.
+    has_spinning_thread = False
     # Made where the program first asks for it.
     _faults: Faults | None = None
     # The processes of the execution, if it has any, and in theirs which one it is.
@@ -167,7 +169,7 @@ class SimLoop(SignalHandlers, SocketLoop):
     WITHOUT_INFLUENCE = frozenset(
         # The same in each execution, or read only where it ends.
         {"bounds", "choose", "time", "on_poll", "environment", "_tasks", "stuck", "refused"}
-        | {"main_task"}
+        | {"main_task", "has_spinning_thread"}
         # Those under way are pending arrivals.
         | {"raised_by_handler", "is_shutting_down", "signals_under_way"}
         # Compared only where they may reach their limits: see `state_reader`.

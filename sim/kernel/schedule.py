@@ -26,7 +26,7 @@ class Option:
 
 
 # Bounds that a verdict names where they are not the defaults.
-_SELDOM = ("entropy_seed", "step_lines_max", "unretrieved_fails")
+_SELDOM = ("entropy_seed", "step_lines_max", "unretrieved_fails", "own_lines")
 
 NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
@@ -80,6 +80,7 @@ class Bounds:
     has had the processor for seconds, a step counts as one that never ends. entropy_seed: of what
     the program draws, see `isolation/entropy.py`.
     unretrieved_fails: an exception that nobody retrieves is a violation, see `unretrieved.py`.
+    own_lines: threads are overtaken between the lines of the program's own module, too.
     """
 
     lateness_s: float = 0.010
@@ -89,6 +90,7 @@ class Bounds:
     entropy_seed: int = 0
     step_lines_max: int = 10_000_000
     unretrieved_fails: bool = False
+    own_lines: bool = False
 
     def __post_init__(self) -> None:
         given = dict(vars(self))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sim import World, explore
+from sim.kernel.threads.locks import SimLock
 from sim.schedulers import DepartureBounded
 
 LOCK = threading.Lock()
@@ -190,3 +191,29 @@ def test_a_lock_that_the_program_keeps_stays_locked() -> None:
 
     explore(program, strategy="natural", max_executions=1)
     assert lock.locked()
+
+
+class _Compares(type):
+    """Without a hash, since it has an `__eq__`."""
+
+    def __eq__(cls, other: object) -> bool:
+        raise AssertionError("a class is compared")
+
+
+class OfOddClass(metaclass=_Compares):
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+ODD = OfOddClass()
+
+
+def test_a_class_is_never_compared() -> None:
+    """Whatever its metaclass calls equal, its instances are looked into."""
+    found: list[object] = []
+
+    async def program(world: World) -> None:
+        found.append(ODD.lock)
+
+    assert explore(program, max_executions=1).counterexample is None
+    assert isinstance(found[0], SimLock)

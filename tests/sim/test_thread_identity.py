@@ -1053,3 +1053,27 @@ def test_a_lost_update_of_fastapis_def_endpoints_is_found() -> None:
     report = explore(program, max_executions=100)
     assert report.counterexample is not None, report.text
     assert report.counterexample.property == "one of two is given"
+
+
+def test_a_local_ends_in_its_own_thread() -> None:
+    """What a thread has kept in a `threading.local` is freed by that thread, at its end."""
+    local, threads = threading.local(), []
+
+    class Kept:
+        def __del__(self) -> None:
+            threads.append(threading.get_ident())
+
+    async def program(world: World) -> None:
+        def keep() -> None:
+            local.kept = Kept()
+            threads.append(threading.get_ident())
+
+        threads.clear()
+        thread = threading.Thread(target=keep)
+        thread.start()
+        thread.join()
+        world.check(len(threads) == 2, "its end has freed it")
+        world.check(len(set(threads)) == 1, "in the thread itself")
+
+    report = explore(program, strategy="natural", max_executions=1)
+    assert report.counterexample is None, report.text

@@ -44,7 +44,7 @@ def _never_ends(seconds: float) -> bool:
 
 
 WAITS: dict[str, Callable[[float], object]] = {
-    "sleep": time.sleep,
+    "sleep": lambda seconds: time.sleep(seconds),
     "Event.wait": lambda seconds: threading.Event().wait(seconds),
     "Condition.wait": _never_notified,
     "Semaphore.acquire": lambda seconds: threading.Semaphore(0).acquire(timeout=seconds),
@@ -66,7 +66,7 @@ def test_a_wait_may_end_while_the_loop_is_busy(wait: Callable[[float], object]) 
             ended.append(1)
 
         task = asyncio.create_task(asyncio.to_thread(job))
-        for _ in range(3):
+        for _ in range(6):
             await asyncio.sleep(0)
         world.reached("it has waited" if ended else "it waits")
         await task

@@ -10,10 +10,10 @@ from functools import partial
 from sim.bench.catalog import subject_of
 from sim.bench.checking.jobs import Job, Result
 from sim.bench.harness.log_capture import silenced
+from sim.exploration.executing import Watch
 from sim.exploration.parallel import Key, Team
 from sim.exploration.progress import Progress, search_words
 from sim.exploration.report import Findings, Report
-from sim.exploration.search import Watch
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Verdict
 from sim.schedulers import Divisible, Scheduler

@@ -11,9 +11,10 @@ from sim.bench.harness.log_capture import silenced
 from sim.bench.harness.observed_protocol import ROWS
 from sim.bench.scenarios import Scenario
 from sim.bench.scenarios.cluster_level import limit_of
+from sim.exploration.executing import Watch
 from sim.exploration.parallel import Key
 from sim.exploration.report import Report
-from sim.exploration.search import Watch, explore
+from sim.exploration.search import explore
 from sim.exploration.verdict import Verdict
 from sim.schedulers import DepartureBounded, DepthFirst, RandomFirst, Scheduler, StateMatching
 

@@ -23,7 +23,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from sim.kernel.isolation.bound_names import (
@@ -46,7 +46,7 @@ HOLDERS_MAX = 300
 _REAL_LOCK, _REAL_RLOCK = type(_thread.allocate_lock()), type(_thread.RLock())
 _KINDS: tuple[type, ...] = (_REAL_LOCK, _REAL_RLOCK, _queue.SimpleQueue)
 _METHOD = types.BuiltinMethodType
-_CONTAINERS = (dict, list, tuple, deque)
+_CONTAINERS: tuple[type, ...] = (dict, list, tuple, deque)
 # The standard library's modules whose instances are made of locks.
 _MADE_OF_LOCKS = ("threading", "queue", "concurrent.futures._base", "functools")
 
@@ -56,7 +56,12 @@ Place = tuple[Any, Callable[[], Site]]
 def _holds(value: Any) -> bool:
     """Whether it is such a lock, or a method of one, as a Condition keeps it."""
     kind = type(value)
-    return kind in _KINDS or (kind is _METHOD and type(value.__self__) in _KINDS)
+    return _is_in(kind, _KINDS) or (kind is _METHOD and _is_in(type(value.__self__), _KINDS))
+
+
+def _is_in(kind: type, kinds: tuple[type, ...]) -> bool:
+    """By identity: a metaclass of the program's may have an `__eq__` of its own."""
+    return any(kind is each for each in kinds)
 
 
 class _Finder:
@@ -92,7 +97,7 @@ class _Finder:
         # Threads that run belong to the system, and so does what they wait for.
         if isinstance(value, (threading.Thread, types.ModuleType)):
             return ()
-        return (value,) if kind in _CONTAINERS or self._entered(kind) else ()
+        return (value,) if _is_in(kind, _CONTAINERS) or self._entered(kind) else ()
 
 
 def _places(holder: Any) -> Iterator[Place]:
@@ -101,7 +106,7 @@ def _places(holder: Any) -> Iterator[Place]:
     if kind is dict:
         for name, value in tuple(holder.items())[:ITEMS_MAX]:
             yield value, partial(item_site, holder, name, value)
-    elif kind in _CONTAINERS:
+    elif _is_in(kind, _CONTAINERS):
         for index, value in enumerate(tuple(holder)[:ITEMS_MAX]):
             # What stands in a tuple itself stays there.
             if kind is not tuple or not _holds(value):
@@ -131,13 +136,26 @@ def _attributes(holder: Any) -> Iterator[Place]:
                 yield value, partial(attribute_site, holder, name, value)
 
 
-@lru_cache(1024)
+def _once_for_each(ask: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Remembers the answers by the class itself: that of such a metaclass may have no hash."""
+    known: dict[int, tuple[Any, bool]] = {}
+
+    def asked(kind: Any) -> bool:
+        answer = known.get(id(kind))
+        if answer is None:
+            answer = known[id(kind)] = kind, ask(kind)
+        return answer[1]
+
+    return asked
+
+
+@_once_for_each
 def _is_made_of_locks(kind: Any) -> bool:
     """Or of a class that is derived from such."""
     return any(getattr(each, "__module__", "") in _MADE_OF_LOCKS for each in kind.__mro__)
 
 
-@lru_cache(1024)
+@_once_for_each
 def _is_programs(kind: Any) -> bool:
     top = str(getattr(kind, "__module__", "")).partition(".")[0]
     return _is_made_of_locks(kind) or top not in (*sys.stdlib_module_names, "sim")

@@ -78,16 +78,19 @@ class Locals:
     def switch(self, to: Owner) -> None:
         """From now on every local has the values of this one."""
         leaves, self.running = self.running, to
-        has_ended = leaves is not None and leaves.is_over
         # One more may become known meanwhile, by what a value's end calls.
         for each in [*self._known.values()]:
             values, aside = each.here, each.aside
             if values:
-                if not has_ended:
-                    aside[leaves] = values.copy()
+                aside[leaves] = values.copy()
                 values.clear()
             if aside:
                 values.update(aside.pop(to, ()))
+
+    def end_values(self) -> None:
+        """The one who runs has ended, and its values with it."""
+        for each in [*self._known.values()]:
+            each.here.clear()
 
     def forget(self, owner: Owner) -> None:
         """It has ended, and its values with it."""

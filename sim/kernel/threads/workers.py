@@ -32,7 +32,8 @@ from sim.kernel.current import execution_of_this_thread
 from sim.kernel.diagnosis import blocking_call, programs_frame
 from sim.kernel.environment import Environment
 from sim.kernel.errors import StepBrokenOff
-from sim.kernel.origin import is_programs_code
+from sim.kernel.isolation.bound_names import functions_behind
+from sim.kernel.origin import is_own_code, is_programs_code
 from sim.kernel.schedule import Bounds
 from sim.kernel.threads.identity import ThreadIdentity, forget_dummies
 from sim.kernel.threads.line_tracing import resumed, set_trace, trace_function, watch
@@ -124,6 +125,8 @@ class Threads:
         self._futures_hashed = 0
         # The files of the program's own that it runs, and that are not declared.
         self.undeclared: set[str] = set()
+        # What runs, whose own module is declared with the first thread, if a bound says so.
+        self.program: Any = None
         # Its workers are being ended where they stand.
         self.is_draining = False
 
@@ -132,7 +135,7 @@ class Threads:
         # Identities without a worker are read where their pools keep them.
         {"loop", "_hub", "workers", "current", "_trace", "is_draining", "_identities"}
         # Read where the execution ends.
-        | {"undeclared"}
+        | {"undeclared", "program"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
@@ -158,6 +161,10 @@ class Threads:
 
     def begins(self, job: Any) -> CodeType | None:
         """A thread is to call this. Its code, if it is not Python's own."""
+        if self.program is not None and self.loop.bounds.own_lines:
+            own, self.program = own_file_of(self.program), None
+            if own is not None and not self.declared:
+                self.declare({own}, in_loop=False)
         code = code_of_job(job)
         if code is not None and code.co_filename not in self.declared:
             self.undeclared.add(code.co_filename)
@@ -354,6 +361,14 @@ def code_of_job(job: Any) -> CodeType | None:
     return code if isinstance(code, CodeType) and is_programs_code(code) else None
 
 
+def own_file_of(program: Any) -> str | None:
+    """The file of a program, also of one that a test's function is given by its plugin."""
+    for function in functions_behind(program):
+        if is_own_code(function.__code__.co_filename):
+            return function.__code__.co_filename
+    return None
+
+
 class TimeLimit:
     """Of a thread that waits. Called, it says whether `timeout` virtual seconds have passed.
 
@@ -395,6 +410,9 @@ def _in_thread_of(worker: Worker, go_on: Callable[[], object]) -> None:
 
 
 def _switch_to(identity: ThreadIdentity | None) -> None:
+    if here.locals is not None and here.identity is not None and here.identity.is_over:
+        # While it still runs: what the end of a value calls, its own thread calls.
+        here.locals.end_values()
     here.identity = identity
     if here.locals is not None:
         here.locals.switch(identity)

@@ -1,0 +1,66 @@
+"""Threads that are overtaken between the lines of the program's own module.
+
+To run every schedule of these is too much for all but the smallest programs, so the search leaves
+them out unless `world.declare` asks for them, and a claim says so. Some random executions with them
+find what stock Python shows in noisy runs, as an update that two threads lose between two lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+
+from sim.exploration.executing import Watch, search
+from sim.exploration.judgement import Conclusion, conclude
+from sim.exploration.report import Findings
+from sim.exploration.subject import Problem
+from sim.exploration.verdict import Stop
+from sim.kernel.threads.workers import own_file_of
+from sim.kernel.watchdog import limited
+from sim.schedulers import RandomWalk
+from sim.schedulers.random_first import FirstFew
+
+EXECUTIONS = 20
+SECONDS_MAX = 3.0
+"""How long they may go on after the budget is spent."""
+
+
+def with_lines(problem: Problem) -> Problem:
+    """The same, and each line of its own module that a thread runs is a switch point."""
+    return replace(problem, bounds=replace(problem.bounds, own_lines=True))
+
+
+def are_left_out(problem: Problem, findings: Findings) -> bool:
+    """Whether threads ran lines of the program's own module without being overtaken there."""
+    return own_file_of(problem.subject.program) in findings.undeclared
+
+
+def refuted_between_lines(
+    problem: Problem, findings: Findings, until: float, seed: int, watch: Watch
+) -> tuple[Findings, Conclusion] | None:
+    """A violation of some random executions more, which count as executions in any case.
+
+    problem: with the lines. until: of the budget. findings: of the search that found nothing.
+    """
+    until = max(until, perf_counter() + SECONDS_MAX)
+    scheduler = FirstFew(RandomWalk(seed), EXECUTIONS)
+    with limited(until):
+        more = search(problem, scheduler, until, None, watch)
+        findings.executions += more.executions
+        if more.failure is None:
+            return None
+        concluded = conclude(
+            problem, more, until, lambda: watch(more, scheduler), is_exhausted=False
+        )
+    if concluded.counterexample is None:
+        return None
+    more.executions = findings.executions
+    more.found_by = "random, between the lines of threads"
+    return more, concluded
+
+
+def may_be_found(findings: Findings, conclusion: Conclusion) -> bool:
+    """Whether the search ended without a fault, and not since somebody wanted it to end."""
+    is_quiet = findings.failure is None and findings.error is None
+    is_sure = conclusion.survived is None and conclusion.differs is None
+    return is_quiet and is_sure and findings.stopped in (None, Stop.OUT_OF_BUDGET)

@@ -1,0 +1,91 @@
+"""What threads lose between two lines of the program's own module, with nothing declared."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from sim import World, explore
+from tests.sim.stock_world import many_switches, run_on_stock
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self) -> None:
+        value = self.value
+        self.value = value + 1
+
+
+def _two_add(begin: str) -> Callable[[World], Awaitable[None]]:
+    async def program(world: World) -> None:
+        counter = Counter()
+        if begin == "threads":
+            threads = [threading.Thread(target=counter.add) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        else:
+            await asyncio.gather(*(asyncio.to_thread(counter.add) for _ in range(2)))
+        world.check(counter.value == 2, "no update is lost")
+
+    return program
+
+
+@pytest.mark.parametrize("begin", ["threads", "to_thread"])
+def test_a_lost_update_is_found_though_nothing_is_declared(begin: str) -> None:
+    """The default strategy ends with executions that have these switch points; they replay."""
+    program = _two_add(begin)
+    report = explore(program, budget_s=2)
+    assert report.verdict == "refuted", report.text
+    assert report.counterexample is not None
+    assert "own_lines=True" in report.counterexample.schedule
+    violation = report.counterexample.replay(program).violation
+    assert violation is not None
+    assert violation.property == "no update is lost"
+
+
+def test_without_them_the_claim_says_what_is_left_out() -> None:
+    """As of a strategy that somebody has chosen."""
+    program = _two_add("threads")
+    for options in ({"thread_lines": False}, {"strategy": "depth-first"}):
+        report = explore(program, **options)  # type: ignore[arg-type]
+        assert report.verdict == "proved", report.text
+        assert "not between the lines of test_thread_lines.py" in report.reason
+
+
+def test_where_it_is_inconclusive_the_reason_says_so_too() -> None:
+    """Who reads that a budget is spent learns that its schedules are not all there are."""
+    report = explore(_two_add("to_thread"), max_executions=2)
+    assert report.verdict == "inconclusive"
+    assert "not between the lines of test_thread_lines.py (world.declare(__file__)" in report.reason
+
+
+@pytest.mark.socket
+def test_stock_python_can_lose_it() -> None:
+    """The two lines are two on stock too: a thread that is paused between them shows it."""
+
+    async def program(world: object) -> None:
+        counter, has_read = Counter(), threading.Barrier(2)
+
+        class Slow(int):
+            def __add__(self, other: int) -> int:
+                has_read.wait(5)
+                return int(self) + other
+
+        counter.value = Slow()
+        threads = [threading.Thread(target=counter.add) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert counter.value == 2
+
+    with many_switches():
+        _, result = run_on_stock(program, 0)
+    assert isinstance(result, AssertionError)
