@@ -10,6 +10,7 @@ import pytest
 
 import server.http_limits
 import server.http_protocol
+import server.lookup
 import server.wakeable
 from sim import Report, explore
 from sim.bench.catalog import subject_of
@@ -24,6 +25,9 @@ NAMES = [each.name for each in STACK_SCENARIOS]
 # Of some hundred schedules; `onestream check --level stack` proves the others too, in longer.
 SMALL = (
     "reused_after_error.async",
+    "hung_upstream.async",
+    "pipelined.async",
+    "stop_is_pressed.async",
     "trickles.async",
     "leaves_before_answer.async",
     "leaves_before_answer.thread",
@@ -93,6 +97,34 @@ def _watches_nothing(self: server.http_limits.LimitedProtocol, before_bytes: int
     self._unread_timer = None
 
 
+def _reads_no_more(self: server.http_protocol.HttpProtocol, data: bytes) -> None:
+    """Behind a second request nothing is read, and so no client is seen to leave."""
+    server.http_limits.LimitedProtocol._receive(self, data)
+
+
+async def _looks_up_in_the_loop(
+    self: server.lookup._Backend,
+    host: str,
+    port: int,
+    timeout: float | None = None,
+    local_address: str | None = None,
+    socket_options: Any = None,
+) -> Any:
+    """All clients wait until the resolver has answered one."""
+    *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return await self._inner.connect_tcp(str(address[0]), port)
+
+
+def _connects_without_limit(
+    self: server.wakeable._Backend, sock: socket.socket, address: Any, timeout: float | None
+) -> None:
+    """A thread waits for a machine that is gone for as long as its kernel does."""
+    sock.settimeout(None)
+    self._wake.hold(sock)
+    sock.connect(address)
+    self._wake.hold(sock)
+
+
 BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "hung_upstream.thread": (server.wakeable.Wake, "cut", _cuts_nothing, "L2 prompt_stop"),
     "second_prompt.thread": (server.wakeable._Backend, "_connect", _holds_once, "L2 prompt_stop"),
@@ -107,6 +139,24 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
         "_probe",
         _believes_that_all_wait,
         "who leaves leaves nothing running at Ollama",
+    ),
+    "leaves_with_more_behind.async": (
+        server.http_protocol.HttpProtocol,
+        "_receive",
+        _reads_no_more,
+        "who leaves leaves nothing running at Ollama",
+    ),
+    "look_up_hangs.async": (
+        server.lookup._Backend,
+        "connect_tcp",
+        _looks_up_in_the_loop,
+        "the loop never waits for a resolver",
+    ),
+    "cut_off.thread": (
+        server.wakeable._Backend,
+        "_connect",
+        _connects_without_limit,
+        "no connection is told",
     ),
     "half_closes.async": (
         server.http_protocol.HttpProtocol,

@@ -47,6 +47,20 @@ async def pipelined(bench: StackBench) -> None:
     bench.world.reached("both were answered")
 
 
+async def leaves_with_more_behind(bench: StackBench) -> None:
+    """Its second request is read already when its first hangs in Ollama, and it leaves."""
+    connection = await bench.connect("client")
+    first, first_data = bench.prompt(connection, "p1", "a", model="fake:hang-midstream")
+    _, second_data = bench.prompt(connection, "p2", "b")
+    await connection.send(first_data + second_data)
+    await bench.world.outside("the client leaves", earliest=0.5, latest=0.8)
+    if first.body:
+        bench.world.reached("left mid-stream")
+    connection.close(with_reset=True)
+    await asyncio.sleep(QUIET_S)
+    bench.world.check(not bench.calls_held(), NOTHING_RUNS, f"{bench.calls_held()}")
+
+
 async def trickles(bench: StackBench) -> None:
     """A head that comes byte by byte keeps its connection for a while, and nobody waiting."""
     slow = await bench.connect("slow")
@@ -177,6 +191,14 @@ DEFINITIONS = (
         ("both were answered",),
         clients=("async",),
         bench={"profile": replace(SHORT, num_parallel=2)},
+    ),
+    StackDefinition(
+        "leaves_with_more_behind",
+        "a client leaves while a second request of its connection waits behind the first",
+        leaves_with_more_behind,
+        ("left mid-stream",),
+        clients=("async",),
+        bench={"profile": SHORT},
     ),
     StackDefinition(
         "trickles",

@@ -126,7 +126,10 @@ async def look_up_hangs(bench: StackBench) -> None:
     network = bench.world.network
     network.look_up_s = LOOK_UP_S
     p1 = await bench.post("p1")
+    asked_at = bench.world.now
     await asyncio.sleep(0.5)
+    stood_s = bench.world.now - asked_at
+    bench.world.check(stood_s < 1.0, "the loop never waits for a resolver", f"{stood_s:.3f} s")
     network.look_up_s = 0.0
     bench.world.check(not bench.front.calls, "nobody can be asked yet", f"{bench.front.calls}")
     then = bench.world.choose("then", ("prompt 2 comes", "its client leaves", "SIGTERM comes"))
