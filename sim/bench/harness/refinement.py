@@ -83,10 +83,13 @@ def _is_due(timer: asyncio.TimerHandle | None, deadline: float) -> bool:
 
 
 def _is_stopped(stream: Stream) -> bool:
-    """Its flag is set, and its task is over, being cancelled, or will be at its next await."""
+    """Its flag is set, and its task is over, being cancelled, or will be at its next await.
+
+    The flag is read without its method: lines of its file are where a thread may be overtaken.
+    """
     task = stream.task
     is_told = task.cancelling() or task.done() or stream._task_over
-    return bool(is_told or stream._cancel_handle is not None) and stream.stop_signal.is_set()
+    return bool(is_told or stream._cancel_handle is not None) and stream.stop_signal._is_set
 
 
 def keeps_what_it_knows(shell: StreamRegistry, protocol: StreamProtocol) -> bool:
