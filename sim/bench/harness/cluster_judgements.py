@@ -146,7 +146,9 @@ def free_at_last(bench: ClusterBench, session: str, word: Word) -> Iterator[str]
 
 
 def overtaken_by_a_newer(bench: ClusterBench, stream: Served, waited_s: float) -> Iterator[str]:
-    if stream.answer == SUPERSEDED and not _newer(bench, stream):
+    # Of a stop by name whose message was lost, the reply says only that the stream is gone.
+    is_stopped = stream.name in bench.cancelled
+    if stream.answer == SUPERSEDED and not is_stopped and not _newer(bench, stream):
         yield f"{stream.name} is refused for a newer one, and is the newest"
 
 
