@@ -149,6 +149,8 @@ class StreamTask:
         if "model" not in request.body:
             request = request.with_model(await self._pick_model())
         self.record.note_model(request.body["model"])
+        # A worker that stood still may have lost the session since its prompt was let in.
+        stream.raise_if_stopped()
         try:
             await self._client.ask(request, stream, self._put)
         except Exception:
