@@ -87,6 +87,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    folder = config.getoption("sim_html")
+    if folder is not None:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise pytest.UsageError(f"--sim-html={folder}: no folder for pages: {exc}") from None
     config.addinivalue_line(
         "markers",
         "explore(strategy=…, budget_s=…, max_executions=…, seed=…, labels=…, isolate=False, "
@@ -402,12 +408,15 @@ def _failure_text(test: _ExploredTest, report: Report) -> str:
     # Once more, in this process, for what it prints, logs and raises.
     with contextlib.suppress(ScheduleDoesNotFit):
         dataclasses.replace(counterexample, is_isolated=False).replay(test.program)
-    text = counterexample.text.replace(
-        f"onestream replay {counterexample.schedule}",
-        f"{test.command} {shlex.quote(counterexample.schedule)}",
-    )
+    text = _with_command(test, counterexample)
     lines = (f"{report.verdict}: {report.reason}", _traceback_text(test), text, page)
     return "\n".join(line for line in lines if line)
+
+
+def _with_command(test: _ExploredTest, found: Counterexample) -> str:
+    """The text, with pytest's own command in place of ours, which cannot import a test."""
+    own = f"{test.command} {shlex.quote(found.schedule)}"
+    return found.text.replace(f"onestream replay {found.schedule}", own)
 
 
 def _page(test: _ExploredTest, report: Report, found: Counterexample) -> str:
@@ -423,7 +432,6 @@ def _page(test: _ExploredTest, report: Report, found: Counterexample) -> str:
     again = f"{test.command} {shlex.quote(found.schedule)}"
     told = Told("", story, (("replays it", again),))
     file = Path(folder).resolve() / (re.sub(r"[^\w.-]+", "-", test.item.nodeid) + ".html")
-    file.parent.mkdir(parents=True, exist_ok=True)
     Page(test.item.nodeid, report.verdict, report.reason, stories=[told]).write(file)
     return f"page: {file.as_uri()}"
 
@@ -503,7 +511,8 @@ def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
         with guarded(isolate=bool(settings.get("isolate"))):
             counterexample = make_counterexample(test.program, outcome, schedule)
         raised = _traceback_text(test)
-        text = f"{raised}\n{counterexample.text}" if raised else counterexample.text
+        told = _with_command(test, counterexample)
+        text = f"{raised}\n{told}" if raised else told
         _fail_as_expected(test, text)
     lines = [f"  {line.at:9.3f}  {line.actor}  {line.text}" for line in outcome.trace]
     head = (

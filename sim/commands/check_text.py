@@ -43,6 +43,7 @@ def print_result(result: Result) -> None:
 
 def print_verdict(verdict: Checked) -> None:
     _print_not_applicable(verdict)
+    _print_errors(verdict)
     _print_counterexamples(verdict)
     _print_limits(verdict)
     report = verdict.results[0].report
@@ -93,6 +94,13 @@ def _print_counterexamples(verdict: Checked) -> None:
     if others:
         print("\n-- more ways to the same violations")
         print("\n".join(others))
+
+
+def _print_errors(verdict: Checked) -> None:
+    """Of the line of a result only the beginning of its reason fits."""
+    for result in verdict.results:
+        if result.report.verdict == Verdict.ERROR:
+            print(f"\n-- {result.registry}, {result.scenario}: {result.report.text}")
 
 
 def _print_limits(verdict: Checked) -> None:

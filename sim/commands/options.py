@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 N = TypeVar("N", int, float)
@@ -19,7 +21,10 @@ def add_json(parser: Parser) -> None:
 
 def add_html(parser: Parser) -> None:
     parser.add_argument(
-        "--html", metavar="FILE", help="write a page: the result, and counterexamples step by step"
+        "--html",
+        type=writable,
+        metavar="FILE",
+        help="write a page: the result, and counterexamples step by step",
     )
 
 
@@ -61,6 +66,16 @@ def not_negative(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return number
+
+
+def writable(text: str) -> str:
+    """A file that can be written, before the work of minutes whose result it is to have."""
+    path = Path(text)
+    if not text or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: is its folder there?")
+    return text
 
 
 def _number(kind: Callable[[str], N], text: str, words: str) -> N:

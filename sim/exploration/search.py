@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from sim.exploration.executing import Watch, out_of_budget, search
 from sim.exploration.fresh_copy import FreshCopy
@@ -16,6 +17,7 @@ from sim.exploration.strategies import DEFAULT_STRATEGY, make_scheduler
 from sim.exploration.subject import Problem, Subject, require_program
 from sim.exploration.surviving_state import FORKS_MAX, FORKS_S, NaturalRuns
 from sim.exploration.thread_lines import (
+    BEFORE_PART,
     are_left_out,
     may_be_found,
     refuted_between_lines,
@@ -34,6 +36,8 @@ from sim.schedulers import Portfolio, Scheduler
 from sim.schedulers.staged import Staged
 
 BUDGET_S = 60.0
+
+Between: TypeAlias = Callable[[Findings], tuple[Findings, Conclusion] | None]
 
 
 def explore(
@@ -127,13 +131,21 @@ def _found(
         with limited(limits.until), guarded(isolate=isolate):
             return _search_and_conclude(problem, scheduler, limits, None)
     with limited(limits.until), FreshCopy(problem) as copy, guarded():
-        found = _explored(problem, scheduler, limits, NaturalRuns(problem, copy), seed)
-        if not thread_lines or not isinstance(scheduler, Staged):
+        looks = thread_lines and isinstance(scheduler, Staged)
+        between = partial(_between_lines, problem, limits, seed) if looks else None
+        found = _explored(problem, scheduler, limits, NaturalRuns(problem, copy), seed, between)
+        if between is None or not may_be_found(*found):
             return found
-        if not may_be_found(*found) or not are_left_out(problem, found[0]):
-            return found
-        lines = with_lines(problem)
-        return refuted_between_lines(lines, found[0], limits.until, seed, limits.watch) or found
+        return between(found[0]) or found
+
+
+def _between_lines(
+    problem: Problem, limits: _Limits, seed: int, findings: Findings
+) -> tuple[Findings, Conclusion] | None:
+    """A violation where threads are overtaken between lines, if that was not looked for before."""
+    if not are_left_out(findings):
+        return None
+    return refuted_between_lines(with_lines(problem), findings, limits.until, seed, limits.watch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +166,24 @@ class _Limits:
         return math.inf if self.deadline is None else self.deadline
 
     @property
+    def early(self) -> float | None:
+        """When a part of the budget is spent."""
+        if self.deadline is None:
+            return None
+        return perf_counter() + BEFORE_PART * self.seconds_left
+
+    @property
     def seconds_left(self) -> float:
         return math.inf if self.deadline is None else max(0.0, self.deadline - perf_counter())
 
 
 def _explored(
-    problem: Problem, scheduler: Scheduler, limits: _Limits, natural: NaturalRuns, seed: int
+    problem: Problem,
+    scheduler: Scheduler,
+    limits: _Limits,
+    natural: NaturalRuns,
+    seed: int,
+    between: Between | None,
 ) -> tuple[Findings, Conclusion]:
     """Looks for state that survives an execution, then searches."""
     try:
@@ -171,14 +195,30 @@ def _explored(
     except BudgetSpent as exc:
         return out_of_budget(Findings(), exc), Conclusion(problem.digest)
     with names_kept(natural.names):
-        return _search_and_conclude(problem, scheduler, limits, natural)
+        return _search_and_conclude(problem, scheduler, limits, natural, between)
 
 
 def _search_and_conclude(
-    problem: Problem, scheduler: Scheduler, limits: _Limits, natural: NaturalRuns | None
+    problem: Problem,
+    scheduler: Scheduler,
+    limits: _Limits,
+    natural: NaturalRuns | None,
+    between: Between | None = None,
 ) -> tuple[Findings, Conclusion]:
     deadline, executions_max, watch = limits.deadline, limits.executions_max, limits.watch
-    findings = search(problem, scheduler, deadline, executions_max, watch)
+    found: tuple[Findings, Conclusion] | None = None
+    early = limits.early if between is not None and executions_max is None else None
+
+    def looks_between(findings: Findings, scheduler: Scheduler) -> bool:
+        """The rest may take the whole budget, and what these few executions find is found soon."""
+        nonlocal found
+        if between is not None and early is not None and perf_counter() >= early:
+            found = between(findings)
+        return found is not None or watch(findings, scheduler)
+
+    findings = search(problem, scheduler, deadline, executions_max, looks_between)
+    if found is not None:
+        return found
     concluded = conclude(
         problem,
         findings,

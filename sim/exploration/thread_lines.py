@@ -1,4 +1,4 @@
-"""Threads that are overtaken between the lines of the program's own module.
+"""Threads that are overtaken between the lines of the modules where they and the program begin.
 
 To run every schedule of these is too much for all but the smallest programs, so the search leaves
 them out unless `world.declare` asks for them, and a claim says so. Some random executions with them
@@ -15,24 +15,28 @@ from sim.exploration.judgement import Conclusion, conclude
 from sim.exploration.report import Findings
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
-from sim.kernel.threads.workers import own_file_of
+from sim.kernel.origin import is_own_code
 from sim.kernel.watchdog import limited
 from sim.schedulers import RandomWalk
 from sim.schedulers.random_first import FirstFew
 
 EXECUTIONS = 20
+# Of the budget, after which they are run, where the search has not ended by then.
+BEFORE_PART = 0.1
 SECONDS_MAX = 3.0
 """How long they may go on after the budget is spent."""
 
 
 def with_lines(problem: Problem) -> Problem:
-    """The same, and each line of its own module that a thread runs is a switch point."""
+    """The same, and each line of its own modules that a thread runs is a switch point."""
     return replace(problem, bounds=replace(problem.bounds, own_lines=True))
 
 
-def are_left_out(problem: Problem, findings: Findings) -> bool:
-    """Whether threads ran lines of the program's own module without being overtaken there."""
-    return own_file_of(problem.subject.program) in findings.undeclared
+def are_left_out(findings: Findings) -> bool:
+    """Whether threads ran lines of a user's own module without being overtaken there."""
+    if findings.looked_between_lines:
+        return False
+    return any(is_own_code(file) for file in findings.undeclared)
 
 
 def refuted_between_lines(
@@ -47,6 +51,7 @@ def refuted_between_lines(
     with limited(until):
         more = search(problem, scheduler, until, None, watch)
         findings.executions += more.executions
+        findings.looked_between_lines = True
         if more.failure is None:
             return None
         concluded = conclude(

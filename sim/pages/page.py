@@ -129,6 +129,8 @@ def _shown(told: Told) -> dict[str, Any]:
         "where": story.where,
         "text": story.text,
         "departures": story.departures,
+        "departures_cost": story.departures_cost,
+        "departures_points": story.departures_points,
         "choice_points": story.choice_points,
         "lanes": lanes,
         "lanes_shown": sum(not each["is_minor"] for each in lanes),
@@ -150,10 +152,14 @@ def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
     lives = _lives(story)
     rows = []
     before: Step | None = None
+    # The one before of those that are not hidden at first.
+    shown: Step | None = None
     for number, step in enumerate(story.steps):
         rows.append(
             {
-                "time": "" if before and _time(before) == _time(step) else _time(step),
+                "time": _time(step),
+                "is_same_time": before is not None and _time(before) == _time(step),
+                "is_same_time_few": shown is not None and _time(shown) == _time(step),
                 "lane": _lane(step, story),
                 "text": step.text,
                 "code": _code(step, before, story),
@@ -167,6 +173,7 @@ def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
             }
         )
         before = step
+        shown = shown if step.is_minor else step
     return rows
 
 
@@ -201,10 +208,11 @@ def _lanes(story: Story) -> list[dict[str, Any]]:
 
 
 def _lane(step: Step, story: Story) -> int | None:
-    """Its number; of a violation that no actor found the first; None where it is another's."""
+    """Its number; of a violation that no actor found the program's; None where it is another's."""
     if not step.actor:
         return None
-    return story.lanes.index(step.actor) if step.actor in story.lanes else 0
+    own = step.actor if step.actor in story.lanes else "program"
+    return story.lanes.index(own) if own in story.lanes else 0
 
 
 def _lives(story: Story) -> list[tuple[int, int]]:

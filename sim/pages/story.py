@@ -57,7 +57,9 @@ class Departure:
 class Story:
     """property: the sentence that did not hold. seen, where: what was observed, and who checked it.
 
-    lanes: the actors, in the order in which they appear. numbers: for a moment, which step it is.
+    departures_cost, departures_points: how many departures they are, at how many choice points of
+    choice_points. lanes: the actors, in the order in which they appear. numbers: for a moment,
+    which step it is.
     passing: which execution stands beside it, in words; empty if none was found. sources: of each
     file the lines that are shown. text: the same for a terminal.
     """
@@ -69,6 +71,8 @@ class Story:
     schedule: str
     text: str
     departures: list[Departure]
+    departures_cost: int
+    departures_points: int
     choice_points: int
     lanes: list[str]
     steps: list[Step]
@@ -110,6 +114,8 @@ def _story_of(program: Program, found: Counterexample) -> Story:
         schedule=found.schedule,
         text=found.text,
         departures=_departures(outcome, words),
+        departures_cost=outcome.cost,
+        departures_points=len(outcome.departures),
         choice_points=len(outcome.choices),
         lanes=_lanes(steps),
         steps=steps,

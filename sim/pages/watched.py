@@ -11,7 +11,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-from sim.kernel.diagnosis import frames_of, programs_frame, short_place, waits_for
+from sim.kernel.diagnosis import RUNS_CALLBACKS, frames_of, programs_frame, short_place, waits_for
 from sim.kernel.environment import Arrival
 from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
@@ -136,10 +136,20 @@ class Watched(Recording):
     def _place(self) -> Place | None:
         """Of what the program does now; else where this step stood last."""
         place, self._stands = self._stands, None
-        place = place or _running_place()
+        place = place or self._running_place()
         if place is None and self._last is not None:
             return self.moments[self._last].place
         return place
+
+    def _running_place(self) -> Place | None:
+        """None between the callbacks, where who runs the loop stands on the stack."""
+        frame: FrameType | None = sys._getframe(1)
+        own = programs_frame(frame)
+        while frame is not None and frame.f_code is not RUNS_CALLBACKS:
+            frame = frame.f_back
+        if own is None or (frame is None and self._loop.threads.current is None):
+            return None
+        return Place.of(own.f_code, own.f_lineno)
 
     def _begin_step(self, cause: int | None, stands: Place | None = None) -> None:
         self._step += 1
@@ -171,7 +181,7 @@ class Watched(Recording):
 
     def announced(self, arrival: Arrival) -> None:
         super().announced(arrival)
-        self._announced_at[arrival] = _running_place()
+        self._announced_at[arrival] = self._running_place()
 
     def lands(self, arrival: Arrival) -> None:
         self._begin_step(None, self._announced_at.pop(arrival, None))
@@ -182,8 +192,15 @@ class Watched(Recording):
         self._begin_step(None)
 
     def thread_goes_on(self, worker: Worker) -> None:
-        self._begin_step(None)
+        self._begin_step(None, _place_of_thread(worker))
         super().thread_goes_on(worker)
+
+    def thread_stands(self, worker: Worker) -> None:
+        self._stands = _place_of_thread(worker)
+        if self._stands is None and self._last is not None:
+            self._stands = self.moments[self._last].place
+        super().thread_stands(worker)
+        self._stands = None
 
     # -- choices
 
@@ -250,9 +267,14 @@ def _awaited(task: asyncio.Task[Any], frames: list[FrameType]) -> str:
     return f" for «{event.f_locals['name']}»" if event is not None else waits_for(task, frames)
 
 
-def _running_place() -> Place | None:
-    frame = programs_frame(sys._getframe(2))
-    return None if frame is None else Place.of(frame.f_code, frame.f_lineno)
+def _place_of_thread(worker: Worker) -> Place | None:
+    """Where it stands; of one that has not begun, what it is to run."""
+    frame = worker.greenlet.gr_frame
+    if frame is None:
+        job = None if worker.greenlet.dead else worker.identity.job
+        return None if job is None else Place.of(job, job.co_firstlineno)
+    own = programs_frame(frame)
+    return None if own is None else Place.of(own.f_code, own.f_lineno)
 
 
 def _timers(loop: SimLoop) -> list[asyncio.TimerHandle]:

@@ -139,3 +139,16 @@ def test_a_replay_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert file.as_uri() in said.err
     assert "file://" not in said.out
     assert "the slot is free again" in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", ["", ".", "no/such/folder/page.html"])
+def test_a_page_that_cannot_be_written_is_told_before_the_work(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As wrong usage, and not after minutes of exploring."""
+    with pytest.raises(SystemExit) as ended:
+        main(["explore", "tests.pages.programs:slot_that_is_lost", "--html", file])
+    assert ended.value.code == 3
+    said = capsys.readouterr()
+    assert "--html" in said.err
+    assert "refuted" not in said.out

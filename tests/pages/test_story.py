@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 from sim import World, explore
 from sim.kernel.execution import Program
 from sim.pages.page import Told, causes
@@ -122,3 +125,38 @@ def test_rows_of_tasks_are_minor_where_the_program_records_its_own() -> None:
     has_come = next(at for at, each in enumerate(story.steps) if each.text == "has come")
     assert story.steps[few[has_come] or -1].text in ("it comes", "VIOLATED")
     assert Told.of("", story).commands[0][1].startswith("onestream replay ")
+
+
+def test_a_thread_stands_at_its_own_line() -> None:
+    """And not where the thread that let it go on stands."""
+
+    async def program(world: World) -> None:
+        seen: list[int] = []
+        thread = threading.Thread(target=_appends, args=(seen,))
+        thread.start()
+        thread.join()
+        world.check(len(seen) > 1, "two were seen")
+
+    story = _story(program)
+    places = {
+        each.text.split(" ")[0]: each.moment.place and each.moment.place.function
+        for each in story.steps
+        if each.actor.startswith("Thread-")
+    }
+    assert places == {"begins": "_appends", "ends": "_appends"}
+
+
+def _appends(seen: list[int]) -> None:
+    seen.append(1)
+
+
+def test_a_deadlock_stands_at_no_line_of_who_started_it() -> None:
+    """Nobody runs when nothing can go on: what each task waits for says where."""
+
+    async def program(world: World) -> None:
+        await asyncio.Event().wait()
+
+    last = _story(program).steps[-1]
+    assert last.is_violation
+    assert last.moment.place is None
+    assert last.moment.tasks[0][1].startswith("waits in program")

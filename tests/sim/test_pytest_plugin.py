@@ -779,3 +779,11 @@ def test_a_page_is_written_where_it_is_asked_for(pytester: pytest.Pytester) -> N
     html = file.read_text(encoding="utf-8")
     assert "--sim-replay" in html
     assert "VIOLATED" in html
+
+
+def test_pages_without_a_folder_are_told_at_once(pytester: pytest.Pytester) -> None:
+    """As wrong usage: a failure of a test would lose its counterexample by it."""
+    pytester.makefile(".txt", taken="")
+    result = run(pytester, NARROW, "--sim-html=taken.txt")
+    result.stderr.fnmatch_lines(["*--sim-html=taken.txt: no folder for pages*"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR

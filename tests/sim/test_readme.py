@@ -37,6 +37,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, typing.Any]:
 
 def run(source: str, names: dict[str, typing.Any], file: str = "slots.py") -> str:
     """Runs a block; what it prints. file: as a counterexample of the document names it."""
+    # As a script, under a name of its own.
+    source = source.replace('if __name__ == "__main__":', "if True:")
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         exec(compile(source, file, "exec"), names)

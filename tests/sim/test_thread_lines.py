@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from sim import World, explore
+from tests.sim import helper_of_threads
 from tests.sim.stock_world import many_switches, run_on_stock
 
 
@@ -89,3 +91,42 @@ def test_stock_python_can_lose_it() -> None:
     with many_switches():
         _, result = run_on_stock(program, 0)
     assert isinstance(result, AssertionError)
+
+
+def test_a_lost_update_in_another_module_is_found() -> None:
+    """What a thread begins with may stand beside the program, in a file of the user's."""
+
+    async def program(world: World) -> None:
+        counter = helper_of_threads.Counter()
+        threads = [threading.Thread(target=counter.add) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        world.check(counter.value == 2, "no update is lost")
+
+    report = explore(program, budget_s=20)
+    assert report.verdict == "refuted", report.text
+    assert report.counterexample is not None
+    assert "helper_of_threads.py" in report.counterexample.text
+    assert report.counterexample.replay(program).violation is not None
+
+
+def test_a_search_without_end_looks_between_the_lines_meanwhile() -> None:
+    """Not only once the budget is spent: these executions cost little, and find it."""
+
+    async def program(world: World) -> None:
+        counter = Counter()
+        # More orders than a budget has seconds for.
+        await asyncio.gather(*(asyncio.to_thread(_add_often, counter) for _ in range(4)))
+        world.check(counter.value == 12, "no update is lost")
+
+    report = explore(program, budget_s=40)
+    assert report.verdict == "refuted", report.text
+    assert report.seconds < 40 or report.stopped is None
+
+
+def _add_often(counter: Counter) -> None:
+    for _ in range(3):
+        counter.add()
+        time.sleep(0)

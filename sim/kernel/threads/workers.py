@@ -127,6 +127,7 @@ class Threads:
         self.undeclared: set[str] = set()
         # What runs, whose own module is declared with the first thread, if a bound says so.
         self.program: Any = None
+        self._declares_own = False
         # Its workers are being ended where they stand.
         self.is_draining = False
 
@@ -135,7 +136,7 @@ class Threads:
         # Identities without a worker are read where their pools keep them.
         {"loop", "_hub", "workers", "current", "_trace", "is_draining", "_identities"}
         # Read where the execution ends.
-        | {"undeclared", "program"}
+        | {"undeclared", "program", "_declares_own"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
@@ -161,14 +162,24 @@ class Threads:
 
     def begins(self, job: Any) -> CodeType | None:
         """A thread is to call this. Its code, if it is not Python's own."""
-        if self.program is not None and self.loop.bounds.own_lines:
-            own, self.program = own_file_of(self.program), None
-            if own is not None and not self.declared:
-                self.declare({own}, in_loop=False)
         code = code_of_job(job)
+        if self.loop.bounds.own_lines:
+            self._declare_own(code)
         if code is not None and code.co_filename not in self.declared:
             self.undeclared.add(code.co_filename)
         return code
+
+    def _declare_own(self, code: CodeType | None) -> None:
+        """The program's module, and that of what the thread calls, unless it says itself which."""
+        if self.program is not None:
+            own, self.program = own_file_of(self.program), None
+            self._declares_own = not self.declared
+            if self._declares_own and own is not None:
+                self.declare({own}, in_loop=False)
+        file = None if code is None else code.co_filename
+        is_new = file is not None and file not in self.declared and is_own_code(file)
+        if self._declares_own and file is not None and is_new:
+            self.declare({*self.declared, file}, in_loop=False)
 
     def next_future(self) -> int:
         """The hash of the next concurrent.futures.Future that is asked for one."""
