@@ -226,7 +226,7 @@ def _keys_for(settings: Settings, server: uvicorn.Server | None, *, is_left_alon
         _logger.warning(
             "no_keys_configured the key %r is in use, on loopback only; set JARVIS_API_KEYS", DEVKEY
         )
-    return Keys(keys)
+    return Keys(keys, has_store=settings.shares_sessions)
 
 
 app = create_app()

@@ -62,11 +62,20 @@ def check_address(keys: Sequence[str], host: str | None) -> None:
 
 
 class Keys:
-    """The keys, by number. The owner of what a key's requests make is `key<number>`."""
+    """The keys. The owner of what a key's requests make is `key<number>` in one process.
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    has_store: what is kept outlives this list of keys, and other workers have lists of their own,
+    so that a place in it says nothing: the owner is then named by a digest of the key.
+    """
+
+    def __init__(self, keys: Sequence[str], *, has_store: bool = False) -> None:
         self.is_devkey = not keys
         self._digests = [_digest(key.encode()) for key in keys or (DEVKEY,)]
+        # In their order.
+        self._owners = [f"key{number}" for number in range(1, len(self._digests) + 1)]
+        if has_store:
+            self._owners = [_owner_in_store(key) for key in keys] or [DEVKEY]
+        self._are_apart = has_store or len(self._digests) > 1
 
     def owner(self, authorization: str | None) -> str:
         """Whose key an Authorization header carries. Raises ApiError (401)."""
@@ -78,14 +87,15 @@ class Keys:
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
             raise unauthorized("the key in the Authorization header is not known here")
-        return f"key{matches.index(True) + 1}"
+        return self._owners[matches.index(True)]
 
     def namespace(self, owner: str, session_id: str) -> str:
         """The session as the registry knows it: no two keys share one (S6).
 
         With a single key there is nothing to keep apart, and the logs show the client's own name.
+        In a store there may be those of other keys, past and to come.
         """
-        return session_id if len(self._digests) == 1 else f"{owner}/{session_id}"
+        return f"{owner}/{session_id}" if self._are_apart else session_id
 
 
 def check_session_id(session_id: str, param: str) -> str:
@@ -104,6 +114,11 @@ def check_session_id(session_id: str, param: str) -> str:
 def _digest(key: bytes) -> bytes:
     # Of one length, since compare_digest reveals different lengths.
     return hashlib.sha256(key).digest()
+
+
+def _owner_in_store(key: str) -> str:
+    # Not the digest that a key is recognized by: this one is in log lines and in the store.
+    return f"key-{hashlib.sha256(b'onestream owner ' + key.encode()).hexdigest()[:16]}"
 
 
 def unauthorized(message: str) -> ApiError:

@@ -115,3 +115,17 @@ def test_owners_and_namespaces() -> None:
         with pytest.raises(ApiError) as caught:
             two.owner(header)
         assert caught.value.status == 401
+
+
+def test_in_a_store_a_key_is_known_by_itself_and_not_by_its_place() -> None:
+    """Another list of keys, or another order, gives no key what is another's; nor does devkey."""
+    before = Keys(("alpha",), has_store=True)
+    after = Keys(("beta", "alpha"), has_store=True)
+    alpha, beta = after.owner("Bearer alpha"), after.owner("Bearer beta")
+    assert before.owner("Bearer alpha") == alpha != beta
+    assert before.namespace(alpha, "same") == after.namespace(alpha, "same") == f"{alpha}/same"
+    assert "alpha" not in alpha
+    nobodys = Keys((), has_store=True)
+    assert nobodys.namespace(nobodys.owner("Bearer devkey"), f"{alpha}/same") == (
+        f"devkey/{alpha}/same"
+    )

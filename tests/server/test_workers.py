@@ -107,11 +107,12 @@ def test_the_newest_prompt_wins_at_another_worker(
             tokens = [int(each.headers["x-fencing-token"]) for each in (one, two)]
             assert tokens[0] < tokens[1]
             names = [each.registry.worker for each in (first, second)]
+            session = "session=devkey/s"
             traces = [each.headers["x-trace-id"] for each in (one, two)]
-            assert [line for line in caplog.messages if " session=s" in line or traces[0] in line][
+            assert [line for line in caplog.messages if f" {session}" in line or traces[0] in line][
                 :4
             ] == [
-                f"stream_start trace={traces[0]} trace_id={traces[0]} session=s worker={names[0]}",
+                f"stream_start trace={traces[0]} trace_id={traces[0]} {session} worker={names[0]}",
                 f"stream_cancelled trace={traces[0]} reason=new_stream_registered "
                 f"worker={names[0]}",
                 *[
@@ -119,7 +120,7 @@ def test_the_newest_prompt_wins_at_another_worker(
                     for line in caplog.messages
                     if line.startswith(f"stream_end trace={traces[0]}")
                 ],
-                f"prev_stream_finished_cleanly session=s trace={traces[0]} worker={names[1]}",
+                f"prev_stream_finished_cleanly {session} trace={traces[0]} worker={names[1]}",
             ]
             await two.leave()
             await second.quiet()
@@ -412,5 +413,5 @@ def test_two_servers_of_two_addresses_share_a_valkey() -> None:
             outputs[0].wait_for(f"stream_start trace={one.headers['x-trace-id']}")
             with second.stream("POST", "/v1/chat/completions", json=body):
                 assert '"superseded"' in "".join(one.iter_text())
-        finished = outputs[1].wait_for("prev_stream_finished_cleanly session=default")
+        finished = outputs[1].wait_for("prev_stream_finished_cleanly session=devkey/default")
         assert one.headers["x-trace-id"] in finished
