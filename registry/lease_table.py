@@ -13,7 +13,8 @@ have forgotten is over, and who holds or waits says so again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import zip_longest
 
 from registry.errors import IllegalOperation
 from registry.lease_records import (
@@ -39,7 +40,23 @@ from registry.states import Strategy
 
 
 class LimitsDiffer(Exception):
-    """Another worker of the store has other limits. Nothing was changed."""
+    """Another worker of the store has other limits. Nothing was changed.
+
+    differing: the name of each such limit, with the worker's own value and the others'.
+    wait_ms: so long leases may run that were given under the others' limits.
+    """
+
+    def __init__(self, limits: LeaseLimits, others_text: str, wait_ms: int) -> None:
+        names = [field.name for field in fields(LeaseLimits)]
+        # Other releases may have more limits, or fewer.
+        each = zip_longest(names, limits.text.split(), others_text.split(), fillvalue="none")
+        self.differing = tuple((name, own, other) for name, own, other in each if own != other)
+        self.wait_ms = wait_ms
+        listed = ", ".join(f"{name} {own} (others {other})" for name, own, other in self.differing)
+        super().__init__(
+            f"this worker has other limits than those of the store: {listed}; give all of them the "
+            f"same, or end the others and wait {wait_ms} ms"
+        )
 
 
 Said = tuple[Message | Reply, ...]
@@ -133,11 +150,7 @@ class LeaseTable:
     def _check_limits(self, now_ms: int) -> None:
         active_until_ms = min(self.active_until_ms, now_ms + self._over_ms)
         if self.limits_text != self.limits.text and now_ms < active_until_ms:
-            raise LimitsDiffer(
-                f"this worker has the limits {self.limits.text!r}, and others of the store have "
-                f"{self.limits_text!r}; give all of them the same settings, or end the others and "
-                f"wait {active_until_ms - now_ms} ms"
-            )
+            raise LimitsDiffer(self.limits, self.limits_text, active_until_ms - now_ms)
 
     def _found(self, operation: LeaseOperation, now_ms: int, generation: str) -> LeaseTable:
         """What the operation meets: its session without the dead, and the quarantine."""

@@ -149,8 +149,10 @@ def _with_headers(scope: Scope, send: Send, trace_id: str) -> Send:
             headers: list[tuple[bytes, bytes]] = list(message.get("headers", []))
             headers += [(b"x-trace-id", trace_id.encode()), (b"x-request-id", trace_id.encode())]
             if is_post and message["status"] >= 400:
-                # A prompt that is sent again would supersede the one that superseded it.
-                headers.append((b"x-should-retry", b"false"))
+                # A prompt that is sent again would supersede the one that superseded it. One that
+                # was turned away before anything was known of its session is told when to.
+                may_retry = any(name == b"retry-after" for name, _ in headers)
+                headers.append((b"x-should-retry", b"true" if may_retry else b"false"))
             message = {**message, "headers": headers}
         await send(message)
 

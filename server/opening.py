@@ -19,6 +19,7 @@ from registry.protocol import DETACHED_MAX, DETACHED_PER_SESSION_MAX
 from server import store_address
 from server.security import StartRefused
 from server.settings import Settings
+from server.stores import wording
 from server.stores.directory import Directory
 from server.stores.leased_registry import LeasedRegistry
 from server.stores.sqlite_store import SqliteStore, default_path
@@ -56,8 +57,8 @@ async def opened(settings: Settings, executor: Executor | None) -> LeasedRegistr
         registry = leased_registry(settings, executor)
         await registry.start()
     except (StoreRefused, StoreUnreachable, LimitsDiffer, StartRefused) as exc:
-        _logger.error("start_refused %s", exc)
-        raise StartRefused(str(exc)) from exc
+        _logger.error("start_refused %s", wording.sentence(exc))
+        raise StartRefused(wording.sentence(exc)) from exc
     _logger.info("sessions_shared worker=%s store=%s", registry.worker, _shown(settings))
     return registry
 
@@ -70,7 +71,7 @@ async def check_store(settings: Settings) -> None:
     try:
         await store.start()
     except (StoreRefused, StoreUnreachable, LimitsDiffer) as exc:
-        raise StartRefused(str(exc)) from exc
+        raise StartRefused(wording.sentence(exc)) from exc
     finally:
         await store.close()
 

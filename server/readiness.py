@@ -34,7 +34,7 @@ class Readiness:
             error = self._error
         if error is not None:
             # A new one, since an exception that is raised often gathers all its tracebacks.
-            raise ApiError(error.status, error.code, error.message)
+            raise error.again()
 
     async def _outcome(self) -> ApiError | None:
         try:

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import Scope
 
 from registry import SessionsUnavailable, State
+from registry.lease_table import LimitsDiffer
 from server.archive import Archive, Record, streams_in
 from server.body import Bodies
 from server.browsers import is_allowed
@@ -31,9 +32,10 @@ from server.security import Keys
 from server.sessions import session_of, strategy_of
 from server.settings import DEVKEY, Settings
 from server.shared_streams import SharedStreams
+from server.stores import wording
 from server.stores.directory import Directory
 from server.stores.leased_registry import LeasedRegistry
-from server.stores.store import StoreUnreachable
+from server.stores.store import StoreRefused, StoreUnreachable
 from server.stream_task import StreamTask
 
 # The part of the grace that a client that doesn't read may use once the server shuts down.
@@ -369,10 +371,10 @@ class Service:
 
 @contextmanager
 def _store_errors() -> Iterator[None]:
-    """That the store of sessions is away, as ApiError (503)."""
+    """That the store of sessions is away, or refuses this worker, as ApiError (503)."""
     try:
         yield
-    except StoreUnreachable as exc:
+    except (StoreUnreachable, StoreRefused, LimitsDiffer) as exc:
         raise ApiError(
-            503, SessionsUnavailable.code, str(exc), headers={"retry-after": "1"}
+            503, SessionsUnavailable.code, wording.sentence(exc), headers={"retry-after": "1"}
         ) from exc

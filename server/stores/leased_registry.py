@@ -330,7 +330,10 @@ class LeasedRegistry:
             await held.lease.keep()
         except (StoreRefused, LimitsDiffer, IllegalOperation) as exc:
             _logger.error(
-                "lease_not_renewed trace=%s worker=%s %s", held.trace_id, self.worker, exc
+                "lease_not_renewed trace=%s worker=%s %s",
+                held.trace_id,
+                self.worker,
+                wording.sentence(exc),
             )
             held.lease.shut(End.LOST)
 
@@ -422,7 +425,14 @@ class LeasedRegistry:
         try:
             await held.lease.leave()
         except (StoreRefused, LimitsDiffer, IllegalOperation) as exc:
-            _logger.error("lease_not_left trace=%s worker=%s %s", held.trace_id, self.worker, exc)
+            # What was turned away has nothing to give back, and its client was told why.
+            if held.started_at is not None:
+                _logger.error(
+                    "lease_not_left trace=%s worker=%s %s",
+                    held.trace_id,
+                    self.worker,
+                    wording.sentence(exc),
+                )
         finally:
             del self._leaving[held]
             is_last = not self._held and not self._leaving

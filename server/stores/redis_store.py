@@ -238,11 +238,7 @@ class RedisStore:
             return IllegalOperation(f"the store found that this is not possible: {illegal[1]}")
         differ = re.match(r"LIMITS (\d+) ([\d ]+)", text)
         if differ:
-            return LimitsDiffer(
-                f"this worker has the limits {self._limits.text!r}, and others of {self.address} "
-                f"have {differ[2].strip()!r}; give all of them the same settings, or end the "
-                f"others and wait {differ[1]} ms"
-            )
+            return LimitsDiffer(self._limits, differ[2], int(differ[1]))
         return StoreUnreachable(f"the store of sessions {self.address} refuses: {text}")
 
 

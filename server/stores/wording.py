@@ -16,8 +16,17 @@ from registry import (
     StreamSuperseded,
 )
 from registry.lease_records import LeaseLimits, Told, Word
+from registry.lease_table import LimitsDiffer
 from registry.wording import NEW_STREAM_REGISTERED, SESSION_OVERDUE
 
+# By the name of the limit; the others are the same in all workers of a release.
+_SETTINGS = {
+    "lease_ms": "JARVIS_LEASE_SECONDS",
+    "margin_ms": "JARVIS_LEASE_MARGIN_SECONDS",
+    "grace_ms": "JARVIS_GRACE_SECONDS",
+    "lag_ms": "JARVIS_LEASE_LAG_SECONDS",
+    "queue_max": "JARVIS_QUEUE_MAX",
+}
 LEASE_LOST = "session_lease_lost"
 STORE_UNREACHABLE = "sessions_unavailable"
 
@@ -43,7 +52,27 @@ def lease_lost(trace_id: str, session: str, limits: LeaseLimits) -> SessionLease
 
 
 def unreachable(trace_id: str, why: Exception) -> SessionsUnavailable:
-    return SessionsUnavailable(trace_id, f"stream {trace_id} was refused: {why}")
+    return SessionsUnavailable(trace_id, f"stream {trace_id} was refused: {sentence(why)}")
+
+
+def sentence(why: Exception) -> str:
+    """What a store says, for who knows the settings and not the table's limits."""
+    if not isinstance(why, LimitsDiffer):
+        return str(why)
+    listed = ", ".join(_difference(*each) for each in why.differing)
+    return (
+        f"workers that share a store have the same settings, and others have {listed}; end all "
+        f"workers, and start them with the same"
+    )
+
+
+def _difference(name: str, own: str, other: str) -> str:
+    setting = _SETTINGS.get(name)
+    if setting is None:
+        return f"{name} {other} where this one has {own} (another release)"
+    if name.endswith("_ms"):
+        own, other = (f"{int(each) / 1000:g}" if each.isdigit() else each for each in (own, other))
+    return f"{setting}={other} where this one has {own}"
 
 
 def waited_too_long(trace_id: str, session: str, queue_s: float) -> QueueTimeout:

@@ -478,7 +478,7 @@ def test_other_limits_are_refused_while_a_lease_that_was_given_under_them_may_ru
     before = workers.table.snapshot()
     other = LeaseTable(LeaseLimits(grace_ms=3000), generation="g")
     other.restore(before)
-    with pytest.raises(LimitsDiffer, match=r"6000 500 2000 .*wait 6499 ms"):
+    with pytest.raises(LimitsDiffer, match=r": grace_ms 3000 \(others 2000\); .*wait 6499 ms"):
         other.apply(Register("t", "w/2"), 1, "g")
     assert other.snapshot() == before
     other.apply(Register("t", "w/2"), 6500, "g")

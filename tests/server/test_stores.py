@@ -219,7 +219,7 @@ def test_workers_with_other_limits_are_refused(tmp_path: Path) -> None:
         clock.now_ms += LIMITS.quarantine_ms
         await first.ask(Register("s", "v/1"))
         second = sqlite(tmp_path, "w", clock, LeaseLimits(grace_ms=5))
-        with pytest.raises(LimitsDiffer, match="same settings"):
+        with pytest.raises(LimitsDiffer, match=r"grace_ms 5 \(others 2000\)"):
             await second.start()
         await first.close()
         await second.close()

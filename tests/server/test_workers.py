@@ -255,6 +255,37 @@ def test_a_key_sees_its_streams_at_every_worker(store: str, tmp_path: Path) -> N
     run_async(main())
 
 
+@pytest.mark.socket
+def test_a_worker_that_others_with_other_limits_have_replaced_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Prompts, /readyz and cancel get 503 with the setting and both values, and no traceback."""
+
+    async def main() -> None:
+        sessions = await settled_file(tmp_path)
+        async with (
+            workers(sessions, 1) as (idle,),
+            workers(sessions, 1, grace_seconds=1.5) as (newer,),
+        ):
+            running = await Streamed(newer).begun()
+            cancel = f"/v1/streams/{running.headers['x-trace-id']}/cancel"
+            for answer in (
+                await idle.post(prompt()),
+                await idle.http.get("/readyz"),
+                await idle.http.post(cancel),
+            ):
+                assert answer.status_code == 503
+                assert error_of(answer)["code"] == "sessions_unavailable"
+                says = "JARVIS_GRACE_SECONDS=1.5 where this one has 2;"
+                assert says in error_of(answer)["message"]
+                assert answer.headers["retry-after"] == "1"
+                assert answer.headers.get("x-should-retry", "true") == "true"
+            await running.leave()
+
+    run_async(main())
+    assert not [line for line in caplog.messages if "lease_not_left" in line]
+
+
 # ---- a store that is away -------------------------------------------------------------------
 
 
