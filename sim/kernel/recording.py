@@ -91,6 +91,8 @@ class Recording(Observer):
     polls: dict[int, list[Found]] = field(default_factory=dict)
     polls_count: int = 0
     choices: list[tuple[str, int]] = field(default_factory=list)
+    # How many callbacks had joined the ready queue when the execution was over.
+    steps_count: int = 0
     hashes_futures: bool = False
     obstacles: list[str] = field(default_factory=list)
     _is_polling: bool = False
@@ -120,6 +122,7 @@ class Recording(Observer):
         for rows in self._rows_of.values():
             rows.settle()
             rows.end()
+        self.steps_count = len(self.steps)
         self._is_over = True
         self._serials.clear()
         self._numbers.clear()

@@ -10,7 +10,7 @@ from registry import StreamRegistry
 from sim import World, explore
 from sim.bench.harness.asgi import Exchange
 from sim.bench.harness.http_bench import PROFILE
-from sim.bench.harness.log_capture import silenced
+from sim.bench.harness.log_capture import log_recorded
 from sim.bench.harness.server_bench import ServerBench
 from sim.bench.harness.server_judgements import make_server_bench
 
@@ -34,10 +34,10 @@ def play(story: Callable[[ServerBench], Awaitable[None]], **settings: Any) -> No
             profile=PROFILE_OF_4_S,
             threads_max=1,
         )
-        await bench.play(story)
+        with log_recorded(world, bench.logged.append):
+            await bench.play(story)
 
-    with silenced():
-        report = explore(program, strategy="natural", max_executions=1)
+    report = explore(program, strategy="natural", max_executions=1)
     assert report.counterexample is None, report.text
     assert report.executions == 1
 

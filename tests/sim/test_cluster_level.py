@@ -43,10 +43,14 @@ def test_workers_keep_the_promises_in_larger_scenarios(name: str) -> None:
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_each_limit_is_shown(name: str) -> None:
-    """Where an assumption is broken, production is refuted, by a schedule that replays."""
+    """Where an assumption is broken, a promise is, by a schedule that replays.
+
+    Which one is found first differs: two that hold a session, an overlap, or one let in after a
+    newer one.
+    """
     report = explored(LIMITS[name])
     assert report.counterexample is not None, report.text
-    assert report.counterexample.property.startswith(("S1 ", "S3 "))
+    assert report.counterexample.property.startswith(("S1 ", "S3 ", "S4 "))
     assert replay_text(report.counterexample.schedule) is not None
 
 

@@ -103,7 +103,7 @@ def test_the_published_registries_fall_with_two_registers() -> None:
         *smaller, last = results
         assert all(result.report.verdict == Verdict.PROVED for result in smaller)
         assert last.report.verdict == Verdict.REFUTED
-        assert last.bound.scenario.size == smallest
+        assert last.bound.scenario.size == smallest, last.report.text
         assert last.report.counterexample is not None
         assert main(["replay", last.report.counterexample.schedule]) == 1
 

@@ -974,14 +974,19 @@ async def begins_without_an_object(world: World) -> None:
 
 
 async def waits_for_a_process(world: World) -> None:
+    import os
     import selectors
-    import socket
 
     def wait() -> None:
-        one, other = socket.socketpair()
-        with one, other, selectors.DefaultSelector() as selector:
-            selector.register(one, selectors.EVENT_READ)
-            selector.select()
+        # As those of a process have it: nothing of it is simulated.
+        one, other = os.pipe()
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(one, selectors.EVENT_READ)
+                selector.select()
+        finally:
+            os.close(one)
+            os.close(other)
 
     await asyncio.to_thread(wait)
 
@@ -992,7 +997,7 @@ async def waits_for_a_process(world: World) -> None:
         (begins_without_an_object, ["_thread.start_new_thread", "use threading.Thread"]),
         (
             waits_for_a_process,
-            ["Selector.register in wait", "selector.register(one", "world.outside"],
+            ["Selector.select in wait", "selector.select()", "world.outside"],
         ),
     ],
 )
