@@ -107,13 +107,17 @@ def _store(settings: Settings, worker: str) -> _Store:
             f"JARVIS_SESSIONS names a Redis, and its client is not installed ({exc}): "
             f"python3 -m pip install 'onestream[server,redis]'"
         ) from exc
-    return RedisStore(
-        settings.sessions,
-        limits,
-        worker,
-        prefix=settings.sessions_prefix,
-        call_s=settings.sessions_call_seconds,
-    )
+    try:
+        return RedisStore(
+            settings.sessions,
+            limits,
+            worker,
+            prefix=settings.sessions_prefix,
+            call_s=settings.sessions_call_seconds,
+        )
+    except ValueError as exc:
+        # Of the value of an option; the client's sentence names it, and shows no value.
+        raise StartRefused(f"JARVIS_SESSIONS: {exc}") from None
 
 
 def _shown(settings: Settings) -> str:

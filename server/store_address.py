@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 NONE = "none"
 _SQLITE = "sqlite"
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 _SENTINEL = "sentinel"
+# Of the client. Its time limits are settings, and it takes any other name until it connects.
+_OPTIONS = ("db", "username", "password", "client_name")
+_TLS_OPTIONS = (
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_cert_reqs",
+    "ssl_check_hostname",
+    "ssl_password",
+)
 
 
 def check(value: str) -> None:
@@ -20,8 +32,10 @@ def check(value: str) -> None:
             "follows it (redis://host:port): after a fail-over running streams go on, and new "
             "prompts get 503 until that address leads to the new primary"
         )
-    if is_redis(value) and not _has_good_port(value):
-        raise ValueError("has no port that is a number; write redis://host:6379/0")
+    if is_redis(value):
+        _check_redis(value)
+    elif is_sqlite(value):
+        _check_sqlite(value)
     if value in ("", NONE) or is_sqlite(value) or is_redis(value):
         return
     raise ValueError(
@@ -30,12 +44,62 @@ def check(value: str) -> None:
     )
 
 
-def _has_good_port(value: str) -> bool:
+def _check_redis(value: str) -> None:
+    _, _, after = value.partition("://")
     try:
-        urlsplit(value).port  # noqa: B018
+        parts = urlsplit(value)
+        # Each of these ends the host in a URL, so that the rest of a password would be a path.
+        has_lost_its_user = "@" in after and "@" not in parts.netloc
+        port_is_good = parts.port is None or parts.port > 0
     except ValueError:
-        return False
-    return True
+        rest = "".join(re.split(r"[/?#]", after, maxsplit=1)[1:])
+        has_lost_its_user, port_is_good = "@" in rest, False
+    is_path = value.startswith("unix://")
+    if (has_lost_its_user and not is_path) or "#" in value:
+        raise ValueError(
+            "has a user or password with a character that means something else in a URL; "
+            "percent-encode it: # is %23, / is %2F, ? is %3F, @ is %40, % is %25"
+        )
+    if not port_is_good:
+        raise ValueError(
+            "has no port that is a number from 1 to 65535; write redis://host:6379/0 (in a "
+            "password : is %3A, [ is %5B)"
+        )
+    if not is_path and not re.fullmatch(r"(/[0-9]*)?", parts.path):
+        raise ValueError(
+            f"names the database {parts.path[1:40]!a}, and one is a number: redis://host:6379/0; "
+            f"JARVIS_SESSIONS_PREFIX keeps servers apart by a name"
+        )
+    _check_options(parts.scheme, parts.query)
+
+
+def _check_options(scheme: str, query: str) -> None:
+    known = _OPTIONS + (_TLS_OPTIONS if scheme == "rediss" else ())
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name, option in options.items():
+        if name not in known:
+            needs = " without TLS (rediss://)" if name in _TLS_OPTIONS else ""
+            raise ValueError(
+                f"has the option {name[:40]!a}, which means nothing here{needs}; known are "
+                f"{', '.join(known)}"
+            )
+        if name == "db" and not re.fullmatch(r"[0-9]+", option):
+            raise ValueError("names a database that is no number; write ?db=0")
+
+
+def _check_sqlite(value: str) -> None:
+    try:
+        path = sqlite_path(value)
+    except RuntimeError:
+        raise ValueError(
+            "begins with the home directory of a user who is unknown; write the whole path: "
+            "sqlite:/path/to/sessions.sqlite"
+        ) from None
+    if path is not None and (":memory:" in value or value.startswith("sqlite:file:")):
+        raise ValueError(
+            "names no file that workers could share; write sqlite, or "
+            "sqlite:/path/to/sessions.sqlite"
+        )
 
 
 def is_sqlite(value: str) -> bool:
@@ -43,11 +107,14 @@ def is_sqlite(value: str) -> bool:
 
 
 def sqlite_path(value: str) -> Path | None:
-    """The path that it names; None for the default."""
+    """The path that it names, from the root on: what is logged of it says where to look.
+
+    None for the default. Raises RuntimeError for the home directory of nobody.
+    """
     _, _, path = value.partition(":")
     # As in an URL: sqlite:///path is /path.
     path = path.removeprefix("//")
-    return Path(path).expanduser() if path else None
+    return Path(path).expanduser().absolute() if path else None
 
 
 def is_redis(value: str) -> bool:

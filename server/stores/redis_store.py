@@ -16,7 +16,13 @@ from urllib.parse import urlsplit
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    RedisError,
+    ResponseError,
+)
 
 from registry.errors import IllegalOperation
 from registry.lease_records import (
@@ -226,6 +232,15 @@ class RedisStore:
             yield
         except ResponseError as exc:
             raise self._refusal(str(exc)) from exc
+        except (AuthenticationError, AuthorizationError) as exc:
+            raise StoreUnreachable(
+                f"the store of sessions {self.address} answered: authentication failed "
+                f"({_why(exc)}); look at the user and the password in JARVIS_SESSIONS"
+            ) from exc
+        except BusyLoadingError as exc:
+            raise StoreUnreachable(
+                f"the store of sessions {self.address} answered: {_why(exc)}; wait until it has"
+            ) from exc
         except (RedisError, OSError) as exc:
             raise StoreUnreachable(
                 f"the store of sessions {self.address} does not answer: {_why(exc)}; look at the "

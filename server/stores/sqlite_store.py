@@ -8,6 +8,7 @@ within its own blocks the others: they wait `BUSY_S`, and then the store is unre
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -53,6 +54,12 @@ _logger = logging.getLogger("onestream.registry")
 BUSY_S = 0.25
 # How often a worker looks for messages; a look costs some microseconds.
 LOOK_S = 0.02
+
+_NAME_ANOTHER = (
+    "name a file in a directory of your own: JARVIS_SESSIONS=sqlite:/path/to/sessions.sqlite"
+)
+# What SQLite says where the system does not let it.
+_DENIED = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS counters(
@@ -106,6 +113,11 @@ class SqliteStore:
         return self._limits
 
     async def start(self) -> None:
+        if self.path.is_dir():
+            raise StoreRefused(
+                f"{self.path} is a directory; name a file in it: "
+                f"JARVIS_SESSIONS=sqlite:{self.path / 'sessions.sqlite'}"
+            )
         _make_private(self.path.parent)
         with _errors(self.path):
             self._opened()
@@ -340,14 +352,14 @@ def _make_private(directory: Path) -> None:
         found = directory.stat()
     except OSError as exc:
         raise StoreRefused(
-            f"the directory {directory} for the sessions cannot be made: {exc.strerror}; name a "
-            f"path that can be written: JARVIS_SESSIONS=/path/to/sessions.sqlite"
+            f"the directory {directory} for the sessions cannot be made: {exc.strerror}; "
+            f"{_NAME_ANOTHER}"
         ) from None
     if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StoreRefused(
             f"the directory {directory} for the sessions is not this user's alone (owner "
-            f"{found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}): chmod 700 it, or name another "
-            f"path: JARVIS_SESSIONS=/path/to/sessions.sqlite"
+            f"{found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}): "
+            f"{'chmod 700 it, or ' if found.st_uid == os.getuid() else ''}{_NAME_ANOTHER}"
         )
 
 
@@ -369,10 +381,26 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as exc:
         raise StoreUnreachable(
-            f"the sessions in {path} cannot be asked: {exc}. Another worker may stand still within "
-            f"its own request, or the disk is full; where the file is damaged, end all workers and "
-            f"delete it"
+            f"the sessions in {path} cannot be asked: {exc}. {_advice(path, exc)}"
         ) from exc
+
+
+def _advice(path: Path, exc: sqlite3.Error | OSError) -> str:
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    if path.is_dir():
+        return f"It is a directory: {_NAME_ANOTHER}"
+    if not path.parent.is_dir():
+        return f"The directory {path.parent} is gone: mkdir -m 700 it, or {_NAME_ANOTHER}"
+    if code in _DENIED or getattr(exc, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"This user has to be able to write it and {path.parent}; else {_NAME_ANOTHER}"
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "Another worker stands still within its own request"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return (
+            f"The file is damaged, or not one of sessions: end all workers and delete the file if "
+            f"nothing else needs it, or {_NAME_ANOTHER}"
+        )
+    return "The disk may be full or failing"
 
 
 def _value(each: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from pathlib import Path
 
@@ -10,6 +11,8 @@ try:
     import fcntl
 except ImportError:  # Not on Windows: there a dead worker is noticed when its leases are over.
     fcntl = None  # type: ignore[assignment]
+
+_logger = logging.getLogger("onestream.registry")
 
 
 class WorkerLocks:
@@ -60,10 +63,15 @@ class WorkerLocks:
         self._path(worker).unlink(missing_ok=True)
 
     def release(self) -> None:
-        if self._fd is not None:
+        if self._fd is None:
+            return
+        try:
             self.forget(self._worker)
-            os.close(self._fd)
-            self._fd = None
+        except OSError as exc:
+            # It is free all the same: others see that its worker is gone.
+            _logger.warning("worker_file_left worker=%s %s", self._worker, exc)
+        os.close(self._fd)
+        self._fd = None
 
     def _path(self, worker: str) -> Path:
         return self._folder / f"{self._begin}{worker}"

@@ -22,6 +22,7 @@ from server.app import create_app
 from server.environment import read_settings, unknown_variables, variables_of
 from server.security import StartRefused, read_keys
 from server.settings import Settings
+from server.store_address import sqlite_path
 from tests.limits import HANGS_S
 from tests.server.support import (
     REPOSITORY,
@@ -92,6 +93,19 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ("JARVIS_SESSIONS", "sqlite:", "JARVIS_SESSIONS: names no store"),
         ("JARVIS_SESSIONS", "redis://me:hush-hush@box:x/0", "JARVIS_SESSIONS: has no port"),
         ("JARVIS_SESSIONS", "redis+sentinel://hush-hush@box", "JARVIS_SESSIONS: names Sentinels"),
+        ("JARVIS_SESSIONS", "redis://box:0/0", "JARVIS_SESSIONS: has no port"),
+        ("JARVIS_SESSIONS", "redis://me:hush#hush@box:1/0", "JARVIS_SESSIONS: has a user or"),
+        ("JARVIS_SESSIONS", "redis://me:hush/hush@box/0", "JARVIS_SESSIONS: has a user or"),
+        ("JARVIS_SESSIONS", "rediss://:hush?hush@box", "JARVIS_SESSIONS: has a user or"),
+        ("JARVIS_SESSIONS", "redis://box/abc", "JARVIS_SESSIONS: names the database 'abc'"),
+        ("JARVIS_SESSIONS", "redis://box/1/2", "JARVIS_SESSIONS: names the database '1/2'"),
+        ("JARVIS_SESSIONS", "redis://box?db=x", "JARVIS_SESSIONS: names a database that is no"),
+        ("JARVIS_SESSIONS", "redis://box/0?nonsense=1", "JARVIS_SESSIONS: has the option 'nonsens"),
+        ("JARVIS_SESSIONS", "unix:///s.sock?socket_timeout=9", "JARVIS_SESSIONS: has the option"),
+        ("JARVIS_SESSIONS", "redis://box?ssl_keyfile=k", "JARVIS_SESSIONS: has the option 'ssl_k"),
+        ("JARVIS_SESSIONS", "sqlite::memory:", "JARVIS_SESSIONS: names no file that workers"),
+        ("JARVIS_SESSIONS", "sqlite://:memory:", "JARVIS_SESSIONS: names no file that workers"),
+        ("JARVIS_SESSIONS", "sqlite:~no-such-user/x", "JARVIS_SESSIONS: begins with the home"),
         ("JARVIS_SESSIONS_PREFIX", "a b", "JARVIS_SESSIONS_PREFIX: is not 1 to 64"),
     ],
 )
@@ -107,6 +121,33 @@ def test_a_bad_setting_is_one_line(
     assert sentence.count("\n") == 0
     assert "hush" not in sentence
     assert "pydantic" not in sentence
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "sqlite",
+        "sqlite:x.sqlite",
+        "redis://box",
+        "redis://:a%23%40b@box:1/",
+        "redis://[::1]:6379/3?client_name=x",
+        "rediss://me@box/0?ssl_ca_certs=/x.pem",
+        "unix:///run/a@b.sock?db=1",
+    ],
+)
+def test_what_names_a_store_is_taken(environment: dict[str, str], value: str) -> None:
+    """What is refused above has neighbours that mean something."""
+    environment["JARVIS_SESSIONS"] = value
+    assert read_settings().sessions == value
+
+
+def test_a_relative_path_is_shown_from_the_root_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers of two directories would share nothing, and nobody would see why."""
+    monkeypatch.chdir(tmp_path)
+    assert sqlite_path("sqlite:x.sqlite") == tmp_path / "x.sqlite"
+    assert sqlite_path("sqlite:///x.sqlite") == Path("/x.sqlite")
 
 
 def test_every_limit_in_seconds_is_finite(environment: dict[str, str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import sqlite3
 import stat
 from collections.abc import Awaitable, Callable
@@ -151,8 +153,74 @@ def test_a_directory_of_others_is_refused(tmp_path: Path) -> None:
     """Where others may write, they may replace the file."""
     (tmp_path / "onestream").mkdir()
     (tmp_path / "onestream").chmod(0o777)
-    with pytest.raises(StoreRefused, match="chmod 700"):
+    with pytest.raises(StoreRefused, match=r"chmod 700.*JARVIS_SESSIONS=sqlite:/path"):
         run(sqlite(tmp_path, "v", Clock()).start)
+
+
+@pytest.mark.parametrize(
+    ("fails", "says"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "This user has to be able to write"),
+        (OSError(errno.EROFS, "Read-only file system"), "This user has to be able to write"),
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk may be full"),
+    ],
+    ids=["denied", "read-only", "full"],
+)
+def test_why_a_file_cannot_be_asked_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: OSError, says: str
+) -> None:
+    """The cause that it has, and never that something is to be deleted."""
+    store = sqlite(tmp_path, "v", Clock())
+
+    def refuse(*_: object) -> int:
+        raise fails
+
+    (tmp_path / "onestream").mkdir(mode=0o700)
+    monkeypatch.setattr("server.stores.sqlite_store.os.open", refuse)
+    with pytest.raises(StoreUnreachable, match=says) as refused:
+        run(store.start)
+    assert "delete" not in str(refused.value)
+
+
+def test_a_path_that_is_a_directory_or_gone_is_said(tmp_path: Path) -> None:
+    """At the start, and when it becomes so later."""
+    tmp_path.chmod(0o700)
+
+    async def program() -> None:
+        with pytest.raises(StoreRefused, match="is a directory; name a file in it"):
+            await SqliteStore(tmp_path, LIMITS, "v").start()
+        store = sqlite(tmp_path, "v", Clock())
+        await store.start()
+        shutil.rmtree(store.path.parent)
+        with pytest.raises(StoreUnreachable, match=r"onestream is gone: mkdir"):
+            await store.ask(Register("s", "v/1"))
+        await store.close()
+
+    run(program)
+
+
+def test_a_worker_whose_file_cannot_be_removed_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a directory that has become read-only: a line of the log, and its lock is free."""
+
+    async def program() -> None:
+        store = sqlite(tmp_path, "v", Clock())
+        await store.start()
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", refuse)
+            await store.close()
+        assert "worker_file_left worker=v" in caplog.text
+        other = sqlite(tmp_path, "w", Clock())
+        await other.start()
+        assert "sessions.sqlite.worker-v" not in [e.name for e in other.path.parent.iterdir()]
+        await other.close()
+
+    run(program)
 
 
 def test_a_deleted_file_has_forgotten_the_sessions_and_lets_nobody_in_at_once(
@@ -355,6 +423,39 @@ def test_a_server_that_is_away_is_asked_once() -> None:
         assert asked == 1
         server.close()
         await store.close()
+
+    run(program)
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (b"-WRONGPASS invalid username-password pair or user is disabled.", "authentication fail"),
+        (b"-NOAUTH Authentication required.", "authentication failed .*JARVIS_SESSIONS"),
+        (b"-LOADING Redis is loading the dataset in memory", "answered: .*loading"),
+    ],
+    ids=["wrong", "missing", "loading"],
+)
+def test_a_server_that_answers_is_not_said_to_be_silent(reply: bytes, says: str) -> None:
+    """A password that is wrong or missing is no matter of the network."""
+
+    async def program() -> None:
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while line := await reader.readline():
+                if line.startswith(b"*"):
+                    writer.write(reply + b"\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        store = RedisStore(f"redis://:hush@127.0.0.1:{port}", SHORT, "v", call_s=10)
+        with pytest.raises(StoreUnreachable, match=says) as refused:
+            await store.start()
+        assert "network" not in str(refused.value)
+        assert "hush" not in str(refused.value)
+        await store.close()
+        server.close()
 
     run(program)
 
