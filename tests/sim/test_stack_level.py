@@ -173,7 +173,14 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("scenario", BROKEN)
+# These take hundreds of executions.
+LONG = {"second_prompt.thread", "leaves_with_more_behind.async"}
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [pytest.param(each, marks=pytest.mark.thorough if each in LONG else ()) for each in BROKEN],
+)
 def test_what_only_sockets_show_is_found(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line of the server below its application, broken, violates a promise of a scenario."""
     owner, name, broken, sentence = BROKEN[scenario]
