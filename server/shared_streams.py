@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,8 @@ from server.settings import Settings
 from server.stores.directory import Directory, Entry
 from server.stores.leased_registry import end_tasks
 from server.stores.store import StoreUnreachable
+
+_logger = logging.getLogger("onestream.server")
 
 # How long another worker has to say how its streams are; what it said before counts else.
 ASK_S = 0.3
@@ -50,6 +53,8 @@ class SharedStreams:
         self._running: dict[str, tuple[Record, str, int]] = {}
         self._pending: dict[str, tuple[Record, str, int]] = {}
         self._woken = asyncio.Event()
+        # Whether the store let nobody in when it was asked last.
+        self._is_unsettled = False
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- this worker's
@@ -123,8 +128,23 @@ class SharedStreams:
         within_ms = round((lease_s + self._settings.lease_margin_seconds) * 1000)
         while True:
             with suppress(StoreUnreachable):
-                await self._directory.be_seen(self.worker, within_ms)
+                await self._be_seen_once(within_ms)
             await asyncio.sleep(lease_s / 4)
+
+    async def _be_seen_once(self, within_ms: int) -> None:
+        seen = await self._directory.be_seen(self.worker, within_ms)
+        if not seen.was_known:
+            # What others know of its streams is lost with it; before the first there are none.
+            for trace_id in self._running:
+                self.changed(trace_id)
+        if seen.unsettled_ms and not self._is_unsettled:
+            _logger.warning(
+                "sessions_unsettled worker=%s for_s=%g the store of sessions is new, or has lost "
+                "what it kept: prompts wait meanwhile, as a lease that it has forgotten may run",
+                self.worker,
+                seen.unsettled_ms / 1000,
+            )
+        self._is_unsettled = seen.unsettled_ms > 0
 
     # -- those of the others
 

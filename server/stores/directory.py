@@ -30,6 +30,18 @@ class Entry:
     view: str
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a worker finds that says that it lives.
+
+    was_known: it has said so before, and nothing of that is lost.
+    unsettled_ms: for so long the store lets nobody in, as it may have forgotten leases.
+    """
+
+    was_known: bool
+    unsettled_ms: int
+
+
 class Directory(Protocol):
     """Each raises StoreUnreachable."""
 
@@ -41,7 +53,7 @@ class Directory(Protocol):
 
     async def find(self, owner: str, trace_id: str) -> Entry | None: ...
 
-    async def be_seen(self, worker: str, within_ms: int) -> None:
+    async def be_seen(self, worker: str, within_ms: int) -> Seen:
         """The worker lives for within_ms from now on, at least."""
 
     async def is_seen(self, worker: str) -> bool: ...

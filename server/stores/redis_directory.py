@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from registry.lease_records import Message
-from server.stores.directory import Entry
+from server.stores.directory import Entry, Seen
 from server.stores.store import worker_of
 
 # A running stream is described anew long before; what a dead worker has left goes by then.
@@ -81,9 +81,15 @@ class RedisDirectory:
             text = await self._client.get(self._stream(owner, trace_id))
         return None if text is None else _entry(text)
 
-    async def be_seen(self, worker: str, within_ms: int) -> None:
+    async def be_seen(self, worker: str, within_ms: int) -> Seen:
         with self._errors():
-            await self._client.set(self._key(f"seen:{worker}"), 1, px=within_ms)
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.set(self._key(f"seen:{worker}"), 1, px=within_ms, get=True)
+                pipe.hget(self._key("counters"), "quarantine")
+                pipe.time()
+                known, until_ms, (seconds, micros) = await pipe.execute()
+        now_ms = seconds * 1000 + micros // 1000
+        return Seen(known is not None, max(0, int(until_ms or 0) - now_ms))
 
     async def is_seen(self, worker: str) -> bool:
         with self._errors():

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import astuple
 
 from registry.lease_records import Message
-from server.stores.directory import Entry
+from server.stores.directory import Entry, Seen
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS stream(
@@ -75,10 +75,13 @@ class SqliteDirectory:
             ).fetchone()
         return None if row is None else _entry(row)
 
-    async def be_seen(self, worker: str, within_ms: int) -> None:
+    async def be_seen(self, worker: str, within_ms: int) -> Seen:
+        now_ms = self._now_ms()
         with self._opened() as db:
-            until_ms = self._now_ms() + within_ms
-            db.execute("INSERT OR REPLACE INTO worker VALUES (?, ?)", (worker, until_ms))
+            known = db.execute("SELECT 1 FROM worker WHERE name = ?", (worker,)).fetchone()
+            db.execute("INSERT OR REPLACE INTO worker VALUES (?, ?)", (worker, now_ms + within_ms))
+            (until_ms,) = db.execute("SELECT quarantine_until_ms FROM counters").fetchone()
+        return Seen(known is not None, max(0, until_ms - now_ms))
 
     async def is_seen(self, worker: str) -> bool:
         with self._opened() as db:
