@@ -398,7 +398,8 @@ def test_serve_has_workers_and_one_that_is_killed_gives_its_session_back_at_once
                     found = re.search(r"worker=.*-(\d+)-\w+$", worker)
                     assert found
                     os.kill(int(found[1]), signal.SIGKILL)
-                    with pytest.raises(httpx.RemoteProtocolError):
+                    # The system resets the connection where something was not read yet.
+                    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
                         "".join(two.iter_text())
             with ask() as three:
                 assert three.status_code == 200
