@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -271,7 +271,10 @@ def with_default_signals() -> None:
 
 @contextmanager
 def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python process in the repository; killed at the end if it is still there."""
+    """A Python process in the repository; killed at the end, with all that it has begun.
+
+    Those are of its group: workers that outlive it would keep its output open.
+    """
     env = {name: value for name, value in os.environ.items() if not name.startswith("JARVIS_")}
     child = subprocess.Popen(
         [sys.executable, *command],
@@ -281,13 +284,14 @@ def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=with_default_signals if are_signals_ignored() else None,
+        process_group=0,
     )
     try:
         yield child
     finally:
-        if child.poll() is None:
-            child.kill()
-        child.communicate()
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.communicate(timeout=PATIENCE_S)
 
 
 class Output:

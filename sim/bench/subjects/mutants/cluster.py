@@ -312,7 +312,7 @@ KILLED: tuple[tuple[Break, str, str], ...] = (
     (worker_uses_the_margin, "slow_clock_partition", "S1 one_gate"),
     (unanswered_renewal_counts_as_granted, "partition", "S1 one_gate"),
     (stop_in_a_reply_is_not_heard, "messages_lost", "L2 prompt_stop"),
-    (gate_is_open_though_said_to_be_shut, "too_slow_cleanup", "S1 one_gate"),
+    (gate_is_open_though_said_to_be_shut, "too_slow_cleanup", "L2 prompt_stop"),
     (local_table_comes_first, "alternating", "S8 identity"),
     (who_waits_gives_up_at_the_first_silence, "messages_lost", "a store that was away"),
     (renewals_are_too_rare, "messages_lost", "L2 prompt_stop"),
