@@ -401,8 +401,12 @@ def test_serve_has_workers_and_one_that_is_killed_gives_its_session_back_at_once
                     # The system resets the connection where something was not read yet.
                     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
                         "".join(two.iter_text())
-            with ask() as three:
-                assert three.status_code == 200
+        # Of the first client some connection may be one to the worker that was killed.
+        with (
+            httpx.Client(base_url=url, headers=DEVKEY, timeout=PATIENCE_S) as http,
+            http.stream("POST", "/v1/chat/completions", json=body) as three,
+        ):
+            assert three.status_code == 200
         child.send_signal(signal.SIGTERM)
         assert child.wait(HANGS_S) == 0
 
