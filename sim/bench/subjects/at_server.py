@@ -49,6 +49,9 @@ class PublishedStream:
         self.stop_signal = PublishedFlag(flags, trace_id)
         self._executor = executor
 
+    def raise_if_stopped(self) -> None:
+        """It has no gate: its task is cancelled, and that is all."""
+
     async def emit(self, send: Callable[[T], Awaitable[None]], content: T) -> None:
         await send(content)
 
