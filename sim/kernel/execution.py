@@ -232,7 +232,8 @@ def _run_once(
         known.count_in(execution, outcome.choices)
     try:
         with running(execution):
-            with follower.patched() if follower is not None else nullcontext():
+            patched = follower.patched() if follower is not None else nullcontext()
+            with patched, _ownership_ended(world):
                 left = _run(_main(program, world, unanswered), loop, world, outcome)
             _end_count(execution, outcome)
             outcome.labels = set(world.labels)
@@ -250,6 +251,15 @@ def _run_once(
         _close(world)
     _raise_unanswered(unanswered, execution)
     return outcome
+
+
+@contextmanager
+def _ownership_ended(world: World) -> Iterator[None]:
+    """What hosts have put in place goes before what was there before them."""
+    try:
+        yield
+    finally:
+        world.end_ownership()
 
 
 def _new_loop(follower: Observer | None, choose: Choose, bounds: Bounds) -> SimLoop:

@@ -155,11 +155,15 @@ class World:
         """Of the execution's processes, if it has hosts."""
         return self._hub
 
+    def end_ownership(self) -> None:
+        """asyncio's classes are what they were: before anything that was in place already goes."""
+        if self._ownership is not None:
+            self._ownership.end()
+
     def let_go(self) -> None:
         """After the execution: breaks reference cycles."""
         if self._hub is not None:
-            if self._ownership is not None:
-                self._ownership.end()
+            self.end_ownership()
             self._hub.let_go()
             self._hub.main.hosts = None
             self._hub, self._hosts = None, {}

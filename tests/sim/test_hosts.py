@@ -1257,3 +1257,18 @@ def test_who_has_read_a_file_may_be_overtaken_before_he_writes_it() -> None:
     assert report.verdict == "refuted", report.text
     assert report.counterexample is not None
     assert report.counterexample.property == "both additions count"
+
+
+def test_asyncio_is_what_it_was_after_a_traced_execution_with_hosts() -> None:
+    """What is put in place for hosts goes before what the recording had put in place earlier."""
+    before = {name: vars(asyncio.Lock).get(name) for name in ("acquire", "release")}
+
+    async def program(world: World) -> None:
+        async def main() -> None:
+            async with asyncio.Lock():
+                await asyncio.sleep(0)
+
+        await world.host("a").run(main).ended()
+
+    assert traced(program).violation is None
+    assert {name: vars(asyncio.Lock).get(name) for name in before} == before
