@@ -51,7 +51,7 @@ def test_the_mended_one_is_proved_to_a_bound(program: Any, label: str) -> None:
     prove(program, label, 1)
 
 
-@pytest.mark.thorough
+@pytest.mark.soak
 def test_the_mended_streams_are_proved_with_two_departures() -> None:
     """The two others have too many schedules for that."""
     prove(*MENDED[0], 2)

@@ -61,7 +61,7 @@ def test_a_fixed_system_is_proved_with_one_departure(name: str) -> None:
     assert report.verdict is Verdict.PROVED, report.reason
 
 
-@pytest.mark.thorough
+@pytest.mark.soak
 @pytest.mark.parametrize("name", FIXED)
 def test_a_fixed_system_is_proved_with_two_departures(name: str) -> None:
     """A fault, and an event that is late, in all combinations."""
