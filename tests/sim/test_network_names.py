@@ -24,7 +24,8 @@ def said(act: Callable[[], object]) -> str:
 
 
 def asked(host: Any, port: Any, **options: Any) -> str:
-    return said(lambda: socket.getaddrinfo(host, port, **options))
+    """Each answer once: where the machine's hosts file has a name twice, Linux says it twice."""
+    return said(lambda: list(dict.fromkeys(socket.getaddrinfo(host, port, **options))))
 
 
 def looked_up() -> list[str]:
