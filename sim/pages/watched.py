@@ -24,7 +24,7 @@ from sim.schedulers import Replay
 
 T = TypeVar("T")
 
-# A page is to be read: of a thousand tasks it shows so many.
+# The most tasks, callbacks or timers that a page shows of a moment: it is to be read.
 LISTED_MAX = 12
 _ASYNCIO = str(Path(asyncio.__file__).parent) + "/"
 _CREATED = inspect.CORO_CREATED

@@ -117,7 +117,7 @@ class Counted:
 
 
 async def held(name: str, streams: int) -> None:
-    """So many streams of one worker hold their sessions for a while."""
+    """Streams of one worker, of this number, hold their sessions for a while."""
     limits = limits_of(settings())
     with ExitStack() as exits:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory()))

@@ -26,7 +26,7 @@ ENDLESS = {"chunk_s": 0.02, "chunks": 5_000, "num_parallel": 64}
 async def workers(
     sessions: str, count: int = 2, changes: dict[str, Any] | None = None, **limits: Any
 ) -> AsyncIterator[list[Stack]]:
-    """So many of them, in this loop, in front of one fake Ollama that answers without end."""
+    """This number of them, in this loop, in front of one fake Ollama that answers without end."""
     fake = FakeOllama(
         replace(profile_named("instant"), **{**ENDLESS, **(changes or {})}), wall_clock_ns
     )

@@ -193,7 +193,7 @@ SHARED: dict[str, tuple[Any, Callable[[dict[str, Any]], object], str]] = {
 @pytest.mark.parametrize("by_program", [True, False], ids=["the program", "a process"])
 @pytest.mark.parametrize("what", SHARED)
 def test_processes_share_no_objects_of_asyncio(what: str, by_program: bool) -> None:
-    """Whoever uses another one's is refused, with the place, and with what to use instead."""
+    """Who uses another one's is refused, with the place, and with what to use instead."""
     main, use, words = SHARED[what]
 
     async def other(shared: dict[str, Any]) -> None:

@@ -119,7 +119,7 @@ def _two_that_sleep(wait: str) -> Callable[[World], object]:
 
 @pytest.mark.parametrize("wait", ["in a thread", "in the loop's thread"])
 def test_a_thread_that_wakes_up_may_be_overtaken_by_the_next(wait: str) -> None:
-    """The system lets it wait for `lateness_s` at most, whoever waits for it."""
+    """The system lets it wait for `lateness_s` at most, and it does not matter who waits for it."""
     program = _two_that_sleep(wait)
     report = explore(program, strategy=DepartureBounded(1), max_executions=500)  # type: ignore[arg-type]
     assert report.counterexample is None, report.text

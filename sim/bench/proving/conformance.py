@@ -195,7 +195,7 @@ def _otherwise(stream: StreamView) -> Iterator[StreamView]:
 def sentences_that_differ(every: int = 1) -> list[str]:
     """Sentences that say of some state or step what the predicate of their name does not say.
 
-    every: of the small cut-off's states, each so many-th.
+    every: one of this number of the small cut-off's states is played.
     """
     differ: set[str] = set()
     for place in islice(places(SMALL), 0, None, every):

@@ -28,7 +28,7 @@ class Logic(Protocol):
     def when(self, condition: Term, then: Term, otherwise: Term) -> Term: ...
 
     def each_stream(self, number: int, holds: Callable[..., Term]) -> Term:
-        """Whether it holds of each so many streams."""
+        """Whether it holds of every choice of streams; number: how many it is said of."""
 
     def some_stream(self, holds: Callable[[Term], Term]) -> Term: ...
 

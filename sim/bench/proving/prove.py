@@ -38,7 +38,7 @@ class Part:
 
 
 ANY = "any number of streams and sessions, any limits"
-# Of the small cut-off's states, each so many-th, where less is asked for.
+# Where less is asked for: one of this number of the small cut-off's states.
 QUICK_EVERY = 10
 
 

@@ -13,7 +13,7 @@ Effect = Callable[[str], None]
 Choose = Callable[[list[str]], int]
 
 UNSYNCED_MAX = 8
-"""So many of the last changes of a file, or of names, may be lost; earlier ones are on the disk."""
+"""The most changes of a file, or of names, that may be lost: earlier ones are on the disk."""
 
 
 class File:

@@ -26,7 +26,7 @@ from sim.schedulers.tree_search import DepartureBounded, DepthFirst, TreeSearch
 AUDITED_AT_FIRST = 8
 AUDIT_PROBABILITY = 0.02
 UNREAD_MAX = 200
-"""After so many states of which none could be read, no more are tried: each costs its reading."""
+"""The most states that are tried where none could be read: each costs its reading."""
 
 # How many types are named because of which states were not compared.
 NAMED_MAX = 3
