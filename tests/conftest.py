@@ -3,6 +3,7 @@ that no test leaves a running execution, or a thread, which would be seen in ano
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import threading
@@ -57,6 +58,24 @@ def pytest_collection_finish() -> None:
     if sys.version_info < (3, 14):
         # From there on Hypothesis asks the collector who holds a generator, and it says nobody.
         gc.freeze()
+
+
+# Recordings and hosts replace methods of these while an execution runs, one around the other.
+_REPLACED_IN = (
+    *(asyncio.Lock, asyncio.Event, asyncio.Queue, asyncio.Condition, asyncio.Semaphore),
+    asyncio.Barrier,
+)
+_AS_THEY_ARE = {cls: dict(vars(cls)) for cls in _REPLACED_IN}
+
+
+@pytest.fixture(autouse=True)
+def _asyncio_is_what_it_was() -> Iterator[None]:
+    """A later test would note who holds a lock, or refuse who uses it, without knowing why."""
+    yield
+    for cls, before in _AS_THEY_ARE.items():
+        now = vars(cls)
+        left = [name for name in before if now.get(name) is not before[name]]
+        assert not left, f"asyncio.{cls.__name__} was not put back: {left}"
 
 
 @pytest.fixture(autouse=True)
