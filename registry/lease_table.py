@@ -19,6 +19,7 @@ from itertools import zip_longest
 from registry.errors import IllegalOperation
 from registry.lease_records import (
     Answer,
+    Cancel,
     Detached,
     Holder,
     LeaseLimits,
@@ -134,6 +135,12 @@ class LeaseTable:
             self.active_until_ms,
             self.limits_text,
         )
+
+    def queue(self, session: str, now_ms: int) -> tuple[str, ...]:
+        """The streams that wait in it, in their order, without the dead; changes nothing."""
+        asked = Cancel(session, "")
+        found = self._found(asked, now_ms, self.generation)
+        return tuple(each.stream for each in found._record(asked).waiting)
 
     def restore(self, snapshot: LeaseSnapshot) -> None:
         """The state becomes that of the snapshot."""

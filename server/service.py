@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from starlette.types import Scope
@@ -239,7 +239,8 @@ class Service:
             return own
         with _store_errors():
             entries = await self._shared.others(owner)
-        others: list[dict[str, Any]] = [json.loads(each.view) for each in entries]
+            others: list[dict[str, Any]] = [json.loads(each.view) for each in entries]
+            await self._place(owner, own + others)
         for view in others:
             del view["text"]
         # Both are in order already, and `created` is in seconds.
@@ -247,14 +248,37 @@ class Service:
 
     async def any_stream(self, owner: str, trace_id: str) -> dict[str, Any]:
         """Of whichever worker has it. Raises ApiError (404, 503)."""
+        view = await self._others_stream(owner, trace_id) or self.stream(owner, trace_id)
+        with suppress(StoreUnreachable):
+            await self._place(owner, [view])
+        return view
+
+    async def _others_stream(self, owner: str, trace_id: str) -> dict[str, Any] | None:
         now = asyncio.get_running_loop().time()
-        if self._shared is not None and self._archive.get(owner, trace_id, now) is None:
-            with _store_errors():
-                entry = await self._shared.other(owner, trace_id)
-            if entry is not None:
-                view: dict[str, Any] = json.loads(entry.view)
-                return view
-        return self.stream(owner, trace_id)
+        if self._shared is None or self._archive.get(owner, trace_id, now) is not None:
+            return None
+        with _store_errors():
+            entry = await self._shared.other(owner, trace_id)
+        view: dict[str, Any] | None = None if entry is None else json.loads(entry.view)
+        return view
+
+    async def _place(self, owner: str, views: Sequence[dict[str, Any]]) -> None:
+        """Says of each that waits where it stands, which the store knows. Raises StoreUnreachable.
+
+        None for one that is let in, or has left, by then.
+        """
+        if self._leased is None:
+            return
+        waiting = [view for view in views if view["state"] == State.WAITING.name]
+        sessions = {self.keys.namespace(owner, view["session_id"]): None for view in waiting}
+        queues = await asyncio.gather(*map(self._leased.store.queue, sessions))
+        places = {
+            stream.partition("/")[2]: place
+            for queue in queues
+            for place, stream in enumerate(queue, 1)
+        }
+        for view in waiting:
+            view["queue_position"] = places.get(view["trace_id"])
 
     async def cancel(self, owner: str, trace_id: str) -> bool:
         """False if it had ended or was stopped before. Raises ApiError (404, 503)."""

@@ -535,6 +535,7 @@ class _Watched:
         self.limits = store.limits
         self.start = store.start
         self.messages = store.messages
+        self.queue = store.queue
         self.snapshot = store.snapshot
         self.close = store.close
 

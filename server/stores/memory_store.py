@@ -60,6 +60,9 @@ class MemoryStore:
         finally:
             inboxes.remove(inbox)
 
+    async def queue(self, session: str) -> tuple[str, ...]:
+        return self._shared.table.queue(session, self._shared.now_ms())
+
     async def snapshot(self) -> LeaseSnapshot:
         return self._shared.table.snapshot()
 

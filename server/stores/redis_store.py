@@ -44,7 +44,7 @@ from registry.lease_records import (
     Why,
     Word,
 )
-from registry.lease_table import LimitsDiffer
+from registry.lease_table import LeaseTable, LimitsDiffer
 from registry.states import Strategy
 from server.stores.redis_directory import RedisDirectory
 from server.stores.store import StoreRefused, StoreUnreachable
@@ -159,6 +159,20 @@ class RedisStore:
             f"the store of sessions {self.address} has been silent for {2 * self._health_s:g} s on "
             f"the connection for messages; look at the network to it"
         )
+
+    async def queue(self, session: str) -> tuple[str, ...]:
+        with self._errors():
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.hgetall(self._session_key(session))
+                pipe.hget(self._key("counters"), "quarantine")
+                pipe.time()
+                fields, until_ms, (seconds, micros) = await pipe.execute()
+        table = LeaseTable(self._limits)
+        table.quarantine_until_ms = int(until_ms or 0)
+        if fields:
+            table.sessions[session] = _record(_texts(fields))
+        now_ms = seconds * 1000 + micros // 1000
+        return table.queue(session, now_ms if self._now_ms is None else self._now_ms())
 
     async def snapshot(self) -> LeaseSnapshot:
         with self._errors():

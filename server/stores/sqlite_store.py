@@ -142,6 +142,10 @@ class SqliteStore:
                 yield message
             await asyncio.sleep(LOOK_S)
 
+    async def queue(self, session: str) -> tuple[str, ...]:
+        with self._in_transaction() as db:
+            return self._table_of(db, session).queue(session, self._now_ms())
+
     async def snapshot(self) -> LeaseSnapshot:
         with _errors(self.path):
             db = self._opened()
@@ -178,12 +182,8 @@ class SqliteStore:
     def _answer(self, operation: LeaseOperation) -> Answer:
         db = self._opened()
         with _transaction(db):
-            table = self._counters(db)
             name = operation.session
-            row = db.execute("SELECT record FROM session WHERE name = ?", (name,)).fetchone()
-            if row is not None:
-                table.sessions[name] = _record(row[0])
-            table.detached = self._detached(db)
+            table = self._table_of(db, name)
             before = table.snapshot()
             now_ms = self._now_ms()
             messages: tuple[Message, ...] = ()
@@ -217,21 +217,25 @@ class SqliteStore:
             return
         db = self._opened()
         with _transaction(db):
-            table = self._counters(db)
-            table.detached = self._detached(db)
             now_ms = self._now_ms()
             sessions = {name for (name,) in db.execute("SELECT name FROM session")}
-            for name in sorted(sessions | {session for session, _ in table.detached}):
-                table.sessions = {}
-                row = db.execute("SELECT record FROM session WHERE name = ?", (name,)).fetchone()
-                if row is not None:
-                    table.sessions[name] = _record(row[0])
+            for name in sorted(sessions | {session for session, _ in self._detached(db)}):
+                table = self._table_of(db, name)
                 before = table.snapshot()
                 messages = self._bury(table, name, now_ms)
                 self._write(db, name, before, table.snapshot())
                 self._send(db, messages, now_ms)
         for worker in dead:
             self._locks.forget(worker)
+
+    def _table_of(self, db: sqlite3.Connection, session: str) -> LeaseTable:
+        """What is kept of this session and of all that are detached."""
+        table = self._counters(db)
+        row = db.execute("SELECT record FROM session WHERE name = ?", (session,)).fetchone()
+        if row is not None:
+            table.sessions[session] = _record(row[0])
+        table.detached = self._detached(db)
+        return table
 
     def _counters(self, db: sqlite3.Connection) -> LeaseTable:
         table = LeaseTable(self._limits)

@@ -41,6 +41,12 @@ class SessionStore(Protocol):
         Raises StoreUnreachable where the way to them is cut: ask again for another iterator.
         """
 
+    async def queue(self, session: str) -> tuple[str, ...]:
+        """The streams that wait in it, over all workers, in their order: of one moment.
+
+        Raises StoreUnreachable.
+        """
+
     async def snapshot(self) -> LeaseSnapshot:
         """All that is kept. What several requests read is of several moments."""
 

@@ -66,6 +66,7 @@ PROFILES: dict[str, Profile] = {
     "instant": _INSTANT,
     "normal": Profile(),
     "slow": Profile(load_s=5.0, prompt_eval_s=1.0, chunk_s=0.25, chunks=400),
+    "long": Profile(load_s=0, prompt_eval_s=0, chunk_s=0.25, chunks=400),
     "parallel": Profile(num_parallel=4),
     "flood": Profile(
         load_s=0, prompt_eval_s=0, chunk_s=0, chunks=10_000, num_parallel=64, slow_chunk_s=0
@@ -76,6 +77,7 @@ PROFILE_SENTENCES: dict[str, str] = {
     "instant": "No latency at all; what hangs still hangs.",
     "normal": "Latencies that a human sees: 40 chunks in about two seconds.",
     "slow": "5 s to load, then 400 chunks, four a second.",
+    "long": "400 chunks, four a second, the first of them at once.",
     "parallel": "As normal, with four slots per model.",
     "flood": "10,000 chunks as fast as they go, for 64 callers at once.",
 }

@@ -44,11 +44,14 @@ class Moment:
 
 
 class Driven:
-    """A store under test. It is asked, read and set by these three."""
+    """A store under test. It is asked, read and set by these."""
 
     moment: Moment
 
     async def answer(self, operation: LeaseOperation) -> Answer:
+        raise NotImplementedError
+
+    async def queue(self, session: str) -> tuple[str, ...]:
         raise NotImplementedError
 
     async def read(self) -> LeaseSnapshot:
@@ -73,6 +76,8 @@ async def compare(table: LeaseTable, store: Driven, operation: LeaseOperation) -
     kept, read = table.snapshot(), await store.read()
     if kept != read:
         raise Differs(f"{before}\n{operation} at {moment}\ntable {kept}\nstore {read}")
+    if await store.queue(operation.session) != table.queue(operation.session, moment.now_ms):
+        raise Differs(f"{kept}\nat {moment}: another queue of {operation.session}")
 
 
 async def _at_once(table: LeaseTable, operation: LeaseOperation, moment: Moment) -> Answer:

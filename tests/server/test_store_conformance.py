@@ -45,6 +45,9 @@ class InSqlite(Driven):
             self._set("file", self.moment.generation)
         return self.store._answer(operation)
 
+    async def queue(self, session: str) -> tuple[str, ...]:
+        return await self.store.queue(session)
+
     async def read(self) -> LeaseSnapshot:
         return await self.store.snapshot()
 
@@ -85,6 +88,9 @@ class InRedis(Driven):
 
     async def answer(self, operation: LeaseOperation) -> Answer:
         return await self.store._answer(operation)
+
+    async def queue(self, session: str) -> tuple[str, ...]:
+        return await self.store.queue(session)
 
     async def read(self) -> LeaseSnapshot:
         return await self.store.snapshot()

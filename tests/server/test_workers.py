@@ -256,6 +256,42 @@ def test_a_key_sees_its_streams_at_every_worker(store: str, tmp_path: Path) -> N
 
 
 @pytest.mark.socket
+@both_stores
+def test_a_stream_that_waits_knows_its_place_over_all_workers(store: str, tmp_path: Path) -> None:
+    """Whichever worker is asked, as with one process; it moves up when one before it leaves."""
+
+    async def main() -> None:
+        async with sharing(store, tmp_path) as (first, second):
+            enqueue = {"x-session-strategy": "enqueue"}
+            streams = [await Streamed(first).begun()]
+
+            def waiting() -> int:
+                return (first.states() + second.states()).count("WAITING")
+
+            for number, worker in enumerate((second, first, second), 1):
+                streams.append(Streamed(worker, **enqueue))
+                await until(lambda: waiting() == number, "it waits")  # noqa: B023
+
+            async def places(worker: Stack) -> list[Any]:
+                data = (await worker.http.get("/v1/streams")).json()["data"]
+                running = [each for each in data if each["state"] != "ENDED"]
+                return sorted((each["queue_position"] for each in running), key=str)
+
+            for worker in (first, second):
+                await becomes(partial(places, worker), [1, 2, 3, None])
+                for each in (await worker.http.get("/v1/streams")).json()["data"]:
+                    alone = await worker.http.get(f"/v1/streams/{each['trace_id']}")
+                    assert alone.json()["queue_position"] == each["queue_position"]
+            await streams[1].leave()
+            for worker in (first, second):
+                await becomes(partial(places, worker), [1, 2, None])
+            for each in reversed(streams):
+                await each.leave()
+
+    run_async(main())
+
+
+@pytest.mark.socket
 def test_a_worker_that_others_with_other_limits_have_replaced_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -158,6 +158,9 @@ class Link:
         while True:
             yield await self._inbox.get()
 
+    async def queue(self, session: str) -> tuple[str, ...]:
+        raise NotImplementedError
+
     async def snapshot(self) -> LeaseSnapshot:
         raise NotImplementedError
 
