@@ -293,9 +293,10 @@ def _left_out(findings: Findings, begins: str) -> str:
         return ""
     files = sorted({Path(file).name for file in findings.undeclared})
     named = " and ".join(filter(None, [", ".join(files[:-1]), files[-1]]))
+    looked = f" but for {findings.between_lines} random executions" * bool(findings.between_lines)
     return (
-        f"{begins}threads overtaken where they wait or take a lock, and not between the lines of "
-        f"{named} (world.declare(__file__) there adds these)"
+        f"{begins}if threads switch only where they wait or take a lock, and not between the lines "
+        f"of {named} (nothing is known of those{looked}; world.declare(__file__) there adds them)"
     )
 
 

@@ -74,8 +74,8 @@ class Findings:
     bounds_hit: set[str] = field(default_factory=set)
     # The files of the program's that threads ran without being overtaken between their lines.
     undeclared: set[str] = field(default_factory=set)
-    # Whether threads were overtaken between these lines in some executions more.
-    looked_between_lines: bool = False
+    # In how many executions more threads were overtaken between these lines.
+    between_lines: int = 0
     failure: Outcome | None = None
     found_by: str | None = None
     # Why the search ended before the scheduler was exhausted, None if it was; stopped_why: in

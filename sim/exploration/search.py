@@ -80,8 +80,9 @@ def explore(
     everywhere`.
     unretrieved: whether an exception that nobody retrieves, or a coroutine that nobody awaits, of
     an execution that ends well is a warning of the report (asyncio logs it), or a violation.
-    thread_lines: whether the default strategy ends with some random executions in which threads are
-    overtaken also between the lines of the program's own module, as `World.declare` would have it.
+    thread_lines: whether the default strategy, and any other that would prove, ends with some random
+    executions in which threads are overtaken also between the lines of the program's own module, as
+    `World.declare` would have it.
     watch: called before each execution with the findings so far; interrupts by returning True.
     Raises Misused, a ValueError, for an argument that makes no sense, and NotAProgram.
     """
@@ -131,10 +132,13 @@ def _found(
         with limited(limits.until), guarded(isolate=isolate):
             return _search_and_conclude(problem, scheduler, limits, None)
     with limited(limits.until), FreshCopy(problem) as copy, guarded():
-        looks = thread_lines and isinstance(scheduler, Staged)
-        between = partial(_between_lines, problem, limits, seed) if looks else None
-        found = _explored(problem, scheduler, limits, NaturalRuns(problem, copy), seed, between)
-        if between is None or not may_be_found(*found):
+        between = partial(_between_lines, problem, limits, seed) if thread_lines else None
+        is_default = isinstance(scheduler, Staged)
+        early = between if is_default else None
+        found = _explored(problem, scheduler, limits, NaturalRuns(problem, copy), seed, early)
+        # A strategy that somebody has chosen proves nothing of threads without a look either.
+        may_look = between is not None and (is_default or scheduler.is_exhausted)
+        if between is None or not may_look or not may_be_found(*found):
             return found
         return between(found[0]) or found
 

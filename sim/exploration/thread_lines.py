@@ -34,7 +34,7 @@ def with_lines(problem: Problem) -> Problem:
 
 def are_left_out(findings: Findings) -> bool:
     """Whether threads ran lines of a user's own module without being overtaken there."""
-    if findings.looked_between_lines:
+    if findings.between_lines:
         return False
     return any(is_own_code(file) for file in findings.undeclared)
 
@@ -51,7 +51,7 @@ def refuted_between_lines(
     with limited(until):
         more = search(problem, scheduler, until, None, watch)
         findings.executions += more.executions
-        findings.looked_between_lines = True
+        findings.between_lines = more.executions
         if more.failure is None:
             return None
         concluded = conclude(

@@ -43,4 +43,12 @@ class ScheduleDoesNotFit(Exception):
 
 
 class Opaque(Exception):
-    """It is not known how to read the state of objects of a type; `args[0]` names the type."""
+    """It is not known how to read the state of something.
+
+    what: it, or its type. instead: what the program can do, so that its states are read.
+    """
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(what, instead)
+        self.what = what
+        self.instead = instead

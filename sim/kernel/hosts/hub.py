@@ -338,7 +338,9 @@ class Hub:
     def canonical_state(self) -> list[object]:
         """All of the processes that decides what happens next. Raises Opaque."""
         if self._is_in_step or any(self._is_opaque(run) for run in self.runs):
-            raise Opaque("a process in the middle of a callback")
+            raise Opaque(
+                "a process in the middle of a callback", "let it wait by an await instead of a call"
+            )
         state: list[object] = [
             self.current.name if self.current is not None else None,
             self._next.name if self._next is not None else None,

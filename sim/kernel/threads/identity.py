@@ -54,7 +54,9 @@ class ThreadIdentity:
     def canonical_state(self) -> Sequence[object]:
         """Of a pool's thread that has no job: what its next one finds. Raises Opaque."""
         if here.locals is not None and here.locals.has_values_of(self):
-            raise Opaque("a thread's threading.local")
+            raise Opaque(
+                "a thread's threading.local", "let each job delete what it has set, or end the pool"
+            )
         return self.ident, self.thread.name, self.context
 
 

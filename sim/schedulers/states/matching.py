@@ -111,7 +111,11 @@ class StateMatching(Scheduler):
         self._audit: _Audit | None = None
         self._audits: list[_Audit] = []
         self.met_again = 0
-        self.opaque: set[str] = set()
+        self._instead: dict[str, str] = {}
+
+    @property
+    def opaque(self) -> set[str]:
+        return set(self._instead)
 
     @property
     def name(self) -> str:
@@ -136,10 +140,10 @@ class StateMatching(Scheduler):
 
     @property
     def next_to_try(self) -> str:
-        if self.opaque and not self.met_again:
-            types = sorted(self.opaque)
-            named = ", ".join(types[:NAMED_MAX]) + (", …" if len(types) > NAMED_MAX else "")
-            return f"no state was read, because of {named}: make it otherwise, or {PROVE_LESS}"
+        if self._instead and not self.met_again:
+            advice = [f"because of {what}: {do}" for what, do in sorted(self._instead.items())]
+            more = "; …" if len(advice) > NAMED_MAX else ""
+            return f"no state was read, {'; '.join(advice[:NAMED_MAX])}{more}; or {PROVE_LESS}"
         return f"give it more, let the program do less, or {PROVE_LESS}"
 
     @property
@@ -216,7 +220,7 @@ class StateMatching(Scheduler):
                 with_kept=self._departures_max is not None,
             )
         except Opaque as exc:
-            self.opaque.add(exc.args[0])
+            self._instead[exc.what] = exc.instead
             self._unread += 1
             return None
 

@@ -36,7 +36,7 @@ from sim.kernel.living import (
     objects_of,
 )
 from sim.schedulers.states.abstraction import DESCRIPTIONS, LEFT_OUT
-from sim.schedulers.states.set_layout import layout_of_set
+from sim.schedulers.states.set_layout import LISTED, layout_of_set
 
 VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
 """Types whose objects are the same if they are equal."""
@@ -121,7 +121,10 @@ class Constants:
             if type(constant) is object:
                 self._hold_sentinels()
                 if address_of(constant) not in self._held:
-                    raise Opaque("an object() made by the execution")
+                    raise Opaque(
+                        "an object() made by the execution",
+                        "make it once, when the module is imported, or take a member of an Enum",
+                    )
             self._held[address_of(constant)] = constant
         return address_of(constant)
 
@@ -230,9 +233,10 @@ def _of_set(each: Any) -> Iterator[object]:
     if len(each) > 1:
         for member in each:
             if _hashes_by_address(member):
-                raise Opaque(f"a set of {type(member).__qualname__}, which hash by address")
+                raise Opaque(f"a set of {type(member).__qualname__}, which hash by address", LISTED)
             if isinstance(member, SimCancelScope | SimFuture):
-                raise Opaque(f"a set of {type(member).__qualname__}, which hash by a counter")
+                what = f"a set of {type(member).__qualname__}, which hash by a counter"
+                raise Opaque(what, LISTED)
     yield from _of_sequence(each)
 
 
@@ -390,7 +394,8 @@ def _of_iterator(each: Any) -> Iterator[object]:
     try:
         yield from each.__reduce__()[1:]
     except RuntimeError as exc:
-        raise Opaque(f"an iterator: {exc}") from None
+        instead = "use it up between two awaits, or iterate over a list"
+        raise Opaque(f"an iterator: {exc}", instead) from None
 
 
 def _of_repr(each: object) -> Iterator[object]:
@@ -578,7 +583,11 @@ def _reader_of_instances(cls: type) -> Reader:
         return _of_attributes
     of_native = _of_repr_by(native) if native in VALUES else READERS.get(native)
     if of_native is None:
-        raise Opaque(f"{cls.__module__}.{cls.__qualname__}")
+        raise Opaque(
+            f"{cls.__module__}.{cls.__qualname__}",
+            "use a subclass with a method canonical_state(), which returns all of it that decides "
+            "what happens next",
+        )
 
     def reader(each: Any) -> Iterator[object]:
         yield from of_native(each)

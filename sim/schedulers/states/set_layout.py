@@ -35,10 +35,13 @@ def _address(each: object) -> int:
     return (turned << 4) % (1 << _BITS) | turned >> (_BITS - 4)
 
 
+LISTED = "keep its members in a dict or a list"
+
+
 def layout_of_set(each: Any) -> bytes:
     """Raises Opaque where it cannot be read."""
     if not _IS_KNOWN:
-        raise Opaque("a set, whose memory is unknown on this interpreter")
+        raise Opaque("a set, whose memory is unknown on this interpreter", LISTED)
     return _layout(each)
 
 

@@ -85,7 +85,7 @@ class StateReader(Observer):
         kept waiting, which may land without another departure.
         """
         if self._loop.threads.workers:
-            raise Opaque("a worker thread")
+            raise Opaque("a worker thread", "let it end before what has many orders begins")
         form: Form = [point.kind, *(option.name for option in point.options)]
         if with_labels:
             form.append(sorted(self._world.labels))
