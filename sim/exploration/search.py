@@ -80,9 +80,9 @@ def explore(
     everywhere`.
     unretrieved: whether an exception that nobody retrieves, or a coroutine that nobody awaits, of
     an execution that ends well is a warning of the report (asyncio logs it), or a violation.
-    thread_lines: whether the default strategy, and any other that would prove, ends with some random
-    executions in which threads are overtaken also between the lines of the program's own module, as
-    `World.declare` would have it.
+    thread_lines: whether the default strategy, and any other that would prove, ends with some
+    random executions in which threads are overtaken also between the lines of the program's own
+    module, as `World.declare` would have it.
     watch: called before each execution with the findings so far; interrupts by returning True.
     Raises Misused, a ValueError, for an argument that makes no sense, and NotAProgram.
     """
