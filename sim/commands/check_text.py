@@ -72,7 +72,8 @@ def what_it_covers(verdict: Checked) -> str:
 
 def _print_not_applicable(verdict: Checked) -> None:
     for registry, scenario in verdict.not_applicable:
-        print(f"{'-':<12} {registry + ' ' + scenario:<48} not applicable: it lacks the methods")
+        why = "not applicable: methods, or a module, are lacking"
+        print(f"{'-':<12} {registry + ' ' + scenario:<48} {why}")
 
 
 def _print_counterexamples(verdict: Checked) -> None:

@@ -23,24 +23,30 @@ _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
 class StackExchange(Answer):
-    """One request on a connection, and its answer. has_failed: the connection ended before it."""
+    """One request of a client, and its answer. has_failed: the connection ended before it.
+
+    over: the answer is whole, or nothing more comes.
+    """
 
     given_id: str | None = None
 
-    def __init__(self, connection: ClientConnection, name: str, parser: h11.Connection) -> None:
-        super().__init__(name, connection.world.now)
-        self.connection = connection
-        self.asked_to_stream = False
+    def __init__(self, name: str, now: float) -> None:
+        super().__init__(name, now)
         self.has_failed = False
         self.over = asyncio.Event()
-        self.parser = parser
 
     @property
     def is_listening(self) -> bool:
         return super().is_listening and not self.has_failed
 
-    async def leave(self, *, with_reset: bool = False) -> None:
-        self.connection.close(with_reset=with_reset)
+
+class SocketExchange(StackExchange):
+    """One request on a connection of its own making."""
+
+    def __init__(self, connection: ClientConnection, name: str, parser: h11.Connection) -> None:
+        super().__init__(name, connection.world.now)
+        self.connection = connection
+        self.parser = parser
 
 
 class ClientConnection:
@@ -50,8 +56,8 @@ class ClientConnection:
         self.world = world
         self.name = name
         self.is_open = False
-        self.exchanges: list[StackExchange] = []
-        self._unanswered: deque[StackExchange] = deque()
+        self.exchanges: list[SocketExchange] = []
+        self._unanswered: deque[SocketExchange] = deque()
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._sock = _new_socket()
@@ -68,10 +74,10 @@ class ClientConnection:
 
     def ask(
         self, name: str, method: str, target: str, headers: Mapping[str, str], body: bytes
-    ) -> tuple[StackExchange, bytes]:
+    ) -> tuple[SocketExchange, bytes]:
         """An exchange, and the bytes to be sent for it."""
         parser = h11.Connection(h11.CLIENT)
-        exchange = StackExchange(self, name, parser)
+        exchange = SocketExchange(self, name, parser)
         everything = {"host": "onestream", "content-length": str(len(body)), **headers}
         request = h11.Request(method=method, target=target, headers=list(everything.items()))
         parts = (request, h11.Data(data=body), h11.EndOfMessage())
@@ -140,7 +146,7 @@ class ClientConnection:
         if data:
             self.world.fail("nothing is sent that was not asked for", f"{self.name}: {data!r}")
 
-    def _take(self, exchange: StackExchange, data: bytes) -> bytes:
+    def _take(self, exchange: SocketExchange, data: bytes) -> bytes:
         """Returns what belongs to the next one."""
         parser = exchange.parser
         try:

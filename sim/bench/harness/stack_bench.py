@@ -8,6 +8,7 @@ What stands around them is simulated: the kernel's sockets, clock and entropy, a
 from __future__ import annotations
 
 import asyncio
+import enum
 import json
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -25,7 +26,8 @@ from server.run import config_for, signals_swallowed
 from server.settings import Settings
 from sim.bench.harness.answers import content_of
 from sim.bench.harness.http_bench import KEYS, PROFILE, Client, HttpBench, settings_of
-from sim.bench.harness.http_client import ClientConnection, StackExchange
+from sim.bench.harness.http_client import ClientConnection, SocketExchange, StackExchange
+from sim.bench.harness.httpx_client import HttpxClient, HttpxExchange
 from sim.bench.harness.judgement import Judgements, Moment
 from sim.bench.harness.stack_ollama import ObservedFront, UpstreamCall
 from sim.fake_ollama import FakeOllama, Profile
@@ -37,12 +39,22 @@ from sim.kernel.world import World
 
 HOST = "127.0.0.1"
 PORT = 8000
+PROMPTS = "/v1/chat/completions"
 OLLAMA_PORT = 11434
 # Of its machine, where it is another than the server's.
 OLLAMAS_NAME, OLLAMAS_ADDRESS = "ollama", "10.0.0.2"
 # How long the bench waits for what is under way, in virtual seconds: what arrives late does so at
 # one of uvicorn's next ticks, each of which is 0.1 s from the one before.
 QUIET_S = 1.0
+
+
+class Parser(enum.Enum):
+    """Which protocol of uvicorn's the server's connections have."""
+
+    # Whichever uvicorn would pick.
+    PRODUCTIONS = "production's, on h11"
+    # A class that a user gives to uvicorn is left as it is: without production's limits.
+    HTTPTOOLS = "uvicorn's own, on httptools"
 
 
 class StackBench(HttpBench):
@@ -60,6 +72,7 @@ class StackBench(HttpBench):
         threads_max: int = 4,
         ollama_at: str = HOST,
         clients_hear_late: bool = False,
+        parser: Parser = Parser.PRODUCTIONS,
     ) -> None:
         """ollama_at: an address or name of Ollama's machine, if it is not the server's.
 
@@ -78,7 +91,9 @@ class StackBench(HttpBench):
         self.fake = FakeOllama(profile, lambda: EPOCH_NS + round(world.now * 1e6) * 1000)
         self.front = ObservedFront(self.fake)
         self.registry = self.observed_registry(cls, world.executor(threads_max=threads_max))
+        self._parser = parser
         self.connections: list[ClientConnection] = []
+        self.httpx_clients: list[HttpxClient] = []
         self.prompts: dict[str, StackExchange] = {}
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -102,7 +117,7 @@ class StackBench(HttpBench):
         earliest: float = 0.0,
         latest: float | None = 0.0,
         **asked: Any,
-    ) -> StackExchange:
+    ) -> SocketExchange:
         """A client sends a prompt, over a connection of its own if it is given none."""
         await self.world.outside(f"{name} is sent", earliest=earliest, latest=latest)
         connection = over or await self.connect(name)
@@ -116,30 +131,61 @@ class StackBench(HttpBench):
         name: str,
         session: str | None = "s",
         *,
+        body: bytes | None = None,
+        **asked: Any,
+    ) -> tuple[SocketExchange, bytes]:
+        """A prompt whose text is its name, and the bytes that the client has to send for it."""
+        headers, prompt = self._asked(name, session, **asked)
+        exchange, data = connection.ask(
+            name, "POST", PROMPTS, headers, prompt if body is None else body
+        )
+        self.prompts[name] = exchange
+        return exchange, data
+
+    def httpx_client(self, connections_max: int) -> HttpxClient:
+        """With a pool of so many connections to the server."""
+        client = HttpxClient(self.world, f"http://{HOST}:{PORT}", connections_max)
+        self.httpx_clients.append(client)
+        return client
+
+    async def post_by(
+        self,
+        client: HttpxClient,
+        name: str,
+        session: str | None = "s",
+        *,
+        body: bytes | None = None,
+        earliest: float = 0.0,
+        latest: float | None = 0.0,
+        **asked: Any,
+    ) -> HttpxExchange:
+        """A client of httpx sends a prompt, over whichever connection its pool takes."""
+        await self.world.outside(f"{name} is sent", earliest=earliest, latest=latest)
+        headers, prompt = self._asked(name, session, **asked)
+        exchange = client.ask(name, PROMPTS, headers, prompt if body is None else body)
+        self.prompts[name] = exchange
+        return exchange
+
+    def _asked(
+        self,
+        name: str,
+        session: str | None,
+        *,
         model: str = "fake:normal",
         key: str = "alice",
         stream: bool = True,
         strategy: str | None = None,
-        body: bytes | None = None,
         padding_bytes: int = 0,
-    ) -> tuple[StackExchange, bytes]:
-        """A prompt whose text is its name, and the bytes that the client has to send for it.
-
-        padding_bytes: how much longer the prompt is than that.
-        """
+    ) -> tuple[dict[str, str], bytes]:
+        """Headers and body of a prompt. padding_bytes: how much longer it is than its name."""
         messages = [{"role": "system", "content": " " * padding_bytes}] if padding_bytes else []
         messages.append({"role": "user", "content": name})
-        asked = json.dumps({"model": model, "messages": messages, "stream": stream}).encode()
         headers = self.headers_of_prompt(name, session, key, strategy)
         headers[_NAME_HEADER] = name
-        exchange, data = connection.ask(
-            name, "POST", "/v1/chat/completions", headers, asked if body is None else body
-        )
-        exchange.asked_to_stream = stream
-        self.prompts[name] = exchange
-        return exchange, data
+        asked = {"model": model, "messages": messages, "stream": stream}
+        return headers, json.dumps(asked).encode()
 
-    async def press_stop(self, exchange: StackExchange, *, key: str = "alice") -> StackExchange:
+    async def press_stop(self, exchange: StackExchange, *, key: str = "alice") -> SocketExchange:
         """Another connection asks to stop it; returns the answer."""
         name = f"stop {exchange.name}"
         connection = await self.connect(name)
@@ -203,6 +249,8 @@ class StackBench(HttpBench):
         app = _application(self.settings)
         app.state.bench = self
         config = config_for(_Watched(self, app), self.settings, HOST, PORT, log_config=None)
+        if self._parser is Parser.HTTPTOOLS:
+            config.http = _httptools_protocol()
         self._server = _Server(config)
         self._serving = self.world.loop.create_task(self._serve(self._server), name="uvicorn")
         await self._server.has_started.wait()
@@ -218,6 +266,8 @@ class StackBench(HttpBench):
         self.world.network.at_once = lambda receiver: True
         for connection in self.connections:
             connection.close()
+        for client in self.httpx_clients:
+            await client.close()
         # Streams outlive their responses by their clean-up.
         pending = [task for task in self.world.loop.tasks if _is_of_stream(task)]
         if pending:
@@ -257,6 +307,13 @@ class StackBench(HttpBench):
     def sockets_to_ollama(self) -> list[StreamSocket]:
         """Our ends of its connections."""
         return [each for each in self.sockets() if _peer_port(each) == OLLAMA_PORT]
+
+
+def _httptools_protocol() -> type[asyncio.Protocol]:
+    """httptools is there where uvicorn[standard] is installed."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    return HttpToolsProtocol
 
 
 def _peer_port(opened: StreamSocket) -> int | None:

@@ -63,6 +63,17 @@ def test_a_smaller_mend_of_httpcore_is_refuted(program: Program) -> None:
     assert explore(program).verdict == "refuted"
 
 
+def test_uvicorn_tells_the_request_that_waits_alone() -> None:
+    """On httptools, a client that leaves with a second request behind its first: found, fixed."""
+    pytest.importorskip("httptools")
+    from sim.bugs import uvicorn_pipelined as bug
+
+    found = explore(bug.program, strategy="depth-first")
+    assert found.counterexample is not None and found.counterexample.property == bug.TOLD
+    report = explore(bug.fixed, strategy="depth-first", labels=[bug.BOTH_THERE])
+    assert report.verdict == "proved", report.text
+
+
 @pytest.mark.parametrize(
     ("version", "shown"),
     [

@@ -1,9 +1,21 @@
 """The scenarios at stack level, for both clients: one module for each kind of scenario."""
 
-from sim.bench.scenarios.stack_level import connections, sessions, upstream
+from sim.bench.scenarios.stack_level import (
+    connections,
+    httpx_clients,
+    on_httptools,
+    sessions,
+    upstream,
+)
 from sim.bench.scenarios.stack_level.story import StackDefinition, StackScenario
 
-STACK_DEFINITIONS = (*sessions.DEFINITIONS, *connections.DEFINITIONS, *upstream.DEFINITIONS)
+STACK_DEFINITIONS = (
+    *sessions.DEFINITIONS,
+    *connections.DEFINITIONS,
+    *on_httptools.DEFINITIONS,
+    *httpx_clients.DEFINITIONS,
+    *upstream.DEFINITIONS,
+)
 
 STACK_SCENARIOS = tuple(
     StackScenario(each, client) for each in STACK_DEFINITIONS for client in each.clients

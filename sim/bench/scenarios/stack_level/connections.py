@@ -14,7 +14,7 @@ ANSWERED = "who asks properly is answered"
 NOTHING_RUNS = "who leaves leaves nothing running at Ollama"
 
 
-def _check_answered(bench: StackBench, *exchanges: StackExchange) -> None:
+def check_answered(bench: StackBench, *exchanges: StackExchange) -> None:
     for each in exchanges:
         is_answered = each.status == 200 and each.error_code is None and each.text
         bench.world.check(is_answered, ANSWERED, f"{each.name}: {each.status} {each.body!r}")
@@ -32,7 +32,7 @@ async def reused_after_error(bench: StackBench) -> None:
         return
     second = await bench.post("p2", over=connection)
     await bench.over(second)
-    _check_answered(bench, second)
+    check_answered(bench, second)
     bench.world.reached("the connection was used again")
 
 
@@ -43,7 +43,7 @@ async def pipelined(bench: StackBench) -> None:
     second, second_data = bench.prompt(connection, "p2", "b")
     await connection.send(first_data + second_data)
     await bench.over(first, second)
-    _check_answered(bench, first, second)
+    check_answered(bench, first, second)
     bench.world.reached("both were answered")
 
 
@@ -71,7 +71,7 @@ async def trickles(bench: StackBench) -> None:
         await slow.send(data[place : place + 10])
         await asyncio.sleep(0.8)
     await bench.over(p1)
-    _check_answered(bench, p1)
+    check_answered(bench, p1)
     await asyncio.sleep(QUIET_S)
     bench.world.check(slow_prompt.has_failed, "a head that trickles is not waited for")
     bench.world.reached("given up")
@@ -122,7 +122,7 @@ async def half_closes(bench: StackBench) -> None:
         return
     connection.close_sending_side()
     await bench.over(p1)
-    _check_answered(bench, p1)
+    check_answered(bench, p1)
     await asyncio.sleep(QUIET_S)
     bench.world.check(not connection.is_open, "nobody can ask again: the connection is closed")
     bench.world.reached("was answered")
@@ -138,7 +138,7 @@ async def stops_reading(bench: StackBench) -> None:
         bench.world.reached("it was not read")
     p2 = await bench.post("p2", latest=0.1)
     await bench.over(p2)
-    _check_answered(bench, p2)
+    check_answered(bench, p2)
     bench.world.check(bench.state_of(p1) is None, "a stream that nobody reads ends when it is told")
     p1.connection.close()
 
@@ -160,7 +160,7 @@ async def closes_as_it_is_used(bench: StackBench) -> None:
     connection = await bench.connect("client")
     first = await bench.post("p1", over=connection, model="fake:normal", stream=False)
     await bench.over(first)
-    _check_answered(bench, first)
+    check_answered(bench, first)
     second = await bench.post("p2", over=connection, earliest=4.9, latest=5.1)
     await bench.over(second)
     if second.has_failed:
@@ -169,9 +169,9 @@ async def closes_as_it_is_used(bench: StackBench) -> None:
         bench.world.reached("it was closed")
         third = await bench.post("p3")
         await bench.over(third)
-        _check_answered(bench, third)
+        check_answered(bench, third)
     else:
-        _check_answered(bench, second)
+        check_answered(bench, second)
         bench.world.reached("it was answered")
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from registry import StreamRegistry
@@ -19,7 +20,9 @@ from sim.kernel.world import World
 
 @dataclass(frozen=True, slots=True)
 class StackDefinition(HttpDefinition[StackBench]):
-    """Played on sockets."""
+    """Played on sockets. needs: a module that the server itself does not need."""
+
+    needs: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,9 @@ class StackScenario(HttpScenario[StackDefinition]):
     reads_states: bool = False
 
     def applies_to(self, cls: type[Any]) -> bool:
-        return issubclass(cls, StreamRegistry)
+        needs = self.definition.needs
+        is_installed = needs is None or find_spec(needs) is not None
+        return is_installed and issubclass(cls, StreamRegistry)
 
     def labels_for(self, cls: type[Any]) -> tuple[str, ...]:
         return self.definition.labels
