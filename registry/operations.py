@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from registry.errors import StreamError
@@ -108,10 +109,30 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A log line: its name and its fields, in the order in which they are printed."""
+    """A log line: its name and its fields, in the order in which they are printed.
+
+    text: a sentence for people, behind the fields.
+    """
 
     event: str
     fields: tuple[tuple[str, object], ...]
+    text: str = ""
+
+    def __str__(self) -> str:
+        """As the note has it."""
+        words = [self.event]
+        words += [f"{name}={_word(value)}" for name, value in self.fields]
+        if self.text:
+            words.append(self.text)
+        return " ".join(words)
+
+
+def _word(value: object) -> str:
+    """A field is one word of its line, or in quotes: no text of others makes a line of its own."""
+    text = str(value)
+    if text.isascii() and text.isprintable() and " " not in text and '"' not in text:
+        return text
+    return json.dumps(text)
 
 
 Effect = Admitted | Queued | Rejected | StopRequested | Forgotten | Logged

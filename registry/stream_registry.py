@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from types import TracebackType
 from typing import Any, ClassVar
@@ -86,6 +86,8 @@ class StreamRegistry:
             queue_max=queue_max,
             queue_s=queue_s,
         )
+        # Called with each line of the log, in the step in which what it says happens.
+        self.on_line: Callable[[Logged], None] = log_line
         self._strategy = Strategy(strategy)
         self._executor = executor
         self._stop_signals = stop_signals
@@ -260,8 +262,8 @@ class StreamRegistry:
                     self._streams[trace_id].stop(error)
                 case Forgotten(trace_id):
                     self._forget(trace_id)
-                case Logged(event, fields):
-                    log_event(event, fields)
+                case Logged():
+                    self.on_line(effect)
 
     def _answer(self, trace_id: str) -> None:
         wait_timer = self._wait_timers.pop(trace_id, None)
@@ -357,9 +359,6 @@ def task_of(entry: Mapping[str, Any]) -> asyncio.Task[object]:
     return task
 
 
-def log_event(event: str, fields: tuple[tuple[str, object], ...]) -> None:
-    """One line of the log, as the note has them."""
-    level = logging.WARNING if event in _WARNINGS else logging.INFO
-    if _logger.isEnabledFor(level):
-        text = " ".join(f"{name}={value}" for name, value in fields)
-        _logger.log(level, "%s %s", event, text)
+def log_line(line: Logged) -> None:
+    """One line of the log, as the note has them; its fields are in `record.msg`."""
+    _logger.log(logging.WARNING if line.event in _WARNINGS else logging.INFO, line)

@@ -26,6 +26,7 @@ from server.connection import ABORT_KEY, abort_of
 from server.environment import read_settings
 from server.errors import ApiError
 from server.front import Front
+from server.lines import line
 from server.ollama_async import AsyncOllama, AsyncTransportFactory
 from server.ollama_thread import ThreadOllama, ThreadTransportFactory
 from server.opening import opened
@@ -118,12 +119,13 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.configure()
         limits = settings or _settings()
+        log.configure(limits.log)
         server = shutdown.uvicorn_around()
         if server is not None:
             log.never_block()
         keys = _keys_for(limits, server, is_left_alone=not signals)
         if signals and startup.is_served_by_another(server):
-            _logger.warning("server_unknown %s", startup.OTHER_SERVER)
+            _logger.warning(line("server_unknown", startup.OTHER_SERVER))
         try:
             async with _registry_for(limits) as registry:
                 service = _service(limits, keys, registry)
@@ -194,7 +196,7 @@ def _settings() -> Settings:
     try:
         return read_settings()
     except StartRefused as exc:
-        _logger.error("start_refused %s", exc)
+        _logger.error(line("start_refused", str(exc)))
         raise
 
 
@@ -220,12 +222,11 @@ def _keys_for(settings: Settings, server: uvicorn.Server | None, *, is_left_alon
             shutdown.bound_exit(server, settings.grace_seconds)
             http_protocol.use_for(server, settings)
     except StartRefused as exc:
-        _logger.error("start_refused %s", exc)
+        _logger.error(line("start_refused", str(exc)))
         raise
     if not keys:
-        _logger.warning(
-            "no_keys_configured the key %r is in use, on loopback only; set JARVIS_API_KEYS", DEVKEY
-        )
+        sentence = f"the key {DEVKEY!r} is in use, on loopback only; set JARVIS_API_KEYS"
+        _logger.warning(line("no_keys_configured", sentence))
     return Keys(keys, has_store=settings.shares_sessions)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import AliasChoices, ValidationError
 from pydantic_settings import SettingsError
 
+from server.lines import line
 from server.security import StartRefused
 from server.settings import Settings
 
@@ -26,7 +27,7 @@ def read_settings() -> Settings:
     Raises StartRefused with a line for each value that cannot be read.
     """
     for sentence in unknown_variables(os.environ):
-        _logger.warning("unknown_setting %s", sentence)
+        _logger.warning(line("unknown_setting", sentence))
     try:
         return Settings()
     except ValidationError as exc:

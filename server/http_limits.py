@@ -13,6 +13,8 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from server.lines import line
+
 _logger = logging.getLogger("onestream.server")
 
 # Of a chunked body, as much is parsed at once: a chunk of one byte costs as much as a long one.
@@ -209,10 +211,9 @@ class FewComplaints:
         if context.get("message") == _NO_DESCRIPTOR:
             if loop.time() >= self._next_at:
                 self._next_at = loop.time() + _COMPLAINT_S
-                _logger.error(
-                    "no_descriptors no connection can be taken: %s; allow more (ulimit -n)",
-                    context.get("exception"),
-                )
+                why = context.get("exception")
+                sentence = f"no connection can be taken: {why}; allow more (ulimit -n)"
+                _logger.error(line("no_descriptors", sentence))
         elif self._before is not None:
             self._before(loop, context)
         else:

@@ -1,4 +1,4 @@
-"""Plain log lines on stderr, the note's exactly as they are in the note."""
+"""Log lines on stderr: plain text, the note's exactly as they are in the note, or JSON."""
 
 from __future__ import annotations
 
@@ -8,25 +8,47 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from server.outlet import Outlet
+from uvicorn.logging import ColourizedFormatter
+
+from server.lines import line
+from server.log_json import JsonFormatter
+from server.outlet import Outlet, said_of_dropped
 from server.refusals import FewRefusals
 
 # Whose handlers write while the event loop waits: ours, uvicorn's, and asyncio's own complaints.
 _LOGGERS = ("onestream", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
 # One for each descriptor, for as long as the process lives.
 _outlets: dict[int, Outlet] = {}
+# Of the process's log, as `configure` was told last.
+_is_json = False
 
 
-def configure() -> None:
-    """Gives `onestream` a handler, unless the program around it has set up logging itself."""
+class _OwnHandler(logging.StreamHandler[Any]):
+    """Added by `configure`, and not by the program around us."""
+
+
+def configure(form: str | None = None) -> None:
+    """Gives `onestream` a handler, unless the program around it has set up logging itself.
+
+    form: `text` or `json`, as the settings have it; as the environment says before they are read.
+    """
+    global _is_json
+    _is_json = (form or os.environ.get("JARVIS_LOG", "")) == "json"
     logger = logging.getLogger("onestream")
-    if logger.handlers or logging.getLogger().handlers:
-        return
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(FewRefusals())
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    if not logger.handlers and not logging.getLogger().handlers:
+        handler = _OwnHandler()
+        handler.addFilter(FewRefusals())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    _set_form()
+
+
+def _set_form() -> None:
+    """Of our handlers, and to JSON of uvicorn's own; those of others are left alone."""
+    for handler in _handlers():
+        is_uvicorns = isinstance(handler.formatter, ColourizedFormatter)
+        if isinstance(handler, _OwnHandler) or (is_uvicorns and _is_json):
+            handler.setFormatter(JsonFormatter() if _is_json else logging.Formatter("%(message)s"))
 
 
 def open_closed_streams() -> None:
@@ -49,20 +71,39 @@ def never_block() -> None:
     loop_log = logging.getLogger("asyncio")
     if not loop_log.handlers and not logging.getLogger().handlers:
         # Else `logging` would print its complaints itself.
-        loop_log.addHandler(logging.StreamHandler())
+        loop_log.addHandler(_OwnHandler())
+        _set_form()
     for handler in _handlers():
         fd = _fd_of(handler.stream)
         if fd is not None:
-            handler.setStream(_outlets.setdefault(fd, Outlet(fd)))
+            handler.setStream(_outlet(fd))
 
 
-def say(line: str, stream: TextIO) -> None:
-    """Prints a line of the process that serves, as its log does: nothing waits for a reader."""
+def say(text: str, stream: TextIO, level: int = logging.INFO) -> None:
+    """Prints a line of the process that serves, as its log does: nothing waits for a reader.
+
+    Where the log is JSON, so is what is printed among its lines.
+    """
+    if _is_json and stream is sys.stderr:
+        text = _as_json(text, level)
     fd = _fd_of(stream)
     if fd is None:
-        print(line, file=stream, flush=True)
+        print(text, file=stream, flush=True)
     else:
-        _outlets.setdefault(fd, Outlet(fd)).write(f"{line}\n")
+        _outlet(fd).write(f"{text}\n")
+
+
+def _outlet(fd: int) -> Outlet:
+    return _outlets.setdefault(fd, Outlet(fd, said_of_dropped=_said_of_dropped))
+
+
+def _said_of_dropped(count: int) -> str:
+    dropped = line("log_lines_dropped", "nobody took what was logged in time", count=count)
+    return _as_json(dropped, logging.WARNING) if _is_json else said_of_dropped(count)
+
+
+def _as_json(said: object, level: int) -> str:
+    return JsonFormatter().format(logging.LogRecord("onestream", level, "", 0, said, None, None))
 
 
 def end() -> None:

@@ -17,6 +17,7 @@ from registry.lease_records import LeaseLimits
 from registry.lease_table import LimitsDiffer
 from registry.protocol import DETACHED_MAX, DETACHED_PER_SESSION_MAX
 from server import store_address
+from server.lines import line
 from server.security import StartRefused
 from server.settings import Settings
 from server.stores import wording
@@ -57,9 +58,9 @@ async def opened(settings: Settings, executor: Executor | None) -> LeasedRegistr
         registry = leased_registry(settings, executor)
         await registry.start()
     except (StoreRefused, StoreUnreachable, LimitsDiffer, StartRefused) as exc:
-        _logger.error("start_refused %s", wording.sentence(exc))
+        _logger.error(line("start_refused", wording.sentence(exc)))
         raise StartRefused(wording.sentence(exc)) from exc
-    _logger.info("sessions_shared worker=%s store=%s", registry.worker, _shown(settings))
+    _logger.info(line("sessions_shared", worker=registry.worker, store=_shown(settings)))
     return registry
 
 

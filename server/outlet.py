@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 # What waits for the reader; a burst of some thousand lines.
 WAITING_MAX_BYTES = 256 * 1024
@@ -28,6 +29,10 @@ BATCH_S = 0.01
 AT_ONCE_BYTES = 512
 
 
+def said_of_dropped(count: int) -> str:
+    return f"log_lines_dropped {count}: nobody took what was logged in time"
+
+
 class Outlet:
     """The stream of a handler of `logging`; `fd` is written to directly.
 
@@ -35,8 +40,15 @@ class Outlet:
     own end with an abort.
     """
 
-    def __init__(self, fd: int, *, waiting_max_bytes: int = WAITING_MAX_BYTES) -> None:
+    def __init__(
+        self,
+        fd: int,
+        *,
+        waiting_max_bytes: int = WAITING_MAX_BYTES,
+        said_of_dropped: Callable[[int], str] = said_of_dropped,
+    ) -> None:
         self._fd = fd
+        self._said_of_dropped = said_of_dropped
         self._waiting_max_bytes = waiting_max_bytes
         self._changed = threading.Condition()
         # All below only under the condition. What the thread has not taken yet, and its size,
@@ -160,8 +172,8 @@ class Outlet:
                 self._thread = None
                 return b""
             if self._dropped:
-                line = f"log_lines_dropped {self._dropped}: nobody took what was logged in time\n"
-                self._waiting.append(line.encode())
+                line = self._said_of_dropped(self._dropped)
+                self._waiting.append(f"{line}\n".encode())
                 self._dropped = 0
             lines = b"".join(self._waiting)
             self._waiting.clear()

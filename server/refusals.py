@@ -6,15 +6,18 @@ shortened, and a key is never in it: messages of errors hold none.
 
 from __future__ import annotations
 
-import json
 import logging
+from dataclasses import replace
 
 from starlette.types import Scope
 
+from registry.operations import Logged
 from server.errors import ApiError
+from server.lines import line
 
 _logger = logging.getLogger("onestream.refused")
 
+_METHOD_MAX_CHARS = 20
 _PATH_MAX_CHARS = 100
 _REASON_MAX_CHARS = 300
 # Lines at once and in a row: a flood of refused requests must not fill the disk.
@@ -25,24 +28,28 @@ LINES_PER_S = 5.0
 def log_refused(scope: Scope, error: ApiError) -> None:
     """One line for a request that gets an error instead of what it asked for."""
     _logger.info(
-        "request_refused trace=%s status=%d code=%s method=%s path=%s reason=%s",
-        scope["state"].get("trace_id"),
-        error.status,
-        error.code,
-        json.dumps(str(scope["method"])[:20]).strip('"'),
-        json.dumps(str(scope["path"])[:_PATH_MAX_CHARS]),
-        json.dumps(error.message[:_REASON_MAX_CHARS]),
+        line(
+            "request_refused",
+            trace=scope["state"].get("trace_id"),
+            status=error.status,
+            code=error.code,
+            method=str(scope["method"])[:_METHOD_MAX_CHARS],
+            path=str(scope["path"])[:_PATH_MAX_CHARS],
+            reason=error.message[:_REASON_MAX_CHARS],
+        )
     )
 
 
 def log_failed(trace_id: str, error: ApiError) -> None:
     """One line for a prompt that ended with an error, in its status or as a message."""
     _logger.info(
-        "stream_error trace=%s status=%d code=%s reason=%s",
-        trace_id,
-        error.status,
-        error.code,
-        json.dumps(error.message[:_REASON_MAX_CHARS]),
+        line(
+            "stream_error",
+            trace=trace_id,
+            status=error.status,
+            code=error.code,
+            reason=error.message[:_REASON_MAX_CHARS],
+        )
     )
 
 
@@ -69,7 +76,8 @@ class FewRefusals(logging.Filter):
             self._left_out += 1
             return False
         self._room -= 1.0
-        if self._left_out:
-            record.msg = f"{record.msg} not_logged_before={self._left_out}"
+        if self._left_out and isinstance(record.msg, Logged):
+            counted = (*record.msg.fields, ("not_logged_before", self._left_out))
+            record.msg = replace(record.msg, fields=counted)
             self._left_out = 0
         return True

@@ -18,6 +18,7 @@ from registry import Strategy, Stream, StreamError, TraceIdKnown
 from server.answer import Answer
 from server.connection import ClientStalled, Connection
 from server.errors import ApiError, as_api_error
+from server.lines import line
 from server.registries import Registry
 from server.repeats import Repeats
 from server.settings import Settings
@@ -83,7 +84,7 @@ class ChatResponse(Response):
         try:
             await self._answer_or_error(connection, task)
         except ClientStalled as exc:
-            _logger.warning("client_stalled trace=%s %s", trace_id, exc)
+            _logger.warning(line("client_stalled", str(exc), trace=trace_id))
             await self._registry.cancel(trace_id, "client_not_reading")
             await connection.abort()
         finally:
@@ -111,7 +112,7 @@ class ChatResponse(Response):
             raise
         except Exception as exc:
             if not isinstance(exc, (ApiError, StreamError)):
-                _logger.exception("response_failed trace=%s", self._work.trace_id)
+                _logger.exception(line("response_failed", trace=self._work.trace_id))
             await self._send_error(connection, as_api_error(exc))
 
     async def _registered(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -45,6 +46,7 @@ async def serve(
     """
     log.configure()
     limits = settings or read_settings()
+    log.configure(limits.log)
     check_address(read_keys(limits), host)
     check_port(port)
     async with ollama or nullcontext("") as address:
@@ -139,7 +141,7 @@ def run(
     try:
         asyncio.run(serve(settings, host, port, ollama=ollama, on_started=on_started))
     except StartRefused as exc:
-        print(f"onestream serve: {exc}", file=sys.stderr)
+        log.say(f"onestream serve: {exc}", sys.stderr, logging.ERROR)
         return EXIT_USAGE
     except SystemExit:
         # uvicorn has said why.

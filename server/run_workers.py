@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -43,6 +44,7 @@ def run_workers(
     log.configure()
     try:
         settings = read_settings()
+        log.configure(settings.log)
         check_address(read_keys(settings), host)
         check_port(port)
         check_shared(workers, settings.sessions)
@@ -52,7 +54,7 @@ def run_workers(
                 os.environ["JARVIS_OLLAMA_HOST"] = address
             return _supervised(settings, workers, host, port, on_started)
     except StartRefused as exc:
-        print(f"onestream serve: {exc}", file=sys.stderr)
+        log.say(f"onestream serve: {exc}", sys.stderr, logging.ERROR)
     except SystemExit:
         # uvicorn has said why.
         pass

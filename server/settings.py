@@ -111,6 +111,11 @@ class Settings(BaseSettings):
     # How long a primary that was replaced in a fail-over may still answer (min-replicas-max-lag).
     lease_lag_seconds: Seconds = 0.0
 
+    # -- what operators see
+
+    # Lines of text, as in the note, or `json`: one object a line, with the same words.
+    log: Literal["text", "json"] = "text"
+
     # -- limits in seconds
 
     # A listening Ollama accepts at once; a host that is away would take minutes to say so.

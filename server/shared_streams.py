@@ -12,6 +12,7 @@ from typing import Any
 
 from registry.lease_records import Message, Told
 from server.archive import Record
+from server.lines import line
 from server.settings import Settings
 from server.stores.directory import Directory, Entry
 from server.stores.leased_registry import end_tasks
@@ -138,12 +139,12 @@ class SharedStreams:
             for trace_id in self._running:
                 self.changed(trace_id)
         if seen.unsettled_ms and not self._is_unsettled:
-            _logger.warning(
-                "sessions_unsettled worker=%s for_s=%g the store of sessions is new, or has lost "
-                "what it kept: prompts wait meanwhile, as a lease that it has forgotten may run",
-                self.worker,
-                seen.unsettled_ms / 1000,
+            sentence = (
+                "the store of sessions is new, or has lost what it kept: prompts wait meanwhile, "
+                "as a lease that it has forgotten may run"
             )
+            for_s = seen.unsettled_ms / 1000
+            _logger.warning(line("sessions_unsettled", sentence, worker=self.worker, for_s=for_s))
         self._is_unsettled = seen.unsettled_ms > 0
 
     # -- those of the others

@@ -20,6 +20,7 @@ from registry import SessionsUnavailable, State, Stream, StreamRefused
 from server.archive import Record
 from server.buffer import Buffer
 from server.errors import ApiError, as_api_error
+from server.lines import line
 from server.ollama import Chunk, OllamaClient, OllamaRequest
 from server.refusals import log_failed
 from server.registries import Registry
@@ -103,7 +104,7 @@ class StreamTask:
         except ApiError as exc:
             error = exc
         except Exception as exc:
-            _logger.exception("stream_failed trace=%s", self.trace_id)
+            _logger.exception(line("stream_failed", trace=self.trace_id))
             error = exc
         finally:
             # First: the client must not wait for the clean-up.
@@ -223,7 +224,7 @@ class StreamTask:
                 continue
             if not agent.done():
                 _logger.warning(
-                    "agent_timeout_on_cancel trace=%s after_s=%s", self.trace_id, patience_s
+                    line("agent_timeout_on_cancel", trace=self.trace_id, after_s=patience_s)
                 )
                 patience_s = None
         if not agent.cancelled():

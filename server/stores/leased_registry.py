@@ -32,7 +32,7 @@ from registry.lease_records import Cancel, LeaseOperation, Message, Reply, Told,
 from registry.lease_table import LimitsDiffer
 from registry.operations import Logged
 from registry.stop_signal import STOP_SIGNALS
-from registry.stream_registry import log_event, task_of
+from registry.stream_registry import log_line, task_of
 from registry.wording import (
     CALLER_LEFT,
     FINISHED_CLEANLY,
@@ -48,6 +48,7 @@ from registry.wording import (
     started,
     stopped_by_close,
 )
+from server.lines import line
 from server.stores import wording
 from server.stores.directory import Directory
 from server.stores.lease import POLL_S, RENEW_S, End, Lease, NotLetIn
@@ -142,6 +143,8 @@ class LeasedRegistry:
         # Called with the trace id when a stream is let in or stopped, has ended, and when
         # another worker wants to hear of it; set by who tells others of the streams.
         self.on_change: Callable[[str], None] = lambda trace_id: None
+        # As StreamRegistry's.
+        self.on_line: Callable[[Logged], None] = log_line
 
     # -- from the start to the end of the worker
 
@@ -329,12 +332,7 @@ class LeasedRegistry:
         try:
             await held.lease.keep()
         except (StoreRefused, LimitsDiffer, IllegalOperation) as exc:
-            _logger.error(
-                "lease_not_renewed trace=%s worker=%s %s",
-                held.trace_id,
-                self.worker,
-                wording.sentence(exc),
-            )
+            _logger.error(self._line("lease_not_renewed", held, exc))
             held.lease.shut(End.LOST)
 
     def _answer(self, held: _Held) -> None:
@@ -427,12 +425,7 @@ class LeasedRegistry:
         except (StoreRefused, LimitsDiffer, IllegalOperation) as exc:
             # What was turned away has nothing to give back, and its client was told why.
             if held.started_at is not None:
-                _logger.error(
-                    "lease_not_left trace=%s worker=%s %s",
-                    held.trace_id,
-                    self.worker,
-                    wording.sentence(exc),
-                )
+                _logger.error(self._line("lease_not_left", held, exc))
         finally:
             del self._leaving[held]
             is_last = not self._held and not self._leaving
@@ -490,8 +483,11 @@ class LeasedRegistry:
             wait_deadline=held.wait_deadline if waits else None,
         )
 
-    def _log(self, line: Logged) -> None:
-        log_event(line.event, (*line.fields, ("worker", self.worker)))
+    def _log(self, logged: Logged) -> None:
+        self.on_line(Logged(logged.event, (*logged.fields, ("worker", self.worker))))
+
+    def _line(self, event: str, held: _Held, exc: Exception) -> Logged:
+        return line(event, wording.sentence(exc), trace=held.trace_id, worker=self.worker)
 
     def _run(self, work: Any, name: str) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work, name=name)
@@ -501,7 +497,7 @@ class LeasedRegistry:
     def _task_over(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
         if not task.cancelled() and task.exception() is not None:
-            _logger.error("worker_failed worker=%s", self.worker, exc_info=task.exception())
+            _logger.error(line("worker_failed", worker=self.worker), exc_info=task.exception())
 
 
 async def end_tasks(tasks: Sequence[asyncio.Task[None]], *, patience_s: float = 0.0) -> None:
@@ -521,7 +517,7 @@ async def end_tasks(tasks: Sequence[asyncio.Task[None]], *, patience_s: float = 
             _, left = await asyncio.wait(left, timeout=CLOSE_S)
     if left:
         names = ", ".join(task.get_name() for task in tasks if task in left)
-        _logger.warning("tasks_left_behind %s", names)
+        _logger.warning(line("tasks_left_behind", names))
 
 
 class _Watched:
@@ -547,10 +543,10 @@ class _Watched:
             raise
         if self.trouble is not None:
             self.trouble = None
-            _logger.warning("sessions_reachable worker=%s", self._worker)
+            _logger.warning(line("sessions_reachable", worker=self._worker))
         return reply
 
     def note(self, exc: StoreUnreachable) -> None:
         if self.trouble is None:
-            _logger.warning("sessions_unreachable worker=%s %s", self._worker, exc)
+            _logger.warning(line("sessions_unreachable", str(exc), worker=self._worker))
         self.trouble = str(exc)

@@ -42,6 +42,7 @@ from registry.lease_records import (
 )
 from registry.lease_table import LeaseTable
 from registry.states import Strategy
+from server.lines import line
 from server.stores import sqlite_directory
 from server.stores.sqlite_directory import SqliteDirectory
 from server.stores.store import StoreRefused, StoreUnreachable, worker_of
@@ -205,7 +206,7 @@ class SqliteStore:
         messages: tuple[Message, ...] = ()
         for stream in streams:
             if gone[worker_of(stream)]:
-                _logger.warning("worker_gone stream=%s seen_by=%s", stream, self._worker)
+                _logger.warning(line("worker_gone", stream=stream, seen_by=self._worker))
                 leave = Leave(session, stream)
                 messages += table.apply(leave, now_ms, self._generation).messages
         return messages

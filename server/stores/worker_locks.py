@@ -12,6 +12,8 @@ try:
 except ImportError:  # Not on Windows: there a dead worker is noticed when its leases are over.
     fcntl = None  # type: ignore[assignment]
 
+from server.lines import line
+
 _logger = logging.getLogger("onestream.registry")
 
 
@@ -69,7 +71,7 @@ class WorkerLocks:
             self.forget(self._worker)
         except OSError as exc:
             # It is free all the same: others see that its worker is gone.
-            _logger.warning("worker_file_left worker=%s %s", self._worker, exc)
+            _logger.warning(line("worker_file_left", str(exc), worker=self._worker))
         os.close(self._fd)
         self._fd = None
 

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from registry import Snapshot, StreamRefused, StreamRegistry
+from registry.operations import Logged
 from sim import World
 from tests.registry.producers import Producer, released_at_the_end, seconds, simulate, turns
 
@@ -80,3 +81,11 @@ def test_the_log_of_a_timeout_is_the_notes(caplog: pytest.LogCaptureFixture) -> 
         ("WARNING", "prev_stream_timeout_on_cancel session=sess-1 trace=abc"),
         ("INFO", "stream_start trace=def trace_id=def session=sess-1"),
     ]
+
+
+def test_no_name_of_a_session_makes_a_line_of_its_own() -> None:
+    """A field that is not one word is in quotes; the note's words stand as they are."""
+    forged = "a\nstream_start trace=b\u2028"
+    said = Logged("stream_start", (("trace", "t-1/x=y"), ("session", forged)), "a sentence")
+    quoted = r'"a\nstream_start trace=b\u2028"'
+    assert str(said) == f"stream_start trace=t-1/x=y session={quoted} a sentence"

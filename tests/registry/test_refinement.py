@@ -34,7 +34,7 @@ def no_effect(patch: Patch) -> None:
 
 
 def log_lines_are_swallowed(patch: Patch) -> None:
-    patch.setattr("registry.stream_registry.log_event", lambda event, fields: None)
+    patch.setattr("registry.stream_registry.log_line", lambda line: None)
 
 
 def another_fencing_token(patch: Patch) -> None:

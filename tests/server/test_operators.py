@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from server.app import create_app
+from server.lines import line
 from server.refusals import LINES_MAX, LINES_PER_S, FewRefusals
 from tests.server.support import error_of, free_port, prompt, run_async, settings, stack, until
 
@@ -86,19 +87,19 @@ def test_a_flood_of_refusals_does_not_fill_the_log() -> None:
     few = FewRefusals()
 
     def line_at(second: float, name: str = "onestream.refused") -> str | None:
-        record = logging.LogRecord(name, logging.INFO, "", 0, "line", None, None)
+        record = logging.LogRecord(name, logging.INFO, "", 0, line("refused"), None, None)
         record.created = second
         return record.getMessage() if few.filter(record) else None
 
     printed = [line_at(1000.0) for _ in range(10_000)]
-    assert printed.count("line") == LINES_MAX
-    assert line_at(1000.0, "onestream.server") == "line"
+    assert printed.count("refused") == LINES_MAX
+    assert line_at(1000.0, "onestream.server") == "refused"
     left_out = 10_000 - LINES_MAX
-    assert line_at(1000.0 + 1 / LINES_PER_S) == f"line not_logged_before={left_out}"
+    assert line_at(1000.0 + 1 / LINES_PER_S) == f"refused not_logged_before={left_out}"
     assert line_at(1000.0 + 1 / LINES_PER_S) is None
     # A clock that is put back takes nothing away, and gives nothing.
     assert line_at(10.0) is None
-    assert line_at(10.0 + 1 / LINES_PER_S) == "line not_logged_before=2"
+    assert line_at(10.0 + 1 / LINES_PER_S) == "refused not_logged_before=2"
 
 
 # ---- health and readiness -------------------------------------------------------------------
