@@ -37,6 +37,7 @@ from server.service import Service
 from server.settings import DEVKEY, Settings
 from server.spellings import one_spelling
 from server.stores.leased_registry import LeasedRegistry
+from server.supervised import ending_with_supervisor
 from server.unforeseen import Unforeseen
 
 early.import_all()
@@ -131,7 +132,10 @@ def create_app(
                 service = _service(limits, keys, registry)
                 app.state.service = service
                 service.start()
-                with shutdown.hearing(signals, service.begin_shutdown):
+                with (
+                    shutdown.hearing(signals, service.begin_shutdown),
+                    ending_with_supervisor(server if signals else None),
+                ):
                     yield
                     await service.shut_down()
         finally:

@@ -41,7 +41,7 @@ def check_processes(
     is_left_alone: by create_app(signals=()), of a program that runs the application itself.
     """
     if server is not None:
-        check_shared(_workers_of(server), sessions)
+        check_shared(workers_of(server), sessions)
     elif not is_left_alone and multiprocessing.parent_process() is not None:
         raise StartRefused(
             f"only uvicorn is supported, and this is a worker of something else: {_ONE_PROCESS} "
@@ -63,7 +63,8 @@ def is_served_by_another(server: uvicorn.Server | None) -> bool:
     return server is None and threading.current_thread() is threading.main_thread()
 
 
-def _workers_of(server: uvicorn.Server) -> int:
+def workers_of(server: uvicorn.Server) -> int:
+    """In how many processes it serves, this one included."""
     config = server.config
     # gunicorn's worker is a process that it forked, and whose uvicorn knows nothing of others.
     gunicorn = getattr(getattr(config.callback_notify, "__self__", None), "cfg", None)

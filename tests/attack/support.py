@@ -132,7 +132,7 @@ def victim(*, upstream: str | None = None, **environment: str) -> Iterator[Victi
         ) as child,
     ):
         output = Output(child)
-        url = address_in(output.wait_for("onestream listens on", 120))
+        url = address_in(output.wait_for("onestream listens on", within_s=120))
         yield Victim(url, child.pid, output)
 
 

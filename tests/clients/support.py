@@ -168,7 +168,7 @@ def served(**environment: str) -> Iterator[Served]:
         ) as child,
     ):
         output = Output(child)
-        url = address_in(output.wait_for("onestream listens on", 120))
+        url = address_in(output.wait_for("onestream listens on", within_s=120))
         host, port = url.removeprefix("http://").split(":")
         with in_thread(lambda: relaying(host, int(port))) as wire:
             yield Served(wire.url, url, wire, fake, front.base_url, output, child.pid)

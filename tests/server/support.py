@@ -322,11 +322,17 @@ class Output:
         with self._changed:
             return list(self._lines)
 
-    def wait_for(self, part: str, within_s: float = PATIENCE_S) -> str:
-        """The first line that holds `part`."""
+    def is_over_within(self, seconds: float) -> bool:
+        """Whether all processes that could print have ended."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_over, timeout=seconds)
+
+    def wait_for(self, part: str, number: int = 1, *, within_s: float = PATIENCE_S) -> str:
+        """The first line that holds `part`, or the second, and so on."""
 
         def found() -> str | None:
-            return next((line for line in self._lines if part in line), None)
+            lines = [line for line in self._lines if part in line]
+            return lines[number - 1] if len(lines) >= number else None
 
         with self._changed:
             self._changed.wait_for(lambda: found() or self._is_over, timeout=within_s)

@@ -10,6 +10,7 @@ import re
 import signal
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
@@ -445,6 +446,115 @@ def test_serve_has_workers_and_one_that_is_killed_gives_its_session_back_at_once
             assert three.status_code == 200
         child.send_signal(signal.SIGTERM)
         assert child.wait(HANGS_S) == 0
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("-m", "sim.cli", "serve"),
+        pytest.param(("-m", "uvicorn", "server.app:app"), marks=pytest.mark.thorough),
+    ],
+    ids=["serve", "uvicorn"],
+)
+def test_workers_end_with_a_supervisor_that_is_killed(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """As by SIGTERM: each stream ends with an error message, and no process is left behind."""
+    port = str(free_port())
+    with ExitStack() as exits:
+        fake = exits.enter_context(process("-m", "sim.cli", "fake-ollama", "--port", "0"))
+        child = exits.enter_context(
+            process(
+                *(*command, "--workers", "2", "--port", port),
+                JARVIS_SESSIONS=asyncio.run(settled_file(tmp_path)),
+                OLLAMA_HOST=address_in(Output(fake).wait_for("fake Ollama on")),
+            )
+        )
+        output = Output(child)
+        for number in (1, 2):
+            output.wait_for("sessions_shared worker=", number)
+        body = prompt(model="fake:hang-midstream", stream=True)
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, headers=DEVKEY, timeout=PATIENCE_S) as one:
+            output.wait_for(f"stream_start trace={one.headers['x-trace-id']}")
+            child.kill()
+            text = "".join(one.iter_text())
+        assert '"shutting_down"' in text
+        assert text.endswith("data: [DONE]\n\n")
+        # It is over once no process has it open.
+        assert output.is_over_within(HANGS_S)
+        assert len([line for line in output.lines if line.startswith("supervisor_gone")]) == 2
+
+
+@pytest.mark.socket
+@pytest.mark.thorough
+@pytest.mark.parametrize("store", ["sqlite", "valkey"])
+def test_a_rolling_restart_loses_nothing(store: str, tmp_path: Path) -> None:
+    """SIGHUP under load: each answer is whole or ends with a message, and each session goes on.
+
+    A stream that ended is asked for again at once, in its session: who has it now takes it over
+    within the grace, not after its lease.
+    """
+    port = str(free_port())
+
+    async def main(child: Any, output: Output) -> None:
+        is_over = asyncio.Event()
+        ends: Counter[str] = Counter()
+
+        async def client(number: int) -> None:
+            headers = {**DEVKEY, "x-session-id": f"s{number}"}
+            while not is_over.is_set():
+                ends[await one_end(f"http://127.0.0.1:{port}", headers)] += 1
+
+        clients = [asyncio.ensure_future(client(number)) for number in range(8)]
+        await asyncio.to_thread(output.wait_for, "stream_start", 8)
+        child.send_signal(signal.SIGHUP)
+        await asyncio.to_thread(output.wait_for, "sessions_shared worker=", 4)
+        begun = len([line for line in output.lines if line.startswith("stream_start")])
+        await asyncio.to_thread(output.wait_for, "stream_start", begun + 16)
+        is_over.set()
+        await asyncio.gather(*clients)
+        child.send_signal(signal.SIGTERM)
+        assert set(ends) <= {"whole", "shutting_down"}
+        assert ends["shutting_down"]
+
+    with ExitStack() as exits:
+        fake = exits.enter_context(
+            process("-m", "sim.cli", "fake-ollama", "--profile", "parallel", "--port", "0")
+        )
+        ollama = address_in(Output(fake).wait_for("fake Ollama on"))
+        if store == "sqlite":
+            sessions = asyncio.run(settled_file(tmp_path, lease_seconds=3600.0))
+        else:
+            sessions = exits.enter_context(valkey_server.running())
+            asyncio.run(settle_valkey(sessions, lease_seconds=3600.0))
+        child = exits.enter_context(
+            process(
+                *("-m", "sim.cli", "serve", "--workers", "2", "--port", port),
+                JARVIS_SESSIONS=sessions,
+                OLLAMA_HOST=ollama,
+                JARVIS_LEASE_SECONDS="3600",
+            )
+        )
+        output = Output(child)
+        for number in (1, 2):
+            output.wait_for("sessions_shared worker=", number)
+        asyncio.run(main(child, output))
+        assert child.wait(HANGS_S) == 0
+        assert not [line for line in output.lines if "prev_stream_timeout_on_cancel" in line]
+
+
+async def one_end(url: str, headers: dict[str, str]) -> str:
+    """How one prompt with a connection of its own ended."""
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE_S) as http:
+        body = prompt(stream=True)
+        async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+            text = (await answer.aread()).decode()
+    codes = re.findall(r'"code": ?"(\w+)"', text)
+    if codes:
+        return str(codes[-1])
+    return "whole" if text.endswith("data: [DONE]\n\n") else f"{answer.status_code} {text[-200:]}"
 
 
 @pytest.mark.socket

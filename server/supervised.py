@@ -1,0 +1,50 @@
+"""A worker ends with its supervisor, however that ends: orphans would serve on, and nobody knows.
+
+A supervisor that is killed can tell its workers nothing. But it holds one end of a pipe that
+`multiprocessing` made for each of them, and the system closes that with it, wherever it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+
+import uvicorn
+
+from server.startup import workers_of
+
+_logger = logging.getLogger("onestream.server")
+
+
+@contextmanager
+def ending_with_supervisor(server: uvicorn.Server | None) -> Iterator[None]:
+    """While the block runs, the supervisor's end is to this process what SIGTERM is."""
+    parent = multiprocessing.parent_process()
+    if parent is None or server is None or workers_of(server) == 1:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    is_over = False
+
+    def end() -> None:
+        if not is_over:
+            _logger.error("supervisor_gone pid=%s this worker ends as by SIGTERM", parent.pid)
+            signal.raise_signal(signal.SIGTERM)
+
+    def watch() -> None:
+        # There is no way to wait for it in every kind of loop; the thread ends with the process.
+        wait([parent.sentinel])
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(end)
+
+    threading.Thread(target=watch, name="supervisor", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over = True
