@@ -100,6 +100,10 @@ class StreamRegistry:
         self._admissions: dict[str, asyncio.Future[None]] = {}
         self._all_ended: asyncio.Future[None] | None = None
         self._scope_serials = itertools.count(1)
+        # Called with the trace id when a stream waits, is let in, is stopped, is not over after
+        # its grace, and when it is forgotten; for who shows others what becomes of the streams.
+        # It must come back at once and call nothing here but questions.
+        self.on_change: Callable[[str], None] = lambda trace_id: None
 
     # -- the interface of the note
 
@@ -207,6 +211,8 @@ class StreamRegistry:
         self._streams[trace_id] = stream
         self._admissions[trace_id] = loop.create_future()
         self._carry_out(effects)
+        # That it waits is no effect.
+        self.on_change(trace_id)
         return stream
 
     async def _admission(self, stream: Stream) -> None:
@@ -264,6 +270,8 @@ class StreamRegistry:
                     self._forget(trace_id)
                 case Logged():
                     self.on_line(effect)
+                    continue
+            self.on_change(effect.trace_id)
 
     def _answer(self, trace_id: str) -> None:
         wait_timer = self._wait_timers.pop(trace_id, None)
@@ -277,6 +285,7 @@ class StreamRegistry:
     def _grace_expired(self, trace_id: str) -> None:
         del self._grace_timers[trace_id]
         self._apply(GraceExpired(trace_id))
+        self.on_change(trace_id)
 
     def _wait_expired(self, trace_id: str) -> None:
         self._apply(WaitExpired(trace_id))

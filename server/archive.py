@@ -37,7 +37,7 @@ class Record:
     chunks: int = 0
     # Called once, when it has ended.
     on_end: Callable[[Record], None] = lambda record: None
-    # The same, for the other workers.
+    # The same, for who shows the streams.
     on_over: Callable[[Record], None] = lambda record: None
     # The text is `_blocks`, then `_parts`: text_chars characters, which is text_max_chars at most.
     text_chars: int = 0

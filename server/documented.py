@@ -157,6 +157,17 @@ def streamed(description: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def watched() -> dict[int | str, dict[str, Any]]:
+    """The list of the streams, or with `?watch` messages."""
+    messages = 'data: {"object":"list", …}\n\ndata: {"object":"stream", …}\n\n'
+    return {
+        200: {
+            "description": "The streams; with `?watch` as messages, while they change",
+            "content": {"text/event-stream": {"example": messages}},
+        }
+    }
+
+
 def request_headers(**meanings: str) -> dict[str, Any]:
     """Headers that a route reads itself, for its `openapi_extra`: `x_session_id="…"`."""
     return {

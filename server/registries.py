@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from registry import Snapshot, State, Stream
 
 
 class Registry(Protocol):
+    # Called with the trace id of a stream that may be in another state now, and when other workers
+    # want to hear of one.
+    on_change: Callable[[str], None]
+
     async def register(self, entry: Mapping[str, Any]) -> Stream: ...
 
     async def cancel(self, trace_id: str, reason: str | None = None) -> bool: ...

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from server import documented, signposts
 from server.body import RequestModel, body_schema, json_body
-from server.documented import OLLAMAS, errors, request_headers, streamed
+from server.documented import OLLAMAS, errors, request_headers, streamed, watched
 from server.errors import ApiError, as_api_error
 from server.front import owner_of
 from server.invalid import as_refusal
@@ -105,10 +105,36 @@ async def cancel(request: Request, trace_id: str, owner: Owner) -> Response:
     return AsciiJson({"trace_id": trace_id, "cancelled": cancelled})
 
 
-@router.get("/v1/streams", response_class=AsciiJson, response_model=documented.Streams)
+@router.get(
+    "/v1/streams",
+    response_class=AsciiJson,
+    response_model=documented.Streams,
+    responses={**watched(), **errors(400, 429)},
+)
 async def streams(request: Request, owner: Owner) -> Response:
-    """The key's own streams, newest first: those that run and those that ended lately."""
+    """The key's own streams, newest first: those that run and those that ended lately.
+
+    With `?watch` the answer is messages, and does not end: this list, with `workers` (`all`, or
+    `this` where other workers may have more) and a `message` that says why; then each stream that
+    changes, as it is then. A later list takes the place of all before it. Comments say that it
+    lives; at the end of the server there is an error, `shutting_down`, and `[DONE]`.
+    """
+    if _watches(request):
+        return service_of(request).watch(owner, request.state.trace_id)
     return AsciiJson({"object": "list", "data": await service_of(request).all_streams(owner)})
+
+
+def _watches(request: Request) -> bool:
+    """Raises ApiError (400)."""
+    said = request.query_params.get("watch", "false").lower()
+    if said not in ("", "1", "true", "0", "false"):
+        raise ApiError(
+            400,
+            "invalid_request",
+            f"watch={said[:40]!a} is neither true nor false; send ?watch, or leave it out",
+            param="watch",
+        )
+    return said in ("", "1", "true")
 
 
 @router.get(

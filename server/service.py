@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from registry import SessionsUnavailable, State
 from registry.lease_table import LimitsDiffer
+from server.answer import Answer
 from server.archive import Archive, Record, streams_in
 from server.body import Bodies
 from server.browsers import is_allowed
@@ -27,16 +28,17 @@ from server.prompt import Prompt
 from server.readiness import Readiness
 from server.registries import Registry
 from server.repeats import Repeats, says_it_repeats
-from server.response import ChatResponse
+from server.response import STREAM_HEADERS, ChatResponse
 from server.security import Keys
 from server.sessions import session_of, strategy_of
 from server.settings import DEVKEY, Settings
 from server.shared_streams import SharedStreams
 from server.stores import wording
-from server.stores.directory import Directory
+from server.stores.directory import Directory, Entry
 from server.stores.leased_registry import LeasedRegistry
 from server.stores.store import StoreRefused, StoreUnreachable
 from server.stream_task import StreamTask
+from server.watch import Watches, WatchResponse
 
 # The part of the grace that a client that doesn't read may use once the server shuts down.
 _HURRY_SHARE = 0.5
@@ -77,8 +79,8 @@ class Service:
         self._lister = lister
         self._wall_clock = wall_clock
         self._archive = Archive(records_max=settings.archive_max, age_s=settings.archive_seconds)
-        # Exactly the chats that are being answered, oldest first; as keys, since a shut-down goes
-        # through them, and the order of a set is that of addresses.
+        # Exactly the chats that are being answered and who watches, oldest first; as keys, since a
+        # shut-down goes through them, and the order of a set is that of addresses.
         self.connections: dict[Connection, None] = {}
         # The time limits of what else waits for somebody outside: a shut-down ends them at once.
         self._timeouts: dict[asyncio.Timeout, None] = {}
@@ -95,7 +97,14 @@ class Service:
                 view_of=self._view_of,
                 wall_clock=wall_clock,
             )
-            leased.on_change = self._shared.changed
+        self.watches = Watches(
+            registry,
+            self._archive,
+            settings=settings,
+            list_of=self.streams,
+            others=None if self._shared is None else self._others,
+        )
+        registry.on_change = self._changed
 
     def start(self) -> None:
         """Begins to tell other workers of the streams, where there are others."""
@@ -172,6 +181,7 @@ class Service:
             model=prompt.request.body.get("model"),
         )
         self._archive.add(record, now)
+        record.on_over = lambda over: self._changed(over.trace_id)
         if self._shared is not None:
             self._shared.add(record, self.keys.namespace(owner, session_id))
         task = StreamTask(
@@ -245,6 +255,28 @@ class Service:
             del view["text"]
         # Both are in order already, and `created` is in seconds.
         return sorted((*own, *others), key=lambda view: -view["created"])
+
+    def watch(self, owner: str, trace_id: str) -> WatchResponse:
+        """The response that shows the owner's streams as they change."""
+        return WatchResponse(
+            self.watches,
+            owner,
+            trace_id=trace_id,
+            settings=self.settings,
+            connections=self.connections,
+            headers={"content-type": Answer.content_type, **STREAM_HEADERS},
+        )
+
+    def _changed(self, trace_id: str) -> None:
+        if self._shared is not None:
+            self._shared.changed(trace_id)
+        self.watches.changed(trace_id)
+
+    async def _others(self, owner: str) -> list[Entry]:
+        """Raises ApiError (503)."""
+        assert self._shared is not None
+        with _store_errors():
+            return await self._shared.last_described(owner)
 
     async def any_stream(self, owner: str, trace_id: str) -> dict[str, Any]:
         """Of whichever worker has it. Raises ApiError (404, 503)."""
@@ -381,6 +413,7 @@ class Service:
         for timeout in self._timeouts:
             if not timeout.expired():
                 timeout.reschedule(loop.time())
+        self.watches.end()
         for connection in self.connections:
             connection.hurry(self.settings.grace_seconds * _HURRY_SHARE)
 

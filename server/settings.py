@@ -164,6 +164,8 @@ class Settings(BaseSettings):
     queue_max: Size = 8
     # Streams of the `thread` client at once: the 64 that may be detached, and as many active.
     threads_max: PositiveSize = 128
+    # Connections that watch the streams of one key: each holds what it is yet to be told.
+    watchers_max: Size = 32
     # Ended streams that GET /v1/streams still lists, for each key.
     archive_max: Size = 200
     # How long it lists them.

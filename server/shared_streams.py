@@ -78,7 +78,6 @@ class SharedStreams:
     def add(self, record: Record, session: str) -> None:
         """session: as the lease table knows it."""
         self._running[record.trace_id] = record, session, round(self._wall_clock() * 1000)
-        record.on_over = lambda over: self.changed(over.trace_id)
         self.changed(record.trace_id)
 
     def changed(self, trace_id: str) -> None:
@@ -162,6 +161,10 @@ class SharedStreams:
             if all(now.get(name, -1) != version for name, version in before.items()):
                 break
         return [await self._truth(each) for each in found]
+
+    async def last_described(self, owner: str) -> list[Entry]:
+        """As `others`, but nobody is asked: those that run are as they were described last."""
+        return [await self._truth(each) for each in await self._described(owner)]
 
     async def other(self, owner: str, trace_id: str) -> Entry | None:
         """Raises StoreUnreachable."""

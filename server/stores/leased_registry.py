@@ -140,7 +140,7 @@ class LeasedRegistry:
         self._fencing_token_last = 0
         self._is_closed = False
         self._all_left: asyncio.Future[None] | None = None
-        # Called with the trace id when a stream is let in or stopped, has ended, and when
+        # Called with the trace id when a stream waits, is let in or stopped, has ended, and when
         # another worker wants to hear of it; set by who tells others of the streams.
         self.on_change: Callable[[str], None] = lambda trace_id: None
         # As StreamRegistry's.
@@ -298,6 +298,7 @@ class LeasedRegistry:
             held.wait_deadline = loop.time() + self._queue_s
             held.wait_timer = loop.call_at(held.wait_deadline, self._wait_expired, held)
         self._run(self._acquire(held), f"acquire-{trace_id}")
+        self.on_change(trace_id)
         return held
 
     async def _acquire(self, held: _Held) -> None:
