@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry import StreamRegistry
 from registry.daemon_executor import DaemonExecutor
-from server import documented, early, endpoints, http_protocol, log, shutdown, startup
+from server import documented, early, endpoints, http_protocol, log, page_routes, shutdown, startup
 from server.browsers import Cors
 from server.connection import ABORT_KEY, abort_of
 from server.environment import read_settings
@@ -188,6 +188,7 @@ def create_app(
     app.include_router(router)
     app.include_router(endpoints.router)
     app.include_router(open_router)
+    app.include_router(page_routes.router)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server import page
 from server.body import HELD_BODY_KEY, HeldBody
 from server.connection import ABORT_KEY, ClientStalled, Connection, abort_of
 from server.errors import ApiError
@@ -32,6 +33,7 @@ OPEN_PATHS = frozenset(
         "/docs",
         "/docs/oauth2-redirect",
         "/redoc",
+        *page.PATHS,
     }
 )
 # How much is read of a body without a key.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from server import documented, signposts
 from server.body import RequestModel, body_schema, json_body
@@ -160,16 +160,6 @@ async def models(request: Request) -> Response:
 
 
 # ---- for operators --------------------------------------------------------------------------
-
-
-@open_router.get("/", response_class=PlainTextResponse)
-async def index(request: Request) -> Response:
-    """What this is. It begins as Ollama's own answer does, which some programs look for."""
-    return PlainTextResponse(
-        "Ollama is running, with onestream in front of it.\n"
-        "Base URL of OpenAI's clients: this address and /v1. What there is: /docs\n"
-        "Does it live: /healthz. Does Ollama answer: /readyz\n"
-    )
 
 
 @open_router.get("/healthz", response_class=AsciiJson, response_model=documented.Health)

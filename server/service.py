@@ -138,6 +138,18 @@ class Service:
                 f"start the server with JARVIS_API_KEYS",
             )
 
+    def page_refusal(self, scope: Scope) -> str | None:
+        """Why the request may not see the page; None if it may."""
+        if self.settings.page == "off":
+            return "it is switched off (JARVIS_PAGE=off)"
+        if self.settings.page == "anywhere":
+            return None
+        stranger = stranger_in(scope, self._origin_is_allowed)
+        return stranger and (
+            f"it is for browsers of this machine, but {stranger}; with JARVIS_PAGE=anywhere it is "
+            f"shown to others, whose prompts need a key all the same"
+        )
+
     def _origin_is_allowed(self, origin: str) -> bool:
         return is_loopback_origin(origin) or is_allowed(origin, self.settings.cors_allowed)
 

@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     # and programs of this machine without it, as with Ollama's OLLAMA_ORIGINS; empty for none.
     cors_origins: str | None = None
 
+    # To whom `GET /` shows the chat that is a page of this server: browsers of this machine,
+    # `anywhere`, or `off`. Its prompts need a key all the same.
+    page: Literal["local", "anywhere", "off"] = "local"
+
     # -- which session a prompt belongs to
 
     # Headers, comma separated, in which a front-end forwards the id of a conversation.

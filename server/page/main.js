@@ -1,0 +1,76 @@
+// What belongs together: the key, the watch, the sessions and the streams.
+
+import { json, key } from "./api.js";
+import { Chat } from "./chat.js";
+import { Streams } from "./life.js";
+import { Link, Watch } from "./watch.js";
+
+const part = (id) => document.getElementById(id);
+const TICK_MS = window.matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 200;
+const KEY_SAYS = part("key-says").cloneNode(true);
+
+const chat = new Chat(part("sessions"), part("new-session"), (text) => { part("said").textContent = text; });
+const streams = new Streams(
+  part("streams"), part("more-streams"), part("streams-say"), part("window"), (life) => chat.seen(life),
+);
+
+const watch = new Watch({
+  onList(list) {
+    streams.list(list);
+    chat.allSeen(new Set(list.data.map((view) => view.trace_id)));
+    askModels();
+  },
+  onStream: (view) => streams.change(view),
+  onLink,
+});
+
+let retryAt = null;
+
+function onLink(link, sentence, waitS = null) {
+  part("link").className = link;
+  part("link").textContent = sentence;
+  retryAt = waitS === null ? null : performance.now() + waitS * 1000;
+  part("link-now").hidden = link !== Link.WAITING;
+  streams.stale(link !== Link.LIVE);
+  const isWrong = link === Link.WRONG;
+  part("key").setAttribute("aria-invalid", String(isWrong));
+  part("key-says").className = isWrong ? "wrong" : "";
+  if (isWrong) {
+    part("link").textContent = "Not connected.";
+    part("key-says").textContent = `${sentence}.`;
+    part("said").textContent = sentence;
+    part("key").focus();
+  } else part("key-says").replaceChildren(...KEY_SAYS.cloneNode(true).childNodes);
+}
+
+async function askModels() {
+  const says = part("models-say");
+  try {
+    const { models } = await json("api/tags");
+    chat.models(models);
+    says.textContent = models.length ? "" : "Ollama has no model: pull one.";
+  } catch (error) {
+    says.textContent = `Its models are not known: ${error.message}`;
+  }
+}
+
+part("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key.set(part("key").value.trim());
+  part("link").textContent = "Connecting…";
+  watch.start();
+});
+part("link-now").addEventListener("click", () => watch.now());
+
+setInterval(() => {
+  streams.tick();
+  chat.tick();
+  if (retryAt === null) return;
+  const leftS = Math.max(Math.ceil((retryAt - performance.now()) / 1000), 0);
+  const sentence = part("link").textContent.replace(/ Again in \d+ s\.$/, "");
+  part("link").textContent = `${sentence} Again in ${leftS} s.`;
+}, TICK_MS);
+
+part("key").value = key.get();
+if (key.get()) watch.start();
+else part("key").focus();
