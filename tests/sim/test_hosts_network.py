@@ -8,28 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 
 from sim import World, explore
-from sim.kernel.execution import Outcome, run_execution
-from sim.kernel.guards import guarded
-from sim.kernel.schedule import Bounds
-from sim.schedulers import NaturalOrder
+from tests.sim.host_programs import passes
 
-Program = Callable[[World], Awaitable[object]]
 PORT = 1000
-
-
-def passes(program: Program) -> Outcome:
-    scheduler = NaturalOrder()
-    scheduler.next_execution()
-    with guarded():
-        outcome = run_execution(program, scheduler, Bounds(), traced=True)
-    assert outcome.error is None, outcome.error
-    assert outcome.violation is None, outcome.violation
-    return outcome
 
 
 async def echo(host: str = "0.0.0.0") -> None:
