@@ -5,12 +5,30 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from hypothesis import settings
+
+
+def _keep_bytecode(folder: Path) -> None:
+    """For this process, and for those that tests start: without it each of some hundred servers and
+    commands would compile all that it imports, which takes it longer than all the rest.
+
+    Where bytecode is kept anyway, it stays where Python puts it.
+    """
+    if sys.dont_write_bytecode:
+        sys.dont_write_bytecode, sys.pycache_prefix = False, str(folder)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+
+
+_keep_bytecode(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+
+from hypothesis import settings  # noqa: E402
 
 # Helpers explain a failed assert as test modules do: all modules of these rooms are rewritten.
 ROOMS = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ TESTS = Path(__file__).parent
 MODULES = sorted(TESTS.rglob("*.py"))
 
 
+@cache
 def imported_by(path: Path) -> set[str]:
     """The modules of tests that a module imports, as far as its own statements say."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
@@ -42,3 +45,8 @@ def test_asserts_of_helpers_explain_themselves(pytestconfig: pytest.Config) -> N
     rooms = {".".join(name.split(".")[:2]) for path in MODULES for name in imported_by(path)}
     assert "tests.executed" in rooms
     assert rooms <= rewritten
+
+
+def test_bytecode_is_kept() -> None:
+    """Whatever the environment says: else each process of a test compiles all that it imports."""
+    assert not sys.dont_write_bytecode
