@@ -133,6 +133,8 @@ class SimLoop(SignalHandlers, SocketLoop):
     # when it began to wait for the clock, and what it was last told.
     _spun_from: tuple[float, int] = (0.0, 0)
     _waits_from = 0.0
+    # At which poll a thread went on between two callbacks, and when first: see `_stand_still`.
+    _stood_still = (0, 0.0)
     _waits_to = -1.0
     # Whether the selector was woken, as call_soon_threadsafe does, and what a thread has done to
     # the loop without that; since when the last poll is blocked.
@@ -177,6 +179,7 @@ class SimLoop(SignalHandlers, SocketLoop):
         | {"_spun_from", "_waits_from", "_waits_to"}
         # Of a poll with threads, whose states are not compared; what they leave is `_untold`.
         | {"_is_told", "is_woken", "_blocked_from", "_never_found", "touched_in", "stopped_in"}
+        | {"_stood_still"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
         | {
             "_network",
@@ -496,6 +499,23 @@ class SimLoop(SignalHandlers, SocketLoop):
             threads.step(runnable[option - 1])
             if self.spins:
                 self._let_spin()
+            self._stand_still()
+
+    def _stand_still(self) -> None:
+        """The loop's thread may have no turn while another sleeps, too, and so not go on yet.
+
+        So a thread that sleeps twice may have slept twice before the next callback. What is due
+        meanwhile fires at the next poll, as this one is over.
+        """
+        env = self.environment
+        if self._stood_still[0] != env.polls:
+            self._stood_still = env.polls, env.now
+        wakes = self.threads.next_wake_up()
+        late = self._stood_still[1] + self.bounds.lateness_s
+        if wakes > min((a.latest for a in env.pending), default=late) or wakes > late:
+            return
+        if self.choose("clock", [ON_TIME, Option(f"late, at {wakes:.3f} s")], one_natural):
+            env.advance(wakes)
 
     def _step_while_blocked(self, worker: Worker) -> None:
         """A thread goes on while the loop is in its poll, which ends if it is told.

@@ -54,6 +54,31 @@ WAITS: dict[str, Callable[[float], object]] = {
 }
 
 
+def test_two_waits_may_end_between_two_callbacks() -> None:
+    """The loop's thread may have no turn for a while, in which another one waits more than once.
+
+    A run on stock asyncio, with a loop that was late by 3 ms, had it; no schedule did.
+    """
+
+    async def program(world: World) -> None:
+        has_waited: list[bool] = []
+
+        def job() -> None:
+            time.sleep(MS)
+            time.sleep(2 * MS)
+            has_waited.append(True)
+
+        thread = threading.Thread(target=job)
+        thread.start()
+        await asyncio.sleep(0)
+        world.reached("twice" if has_waited else "not yet")
+        thread.join()
+
+    report = explore(program, strategy=DepartureBounded(5), thread_lines=False)
+    assert report.verdict == "proved"
+    assert report.labels == {"twice", "not yet"}
+
+
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 def test_a_wait_may_end_while_the_loop_is_busy(wait: Callable[[float], object]) -> None:
     """A step of the loop takes time on a real machine, so the thread may be there first, or not."""
