@@ -93,14 +93,18 @@ class Script:
 
 @dataclass(frozen=True)
 class Plan:
-    """accepted: one script for each connection, in the order in which they are accepted."""
+    """accepted: one script for each connection, in the order in which they are accepted.
+
+    is_awaited: whether all ends wait for one another before they begin.
+    """
 
     clients: tuple[Script, ...]
     accepted: tuple[Script, ...]
+    is_awaited: bool = True
 
     def __str__(self) -> str:
         ends = [("client", self.clients), ("server", self.accepted)]
-        return "\n".join(
+        return f"ends wait for one another: {self.is_awaited}\n" + "\n".join(
             f"{name} {number} ({each.interface.value}, keeps open: {each.keeps_open}): "
             + ", ".join(act.value for act in each.acts)
             for name, scripts in ends
@@ -118,6 +122,7 @@ def random_plan(seed: str) -> Plan:
     return Plan(
         tuple(each if each is sleeper else _sleepless(each) for each in clients),
         tuple(each if each is sleeper else _sleepless(each) for each in accepted),
+        is_awaited=random.random() < 0.7,
     )
 
 
@@ -143,19 +148,18 @@ class Turns:
 
     Not modelled: on loopback the other end has got it, and its system has answered, before a write,
     a close or a reset returns, so that what follows in the same iteration meets it. What is sent
-    here lands at a poll, and so does what answers it. And a kernel may name a connection that is
-    made to who has asked for it before it names it to who accepts it, which here is told first; so
-    ends begin when both are there.
+    here lands at a poll, and so does what answers it.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._missing = len(plan.clients) + len(plan.accepted)
+        self._is_awaited = plan.is_awaited
         self._all_there = asyncio.Event()
         self._turn = asyncio.Lock()
 
     async def begin(self) -> None:
         self._missing -= 1
-        if not self._missing:
+        if not self._missing or not self._is_awaited:
             self._all_there.set()
         await self._all_there.wait()
 

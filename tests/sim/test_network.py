@@ -130,6 +130,26 @@ def test_connections_have_no_order_among_each_other() -> None:
     assert report.counterexample.property == "they are heard in order"
 
 
+async def counts_connections(world: World) -> None:
+    """Takes a connection that is made for one that was accepted."""
+    loop, accepted = asyncio.get_running_loop(), []
+    with socket.create_server(("127.0.0.1", 7000)) as listener, socket.socket() as client:
+        loop.add_reader(listener, lambda: accepted.append(listener.accept()[0].close()))
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", 7000))
+        world.check(accepted, "who has a connection was accepted")
+        loop.remove_reader(listener)
+
+
+def test_a_connection_may_be_made_before_it_is_accepted() -> None:
+    """As on loopback, where it nearly always is: found by one departure, and the text says it."""
+    assert run(counts_connections).violation is None
+    report = explore(counts_connections, strategy=DepartureBounded(1), budget_s=AMPLE_S)
+    assert report.verdict == "refuted", report.text
+    words = "127.0.0.1:40000 learns first of the connection"
+    assert words in " ".join(report.text.split())
+
+
 # ---- faults ------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ BUFFER_BYTES = 65_536
 class SegmentKind(enum.Enum):
     REQUEST = "asks for a connection"
     ANSWER = "accepts the connection"
+    CONFIRMATION = "confirms the connection"
     DATA = "bytes"
     END = "the end of its data"
     RESET = "a reset"

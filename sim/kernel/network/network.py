@@ -32,7 +32,7 @@ from sim.kernel.network.fates import (
     fates_of,
     fates_of_datagram,
 )
-from sim.kernel.network.open_sockets import READABLE, OpenSocket
+from sim.kernel.network.open_sockets import READABLE, WRITABLE, OpenSocket
 from sim.kernel.network.streams import StreamSocket
 from sim.kernel.network.words import excerpt, words_of_first
 from sim.kernel.notices import Special
@@ -49,6 +49,9 @@ NOBODYS = (
     "start on 127.0.0.1 what answers there, or put that into a coroutine that awaits "
     "world.outside(…), or give the library an in-memory transport"
 )
+
+
+_CHATTER = (SegmentKind.ANSWER, SegmentKind.CONFIRMATION, SegmentKind.END)
 
 
 class LoopOfSockets(Protocol):
@@ -552,7 +555,7 @@ class Network:
         assert sender.outgoing is not None
         kind, data = sender.outgoing.under_way[0]
         told = f"{words}{excerpt(data)}" if fate is Fate.ARRIVES else words
-        is_chatter = fate is Fate.ARRIVES and kind in (SegmentKind.ANSWER, SegmentKind.END)
+        is_chatter = fate is Fate.ARRIVES and kind in _CHATTER
         actor = self._receiving_loop(sender).lane.removesuffix(": ") or "network"
         self.environment.observer.tells(told, actor=actor, is_chatter=is_chatter)
 
@@ -580,11 +583,15 @@ class Network:
     def _is_awaited(self, sender: StreamSocket) -> bool:
         """Whether somebody reads at its other end, and would see that only a part has come."""
         other = sender.other
-        if other is None:
-            return False
-        watches = [self.watches.get(fd) for fd in other.fds]
-        return other.blocked_readers > 0 or any(
-            each is not None and each.loop in self._polling and each.key.events & READABLE
+        return other is not None and (
+            other.blocked_readers > 0 or self._is_watched_for(other, READABLE)
+        )
+
+    def _is_watched_for(self, opened: OpenSocket, mask: int) -> bool:
+        """By a loop that is in a poll."""
+        watches = [self.watches.get(fd) for fd in opened.fds]
+        return any(
+            each is not None and each.loop in self._polling and each.key.events & mask
             for each in watches
         )
 
@@ -603,8 +610,17 @@ class Network:
             sender.outgoing.drop()
             receiver.send_reset()
             return True
-        if segment.kind is SegmentKind.ANSWER:
+        if segment.kind is SegmentKind.DATA and receiver.is_shut:
+            # As Linux has it, that resets both ends.
+            del sender.outgoing.arrived[-len(segment.data) :]
+            receiver.is_reset()
+            receiver.send_reset()
+        elif segment.kind is SegmentKind.ANSWER:
             receiver.is_connecting = False
+            self._confirms(receiver, sender)
+        elif segment.kind is SegmentKind.CONFIRMATION:
+            assert receiver.confirmed_to is not None
+            receiver.confirmed_to.admits(receiver)
         elif segment.kind is SegmentKind.RESET:
             receiver.is_reset()
         self.tell(receiver)
@@ -625,11 +641,38 @@ class Network:
         accepted = listener.takes(sender)
         accepted.stands_at(*sender.peer[:2])
         sender.pair_with(accepted)
-        self.tell(listener)
+        if self._hears_first(sender, listener):
+            accepted.confirmed_to = listener
+        else:
+            listener.admits(accepted)
         assert accepted.outgoing is not None
         accepted.outgoing.under_way.append(Segment(SegmentKind.ANSWER))
         self.carry(accepted)
         return True
+
+    def _hears_first(self, asking: StreamSocket, listener: StreamSocket) -> bool:
+        """Whether who asks learns of its connection before the listener does; a choice.
+
+        In TCP's handshake it does, by the answer, and its own confirmation tells the listener. A
+        process that is woken late learns of it after the listener all the same.
+        """
+        if self.at_once is not None and self.at_once(listener):
+            return False
+        options = [
+            Option(f"{each.words} learns first of the connection") for each in (listener, asking)
+        ]
+        return self.loop.choose("network", options, one_natural) == 1
+
+    def _confirms(self, asking: StreamSocket, accepted: StreamSocket) -> None:
+        """Who has asked for a connection is answered; not where it has given up meanwhile."""
+        assert asking.outgoing is not None
+        if accepted.confirmed_to is not None and not asking.outgoing.is_closed:
+            asking.outgoing.under_way.append(Segment(SegmentKind.CONFIRMATION))
+            if self._is_watched_for(asking, WRITABLE):
+                # It goes on before the next poll.
+                self._deferred.append(asking)
+            else:
+                self.carry(asking)
 
     def _refuses(self, sender: StreamSocket) -> None:
         assert sender.outgoing is not None

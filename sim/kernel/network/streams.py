@@ -37,6 +37,8 @@ class StreamSocket(OpenSocket):
     is_silent = False
     # Made by a kernel, and not handed to a program yet.
     in_backlog = False
+    # Who will have it in its backlog, once who has asked for it confirms the connection.
+    confirmed_to: StreamSocket | None = None
     # Its machine has lost its power, and knows nothing of it.
     is_forgotten = False
     backlog_max = 0
@@ -66,8 +68,16 @@ class StreamSocket(OpenSocket):
         accepted.loop = self.loop
         accepted.inherits(self)
         accepted.in_backlog = True
-        self.backlog.append(accepted)
         return accepted
+
+    def admits(self, accepted: StreamSocket) -> None:
+        """A connection that `takes` has made can be accepted from now on."""
+        if self.is_listening:
+            self.backlog.append(accepted)
+            self.network.tell(self)
+        else:
+            accepted.in_backlog = False
+            accepted.send_reset()
 
     def accept(self) -> StreamSocket:
         if not self.is_listening:
@@ -135,6 +145,11 @@ class StreamSocket(OpenSocket):
             return False
         return self.was_reset or (self.incoming.has_ended and self.outgoing.has_ended)
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether `shutdown` of both directions was called."""
+        return self.reads_shut and self.outgoing is not None and self.outgoing.is_closed
+
     # -- reading and writing
 
     def read(self, bytes_max: int, *, is_peek: bool = False) -> bytes:
@@ -181,8 +196,11 @@ class StreamSocket(OpenSocket):
         """Whether what it has sent arrives where nobody can read it any more."""
         other, way = self.other, self.outgoing
         is_gone = other is not None and not other.fds and not other.in_backlog
+        is_shut = other is not None and other.is_shut
         return (
-            is_gone and way is not None and any(d.kind is SegmentKind.DATA for d in way.under_way)
+            (is_gone or is_shut)
+            and way is not None
+            and any(d.kind is SegmentKind.DATA for d in way.under_way)
         )
 
     def shutdown(self, how: int) -> None:

@@ -72,8 +72,9 @@ class UnixStreamSocket(_OnPath, StreamSocket):
         if not listener.has_room():
             raise would_block()
         self.network.about_to(f"connects to {listener.words}")
-        self.pair_with(listener.takes(self))
-        self.network.tell(listener)
+        accepted = listener.takes(self)
+        self.pair_with(accepted)
+        listener.admits(accepted)
 
     def read(self, bytes_max: int, *, is_peek: bool = False) -> bytes:
         if self.incoming is None:

@@ -28,6 +28,8 @@ def words_of_first(sender: StreamSocket) -> str:
             return f"{one} asks {other} for a connection"
         case SegmentKind.ANSWER:
             return f"{one} answers {other}"
+        case SegmentKind.CONFIRMATION:
+            return f"{other} learns that {one} is connected to it"
         case SegmentKind.END:
             return f"the end of what {one} sends reaches {other}"
         case SegmentKind.RESET:
