@@ -661,7 +661,7 @@ class Network:
         options = [
             Option(f"{each.words} learns first of the connection") for each in (listener, asking)
         ]
-        return self.loop.choose("network", options, one_natural) == 1
+        return bool(self.loop.choose("network", options, one_natural))
 
     def _confirms(self, asking: StreamSocket, accepted: StreamSocket) -> None:
         """Who has asked for a connection is answered; not where it has given up meanwhile."""
