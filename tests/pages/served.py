@@ -15,20 +15,23 @@ from tests.server.support import Stack, stack
 class Served:
     """Its address, and what the test may do with it while the browser looks."""
 
-    def __init__(self, running: Stack, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, running: Stack) -> None:
         self.url = running.url
+        self.is_over = asyncio.Event()
         self._stack = running
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
 
-    def prompt(self, text: str, session: str, model: str) -> None:
+    def prompt(self, text: str, session: str, model: str, key: str) -> None:
         """A client that is no browser sends a prompt, and reads its answer meanwhile."""
         body = {"messages": [{"role": "user", "content": text}], "model": model, "stream": True}
-        asking = self._stack.http.post(
-            "/v1/chat/completions", json=body, headers={"x-session-id": session}
-        )
+        headers = {"x-session-id": session, "authorization": f"Bearer {key}"}
+        asking = self._stack.http.post("/v1/chat/completions", json=body, headers=headers)
         asyncio.run_coroutine_threadsafe(asking, self._loop)
 
-    def ends(self) -> None:
+    def end(self) -> None:
+        self._loop.call_soon_threadsafe(self.is_over.set)
+
+    def shuts_down(self) -> None:
         """As at a signal: every stream is stopped, nothing new is let in."""
         self._loop.call_soon_threadsafe(self._stack.service.begin_shutdown)
 
@@ -37,13 +40,13 @@ class Served:
 def served(profile: str = "parallel", **limits: Any) -> Iterator[Served]:
     """limits: the server's settings."""
     started: Queue[Served | BaseException] = Queue()
-    over = threading.Event()
 
     async def serve() -> None:
         try:
             async with stack(profile, **limits) as running:
-                started.put(Served(running, asyncio.get_running_loop()))
-                await asyncio.to_thread(over.wait)
+                found = Served(running)
+                started.put(found)
+                await found.is_over.wait()
         except BaseException as exc:
             started.put(exc)
             raise
@@ -54,7 +57,9 @@ def served(profile: str = "parallel", **limits: Any) -> Iterator[Served]:
         found = started.get()
         if isinstance(found, BaseException):
             raise found
-        yield found
+        try:
+            yield found
+        finally:
+            found.end()
     finally:
-        over.set()
         thread.join()
