@@ -59,6 +59,12 @@ class QueueTimeout(StreamError):
     code = "queue_timeout"
 
 
+class Repetition(StreamError):
+    """A client's library sent the prompt again by itself, and it would stop a newer one."""
+
+    code = "repetition"
+
+
 class TraceIdKnown(StreamError):
     """A trace id was registered twice; the stream that has it was not touched."""
 

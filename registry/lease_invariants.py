@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from registry.attempts import recent
 from registry.lease_records import (
     Answer,
     Cancel,
@@ -45,6 +46,7 @@ SENTENCES = {
     "S4 in_order": "the tickets of those that wait increase and are greater than the holder's, and "
     "the first of them is let in",
     "S4 reject_never_waits": "who is to be rejected where the session is busy never waits",
+    "S4 repetition": "a prompt that a library sends again takes nothing from a newer one",
     "S5 fencing": "each fencing token that is given is greater than all before, also than those "
     "that a lost write has taken along: no less than the store's time",
     "S6 isolation": "an operation on one session changes no other, the dead apart",
@@ -199,6 +201,37 @@ def in_order(step: LeaseStep) -> bool:
     return all(each.stream in gone for each in older)
 
 
+def repetition(step: LeaseStep) -> bool:
+    """None is refused that takes nothing, and none let in that does."""
+    operation, refused = step.operation, step.answer.reply.word is Word.REPEATED
+    repeat_ms = step.limits.repeat_ms
+    if not isinstance(operation, Register) or operation.attempt is None or repeat_ms == 0:
+        return not refused
+    attempt, was, now = operation.attempt, step.was, step.now
+    there = {each.stream for each in _living(step)}
+    if was.holder and was.holder.stop_ms is None and not step.is_dead(was.holder.seen_ms):
+        there.add(was.holder.stream)
+    asked = recent(dict(step.before.asked).get(operation.session, ()), step.now_ms, repeat_ms)
+    newest = max((each.rank for each in asked if each.stream in there), default=0)
+    older = [e for e in asked if e.digest == attempt.digest and e.stream not in there]
+    first = max((each.rank for each in older), default=newest)
+    typed = any(e.rank == newest and e.digest == attempt.digest for e in asked)
+    takes = operation.strategy is Strategy.INTERRUPT and (attempt.repeats or not typed)
+    is_known = any(each.stream == operation.stream for each in asked)
+    if refused != (first < newest and takes and not is_known):
+        return False
+    waiting = tuple(each.stream for each in _living(step))
+    kept = waiting == tuple(each.stream for each in now.waiting) and _runs_on(was, now)
+    return kept or not refused
+
+
+def _runs_on(was: SessionRecord, now: SessionRecord) -> bool:
+    before, after = was.holder, now.holder
+    if before is None or after is None:
+        return before is after
+    return (before.stream, before.stop_ms is None) == (after.stream, after.stop_ms is None)
+
+
 def reject_never_waits(step: LeaseStep) -> bool:
     waiting = [each for _, record in step.after.sessions for each in record.waiting]
     return all(each.strategy is not Strategy.REJECT for each in waiting)
@@ -330,6 +363,7 @@ PREDICATES: dict[str, Predicate] = {
     "S1 settled": settled,
     "S4 newest_wins": newest_wins,
     "S4 in_order": in_order,
+    "S4 repetition": repetition,
     "S4 reject_never_waits": reject_never_waits,
     "S5 fencing": fencing,
     "S6 isolation": isolation,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, fields
 
+from registry.attempts import Asked, Attempt
 from registry.states import Strategy
 
 
@@ -27,6 +28,8 @@ class LeaseLimits:
     detached_per_session_max: int = 4
     detached_max: int = 64
     queue_max: int = 8
+    # For how long after its last attempt a prompt can be repeated; 0 for never.
+    repeat_ms: int = 60_000
 
     def __post_init__(self) -> None:
         wrong = [field.name for field in fields(self) if getattr(self, field.name) < 0]
@@ -46,7 +49,8 @@ class LeaseLimits:
     @property
     def text(self) -> str:
         times = f"{self.lease_ms} {self.margin_ms} {self.grace_ms} {self.lag_ms}"
-        return f"{times} {self.detached_per_session_max} {self.detached_max} {self.queue_max}"
+        detached = f"{self.detached_per_session_max} {self.detached_max}"
+        return f"{times} {detached} {self.queue_max} {self.repeat_ms}"
 
 
 # ---- operations: what can be asked ----------------------------------------------------------
@@ -57,11 +61,12 @@ class LeaseLimits:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A new stream asks for its session."""
+    """A new stream asks for its session. attempt: of its prompt, where repetitions are known."""
 
     session: str
     stream: str
     strategy: Strategy = Strategy.INTERRUPT
+    attempt: Attempt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,11 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The stream has ended, or no longer wants to wait."""
+    """The stream has ended, or no longer wants to wait. whole: its client has all of the answer."""
 
     session: str
     stream: str
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,7 @@ class Word(enum.Enum):
     FULL = "full"
     BUSY = "busy"
     UNSETTLED = "unsettled"
+    REPEATED = "repeated"
     DONE = "done"
     NOTHING = "nothing"
 
@@ -155,6 +162,9 @@ class Reply:
     # Of a grant: whose place it is, and whether that stream ended by itself. Its taker logs it.
     previous: str = ""
     finished: bool = False
+    # Of a repetition: its first attempt, and the newer prompt that it would have stopped.
+    first: str = ""
+    newer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +246,8 @@ class LeaseSnapshot:
     # No lease that was given under these limits goes on beyond.
     active_until_ms: int
     limits_text: str
+    # By session, the prompts that were not answered whole.
+    asked: tuple[tuple[str, tuple[Asked, ...]], ...] = ()
 
     def session(self, name: str) -> SessionRecord:
         return next((each for known, each in self.sessions if known == name), SessionRecord())

@@ -15,6 +15,7 @@ class Situation(enum.Enum):
     """What an operation can meet."""
 
     # what a register finds
+    REPEATS = "repeats an older prompt, a newer one is there"
     SESSION_FREE = "session free"
     OTHERS_WAIT = "nobody holds, others wait"
     HOLDER_RUNS = "holder runs"
@@ -77,6 +78,7 @@ class Action(enum.Enum):
     # what else is said
     SAY_GONE = "gone"
     SAY_LOST = "lost"
+    SAY_REPEATED = "refused: it would stop a newer prompt, and is sent by a library"
     SAY_OVERDUE = "refused: the holder can be neither waited for nor detached"
     SAY_FULL = "refused: as many wait in its session as may"
     SAY_BUSY = "refused: its session is held, and it waits for nobody"
@@ -98,6 +100,7 @@ TABLE: dict[tuple[type[LeaseOperation], Situation], Row] = {
         Action.ASK,
     ),
     (Register, Situation.HOLDER_STOPS): (Action.SUPERSEDE_WAITING, Action.LET_WAIT, Action.ASK),
+    (Register, Situation.REPEATS): (Action.SAY_REPEATED,),
     (Register, Situation.HOLDER_OVERDUE): (Action.SAY_OVERDUE,),
     (Register, Situation.QUEUE_OPEN): (Action.LET_WAIT, Action.ASK),
     (Register, Situation.QUEUE_FULL): (Action.SAY_FULL,),

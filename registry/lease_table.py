@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from itertools import zip_longest
 
+from registry.attempts import Asked, Judged, answered, judge, recent
 from registry.errors import IllegalOperation
 from registry.lease_records import (
     Answer,
@@ -25,6 +26,7 @@ from registry.lease_records import (
     LeaseLimits,
     LeaseOperation,
     LeaseSnapshot,
+    Leave,
     Message,
     Poll,
     Register,
@@ -81,6 +83,7 @@ class LeaseTable:
         # Idle sessions are not kept.
         self.sessions: dict[str, SessionRecord] = {}
         self.detached: dict[tuple[str, str], Detached] = {}
+        self.asked: dict[str, tuple[Asked, ...]] = {}
         self.last = 0
         self.generation = generation
         self.quarantine_until_ms = 0
@@ -103,6 +106,7 @@ class LeaseTable:
                 f"once, and again only while it has no reply."
             )
         self._become(found, operation)
+        self._note(operation, now_ms)
         said = self._take_row(Step(operation, now_ms), situation)
         if self._record(operation).is_idle:
             self.sessions.pop(operation.session, None)
@@ -134,6 +138,7 @@ class LeaseTable:
             self.quarantine_until_ms,
             self.active_until_ms,
             self.limits_text,
+            tuple(sorted(self.asked.items())),
         )
 
     def queue(self, session: str, now_ms: int) -> tuple[str, ...]:
@@ -151,6 +156,7 @@ class LeaseTable:
         self.quarantine_until_ms = snapshot.quarantine_until_ms
         self.active_until_ms = snapshot.active_until_ms
         self.limits_text = snapshot.limits_text
+        self.asked = dict(snapshot.asked)
 
     # -- before the row: what time and the store have done
 
@@ -182,6 +188,8 @@ class LeaseTable:
         is_idle = holder is None and not waiting
         left = "" if is_idle else record.left
         found._put(operation, SessionRecord(holder, waiting, left))
+        if operation.session in self.asked:
+            found.asked = {operation.session: self.asked[operation.session]}
         found.detached = {
             key: replace(each, seen_ms=min(each.seen_ms, now_ms))
             for key, each in self.detached.items()
@@ -213,6 +221,8 @@ class LeaseTable:
     def _situation_of_register(self, operation: Register, now_ms: int) -> Situation:
         record = self._record(operation)
         holder = record.holder
+        if self._judged(operation, now_ms).first is not None:
+            return Situation.REPEATS
         if holder is not None and holder.overdue and not self._is_dead(holder.seen_ms, now_ms):
             return Situation.HOLDER_OVERDUE
         if operation.strategy is Strategy.REJECT:
@@ -282,6 +292,60 @@ class LeaseTable:
             return False
         is_full = self._enqueued(record) >= self.limits.queue_max
         return operation.strategy is Strategy.INTERRUPT or not is_full
+
+    # -- prompts that were asked before
+
+    def _judged(self, operation: Register, now_ms: int) -> Judged:
+        asked = self.asked.get(operation.session, ())
+        if operation.attempt is None or self.limits.repeat_ms == 0:
+            return Judged(asked)
+        # A worker that is gone says nothing of the end of its streams.
+        asked = tuple(
+            each
+            if each.over_at is not None or self._is_there(operation, each.stream, now_ms)
+            else replace(each, over_at=now_ms)
+            for each in recent(asked, now_ms, self.limits.repeat_ms)
+        )
+        return judge(
+            asked,
+            operation.attempt,
+            operation.stream,
+            now_ms,
+            interrupts=operation.strategy is Strategy.INTERRUPT,
+            is_there=lambda stream: self._is_there(operation, stream, now_ms),
+        )
+
+    def _is_there(self, operation: Register, stream: str, now_ms: int) -> bool:
+        """Whether the stream is to go on, or waits."""
+        record = self._record(operation)
+        holder = record.holder
+        if holder is not None and holder.stream == stream:
+            return holder.stop_ms is None and not self._is_dead(holder.seen_ms, now_ms)
+        return any(each.stream == stream for each in record.waiting)
+
+    def _note(self, operation: LeaseOperation, now_ms: int) -> None:
+        """Before the row: it stops who is there."""
+        session = operation.session
+        match operation:
+            case Register():
+                asked = self._judged(operation, now_ms).asked
+            case Leave():
+                asked = answered(
+                    self.asked.get(session, ()), operation.stream, now_ms, whole=operation.whole
+                )
+            case _:
+                return
+        if asked:
+            self.asked[session] = asked
+        else:
+            self.asked.pop(session, None)
+
+    def _say_repeated(self, step: Step) -> Said:
+        assert isinstance(step.operation, Register)
+        judged = self._judged(step.operation, step.now_ms)
+        assert judged.first is not None
+        assert judged.newer is not None
+        return (Reply(Word.REPEATED, first=judged.first.stream, newer=judged.newer.stream),)
 
     # -- actions with the others of its session
 
@@ -595,6 +659,7 @@ PERFORM: dict[Action, Perform] = {
     Action.DETACH_AGAIN: LeaseTable._detach_again,
     Action.SAY_GONE: _says(Word.GONE),
     Action.SAY_LOST: _says(Word.LOST),
+    Action.SAY_REPEATED: LeaseTable._say_repeated,
     Action.SAY_OVERDUE: _says(Word.OVERDUE),
     Action.SAY_FULL: _says(Word.FULL),
     Action.SAY_BUSY: _says(Word.BUSY),

@@ -11,6 +11,7 @@ from registry import (
     QueueFull,
     QueueTimeout,
     RegistryClosed,
+    Repetition,
     SessionBusy,
     SessionLeaseLost,
     SessionsUnavailable,
@@ -94,6 +95,7 @@ _STREAM_STATUS: dict[type[StreamError], int] = {
     # Not 409, which AI SDK and LiteLLM repeat; 400 is what most libraries leave alone.
     StreamSuperseded: 400,
     StreamCancelled: 400,
+    Repetition: 400,
     StreamRefused: 503,
     # A repetition of these stops no stream: it says `reject` or `enqueue` again.
     SessionBusy: 409,

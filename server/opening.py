@@ -92,6 +92,7 @@ def limits_of(settings: Settings) -> LeaseLimits:
         detached_per_session_max=DETACHED_PER_SESSION_MAX,
         detached_max=DETACHED_MAX,
         queue_max=settings.queue_max,
+        repeat_ms=_ms(settings.repeat_seconds),
     )
 
 

@@ -20,12 +20,13 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import Protocol
 
 from registry import State
-from server.errors import ApiError
+from registry.attempts import Asked, Attempt, answered, judge, recent
+from server.stores import wording
+from server.stores.leased_registry import LeasedRegistry
 
-PER_SESSION_MAX = 16
 SESSIONS_MAX = 4096
 # Headers that count attempts, with the number of the first: OpenAI's libraries, Envoy and Istio.
 # A request without them, or with the first number, may be either: LiteLLM's repetitions look so.
@@ -47,15 +48,48 @@ def says_it_repeats(headers: Mapping[str, str]) -> bool:
     return False
 
 
-@dataclass(slots=True)
-class _Asked:
-    """One prompt of a session, with all its attempts. trace_id: of the last one let in."""
+class Repetitions(Protocol):
+    """Who knows the repetitions: this process, or the store that workers share."""
 
-    digest: bytes
-    rank: int
-    trace_id: str
-    # When the last attempt ended, or was last refused; None while it is being answered.
-    over_at: float | None = None
+    def admit(
+        self,
+        session_id: str,
+        trace_id: str,
+        attempt: Attempt,
+        now: float,
+        *,
+        interrupts: bool,
+    ) -> None:
+        """Notes a prompt that is about to be registered. Raises Repetition.
+
+        To be called in the same step as the register: the newer prompt could come in between.
+        interrupts: whether the prompt would stop the newer one. One that waits for its turn, or is
+        turned away from a busy session, stops no stream.
+        """
+
+    def answered(self, trace_id: str) -> None:
+        """The client has all of the answer."""
+
+    def over(self, session_id: str, trace_id: str, now: float, *, is_whole: bool) -> None:
+        """The prompt was answered, whole or not; nothing changes for one that was refused."""
+
+
+class StoreRepeats:
+    """The store judges a prompt with its register, and hears of the answer with its leave."""
+
+    def __init__(self, registry: LeasedRegistry) -> None:
+        self._registry = registry
+
+    def admit(
+        self, session_id: str, trace_id: str, attempt: Attempt, now: float, *, interrupts: bool
+    ) -> None:
+        pass
+
+    def answered(self, trace_id: str) -> None:
+        self._registry.answered(trace_id)
+
+    def over(self, session_id: str, trace_id: str, now: float, *, is_whole: bool) -> None:
+        pass
 
 
 class Repeats:
@@ -68,91 +102,47 @@ class Repeats:
     def __init__(self, *, window_s: float, state_of: Callable[[str], State | None]) -> None:
         self._window_s = window_s
         self._state_of = state_of
-        # By session, the one touched last at the end; at most SESSIONS_MAX. In each, by rank, at
-        # most PER_SESSION_MAX: those that are being answered, and those over for window_s at most.
-        self._sessions: OrderedDict[str, list[_Asked]] = OrderedDict()
+        # By session, the one touched last at the end; at most SESSIONS_MAX. Each has at most
+        # PER_SESSION_MAX: those that are being answered, and those over for window_s at most.
+        self._sessions: OrderedDict[str, tuple[Asked, ...]] = OrderedDict()
 
     def admit(
-        self,
-        session_id: str,
-        trace_id: str,
-        digest: bytes,
-        now: float,
-        *,
-        repeats: bool,
-        interrupts: bool,
+        self, session_id: str, trace_id: str, attempt: Attempt, now: float, *, interrupts: bool
     ) -> None:
-        """Notes a prompt that is about to be registered. Raises ApiError (400) for a repetition.
-
-        To be called in the same step as the register: the newer prompt could come in between.
-        repeats: the request says so itself. interrupts: whether the prompt would stop the newer
-        one. One that waits for its turn, or is turned away from a busy session, stops no stream:
-        it is noted all the same, since from then on it may be the newer one that is protected.
-        """
         if self._window_s <= 0:
             return
         self._forget_old(now)
-        asked = self._sessions.setdefault(session_id, [])
+        judged = judge(
+            recent(self._sessions.get(session_id, ()), now, self._window_s),
+            attempt,
+            trace_id,
+            now,
+            interrupts=interrupts,
+            # By the state: a stream is superseded in the very step of the register.
+            is_there=lambda name: self._state_of(name) in (State.ACTIVE, State.WAITING),
+        )
+        self._sessions[session_id] = judged.asked
         self._sessions.move_to_end(session_id)
-        asked[:] = [each for each in asked if not self._is_old(each, now)]
-        backwards = asked[::-1]
-        dead = (each for each in backwards if each.digest == digest and self._is_dead(each))
-        first = next(dead, None)
-        newest = next((each for each in backwards if not self._is_dead(each)), None)
-        if first is None:
-            self._note(asked, digest, trace_id)
-        elif newest is None or newest.rank < first.rank:
-            first.trace_id = trace_id
-            first.over_at = None
-        elif not interrupts or (newest.digest == digest and not repeats):
-            # Behind the newer one, or typed again and again.
-            self._note(asked, digest, trace_id)
-        else:
-            first.over_at = now
-            raise _refusal(first, newest)
+        if judged.first is not None and judged.newer is not None:
+            raise wording.repetition(trace_id, judged.first.stream, judged.newer.stream)
 
-    @staticmethod
-    def _note(asked: list[_Asked], digest: bytes, trace_id: str) -> None:
-        rank = asked[-1].rank + 1 if asked else 1
-        asked.append(_Asked(digest, rank, trace_id))
-        del asked[:-PER_SESSION_MAX]
+    def answered(self, trace_id: str) -> None:
+        pass
 
     def over(self, session_id: str, trace_id: str, now: float, *, is_whole: bool) -> None:
-        """The prompt was answered, whole or not; nothing changes for one that was refused."""
-        asked = self._sessions.get(session_id, [])
-        for each in asked:
-            if each.trace_id == trace_id and each.over_at is None:
-                each.over_at = now
-                if is_whole:
-                    asked.remove(each)
-                break
-        if not asked:
+        asked = answered(self._sessions.get(session_id, ()), trace_id, now, whole=is_whole)
+        if asked:
+            self._sessions[session_id] = asked
+        else:
             self._sessions.pop(session_id, None)
 
     def __len__(self) -> int:
         return sum(len(asked) for asked in self._sessions.values())
 
-    def _is_dead(self, asked: _Asked) -> bool:
-        # By the state, not by over_at: a stream is superseded in the very step of the register.
-        return self._state_of(asked.trace_id) not in (State.ACTIVE, State.WAITING)
-
-    def _is_old(self, asked: _Asked, now: float) -> bool:
-        return asked.over_at is not None and now - asked.over_at > self._window_s
-
     def _forget_old(self, now: float) -> None:
         while self._sessions:
             session_id, asked = next(iter(self._sessions.items()))
             is_surplus = len(self._sessions) >= SESSIONS_MAX
-            if not is_surplus and not all(self._is_old(each, now) for each in asked):
+            if not is_surplus and recent(asked, now, self._window_s):
                 return
             del self._sessions[session_id]
-
-
-def _refusal(first: _Asked, newest: _Asked) -> ApiError:
-    return ApiError(
-        400,
-        "repetition",
-        f"this prompt was asked before as stream {first.trace_id}, which was not answered whole, "
-        f"and stream {newest.trace_id} is newer in its session: a repetition stops no newer "
-        f"prompt. Wait for that one, or cancel it, and ask again (JARVIS_REPEAT_SECONDS)",
-    )

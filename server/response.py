@@ -15,12 +15,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from registry import Strategy, Stream, StreamError, TraceIdKnown
+from registry.attempts import Attempt
 from server.answer import Answer
 from server.connection import ClientStalled, Connection
 from server.errors import ApiError, as_api_error
 from server.lines import line
 from server.registries import Registry
-from server.repeats import Repeats
+from server.repeats import Repetitions
 from server.settings import Settings
 from server.stream_task import StreamTask
 
@@ -51,9 +52,8 @@ class ChatResponse(Response):
         settings: Settings,
         connections: MutableMapping[Connection, None],
         headers: Mapping[str, str],
-        repeats: Repeats,
-        digest: bytes,
-        says_it_repeats: bool,
+        repeats: Repetitions,
+        attempt: Attempt,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -69,8 +69,7 @@ class ChatResponse(Response):
         # Of an answer, besides those of its form.
         self._more_headers = headers
         self._repeats = repeats
-        self._digest = digest
-        self._says_it_repeats = says_it_repeats
+        self._attempt = attempt
         # All of the answer was handed over.
         self._is_whole = False
 
@@ -166,15 +165,15 @@ class ChatResponse(Response):
             "session_id": self._session_id,
             "task": task,
             "strategy": self._strategy,
+            "attempt": self._attempt,
         }
         now = asyncio.get_running_loop().time()
         try:
             self._repeats.admit(
                 self._session_id,
                 trace_id,
-                self._digest,
+                self._attempt,
                 now,
-                repeats=self._says_it_repeats,
                 interrupts=self._strategy is Strategy.INTERRUPT,
             )
             stream = await self._registry.register(entry)
@@ -249,6 +248,7 @@ class ChatResponse(Response):
         should find no stream to stop.
         """
         self._is_whole = True
+        self._repeats.answered(self._work.trace_id)
         self._buffer.settle()
         await asyncio.wait({task}, timeout=self._settings.agent_cancel_seconds)
 

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import Scope
 
 from registry import SessionsUnavailable, State
+from registry.attempts import Attempt
 from registry.lease_table import LimitsDiffer
 from server.answer import Answer
 from server.archive import Archive, Record, streams_in
@@ -27,7 +28,7 @@ from server.ollama_async import AsyncOllama
 from server.prompt import Prompt
 from server.readiness import Readiness
 from server.registries import Registry
-from server.repeats import Repeats, says_it_repeats
+from server.repeats import Repeats, Repetitions, StoreRepeats, says_it_repeats
 from server.response import STREAM_HEADERS, ChatResponse
 from server.security import Keys
 from server.sessions import session_of, strategy_of
@@ -68,7 +69,11 @@ class Service:
         self.settings = settings
         self.keys = keys
         self.registry = registry
-        self._repeats = Repeats(window_s=settings.repeat_seconds, state_of=registry.state_of)
+        self._repeats: Repetitions = (
+            Repeats(window_s=settings.repeat_seconds, state_of=registry.state_of)
+            if leased is None
+            else StoreRepeats(leased)
+        )
         self._readiness = Readiness(self._ask_all)
         self.new_trace_id = new_trace_id
         self.free_memory = FreeMemory()
@@ -216,8 +221,7 @@ class Service:
             settings=self.settings,
             connections=self.connections,
             repeats=self._repeats,
-            digest=prompt.digest,
-            says_it_repeats=says_it_repeats(headers),
+            attempt=Attempt(prompt.digest.hex(), says_it_repeats(headers)),
             headers={"x-ignored-fields": ", ".join(prompt.ignored)} if prompt.ignored else {},
         )
 

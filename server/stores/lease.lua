@@ -1,10 +1,14 @@
 -- The lease table (registry/lease_table.py) as one script: it runs whole in the server.
--- KEYS: the session, the counters, the detached.
+-- KEYS: the session, the counters, the detached, the prompts of the session that were asked before.
 -- ARGV: operation, session, stream, strategy, ticket, fencing token, closed,
---   time in ms ('' is the server's), generation ('' is the server's), channel, limits.
+--   time in ms ('' is the server's), generation ('' is the server's), channel, limits,
+--   digest of the prompt ('' is none), whether it says that it repeats, whether its answer was
+--   whole, for how long in ms and how many such prompts are kept.
 local session_key, counters_key, detached_key = KEYS[1], KEYS[2], KEYS[3]
 local operation, session, me, strategy = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local given_ticket, given_token, closes = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == '1'
+local asked_key, digest, repeats, whole = KEYS[4], ARGV[12], ARGV[13] == '1', ARGV[14] == '1'
+local keep, asked_max = tonumber(ARGV[15]), tonumber(ARGV[16])
 local now, generation, channel, limits_text = tonumber(ARGV[8]), ARGV[9], ARGV[10], ARGV[11]
 if not now then
   local time = redis.call('TIME')
@@ -17,6 +21,7 @@ local limits = {}
 for number in string.gmatch(limits_text, '%d+') do limits[#limits + 1] = tonumber(number) end
 local lease, margin, grace, lag = limits[1], limits[2], limits[3], limits[4]
 local detached_per_session_max, detached_max, queue_max = limits[5], limits[6], limits[7]
+local repeat_for = limits[8]
 local over = lease + margin
 local quarantine_lasts = over + lag
 
@@ -129,7 +134,7 @@ local function answer(word, reply)
   end
   reply = reply or {}
   local out = {word, reply.ticket or 0, reply.token or 0, reply.wait or 0, reply.why or '',
-    reply.previous or '', reply.finished and 1 or 0}
+    reply.previous or '', reply.finished and 1 or 0, reply.first or '', reply.newer or ''}
   for _, each in ipairs(messages) do out[#out + 1] = each end
   return out
 end
@@ -207,6 +212,80 @@ end
 
 local function count_as_detached(stream, seen) detached[prefix .. stream] = seen end
 
+-- ---- prompts that were asked before (registry/attempts.py) ----
+
+local function read_asked()
+  local asked = {}
+  for line in string.gmatch(redis.call('GET', asked_key) or '', '[^\n]+') do
+    local rank, over_at, what, stream = string.match(line, '^(%d+) (%S+) (%S+) (.*)$')
+    asked[#asked + 1] = {rank = tonumber(rank), over_at = tonumber(over_at), digest = what, stream = stream}
+  end
+  return asked
+end
+
+local function save_asked(asked)
+  if #asked == 0 then
+    redis.call('DEL', asked_key)
+    return
+  end
+  local lines = {}
+  for _, each in ipairs(asked) do
+    local over_at = each.over_at and integer(each.over_at) or '-'
+    lines[#lines + 1] = integer(each.rank) .. ' ' .. over_at .. ' ' .. each.digest .. ' ' .. each.stream
+  end
+  redis.call('SET', asked_key, table.concat(lines, '\n'), 'PX', integer(math.max(keep, repeat_for)))
+end
+
+local function is_there(stream)
+  if holder and holder.stream == stream then return not holder.stop and not is_dead(holder.seen) end
+  for _, each in ipairs(waiting) do if each.stream == stream then return true end end
+  return false
+end
+
+local function recent(asked)
+  local found = {}
+  for _, each in ipairs(asked) do
+    if not each.over_at or now - each.over_at <= repeat_for then
+      if not each.over_at and not is_there(each.stream) then each.over_at = now end
+      found[#found + 1] = each
+    end
+  end
+  return found
+end
+
+-- The first attempt and the newer prompt of a repetition; nothing where it is none.
+local function judge(asked)
+  local first, newest = nil, nil
+  for _, each in ipairs(asked) do
+    if each.stream == me then return nil end
+    local there = is_there(each.stream)
+    if there then newest = each end
+    if not there and each.digest == digest then first = each end
+  end
+  if first and (not newest or newest.rank < first.rank) then
+    first.stream, first.over_at = me, nil
+    return nil
+  end
+  if not first or strategy ~= 'interrupt' or (newest.digest == digest and not repeats) then
+    local rank = asked[1] and asked[#asked].rank + 1 or 1
+    asked[#asked + 1] = {rank = rank, digest = digest, stream = me}
+    if #asked > asked_max then table.remove(asked, 1) end
+    return nil
+  end
+  first.over_at = now
+  return first.stream, newest.stream
+end
+
+local function note_answered()
+  local asked, kept = read_asked(), {}
+  if #asked == 0 then return end
+  for _, each in ipairs(asked) do
+    if each.stream == me and not each.over_at then each.over_at = now end
+    if each.stream ~= me or not whole then kept[#kept + 1] = each end
+  end
+  save_asked(kept)
+end
+
 -- ---- operations ----
 
 local named = 'unknown'
@@ -257,7 +336,14 @@ end
 
 local function register()
   if named == 'detached' then return redis.error_reply('ILLEGAL it is detached') end
+  local first, newer = nil, nil
+  if digest ~= '' and repeat_for > 0 then
+    local asked = recent(read_asked())
+    first, newer = judge(asked)
+    save_asked(asked)
+  end
   if named == 'unknown' then
+    if first then return answer('repeated', {first = first, newer = newer}) end
     if holder and holder.overdue and not is_dead(holder.seen) then return answer('overdue') end
     if strategy == 'reject' then
       if is_quarantined then return answer('unsettled') end
@@ -339,6 +425,7 @@ local function renew()
 end
 
 local function leave()
+  note_answered()
   if named == 'unknown' then return answer('nothing') end
   if named == 'detached' then
     detached[prefix .. me] = 'left'

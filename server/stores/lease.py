@@ -13,6 +13,7 @@ import enum
 from collections.abc import Callable
 from contextlib import suppress
 
+from registry.attempts import Attempt
 from registry.lease_records import (
     LeaseOperation,
     Leave,
@@ -46,13 +47,13 @@ class End(enum.Enum):
 class NotLetIn(Exception):
     """The session was not given to the stream.
 
-    word: what the store said of it. told: the message that came before; None if it was lost.
+    reply: what the store said of it. told: the message that came before; None if it was lost.
     """
 
-    def __init__(self, stream: str, word: Word, told: Told | None) -> None:
+    def __init__(self, stream: str, reply: Reply, told: Told | None) -> None:
         why = f" ({told.value})" if told else ""
-        super().__init__(f"stream {stream} was not let in: {word.value}{why}")
-        self.word, self.told = word, told
+        super().__init__(f"stream {stream} was not let in: {reply.word.value}{why}")
+        self.reply, self.told = reply, told
 
 
 class Lease:
@@ -69,6 +70,7 @@ class Lease:
         stream: str,
         *,
         strategy: Strategy = Strategy.INTERRUPT,
+        attempt: Attempt | None = None,
         clock: Callable[[], float],
         on_closed: Callable[[End], None],
         renew_s: float = RENEW_S,
@@ -81,8 +83,10 @@ class Lease:
         self.end: End | None = None
         # Another has its place, and the store counts it until it leaves.
         self.is_detached = False
+        # Its client has all of the answer.
+        self.is_whole = False
         self._store = store
-        self._strategy = strategy
+        self._strategy, self._attempt = strategy, attempt
         self._clock = clock
         self._on_closed = on_closed
         self._renew_s, self._poll_s = renew_s, poll_s
@@ -128,7 +132,8 @@ class Lease:
         """
         self._check_has_not_left()
         asked = self._clock()
-        reply = await self._ask(Register(self.session, self.stream, self._strategy))
+        register = Register(self.session, self.stream, self._strategy, self._attempt)
+        reply = await self._ask(register)
         pause_s = reply.wait_ms / 1000
         while reply.word is Word.WAITING or self._comes_too_late(reply, asked):
             await self._sleep(min(pause_s, self._poll_s))
@@ -144,7 +149,7 @@ class Lease:
             else:
                 asked, pause_s = begun, reply.wait_ms / 1000
         if reply.word is not Word.GRANTED:
-            raise NotLetIn(self.stream, reply.word, self._told)
+            raise NotLetIn(self.stream, reply, self._told)
         self._check_has_not_left()
         self.grant = reply
         self._deadline = asked + self._lease_s
@@ -152,7 +157,7 @@ class Lease:
 
     def _check_has_not_left(self) -> None:
         if self._has_left:
-            raise NotLetIn(self.stream, Word.GONE, self._told)
+            raise NotLetIn(self.stream, Reply(Word.GONE), self._told)
 
     def _comes_too_late(self, reply: Reply, asked: float) -> bool:
         """Whether it is a grant whose lease is over: another may hold the session by now."""
@@ -177,7 +182,7 @@ class Lease:
         self._woken.set()
         while True:
             with suppress(StoreUnreachable):
-                await self._ask(Leave(self.session, self.stream))
+                await self._ask(Leave(self.session, self.stream, self.is_whole))
                 return
             if self._is_dead:
                 return

@@ -27,6 +27,7 @@ from registry import (
     StreamError,
     StreamView,
 )
+from registry.attempts import Attempt
 from registry.errors import IllegalOperation
 from registry.lease_records import Cancel, LeaseOperation, Message, Reply, Told, Word
 from registry.lease_table import LimitsDiffer
@@ -187,10 +188,18 @@ class LeasedRegistry:
     async def register(self, entry: Mapping[str, Any]) -> Stream:
         """As StreamRegistry's; the store is asked who holds the session.
 
-        Raises SessionsUnavailable besides, where it cannot be asked or does not know yet.
+        The entry may have an `attempt`: what the store knows a repetition of its prompt by.
+        Raises SessionsUnavailable besides, where it cannot be asked or does not know yet, and
+        Repetition.
         """
         task = task_of(entry)
-        held = self._enter(entry["trace_id"], entry.get("session_id"), task, entry.get("strategy"))
+        held = self._enter(
+            entry["trace_id"],
+            entry.get("session_id"),
+            task,
+            entry.get("strategy"),
+            entry.get("attempt"),
+        )
         task.add_done_callback(lambda _: held.stream.task_over())
         try:
             await held.admission
@@ -210,6 +219,12 @@ class LeasedRegistry:
         return held is not None and self._cancel(
             held, (reason, wording.cancelled_by(trace_id, reason))
         )
+
+    def answered(self, trace_id: str) -> None:
+        """Its client has all of the answer: the same prompt again is no repetition."""
+        held = self._held.get(trace_id)
+        if held is not None:
+            held.lease.is_whole = True
 
     async def cancel_elsewhere(self, session_id: str, worker: str, trace_id: str) -> bool:
         """The same, for one of another worker. Raises StoreUnreachable."""
@@ -263,6 +278,7 @@ class LeasedRegistry:
         session_id: str | None,
         task: asyncio.Task[object],
         strategy: Strategy | str | None,
+        attempt: Attempt | None,
     ) -> _Held:
         chosen = self._strategy if strategy is None else Strategy(strategy)
         if self._is_closed:
@@ -285,6 +301,7 @@ class LeasedRegistry:
             session,
             f"{self.worker}/{trace_id}",
             strategy=chosen,
+            attempt=attempt,
             clock=self._clock,
             on_closed=lambda end: self._lease_over(held, end),
             renew_s=self._renew_s,
@@ -306,9 +323,9 @@ class LeasedRegistry:
         try:
             grant = await held.lease.acquire()
         except NotLetIn as exc:
-            limits = self.store.limits
-            why = wording.not_let_in(held.trace_id, held.session, exc.word, exc.told, limits)
-            self._turn_away(held, why, is_logged=exc.word in (Word.GONE, Word.STOP))
+            limits, reply = self.store.limits, exc.reply
+            why = wording.not_let_in(held.trace_id, held.session, reply, exc.told, limits)
+            self._turn_away(held, why, is_logged=reply.word in (Word.GONE, Word.STOP))
         except (StoreUnreachable, StoreRefused, LimitsDiffer, IllegalOperation) as exc:
             error = wording.unreachable(held.trace_id, exc)
             self._turn_away(held, (wording.STORE_UNREACHABLE, error), is_logged=False)

@@ -24,6 +24,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from registry import attempts
 from registry.errors import IllegalOperation
 from registry.lease_records import (
     Answer,
@@ -33,6 +34,7 @@ from registry.lease_records import (
     LeaseLimits,
     LeaseOperation,
     LeaseSnapshot,
+    Leave,
     Message,
     Poll,
     Register,
@@ -114,13 +116,16 @@ class RedisStore:
         return (await self._answer(operation)).reply
 
     async def _answer(self, operation: LeaseOperation) -> Answer:
-        keys = [self._session_key(operation.session), self._key("counters"), self._key("detached")]
+        session = operation.session
+        keys = [self._session_key(session), self._key("counters"), self._key("detached")]
+        keys.append(self._asked_key(session))
         now = "" if self._now_ms is None else self._now_ms()
         generation = "" if self._generation is None else self._generation()
         args = [*_arguments(operation), now, generation, self._channel(""), self._limits.text]
+        args += _attempt(operation)
         with self._errors():
             got = await self._script(keys=keys, args=args)
-        word, ticket, fencing_token, wait_ms, why, previous, finished = got[:7]
+        word, ticket, fencing_token, wait_ms, why, previous, finished, first, newer = got[:9]
         reply = Reply(
             Word(word.decode()),
             ticket,
@@ -129,9 +134,11 @@ class RedisStore:
             Why(why.decode()) if why else None,
             previous.decode(),
             finished == 1,
+            first.decode(),
+            newer.decode(),
         )
         # The script has sent them.
-        said = [each.decode() for each in got[7:]]
+        said = [each.decode() for each in got[9:]]
         pairs = zip(said[::2], said[1::2], strict=True)
         return Answer(reply, tuple(Message(stream, Told(told)) for stream, told in pairs))
 
@@ -182,6 +189,10 @@ class RedisStore:
             async for key in self._client.scan_iter(match=f"{_glob(begin)}*"):
                 fields = _texts(await self._client.hgetall(key))
                 sessions[key.decode().removeprefix(begin)] = _record(fields)
+            begin, asked = self._asked_key(""), {}
+            async for key in self._client.scan_iter(match=f"{_glob(begin)}*"):
+                text: Any = await self._client.get(key)
+                asked[key.decode().removeprefix(begin)] = attempts.from_text(text.decode())
             members: Any = await self._client.zrange(self._key("detached"), 0, -1, withscores=True)
         detached = [_detached(member.decode(), int(score)) for member, score in members]
         return LeaseSnapshot(
@@ -192,6 +203,7 @@ class RedisStore:
             int(counters.get("quarantine", 0)),
             int(counters.get("active", 0)),
             counters.get("limits", self._limits.text),
+            tuple(sorted(asked.items())),
         )
 
     @property
@@ -210,6 +222,9 @@ class RedisStore:
 
     def _session_key(self, session: str) -> str:
         return self._key(f"session:{session}")
+
+    def _asked_key(self, session: str) -> str:
+        return self._key(f"asked:{session}")
 
     def _channel(self, worker: str) -> str:
         return self._key(f"worker:{worker}")
@@ -294,6 +309,14 @@ def _arguments(operation: LeaseOperation) -> list[str | int]:
     name = type(operation).__name__.lower()
     session, stream = operation.session, operation.stream
     return [name, session, stream, strategy.value, ticket, token, int(closed)]
+
+
+def _attempt(operation: LeaseOperation) -> list[str | int]:
+    """Digest, whether it says that it repeats, whether its answer was whole; how long to keep."""
+    attempt = operation.attempt if isinstance(operation, Register) else None
+    whole = isinstance(operation, Leave) and operation.whole
+    digest, repeats = ("", False) if attempt is None else (attempt.digest, attempt.repeats)
+    return [digest, int(repeats), int(whole), attempts.KEEP_MS, attempts.PER_SESSION_MAX]
 
 
 def _glob(text: str) -> str:

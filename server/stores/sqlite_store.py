@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from registry import attempts
+from registry.attempts import Asked
 from registry.lease_records import (
     Answer,
     Cancel,
@@ -69,6 +71,9 @@ CREATE TABLE IF NOT EXISTS counters(
 CREATE TABLE IF NOT EXISTS session(name TEXT PRIMARY KEY, record TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS detached(
     session TEXT, stream TEXT, seen_ms INTEGER, PRIMARY KEY (session, stream)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS asked(
+    session TEXT PRIMARY KEY, prompts TEXT, until_ms INTEGER) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS asked_until ON asked(until_ms);
 CREATE TABLE IF NOT EXISTS message(
     number INTEGER PRIMARY KEY AUTOINCREMENT, worker TEXT, stream TEXT, told TEXT, sent_ms INTEGER);
 """
@@ -155,6 +160,8 @@ class SqliteStore:
                 rows = db.execute("SELECT name, record FROM session").fetchall()
                 table.sessions = {name: _record(text) for name, text in rows}
                 table.detached = self._detached(db)
+                prompts = db.execute("SELECT session, prompts FROM asked").fetchall()
+                table.asked = {name: attempts.from_text(text) for name, text in prompts}
             return table.snapshot()
 
     @property
@@ -185,15 +192,39 @@ class SqliteStore:
         with _transaction(db):
             name = operation.session
             table = self._table_of(db, name)
+            if isinstance(operation, Register | Leave):
+                self._read_asked(db, table, name)
             before = table.snapshot()
             now_ms = self._now_ms()
             messages: tuple[Message, ...] = ()
             if isinstance(operation, Register | Poll):
                 messages = self._bury(table, name, now_ms)
             answer = table.apply(operation, now_ms, self._generation)
-            self._write(db, name, before, table.snapshot())
+            after = table.snapshot()
+            self._write(db, name, before, after)
+            if before.asked != after.asked:
+                self._write_asked(db, name, table.asked.get(name, ()), now_ms)
             self._send(db, (*messages, *answer.messages), now_ms)
         return answer
+
+    def _read_asked(self, db: sqlite3.Connection, table: LeaseTable, session: str) -> None:
+        find = "SELECT prompts FROM asked WHERE session = ?"
+        row = db.execute(find, (session,)).fetchone()
+        if row is not None:
+            table.asked[session] = attempts.from_text(row[0])
+
+    def _write_asked(
+        self, db: sqlite3.Connection, session: str, asked: tuple[Asked, ...], now_ms: int
+    ) -> None:
+        # Those of sessions that nobody has asked for since; also of a time that never comes.
+        keep_ms = max(self._limits.repeat_ms, attempts.KEEP_MS)
+        db.execute(
+            "DELETE FROM asked WHERE NOT until_ms BETWEEN ? AND ? OR session = ?",
+            (now_ms, now_ms + keep_ms, session),
+        )
+        if asked:
+            text = attempts.as_text(asked)
+            db.execute("INSERT INTO asked VALUES (?, ?, ?)", (session, text, now_ms + keep_ms))
 
     def _bury(self, table: LeaseTable, session: str, now_ms: int) -> tuple[Message, ...]:
         """The streams of dead processes leave the session: the kernel has ended all they did."""

@@ -7,6 +7,7 @@ import math
 from registry import (
     QueueFull,
     QueueTimeout,
+    Repetition,
     SessionBusy,
     SessionLeaseLost,
     SessionsUnavailable,
@@ -15,7 +16,7 @@ from registry import (
     StreamRefused,
     StreamSuperseded,
 )
-from registry.lease_records import LeaseLimits, Told, Word
+from registry.lease_records import LeaseLimits, Reply, Told, Word
 from registry.lease_table import LimitsDiffer
 from registry.wording import NEW_STREAM_REGISTERED, SESSION_OVERDUE
 
@@ -26,6 +27,7 @@ _SETTINGS = {
     "grace_ms": "JARVIS_GRACE_SECONDS",
     "lag_ms": "JARVIS_LEASE_LAG_SECONDS",
     "queue_max": "JARVIS_QUEUE_MAX",
+    "repeat_ms": "JARVIS_REPEAT_SECONDS",
 }
 LEASE_LOST = "session_lease_lost"
 STORE_UNREACHABLE = "sessions_unavailable"
@@ -75,6 +77,15 @@ def _difference(name: str, own: str, other: str) -> str:
     return f"{setting}={other} where this one has {own}"
 
 
+def repetition(trace_id: str, first: str, newer: str) -> Repetition:
+    return Repetition(
+        trace_id,
+        f"this prompt was asked before as stream {first}, which was not answered whole, and "
+        f"stream {newer} is newer in its session: a repetition stops no newer prompt. Wait for "
+        f"that one, or cancel it, and ask again (JARVIS_REPEAT_SECONDS)",
+    )
+
+
 def waited_too_long(trace_id: str, session: str, queue_s: float) -> QueueTimeout:
     return QueueTimeout(
         trace_id,
@@ -84,10 +95,14 @@ def waited_too_long(trace_id: str, session: str, queue_s: float) -> QueueTimeout
 
 
 def not_let_in(
-    trace_id: str, session: str, word: Word, told: Told | None, limits: LeaseLimits
+    trace_id: str, session: str, reply: Reply, told: Told | None, limits: LeaseLimits
 ) -> tuple[str, StreamError]:
     """The reason that is logged, and the error, of a stream that the store has turned away."""
-    match word, told:
+    match reply.word, told:
+        case Word.REPEATED, _:
+            _, _, first = reply.first.partition("/")
+            _, _, newer = reply.newer.partition("/")
+            return Repetition.code, repetition(trace_id, first, newer)
         case (Word.OVERDUE, _) | (_, Told.REFUSED):
             return SESSION_OVERDUE, StreamRefused(
                 trace_id,

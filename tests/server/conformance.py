@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
+from registry.attempts import Attempt
 from registry.errors import IllegalOperation
 from registry.lease_records import (
     Answer,
@@ -119,7 +120,7 @@ def _kind_of(
     found = table._found(operation, NOW, generation)
     situation = found.situation_of(operation, NOW)
     is_held = found._record(operation).holder is not None
-    what = [value for name, value in asdict(operation).items() if name != "stream"]
+    what = [getattr(operation, each.name) for each in fields(operation) if each.name != "stream"]
     return type(operation), situation, *what, found._is_quarantined(NOW), is_held
 
 
@@ -171,12 +172,13 @@ def _anybody(chance: random.Random, session: str, record: SessionRecord) -> Leas
     stream = f"{chance.choice('vw')}/{chance.randrange(6)}"
     strategy = chance.choice((Strategy.INTERRUPT, *Strategy))
     number = NOW + chance.randrange(1000)
+    attempt = Attempt(chance.choice("abc"), chance.random() < 0.3)
     kinds: tuple[Callable[[], LeaseOperation], ...] = (
         lambda: Register(session, stream, strategy),
-        lambda: Register(session, stream, strategy),
+        lambda: Register(session, stream, strategy, attempt),
         lambda: Poll(session, stream, number, strategy),
         lambda: Renew(session, stream, number, number - 1, chance.random() < 0.5),
-        lambda: Leave(session, stream),
+        lambda: Leave(session, stream, chance.random() < 0.5),
         lambda: Cancel(session, stream),
     )
     return chance.choice(kinds)()
@@ -200,5 +202,10 @@ def _who_is_there(chance: random.Random, session: str, record: SessionRecord) ->
         session, holder.stream, holder.fencing_token, holder.ticket, chance.random() < 0.5
     )
     return chance.choice(
-        (renew, renew, Leave(session, holder.stream), Cancel(session, holder.stream))
+        (
+            renew,
+            renew,
+            Leave(session, holder.stream, chance.random() < 0.5),
+            Cancel(session, holder.stream),
+        )
     )

@@ -191,7 +191,7 @@ def test_who_was_overtaken_while_it_waited_learns_why() -> None:
         second.hear(Told.SUPERSEDED)
         with pytest.raises(NotLetIn) as overtaken:
             await waits
-        assert (overtaken.value.word, overtaken.value.told) == (Word.GONE, Told.SUPERSEDED)
+        assert (overtaken.value.reply.word, overtaken.value.told) == (Word.GONE, Told.SUPERSEDED)
 
     simulated(program)
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from registry import State
-from server.errors import ApiError
-from server.repeats import PER_SESSION_MAX, SESSIONS_MAX, Repeats, digest_of, says_it_repeats
+from registry import Repetition, State
+from registry.attempts import PER_SESSION_MAX, Attempt
+from server.errors import as_api_error
+from server.repeats import SESSIONS_MAX, Repeats, digest_of, says_it_repeats
 from tests.server.support import CLIENTS, Stack, error_of, prompt, run_async, stack, until
 
 HANG = "fake:hang-before-headers"
@@ -31,8 +32,8 @@ class Asked:
         """Registers; what was active is superseded. Raises what admit raises."""
         self._serial += 1
         trace_id = f"t{self._serial}"
-        digest = digest_of(text.encode())
-        self.repeats.admit(session, trace_id, digest, self.now, repeats=says, interrupts=interrupts)
+        attempt = Attempt(digest_of(text.encode()).hex(), says)
+        self.repeats.admit(session, trace_id, attempt, self.now, interrupts=interrupts)
         if not interrupts:
             self.states[trace_id] = State.WAITING
             return trace_id
@@ -48,8 +49,9 @@ class Asked:
     def refused(self, text: str, **how: Any) -> bool:
         try:
             self.ask(text, **how)
-        except ApiError as exc:
-            return (exc.status, exc.code) == (400, "repetition")
+        except Repetition as exc:
+            error = as_api_error(exc)
+            return (error.status, error.code) == (400, "repetition")
         return False
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.attempts import as_text
 from registry.lease_records import Answer, LeaseOperation, LeaseSnapshot, SessionRecord
 from registry.lease_table import LeaseTable
 from server.stores.redis_store import SCRIPT, RedisStore
@@ -56,6 +57,9 @@ class InSqlite(Driven):
         empty = LeaseTable(LIMITS).snapshot()
         with _transaction(db):
             db.execute("DELETE FROM session")
+            db.execute("DELETE FROM asked")
+            for name, asked in state.asked:
+                self.store._write_asked(db, name, asked, self.moment.now_ms)
             db.execute("DELETE FROM detached")
             for name, record in state.sessions:
                 one = LeaseTable(LIMITS)
@@ -112,6 +116,8 @@ class InRedis(Driven):
         for each in state.detached:
             member = f"{len(each.session.encode())}:{each.session}{each.stream}"
             pipeline.zadd(store._key("detached"), {member: each.seen_ms})
+        for name, asked in state.asked:
+            pipeline.set(store._asked_key(name), as_text(asked))
         await pipeline.execute()
 
 
@@ -174,6 +180,29 @@ def test_valkey_or_redis_agrees_with_the_table(valkey: str) -> None:
 
 # What is replaced in the script, and by what.
 MUTANTS = {
+    "repetition not refused": (
+        "if first then return answer('repeated'",
+        "if false then return answer('repeated'",
+    ),
+    "repetition of who is there": (
+        "if not there and each.digest == digest then",
+        "if each.digest == digest then",
+    ),
+    "new rank of a repetition": (
+        "first.stream, first.over_at = me, nil\n    return nil",
+        "first = nil",
+    ),
+    "prompt not protected": ("if there then newest = each end", ""),
+    "typed again is refused": ("(newest.digest == digest and not repeats)", "false"),
+    "who stops nobody is refused": ("strategy ~= 'interrupt' or (newest", "(newest"),
+    "register asked again is judged": ("if each.stream == me then return nil end", ""),
+    "whole answer kept": ("if each.stream ~= me or not whole then kept", "if true then kept"),
+    "prompts without limit": ("if #asked > asked_max then table.remove(asked, 1) end", ""),
+    "prompt never forgotten": ("now - each.over_at <= repeat_for", "true"),
+    "silence of the dead": (
+        "and not is_there(each.stream) then each.over_at = now end",
+        "and false then end",
+    ),
     "margin forgotten": ("return holder.till + margin", "return holder.till"),
     "grace not asked": ("if holder.closed then return holder.stop + grace end", ""),
     "quarantine without the lag": (

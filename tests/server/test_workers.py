@@ -45,14 +45,15 @@ both_stores = pytest.mark.parametrize("store", ["sqlite", "valkey"])
 class Streamed:
     """A streamed answer, read in a task of its own."""
 
-    def __init__(self, worker: Stack, **headers: str) -> None:
+    def __init__(self, worker: Stack, body: dict[str, Any] | None = None, **headers: str) -> None:
         self.headers: dict[str, str] = {}
         self.events: list[Any] = []
+        self._body = body or prompt(stream=True)
         self.task = asyncio.ensure_future(self._read(worker, {**SESSION, **headers}))
 
     async def _read(self, worker: Stack, headers: dict[str, str]) -> None:
         async with worker.http.stream(
-            "POST", "/v1/chat/completions", json=prompt(stream=True), headers=headers
+            "POST", "/v1/chat/completions", json=self._body, headers=headers
         ) as response:
             self.headers = dict(response.headers)
             if response.status_code != 200:
@@ -188,6 +189,28 @@ def test_a_client_that_leaves_while_it_waits_leaves_the_queue(tmp_path: Path) ->
             await one.leave()
             await three.begun()
             assert second.states() == ["ACTIVE"]
+            await three.leave()
+
+    run_async(main())
+
+
+@pytest.mark.socket
+@both_stores
+def test_a_repetition_is_known_at_another_worker(store: str, tmp_path: Path) -> None:
+    """What a library sends again stops no newer prompt; once that is over it may be asked again."""
+
+    async def main() -> None:
+        async with sharing(store, tmp_path) as (first, second):
+            one = await Streamed(first).begun()
+            two = await Streamed(second, prompt("another", stream=True)).begun()
+            assert await one.over() == "superseded"
+            for worker in (second, first):
+                assert await Streamed(worker).over() == "repetition"
+            assert not two.task.done()
+            await two.leave()
+            await second.quiet()
+            three = await Streamed(second).begun()
+            assert three.code is None
             await three.leave()
 
     run_async(main())

@@ -153,7 +153,10 @@ def overtaken_by_a_newer(bench: ClusterBench, stream: Served, waited_s: float) -
 
 
 def _newer(bench: ClusterBench, stream: Served) -> list[Served]:
-    """Those that came later to their workers, and interrupt; one that stood still may be late."""
+    """Those that came later to their workers, and interrupt; one that stood still may be late.
+
+    What a library sends again is no newer than its first attempt.
+    """
     return [
         each
         for each in bench.served
@@ -161,6 +164,7 @@ def _newer(bench: ClusterBench, stream: Served) -> list[Served]:
         and each.prompt.session == stream.prompt.session
         and each.asked_s + each.worker.stands_s + 2 * TRIP_S >= stream.asked_s
         and each.prompt.strategy is Strategy.INTERRUPT
+        and not each.prompt.is_repetition
     ]
 
 

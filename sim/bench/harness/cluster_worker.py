@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from registry import StopSignals, Strategy, Stream, StreamError
+from registry.attempts import Attempt
 from registry.lease_records import LeaseLimits, LeaseOperation, LeaseSnapshot, Message, Reply
 from server.stores.lease import End, Lease
 from server.stores.leased_registry import LeasedRegistry
@@ -56,6 +57,9 @@ class Prompt:
     life_s: float = 1.0
     cleanup_s: float = 0.1
     leaves_s: float | None = None
+    # What it asks, where the store is to know it again; and whether a library sends it again.
+    asks: str = ""
+    is_repetition: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +263,7 @@ class Worker:
             "trace_id": prompt.name,
             "session_id": prompt.session,
             "strategy": prompt.strategy,
+            "attempt": Attempt(prompt.asks) if prompt.asks else None,
             "task": work,
         }
         try:

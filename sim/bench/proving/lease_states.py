@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
+from registry.attempts import Asked, Attempt
 from registry.errors import IllegalOperation
 from registry.lease_invariants import LeaseStep, violated
 from registry.lease_records import (
@@ -43,6 +44,7 @@ LIMITS = LeaseLimits(
     detached_per_session_max=2,
     detached_max=3,
     queue_max=2,
+    repeat_ms=300,
 )
 NOW = 10_000
 CONTRACT = "a step keeps what the proof of S1 for any number of workers rests on"
@@ -55,6 +57,16 @@ OTHER = (
         Holder("v/o1", 50, 49, NOW + 9, NOW - 51, NOW - 3, Why.SUPERSEDED),
         (Waiting("v/o2", 51, INTERRUPT, NOW - 1),),
     ),
+)
+
+
+# Prompts that are over, the holder, and who waits first: each may be repeated, or protected.
+ASKED = (
+    Asked("old", 1, "w/old", NOW - LIMITS.repeat_ms - 1),
+    Asked("gone", 2, "w/left", NOW - LIMITS.repeat_ms),
+    Asked("holds", 3, "w/h"),
+    Asked("waits", 4, "w/w0"),
+    Asked("late", 5, "w/late", NOW - 1),
 )
 
 
@@ -152,6 +164,7 @@ def states(size: Size) -> Iterator[tuple[LeaseSnapshot, str]]:
                     quarantine_until_ms=quarantine_ms,
                     active_until_ms=NOW + LIMITS.lease_ms + LIMITS.margin_ms,
                     limits_text=LIMITS.text,
+                    asked=(("s", ASKED),),
                 ),
                 generation,
             )
@@ -164,6 +177,9 @@ def operations(state: LeaseSnapshot) -> Iterator[LeaseOperation]:
         # As one of those that wait, between them and after all, before and after the holder.
         for ticket in (5, 30, 31, 61):
             yield Poll("s", "w/new", ticket, strategy)
+    for digest in ("old", "gone", "holds", "waits", "late"):
+        yield Register("s", "w/new", INTERRUPT, Attempt(digest, repeats=digest == "holds"))
+    yield Register("s", "w/new", ENQUEUE, Attempt("gone"))
     for token, ticket, closed in product((15, 25), (5, 30), (False, True)):
         yield Renew("s", "w/new", token, ticket, closed)
     yield Leave("s", "w/new")
@@ -179,6 +195,7 @@ def operations(state: LeaseSnapshot) -> Iterator[LeaseOperation]:
         for token, closed in product((20, 70), (False, True)):
             yield Renew("s", stream, token, ticket, closed)
         yield Leave("s", stream)
+        yield Leave("s", stream, whole=True)
         yield Cancel("s", stream)
 
 

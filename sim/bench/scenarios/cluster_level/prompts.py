@@ -52,6 +52,14 @@ async def three_prompts(bench: ClusterBench) -> None:
     await bench.over(*workers_of(bench, FIRST, SECOND, THIRD))
 
 
+async def repetition(bench: ClusterBench) -> None:
+    """The library of the first prompt's client sends it again, to a third worker."""
+    first, second = replace(FIRST, asks="a"), replace(SECOND, asks="b", life_s=1.0)
+    again = Prompt("1 again", earliest_s=1.0, latest_s=3.0, asks="a", is_repetition=True)
+    v, w = workers_of(bench, first, second)
+    await bench.over(v, w, bench.worker("u", again))
+
+
 async def slow_cleanup(bench: ClusterBench) -> None:
     first = replace(FIRST, cleanup_s=SLOW_S)
     await bench.over(*workers_of(bench, first, SECOND, THIRD))
@@ -152,6 +160,12 @@ SCENARIOS = (
         "three prompts at two workers",
         three_prompts,
         (*_STOPPED, "refused: StreamSuperseded"),
+    ),
+    ClusterScenario(
+        "repetition",
+        "a library sends the first prompt again, to a third worker, once a newer one came",
+        repetition,
+        (*_STOPPED, "refused: Repetition"),
     ),
     ClusterScenario(
         "slow_cleanup",

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+from registry.attempts import Judged
 from registry.lease_records import (
     Holder,
     LeaseOperation,
@@ -22,7 +23,7 @@ from registry.states import Strategy
 from server.stores import leased_registry
 from server.stores.lease import Lease, NotLetIn
 from server.stores.leased_registry import LeasedRegistry
-from server.stores.store import StoreUnreachable
+from server.stores.store import StoreUnreachable, worker_of
 from sim.bench.subjects.mutants.base import Break, Mutant, Patch
 
 
@@ -278,7 +279,7 @@ def overtaken_registers_again(patch: Patch) -> None:
         try:
             return await acquire(self)
         except NotLetIn as exc:
-            if exc.word is not Word.GONE or exc.told is Told.CANCELLED or self._has_left:
+            if exc.reply.word is not Word.GONE or exc.told is Told.CANCELLED or self._has_left:
                 raise
             self._told = None
             return await acquire(self)
@@ -289,6 +290,23 @@ def overtaken_registers_again(patch: Patch) -> None:
 def taker_logs_nothing(patch: Patch) -> None:
     """Upstream calls overlap, and no line says so."""
     patch.setattr(leased_registry, "TIMEOUT_ON_CANCEL", "prev_stream_passed_over")
+
+
+def repetitions_are_known_per_worker(patch: Patch) -> None:
+    """The store judges as if no other worker had told it of a prompt."""
+    judged = LeaseTable._judged
+
+    def own_only(self: LeaseTable, operation: Register, now_ms: int) -> Judged:
+        before = self.asked
+        mine = worker_of(operation.stream)
+        own = (e for e in before.get(operation.session, ()) if worker_of(e.stream) == mine)
+        self.asked = {operation.session: tuple(own)}
+        try:
+            return judged(self, operation, now_ms)
+        finally:
+            self.asked = before
+
+    patch.setattr(LeaseTable, "_judged", own_only)
 
 
 # Who is killed in which scenario, by which property.
@@ -318,6 +336,7 @@ KILLED: tuple[tuple[Break, str, str], ...] = (
     (renewals_are_too_rare, "messages_lost", "L2 prompt_stop"),
     (overtaken_registers_again, "three_prompts", "S8 identity"),
     (taker_logs_nothing, "too_slow_cleanup", "S3 no_silent_overlap"),
+    (repetitions_are_known_per_worker, "repetition", "S8 identity"),
 )
 
 CLUSTER_MUTANTS = tuple(Mutant("cluster", breaks, (scenario,)) for breaks, scenario, _ in KILLED)

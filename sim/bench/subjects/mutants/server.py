@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -270,10 +271,9 @@ def repetition_has_a_new_rank(patch: Patch) -> None:
     ) -> None:
         admit(self, session_id, trace_id, *what, **how)
         asked = self._sessions[session_id]
-        for each in asked:
-            if each.trace_id == trace_id:
-                each.rank = asked[-1].rank + 1
-        asked.sort(key=lambda each: each.rank)
+        newest = asked[-1].rank + 1
+        ranked = [replace(e, rank=newest) if e.stream == trace_id else e for e in asked]
+        self._sessions[session_id] = tuple(sorted(ranked, key=lambda each: each.rank))
 
     patch.setattr(Repeats, "admit", admit_as_the_newest)
 
