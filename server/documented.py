@@ -120,7 +120,7 @@ class Models(BaseModel):
 
 
 class Health(BaseModel):
-    """`streams`: how many there are in each state of the protocol."""
+    """`streams`: how many this process has in each state of the protocol."""
 
     status: Literal["ok"]
     streams: dict[str, int]
@@ -128,14 +128,21 @@ class Health(BaseModel):
 
 
 class Sessions(BaseModel):
-    """Where workers share them: which one answered, and whether the store did when last asked."""
+    """Where workers share them: which one answers here, and how the store answered it last.
+
+    Another worker may fare otherwise: each says so of itself.
+    """
 
     worker: str
-    store: Literal["ok", "unreachable"]
+    streams_are: Literal["of_this_worker"]
+    store: Literal["ok", "unreachable", "other_settings", "refuses"]
 
 
 class Readiness(BaseModel):
+    """Of this process; of several workers, whichever took the connection."""
+
     status: Literal["ok"]
+    sessions: Sessions | None = None
 
 
 # ---- what a route documents itself ----------------------------------------------------------

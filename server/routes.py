@@ -165,7 +165,7 @@ async def models(request: Request) -> Response:
 @open_router.get("/healthz", response_class=AsciiJson, response_model=documented.Health)
 @open_router.get("/health", response_class=AsciiJson, include_in_schema=False)
 async def healthz(request: Request) -> Response:
-    """Whether the server takes requests, and how many streams are in each state. Asks nobody."""
+    """Whether this process takes requests, and its streams in each state. Asks nobody."""
     return AsciiJson(service_of(request).health())
 
 
@@ -176,9 +176,13 @@ async def healthz(request: Request) -> Response:
     responses=errors(*OLLAMAS),
 )
 async def readyz(request: Request) -> Response:
-    """Whether a prompt could be answered: asks Ollama, at most once in a moment."""
-    await service_of(request).check_ready()
-    return AsciiJson({"status": "ok"})
+    """Whether a prompt could be answered here: asks Ollama, and the store where workers share one.
+
+    At most once in a moment.
+    """
+    service = service_of(request)
+    await service.check_ready()
+    return AsciiJson({"status": "ok"} | service.sessions())
 
 
 # ---- errors ---------------------------------------------------------------------------------

@@ -403,15 +403,20 @@ class Service:
         await self.models()
 
     def health(self) -> dict[str, Any]:
-        """Asks nobody."""
+        """Of this worker. Asks nobody."""
         health: dict[str, Any] = {"status": "ok", "streams": self.counts()}
-        if self._leased is not None:
-            trouble = self._leased.store.trouble
-            health["sessions"] = {
-                "worker": self._leased.worker,
-                "store": "ok" if trouble is None else "unreachable",
-            }
-        return health
+        return health | self.sessions()
+
+    def sessions(self) -> dict[str, Any]:
+        """Which of the workers that share a store this is, and how that answered it last."""
+        if self._leased is None:
+            return {}
+        sessions = {
+            "worker": self._leased.worker,
+            "streams_are": "of_this_worker",
+            "store": self._leased.store.state.value,
+        }
+        return {"sessions": sessions}
 
     def counts(self) -> dict[str, int]:
         """How many streams are in each state."""

@@ -15,7 +15,7 @@ from server.archive import Record
 from server.lines import line
 from server.settings import Settings
 from server.stores.directory import Directory, Entry
-from server.stores.leased_registry import end_tasks
+from server.stores.ending import end_tasks
 from server.stores.store import StoreUnreachable
 
 _logger = logging.getLogger("onestream.server")

@@ -17,6 +17,7 @@ from multiprocessing.connection import wait
 
 import uvicorn
 
+from server.lines import line
 from server.startup import workers_of
 
 _logger = logging.getLogger("onestream.server")
@@ -34,7 +35,7 @@ def ending_with_supervisor(server: uvicorn.Server | None) -> Iterator[None]:
 
     def end() -> None:
         if not is_over:
-            _logger.error("supervisor_gone pid=%s this worker ends as by SIGTERM", parent.pid)
+            _logger.error(line("supervisor_gone", "this worker ends as by SIGTERM", pid=parent.pid))
             signal.raise_signal(signal.SIGTERM)
 
     def watch() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,7 +29,7 @@ from registry import (
 )
 from registry.attempts import Attempt
 from registry.errors import IllegalOperation
-from registry.lease_records import Cancel, LeaseOperation, Message, Reply, Told, Word
+from registry.lease_records import Cancel, Message, Reply, Told, Word
 from registry.lease_table import LimitsDiffer
 from registry.operations import Logged
 from registry.stop_signal import STOP_SIGNALS
@@ -52,14 +52,12 @@ from registry.wording import (
 from server.lines import line
 from server.stores import wording
 from server.stores.directory import Directory
+from server.stores.ending import CLOSE_S, end_tasks
 from server.stores.lease import POLL_S, RENEW_S, End, Lease, NotLetIn
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
+from server.stores.watched_store import WatchedStore
 
 _logger = logging.getLogger("onestream.registry")
-
-# Of a connection to the store, when the worker ends; and how often what does not end is cancelled.
-CLOSE_S = 0.2
-_CANCELS = 3
 
 # Why a stream was stopped or turned away: what the log says, and the error of its client.
 Why = tuple[str, StreamError]
@@ -123,7 +121,7 @@ class LeasedRegistry:
         self.worker = worker
         # What the store knows of all workers' streams, where it keeps such a thing.
         self.directory = directory
-        self.store = _Watched(store, worker)
+        self.store = WatchedStore(store, worker)
         self._clock = clock
         self._strategy = Strategy(strategy)
         self._queue_s = queue_s
@@ -516,55 +514,3 @@ class LeasedRegistry:
         del self._tasks[task]
         if not task.cancelled() and task.exception() is not None:
             _logger.error(line("worker_failed", worker=self.worker), exc_info=task.exception())
-
-
-async def end_tasks(tasks: Sequence[asyncio.Task[None]], *, patience_s: float = 0.0) -> None:
-    """Cancels what is not over after patience_s, more than once, and waits only so long.
-
-    A client of a store may swallow a cancel that meets its own time limit, and a process that is
-    about to end must not wait for it.
-    """
-    left = set(tasks)
-    for _ in range(_CANCELS):
-        if left and patience_s:
-            _, left = await asyncio.wait(left, timeout=patience_s)
-        for task in tasks:
-            if task in left:
-                task.cancel()
-        if left:
-            _, left = await asyncio.wait(left, timeout=CLOSE_S)
-    if left:
-        names = ", ".join(task.get_name() for task in tasks if task in left)
-        _logger.warning(line("tasks_left_behind", names))
-
-
-class _Watched:
-    """A store, of which is known whether it answered last; a line of the log when that changes."""
-
-    def __init__(self, store: SessionStore, worker: str) -> None:
-        self._store = store
-        self._worker = worker
-        # Why it did not answer last; None where it did.
-        self.trouble: str | None = None
-        self.limits = store.limits
-        self.start = store.start
-        self.messages = store.messages
-        self.queue = store.queue
-        self.snapshot = store.snapshot
-        self.close = store.close
-
-    async def ask(self, operation: LeaseOperation) -> Reply:
-        try:
-            reply = await self._store.ask(operation)
-        except StoreUnreachable as exc:
-            self.note(exc)
-            raise
-        if self.trouble is not None:
-            self.trouble = None
-            _logger.warning(line("sessions_reachable", worker=self._worker))
-        return reply
-
-    def note(self, exc: StoreUnreachable) -> None:
-        if self.trouble is None:
-            _logger.warning(line("sessions_unreachable", str(exc), worker=self._worker))
-        self.trouble = str(exc)

@@ -319,7 +319,10 @@ def test_a_stream_that_waits_knows_its_place_over_all_workers(store: str, tmp_pa
 def test_a_worker_that_others_with_other_limits_have_replaced_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Prompts, /readyz and cancel get 503 with the setting and both values, and no traceback."""
+    """Prompts, /readyz and cancel get 503 with the setting and both values, and no traceback.
+
+    /healthz says so of the worker that is asked, and of no other.
+    """
 
     async def main() -> None:
         sessions = await settled_file(tmp_path)
@@ -340,6 +343,17 @@ def test_a_worker_that_others_with_other_limits_have_replaced_says_so(
                 assert says in error_of(answer)["message"]
                 assert answer.headers["retry-after"] == "1"
                 assert answer.headers.get("x-should-retry", "true") == "true"
+            for worker, store in ((idle, "other_settings"), (newer, "ok")):
+                sessions = (await worker.http.get("/healthz")).json()["sessions"]
+                assert sessions == {
+                    "worker": worker.registry.worker,
+                    "streams_are": "of_this_worker",
+                    "store": store,
+                }
+            assert (await newer.http.get("/readyz")).json() == {
+                "status": "ok",
+                "sessions": sessions,
+            }
             await running.leave()
 
     run_async(main())

@@ -1,0 +1,73 @@
+"""A store, of which is known how it answered last: for the log, and for operators."""
+
+from __future__ import annotations
+
+import enum
+import logging
+
+from registry.lease_records import LeaseOperation, Reply
+from registry.lease_table import LimitsDiffer
+from server.lines import line
+from server.stores import wording
+from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
+
+_logger = logging.getLogger("onestream.registry")
+
+
+class StoreState(enum.Enum):
+    """How the store answered this worker last."""
+
+    OK = "ok"
+    UNREACHABLE = "unreachable"
+    # It answers, and lets this worker do nothing: others have other settings.
+    OTHER_SETTINGS = "other_settings"
+    REFUSES = "refuses"
+
+
+# What the log says when it becomes so.
+_EVENTS = {
+    StoreState.OK: "sessions_reachable",
+    StoreState.UNREACHABLE: "sessions_unreachable",
+    StoreState.OTHER_SETTINGS: "sessions_differ",
+    StoreState.REFUSES: "sessions_refused",
+}
+
+
+class WatchedStore:
+    """Passes everything on. A line of the log when its state changes, with the reason."""
+
+    def __init__(self, store: SessionStore, worker: str) -> None:
+        self._store = store
+        self._worker = worker
+        self.state = StoreState.OK
+        self.limits = store.limits
+        self.start = store.start
+        self.messages = store.messages
+        self.queue = store.queue
+        self.snapshot = store.snapshot
+        self.close = store.close
+
+    async def ask(self, operation: LeaseOperation) -> Reply:
+        try:
+            reply = await self._store.ask(operation)
+        except (StoreUnreachable, LimitsDiffer, StoreRefused) as exc:
+            self.note(exc)
+            raise
+        self._become(StoreState.OK)
+        return reply
+
+    def note(self, exc: StoreUnreachable | LimitsDiffer | StoreRefused) -> None:
+        match exc:
+            case StoreUnreachable():
+                self._become(StoreState.UNREACHABLE, exc)
+            case LimitsDiffer():
+                self._become(StoreState.OTHER_SETTINGS, exc)
+            case _:
+                self._become(StoreState.REFUSES, exc)
+
+    def _become(self, state: StoreState, exc: Exception | None = None) -> None:
+        if state is self.state:
+            return
+        self.state = state
+        why = "" if exc is None else wording.sentence(exc)
+        _logger.warning(line(_EVENTS[state], why, worker=self._worker))
