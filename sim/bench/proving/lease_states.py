@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-from registry.attempts import Asked, Attempt
+from registry.attempts import PER_SESSION_MAX, Asked, Attempt
 from registry.errors import IllegalOperation
 from registry.lease_invariants import LeaseStep, violated
 from registry.lease_records import (
@@ -60,13 +60,15 @@ OTHER = (
 )
 
 
-# Prompts that are over, the holder, and who waits first: each may be repeated, or protected.
+# Prompts that are over, the holder, and who waits first: each may be repeated, or protected. With
+# as many as are kept, the oldest has to go.
 ASKED = (
     Asked("old", 1, "w/old", NOW - LIMITS.repeat_ms - 1),
     Asked("gone", 2, "w/left", NOW - LIMITS.repeat_ms),
-    Asked("holds", 3, "w/h"),
-    Asked("waits", 4, "w/w0"),
-    Asked("late", 5, "w/late", NOW - 1),
+    *(Asked("more", 3 + n, f"w/more{n}", NOW - 1) for n in range(PER_SESSION_MAX - 4)),
+    Asked("holds", 20, "w/h"),
+    Asked("waits", 21, "w/w0"),
+    Asked("late", 22, "w/late", NOW - 1),
 )
 
 
