@@ -65,7 +65,8 @@ OTHER = (
 ASKED = (
     Asked("old", 1, "w/old", NOW - LIMITS.repeat_ms - 1),
     Asked("gone", 2, "w/left", NOW - LIMITS.repeat_ms),
-    *(Asked("more", 3 + n, f"w/more{n}", NOW - 1) for n in range(PER_SESSION_MAX - 4)),
+    Asked("waits", 3, "w/typed", NOW - 1),
+    *(Asked("more", 4 + n, f"w/more{n}", NOW - 1) for n in range(PER_SESSION_MAX - 5)),
     Asked("holds", 20, "w/h"),
     Asked("waits", 21, "w/w0"),
     Asked("late", 22, "w/late", NOW - 1),
@@ -180,7 +181,8 @@ def operations(state: LeaseSnapshot) -> Iterator[LeaseOperation]:
         for ticket in (5, 30, 31, 61):
             yield Poll("s", "w/new", ticket, strategy)
     for digest in ("old", "gone", "holds", "waits", "late"):
-        yield Register("s", "w/new", INTERRUPT, Attempt(digest, repeats=digest == "holds"))
+        for repeats in (False, True):
+            yield Register("s", "w/new", INTERRUPT, Attempt(digest, repeats))
     yield Register("s", "w/new", ENQUEUE, Attempt("gone"))
     for token, ticket, closed in product((15, 25), (5, 30), (False, True)):
         yield Renew("s", "w/new", token, ticket, closed)
