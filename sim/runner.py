@@ -45,7 +45,7 @@ from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.isolation.entropy import wall_clock
 from sim.kernel.loop import NO_PROCESSES, SAME_S, Costs, SimLoop
-from sim.kernel.network.network import NOBODYS
+from sim.kernel.network.conditions import NOBODYS
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.threads.foreign import Bell, wait_while_others_work

@@ -29,7 +29,7 @@ import pytest
 from sim import World, explore
 from sim.kernel.isolation import outside
 from sim.kernel.isolation.audit_events import EVENTS, Refused
-from sim.kernel.network.network import NOBODYS
+from sim.kernel.network.conditions import NOBODYS
 from sim.kernel.network.selecting import REAL
 from sim.kernel.network.sockets import NOT_SIMULATED
 from tests.sim.documented_audit_events import DOCUMENTED

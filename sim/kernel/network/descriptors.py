@@ -11,8 +11,9 @@ from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.isolation import outside
-from sim.kernel.network.network import FIRST_FD, Network
+from sim.kernel.network.network import Network
 from sim.kernel.network.sockets import SimSocket
+from sim.kernel.network.watched import FIRST_FD
 from sim.kernel.origin import forwards
 
 try:

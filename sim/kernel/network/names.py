@@ -21,7 +21,8 @@ from sim.kernel.network.addresses import (
     is_literal,
     numeric_scope,
 )
-from sim.kernel.network.network import NOBODYS, Network
+from sim.kernel.network.conditions import NOBODYS
+from sim.kernel.network.network import Network
 from sim.kernel.origin import forwards, modelled
 
 _KINDS: dict[int, int] = {

@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 from sim.kernel.environment import Environment
 from sim.kernel.faults import Faults
 from sim.kernel.network import names
-from sim.kernel.network.network import Network, Watch
+from sim.kernel.network.network import Network
 from sim.kernel.network.open_sockets import READABLE
+from sim.kernel.network.watched import Watch
 from sim.kernel.origin import forwards
 
 REAL_DESCRIPTOR = (

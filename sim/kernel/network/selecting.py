@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 
 from sim.kernel.current import Execution, execution_of_this_thread
 from sim.kernel.network.errors import os_error
-from sim.kernel.network.network import FIRST_FD, Network
+from sim.kernel.network.network import Network
 from sim.kernel.network.open_sockets import READABLE, WRITABLE
+from sim.kernel.network.watched import FIRST_FD
 from sim.kernel.origin import forwards, modelled
 
 POLLIN, POLLOUT = getattr(select, "POLLIN", 1), getattr(select, "POLLOUT", 4)

@@ -20,10 +20,11 @@ from sim.kernel.network.addresses import Machine, in_words
 from sim.kernel.network.datagrams import DatagramSocket
 from sim.kernel.network.errors import os_error, timed_out, would_block
 from sim.kernel.network.names import address_of, unix_path
-from sim.kernel.network.network import FIRST_FD, Network
+from sim.kernel.network.network import Network
 from sim.kernel.network.open_sockets import OpenSocket
 from sim.kernel.network.streams import StreamSocket
 from sim.kernel.network.unix import UnixDatagramSocket, UnixStreamSocket
+from sim.kernel.network.watched import FIRST_FD
 from sim.kernel.origin import forwards, modelled
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sim.kernel.network.network import FIRST_FD
 from sim.kernel.network.sockets import SimSocket
+from sim.kernel.network.watched import FIRST_FD
 from sim.kernel.origin import forwards, modelled
 
 T = TypeVar("T")

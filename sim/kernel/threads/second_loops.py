@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
-from sim.kernel.network.network import FIRST_FD
 from sim.kernel.network.selecting import is_simulated, selected
+from sim.kernel.network.watched import FIRST_FD
 from sim.kernel.origin import forwards
 
 _KINDS = ("SelectSelector", "PollSelector", "EpollSelector", "DevpollSelector", "KqueueSelector")
