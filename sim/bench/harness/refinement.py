@@ -52,7 +52,7 @@ def is_carried_out(shell: StreamRegistry, effect: Any, logged: Sequence[LogLine]
     """Of an effect that the shell has taken."""
     kind = type(effect)
     if kind is Logged:
-        return bool(logged) and _is_line_of(logged[-1].text, effect)
+        return bool(logged) and logged[-1].text == str(effect)
     name = effect.trace_id
     if kind is Forgotten:
         return name not in shell._streams and name not in shell._grace_timers
@@ -70,12 +70,6 @@ def is_carried_out(shell: StreamRegistry, effect: Any, logged: Sequence[LogLine]
         return is_due and _is_stopped(stream)
     assert kind is Rejected
     return name not in shell._admissions
-
-
-def _is_line_of(text: str, effect: Logged) -> bool:
-    if not text.startswith(effect.event):
-        return False
-    return text[len(effect.event) :] == "".join(f" {name}={value}" for name, value in effect.fields)
 
 
 def _is_due(timer: asyncio.TimerHandle | None, deadline: float) -> bool:
