@@ -125,6 +125,10 @@ class SignalHandlers(asyncio.BaseEventLoop):
         is_own = pythons.get(sig, signal.SIG_DFL) is not signal.SIG_DFL
         return is_own or sig in (self._signal_handlers or {})
 
+    def is_ended_by(self, sig: int) -> bool:
+        """Whether its process ends where it lands; SIGINT is another matter."""
+        return not self.handles(sig) and sig not in _IGNORED and sig != signal.SIGINT
+
     def interrupt(self, sig: int) -> bool:
         """What `asyncio.run` does on SIGINT where the program has set nothing for it.
 
@@ -293,10 +297,19 @@ def _set_in_main_thread(loop: SignalHandlers, sig: int, handler: Any) -> Any:
 
 
 def _is_for_a_process(pid: int, sig: int) -> bool:
-    """Whether it is for a process of the execution's hosts, which has got it then."""
+    """Whether it is for a process of the execution's hosts, which has got it then.
+
+    What the main thread of a process sends to itself, and handles, it handles before it goes on.
+    """
     execution = execution_of_this_thread()
     hub = None if execution is None else execution.loop.processes
-    return hub is not None and hub.kill(pid, sig)
+    loop = None if execution is None else execution.loop
+    if loop is None or hub is None:
+        return False
+    is_for_itself = pid == loop.pid and here.identity is None
+    if is_for_itself and sig and isinstance(loop, SignalHandlers) and loop.handles(sig):
+        return False
+    return hub.kill(pid, sig)
 
 
 def _is_for_handler(sig: int) -> bool:

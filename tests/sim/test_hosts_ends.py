@@ -284,3 +284,17 @@ def test_a_process_that_goes_on_for_ever_has_no_end() -> None:
     assert violation is not None
     assert violation.property == "the execution ends"
     assert 19 < violation.at < 21
+
+
+def test_threads_of_a_process_that_has_returned_are_gone() -> None:
+    """Also of a pool that nobody shuts down: `threading` knows of none after the execution."""
+    before = threading.enumerate()
+
+    async def main(world: World) -> None:
+        await asyncio.get_running_loop().run_in_executor(world.executor(), int)
+
+    async def program(world: World) -> None:
+        assert (await world.host("a").run(main, world).ended()).how is How.RETURNED
+
+    passes(program)
+    assert threading.enumerate() == before

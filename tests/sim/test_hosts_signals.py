@@ -47,6 +47,36 @@ def test_signals_go_to_the_process_they_are_sent_to() -> None:
     assert log == ["polite"]
 
 
+@pytest.mark.parametrize("by", ["kill", "raise_signal"])
+def test_what_a_process_sends_to_itself_is_there_before_its_next_line(by: str) -> None:
+    """As on stock: its handler has run, also one that is there for this line alone; or it ends."""
+    log: list[str] = []
+
+    async def main(handles: bool) -> None:
+        def send() -> None:
+            if by == "kill":
+                os.kill(os.getpid(), signal.SIGTERM)
+            else:
+                signal.raise_signal(signal.SIGTERM)
+
+        if handles:
+            before = signal.signal(signal.SIGTERM, lambda sig, frame: log.append("handled"))
+            send()
+            signal.signal(signal.SIGTERM, before)
+        else:
+            send()
+        log.append("went on")
+        await asyncio.sleep(1)
+
+    async def program(world: World) -> None:
+        assert (await world.host("a").run(main, True).ended()).how is How.RETURNED
+        end = await world.host("b").run(main, False).ended()
+        assert (end.how, end.value) == (How.KILLED, signal.SIGTERM)
+
+    passes(program)
+    assert log == ["handled", "went on"]
+
+
 def test_handlers_of_signal_signal_are_each_processs_own() -> None:
     """One process's handler is not another's, nor the program's."""
     log: list[str] = []

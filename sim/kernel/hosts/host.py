@@ -338,8 +338,13 @@ class Process:
         return [*self._faults, *self.host.faults]
 
     def _receive(self, sig: int) -> None:
-        """A signal by `os.kill`: it is there at once, and its handler runs at the next poll."""
-        if sig in BY_THE_SYSTEM:
+        """A signal by `os.kill`: it is there at once, and its handler runs at the next poll.
+
+        What it sends to itself and would end by, it ends by before its next line.
+        """
+        run = self.run
+        ends_itself = run is not None and run is self._hub.current and run.loop.is_ended_by(sig)
+        if sig in BY_THE_SYSTEM or ends_itself:
             self.kill(sig)
         else:
             self._world.signal(sig, to=self, latest=0.0)

@@ -373,6 +373,9 @@ class Hub:
             run.loop.end_where_it_stands()
             if not run.loop.is_closed():
                 run.go_on(self._execution, partial(drain_loop, run.loop))
+            else:
+                # Those that no executor's shut-down has ended, as daemons.
+                run.go_on(self._execution, run.loop.threads.drain)
             self.current = None
         self._stands_for(self.main)
 
