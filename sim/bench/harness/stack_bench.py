@@ -12,7 +12,7 @@ import enum
 import json
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import cache
 from typing import Any
 
@@ -31,7 +31,7 @@ from sim.bench.harness.httpx_client import HttpxClient, HttpxExchange
 from sim.bench.harness.judgement import Judgements, Moment
 from sim.bench.harness.stack_ollama import ObservedFront, UpstreamCall
 from sim.fake_ollama import FakeOllama, Profile
-from sim.fake_ollama.http_front import running
+from sim.fake_ollama.http_front import HttpFront, running
 from sim.fake_ollama.simulated import EPOCH_NS
 from sim.kernel.network.addresses import Machine
 from sim.kernel.network.streams import StreamSocket
@@ -87,17 +87,31 @@ class StackBench(HttpBench):
         world.network.may_cut = _is_read_by_production
         if not clients_hear_late:
             world.network.at_once = _is_of_client
-        self.new_async_transport = async_transport_factory(address)
-        self.fake = FakeOllama(profile, lambda: EPOCH_NS + round(world.now * 1e6) * 1000)
-        self.front = ObservedFront(self.fake)
-        self.registry = self.observed_registry(cls, world.executor(threads_max=threads_max))
+        self.profile = profile
+        self.server_address = HOST
+        self._cls = cls
+        self._threads_max = threads_max
         self._parser = parser
+        self._begin()
         self.connections: list[ClientConnection] = []
         self.httpx_clients: list[HttpxClient] = []
         self.prompts: dict[str, StackExchange] = {}
-        self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self.be_judged(judgements)
+
+    def _begin(self) -> None:
+        """What the processes keep in their memory."""
+        self._renew_ollama()
+        self._renew_server()
+
+    def _renew_ollama(self) -> None:
+        self.fake = FakeOllama(self.profile, lambda: EPOCH_NS + round(self.world.now * 1e6) * 1000)
+        self.front = ObservedFront(self.fake)
+
+    def _renew_server(self) -> None:
+        self.new_async_transport = async_transport_factory(self.settings.ollama_host)
+        executor = self.world.executor(threads_max=self._threads_max)
+        self.registry = self.observed_registry(self._cls, executor)
 
     # -- what scenarios do
 
@@ -105,7 +119,7 @@ class StackBench(HttpBench):
         """A connection to the server."""
         connection = ClientConnection(self.world, name)
         self.connections.append(connection)
-        await connection.connect(HOST, PORT)
+        await connection.connect(self.server_address, PORT)
         return connection
 
     async def post(
@@ -144,7 +158,7 @@ class StackBench(HttpBench):
 
     def httpx_client(self, connections_max: int) -> HttpxClient:
         """With a pool of so many connections to the server."""
-        client = HttpxClient(self.world, f"http://{HOST}:{PORT}", connections_max)
+        client = HttpxClient(self.world, f"http://{self.server_address}:{PORT}", connections_max)
         self.httpx_clients.append(client)
         return client
 
@@ -231,8 +245,7 @@ class StackBench(HttpBench):
             await self._start()
             await scenario(self)
             await self._quiet()
-            assert self._serving is not None
-            if not self._serving.done():
+            if self._is_serving:
                 await self.terminate()
             await asyncio.sleep(QUIET_S)
             for exchange in self.prompts.values():
@@ -241,19 +254,28 @@ class StackBench(HttpBench):
 
     async def _start_ollama(self, stack: AsyncExitStack) -> None:
         at = HOST if self.ollamas_machine is None else OLLAMAS_ADDRESS
-        runs = running(self.fake, host=at, port=OLLAMA_PORT, new_front=lambda fake: self.front)
         with self.world.network.on(self.ollamas_machine or self.world.network.here):
-            await stack.enter_async_context(runs)
+            await stack.enter_async_context(self._ollama_runs(at))
+
+    def _ollama_runs(self, at: str) -> AbstractAsyncContextManager[HttpFront]:
+        return running(self.fake, host=at, port=OLLAMA_PORT, new_front=lambda fake: self.front)
 
     async def _start(self) -> None:
+        server = self._new_server(HOST)
+        self._serving = self.world.loop.create_task(self._serve(server), name="uvicorn")
+        await server.has_started.wait()
+
+    @property
+    def _is_serving(self) -> bool:
+        return self._serving is not None and not self._serving.done()
+
+    def _new_server(self, host: str) -> _Server:
         app = _application(self.settings)
         app.state.bench = self
-        config = config_for(_Watched(self, app), self.settings, HOST, PORT, log_config=None)
+        config = config_for(_Watched(self, app), self.settings, host, PORT, log_config=None)
         if self._parser is Parser.HTTPTOOLS:
             config.http = _httptools_protocol()
-        self._server = _Server(config)
-        self._serving = self.world.loop.create_task(self._serve(self._server), name="uvicorn")
-        await self._server.has_started.wait()
+        return _Server(config)
 
     async def _serve(self, server: uvicorn.Server) -> None:
         with signals_swallowed():

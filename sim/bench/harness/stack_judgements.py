@@ -9,12 +9,18 @@ from registry.protocol import State
 from sim.bench.harness.http_judgements import OF_BOTH_LEVELS
 from sim.bench.harness.judgement import Always, Judgement, Judgements, Moment
 from sim.bench.harness.stack_bench import StackBench
+from sim.bench.harness.stack_hosts import HostsBench
 from sim.kernel.world import World
 
 
 def make_stack_bench(world: World, cls: type[Any], **options: Any) -> StackBench:
     """The whole stack around a registry of this class, with its bench."""
     return StackBench(world, cls, OF_THE_STACK, **options)
+
+
+def make_hosts_bench(world: World, cls: type[Any], **options: Any) -> HostsBench:
+    """The same, with the server and Ollama in processes."""
+    return HostsBench(world, cls, OF_THE_STACK, **options)
 
 
 def stops_reach_upstream(bench: StackBench) -> bool:

@@ -2,19 +2,21 @@
 
 from sim.bench.scenarios.stack_level import (
     connections,
+    hosts,
     httpx_clients,
     on_httptools,
     sessions,
     upstream,
 )
-from sim.bench.scenarios.stack_level.story import StackDefinition, StackScenario
+from sim.bench.scenarios.stack_level.story import HostsDefinition, StackDefinition, StackScenario
 
-STACK_DEFINITIONS = (
+STACK_DEFINITIONS: tuple[StackDefinition | HostsDefinition, ...] = (
     *sessions.DEFINITIONS,
     *connections.DEFINITIONS,
     *on_httptools.DEFINITIONS,
     *httpx_clients.DEFINITIONS,
     *upstream.DEFINITIONS,
+    *hosts.DEFINITIONS,
 )
 
 STACK_SCENARIOS = tuple(

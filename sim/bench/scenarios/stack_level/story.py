@@ -12,7 +12,8 @@ from typing import Any
 from registry import StreamRegistry
 from sim.bench.harness.log_capture import log_recorded
 from sim.bench.harness.stack_bench import StackBench
-from sim.bench.harness.stack_judgements import make_stack_bench
+from sim.bench.harness.stack_hosts import HostsBench
+from sim.bench.harness.stack_judgements import make_hosts_bench, make_stack_bench
 from sim.bench.scenarios.http_story import HttpDefinition, HttpScenario
 from sim.kernel.execution import Program
 from sim.kernel.world import World
@@ -26,7 +27,14 @@ class StackDefinition(HttpDefinition[StackBench]):
 
 
 @dataclass(frozen=True, slots=True)
-class StackScenario(HttpScenario[StackDefinition]):
+class HostsDefinition(HttpDefinition[HostsBench]):
+    """The same, with the server and Ollama in processes of their own."""
+
+    needs: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StackScenario(HttpScenario[StackDefinition | HostsDefinition]):
     # Sockets are not among what can be read.
     strategy: str | None = None
     reads_states: bool = False
@@ -40,12 +48,25 @@ class StackScenario(HttpScenario[StackDefinition]):
         return self.definition.labels
 
     def program_for(self, cls: type[Any]) -> Program:
+        definition, options = self.definition, self.bench_options
+
         async def program(world: World) -> None:
-            bench = make_stack_bench(world, cls, **self.bench_options)
-            with log_recorded(world, bench.logged.append), _logging_is_set_up(world):
-                await bench.play(self.definition.play)
+            if isinstance(definition, HostsDefinition):
+                on_hosts = make_hosts_bench(world, cls, **options)
+                with _heard(world, on_hosts):
+                    await on_hosts.play(definition.play)
+            else:
+                bench = make_stack_bench(world, cls, **options)
+                with _heard(world, bench):
+                    await bench.play(definition.play)
 
         return program
+
+
+@contextmanager
+def _heard(world: World, bench: StackBench) -> Iterator[None]:
+    with log_recorded(world, bench.logged.append), _logging_is_set_up(world):
+        yield
 
 
 @contextmanager
