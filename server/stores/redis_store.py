@@ -7,8 +7,9 @@ on the server's clock, and a client that stands still holds up nobody.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -60,6 +61,8 @@ CALL_S = 0.5
 CONNECTIONS_MAX = 64
 # How often a connection that waits for messages is asked whether it still stands.
 HEALTH_S = 5
+# Keys that are looked at by one request.
+_SCAN = 500
 # Before 2020 no clock was ever set.
 _CLOCK_MIN_MS = 1_577_836_800_000
 
@@ -111,6 +114,31 @@ class RedisStore:
             seconds, _ = await self._client.time()
         self._check(info, seconds * 1000)
         await self.ask(Cancel("", f"{self._worker}/"))
+        await self._forget_dead()
+
+    async def _forget_dead(self) -> None:
+        """The sessions of workers that are gone, and that nobody asks for again.
+
+        No record of a session expires: a store that is short of memory would drop it early.
+        """
+        names: dict[str, None] = {}
+        begin = self._session_key("")
+        with self._errors():
+            async for key in self._client.scan_iter(match=f"{_glob(begin)}*", count=_SCAN):
+                names[key.decode().removeprefix(begin)] = None
+            seconds, micros = await self._client.time()
+        over_ms = self._limits.lease_ms + self._limits.margin_ms
+        now_ms = seconds * 1000 + micros // 1000 if self._now_ms is None else self._now_ms()
+        for some in batched(names, _SCAN):
+            with self._errors():
+                async with self._client.pipeline(transaction=False) as pipe:
+                    for name in some:
+                        pipe.hget(self._session_key(name), "seen")
+                    seen = await pipe.execute()
+            for name, at_ms in zip(some, seen, strict=True):
+                if at_ms is None or int(at_ms) + over_ms <= now_ms:
+                    # Whoever asks makes the table look.
+                    await self.ask(Poll(name, f"{self._worker}/", 0))
 
     async def ask(self, operation: LeaseOperation) -> Reply:
         return (await self._answer(operation)).reply
@@ -284,6 +312,13 @@ class RedisStore:
         if differ:
             return LimitsDiffer(self._limits, differ[2], int(differ[1]))
         return StoreUnreachable(f"the store of sessions {self.address} refuses: {text}")
+
+
+def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:
+    """As itertools.batched, which came with Python 3.12."""
+    left = iter(names)
+    while some := list(islice(left, size)):
+        yield some
 
 
 def without_secrets(url: str) -> str:

@@ -1,0 +1,115 @@
+"""A real Valkey or Redis by TLS, and what workers that are gone leave there."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from registry.lease_records import LeaseLimits, Register, Word
+from server.stores.redis_store import RedisStore
+from server.stores.store import StoreUnreachable
+from tests.server import valkey_server
+from tests.server.support import run_async
+
+pytestmark = pytest.mark.socket
+
+# Long in real time, so that only a clock of the test's decides.
+LIMITS = LeaseLimits(lease_ms=3_600_000)
+NOW_MS = 1_800_000_000_000
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate of an authority of its own, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    make = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 3 -subj /CN=store"
+    names = ("-addext", "subjectAltName=IP:127.0.0.1")
+    subprocess.run([openssl, *make.split(), *names], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@asynccontextmanager
+async def tls_in_front_of(path: str, certificate: Path) -> AsyncIterator[int]:
+    """The port of what takes TLS, and passes all on to the server at the path."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection(path)
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def test_a_store_is_asked_by_tls(certificate: Path) -> None:
+    """With the authority that the address names; without it nothing is asked, and why is said."""
+    with valkey_server.running() as address:
+        path = address.removeprefix("unix://")
+
+        async def main() -> None:
+            async with Redis.from_url(address) as client:
+                await client.config_set("requirepass", "pa/ss")
+            async with tls_in_front_of(path, certificate) as port:
+                url = f"rediss://:pa%2Fss@127.0.0.1:{port}/0"
+                trusts = f"{url}?ssl_ca_certs={certificate / 'cert.pem'}"
+                store = RedisStore(trusts, LIMITS, "v", call_s=10)
+                await store.start()
+                assert (await store.ask(Register("s", "v/1"))).word is Word.WAITING
+                assert await store.queue("s") == ("v/1",)
+                await store.close()
+                stranger = RedisStore(url, LIMITS, "w", call_s=10)
+                with pytest.raises(StoreUnreachable, match="certificate verify failed") as refused:
+                    await stranger.start()
+                assert "pa%2Fss" not in str(refused.value)
+                await stranger.close()
+
+        run_async(main())
+
+
+def test_what_workers_that_are_gone_have_left_is_forgotten_at_the_next_start() -> None:
+    """A session of theirs that nobody asks for again; one that is held stays."""
+    with valkey_server.running() as address:
+
+        async def main() -> None:
+            now_ms = NOW_MS
+
+            def store(worker: str) -> RedisStore:
+                clock = {"now_ms": lambda: now_ms, "generation": lambda: "g"}
+                return RedisStore(address, LIMITS, worker, call_s=10, **clock)  # type: ignore[arg-type]
+
+            gone, lives, starts = store("gone"), store("lives"), store("starts")
+            await gone.start()
+            now_ms += LIMITS.quarantine_ms
+            for number in range(3):
+                assert (await gone.ask(Register(f"s{number}", f"gone/{number}"))).fencing_token
+            await gone.ask(Register("s0", "gone/waits"))
+            now_ms += LIMITS.lease_ms + LIMITS.margin_ms
+            await lives.ask(Register("mine", "lives/1"))
+            assert len((await lives.snapshot()).sessions) == 4
+            await starts.start()
+            assert [name for name, _ in (await lives.snapshot()).sessions] == ["mine"]
+            for each in (gone, lives, starts):
+                await each.close()
+
+        run_async(main())
