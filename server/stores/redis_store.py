@@ -6,9 +6,10 @@ on the server's clock, and a client that stands still holds up nobody.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,9 @@ VERSION_MIN = 7
 # A call takes less than a millisecond; one that takes longer than this counts as lost. It is well
 # below the lease, so that a renewal can be asked for several times.
 CALL_S = 0.5
-# Of one worker, for requests.
+# Of one worker: for what the lease table is asked, and for what is told of streams besides.
 CONNECTIONS_MAX = 64
+_ASKED_MAX = 56
 # How often a connection that waits for messages is asked whether it still stands.
 HEALTH_S = 5
 # Keys that are looked at by one request.
@@ -95,7 +97,6 @@ class RedisStore:
             # A retry of the client's own would have a second effect that nobody knows of.
             "retry": Retry(NoBackoff(), 0),
         }
-        # A thousand streams renew at once; what finds no connection free waits for one.
         pool = BlockingConnectionPool.from_url(
             url, max_connections=CONNECTIONS_MAX, timeout=call_s, socket_timeout=call_s, **common
         )
@@ -103,6 +104,8 @@ class RedisStore:
         # A message may be hours away.
         self._listener = Redis.from_url(url, socket_timeout=None, **common)
         self._script = self._client.register_script(script)
+        self._call_s = call_s
+        self._turns = asyncio.Semaphore(_ASKED_MAX)
 
     @property
     def limits(self) -> LeaseLimits:
@@ -141,7 +144,32 @@ class RedisStore:
                     await self.ask(Poll(name, f"{self._worker}/", 0))
 
     async def ask(self, operation: LeaseOperation) -> Reply:
-        return (await self._answer(operation)).reply
+        async with self._turn(operation):
+            return (await self._answer(operation)).reply
+
+    @asynccontextmanager
+    async def _turn(self, operation: LeaseOperation) -> AsyncIterator[None]:
+        """A thousand streams renew at once, each for as long as its lease lasts.
+
+        Who holds waits for its turn; that is no silence of the store. Whose client waits for an
+        answer is told soon that this worker does not get round to it.
+        """
+        if self._turns.locked() and not isinstance(operation, Renew | Leave):
+            try:
+                async with asyncio.timeout(self._call_s):
+                    await self._turns.acquire()
+            except TimeoutError:
+                raise StoreUnreachable(
+                    f"the store of sessions {self.address} was not asked: {_ASKED_MAX} requests of "
+                    f"this worker are on their way, and its turn did not come within "
+                    f"{self._call_s:g} s; look at the load of this machine and of the store"
+                ) from None
+        else:
+            await self._turns.acquire()
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def _answer(self, operation: LeaseOperation) -> Answer:
         session = operation.session

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from registry.lease_records import LeaseLimits, Register, Word
+from registry.lease_records import LeaseLimits, Register, Renew, Word
 from server.stores.redis_store import RedisStore
 from server.stores.store import StoreUnreachable
 from tests.server import valkey_server
@@ -85,6 +85,27 @@ def test_a_store_is_asked_by_tls(certificate: Path) -> None:
                 await stranger.close()
 
         run_async(main())
+
+
+def test_who_holds_waits_for_its_turn_and_who_asks_for_a_session_is_told() -> None:
+    """Where a worker does not get round to ask: that is no silence of the store."""
+
+    async def main() -> None:
+        store = RedisStore("unix:///nowhere/socket", LIMITS, "v", call_s=0.05)
+        turns = 0
+        while not store._turns.locked():
+            await store._turns.acquire()
+            turns += 1
+        renewal = asyncio.ensure_future(store.ask(Renew("s", "v/1", 1, 1)))
+        with pytest.raises(StoreUnreachable, match=f"was not asked: {turns} requests"):
+            await store.ask(Register("s", "v/2"))
+        assert not renewal.done()
+        store._turns.release()
+        with pytest.raises(StoreUnreachable, match="does not answer"):
+            await renewal
+        await store.close()
+
+    run_async(main())
 
 
 def test_what_workers_that_are_gone_have_left_is_forgotten_at_the_next_start() -> None:
