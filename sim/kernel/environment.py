@@ -125,9 +125,9 @@ class Environment(simpy.Environment):
         self.pending.append(arrival)
         return arrival
 
-    def announce_in_world(self, name: str, seconds: float) -> Arrival:
+    def announce_in_world(self, name: str, earliest_s: float, latest_s: float) -> Arrival:
         """One whose time is the world's, whatever a host's clock shows."""
-        return self.announce(name, seconds)
+        return self.announce(name, earliest_s, latest_s)
 
     def was_thawed(self) -> None:
         """The clock of a host goes on: see `ProcessEnvironment`."""

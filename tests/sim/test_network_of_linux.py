@@ -312,6 +312,7 @@ def test_ipv4_reaches_ipv6_and_back_as_on_linux(listens: Where, asks: Where) -> 
         (lambda network: network.cut("loclhost", "far"), "'loclhost' is no machine"),
         (lambda network: network.link("localhost", "far", latency_s=1), "'far' is no machine"),
         (lambda network: setattr(network, "latency_s", -1), "latency_s = -1 is no finite number"),
+        (lambda network: setattr(network, "late_max_s", -1), "late_max_s = -1 is no finite number"),
         (lambda network: setattr(network, "buffer_bytes", 0), "buffer_bytes = 0 is no number"),
     ],
 )

@@ -92,9 +92,10 @@ class ProcessEnvironment(Environment):
         self.of_run.is_woken = True
         return super().announce(name, earliest_s, latest_s, is_awaited)
 
-    def announce_in_world(self, name: str, seconds: float) -> Arrival:
-        arrival = self.announce(name, seconds * self.clock.rate)
-        arrival.world_s = self.world.now + seconds
+    def announce_in_world(self, name: str, earliest_s: float, latest_s: float) -> Arrival:
+        rate = self.clock.rate
+        arrival = self.announce(name, earliest_s * rate, latest_s * rate)
+        arrival.world_s = self.world.now + earliest_s
         return arrival
 
     def world_s_to(self, at: float) -> float:
@@ -104,7 +105,9 @@ class ProcessEnvironment(Environment):
         """What was on its way while its clock stood may have come meanwhile."""
         for arrival in self.pending:
             if arrival.world_s is not None:
+                window_s = arrival.latest - arrival.earliest
                 arrival.earliest = self.clock.shown(arrival.world_s)
+                arrival.latest = arrival.earliest + window_s
         self.of_run.is_woken = True
 
 

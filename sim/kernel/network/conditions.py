@@ -55,8 +55,9 @@ class LoopOfSockets(Protocol):
 
 class Conditions:
     """here: the machine whose program runs. latency_s: how long everything is on its way, at least;
-    look_up_s: how long a name is looked up. may_cut: whether what one write has sent may arrive in
-    two parts, or at which sockets. at_once: at which sockets all that is sent is there at once.
+    late_max_s: how much longer, at most. look_up_s: how long a name is looked up. may_cut: whether
+    what one write has sent may arrive in two parts, or at which sockets. at_once: at which sockets
+    all that is sent is there at once.
     """
 
     def __init__(self, loop: LoopOfSockets) -> None:
@@ -65,6 +66,7 @@ class Conditions:
         self.here = self._new_machine("localhost", "10.0.0.1")
         self.machines = [self.here]
         self._everywhere_s = self._look_up_s = 0.0
+        self._late_max_s = math.inf
         self.may_cut: bool | Callable[[StreamSocket], bool] = True
         self.at_once: Callable[[StreamSocket], bool] | None = None
         self._buffer_bytes = BUFFER_BYTES
@@ -151,6 +153,24 @@ class Conditions:
     def latency_s(self, seconds: float) -> None:
         self._require_seconds("world.network.latency_s", seconds)
         self._everywhere_s = seconds
+
+    @property
+    def late_max_s(self) -> float:
+        return self._late_max_s
+
+    @late_max_s.setter
+    def late_max_s(self, seconds: float) -> None:
+        if seconds != math.inf:
+            self._require_seconds("world.network.late_max_s", seconds)
+        self._late_max_s = seconds
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it depends on when something was sent, when it lands."""
+        return bool(self._everywhere_s or self._links) or self._late_max_s < math.inf
+
+    def sending_at(self) -> float | None:
+        return self.world_now() if self.is_timed else None
 
     @property
     def look_up_s(self) -> float:

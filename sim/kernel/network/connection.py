@@ -24,8 +24,11 @@ class SegmentKind(enum.Enum):
 
 
 class Segment(NamedTuple):
+    """sent_at: by the world's clock; None where nothing depends on it."""
+
     kind: SegmentKind
     data: bytes = b""
+    sent_at: float | None = None
 
 
 class Way:
@@ -57,10 +60,10 @@ class Way:
         """How much its writer may write; a reader that reads makes room at once."""
         return self.buffer_bytes - self.bytes_under_way - len(self.arrived)
 
-    def write(self, data: bytes) -> None:
-        """At most `free_bytes`."""
-        self.bytes_under_way += len(data)
-        self.under_way.append(Segment(SegmentKind.DATA, data))
+    def send(self, segment: Segment) -> None:
+        """Of data, at most `free_bytes`."""
+        self.bytes_under_way += len(segment.data)
+        self.under_way.append(segment)
 
     def arrive(self) -> Segment:
         """The first segment arrives."""
@@ -75,8 +78,14 @@ class Way:
 
     def cut(self, at: int) -> None:
         """The first segment, of bytes, will arrive in two parts."""
-        kind, data = self.under_way.popleft()
-        self.under_way.extendleft((Segment(kind, data[at:]), Segment(kind, data[:at])))
+        whole = self.under_way.popleft()
+        parts = (whole._replace(data=whole.data[at:]), whole._replace(data=whole.data[:at]))
+        self.under_way.extendleft(parts)
+
+    def sets_out_again(self, at: float) -> None:
+        """What is under way was held, and is sent now."""
+        held = [segment._replace(sent_at=at) for segment in self.under_way]
+        self.under_way = deque(held)
 
     def read(self, bytes_max: int, *, is_peek: bool = False) -> bytes:
         data = bytes(self.arrived[:bytes_max])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -60,11 +59,16 @@ class Delivery(Watched):
             self._all_arrives(sender)
             return
         receiver = self._receiving_loop(sender)
-        arrival = self._announce(receiver, words_of_first(sender), latency_s)
+        earliest_s = latency_s - self._gone_s(way.under_way[0])
+        arrival = self._announce(receiver, words_of_first(sender), earliest_s)
         sender.delivery = arrival
         self._by_arrival[arrival] = sender
         assert arrival.callbacks is not None
         arrival.callbacks.append(partial(self._lands, sender))
+
+    def _gone_s(self, segment: Segment) -> float:
+        """How long it was on its way, behind what was sent before."""
+        return 0.0 if segment.sent_at is None else self.world_now() - segment.sent_at
 
     def _is_there_at_once(self, sender: StreamSocket) -> bool:
         if self.at_once is None or sender.other is None:
@@ -114,11 +118,13 @@ class Delivery(Watched):
         """Where a process has ended, its system answers, at the other's polls."""
         return next((each for each in loops if not each.is_over), self.loop)
 
-    def _announce(self, receiver: LoopOfSockets, words: str, latency_s: float) -> Arrival:
+    def _announce(self, receiver: LoopOfSockets, words: str, earliest_s: float) -> Arrival:
+        """It lands from then on, and `late_max_s` later at the latest."""
         if receiver is self.loop and self.loop_here() is not receiver:
             # It may be asleep; a process's environment wakes its process.
             receiver.is_woken = True
-        return receiver.environment.announce_in_world(words, latency_s)
+        latest_s = max(0.0, earliest_s + self.late_max_s)
+        return receiver.environment.announce_in_world(words, max(0.0, earliest_s), latest_s)
 
     def _lands(self, sender: StreamSocket, arrival: Arrival) -> None:
         assert sender.outgoing is not None
@@ -154,7 +160,7 @@ class Delivery(Watched):
     def _tell_landed(self, sender: StreamSocket, words: str, fate: Fate) -> None:
         """For a reader: where it is, and what is in it."""
         assert sender.outgoing is not None
-        kind, data = sender.outgoing.under_way[0]
+        kind, data, _ = sender.outgoing.under_way[0]
         told = f"{words}{excerpt(data)}" if fate is Fate.ARRIVES else words
         is_chatter = fate is Fate.ARRIVES and kind in _CHATTER
         actor = self._receiving_loop(sender).lane.removesuffix(": ") or "network"
@@ -239,8 +245,7 @@ class Delivery(Watched):
         else:
             listener.admits(accepted)
         assert accepted.outgoing is not None
-        accepted.outgoing.under_way.append(Segment(SegmentKind.ANSWER))
-        self.carry(accepted)
+        accepted.sends(SegmentKind.ANSWER)
         return True
 
     def _hears_first(self, asking: StreamSocket, listener: StreamSocket) -> bool:
@@ -260,7 +265,7 @@ class Delivery(Watched):
         """Who has asked for a connection is answered; not where it has given up meanwhile."""
         assert asking.outgoing is not None
         if accepted.confirmed_to is not None and not asking.outgoing.is_closed:
-            asking.outgoing.under_way.append(Segment(SegmentKind.CONFIRMATION))
+            asking.outgoing.send(Segment(SegmentKind.CONFIRMATION, b"", self.sending_at()))
             if self._is_watched_for(asking, WRITABLE):
                 # It goes on before the next poll.
                 self._deferred.append(asking)
@@ -294,6 +299,8 @@ class Delivery(Watched):
     def carry_held(self) -> None:
         held, self._held = self._held, []
         for sender in held:
+            if sender.outgoing is not None and self.is_timed:
+                sender.outgoing.sets_out_again(self.world_now())
             self.carry(sender)
 
     def _hears_nothing(self, sender: StreamSocket) -> bool:
@@ -424,7 +431,8 @@ class Delivery(Watched):
         """Waits for an answer that comes from outside of the loop."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         environment = self.loop_here().environment
-        arrival = environment.announce(what, earliest_s, math.inf, lambda: not waiter.done())
+        latest_s = earliest_s + self.late_max_s
+        arrival = environment.announce(what, earliest_s, latest_s, lambda: not waiter.done())
 
         def landed(_: object) -> None:
             self.environment.observer.tells(what, actor="network", is_chatter=True)

@@ -109,7 +109,7 @@ def fates_of(
     link: between which two machines it travels, by name.
     """
     assert sender.outgoing is not None
-    kind, data = sender.outgoing.under_way[0]
+    kind, data, _ = sender.outgoing.under_way[0]
     words = words_of_first(sender)
     fates = [(Fate.ARRIVES, Option(words))]
     if may_cut and kind is SegmentKind.DATA and len(data) > 1:

@@ -40,7 +40,7 @@ class Network(Delivery):
             list(self._by_arrival.items()),
             (self._deferred, self._held),
             (self.machines, self.here, self._links, self._cuts, self._partitions, self._faults),
-            (self._everywhere_s, self._look_up_s, self._buffer_bytes),
+            (self._everywhere_s, self._late_max_s, self._look_up_s, self._buffer_bytes),
             (self.may_cut, self.at_once),
         )
 

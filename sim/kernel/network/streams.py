@@ -108,8 +108,7 @@ class StreamSocket(OpenSocket):
         self.asked_at, self.gives_up_later = self.loop.environment.now, False
         self.is_silent = False
         self.incoming, self.outgoing = self._new_ways()
-        self.outgoing.under_way.append(Segment(SegmentKind.REQUEST))
-        self.network.carry(self)
+        self.sends(SegmentKind.REQUEST)
 
     def _require_free(self) -> None:
         if self.outgoing is not None:
@@ -183,9 +182,13 @@ class StreamSocket(OpenSocket):
             raise would_block()
         if taken:
             self.network.about_to(f"sends to {self.network.words_of(self.peer)}")
-            way.write(taken)
-            self.network.carry(self)
+            self.sends(SegmentKind.DATA, taken)
         return len(taken)
+
+    def sends(self, kind: SegmentKind, data: bytes = b"") -> None:
+        assert self.outgoing is not None
+        self.outgoing.send(Segment(kind, data, self.network.sending_at()))
+        self.network.carry(self)
 
     def _finds_break(self) -> None:
         other = self.other
@@ -225,8 +228,7 @@ class StreamSocket(OpenSocket):
         assert way is not None
         if not way.is_closed:
             way.is_closed = True
-            way.under_way.append(Segment(kind))
-            self.network.carry(self)
+            self.sends(kind)
 
     # -- what arrives
 
@@ -248,8 +250,7 @@ class StreamSocket(OpenSocket):
         way = self.outgoing
         if way is not None and not any(each.kind is SegmentKind.RESET for each in way.under_way):
             way.is_closed = True
-            way.under_way.append(Segment(SegmentKind.RESET))
-            self.network.carry(self)
+            self.sends(SegmentKind.RESET)
 
     # -- its life
 

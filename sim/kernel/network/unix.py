@@ -94,7 +94,7 @@ class UnixStreamSocket(_OnPath, StreamSocket):
             raise would_block()
         if taken:
             self.network.about_to(f"sends to {self.network.words_of(self.peer)}")
-            way.write(taken)
+            way.send(Segment(SegmentKind.DATA, taken))
             way.arrive()
             self.network.tell(other)
         return len(taken)

@@ -21,7 +21,7 @@ def excerpt(data: bytes) -> str:
 def words_of_first(sender: StreamSocket) -> str:
     """The first segment of what it sends."""
     assert sender.outgoing is not None
-    kind, data = sender.outgoing.under_way[0]
+    kind, data, _ = sender.outgoing.under_way[0]
     one, other = sender.words, sender.network.words_of(sender.peer)
     match kind:
         case SegmentKind.REQUEST:
