@@ -9,7 +9,7 @@ from itertools import groupby
 
 from sim.kernel.execution import Outcome
 from sim.kernel.recording import Departure, EventName
-from sim.kernel.schedule import HAS_TURN, NO_MORE
+from sim.kernel.schedule import GOES_ON, HAS_TURN, NO_MORE
 
 NAMED_MAX = 3
 
@@ -117,7 +117,7 @@ class Words:
         landed = [each.chosen for each in landings]
         overtaken = dict.fromkeys(event for each in landings for event in each.passed_over)
         left = [event for event in overtaken if event not in landed]
-        is_thread = landings[0].kind != "landing" or " goes on at " in landed[0].name
+        is_thread = landings[0].kind != "landing" or GOES_ON in landed[0].name
         verb = "go on" if is_thread else "land"
         if len(landed) == 1:
             verb = "goes on" if is_thread else "lands"
@@ -131,9 +131,9 @@ class Words:
 
     def _quoted(self, event: EventName) -> str:
         """An event in quotes; a thread with the place where it is."""
-        worker, goes_on, place = event.name.partition(" goes on at ")
+        thread, goes_on, place = event.shown.partition(GOES_ON)
         if goes_on:
-            return f"{worker} (at {place})"
+            return f"{thread} (at {place})"
         if event.name == "the loop goes on":
             return event.name.removesuffix(" goes on")
         return f"«{self.name(event)}»"

@@ -20,7 +20,7 @@ from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observer import Observer
 from sim.kernel.origin import forwards
-from sim.kernel.schedule import ChoicePoint, Named
+from sim.kernel.schedule import GOES_ON, ChoicePoint, Named
 from sim.kernel.task_rows import RecordedTask, TaskRow, TaskRows
 from sim.kernel.threads.workers import Worker
 from sim.kernel.violation import Kind
@@ -45,10 +45,21 @@ _OBSTACLES = {
 
 @dataclass(frozen=True, slots=True)
 class EventName:
-    """An option's name; number: it is the n-th outside event of this name, or 0 if it is none."""
+    """An option's name; number: it is the n-th outside event of this name, or 0 if it is none.
+
+    thread: of a thread that goes on, the name that the program knows it by.
+    """
 
     name: str
     number: int = 0
+    thread: str = ""
+
+    @property
+    def shown(self) -> str:
+        """A thread is called in words as it is in its rows, and not by its number."""
+        if not self.thread:
+            return self.name
+        return f"{self.thread}{GOES_ON}{self.name.partition(GOES_ON)[2]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +200,9 @@ class Recording(Observer):
             self._numbers[arrival] = self.announced_names[arrival.name]
 
     def _name(self, option: Named) -> EventName:
-        number = self._numbers[option] if isinstance(option, Arrival) else 0
-        return EventName(option.name, number)
+        if isinstance(option, Worker):
+            return EventName(option.name, thread=option.identity.thread.name)
+        return EventName(option.name, self._numbers[option] if isinstance(option, Arrival) else 0)
 
     def lands(self, arrival: Arrival) -> None:
         if not self._is_over:

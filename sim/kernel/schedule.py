@@ -31,6 +31,8 @@ _SELDOM = ("entropy_seed", "step_lines_max", "unretrieved_fails", "own_lines")
 NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
 ON_TIME = Option("on time")
+# Between a thread, and the place where it stands.
+GOES_ON = " goes on at "
 HAS_TURN = " has its turn"
 FAULT, FAULT_IN_STEP = "fault", "fault in a step"
 """The kinds of choices of a fault: at a poll, and in the middle of a callback."""

@@ -297,7 +297,7 @@ def _choice(choice: Choice) -> dict[str, Any]:
     return {
         "index": choice.index,
         "kind": choice.kind,
-        "options": [each.name for each in choice.options],
+        "options": [each.shown for each in choice.options],
         "taken": choice.taken,
         "cost": choice.cost,
     }

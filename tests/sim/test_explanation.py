@@ -248,7 +248,7 @@ def test_words_for_departures() -> None:
         await job
         world.check(seen[0] == "loop", "the loop comes first")
 
-    assert "worker 1 (at start) goes on before the loop" in text_of(threads)
+    assert "asyncio_0 (at start) goes on before the loop" in text_of(threads)
 
 
 def test_a_natural_violation_has_a_passing_neighbour_with_a_departure() -> None:

@@ -34,7 +34,7 @@ from sim.kernel.environment import Environment
 from sim.kernel.errors import StepBrokenOff
 from sim.kernel.isolation.bound_names import functions_behind
 from sim.kernel.origin import is_own_code, is_programs_code
-from sim.kernel.schedule import Bounds
+from sim.kernel.schedule import GOES_ON, Bounds
 from sim.kernel.threads.identity import ThreadIdentity, forget_dummies
 from sim.kernel.threads.line_tracing import resumed, set_trace, trace_function, watch
 from sim.kernel.threads.local_values import a_worker_begins, here
@@ -69,7 +69,7 @@ class Worker:
 
     @property
     def name(self) -> str:
-        return f"worker {self.number} goes on at {self.where}"
+        return f"worker {self.number}{GOES_ON}{self.where}"
 
     @property
     def is_runnable(self) -> bool:
