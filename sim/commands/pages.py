@@ -13,7 +13,7 @@ from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Verdict
 from sim.kernel.schedule import Schedule
 from sim.pages.page import Cell, Line, Page, Table, Told
-from sim.pages.story import story_of
+from sim.pages.story import natural_story, story_of
 from sim.replay import subject_of
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def page_of_exploration(request: Request, report: Report) -> Page:
         ("executions", f"{report.executions} in {report.seconds:.1f} s"),
         ("strategy", report.strategy),
         *([("claim", report.claim)] if report.claim else []),
-        ("bounds", str(report.bounds)),
-        ("bounds hit", ", ".join(sorted(report.bounds_hit)) or "none"),
+        *([] if report.counterexample is None else [("bounds", str(report.bounds))]),
         ("labels reached", ", ".join(sorted(report.labels)) or "none"),
         ("interpreter", interpreter()),
         ("code", report.digest),
@@ -49,7 +48,49 @@ def page_of_exploration(request: Request, report: Report) -> Page:
     stories = _stories([("", report.counterexample)])
     unretrieved = report.unretrieved.text if report.unretrieved is not None else ""
     rest = "\n".join(filter(None, (report.unconfirmed, unretrieved)))
-    return Page(str(request.program), report.verdict, report.reason, facts, (), stories, rest)
+    # A counterexample comes first, and needs no bounds to be one.
+    tables = [] if stories else [_bounds(report)]
+    if report.verdict is Verdict.PROVED:
+        stories += _natural(request, report)
+    return Page(str(request.program), report.verdict, report.reason, facts, tables, stories, rest)
+
+
+def _natural(request: Request, report: Report) -> list[Told]:
+    with subject_of(str(request.program)) as subject:
+        story = natural_story(subject.program, report.bounds)
+    return [] if story is None else [Told.of("", story)]
+
+
+_BOUNDED = {
+    "lateness_s": "how late the loop may be for its timers, in seconds",
+    "passes_max": "at how many quiet moments an outside event without a latest time may be passed "
+    "over",
+    "spin_max": "after how many iterations without rest the clock moves on",
+    "horizon_s": "when an execution that is not over counts as one that never ends, in seconds",
+    "step_lines_max": "after how many lines a step counts as one that never ends",
+    "entropy_seed": "what the program draws where it draws at random",
+    "unretrieved_fails": "whether an exception that nobody retrieves is a violation",
+    "own_lines": "whether threads are overtaken between the lines of the program's own module",
+}
+
+
+def _bounds(report: Report) -> Table:
+    """Within which the verdict holds; one that was hit kept executions from going on."""
+    shown = dict(each.split("=") for each in str(report.bounds).split(", "))
+    rows = [
+        Line(
+            [
+                Cell(name),
+                _number(value),
+                Cell("hit" if name in report.bounds_hit else ""),
+                Cell(_BOUNDED[name]),
+            ]
+        )
+        for name, value in shown.items()
+    ]
+    return Table(
+        "Bounds within which it was explored", ["bound", "value", "", "what it bounds"], rows
+    )
 
 
 def page_of_counterexample(found: Counterexample) -> Page:

@@ -56,7 +56,9 @@ class Told:
 
     @classmethod
     def of(cls, name: str, story: Story) -> Told:
-        """With the commands for a schedule that can be found by its name."""
+        """With the commands for a schedule that can be found by its name, if it has one."""
+        if not story.schedule:
+            return cls(name, story, ())
         quoted = shlex.quote(story.schedule)
         doing = (("replays it", "replay"), ("exports it", "export"))
         return cls(name, story, tuple((what, f"onestream {do} {quoted}") for what, do in doing))
@@ -151,13 +153,14 @@ def _shown(told: Told) -> dict[str, Any]:
 def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
     lives = _lives(story)
     rows = []
+    # Of this execution; the column of the times is its own, and they never go back.
     before: Step | None = None
     # The one before of those that are not hidden at first.
     shown: Step | None = None
     for number, step in enumerate(story.steps):
         rows.append(
             {
-                "time": _time(step),
+                "time": _time(step) if step.actor else "",
                 "is_same_time": before is not None and _time(before) == _time(step),
                 "is_same_time_few": shown is not None and _time(shown) == _time(step),
                 "lane": _lane(step, story),
@@ -165,6 +168,7 @@ def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
                 "code": _code(step, before, story),
                 "lives": [first < number < last for first, last in lives],
                 "there": step.there or "",
+                "there_time": _time_there(step),
                 "is_same": bool(step.actor) and step.there is not None,
                 "is_minor": step.is_minor,
                 "is_violation": step.is_violation,
@@ -172,13 +176,21 @@ def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
                 "departs": any(each.index in departing for each in step.moment.choices),
             }
         )
-        before = step
-        shown = shown if step.is_minor else step
+        if step.actor:
+            before = step
+            shown = shown if step.is_minor else step
     return rows
 
 
 def _time(step: Step) -> str:
     return f"{step.at:.3f}"
+
+
+def _time_there(step: Step) -> str:
+    """When the passing execution is there, unless that is the time of the row."""
+    if step.there_at is None or (step.actor and step.there_at == step.at):
+        return ""
+    return f"{step.there_at:.3f}"
 
 
 def _code(step: Step, before: Step | None, story: Story) -> str:

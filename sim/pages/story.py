@@ -6,6 +6,7 @@ import linecache
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from typing import Any
 
 from sim.counterexamples.counterexample import Counterexample
 from sim.counterexamples.departures import Words, steps_of
@@ -14,7 +15,7 @@ from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
 from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.forks import in_a_fork
 from sim.kernel.guards import guarded
-from sim.kernel.schedule import Schedule
+from sim.kernel.schedule import Bounds, Schedule
 from sim.kernel.world import VIOLATED
 from sim.pages.watched import Moment, Place, Watched, WatchedReplay
 
@@ -30,8 +31,8 @@ class Step:
 
     is_minor: an ordinary step of a task, which is hidden until it is asked for, where the program
     records rows of its own. is_violation: the last one. there: what the passing execution does in
-    its place: a text, the same text, or None for nothing. Of a step that only the passing one
-    takes, the actor is empty.
+    its place: a text, the same text, or None for nothing; there_at: when, by its own clock. Of a
+    step that only the passing one takes, the actor is empty.
     """
 
     at: float
@@ -42,6 +43,7 @@ class Step:
     is_violation: bool = False
     is_first_difference: bool = False
     there: str | None = None
+    there_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Story:
     which step it is.
     passing: which execution stands beside it, in words; empty if none was found. sources: of each
     file the lines that are shown. text: the same for a terminal.
+    Of an execution that passes, property, seen, where, schedule and text are empty.
     """
 
     property: str
@@ -96,16 +99,16 @@ def story_of(program: Program, found: Counterexample) -> Story:
 def _story_of(program: Program, found: Counterexample) -> Story:
     schedule = Schedule.parse(found.schedule)
     with guarded():
-        outcome, watched = _watched(program, schedule, schedule.departures)
+        outcome, watched = _watched(program, schedule.bounds, schedule.departures)
         passing = nearest_passing(program, schedule, outcome)
         beside = None
         if passing.outcome is not None:
             taken = tuple((each.index, each.option) for each in passing.outcome.departures)
-            beside, _ = _watched(program, schedule, taken)
+            beside, _ = _watched(program, schedule.bounds, taken)
     assert outcome.violation is not None
+    violation = outcome.violation
     words = Words.of(outcome, *([beside] if beside is not None else []))
     steps = _steps(outcome, watched, beside, words)
-    violation = outcome.violation
     return Story(
         property=violation.property,
         at=violation.at,
@@ -113,24 +116,47 @@ def _story_of(program: Program, found: Counterexample) -> Story:
         where=violation.where,
         schedule=found.schedule,
         text=found.text,
-        departures=_departures(outcome, words),
-        departures_cost=outcome.cost,
-        departures_points=len(outcome.departures),
-        choice_points=len(outcome.choices),
-        lanes=_lanes(steps),
-        steps=steps,
-        numbers=_numbers(steps, watched),
         passing=_passing(outcome, passing, words),
-        sources=_sources(each.moment.place for each in steps),
+        **_chart(outcome, watched, steps, words),
     )
 
 
+def natural_story(program: Program, bounds: Bounds) -> Story | None:
+    """What happens in natural order, where that passes: it shows what was looked at."""
+    return in_a_fork(lambda: _natural_story(program, bounds))
+
+
+def _natural_story(program: Program, bounds: Bounds) -> Story | None:
+    with guarded():
+        outcome, watched = _watched(program, bounds, ())
+    if outcome.violation is not None:
+        return None
+    words = Words.of(outcome)
+    steps = _steps(outcome, watched, None, words)
+    chart = _chart(outcome, watched, steps, words)
+    return Story("", 0.0, "", "", "", "", passing="", **chart)
+
+
+def _chart(outcome: Outcome, watched: Watched, steps: list[Step], words: Words) -> dict[str, Any]:
+    """What every story has."""
+    return {
+        "departures": _departures(outcome, words),
+        "departures_cost": outcome.cost,
+        "departures_points": len(outcome.departures),
+        "choice_points": len(outcome.choices),
+        "lanes": _lanes(steps),
+        "steps": steps,
+        "numbers": _numbers(steps, watched),
+        "sources": _sources(each.moment.place for each in steps),
+    }
+
+
 def _watched(
-    program: Program, schedule: Schedule, departures: Iterable[tuple[int, int]]
+    program: Program, bounds: Bounds, departures: Iterable[tuple[int, int]]
 ) -> tuple[Outcome, Watched]:
     """One execution; the outcome has its recording, as a traced one's."""
     replay = WatchedReplay(departures)
-    outcome = run_execution(program, replay, schedule.bounds, traced=True)
+    outcome = run_execution(program, replay, bounds, traced=True)
     outcome.recording = replay.watched
     return outcome, replay.watched
 
@@ -148,7 +174,8 @@ def _steps(outcome: Outcome, watched: Watched, beside: Outcome | None, words: Wo
     for row, other in _aligned(rows, others):
         if row is None:
             assert other is not None
-            steps.append(Step(other.line.at, "", "", Moment(), there=_short(other)))
+            at = other.line.at
+            steps.append(Step(at, "", "", Moment(), there=_short(other), there_at=at))
             continue
         steps.append(
             Step(
@@ -160,6 +187,7 @@ def _steps(outcome: Outcome, watched: Watched, beside: Outcome | None, words: Wo
                 is_violation=row.line.text == VIOLATED,
                 is_first_difference=row is marked,
                 there=None if other is None else _short(other),
+                there_at=None if other is None else other.line.at,
             )
         )
     return steps

@@ -55,3 +55,30 @@ async def four_hundred_steps(world: World) -> None:
         for number in range(1, 9):
             group.create_task(ticks(number), name=f"clock {number}")
     world.check(False, "it never ends")
+
+
+async def slot_that_is_kept(world: World) -> None:
+    """The slot comes back in whatever order they come, and however late."""
+    slots = asyncio.Semaphore(1)
+
+    async def answer() -> None:
+        async with slots:
+            await world.outside("the model answers", latest=1)
+
+    task = asyncio.create_task(answer(), name="answer")
+    await asyncio.sleep(0)
+    await world.outside("the client leaves", latest=1)
+    task.cancel()
+    await asyncio.wait([task])
+    world.reached("the client has left")
+    world.check(not slots.locked(), "the slot is free again")
+
+
+async def late_or_not(world: World) -> None:
+    """What is a second late here happens at once where it passes."""
+    for name in ("one", "two"):
+        is_late = world.choose(name, ["at once", "late"]) == "late"
+        await asyncio.sleep(1.0 if is_late else 0.1)
+        world.record(f"{name} is done", actor=name)
+        world.reached("done")
+        world.check(not is_late, "none is late")

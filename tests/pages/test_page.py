@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 
 from sim import explore
 from sim.cli import main
+from sim.commands.pages import _BOUNDED
 from sim.exploration.verdict import Verdict
-from sim.pages.page import Cell, Line, Page, Table, Told
+from sim.kernel.schedule import Bounds
+from sim.pages.page import Cell, Line, Page, Table, Told, _rows
 from sim.pages.story import story_of
-from tests.pages.programs import HOSTILE, hostile_names, slot_that_is_lost
+from tests.pages.programs import HOSTILE, hostile_names, late_or_not, slot_that_is_lost
 
 
 class _Read(HTMLParser):
@@ -94,6 +97,34 @@ def test_the_data_of_each_step_is_there() -> None:
     assert isinstance(sources, dict)
     assert len(steps) == len(page.stories[0].story.steps)
     assert {"place", "choices", "tasks", "ready", "timers", "labels"} <= set(steps[0])
+
+
+def test_times_go_forward() -> None:
+    """Those of the rows are this execution's; the passing one's stand with what it does."""
+    page = _page_of(late_or_not)
+    story = page.stories[0].story
+    rows = _rows(story, set())
+    own = [float(each["time"]) for each in rows if each["time"]]
+    assert own == sorted(own)
+    beside = [(each["there"], each["there_time"]) for each in rows if each["there_time"]]
+    assert ("one: one is done", "0.100") in beside
+
+
+def test_a_proof_shows_what_was_looked_at(tmp_path: Path) -> None:
+    """One execution that passes, step by step, and the bounds in words."""
+    file = tmp_path / "page.html"
+    main(["explore", "tests.pages.programs:slot_that_is_kept", "--html", str(file)])
+    read = _Read(file.read_text(encoding="utf-8"))
+    assert "What happens in natural order" in read.text
+    assert "the model answers" in read.text
+    assert "how late the loop may be" in read.text
+    assert "Violated" not in read.text
+    assert len(read.data) == 2
+
+
+def test_every_bound_has_its_words() -> None:
+    """A page may be asked for any."""
+    assert set(_BOUNDED) == {field.name for field in fields(Bounds)}
 
 
 def test_a_table_says_what_its_cells_say() -> None:

@@ -13,7 +13,8 @@ class Story {
     this.wires = new Map();
     this.listen();
     this.draw();
-    const first = this.shown().find((step) => step.matches(".differs")) || this.shown().at(-1);
+    const shown = this.shown();
+    const first = shown.find((step) => step.matches(".differs")) || shown.find((step) => step.matches(".violation")) || shown[0];
     if (first) this.select(first, false);
   }
 
