@@ -336,9 +336,7 @@ def _let_go(loop: SimLoop) -> None:
     asyncio keeps all tasks of the process in one weak set, and ours have the same hashes in each
     execution: those of earlier ones would collide with them.
     """
-    for task in loop.tasks:
-        asyncio._unregister_task(task)
-    loop.tasks.clear()
+    loop.forget_tasks()
     loop.let_go()
 
 
@@ -390,7 +388,7 @@ def _exception_handler(loop: SimLoop, world: WorldOfProcesses) -> ExceptionHandl
             callback = words_of_callback(context["handle"])
             seen = words_of_exception(raised) if raised is not None else context["message"]
             world.fail_as(Kind.CALLBACK, f"{callback} raises;\n{seen}", raised=raised)
-        elif raised is not None and not is_recorded:
+        elif raised is not None and not is_recorded and not world.is_own_fault(raised):
             loop.leaves_behind(words_of_logged(context))
 
     return on_exception
@@ -553,7 +551,6 @@ def _is_never_woken(task: asyncio.Task[Any]) -> bool:
 
 
 def _drop(task: asyncio.Task[Any], loop: SimLoop) -> None:
-    loop.tasks.remove(task)
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     coroutine: Any = task.get_coro()
     coroutine.close()

@@ -20,6 +20,7 @@ from contextvars import Context
 from operator import attrgetter
 from types import FrameType
 from typing import Any, NoReturn, Protocol
+from weakref import ref
 
 import simpy
 
@@ -166,7 +167,8 @@ class SimLoop(SignalHandlers, SocketLoop):
         self.spin_rounds = 0
         # Worker threads; the default executor is made when it is first asked for.
         self.threads = Threads(self)
-        self._tasks: list[asyncio.Task[Any]] = []
+        # Weak, as in asyncio: what the program holds no more is freed, and heard of, as on stock.
+        self._tasks: list[ref[asyncio.Task[Any]]] = []
 
     WITHOUT_INFLUENCE = frozenset(
         # The same in each execution, or read only where it ends.
@@ -231,7 +233,7 @@ class SimLoop(SignalHandlers, SocketLoop):
         )
 
     def _failed_names(self) -> list[str]:
-        return [task.get_name() for task in self._tasks if task.done() and task._exception]
+        return [task.get_name() for task in self.tasks if task.done() and task._exception]
 
     # -- what _run_once asks of a selector and a clock
 
@@ -771,11 +773,17 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
-        """Every task of the execution, oldest first; asyncio's own set holds those of all loops."""
-        return self._tasks
+        """The tasks of the execution, oldest first; asyncio's own set holds those of all loops."""
+        return [task for each in self._tasks if (task := each()) is not None]
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.append(task)
+        self._tasks.append(ref(task))
+
+    def forget_tasks(self) -> None:
+        """asyncio as well: its set of all tasks is the process's."""
+        for task in self.tasks:
+            asyncio._unregister_task(task)
+        self._tasks.clear()
 
     def next_task_name(self) -> str:
         self.unnamed_tasks += 1

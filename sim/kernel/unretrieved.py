@@ -1,8 +1,9 @@
 """Exceptions that nobody retrieves, and coroutines that nobody awaits.
 
-asyncio logs both when memory is freed, and the program goes on. Here tasks are asked at the end of
-an execution. Futures and coroutines are heard of when they are freed, by their reference counts
-alone: the garbage collector does not run within an execution, so that its schedule decides when.
+asyncio logs both when memory is freed, and the program goes on. Here tasks that are still there are
+asked at the end of an execution. Of others, of futures and of coroutines is heard when they are
+freed, by their reference counts alone: the garbage collector does not run within an execution, so
+that its schedule decides when.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def _words_of_task(task: asyncio.Task[Any]) -> str:
 def words_of_logged(context: dict[str, Any]) -> str:
     """Of what the loop's exception handler hears of, where no callback raised it."""
     words = short_words_of_exception(context["exception"])
+    if isinstance(context.get("future"), asyncio.Task):
+        return f"{context['future'].get_name()} ended with {words}, which nobody retrieves"
     is_of_future = isinstance(context.get("future"), asyncio.Future)
     what = "a future has an exception that nobody retrieves" if is_of_future else context["message"]
     return f"{what}: {words}"

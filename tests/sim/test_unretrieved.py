@@ -6,6 +6,7 @@ import asyncio
 import gc
 import re
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from sim.exploration.report import Report
 from sim.export.file import NotExportable
 from sim.kernel.execution import Program
 from sim.kernel.violation import Kind
+from tests.sim.stock_world import run_on_stock
 
 
 @pytest.fixture(autouse=True)
@@ -313,3 +315,27 @@ def test_it_cannot_be_exported() -> None:
     assert found is not None
     with pytest.raises(NotExportable, match="what nobody retrieves is judged by the simulator"):
         found.export(dead_task)
+
+
+async def drops_a_task(world: Any) -> None:
+    heard: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: heard.append(context["message"]))
+    freed = weakref.ref(asyncio.create_task(fails()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    world.check(freed() is None, "nobody keeps it")
+    world.check(heard == ["Task exception was never retrieved"], "its exception is told")
+
+
+def test_a_finished_task_is_freed_when_the_program_drops_it() -> None:
+    """Its weak references die at once, and the loop's handler hears of its exception."""
+    report = explore(drops_a_task)
+    assert report.verdict == "proved", report.text
+
+
+@pytest.mark.socket
+def test_stock_asyncio_frees_it_then() -> None:
+    """The same program, on the system's own loop."""
+    _, result = run_on_stock(drops_a_task, 0)
+    assert result is None

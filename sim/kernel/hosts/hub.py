@@ -46,6 +46,8 @@ class WorldOfProcesses(Protocol):
 
     def fail_as(self, kind: Kind, detail: str, *, raised: BaseException | None = None) -> None: ...
 
+    def is_own_fault(self, raised: BaseException) -> bool: ...
+
 
 MakeLoop = Callable[[Run, "Hub"], ProcessLoop]
 """Makes the loop of a run, which belongs to it."""
