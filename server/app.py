@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import uvicorn
@@ -20,13 +21,26 @@ from starlette.types import Receive, Scope, Send
 
 from registry import StreamRegistry
 from registry.daemon_executor import DaemonExecutor
-from server import documented, early, endpoints, http_protocol, log, page_routes, shutdown, startup
+from server import (
+    documented,
+    early,
+    endpoints,
+    http_protocol,
+    log,
+    metrics_port,
+    metrics_routes,
+    page_routes,
+    shutdown,
+    startup,
+)
 from server.browsers import Cors
 from server.connection import ABORT_KEY, abort_of
 from server.environment import read_settings
 from server.errors import ApiError
 from server.front import Front
 from server.lines import line
+from server.metrics import Metrics
+from server.metrics_routes import MetricsAlone
 from server.ollama_async import AsyncOllama, AsyncTransportFactory
 from server.ollama_thread import ThreadOllama, ThreadTransportFactory
 from server.opening import opened
@@ -136,7 +150,8 @@ def create_app(
                     shutdown.hearing(signals, service.begin_shutdown),
                     ending_with_supervisor(server if signals else None),
                 ):
-                    yield
+                    async with _metrics_port_of(service):
+                        yield
                     await service.shut_down()
         finally:
             app.state.service = None
@@ -171,6 +186,7 @@ def create_app(
             new_trace_id=new_trace_id,
             wall_clock=wall_clock,
             leased=leased,
+            metrics=None if limits.metrics == "off" else Metrics(_loop_time()),
             directory=None if leased is None else leased.directory,
         )
 
@@ -189,6 +205,7 @@ def create_app(
     app.include_router(endpoints.router)
     app.include_router(open_router)
     app.include_router(page_routes.router)
+    app.include_router(metrics_routes.router)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)
@@ -203,6 +220,16 @@ def _settings() -> Settings:
     except StartRefused as exc:
         _logger.error(line("start_refused", str(exc)))
         raise
+
+
+def _loop_time() -> Callable[[], float]:
+    return asyncio.get_running_loop().time
+
+
+def _metrics_port_of(service: Service) -> AbstractAsyncContextManager[None]:
+    if not service.settings.metrics_listen:
+        return nullcontext()
+    return metrics_port.listening(MetricsAlone(service), service.settings, service.worker)
 
 
 def _registry(settings: Settings, executor: Executor | None) -> StreamRegistry:

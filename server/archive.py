@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import enum
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from registry import Snapshot, StreamView
+from registry.operations import Logged
 from server.errors import MESSAGE_MAX_CHARS, shortened
+from server.events import FIRST_CHUNK, OVER
+from server.lines import line
 from server.ollama import Chunk
 
 # Of a model's name or an end's reason, which clients and Ollama choose.
 NAME_MAX_CHARS = 200
 # Chunks of a text that are kept separately: each string costs 50 bytes more than its characters.
 _PARTS_MAX = 64
+
+
+class Way(enum.Enum):
+    """How a prompt's stream ended."""
+
+    FINISHED = "finished"
+    # Superseded, cancelled, at a shut-down, or with a lease that was lost.
+    STOPPED = "stopped"
+    # Turned away before it was let in.
+    REFUSED = "refused"
+    FAILED = "failed"
 
 
 @dataclass(slots=True)
@@ -39,6 +54,8 @@ class Record:
     on_end: Callable[[Record], None] = lambda record: None
     # The same, for who shows the streams.
     on_over: Callable[[Record], None] = lambda record: None
+    # What happens to it, for the metrics.
+    tell: Callable[[Logged], None] = lambda event: None
     # The text is `_blocks`, then `_parts`: text_chars characters, which is text_max_chars at most.
     text_chars: int = 0
     _blocks: list[str] = field(default_factory=list)
@@ -63,6 +80,7 @@ class Record:
         """Notes a chunk that Ollama sent, whether or not it goes out."""
         if self.first_chunk_at is None:
             self.first_chunk_at = now
+            self.tell(line(FIRST_CHUNK, trace=self.trace_id))
         self.chunks += 1
         part = chunk.content[: self.text_max_chars - self.text_chars]
         if part:
@@ -72,13 +90,16 @@ class Record:
                 self._blocks.append("".join(self._parts))
                 self._parts.clear()
 
-    def end(self, reason: str, message: str | None, now: float) -> None:
+    def end(self, reason: str, message: str | None, now: float, way: Way = Way.FINISHED) -> None:
         """Notes why it is over; the first reason stays."""
         if self.reason is None:
             self.note_reason(reason)
             self.message = message and shortened(message, MESSAGE_MAX_CHARS)
         if self.ended_at is None:
             self.ended_at = now
+            why = self.reason if way is Way.FINISHED else reason
+            told = line(OVER, trace=self.trace_id, way=way.value, reason=why, chunks=self.chunks)
+            self.tell(told)
             self.on_end(self)
             self.on_over(self)
 
@@ -150,6 +171,11 @@ class Archive:
         self._forget_old(owner, now)
         records = self._records.get(owner)
         return None if records is None else records.get(trace_id)
+
+    def chunks_of_running(self) -> int:
+        """Of all that have not ended."""
+        records = (record for owned in self._records.values() for record in owned.values())
+        return sum(record.chunks for record in records if record.ended_at is None)
 
     def _has_ended(self, record: Record) -> None:
         assert record.ended_at is not None

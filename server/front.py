@@ -36,6 +36,8 @@ OPEN_PATHS = frozenset(
         *page.PATHS,
     }
 )
+# Without a key for programs of this machine.
+METRICS_PATH = "/metrics"
 # How much is read of a body without a key.
 KEYLESS_MAX_BYTES = 64 * 1024
 # Of a body over the limit, as many times the limit is read before the answer; with a key only.
@@ -84,7 +86,7 @@ class Front:
             await _admit(scope, receive, service, held)
             await self._app(scope, _with_whole(receive, held), send)
         except _Refused as refused:
-            log_refused(scope, refused.error)
+            log_refused(service.events, scope, refused.error)
             connection = Connection(scope, receive, send, send_s=service.settings.send_seconds)
             try:
                 await connection.error(refused.error)
@@ -130,7 +132,10 @@ async def owner_of(request: Request) -> str:
 
 def _owner(scope: Scope, service: Service) -> str | None:
     # The path that the router uses: `path` begins with the root path or the path of a mount.
-    if get_route_path(scope) in OPEN_PATHS:
+    path = get_route_path(scope)
+    if path in OPEN_PATHS:
+        return None
+    if path == METRICS_PATH and service.shows_metrics_to(scope):
         return None
     service.check_local(scope)
     return service.keys.owner(Headers(scope=scope).get("authorization"))

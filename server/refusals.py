@@ -13,9 +13,13 @@ from starlette.types import Scope
 
 from registry.operations import Logged
 from server.errors import ApiError
+from server.events import Events
 from server.lines import line
 
 _logger = logging.getLogger("onestream.refused")
+
+REFUSED = "request_refused"
+FAILED = "stream_error"
 
 _METHOD_MAX_CHARS = 20
 _PATH_MAX_CHARS = 100
@@ -25,31 +29,35 @@ LINES_MAX = 50
 LINES_PER_S = 5.0
 
 
-def log_refused(scope: Scope, error: ApiError) -> None:
+def log_refused(events: Events, scope: Scope, error: ApiError) -> None:
     """One line for a request that gets an error instead of what it asked for."""
-    _logger.info(
+    events.tell(
         line(
-            "request_refused",
+            REFUSED,
             trace=scope["state"].get("trace_id"),
             status=error.status,
             code=error.code,
             method=str(scope["method"])[:_METHOD_MAX_CHARS],
             path=str(scope["path"])[:_PATH_MAX_CHARS],
             reason=error.message[:_REASON_MAX_CHARS],
-        )
+        ),
+        _logger,
+        logging.INFO,
     )
 
 
-def log_failed(trace_id: str, error: ApiError) -> None:
+def log_failed(events: Events, trace_id: str, error: ApiError) -> None:
     """One line for a prompt that ended with an error, in its status or as a message."""
-    _logger.info(
+    events.tell(
         line(
-            "stream_error",
+            FAILED,
             trace=trace_id,
             status=error.status,
             code=error.code,
             reason=error.message[:_REASON_MAX_CHARS],
-        )
+        ),
+        _logger,
+        logging.INFO,
     )
 
 

@@ -14,6 +14,7 @@ from server import documented, signposts
 from server.body import RequestModel, body_schema, json_body
 from server.documented import OLLAMAS, errors, request_headers, streamed, watched
 from server.errors import ApiError, as_api_error
+from server.events import Events
 from server.front import owner_of
 from server.invalid import as_refusal
 from server.openai import ChatRequest, chat_prompt
@@ -190,7 +191,9 @@ async def readyz(request: Request) -> Response:
 
 async def on_api_error(request: Request, exc: Exception) -> Response:
     error = as_api_error(exc)
-    log_refused(request.scope, error)
+    # None where the lifespan has ended while the request was running.
+    service: Service | None = request.app.state.service
+    log_refused(Events() if service is None else service.events, request.scope, error)
     return AsciiJson(error.body_for(request.scope), error.status, error.headers)
 
 

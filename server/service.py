@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from starlette.types import Scope
@@ -20,8 +21,11 @@ from server.browsers import is_allowed
 from server.buffer import Buffer
 from server.connection import Connection
 from server.errors import ApiError
+from server.events import REGISTERED, Events
+from server.lines import line
 from server.loopback import is_loopback_origin, stranger_in
 from server.memory import FreeMemory
+from server.metrics import Metrics, exposition
 from server.models import first_that_chats
 from server.ollama import OllamaClient, seconds_since_1970
 from server.ollama_async import AsyncOllama
@@ -38,6 +42,7 @@ from server.stores import wording
 from server.stores.directory import Directory, Entry
 from server.stores.leased_registry import LeasedRegistry
 from server.stores.store import StoreRefused, StoreUnreachable
+from server.stores.watched_store import StoreState
 from server.stream_task import StreamTask
 from server.watch import Watches, WatchResponse
 
@@ -65,10 +70,14 @@ class Service:
         wall_clock: Callable[[], float],
         leased: LeasedRegistry | None = None,
         directory: Directory | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.settings = settings
         self.keys = keys
         self.registry = registry
+        self.metrics = metrics
+        self.events = Events(() if metrics is None else (metrics.hear,))
+        self.events.listen_to(registry)
         self._repeats: Repetitions = (
             Repeats(window_s=settings.repeat_seconds, state_of=registry.state_of)
             if leased is None
@@ -143,6 +152,10 @@ class Service:
                 f"start the server with JARVIS_API_KEYS",
             )
 
+    def shows_metrics_to(self, scope: Scope) -> bool:
+        """Whether it needs no key for them: a program of this machine, in no browser."""
+        return self.settings.metrics == "loopback" and stranger_in(scope, _no_origin) is None
+
     def page_refusal(self, scope: Scope) -> str | None:
         """Why the request may not see the page; None if it may."""
         if self.settings.page == "off":
@@ -196,7 +209,9 @@ class Service:
             text_max_chars=self.settings.archive_max_chars,
             registered_at=now,
             model=prompt.request.body.get("model"),
+            tell=self.events.tell,
         )
+        self.events.tell(line(REGISTERED, trace=trace_id))
         self._archive.add(record, now)
         record.on_over = lambda over: self._changed(over.trace_id)
         if self._shared is not None:
@@ -210,6 +225,7 @@ class Service:
             settings=self.settings,
             buffer=Buffer(self.settings.buffer_max_chunks),
             record=record,
+            events=self.events,
         )
         return ChatResponse(
             session_id=self.keys.namespace(owner, session_id),
@@ -280,6 +296,7 @@ class Service:
             trace_id=trace_id,
             settings=self.settings,
             connections=self.connections,
+            events=self.events,
             headers={"content-type": Answer.content_type, **STREAM_HEADERS},
         )
 
@@ -418,6 +435,23 @@ class Service:
         }
         return {"sessions": sessions}
 
+    @property
+    def worker(self) -> str:
+        """Its name among those that share a store; empty where there is none."""
+        return "" if self._leased is None else self._leased.worker
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The metrics as text, and its content type."""
+        assert self.metrics is not None
+        families = partial(
+            self.metrics.families,
+            self.registry.snapshot(),
+            worker=self.worker,
+            chunks_of_running=self._archive.chunks_of_running(),
+            is_store_up=self._leased is None or self._leased.store.state is StoreState.OK,
+        )
+        return exposition(families, accept)
+
     def counts(self) -> dict[str, int]:
         """How many streams are in each state."""
         snapshot = self.registry.snapshot()
@@ -456,3 +490,7 @@ def _store_errors() -> Iterator[None]:
         raise ApiError(
             503, SessionsUnavailable.code, wording.sentence(exc), headers={"retry-after": "1"}
         ) from exc
+
+
+def _no_origin(origin: str) -> bool:
+    return False

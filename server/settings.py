@@ -119,6 +119,11 @@ class Settings(BaseSettings):
 
     # Lines of text, as in the note, or `json`: one object a line, with the same words.
     log: Literal["text", "json"] = "text"
+    # Who may read GET /metrics without a key: programs of this machine, or nobody; `off` has none.
+    metrics: Literal["loopback", "key", "off"] = "loopback"
+    # host:port of the metrics' own, without a key. A worker takes the first port that is free from
+    # there on, and answers for itself alone.
+    metrics_listen: str = ""
 
     # -- limits in seconds
 
@@ -198,6 +203,19 @@ class Settings(BaseSettings):
     def _known_store(cls, value: str) -> str:
         store_address.check(value)
         return value
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _known_address(cls, value: str) -> str:
+        if value:
+            host_and_port(value)
+        return value
+
+    @model_validator(mode="after")
+    def _metrics_that_are_there(self) -> Settings:
+        if self.metrics_listen and self.metrics == "off":
+            raise ValueError("JARVIS_METRICS_LISTEN has nothing to say with JARVIS_METRICS=off")
+        return self
 
     @field_validator("sessions_prefix")
     @classmethod
@@ -307,6 +325,16 @@ def _without_user(origin: str) -> str:
     scheme, separator, rest = origin.partition("://")
     _, at, host = rest.rpartition("@")
     return f"{scheme}{separator}…@{host}" if at else origin
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Of `host:port`, `[::1]:port` or `:port`, which is every address of the machine."""
+    host, colon, port = address.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else -1
+    if not colon or not 0 <= number <= 65535 or (":" in host and not is_bracketed):
+        raise ValueError("is not host:port, [address]:port or :port, as in 127.0.0.1:9100")
+    return host.strip("[]") or "0.0.0.0", number
 
 
 def split_keys(text: str) -> tuple[str, ...]:

@@ -16,10 +16,19 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 
-from registry import SessionsUnavailable, State, Stream, StreamRefused
-from server.archive import Record
+from registry import (
+    SessionsUnavailable,
+    State,
+    Stream,
+    StreamCancelled,
+    StreamError,
+    StreamRefused,
+    StreamSuperseded,
+)
+from server.archive import Record, Way
 from server.buffer import Buffer
 from server.errors import ApiError, as_api_error
+from server.events import Events
 from server.lines import line
 from server.ollama import Chunk, OllamaClient, OllamaRequest
 from server.refusals import log_failed
@@ -46,6 +55,7 @@ class StreamTask:
         settings: Settings,
         buffer: Buffer,
         record: Record,
+        events: Events,
     ) -> None:
         self.trace_id = trace_id
         self.buffer = buffer
@@ -55,6 +65,7 @@ class StreamTask:
         self._pick_model = pick_model
         self._registry = registry
         self._settings = settings
+        self._events = events
         # Opened when register has answered; the task does nothing before.
         self._gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Set with the gate, and read where a stop overtakes the opened gate.
@@ -73,10 +84,11 @@ class StreamTask:
         """Register has raised: this stream was never active, and its task is about to be ended."""
         answer = as_api_error(error)
         if isinstance(error, StreamRefused | SessionsUnavailable):
-            log_failed(self.trace_id, answer)
+            log_failed(self._events, self.trace_id, answer)
         if isinstance(error, asyncio.CancelledError):
             answer = ApiError(400, "cancelled", "the caller of its register has left")
-        self.record.end(answer.code, answer.message, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        self.record.end(answer.code, answer.message, now, _way_of(error, was_let_in=False))
 
     def start(self) -> asyncio.Task[None]:
         """Makes the task, which waits at the gate."""
@@ -127,13 +139,13 @@ class StreamTask:
         now = asyncio.get_running_loop().time()
         self.buffer.end(error)
         if error is None:
-            self.record.end("stop", None, now)
+            self.record.end("stop", None, now, Way.FINISHED)
         else:
             answer = as_api_error(error)
-            self.record.end(answer.code, answer.message, now)
+            self.record.end(answer.code, answer.message, now, _way_of(error, was_let_in=True))
             if isinstance(error, ApiError):
                 # All others have a line already: the registry's, or a traceback.
-                log_failed(self.trace_id, answer)
+                log_failed(self._events, self.trace_id, answer)
 
     # -- the agent task
 
@@ -282,3 +294,13 @@ class StreamTask:
             f"the stream has run for {self._settings.total_seconds:g} s, which is the limit "
             f"JARVIS_TOTAL_SECONDS; what was sent of the answer is not the whole",
         )
+
+
+def _way_of(error: BaseException, *, was_let_in: bool) -> Way:
+    if isinstance(error, StreamSuperseded | StreamCancelled | asyncio.CancelledError):
+        return Way.STOPPED
+    if not isinstance(error, StreamError):
+        # Of a prompt that was not let in, an ApiError is a repetition's.
+        is_refusal = isinstance(error, ApiError) and not was_let_in
+        return Way.REFUSED if is_refusal else Way.FAILED
+    return Way.STOPPED if was_let_in else Way.REFUSED

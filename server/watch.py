@@ -20,6 +20,8 @@ from starlette.types import Receive, Scope, Send
 from server.archive import Archive, streams_in
 from server.connection import ClientStalled, Connection
 from server.errors import ApiError
+from server.events import Events
+from server.lines import line
 from server.refusals import log_refused
 from server.registries import Registry
 from server.settings import Settings
@@ -189,10 +191,12 @@ class WatchResponse(Response):
         settings: Settings,
         connections: MutableMapping[Connection, None],
         headers: Mapping[str, str],
+        events: Events,
     ) -> None:
         self.status_code = 200
         self.background = None
         self._watches = watches
+        self._events = events
         self._owner = owner
         self._trace_id = trace_id
         self._settings = settings
@@ -208,7 +212,7 @@ class WatchResponse(Response):
         try:
             watcher = self._watches.open(self._owner)
         except ApiError as exc:
-            log_refused(scope, exc)
+            log_refused(self._events, scope, exc)
             await connection.error(exc)
             return
         tasks = [asyncio.create_task(connection.watch(_ending(watcher)), name=self._name("watch"))]
@@ -220,7 +224,7 @@ class WatchResponse(Response):
                 tasks.append(asyncio.create_task(seeing, name=self._name("others")))
             await self._tell(connection, watcher)
         except ClientStalled as exc:
-            _logger.warning("watcher_stalled trace=%s %s", self._trace_id, exc)
+            _logger.warning(line("watcher_stalled", str(exc), trace=self._trace_id))
             await connection.abort()
         finally:
             for task in tasks:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
+from collections.abc import Callable
 
 from registry.lease_records import LeaseOperation, Reply
 from registry.lease_table import LimitsDiffer
+from registry.operations import Logged
 from server.lines import line
 from server.stores import wording
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
 
 _logger = logging.getLogger("onestream.registry")
+
+# An event: the store was asked, and has answered, or not.
+STORE_ASKED = "store_asked"
 
 
 class StoreState(enum.Enum):
@@ -40,6 +46,8 @@ class WatchedStore:
         self._store = store
         self._worker = worker
         self.state = StoreState.OK
+        # Called with each request that is over; set by who counts them.
+        self.on_asked: Callable[[Logged], None] | None = None
         self.limits = store.limits
         self.start = store.start
         self.messages = store.messages
@@ -48,11 +56,19 @@ class WatchedStore:
         self.close = store.close
 
     async def ask(self, operation: LeaseOperation) -> Reply:
+        begun = asyncio.get_running_loop().time()
+        answer = "none"
         try:
             reply = await self._store.ask(operation)
+            answer = reply.word.name.lower()
         except (StoreUnreachable, LimitsDiffer, StoreRefused) as exc:
             self.note(exc)
             raise
+        finally:
+            if self.on_asked is not None:
+                took_s = asyncio.get_running_loop().time() - begun
+                name = type(operation).__name__.lower()
+                self.on_asked(line(STORE_ASKED, operation=name, answer=answer, took_s=took_s))
         self._become(StoreState.OK)
         return reply
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 from registry import StopSignals, Stream
 from server.archive import Record
 from server.buffer import Buffer
+from server.events import Events
 from server.ollama import OllamaClient, OllamaRequest
 from server.registries import Registry
 from server.settings import Settings
@@ -53,6 +54,7 @@ async def _asked(*, is_lost: bool) -> int:
         settings=Settings(),
         buffer=Buffer(4),
         record=Record("t", "", "s", 0, 100, 0.0),
+        events=Events(),
     )
     running = task.start()
     stream = Stream(

@@ -18,6 +18,7 @@ from server import watch
 from server.app import create_app
 from server.archive import Archive
 from server.errors import ApiError
+from server.events import Events
 from server.stores.directory import Entry
 from server.watch import Watches, WatchResponse
 from sim import World, explore, run
@@ -314,7 +315,13 @@ def test_streams_of_other_workers_are_shown_while_their_store_answers() -> None:
             if scope["type"] == "lifespan":
                 return
             response = WatchResponse(
-                watches, "key1", trace_id="t", settings=limits, connections={}, headers={}
+                watches,
+                "key1",
+                trace_id="t",
+                settings=limits,
+                connections={},
+                headers={},
+                events=Events(),
             )
             await response(scope, receive, send)
 

@@ -21,6 +21,8 @@ import server.ollama_thread
 import server.wakeable
 from registry import StreamRegistry
 from server.app import create_app
+from server.events import Events
+from server.service import Service
 from server.settings import Settings
 from sim.bench.harness.answers import content_of
 from sim.bench.harness.asgi import Exchange, SimServer
@@ -31,7 +33,7 @@ from sim.fake_ollama import Profile
 from sim.fake_ollama.modes import Mode
 from sim.fake_ollama.simulated import Connection, SimOllama
 from sim.kernel.world import World
-from sim.schedulers.states.abstraction import describe
+from sim.schedulers.states.abstraction import describe, leave_out
 
 # Worker threads share data with the loop in these: every line of them is a switch point.
 DECLARED_FILES = tuple(
@@ -40,6 +42,9 @@ DECLARED_FILES = tuple(
 
 # Otherwise each state would be read with all settings and models of Ollama in it.
 describe(Settings, Mode, Profile)
+# What is counted decides nothing.
+leave_out(Events, "_listeners")
+leave_out(Service, "metrics")
 
 
 class ServerBench(HttpBench):
