@@ -125,9 +125,42 @@ def _connects_without_limit(
     self._wake.hold(sock)
 
 
+def _asks_no_flag(self: server.wakeable.Wake, sock: Any) -> None:
+    """A stop between the making of a socket and the connect is noticed by nobody."""
+    self._socket = sock
+
+
+def _goes_on_probing(self: server.http_protocol.HttpProtocol, exc: Exception | None) -> None:
+    """The timer of the next probe outlives its connection."""
+    server.http_limits.LimitedProtocol.connection_lost(self, exc)
+
+
+def _goes_on_waiting(self: server.http_limits.LimitedProtocol, exc: Exception | None) -> None:
+    """The timer of a head that has not come outlives its connection."""
+    server.http_limits.H11Protocol.connection_lost(self, exc)
+
+
 BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "hung_upstream.thread": (server.wakeable.Wake, "cut", _cuts_nothing, "L2 prompt_stop"),
     "second_prompt.thread": (server.wakeable._Backend, "_connect", _holds_once, "L2 prompt_stop"),
+    "superseded_as_it_connects.thread": (
+        server.wakeable.Wake,
+        "hold",
+        _asks_no_flag,
+        "L2 prompt_stop",
+    ),
+    "leaves_long_before_answer.async": (
+        server.http_protocol.HttpProtocol,
+        "connection_lost",
+        _goes_on_probing,
+        "L3 no_leak",
+    ),
+    "reused_after_error.async": (
+        server.http_limits.LimitedProtocol,
+        "connection_lost",
+        _goes_on_waiting,
+        "L3 no_leak",
+    ),
     "trickles.async": (
         server.http_limits.LimitedProtocol,
         "_await_head",

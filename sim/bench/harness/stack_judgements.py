@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,8 +38,24 @@ def no_socket_is_left(bench: StackBench) -> Iterator[str]:
         yield f"sockets {', '.join(each.words for each in sockets)}"
 
 
+def no_timer_is_left(bench: StackBench) -> Iterator[str]:
+    """One of a connection that is lost would hold its buffers for as long as it runs.
+
+    uvicorn leaves one of its own, for its keep-alive, where a connection is reset.
+    """
+    timers = [each for each in bench.world.timers if _is_productions(each)]
+    if timers:
+        yield f"timers {', '.join(map(repr, timers))}"
+
+
+def _is_productions(timer: asyncio.TimerHandle) -> bool:
+    module = getattr(timer._callback, "__module__", "")  # type: ignore[attr-defined]
+    return module.startswith(("server.", "registry."))
+
+
 OF_THE_STACK: Judgements = (
     *OF_BOTH_LEVELS,
     Always("L2 prompt_stop", stops_reach_upstream),
     Judgement("L3 no_leak", Moment.QUIET, no_socket_is_left),
+    Judgement("L3 no_leak", Moment.QUIET, no_timer_is_left),
 )

@@ -113,6 +113,20 @@ async def leaves_before_answer(bench: StackBench) -> None:
     bench.world.check(not bench.calls_held(), NOTHING_RUNS, f"{bench.calls_held()}")
 
 
+async def leaves_long_before_answer(bench: StackBench) -> None:
+    """The same when the probes have become rare: one finds that it is gone, and is the last."""
+    p1 = await bench.post("p1", model="fake:hang-before-headers")
+    await asyncio.sleep(0.1)
+    p1.connection.close_sending_side()
+    # Probes 3.15 s after that, and 6.35 s.
+    await bench.world.outside("the client leaves", earliest=3.0, latest=4.0)
+    bench.world.check(p1.connection.is_open, "who waits for its answer is waited for")
+    p1.connection.close()
+    await asyncio.sleep(3.5)
+    bench.world.check(not bench.calls_held(), NOTHING_RUNS, f"{bench.calls_held()}")
+    bench.world.reached("was seen to be gone")
+
+
 async def half_closes(bench: StackBench) -> None:
     """It closes its sending side behind its request, as some proxies do, and waits."""
     connection = await bench.connect("client")
@@ -222,6 +236,14 @@ DEFINITIONS = (
         "a client closes its sending side while Ollama is silent, and leaves later",
         leaves_before_answer,
         ("was waited for",),
+        bench={"profile": SHORT},
+    ),
+    StackDefinition(
+        "leaves_long_before_answer",
+        "a client that has closed its sending side leaves when probes have become rare",
+        leaves_long_before_answer,
+        ("was seen to be gone",),
+        clients=("async",),
         bench={"profile": SHORT},
     ),
     StackDefinition(

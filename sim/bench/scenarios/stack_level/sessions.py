@@ -41,6 +41,18 @@ async def hung_upstream(bench: StackBench) -> None:
     bench.world.check(not bench.fake.slots_taken(model), "the slot is free again")
 
 
+async def superseded_as_it_connects(bench: StackBench) -> None:
+    """Prompt 2 is right behind prompt 1, whose call is just being connected to Ollama."""
+    p1 = await bench.post("p1", "s", model="fake:hang-before-headers")
+    p2 = await bench.post("p2", "s")
+    await bench.over(p1, p2)
+    newest = max(p1, p2, key=lambda each: each.given_id or "")
+    if p1.error_code == "superseded":
+        bench.world.reached("p1 was superseded")
+    if newest is p2:
+        bench.world.check(p2.error_code is None and p2.text, "prompt 2 is answered", f"{p2.body!r}")
+
+
 async def stop_is_pressed(bench: StackBench) -> None:
     p1 = await bench.post("p1")
     await bench.world.outside("stop is pressed", earliest=0.1, latest=1.0)
@@ -83,6 +95,13 @@ DEFINITIONS = (
         "Ollama hangs in prompt 1, in its only slot, when prompt 2 comes",
         hung_upstream,
         ("p1 hung in its slot",),
+        bench={"profile": SHORT},
+    ),
+    StackDefinition(
+        "superseded_as_it_connects",
+        "a second prompt while the first is being connected to Ollama",
+        superseded_as_it_connects,
+        ("p1 was superseded",),
         bench={"profile": SHORT},
     ),
     StackDefinition(
