@@ -58,9 +58,11 @@ VERSION_MIN = 7
 # A call takes less than a millisecond; one that takes longer than this counts as lost. It is well
 # below the lease, so that a renewal can be asked for several times.
 CALL_S = 0.5
-# Of one worker: for what the lease table is asked, and for what is told of streams besides.
+# Of one worker: for streams that hold their sessions or leave, for those that ask for theirs, and
+# the rest for what is told of streams besides.
 CONNECTIONS_MAX = 64
-_ASKED_MAX = 56
+_HOLDERS_MAX = 40
+_ASKING_MAX = 16
 # How often a connection that waits for messages is asked whether it still stands.
 HEALTH_S = 5
 # Keys that are looked at by one request.
@@ -105,7 +107,8 @@ class RedisStore:
         self._listener = Redis.from_url(url, socket_timeout=None, **common)
         self._script = self._client.register_script(script)
         self._call_s = call_s
-        self._turns = asyncio.Semaphore(_ASKED_MAX)
+        self._turn_of_holders = asyncio.Semaphore(_HOLDERS_MAX)
+        self._turn_of_asking = asyncio.Semaphore(_ASKING_MAX)
 
     @property
     def limits(self) -> LeaseLimits:
@@ -152,24 +155,30 @@ class RedisStore:
         """A thousand streams renew at once, each for as long as its lease lasts.
 
         Who holds waits for its turn; that is no silence of the store. Whose client waits for an
-        answer is told soon that this worker does not get round to it.
+        answer does not stand behind them, and is told soon where this worker does not get round
+        to it.
         """
-        if self._turns.locked() and not isinstance(operation, Renew | Leave):
+        if isinstance(operation, Renew | Leave):
+            async with self._turn_of_holders:
+                yield
+            return
+        turn = self._turn_of_asking
+        if turn.locked():
             try:
                 async with asyncio.timeout(self._call_s):
-                    await self._turns.acquire()
+                    await turn.acquire()
             except TimeoutError:
                 raise StoreUnreachable(
-                    f"the store of sessions {self.address} was not asked: {_ASKED_MAX} requests of "
-                    f"this worker are on their way, and its turn did not come within "
-                    f"{self._call_s:g} s; look at the load of this machine and of the store"
+                    f"the store of sessions {self.address} was not asked: {_ASKING_MAX} requests "
+                    f"for sessions are on their way from this worker, and its turn did not come "
+                    f"within {self._call_s:g} s; look at the load of this machine and of the store"
                 ) from None
         else:
-            await self._turns.acquire()
+            await turn.acquire()
         try:
             yield
         finally:
-            self._turns.release()
+            turn.release()
 
     async def _answer(self, operation: LeaseOperation) -> Answer:
         session = operation.session

@@ -92,15 +92,19 @@ def test_who_holds_waits_for_its_turn_and_who_asks_for_a_session_is_told() -> No
 
     async def main() -> None:
         store = RedisStore("unix:///nowhere/socket", LIMITS, "v", call_s=0.05)
-        turns = 0
-        while not store._turns.locked():
-            await store._turns.acquire()
-            turns += 1
+        for turn in (store._turn_of_holders, store._turn_of_asking):
+            while not turn.locked():
+                await turn.acquire()
         renewal = asyncio.ensure_future(store.ask(Renew("s", "v/1", 1, 1)))
-        with pytest.raises(StoreUnreachable, match=f"was not asked: {turns} requests"):
+        with pytest.raises(StoreUnreachable, match="was not asked: 16 requests"):
             await store.ask(Register("s", "v/2"))
         assert not renewal.done()
-        store._turns.release()
+        # No renewal stands in the way of a prompt.
+        store._turn_of_asking.release()
+        with pytest.raises(StoreUnreachable, match="does not answer"):
+            await store.ask(Register("s", "v/2"))
+        assert not renewal.done()
+        store._turn_of_holders.release()
         with pytest.raises(StoreUnreachable, match="does not answer"):
             await renewal
         await store.close()
