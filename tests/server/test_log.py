@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -205,17 +205,24 @@ def test_what_the_process_says_waits_for_nobody(monkeypatch: pytest.MonkeyPatch)
     assert kept.getvalue() == "a line\n"
 
 
-def test_an_end_is_patient_once() -> None:
+def test_an_end_is_patient_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the end of the process a log that nobody takes is waited for, but not for each line."""
+    waits_s: list[float | None] = []
     with outlet_on_pipe() as (outlet, _):
+        this_thread, wait_for = threading.current_thread(), outlet._changed.wait_for
+
+        def wait_and_note(predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+            if threading.current_thread() is this_thread:
+                waits_s.append(timeout)
+            return wait_for(predicate, timeout)
+
+        monkeypatch.setattr(outlet._changed, "wait_for", wait_and_note)
         outlet.write("x" * (2 * PIPE_BYTES))
         outlet.end()
-        began = time.monotonic()
         for _ in range(100):
             outlet.write("a line\n")
             outlet.flush()
-        # Not a matter of the machine's speed: a hundred times the patience would be 30 s.
-        assert time.monotonic() - began < 50 * PATIENCE_S
+        assert waits_s == [PATIENCE_S] + [0.0] * 99
 
 
 def test_what_is_not_stdout_or_stderr_stays(
