@@ -37,8 +37,8 @@ pytestmark = pytest.mark.socket
     ("launcher", "client", "number"),
     [
         ("plain uvicorn", "async", signal.SIGTERM),
-        ("plain uvicorn", "thread", signal.SIGINT),
-        ("our own", "async", signal.SIGINT),
+        pytest.param("plain uvicorn", "thread", signal.SIGINT, marks=pytest.mark.thorough),
+        pytest.param("our own", "async", signal.SIGINT, marks=pytest.mark.thorough),
         ("our own", "thread", signal.SIGTERM),
         ("nothing wakes the thread", "thread", signal.SIGTERM),
     ],

@@ -251,7 +251,11 @@ def test_one_of_several_workers_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.socket
 @pytest.mark.parametrize(
-    ("arguments", "more"), [(("--workers", "2"), {}), ((), {"WEB_CONCURRENCY": "2"})]
+    ("arguments", "more"),
+    [
+        (("--workers", "2"), {}),
+        pytest.param((), {"WEB_CONCURRENCY": "2"}, marks=pytest.mark.thorough),
+    ],
 )
 def test_uvicorn_with_several_workers_ends(
     arguments: tuple[str, ...], more: dict[str, str]
@@ -307,7 +311,7 @@ def test_without_its_start_up_it_says_so() -> None:
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize("port", ["taken", "99999", "-1"])
+@pytest.mark.parametrize("port", ["taken", "99999", pytest.param("-1", marks=pytest.mark.thorough)])
 def test_a_port_that_cannot_be_had_is_a_line(port: str) -> None:
     """Exit code 3 and a sentence; no traceback."""
     with free_socket() as taken:
@@ -321,12 +325,16 @@ def test_a_port_that_cannot_be_had_is_a_line(port: str) -> None:
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize("launcher", [UVICORN, OWN])
 @pytest.mark.parametrize(
-    "signals",
+    ("launcher", "signals"),
     [
-        pytest.param((signal.SIGHUP,), id="terminal closed"),
-        pytest.param((signal.SIGINT, signal.SIGINT), id="Ctrl-C twice"),
+        pytest.param(launcher, signals, id=f"{name}, {what}", marks=marks)
+        for what, signals, name, launcher, marks in (
+            ("terminal closed", (signal.SIGHUP,), "our own", OWN, ()),
+            ("Ctrl-C twice", (signal.SIGINT, signal.SIGINT), "uvicorn", UVICORN, ()),
+            ("terminal closed", (signal.SIGHUP,), "uvicorn", UVICORN, pytest.mark.thorough),
+            ("Ctrl-C twice", (signal.SIGINT, signal.SIGINT), "our own", OWN, pytest.mark.thorough),
+        )
     ],
 )
 def test_streams_are_told_however_the_process_ends(
@@ -397,7 +405,10 @@ def test_refusals_reach_nobody_as_a_traceback(caplog: pytest.LogCaptureFixture) 
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed",
+    [*(pytest.param(each, marks=pytest.mark.thorough) for each in (">&-", "2>&-")), "<&- >&- 2>&-"],
+)
 def test_it_serves_where_its_output_was_closed_before_it_began(closed: str) -> None:
     """A daemon's start, as `>&- 2>&-` of a shell: it answers, and ends as always."""
     port = free_port()
