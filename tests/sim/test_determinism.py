@@ -232,6 +232,9 @@ def test_other_processes_give_the_same_traces() -> None:
 
 # ---- nondeterminism --------------------------------------------------------------------------
 
+# How many executions look in forks for a violation, where two differ: fifty, if none is asked for.
+FORKS = 5
+
 
 def test_a_choice_that_no_schedule_decides_is_found() -> None:
     """A global counter that changes how many choices there are: inconclusive, never proved."""
@@ -242,7 +245,7 @@ def test_a_choice_that_no_schedule_decides_is_found() -> None:
         if next(executions) % 2:
             world.choose("second", ["c", "d"])
 
-    report = explore(program)
+    report = explore(program, max_executions=FORKS)
     assert report.verdict == "inconclusive"
     assert "nondeterminism found" in report.reason
 
@@ -255,7 +258,7 @@ def test_a_width_that_no_schedule_decides_is_found() -> None:
         world.choose("first", range(2 + next(executions) % 2))
         world.choose("second", "ab")
 
-    report = explore(program)
+    report = explore(program, max_executions=FORKS)
     assert report.verdict == "inconclusive"
     assert "nondeterminism found" in report.reason
 
@@ -268,7 +271,7 @@ def test_a_step_that_no_schedule_decides_is_found() -> None:
         for _ in range(next(executions) % 2):
             await asyncio.sleep(0)
 
-    report = explore(program)
+    report = explore(program, max_executions=FORKS)
     assert report.verdict == "inconclusive"
     assert report.reason.startswith("state survived the first execution: executions, a variable of")
     assert "was count(0), then count(1); step" in report.reason
