@@ -333,7 +333,7 @@ class SimLoop(SignalHandlers, SocketLoop):
                 self._go_on(chosen, quiescent)
                 if self._network is not None:
                     # It may have read, or closed.
-                    self._network.tell_ready(self)
+                    self._network.thread_went_on(self)
             else:
                 env.land(chosen)
             if not quiescent:

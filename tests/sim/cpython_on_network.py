@@ -41,6 +41,10 @@ LEFT_OUT = {
 }
 
 
+LATE_MAX_S = 0.01
+"""Their time limits, of seconds, are for a network that answers."""
+
+
 class OneTest:
     """What one test has, from its first loop to its end."""
 
@@ -55,6 +59,7 @@ class OneTest:
         if self._first is not None:
             return
         self._first = loop
+        loop.network.late_max_s = LATE_MAX_S
         self._until_its_end.enter_context(guarded(beside_others=True))
         self._until_its_end.enter_context(loop._as_current())
 

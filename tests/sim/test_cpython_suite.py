@@ -29,8 +29,7 @@ SINCE_3_12 = {"test_eager_task_factory": 38}
 SINCE_3_13 = {"test_staggered": 5}
 SINCE_3_14 = {"test_graph": 10}
 SLOW = {"test_tasks": 217}
-# On a simulated network; `cpython_on_network.py` has what is left out of them, and why. In natural
-# order alone: in random order the time limits of their threads and handshakes may pass first.
+# On a simulated network; `cpython_on_network.py` has what is left out of them, and why.
 SOCKETS = {"test_streams": 66, "test_server": 2, "test_buffered_proto": 1, "test_sslproto": 13}
 SLOW_SOCKETS = {"test_sock_lowlevel": 36, "test_ssl": 22, "test_sendfile": 57}
 
@@ -92,10 +91,11 @@ def run_suite(names: list[str], *options: str) -> list[dict[str, object]]:
         (of_loops(slow=False), ()),
         (of_loops(slow=False), ("--seed", "1")),
         (SOCKETS, ()),
+        pytest.param(SOCKETS, ("--seed", "1"), marks=pytest.mark.thorough),
         pytest.param(of_loops(slow=True), (), marks=pytest.mark.thorough),
         pytest.param(SLOW_SOCKETS, (), marks=pytest.mark.thorough),
     ],
-    ids=["natural", "random", "sockets", "tasks", "slow_sockets"],
+    ids=["natural", "random", "sockets", "random_sockets", "tasks", "slow_sockets"],
 )
 def test_cpythons_own_tests_pass(expected: dict[str, int], options: tuple[str, ...]) -> None:
     """Every test of these modules passes, and at least a given number of them run on our loop."""

@@ -44,6 +44,21 @@ class Delivery(Watched):
                 self.carry(sender)
         self.tell_ready(loop)
 
+    def thread_went_on(self, loop: LoopOfSockets) -> None:
+        """In a poll: it may have read the part that came alone, or closed."""
+        deferred, self._deferred = self._deferred, []
+        for sender in deferred:
+            if self._is_unread(sender):
+                self._deferred.append(sender)
+            else:
+                self.carry(sender)
+        self.tell_ready(loop)
+
+    def _is_unread(self, sender: StreamSocket) -> bool:
+        """Whether who waits to read what it has sent has not done so yet."""
+        way = sender.outgoing
+        return way is not None and bool(way.arrived) and self._is_awaited(sender)
+
     # -- streams
 
     def carry(self, sender: StreamSocket) -> None:

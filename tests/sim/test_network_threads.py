@@ -1,0 +1,60 @@
+"""Threads and the network: what a thread does at a socket while the loop is in its poll."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+
+from sim import World, explore
+from sim.exploration.verdict import Verdict
+from sim.schedulers import DepartureBounded
+from tests.limits import AMPLE_S
+
+
+def test_a_thread_that_makes_a_descriptor_ready_ends_the_poll() -> None:
+    """The loop watches it: it is nothing that was put into its queue without waking it."""
+
+    async def program(world: World) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            thread = threading.Thread(target=theirs.send, args=(b"x",))
+            thread.start()
+            received = await asyncio.get_running_loop().sock_recv(ours, 1)
+            world.check(received == b"x", "it arrives")
+            thread.join()
+
+    report = explore(program, strategy=DepartureBounded(2), budget_s=AMPLE_S)
+    assert report.verdict == Verdict.PROVED, report.text
+
+
+def test_the_second_part_of_a_write_reaches_a_thread_before_its_time_is_over() -> None:
+    """What comes in two parts comes whole within the bound of the network; the loop is asleep."""
+
+    def reads(client: socket.socket, server: socket.socket, seen: list[bytes]) -> None:
+        server.settimeout(2.0)
+        client.sendall(b"abcd")
+        received = b""
+        while len(received) < 4:
+            part = server.recv(4)
+            received += part
+            seen.append(part)
+
+    async def program(world: World) -> None:
+        world.network.late_max_s = 0.1
+        seen: list[bytes] = []
+        with socket.create_server(("127.0.0.1", 7000)) as listener:
+            client = await asyncio.to_thread(socket.create_connection, ("127.0.0.1", 7000))
+            server, _ = listener.accept()
+            with client, server:
+                thread = threading.Thread(target=reads, args=(client, server, seen))
+                thread.start()
+                await asyncio.sleep(10)
+                world.check(b"".join(seen) == b"abcd", "it is there in time")
+                if len(seen) > 1:
+                    world.reached("two parts")
+                thread.join()
+
+    report = explore(program, strategy=DepartureBounded(2), labels=["two parts"], budget_s=AMPLE_S)
+    assert report.verdict == Verdict.PROVED, report.text
