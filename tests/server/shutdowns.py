@@ -11,7 +11,16 @@ from dataclasses import replace
 
 from sim.fake_ollama import FakeOllama, profile_named
 from sim.fake_ollama.http_front import running, wall_clock_ns
-from tests.server.support import Output, RawClient, free_port, is_listening, process, prompt, until
+from tests.server.support import (
+    PATIENCE_S,
+    Output,
+    RawClient,
+    free_port,
+    is_listening,
+    process,
+    prompt,
+    until,
+)
 
 GRACE_S = 2.0
 # The fake answers with the first 20 words of the prompt: these fill every buffer on the way.
@@ -51,6 +60,8 @@ async def exit_under_trouble(
         "OLLAMA_HOST": ollama,
         "JARVIS_OLLAMA_CLIENT": client,
         "JARVIS_GRACE_SECONDS": str(GRACE_S),
+        # However slow the machine is, the prompt that waits for its first chunk has no head yet.
+        "JARVIS_HEAD_HOLD_SECONDS": str(PATIENCE_S),
     }
     calls_before = len(fake.calls)
     with process(*LAUNCHERS[launcher], "--port", str(port), **environment) as child:
