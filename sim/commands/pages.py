@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sim.bench.levels import is_of_the_bench
 from sim.counterexamples.counterexample import Counterexample
 from sim.exploration.report import Report
 from sim.exploration.tested_pythons import interpreter
@@ -250,9 +251,20 @@ def _stories(found: Iterable[tuple[str, Counterexample | None]]) -> list[Told]:
     stories: list[Told] = []
     for name, each in found:
         if each is not None and len(stories) < STORIES_MAX:
-            with subject_of(Schedule.parse(each.schedule).subject) as subject:
-                stories.append(Told.of(name, story_of(subject.program, each)))
+            named = Schedule.parse(each.schedule).subject
+            with subject_of(named) as subject:
+                story = story_of(subject.program, each)
+            stories.append(Told.of(name, story, _rules(named)))
     return stories
+
+
+def _rules(subject: str) -> dict[str, str]:
+    """The rows of the protocol's table, which are labels where the bench observes it."""
+    if not is_of_the_bench(subject):
+        return {}
+    from sim.bench.harness.row_words import words_of_rows
+
+    return words_of_rows()
 
 
 def _number(text: str, share: float | None = None) -> Cell:

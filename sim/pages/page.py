@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,20 +48,27 @@ class Table:
 @dataclass(frozen=True, slots=True)
 class Told:
     """A counterexample of a page. name: what it is one of. commands: pairs of what a command does
-    with it, as `replays it`, and the command."""
+    with it, as `replays it`, and the command. rules: for labels that are rules of the program's,
+    what each says."""
 
     name: str
     story: Story
     commands: tuple[tuple[str, str], ...]
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, story: Story) -> Told:
+    def of(cls, name: str, story: Story, rules: Mapping[str, str] | None = None) -> Told:
         """With the commands for a schedule that can be found by its name, if it has one."""
         if not story.schedule:
-            return cls(name, story, ())
+            return cls(name, story, (), rules or {})
         quoted = shlex.quote(story.schedule)
         doing = (("replays it", "replay"), ("exports it", "export"))
-        return cls(name, story, tuple((what, f"onestream {do} {quoted}") for what, do in doing))
+        return cls(
+            name,
+            story,
+            tuple((what, f"onestream {do} {quoted}") for what, do in doing),
+            rules or {},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,7 @@ def _shown(told: Told) -> dict[str, Any]:
     return {
         "name": told.name,
         "commands": told.commands,
+        "rules": _taken(told),
         "property": story.property,
         "at": story.at,
         "seen": story.seen,
@@ -148,6 +156,12 @@ def _shown(told: Told) -> dict[str, Any]:
         ],
         "sources": {_path(file): lines for file, lines in story.sources.items()},
     }
+
+
+def _taken(told: Told) -> list[tuple[str, str]]:
+    """The rules that some step took, in their own order."""
+    reached = {label for step in told.story.steps for label in step.moment.labels}
+    return [(label, says) for label, says in told.rules.items() if label in reached]
 
 
 def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:

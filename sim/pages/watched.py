@@ -63,8 +63,8 @@ class Moment:
     place: of the program, or None; of an outside event, who waits for it. step: which callback of
     the loop, or which landing, it belongs to. cause: the number of the moment that put this step
     into the ready queue; of a task that is cancelled, the one before. choices, labels: those since
-    the moment before. tasks: each that is not done, with what it waits for. ready, timers: what
-    the loop would run next, and later.
+    the moment before; a label as often as it is reached. tasks: each that is not done, with what it
+    waits for. ready, timers: what the loop would run next, and later.
     """
 
     place: Place | None = None
@@ -89,6 +89,18 @@ class Rows(list[T]):
         self._joins(row)
 
 
+class Reached(set[str]):
+    """The labels of a world; tells of each as often as it is reached."""
+
+    def __init__(self, labels: Iterable[str], reaches: Callable[[str], None]) -> None:
+        super().__init__(labels)
+        self._reaches = reaches
+
+    def add(self, label: str) -> None:
+        super().add(label)
+        self._reaches(label)
+
+
 class Watched(Recording):
     """Of each row of the trace, and of the tasks' rows, the moment; both in one order."""
 
@@ -100,7 +112,9 @@ class Watched(Recording):
         self.of_tasks: list[int] = []
         self.trace = Rows(lambda row: self._note(self.of_trace))
         self.task_rows = Rows(lambda row: self._note(self.of_tasks))
+        # Since the last moment.
         self._choices: list[Choice] = []
+        self._labels: list[str] = []
         # Where the task stands that goes on next.
         self._stands: Place | None = None
         # By which moment a callback was scheduled, in the order in which it was.
@@ -113,7 +127,7 @@ class Watched(Recording):
 
     def begin(self, loop: SimLoop, world: World) -> None:
         super().begin(loop, world)
-        self._labels = set[str]()
+        world.labels = Reached(world.labels, self._labels.append)
 
     def _note(self, of_rows: list[int]) -> None:
         number = len(self.moments)
@@ -123,9 +137,8 @@ class Watched(Recording):
         moment = Moment(self._place(), self._step, cause, self._choices)
         self._last = number
         self._choices = []
-        new = self._world.labels - self._labels
-        moment.labels = sorted(new)
-        self._labels |= new
+        moment.labels = list(dict.fromkeys(self._labels))
+        self._labels.clear()
         loops = self._world.loops
         live = [task for loop in loops for task in loop.tasks if not task.done()]
         moment.tasks = [(each.get_name(), what_it_does(each)) for each in live[:LISTED_MAX]]

@@ -48,7 +48,8 @@ def browser(files: dict[str, Path]) -> Iterator[Any]:
 def _written(program: Program, folder: Path) -> Path:
     report = explore(program)
     assert report.counterexample is not None
-    told = Told.of("it", story_of(program, report.counterexample))
+    rules = {"the client has left": "its slot is given back"}
+    told = Told.of("it", story_of(program, report.counterexample), rules)
     file = folder / f"{program.__name__}.html"
     Page(program.__name__, report.verdict, report.reason, stories=[told]).write(file)
     return file
@@ -114,6 +115,17 @@ def test_arrow_keys_step(opened: _Opened) -> None:
     assert "the client leaves" in opened.selected
     opened.press("Home")
     assert "begins in answer" in opened.selected
+
+
+@_of("slot_that_is_lost")
+def test_a_rule_is_lit_at_the_step_that_takes_it(opened: _Opened) -> None:
+    """Before it stands as one that comes later; the step says it, too."""
+    row = opened.page.locator(".rules tbody tr")
+    opened.press("Home")
+    assert row.get_attribute("class") == "later"
+    opened.press("End")
+    assert row.get_attribute("class") == "lit"
+    assert "the client has left: its slot is given back" in opened.told
 
 
 @_of("slot_that_is_lost")

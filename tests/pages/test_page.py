@@ -110,6 +110,19 @@ def test_times_go_forward() -> None:
     assert ("one: one is done", "0.100") in beside
 
 
+def test_rules_that_were_taken_are_a_table() -> None:
+    """A label that is a rule has a row with what it says, and a rule that is not taken has none."""
+    page = _page_of(slot_that_is_lost)
+    rules = {"it is never reached": "no", "the client has left": "the slot is given back"}
+    told = Told.of("it", page.stories[0].story, rules)
+    read = _Read(Page("a program", Verdict.REFUTED, stories=[told]).html)
+    rows = [
+        attrs["data-label"] for tag, attrs in read.tags if tag == "tr" and "data-label" in attrs
+    ]
+    assert rows == ["the client has left"]
+    assert "the slot is given back" in read.text
+
+
 def test_a_proof_shows_what_was_looked_at(tmp_path: Path) -> None:
     """One execution that passes, step by step, and the bounds in words."""
     file = tmp_path / "page.html"
@@ -147,7 +160,11 @@ def test_a_table_says_what_its_cells_say() -> None:
         (["check", "--registry", "production", "--scenario", "second_prompt"], "every schedule"),
         (["deepen", "--size", "size-1s2r0c0l0h"], "every schedule was visited up to"),
         (["simulate", "--seeds", "2", "--level", "registry"], "What happened"),
-        (["mutants", "--name", "second_is_let_in_beside_the_first"], "killed by"),
+        (
+            ["mutants", "--name", "second_is_let_in_beside_the_first"],
+            # A row of the protocol's table, with what it says.
+            "the holder → STOPPING (StreamSuperseded); the new stream → WAITING",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )

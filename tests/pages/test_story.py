@@ -51,6 +51,20 @@ def test_a_step_shows_how_things_stood() -> None:
     assert cancelled.ready == ["a step of answer"]
 
 
+def test_a_label_stands_at_each_step_that_reached_it() -> None:
+    """Not at the first alone: a row of a protocol's table is taken again and again."""
+
+    async def ticks(world: World) -> None:
+        for number in range(3):
+            await asyncio.sleep(1)
+            world.reached("tick")
+            world.record(f"tick {number}")
+        world.check(False, "it goes on")
+
+    labels = [each.moment.labels for each in _story(ticks).steps if each.text.startswith("tick")]
+    assert labels == [["tick"]] * 3
+
+
 def test_labels_stand_where_they_were_reached() -> None:
     """A label belongs to the step that reached it, and to no other."""
     story = _story(slot_that_is_lost)

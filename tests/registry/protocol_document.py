@@ -11,7 +11,8 @@ from pathlib import Path
 
 from registry import lease_invariants, lease_rows
 from registry.invariants import SENTENCES
-from registry.protocol import TABLE, Action, Close, Operation, Row, Situation, Who
+from registry.protocol import TABLE, Close, Operation, Row, Situation, Who
+from sim.bench.harness.row_words import words_of_row
 
 README = Path(__file__).parents[2] / "registry" / "README.md"
 
@@ -62,25 +63,9 @@ def lease_table() -> str:
 def table() -> str:
     lines = ["| operation | finds | then | effects |", "|---|---|---|---|"]
     for (operation, situation), row in TABLE.items():
-        cells = (operation.__name__, situation.value, _then(row), _effects(row))
+        cells = (operation.__name__, situation.value, words_of_row(row), _effects(row))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _then(row: Row) -> str:
-    return "; ".join(_moves(action) for action in row) or "nothing"
-
-
-def _moves(action: Action) -> str:
-    does = action.value
-    error = f" ({does.error.__name__})" if does.error is not None else ""
-    if does.refuses is not None:
-        return f"refused{error}: {does.refuses}"
-    return ", ".join(f"{move.who.value} → {_state(move.to)}" for move in does.moves) + error
-
-
-def _state(situation: Situation) -> str:
-    return "gone" if situation is Situation.UNKNOWN else situation.name
 
 
 def _effects(row: Row) -> str:

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from sim.bench.harness.log_capture import LogLine
 
 _LEFT_OUT = frozenset(("_snapshot", "_done_with", "_applied", "_is_within"))
-ROWS = frozenset(
-    f"row {operation.__name__.lower()}: {situation.value}" for operation, situation in TABLE
-)
 
 
-def row_of(operation: Operation, situation: Situation) -> str:
-    """The label of a row of the table."""
-    return f"row {type(operation).__name__.lower()}: {situation.value}"
+def label_of_row(operation: type[Operation], situation: Situation) -> str:
+    """What an execution reaches when it takes this row of the table."""
+    return f"row {operation.__name__.lower()}: {situation.value}"
+
+
+ROWS = frozenset(label_of_row(*key) for key in TABLE)
 
 
 class ObservedProtocol(StreamProtocol):
@@ -94,7 +94,7 @@ class ObservedProtocol(StreamProtocol):
 
     def _judged(self, operation: Operation, now: float) -> tuple[Effect, ...]:
         before = self.snapshot()
-        label = row_of(operation, self.situation_of(operation))
+        label = label_of_row(type(operation), self.situation_of(operation))
         self._snapshot = None
         try:
             effects = super().apply(operation, now)

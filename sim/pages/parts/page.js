@@ -9,6 +9,8 @@ class Story {
     this.chart = section.querySelector(".chart");
     this.detail = section.querySelector(".detail");
     this.steps = [...section.querySelectorAll(".step")];
+    // Rows of the program's table, by the labels that are reached with them.
+    this.rules = new Map([...section.querySelectorAll(".rules tbody tr")].map((row) => [row.dataset.label, row]));
     this.selected = null;
     this.wires = new Map();
     this.listen();
@@ -91,6 +93,7 @@ class Story {
     if (scrolls) step.scrollIntoView({ block: "nearest", inline: "nearest" });
     const number = Number(step.dataset.step);
     for (const [to, path] of this.wires) path.classList.toggle("now", to === number);
+    this.light(number);
     this.tell(this.data[number], step);
     return true;
   }
@@ -108,11 +111,26 @@ class Story {
 
   // ---- the step that is selected
 
+  // The rows that it takes, and those that were not taken yet.
+  light(number) {
+    const before = new Set(this.data.slice(0, number + 1).flatMap((step) => step.labels));
+    for (const [label, row] of this.rules) {
+      row.classList.toggle("lit", this.data[number].labels.includes(label));
+      row.classList.toggle("later", !before.has(label));
+    }
+  }
+
+  // A rule with what it says.
+  reached(label) {
+    const row = this.rules.get(label);
+    return row ? `${row.cells[0].textContent}: ${row.cells[1].textContent}` : label;
+  }
+
   tell(step, element) {
     const parts = [heading(`${step.actor || "passing"}: ${step.text}`)];
     if (step.place) parts.push(...this.source(step.place));
     for (const choice of step.choices) parts.push(...options(choice));
-    if (step.labels.length) parts.push(heading("reached"), list(step.labels));
+    if (step.labels.length) parts.push(heading("reached"), list(step.labels.map((label) => this.reached(label))));
     if (step.tasks.length) parts.push(heading("tasks"), list(step.tasks.map(([name, does]) => `${name} ${does}`)));
     if (step.ready.length) parts.push(heading("ready to run, in this order"), list(step.ready, "ol"));
     if (step.timers.length) parts.push(heading("timers"), list(step.timers));
