@@ -20,9 +20,16 @@ class StreamError(Exception):
 
 
 class StreamSuperseded(StreamError):
-    """A newer stream of the same session was registered: the newest wins."""
+    """A newer stream of the same session was registered: the newest wins.
+
+    newer: its trace id, where it is known.
+    """
 
     code = "superseded"
+
+    def __init__(self, trace_id: str, message: str, newer: str | None = None) -> None:
+        super().__init__(trace_id, message)
+        self.newer = newer
 
 
 class StreamCancelled(StreamError):

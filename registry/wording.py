@@ -88,6 +88,7 @@ def superseded(trace_id: str, newer: Register) -> StreamSuperseded:
         trace_id,
         f"stream {trace_id} was stopped: stream {newer.trace_id} is newer in session "
         f"{newer.session_id}",
+        newer.trace_id,
     )
 
 
@@ -96,6 +97,7 @@ def overtaken(trace_id: str, newer: Register) -> StreamSuperseded:
         trace_id,
         f"stream {trace_id} never started: stream {newer.trace_id} is newer in session "
         f"{newer.session_id}",
+        newer.trace_id,
     )
 
 

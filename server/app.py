@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -52,7 +52,13 @@ from server.settings import DEVKEY, Settings
 from server.spellings import one_spelling
 from server.stores.leased_registry import LeasedRegistry
 from server.supervised import ending_with_supervisor
+from server.tracing import tracing
 from server.unforeseen import Unforeseen
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
+    from server.traces import Traces
 
 early.import_all()
 
@@ -117,6 +123,7 @@ def create_app(
     new_trace_id: Callable[[], str] = lambda: secrets.token_hex(8),
     wall_clock: Callable[[], float] = time.time,
     signals: Sequence[signal.Signals] = HEARD,
+    tracer_provider: TracerProvider | None = None,
 ) -> FastAPI:
     """The application. Nothing is read or opened before its lifespan starts.
 
@@ -128,6 +135,7 @@ def create_app(
     new_trace_id: draws the name of each request; must never draw one twice.
     wall_clock: seconds since 1970, for the wire's `created`; all else reads the loop's clock.
     signals: what ends every stream before the server reacts; empty to be left alone.
+    tracer_provider: OpenTelemetry's, of the program around; as OTEL_… variables say if None.
     """
 
     @asynccontextmanager
@@ -142,8 +150,8 @@ def create_app(
         if signals and startup.is_served_by_another(server):
             _logger.warning(line("server_unknown", startup.OTHER_SERVER))
         try:
-            async with _registry_for(limits) as registry:
-                service = _service(limits, keys, registry)
+            async with tracing(tracer_provider) as traces, _registry_for(limits) as registry:
+                service = _service(limits, keys, registry, traces)
                 app.state.service = service
                 service.start()
                 with (
@@ -169,7 +177,9 @@ def create_app(
         finally:
             await leased.end()
 
-    def _service(limits: Settings, keys: Keys, registry: Registry) -> Service:
+    def _service(
+        limits: Settings, keys: Keys, registry: Registry, traces: Traces | None
+    ) -> Service:
         leased = registry if isinstance(registry, LeasedRegistry) else None
         lister = AsyncOllama(
             limits.ollama_host,
@@ -186,6 +196,7 @@ def create_app(
             new_trace_id=new_trace_id,
             wall_clock=wall_clock,
             leased=leased,
+            traces=traces,
             metrics=None if limits.metrics == "off" else Metrics(_loop_time()),
             directory=None if leased is None else leased.directory,
         )

@@ -90,7 +90,14 @@ class Record:
                 self._blocks.append("".join(self._parts))
                 self._parts.clear()
 
-    def end(self, reason: str, message: str | None, now: float, way: Way = Way.FINISHED) -> None:
+    def end(
+        self,
+        reason: str,
+        message: str | None,
+        now: float,
+        way: Way = Way.FINISHED,
+        superseded_by: str | None = None,
+    ) -> None:
         """Notes why it is over; the first reason stays."""
         if self.reason is None:
             self.note_reason(reason)
@@ -98,8 +105,9 @@ class Record:
         if self.ended_at is None:
             self.ended_at = now
             why = self.reason if way is Way.FINISHED else reason
-            told = line(OVER, trace=self.trace_id, way=way.value, reason=why, chunks=self.chunks)
-            self.tell(told)
+            told = {"trace": self.trace_id, "way": way.value, "reason": why, "chunks": self.chunks}
+            newer = {} if superseded_by is None else {"superseded_by": superseded_by}
+            self.tell(line(OVER, **told, **newer))
             self.on_end(self)
             self.on_over(self)
 

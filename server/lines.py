@@ -5,6 +5,6 @@ from __future__ import annotations
 from registry.operations import Logged
 
 
-def line(event: str, text: str = "", **fields: object) -> Logged:
+def line(event: str, text: str = "", /, **fields: object) -> Logged:
     """text: a sentence for people, behind the fields."""
     return Logged(event, tuple(fields.items()), text)

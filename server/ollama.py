@@ -61,12 +61,14 @@ class OllamaRequest:
 
     keeps_lines: each chunk keeps Ollama's own line, for an answer that passes it on unchanged.
     content: the body encoded, once it is; encoding a long one holds the loop up.
+    headers: besides those of every request.
     """
 
     path: str
     body: Mapping[str, Any]
     keeps_lines: bool = False
     content: bytes = b""
+    headers: Mapping[str, str] | None = None
 
     def encoded(self) -> OllamaRequest:
         """The same, with its content."""
@@ -80,7 +82,8 @@ class OllamaRequest:
 
     def sent(self) -> dict[str, Any]:
         """The content and the headers, by httpx's names."""
-        return {"content": self.encoded().content, "headers": NDJSON_HEADERS}
+        headers = {**NDJSON_HEADERS, **self.headers} if self.headers else NDJSON_HEADERS
+        return {"content": self.encoded().content, "headers": headers}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Scope
 
@@ -46,6 +47,9 @@ from server.stores.watched_store import StoreState
 from server.stream_task import StreamTask
 from server.watch import Watches, WatchResponse
 
+if TYPE_CHECKING:
+    from server.traces import Traces
+
 # The part of the grace that a client that doesn't read may use once the server shuts down.
 _HURRY_SHARE = 0.5
 
@@ -71,12 +75,14 @@ class Service:
         leased: LeasedRegistry | None = None,
         directory: Directory | None = None,
         metrics: Metrics | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.settings = settings
         self.keys = keys
         self.registry = registry
         self.metrics = metrics
-        self.events = Events(() if metrics is None else (metrics.hear,))
+        self._traces = traces
+        self.events = Events(tuple(each.hear for each in (metrics, traces) if each is not None))
         self.events.listen_to(registry)
         self._repeats: Repetitions = (
             Repeats(window_s=settings.repeat_seconds, state_of=registry.state_of)
@@ -212,13 +218,16 @@ class Service:
             tell=self.events.tell,
         )
         self.events.tell(line(REGISTERED, trace=trace_id))
+        request = prompt.request
+        if self._traces is not None:
+            request = replace(request, headers=self._traces.begin(trace_id, headers))
         self._archive.add(record, now)
         record.on_over = lambda over: self._changed(over.trace_id)
         if self._shared is not None:
             self._shared.add(record, self.keys.namespace(owner, session_id))
         task = StreamTask(
             trace_id=trace_id,
-            request=prompt.request,
+            request=request,
             client=self._client,
             pick_model=self._pick_model,
             registry=self.registry,

@@ -88,7 +88,8 @@ class StreamTask:
         if isinstance(error, asyncio.CancelledError):
             answer = ApiError(400, "cancelled", "the caller of its register has left")
         now = asyncio.get_running_loop().time()
-        self.record.end(answer.code, answer.message, now, _way_of(error, was_let_in=False))
+        way = _way_of(error, was_let_in=False)
+        self.record.end(answer.code, answer.message, now, way, _newer_than(error))
 
     def start(self) -> asyncio.Task[None]:
         """Makes the task, which waits at the gate."""
@@ -142,7 +143,8 @@ class StreamTask:
             self.record.end("stop", None, now, Way.FINISHED)
         else:
             answer = as_api_error(error)
-            self.record.end(answer.code, answer.message, now, _way_of(error, was_let_in=True))
+            way = _way_of(error, was_let_in=True)
+            self.record.end(answer.code, answer.message, now, way, _newer_than(error))
             if isinstance(error, ApiError):
                 # All others have a line already: the registry's, or a traceback.
                 log_failed(self._events, self.trace_id, answer)
@@ -304,3 +306,7 @@ def _way_of(error: BaseException, *, was_let_in: bool) -> Way:
         is_refusal = isinstance(error, ApiError) and not was_let_in
         return Way.REFUSED if is_refusal else Way.FAILED
     return Way.STOPPED if was_let_in else Way.REFUSED
+
+
+def _newer_than(error: BaseException) -> str | None:
+    return error.newer if isinstance(error, StreamSuperseded) else None
