@@ -141,7 +141,7 @@ class StandaloneLoop(SimLoop):
         if self._spin_rounds > LIVELOCK_ROUNDS or is_more_to_come:
             super()._spin_on()
         else:
-            self.spins = 0
+            self.environment.spins = 0
 
     # BaseEventLoop's own, which the type stubs leave out.
     _check_closed: Callable[[], None]

@@ -71,10 +71,21 @@ class Environment(simpy.Environment):
         self.pending: list[Arrival] = []
         # How often the loop has asked what there is to do: see sim/kernel/watchdog.py.
         self.polls = 0
+        # How often since its ready queue was last empty, the maximum so far, and how often what
+        # spins was let go on.
+        self.spins = 0
+        self.spins_seen = 0
+        self.spin_rounds = 0
+        # Since when the last poll is blocked.
+        self.blocked_from = 0.0
 
     WITHOUT_INFLUENCE = frozenset(
         # SimPy's counter only orders its events, and that order is read; no process is active now.
         {"_eid", "_active_proc", "polls", "observer"}
+        # Compared only where they may reach their limits: see `state_reader`.
+        | {"spins", "spins_seen", "spin_rounds"}
+        # Of a poll with threads, whose states are not compared.
+        | {"blocked_from"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 

@@ -306,6 +306,8 @@ def _end_count(execution: Execution, outcome: Outcome) -> None:
 
 def _drain_watched(execution: Execution, loop: SimLoop, outcome: Outcome, hub: Hub | None) -> None:
     """What of it does not end is broken off, too."""
+    if hub is None and loop.has_nothing_left():
+        return
     execution.is_watched = True
     loop.stuck = None
     with suppress(StepBrokenOff), loop.resources_unwarned():

@@ -108,7 +108,7 @@ class SimLoop(SignalHandlers, SocketLoop):
     _asyncgens_shutdown_called: bool
 
     # What most executions never set stands in the class: CPython makes objects with up to 30
-    # attributes of their own faster, and reads them faster.
+    # attributes of their own faster, and reads them faster. A test counts them.
 
     # Why the execution cannot go on, and what was seen; None while it can.
     stuck: tuple[Kind, str] | None = None
@@ -138,10 +138,9 @@ class SimLoop(SignalHandlers, SocketLoop):
     _stood_still = (0, 0.0)
     _waits_to = -1.0
     # Whether the selector was woken, as call_soon_threadsafe does, and what a thread has done to
-    # the loop without that; since when the last poll is blocked.
+    # the loop without that.
     _is_told = False
     _untold: Untold | None = None
-    _blocked_from = 0.0
     _never_found: Sequence[asyncio.Handle] = ()
     # Where the program called `stop`.
     stopped_in: str | None = None
@@ -161,10 +160,6 @@ class SimLoop(SignalHandlers, SocketLoop):
         self._clock_resolution = READING_S
         # Saves a call in the method that is called most.
         self.time = environment.read_clock  # type: ignore[method-assign]
-        # Polls since the ready queue was last empty, and their maximum so far.
-        self.spins = 0
-        self.spins_seen = 0
-        self.spin_rounds = 0
         # Worker threads; the default executor is made when it is first asked for.
         self.threads = Threads(self)
         # Weak, as in asyncio: what the program holds no more is freed, and heard of, as on stock.
@@ -177,11 +172,10 @@ class SimLoop(SignalHandlers, SocketLoop):
         # Those under way are pending arrivals.
         | {"raised_by_handler", "is_shutting_down", "signals_under_way"}
         # Compared only where they may reach their limits: see `state_reader`.
-        | {"bounds_hit", "spins", "spins_seen", "spin_rounds", "cancels_withheld"}
+        | {"bounds_hit", "cancels_withheld"}
         | {"_spun_from", "_waits_from", "_waits_to"}
         # Of a poll with threads, whose states are not compared; what they leave is `_untold`.
-        | {"_is_told", "is_woken", "_blocked_from", "_never_found", "touched_in", "stopped_in"}
-        | {"_stood_still"}
+        | {"_is_told", "is_woken", "_never_found", "touched_in", "stopped_in", "_stood_still"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
         | {
             "_network",
@@ -251,13 +245,13 @@ class SimLoop(SignalHandlers, SocketLoop):
         if self._network is not None:
             self._network.begin_poll(self)
         if not self._ready:
-            self.spins = self.spin_rounds = 0
+            env.spins = env.spin_rounds = 0
             self._wait()
-        elif self.spins < self.bounds.spin_max:
-            self.spins += 1
-            if self.spins > self.spins_seen:
-                self.spins_seen = self.spins
-                if 2 * self.spins == self.bounds.spin_max:
+        elif env.spins < self.bounds.spin_max:
+            env.spins += 1
+            if env.spins > env.spins_seen:
+                env.spins_seen = env.spins
+                if 2 * env.spins == self.bounds.spin_max:
                     self._spun_from = env.now, env.polls
             if env.pending or self.threads.workers:
                 self._land(env, quiescent=False)
@@ -278,7 +272,7 @@ class SimLoop(SignalHandlers, SocketLoop):
     def _wait(self) -> None:
         """The ready queue is empty: the clock moves until something lands or is due. (3)"""
         env = self.environment
-        self._blocked_from = env.now
+        env.blocked_from = env.now
         while True:
             self._land(env, quiescent=True)
             if self._ready and self._has_work():
@@ -311,7 +305,7 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     def _land(self, env: Environment, *, quiescent: bool) -> None:
         """Lands the enabled arrivals that are chosen, one at a time. (2)"""
-        turns = 0
+        self.threads.turns = 0
         while enabled := self._enabled():
             options: list[Named] = [*enabled]
             if not quiescent or self._may_pass(enabled):
@@ -326,8 +320,10 @@ class SimLoop(SignalHandlers, SocketLoop):
                 return
             chosen = enabled[option]
             if isinstance(chosen, Worker):
-                turns += 1
-                if turns > (THREAD_TURNS_MAX if quiescent else self._turns_beside_spin()):
+                self.threads.turns += 1
+                if self.threads.turns > (
+                    THREAD_TURNS_MAX if quiescent else self._turns_beside_spin()
+                ):
                     self.bounds_hit.add("spin_max")
                     return
                 self._go_on(chosen, quiescent)
@@ -342,7 +338,7 @@ class SimLoop(SignalHandlers, SocketLoop):
             quiescent = quiescent and not (self._ready and self._has_work())
 
     def _turns_beside_spin(self) -> int:
-        return TURNS_BESIDE_SPIN_MAX if self.spin_rounds < HAPPENINGS_MAX else 1
+        return TURNS_BESIDE_SPIN_MAX if self.environment.spin_rounds < HAPPENINGS_MAX else 1
 
     def _go_on(self, worker: Worker, quiescent: bool) -> None:
         if quiescent:
@@ -414,9 +410,9 @@ class SimLoop(SignalHandlers, SocketLoop):
         awaited = self._awaited_reading()
         enabled = [arrival for arrival in env.pending if arrival.earliest <= env.now]
         instants = self._instants()
-        runnable = self.threads.runnable() if self.spin_rounds < HAPPENINGS_MAX else []
-        self.spins = 0
-        self.spin_rounds += 1
+        runnable = self.threads.runnable() if self.environment.spin_rounds < HAPPENINGS_MAX else []
+        self.environment.spins = 0
+        self.environment.spin_rounds += 1
         if self.hosts is not None and self.hosts.go_on_beside_a_spin():
             return
         if awaited > self.bounds.horizon_s:
@@ -445,9 +441,11 @@ class SimLoop(SignalHandlers, SocketLoop):
             for worker in runnable:
                 self.threads.step(worker)
                 turns += 1
-            runnable = self.threads.runnable() if self.spin_rounds > SPIN_ROUNDS_MAX else []
-        if self.spin_rounds > SPIN_ROUNDS_MAX:
-            self.spin_rounds += turns
+            runnable = (
+                self.threads.runnable() if self.environment.spin_rounds > SPIN_ROUNDS_MAX else []
+            )
+        if self.environment.spin_rounds > SPIN_ROUNDS_MAX:
+            self.environment.spin_rounds += turns
 
     def _awaited_reading(self) -> float:
         """What the clock shows next, if the program reads it at each poll: it waits for the clock.
@@ -473,9 +471,9 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     def _let_spin(self) -> None:
         """Something has happened for which the program may spin: it has as many polls once more."""
-        if self.spin_rounds < HAPPENINGS_MAX:
-            self.spin_rounds += 1
-            self.spins = 0
+        if self.environment.spin_rounds < HAPPENINGS_MAX:
+            self.environment.spin_rounds += 1
+            self.environment.spins = 0
 
     # -- worker threads
 
@@ -499,7 +497,7 @@ class SimLoop(SignalHandlers, SocketLoop):
             if option == 0:
                 return
             threads.step(runnable[option - 1])
-            if self.spins:
+            if self.environment.spins:
                 self._let_spin()
             self._stand_still()
 
@@ -526,22 +524,57 @@ class SimLoop(SignalHandlers, SocketLoop):
         and a timer is none of those that the poll waits for. In its first instant the loop may not
         have looked yet.
         """
-        deadline, callbacks = self._next_deadline(), len(self._ready)
-        stopped_in = self.stopped_in
+        deadline = self._next_deadline()
+        self.threads.before_step = deadline, len(self._ready), self.stopped_in
         self._is_told = False
         self.threads.step(worker)
+        is_unchanged, self.threads.before_step = self._is_as_before_step(), None
         if self._is_told:
             self._untold = None
             return
-        is_unchanged = len(self._ready) == callbacks and self._next_deadline() >= deadline
-        if is_unchanged and self.stopped_in is stopped_in:
+        if is_unchanged:
             return
         name = worker.identity.thread.name
-        if self._untold is None and self.environment.now - self._blocked_from < SAME_S:
+        if self._untold is None and self.environment.now - self.environment.blocked_from < SAME_S:
             options = [Option(each.format(name)) for each in IN_TIME_OR_TOO_LATE]
             if not self.choose("poll", options, one_natural):
                 return
         self._untold = Untold(len(self._ready), deadline, name, self.touched_in)
+
+    def _is_as_before_step(self) -> bool:
+        assert self.threads.before_step is not None
+        deadline, callbacks, stopped_in = self.threads.before_step
+        is_in_queue = len(self._ready) == callbacks and self._next_deadline() >= deadline
+        return is_in_queue and self.stopped_in is stopped_in
+
+    def must_go_on(self, worker: Worker) -> bool:
+        """At a switch point of this worker: whether nothing but its next step could be chosen.
+
+        Then it need not stand, which saves two switches: most lines that are switch points are
+        such. False also where that would be long to tell.
+        """
+        if (
+            self.threads.before_step is None
+            or self._is_told
+            or self.threads.turns >= THREAD_TURNS_MAX
+        ):
+            return False
+        if self._network is not None or self.hosts is not None:
+            return False
+        env = self.environment
+        now = env.now
+        if env.peek() <= now or any(arrival.earliest <= now for arrival in env.pending):
+            return False
+        threads = self.threads
+        if any(each is not worker and each.is_runnable for each in threads.workers):
+            return False
+        late = now + self.bounds.lateness_s
+        if self._next_deadline() <= late or threads.next_wake_up() <= late:
+            return False
+        if not self._is_as_before_step():
+            return False
+        self.threads.turns += 1
+        return True
 
     def _leave_untold(self) -> str:
         """The poll never ends. What threads have put into the queue, in words, and not in it."""
@@ -732,6 +765,15 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     def deadlock(self, seen: str) -> None:
         self.get_stuck(Kind.DEADLOCK, seen)
+
+    def has_nothing_left(self) -> bool:
+        """Whether nothing of the program would go on, and nothing of it is to be closed."""
+        threads = self.threads
+        return (
+            not (threads.workers or threads.has_had_identities or self._asyncgens)
+            and self._network is None
+            and all(task.done() for task in self.tasks)
+        )
 
     def let_go(self) -> None:
         """After its end: breaks reference cycles, so that its memory is reused at once."""

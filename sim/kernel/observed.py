@@ -63,6 +63,10 @@ class ObservedThreads(Threads):
         super().step(worker)
         observer.thread_stands(worker)
 
+    def must_go_on(self, worker: Worker) -> bool:
+        """Each step is observed."""
+        return False
+
 
 class ObservedLoop(SimLoop):
     def __init__(self, observer: Observer, choose: Choose, bounds: Bounds) -> None:

@@ -47,6 +47,8 @@ from sim.kernel.schedule import Bounds
 from sim.schedulers import DepartureBounded, NaturalOrder, RandomWalk, Scheduler
 
 Run = Callable[[], object]
+# As in an exploration, whose executions have the same ones.
+BOUNDS = Bounds()
 
 # ---- 3 × 5 steps on a lock ------------------------------------------------------------------
 
@@ -303,7 +305,7 @@ def executing(program: Program, scheduler: Scheduler | None = None) -> Run:
     def run() -> None:
         one = scheduler or NaturalOrder()
         one.next_execution()
-        outcome = run_execution(program, one, Bounds())
+        outcome = run_execution(program, one, BOUNDS)
         assert outcome.error is outcome.violation is None, (outcome.error, outcome.violation)
 
     return run

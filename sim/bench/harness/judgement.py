@@ -7,9 +7,9 @@ the registry under check offers.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from registry.invariants import SENTENCES
@@ -81,7 +81,7 @@ class Judges:
     def __init__(self, world: World, bench: object, judgements: Judgements) -> None:
         self._world = world
         self._bench = bench
-        self._judgements = judgements
+        self._of_moment = _by_moment(judgements)
         for each in judgements:
             if isinstance(each, Always):
                 world.always(sentence(each.name), partial(each.holds, bench))
@@ -92,7 +92,15 @@ class Judges:
 
     def ask(self, moment: Moment, *seen: object) -> None:
         """Refutes the program where a judgement finds something, and ends the execution."""
-        for each in self._judgements:
-            if isinstance(each, Judgement) and each.moment is moment:
-                for found in each.finds(self._bench, *seen):
-                    self._world.check(False, sentence(each.name), found, judge=each.finds)
+        for each in self._of_moment.get(moment, ()):
+            for found in each.finds(self._bench, *seen):
+                self._world.check(False, sentence(each.name), found, judge=each.finds)
+
+
+@cache
+def _by_moment(judgements: Judgements) -> Mapping[Moment, Sequence[Judgement]]:
+    of_moment: dict[Moment, list[Judgement]] = {}
+    for each in judgements:
+        if isinstance(each, Judgement):
+            of_moment.setdefault(each.moment, []).append(each)
+    return of_moment

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -50,17 +50,24 @@ def log_captured(*into: Callable[[LogLine], None]) -> Iterator[None]:
     handlers = [logging.NullHandler() if each.name in _UNTOLD else handler for each in loggers]
     for logger, added in zip(loggers, handlers, strict=True):
         logger.addHandler(added)
-        if logger.level != logging.INFO:
-            logger.setLevel(logging.INFO)
         logger.propagate = False
+    _set_levels((logger, logging.INFO) for logger in loggers)
     try:
         yield
     finally:
-        for logger, added, (level, propagate) in zip(loggers, handlers, before, strict=True):
+        for logger, added, (_, propagate) in zip(loggers, handlers, before, strict=True):
             logger.removeHandler(added)
-            if logger.level != level:
-                logger.setLevel(level)
             logger.propagate = propagate
+        _set_levels((logger, level) for logger, (level, _) in zip(loggers, before, strict=True))
+
+
+def _set_levels(levels: Iterable[tuple[logging.Logger, int]]) -> None:
+    """As by `setLevel`, which goes through all loggers of the process for each that changes."""
+    changed = [(logger, level) for logger, level in levels if logger.level != level]
+    for logger, level in changed[1:]:
+        logger.level = level
+    for logger, level in changed[:1]:
+        logger.setLevel(level)
 
 
 def log_recorded(world: World, *into: Callable[[LogLine], None]) -> AbstractContextManager[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -223,8 +223,9 @@ def closed_in_time(bench: Bench, lasted_s: float) -> Iterator[str]:
 
 
 def no_entry_is_left(bench: Bench) -> Iterator[str]:
-    leaked = [each.name for each in bench.requests if _reaches(bench.registry, each.task)]
-    if leaked:
+    tasks = [each.task for each in bench.requests if each.task is not None]
+    reached = _reached(bench.registry, tasks)
+    if leaked := [each.name for each in bench.requests if id(each.task) in reached]:
         yield f"entries of {', '.join(leaked)}"
 
 
@@ -240,23 +241,21 @@ def nothing_of_ours_is_left(bench: Bench) -> Iterator[str]:
         yield f"{flags} stop signals"
 
 
-def _reaches(registry: object, task: object) -> bool:
-    """Whether the task, and so the entry that holds it, is reachable from the registry."""
-    if task is None:
-        return False
+def _reached(registry: object, tasks: Sequence[object]) -> set[int]:
+    """The ids of those tasks that are reachable from the registry, as in an entry that it holds."""
+    sought = {id(task) for task in tasks}
     seen = {id(registry)}
     todo = [registry]
     while todo:
         for each in gc.get_referents(todo.pop()):
-            if each is task:
-                return True
             if id(each) in seen or isinstance(each, _NOT_FOLLOWED):
                 continue
             if type(each).__module__ in _RECORDS_TASKS:
                 continue
             seen.add(id(each))
-            todo.append(each)
-    return False
+            if id(each) not in sought:
+                todo.append(each)
+    return sought & seen
 
 
 # The world, the loop and what records its tasks know every task; what a registry keeps, it keeps in

@@ -184,7 +184,7 @@ class ProcessLoop(SimLoop):
             super()._spin_on()
         else:
             self.bounds_hit.add("spin_max")
-            self.spins = 0
+            self.environment.spins = 0
 
     def end_where_it_stands(self) -> None:
         """Its process has ended; its loop may run once more, for the clean-up."""

@@ -86,6 +86,8 @@ class LoopOfThreads(Protocol):
 
     def between_steps(self) -> None: ...
 
+    def must_go_on(self, worker: Worker) -> bool: ...
+
     def choose_worker(self, runnable: Sequence[Worker]) -> Worker | None: ...
 
     def deadlock(self, seen: str) -> None: ...
@@ -113,6 +115,10 @@ class Threads:
         # Begun and not ended: the one that ran last first, the others in the order of their begin.
         self.workers: list[Worker] = []
         self.current: Worker | None = None
+        # How often they went on in this poll; and while the poll is blocked and one of them goes
+        # on: the next deadline, the callbacks in the queue, and where the loop was stopped, before.
+        self.turns = 0
+        self.before_step: tuple[float, int, str | None] | None = None
         # Files whose every line is a switch point.
         self.declared: frozenset[str] = frozenset()
         # Whether they are switch points also where the loop's own thread runs them.
@@ -135,6 +141,7 @@ class Threads:
         # States with workers are not compared; without workers these are the same at each poll.
         # Identities without a worker are read where their pools keep them.
         {"loop", "_hub", "workers", "current", "_trace", "is_draining", "_identities"}
+        | {"turns", "before_step"}
         # Read where the execution ends.
         | {"undeclared", "program", "_declares_own"}
     )
@@ -180,6 +187,11 @@ class Threads:
         is_new = file is not None and file not in self.declared and is_own_code(file)
         if self._declares_own and file is not None and is_new:
             self.declare({*self.declared, file}, in_loop=False)
+
+    @property
+    def has_had_identities(self) -> bool:
+        """Whether any thread was begun, or kept by a pool."""
+        return self._identities_made > 0
 
     def next_future(self) -> int:
         """The hash of the next concurrent.futures.Future that is asked for one."""
@@ -270,7 +282,12 @@ class Threads:
         if worker is None or self.is_draining:
             return
         worker.where = where
-        self._switch_to_hub()
+        if not self.must_go_on(worker):
+            self._switch_to_hub()
+
+    def must_go_on(self, worker: Worker) -> bool:
+        """See `SimLoop.must_go_on`."""
+        return self.loop.must_go_on(worker)
 
     def block(
         self, where: str, waits_for: Callable[[], bool], limit: TimeLimit | None = None

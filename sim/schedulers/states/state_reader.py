@@ -66,7 +66,7 @@ class StateReader(Observer):
     @property
     def spins_are_many(self) -> bool:
         """Whether there ever were half of `spin_max` polls, or more, without an empty queue."""
-        spins_seen = max(loop.spins_seen for loop in self._world.loops)
+        spins_seen = max(loop.environment.spins_seen for loop in self._world.loops)
         return spins_seen >= self._loop.bounds.spin_max // 2
 
     def digest(
@@ -90,7 +90,7 @@ class StateReader(Observer):
         if with_labels:
             form.append(sorted(self._world.labels))
         if with_spins:
-            form.append([loop.spins for loop in self._loops])
+            form.append([loop.environment.spins for loop in self._loops])
         if with_kept:
             for loop in self._loops:
                 pending = sorted(loop.environment.pending, key=lambda each: each.earliest)
