@@ -10,14 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from sim import World, explore, outcomes
+from sim import explore, outcomes
 from sim.bugs import HISTORICAL_BUGS, HistoricalBug
 from sim.bugs.base import this_version
 from sim.cli import main
@@ -114,7 +114,7 @@ def run_in_stock_asyncio(folder: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("kind", "programs"),
     [
-        ("p", 25),
+        ("p", 10),
         pytest.param("p", 80, marks=pytest.mark.thorough),
         pytest.param("soak", 1000, marks=pytest.mark.soak),
     ],
@@ -459,9 +459,20 @@ def in_the_file(text: str, replaced: dict[str, str], folder: Path, python: str) 
     return run_alone(f"{before}MODULES.update({replaced!r})\n{middle}{after}", folder, python)
 
 
-@pytest.mark.parametrize("bug", FORCEABLE, ids=lambda bug: bug.id)
+# Each bug with one of them, in turns; with all others when it is asked for.
+TURNS = [what for what, _ in zip(cycle(PADDED), FORCEABLE, strict=False)]
+
+
+def changed_programs() -> Iterator[Any]:
+    for bug, turn in zip(FORCEABLE, TURNS, strict=True):
+        for what in PADDED:
+            marks = [] if what == turn else [pytest.mark.thorough]
+            yield pytest.param(bug, what, id=f"{bug.id} with {what}", marks=marks)
+
+
+@pytest.mark.parametrize(("bug", "what"), [*changed_programs()])
 def test_a_bug_is_found_wherever_its_program_has_changed(
-    bug: HistoricalBug, tmp_path: Path
+    bug: HistoricalBug, what: str, tmp_path: Path
 ) -> None:
     """Also if the program takes more polls, more time, or another event before it comes there."""
     found = explore(bug.program).counterexample
@@ -471,11 +482,10 @@ def test_a_bug_is_found_wherever_its_program_has_changed(
     source = Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8")
     docstring = r'(?:    """[^"]*"""\n)?'
     head = re.compile(rf"(async def {name}\(world: World\) -> None:\n{docstring})")
-    for what, padding in PADDED.items():
-        padded, count = head.subn(rf"\g<1>{padding}".replace("\n", r"\n"), source)
-        assert count == 1
-        code, output = in_the_file(text, {module: padded}, tmp_path, python_for(bug))
-        assert code == 1, f"{bug.id} with {what}\n{output}"
+    padded, count = head.subn(rf"\g<1>{PADDED[what]}".replace("\n", r"\n"), source)
+    assert count == 1
+    code, output = in_the_file(text, {module: padded}, tmp_path, python_for(bug))
+    assert code == 1, output
 
 
 @pytest.mark.parametrize(
@@ -567,53 +577,60 @@ def test_what_is_drawn_is_the_same(
     assert os.urandom(8) != os.urandom(8)
 
 
-async def with_a_thread(world: World) -> None:
-    await __import__("asyncio").to_thread(int)
+UNFORCEABLE = """\
+import asyncio
+import time
+
+async def with_a_thread(world):
+    await asyncio.to_thread(int)
     world.check(False, "never")
 
-
-async def with_a_task_factory(world: World) -> None:
+async def with_a_task_factory(world):
     world.loop.set_task_factory(None)
     world.check(False, "never")
 
-
-async def with_simpy(world: World) -> None:
+async def with_simpy(world):
     world.environment.timeout(1)
     world.check(False, "never")
 
-
-async def with_a_sleeping_loop(world: World) -> None:
-    __import__("time").sleep(1)
+async def with_a_sleeping_loop(world):
+    time.sleep(1)
     world.check(False, "never")
+"""
 
 
 @pytest.mark.parametrize(
-    ("program", "why"),
+    ("name", "why"),
     [
-        (with_a_thread, "worker threads run in it"),
-        (with_a_task_factory, "the program sets a task factory"),
-        (with_simpy, "it has SimPy processes of its own"),
-        (with_a_sleeping_loop, "the loop's own thread sleeps between two polls"),
+        ("with_a_thread", "worker threads run in it"),
+        ("with_a_task_factory", "the program sets a task factory"),
+        ("with_simpy", "it has SimPy processes of its own"),
+        ("with_a_sleeping_loop", "the loop's own thread sleeps between two polls"),
     ],
-    ids=lambda each: getattr(each, "__name__", ""),
 )
-def test_what_no_selector_could_bring_about_is_refused(program: Any, why: str) -> None:
+def test_what_no_selector_could_bring_about_is_refused(
+    name: str, why: str, imported: Import
+) -> None:
     """With a sentence that says what it is; no file is written that would not show the same."""
+    program = getattr(imported("unforceable", UNFORCEABLE), name)
     with pytest.raises(NotExportable, match=why):
         exported(program)
 
 
-def test_an_offered_cancel_that_is_taken_is_refused() -> None:
+CANCELLED = """\
+import asyncio
+
+async def program(world):
+    world.offer_cancels()
+    task = asyncio.create_task(asyncio.sleep(1))
+    await asyncio.wait({task})
+    world.check(not task.cancelled(), "it is not cancelled")
+"""
+
+
+def test_an_offered_cancel_that_is_taken_is_refused(imported: Import) -> None:
     """A cancel between two callbacks comes from no poll."""
-
-    async def program(world: World) -> None:
-        import asyncio
-
-        world.offer_cancels()
-        task = asyncio.create_task(asyncio.sleep(1))
-        await asyncio.wait({task})
-        world.check(not task.cancelled(), "it is not cancelled")
-
+    program = imported("cancelled", CANCELLED).program
     report = explore(program, strategy="cancel everywhere")
     assert report.counterexample is not None
     with pytest.raises(NotExportable, match="cancelled between two callbacks"):
