@@ -22,11 +22,13 @@ from typing import Any
 
 import pytest
 
+from sim.bench.checking import check as check_module
 from sim.bench.checking.agenda import players
 from sim.bench.checking.check import check
 from sim.bench.checking.jobs import Job
 from sim.bench.scenarios import SCENARIOS_BY_LEVEL
 from sim.bench.subjects.mutants import broken, mutant_named
+from sim.cli import main
 from sim.exploration import parallel
 from sim.exploration.parallel import PartDone, Team
 from sim.exploration.progress import Progress, search_words
@@ -76,7 +78,15 @@ def rest(tree: Tree, scheduler: Scheduler) -> list[ChoicePath]:
 
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("tree", TREES, ids=[tree.name for tree in TREES])
-@pytest.mark.parametrize("slices", [[], [1, 1, 1, 1, 1], [7, 1, 3], [0, 5, 0, 2, 9]])
+@pytest.mark.parametrize(
+    "slices",
+    [
+        [],
+        pytest.param([1, 1, 1, 1, 1], marks=pytest.mark.thorough),
+        pytest.param([7, 1, 3], marks=pytest.mark.thorough),
+        [0, 5, 0, 2, 9],
+    ],
+)
 def test_parts_see_what_the_whole_sees(tree: Tree, search: str, slices: list[int]) -> None:
     """However a tree is divided, its parts in their order are the search in its order."""
     make = SEARCHES[search]
@@ -115,7 +125,10 @@ def came_to(found: Any) -> list[dict[str, Any]]:
     return sorted(results, key=lambda each: (each["registry"], each["scenario"]))
 
 
-@pytest.mark.parametrize("scenario", ["caller_leaves_overtaken", "second_prompt"])
+@pytest.mark.parametrize(
+    "scenario",
+    [pytest.param("caller_leaves_overtaken", marks=pytest.mark.thorough), "second_prompt"],
+)
 def test_two_jobs_come_to_what_one_comes_to(scenario: str) -> None:
     """Verdicts, counts, labels and counterexamples are the same, proved or refuted."""
     one, two = (
@@ -328,7 +341,7 @@ def onestream(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", [pytest.param("1", marks=pytest.mark.thorough), "2"])
 def test_ctrl_c_gives_the_inconclusive_report(jobs: str) -> None:
     """A SIGINT to all processes, as a terminal sends it, ends `check` with what it has found."""
     check = onestream("check", "--registry", "production", "--budget", "600", "--jobs", jobs)
@@ -344,10 +357,16 @@ def test_ctrl_c_gives_the_inconclusive_report(jobs: str) -> None:
     assert "it was interrupted" in printed
 
 
-@pytest.mark.socket
-def test_json_stays_alone() -> None:
-    """With --json and no terminal nothing but the object is printed, also after some seconds."""
-    check = onestream("check", "--json", "--registry", "production", "--budget", "4")
-    printed, errors = check.communicate(timeout=HANGS_S)
+def test_json_stays_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With --json and no terminal nothing but the object is printed, however often it could be."""
+    monkeypatch.setattr(check_module, "Progress", partial(Progress, every_s=0.0))
+    scenario = ("--registry", "production", "--scenario", "racing_registers")
+    assert main(["check", "--json", *scenario, "--budget", "0.2"]) == 2
+    printed, errors = capfd.readouterr()
     assert errors == ""
     assert json.loads(printed)["verdict"] == "inconclusive"
+    # The control: without --json it is.
+    main(["check", *scenario, "--budget", "0.2"])
+    assert " executions, " in capfd.readouterr().err
