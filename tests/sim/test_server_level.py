@@ -69,6 +69,7 @@ def test_a_proof_says_how_far_it_goes() -> None:
     assert whole.reason.startswith("every schedule, within lateness_s=")
     matched = checked("production", "hung_upstream.async").report
     assert matched.complete == 1.0
+    assert matched.claim == "every schedule, states matched"
     assert matched.reason.startswith("every schedule, states matched, within lateness_s=")
     program = SCENARIOS["unreachable.thread"].program_for(StreamRegistry)
     with silenced():
@@ -167,7 +168,7 @@ REFUTING = sorted({scenario for _, scenario, _ in KILLED})
 # `check` proves them all, with more executions.
 @pytest.mark.parametrize(
     "scenario",
-    [*REFUTING[:5], *(pytest.param(each, marks=pytest.mark.thorough) for each in REFUTING[5:])],
+    [*REFUTING[:2], *(pytest.param(each, marks=pytest.mark.thorough) for each in REFUTING[2:])],
 )
 def test_unbroken_the_same_scenario_is_not_refuted(scenario: str) -> None:
     """What refutes the mutants is the broken line."""
