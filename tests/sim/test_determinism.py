@@ -213,21 +213,20 @@ def texts_of_counterexamples() -> str:
     return "\n".join(texts)
 
 
+IN_OTHER_PROCESSES = """
+from tests.sim.test_determinism import hash_of_all, texts_of_counterexamples
+print(hash_of_all(4))
+print(texts_of_counterexamples())
+"""
+
+
 @pytest.mark.socket
-def test_other_processes_tell_the_same() -> None:
-    """The text of a counterexample is the same, to the letter, under other PYTHONHASHSEEDs."""
-    script = "from tests.sim.test_determinism import texts_of_counterexamples as texts; "
+def test_other_processes_have_the_same_traces_and_tell_the_same() -> None:
+    """Under other PYTHONHASHSEEDs: callback by callback, and each text to the letter."""
     here = texts_of_counterexamples()
     assert "wait in child (tests/sim/test_determinism.py:" in " ".join(here.split())
     assert "first difference (≠)" in here
-    assert printed_in_fresh_processes(f"{script}print(texts())") == {here}
-
-
-@pytest.mark.socket
-def test_other_processes_give_the_same_traces() -> None:
-    """Fresh processes with other PYTHONHASHSEEDs have the same traces as this one."""
-    script = "from tests.sim.test_determinism import hash_of_all; print(hash_of_all(4))"
-    assert printed_in_fresh_processes(script) == {hash_of_all(4)}
+    assert printed_in_fresh_processes(IN_OTHER_PROCESSES) == {f"{hash_of_all(4)}\n{here}"}
 
 
 # ---- nondeterminism --------------------------------------------------------------------------

@@ -41,7 +41,18 @@ def test_its_counterexample_is_replayed_and_fits_a_screen(bug: HistoricalBug) ->
     assert max(map(len, lines)) <= 100
 
 
-@pytest.mark.parametrize("bug", WITH_TWIN, ids=name_of)
+# It has more schedules than all others together; three others have threads as well.
+LARGEST_TWIN = "gh-111358"
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        pytest.param(bug, marks=[pytest.mark.thorough] * (bug.id == LARGEST_TWIN))
+        for bug in WITH_TWIN
+    ],
+    ids=name_of,
+)
 def test_the_fixed_twin_is_proved(bug: HistoricalBug) -> None:
     """With the few lines that fix it, every schedule was executed, and its labels were reached."""
     assert bug.fixed is not None
