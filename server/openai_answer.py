@@ -7,7 +7,7 @@ from typing import Any
 
 from server.answer import Answer, usage_of
 from server.ollama import Chunk
-from server.sse import message
+from server.sse import encode_json, message
 
 
 class ChatAnswer(Answer):
@@ -24,9 +24,28 @@ class ChatAnswer(Answer):
         self._thinking: list[str] = []
         self._calls: list[dict[str, Any]] = []
         self._logprobs: list[Mapping[str, Any]] = []
+        # The model, and what stands before and behind the content in a message that has only that.
+        self._around = ("", b"", b"")
 
     def encoded(self, chunk: Chunk) -> bytes:
+        if self._has_role and chunk.has_only_content:
+            before, behind = self._around_content()
+            return before + encode_json(chunk.content) + behind
         return b"".join(message(value) for value in self.messages(chunk))
+
+    def _around_content(self) -> tuple[bytes, bytes]:
+        """The message of a chunk as most are: all but its content is the same for a whole stream.
+
+        Within a text of JSON a quote has a backslash before it, so that the name of a model holds
+        no second empty content.
+        """
+        model, before, behind = self._around
+        if not before or model != self.model:
+            whole = message(self._message({"content": ""}, None))
+            before, _, behind = whole.partition(b'"content":""')
+            before += b'"content":'
+            self._around = (self.model, before, behind)
+        return before, behind
 
     def messages(self, chunk: Chunk) -> list[dict[str, Any]]:
         """What one chunk becomes: `chat.completion.chunk` objects, in order."""

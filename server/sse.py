@@ -12,11 +12,13 @@ from typing import Any
 PING = b": ping\n"
 DONE = b"data: [DONE]\n\n"
 
+# A NaN would be a fault of this server: it is refused where it comes in.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
 
 def encode_json(value: Any) -> bytes:
     """JSON in ASCII: U+2028 would end a line for some readers, and a lone surrogate for ours."""
-    # A NaN would be a fault of this server: it is refused where it comes in.
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 def message(value: Any) -> bytes:

@@ -119,6 +119,10 @@ def test_chunks_before_an_error_line_are_kept() -> None:
         b'{"done":false,"logprobs":[{"token":"a","logprob":"nan"}]}',
         b'{"done":false,"logprobs":[{"token":"a","logprob":true}]}',
         b'{"done":false,"logprobs":[{"token":"a","logprob":-1e999}]}',
+        b'{"done":false,"brand_new":1e999}',
+        b'{"done":false,"brand_new":[-2E400]}',
+        b'{"done":false,"brand_new":' + b"9" * 400 + b".5}",
+        b'{"done":false,"brand_new":NaN}',
         b'{"done":false,"logprobs":[{"token":"a","logprob":1' + b"0" * 400 + b"}]}",
         b'{"done":false,"logprobs":[{"token":"a","logprob":-1,"bytes":"a"}]}',
         b'{"done":false,"logprobs":[{"token":"a","logprob":-1,"bytes":[256]}]}',
@@ -141,6 +145,21 @@ def test_a_line_is_kept_where_it_is_passed_on() -> None:
         (chunk.content, chunk.line) for chunk in ChunkReader(keeps_lines=True).feed(raw + b"\n")
     ] == [("hi", raw)]
     assert next(ChunkReader().feed(raw + b"\n")).line == b""
+
+
+@pytest.mark.parametrize(
+    ("line", "content"),
+    [
+        (b'{"response":"\\ud83d","done":false}', "\ud83d"),
+        (b'{"response":"\xed\xa0\xbd","done":false}', "\ud83d"),
+        ('{"response":"é","done":false}'.encode("utf-16"), "é"),
+        (b'\xef\xbb\xbf{"response":"a","done":false}', "a"),
+        (b'{"response":"3e9","done":false,"deep":' + b"[" * 300 + b"]" * 300 + b"}", "3e9"),
+    ],
+)
+def test_what_the_fast_parser_refuses_is_still_read(line: bytes, content: str) -> None:
+    """Half a surrogate pair, another encoding or deep nesting are for Python's own parser."""
+    assert parse_line(line).content == content
 
 
 def test_a_line_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +209,21 @@ def test_json_is_ascii() -> None:
     """U+2028 would end a line for some readers; a lone surrogate could not be sent at all."""
     assert message({"a": "\u2028\x85\ud800é"}) == b'data: {"a":"\\u2028\\u0085\\ud800\\u00e9"}\n\n'
     assert json.loads(encode_json("\u2028")) == "\u2028"
+
+
+@pytest.mark.parametrize("usage", [True, False])
+@pytest.mark.parametrize("content", ["word ", '"content":""', "\\", "\u2028\ud83d\x00", "{}"])
+@pytest.mark.parametrize("model", ["m", '","content":""', "m\\", ""])
+def test_content_alone_is_encoded_as_the_whole_message_is(
+    model: str, content: str, usage: bool
+) -> None:
+    """What is kept of the form of one message makes the same bytes, also of another model later."""
+    answer, whole = (ChatAnswer("t", 1, include_usage=usage) for _ in range(2))
+    for each_model in ("before", model):
+        answer.model = whole.model = each_model
+        for chunk in (Chunk(content=content), Chunk(content="x"), Chunk(thinking="x")):
+            encoded = b"".join(map(message, whole.messages(chunk)))
+            assert answer.encoded(chunk) == encoded
 
 
 def test_tool_calls_are_numbered_over_the_whole_answer() -> None:
