@@ -9,6 +9,7 @@ from typing import Any
 from starlette.types import Message, Receive, Send
 
 from server.errors import ApiError
+from server.patience import PatientTimeout
 from server.sse import encode_json
 
 ABORT_KEY = "onestream.abort"
@@ -28,7 +29,7 @@ class Connection:
         self._send = send
         self._send_s = send_s
         # The limit of the send that is waiting now.
-        self._timeout: asyncio.Timeout | None = None
+        self._timeout: PatientTimeout | None = None
         self.has_begun = False
 
     async def watch(self, on_left: Callable[[], Awaitable[None]]) -> None:
@@ -68,9 +69,8 @@ class Connection:
     def hurry(self, send_s: float) -> None:
         """From now on no send takes longer than this, the waiting one included."""
         self._send_s = min(self._send_s, send_s)
-        if self._timeout is not None and not self._timeout.expired():
-            deadline = asyncio.get_running_loop().time() + self._send_s
-            self._timeout.reschedule(min(deadline, self._timeout.when() or deadline))
+        if self._timeout is not None:
+            self._timeout.shorten(self._send_s)
 
     async def abort(self) -> None:
         """Drops the connection with all that is unsent: nobody reads it."""
@@ -81,7 +81,7 @@ class Connection:
 
     async def _bounded(self, message: Message) -> None:
         try:
-            async with asyncio.timeout(self._send_s) as self._timeout:
+            async with PatientTimeout(self._send_s) as self._timeout:
                 await self._send(message)
         except TimeoutError:
             raise ClientStalled(f"a send took longer than {self._send_s:g} s") from None

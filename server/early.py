@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import importlib
 
-# The backend of httpcore's async sockets.
+# The backend of anyio, which Starlette uses.
 _MODULES = ("anyio._backends._asyncio",)
 # `idna`: of every look-up of a host name, an address in digits included. The others: of bodies.
 _CODECS = ("idna", "punycode", "utf-8-sig", "utf-16", "utf-32", "latin-1", "ascii")

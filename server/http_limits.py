@@ -14,6 +14,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.lines import line
+from server.patience import PatientTimer
 
 _logger = logging.getLogger("onestream.server")
 
@@ -53,8 +54,8 @@ class LimitedProtocol(H11Protocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._unread_timer: asyncio.TimerHandle | None = None
+        self._head_timer: PatientTimer | None = None
+        self._unread_timer: PatientTimer | None = None
         # Since when no request is running.
         self._idle_since = 0.0
         # Received and not yet parsed; while there is some, `flow` is held.
@@ -85,7 +86,7 @@ class LimitedProtocol(H11Protocol):
         self._idle_since = self.loop.time()
         if self._head_timer is not None:
             self._head_timer.cancel()
-        self._head_timer = self.loop.call_later(limit_s, self._head_is_late)
+        self._head_timer = PatientTimer(limit_s, self._head_is_late)
 
     def _head_is_late(self) -> None:
         self.transport.close()
@@ -183,9 +184,7 @@ class LimitedProtocol(H11Protocol):
     def _watch_unread(self) -> None:
         unread_bytes = self.transport.get_write_buffer_size()
         if unread_bytes and self._unread_timer is None:
-            self._unread_timer = self.loop.call_later(
-                self.unread_s, self._check_unread, unread_bytes
-            )
+            self._unread_timer = PatientTimer(self.unread_s, self._check_unread, unread_bytes)
 
     def _check_unread(self, before_bytes: int) -> None:
         self._unread_timer = None

@@ -1,15 +1,16 @@
-"""The async Ollama client: an httpx client per stream, closed with the stream.
+"""The async Ollama client: a connection per call, closed with it, through httpx's transports.
 
-A shared client would lose slots of its pool by cancels (httpcore#1093), until the next request
-hangs for ever; a client for each stream has no slots to lose.
+A pool of them would lose places by cancels (httpcore#1093), until the next request hangs for ever;
+and what an `httpx.AsyncClient` does besides, each call would pay for: half a millisecond.
 """
 
 from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from functools import cache, partial
 from typing import Any, cast
 
 import httpx
@@ -17,10 +18,12 @@ import httpx
 from registry import Stream
 from registry.daemon_executor import DaemonExecutor
 from server.errors import ApiError
-from server.lookup import NamedHostTransport, is_name
+from server.http_call import CallTransport
+from server.lookup import addresses_of, is_name
 from server.ollama import (
     ERROR_BODY_MAX_BYTES,
     MODELS_MAX_BYTES,
+    NDJSON_HEADERS,
     PLAIN,
     ChunkReader,
     LimitedBody,
@@ -39,16 +42,21 @@ LOOKUPS_MAX = 8
 # 4096 numbers, 22 bytes each.
 ANSWER_MAX_BYTES = 256 * 1024 * 1024
 
+USER_AGENT = "onestream"
+
 AsyncTransportFactory = Callable[[], httpx.AsyncBaseTransport]
 
 
 def async_transport_factory(address: str) -> AsyncTransportFactory:
-    """A transport for each stream; the TLS context, costly, is made once, for https only."""
+    """The transport of every call; the TLS context, costly, is made once, for https only."""
     tls = ssl.create_default_context() if address.startswith("https") else None
+    look_up = None
     if is_name(httpx.URL(address).host):
         executor = DaemonExecutor(LOOKUPS_MAX, thread_name="onestream-lookup")
-        return lambda: NamedHostTransport(tls, executor)
-    return lambda: httpx.AsyncHTTPTransport(verify=tls or False, trust_env=False)
+        look_up = partial(addresses_of, executor)
+    # It keeps nothing between two calls.
+    transport = CallTransport(tls, look_up)
+    return lambda: transport
 
 
 class AsyncOllama:
@@ -67,33 +75,23 @@ class AsyncOllama:
         self._headers = dict(headers or {})
         self._new_transport = new_transport or async_transport_factory(address)
         # The connect is limited here; silence afterwards by the stream's task.
-        self._timeout = httpx.Timeout(None, connect=connect_s)
+        self._limits = {"timeout": httpx.Timeout(None, connect=connect_s).as_dict()}
+        # To read a URL takes longer than to send it; there are a few paths.
+        self._url = cache(lambda path: httpx.URL(f"{address}{path}"))
 
     async def ask(self, request: OllamaRequest, stream: Stream, put: Put) -> None:
         reader = ChunkReader(keeps_lines=request.keeps_lines)
-        response: httpx.Response | None = None
-        try:
-            async with (
-                self._client() as client,
-                client.stream("POST", request.path, **request.sent()) as response,
-            ):
-                if response.status_code != 200:
-                    raise status_error(response.status_code, await _start_of(response))
-                raw = cast(AsyncGenerator[bytes, None], response.aiter_raw())
-                async with aclosing(raw) as segments:
-                    async for segment in segments:
-                        for chunk in reader.feed(segment):
-                            await put(chunk)
-                        if reader.is_done:
-                            return
-                for chunk in reader.end():
-                    await put(chunk)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise unreachable_error(self.address, _why(exc)) from exc
-        except httpx.HTTPError as exc:
-            raise cut_error(str(exc) or type(exc).__name__) from exc
-        finally:
-            forget(response)
+        content = request.encoded().content
+        async with self._asked("POST", request.path, content, NDJSON_HEADERS) as response:
+            raw = cast(AsyncGenerator[bytes, None], response.aiter_raw())
+            async with aclosing(raw) as segments:
+                async for segment in segments:
+                    for chunk in reader.feed(segment):
+                        await put(chunk)
+                    if reader.is_done:
+                        return
+            for chunk in reader.end():
+                await put(chunk)
 
     async def models(self) -> list[dict[str, Any]]:
         """Ollama's own list, as /api/tags has it. Raises ApiError."""
@@ -113,21 +111,8 @@ class AsyncOllama:
     ) -> bytes:
         """The whole of one answer. Raises ApiError for every other status than 200."""
         headers = {**PLAIN, **({"content-type": "application/json"} if content else {})}
-        response: httpx.Response | None = None
-        try:
-            async with (
-                self._client() as client,
-                client.stream(method, path, content=content, headers=headers) as response,
-            ):
-                if response.status_code != 200:
-                    raise status_error(response.status_code, await _start_of(response))
-                data = await _start_of(response, max_bytes + 1)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise unreachable_error(self.address, _why(exc)) from exc
-        except httpx.HTTPError as exc:
-            raise cut_error(str(exc) or type(exc).__name__) from exc
-        finally:
-            forget(response)
+        async with self._asked(method, path, content, headers) as response:
+            data = await _start_of(response, max_bytes + 1)
         if len(data) > max_bytes:
             raise ApiError(
                 502,
@@ -136,18 +121,39 @@ class AsyncOllama:
             )
         return data
 
-    def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            base_url=self.address,
-            headers=self._headers,
-            transport=self._new_transport(),
-            timeout=self._timeout,
-            trust_env=False,
+    @asynccontextmanager
+    async def _asked(
+        self, method: str, path: str, content: bytes, headers: Mapping[str, str]
+    ) -> AsyncIterator[httpx.Response]:
+        """The answer, while its connection is open. Raises ApiError for every status but 200."""
+        request = httpx.Request(
+            method,
+            self._url(path),
+            headers={"user-agent": USER_AGENT, **self._headers, **headers},
+            content=content,
+            extensions=self._limits,
         )
+        response: httpx.Response | None = None
+        try:
+            async with self._new_transport() as transport:
+                response = await transport.handle_async_request(request)
+                response.request = request
+                try:
+                    if response.status_code != 200:
+                        raise status_error(response.status_code, await _start_of(response))
+                    yield response
+                finally:
+                    await response.aclose()
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise unreachable_error(self.address, _why(exc)) from exc
+        except httpx.HTTPError as exc:
+            raise cut_error(str(exc) or type(exc).__name__) from exc
+        finally:
+            forget(response)
 
 
 def _why(unreachable: Exception) -> str:
-    """anyio says only that all attempts have failed; why is in what was raised before."""
+    """A transport may say only that all attempts have failed; why is in what was raised before."""
     words = str(unreachable) or type(unreachable).__name__
     cause: BaseException | None = unreachable
     while cause is not None:

@@ -30,6 +30,7 @@ from server.metrics import Metrics, exposition
 from server.models import first_that_chats
 from server.ollama import OllamaClient, seconds_since_1970
 from server.ollama_async import AsyncOllama
+from server.patience import PatientTimeout
 from server.prompt import Prompt
 from server.readiness import Readiness
 from server.registries import Registry
@@ -103,7 +104,7 @@ class Service:
         # shut-down goes through them, and the order of a set is that of addresses.
         self.connections: dict[Connection, None] = {}
         # The time limits of what else waits for somebody outside: a shut-down ends them at once.
-        self._timeouts: dict[asyncio.Timeout, None] = {}
+        self._timeouts: dict[PatientTimeout, None] = {}
         # The registry's close, from the beginning of a shut-down on.
         self._closing: asyncio.Task[None] | None = None
         self._leased = leased
@@ -179,9 +180,9 @@ class Service:
 
     @asynccontextmanager
     async def limit(self, seconds: float) -> AsyncIterator[None]:
-        """As asyncio.timeout; a shut-down ends it as well, with ApiError (503)."""
+        """As PatientTimeout; a shut-down ends it as well, with ApiError (503)."""
         try:
-            async with asyncio.timeout(seconds) as timeout:
+            async with PatientTimeout(seconds) as timeout:
                 self._timeouts[timeout] = None
                 try:
                     yield
@@ -475,8 +476,7 @@ class Service:
         loop = asyncio.get_running_loop()
         self._closing = loop.create_task(self.registry.close(), name="registry-close")
         for timeout in self._timeouts:
-            if not timeout.expired():
-                timeout.reschedule(loop.time())
+            timeout.end()
         self.watches.end()
         for connection in self.connections:
             connection.hurry(self.settings.grace_seconds * _HURRY_SHARE)

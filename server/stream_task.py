@@ -31,6 +31,7 @@ from server.errors import ApiError, as_api_error
 from server.events import Events
 from server.lines import line
 from server.ollama import Chunk, OllamaClient, OllamaRequest
+from server.patience import caught_up
 from server.refusals import log_failed
 from server.registries import Registry
 from server.settings import Settings
@@ -203,6 +204,7 @@ class StreamTask:
                 raise self._total_error()
             deadline = min(total_deadline, silence_deadline, now + step_s)
             await asyncio.wait({agent}, timeout=deadline - now)
+            await caught_up(deadline)
 
     def _silence_deadline(self) -> float:
         """Read again whenever it seems to be up: a thread that begins its work postpones it."""

@@ -42,8 +42,8 @@ COMMANDS = (
 )
 # What the extra `server` installs. No command but those of the bench and the server imports these.
 SERVER_PACKAGES = {
-    *("fastapi", "httpcore", "httpx", "prometheus_client", "pydantic", "pydantic_settings"),
-    *("starlette", "uvicorn"),
+    *("fastapi", "httpcore", "httptools", "httpx", "prometheus_client"),
+    *("pydantic", "pydantic_settings", "starlette", "uvicorn"),
 }
 ERROR_EXIT = Verdict.ERROR.exit_code
 NOBODY_READS_EXIT = 128 + 13

@@ -1,0 +1,258 @@
+"""httpx's transport for the async client: one connection for each call, and nothing shared.
+
+httpx's own is httpcore, whose pool loses places by cancels (httpcore#1093), and which takes for
+each call more than all the rest of the server: a pool, a TLS context also for plain http, a search
+for trio; and for each chunk a parser in Python. Here the connection is asyncio's own, and its
+parser httptools'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httptools
+import httpx
+
+from server.patience import PatientTimeout
+
+# The address of a host and a port, to be tried in turn.
+LookUp = Callable[[str, int], Awaitable[list[str]]]
+
+# Of an answer's head, and of informational answers before it.
+HEAD_MAX_BYTES = 100 * 1024
+# Received and not yet taken: beyond it nothing is read.
+UNREAD_MAX_BYTES = 64 * 1024
+# As much of a request is handed over at once; the next when the connection takes it.
+PIECE_BYTES = 256 * 1024
+# What would begin another header.
+_ILLEGAL = re.compile(rb"[\r\n\0]")
+
+
+class CallTransport(httpx.AsyncBaseTransport):
+    """Keeps nothing between two calls. Of httpx's limits only that of the connect is kept.
+
+    tls: None for plain http. look_up: of a host that is a name; None where it is an address.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None, look_up: LookUp | None) -> None:
+        self._tls = tls
+        self._look_up = look_up
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        head = _head_of(request)
+        content = await request.aread()
+        call = await self._connected(request)
+        try:
+            await call.send(head, content)
+            await call.answered()
+        except BaseException:
+            await call.close()
+            raise
+        return httpx.Response(call.status, headers=call.headers, stream=_Body(call))
+
+    async def _connected(self, request: httpx.Request) -> _Call:
+        host = request.url.host
+        port = request.url.port or (443 if self._tls else 80)
+        limit_s: float | None = request.extensions.get("timeout", {}).get("connect")
+        error: Exception = OSError(f"{host} has no address")
+        try:
+            async with PatientTimeout(limit_s):
+                for address in await self._look_up(host, port) if self._look_up else [host]:
+                    try:
+                        return await self._connected_to(address, port, host)
+                    except OSError as exc:
+                        error = exc
+        except TimeoutError:
+            said = f"no connection to {host} in {limit_s:g} s"
+            raise httpx.ConnectTimeout(said, request=request) from None
+        except (OSError, RuntimeError, UnicodeError, LookupError) as exc:
+            # The last two are of the name: it cannot be written for the resolver.
+            error = exc
+        raise httpx.ConnectError(str(error), request=request) from error
+
+    async def _connected_to(self, address: str, port: int, host: str) -> _Call:
+        loop = asyncio.get_running_loop()
+        name = host if self._tls else None
+        _, call = await loop.create_connection(
+            _Call, address, port, ssl=self._tls, server_hostname=name
+        )
+        return call
+
+
+def _head_of(request: httpx.Request) -> bytes:
+    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
+    for name, value in request.headers.raw:
+        if _ILLEGAL.search(name) or _ILLEGAL.search(value):
+            raise httpx.LocalProtocolError(f"a header {name!r} with a line break", request=request)
+        lines.append(b"%b: %b" % (name, value))
+    return b"\r\n".join((*lines, b"", b""))
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, call: _Call) -> None:
+        self._call = call
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while segment := await self._call.segment():
+            yield segment
+
+    async def aclose(self) -> None:
+        await self._call.close()
+
+
+class _Call(asyncio.Protocol):
+    """One request and its answer, on a connection of their own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._has_head = False
+        # Whether the end of the connection is that of the body, as of HTTP/1.0.
+        self._ends_with_connection = False
+        # Received and not taken; while there is more than UNREAD_MAX_BYTES, reading is paused.
+        self._unread = bytearray()
+        self._is_paused = False
+        self._may_write = True
+        # Nothing comes any more: the body is whole, or there is an error.
+        self._is_over = False
+        self._error: Exception | None = None
+        # Set while the caller waits: there is one.
+        self._waiter: asyncio.Future[None] | None = None
+
+    # -- what the caller does
+
+    async def send(self, head: bytes, content: bytes) -> None:
+        """Returns once it is handed over, or the answer is an error, which needs no more of it."""
+        assert self._transport is not None
+        self._transport.write(head + content[:PIECE_BYTES])
+        for start in range(PIECE_BYTES, len(content), PIECE_BYTES):
+            while not self._may_write and not self._is_over and self.status in (0, 200):
+                await self._wait()
+            if self._is_over or self.status not in (0, 200):
+                return
+            self._transport.write(content[start : start + PIECE_BYTES])
+
+    async def answered(self) -> None:
+        """Returns once the head of the answer is there. Raises httpx.HTTPError."""
+        while not self._has_head:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def segment(self) -> bytes:
+        """All that has come of the body; empty at its end. Raises httpx.HTTPError if it is cut."""
+        while not self._unread:
+            if self._error is not None:
+                raise self._error
+            if self._is_over:
+                return b""
+            await self._wait()
+        segment = bytes(self._unread)
+        self._unread.clear()
+        if self._is_paused:
+            self._is_paused = False
+            assert self._transport is not None
+            self._transport.resume_reading()
+        return segment
+
+    async def close(self) -> None:
+        """Drops the connection; what is unsent or unread is nobody's any more."""
+        assert self._transport is not None
+        self._is_over = True
+        self._transport.abort()
+        # The socket is closed in the next iteration.
+        await asyncio.sleep(0)
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # -- what the connection says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            # Behind the answer, or behind the end of the call.
+            return
+        if not self._has_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            self._fail(httpx.RemoteProtocolError(str(exc) or type(exc).__name__))
+        if not self._has_head and self._head_bytes > HEAD_MAX_BYTES:
+            self._fail(httpx.RemoteProtocolError(f"a head of more than {HEAD_MAX_BYTES} bytes"))
+        if len(self._unread) > UNREAD_MAX_BYTES and not self._is_paused:
+            self._is_paused = True
+            assert self._transport is not None
+            self._transport.pause_reading()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._may_write = False
+
+    def resume_writing(self) -> None:
+        self._may_write = True
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._has_head and self._ends_with_connection and exc is None:
+            self._is_over = True
+        elif exc is not None:
+            self._fail(httpx.ReadError(str(exc)))
+        elif self._has_head:
+            self._fail(
+                httpx.RemoteProtocolError(
+                    "peer closed connection without sending complete message body"
+                )
+            )
+        else:
+            self._fail(httpx.RemoteProtocolError("Server disconnected without sending a response."))
+        self._wake()
+
+    def _fail(self, error: Exception) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._error = error
+
+    # -- what the parser says
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Behind the body there may be trailers, which say nothing here.
+        if not self._has_head:
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            # Informational: the answer is still to come.
+            self.headers = []
+            return
+        self._has_head = True
+        self.status = status
+        names = {name.lower() for name, _ in self.headers}
+        self._ends_with_connection = not names & {b"content-length", b"transfer-encoding"}
+
+    def on_body(self, data: bytes) -> None:
+        self._unread += data
+
+    def on_message_complete(self) -> None:
+        if self._has_head:
+            self._is_over = True

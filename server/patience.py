@@ -1,0 +1,89 @@
+"""Limits on somebody else: what this process itself was late by does not count.
+
+A timer that fires late has waited for our own loop as well. What it was to wait for may have come
+meanwhile and not been looked at: sockets are asked for data only between two iterations, and a task
+goes on only in the next. So a late timer lets the loop turn a few times before it judges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+# A loop that has nothing else to do is late by less.
+LATE_S = 0.1
+# Iterations until what has come is seen, and some more: of a connect the socket, its transport, and
+# the task that waits for both. A loop that is always late judges as well, since it turns.
+TURNS = 8
+
+
+class PatientTimer:
+    """Calls `on_over` when somebody else has used up a limit; a cancel takes it back."""
+
+    def __init__(self, limit_s: float, on_over: Callable[..., object], *arguments: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._at = self._loop.time() + limit_s
+        self._on_over = on_over
+        self._arguments = arguments
+        self._turns_left = TURNS
+        self._handle: asyncio.Handle = self._loop.call_at(self._at, self._look)
+
+    @property
+    def left_s(self) -> float:
+        return self._at - self._loop.time()
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _look(self) -> None:
+        if self._turns_left and self._loop.time() - self._at > LATE_S:
+            self._turns_left -= 1
+            self._handle = self._loop.call_soon(self._look)
+        else:
+            self._on_over(*self._arguments)
+
+
+class PatientTimeout:
+    """As `asyncio.timeout`, of a wait for somebody else; `async with` it, once."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._limit_s = limit_s
+        self._inner = asyncio.timeout(None)
+        self._timer: PatientTimer | None = None
+
+    def end(self) -> None:
+        """The limit is over now, if it was not before."""
+        if not self._inner.expired():
+            self._inner.reschedule(asyncio.get_running_loop().time())
+
+    def shorten(self, limit_s: float) -> None:
+        """From now on, unless less is left."""
+        if self._timer is not None:
+            left_s = self._timer.left_s
+            self._timer.cancel()
+            self._timer = PatientTimer(min(limit_s, left_s), self.end)
+
+    async def __aenter__(self) -> PatientTimeout:
+        await self._inner.__aenter__()
+        if self._limit_s is not None:
+            self._timer = PatientTimer(self._limit_s, self.end)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._inner.__aexit__(kind, error, trace)
+
+
+async def caught_up(due: float) -> None:
+    """Returns once what had come when a wait until `due` ended is seen; at once if it ended so."""
+    if asyncio.get_running_loop().time() - due > LATE_S:
+        for _ in range(TURNS):
+            await asyncio.sleep(0)

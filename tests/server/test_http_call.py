@@ -1,0 +1,189 @@
+"""The async client's transport: what answers mean, on simulated sockets, and its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Any
+
+import httpx
+import pytest
+
+from server.http_call import HEAD_MAX_BYTES, PIECE_BYTES, UNREAD_MAX_BYTES, CallTransport
+from sim import World, run
+from tests.server.late_loop import LateLoop, late_run, turns
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
+
+
+def answered(*pieces: bytes, then: str = "close", content: bytes = b"") -> Any:
+    """What one call makes of an upstream that says these pieces: status and body, or the error."""
+    found: list[Any] = []
+
+    async def program(world: World) -> None:
+        async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.01)
+            if then == "hang":
+                await reader.read()
+            elif then == "reset":
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, linger
+                )
+            writer.close()
+
+        server = await asyncio.start_server(says, "127.0.0.1", 80)
+        try:
+            found.append(await asked(content))
+        except httpx.HTTPError as exc:
+            found.append(exc)
+        server.close()
+        await asyncio.sleep(1)
+
+    outcome = run(program)
+    assert outcome.violation is None, outcome.violation
+    assert outcome.error is None, outcome.error
+    return found[0]
+
+
+async def asked(content: bytes = b"", **headers: str) -> tuple[int, bytes]:
+    request = httpx.Request("POST", "http://127.0.0.1/x", content=content, headers=headers)
+    response = await CallTransport(None, None).handle_async_request(request)
+    try:
+        return response.status_code, b"".join([each async for each in response.aiter_raw()])
+    finally:
+        await response.aclose()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "then", "expected"),
+    [
+        ([OK + b"content-length: 2\r\n\r\nab"], "hang", (200, b"ab")),
+        ([OK + b"content-length: 2\r\n\r\nabHTTP/1.1 nonsense"], "hang", (200, b"ab")),
+        ([CHUNKED + b"1\r\na\r\n", b"1;x=y\r\nb\r\n0\r\nt: x\r\n\r\n"], "hang", (200, b"ab")),
+        ([b"HTTP/1.0 200 OK\r\n\r\na", b"b"], "close", (200, b"ab")),
+        (
+            [b"HTTP/1.1 100 Continue\r\n\r\n", OK + b"content-length: 1\r\n\r\na"],
+            "hang",
+            (200, b"a"),
+        ),
+        ([b"HTTP/1.1 103 Early\r\nl: x\r\n\r\n" + CHUNKED + b"0\r\n\r\n"], "hang", (200, b"")),
+        ([b"HTTP/1.1 204 No Content\r\n\r\n"], "hang", (204, b"")),
+        ([b"HTTP/1.1 503 Busy\r\ncontent-length: 1\r\n\r\nb"], "close", (503, b"b")),
+    ],
+)
+@pytest.mark.parametrize("by_bytes", [False, True])
+def test_an_answer_is_read_to_its_end(
+    pieces: list[bytes], then: str, expected: Any, by_bytes: bool
+) -> None:
+    """By its length, its chunks or its connection's end, in any pieces; trailers say nothing."""
+    if by_bytes:
+        pieces = [bytes([each]) for piece in pieces for each in piece]
+    assert answered(*pieces, then=then) == expected
+
+
+@pytest.mark.parametrize(
+    ("pieces", "then", "error"),
+    [
+        ([], "close", httpx.RemoteProtocolError),
+        ([], "reset", httpx.ReadError),
+        ([OK], "close", httpx.RemoteProtocolError),
+        ([CHUNKED + b"5\r\nab"], "close", httpx.RemoteProtocolError),
+        ([CHUNKED + b"1\r\na\r\n"], "reset", httpx.ReadError),
+        ([OK + b"content-length: 5\r\n\r\nab"], "close", httpx.RemoteProtocolError),
+        ([b"HTTP/1.0 200 OK\r\n\r\na"], "reset", httpx.ReadError),
+        ([b"SSH-2.0-x\r\n"], "hang", httpx.RemoteProtocolError),
+        ([CHUNKED + b"zz\r\n"], "hang", httpx.RemoteProtocolError),
+        ([b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n"], "hang", httpx.RemoteProtocolError),
+        ([OK + b"a: " + b"x" * 2 * HEAD_MAX_BYTES], "hang", httpx.RemoteProtocolError),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n" * HEAD_MAX_BYTES], "hang", httpx.RemoteProtocolError),
+    ],
+)
+def test_what_is_no_whole_answer_is_an_error(
+    pieces: list[bytes], then: str, error: type[Exception]
+) -> None:
+    """Cut, reset, not HTTP, or a head without end: never an answer that looks complete."""
+    assert isinstance(answered(*pieces, then=then), error)
+
+
+def test_an_error_before_the_request_is_whole_is_its_answer() -> None:
+    """An upstream that refuses a long prompt without reading it is heard all the same."""
+    refused = b"HTTP/1.1 413 No\r\ncontent-length: 1\r\n\r\nx"
+    assert answered(refused, then="hang", content=b"p" * 20 * PIECE_BYTES) == (413, b"x")
+
+
+def test_a_header_with_a_line_break_is_not_sent() -> None:
+    """It would be a header of its own, or the end of the head."""
+
+    async def program(world: World) -> None:
+        server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 80)
+        with pytest.raises(httpx.LocalProtocolError):
+            await asked(token="a\r\nhost: b")
+        server.close()
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+
+
+def test_no_more_is_read_than_is_taken() -> None:
+    """An upstream that sends without end waits for the caller, whatever it sends."""
+    written: list[int] = []
+
+    async def program(world: World) -> None:
+        async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(CHUNKED)
+            try:
+                while True:
+                    writer.write(b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
+                    await writer.drain()
+                    written.append(0x1000)
+            except ConnectionError:
+                writer.close()
+
+        server = await asyncio.start_server(floods, "127.0.0.1", 80)
+        request = httpx.Request("POST", "http://127.0.0.1/x")
+        response = await CallTransport(None, None).handle_async_request(request)
+        segments = response.aiter_raw()
+        await anext(segments)
+        await asyncio.sleep(60)
+        before = sum(written)
+        await asyncio.sleep(60)
+        assert sum(written) == before
+        assert len(await anext(segments)) <= 2 * UNREAD_MAX_BYTES + 256 * 1024
+        await segments.aclose()
+        await response.aclose()
+        server.close()
+        await asyncio.sleep(1)
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+
+
+# ---- our own lateness -----------------------------------------------------------------------
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize("steps_before", range(1, 8))
+def test_a_connect_does_not_fail_because_we_were_late(steps_before: int) -> None:
+    """The loop stands still for longer than the limit, at any step; it is connected then."""
+
+    async def main(loop: LateLoop) -> None:
+        # Its kernel takes the connection; nobody answers.
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/x"
+            request = httpx.Request("POST", url, extensions={"timeout": {"connect": 5.0}})
+            asking = asyncio.create_task(CallTransport(None, None).handle_async_request(request))
+            await turns(steps_before)
+            loop.now_s += 60
+            await turns(20)
+            # It is connected, and waits for its answer.
+            assert not asking.done(), asking.exception()
+            asking.cancel()
+            await asyncio.wait({asking})
+
+    late_run(main)

@@ -1,0 +1,119 @@
+"""Limits on somebody else, where this process itself was late, and where it was not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from server.patience import LATE_S, TURNS, PatientTimeout, caught_up
+from sim import World, run
+from tests.server.late_loop import LateLoop, late_run, turns
+
+
+@pytest.mark.parametrize("needed", range(1, TURNS))
+def test_what_came_while_the_loop_stood_still_is_taken(needed: int) -> None:
+    """The timer is as late as the loop; what needs a few iterations to be seen is in time."""
+
+    async def main(loop: LateLoop) -> None:
+        async with PatientTimeout(5):
+            loop.now_s += 60
+            await turns(needed)
+
+    late_run(main)
+
+
+def test_who_says_nothing_is_given_up_also_by_a_late_loop() -> None:
+    """A loop that is late each time turns a few times, and no more."""
+
+    async def main(loop: LateLoop) -> None:
+        waited = 0
+
+        async def waits() -> None:
+            nonlocal waited
+            async with PatientTimeout(5):
+                while True:
+                    loop.now_s += 60
+                    waited += 1
+                    await asyncio.sleep(0)
+
+        with pytest.raises(TimeoutError):
+            await waits()
+        assert waited <= TURNS + 4
+
+    late_run(main)
+
+
+async def sleeps(act: Callable[[PatientTimeout], None]) -> None:
+    """For longer than its limit, to which something is done meanwhile."""
+    async with PatientTimeout(5) as timeout:
+        asyncio.get_running_loop().call_soon(act, timeout)
+        await asyncio.sleep(60)
+
+
+def test_a_limit_is_kept_where_the_loop_is_on_time() -> None:
+    """In virtual time: at the limit, no sooner and no later than the loop may be late."""
+
+    async def program(world: World) -> None:
+        before = world.now
+        with pytest.raises(TimeoutError):
+            await sleeps(lambda timeout: None)
+        assert 5 <= world.now - before < 5 + LATE_S
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+
+
+def test_a_limit_can_be_shortened_and_ended() -> None:
+    """A shut-down shortens a wait, never the other way round, or ends it at once."""
+
+    async def program(world: World) -> None:
+        for act, expected in (
+            (lambda timeout: timeout.shorten(1), 1),
+            (lambda timeout: timeout.shorten(9), 5),
+            (lambda timeout: timeout.end(), 0),
+        ):
+            before = world.now
+            with pytest.raises(TimeoutError):
+                await sleeps(act)
+            assert expected <= world.now - before < expected + LATE_S
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+
+
+def test_a_cancel_from_elsewhere_is_none_of_the_limit() -> None:
+    """It stays a cancel, and no timer is left."""
+
+    async def main(loop: LateLoop) -> None:
+        async def waits() -> None:
+            async with PatientTimeout(5):
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(waits())
+        await turns(2)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+
+    late_run(main)
+
+
+def test_a_watcher_looks_again_only_after_a_late_wait() -> None:
+    """On time it goes on at once; late, the loop turns before it judges."""
+
+    async def main(loop: LateLoop) -> None:
+        seen: list[int] = []
+        for late_s, expected in ((0.0, 0), (LATE_S / 2, 0), (60.0, TURNS)):
+            due, count = loop.now_s, 0
+            loop.now_s += late_s
+            looking = asyncio.create_task(caught_up(due))
+            await asyncio.sleep(0)
+            while not looking.done():
+                count += 1
+                await asyncio.sleep(0)
+            seen.append(count)
+            assert count == expected, seen
+
+    late_run(main)
