@@ -10,7 +10,7 @@ import pytest
 
 import server.http_limits
 import server.http_protocol
-import server.lookup
+import server.ollama_async
 import server.wakeable
 from sim import Report, explore
 from sim.bench.catalog import subject_of
@@ -102,17 +102,10 @@ def _reads_no_more(self: server.http_protocol.HttpProtocol, data: bytes) -> None
     server.http_limits.LimitedProtocol._receive(self, data)
 
 
-async def _looks_up_in_the_loop(
-    self: server.lookup._Backend,
-    host: str,
-    port: int,
-    timeout: float | None = None,
-    local_address: str | None = None,
-    socket_options: Any = None,
-) -> Any:
+async def _looks_up_in_the_loop(executor: Any, host: str, port: int) -> list[str]:
     """All clients wait until the resolver has answered one."""
     *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return await self._inner.connect_tcp(str(address[0]), port)
+    return [str(address[0])]
 
 
 def _connects_without_limit(
@@ -180,8 +173,8 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
         "who leaves leaves nothing running at Ollama",
     ),
     "look_up_hangs.async": (
-        server.lookup._Backend,
-        "connect_tcp",
+        server.ollama_async,
+        "addresses_of",
         _looks_up_in_the_loop,
         "the loop never waits for a resolver",
     ),
