@@ -261,7 +261,9 @@ def test_uvicorn_with_several_workers_ends(
     arguments: tuple[str, ...], more: dict[str, str]
 ) -> None:
     """Its workers say why, without a traceback, and it does not start them for ever."""
-    with process(*UVICORN, *arguments, "--port", str(free_port()), **more) as child:
+    # uvicorn gives a worker 5 s to start, and begins another: on a busy machine that is too short.
+    patient = ("--timeout-worker-healthcheck", "60")
+    with process(*UVICORN, *arguments, *patient, "--port", str(free_port()), **more) as child:
         output = Output(child)
         output.wait_for("start_refused will not be one of 2 workers")
         child.wait(HANGS_S)

@@ -490,7 +490,10 @@ def test_serve_has_workers_and_one_that_is_killed_gives_its_session_back_at_once
     "command",
     [
         ("-m", "sim.cli", "serve"),
-        pytest.param(("-m", "uvicorn", "server.app:app"), marks=pytest.mark.thorough),
+        pytest.param(
+            ("-m", "uvicorn", "server.app:app", "--timeout-worker-healthcheck", "60"),
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=["serve", "uvicorn"],
 )
