@@ -81,7 +81,12 @@ def test_two_sessions_may_hang(size: Size) -> None:
     story = SizedScenario(size)
     assert ALL_HUNG in story.labels_for(StreamRegistry)
     with silenced():
-        report = explore(story.program_for(StreamRegistry), strategy="random", max_executions=500)
+        report = explore(
+            story.program_for(StreamRegistry),
+            strategy="random",
+            max_executions=500,
+            watch=lambda findings, _: ALL_HUNG in findings.labels,
+        )
     assert ALL_HUNG in report.labels
 
 
@@ -179,12 +184,13 @@ def test_where_every_schedule_is_too_many_departures_are_counted(
     assert largest_proved(results) == [SizeBound(SizedScenario(Size(1, 4, 2, 0, 1)), 2)]
 
 
+@pytest.mark.thorough
 def test_a_bound_is_proved_when_all_of_it_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the smaller bounds are finished and this one is not, nothing is said of it."""
 
     def in_few_executions(*args: Any, budget_s: float, **kwargs: Any) -> Report:
-        report = explore(*args, max_executions=100, **kwargs)
-        is_cut_off = report.reason.startswith("the limit of 100 executions")
+        report = explore(*args, max_executions=60, **kwargs)
+        is_cut_off = report.reason.startswith("the limit of 60 executions")
         return replace(report, stopped=Stop.OUT_OF_BUDGET) if is_cut_off else report
 
     monkeypatch.setattr("sim.bench.checking.deepen.explore", in_few_executions)

@@ -39,13 +39,13 @@ def counts(program: Program) -> tuple[int, int]:
     return search.classes, search.cut
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 6, 8, pytest.param(12, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("count", [1, 2, 3, 6, pytest.param(12, marks=pytest.mark.thorough)])
 def test_readers(count: int) -> None:
     """Each reader comes before or after the writer: 2ⁿ classes, and no execution more."""
     assert counts(readers(count)) == (2**count, 0)
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5, 7, pytest.param(10, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("count", [2, 3, 4, 5, pytest.param(10, marks=pytest.mark.thorough)])
 def test_lastzero(count: int) -> None:
     """(n + 3)·2ⁿ⁻² classes, and no execution more, where each step touches what it must."""
     assert counts(lastzero(count, step_by_step=True)) == ((count + 3) * 2 ** (count - 2), 0)
@@ -97,13 +97,14 @@ def test_who_ends_last_is_nobodys_choice(program: Program) -> None:
         assert report.verdict == "proved", report.reason
 
 
-def test_same_answers_as_plain_search() -> None:
+@pytest.mark.parametrize("programs", [20, pytest.param(80, marks=pytest.mark.thorough)])
+def test_same_answers_as_plain_search(programs: int) -> None:
     """On random programs the reduced search comes to every end that plain search comes to.
 
     Among them are some where chains are too coarse, so that it falls back, and some where not.
     """
     fell_back, classes, executions = 0, 0, 0
-    for seed in range(80):
+    for seed in range(programs):
         program = RandomProgram(seed)
         plain = explore(program, strategy="depth-first", max_executions=150)
         if plain.verdict != "proved":
@@ -116,8 +117,8 @@ def test_same_answers_as_plain_search() -> None:
         else:
             classes += search.classes
             executions += plain.executions
-    assert fell_back >= 10
-    assert classes >= 20
+    assert fell_back >= programs / 8
+    assert classes >= programs / 4
     assert executions > 20 * classes
 
 
