@@ -25,6 +25,12 @@ def printed_in_fresh_processes(program: str) -> set[str]:
         )
         for seed in HASH_SEEDS
     ]
-    printed = {process.communicate(timeout=HANGS_S)[0].strip() for process in processes}
+    try:
+        printed = {process.communicate(timeout=HANGS_S)[0].strip() for process in processes}
+    finally:
+        for process in processes:
+            # One that hangs is not left behind; nothing happens to one that has ended.
+            process.kill()
+            process.communicate()
     assert [process.returncode for process in processes] == [0] * len(processes)
     return printed

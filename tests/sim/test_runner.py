@@ -288,7 +288,8 @@ def work():
     loop, waiter = answer
     loop.call_soon_threadsafe(waiter.set_result, "it was waited for")
 
-threading.Thread(target=work).start()
+# Where main fails nobody lets it go, and the process has to end all the same.
+threading.Thread(target=work, daemon=True).start()
 asyncio.set_event_loop_policy(sim.EventLoopPolicy())
 
 async def main():
