@@ -65,6 +65,8 @@ _HOLDERS_MAX = 40
 _ASKING_MAX = 16
 # How often a connection that waits for messages is asked whether it still stands.
 HEALTH_S = 5
+# How long after its worker was last heard of a session is forgotten; more than any lease.
+_LEFT_MS = 24 * 3600 * 1000
 # Keys that are looked at by one request.
 _SCAN = 500
 # Before 2020 no clock was ever set.
@@ -123,8 +125,10 @@ class RedisStore:
         await self._forget_dead()
 
     async def _forget_dead(self) -> None:
-        """The sessions of workers that are gone, and that nobody asks for again.
+        """The sessions of workers that are gone for a day, and that nobody asks for again.
 
+        No sooner: a worker that only stood still may have a call to Ollama, and who takes its
+        session over logs that, which needs the record.
         No record of a session expires: a store that is short of memory would drop it early.
         """
         names: dict[str, None] = {}
@@ -133,7 +137,6 @@ class RedisStore:
             async for key in self._client.scan_iter(match=f"{_glob(begin)}*", count=_SCAN):
                 names[key.decode().removeprefix(begin)] = None
             seconds, micros = await self._client.time()
-        over_ms = self._limits.lease_ms + self._limits.margin_ms
         now_ms = seconds * 1000 + micros // 1000 if self._now_ms is None else self._now_ms()
         for some in batched(names, _SCAN):
             with self._errors():
@@ -142,7 +145,7 @@ class RedisStore:
                         pipe.hget(self._session_key(name), "seen")
                     seen = await pipe.execute()
             for name, at_ms in zip(some, seen, strict=True):
-                if at_ms is None or int(at_ms) + over_ms <= now_ms:
+                if at_ms is not None and int(at_ms) + _LEFT_MS <= now_ms:
                     # Whoever asks makes the table look.
                     await self.ask(Poll(name, f"{self._worker}/", 0))
 
