@@ -298,3 +298,22 @@ def test_threads_of_a_process_that_has_returned_are_gone() -> None:
 
     passes(program)
     assert threading.enumerate() == before
+
+
+def test_a_process_that_crashes_in_a_step_and_would_go_on_for_ever_is_over() -> None:
+    """The task whose step is broken off takes its end for its own; the loop goes on no more."""
+
+    async def crashes() -> None:
+        await asyncio.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    async def main() -> None:
+        task = asyncio.create_task(crashes())
+        while True:  # noqa: ASYNC110 - as uvicorn does
+            await asyncio.sleep(0.1)
+        await task
+
+    async def program(world: World) -> None:
+        assert (await world.host("a").run(main).ended()).how is How.CRASHED
+
+    passes(program)

@@ -13,8 +13,9 @@ import httpx
 from sim.bench.harness.http_client import StackExchange
 from sim.kernel.world import World
 
-# The bench's own judgements limit how long an answer takes.
-NO_LIMIT = httpx.Timeout(None)
+# The bench's own judgements limit how long an answer takes; a pool that has lost its place for a
+# connection would never give one.
+LIMITS = httpx.Timeout(None, pool=30.0)
 
 
 class HttpxExchange(StackExchange):
@@ -27,6 +28,11 @@ class HttpxExchange(StackExchange):
     raised: httpx.TransportError | None = None
     # Assigned where the request is begun.
     task: asyncio.Task[None]
+
+    @property
+    def found_no_place(self) -> bool:
+        """Its pool had none, though nobody uses one: httpcore#1093."""
+        return isinstance(self.raised, httpx.PoolTimeout)
 
     async def leave(self) -> None:
         """Its task is cancelled, wherever it is, and ends."""
@@ -43,7 +49,7 @@ class HttpxClient:
         self.exchanges: list[HttpxExchange] = []
         limits = httpx.Limits(max_connections=connections_max)
         self._client = httpx.AsyncClient(
-            base_url=address, verify=_tls(), limits=limits, timeout=NO_LIMIT, trust_env=False
+            base_url=address, verify=_tls(), limits=limits, timeout=LIMITS, trust_env=False
         )
 
     def ask(self, name: str, target: str, headers: Mapping[str, str], body: bytes) -> HttpxExchange:

@@ -13,6 +13,8 @@ from contextvars import Context
 from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
+import greenlet
+
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import READING_S, Arrival, Environment
 from sim.kernel.faults import Faults
@@ -151,6 +153,9 @@ class ProcessLoop(SimLoop):
     # -- its polls
 
     def select(self, timeout: float | None) -> Sequence[object]:
+        if self.hub.is_over and greenlet.getcurrent() is self.run.greenlet:
+            # Its run was ended in the middle of a step, whose task took that for its own end.
+            raise greenlet.GreenletExit
         if self._ready and not self.hub.is_ending:
             self.hub.before_iteration(self.run)
         found = super().select(timeout)
