@@ -275,14 +275,13 @@ class SimLoop(SignalHandlers, SocketLoop):
         env.blocked_from = env.now
         while True:
             self._land(env, quiescent=True)
-            if self._ready and self._has_work():
+            has_work = self._ready and self._has_work()
+            if has_work or self._next_deadline() < env.now + 2 * READING_S:
                 if self._untold is not None:
                     self._untold = None
-                self._be_late()
-                return
-            if self._next_deadline() < env.now + 2 * READING_S:
-                if self._untold is not None:
-                    self._untold = None
+                # Where it has slept until a timer, how late it is was asked already.
+                if has_work or env.now - env.blocked_from < SAME_S:
+                    self._be_late()
                 return
             instants = self._instants()
             if self.others_come(self._has_work, instants[0] if instants else math.inf):

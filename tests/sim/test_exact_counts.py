@@ -208,3 +208,24 @@ def test_an_event_that_nobody_awaits_is_withdrawn() -> None:
         seen.append(f"{world.now:.3f}")
 
     assert count(main) == ({"1.000"}, 1)
+
+
+def test_a_timer_that_is_due_at_once_may_meet_a_later_one() -> None:
+    """The loop may be late where it need not sleep, too: then both fire in one iteration."""
+
+    async def main(world: World, seen: Seen) -> None:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+        def fires(name: str) -> None:
+            seen.append(name)
+            loop.call_soon(seen.append, f"after {name}")
+
+        loop.call_later(0, fires, "the first")
+        loop.call_later(0.001, fires, "the second")
+        loop.call_later(1, over.set)
+        await over.wait()
+
+    one, other = "the first after the first", "the second after the second"
+    together = "the first the second after the first after the second"
+    # On time; late by a millisecond at the first poll, or at the second, too late to meet.
+    assert count(main) == ({f"{one} {other}", together}, 3)
