@@ -16,7 +16,7 @@ from random import Random
 
 from tests.sim.random_programs import Writer
 
-_HEAD = """\
+HEAD = """\
 import asyncio
 import contextvars
 import itertools
@@ -56,7 +56,7 @@ async def program(world, log):
 
 """
 
-_TAIL = """
+TAIL = """
     for task in tasks:
         task.add_done_callback(lambda task: note(f"{task.get_name()} is done"))
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -211,4 +211,4 @@ def small_program(seed: str) -> str:
         writer.actor(2, nesting=1)
     for number in range(2):
         writer.write(f"tasks.append(loop.create_task(actor{number}(), name='actor {number}'))")
-    return _HEAD + "\n".join(writer.lines) + "\n" + _TAIL
+    return HEAD + "\n".join(writer.lines) + "\n" + TAIL
