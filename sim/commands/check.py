@@ -8,7 +8,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from sim.bench.levels import CHECKED_LEVELS
-from sim.commands.options import add_budget, add_html, add_json, positive
+from sim.commands.options import (
+    add_budget,
+    add_html,
+    add_json,
+    add_quiet,
+    positive,
+    progress_stream,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -34,6 +41,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="processes; default: as many as there are cores, and 1 for one scenario",
     )
     add_json(parser)
+    add_quiet(parser)
     add_html(parser)
     parser.set_defaults(run=run)
 
@@ -42,8 +50,6 @@ def run(arguments: Namespace) -> int:
     from sim.bench.checking.check import check
     from sim.commands.check_text import print_result, print_verdict
 
-    # A program that reads the JSON object may keep both streams in one file.
-    is_quiet = arguments.json and not sys.stderr.isatty()
     checked = check(
         level=arguments.level,
         scenario=arguments.scenario,
@@ -51,7 +57,7 @@ def run(arguments: Namespace) -> int:
         budget_s=arguments.budget,
         jobs=arguments.jobs or (1 if arguments.scenario else _cores()),
         on_result=(lambda result: None) if arguments.json else print_result,
-        progress_to=None if is_quiet else sys.stderr,
+        progress_to=progress_stream(arguments),
     )
     if arguments.json:
         print(json.dumps(checked.as_json(), indent=2))

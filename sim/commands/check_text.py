@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
+
 from sim.bench.checking.check import Checked
 from sim.bench.checking.jobs import Result
 from sim.bench.levels import CLUSTER, LEVELS, STACK
@@ -31,14 +35,27 @@ _STACK = """, and sockets, which
 `onestream check --level stack --budget 900` plays"""
 
 
+# So that a line of the table has 80 columns; the longest name of a scenario fits.
+_NAME_COLUMNS = 40
+_BELOW = " " * 13
+
+
 def print_result(result: Result) -> None:
     report = result.report
     name = f"{result.registry} {result.scenario}"
     figures = f"{report.executions:6d} executions {report.seconds:6.2f} s"
-    words = f"  {report.covers if report.verdict == Verdict.PROVED else _short(report.reason)}"
+    words = report.covers if report.verdict == Verdict.PROVED else _short(report.reason)
     is_shown = result.limit and report.verdict == Verdict.REFUTED
     verdict = "limit shown" if is_shown else report.verdict
-    print(f"{verdict:<12} {name:<48} {figures}{words}", flush=True)
+    line = f"{verdict:<12} {name:<{_NAME_COLUMNS}} {figures}"
+    if sys.stdout.isatty():
+        # What a terminal would break anywhere stands below.
+        columns = max(min(shutil.get_terminal_size().columns, 100), 40)
+        wrapped = textwrap.wrap(words, columns - len(_BELOW))
+        line = "\n".join((line, *(f"{_BELOW}{each}" for each in wrapped)))
+    else:
+        line += f"  {words}"
+    print(line, flush=True)
 
 
 def print_verdict(verdict: Checked) -> None:
@@ -73,7 +90,7 @@ def what_it_covers(verdict: Checked) -> str:
 def _print_not_applicable(verdict: Checked) -> None:
     for registry, scenario in verdict.not_applicable:
         why = "not applicable: methods, or a module, are lacking"
-        print(f"{'-':<12} {registry + ' ' + scenario:<48} {why}")
+        print(f"{'-':<12} {registry + ' ' + scenario:<{_NAME_COLUMNS}} {why}")
 
 
 def _print_counterexamples(verdict: Checked) -> None:

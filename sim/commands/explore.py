@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
-from sim.commands.options import add_html, add_jobs, add_json, not_negative, positive, seconds
+from sim.commands.options import (
+    add_html,
+    add_jobs,
+    add_json,
+    add_quiet,
+    not_negative,
+    positive,
+    progress_stream,
+    seconds,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -54,6 +62,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_jobs(parser)
     add_json(parser)
+    add_quiet(parser)
     add_html(parser)
     parser.set_defaults(run=run)
 
@@ -73,9 +82,7 @@ def run(arguments: Namespace) -> int:
         isolate=arguments.isolate,
         unretrieved=arguments.unretrieved,
     )
-    # A program that reads the JSON object may keep both streams in one file.
-    is_quiet = arguments.json and not sys.stderr.isatty()
-    stream = None if is_quiet else sys.stderr
+    stream = progress_stream(arguments)
     with Progress(stream, request.seconds) as progress, progress.interruptible():
         report = explored(request, progress, jobs=arguments.jobs)
     if arguments.json:

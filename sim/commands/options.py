@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 N = TypeVar("N", int, float)
 
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
 
 def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def add_quiet(parser: Parser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="print no progress")
+
+
+def progress_stream(arguments: argparse.Namespace) -> TextIO | None:
+    """Where the progress goes; None with --quiet.
+
+    A program that reads the JSON object may keep both streams in one file.
+    """
+    is_for_programs = arguments.json and not sys.stderr.isatty()
+    return None if arguments.quiet or is_for_programs else sys.stderr
 
 
 def add_html(parser: Parser) -> None:

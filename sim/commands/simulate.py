@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from sim.bench.levels import LEVELS
-from sim.commands.options import add_html, add_jobs, add_json, not_negative, positive, seconds
+from sim.commands.options import (
+    add_html,
+    add_jobs,
+    add_json,
+    add_quiet,
+    not_negative,
+    positive,
+    progress_stream,
+    seconds,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -43,6 +51,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--budget", type=seconds, metavar="SECONDS", help="stop after so long; default: never"
     )
     add_json(parser)
+    add_quiet(parser)
     add_html(parser)
     parser.set_defaults(run=run)
 
@@ -69,7 +78,7 @@ def run(arguments: Namespace) -> int:
         if not arguments.json:
             print_failure(simulation, failure)
 
-    with Progress(sys.stderr, arguments.budget) as progress:
+    with Progress(progress_stream(arguments), arguments.budget) as progress:
         report = simulate(
             simulation,
             seeds=arguments.seeds,
