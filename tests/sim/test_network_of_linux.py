@@ -232,8 +232,6 @@ def test_a_thread_that_reads_may_see_a_part() -> None:
     assert "come alone" in report.text
 
 
-# Where a server closes as it accepts, asyncio leaves the connection to the garbage collector.
-@pytest.mark.filterwarnings("ignore:.*unclosed transport")
 def test_a_second_declaration_of_faults_leaves_the_first() -> None:
     """Each port's connection may be refused, as it was declared for each."""
 
@@ -246,7 +244,9 @@ def test_a_second_declaration_of_faults_leaves_the_first() -> None:
         for port in (7000, 8000):
             async with await asyncio.start_server(answers, "127.0.0.1", port):
                 try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    # Not before it is accepted, lest the server closes meanwhile.
+                    await reader.read()
                     writer.close()
                 except ConnectionRefusedError:
                     world.reached(f"{port} was refused")
