@@ -23,7 +23,6 @@ from server.lookup import addresses_of, is_name
 from server.ollama import (
     ERROR_BODY_MAX_BYTES,
     MODELS_MAX_BYTES,
-    NDJSON_HEADERS,
     PLAIN,
     ChunkReader,
     LimitedBody,
@@ -81,8 +80,7 @@ class AsyncOllama:
 
     async def ask(self, request: OllamaRequest, stream: Stream, put: Put) -> None:
         reader = ChunkReader(keeps_lines=request.keeps_lines)
-        content = request.encoded().content
-        async with self._asked("POST", request.path, content, NDJSON_HEADERS) as response:
+        async with self._asked("POST", request.path, **request.sent()) as response:
             raw = cast(AsyncGenerator[bytes, None], response.aiter_raw())
             async with aclosing(raw) as segments:
                 async for segment in segments:

@@ -250,10 +250,11 @@ def _reached(registry: object, tasks: Sequence[object]) -> set[int]:
         for each in gc.get_referents(todo.pop()):
             if id(each) in seen or isinstance(each, _NOT_FOLLOWED):
                 continue
-            if type(each).__module__ in _RECORDS_TASKS:
-                continue
-            seen.add(id(each))
-            if id(each) not in sought:
+            if id(each) in sought:
+                # Also one that is recorded, whose class is of what records it.
+                seen.add(id(each))
+            elif type(each).__module__ not in _RECORDS_TASKS:
+                seen.add(id(each))
                 todo.append(each)
     return sought & seen
 

@@ -44,6 +44,8 @@ async def parted_for_long(bench: HostsBench) -> None:
 async def parted_shortly(bench: HostsBench) -> None:
     """What is on its way arrives once they are together again."""
     bench.world.network.may_part(SERVER, OLLAMAS_NAME, for_s=0.5)
+    # With the time that it is cut off, less than any of the limits.
+    bench.world.network.late_max_s = 0.1
     p1 = await bench.post("p1")
     await bench.over(p1)
     is_answered = p1.status == 200 and p1.error_code is None

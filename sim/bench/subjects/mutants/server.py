@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -104,13 +104,18 @@ def agent_is_not_ended_before_pop(patch: Patch) -> None:
 
 def connection_is_not_closed_on_cancel(patch: Patch) -> None:
     @asynccontextmanager
-    async def stream(self: httpx.AsyncClient, *what: str, **how: Any) -> AsyncIterator[Any]:
-        response = await self.send(self.build_request(*what, **how), stream=True)
+    async def asked(
+        self: AsyncOllama, method: str, path: str, content: bytes, headers: Mapping[str, str]
+    ) -> AsyncIterator[httpx.Response]:
+        request = httpx.Request(
+            method, self._url(path), headers=headers, content=content, extensions=self._limits
+        )
+        response = await self._new_transport().handle_async_request(request)
         yield response
         # Without a `finally`.
         await response.aclose()
 
-    patch.setattr(httpx.AsyncClient, "stream", stream)
+    patch.setattr(AsyncOllama, "_asked", asked)
 
 
 def thread_is_not_counted(patch: Patch) -> None:
