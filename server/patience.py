@@ -1,8 +1,11 @@
 """Limits on somebody else: what this process itself was late by does not count.
 
-A timer that fires late has waited for our own loop as well. What it was to wait for may have come
-meanwhile and not been looked at: sockets are asked for data only between two iterations, and a task
-goes on only in the next. So a late timer lets the loop turn a few times before it judges.
+A timer that fires late has waited for our own process as well, which stood still: stopped, on a
+closed laptop, or busy. Somebody else may have owed nothing meanwhile, as a connection that was made
+had not been asked anything. So a late timer is given once more what it was late by, as far as its
+limit. One that is late again belongs to a loop that is always late. What it waits for may have come
+and not been looked at: sockets are asked for data only between two iterations, and a task goes on
+only in the next. So it lets the loop turn a few times before it judges.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ class PatientTimer:
 
     def __init__(self, limit_s: float, on_over: Callable[..., object], *arguments: Any) -> None:
         self._loop = asyncio.get_running_loop()
+        self._limit_s = limit_s
         self._at = self._loop.time() + limit_s
+        self._was_given_more = False
         self._on_over = on_over
         self._arguments = arguments
         self._turns_left = TURNS
@@ -38,7 +43,12 @@ class PatientTimer:
         self._handle.cancel()
 
     def _look(self) -> None:
-        if self._turns_left and self._loop.time() - self._at > LATE_S:
+        late_s = self._loop.time() - self._at
+        if late_s > LATE_S and not self._was_given_more:
+            self._was_given_more = True
+            self._at = self._loop.time() + min(late_s, self._limit_s)
+            self._handle = self._loop.call_at(self._at, self._look)
+        elif late_s > LATE_S and self._turns_left:
             self._turns_left -= 1
             self._handle = self._loop.call_soon(self._look)
         else:
@@ -82,8 +92,13 @@ class PatientTimeout:
         await self._inner.__aexit__(kind, error, trace)
 
 
-async def caught_up(due: float) -> None:
-    """Returns once what had come when a wait until `due` ended is seen; at once if it ended so."""
-    if asyncio.get_running_loop().time() - due > LATE_S:
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+def late_by(due: float) -> float:
+    """By how many seconds a wait until `due` has ended too late; 0.0 for few."""
+    late_s = asyncio.get_running_loop().time() - due
+    return late_s if late_s > LATE_S else 0.0
+
+
+async def caught_up() -> None:
+    """Returns once what has come while the process stood still is seen."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)

@@ -31,7 +31,7 @@ from server.errors import ApiError, as_api_error
 from server.events import Events
 from server.lines import line
 from server.ollama import Chunk, OllamaClient, OllamaRequest
-from server.patience import caught_up
+from server.patience import caught_up, late_by
 from server.refusals import log_failed
 from server.registries import Registry
 from server.settings import Settings
@@ -74,6 +74,8 @@ class StreamTask:
         self._agent: asyncio.Task[None] | None = None
         # Since when Ollama owes the next chunk; None while the agent waits for the client.
         self._silent_since: float | None = None
+        # By how many seconds of that silence this process was late itself, which do not count.
+        self._stood_still_s = 0.0
 
     def open(self, stream: Stream) -> None:
         """Register has answered: the work may begin."""
@@ -187,7 +189,7 @@ class StreamTask:
         if chunk.done_reason is not None:
             self.record.note_reason(chunk.done_reason)
         await self.buffer.put(chunk)
-        self._silent_since = loop.time()
+        self._silent_since, self._stood_still_s = loop.time(), 0.0
 
     async def _watch(self, agent: asyncio.Task[None], total_deadline: float) -> None:
         """Returns when the agent is over; raises ApiError when it has used up a limit."""
@@ -204,7 +206,9 @@ class StreamTask:
                 raise self._total_error()
             deadline = min(total_deadline, silence_deadline, now + step_s)
             await asyncio.wait({agent}, timeout=deadline - now)
-            await caught_up(deadline)
+            if late_s := late_by(deadline):
+                self._stood_still_s += late_s
+                await caught_up()
 
     def _silence_deadline(self) -> float:
         """Read again whenever it seems to be up: a thread that begins its work postpones it."""
@@ -215,7 +219,7 @@ class StreamTask:
             return self._silent_since + self._settings.thread_wait_seconds
         # Ollama owes nothing before it is asked.
         asked_at = max(self._silent_since, self._stream.thread_began_at or self._silent_since)
-        return asked_at + self._silence_limit_s()
+        return asked_at + self._stood_still_s + self._silence_limit_s()
 
     def _silence_limit_s(self) -> float:
         if self.record.first_chunk_at is None:
