@@ -101,22 +101,23 @@ def test_a_cancel_from_elsewhere_is_none_of_the_limit() -> None:
     late_run(main)
 
 
-def test_a_process_that_stood_still_gives_once_more_what_it_was_late_by() -> None:
+@pytest.mark.parametrize(("stood_s", "more_s"), [(7.0, 2.0), (60.0, 5.0)])
+def test_a_process_that_stood_still_gives_once_more_what_it_was_late_by(
+    stood_s: float, more_s: float
+) -> None:
     """Who could not answer meanwhile has as long again, as far as the limit, and no longer."""
 
     async def main(loop: LateLoop) -> None:
-        for stood_s, more_s in ((7.0, 2.0), (60.0, 5.0)):
+        async def waits(after_s: float) -> None:
             async with PatientTimeout(5):
                 loop.now_s += stood_s
                 await turns(TURNS)
-                loop.now_s += more_s - 0.01
+                loop.now_s += after_s
                 await turns(TURNS)
-            with pytest.raises(TimeoutError):
-                async with PatientTimeout(5):
-                    loop.now_s += stood_s
-                    await turns(TURNS)
-                    loop.now_s += more_s + 0.01
-                    await turns(TURNS)
+
+        await waits(more_s - 0.01)
+        with pytest.raises(TimeoutError):
+            await waits(more_s + 0.01)
 
     late_run(main)
 
