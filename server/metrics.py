@@ -311,7 +311,11 @@ def exposition(families: Callable[[], Iterator[Metric]], accept: str) -> tuple[b
     """The text and its content type, as the Accept header asks for it."""
     registry = CollectorRegistry()
     registry.register(_Collector(families))
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):
+        # A version that is none (`version=1..`), which the library compares all the same.
+        encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 

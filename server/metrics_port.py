@@ -10,11 +10,12 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from server.http_protocol import with_limits
+from server.http_protocol import HttpProtocol, with_limits
 from server.lines import line
 from server.security import StartRefused
 from server.settings import Settings, host_and_port
@@ -33,11 +34,12 @@ async def listening(app: ASGIApp, settings: Settings, worker: str) -> AsyncItera
     listener = _bound(host, port)
     config = uvicorn.Config(
         app,
-        http=with_limits(settings),
+        http=_quiet(with_limits(settings)),
         lifespan="off",
+        # Each of these would change uvicorn's loggers, which are the main server's as well.
         log_config=None,
-        log_level="warning",
-        access_log=False,
+        log_level=None,
+        access_log=True,
         timeout_graceful_shutdown=_EXIT_S,
     )
     server = uvicorn.Server(config)
@@ -54,6 +56,17 @@ async def listening(app: ASGIApp, settings: Settings, worker: str) -> AsyncItera
     finally:
         await server.shutdown([listener])
         listener.close()
+
+
+def _quiet(protocol: type[HttpProtocol]) -> type[HttpProtocol]:
+    """The same without lines of scrapes in the access log."""
+
+    class Quiet(protocol):  # type: ignore[valid-type,misc]
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self.access_log = False
+
+    return Quiet
 
 
 def _bound(host: str, first: int) -> socket.socket:

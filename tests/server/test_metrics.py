@@ -225,6 +225,15 @@ def test_the_document_has_the_metrics_of_the_code() -> None:
     assert README.read_text("utf-8") == document(README.read_text("utf-8"))
 
 
+def _metrics_addresses(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Of the ports of their own, as the log has them."""
+    return [
+        str(dict(record.msg.fields)["address"])
+        for record in caplog.records
+        if isinstance(record.msg, Logged) and record.msg.event == "metrics_listening"
+    ]
+
+
 # ---- who may read them ----------------------------------------------------------------------
 
 
@@ -286,26 +295,64 @@ def test_openmetrics_is_written_where_it_is_asked_for() -> None:
     run_async(main())
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        f"{kind};{rest}"
+        for kind in ("text/plain", "application/openmetrics-text")
+        for rest in ("version=1..", "version=x", "version=", "version==;=", "escaping=x", "q=x;;")
+    ],
+)
+def test_an_accept_header_that_nobody_understands_gets_the_text(accept: str) -> None:
+    """Whatever stands there is no error of the server's."""
+    metrics = Metrics(lambda: 0.0)
+    named: dict[str, Any] = {"worker": "", "chunks_of_running": 0, "is_store_up": True}
+    text, _ = exposition(lambda: metrics.families(EMPTY, **named), accept)
+    assert b"onestream_streams" in text
+
+
+@pytest.mark.socket
+def test_a_port_of_its_own_leaves_the_main_servers_log_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """uvicorn's loggers keep level and handlers; a scrape is no line of the access log."""
+    caplog.set_level(logging.INFO)
+    error, access = logging.getLogger("uvicorn.error"), logging.getLogger("uvicorn.access")
+    handler = logging.NullHandler()
+
+    def state() -> list[Any]:
+        return [(each.level, list(each.handlers), each.propagate) for each in (error, access)]
+
+    async def main() -> None:
+        app = create_app(settings(metrics_listen="127.0.0.1:0"), signals=())
+        async with app.router.lifespan_context(app):
+            assert state() == before
+            async with httpx.AsyncClient(trust_env=False) as http:
+                assert (await http.get(_metrics_addresses(caplog)[0])).status_code == 200
+
+    access.addHandler(handler)
+    before = state()
+    try:
+        run_async(main())
+        assert state() == before
+    finally:
+        access.removeHandler(handler)
+    assert not [each for each in caplog.records if each.name == "uvicorn.access"]
+
+
 @pytest.mark.socket
 def test_each_application_has_a_port_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     """Without a key, for this path alone; the second one takes the next port, and counts apart."""
     caplog.set_level(logging.INFO)
 
-    def addresses() -> list[str]:
-        return [
-            str(dict(record.msg.fields)["address"])
-            for record in caplog.records
-            if isinstance(record.msg, Logged) and record.msg.event == "metrics_listening"
-        ]
-
     async def main() -> None:
         first = create_app(settings(metrics_listen="127.0.0.1:0", metrics="key"), signals=())
         async with first.router.lifespan_context(first):
-            (address,) = addresses()
+            (address,) = _metrics_addresses(caplog)
             port = httpx.URL(address).port
             second = create_app(settings(metrics_listen=f"127.0.0.1:{port}"), signals=())
             async with second.router.lifespan_context(second), client_of(second) as inner:
-                _, other = addresses()
+                _, other = _metrics_addresses(caplog)
                 await inner.get("/nowhere")
                 async with httpx.AsyncClient(trust_env=False) as http:
                     texts = [(await http.get(each)).text for each in (address, other)]
