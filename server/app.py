@@ -53,7 +53,7 @@ from server.spellings import one_spelling
 from server.stores.leased_registry import LeasedRegistry
 from server.supervised import ending_with_supervisor
 from server.tracing import tracing
-from server.unforeseen import Unforeseen
+from server.unforeseen import Unforeseen, once
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -110,6 +110,8 @@ class OneStream(FastAPI):
             return
         # Here `send` is still the server's own.
         scope[ABORT_KEY] = abort_of(send)
+        # Not each server has one; here it is of the whole way, also where the scope is copied.
+        scope.setdefault("state", {})
         await super().__call__(scope, receive, send)
 
 
@@ -158,9 +160,8 @@ def create_app(
                     shutdown.hearing(signals, service.begin_shutdown),
                     ending_with_supervisor(server if signals else None),
                 ):
-                    async with _metrics_port_of(service):
+                    async with _until_shut_down(service):
                         yield
-                    await service.shut_down()
         finally:
             app.state.service = None
             log.end()
@@ -220,7 +221,7 @@ def create_app(
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)
-    app.add_exception_handler(Exception, on_api_error)
+    app.add_exception_handler(Exception, once(on_api_error))
     return app
 
 
@@ -235,6 +236,18 @@ def _settings() -> Settings:
 
 def _loop_time() -> Callable[[], float]:
     return asyncio.get_running_loop().time
+
+
+@asynccontextmanager
+async def _until_shut_down(service: Service) -> AsyncIterator[None]:
+    """With its port, if it has one; it is shut down unless a cancel is in a hurry."""
+    try:
+        async with _metrics_port_of(service):
+            yield
+    except Exception:
+        await service.shut_down()
+        raise
+    await service.shut_down()
 
 
 def _metrics_port_of(service: Service) -> AbstractAsyncContextManager[None]:

@@ -70,7 +70,7 @@ def _quiet(protocol: type[HttpProtocol]) -> type[HttpProtocol]:
 
 
 def _bound(host: str, first: int) -> socket.socket:
-    why: OSError | None = None
+    why: Exception | None = None
     for port in range(first, min(first + PORTS, 65536)) if first else (0,):
         listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
@@ -79,10 +79,13 @@ def _bound(host: str, first: int) -> socket.socket:
             # Bound is not taken yet: two sockets may be, and only one of them listens.
             listener.listen()
             return listener
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:
+            # The second of a name that cannot be one, as `a..b`.
             listener.close()
             why = exc
-    raise StartRefused(
-        f"cannot listen on {host}:{first}, nor on the {PORTS - 1} ports behind it, for the metrics "
-        f"(JARVIS_METRICS_LISTEN): {why}"
-    )
+    behind = f", nor on the {PORTS - 1} ports behind it," if first else ""
+    sentence = f"cannot listen on {host}:{first}{behind} for the metrics (JARVIS_METRICS_LISTEN)"
+    refusal = StartRefused(f"{sentence}: {why}")
+    # What a lifespan raises is seen by nobody: uvicorn says only that the start-up has failed.
+    _logger.error(line("start_refused", str(refusal)))
+    raise refusal

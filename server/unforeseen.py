@@ -12,13 +12,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+OnError = Callable[[Request, Exception], Awaitable[Response]]
+
+# In the request's state: this middleware has answered it.
+_ANSWERED = "unforeseen_answered"
+
 
 class Unforeseen:
     """Answers with what `on_error` makes of an exception, and raises it again, for the log."""
 
-    def __init__(
-        self, app: ASGIApp, on_error: Callable[[Request, Exception], Awaitable[Response]]
-    ) -> None:
+    def __init__(self, app: ASGIApp, on_error: OnError) -> None:
         self._app = app
         self._on_error = on_error
 
@@ -36,4 +39,17 @@ class Unforeseen:
             if not has_begun and scope["type"] == "http":
                 response = await self._on_error(Request(scope), exc)
                 await response(scope, receive, send)
+                scope["state"][_ANSWERED] = True
             raise
+
+
+def once(on_error: OnError) -> OnError:
+    """`on_error` for Starlette's own, which hands on what was raised again a second time."""
+
+    async def unless_answered(request: Request, exc: Exception) -> Response:
+        if getattr(request.state, _ANSWERED, False):
+            # Nobody gets it: the answer has begun.
+            return Response(status_code=500)
+        return await on_error(request, exc)
+
+    return unless_answered

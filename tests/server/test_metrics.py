@@ -20,6 +20,7 @@ from registry.operations import Logged
 from server.lines import line
 from server.metrics import BUCKETS_S, METRICS, UPSTREAM_CODES, Kind, Metrics, exposition
 from server.metrics_table import README, document
+from server.security import StartRefused
 from tests.server.support import create_app, prompt, run_async, settings, stack, until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -364,6 +365,27 @@ def test_each_application_has_a_port_of_its_own(caplog: pytest.LogCaptureFixture
                     await http.get(other)
 
     run_async(main())
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize("address", ["192.0.2.1:9100", "192.0.2.1:0", "a..b:9100"])
+def test_a_port_that_cannot_be_had_ends_the_start_with_a_sentence(
+    address: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log, which is all that one sees of it; and nothing of the service runs on."""
+
+    async def main() -> None:
+        limits = settings(metrics_listen=address, sessions=f"sqlite:{tmp_path / 'own' / 's.db'}")
+        app = create_app(limits, signals=())
+        with pytest.raises(StartRefused):
+            async with app.router.lifespan_context(app):
+                pass
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_async(main())
+    (said,) = [each for each in caplog.messages if each.startswith("start_refused ")]
+    assert f"cannot listen on {address}" in said
+    assert "JARVIS_METRICS_LISTEN" in said
 
 
 @pytest.mark.parametrize("value", ["9100", "host:", "host:99999", "::1:9100", "host:x", "host:-1"])

@@ -102,6 +102,58 @@ def test_a_flood_of_refusals_does_not_fill_the_log() -> None:
     assert line_at(10.0 + 1 / LINES_PER_S) == "refused not_logged_before=2"
 
 
+def test_an_unforeseen_failure_is_logged_and_counted_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The answer is made inside of Starlette, which hands the exception on to itself."""
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        app = app_alone()
+
+        @app.get("/fails")
+        async def fails() -> None:
+            raise RuntimeError("unforeseen")
+
+        async def with_state(scope: Any, receive: Any, send: Any) -> None:
+            # As uvicorn gives it.
+            await app({**scope, "state": {}}, receive, send)
+
+        async with app.router.lifespan_context(app), client_of(with_state) as http:
+            answer = await http.get("/fails")
+            assert (answer.status_code, error_of(answer)["code"]) == (500, "internal_error")
+            found = (await http.get("/metrics")).text
+            assert 'code="internal_error",status="500",worker=""} 1.0' in found, found
+        (said,) = [each for each in caplog.messages if each.startswith("request_refused ")]
+        assert f" trace={answer.headers['x-trace-id']} " in said
+
+    run_async(main())
+
+
+def test_what_fails_outside_of_the_own_middleware_is_answered_and_logged_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In a middleware of the user's, as an error of the server's, once."""
+    caplog.set_level(logging.INFO)
+
+    class Fails:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            raise RuntimeError("unforeseen")
+
+    async def main() -> None:
+        app = app_alone()
+        app.add_middleware(Fails)
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            answer = await http.get("/healthz")
+            assert (answer.status_code, error_of(answer)["code"]) == (500, "internal_error")
+        assert len([each for each in caplog.messages if "internal_error" in each]) == 1
+
+    run_async(main())
+
+
 # ---- health and readiness -------------------------------------------------------------------
 
 
