@@ -121,6 +121,9 @@ async def streams(request: Request, owner: Owner) -> Response:
     lives; at the end of the server there is an error, `shutting_down`, and `[DONE]`.
     """
     if _watches(request):
+        if request.method == "HEAD":
+            # It has no end, and nobody to read it: it would keep a watcher's place.
+            return Response(media_type="text/event-stream")
         return service_of(request).watch(owner, request.state.trace_id)
     return AsciiJson({"object": "list", "data": await service_of(request).all_streams(owner)})
 

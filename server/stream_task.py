@@ -17,6 +17,10 @@ import math
 from collections.abc import Awaitable, Callable
 
 from registry import (
+    QueueFull,
+    QueueTimeout,
+    Repetition,
+    SessionBusy,
     SessionsUnavailable,
     State,
     Stream,
@@ -37,6 +41,13 @@ from server.registries import Registry
 from server.settings import Settings
 
 _logger = logging.getLogger("onestream.server")
+
+
+# Raised by register: the prompt was never let in, and the registry says nothing of why.
+_WITHOUT_A_LINE = (
+    *(StreamRefused, SessionsUnavailable),
+    *(SessionBusy, QueueFull, QueueTimeout, Repetition),
+)
 
 
 class StreamTask:
@@ -86,7 +97,7 @@ class StreamTask:
     def reject(self, error: BaseException) -> None:
         """Register has raised: this stream was never active, and its task is about to be ended."""
         answer = as_api_error(error)
-        if isinstance(error, StreamRefused | SessionsUnavailable):
+        if isinstance(error, _WITHOUT_A_LINE):
             log_failed(self._events, self.trace_id, answer)
         if isinstance(error, asyncio.CancelledError):
             answer = ApiError(400, "cancelled", "the caller of its register has left")

@@ -48,7 +48,8 @@ def _read(text: str) -> tuple[str, str]:
     authority, slash, path = rest.partition("/")
     if authority.count(":") > 1 and not authority.startswith("["):
         authority = f"[{authority}]"
-    shown = f"{scheme}{separator}{at and '…@'}{authority}{slash}{path}"
+    typed = f"{scheme}{separator}" if separator else ""
+    shown = f"{typed}{at and '…@'}{authority}{slash}{path}"
     try:
         parts = urlsplit(f"//{authority}")
         host, port = parts.hostname or "127.0.0.1", parts.port or port_default

@@ -82,6 +82,34 @@ def test_a_prompt_that_fails_is_a_line_of_the_log(caplog: pytest.LogCaptureFixtu
     run_async(main())
 
 
+@pytest.mark.socket
+def test_a_prompt_that_is_not_let_in_is_a_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever it was refused for, a busy session as well as a full queue."""
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        async with stack(queue_max=1) as server:
+            hangs = asyncio.create_task(server.post(prompt(model="fake:hang-midstream")))
+            await until(lambda: server.states() == ["ACTIVE"], "it is active")
+            waits = asyncio.create_task(server.post(prompt(session_strategy="enqueue")))
+            await until(lambda: len(server.states()) == 2, "one waits")
+            refused = [
+                await server.post(prompt(session_strategy=strategy))
+                for strategy in ("reject", "enqueue")
+            ]
+            for answer, code in zip(refused, ("session_busy", "queue_full"), strict=True):
+                trace, status = answer.headers["x-trace-id"], answer.status_code
+                start = f"stream_error trace={trace} status={status} code={code} "
+                assert any(line.startswith(start) for line in caplog.messages), caplog.messages
+            hangs.cancel()
+            waits.cancel()
+            await server.quiet()
+
+    run_async(main())
+
+
 def test_a_flood_of_refusals_does_not_fill_the_log() -> None:
     """A burst is printed, then a fixed number per second; the next line says how many were not."""
     few = FewRefusals()

@@ -76,6 +76,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ("JARVIS_API_KEYS", "hush-hush,é", "JARVIS_API_KEYS: key 2 of 2 is not printable"),
         ("JARVIS_API_KEYS", " , ", "JARVIS_API_KEYS holds no key"),
         ("OLLAMA_HOST", "http://me:hush-hush@box:x", "'http://…@box:x' is no address of Ollama"),
+        ("OLLAMA_HOST", "foo:bar", "'foo:bar' is no address of Ollama"),
         ("JARVIS_OLLAMA_API_KEY", "hush-hush\n", "JARVIS_OLLAMA_API_KEY: is not printable ASCII"),
         ("JARVIS_OLLAMA_API_KEY", "Bearer hush-hush", "JARVIS_OLLAMA_API_KEY: is not printable"),
         ("JARVIS_SESSION_HEADER", "X Bad", "JARVIS_SESSION_HEADER: 'X Bad' is no name"),
