@@ -33,7 +33,7 @@ from registry.wording import (
 from server.archive import Way
 from server.events import FIRST_CHUNK, OVER, REGISTERED
 from server.refusals import FAILED, REFUSED
-from server.stores.watched_store import STORE_ASKED
+from server.stores.watched_store import NO_ANSWER, STORE_ASKED
 from server.stores.wording import LEASE_LOST
 
 # From a prompt that waits for nobody to one that waits for a model to be loaded.
@@ -81,7 +81,8 @@ _STREAMS = Definition("onestream_streams", Kind.GAUGE, "Streams now, by state.",
 _OVERDUE = Definition(
     "onestream_streams_overdue",
     Kind.GAUGE,
-    "Streams beyond their grace that hold their sessions, as no more may be detached.",
+    "Streams beyond their grace that hold their sessions, as no more may be detached; always 0 "
+    "with a store, which keeps that to itself.",
 )
 _STORE_UP = Definition(
     "onestream_store_reachable", Kind.GAUGE, "Whether the store answered last; 1 without a store."
@@ -265,7 +266,7 @@ class Metrics:
     def _store_asked(self, fields: Mapping[str, object]) -> None:
         operation, answer = str(fields["operation"]), fields["answer"]
         self._measure(_STORE, float(str(fields["took_s"])), operation)
-        if answer == "none":
+        if answer == NO_ANSWER:
             self._count(_STORE_ERRORS, operation)
         elif operation == "renew" and answer == "ok":
             self._count(_RENEWALS)

@@ -458,7 +458,8 @@ class Service:
             self.registry.snapshot(),
             worker=self.worker,
             chunks_of_running=self._archive.chunks_of_running(),
-            is_store_up=self._leased is None or self._leased.store.state is StoreState.OK,
+            is_store_up=self._leased is None
+            or self._leased.store.state is not StoreState.UNREACHABLE,
         )
         return exposition(families, accept)
 

@@ -310,8 +310,18 @@ class WatchResponse(Response):
         try:
             self._others, self._trouble = await others(self._owner), None
         except ApiError as exc:
-            self._others = ()
-            self._trouble = f"only streams of the worker that was asked are shown: {exc.message}"
+            self._miss_others(exc.message)
+        except Exception as exc:
+            # Its task would end unseen, and what was seen last be shown for ever.
+            said = f"those of others could not be read ({type(exc).__name__}; see the server's log)"
+            if self._miss_others(said):
+                _logger.exception(line("others_not_seen", str(exc), trace=self._trace_id))
+
+    def _miss_others(self, why: str) -> bool:
+        """Whether this is new to the client."""
+        before, self._others = self._trouble, ()
+        self._trouble = f"only streams of the worker that was asked are shown: {why}"
+        return self._trouble != before
 
 
 def _looks(view: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from redis.asyncio import Redis
@@ -16,6 +16,7 @@ from server.stores.store import worker_of
 
 # A running stream is described anew long before; what a dead worker has left goes by then.
 _RUNNING_MS = 24 * 3600 * 1000
+_FIELDS = frozenset(each.name for each in fields(Entry))
 
 
 class RedisDirectory:
@@ -111,4 +112,5 @@ class RedisDirectory:
 
 
 def _entry(text: bytes | str) -> Entry:
-    return Entry(**json.loads(text))
+    # A worker of a later release may say more.
+    return Entry(**{name: value for name, value in json.loads(text).items() if name in _FIELDS})

@@ -36,7 +36,8 @@ class SqliteDirectory:
         now_ms = self._now_ms()
         with self._opened() as db:
             db.execute(
-                "INSERT OR REPLACE INTO stream VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT OR REPLACE INTO stream({_FIELDS}, written_ms) "
+                f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*astuple(entry), now_ms),
             )
             if entry.ended:

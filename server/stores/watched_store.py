@@ -18,6 +18,8 @@ _logger = logging.getLogger("onestream.registry")
 
 # An event: the store was asked, and has answered, or not.
 STORE_ASKED = "store_asked"
+# Its `answer` where the store could not be reached.
+NO_ANSWER = "none"
 
 
 class StoreState(enum.Enum):
@@ -57,11 +59,13 @@ class WatchedStore:
 
     async def ask(self, operation: LeaseOperation) -> Reply:
         begun = asyncio.get_running_loop().time()
-        answer = "none"
+        # Of one that was cancelled, nobody knows what it would have been.
+        answer = "unknown"
         try:
             reply = await self._store.ask(operation)
             answer = reply.word.name.lower()
         except (StoreUnreachable, LimitsDiffer, StoreRefused) as exc:
+            answer = NO_ANSWER if isinstance(exc, StoreUnreachable) else "refused"
             self.note(exc)
             raise
         finally:

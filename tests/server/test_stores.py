@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import shutil
 import sqlite3
 import stat
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from registry.lease_records import (
+    Cancel,
     LeaseLimits,
+    LeaseOperation,
     Leave,
     Message,
     Poll,
     Register,
     Renew,
+    Reply,
     Told,
     Word,
 )
 from registry.lease_table import LimitsDiffer
+from server.stores import redis_directory
+from server.stores.directory import Entry
 from server.stores.memory_store import MemoryStore, SharedMemory
 from server.stores.redis_store import CONNECTIONS_MAX, RedisStore, without_secrets
 from server.stores.sqlite_store import SqliteStore, default_path
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
+from server.stores.watched_store import WatchedStore
 from tests.server import valkey_server
+from tests.server.support import run_async
 
 LIMITS = LeaseLimits()
 
@@ -575,3 +584,40 @@ def test_a_thousand_streams_of_one_worker_ask_at_once() -> None:
             await store.close()
 
         run(program)
+
+
+def test_only_what_the_store_did_not_answer_counts_as_unanswered() -> None:
+    """Neither what its asker gave up, nor a refusal, which is an answer."""
+    outcomes: list[Exception] = [
+        StoreUnreachable("away"),
+        StoreRefused("no"),
+        LimitsDiffer(LIMITS, replace(LIMITS, queue_max=9).text, 0),
+    ]
+
+    class Answers(MemoryStore):
+        async def ask(self, operation: LeaseOperation) -> Reply:
+            if outcomes:
+                raise outcomes.pop(0)
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError
+
+    async def main() -> None:
+        heard: list[object] = []
+        store = WatchedStore(Answers(SharedMemory(LIMITS), "w"), "w")
+        store.on_asked = lambda event: heard.append(dict(event.fields)["answer"])
+        for exc in list(outcomes):
+            with pytest.raises(type(exc)):
+                await store.ask(Cancel("s", "w/1"))
+        asks = asyncio.create_task(store.ask(Cancel("s", "w/1")))
+        await asyncio.sleep(0)
+        asks.cancel()
+        await asyncio.wait({asks})
+        assert heard == ["none", "refused", "refused", "unknown"]
+
+    run_async(main())
+
+
+def test_an_entry_of_a_later_release_is_read() -> None:
+    """What it says beyond this one is left out."""
+    entry = Entry("key", "t", "w", "key/s", 1, 2, False, "{}")
+    assert redis_directory._entry(json.dumps({**asdict(entry), "more": 1})) == entry

@@ -305,26 +305,7 @@ def test_streams_of_other_workers_are_shown_while_their_store_answers() -> None:
                 raise seen["error"]
             return list(seen["entries"])
 
-        limits = settings(sessions="sqlite")
-        archive = Archive(records_max=9, age_s=9)
-        watches = Watches(
-            StreamRegistry(), archive, settings=limits, list_of=lambda owner: [], others=others
-        )
-
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            if scope["type"] == "lifespan":
-                return
-            response = WatchResponse(
-                watches,
-                "key1",
-                trace_id="t",
-                settings=limits,
-                connections={},
-                headers={},
-                events=Events(),
-            )
-            await response(scope, receive, send)
-
+        app, watches = watched_with(others)
         watched = watching(SimServer(world, app), "any")
         await asyncio.sleep(2.5)
         seen["entries"] = [entry("y", "ACTIVE", 1), entry("x", "ENDED", 2)]
@@ -349,6 +330,64 @@ def test_streams_of_other_workers_are_shown_while_their_store_answers() -> None:
 
     outcome = run(main)
     assert outcome.violation is None, outcome.violation
+
+
+def watched_with(others: watch.Others, trace_id: str = "t") -> tuple[Any, Watches]:
+    """An application that is one watch, of the others alone."""
+    limits = settings(sessions="sqlite")
+    archive = Archive(records_max=9, age_s=9)
+    watches = Watches(
+        StreamRegistry(), archive, settings=limits, list_of=lambda owner: [], others=others
+    )
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return
+        response = WatchResponse(
+            watches,
+            "key1",
+            trace_id=trace_id,
+            settings=limits,
+            connections={},
+            headers={},
+            events=Events(),
+        )
+        await response(scope, receive, send)
+
+    return app, watches
+
+
+def test_others_that_cannot_be_read_are_said_to_be_missing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever it is that fails: the log has it once, and they are shown when it is over."""
+    asked = 0
+
+    async def others(owner: str) -> Sequence[Entry]:
+        nonlocal asked
+        asked += 1
+        if 2 <= asked <= 4:
+            raise TypeError("what another release has written")
+        return [Entry("key1", "x", "w2", "key1/s", 0, 1, False, '{"trace_id": "x", "created": 1}')]
+
+    async def main(world: World) -> None:
+        app, _ = watched_with(others)
+        watched = watching(SimServer(world, app), "any")
+        await asyncio.sleep(8)
+        lists = [each for each in told(watched) if each.get("object") == "list"]
+        assert [(each["workers"], len(each["data"])) for each in lists] == [
+            ("all", 1),
+            ("this", 0),
+            ("all", 1),
+        ]
+        assert "TypeError" in lists[1]["message"]
+        watched.leave()
+        assert watched.task is not None
+        await asyncio.wait({watched.task})
+
+    outcome = run(main)
+    assert outcome.violation is None, outcome.violation
+    assert len([each for each in caplog.messages if each.startswith("others_not_seen ")]) == 1
 
 
 def with_object(message: Any) -> Any:
