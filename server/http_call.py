@@ -21,12 +21,17 @@ from server.patience import PatientTimeout
 # The address of a host and a port, to be tried in turn.
 LookUp = Callable[[str, int], Awaitable[list[str]]]
 
-# Of an answer's head, and of informational answers before it.
+# Of an answer's head with informational answers before it, and of all else that comes without a
+# byte of the body: sizes of chunks, trailers.
 HEAD_MAX_BYTES = 100 * 1024
 # Received and not yet taken: beyond it nothing is read.
 UNREAD_MAX_BYTES = 64 * 1024
-# As much of a request is handed over at once; the next when the connection takes it.
-PIECE_BYTES = 256 * 1024
+# As much of a request is handed over in one write; the next when the connection has taken it. More
+# than a kernel takes for a peer that does not read: see `send`. Less than would be felt: it is
+# copied, and with TLS encrypted, in one step.
+PIECE_BYTES = 4 * 1024 * 1024
+# Iterations of the loop until what had come is read: a socket is asked behind what is due already.
+TURNS_TO_READ = 2
 # What would begin another header.
 _ILLEGAL = re.compile(rb"[\r\n\0]")
 
@@ -59,10 +64,14 @@ class CallTransport(httpx.AsyncBaseTransport):
         limit_s: float | None = request.extensions.get("timeout", {}).get("connect")
         error: Exception = OSError(f"{host} has no address")
         try:
-            async with PatientTimeout(limit_s):
-                for address in await self._look_up(host, port) if self._look_up else [host]:
+            async with PatientTimeout(limit_s) as limit:
+                addresses = await self._look_up(host, port) if self._look_up else [host]
+                for tried, address in enumerate(addresses):
+                    # One that says nothing leaves time for those behind it.
+                    share_s = _share_s(limit.left_s, len(addresses) - tried)
                     try:
-                        return await self._connected_to(address, port, host)
+                        async with PatientTimeout(share_s):
+                            return await self._connected_to(address, port, host)
                     except OSError as exc:
                         error = exc
         except TimeoutError:
@@ -82,6 +91,13 @@ class CallTransport(httpx.AsyncBaseTransport):
         return call
 
 
+def _share_s(left_s: float | None, addresses_left: int) -> float | None:
+    """What the next address may take of a limit; None for the last: the whole limit ends that."""
+    if left_s is None or addresses_left == 1:
+        return None
+    return max(left_s, 0.0) / addresses_left
+
+
 def _head_of(request: httpx.Request) -> bytes:
     lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
     for name, value in request.headers.raw:
@@ -89,6 +105,15 @@ def _head_of(request: httpx.Request) -> bytes:
             raise httpx.LocalProtocolError(f"a header {name!r} with a line break", request=request)
         lines.append(b"%b: %b" % (name, value))
     return b"\r\n".join((*lines, b"", b""))
+
+
+def _ends_with_connection(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether the body has no other end (RFC 9112, 6.3); an encoding counts before a length."""
+    encodings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
+    if encodings:
+        last = b",".join(encodings).rsplit(b",", 1)[-1]
+        return last.strip().lower() != b"chunked"
+    return all(name.lower() != b"content-length" for name, _ in headers)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -112,7 +137,8 @@ class _Call(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        # Received since the last byte of the body, or since the beginning.
+        self._beside_bytes = 0
         self._has_head = False
         # Whether the end of the connection is that of the body, as of HTTP/1.0.
         self._ends_with_connection = False
@@ -129,15 +155,26 @@ class _Call(asyncio.Protocol):
     # -- what the caller does
 
     async def send(self, head: bytes, content: bytes) -> None:
-        """Returns once it is handed over, or the answer is an error, which needs no more of it."""
+        """Returns once it is handed over, or the answer is an error, which needs no more of it.
+
+        An upstream may refuse a request that it has not read, and close. A write after that fails,
+        and with it the connection, the answer unread. What the kernel does not take of a piece is
+        no danger: the connection looks for an answer before it sends more of it. So the pieces are
+        long, and before each one what has come is read.
+        """
         assert self._transport is not None
         self._transport.write(head + content[:PIECE_BYTES])
         for start in range(PIECE_BYTES, len(content), PIECE_BYTES):
-            while not self._may_write and not self._is_over and self.status in (0, 200):
+            while not self._may_write and self._wants_more():
                 await self._wait()
-            if self._is_over or self.status not in (0, 200):
+            for _ in range(TURNS_TO_READ):
+                await asyncio.sleep(0)
+            if not self._wants_more():
                 return
             self._transport.write(content[start : start + PIECE_BYTES])
+
+    def _wants_more(self) -> bool:
+        return not self._is_over and self.status in (0, 200)
 
     async def answered(self) -> None:
         """Returns once the head of the answer is there. Raises httpx.HTTPError."""
@@ -163,9 +200,12 @@ class _Call(asyncio.Protocol):
         return segment
 
     async def close(self) -> None:
-        """Drops the connection; what is unsent or unread is nobody's any more."""
+        """Drops the connection; what is unsent or unread is nobody's any more.
+
+        Who still waits for the rest, in another task, gets an error: it is not the end of the body.
+        """
         assert self._transport is not None
-        self._is_over = True
+        self._fail(httpx.ReadError("the call was closed before its answer was whole"))
         self._transport.abort()
         # The socket is closed in the next iteration.
         await asyncio.sleep(0)
@@ -191,14 +231,18 @@ class _Call(asyncio.Protocol):
         if self._is_over:
             # Behind the answer, or behind the end of the call.
             return
-        if not self._has_head:
-            self._head_bytes += len(data)
+        unread_bytes = len(self._unread)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._fail(httpx.RemoteProtocolError(str(exc) or type(exc).__name__))
-        if not self._has_head and self._head_bytes > HEAD_MAX_BYTES:
-            self._fail(httpx.RemoteProtocolError(f"a head of more than {HEAD_MAX_BYTES} bytes"))
+        if len(self._unread) > unread_bytes:
+            self._beside_bytes = 0
+        else:
+            self._beside_bytes += len(data)
+        if self._beside_bytes > HEAD_MAX_BYTES:
+            what = "trailers or chunk sizes" if self._has_head else "a head"
+            self._fail(httpx.RemoteProtocolError(f"{what} of more than {HEAD_MAX_BYTES} bytes"))
         if len(self._unread) > UNREAD_MAX_BYTES and not self._is_paused:
             self._is_paused = True
             assert self._transport is not None
@@ -232,26 +276,31 @@ class _Call(asyncio.Protocol):
             self._is_over = True
             self._error = error
 
-    # -- what the parser says
+    # -- what the parser says; it reads on behind the end, up to that of the segment
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # Behind the body there may be trailers, which say nothing here.
-        if not self._has_head:
+        if not self._is_over and not self._has_head:
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self._is_over:
+            return
         status = self._parser.get_status_code()
+        if status == 101:
+            said = "status 101 (Switching Protocols), which no request of ours asks for"
+            self._fail(httpx.RemoteProtocolError(said))
         if status < 200:
             # Informational: the answer is still to come.
             self.headers = []
             return
         self._has_head = True
         self.status = status
-        names = {name.lower() for name, _ in self.headers}
-        self._ends_with_connection = not names & {b"content-length", b"transfer-encoding"}
+        self._ends_with_connection = _ends_with_connection(self.headers)
 
     def on_body(self, data: bytes) -> None:
-        self._unread += data
+        if not self._is_over:
+            self._unread += data
 
     def on_message_complete(self) -> None:
         if self._has_head:

@@ -63,6 +63,11 @@ class PatientTimeout:
         self._inner = asyncio.timeout(None)
         self._timer: PatientTimer | None = None
 
+    @property
+    def left_s(self) -> float | None:
+        """None where there is no limit."""
+        return None if self._timer is None else self._timer.left_s
+
     def end(self) -> None:
         """The limit is over now, if it was not before."""
         if not self._inner.expired():

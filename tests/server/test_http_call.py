@@ -15,6 +15,8 @@ from sim import World, run
 from tests.server.late_loop import LateLoop, late_run, turns
 
 OK = b"HTTP/1.1 200 OK\r\n"
+TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 4\r\n\r\nevil"
+SWITCHING = b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
 
 
@@ -65,6 +67,14 @@ async def asked(content: bytes = b"", **headers: str) -> tuple[int, bytes]:
     [
         ([OK + b"content-length: 2\r\n\r\nab"], "hang", (200, b"ab")),
         ([OK + b"content-length: 2\r\n\r\nabHTTP/1.1 nonsense"], "hang", (200, b"ab")),
+        ([OK + b"content-length: 2\r\n\r\nab" + TIMED_OUT], "hang", (200, b"ab")),
+        ([CHUNKED + b"2\r\nab\r\n0\r\n\r\n" + TIMED_OUT], "hang", (200, b"ab")),
+        ([OK + b"transfer-encoding: gzip\r\n\r\na", b"b"], "close", (200, b"ab")),
+        (
+            [OK + b"transfer-encoding: gzip, Chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"],
+            "hang",
+            (200, b"a"),
+        ),
         ([CHUNKED + b"1\r\na\r\n", b"1;x=y\r\nb\r\n0\r\nt: x\r\n\r\n"], "hang", (200, b"ab")),
         ([b"HTTP/1.0 200 OK\r\n\r\na", b"b"], "close", (200, b"ab")),
         (
@@ -99,8 +109,22 @@ def test_an_answer_is_read_to_its_end(
         ([b"HTTP/1.0 200 OK\r\n\r\na"], "reset", httpx.ReadError),
         ([b"SSH-2.0-x\r\n"], "hang", httpx.RemoteProtocolError),
         ([CHUNKED + b"zz\r\n"], "hang", httpx.RemoteProtocolError),
-        ([b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n"], "hang", httpx.RemoteProtocolError),
+        ([SWITCHING + b"\r\n"], "hang", httpx.RemoteProtocolError),
+        ([SWITCHING + b"connection: upgrade\r\n\r\n"], "hang", httpx.RemoteProtocolError),
+        (
+            [SWITCHING + b"\r\n" + OK + b"content-length: 0\r\n\r\n"],
+            "hang",
+            httpx.RemoteProtocolError,
+        ),
         ([OK + b"a: " + b"x" * 2 * HEAD_MAX_BYTES], "hang", httpx.RemoteProtocolError),
+        (
+            [CHUNKED + b"0\r\n", b"a: " + b"x" * 2 * HEAD_MAX_BYTES],
+            "hang",
+            httpx.RemoteProtocolError,
+        ),
+        ([CHUNKED + b"0\r\n", b"a: b\r\n" * HEAD_MAX_BYTES], "hang", httpx.RemoteProtocolError),
+        ([CHUNKED + b"1;", b"x" * 2 * HEAD_MAX_BYTES], "hang", httpx.RemoteProtocolError),
+        ([CHUNKED.replace(b"chunked", b"chunked, x") + b"a"], "reset", httpx.ReadError),
         ([b"HTTP/1.1 100 Continue\r\n\r\n" * HEAD_MAX_BYTES], "hang", httpx.RemoteProtocolError),
     ],
 )
@@ -111,10 +135,144 @@ def test_what_is_no_whole_answer_is_an_error(
     assert isinstance(answered(*pieces, then=then), error)
 
 
-def test_an_error_before_the_request_is_whole_is_its_answer() -> None:
+@pytest.mark.parametrize("then", ["hang", "close"])
+def test_an_error_before_the_request_is_whole_is_its_answer(then: str) -> None:
     """An upstream that refuses a long prompt without reading it is heard all the same."""
     refused = b"HTTP/1.1 413 No\r\ncontent-length: 1\r\n\r\nx"
-    assert answered(refused, then="hang", content=b"p" * 20 * PIECE_BYTES) == (413, b"x")
+    assert answered(refused, then=then, content=b"p" * 5 * PIECE_BYTES) == (413, b"x")
+
+
+class Refusing(asyncio.Transport):
+    """Its kernel takes all; the peer answers what it gets first with 413, and resets.
+
+    As of a selector's loop, the answer is read behind what was due when it came, and a write before
+    that is the end of the connection.
+    """
+
+    def __init__(self, call: asyncio.Protocol) -> None:
+        super().__init__()
+        self.call = call
+        self.writes = 0
+
+    def write(self, data: Any) -> None:
+        self.writes += 1
+        loop = asyncio.get_running_loop()
+        if self.writes == 1:
+            answer = b"HTTP/1.1 413 No\r\ncontent-length: 1\r\n\r\nx"
+            loop.call_soon(loop.call_soon, self.call.data_received, answer)
+        else:
+            self.call.connection_lost(ConnectionResetError())
+
+    def abort(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("size", [400_000, PIECE_BYTES + 1, 3 * PIECE_BYTES])
+def test_nothing_is_written_before_what_has_come_is_read(size: int) -> None:
+    """A write to a peer that has answered and closed would fail, and nobody read the answer."""
+
+    async def connected(factory: Any, *address: Any, **options: Any) -> Any:
+        call = factory()
+        call.connection_made(Refusing(call))
+        return None, call
+
+    async def main() -> None:
+        asyncio.get_running_loop().create_connection = connected  # type: ignore[method-assign]
+        assert await asked(b"p" * size) == (413, b"x")
+
+    asyncio.run(main())
+
+
+def test_a_request_of_several_pieces_arrives_whole() -> None:
+    """Whether the upstream takes it at once or in its own time."""
+    content = bytes(range(256)) * (PIECE_BYTES // 100)
+    found: list[Any] = []
+
+    async def program(world: World) -> None:
+        async def takes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(len(content)) == content
+            writer.write(OK + b"content-length: 1\r\n\r\nx")
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(takes, "127.0.0.1", 80)
+        found.append(await asked(content))
+        server.close()
+        await asyncio.sleep(1)
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+    assert found == [(200, b"x")]
+
+
+def test_an_upgrade_that_nobody_asked_for_is_said_in_words() -> None:
+    """The error names the status; an upstream that switches protocols is nothing to read."""
+    for head in (SWITCHING, SWITCHING + b"connection: upgrade\r\n"):
+        assert "101" in str(answered(head + b"\r\n", then="hang"))
+
+
+def test_a_close_by_another_task_is_not_the_end_of_the_body() -> None:
+    """Who waits for the next segment meanwhile gets an error, and no body that looks whole."""
+
+    async def program(world: World) -> None:
+        async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(CHUNKED + b"1\r\na\r\n")
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(says, "127.0.0.1", 80)
+        request = httpx.Request("POST", "http://127.0.0.1/x")
+        response = await CallTransport(None, None).handle_async_request(request)
+        reading = asyncio.create_task(response.aread())
+        await asyncio.sleep(1)
+        await response.stream.aclose()  # type: ignore[union-attr]
+        with pytest.raises(httpx.ReadError, match="closed before"):
+            await reading
+        server.close()
+        await asyncio.sleep(1)
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+
+
+@pytest.mark.parametrize(("addresses", "expected"), [("21", 200), ("221", 200), ("2", None)])
+def test_an_address_that_says_nothing_leaves_time_for_the_next(
+    addresses: str, expected: int | None
+) -> None:
+    """One limit for all: each but the last has its share, the last all that is left."""
+    found: list[Any] = []
+
+    async def program(world: World) -> None:
+        async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(OK + b"content-length: 0\r\n\r\n")
+            await reader.read()
+            writer.close()
+
+        async def look_up(host: str, port: int) -> list[str]:
+            return [f"127.0.0.{each}" for each in addresses]
+
+        server = await asyncio.start_server(says, "127.0.0.1", 80)
+        # The one connection that its backlog takes is there: further ones get no answer.
+        full = socket.create_server(("127.0.0.2", 80), backlog=0)
+        first = socket.create_connection(("127.0.0.2", 80))
+        request = httpx.Request("GET", "http://name/x", extensions={"timeout": {"connect": 6.0}})
+        before_s = world.now
+        try:
+            response = await CallTransport(None, look_up).handle_async_request(request)
+            found.append(response.status_code)
+            await response.aclose()
+        except httpx.ConnectTimeout:
+            found.append(None)
+            assert 6.0 <= world.now - before_s < 7.0
+        first.close()
+        full.close()
+        server.close()
+        await asyncio.sleep(1)
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+    assert found == [expected]
 
 
 def test_a_header_with_a_line_break_is_not_sent() -> None:
