@@ -37,7 +37,6 @@ from server.stores.sqlite_store import SqliteStore, default_path
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
 from server.stores.watched_store import WatchedStore
 from tests.server import valkey_server
-from tests.server.support import run_async
 
 LIMITS = LeaseLimits()
 
@@ -603,7 +602,7 @@ def test_only_what_the_store_did_not_answer_counts_as_unanswered() -> None:
 
     async def main() -> None:
         heard: list[object] = []
-        store = WatchedStore(Answers(SharedMemory(LIMITS), "w"), "w")
+        store = WatchedStore(Answers(SharedMemory.new(LIMITS, Clock()), "w"), "w")
         store.on_asked = lambda event: heard.append(dict(event.fields)["answer"])
         for exc in list(outcomes):
             with pytest.raises(type(exc)):
@@ -614,7 +613,7 @@ def test_only_what_the_store_did_not_answer_counts_as_unanswered() -> None:
         await asyncio.wait({asks})
         assert heard == ["none", "refused", "refused", "unknown"]
 
-    run_async(main())
+    run(main)
 
 
 def test_an_entry_of_a_later_release_is_read() -> None:
