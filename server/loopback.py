@@ -37,6 +37,11 @@ def is_loopback_origin(origin: str) -> bool:
     return _is_loopback_name(_host_of(origin))
 
 
+def no_origin(origin: str) -> bool:
+    """Of whoever lets no page call."""
+    return False
+
+
 def stranger_in(
     scope: Scope, origin_is_allowed: Callable[[str], bool] = is_loopback_origin
 ) -> str | None:

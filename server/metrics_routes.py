@@ -9,9 +9,11 @@ from starlette.types import Receive, Scope, Send
 from server.documented import errors
 from server.errors import ApiError
 from server.front import METRICS_PATH as PATH
+from server.loopback import is_loopback, no_origin, stranger_in
 from server.routes import service_of
 from server.security import unauthorized
 from server.service import Service
+from server.settings import host_and_port
 
 # Not in front.OPEN_PATHS: only programs of this machine need no key.
 router = APIRouter()
@@ -39,16 +41,29 @@ def answer(service: Service, accept: str) -> Response:
 
 
 class MetricsAlone:
-    """The application of a port of its own: this path, and nothing else; no key."""
+    """The application of a port of its own: this path, and nothing else; no key.
+
+    On loopback it is for programs of this machine, as the path is on the main port: a page from
+    elsewhere, in a browser here, reaches it as well (`loopback.py`).
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._is_local = is_loopback(host_and_port(service.settings.metrics_listen)[0])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         request = Request(scope)
-        if scope["path"] == PATH and scope["method"] in ("GET", "HEAD"):
+        stranger = stranger_in(scope, no_origin) if self._is_local else None
+        response: Response
+        if stranger is not None:
+            response = PlainTextResponse(
+                f"the port of JARVIS_METRICS_LISTEN is for programs of this machine here, but "
+                f"{stranger}\n",
+                403,
+            )
+        elif scope["path"] == PATH and scope["method"] in ("GET", "HEAD"):
             response = answer(self._service, request.headers.get("accept", ""))
         else:
             response = PlainTextResponse(f"there is GET {PATH} here, and nothing else\n", 404)

@@ -24,7 +24,7 @@ from server.connection import Connection
 from server.errors import ApiError
 from server.events import REGISTERED, Events
 from server.lines import line
-from server.loopback import is_loopback_origin, stranger_in
+from server.loopback import is_loopback_origin, no_origin, stranger_in
 from server.memory import FreeMemory
 from server.metrics import Metrics, exposition
 from server.models import first_that_chats
@@ -161,7 +161,7 @@ class Service:
 
     def shows_metrics_to(self, scope: Scope) -> bool:
         """Whether it needs no key for them: a program of this machine, in no browser."""
-        return self.settings.metrics == "loopback" and stranger_in(scope, _no_origin) is None
+        return self.settings.metrics == "loopback" and stranger_in(scope, no_origin) is None
 
     def page_refusal(self, scope: Scope) -> str | None:
         """Why the request may not see the page; None if it may."""
@@ -500,7 +500,3 @@ def _store_errors() -> Iterator[None]:
         raise ApiError(
             503, SessionsUnavailable.code, wording.sentence(exc), headers={"retry-after": "1"}
         ) from exc
-
-
-def _no_origin(origin: str) -> bool:
-    return False

@@ -19,6 +19,7 @@ from registry import Snapshot, State
 from registry.operations import Logged
 from server.lines import line
 from server.metrics import BUCKETS_S, METRICS, UPSTREAM_CODES, Kind, Metrics, exposition
+from server.metrics_routes import MetricsAlone
 from server.metrics_table import README, document
 from server.security import StartRefused
 from tests.server.support import create_app, prompt, run_async, settings, stack, until
@@ -363,6 +364,35 @@ def test_each_application_has_a_port_of_its_own(caplog: pytest.LogCaptureFixture
             async with httpx.AsyncClient(trust_env=False) as http:
                 with pytest.raises(httpx.ConnectError):
                     await http.get(other)
+
+    run_async(main())
+
+
+@pytest.mark.parametrize(
+    ("listen", "headers", "status"),
+    [
+        ("127.0.0.1:0", {}, 200),
+        ("127.0.0.1:0", {"host": "localhost:9100"}, 200),
+        ("127.0.0.1:0", {"host": "evil.example:9100"}, 403),
+        ("127.0.0.1:0", {"origin": "http://localhost:3000"}, 403),
+        ("127.0.0.1:0", {"x-forwarded-for": "10.0.0.9"}, 403),
+        ("0.0.0.0:0", {"host": "server-1:9100"}, 200),
+    ],
+)
+def test_a_port_on_loopback_is_for_programs_of_this_machine(
+    listen: str, headers: dict[str, str], status: int
+) -> None:
+    """A name that was rebound to it, a page and a proxy are none; elsewhere nobody is asked."""
+
+    async def main() -> None:
+        app = create_app(settings(), signals=())
+        async with app.router.lifespan_context(app):
+            service = app.state.service
+            service.settings = service.settings.model_copy(update={"metrics_listen": listen})
+            async with client_of(MetricsAlone(service)) as http:
+                answer = await http.get("/metrics", headers=headers)
+                assert answer.status_code == status
+                assert ("onestream_" in answer.text) is (status == 200)
 
     run_async(main())
 
