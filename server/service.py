@@ -307,7 +307,12 @@ class Service:
             settings=self.settings,
             connections=self.connections,
             events=self.events,
-            headers={"content-type": Answer.content_type, **STREAM_HEADERS},
+            headers={
+                "content-type": Answer.content_type,
+                **STREAM_HEADERS,
+                # How long a client may hear nothing of a watch that lives.
+                "x-ping-seconds": str(self.settings.ping_seconds),
+            },
         )
 
     def _changed(self, trace_id: str) -> None:

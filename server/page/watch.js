@@ -4,9 +4,12 @@ import { DONE, ask, messages } from "./api.js";
 
 const WAIT_MIN_S = 0.5;
 const WAIT_MAX_S = 20;
-// The server says something every 15 s, unless it is set otherwise. What is silent for longer
-// than this is dead, whatever stands between.
-const SILENT_MAX_S = 65;
+// What is silent for longer than this is dead, whatever stands between: three pings of the server
+// that have not come, if it says how often it sends one, and never less than this.
+const SILENT_MIN_S = 65;
+const PINGS_MISSED = 3;
+// The longest that a browser's timer can be set to.
+const TIMER_MAX_MS = 2 ** 31 - 1;
 
 // The ways in which it is connected.
 export const Link = { LIVE: "live", WAITING: "waiting", CLOSED: "closed", WRONG: "wrong" };
@@ -70,13 +73,16 @@ export class Watch {
   // Why it has ended.
   async read(connection) {
     let silent = null;
+    let silentMs = SILENT_MIN_S * 1000;
     const heard = () => {
       clearTimeout(silent);
-      silent = setTimeout(() => connection.abort(), SILENT_MAX_S * 1000);
+      silent = setTimeout(() => connection.abort(), silentMs);
     };
     try {
       heard();
       const response = await ask("v1/streams?watch", { signal: connection.signal });
+      silentMs = silentMsOf(response.headers.get("x-ping-seconds"));
+      heard();
       let error = null;
       for await (const message of messages(response)) {
         heard();
@@ -114,4 +120,9 @@ export class Watch {
       this.look();
     }, waitS * 1000);
   }
+}
+
+function silentMsOf(pingSeconds) {
+  const pingS = Number.parseFloat(pingSeconds) || 0;
+  return Math.min(Math.max(SILENT_MIN_S, PINGS_MISSED * pingS) * 1000, TIMER_MAX_MS);
 }

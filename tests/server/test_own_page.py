@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -155,3 +158,39 @@ def test_reading_a_file_is_done_once() -> None:
     page.content.cache_clear()
     asked(("/", HTML), ("/", HTML))
     assert page.content.cache_info().misses == 1
+
+
+NODE = shutil.which("node")
+# Reads one watch, whose server sends a ping so often, and prints for how long it may be silent.
+_READS_A_WATCH = """
+globalThis.document = { addEventListener() {}, baseURI: "http://localhost/" };
+globalThis.sessionStorage = { getItem: () => "key" };
+globalThis.clearTimeout = () => {};
+const all = [];
+for (const pings of PINGS) {
+  let last;
+  globalThis.setTimeout = (_, ms) => { last = ms; };
+  const headers = pings === null ? {} : { "x-ping-seconds": pings };
+  globalThis.fetch = async () => new Response(": ping\\n\\n", { headers });
+  const { Watch } = await import("./watch.js");
+  await new Watch({}).read(new AbortController());
+  all.push(last);
+}
+console.log(JSON.stringify(all));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no Node")
+def test_the_page_waits_for_as_many_pings_as_the_server_sends(tmp_path: Path) -> None:
+    """Three of them, a minute at least; a browser's timer that is set too long ends at once."""
+    for name in ("watch.js", "api.js"):
+        shutil.copy(FOLDER / name, tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    pings = ["15.0", "600.0", "1e+20", None, "nonsense"]
+    script = _READS_A_WATCH.replace("PINGS", json.dumps(pings))
+    (tmp_path / "main.js").write_text(script)
+    done = subprocess.run(
+        [str(NODE), "main.js"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [65_000, 1_800_000, 2**31 - 1, 65_000, 65_000]

@@ -149,6 +149,7 @@ def test_silence_is_broken_by_comments() -> None:
         assert len(told(seen)) == 1
         assert seen.headers["content-type"].startswith("text/event-stream")
         assert seen.headers["x-accel-buffering"] == "no"
+        assert float(seen.headers["x-ping-seconds"]) == 2.0
         await left(bench, seen)
 
     play(story, ping_seconds=2.0)
