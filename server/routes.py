@@ -21,6 +21,7 @@ from server.openai import ChatRequest, chat_prompt
 from server.prompt import Prompt
 from server.refusals import log_refused
 from server.service import Service
+from server.spellings import wants_head_alone
 from server.sse import encode_json
 
 Owner = Annotated[str, Depends(owner_of)]
@@ -121,8 +122,8 @@ async def streams(request: Request, owner: Owner) -> Response:
     lives; at the end of the server there is an error, `shutting_down`, and `[DONE]`.
     """
     if _watches(request):
-        if request.method == "HEAD":
-            # It has no end, and nobody to read it: it would keep a watcher's place.
+        if wants_head_alone(request.scope):
+            # It would keep a watcher's place.
             return Response(media_type="text/event-stream")
         return service_of(request).watch(owner, request.state.trace_id)
     return AsciiJson({"object": "list", "data": await service_of(request).all_streams(owner)})

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+_IS_HEAD = "onestream.is_head"
+
 
 def one_spelling(app: ASGIApp) -> ASGIApp:
     """`app`, which gets every path without the slash at its end, and GET for HEAD.
@@ -17,11 +19,17 @@ def one_spelling(app: ASGIApp) -> ASGIApp:
 
     async def respelled(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            scope = {**scope, "method": method, "path": _without_slash(scope)}
+            is_head = scope["method"] == "HEAD"
+            method = "GET" if is_head else scope["method"]
+            scope = {**scope, "method": method, "path": _without_slash(scope), _IS_HEAD: is_head}
         await app(scope, receive, send)
 
     return respelled
+
+
+def wants_head_alone(scope: Scope) -> bool:
+    """Whether nobody reads the body, and an answer without an end would have none to read it."""
+    return bool(scope.get(_IS_HEAD))
 
 
 def _without_slash(scope: Scope) -> str:

@@ -36,6 +36,7 @@ from sim.kernel.endless_step import break_off, count, forget, note_break, refute
 from sim.kernel.errors import StepBrokenOff
 from sim.kernel.running_step import where_it_stays, who_runs
 from sim.kernel.step_lines import LineCounter, callers
+from sim.kernel.threads.local_values import OfThisThread
 
 TICK_S = 0.25
 VIRTUAL_TICK_S = 1.0
@@ -80,7 +81,9 @@ class _Watched:
     limit: float | None = None
 
 
-class _OfThread(_thread._local):
+class _OfThread(OfThisThread):
+    """Of a thread of the operating system, also while a simulated one has its turn in it."""
+
     def __init__(self) -> None:
         self.watched = _Watched()
 

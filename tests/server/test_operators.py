@@ -345,3 +345,17 @@ def test_the_root_says_what_this_is(root_path: str) -> None:
             assert (await http.get(f"{root_path}/v1/models/")).status_code == 401
 
     run_async(main())
+
+
+def test_a_head_request_keeps_no_watchers_place() -> None:
+    """It is answered at once, and nobody watches: its answer would have no end."""
+
+    async def main() -> None:
+        app = app_alone(watchers_max=1)
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            for _ in range(3):
+                answer = await http.head("/v1/streams?watch")
+                assert (answer.status_code, answer.content) == (200, b"")
+                assert answer.headers["content-type"].startswith("text/event-stream")
+
+    run_async(main())

@@ -394,18 +394,3 @@ def test_others_that_cannot_be_read_are_said_to_be_missing(
 def with_object(message: Any) -> Any:
     """A message about a stream, as a worker's own are."""
     return {"object": "stream", **message}
-
-
-def test_a_head_request_keeps_no_watchers_place() -> None:
-    """It is answered at once, and nobody watches: its answer would have no end."""
-
-    async def story(bench: ServerBench) -> None:
-        for _ in range(3):
-            exchange = bench.server.request(
-                "asks", "HEAD", "/v1/streams", headers={"authorization": f"Bearer {KEYS['alice']}"}
-            )
-            exchange.scope["query_string"] = b"watch"
-            await bench.over(exchange)
-            assert exchange.status == 200
-
-    play(story, watchers_max=1)

@@ -416,3 +416,16 @@ def test_two_threads_do_not_explore_at_once() -> None:
             pass
     assert "explore one after the other" in str(raised[0])
     assert in_another_thread(lambda: explore(program)).verdict == "proved"
+
+
+def test_the_watch_is_that_of_the_system_thread_also_where_a_simulated_one_runs() -> None:
+    """A signal that comes while a simulated thread has its turn finds the limit and the watch."""
+    seen: list[float] = []
+
+    async def program(world: World) -> None:
+        before = watchdog.seconds_left()
+        seen.append(before)
+        seen.append(await asyncio.to_thread(watchdog.seconds_left))
+
+    assert explore(program, budget_s=1000, max_executions=3).counterexample is None
+    assert all(math.isfinite(each) for each in seen)

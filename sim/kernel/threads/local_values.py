@@ -62,7 +62,7 @@ class Locals:
 
     def find_all(self) -> None:
         """Those that the collector knows, but for the simulator's own."""
-        kinds = [each for each in classes_below(_Local) if each is not OfThisThread]
+        kinds = [each for each in classes_below(_Local) if not issubclass(each, OfThisThread)]
         for each in objects_of(kinds):
             if id(each) not in self._known:
                 self.add(each, None, _given_to(each))
@@ -132,8 +132,10 @@ def _given_to(local: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 class OfThisThread(_thread._local):
-    """What is kept for each thread of the operating system."""
+    """What the simulator keeps for each thread of the operating system, whoever runs in it."""
 
+
+class _Here(OfThisThread):
     # The simulated thread whose turn it is; None for the thread's own.
     identity: Any = None
     # None until the first worker begins.
@@ -142,7 +144,7 @@ class OfThisThread(_thread._local):
     found_in: Any = None
 
 
-here = OfThisThread()
+here = _Here()
 
 
 def _made(local: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -263,7 +265,7 @@ def a_worker_begins() -> None:
 def _patch_classes(undo: ExitStack) -> None:
     """Those that were derived from threading.local before."""
     for cls in classes_below(_Local)[1:]:
-        if cls is OfThisThread or SimLocal in cls.__mro__:
+        if issubclass(cls, OfThisThread) or SimLocal in cls.__mro__:
             continue
         if _Local in cls.__bases__:
             _put(undo, cls, "__new__", _making(cls.__new__))
