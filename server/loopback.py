@@ -38,7 +38,7 @@ def is_loopback_origin(origin: str) -> bool:
 
 
 def no_origin(origin: str) -> bool:
-    """Of whoever lets no page call."""
+    """Of one that lets no page call."""
     return False
 
 

@@ -146,7 +146,7 @@ class RedisStore:
                     seen = await pipe.execute()
             for name, at_ms in zip(some, seen, strict=True):
                 if at_ms is not None and int(at_ms) + _LEFT_MS <= now_ms:
-                    # Whoever asks makes the table look.
+                    # Who asks makes the table look.
                     await self.ask(Poll(name, f"{self._worker}/", 0))
 
     async def ask(self, operation: LeaseOperation) -> Reply:

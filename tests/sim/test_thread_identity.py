@@ -65,7 +65,7 @@ def simulated(program: Program, departures: int = 1) -> list[object]:
             seen.append(result)
 
     strategy = DepartureBounded(departures)
-    # Not the random executions besides, with other orders than those of up to so many departures.
+    # Not the random executions besides, whose orders are others than those of the search.
     report = explore(main, strategy=strategy, max_executions=EXECUTIONS_MAX, thread_lines=False)
     assert report.verdict == "proved", report.text
     return seen

@@ -157,7 +157,7 @@ class StackBench(HttpBench):
         return exchange, data
 
     def httpx_client(self, connections_max: int) -> HttpxClient:
-        """With a pool of so many connections to the server."""
+        """With a pool of this many connections to the server."""
         client = HttpxClient(self.world, f"http://{self.server_address}:{PORT}", connections_max)
         self.httpx_clients.append(client)
         return client

@@ -103,7 +103,7 @@ class Watched(Conditions):
         if mask:
             self._told[fd] = self._told.get(fd, 0) | mask
             watch.loop._process_events([(watch.key, mask)])
-            # Whoever has made it ready, the poll that watches it ends.
+            # Who has made it ready, the poll that watches it ends.
             watch.loop._write_to_self()
 
     def _is_watched_for(self, opened: OpenSocket, mask: int) -> bool:

@@ -132,7 +132,7 @@ def _given_to(local: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 class OfThisThread(_thread._local):
-    """What the simulator keeps for each thread of the operating system, whoever runs in it."""
+    """What the simulator keeps for each thread of the system, also while a simulated one runs."""
 
 
 class _Here(OfThisThread):

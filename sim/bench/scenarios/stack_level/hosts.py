@@ -1,7 +1,7 @@
 """What befalls processes and what lies between them: crashes, pauses, a lost power, a partition.
 
 Each is a fault, of which an execution has one: before any step of a process, or in place of any
-message. Afterwards whoever asks again is answered, and nothing is left of before.
+message. Afterwards who asks again is answered, and nothing is left of before.
 """
 
 from __future__ import annotations
