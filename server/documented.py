@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from server import body
 from server.errors import OLLAMA_PREFIX
-from server.front import OPEN_PATHS
+from server.front import METRICS_PATH, OPEN_PATHS
 
 _MEANINGS: dict[int | str, str] = {
     400: "the request cannot be read, or asks for what there is not; or the prompt was "
@@ -217,6 +217,9 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             _complete(operation, is_keyed=path not in OPEN_PATHS)
+            if path == METRICS_PATH:
+                # Who asks for it decides: a program of this machine needs no key, by default.
+                operation["security"].append({})
             if path.startswith(OLLAMA_PREFIX):
                 _use_ollamas_errors(operation)
     return document

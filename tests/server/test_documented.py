@@ -10,7 +10,7 @@ import pytest
 
 from server.app import create_app
 from server.fields import shown
-from server.front import OPEN_PATHS
+from server.front import METRICS_PATH, OPEN_PATHS
 from tests.server.support import settings
 
 ALLOWED = set(string.ascii_letters + string.digits + "%!#$&'()*+-./:;=?@[]^_`|~")
@@ -32,13 +32,17 @@ def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_every_path_that_asks_for_a_key_says_so(document: dict[str, Any]) -> None:
-    """A bearer scheme, which gives /docs its button, at all paths but the open ones."""
+    """A bearer scheme, which gives /docs its button, at all paths but the open ones.
+
+    For the metrics it need not be given: a program of this machine reads them without.
+    """
     (scheme,) = document["components"]["securitySchemes"].items()
     assert (scheme[1]["type"], scheme[1]["scheme"]) == ("http", "bearer")
     for path, operation in operations(document):
         is_open = path in OPEN_PATHS
         assert ("401" in operation["responses"]) is not is_open, path
-        assert operation.get("security") == (None if is_open else [{scheme[0]: []}]), path
+        keyed = [{scheme[0]: []}, *([{}] if path == METRICS_PATH else [])]
+        assert operation.get("security") == (None if is_open else keyed), path
 
 
 def test_every_error_has_the_shape_of_its_path(document: dict[str, Any]) -> None:
