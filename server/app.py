@@ -79,6 +79,9 @@ class OneStream(FastAPI):
             title="onestream",
             lifespan=lifespan,
             redirect_slashes=False,
+            # Pages that load scripts from another site: `page_routes.docs` takes their place.
+            docs_url=None,
+            redoc_url=None,
             middleware=[
                 Middleware(Cors, settings_of=self._settings),
                 Middleware(one_spelling),
@@ -87,6 +90,7 @@ class OneStream(FastAPI):
             ],
         )
         self.state.service = None
+        self.state.docs = None
 
     def _service(self) -> Service | None:
         service: Service | None = self.state.service

@@ -31,8 +31,6 @@ OPEN_PATHS = frozenset(
         "/readyz",
         "/openapi.json",
         "/docs",
-        "/docs/oauth2-redirect",
-        "/redoc",
         *page.PATHS,
     }
 )

@@ -1,4 +1,4 @@
-"""`GET /`: a chat for browsers, and a line for everybody else; and the files of the chat.
+"""What browsers read: the chat of `GET /`, which is some lines for everybody else, and `/docs`.
 
 Without a key, since a browser asks for a page without one: the page asks its reader for the key,
 and sends it with each request of its own.
@@ -7,9 +7,9 @@ and sends it with each request of its own.
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from server import page
+from server import docs_page, page
 from server.errors import ApiError
 from server.routes import service_of
 
@@ -53,6 +53,17 @@ async def index(request: Request) -> Response:
         # What the page asks for stands below it, where it is mounted, too.
         return RedirectResponse(f"./{path.rpartition('/')[2]}/", 307, headers=varies)
     return _file(page.INDEX, varies)
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """All endpoints, to be read."""
+    state = request.app.state
+    if state.docs is None:
+        # Once: anybody may ask for it.
+        state.docs = docs_page.page_of(request.app.openapi())
+    headers = {**HEADERS, "content-security-policy": docs_page.POLICY}
+    return HTMLResponse(state.docs, headers=headers)
 
 
 def _file(name: str, headers: dict[str, str] | None = None) -> Response:

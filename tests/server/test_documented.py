@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 import string
 from typing import Any
 
 import h11
+import httpx
 import pytest
 
 from server.app import create_app
 from server.fields import shown
 from server.front import METRICS_PATH, OPEN_PATHS
-from tests.server.support import settings
+from tests.server.support import run_async, settings
 
 ALLOWED = set(string.ascii_letters + string.digits + "%!#$&'()*+-./:;=?@[]^_`|~")
 METHODS = {"get", "post", "put", "delete", "patch"}
@@ -32,7 +36,7 @@ def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_every_path_that_asks_for_a_key_says_so(document: dict[str, Any]) -> None:
-    """A bearer scheme, which gives /docs its button, at all paths but the open ones.
+    """A bearer scheme, at all paths but the open ones.
 
     For the metrics it need not be given: a program of this machine reads them without.
     """
@@ -87,3 +91,30 @@ def test_no_name_of_a_field_breaks_the_header_that_names_it() -> None:
     h11.Response(status_code=200, headers=[("x-ignored-fields", value)])
     assert len(found) == len(names) - 1
     assert all(set(name) <= ALLOWED for name in found), found
+
+
+def test_the_page_of_the_endpoints_loads_and_runs_nothing(document: dict[str, Any]) -> None:
+    """It has every path and field; its policy allows its one style, and no other page is there."""
+
+    async def main() -> None:
+        app = create_app(settings(api_keys="secret"), signals=())
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://far") as http:
+                page = await http.get("/docs")
+                assert page.status_code == 200
+                assert (await http.get("/redoc")).status_code == 401
+        for path, _ in operations(document):
+            assert f" {path}</h2>" in page.text
+        fields = document["components"]["schemas"]["ChatRequest"]["properties"]
+        assert all(f"<code>{name}</code>" in page.text for name in fields)
+        assert "<td>string or list of string</td>" in page.text
+        assert set(re.findall(r'(?:href|src)="([^#"][^"]*)"', page.text)) == {"openapi.json"}
+        assert not re.search(r"<script|<link|\sstyle=|\son\w+=|url\(|@import|//", page.text)
+        (style,) = re.findall("<style>(.*?)</style>", page.text, re.DOTALL)
+        allowed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        policy = page.headers["content-security-policy"]
+        assert policy.startswith(f"default-src 'none'; style-src 'sha256-{allowed}'; ")
+        assert page.headers["x-content-type-options"] == "nosniff"
+
+    run_async(main())
