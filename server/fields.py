@@ -99,6 +99,11 @@ def shown(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in found.values() if name))
 
 
+def ignored_query(names: Iterable[str]) -> tuple[str, ...]:
+    """Parameters of a request's query, none of which has an effect on a prompt: for that header."""
+    return shown(f"?{name}" for name in names)
+
+
 # ---- values ---------------------------------------------------------------------------------
 
 

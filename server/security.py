@@ -104,11 +104,17 @@ def check_session_id(session_id: str, param: str) -> str:
         raise ApiError(
             400,
             "invalid_session_id",
-            f"a session id has 1 to {SESSION_ID_MAX_CHARS} printable ASCII characters and no "
-            f"space; this one has {len(session_id)}: {session_id[:40]!a}",
+            f"{param}: a session id has 1 to {SESSION_ID_MAX_CHARS} printable ASCII characters "
+            f"and no space; {_what_it_has(session_id)}",
             param=param,
         )
     return session_id
+
+
+def _what_it_has(session_id: str) -> str:
+    if not session_id:
+        return "this one is empty: leave it out to name none"
+    return f"this one has {len(session_id)}: {session_id[:40]!a}"
 
 
 def _digest(key: bytes) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from registry import SessionsUnavailable, State
@@ -195,7 +196,7 @@ class Service:
     # -- chats
 
     def answer(
-        self, prompt: Prompt, *, owner: str, trace_id: str, headers: Mapping[str, str]
+        self, prompt: Prompt, *, owner: str, trace_id: str, headers: Headers
     ) -> ChatResponse:
         """The response that will answer the prompt. Raises ApiError (400); starts nothing."""
         session_id = session_of(

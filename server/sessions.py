@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from urllib.parse import quote
+
+from starlette.datastructures import Headers
 
 from registry import Strategy
 from server.errors import ApiError
@@ -18,7 +19,7 @@ STRATEGY_HEADER = "X-Session-Strategy"
 
 def session_of(
     prompt: Prompt,
-    headers: Mapping[str, str],
+    headers: Headers,
     *,
     settings: Settings,
     is_devkey: bool,
@@ -26,14 +27,16 @@ def session_of(
 ) -> str:
     """The session id of a prompt. Raises ApiError (400) for an explicit one that can't be one.
 
-    X-Session-Id and `session_id` are explicit, and obeyed. A header of JARVIS_SESSION_HEADER, or
+    X-Session-Id and `session_id` are explicit, and obeyed; an empty one is an error of whoever
+    meant to name a session, and would share that of all who name none. A header of JARVIS_SESSION_HEADER, or
     `user`, was written for something else: it is a guess at the conversation, and front-ends send
     their titles, tags and follow-ups with the same. Those are not streamed, the answer is: so in a
     guessed session only what is streamed interrupts, and the rest has a session of its own.
     """
-    if header := headers.get(SESSION_HEADER):
+    header = _said(headers, SESSION_HEADER)
+    if header is not None:
         return check_session_id(header, SESSION_HEADER)
-    if prompt.session_id:
+    if prompt.session_id is not None:
         return check_session_id(prompt.session_id, "session_id")
     own = f"own-{trace_id}"
     guess = next(filter(None, map(headers.get, settings.session_headers)), None) or prompt.user
@@ -44,15 +47,30 @@ def session_of(
     return SESSION_ID_DEFAULT if nameless == "key" else own
 
 
-def strategy_of(prompt: Prompt, headers: Mapping[str, str], settings: Settings) -> Strategy:
+def strategy_of(prompt: Prompt, headers: Headers, settings: Settings) -> Strategy:
     """What a prompt does that finds its session busy. Raises ApiError (400) for an unknown one."""
-    header = headers.get(STRATEGY_HEADER)
-    value = header or prompt.session_strategy or settings.session_strategy
+    value, param = _said(headers, STRATEGY_HEADER), STRATEGY_HEADER
+    if value is None:
+        value, param = prompt.session_strategy, "session_strategy"
+    if value is None:
+        value = settings.session_strategy
     try:
         return Strategy(value[:80])
     except ValueError as exc:
-        param = STRATEGY_HEADER if header else "session_strategy"
         raise ApiError(400, "invalid_request", f"{param}: {exc}", param=param) from None
+
+
+def _said(headers: Headers, name: str) -> str | None:
+    """What a header says, None without one. Raises ApiError (400) where two say different things.
+
+    Which of them was meant, the client's or that of something in between, nobody can tell.
+    """
+    values = list(dict.fromkeys(headers.getlist(name)))
+    if len(values) > 1:
+        some = ", ".join(f"{value[:40]!a}" for value in values[:3])
+        problem = f"{name}: is there {len(values)} times, as {some}; send it once"
+        raise ApiError(400, "invalid_request", problem, param=name)
+    return values[0] if values else None
 
 
 def readable(text: str) -> str:

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 
 from server.errors import ApiError
 from server.openai import ChatRequest, chat_prompt
-from server.sessions import readable, session_of
+from server.sessions import readable, session_of, strategy_of
 from tests.server.support import error_of, events, prompt, run_async, settings, stack, until
 
 CHAT_ID = "X-OpenWebUI-Chat-Id"
@@ -37,19 +37,21 @@ def session(
 
 
 def test_the_first_name_that_is_there_counts() -> None:
-    """X-Session-Id, session_id, the named headers in their order, user; empty is not there."""
+    """X-Session-Id, session_id, the named headers in their order, user; an empty guess is none."""
     limits = {"session_header": f"{CHAT_ID}, X-Conversation-Id"}
-    everything = {
-        "x-session-id": "a",
-        "x-openwebui-chat-id": "c",
-        "x-conversation-id": "d",
-    }
-    names = []
-    for name in ("", *everything):
-        everything[name] = ""
-        body = {"session_id": "b"} if name in ("", "x-session-id") else {}
-        names.append(session(everything, limits=limits, user="e", **body))
-    assert names == ["a", "b", "d", "e"]
+    guesses = {"x-openwebui-chat-id": "c", "x-conversation-id": "d"}
+
+    def named(headers: dict[str, str], **body: str) -> str:
+        return session(headers, limits=limits, **body)
+
+    assert named({"x-session-id": "a", **guesses}, session_id="b", user="e") == "a"
+    assert named(guesses, session_id="b", user="e") == "b"
+    assert named(guesses, user="e") == "c"
+    guesses["x-openwebui-chat-id"] = ""
+    assert named(guesses, user="e") == "d"
+    guesses["x-conversation-id"] = ""
+    assert named(guesses, user="e") == "e"
+    assert named(guesses, user="") == "own-t1"
     assert session({"x-openwebui-chat-id": "c"}) == "own-t1"
 
 
@@ -123,6 +125,38 @@ def test_an_explicit_session_id_that_can_be_none_is_refused() -> None:
         session({"x-session-id": "a b"})
     with pytest.raises(ApiError, match="printable ASCII"):
         session(session_id="é")
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t", "\n"])
+def test_an_empty_name_is_no_name_and_refused(name: str) -> None:
+    """It would share the session of all who name none; null is as good as absent."""
+    for said in ({"headers": {"x-session-id": name}}, {"session_id": name}):
+        with pytest.raises(ApiError, match=r"^(X-Session-Id|session_id): .*no space") as refused:
+            session(**said)
+        assert refused.value.code == "invalid_session_id"
+    asked = ChatRequest.model_validate({"prompt": "x", "session_strategy": name})
+    for headers, prompted in (
+        (Headers({"x-session-strategy": name}), chat_prompt(ChatRequest(prompt="x"), "m")),
+        (Headers(), chat_prompt(asked, "m")),
+    ):
+        with pytest.raises(ApiError, match=r"(?i)session.strategy: .*there are interrupt"):
+            strategy_of(prompted, headers, settings())
+    assert session(session_id=None) == "own-t1"
+
+
+def test_two_values_of_one_header_are_refused() -> None:
+    """Nobody can tell which was meant; the same one twice, as a proxy may send it, is one."""
+    raw = [(b"x-session-id", b"a"), (b"x-session-id", b"b"), (b"x-session-strategy", b"reject")]
+    prompted = chat_prompt(ChatRequest(prompt="x"), "m")
+
+    def named(headers: Headers) -> str:
+        return session_of(prompted, headers, settings=settings(), is_devkey=False, trace_id="t1")
+
+    with pytest.raises(ApiError, match=r"X-Session-Id: is there 2 times, as 'a', 'b'"):
+        named(Headers(raw=raw))
+    with pytest.raises(ApiError, match="X-Session-Strategy: is there 2 times"):
+        strategy_of(prompted, Headers(raw=[*raw, (b"x-session-strategy", b"")]), settings())
+    assert named(Headers(raw=[raw[0], raw[0]])) == "a"
 
 
 @pytest.mark.socket

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from starlette.datastructures import Headers
 
 from registry import QueueFull, QueueTimeout, SessionBusy, Strategy
 from server.body import RequestModel
@@ -37,14 +38,14 @@ def prompt_with(strategy: str | None) -> Prompt:
         ("reject", "enqueue", "interrupt", Strategy.REJECT),
         (None, "enqueue", "reject", Strategy.ENQUEUE),
         (None, None, "reject", Strategy.REJECT),
-        ("", "", "interrupt", Strategy.INTERRUPT),
+        (None, None, "interrupt", Strategy.INTERRUPT),
     ],
 )
 def test_the_header_goes_before_the_body_and_that_before_the_setting(
     header: str | None, body: str | None, setting: str, expected: Strategy
 ) -> None:
-    """The nearest to the request decides; what is empty says nothing."""
-    headers = {} if header is None else {"X-Session-Strategy": header}
+    """The nearest to the request decides."""
+    headers = Headers({} if header is None else {"X-Session-Strategy": header})
     settings = Settings(session_strategy=setting)  # type: ignore[arg-type]
     assert strategy_of(prompt_with(body), headers, settings) is expected
 
@@ -53,7 +54,9 @@ def test_the_header_goes_before_the_body_and_that_before_the_setting(
     ("headers", "body", "param"),
     [
         ({"X-Session-Strategy": "queue"}, None, "X-Session-Strategy"),
+        ({"X-Session-Strategy": ""}, "reject", "X-Session-Strategy"),
         ({}, "ENQUEUE", "session_strategy"),
+        ({}, "", "session_strategy"),
     ],
 )
 def test_an_unknown_strategy_is_a_400_that_names_those_that_there_are(
@@ -61,9 +64,9 @@ def test_an_unknown_strategy_is_a_400_that_names_those_that_there_are(
 ) -> None:
     """The error shows where it stood, what it was, and what to write instead."""
     with pytest.raises(ApiError, match="interrupt, enqueue, reject") as caught:
-        strategy_of(prompt_with(body), headers, Settings())
+        strategy_of(prompt_with(body), Headers(headers), Settings())
     assert (caught.value.status, caught.value.param) == (400, param)
-    assert (headers.get(param) or body or "-") in caught.value.message
+    assert repr(headers.get(param, body)) in caught.value.message
 
 
 @pytest.mark.parametrize(
