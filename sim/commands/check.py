@@ -13,6 +13,7 @@ from sim.commands.options import (
     add_html,
     add_json,
     add_quiet,
+    not_negative,
     positive,
     progress_stream,
 )
@@ -35,6 +36,13 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_budget(parser)
     parser.add_argument(
+        "--departures",
+        type=not_negative,
+        metavar="N",
+        help="search up to N of them where there are too many schedules for all, and end there; "
+        "default: 1, and then as deep as the budget goes",
+    )
+    parser.add_argument(
         "--jobs",
         type=positive,
         metavar="N",
@@ -55,6 +63,7 @@ def run(arguments: Namespace) -> int:
         scenario=arguments.scenario,
         registry=arguments.registry,
         budget_s=arguments.budget,
+        departures=arguments.departures,
         jobs=arguments.jobs or (1 if arguments.scenario else _cores()),
         on_result=(lambda result: None) if arguments.json else print_result,
         progress_to=progress_stream(arguments),

@@ -28,12 +28,15 @@ PlayRound = Callable[[list[Job], float], Iterable[tuple[Job, Result]]]
 
 
 class Agenda:
-    """Each job within its share of the budget; then again those that need more; then deeper, the
-    smallest first, those of which more budget proves more.
+    """Each job within its share of the budget; then again those that need more; then, if wanted,
+    deeper, the smallest first, those of which more budget proves more.
     """
 
-    def __init__(self, todo: list[Job], budget_s: float, play_round: PlayRound) -> None:
+    def __init__(
+        self, todo: list[Job], budget_s: float, play_round: PlayRound, *, deepens: bool = True
+    ) -> None:
         self._todo = todo
+        self._deepens = deepens
         self._play_round = play_round
         begun = time.perf_counter()
         self._deadline = begun + budget_s
@@ -77,9 +80,9 @@ class Agenda:
         yield from (proved for _, proved in self._proved.values())
 
     def _settled(self, job: Job, result: Result) -> Iterator[Result]:
-        """The result; none yet if more budget may prove more."""
+        """The result; none yet if it is searched deeper."""
         report = result.report
-        if job.deepens and report.verdict is Verdict.PROVED and report.complete != 1.0:
+        if self._deepens and job.deepens and report.verdict is Verdict.PROVED and report.complete != 1.0:
             self._proved[job.name] = job, result
         else:
             yield result

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from sim.bench.catalog import scenarios_named
 from sim.bench.checking.agenda import Agenda, players
-from sim.bench.checking.jobs import Job, Result
+from sim.bench.checking.jobs import DEPARTURES, Job, Result
 from sim.bench.harness.observed_protocol import ROWS
 from sim.bench.levels import LEVELS
 from sim.bench.scenarios import Scenario
@@ -53,13 +53,16 @@ def check(
     scenario: str | None = None,
     registry: str | None = None,
     budget_s: float = 60.0,
+    departures: int | None = None,
     jobs: int = 1,
     on_result: Callable[[Result], None] = lambda result: None,
     progress_to: TextIO | None = None,
 ) -> Checked:
     """Runs the scenarios; without `registry`, on production and on the published registries.
 
-    budget_s: real seconds for everything together. jobs: how many processes work, on one tree if
+    budget_s: real seconds for everything together. departures: up to how many are searched, where
+    there are too many schedules for all, and no deeper; None for one, and then as deep as the
+    budget goes. jobs: how many processes work, on one tree if
     only one remains. progress_to: where to print the progress. Ctrl-C ends it, with the results
     so far.
     Raises ValueError for an unknown level, scenario or registry.
@@ -67,7 +70,8 @@ def check(
     under_check = registry or PRODUCTION
     # The published ones are refuted quickly; production gets the remaining budget.
     names = (registry,) if registry else (*PUBLISHED, PRODUCTION)
-    todo, not_applicable = _jobs(names, scenarios_named(level, scenario))
+    bound = DEPARTURES if departures is None else departures
+    todo, not_applicable = _jobs(names, scenarios_named(level, scenario), bound)
     if not any(job.registry == under_check for job in todo):
         raise ValueError(
             f"scenario {scenario!r} is not applicable to {under_check}: it needs methods that the "
@@ -79,7 +83,8 @@ def check(
         progress.interruptible(),
         players(jobs, progress) as play_round,
     ):
-        for result in Agenda(todo, budget_s, play_round).play():
+        agenda = Agenda(todo, budget_s, play_round, deepens=departures is None)
+        for result in agenda.play():
             results.append(result)
             progress.clear()
             on_result(result)
@@ -97,14 +102,14 @@ def check(
 
 
 def _jobs(
-    registries: Iterable[str], scenarios: Iterable[tuple[str, Scenario]]
+    registries: Iterable[str], scenarios: Iterable[tuple[str, Scenario]], departures: int
 ) -> tuple[list[Job], list[tuple[str, str]]]:
     todo, not_applicable = [], []
     for registry in registries:
         cls = registry_class(registry)
         for level, scenario in scenarios:
             if scenario.applies_to(cls):
-                todo.append(Job(level, registry, scenario))
+                todo.append(Job(level, registry, scenario, departures))
             else:
                 not_applicable.append((registry, scenario.name))
     return todo, not_applicable
