@@ -407,7 +407,9 @@ def test_more_budget_allows_one_departure_more_with_threads() -> None:
 
 def test_with_a_number_of_departures_nothing_deeper_is_searched() -> None:
     """CI asks for the bound that every scenario is proved to, and ends as soon as it is."""
-    report = check(
-        scenario="hung_upstream.async", registry="production", budget_s=AMPLE_S, departures=2
-    ).results[0].report
+    report = (
+        check(scenario="hung_upstream.async", registry="production", budget_s=AMPLE_S, departures=2)
+        .results[0]
+        .report
+    )
     assert report.claim == "every schedule with up to 2 departures"

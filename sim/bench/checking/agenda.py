@@ -82,7 +82,8 @@ class Agenda:
     def _settled(self, job: Job, result: Result) -> Iterator[Result]:
         """The result; none yet if it is searched deeper."""
         report = result.report
-        if self._deepens and job.deepens and report.verdict is Verdict.PROVED and report.complete != 1.0:
+        goes_on = self._deepens and job.deepens
+        if goes_on and report.verdict is Verdict.PROVED and report.complete != 1.0:
             self._proved[job.name] = job, result
         else:
             yield result
