@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import page
@@ -81,7 +82,12 @@ class Front:
         held = HeldBody(service.bodies)
         scope[HELD_BODY_KEY] = held
         try:
-            await _admit(scope, receive, service, held)
+            await _admit(scope, receive, service)
+            if _waits_with_its_body(scope) and not _has_route(scope):
+                # Refused, whatever the body is: it is not asked for.
+                send = _closing(send)
+            else:
+                await _take_body(scope, receive, service, held)
             await self._app(scope, _with_whole(receive, held), send)
         except _Refused as refused:
             log_refused(service.events, scope, refused.error)
@@ -97,8 +103,8 @@ class Front:
             service.free_memory.after(held.size_bytes)
 
 
-async def _admit(scope: Scope, receive: Receive, service: Service, held: HeldBody) -> None:
-    """Finds out whose request it is and reads its body. Raises _Refused or ClientGone."""
+async def _admit(scope: Scope, receive: Receive, service: Service) -> None:
+    """Finds out whose request it is. Raises _Refused or ClientGone."""
     try:
         service.check_open()
     except ApiError as exc:
@@ -110,8 +116,21 @@ async def _admit(scope: Scope, receive: Receive, service: Service, held: HeldBod
             exc.headers["connection"] = "close"
         raise _Refused(exc) from None
     scope.setdefault("state", {})["owner"] = owner
+
+
+def _has_route(scope: Scope) -> bool:
+    """Whether a route takes the path by this method."""
+    routes: list[BaseRoute] = scope["app"].routes
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+
+async def _take_body(scope: Scope, receive: Receive, service: Service, held: HeldBody) -> None:
+    """Reads the body into `held`. Raises _Refused or ClientGone."""
+    limit = _body_limit(scope["state"]["owner"], service)
     try:
-        await _read_body(receive, service, held, _body_limit(owner, service))
+        if _waits_with_its_body(scope) and _length(scope) > limit.max_bytes:
+            raise _too_large(limit)
+        await _read_body(receive, service, held, limit)
     except ApiError as exc:
         raise _Refused(exc) from None
 
@@ -234,12 +253,10 @@ async def _discard_body(scope: Scope, receive: Receive, service: Service) -> boo
     A client that is still sending when its connection is closed may get a reset, and not the
     answer. Whether the body was read to its end.
     """
-    headers = Headers(scope=scope)
-    length = int(headers.get("content-length", "0"))
-    if length == 0 and "transfer-encoding" not in headers:
+    length = _length(scope)
+    if length == 0 and "transfer-encoding" not in Headers(scope=scope):
         return True
-    if length > KEYLESS_MAX_BYTES or "expect" in headers:
-        # Too long to be read; or the client waits for `100 Continue` before it sends the body.
+    if length > KEYLESS_MAX_BYTES or _waits_with_its_body(scope):
         return False
     read_bytes = 0
     try:
@@ -254,6 +271,26 @@ async def _discard_body(scope: Scope, receive: Receive, service: Service) -> boo
     except (TimeoutError, ApiError):
         pass
     return False
+
+
+def _length(scope: Scope) -> int:
+    return int(Headers(scope=scope).get("content-length", "0"))
+
+
+def _waits_with_its_body(scope: Scope) -> bool:
+    """Whether the client sends its body only behind `100 Continue`, which the first read sends."""
+    return Headers(scope=scope).get("expect", "").lower() == "100-continue"
+
+
+def _closing(send: Send) -> Send:
+    """A `send` that closes the connection behind the answer: its request is left unread."""
+
+    async def send_and_close(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return send_and_close
 
 
 def _with_whole(receive: Receive, held: HeldBody) -> Receive:

@@ -9,7 +9,9 @@ import socket
 from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from server.spellings import one_spelling
 from tests.limits import HANGS_S
 from tests.server.support import (
     CLIENTS,
@@ -189,3 +191,94 @@ def test_an_offered_upgrade_does_not_lose_the_body(command: tuple[str, ...]) -> 
             answer = sock.recv(65536)
     # The body was read, or it would be a 400: Ollama is what is missing.
     assert answer.startswith(b"HTTP/1.1 503 ")
+
+
+async def answered(server: Stack, head: str) -> bytes:
+    """All that comes for this head, up to the end of the connection."""
+    client = await Client.of(server, head.encode(), then_eof=False)
+    answer = await client.reader.read()
+    client.writer.close()
+    return answer
+
+
+def test_a_body_that_is_refused_anyway_is_not_asked_for() -> None:
+    """Who waits for `100 Continue` gets the refusal in its place, and the connection ends."""
+
+    async def main() -> None:
+        async with stack() as server:
+            for line, key, length, status in (
+                ("POST /v1/chat/completions", "", 1000, 401),
+                ("POST /v1/chat/completions", "authorization: Bearer devkey\r\n", 10**9, 413),
+                ("POST /nowhere", "authorization: Bearer devkey\r\n", 1000, 404),
+                ("POST /v1/models", "authorization: Bearer devkey\r\n", 1000, 405),
+                ("POST /healthz", "", 1000, 405),
+            ):
+                answer = await answered(
+                    server,
+                    f"{line} HTTP/1.1\r\nhost: 127.0.0.1\r\n{key}"
+                    f"content-length: {length}\r\nexpect: 100-continue\r\n\r\n",
+                )
+                assert answer.startswith(b"HTTP/1.1 %d " % status), line
+                assert answer.count(b"connection: close") == 1, line
+
+    run_async(main())
+
+
+def test_a_body_that_may_be_taken_is_asked_for() -> None:
+    """And answered when it has come."""
+
+    async def main() -> None:
+        async with stack() as server:
+            data = request(prompt(), headers="expect: 100-continue\r\nconnection: close\r\n")
+            head, _, body = data.partition(b"\r\n\r\n")
+            client = await Client.of(server, head + b"\r\n\r\n", then_eof=False)
+            assert (await client.reader.readline()).startswith(b"HTTP/1.1 100 ")
+            client.writer.write(body)
+            answer = await client.reader.read()
+            assert b"HTTP/1.1 200 " in answer
+            client.writer.close()
+
+    run_async(main())
+
+
+def test_a_whole_url_in_the_place_of_a_path_is_its_path() -> None:
+    """As RFC 9112 asks of servers: with the same keys, and neither host may be a stranger's."""
+
+    async def main() -> None:
+        async with stack() as server:
+            for target, host, key, status in (
+                ("http://localhost/v1/models", "localhost", "Bearer devkey", 200),
+                ("HTTP://127.0.0.1:80/v1/models/?a=http://b/c", "[::1]", "Bearer devkey", 200),
+                ("http://localhost", "localhost", "", 200),
+                ("http://localhost?x=/healthz", "localhost", "", 200),
+                ("http://localhost/v1/models", "localhost", "", 401),
+                ("http://localhost/healthz/../v1/models", "localhost", "", 401),
+                ("http://healthz/v1/models", "localhost", "Bearer devkey", 403),
+                ("http://evil.example/v1/models", "localhost", "Bearer devkey", 403),
+                ("http://localhost/v1/models", "evil.example", "Bearer devkey", 403),
+                ("http:///v1/models", "localhost", "Bearer devkey", 403),
+                ("ftp://localhost/v1/models", "localhost", "Bearer devkey", 404),
+            ):
+                answer = await answered(
+                    server,
+                    f"GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n"
+                    f"{f'authorization: {key}' if key else 'accept: */*'}\r\n\r\n",
+                )
+                assert answer.startswith(b"HTTP/1.1 %d " % status), (target, answer)
+
+    run_async(main())
+
+
+def test_a_whole_url_stands_behind_the_root_path() -> None:
+    """uvicorn writes `--root-path` before whatever was sent, in `path` and `raw_path` alike."""
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+
+    sent = {"path": "/llmhttp://localhost/a b/", "raw_path": b"/llmhttp://localhost/a%20b/"}
+    scope = {"type": "http", "method": "GET", "root_path": "/llm", "headers": [], **sent}
+    run_async(one_spelling(app)(scope, None, None))  # type: ignore[arg-type]
+    (found,) = seen
+    assert (found["path"], found["raw_path"]) == ("/llm/a b", b"/llm/a%20b/")
+    assert found["headers"] == [(b"host", b"localhost")]
