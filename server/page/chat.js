@@ -2,13 +2,15 @@
 
 import { DONE, PING, Refusal, ask, json, messages } from "./api.js";
 import { cancel, drawState, set } from "./life.js";
+import { OPEN_MAX, Outbox } from "./outbox.js";
 import { TROUBLES, WHOLE, seconds, told } from "./words.js";
 
 const STORE = "onestream.sessions";
-// A browser has six connections to a server; one is for the watch, one for Stop.
-export const SESSIONS_MAX = 4;
+// So that each may have an answer open.
+const SESSIONS_MAX = OPEN_MAX;
 const TURNS_KEPT = 40;
-// A stop whose request finds no connection free closes the one of its stream.
+// A stop whose request finds no connection free, as other tabs have them, closes the one of its
+// stream.
 const STOP_PATIENCE_MS = 1500;
 // From then on it is said that nothing comes.
 const SILENT_MS = 3000;
@@ -30,6 +32,8 @@ class Turn {
     this.outcome = kept.outcome ?? null;
     this.lastedMs = kept.lastedMs ?? null;
     this.sentAt = this.heardAt = performance.now();
+    // What it is to be sent with; null once it is, or was by an earlier page.
+    this.unsent = null;
     // Its answer comes in this connection; null for one that an earlier page asked for.
     this.connection = null;
     this.life = null;
@@ -43,7 +47,8 @@ class Turn {
   }
 
   kept() {
-    const { prompt, text, thoughts, traceId, outcome } = this;
+    const { prompt, text, thoughts, traceId } = this;
+    const outcome = this.unsent ? { code: "unsent", message: null } : this.outcome;
     return { prompt, text, thoughts, traceId, outcome, lastedMs: this.clockMs() };
   }
 
@@ -53,7 +58,10 @@ class Turn {
 
   // -- its answer
 
-  async run(body, headers) {
+  async run() {
+    const { body, headers } = this.unsent;
+    this.unsent = null;
+    this.sentAt = this.heardAt = performance.now();
     this.connection = new AbortController();
     this.draw();
     try {
@@ -98,6 +106,10 @@ class Turn {
   }
 
   async stop() {
+    if (this.unsent) {
+      this.withdraw("cancelled");
+      return;
+    }
     const { connection } = this;
     setTimeout(() => this.isOpen && connection?.abort(), STOP_PATIENCE_MS);
     if (this.traceId === null) {
@@ -109,6 +121,13 @@ class Turn {
     } catch {
       connection?.abort();
     }
+  }
+
+  // It is not sent any more.
+  withdraw(code) {
+    this.session.chat.outbox.withdraw(this);
+    this.unsent = null;
+    this.end({ code, message: null });
   }
 
   // -- what the watch says
@@ -142,6 +161,7 @@ class Turn {
 
   state() {
     const { life, outcome } = this;
+    if (this.unsent) return "UNSENT";
     if (outcome === null) return life && !life.isOver ? life.view.state : "SENDING";
     // A stream that is told to stop outlives its answer.
     return life && ["STOPPING", "DETACHED"].includes(life.view.state) ? life.view.state : "ENDED";
@@ -159,6 +179,7 @@ class Turn {
 
   why() {
     if (this.outcome) return told(this.outcome.code, this.outcome.message);
+    if (this.unsent) return `sent when one of ${OPEN_MAX} answers is over: a browser has six connections`;
     const place = this.life?.view.queue_position;
     if (this.state() === "WAITING") return place ? `number ${place} of those that wait` : "";
     const silentMs = performance.now() - this.heardAt;
@@ -245,12 +266,18 @@ class Session {
     this.input.value = "";
     const body = { messages: this.conversation(prompt), stream: true };
     if (this.wanted) body.model = this.wanted;
-    const headers = { "x-session-id": this.id, "x-session-strategy": this.strategy.value };
+    const strategy = this.strategy.value;
+    const headers = { "x-session-id": this.id, "x-session-strategy": strategy };
+    const isBusy = this.open().some((turn) => turn.connection);
+    // As the server does with those that wait there.
+    if (strategy === "interrupt") for (const turn of this.open()) if (turn.unsent) turn.withdraw("superseded");
     const turn = new Turn(this, { prompt });
+    turn.unsent = { body, headers };
     this.turns.push(turn);
     this.list.append(turn.element);
     this.list.scrollTop = this.list.scrollHeight;
-    turn.run(body, headers);
+    this.chat.outbox.send(turn, isBusy && strategy !== "enqueue");
+    turn.draw();
     this.changed();
   }
 
@@ -281,7 +308,7 @@ class Session {
   // so that until then it is that of the oldest turn without a name.
   seen(life) {
     const name = life.view.trace_id;
-    const mayBe = (turn) => turn.isOpen && turn.traceId === null
+    const mayBe = (turn) => turn.isOpen && !turn.unsent && turn.traceId === null
       && (turn.connection === null || life.begunAt > turn.sentAt - 500);
     const turn = this.turns.find((each) => each.traceId === name) ?? this.turns.find(mayBe);
     turn?.seen(life);
@@ -291,7 +318,7 @@ class Session {
   // All streams that there are were seen.
   allSeen(names) {
     for (const turn of this.open()) {
-      if (turn.connection) continue;
+      if (turn.connection || turn.unsent) continue;
       if (turn.traceId === null) turn.end({ code: "reloaded", message: null });
       else if (!names.has(turn.traceId)) turn.fetchText();
     }
@@ -348,6 +375,7 @@ export class Chat {
     // [label, names]: Ollama's models, and the troubles of the fake one.
     this.groups = [];
     this.keeping = null;
+    this.outbox = new Outbox();
     const kept = JSON.parse(sessionStorage.getItem(STORE) ?? "null") ?? { tab: word(), serial: 0, sessions: [] };
     this.tab = kept.tab;
     this.serial = kept.serial;
@@ -380,7 +408,7 @@ export class Chat {
 
   draw() {
     this.add.disabled = this.sessions.length >= SESSIONS_MAX;
-    this.add.title = this.add.disabled ? "A browser has six connections to a server: four sessions, the watch, and Stop" : "";
+    this.add.title = this.add.disabled ? "A browser has six connections to a server: four answers, the watch, and Stop" : "";
   }
 
   seen(life) {

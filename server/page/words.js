@@ -15,6 +15,7 @@ const MEANINGS = {
   session_lease_lost: "Its worker could not renew the lease: another may have the session.",
   worker_lost: "Its worker is gone.",
   cut: "The connection broke off before the end.",
+  unsent: "The page was reloaded before it was sent.",
   reloaded: "The page was reloaded before the server had named the stream.",
 };
 

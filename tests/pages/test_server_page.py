@@ -184,6 +184,38 @@ def test_a_prompt_may_wait_or_be_rejected(opened: Opened) -> None:
     opened.state(0, 1, "ENDED")
 
 
+def test_stop_has_a_connection_however_many_prompts_wait(opened: Opened) -> None:
+    """Six and more of them: stops by name reach the server, and each waits its turn or is stopped."""
+    opened.connect()
+    opened.send(0, "first", "fake:slow")
+    opened.state(0, 0, "ACTIVE")
+    for number in range(1, 8):
+        opened.send(0, f"prompt {number}", "fake:slow", strategy="enqueue")
+    opened.state(0, 3, "WAITING")
+    opened.state(0, 4, "UNSENT")
+    opened.says(opened.turn(0, 4), "a browser has six connections")
+    opened.send(1, "elsewhere", "fake:slow")
+    opened.state(1, 0, "UNSENT")
+    # By the session's own button: the next is let in, and the first that was not sent is sent.
+    opened.session(0).locator(".stop").click()
+    opened.says(opened.turn(0, 0), "Stopped by its name.")
+    opened.state(0, 1, "ACTIVE")
+    opened.state(0, 4, "WAITING")
+    # By the table's.
+    opened.page.locator("#streams tr", has_text="ACTIVE").locator(".stop").click()
+    opened.says(opened.turn(0, 1), "Stopped by its name.")
+    opened.state(0, 2, "ACTIVE")
+    # What was not sent is stopped as well, and one that interrupts overtakes all that wait.
+    opened.session(1).locator(".stop").click()
+    opened.state(1, 0, "cancelled")
+    opened.expected = "400"
+    opened.send(0, "the last", "fake:normal", strategy="interrupt")
+    for number in range(2, 8):
+        opened.state(0, number, "superseded")
+    opened.state(0, 8, "ENDED")
+    opened.says(opened.turn(0, 8).locator(".answer"), "the last word1")
+
+
 def test_a_reload_finds_what_it_left(opened: Opened) -> None:
     """Key, sessions, prompts, and of the answer that streamed its text and its end."""
     opened.connect()
