@@ -185,7 +185,7 @@ def test_a_prompt_may_wait_or_be_rejected(opened: Opened) -> None:
 
 
 def test_stop_has_a_connection_however_many_prompts_wait(opened: Opened) -> None:
-    """Six and more of them: stops by name reach the server, and each waits its turn or is stopped."""
+    """Six and more: stops by name reach the server, and each waits its turn or is stopped."""
     opened.connect()
     opened.send(0, "first", "fake:slow")
     opened.state(0, 0, "ACTIVE")
