@@ -15,6 +15,7 @@ from typing import Any
 from sim.kernel import watchdog
 from sim.kernel.current import Execution, running
 from sim.kernel.diagnosis import NAMED_MAX, blocking_call, who_spins, who_waits
+from sim.kernel.endings import close, keep
 from sim.kernel.endless_step import EndlessStep, known_of, remember
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
@@ -60,6 +61,8 @@ ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]
 DEAD_MAX = 3
 _DRAIN_ROUNDS_MAX = 10
 _DRAIN_RUNS_MAX = 100
+# What lands again and again at one instant is no livelock, and no deadline ends a draining.
+_DRAIN_POLLS_MAX = 20_000
 
 
 @dataclass(slots=True)
@@ -511,7 +514,7 @@ def _waiting_in(loop: SimLoop) -> list[str]:
 def _drain(loop: SimLoop, outcome: Outcome) -> None:
     """Cancels the remaining tasks and runs them to their end, in natural order: nothing leaks."""
     loop.choose = _choose_natural
-    loop.on_poll = None
+    loop.on_poll = _ends_after(_DRAIN_POLLS_MAX, loop)
     loop.threads.drain()
     for _ in range(_DRAIN_ROUNDS_MAX):
         tasks = [task for task in loop.tasks if not task.done()]
@@ -525,37 +528,43 @@ def _drain(loop: SimLoop, outcome: Outcome) -> None:
         _run_until_done(loop, [loop.create_task(loop.shutdown_asyncgens())])
 
 
+def _ends_after(polls_max: int, loop: SimLoop) -> Callable[[], None]:
+    last = loop.environment.polls + polls_max
+
+    def look() -> None:
+        if loop.environment.polls >= last:
+            loop.get_stuck(Kind.NO_END, "its draining polls on and on")
+
+    return look
+
+
 def _outlived(loop: SimLoop, tasks: list[asyncio.Task[Any]], *, is_violated: bool) -> str | None:
     """Why what comes after this execution would not be independent of it.
 
-    Where nothing can wake one of them, all are closed: in debug mode asyncio refuses a thread's
-    `set_result` after the future is done, and before it has called what waits for it. And where the
+    Nothing is said where nothing can wake one of them: in debug mode asyncio refuses a thread's
+    `set_result` after the future is done, and before it has called what waits for it. Nor where the
     execution is violated: mostly for that very task, and nothing is proved any more.
     """
-    if is_violated or any(_is_never_woken(task) for task in tasks):
-        for task in tasks:
-            # One that awaits on as it is closed raises.
-            with suppress(RuntimeError):
-                _drop(task, loop)
-        return None
+    is_ended = any(_is_never_woken(task) for task in tasks)
+    seen = "; ".join(who_waits(tasks))
     for task in tasks:
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        if is_ended:
+            close(task, loop)
+        else:
+            keep(task)
+    if is_ended or is_violated:
+        return None
     names = ", ".join(sorted(task.get_name() for task in tasks))
     return (
         f"{names} outlived {_DRAIN_ROUNDS_MAX} cancels after the program's end, so what comes "
-        f"after would not be independent of it; let the task end when it is cancelled"
+        f"after would not be independent of it ({seen}); let the task end when it is cancelled: "
+        f"`except:` and `except BaseException:` swallow that, `except Exception:` does not"
     )
 
 
 def _is_never_woken(task: asyncio.Task[Any]) -> bool:
     awaited = task._fut_waiter  # type: ignore[attr-defined]
     return awaited is not None and awaited.done()
-
-
-def _drop(task: asyncio.Task[Any], loop: SimLoop) -> None:
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
-    coroutine: Any = task.get_coro()
-    coroutine.close()
 
 
 def _choose_natural(kind: str, options: Sequence[Named], costs: Costs) -> int:
@@ -567,7 +576,7 @@ def _is_cancelled(task: asyncio.Task[Any], loop: SimLoop) -> bool:
     try:
         task.cancel()
     except RecursionError:
-        _drop(task, loop)
+        close(task, loop)
         return False
     return True
 

@@ -27,6 +27,7 @@ from sim import (
     outcomes,
     run,
 )
+from sim.kernel import execution
 from sim.kernel.errors import Misused, NotAProgram
 from sim.kernel.schedule import Bounds
 from sim.schedulers import NaturalOrder
@@ -466,6 +467,91 @@ def test_within_a_running_loop_it_is_refused(calls: Callable[[], object]) -> Non
         warnings.simplefilter("error")
         with pytest.raises(RuntimeError, match="in this thread a loop is running: call"):
             asyncio.run(main())
+
+
+# ---- tasks that swallow every cancel ----------------------------------------------------------
+
+Body = Callable[[asyncio.Queue[int]], Awaitable[object]]
+
+
+async def in_time(queue: asyncio.Queue[int]) -> None:
+    async with asyncio.timeout(1):
+        await queue.get()
+
+
+async def in_a_group(queue: asyncio.Queue[int]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(queue.get())
+
+
+def swallows(body: Body, *, is_violated: bool) -> Program:
+    """A task that a bare `except` keeps from ever ending."""
+
+    async def program(world: World) -> None:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+
+        async def keeps_on() -> None:
+            while True:
+                try:
+                    await body(queue)
+                except:  # noqa: E722, S110
+                    pass
+
+        asyncio.create_task(keeps_on(), name="keeps on")  # noqa: RUF006
+        await asyncio.sleep(0.1)
+        world.check(not is_violated, "nothing is wrong")
+
+    return program
+
+
+BODIES: list[Body] = [
+    asyncio.Queue.get,
+    lambda queue: asyncio.sleep(1),
+    lambda queue: asyncio.wait_for(queue.get(), 1),
+    in_time,
+    in_a_group,
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_task_that_swallows_every_cancel_is_named(body: Body) -> None:
+    """It goes on where it is closed as well, and without a loop for ever: so it never is."""
+    report = explore(swallows(body, is_violated=False))
+    assert report.verdict == "error"
+    assert "keeps on waits in " in report.reason
+    assert "(tests/sim/test_bad_programs.py:" in report.reason
+    assert "`except:`" in report.reason
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_task_that_swallows_every_cancel_hides_no_violation(body: Body) -> None:
+    """What was found before the end of the execution is kept, and comes back on replay."""
+    report = explore(swallows(body, is_violated=True))
+    assert report.verdict == "refuted"
+    assert report.counterexample is not None
+    assert report.counterexample.property == "nothing is wrong"
+
+
+def test_what_lands_again_and_again_does_not_keep_an_execution_from_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A task that swallows its cancels and waits for what comes at once is polled for, no more."""
+
+    async def program(world: World) -> None:
+        async def keeps_on() -> None:
+            while True:
+                try:
+                    await world.outside("it comes", earliest=0.001 * (world.now < 1))
+                except:  # noqa: E722, S110
+                    pass
+
+        asyncio.create_task(keeps_on(), name="keeps on")  # noqa: RUF006
+        await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(execution, "_DRAIN_POLLS_MAX", 2_000)
+    report = explore(program, strategy="natural")
+    assert report.verdict == "error"
+    assert "keeps on outlived" in report.reason
 
 
 # ---- places ----------------------------------------------------------------------------------
