@@ -109,7 +109,10 @@ def test_a_file_that_is_gone_is_found() -> None:
 
 @pytest.mark.parametrize(
     "room",
-    ["kernel", "schedulers", "counterexamples", "export", "exploration", "pages", "fake_ollama"],
+    [
+        *("kernel", "executors", "schedulers", "counterexamples", "export", "exploration"),
+        *("pages", "fake_ollama"),
+    ],
 )
 def test_a_room_names_its_files(room: str) -> None:
     """The README of a room of the general tool, or of a room around it, names every file."""

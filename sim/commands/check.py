@@ -11,10 +11,11 @@ from sim.bench.levels import CHECKED_LEVELS
 from sim.commands.options import (
     add_budget,
     add_html,
+    add_jobs,
     add_json,
     add_quiet,
+    executor_of,
     not_negative,
-    positive,
     progress_stream,
 )
 
@@ -42,12 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="search up to N of them where there are too many schedules for all, and end there; "
         "default: 1, and then as deep as the budget goes",
     )
-    parser.add_argument(
-        "--jobs",
-        type=positive,
-        metavar="N",
-        help="processes; default: as many as there are cores, and 1 for one scenario",
-    )
+    add_jobs(parser, default="as many as there are cores, and 1 for one scenario")
     add_json(parser)
     add_quiet(parser)
     add_html(parser)
@@ -64,7 +60,7 @@ def run(arguments: Namespace) -> int:
         registry=arguments.registry,
         budget_s=arguments.budget,
         departures=arguments.departures,
-        jobs=arguments.jobs or (1 if arguments.scenario else _cores()),
+        executor=executor_of(arguments, jobs=1 if arguments.scenario else _cores()),
         on_result=(lambda result: None) if arguments.json else print_result,
         progress_to=progress_stream(arguments),
     )

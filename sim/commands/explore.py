@@ -10,6 +10,7 @@ from sim.commands.options import (
     add_jobs,
     add_json,
     add_quiet,
+    executor_of,
     not_negative,
     positive,
     progress_stream,
@@ -84,7 +85,7 @@ def run(arguments: Namespace) -> int:
     )
     stream = progress_stream(arguments)
     with Progress(stream, request.seconds) as progress, progress.interruptible():
-        report = explored(request, progress, jobs=arguments.jobs)
+        report = explored(request, progress, executor=executor_of(arguments))
     if arguments.json:
         print(json.dumps(as_json(request, report), indent=2))
     else:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sim.bench.levels import CLUSTER, MUTANT_LEVELS
-from sim.commands.options import add_html, add_jobs, add_json
+from sim.commands.options import add_html, add_jobs, add_json, executor_of
 from sim.exploration.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ def run(arguments: Namespace) -> int:
             _print_kill(kill, is_verbose=arguments.verbose)
 
     kills = kill_all(
-        level=arguments.level, name=arguments.name, jobs=arguments.jobs, on_kill=print_kill
+        level=arguments.level,
+        name=arguments.name,
+        executor=executor_of(arguments),
+        on_kill=print_kill,
     )
     survivors = [kill.mutant for kill in kills if not kill.is_killed]
     if arguments.json:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TextIO, TypeVar
 N = TypeVar("N", int, float)
 
 if TYPE_CHECKING:
+    from sim.executors.base import MakeExecutor
+
     Parser = argparse.ArgumentParser
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -42,8 +44,16 @@ def add_html(parser: Parser) -> None:
     )
 
 
-def add_jobs(parser: Parser) -> None:
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes")
+def add_jobs(parser: Parser, default: str = "1") -> None:
+    """default: in words."""
+    parser.add_argument("--jobs", type=positive, metavar="N", help=f"processes; default: {default}")
+
+
+def executor_of(arguments: argparse.Namespace, jobs: int = 1) -> MakeExecutor | None:
+    """What does the work: None for this process. jobs: where none were asked for."""
+    from sim.executors.processes import processes
+
+    return processes(arguments.jobs or jobs)
 
 
 def add_budget(parser: Parser) -> None:

@@ -1,4 +1,4 @@
-"""One search in several processes: its tree of schedules, divided.
+"""One search by several workers: its tree of schedules, divided.
 
 The tree is cut into parts, stretches of it in the order in which one process would visit it. A
 worker searches a part for a slice of time and returns its findings and the rest of the part, which
@@ -10,17 +10,15 @@ one process, whenever the search ends before its budget does.
 from __future__ import annotations
 
 import math
-import multiprocessing
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from multiprocessing.synchronize import Event
+from functools import partial
 from time import perf_counter
 from typing import Any
 
+from sim.executors.base import Executor, IsStopped
+from sim.executors.batches import Batches
 from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude, make_report
 from sim.exploration.report import Findings, Report
@@ -41,24 +39,15 @@ Show = Callable[[Key, float, Findings, Scheduler], bool]
 # divided before that; later long enough for the exchange not to count.
 SLICE_MIN_S = 0.02
 SLICE_MAX_S = 0.5
-POLL_S = 0.1
-
-# Since 3.14 a server forks for a process that asks for more, and Ctrl-C reaches the server as well.
-# No thread has been started when a team is made, so that a plain fork is as safe as it was.
-_CONTEXT = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """What each process of a team is given as it begins."""
+class Work:
+    """What every task is given: functions of modules, by which a worker does it."""
 
-    stop: Event
     problem_of: ProblemOf
     play_whole: PlayWhole
-    within: Within
-
-    def is_stopped(self, findings: Findings, scheduler: Scheduler) -> bool:
-        return self.stop.is_set()
+    within: Within = nullcontext
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,67 +59,61 @@ class PartDone:
     seconds: float
 
 
-# -- in a worker process
-
-_work: _Work | None = None
+# -- in a worker
 
 
-def _begin(work: _Work) -> None:
-    global _work
-    _work = work
-    # Ctrl-C reaches every process of the terminal; the first one handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _given() -> _Work:
-    assert _work is not None, "this is no process of a team"
-    return _work
-
-
-def _search_part(key: Key, part: Scheduler, slice_s: float, left_s: float) -> PartDone:
+def _search_part(
+    work: Work, key: Key, part: Scheduler, slice_s: float, left_s: float, is_stopped: IsStopped
+) -> PartDone:
     """left_s: when an execution that goes on is ended."""
-    work = _given()
     begun = perf_counter()
     with guarded(), limited(begun + left_s), work.within():
-        findings = search(work.problem_of(key), part, begun + slice_s, None, work.is_stopped)
+        problem = work.problem_of(key)
+        findings = search(problem, part, begun + slice_s, None, lambda *_: is_stopped())
     return PartDone(part, findings, perf_counter() - begun)
 
 
-def _conclude(key: Key, findings: Findings, left_s: float, is_exhausted: bool) -> Conclusion:
-    work = _given()
+def _conclude(
+    work: Work,
+    key: Key,
+    findings: Findings,
+    left_s: float,
+    is_exhausted: bool,
+    is_stopped: IsStopped,
+) -> Conclusion:
     until = perf_counter() + left_s
     with guarded(), work.within():
         problem = work.problem_of(key)
-        return conclude(problem, findings, until, work.stop.is_set, is_exhausted=is_exhausted)
+        return conclude(problem, findings, until, is_stopped, is_exhausted=is_exhausted)
 
 
-def _whole(key: Key, budget_s: float) -> Report:
-    work = _given()
-    return work.play_whole(key, budget_s, work.is_stopped)
+def _whole(work: Work, key: Key, budget_s: float, is_stopped: IsStopped) -> Report:
+    return work.play_whole(key, budget_s, lambda *_: is_stopped())
 
 
 # -- in the first process
 
 
 class _Whole:
-    """A search that cannot be divided: one process does all of it."""
+    """A search that cannot be divided: one worker does all of it."""
 
-    def __init__(self, key: Key, budget_s: float) -> None:
+    def __init__(self, work: Work, key: Key, budget_s: float) -> None:
         self.key = key
+        self._work = work
         self._budget_s = budget_s
         self._is_running = False
         self._report: Report | None = None
 
-    def submit_next(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
+    def submit_next(self, batches: Batches) -> int | None:
         if self._is_running:
             return None
         self._is_running = True
-        return pool.submit(_whole, self.key, self._budget_s)
+        return batches.submit(partial(_whole, self._work, self.key, self._budget_s))
 
-    def take(self, future: Future[Any], processes: int) -> None:
-        self._report = future.result()
+    def take(self, number: int, answer: Report, workers: int) -> None:
+        self._report = answer
 
-    def report(self, problem_of: ProblemOf) -> Report | None:
+    def report(self) -> Report | None:
         return self._report
 
     def show(self, show: Show) -> bool:
@@ -152,12 +135,15 @@ class _Piece:
 class _Search:
     """One tree: its pieces in order, and the next task."""
 
-    def __init__(self, key: Key, scheduler: Divisible, budget_s: float, until: float) -> None:
+    def __init__(
+        self, work: Work, key: Key, scheduler: Divisible, budget_s: float, until: float
+    ) -> None:
         self.key = key
+        self._work = work
         self.scheduler = scheduler
         self.begun = perf_counter()
         self.conclusion: Conclusion | None = None
-        # Seconds of one process, and when it ends for all of them, by `perf_counter`.
+        # Seconds of one worker, and when it ends for all of them, by `perf_counter`.
         self._budget_s = budget_s
         self._until = until
         # Of the rounds before this one.
@@ -185,39 +171,39 @@ class _Search:
             merged.add(each)
         return merged
 
-    def submit_next(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
-        """Submits the next task of this search, if there is one now."""
+    def submit_next(self, batches: Batches) -> int | None:
+        """Submits the next task of this search, if there is one now; its number."""
         if self._findings is None and self._left_s <= 0:
             # Also if it began when its budget was spent already.
             self._end_round_if_visited()
         if self._findings is None:
-            return self._submit_part(pool)
+            return self._submit_part(batches)
         if self._is_concluding or self.conclusion is not None:
             return None
         self._is_concluding = True
         is_exhausted = self.scheduler.is_exhausted
-        return pool.submit(_conclude, self.key, self._findings, self._left_s, is_exhausted)
+        arguments = (self._work, self.key, self._findings, self._left_s, is_exhausted)
+        return batches.submit(partial(_conclude, *arguments))
 
-    def take(self, future: Future[Any], processes: int) -> None:
+    def take(self, number: int, answer: PartDone | Conclusion, workers: int) -> None:
         """Takes a worker's result; the rest of its part is divided if others would be idle."""
-        answer: PartDone | Conclusion = future.result()
         if isinstance(answer, Conclusion):
             self.conclusion = answer
             return
         self._budget_s -= answer.seconds
-        self._take_part(self._running.pop(future), answer.part, answer.findings)
-        self._divide(processes)
+        self._take_part(self._running.pop(number), answer.part, answer.findings)
+        self._divide(workers)
         self._end_round_if_visited()
 
     def show(self, show: Show) -> bool:
         return show(self.key, self.begun, self.findings, self.scheduler)
 
-    def report(self, problem_of: ProblemOf) -> Report | None:
+    def report(self) -> Report | None:
         """None until all is done."""
         if self._findings is None or self.conclusion is None:
             return None
         report = make_report(
-            problem_of(self.key),
+            self._work.problem_of(self.key),
             self.scheduler,
             self._findings,
             self.conclusion,
@@ -229,14 +215,14 @@ class _Search:
         return report
 
     def _begin_round(self) -> None:
-        self._running: dict[Future[Any], _Piece] = {}
+        self._running: dict[int, _Piece] = {}
         self._complete = 0.0
         part = self.scheduler.begin_round()
         self._pieces = [_Piece(part)] if part is not None else []
         if part is None:
             self._findings = self._before
 
-    def _submit_part(self, pool: ProcessPoolExecutor) -> Future[Any] | None:
+    def _submit_part(self, batches: Batches) -> int | None:
         waiting, left_s = self.waiting, self._left_s
         if not waiting or left_s <= 0:
             return None
@@ -244,9 +230,10 @@ class _Search:
         piece.is_running = True
         # What cannot be divided cannot be resumed, either.
         slice_s = min(piece.slice_s, left_s) if isinstance(piece.part, Part) else left_s
-        future = pool.submit(_search_part, self.key, piece.part, slice_s, left_s)
-        self._running[future] = piece
-        return future
+        arguments = (self._work, self.key, piece.part, slice_s, left_s)
+        number = batches.submit(partial(_search_part, *arguments))
+        self._running[number] = piece
+        return number
 
     def _take_part(self, piece: _Piece, part: Scheduler, findings: Findings) -> None:
         if piece not in self._pieces:
@@ -262,9 +249,9 @@ class _Search:
         elif isinstance(part, Part) and not piece.is_visited:
             part.resume()
 
-    def _divide(self, processes: int) -> None:
+    def _divide(self, workers: int) -> None:
         for piece in self.waiting:
-            while len(self.waiting) < processes and isinstance(piece.part, Part):
+            while len(self.waiting) < workers and isinstance(piece.part, Part):
                 later = piece.part.split()
                 if later is None:
                     break
@@ -299,108 +286,85 @@ class _Search:
 
 
 class Team:
-    """Processes that work on searches together.
+    """Workers that do searches together.
 
-    problem_of: builds what a key names, in each process. play_whole: runs a search that cannot be
-    divided. show: called with the running search, and interrupts it by returning True. within: the
-    context of a worker while it searches.
+    work: how each search is done. show: called with the running search, and interrupts all by
+    returning True.
     """
 
-    def __init__(
-        self,
-        processes: int,
-        problem_of: ProblemOf,
-        play_whole: PlayWhole,
-        show: Show,
-        within: Within = nullcontext,
-    ) -> None:
-        self._processes = processes
-        self._problem_of = problem_of
+    def __init__(self, executor: Executor, work: Work, show: Show) -> None:
+        self._executor = executor
+        self._batches = Batches(executor)
+        self._work = work
         self._show = show
-        self._stop = _CONTEXT.Event()
-        self._pool = ProcessPoolExecutor(
-            processes,
-            mp_context=_CONTEXT,
-            initializer=_begin,
-            initargs=(_Work(self._stop, problem_of, play_whole, within),),
-        )
-
-    def __enter__(self) -> Team:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._pool.shutdown(cancel_futures=True)
 
     def play(
         self,
-        searches: Sequence[tuple[Key, Divisible | None]],
+        searches: Iterable[tuple[Key, Divisible | None]],
         budget_of: Callable[[int], float],
         until: float = math.inf,
     ) -> Iterator[tuple[Key, Report]]:
-        """The searches in their order, each in as many processes as it keeps busy.
+        """The searches in their order, each by as many workers as it keeps busy.
 
-        budget_of: the seconds that all processes may take for a search, called as it begins, with
-        the number of those that began before. A search begins when the others leave a process
+        budget_of: the seconds that all workers may take for a search, called as it begins, with
+        the number of those that began before. A search begins when the others leave a worker
         idle; without a scheduler it is run whole. until: when those that are divided end, by
-        `perf_counter`, though they have not kept all processes busy.
+        `perf_counter`, though they have not kept all workers busy.
         """
         to_come = self._each(searches, budget_of, until)
         running: list[_Search | _Whole] = []
-        futures: dict[Future[Any], _Search | _Whole] = {}
+        submitted: dict[int, _Search | _Whole] = {}
         while True:
-            self._occupy_all(futures, running, to_come)
-            if not futures:
+            self._occupy_all(submitted, running, to_come)
+            if not submitted:
                 return
-            done, _ = wait(futures, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            for future in done:
-                one = futures.pop(future)
+            for number, answer in self._batches.answers():
+                one = submitted.pop(number)
                 if one not in running:
                     # That search is over: this was a part behind the failure that ended it.
                     continue
-                one.take(future, self._processes)
-                report = one.report(self._problem_of)
+                one.take(number, answer, self._executor.workers)
+                report = one.report()
                 if report is not None:
                     running.remove(one)
                     yield one.key, report
             if any(one.show(self._show) for one in running[:1]):
-                self._stop.set()
+                self._executor.cancel()
                 to_come = iter(())
 
     def _each(
         self,
-        searches: Sequence[tuple[Key, Divisible | None]],
+        searches: Iterable[tuple[Key, Divisible | None]],
         budget_of: Callable[[int], float],
         until: float,
     ) -> Iterator[_Search | _Whole]:
         for begun, (key, scheduler) in enumerate(searches):
             budget_s = budget_of(begun)
             if scheduler is not None:
-                yield _Search(key, scheduler, budget_s * self._processes, until)
+                seconds = budget_s * self._executor.workers
+                yield _Search(self._work, key, scheduler, seconds, until)
             else:
-                yield _Whole(key, budget_s)
+                yield _Whole(self._work, key, budget_s)
 
     def _occupy_all(
         self,
-        futures: dict[Future[Any], _Search | _Whole],
+        submitted: dict[int, _Search | _Whole],
         running: list[_Search | _Whole],
         to_come: Iterator[_Search | _Whole],
     ) -> None:
-        """Gives every process something to do, as long as there is anything."""
-        while len(futures) < self._processes:
+        """Gives every worker something to do, as long as there is anything."""
+        while len(submitted) < self._executor.workers:
             found = self._next_of(running)
             if found is not None:
-                futures[found[0]] = found[1]
+                submitted[found[0]] = found[1]
             elif (one := next(to_come, None)) is not None:
                 running.append(one)
             else:
                 return
 
-    def _next_of(
-        self, searches: list[_Search | _Whole]
-    ) -> tuple[Future[Any], _Search | _Whole] | None:
+    def _next_of(self, searches: list[_Search | _Whole]) -> tuple[int, _Search | _Whole] | None:
         for one in searches:
-            future = one.submit_next(self._pool)
-            if future is not None:
-                return future, one
+            number = one.submit_next(self._batches)
+            if number is not None:
+                return number, one
         return None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal
 
 from sim.counterexamples.counterexample import Counterexample
+from sim.executors.base import MakeExecutor
 from sim.exploration.executing import Watch
-from sim.exploration.parallel import Key, Team
+from sim.exploration.parallel import Key, Team, Work
 from sim.exploration.progress import Progress, search_words
 from sim.exploration.report import Findings, Report
 from sim.exploration.search import BUDGET_S, explore
@@ -59,19 +61,23 @@ class Request:
         return make_scheduler(self.strategy or DEFAULT_STRATEGY, self.seed, isolate=self.isolate)
 
 
-def explored(request: Request, progress: Progress, *, jobs: int = 1) -> Report:
-    """In several processes where the strategy can be divided. Raises ValueError, with what to do.
+def explored(
+    request: Request, progress: Progress, *, executor: MakeExecutor | None = None
+) -> Report:
+    """By several workers where the strategy can be divided. Raises ValueError, with what to do.
 
     A limit of executions is that of one process, so with one there is no other.
     """
     scheduler = request.scheduler
-    is_divided = jobs > 1 and request.executions_max is None and not request.isolate
-    if is_divided and request.strategy is None:
+    is_divided = request.executions_max is None and not request.isolate
+    if executor is None or not is_divided:
+        return _explored_alone(request, scheduler, progress, request.budget_s)
+    if request.strategy is None:
         # The default's last stage visits states, which cannot be divided.
         search = DepthFirst()
         scheduler = RandomFirst(search, random_executions=RANDOM_EXECUTIONS, seed=request.seed)
-    if is_divided and isinstance(scheduler, Divisible):
-        return _explored_by_team(request, scheduler, progress, jobs)
+    if isinstance(scheduler, Divisible):
+        return _explored_by_team(request, scheduler, progress, executor)
     return _explored_alone(request, scheduler, progress, request.budget_s)
 
 
@@ -95,7 +101,7 @@ def _explored_alone(
 
 
 def _explored_by_team(
-    request: Request, scheduler: Divisible, progress: Progress, jobs: int
+    request: Request, scheduler: Divisible, progress: Progress, make_executor: MakeExecutor
 ) -> Report:
     def show(key: Key, begun: float, findings: Findings, scheduler: Scheduler) -> bool:
         return _shown(request, progress, begun, findings, scheduler)
@@ -107,7 +113,8 @@ def _explored_by_team(
 
     if not _is_repeatable(request, left_s()):
         return _explored_alone(request, scheduler, progress, left_s())
-    with Team(jobs, _problem_of, _play_whole, show) as team:
+    with closing(make_executor()) as executor:
+        team = Team(executor, Work(_problem_of, _play_whole), show)
         seconds = left_s()
         ((_, report),) = team.play([((request,), scheduler)], lambda begun: seconds, until)
     found, is_repeatable = report.counterexample, report.stopped is not Stop.NONDETERMINISM
@@ -153,7 +160,7 @@ def _shown(
     return progress.is_interrupted
 
 
-# -- in a worker process
+# -- in a worker
 
 
 def _problem_of(key: Key) -> Problem:

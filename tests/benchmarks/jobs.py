@@ -17,6 +17,7 @@ import statistics
 from time import perf_counter
 
 from sim.bench.checking.check import check
+from sim.executors.processes import processes
 
 SCENARIOS = ("racing_registers",)
 
@@ -51,7 +52,9 @@ def processor_s() -> float:
 def measured(scenario: str, jobs: int) -> tuple[float, float, tuple[object, ...]]:
     """Seconds, processor seconds, and what has to be the same with any number of processes."""
     begun, processor_before_s = perf_counter(), processor_s()
-    verdict = check(scenario=scenario, registry="production", budget_s=300, jobs=jobs)
+    verdict = check(
+        scenario=scenario, registry="production", budget_s=300, executor=processes(jobs)
+    )
     seconds = perf_counter() - begun
     (result,) = verdict.results
     report = result.report

@@ -16,6 +16,7 @@ import statistics
 import time
 
 from sim.bench.simulation.run import make_simulation, simulate
+from sim.executors.processes import processes
 
 
 def processor_s() -> float:
@@ -27,7 +28,7 @@ def measured(seeds: int, jobs: int) -> tuple[float, float]:
     """Seeds per second, and seconds of processor time."""
     simulation = make_simulation(level="server", registry="production", profile=None, client="both")
     begun, spent_before_s = time.perf_counter(), processor_s()
-    report = simulate(simulation, seeds=seeds, jobs=jobs)
+    report = simulate(simulation, seeds=seeds, executor=processes(jobs))
     assert report.verdict in ("passed", "inconclusive"), report.reason
     return seeds / (time.perf_counter() - begun), processor_s() - spent_before_s
 

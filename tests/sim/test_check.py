@@ -20,6 +20,7 @@ from sim.bench.scenarios.strategies import STRATEGY_SCENARIOS
 from sim.bench.subjects import registry_class
 from sim.bench.subjects.mutants.registry import KILLED
 from sim.cli import main
+from sim.executors.processes import processes
 from sim.kernel.schedule import Schedule
 from tests.limits import AMPLE_S
 
@@ -326,7 +327,7 @@ def test_several_processes_come_to_the_same_results() -> None:
             (each.scenario, each.report.verdict, each.report.executions) for each in found.results
         )
 
-    assert figures(jobs=2) == figures()
+    assert figures(executor=processes(2)) == figures()
 
 
 # ---- registries of a stranger's --------------------------------------------------------------

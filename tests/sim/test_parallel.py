@@ -11,10 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -29,8 +25,10 @@ from sim.bench.checking.jobs import Job
 from sim.bench.scenarios import SCENARIOS_BY_LEVEL
 from sim.bench.subjects.mutants import broken, mutant_named
 from sim.cli import main
+from sim.executors.base import Answer, Task
+from sim.executors.processes import processes
 from sim.exploration import parallel
-from sim.exploration.parallel import PartDone, Team
+from sim.exploration.parallel import PartDone, Team, Work
 from sim.exploration.progress import Progress, search_words
 from sim.exploration.report import Findings, Report
 from sim.exploration.search import search
@@ -132,7 +130,8 @@ def came_to(found: Any) -> list[dict[str, Any]]:
 def test_two_jobs_come_to_what_one_comes_to(scenario: str) -> None:
     """Verdicts, counts, labels and counterexamples are the same, proved or refuted."""
     one, two = (
-        check(level="registry", scenario=scenario, jobs=jobs, budget_s=AMPLE_S) for jobs in (1, 2)
+        check(level="registry", scenario=scenario, executor=processes(jobs), budget_s=AMPLE_S)
+        for jobs in (1, 2)
     )
     assert came_to(one) == came_to(two)
     assert {each.report.verdict for each in one.results} == {"proved", "refuted"}
@@ -149,7 +148,7 @@ def test_two_jobs_come_to_the_same_within_a_bound(registry: str) -> None:
     assert isinstance(job.strategy(), Divisible)
     found = []
     for jobs in (1, 2):
-        with players(jobs, Progress(None, 120)) as play_round:
+        with players(processes(jobs), Progress(None, 120)) as play_round:
             ((_, result),) = play_round([job], perf_counter() + AMPLE_S)
         found.append({**result.as_json(), "seconds": 0})
     assert found[0] == found[1]
@@ -164,7 +163,7 @@ def test_two_jobs_find_the_first_counterexample() -> None:
             check(
                 scenario="caller_leaves_overtaken",
                 registry="production",
-                jobs=jobs,
+                executor=processes(jobs),
                 budget_s=AMPLE_S,
             )
             for jobs in (1, 2)
@@ -174,35 +173,41 @@ def test_two_jobs_find_the_first_counterexample() -> None:
     assert came_to(one) == came_to(two)
 
 
-class PoolThatHolds:
-    """Works at once, in this process; but holds what is submitted behind a failure.
+class HoldsWhatIsBehind:
+    """An executor that works in this process, and holds what is searched behind a failure.
 
     First a slice of one execution, then slices that see all.
     """
 
+    workers = 2
+
     def __init__(self) -> None:
         self.slices = 0
         self.has_failed = False
-        self.held: list[tuple[Future[Any], Any]] = []
+        self.ready: list[Answer] = []
+        self.held: list[Answer] = []
 
-    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        if work is not parallel._search_part:
-            future.set_result(work(*arguments))
-            return future
-        result = self._search(arguments[1])
-        if self.has_failed:
-            self.held.append((future, result))
-        else:
-            future.set_result(result)
+    def submit(self, number: int, task: Task) -> None:
+        assert isinstance(task, partial)
+        if task.func is not parallel._search_part:
+            self.ready.append(Answer(number, task(lambda: False)))
+            return
+        result = self._search(task.args[2])
+        (self.held if self.has_failed else self.ready).append(Answer(number, result))
         self.has_failed = self.has_failed or result.findings.is_final
-        return future
 
-    def shutdown(self, *, cancel_futures: bool) -> None:
+    def answers(self, timeout_s: float) -> list[Answer]:
+        ready, self.ready = self.ready, []
+        return ready
+
+    def cancel(self) -> None:
+        raise AssertionError("nobody interrupts")
+
+    def close(self) -> None:
         """Nothing is running."""
 
     def _search(self, part: Scheduler) -> PartDone:
-        # What a process is given is a copy.
+        # What a worker is given is a copy.
         part = pickle.loads(pickle.dumps(part))
         self.slices += 1
         with guarded():
@@ -235,24 +240,21 @@ def problem_of_arrivals(_: Any) -> Problem:
     return Problem(Subject(one_order_is_wrong, "arrivals"))
 
 
-def test_a_part_behind_the_failure_may_come_back_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_behind_the_failure_may_come_back_late() -> None:
     """The search ends with its first failure; what else is running is thrown away."""
-    work: Any = parallel._Work(threading.Event(), problem_of_arrivals, none_whole, nullcontext)
-    monkeypatch.setattr(parallel, "_work", work)
-    pool = PoolThatHolds()
-    monkeypatch.setattr(parallel, "ProcessPoolExecutor", lambda *_, **__: pool)
-    with Team(2, problem_of_arrivals, play_whole=none_whole, show=lambda *_: False) as team:
-        reports = team.play([(("arrivals",), DepthFirst())], lambda _: 60.0)
-        _, report = next(reports)
-        assert (report.verdict, report.executions) == ("refuted", 5)
-        ((late, result),) = pool.held
-        late.set_result(result)
-        assert list(reports) == []
+    executor = HoldsWhatIsBehind()
+    team = Team(executor, Work(problem_of_arrivals, none_whole), show=lambda *_: False)
+    reports = team.play([(("arrivals",), DepthFirst())], lambda _: 60.0)
+    _, report = next(reports)
+    assert (report.verdict, report.executions) == ("refuted", 5)
+    executor.ready = executor.held
+    assert len(executor.ready) == 1
+    assert list(reports) == []
 
 
 def test_each_scenario_has_a_result_however_small_the_budget() -> None:
     """What was not begun is inconclusive, and not left out."""
-    one, two = (check(budget_s=0.2, jobs=jobs) for jobs in (1, 2))
+    one, two = (check(budget_s=0.2, executor=processes(jobs)) for jobs in (1, 2))
     assert one.verdict == two.verdict == "inconclusive"
     names = [
         sorted((each.registry, each.scenario) for each in found.results) for found in (one, two)
@@ -266,7 +268,7 @@ def test_two_jobs_say_how_far_they_came() -> None:
     named = {"scenario": "racing_registers", "registry": "production"}
     # As much as it takes to get anywhere: all of it takes minutes.
     for budget_s in (0.5, 2.0, 8.0, 32.0):
-        (result,) = check(**named, budget_s=budget_s, jobs=2).results
+        (result,) = check(**named, budget_s=budget_s, executor=processes(2)).results
         report = result.report
         if report.executions > 10:
             break

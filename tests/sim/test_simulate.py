@@ -25,6 +25,7 @@ from sim.bench.subjects.mutants import server as server_mutants
 from sim.bench.subjects.mutants.base import Break
 from sim.cli import main
 from sim.commands.simulate_text import progress_words
+from sim.executors.processes import processes
 from sim.kernel.schedule import ChoicePoint, Option, Schedule
 from sim.schedulers import Swarm
 from tests.executed import executed
@@ -63,7 +64,7 @@ def test_processes_change_nothing(method: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(run_module, "SEEDS_PER_BATCH", 2)
     alone = simulate(simulation("server"), seeds=8)
     context = multiprocessing.get_context(method)
-    together = simulate(simulation("server"), seeds=8, jobs=2, context=context)
+    together = simulate(simulation("server"), seeds=8, executor=processes(2, context))
     assert told(together) == told(alone)
     assert alone.verdict == "passed"
 
@@ -72,7 +73,9 @@ def test_processes_change_nothing(method: str, monkeypatch: pytest.MonkeyPatch) 
 def test_a_failure_is_the_same_with_more_processes() -> None:
     """The first seed that fails is reported, also where a later one failed before it."""
     suspect = simulation("registry", "quick_fix")
-    assert told(simulate(suspect, seeds=60, jobs=2)) == told(simulate(suspect, seeds=60))
+    assert told(simulate(suspect, seeds=60, executor=processes(2))) == told(
+        simulate(suspect, seeds=60)
+    )
 
 
 TRACE_HASHES = """

@@ -14,6 +14,7 @@ import pytest
 
 import sim.exploration.request
 from sim import Report, World, explore
+from sim.executors.processes import processes
 from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.module_state import ModuleState
 from sim.exploration.progress import Progress
@@ -158,7 +159,7 @@ def test_with_several_processes_what_blocks_ends_with_the_budget(
         monkeypatch.setattr(watchdog, what, 0.1)
     monkeypatch.setattr("sim.exploration.request.AGAIN_S", 0.1)
     request = Request(f"{programs.__name__}:{name}", "depth-first", budget_s=1)
-    report = explored(request, Progress(None), jobs=2)
+    report = explored(request, Progress(None), executor=processes(2))
     assert report.verdict == "inconclusive"
     assert "the budget is spent" in report.reason
     assert report.seconds < watchdog.STEP_S / 2
@@ -180,7 +181,7 @@ def test_what_does_not_come_back_has_the_rest_of_the_budget(
     monkeypatch.setattr("sim.exploration.request._is_repeatable", lambda *_: is_repeatable)
     monkeypatch.setattr("sim.exploration.request._is_confirmed", lambda *_: False)
     request = Request(f"{__name__}:_violates", "depth-first", budget_s=100)
-    explored(request, Progress(None), jobs=2)
+    explored(request, Progress(None), executor=processes(2))
     (budget_s,) = budgets
     assert 0 < budget_s < 100
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 from sim.bench.catalog import subject_of
 from sim.bench.checking.jobs import Job, Result
 from sim.bench.harness.log_capture import silenced
+from sim.executors.base import MakeExecutor
 from sim.exploration.executing import Watch
-from sim.exploration.parallel import Key, Team
+from sim.exploration.parallel import Key, Team, Work
 from sim.exploration.progress import Progress, search_words
 from sim.exploration.report import Findings, Report
 from sim.exploration.subject import Problem
@@ -97,16 +98,17 @@ def _executions(result: Result) -> int:
 
 
 @contextmanager
-def players(processes: int, progress: Progress) -> Iterator[PlayRound]:
-    """A function that runs a round, in this process or in several."""
-    if processes == 1:
+def players(make_executor: MakeExecutor | None, progress: Progress) -> Iterator[PlayRound]:
+    """A function that runs a round, in this process or by workers."""
+    if make_executor is None:
         yield partial(_play_round, progress)
         return
 
     def show(key: Key, begun: float, findings: Findings, scheduler: Scheduler) -> bool:
         return _shown(progress, Job.of_key(key).name, begun, findings, scheduler)
 
-    with Team(processes, _problem_of, _explored, show, silenced) as team:
+    with closing(make_executor()) as executor:
+        team = Team(executor, Work(_problem_of, _explored, silenced), show)
         yield partial(_play_round_in, team)
 
 
@@ -141,7 +143,7 @@ def _share_s(deadline: float, jobs_left: int) -> float:
     return max(0.0, deadline - time.perf_counter()) * min(1.0, SHARES_MAX / jobs_left)
 
 
-# ---- in a worker process ---------------------------------------------------------------------
+# ---- in a worker -----------------------------------------------------------------------------
 
 
 def _problem_of(key: Key) -> Problem:

@@ -13,6 +13,7 @@ from sim.bench.harness.observed_protocol import ROWS
 from sim.bench.levels import LEVELS
 from sim.bench.scenarios import Scenario
 from sim.bench.subjects import PRODUCTION, PUBLISHED, registry_class
+from sim.executors.base import MakeExecutor
 from sim.exploration.progress import Progress
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Verdict
@@ -54,7 +55,7 @@ def check(
     registry: str | None = None,
     budget_s: float = 60.0,
     departures: int | None = None,
-    jobs: int = 1,
+    executor: MakeExecutor | None = None,
     on_result: Callable[[Result], None] = lambda result: None,
     progress_to: TextIO | None = None,
 ) -> Checked:
@@ -62,9 +63,8 @@ def check(
 
     budget_s: real seconds for everything together. departures: up to how many are searched, where
     there are too many schedules for all, and no deeper; None for one, and then as deep as the
-    budget goes. jobs: how many processes work, on one tree if
-    only one remains. progress_to: where to print the progress. Ctrl-C ends it, with the results
-    so far.
+    budget goes. executor: whose workers do it, on one tree if only one remains; None for this
+    process. progress_to: where to print the progress. Ctrl-C ends it, with the results so far.
     Raises ValueError for an unknown level, scenario or registry.
     """
     under_check = registry or PRODUCTION
@@ -81,7 +81,7 @@ def check(
     with (
         Progress(progress_to, budget_s) as progress,
         progress.interruptible(),
-        players(jobs, progress) as play_round,
+        players(executor, progress) as play_round,
     ):
         agenda = Agenda(todo, budget_s, play_round, deepens=departures is None)
         for result in agenda.play():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from registry import StreamRegistry
@@ -13,6 +14,8 @@ from sim.bench.entry import Entry
 from sim.bench.harness.log_capture import silenced
 from sim.bench.scenarios import SCENARIOS_BY_LEVEL, Scenario
 from sim.bench.subjects.mutants import MUTANTS, PREFIX, Mutant, broken, mutant_named
+from sim.executors.base import IsStopped, MakeExecutor
+from sim.executors.batches import in_order
 from sim.exploration.search import explore
 from sim.schedulers import DepartureBounded, DepthFirst, RandomWalk, Scheduler
 
@@ -55,16 +58,16 @@ def kill_all(
     *,
     level: str | None = None,
     name: str | None = None,
-    jobs: int = 1,
+    executor: MakeExecutor | None = None,
     on_kill: Callable[[Kill], None] = lambda kill: None,
 ) -> list[Kill]:
     """Runs every mutant until the first violation. Raises ValueError for an unknown name."""
     chosen = [mutant_named(name)] if name else [m for m in MUTANTS if level in (None, m.level)]
-    if jobs == 1:
-        kills = map(_kill_named, [mutant.name for mutant in chosen])
-        return [_reported(kill, on_kill) for kill in kills]
-    with ProcessPoolExecutor(jobs) as pool:
-        return [_reported(k, on_kill) for k in pool.map(_kill_named, [m.name for m in chosen])]
+    tasks = [partial(_kill_named, mutant.name) for mutant in chosen]
+    if executor is None:
+        return [_reported(task(), on_kill) for task in tasks]
+    with closing(executor()) as workers:
+        return [_reported(kill, on_kill) for kill in in_order(workers, tasks)]
 
 
 def _reported(kill: Kill, on_kill: Callable[[Kill], None]) -> Kill:
@@ -72,7 +75,7 @@ def _reported(kill: Kill, on_kill: Callable[[Kill], None]) -> Kill:
     return kill
 
 
-def _kill_named(name: str) -> Kill:
+def _kill_named(name: str, is_stopped: IsStopped = lambda: False) -> Kill:
     mutant = mutant_named(name)
     begun = time.perf_counter()
     executions = 0
@@ -80,7 +83,12 @@ def _kill_named(name: str) -> Kill:
         for scenario, strategy in _searches(mutant):
             entry = Entry(mutant.level, scenario.name, f"{PREFIX}{name}")
             subject = entry.subject_of(scenario.program_for(StreamRegistry))
-            report = explore(subject, strategy=strategy, max_executions=EXECUTIONS_MAX)
+            report = explore(
+                subject,
+                strategy=strategy,
+                max_executions=EXECUTIONS_MAX,
+                watch=lambda *_: is_stopped(),
+            )
             executions += report.executions
             if report.counterexample is not None:
                 found, played = report.counterexample, scenario.name

@@ -1,6 +1,6 @@
-"""Runs seeds, in one process or several, and reports their results.
+"""Runs seeds, in this process or by several workers, and reports their results.
 
-Only the seconds in a report depend on the number of processes: results are taken in the order of
+Only the seconds in a report depend on the number of workers: results are taken in the order of
 the seeds, and the first seed that violates a property ends the run.
 """
 
@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import signal
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, field
-from multiprocessing.context import BaseContext
+from functools import partial
 from typing import Any
 
 from registry import StreamRegistry
@@ -28,6 +25,8 @@ from sim.bench.simulation.statistics import Statistics
 from sim.bench.subjects import registry_class
 from sim.counterexamples.counterexample import Counterexample
 from sim.counterexamples.shrink import Departures
+from sim.executors.base import IsStopped, MakeExecutor, WorkersLost
+from sim.executors.batches import in_order
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Stop, Verdict
 from sim.kernel.errors import Nondeterminism
@@ -37,14 +36,12 @@ from sim.kernel.schedule import Bounds, departures_of
 from sim.kernel.violation import Violation
 from sim.schedulers import Swarm
 
-# Small, so that a failure is reported soon, and no process waits long for the others at the end.
+# Small, so that a failure is reported soon, and no worker waits long for the others at the end.
 SEEDS_PER_BATCH = 10
 # From this many seeds on a run has to reach the labels of its profiles.
 LABELS_FROM_SEEDS = 400
 # How many of the first seeds are run twice, to see that they are the same execution.
 SEEDS_COMPARED = 8
-# How many batches each process has before it, so that none is idle.
-BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +99,7 @@ class SimulationReport:
     """verdict: `passed`, `refuted`, `inconclusive` or `error`; a random run never proves anything.
 
     seeds: how many were run, the failed one included. digest: of all their executions, the same
-    for every number of processes. labels: rows of the protocol's table and what the statistics
+    for every number of workers. labels: rows of the protocol's table and what the statistics
     count. command: to run the failed seed again.
     """
 
@@ -170,17 +167,15 @@ def simulate(
     *,
     seeds: int,
     first_seed: int = 0,
-    jobs: int = 1,
+    executor: MakeExecutor | None = None,
     budget_s: float | None = None,
-    context: BaseContext | None = None,
     on_progress: Callable[[Batch], None] = lambda done: None,
     on_failure: Callable[[Failure], None] = lambda failure: None,
 ) -> SimulationReport:
     """Runs the seeds in their order until one fails, then shrinks the failed one.
 
-    context: how processes are made, the platform's own way by default. on_progress: called with
-    all results so far, after each batch. on_failure: called with the failed seed before it is
-    shrunk.
+    executor: whose workers run them; None for this process. on_progress: called with all results
+    so far, after each batch. on_failure: called with the failed seed before it is shrunk.
     """
     begun = time.perf_counter()
     done = Batch()
@@ -188,7 +183,7 @@ def simulate(
     differs: str | None = None
     numbers = range(first_seed, first_seed + seeds)
     batches = [numbers[i : i + SEEDS_PER_BATCH] for i in range(0, len(numbers), SEEDS_PER_BATCH)]
-    results = _played(simulation, batches, jobs, context)
+    results = _played(simulation, batches, executor)
     try:
         for batch in results:
             done.add(batch)
@@ -200,7 +195,7 @@ def simulate(
                 break
     except KeyboardInterrupt:
         stopped = Stop.INTERRUPTED
-    except (BrokenProcessPool, Nondeterminism) as exc:
+    except (WorkersLost, Nondeterminism) as exc:
         done.failure = Failure(first_seed + len(done.digests), None, (), str(exc))
     finally:
         results.close()
@@ -279,38 +274,27 @@ def _labels_missing(simulation: Simulation, done: Batch, labels: set[str]) -> tu
 
 
 def _played(
-    simulation: Simulation, batches: Iterable[range], jobs: int, context: BaseContext | None
+    simulation: Simulation, batches: Iterable[range], make_executor: MakeExecutor | None
 ) -> Generator[Batch, None, None]:
-    if jobs == 1:
+    if make_executor is None:
         for batch in batches:
             yield play_batch(simulation, batch)
         return
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts) as pool:
-        ahead: deque[Future[Batch]] = deque()
-        try:
-            for batch in batches:
-                ahead.append(pool.submit(play_batch, simulation, batch))
-                if len(ahead) >= BATCHES_AHEAD * jobs:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with closing(make_executor()) as executor:
+        tasks = (partial(play_batch, simulation, batch) for batch in batches)
+        yield from in_order(executor, tasks)
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is handled by the first process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def play_batch(simulation: Simulation, seeds: Iterable[int]) -> Batch:
-    """Runs the seeds in their order, up to the first that fails."""
+def play_batch(
+    simulation: Simulation, seeds: Iterable[int], is_stopped: IsStopped = lambda: False
+) -> Batch:
+    """Runs the seeds in their order, up to the first that fails, or until it is stopped."""
     cls = registry_class(simulation.registry)
     done = Batch()
     with guarded(), silenced():
         for seed in seeds:
             done.add(_play(simulation.seed(seed), cls))
-            if done.failure is not None:
+            if done.failure is not None or is_stopped():
                 break
     gc.collect(1)
     return done

@@ -1,0 +1,70 @@
+"""Executors that work in this process, and fail in the ways of a network."""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from random import Random
+
+from sim.executors.base import Answer, Task
+
+
+class Unreliable:
+    """An `Executor` that loses some workers, delays answers and repeats them.
+
+    What it is given and what it answers is a copy, as with other processes. random: decides what
+    happens, the same for the same seed. comes_late: how often the answer of a worker that seemed
+    lost comes after all.
+    """
+
+    workers = 3
+
+    def __init__(
+        self,
+        random: Random,
+        *,
+        loses: float = 0.2,
+        comes_late: float = 0.5,
+        repeats: float = 0.3,
+    ) -> None:
+        self._random = random
+        self._loses, self._comes_late, self._repeats = loses, comes_late, repeats
+        self._tasks: deque[tuple[int, bytes]] = deque()
+        self._ready: list[bytes] = []
+        self._is_stopped = False
+        self.losses = 0
+        self.repetitions = 0
+        self.is_closed = False
+
+    def submit(self, number: int, task: Task) -> None:
+        self._tasks.append((number, pickle.dumps(task)))
+
+    def answers(self, timeout_s: float) -> list[Answer]:
+        """Sometimes none; the others in any order."""
+        if self._tasks:
+            self._ready += self._worked(*self._tasks.popleft())
+        self._random.shuffle(self._ready)
+        count = self._random.randint(0, len(self._ready))
+        given, self._ready = self._ready[:count], self._ready[count:]
+        return [pickle.loads(answer) for answer in given]
+
+    def cancel(self) -> None:
+        self._is_stopped = True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def _worked(self, number: int, pickled: bytes) -> list[bytes]:
+        task: Task = pickle.loads(pickled)
+        answers = []
+        if self._random.random() < self._loses:
+            self.losses += 1
+            answers.append(Answer(number, loss="its node is gone"))
+            if self._random.random() >= self._comes_late:
+                return [pickle.dumps(each) for each in answers]
+            # It was only cut off: what it did comes after its loss was told.
+        answers.append(Answer(number, task(lambda: self._is_stopped)))
+        if self._random.random() < self._repeats:
+            self.repetitions += 1
+            answers.append(answers[-1])
+        return [pickle.dumps(each) for each in answers]
