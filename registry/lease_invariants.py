@@ -14,6 +14,8 @@ from itertools import pairwise
 
 from registry.attempts import recent
 from registry.lease_records import (
+    LATE_KEEP_MS,
+    LATE_MAX,
     Answer,
     Cancel,
     Holder,
@@ -42,6 +44,8 @@ SENTENCES = {
     "one from its holder's last request",
     "S1 settled": "where the store may have lost writes, the quarantine is as long as the last "
     "lease that it may have forgotten",
+    "S3 named_on": "whose place is taken though it has not left is named to each that is let in "
+    "from then on, until one of them has logged it; for a day, and the last of many",
     "S4 newest_wins": "who interrupts waits alone and first, for a holder that was told to stop",
     "S4 in_order": "the tickets of those that wait increase and are greater than the holder's, and "
     "the first of them is let in",
@@ -57,7 +61,7 @@ SENTENCES = {
     "L1 grace_goes_on": "a stop that was given is moved by no later one",
     "L1 wait_is_bounded": "a stopped holder is waited for no longer than the grace or the lease",
     "L2 told": "who is stopped or thrown out by another's operation is sent a message with it",
-    "L3 nothing_kept": "an idle session is not kept",
+    "L3 nothing_kept": "an idle session is not kept, unless there is something to be logged",
 }
 
 
@@ -177,6 +181,25 @@ def settled(step: LeaseStep) -> bool:
     return step.after.quarantine_until_ms == ends_ms and step.after.generation == step.generation
 
 
+def named_on(step: LeaseStep) -> bool:
+    was, now, operation, reply = step.was, step.now, step.operation, step.answer.reply
+    if reply.word is Word.GRANTED and (reply.left, reply.late) != (now.left, now.late):
+        return False
+    holder = was.holder
+    is_own = holder is not None and holder.stream == operation.stream
+    if isinstance(operation, Renew) and reply.word in (Word.OK, Word.STOP):
+        return now.late == ()
+    if isinstance(operation, Leave) and is_own and operation.logged:
+        return now.late == ()
+    is_kept = step.now_ms < min(was.late_ms, step.now_ms) + LATE_KEEP_MS
+    late = was.late if is_kept else ()
+    if holder is not None and (now.holder is None or now.holder.stream != holder.stream):
+        is_taken = step.let_in is not None or step.now_ms < holder.seen_ms + LATE_KEEP_MS
+        if is_taken and not (is_own and isinstance(operation, Leave)):
+            late = (*late, holder.stream)
+    return now.late == late[-LATE_MAX:] and now.late_ms <= step.now_ms
+
+
 def newest_wins(step: LeaseStep) -> bool:
     for _, record in step.after.sessions:
         first = [each.strategy is Strategy.INTERRUPT for each in record.waiting]
@@ -276,6 +299,7 @@ def bounded(step: LeaseStep) -> bool:
         return False
     return all(
         sum(w.strategy is Strategy.ENQUEUE for w in record.waiting) <= limits.queue_max
+        and len(record.late) <= LATE_MAX
         for _, record in step.after.sessions
     )
 
@@ -352,7 +376,7 @@ def told(step: LeaseStep) -> bool:
 
 
 def nothing_kept(step: LeaseStep) -> bool:
-    return all(record.holder or record.waiting for _, record in step.after.sessions)
+    return all(r.holder or r.waiting or r.late for _, r in step.after.sessions)
 
 
 PREDICATES: dict[str, Predicate] = {
@@ -374,6 +398,8 @@ PREDICATES: dict[str, Predicate] = {
     "L1 wait_is_bounded": wait_is_bounded,
     "L2 told": told,
     "L3 nothing_kept": nothing_kept,
+    # Last: what breaks another as well is named by that.
+    "S3 named_on": named_on,
 }
 
 

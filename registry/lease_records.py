@@ -81,7 +81,10 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """A stream that was let in asks to go on. closed: its gate is shut, for ever."""
+    """A stream that was let in asks to go on. closed: its gate is shut, for ever.
+
+    Who renews has logged what its grant named.
+    """
 
     session: str
     stream: str
@@ -92,11 +95,15 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The stream has ended, or no longer wants to wait. whole: its client has all of the answer."""
+    """The stream has ended, or no longer wants to wait. whole: its client has all of the answer.
+
+    logged: what its grant named is in the log; not so where it has none, or does not know of it.
+    """
 
     session: str
     stream: str
     whole: bool = False
+    logged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +166,9 @@ class Reply:
     # When to ask again, if no message comes first.
     wait_ms: int = 0
     why: Why | None = None
-    # Of a grant: whose place it is, and whether that stream ended by itself. Its taker logs it.
-    previous: str = ""
-    finished: bool = False
+    # Of a grant: what its taker logs before it begins; see SessionRecord.
+    left: str = ""
+    late: tuple[str, ...] = ()
     # Of a repetition: its first attempt, and the newer prompt that it would have stopped.
     first: str = ""
     newer: str = ""
@@ -181,6 +188,10 @@ class Answer:
 
 # ---- records --------------------------------------------------------------------------------
 
+# So long, and as many of a session, are those kept that were late and that nobody has logged.
+LATE_KEEP_MS = 24 * 3600 * 1000
+LATE_MAX = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -199,9 +210,6 @@ class Holder:
     closed: bool = False
     # It did not end within the grace, and no more streams may be detached.
     overdue: bool = False
-    # Whose place it took, and whether that one had left: kept, as the reply may be lost.
-    previous: str = ""
-    finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +226,21 @@ class SessionRecord:
     # In the order of their tickets; all are greater than the holder's. One that interrupts stands
     # alone and first, and the holder was told to stop.
     waiting: tuple[Waiting, ...] = ()
-    # The holder that left while others waited, for the log line of who comes next.
+    # The holder that left while others waited; and those whose places were taken though they had
+    # not left. Kept until one that was let in has logged them: the reply may be lost, or a taker
+    # stand still before it logs, and those that are late may have a call to Ollama still.
     left: str = ""
+    late: tuple[str, ...] = ()
+    # When the last of them was added.
+    late_ms: int = 0
+
+    @property
+    def is_free(self) -> bool:
+        return self.holder is None and not self.waiting
 
     @property
     def is_idle(self) -> bool:
-        return self.holder is None and not self.waiting
+        return self.is_free and not self.late
 
 
 @dataclass(frozen=True, slots=True)

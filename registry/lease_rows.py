@@ -65,6 +65,7 @@ class Action(enum.Enum):
     EXTEND = "its lease is extended"
     KEEP_STOPPING = "it stops, its lease is not extended"
     CLOSE_GATE = "it stops, of its own accord"
+    NOTE_LOGGED = "what it has logged is not named again"
     STAY_DETACHED = "it goes on being counted"
     FREE = "it → gone, the session is free"
     LEAVE_QUEUE = "it no longer waits"
@@ -125,16 +126,26 @@ TABLE: dict[tuple[type[LeaseOperation], Situation], Row] = {
     (Poll, Situation.REGISTER_FORGOTTEN): (Action.WAIT_AGAIN, Action.ASK),
     (Poll, Situation.DETACHED): (Action.SAY_GONE,),
     (Poll, Situation.UNKNOWN): (Action.FORGET_DEAD, Action.SAY_GONE),
-    (Renew, Situation.HOLDS): (Action.EXTEND,),
-    (Renew, Situation.GATE_CLOSED): (Action.CLOSE_GATE,),
-    (Renew, Situation.HOLDS_STOPPED): (Action.KEEP_STOPPING,),
+    (Renew, Situation.HOLDS): (Action.NOTE_LOGGED, Action.EXTEND),
+    (Renew, Situation.GATE_CLOSED): (Action.NOTE_LOGGED, Action.CLOSE_GATE),
+    (Renew, Situation.HOLDS_STOPPED): (Action.NOTE_LOGGED, Action.KEEP_STOPPING),
     (Renew, Situation.DETACHED): (Action.STAY_DETACHED,),
-    (Renew, Situation.LEASE_FORGOTTEN): (Action.HOLD_AGAIN,),
+    (Renew, Situation.LEASE_FORGOTTEN): (Action.NOTE_LOGGED, Action.HOLD_AGAIN),
     (Renew, Situation.DETACHED_FORGOTTEN): (Action.DETACH_AGAIN,),
     (Renew, Situation.WAITS): (Action.SAY_LOST,),
     (Renew, Situation.UNKNOWN): (Action.SAY_LOST,),
-    (Leave, Situation.HOLDS): (Action.FREE, Action.TELL_NEXT, Action.SAY_DONE),
-    (Leave, Situation.HOLDS_STOPPED): (Action.FREE, Action.TELL_NEXT, Action.SAY_DONE),
+    (Leave, Situation.HOLDS): (
+        Action.NOTE_LOGGED,
+        Action.FREE,
+        Action.TELL_NEXT,
+        Action.SAY_DONE,
+    ),
+    (Leave, Situation.HOLDS_STOPPED): (
+        Action.NOTE_LOGGED,
+        Action.FREE,
+        Action.TELL_NEXT,
+        Action.SAY_DONE,
+    ),
     # It may have been told that the session is free: then the next one has to be.
     (Leave, Situation.WAITS): (Action.LEAVE_QUEUE, Action.TELL_NEXT, Action.SAY_DONE),
     (Leave, Situation.DETACHED): (Action.LEAVE_DETACHED, Action.SAY_DONE),

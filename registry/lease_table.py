@@ -19,6 +19,8 @@ from itertools import zip_longest
 from registry.attempts import Asked, Judged, answered, judge, recent
 from registry.errors import IllegalOperation
 from registry.lease_records import (
+    LATE_KEEP_MS,
+    LATE_MAX,
     Answer,
     Cancel,
     Detached,
@@ -71,8 +73,6 @@ class Step:
 
     operation: LeaseOperation
     now_ms: int
-    # Whose place is taken, though it has not left.
-    late: str = ""
 
 
 class LeaseTable:
@@ -185,9 +185,15 @@ class LeaseTable:
             if not found._is_dead(each.seen_ms, now_ms)
         )
         holder = record.holder and _not_ahead(record.holder, now_ms, self.limits.lease_ms)
-        is_idle = holder is None and not waiting
-        left = "" if is_idle else record.left
-        found._put(operation, SessionRecord(holder, waiting, left))
+        is_free = holder is None and not waiting
+        late_ms = min(record.late_ms, now_ms)
+        late = record.late if now_ms < late_ms + LATE_KEEP_MS else ()
+        found._put(
+            operation,
+            SessionRecord(
+                holder, waiting, "" if is_free else record.left, late, late_ms if late else 0
+            ),
+        )
         if operation.session in self.asked:
             found.asked = {operation.session: self.asked[operation.session]}
         found.detached = {
@@ -227,7 +233,7 @@ class LeaseTable:
             return Situation.HOLDER_OVERDUE
         if operation.strategy is Strategy.REJECT:
             return self._situation_of_reject(record, now_ms)
-        if record.is_idle:
+        if record.is_free:
             return Situation.SESSION_FREE
         if operation.strategy is Strategy.ENQUEUE:
             is_full = self._enqueued(record) >= self.limits.queue_max
@@ -359,16 +365,14 @@ class LeaseTable:
         return self._empty_queue(step, Told.REFUSED)
 
     def _drop_holder(self, step: Step) -> Said:
-        step.late = self._holder(step).stream
-        self._change(step, holder=None)
+        late = (*self._record(step.operation).late, self._holder(step).stream)
+        self._change(step, holder=None, late=late[-LATE_MAX:], late_ms=step.now_ms)
         return ()
 
     def _detach_holder(self, step: Step) -> Said:
         holder = self._holder(step)
         self._detach(step, holder.stream, holder.seen_ms)
-        step.late = holder.stream
-        self._change(step, holder=None)
-        return ()
+        return self._drop_holder(step)
 
     def _mark_overdue(self, step: Step) -> Said:
         self._change_holder(step, overdue=True)
@@ -377,8 +381,11 @@ class LeaseTable:
     def _forget_dead(self, step: Step) -> Said:
         record = self._record(step.operation)
         holder = record.holder
-        if holder and not record.waiting and self._is_dead(holder.seen_ms, step.now_ms):
-            self._change(step, holder=None)
+        if holder is None or record.waiting or not self._is_dead(holder.seen_ms, step.now_ms):
+            return ()
+        if step.now_ms < holder.seen_ms + LATE_KEEP_MS:
+            return self._drop_holder(step)
+        self._change(step, holder=None)
         return ()
 
     def _tell_next(self, step: Step) -> Said:
@@ -424,28 +431,32 @@ class LeaseTable:
             mine.ticket,
             until_ms=self._new_until(step),
             seen_ms=now_ms,
-            previous=step.late or record.left,
-            finished=bool(record.left) and not step.late,
         )
-        self._change(step, holder=holder, waiting=tuple(others), left="")
-        return (_reply(Word.GRANTED, holder),)
+        self._change(step, holder=holder, waiting=tuple(others))
+        return (self._reply(step, Word.GRANTED),)
 
     def _extend(self, step: Step) -> Said:
-        holder = self._holder(step)
         self._change_holder(step, until_ms=self._new_until(step), seen_ms=step.now_ms)
         word = Word.OK if isinstance(step.operation, Renew) else Word.GRANTED
-        return (_reply(word, holder),)
+        return (self._reply(step, word),)
 
     def _keep_stopping(self, step: Step) -> Said:
         holder = self._holder(step)
         closed = holder.closed or (isinstance(step.operation, Renew) and step.operation.closed)
         self._change_holder(step, seen_ms=step.now_ms, closed=closed)
-        return (_reply(Word.STOP, holder),)
+        return (self._reply(step, Word.STOP),)
 
     def _close_gate(self, step: Step) -> Said:
         now_ms = step.now_ms
         self._change_holder(step, seen_ms=now_ms, stop_ms=now_ms, why=Why.OWN, closed=True)
-        return (_reply(Word.STOP, self._holder(step)),)
+        return (self._reply(step, Word.STOP),)
+
+    def _note_logged(self, step: Step) -> Said:
+        if isinstance(step.operation, Renew) or (
+            isinstance(step.operation, Leave) and step.operation.logged
+        ):
+            self._change(step, left="", late=(), late_ms=0)
+        return ()
 
     def _stay_detached(self, step: Step) -> Said:
         self._detach(step, step.operation.stream, step.now_ms)
@@ -507,8 +518,8 @@ class LeaseTable:
             why=why,
             closed=operation.closed,
         )
-        self._change(step, holder=holder, left="")
-        return (*said, _reply(Word.OK if why is None else Word.STOP, holder))
+        self._change(step, holder=holder)
+        return (*said, self._reply(step, Word.OK if why is None else Word.STOP))
 
     def _detach_again(self, step: Step) -> Said:
         self._leave_queue(step)
@@ -521,6 +532,16 @@ class LeaseTable:
         for action in TABLE[type(step.operation), situation]:
             said += PERFORM[action](self, step)
         return said
+
+    def _reply(self, step: Step, word: Word) -> Reply:
+        """To the holder."""
+        record, holder = self._record(step.operation), self._holder(step)
+        reply = Reply(
+            word, ticket=holder.ticket, fencing_token=holder.fencing_token, why=holder.why
+        )
+        if word is not Word.GRANTED:
+            return reply
+        return replace(reply, left=record.left, late=record.late)
 
     def _stop(self, step: Step, why: Why) -> Said:
         self._change_holder(step, stop_ms=step.now_ms, why=why)
@@ -611,18 +632,6 @@ def _not_ahead(holder: Holder, now_ms: int, lease_ms: int) -> Holder:
     )
 
 
-def _reply(word: Word, holder: Holder) -> Reply:
-    granted = word is Word.GRANTED
-    return Reply(
-        word,
-        ticket=holder.ticket,
-        fencing_token=holder.fencing_token,
-        why=holder.why,
-        previous=holder.previous if granted else "",
-        finished=holder.finished and granted,
-    )
-
-
 # ---- the code of each action ----------------------------------------------------------------
 
 Perform = Callable[[LeaseTable, Step], Said]
@@ -648,6 +657,7 @@ PERFORM: dict[Action, Perform] = {
     Action.EXTEND: LeaseTable._extend,
     Action.KEEP_STOPPING: LeaseTable._keep_stopping,
     Action.CLOSE_GATE: LeaseTable._close_gate,
+    Action.NOTE_LOGGED: LeaseTable._note_logged,
     Action.STAY_DETACHED: LeaseTable._stay_detached,
     Action.FREE: LeaseTable._free,
     Action.LEAVE_QUEUE: LeaseTable._leave_queue,

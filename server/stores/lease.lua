@@ -3,12 +3,14 @@
 -- ARGV: operation, session, stream, strategy, ticket, fencing token, closed,
 --   time in ms ('' is the server's), generation ('' is the server's), channel, limits,
 --   digest of the prompt ('' is none), whether it says that it repeats, whether its answer was
---   whole, for how long in ms and how many such prompts are kept.
+--   whole, for how long in ms and how many such prompts are kept, whether what its grant named is
+--   logged, for how long in ms and how many that were late are kept.
 local session_key, counters_key, detached_key = KEYS[1], KEYS[2], KEYS[3]
 local operation, session, me, strategy = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local given_ticket, given_token, closes = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == '1'
 local asked_key, digest, repeats, whole = KEYS[4], ARGV[12], ARGV[13] == '1', ARGV[14] == '1'
 local keep, asked_max = tonumber(ARGV[15]), tonumber(ARGV[16])
+local logged, late_keep, late_max = ARGV[17] == '1', tonumber(ARGV[18]), tonumber(ARGV[19])
 local now, generation, channel, limits_text = tonumber(ARGV[8]), ARGV[9], ARGV[10], ARGV[11]
 if not now then
   local time = redis.call('TIME')
@@ -49,7 +51,7 @@ if fields['holder'] then
     stream = fields['holder'], token = tonumber(fields['token']), ticket = tonumber(fields['ticket']),
     till = math.min(tonumber(fields['until']), now + lease), seen = math.min(tonumber(fields['seen']), now),
     stop = tonumber(fields['stop']), why = fields['why'], closed = fields['closed'] == '1',
-    overdue = fields['overdue'] == '1', previous = fields['previous'], finished = fields['finished'] == '1',
+    overdue = fields['overdue'] == '1',
   }
   if holder.stop then holder.stop = math.min(holder.stop, now) end
 end
@@ -66,6 +68,10 @@ end
 local function sort() table.sort(waiting, function(a, b) return a.ticket < b.ticket end) end
 sort()
 if not holder and #waiting == 0 then left = '' end
+local late, late_at = {}, math.min(tonumber(fields['late_ms']) or 0, now)
+if now < late_at + late_keep then
+  for stream in string.gmatch(fields['late'] or '', '[^\n]+') do late[#late + 1] = stream end
+end
 
 -- A member is the session's length, the session and the stream: so no two are alike.
 local prefix = string.format('%d:%s', #session, session)
@@ -105,8 +111,8 @@ local function save()
     elseif seen ~= scores[member] then redis.call('ZADD', detached_key, integer(seen), member) end
   end
   redis.call('DEL', session_key)
-  if not holder and #waiting == 0 then return end
-  local values = {'left', left}
+  if not holder and #waiting == 0 and #late == 0 then return end
+  local values = {'left', left, 'asked_ms', integer(now)}
   local function put(name, value)
     values[#values + 1] = name
     values[#values + 1] = value
@@ -116,8 +122,8 @@ local function save()
     put('until', integer(holder.till)) put('seen', integer(holder.seen))
     if holder.stop then put('stop', integer(holder.stop)) put('why', holder.why) end
     put('closed', holder.closed and '1' or '0') put('overdue', holder.overdue and '1' or '0')
-    put('previous', holder.previous) put('finished', holder.finished and '1' or '0')
   end
+  if #late > 0 then put('late', table.concat(late, '\n')) put('late_ms', integer(late_at)) end
   for _, each in ipairs(waiting) do
     put('w:' .. each.stream, integer(each.ticket) .. ' ' .. integer(each.seen) .. ' ' .. each.strategy)
   end
@@ -134,14 +140,14 @@ local function answer(word, reply)
   end
   reply = reply or {}
   local out = {word, reply.ticket or 0, reply.token or 0, reply.wait or 0, reply.why or '',
-    reply.previous or '', reply.finished and 1 or 0, reply.first or '', reply.newer or ''}
+    reply.left or '', reply.late or '', reply.first or '', reply.newer or ''}
   for _, each in ipairs(messages) do out[#out + 1] = each end
   return out
 end
 
 local function answer_of_holder(word)
   local reply = {ticket = holder.ticket, token = holder.token, why = holder.why}
-  if word == 'granted' then reply.previous, reply.finished = holder.previous, holder.finished end
+  if word == 'granted' then reply.left, reply.late = left, table.concat(late, '\n') end
   return answer(word, reply)
 end
 
@@ -211,6 +217,15 @@ local function keep_stopping()
 end
 
 local function count_as_detached(stream, seen) detached[prefix .. stream] = seen end
+
+-- Whose place is taken is named to each that is let in, until one of them has logged it.
+local function drop_holder()
+  late[#late + 1] = holder.stream
+  late_at, holder = now, nil
+  if #late > late_max then table.remove(late, 1) end
+end
+
+local function note_logged() left, late, late_at = '', {}, 0 end
 
 -- ---- prompts that were asked before (registry/attempts.py) ----
 
@@ -304,7 +319,6 @@ local function take_turn()
     elseif holder then at = math.max(at, free_at()) end
     return answer('waiting', {ticket = mine.ticket, wait = at - now})
   end
-  local late = ''
   if holder then
     if not is_dead(holder.seen) then
       if not has_room() then
@@ -314,15 +328,13 @@ local function take_turn()
       end
       count_as_detached(holder.stream, holder.seen)
     end
-    late = holder.stream
+    drop_holder()
   end
   table.remove(waiting, 1)
-  local finished = left ~= '' and late == ''
   holder = {
     stream = me, token = next_number(), ticket = mine.ticket, till = new_until(), seen = now,
-    closed = false, overdue = false, previous = late ~= '' and late or left, finished = finished,
+    closed = false, overdue = false,
   }
-  left = ''
   return answer_of_holder('granted')
 end
 
@@ -373,7 +385,9 @@ local function poll()
   if named == 'detached' then return answer('gone') end
   if named == 'unknown' then
     if not may_wait_again() then
-      if holder and #waiting == 0 and is_dead(holder.seen) then holder = nil end
+      if holder and #waiting == 0 and is_dead(holder.seen) then
+        if now < holder.seen + late_keep then drop_holder() else holder = nil end
+      end
       return answer('gone')
     end
     last = math.max(last, given_ticket)
@@ -395,15 +409,16 @@ local function hold_again()
   elseif waiting[1] and waiting[1].strategy == 'interrupt' then why = 'superseded' end
   holder = {
     stream = me, token = given_token, ticket = given_ticket, till = new_until(), seen = now,
-    stop = why and now or nil, why = why, closed = closes, overdue = false, previous = '', finished = false,
+    stop = why and now or nil, why = why, closed = closes, overdue = false,
   }
-  left = ''
+  note_logged()
   return answer_of_holder(why and 'stop' or 'ok')
 end
 
 local function renew()
   if named == 'holds' or named == 'holds_stopped' then
     if holder.token ~= given_token then return answer('lost') end
+    note_logged()
     if named == 'holds_stopped' then return keep_stopping() end
     if not closes then return extend('ok') end
     holder.seen, holder.stop, holder.why, holder.closed = now, now, 'own', true
@@ -433,6 +448,7 @@ local function leave()
     leave_queue()
     tell_next()
   else
+    if logged then note_logged() end
     left = #waiting > 0 and me or ''
     holder = nil
     tell_next()

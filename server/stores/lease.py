@@ -85,6 +85,8 @@ class Lease:
         self.is_detached = False
         # Its client has all of the answer.
         self.is_whole = False
+        # What its grant named is in the log.
+        self.is_logged = False
         self._store = store
         self._strategy, self._attempt = strategy, attempt
         self._clock = clock
@@ -182,7 +184,7 @@ class Lease:
         self._woken.set()
         while True:
             with suppress(StoreUnreachable):
-                await self._ask(Leave(self.session, self.stream, self.is_whole))
+                await self._ask(Leave(self.session, self.stream, self.is_whole, self.is_logged))
                 return
             if self._is_dead:
                 return

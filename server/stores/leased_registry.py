@@ -336,10 +336,10 @@ class LeasedRegistry:
         held.stream.fencing_token = grant.fencing_token
         self._fencing_token_last = max(self._fencing_token_last, grant.fencing_token)
         held.started_at = asyncio.get_running_loop().time()
-        if grant.previous:
-            _, _, previous = grant.previous.partition("/")
-            event = FINISHED_CLEANLY if grant.finished else TIMEOUT_ON_CANCEL
-            self._log(of_previous(event, previous, held.session))
+        lines = [(FINISHED_CLEANLY, grant.left)] if grant.left else []
+        for event, stream in (*lines, *((TIMEOUT_ON_CANCEL, each) for each in grant.late)):
+            self._log(of_previous(event, stream.partition("/")[2], held.session))
+        held.lease.is_logged = True
         self._log(started(held.trace_id, held.session))
         self._answer(held)
         self.on_change(held.trace_id)

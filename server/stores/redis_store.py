@@ -29,6 +29,8 @@ from redis.exceptions import (
 from registry import attempts
 from registry.errors import IllegalOperation
 from registry.lease_records import (
+    LATE_KEEP_MS,
+    LATE_MAX,
     Answer,
     Cancel,
     Detached,
@@ -142,9 +144,9 @@ class RedisStore:
             with self._errors():
                 async with self._client.pipeline(transaction=False) as pipe:
                     for name in some:
-                        pipe.hget(self._session_key(name), "seen")
-                    seen = await pipe.execute()
-            for name, at_ms in zip(some, seen, strict=True):
+                        pipe.hget(self._session_key(name), "asked_ms")
+                    asked = await pipe.execute()
+            for name, at_ms in zip(some, asked, strict=True):
                 if at_ms is not None and int(at_ms) + _LEFT_MS <= now_ms:
                     # Who asks makes the table look.
                     await self.ask(Poll(name, f"{self._worker}/", 0))
@@ -191,17 +193,19 @@ class RedisStore:
         generation = "" if self._generation is None else self._generation()
         args = [*_arguments(operation), now, generation, self._channel(""), self._limits.text]
         args += _attempt(operation)
+        is_logged = isinstance(operation, Leave) and operation.logged
+        args += [int(is_logged), LATE_KEEP_MS, LATE_MAX]
         with self._errors():
             got = await self._script(keys=keys, args=args)
-        word, ticket, fencing_token, wait_ms, why, previous, finished, first, newer = got[:9]
+        word, ticket, fencing_token, wait_ms, why, left, late, first, newer = got[:9]
         reply = Reply(
             Word(word.decode()),
             ticket,
             fencing_token,
             wait_ms,
             Why(why.decode()) if why else None,
-            previous.decode(),
-            finished == 1,
+            left.decode(),
+            tuple(late.decode().splitlines()),
             first.decode(),
             newer.decode(),
         )
@@ -420,11 +424,10 @@ def _record(fields: dict[str, str]) -> SessionRecord:
             Why(fields["why"]) if "why" in fields else None,
             closed=fields["closed"] == "1",
             overdue=fields["overdue"] == "1",
-            previous=fields["previous"],
-            finished=fields["finished"] == "1",
         )
     in_order = tuple(sorted(waiting, key=lambda each: each.ticket))
-    return SessionRecord(holder, in_order, fields["left"])
+    late = tuple(fields.get("late", "").splitlines())
+    return SessionRecord(holder, in_order, fields["left"], late, int(fields.get("late_ms", 0)))
 
 
 def _detached(member: str, seen_ms: int) -> Detached:

@@ -453,4 +453,4 @@ def _record(text: str) -> SessionRecord:
     waiting = tuple(
         Waiting(**{**each, "strategy": Strategy(each["strategy"])}) for each in raw["waiting"]
     )
-    return SessionRecord(holder, waiting, raw["left"])
+    return SessionRecord(holder, waiting, raw["left"], tuple(raw["late"]), raw["late_ms"])

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+import registry.lease_table as lease_table_module
 from registry.errors import IllegalOperation
 from registry.lease_invariants import PREDICATES, SENTENCES, LeaseStep, violated
 from registry.lease_records import (
+    LATE_KEEP_MS,
     Cancel,
     Holder,
     LeaseLimits,
@@ -241,6 +243,41 @@ def other_sessions_are_touched(patch: Patch) -> None:
     patch.setattr(LeaseTable, "_put", put_everywhere)
 
 
+def late_is_named_to_its_taker_alone(patch: Patch) -> None:
+    take = PERFORM[Action.TAKE]
+
+    def take_and_forget(table: LeaseTable, step: Step) -> object:
+        said = take(table, step)
+        table._change(step, left="", late=())
+        return said
+
+    patch.setitem(PERFORM, Action.TAKE, take_and_forget)
+
+
+def dead_holder_that_nobody_waits_for_is_not_named(patch: Patch) -> None:
+    def drop(table: LeaseTable, step: Step) -> object:
+        table._change(step, holder=None)
+        return ()
+
+    patch.setitem(PERFORM, Action.FORGET_DEAD, drop)
+
+
+def who_leaves_counts_as_having_logged(patch: Patch) -> None:
+    def note(table: LeaseTable, step: Step) -> object:
+        table._change(step, left="", late=())
+        return ()
+
+    patch.setitem(PERFORM, Action.NOTE_LOGGED, note)
+
+
+def what_was_logged_is_named_again(patch: Patch) -> None:
+    patch.setitem(PERFORM, Action.NOTE_LOGGED, lambda table, step: ())
+
+
+def late_are_named_without_limit(patch: Patch) -> None:
+    patch.setattr(lease_table_module, "LATE_MAX", 99)
+
+
 MUTANTS: dict[Callable[[Patch], None], str] = {
     margin_is_not_waited_for: "S1 alone",
     grace_is_not_waited_for: "S1 alone",
@@ -250,6 +287,11 @@ MUTANTS: dict[Callable[[Patch], None], str] = {
     stop_is_extended: "S1 stop_is_final",
     generation_is_not_asked: "S1 settled",
     quarantine_forgets_the_lag: "S1 settled",
+    late_is_named_to_its_taker_alone: "S3 named_on",
+    dead_holder_that_nobody_waits_for_is_not_named: "S3 named_on",
+    who_leaves_counts_as_having_logged: "S3 named_on",
+    what_was_logged_is_named_again: "S3 named_on",
+    late_are_named_without_limit: "S7 bounded",
     newer_prompt_stops_nobody: "S4 newest_wins",
     overtaken_goes_on_waiting: "S4 newest_wins",
     place_in_the_order_of_tickets_is_lost: "S4 in_order",
@@ -321,7 +363,7 @@ def test_the_newest_is_let_in_when_the_older_has_left() -> None:
     assert workers.reply.why is Why.SUPERSEDED
     assert workers.ask(12, Leave("s", "v/1")) == ("done", ["w/2 free"])
     assert workers.ask(13, Poll("s", "w/2", 10)) == ("granted", [])
-    assert (workers.reply.previous, workers.reply.finished) == ("v/1", True)
+    assert (workers.reply.left, workers.reply.late) == ("v/1", ())
     assert workers.reply.fencing_token == 13
 
 
@@ -335,7 +377,7 @@ def test_a_stopped_holder_with_a_closed_gate_is_waited_for_a_grace() -> None:
     assert workers.ask(2009, Poll("s", "w/2", 10)) == ("waiting", [])
     assert workers.reply.wait_ms == 1
     assert workers.ask(2010, Poll("s", "w/2", 10)) == ("granted", [])
-    assert (workers.reply.previous, workers.reply.finished) == ("v/1", False)
+    assert (workers.reply.left, workers.reply.late) == ("", ("v/1",))
     assert workers.ask(3000, Renew("s", "v/1", token, ticket, closed=True)) == ("detached", [])
     assert len(workers.table.detached) == 1
     assert workers.ask(3001, Leave("s", "v/1")) == ("done", [])
@@ -349,9 +391,53 @@ def test_a_dead_holder_is_replaced_once_its_lease_and_the_margin_are_over() -> N
     token, ticket = workers.holder.fencing_token, workers.holder.ticket
     assert workers.ask(6499, Register("s", "w/2"))[0] == "waiting"
     assert workers.ask(6500, Poll("s", "w/2", 6499)) == ("granted", [])
-    assert (workers.reply.previous, workers.reply.finished) == ("v/1", False)
+    assert (workers.reply.left, workers.reply.late) == ("", ("v/1",))
     assert workers.ask(6600, Renew("s", "v/1", token, ticket)) == ("lost", [])
     assert workers.table.detached == {}
+
+
+def test_who_is_late_is_named_until_somebody_has_logged_it() -> None:
+    """A taker that stands still before it logs hands on whom it took over, and is named itself.
+
+    Found by chaos: two processes stood still, one after the other, and nobody logged the first.
+    """
+    workers = Workers.new()
+    workers.ask(0, Register("s", "v/1"))
+    assert workers.ask(6500, Register("s", "w/2"))[0] == "granted"
+    assert workers.reply.late == ("v/1",)
+    assert workers.ask(13_000, Register("s", "x/3"))[0] == "granted"
+    assert workers.reply.late == ("v/1", "w/2")
+    token, ticket = workers.reply.fencing_token, workers.holder.ticket
+    workers.ask(13_001, Renew("s", "x/3", token, ticket))
+    workers.ask(13_002, Register("s", "y/4"))
+    workers.ask(13_003, Leave("s", "x/3", logged=True))
+    workers.ask(13_004, Poll("s", "y/4", 13_002))
+    assert (workers.reply.left, workers.reply.late) == ("x/3", ())
+
+
+def test_an_idle_session_is_kept_while_somebody_is_to_be_logged() -> None:
+    """Its taker left and did not know of its grant: the next one is told, if it comes in a day."""
+    workers = Workers.new()
+    workers.ask(0, Register("s", "v/1"))
+    workers.ask(6500, Register("s", "w/2"))
+    workers.ask(6501, Leave("s", "w/2"))
+    before = workers.table.snapshot()
+    assert workers.ask(7000, Register("s", "x/3")) == ("granted", [])
+    assert workers.reply.late == ("v/1",)
+    workers.ask(7001, Leave("s", "x/3", logged=True))
+    assert workers.table.snapshot().sessions == ()
+    workers.table.restore(before)
+    assert workers.ask(6500 + LATE_KEEP_MS, Register("s", "x/3")) == ("granted", [])
+    assert workers.reply.late == ()
+
+
+def test_a_dead_holder_that_is_forgotten_is_named_to_the_next() -> None:
+    """Its worker may only stand still, with its call to Ollama."""
+    workers = Workers.new()
+    workers.ask(0, Register("s", "v/1"))
+    assert workers.ask(6500, Poll("s", "w/9", 1)) == ("gone", [])
+    assert workers.ask(6501, Register("s", "w/2")) == ("granted", [])
+    assert workers.reply.late == ("v/1",)
 
 
 def test_a_lost_reply_is_asked_for_again() -> None:

@@ -15,6 +15,8 @@ from functools import cache
 from registry.attempts import Attempt
 from registry.errors import IllegalOperation
 from registry.lease_records import (
+    LATE_KEEP_MS,
+    LATE_MAX,
     Answer,
     Cancel,
     LeaseOperation,
@@ -142,6 +144,7 @@ STEPS_MS = (0, 0, 1, 5, 19, 20, 59, 60, 64, 65, 66, 72)
 
 async def histories_agree(store: Driven, seeds: int, length: int) -> int:
     """How many operations were compared."""
+    await _late_ones_agree(store)
     for seed in range(seeds):
         chance = random.Random(seed)
         table = LeaseTable(LIMITS, generation="g")
@@ -150,6 +153,22 @@ async def histories_agree(store: Driven, seeds: int, length: int) -> int:
         for operation in _history(chance, table, store.moment, length):
             await compare(table, store, operation)
     return seeds * length
+
+
+async def _late_ones_agree(store: Driven) -> None:
+    """Those whose places were taken are named on: as many as are kept, and for as long."""
+    table, moment = LeaseTable(LIMITS, generation="g"), store.moment
+    await store.write(table.snapshot())
+    moment.now_ms, moment.generation = NOW, "g"
+    for number in range(LATE_MAX + 2):
+        await compare(table, store, Register("s", f"v/{number}"))
+        moment.now_ms += LIMITS.lease_ms + LIMITS.margin_ms
+    assert len(table.sessions["s"].late) == LATE_MAX
+    for days, stream in enumerate(("w/1", "w/2", "w/3", "w/4")):
+        # Its dead holder is forgotten: named to the next one, but not a day later.
+        await compare(table, store, Poll("s", "w/9", 0))
+        await compare(table, store, Register("s", stream))
+        moment.now_ms += LATE_KEEP_MS * days + LIMITS.lease_ms + LIMITS.margin_ms
 
 
 def _history(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from registry.lease_records import LeaseLimits, LeaseOperation, Register, Reply, Told, Word
+from registry.wording import TIMEOUT_ON_CANCEL
 from server.stores.lease import End, Lease, NotLetIn
+from server.stores.leased_registry import LeasedRegistry
 from server.stores.memory_store import MemoryStore, SharedMemory
 from server.stores.store import StoreUnreachable
 from sim import World, run
@@ -208,3 +211,44 @@ def test_leaving_ends_by_itself_where_the_store_stays_away() -> None:
         assert 6 <= world.now - begun <= 7
 
     simulated(program)
+
+
+def test_who_leaves_says_whether_it_has_logged_whom_it_took_over() -> None:
+    """Else the session is kept for it, though nobody holds it, and the next one is told."""
+
+    async def program(world: World, store: Store) -> None:
+        await store.ask(Register("s", "v/1"))
+        await asyncio.sleep(7)
+        for is_logged, late in ((False, ("v/1",)), (True, ())):
+            lease = lease_of(world, store, f"w/{is_logged}", [])
+            assert (await lease.acquire()).late == ("v/1",)
+            lease.is_logged = is_logged
+            await lease.leave()
+            assert (await store.snapshot()).session("s").late == late
+        assert (await store.snapshot()).sessions == ()
+
+    simulated(program)
+
+
+def test_what_was_logged_of_the_stream_before_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also where the taker ends before its first renewal; and not by who never was let in."""
+    caplog.set_level(logging.INFO, "onestream.registry")
+
+    async def program(world: World, store: Store) -> None:
+        await store.ask(Register("s", "v/1"))
+        await asyncio.sleep(7)
+        registry = LeasedRegistry(store, "w", clock=lambda: world.now, queue_s=60)
+        for trace_id in ("2", "3"):
+            gate = asyncio.Event()
+            task = asyncio.create_task(gate.wait())
+            await registry.register({"trace_id": trace_id, "session_id": "s", "task": task})
+            gate.set()
+            await task
+            await asyncio.sleep(0.1)
+        await registry.end()
+
+    simulated(program)
+    timeouts = [each for each in caplog.messages if each.startswith(TIMEOUT_ON_CANCEL)]
+    assert timeouts == ["prev_stream_timeout_on_cancel session=s trace=1 worker=w"]

@@ -123,6 +123,8 @@ class InRedis(Driven):
 
 def _fields(record: SessionRecord) -> dict[str, str | int]:
     fields: dict[str, str | int] = {"left": record.left}
+    if record.late:
+        fields |= {"late": "\n".join(record.late), "late_ms": record.late_ms}
     holder = record.holder
     if holder is not None:
         fields |= {
@@ -133,8 +135,6 @@ def _fields(record: SessionRecord) -> dict[str, str | int]:
             "seen": holder.seen_ms,
             "closed": int(holder.closed),
             "overdue": int(holder.overdue),
-            "previous": holder.previous,
-            "finished": int(holder.finished),
         }
         if holder.stop_ms is not None and holder.why is not None:
             fields |= {"stop": holder.stop_ms, "why": holder.why.value}
@@ -252,12 +252,26 @@ MUTANTS = {
     ),
     "lease not extended": ("holder.till, holder.seen = new_until(), now", "holder.seen = now"),
     "left forgotten": ("left = #waiting > 0 and me or ''", "left = ''"),
-    "idle session kept": ("if not holder and #waiting == 0 then return end", ""),
+    "idle session kept": ("if not holder and #waiting == 0 and #late == 0 then return end", ""),
+    "what is to be logged is dropped": ("#waiting == 0 and #late == 0 then", "#waiting == 0 then"),
+    "late not named": ("late[#late + 1] = holder.stream", ""),
+    "late named without limit": ("if #late > late_max then table.remove(late, 1) end", ""),
+    "late named for ever": ("if now < late_at + late_keep then\n  for", "if true then\n  for"),
+    "logged without a word": ("if logged then note_logged() end", "note_logged()"),
+    "logged and named again": ("if logged then note_logged() end", ""),
+    "renewed and named again": (
+        "return answer('lost') end\n    note_logged()",
+        "return answer('lost') end",
+    ),
+    "dead one of long ago is named": (
+        "if now < holder.seen + late_keep then drop",
+        "if true then drop",
+    ),
     "detached leaves nothing": ("detached[prefix .. me] = 'left'", ""),
     "token not compared": ("if holder.token ~= given_token then return answer('lost') end", ""),
     "dead holder kept": (
-        "and is_dead(holder.seen) then holder = nil end",
-        "and false then holder = nil end",
+        "#waiting == 0 and is_dead(holder.seen) then",
+        "#waiting == 0 and false then",
     ),
     "rejected waits": ("then return answer('busy') end", "then end"),
     "known twice": (

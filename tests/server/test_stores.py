@@ -67,7 +67,7 @@ async def hand_over(first: SessionStore, second: SessionStore) -> None:
     taken = await second.ask(Poll("s", "w/2", waiting.ticket))
     assert taken.word is Word.GRANTED
     assert taken.fencing_token > token
-    assert (taken.previous, taken.finished) == ("v/1", True)
+    assert (taken.left, taken.late) == ("v/1", ())
 
 
 def run(program: Callable[[], Awaitable[None]]) -> None:

@@ -166,7 +166,7 @@ class ClusterBench:
             newcomer = f"newcomer/{session}"
             word = self.apply(Register(session, newcomer)).reply.word
             self.judges.ask(Moment.PROBED, session, word)
-            self.apply(Leave(session, newcomer))
+            self.apply(Leave(session, newcomer, logged=True))
         self.judges.ask(Moment.QUIET)
 
     # -- the store

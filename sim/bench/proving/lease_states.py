@@ -8,7 +8,7 @@ a predicate speaks of two streams: so more of either adds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -16,6 +16,8 @@ from registry.attempts import PER_SESSION_MAX, Asked, Attempt
 from registry.errors import IllegalOperation
 from registry.lease_invariants import LeaseStep, violated
 from registry.lease_records import (
+    LATE_KEEP_MS,
+    LATE_MAX,
     Cancel,
     Detached,
     Holder,
@@ -46,7 +48,7 @@ LIMITS = LeaseLimits(
     queue_max=2,
     repeat_ms=300,
 )
-NOW = 10_000
+NOW = 100_000_000
 CONTRACT = "a step keeps what the proof of S1 for any number of workers rests on"
 # When a stream was seen that is dead now, and one that is not for another millisecond.
 DEAD = NOW - LIMITS.lease_ms - LIMITS.margin_ms
@@ -71,6 +73,13 @@ ASKED = (
     Asked("waits", 21, "w/w0"),
     Asked("late", 22, "w/late", NOW - 1),
 )
+# What is to be logged: nothing, something until now, something that is a day old, all that is kept.
+LATE = (
+    ((), 0),
+    (("w/late",), NOW - LATE_KEEP_MS + 1),
+    (("w/late",), NOW - LATE_KEEP_MS),
+    (tuple(f"w/late{n}" for n in range(LATE_MAX)), NOW),
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,12 @@ class Size:
     waiting: tuple[tuple[Strategy, ...], ...]
     detached: tuple[tuple[int, int], ...]
     thinned: bool = False
+
+    def late_of(self, number: int) -> Iterable[tuple[tuple[str, ...], int]]:
+        """What is to be logged there, in the session of this number: each kind by turns."""
+        if self.thinned:
+            return (LATE[number % len(LATE)],)
+        return LATE[0], LATE[1 + (number + number // len(self.waiting)) % (len(LATE) - 1)]
 
 
 SMALL = Size(
@@ -127,17 +142,20 @@ def holders(size: Size) -> Iterator[Holder | None]:
 
 
 def sessions(size: Size) -> Iterator[SessionRecord]:
-    for holder, strategies in product(holders(size), size.waiting):
+    for number, (holder, strategies) in enumerate(product(holders(size), size.waiting)):
         must_stop = INTERRUPT in strategies and holder is not None and holder.stop_ms is None
         if must_stop or (strategies and holder is not None and holder.overdue):
             continue
         waiting = tuple(
-            Waiting(f"w/w{number}", 30 + 2 * number, strategy, NOW - 1)
-            for number, strategy in enumerate(strategies)
+            Waiting(f"w/w{place}", 30 + 2 * place, strategy, NOW - 1)
+            for place, strategy in enumerate(strategies)
         )
-        yield SessionRecord(holder, waiting, "w/left" if waiting and holder is None else "")
+        record = SessionRecord(holder, waiting, "w/left" if waiting or holder is not None else "")
+        for late, late_ms in size.late_of(number):
+            yield replace(record, late=late, late_ms=late_ms)
         if waiting:
-            yield SessionRecord(holder, (replace(waiting[0], seen_ms=DEAD), *waiting[1:]))
+            dead = (replace(waiting[0], seen_ms=DEAD), *waiting[1:])
+            yield SessionRecord(holder, dead, late=LATE[1][0], late_ms=LATE[1][1])
 
 
 def states(size: Size) -> Iterator[tuple[LeaseSnapshot, str]]:
@@ -199,7 +217,7 @@ def operations(state: LeaseSnapshot) -> Iterator[LeaseOperation]:
         for token, closed in product((20, 70), (False, True)):
             yield Renew("s", stream, token, ticket, closed)
         yield Leave("s", stream)
-        yield Leave("s", stream, whole=True)
+        yield Leave("s", stream, whole=True, logged=True)
         yield Cancel("s", stream)
 
 

@@ -17,6 +17,8 @@ from sim.bench.scenarios.cluster_level.story import ClusterScenario
 LONG_S = 5.0
 # Shorter than the grace, and longer.
 SLOW_S, TOO_SLOW_S = 1.0, 4.0
+# Longer than the grace and two leases.
+NEVER_S = 12.0
 
 # Streams until it is stopped.
 FIRST = Prompt("1", earliest_s=0.0, latest_s=0.0, life_s=60.0)
@@ -116,6 +118,14 @@ async def slow_clock_pause(bench: ClusterBench) -> None:
 async def waiting_one_is_paused(bench: ClusterBench) -> None:
     v, w = workers_of(bench, FIRST, SECOND)
     u = bench.worker("u", THIRD)
+    bench.may_pause(w, LONG_S)
+    await bench.over(v, w, u)
+
+
+async def taker_is_paused(bench: ClusterBench) -> None:
+    """Who took over may stand still before it logs that; the first one still works upstream."""
+    v, w = workers_of(bench, replace(FIRST, cleanup_s=NEVER_S), SECOND)
+    u = bench.worker("u", Prompt("3", earliest_s=4.0, latest_s=4.0))
     bench.may_pause(w, LONG_S)
     await bench.over(v, w, u)
 
@@ -241,6 +251,12 @@ SCENARIOS = (
         "the worker of a prompt that waits stands still, and a third one comes",
         waiting_one_is_paused,
         (*_STOPPED, "refused: StreamSuperseded"),
+    ),
+    ClusterScenario(
+        "taker_is_paused",
+        "the first does not stop, the worker of the second stands still, and a third one comes",
+        taker_is_paused,
+        (*_STOPPED, "took over", "lost", "upstream overlap, logged"),
     ),
     ClusterScenario(
         "short_freeze",

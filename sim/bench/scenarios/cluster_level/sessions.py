@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from registry.states import Strategy
-from sim.bench.harness.cluster_bench import LOSSES, ClusterBench, Trouble
-from sim.bench.harness.cluster_worker import Press, Prompt
+from sim.bench.harness.cluster_bench import LIMITS, LOSSES, ClusterBench, Trouble
+from sim.bench.harness.cluster_worker import POLL_S, Press, Prompt
 from sim.bench.scenarios.cluster_level.prompts import (
     FIRST,
+    NEVER_S,
     SECOND,
     SLOW_S,
     THIRD,
@@ -16,6 +17,8 @@ from sim.bench.scenarios.cluster_level.prompts import (
     workers_of,
 )
 from sim.bench.scenarios.cluster_level.story import ClusterScenario
+
+GRACE_S = LIMITS.grace_ms / 1000
 
 
 async def alternating(bench: ClusterBench) -> None:
@@ -79,6 +82,14 @@ async def two_sessions(bench: ClusterBench) -> None:
     await bench.over(v, w)
     (seen,) = (each for each in bench.served if each.prompt.session == "other")
     bench.world.check(seen.answer == "let in", "S6 isolation: another session is let in")
+
+
+async def taker_leaves(bench: ClusterBench) -> None:
+    """The client of the second leaves when its turn comes: it may never hear of its grant."""
+    second = replace(SECOND, leaves_s=GRACE_S + POLL_S)
+    v, w = workers_of(bench, replace(FIRST, cleanup_s=NEVER_S), second)
+    u = bench.worker("u", Prompt("3", earliest_s=5.0, latest_s=5.0))
+    await bench.over(v, w, u)
 
 
 async def too_slow_cleanup(bench: ClusterBench) -> None:
@@ -146,6 +157,14 @@ SCENARIOS = (
         "a stream that does not stop holds up no other session",
         two_sessions,
         ("all is over", "took over"),
+    ),
+    ClusterScenario(
+        "taker_leaves",
+        "the first does not stop, the client of the second leaves as it is let in, the reply of "
+        "which may be lost, and a third one comes",
+        taker_leaves,
+        ("all is over", "left while waiting", "upstream overlap, logged", Trouble.REPLY_LOST.value),
+        {"troubles": (Trouble.REPLY_LOST,)},
     ),
     ClusterScenario(
         "grant_lost",

@@ -133,9 +133,7 @@ def late_holder_is_not_named(patch: Patch) -> None:
 
     def unnamed(self: LeaseTable, step: Step) -> Said:
         said = take(self, step)
-        return tuple(
-            replace(each, previous="") if isinstance(each, Reply) else each for each in said
-        )
+        return tuple(replace(each, late=()) if isinstance(each, Reply) else each for each in said)
 
     patch.setitem(PERFORM, Action.TAKE, unnamed)
 
@@ -146,11 +144,32 @@ def late_holder_is_named_once(patch: Patch) -> None:
 
     def unnamed(self: LeaseTable, step: Step) -> Said:
         said = extend(self, step)
-        return tuple(
-            replace(each, previous="") if isinstance(each, Reply) else each for each in said
-        )
+        return tuple(replace(each, late=()) if isinstance(each, Reply) else each for each in said)
 
     patch.setitem(PERFORM, Action.EXTEND, unnamed)
+
+
+def late_holder_is_named_to_its_taker_alone(patch: Patch) -> None:
+    """Whether that one has logged it is not waited for."""
+    take = LeaseTable._take
+
+    def take_and_forget(self: LeaseTable, step: Step) -> Said:
+        said = take(self, step)
+        self._change(step, late=())
+        return said
+
+    patch.setitem(PERFORM, Action.TAKE, take_and_forget)
+
+
+def whoever_leaves_says_that_it_has_logged(patch: Patch) -> None:
+    """Also who never heard of its grant, or was turned away as it came."""
+    make = Lease.__init__
+
+    def logged(self: Lease, *args: Any, **options: Any) -> None:
+        make(self, *args, **options)
+        self.is_logged = True
+
+    patch.setattr(Lease, "__init__", logged)
 
 
 def next_one_is_let_in_by_a_message(patch: Patch) -> None:
@@ -321,8 +340,10 @@ KILLED: tuple[tuple[Break, str, str], ...] = (
     (the_living_are_pruned, "slow_cleanup", "S8 identity"),
     (anybody_frees_the_session, "three_prompts", "S8 identity"),
     (fencing_token_does_not_follow_the_clock, "fail_over", "S5 fencing"),
-    (late_holder_is_not_named, "too_slow_cleanup", "S3 no_silent_overlap"),
-    (late_holder_is_named_once, "grant_lost", "S3 no_silent_overlap"),
+    (late_holder_is_not_named, "too_slow_cleanup", "S3 named_on"),
+    (late_holder_is_named_once, "grant_lost", "S3 named_on"),
+    (late_holder_is_named_to_its_taker_alone, "taker_is_paused", "S3 named_on"),
+    (whoever_leaves_says_that_it_has_logged, "taker_leaves", "S3 no_silent_overlap"),
     (next_one_is_let_in_by_a_message, "waiting_one_is_paused", "S1 one_gate"),
     (holder_that_left_keeps_its_session, "two_prompts", "L2 told"),
     (gate_does_not_ask_the_clock, "pause", "S1 one_gate"),
