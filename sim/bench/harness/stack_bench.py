@@ -72,12 +72,13 @@ class StackBench(HttpBench):
         threads_max: int = 4,
         ollama_at: str = HOST,
         clients_hear_late: bool = False,
+        ollama_hears_late: bool = False,
         parser: Parser = Parser.PRODUCTIONS,
     ) -> None:
         """ollama_at: an address or name of Ollama's machine, if it is not the server's.
 
-        clients_hear_late: whether what the server sends may be late; else what clients send alone,
-        which says the same of a client that acts on what it has heard.
+        clients_hear_late, ollama_hears_late: whether what the server sends to them may be late;
+        else what they send alone, which says the same where they act on what they have heard.
         """
         address = f"http://{ollama_at}:{OLLAMA_PORT}"
         super().__init__(world, settings_of(client, address, **(settings or {})))
@@ -85,8 +86,13 @@ class StackBench(HttpBench):
         if ollama_at != HOST:
             self.ollamas_machine = world.network.machine(OLLAMAS_NAME, OLLAMAS_ADDRESS)
         world.network.may_cut = _is_read_by_production
+        collectors = []
         if not clients_hear_late:
-            world.network.at_once = _is_of_client
+            collectors.append(_is_of_client)
+        if not ollama_hears_late:
+            collectors.append(_is_of_ollama)
+        if collectors:
+            world.network.at_once = lambda receiver: any(each(receiver) for each in collectors)
         self.profile = profile
         self.server_address = HOST
         self._cls = cls
@@ -106,7 +112,7 @@ class StackBench(HttpBench):
 
     def _renew_ollama(self) -> None:
         self.fake = FakeOllama(self.profile, lambda: EPOCH_NS + round(self.world.now * 1e6) * 1000)
-        self.front = ObservedFront(self.fake)
+        self.front = ObservedFront(self.fake, self._our_end_of)
 
     def _renew_server(self) -> None:
         self.new_async_transport = async_transport_factory(self.settings.ollama_host)
@@ -306,15 +312,11 @@ class StackBench(HttpBench):
         return "".join(each.said for each in self.front.calls if each.prompt == prompt)
 
     def prompts_upstream(self) -> list[str]:
-        """A call lasts until our end of its connection is closed: when Ollama learns of it is the
-        network's affair.
-        """
         return [each.prompt for each in self.calls_held()]
 
     def calls_held(self) -> list[UpstreamCall]:
         """Those whose connection is open at our end."""
-        ports = {each.port for each in self.sockets_to_ollama()}
-        return [each for each in self.front.calls if each.port in ports]
+        return [each for each in self.front.calls if each.is_held]
 
     def sockets(self) -> list[StreamSocket]:
         """All that are open, on either side."""
@@ -330,6 +332,11 @@ class StackBench(HttpBench):
         """Our ends of its connections."""
         return [each for each in self.sockets() if _peer_port(each) == OLLAMA_PORT]
 
+    def _our_end_of(self, ollamas: asyncio.Transport) -> StreamSocket | None:
+        fd = ollamas.get_extra_info("socket").fileno()
+        opened = self.world.network.open_by_fd.get(fd)
+        return opened.other if isinstance(opened, StreamSocket) else None
+
 
 def _httptools_protocol() -> type[asyncio.Protocol]:
     """httptools is there where uvicorn[standard] is installed."""
@@ -344,6 +351,10 @@ def _peer_port(opened: StreamSocket) -> int | None:
 
 def _is_of_client(receiver: StreamSocket) -> bool:
     return _peer_port(receiver) == PORT
+
+
+def _is_of_ollama(receiver: StreamSocket) -> bool:
+    return bool(receiver.port == OLLAMA_PORT)
 
 
 def _is_read_by_production(receiver: StreamSocket) -> bool:

@@ -48,7 +48,9 @@ class HostsBench(StackBench):
         self._stands_s = 0.0
         self.server_host, self.ollama_host = world.host(SERVER), world.host(OLLAMAS_NAME)
         world.network.machine(SERVER, SERVERS_ADDRESS)
-        super().__init__(world, cls, judgements, ollama_at=OLLAMAS_ADDRESS, **options)
+        # What is on its way to Ollama's process is where the two may be parted.
+        options |= {"ollama_at": OLLAMAS_ADDRESS, "ollama_hears_late": True}
+        super().__init__(world, cls, judgements, **options)
         self.server_address = SERVERS_ADDRESS
         self.ollama = self.ollama_host.run(self._ollama_main)
         self.server = self.server_host.run(self._server_main)
@@ -77,9 +79,6 @@ class HostsBench(StackBench):
             await asyncio.Event().wait()
 
     async def _server_main(self) -> None:
-        # Its system gives it other ports, but by chance.
-        for each in self.front.calls:
-            each.port = -1
         self.stop_signals = StopSignals()
         self._renew_server()
         with signals_swallowed():

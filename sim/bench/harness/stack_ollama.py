@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import json
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
@@ -11,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from sim.fake_ollama import FakeOllama
 from sim.fake_ollama.http_front import HttpFront
 from sim.fake_ollama.modes import BUSY_TEXT
+from sim.kernel.network.streams import StreamSocket
 
 
 class Early(enum.Enum):
@@ -21,13 +24,22 @@ class Early(enum.Enum):
 
 
 class UpstreamCall:
-    """One prompt at the fake Ollama. port: of our end. said: the content that it has sent."""
+    """One prompt at the fake Ollama. said: the content that it has sent.
 
-    def __init__(self, prompt: str, port: int) -> None:
+    our_end: of its connection; None where that was over before Ollama had heard of it.
+    """
+
+    def __init__(self, prompt: str, port: int, our_end: StreamSocket | None) -> None:
         self.prompt = prompt
         self.port = port
+        self._our_end = our_end
         self.said = ""
         self._rest = b""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether our end is open: when Ollama learns of it is the network's affair."""
+        return self._our_end is not None and bool(self._our_end.fds)
 
     def __repr__(self) -> str:
         return f"<the call of {self.prompt}, from port {self.port}>"
@@ -40,10 +52,16 @@ class UpstreamCall:
 
 
 class ObservedFront(HttpFront):
-    """The fake's front, which notes who asked what, and what was answered."""
+    """The fake's front, which notes who asked what, and what was answered.
 
-    def __init__(self, fake: FakeOllama) -> None:
+    our_end_of: the other end of the connection of a transport of its own.
+    """
+
+    def __init__(
+        self, fake: FakeOllama, our_end_of: Callable[[asyncio.Transport], StreamSocket | None]
+    ) -> None:
         super().__init__(fake)
+        self._our_end_of = our_end_of
         self.calls: list[UpstreamCall] = []
         # What it does with the head of each request, while the body is still to come.
         self.early: Early | None = None
@@ -57,7 +75,8 @@ class ObservedFront(HttpFront):
         if scope["path"] != "/api/chat":
             await super().__call__(scope, receive, send)
             return
-        call = UpstreamCall("", scope["client"][1])
+        transport = send.__self__.transport  # type: ignore[attr-defined]
+        call = UpstreamCall("", scope["client"][1], self._our_end_of(transport))
         body = b""
 
         async def received() -> Message:

@@ -11,6 +11,7 @@ import ipaddress
 import itertools
 import socket
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Protocol
 
 from sim.kernel.network.errors import os_error
@@ -134,6 +135,8 @@ def unmapped(host: str) -> str:
     return mapped if mapped != host and is_literal(socket.AF_INET, mapped) else host
 
 
+# Asked for each message, of the same few.
+@lru_cache(maxsize=1024)
 def is_own(host: str) -> bool:
     """Whether every machine means itself by it."""
     if host in ANY.values():

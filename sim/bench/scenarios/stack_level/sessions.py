@@ -95,7 +95,8 @@ DEFINITIONS = (
         "Ollama hangs in prompt 1, in its only slot, when prompt 2 comes",
         hung_upstream,
         ("p1 hung in its slot",),
-        bench={"profile": SHORT},
+        # Until it hears of the end of p1, its slot is taken.
+        bench={"profile": SHORT, "ollama_hears_late": True},
     ),
     StackDefinition(
         "superseded_as_it_connects",
