@@ -82,9 +82,9 @@ def never_block() -> None:
 def say(text: str, stream: TextIO, level: int = logging.INFO) -> None:
     """Prints a line of the process that serves, as its log does: nothing waits for a reader.
 
-    Where the log is JSON, so is what is printed among its lines.
+    Where the log is JSON, so is this: whoever collects lines takes those of both streams.
     """
-    if _is_json and stream is sys.stderr:
+    if _is_json:
         text = _as_json(text, level)
     fd = _fd_of(stream)
     if fd is None:

@@ -99,7 +99,7 @@ def config_for(
     **options: Any,
 ) -> uvicorn.Config:
     """How uvicorn serves the application. options: further ones of uvicorn.Config."""
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -112,6 +112,9 @@ def config_for(
         timeout_graceful_shutdown=shutdown.exit_limit_s(settings.grace_seconds),
         **options,
     )
+    # It has given its loggers handlers, which write text.
+    log.configure(settings.log)
+    return config
 
 
 class _Server(uvicorn.Server):

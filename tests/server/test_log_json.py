@@ -18,6 +18,7 @@ from registry.operations import Logged
 from server import log
 from server.lines import line
 from server.log_json import JsonFormatter
+from server.run import config_for
 from tests.server.support import create_app, prompt, run_async, settings
 
 NAMES = ("", "onestream", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
@@ -169,12 +170,28 @@ def test_uvicorns_own_lines_are_json_and_those_of_others_their_own() -> None:
 
 
 def test_what_is_printed_among_the_log_is_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it listens, on stderr, is an object; on stdout it is for people."""
+    """Where it listens is an object on either stream: who collects lines takes both."""
     errors, out = io.StringIO(), io.StringIO()
     monkeypatch.setattr("sys.stderr", errors)
+    monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setenv("JARVIS_LOG", "json")
     with bare():
         log.configure()
-        log.say("onestream listens on http://x", errors)
-        log.say("onestream listens on http://x", out)
-    assert json.loads(errors.getvalue())["message"] == out.getvalue().strip()
+        for stream in (errors, out):
+            log.say("onestream listens on http://x", stream)
+    for stream in (errors, out):
+        assert json.loads(stream.getvalue())["message"] == "onestream listens on http://x"
+
+
+def test_what_uvicorn_says_before_the_application_starts_is_json_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An address that is taken, say: its handlers have our form as soon as they are there."""
+    with bare():
+        for logger in map(logging.getLogger, NAMES[2:5]):
+            monkeypatch.setattr(logger, "propagate", logger.propagate)
+            monkeypatch.setattr(logger, "level", logger.level)
+        config_for("server.app:app", settings(log="json"), "127.0.0.1", 0)
+        handlers = [each for name in NAMES for each in logging.getLogger(name).handlers]
+    assert {type(each.formatter) for each in handlers} == {JsonFormatter}
+    assert len(handlers) > 1
