@@ -19,6 +19,9 @@ _logger = logging.getLogger("onestream.server")
 
 PREFIX = "JARVIS_"
 _VALUE_MAX_CHARS = 40
+_OF_HEADERS = 'has to be a JSON object of texts: {"X-Token": "…"}'
+# Of settings that are texts: those in which no secret stands.
+_SHOWN_TEXTS = ("metrics_listen", "sessions_prefix")
 
 
 def read_settings() -> Settings:
@@ -34,9 +37,7 @@ def read_settings() -> Settings:
         raise StartRefused("\n".join(_sentence(error) for error in exc.errors())) from None
     except SettingsError:
         # Of the one setting that is JSON; its own text names classes, not the variable.
-        raise StartRefused(
-            'JARVIS_OLLAMA_HEADERS: has to be a JSON object of texts: {"X-Token": "…"}'
-        ) from None
+        raise StartRefused(f"JARVIS_OLLAMA_HEADERS: {_OF_HEADERS}") from None
 
 
 def variables_of(field_name: str) -> tuple[str, ...]:
@@ -67,19 +68,24 @@ def _sentence(error: Any) -> str:
     what = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return what
-    location = str(error["loc"][0])
+    location, *place = map(str, error["loc"])
     # pydantic names the first of several variables, or the field's.
     field = next(
         (name for name in Settings.model_fields if location in (name, *variables_of(name))), ""
     )
     variables = variables_of(field) if field else (location,)
     variable = next((name for name in variables if name in os.environ), variables[0])
+    if field == "ollama_headers":
+        at = f"; the value of {place[0][:_VALUE_MAX_CHARS]!a} is none" if place else ""
+        what = f"{_OF_HEADERS}{at}"
     return f"{variable}{_shown(field, error['input'])}: {what}"
 
 
 def _shown(field: str, value: object) -> str:
     """`=value` where it cannot be a secret: of numbers and of words to choose from."""
     secret = ("api_keys", "ollama_host", "ollama_api_key", "ollama_headers")
+    if field in _SHOWN_TEXTS:
+        return f"={str(value)[:_VALUE_MAX_CHARS]!a}"
     is_text = field in ("", "default_model") or field.startswith(secret)
     annotation = Settings.model_fields[field].annotation if field else str
     if is_text or annotation in (str, bytes):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar
 from urllib.parse import quote
 
@@ -111,22 +112,25 @@ def _whole_number(value: Any) -> Any:
     # Serializers of languages with one kind of number write 5 as 5.0.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+    if isinstance(value, bool) or not isinstance(value, int):
         raise PydanticCustomError("whole_number", "has to be a whole number")
+    if abs(value) >= 2**63:
+        raise PydanticCustomError("whole_number", "has to be a whole number of less than 2**63")
     return value
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise PydanticCustomError("number", "has to be a number")
-    return value
+    return _within_doubles(value)
 
 
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
+def _within_doubles(value: float) -> float:
+    """The same. Raises PydanticCustomError for what no double holds."""
+    with suppress(OverflowError):
+        if math.isfinite(value):
+            return value
+    raise PydanticCustomError("number", "has to be a number of less than 1.8e308")
 
 
 Text = StrictStr
@@ -164,9 +168,7 @@ def _duration(value: Any) -> Any:
         raise PydanticCustomError(
             "duration", 'has to be a number of seconds or a duration such as "5m"'
         )
-    if not isinstance(value, str) and not _is_finite(value):
-        raise PydanticCustomError("number", "has to be a number")
-    return value
+    return value if isinstance(value, str) else _within_doubles(value)
 
 
 def _thinking(value: Any) -> Any:

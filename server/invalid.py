@@ -45,6 +45,8 @@ def _problem(error: Mapping[str, Any]) -> str:
         return f"{_shown(value)} is not supported; it has to be {error['ctx']['expected']}"
     if kind == "missing":
         return "is missing"
+    if kind in ("whole_number", "number") and _kind_of(value) == "a number":
+        return f"{error['msg']}, not {_shown(value)}"
     if kind in ("whole_number", "number", "text_or_list", "duration", "think"):
         return f"{error['msg']}, not {_kind_of(value)} ({_shown(value)})"
     return str(error["msg"])

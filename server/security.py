@@ -79,10 +79,7 @@ class Keys:
 
     def owner(self, authorization: str | None) -> str:
         """Whose key an Authorization header carries. Raises ApiError (401)."""
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise unauthorized("the Authorization header is missing; send `Bearer <key>`")
-        digest = _digest(key.strip().encode("utf-8", "surrogateescape"))
+        digest = _digest(_key_in(authorization).encode("utf-8", "surrogateescape"))
         # Every key is compared, so the time doesn't reveal which one was nearly right.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
@@ -109,6 +106,22 @@ def check_session_id(session_id: str, param: str) -> str:
             param=param,
         )
     return session_id
+
+
+def _key_in(authorization: str | None) -> str:
+    """What an Authorization header carries. Raises ApiError (401)."""
+    if not authorization:
+        raise unauthorized("the Authorization header is missing; send `Bearer <key>`")
+    scheme, _, key = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        # The first word is not shown: where the scheme was forgotten, it is a key.
+        raise unauthorized(
+            "the Authorization header has another scheme than Bearer, such as Basic, or none; "
+            "send `Bearer <key>`"
+        )
+    if not key.strip():
+        raise unauthorized("no key stands behind Bearer in the Authorization header")
+    return key.strip()
 
 
 def _what_it_has(session_id: str) -> str:

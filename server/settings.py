@@ -191,10 +191,15 @@ class Settings(BaseSettings):
         if self._ollama_user_info and self.ollama_api_key:
             raise ValueError("give Ollama's user and password, or JARVIS_OLLAMA_API_KEY, not both")
         for name, value in self.ollama_upstream_headers.items():
-            if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(value):
+            if not _HEADER_NAME.match(name):
                 raise ValueError(
-                    f"the header {name[:40]!a} for Ollama is not printable ASCII "
-                    f"(JARVIS_OLLAMA_API_KEY, JARVIS_OLLAMA_HEADERS)"
+                    f"JARVIS_OLLAMA_HEADERS: {name[:40]!a} is no name of a header; write X-Token, "
+                    f"letters, digits and dashes"
+                )
+            if not _HEADER_VALUE.match(value):
+                raise ValueError(
+                    f"JARVIS_OLLAMA_HEADERS: the value of {name[:40]!a} is empty, begins or ends "
+                    f"with a space, or is not printable ASCII"
                 )
         return self
 
@@ -214,7 +219,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _metrics_that_are_there(self) -> Settings:
         if self.metrics_listen and self.metrics == "off":
-            raise ValueError("JARVIS_METRICS_LISTEN has nothing to say with JARVIS_METRICS=off")
+            raise ValueError(
+                "JARVIS_METRICS_LISTEN has no effect with JARVIS_METRICS=off; unset one of them"
+            )
         return self
 
     @field_validator("sessions_prefix")
@@ -333,7 +340,10 @@ def host_and_port(address: str) -> tuple[str, int]:
     is_bracketed = host.startswith("[") and host.endswith("]")
     number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else -1
     if not colon or not 0 <= number <= 65535 or (":" in host and not is_bracketed):
-        raise ValueError("is not host:port, [address]:port or :port, as in 127.0.0.1:9100")
+        raise ValueError(
+            "is not host:port, [address]:port or :port, with a port up to 65535; write "
+            "127.0.0.1:9100, say"
+        )
     return host.strip("[]") or "0.0.0.0", number
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from sim.commands import (
     bugs,
@@ -50,7 +51,22 @@ NOBODY_READS_EXIT = 128 + 13
 """As a shell has it for a command that SIGPIPE ends: no verdict, since none was read."""
 
 
+class _Defaults(argparse.HelpFormatter):
+    """Every option says what holds without it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, default = action.help or "", action.default
+        is_value = isinstance(default, int | float | str) and not isinstance(default, bool)
+        is_said = not text or "default" in text
+        if is_said or not is_value or default == argparse.SUPPRESS:
+            return text
+        return f"{text} (default: %(default)s)"
+
+
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **{"formatter_class": _Defaults, **named})
+
     def error(self, message: str) -> None:  # type: ignore[override]
         # argparse would exit with 2, which is our "inconclusive".
         self.print_usage(sys.stderr)

@@ -4,6 +4,7 @@ import { json, key } from "./api.js";
 import { Chat } from "./chat.js";
 import { Streams } from "./life.js";
 import { Link, Watch } from "./watch.js";
+import { sentence } from "./words.js";
 
 const part = (id) => document.getElementById(id);
 const TICK_MS = window.matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 200;
@@ -26,9 +27,10 @@ const watch = new Watch({
 
 let retryAt = null;
 
-function onLink(link, sentence, waitS = null) {
+function onLink(link, why, waitS = null) {
+  const wasWrong = part("link").className === Link.WRONG;
   part("link").className = link;
-  part("link").textContent = sentence;
+  part("link").textContent = sentence(why);
   retryAt = waitS === null ? null : performance.now() + waitS * 1000;
   part("link-now").hidden = link !== Link.WAITING;
   streams.stale(link !== Link.LIVE);
@@ -37,10 +39,14 @@ function onLink(link, sentence, waitS = null) {
   part("key-says").className = isWrong ? "wrong" : "";
   if (isWrong) {
     part("link").textContent = "Not connected.";
-    part("key-says").textContent = `${sentence}.`;
-    part("said").textContent = sentence;
+    part("key-says").textContent = sentence(why);
+    part("said").textContent = sentence(why);
     part("key").focus();
-  } else part("key-says").replaceChildren(...KEY_SAYS.cloneNode(true).childNodes);
+    return;
+  }
+  part("key-says").replaceChildren(...KEY_SAYS.cloneNode(true).childNodes);
+  // What was said of the key holds no more.
+  if (wasWrong) part("said").textContent = sentence(why);
 }
 
 async function askModels() {
@@ -50,7 +56,7 @@ async function askModels() {
     chat.models(models);
     says.textContent = models.length ? "" : "Ollama has no model: pull one.";
   } catch (error) {
-    says.textContent = `Its models are not known: ${error.message}`;
+    says.textContent = sentence(`Its models are not known: ${error.message}`);
   }
 }
 
@@ -67,8 +73,8 @@ setInterval(() => {
   chat.tick();
   if (retryAt === null) return;
   const leftS = Math.max(Math.ceil((retryAt - performance.now()) / 1000), 0);
-  const sentence = part("link").textContent.replace(/ Again in \d+ s\.$/, "");
-  part("link").textContent = `${sentence} Again in ${leftS} s.`;
+  const why = part("link").textContent.replace(/ Again in \d+ s\.$/, "");
+  part("link").textContent = `${why} Again in ${leftS} s.`;
 }, TICK_MS);
 
 part("key").value = key.get();

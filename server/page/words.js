@@ -32,7 +32,12 @@ const WHO = {
 // One sentence: ours, or the server's where there is none of ours.
 export function told(code, message) {
   const who = code === "cancelled" && Object.keys(WHO).find((each) => message?.endsWith(each));
-  return who ? WHO[who] : MEANINGS[code] ?? message ?? code;
+  return who ? WHO[who] : MEANINGS[code] ?? (message ? sentence(message) : code);
+}
+
+// A sentence with its full stop: some of the server's have one, and most have none.
+export function sentence(text) {
+  return /[.!?…]$/.test(text) ? text : `${text}.`;
 }
 
 // The troubles of the fake Ollama, as models: tests compare them with the fake's own.

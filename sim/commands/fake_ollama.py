@@ -18,7 +18,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "fake-ollama", help="a fake Ollama, with a model for each trouble"
     )
     add_address(parser, port=11434)
-    parser.add_argument("--profile", default="normal", metavar="NAME")
+    parser.add_argument(
+        "--profile", default="normal", metavar="NAME", help="its speed and its troubles"
+    )
     parser.set_defaults(run=run)
 
 

@@ -67,8 +67,8 @@ def add_schedule(parser: Parser) -> None:
 
 
 def add_address(parser: Parser, *, port: int) -> None:
-    parser.add_argument("--host", default="127.0.0.1", metavar="H")
-    parser.add_argument("--port", type=int, default=port, metavar="P")
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=port, metavar="P", help="0 is any that is free")
 
 
 def seconds(text: str) -> float:

@@ -30,8 +30,10 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "simulate", help="long random runs: many users, faults, then healing and liveness"
     )
-    parser.add_argument("--seeds", type=positive, default=500, metavar="N", help="default 500")
-    parser.add_argument("--first-seed", type=not_negative, default=0, metavar="N")
+    parser.add_argument("--seeds", type=positive, default=500, metavar="N", help="runs")
+    parser.add_argument(
+        "--first-seed", type=not_negative, default=0, metavar="N", help="the others follow it"
+    )
     add_jobs(parser)
     parser.add_argument(
         "--profile",

@@ -253,9 +253,14 @@ def test_a_wrong_key_is_said_and_can_be_mended(opened: Opened) -> None:
     opened.session(0).locator(".prompt").fill("hello")
     opened.session(0).locator(".prompt").press("Enter")
     opened.state(0, 0, "invalid_api_key")
+    key_says, said = opened.page.locator("#key-says"), opened.page.locator("#said")
+    sync_api.expect(key_says).to_have_text("the key in the Authorization header is not known here.")
     opened.use_key("schlüssel ✓")
-    opened.says(opened.page.locator("#key-says"), "printable ASCII")
+    sync_api.expect(key_says).to_have_text("A key is printable ASCII without spaces.")
+    sync_api.expect(said).to_have_text("A key is printable ASCII without spaces.")
     opened.connect()
+    # What was said to who does not see the page is not so any more.
+    sync_api.expect(said).to_have_text("Live.")
     opened.says(opened.page.locator("#key-says"), "It stays in this tab")
 
 

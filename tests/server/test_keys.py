@@ -106,6 +106,26 @@ def test_keys_are_not_shown() -> None:
     assert "hush" not in repr(vars(Keys(("hush",))))
 
 
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (None, "header is missing"),
+        ("", "header is missing"),
+        ("Basic aHVzaA==", "another scheme than Bearer, such as Basic, or none"),
+        ("hush", "another scheme than Bearer, such as Basic, or none"),
+        ("Bearer", "no key stands behind Bearer"),
+        ("bearer  ", "no key stands behind Bearer"),
+        ("Bearer hush2", "not known here"),
+    ],
+)
+def test_a_refused_key_is_told_what_is_wrong(header: str | None, told: str) -> None:
+    """And nothing of what was sent: without its scheme it may be the key."""
+    with pytest.raises(ApiError, match=told) as refused:
+        Keys(("hush",)).owner(header)
+    assert "hush" not in refused.value.message
+    assert "aHV" not in refused.value.message
+
+
 def test_owners_and_namespaces() -> None:
     """Each key has a number; sessions are kept apart exactly where there are several keys."""
     one, two = Keys(("a",)), Keys(("a", "b"))

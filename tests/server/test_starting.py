@@ -88,7 +88,22 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ),
         ("JARVIS_ARCHIVE_MAX", "1" + "0" * 20, "JARVIS_ARCHIVE_MAX='100000000000000000000': "),
         ("JARVIS_OLLAMA_HEADERS", "hush-hush", "JARVIS_OLLAMA_HEADERS: has to be a JSON object"),
-        ("JARVIS_OLLAMA_HEADERS", '{"a b": "hush-hush"}', "the header 'a b' for Ollama is not"),
+        ("JARVIS_OLLAMA_HEADERS", '["hush-hush"]', "JARVIS_OLLAMA_HEADERS: has to be a JSON objec"),
+        (
+            "JARVIS_OLLAMA_HEADERS",
+            '{"X": ["hush-hush"]}',
+            'JARVIS_OLLAMA_HEADERS: has to be a JSON object of texts: {"X-Token": "…"}; the '
+            "value of 'X' is none",
+        ),
+        (
+            "JARVIS_OLLAMA_HEADERS",
+            '{"a b": "hush-hush"}',
+            "JARVIS_OLLAMA_HEADERS: 'a b' is no name of a header",
+        ),
+        ("JARVIS_OLLAMA_HEADERS", '{"X": ""}', "JARVIS_OLLAMA_HEADERS: the value of 'X' is empty"),
+        ("JARVIS_OLLAMA_HEADERS", '{"X": "hush\\n"}', "JARVIS_OLLAMA_HEADERS: the value of 'X' is"),
+        ("JARVIS_METRICS_LISTEN", "9100", "JARVIS_METRICS_LISTEN='9100': is not host:port"),
+        ("JARVIS_METRICS_LISTEN", "box:99999", "JARVIS_METRICS_LISTEN='box:99999': is not host:p"),
         ("JARVIS_API_KEYS_FILE", "", "JARVIS_API_KEYS_FILE: is empty"),
         ("JARVIS_SESSIONS", "postgres://me:hush-hush@box", "JARVIS_SESSIONS: names no store"),
         ("JARVIS_SESSIONS", "sqlite:", "JARVIS_SESSIONS: names no store"),
@@ -107,7 +122,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ("JARVIS_SESSIONS", "sqlite::memory:", "JARVIS_SESSIONS: names no file that workers"),
         ("JARVIS_SESSIONS", "sqlite://:memory:", "JARVIS_SESSIONS: names no file that workers"),
         ("JARVIS_SESSIONS", "sqlite:~no-such-user/x", "JARVIS_SESSIONS: begins with the home"),
-        ("JARVIS_SESSIONS_PREFIX", "a b", "JARVIS_SESSIONS_PREFIX: is not 1 to 64"),
+        ("JARVIS_SESSIONS_PREFIX", "a b", "JARVIS_SESSIONS_PREFIX='a b': is not 1 to 64"),
     ],
 )
 def test_a_bad_setting_is_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.cli import COMMANDS, NOBODY_READS_EXIT, main
+from sim.cli import COMMANDS, NOBODY_READS_EXIT, _parser, main
 from sim.exploration.verdict import EXIT_CODES, Verdict
 from sim.tables import table_text
 
@@ -37,6 +38,16 @@ def test_each_command_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> 
             main([name, "--help"])
         assert caught.value.code == 0
         assert f"onestream {name}" in capsys.readouterr().out
+
+
+def test_each_option_says_what_holds_without_it() -> None:
+    """As far as that is a value, and not that a switch is off."""
+    (commands,) = _parser()._subparsers._group_actions  # type: ignore[union-attr]
+    for name, parser in commands.choices.items():  # type: ignore[union-attr]
+        for action in parser._actions:
+            if action.option_strings and action.default not in (None, False, argparse.SUPPRESS, []):
+                told = parser._get_formatter()._expand_help(action) if action.help else ""
+                assert "default" in told, (name, action.option_strings)
 
 
 @pytest.mark.socket
