@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from server.prompt import Prompt
 from server.responses_request import ResponsesRequest, responses_prompt
 from server.sessions import strategy_of
 from server.settings import Settings
+from tests.server.support import prompt, run_async, stack, until
 
 
 def prompt_with(strategy: str | None) -> Prompt:
@@ -102,3 +104,28 @@ def test_each_refusal_has_its_status(error: Exception, status: int, code: str) -
     """A client can tell a busy session, a full queue and a wait that was too long."""
     told = as_api_error(error)
     assert (told.status, told.code) == (status, code)
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
+def test_who_waits_in_the_queue_has_a_head_and_pings_meanwhile(path: str) -> None:
+    """While the session is busy: the head once it is held no longer, then comments, then all."""
+
+    async def main() -> None:
+        limits = {"head_hold_seconds": 0.05, "ping_seconds": 0.05}
+        async with stack(**limits) as server:
+            hangs = asyncio.create_task(server.post(prompt(model="fake:hang-midstream")))
+            await until(lambda: server.states() == ["ACTIVE"], "it is active")
+            text = {"input" if path == "/v1/responses" else "prompt": "hi"}
+            body = {**text, "stream": True, "session_strategy": "enqueue"}
+            async with server.http.stream("POST", path, json=body) as answer:
+                lines = answer.aiter_lines()
+                assert answer.status_code == 200
+                assert [await anext(lines) for _ in range(3)] == [": ping"] * 3
+                assert server.states() == ["ACTIVE", "WAITING"]
+                hangs.cancel()
+                rest = [line async for line in lines]
+                assert any(line.startswith("data: ") for line in rest)
+            await server.quiet()
+
+    run_async(main())
