@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from sim import kernel
 from sim.kernel.errors import ScheduleDoesNotFit
@@ -47,6 +48,7 @@ class Identity:
 
 def name_of(program: object) -> str:
     """`module:name`, or the name alone of what is in no module."""
+    program = _called(program)
     module = getattr(program, "__module__", None)
     name: str = getattr(program, "__qualname__", type(program).__qualname__)
     return f"{module}:{name}" if module else name
@@ -63,9 +65,18 @@ def digest_of(sources: Iterable[object]) -> str:
     return digest.hexdigest()[:8]
 
 
+def _called(program: object) -> object:
+    """What a partial calls, which is the program: the partial is an object of functools."""
+    while isinstance(program, functools.partial):
+        program = program.func
+    return program
+
+
 @cache
 def _kernel() -> bytes:
-    digest = hashlib.sha256(sys.version.encode())
+    # Which Python it is, and not who built it when: that is in `sys.version`, and changes nothing.
+    python = (sys.implementation.name, hex(sys.hexversion), sys.abiflags)
+    digest = hashlib.sha256(" ".join(python).encode())
     for name in _DEPENDENCIES:
         digest.update(version(name).encode())
     # All on which an execution depends, and nothing else; a test holds it to that.
@@ -78,16 +89,34 @@ def _package(folder: Path) -> bytes:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
+        digest.update(_text(path))
     return digest.digest()
 
 
+def _text(path: Path) -> bytes:
+    """Of a file, with the ends of lines as Python reads them, whatever a checkout made of them."""
+    return path.read_bytes().replace(b"\r\n", b"\n")
+
+
 def _source_of(source: object) -> bytes:
+    source = _called(source)
     module = source if isinstance(source, ModuleType) else inspect.getmodule(source)
     file = getattr(module, "__file__", None)
     if file is not None and hasattr(source, "__path__"):
         return _package(Path(file).parent)
     if file is not None and Path(file).exists():
-        return Path(file).read_bytes()
-    code = getattr(source, "__code__", None)
-    return repr(source).encode() if code is None else bytes(code.co_code)
+        return _text(Path(file))
+    # Typed at a prompt: it has no file. An object that is called has the code of its class.
+    code = getattr(source, "__code__", None) or getattr(type(source).__call__, "__code__", None)
+    return b"\0".join(_parts(code)) if code else name_of(source).encode()
+
+
+def _parts(code: CodeType) -> Iterator[bytes]:
+    """What the code does: without addresses and numbers of lines, and sets in a fixed order."""
+    yield code.co_code
+    yield " ".join(code.co_names).encode()
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from _parts(each)
+        else:
+            yield repr(sorted(map(repr, each)) if isinstance(each, frozenset) else each).encode()
