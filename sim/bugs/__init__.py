@@ -1,6 +1,7 @@
 """Bugs that others have reported, as programs; `onestream bugs` explores them."""
 
 from sim.bugs import (
+    asyncio_78,
     daf_butler_1407,
     deer_flow_5395,
     gh_86296,
@@ -29,6 +30,7 @@ HISTORICAL_BUGS: tuple[HistoricalBug, ...] = (
     redis_py_2624.BUG,
     sqlalchemy_8145.BUG,
     httpcore_1093.BUG,
+    asyncio_78.BUG,
 )
 
 __all__ = ["HISTORICAL_BUGS", "HistoricalBug"]

@@ -11,8 +11,12 @@ from tests.limits import HANGS_S
 HERE = getattr(sys, "_base_executable", sys.executable)
 """The interpreter without this environment: it cannot import `sim`."""
 
-THREADED = {"deer-flow#5395", "KiroCrew#7809", "mlx-openai-server#269", "gh-111358"}
-"""Published bugs with a worker thread in them; threads are under no selector's control."""
+_THREADED = ("deer-flow#5395", "KiroCrew#7809", "mlx-openai-server#269", "gh-111358")
+NOT_FORCED = {
+    **dict.fromkeys(_THREADED, "worker threads run in it"),
+    "asyncio#78": "the program uses sockets",
+}
+"""Published bugs that no selector can bring about on stock asyncio, with what is said of each."""
 
 
 def run_alone(text: str, folder: Path, python: str = HERE) -> tuple[int, str]:

@@ -27,7 +27,7 @@ from sim.kernel.execution import Outcome
 from sim.kernel.schedule import Bounds
 from sim.schedulers import RandomWalk
 from tests.limits import AMPLE_S, HANGS_S
-from tests.sim.exported_files import HERE, THREADED, run_alone
+from tests.sim.exported_files import HERE, NOT_FORCED, run_alone
 from tests.sim.random_programs import random_program
 
 DRIVER = Path(__file__).with_name("stock_driver.py")
@@ -443,7 +443,7 @@ PADDED = {
     "an event": "    await world.outside('somebody comes')\n",
 }
 FORCEABLE = [
-    bug for bug in HISTORICAL_BUGS if bug.shows_on(this_version()) and bug.id not in THREADED
+    bug for bug in HISTORICAL_BUGS if bug.shows_on(this_version()) and bug.id not in NOT_FORCED
 ]
 
 

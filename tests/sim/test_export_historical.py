@@ -17,7 +17,7 @@ from sim.bugs.base import this_version
 from sim.bugs.interpreters import find_interpreters
 from sim.export.sources import NotExportable, bundle_of
 from tests.sim.exported_files import HERE as PLAIN
-from tests.sim.exported_files import THREADED, run_alone
+from tests.sim.exported_files import NOT_FORCED, run_alone
 
 HERE = [bug for bug in HISTORICAL_BUGS if bug.shows_on(this_version())]
 CPYTHON = [bug for bug in HERE if bug.fixed_in and bug.fixed is None]
@@ -41,8 +41,8 @@ def run(python: str, text: str, folder: Path) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("bug", HERE, ids=lambda bug: bug.id)
 def test_a_historical_bug_comes_on_stock_asyncio(bug: HistoricalBug, tmp_path: Path) -> None:
     """The exported file shows each line of the simulator's trace, and exits with 1."""
-    if bug.id in THREADED:
-        with pytest.raises(NotExportable, match="worker threads run in it"):
+    if bug.id in NOT_FORCED:
+        with pytest.raises(NotExportable, match=NOT_FORCED[bug.id]):
             exported(bug)
         return
     text, trace = exported(bug)
