@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import accumulate, islice
+from textwrap import fill
 
 from sim.bugs import HISTORICAL_BUGS
 from sim.bugs.base import HistoricalBug, this_version, version_text
 from sim.bugs.interpreters import Interpreter, find_interpreters, run_elsewhere
+from sim.exploration.executing import Watch, unwatched
 from sim.exploration.report import Report
 from sim.exploration.runs import outcomes
 from sim.exploration.search import explore
@@ -22,7 +24,10 @@ BUDGET_S = 60.0
 COUNTED_MAX = 1000
 MORE = COUNTED_MAX + 1
 
-_NAME_WIDTH = 24
+# What fits a terminal.
+_WIDTH = 80
+# Between two columns, as `table_text` has it.
+_GAP = 2
 _FIXED = "  fixed"
 
 
@@ -58,8 +63,8 @@ class Cell:
         if self.verdict == Verdict.PROVED:
             return f"absent ({self.executions}){mark}"
         if self.verdict == Verdict.REFUTED:
-            among = f" ({self.failing} of {self.schedules})" if self.schedules else ""
-            return f"found at {self.executions}{among}{mark}"
+            among = f" ({self.failing}/{self.schedules})" if self.schedules else ""
+            return f"at {self.executions}{among}{mark}"
         return f"{self.verdict}{mark}"
 
 
@@ -82,21 +87,32 @@ class Column:
         return all(cell.holds for cell in self.cells)
 
 
-def run_here() -> Column:
-    """Explores every bug, and its fixed twin, on the running interpreter."""
+def run_here(watch: Callable[[str], Watch] = unwatched) -> Column:
+    """Explores every bug, and its fixed twin, on the running interpreter.
+
+    watch: of the search with this name.
+    """
     cells = []
     for bug in HISTORICAL_BUGS:
         expected = Verdict.REFUTED if bug.shows_on(this_version()) else Verdict.PROVED
-        cells.append(explore_cell(bug, bug.program, expected))
+        cells.append(explore_cell(bug, bug.program, expected, watch=watch(bug.id)))
         if bug.fixed is not None:
-            cells.append(explore_cell(bug, bug.fixed, Verdict.PROVED, is_mended=True))
+            seen = watch(f"{bug.id} fixed")
+            cells.append(explore_cell(bug, bug.fixed, Verdict.PROVED, is_mended=True, watch=seen))
     return Column(version_text(this_version()), tuple(cells))
 
 
 def explore_cell(
-    bug: HistoricalBug, program: Program, expected: str, *, is_mended: bool = False
+    bug: HistoricalBug,
+    program: Program,
+    expected: str,
+    *,
+    is_mended: bool = False,
+    watch: Watch,
 ) -> Cell:
-    report = explore(program, strategy="depth-first", labels=bug.labels, budget_s=BUDGET_S)
+    report = explore(
+        program, strategy="depth-first", labels=bug.labels, budget_s=BUDGET_S, watch=watch
+    )
     schedules, failing = _counted(program, report)
     found = report.counterexample
     return Cell(
@@ -124,10 +140,18 @@ def _counted(program: Program, report: Report) -> tuple[int | None, int | None]:
     return (None, None) if len(fails) == MORE else (len(fails), sum(fails))
 
 
-def run_matrix(pythons: Iterable[str] = ()) -> list[Column]:
-    """A column for this interpreter, and one for each other that is found or named."""
-    columns = [run_here()]
+def run_matrix(
+    pythons: Iterable[str] = (),
+    watch: Callable[[str], Watch] = unwatched,
+    on_process: Callable[[str], None] = lambda version: None,
+) -> list[Column]:
+    """A column for this interpreter, and one for each other that is found or named.
+
+    on_process: called with the version of each other before its process begins.
+    """
+    columns = [run_here(watch)]
     for interpreter in find_interpreters(pythons):
+        on_process(interpreter.version)
         columns.append(column_of(interpreter))
     return sorted(columns, key=lambda column: [*map(_number, column.version.split("."))])
 
@@ -183,17 +207,28 @@ def print_matrix(columns: list[Column]) -> None:
     from sim.tables import table_text
 
     played = [column for column in columns if column.missing is None]
-    print("found at N (F of A): the Nth execution is the first counterexample; F of all A fail")
+    print("at N (F/A): the Nth execution is the first counterexample; F of all A fail")
     print("absent (A): all A schedules were executed, and none fails")
-    print()
-    print(table_text(as_rows(played)))
-    print()
-    for bug in HISTORICAL_BUGS:
-        print(f"{bug.id:<{_NAME_WIDTH}}{bug.title}\n{'':<{_NAME_WIDTH}}{bug.link}")
+    for some in _that_fit(played):
+        print(f"\n{table_text(as_rows(some))}")
+    about = [row for bug in HISTORICAL_BUGS for row in ([bug.id, bug.title], ["", bug.link])]
+    print(f"\n{table_text(about, width=_WIDTH)}")
     for column in columns:
         if column.missing is not None:
-            print(f"\nMISSING {column.version}: {column.missing}")
+            print("\n" + fill(f"MISSING {column.version}: {column.missing}", _WIDTH))
     _print_surprises(played)
+
+
+def _that_fit(columns: Sequence[Column]) -> Iterator[Sequence[Column]]:
+    """The columns in order, as many beside each other as fit a terminal."""
+    left = columns
+    while left:
+        rows = as_rows(left)
+        widths = (max(len(row[at]) + _GAP for row in rows) for at in range(len(rows[0])))
+        ends = list(accumulate(widths))
+        taken = max(sum(end - _GAP <= _WIDTH for end in ends[1:]), 1)
+        yield left[:taken]
+        left = left[taken:]
 
 
 def as_rows(columns: Sequence[Column]) -> list[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.commands.options import add_html, add_json
+from sim.commands.options import add_html, add_json, add_quiet, progress_on_terminal
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -17,6 +17,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "bugs", help="bugs that others have reported, found or proved absent, by CPython version"
     )
     add_json(parser)
+    add_quiet(parser)
     add_html(parser)
     parser.add_argument(
         "--python",
@@ -32,9 +33,18 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: Namespace) -> int:
     """0 if every verdict is the expected one, else 1."""
     from sim.bugs import matrix
+    from sim.exploration.progress import Progress
 
-    here_alone = arguments.this_version
-    columns = [matrix.run_here()] if here_alone else matrix.run_matrix(arguments.python)
+    with Progress(progress_on_terminal(arguments)) as progress:
+        columns = (
+            [matrix.run_here(progress.watch)]
+            if arguments.this_version
+            else matrix.run_matrix(
+                arguments.python,
+                progress.watch,
+                lambda version: progress.show(lambda: f"all of them on {version}, in a process"),
+            )
+        )
     if arguments.json:
         print(matrix.as_json(columns))
     else:

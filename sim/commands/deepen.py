@@ -6,7 +6,13 @@ import json
 from typing import TYPE_CHECKING
 
 from sim.bench.levels import LEVELS
-from sim.commands.options import add_budget, add_html, add_json
+from sim.commands.options import (
+    add_budget,
+    add_html,
+    add_json,
+    add_quiet,
+    progress_on_terminal,
+)
 from sim.exploration.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -36,21 +42,30 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_budget(parser)
     add_json(parser)
+    add_quiet(parser)
     add_html(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: Namespace) -> int:
     from sim.bench.checking.deepen import deepen, largest_proved
+    from sim.exploration.progress import Progress
 
-    results = deepen(
-        level=arguments.level,
-        registry=arguments.registry,
-        budget_s=arguments.budget,
-        size=arguments.size,
-        client=arguments.client,
-        on_result=_print_nothing if arguments.json else _print_result,
-    )
+    def print_result(result: Deepened) -> None:
+        progress.clear()
+        if not arguments.json:
+            print(result, flush=True)
+
+    with Progress(progress_on_terminal(arguments), arguments.budget) as progress:
+        results = deepen(
+            level=arguments.level,
+            registry=arguments.registry,
+            budget_s=arguments.budget,
+            size=arguments.size,
+            client=arguments.client,
+            on_result=print_result,
+            watch=progress.watch,
+        )
     largest = largest_proved(results)
     if arguments.json:
         _print_json(results, largest)
@@ -71,14 +86,6 @@ def _verdict(results: list[Deepened], largest: list[SizeBound]) -> Verdict:
         if worst in verdicts:
             return worst
     return Verdict.PROVED if largest else Verdict.INCONCLUSIVE
-
-
-def _print_nothing(result: Deepened) -> None:
-    """The JSON object has all of it."""
-
-
-def _print_result(result: Deepened) -> None:
-    print(result, flush=True)
 
 
 def _print_json(results: list[Deepened], largest: list[SizeBound]) -> None:

@@ -6,7 +6,14 @@ import json
 from typing import TYPE_CHECKING
 
 from sim.bench.levels import CLUSTER, MUTANT_LEVELS
-from sim.commands.options import add_html, add_jobs, add_json, executor_of
+from sim.commands.options import (
+    add_html,
+    add_jobs,
+    add_json,
+    add_quiet,
+    executor_of,
+    progress_on_terminal,
+)
 from sim.exploration.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -27,23 +34,28 @@ def add_parser(subparsers: Subparsers) -> None:
         "--verbose", action="store_true", help="with the command that replays each counterexample"
     )
     add_json(parser)
+    add_quiet(parser)
     add_html(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: Namespace) -> int:
     from sim.bench.checking.mutants import kill_all
+    from sim.exploration.progress import Progress
 
     def print_kill(kill: Kill) -> None:
+        progress.clear()
         if not arguments.json:
             _print_kill(kill, is_verbose=arguments.verbose)
 
-    kills = kill_all(
-        level=arguments.level,
-        name=arguments.name,
-        executor=executor_of(arguments),
-        on_kill=print_kill,
-    )
+    with Progress(progress_on_terminal(arguments)) as progress:
+        kills = kill_all(
+            level=arguments.level,
+            name=arguments.name,
+            executor=executor_of(arguments),
+            on_kill=print_kill,
+            watch=progress.watch,
+        )
     survivors = [kill.mutant for kill in kills if not kill.is_killed]
     if arguments.json:
         print(json.dumps({"mutants": [k.as_json() for k in kills], "survivors": survivors}))

@@ -35,6 +35,12 @@ def progress_stream(arguments: argparse.Namespace) -> TextIO | None:
     return None if arguments.quiet or is_for_programs else sys.stderr
 
 
+def progress_on_terminal(arguments: argparse.Namespace) -> TextIO | None:
+    """The same of a command that prints a line for each result: elsewhere these are enough."""
+    stream = progress_stream(arguments)
+    return stream if stream is not None and stream.isatty() else None
+
+
 def add_html(parser: Parser) -> None:
     parser.add_argument(
         "--html",

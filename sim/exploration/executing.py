@@ -21,6 +21,11 @@ Watch = Callable[[Findings, Scheduler], bool]
 """Called before each execution; True interrupts the search."""
 
 
+def unwatched(name: str) -> Watch:
+    """Of a search with this name: shows nothing, and ends nothing."""
+    return lambda findings, scheduler: False
+
+
 def search(
     problem: Problem,
     scheduler: Scheduler,

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 from types import FrameType
 from typing import TextIO
@@ -65,6 +66,15 @@ class Progress:
             # A search may be complete before.
             line += f", at most {max(0.0, self._deadline - now):.0f} s more"
         self._write(self._stream, line)
+
+    def watch(self, name: str) -> Callable[[Findings, Scheduler], bool]:
+        """The `watch` of a search that begins now: it shows how far that is, and Ctrl-C ends it."""
+        return partial(self.searched, name, perf_counter())
+
+    def searched(self, name: str, begun: float, findings: Findings, scheduler: Scheduler) -> bool:
+        """Shows it; whether the search is to stop. begun: a reading of perf_counter."""
+        self.show(lambda: search_words(name, perf_counter() - begun, findings, scheduler))
+        return self.is_interrupted
 
     def clear(self) -> None:
         """Removes the line, so that something else can be printed."""

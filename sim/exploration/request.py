@@ -12,7 +12,7 @@ from sim.counterexamples.counterexample import Counterexample
 from sim.executors.base import MakeExecutor
 from sim.exploration.executing import Watch
 from sim.exploration.parallel import Key, Team, Work
-from sim.exploration.progress import Progress, search_words
+from sim.exploration.progress import Progress
 from sim.exploration.report import Findings, Report
 from sim.exploration.search import BUDGET_S, explore
 from sim.exploration.strategies import DEFAULT_STRATEGY, make_scheduler
@@ -84,11 +84,6 @@ def explored(
 def _explored_alone(
     request: Request, scheduler: Scheduler, progress: Progress, budget_s: float | None
 ) -> Report:
-    begun = perf_counter()
-
-    def watch(findings: Findings, scheduler: Scheduler) -> bool:
-        return _shown(request, progress, begun, findings, scheduler)
-
     return explore(
         request.subject,
         strategy=scheduler,
@@ -96,7 +91,7 @@ def _explored_alone(
         max_executions=request.executions_max,
         isolate=request.isolate,
         unretrieved=request.unretrieved,
-        watch=watch,
+        watch=progress.watch(request.program),
     )
 
 
@@ -104,7 +99,7 @@ def _explored_by_team(
     request: Request, scheduler: Divisible, progress: Progress, make_executor: MakeExecutor
 ) -> Report:
     def show(key: Key, begun: float, findings: Findings, scheduler: Scheduler) -> bool:
-        return _shown(request, progress, begun, findings, scheduler)
+        return progress.searched(request.program, begun, findings, scheduler)
 
     until = perf_counter() + (BUDGET_S if request.seconds is None else request.seconds)
 
@@ -150,14 +145,6 @@ def _in_a_fork(asked: Callable[[], bool], seconds: float) -> bool:
         return forks.in_a_fork(within_limit, seconds + forks.LATER_S)
     except (forks.ForkEnded, BudgetSpent):
         return False
-
-
-def _shown(
-    request: Request, progress: Progress, begun: float, findings: Findings, scheduler: Scheduler
-) -> bool:
-    seconds = perf_counter() - begun
-    progress.show(lambda: search_words(request.program, seconds, findings, scheduler))
-    return progress.is_interrupted
 
 
 # -- in a worker

@@ -13,7 +13,7 @@ from sim.bench.harness.log_capture import silenced
 from sim.executors.base import MakeExecutor
 from sim.exploration.executing import Watch
 from sim.exploration.parallel import Key, Team, Work
-from sim.exploration.progress import Progress, search_words
+from sim.exploration.progress import Progress
 from sim.exploration.report import Findings, Report
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Verdict
@@ -105,7 +105,7 @@ def players(make_executor: MakeExecutor | None, progress: Progress) -> Iterator[
         return
 
     def show(key: Key, begun: float, findings: Findings, scheduler: Scheduler) -> bool:
-        return _shown(progress, Job.of_key(key).name, begun, findings, scheduler)
+        return progress.searched(Job.of_key(key).name, begun, findings, scheduler)
 
     with closing(make_executor()) as executor:
         team = Team(executor, Work(_problem_of, _explored, silenced), show)
@@ -118,7 +118,7 @@ def _play_round(
     for done, job in enumerate(todo):
         if progress.is_interrupted:
             return
-        watch = partial(_shown, progress, job.name, time.perf_counter())
+        watch = progress.watch(job.name)
         yield job, job.result(job.explored(_share_s(deadline, len(todo) - done), watch))
 
 
@@ -128,14 +128,6 @@ def _play_round_in(team: Team, todo: list[Job], deadline: float) -> Iterable[tup
     searches = [(key, each if isinstance(each, Divisible) else None) for key, each in strategies]
     for key, report in team.play(searches, lambda done: _share_s(deadline, len(todo) - done)):
         yield jobs[key], jobs[key].result(report)
-
-
-def _shown(
-    progress: Progress, name: str, begun: float, findings: Findings, scheduler: Scheduler
-) -> bool:
-    """Whether to stop. begun: a reading of perf_counter."""
-    progress.show(lambda: search_words(name, time.perf_counter() - begun, findings, scheduler))
-    return progress.is_interrupted
 
 
 def _share_s(deadline: float, jobs_left: int) -> float:

@@ -22,6 +22,7 @@ from sim.bench.scenarios.http_story import BOTH
 from sim.bench.scenarios.server_level.sized import SizedServerScenario
 from sim.bench.scenarios.sized import Size, SizedScenario
 from sim.bench.subjects import registry_class
+from sim.exploration.executing import Watch, unwatched
 from sim.exploration.report import Report
 from sim.exploration.search import explore
 from sim.exploration.verdict import Verdict
@@ -112,13 +113,15 @@ def deepen(
     size: str | None = None,
     client: bool = False,
     on_result: Callable[[Deepened], None] = lambda result: None,
+    watch: Callable[[str], Watch] = unwatched,
 ) -> list[Deepened]:
     """Explores scenarios of growing size until the budget, in real seconds, is spent.
 
     client: those of the most general client of a registry.
     size: the name of the only one to explore: every schedule, or if that takes too long those with
     up to one departure, two, and so on. It ends with a bound that is not proved for another reason
-    than its time. Raises ValueError for an unknown size, level or registry.
+    than its time. watch: of the search with this name. Raises ValueError for an unknown size, level
+    or registry.
     """
     deadline = time.perf_counter() + budget_s
     bounds = _bounds(level, client=client) if size is None else _bounds_alone(_scenario_named(size))
@@ -131,7 +134,7 @@ def deepen(
         if any(each.dominates(other) for other in too_large) or _is_proved(each, results):
             continue
         part = _part_of(each, is_alone=size is not None)
-        results.append(_play(registry, each, min(left_s, budget_s * part)))
+        results.append(_play(registry, each, min(left_s, budget_s * part), watch(str(each))))
         on_result(results[-1])
         report = results[-1].report
         if report.was_out_of_budget:
@@ -243,13 +246,13 @@ def _strategy(bound: SizeBound) -> Scheduler:
     return StateMatching(departures_max=bound.departures)
 
 
-def _play(registry: str, bound: SizeBound, budget_s: float) -> Deepened:
+def _play(registry: str, bound: SizeBound, budget_s: float, watch: Watch) -> Deepened:
     scenario, cls, scheduler = bound.scenario, registry_class(registry), _strategy(bound)
     if not scenario.applies_to(cls):
         raise ValueError(f"{scenario.name} needs more of a registry than {registry} has")
     with silenced():
         subject = subject_of(Entry(bound.level, scenario.name, registry))
-        report = explore(subject, strategy=scheduler, budget_s=budget_s)
+        report = explore(subject, strategy=scheduler, budget_s=budget_s, watch=watch)
     if report.complete == 1.0:
         bound = replace(bound, departures=None)
     states = scheduler.states if isinstance(scheduler, StateMatching) else None

@@ -16,6 +16,7 @@ from sim.bench.scenarios import SCENARIOS_BY_LEVEL, Scenario
 from sim.bench.subjects.mutants import MUTANTS, PREFIX, Mutant, broken, mutant_named
 from sim.executors.base import IsStopped, MakeExecutor
 from sim.executors.batches import in_order
+from sim.exploration.executing import Watch, unwatched
 from sim.exploration.search import explore
 from sim.schedulers import DepartureBounded, DepthFirst, RandomWalk, Scheduler
 
@@ -60,12 +61,20 @@ def kill_all(
     name: str | None = None,
     executor: MakeExecutor | None = None,
     on_kill: Callable[[Kill], None] = lambda kill: None,
+    watch: Callable[[str], Watch] = unwatched,
 ) -> list[Kill]:
-    """Runs every mutant until the first violation. Raises ValueError for an unknown name."""
+    """Runs every mutant until the first violation. Raises ValueError for an unknown name.
+
+    watch: of the searches that this process makes for the mutant with this name.
+    """
     chosen = [mutant_named(name)] if name else [m for m in MUTANTS if level in (None, m.level)]
     tasks = [partial(_kill_named, mutant.name) for mutant in chosen]
     if executor is None:
-        return [_reported(task(), on_kill) for task in tasks]
+        kills = []
+        for number, mutant in enumerate(chosen, 1):
+            seen = watch(f"{number} of {len(chosen)}, {mutant.name}")
+            kills.append(_reported(_kill_named(mutant.name, watch=seen), on_kill))
+        return kills
     with closing(executor()) as workers:
         return [_reported(kill, on_kill) for kill in in_order(workers, tasks)]
 
@@ -75,7 +84,9 @@ def _reported(kill: Kill, on_kill: Callable[[Kill], None]) -> Kill:
     return kill
 
 
-def _kill_named(name: str, is_stopped: IsStopped = lambda: False) -> Kill:
+def _kill_named(
+    name: str, is_stopped: IsStopped = lambda: False, watch: Watch | None = None
+) -> Kill:
     mutant = mutant_named(name)
     begun = time.perf_counter()
     executions = 0
@@ -87,7 +98,7 @@ def _kill_named(name: str, is_stopped: IsStopped = lambda: False) -> Kill:
                 subject,
                 strategy=strategy,
                 max_executions=EXECUTIONS_MAX,
-                watch=lambda *_: is_stopped(),
+                watch=watch or (lambda *_: is_stopped()),
             )
             executions += report.executions
             if report.counterexample is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -40,9 +41,44 @@ def test_the_matrix_holds(
     printed = capsys.readouterr().out
     assert HERE in printed
     assert "gh-112202" in printed
-    assert "found at 1 (8 of 33)" in printed
+    assert "at 1 (8/33)" in printed
     assert "absent (33)" in printed
     assert f"every verdict is the expected one, on {HERE}" in printed
+
+
+def test_the_matrix_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """However many versions there are: what has no room beside the others stands below them."""
+    cells = [
+        matrix.Cell(bug.id, mended, "", verdict, "", 123, 0.0, 1000, 999, None, None)
+        for bug in HISTORICAL_BUGS
+        for mended, verdict in ((False, "refuted"), (True, "proved"))
+        if not mended or bug.fixed is not None
+    ]
+    versions = ("3.11.7", "3.12.1", "3.13.0", "3.14.0", "3.15.0")
+    columns = [matrix.Column(version, tuple(cells)) for version in versions]
+    matrix.print_matrix([*columns, matrix.Column("3.16", missing="no CPython 3.16 " * 20)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = " ".join(line for line in lines if line.strip().startswith("3.1"))
+    assert tuple(heads.split()) == versions
+    assert sum(line.count("at 123 (999/1000)") for line in lines) == 5 * len(HISTORICAL_BUGS)
+
+
+def test_on_a_terminal_the_search_is_shown(
+    short_matrix: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a line that is redrawn; elsewhere nothing stands among the results."""
+    short_matrix(sse_starlette_156.BUG)
+    monkeypatch.setattr("sim.exploration.progress.REDRAW_EVERY_S", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    for is_terminal in (True, False):
+        errors = io.StringIO()
+        monkeypatch.setattr(errors, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        monkeypatch.setattr("sys.stderr", errors)
+        assert main(["bugs", "--this-version"]) == 0
+        assert ("sse-starlette#156 fixed: " in errors.getvalue()) is is_terminal
+        assert main(["bugs", "--this-version", "--quiet"]) == 0
+        assert ("sse-starlette#156 fixed: " in errors.getvalue()) is is_terminal
 
 
 def test_a_bug_that_is_not_found_fails(
