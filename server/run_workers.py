@@ -1,4 +1,4 @@
-"""Runs several workers as one server, under uvicorn's supervisor: `onestream serve --workers N`."""
+"""Runs several workers as one server: `onestream serve --workers N`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from server import log
 from server.environment import read_settings
@@ -21,8 +17,8 @@ from server.run import EXIT_OK, EXIT_USAGE, check_port, config_for
 from server.security import StartRefused, check_address, read_keys
 from server.settings import Settings
 from server.startup import check_shared
+from server.supervisor import Supervisor
 
-_READY_S = 0.2
 # A worker that answers its supervisor no more is killed after this; a new one has so long to start.
 _HEALTH_S = 30
 
@@ -71,34 +67,15 @@ def _supervised(
         host,
         port,
         workers=workers,
-        timeout_worker_healthcheck=_HEALTH_S,
     )
     with config.bind_socket() as listener:
         number = listener.getsockname()[1]
         address = f"http://[{host}]:{number}" if ":" in host else f"http://{host}:{number}"
-        supervisor = _Supervisor(config, [listener])
-        supervisor.on_ready = lambda: on_started(address)
+        supervisor = Supervisor(
+            config, [listener], health_s=_HEALTH_S, on_ready=lambda: on_started(address)
+        )
         supervisor.run()
-    failed = any(each.exitcode == STARTUP_FAILURE for each in supervisor.processes)
-    return EXIT_USAGE if failed else EXIT_OK
-
-
-class _Supervisor(Multiprocess):
-    """Reports when all workers serve."""
-
-    on_ready: Callable[[], None]
-
-    def init_processes(self) -> None:
-        super().init_processes()
-        while not self.should_exit.is_set():
-            # The supervisor's own loop says why one has ended.
-            if any(not each.process.is_alive() for each in self.processes):
-                return
-            if all(each.is_ready(_READY_S) for each in self.processes):
-                self.on_ready()
-                return
-            self.handle_signals()
-            time.sleep(_READY_S / 4)
+    return EXIT_USAGE if supervisor.has_failed else EXIT_OK
 
 
 @contextmanager
