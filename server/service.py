@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -292,7 +291,7 @@ class Service:
             return own
         with _store_errors():
             entries = await self._shared.others(owner)
-            others: list[dict[str, Any]] = [json.loads(each.view) for each in entries]
+            others = [each.shown for each in entries]
             await self._place(owner, own + others)
         for view in others:
             del view["text"]
@@ -340,8 +339,7 @@ class Service:
             return None
         with _store_errors():
             entry = await self._shared.other(owner, trace_id)
-        view: dict[str, Any] | None = None if entry is None else json.loads(entry.view)
-        return view
+        return None if entry is None else entry.shown
 
     async def _place(self, owner: str, views: Sequence[dict[str, Any]]) -> None:
         """Says of each that waits where it stands, which the store knows. Raises StoreUnreachable.

@@ -6,8 +6,9 @@ import asyncio
 import itertools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from registry.lease_records import Message, Told
@@ -87,8 +88,21 @@ class SharedStreams:
             return
         self._pending[trace_id] = known
         if len(self._pending) > _PENDING_MAX:
-            del self._pending[next(iter(self._pending))]
+            self._drop_one()
         self._woken.set()
+
+    def _drop_one(self) -> None:
+        """The oldest that goes on, as it is described again with its end; else the oldest."""
+        goes_on = (name for name, (each, _, _) in self._pending.items() if each.ended_at is None)
+        name = next(goes_on, next(iter(self._pending)))
+        record, _, _ = self._pending.pop(name)
+        if self._has_ended(record, self._view_of(record)):
+            del self._running[name]
+
+    @staticmethod
+    def _has_ended(record: Record, view: Mapping[str, Any]) -> bool:
+        """Its client has its end first, and its clean-up takes longer."""
+        return record.ended_at is not None and view["state"] == "ENDED"
 
     async def _describe_pending(self) -> None:
         while True:
@@ -104,8 +118,7 @@ class SharedStreams:
     async def _describe_next(self) -> None:
         trace_id, (record, session, at_ms) = next(iter(self._pending.items()))
         view = self._view_of(record)
-        # Its client has its end first, and its clean-up takes longer.
-        ended = record.ended_at is not None and view["state"] == "ENDED"
+        ended = self._has_ended(record, view)
         if ended:
             self._running.pop(trace_id, None)
         version = next(self._versions)
@@ -197,15 +210,13 @@ class SharedStreams:
         """A worker that is gone says nothing of the end of its streams."""
         if entry.ended or await self._directory.is_seen(entry.worker):
             return entry
-        view = json.loads(entry.view)
-        view |= {
+        view = entry.shown | {
             "state": "ENDED",
             "queue_position": None,
             "reason": "worker_lost",
             "message": f"worker {entry.worker}, which had the stream, is gone",
         }
-        fields = entry.owner, entry.trace_id, entry.worker, entry.session, entry.at_ms
-        return Entry(*fields, entry.version, True, json.dumps(view))
+        return replace(entry, ended=True, view=json.dumps(view))
 
 
 async def _looks() -> Any:

@@ -7,7 +7,6 @@ changed, as it was then. A `list` that comes later takes the place of all that w
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
@@ -329,8 +328,8 @@ def _looks(view: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _view(entry: Entry) -> dict[str, Any]:
-    view: dict[str, Any] = json.loads(entry.view)
-    view.pop("text", None)
+    view = entry.shown
+    del view["text"]
     return view
 
 

@@ -6,28 +6,52 @@ clients that ask for their streams, and which worker a cancel has to go to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 from registry.lease_records import Message
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stream, as its worker described it last."""
+    """One stream, as its worker described it last: one of another release may say less, or more.
+
+    Of a stream whose worker is not named nobody is known to serve it.
+    """
 
     owner: str
     trace_id: str
-    worker: str
+    worker: str = ""
     # As the lease table knows it.
-    session: str
+    session: str = ""
     # When it was registered, by the wall clock.
-    at_ms: int
+    at_ms: int = 0
     # Greater with each description.
-    version: int
-    ended: bool
+    version: int = 0
+    ended: bool = False
     # What its owner may see, as JSON.
-    view: str
+    view: str = "{}"
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What its owner may see, with all that every answer has."""
+        return {
+            "trace_id": self.trace_id,
+            "object": "stream",
+            "session_id": None,
+            "model": None,
+            "state": "ENDED" if self.ended else "ACTIVE",
+            "queue_position": None,
+            "reason": None,
+            "message": None,
+            "created": self.at_ms // 1000,
+            "chunks": 0,
+            "timings_ms": dict.fromkeys(("started", "first_chunk", "ended", "now")),
+            "text": "",
+            **mapping_of(self.view),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +64,24 @@ class Seen:
 
     was_known: bool
     unsettled_ms: int
+
+
+_FIELDS = frozenset(each.name for each in fields(Entry))
+
+
+def entry_of(owner: str, trace_id: str, text: bytes | str) -> Entry:
+    """text: its fields as JSON."""
+    known = {name: value for name, value in mapping_of(text).items() if name in _FIELDS}
+    return Entry(**{"owner": owner, "trace_id": trace_id, **known})
+
+
+def mapping_of(text: bytes | str) -> Mapping[str, Any]:
+    """Empty where it is none: whoever has written it, the others are shown."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class Directory(Protocol):

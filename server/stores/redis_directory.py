@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from redis.asyncio import Redis
 
 from registry.lease_records import Message
-from server.stores.directory import Entry, Seen
+from server.stores.directory import Entry, Seen, entry_of
 from server.stores.store import worker_of
 
 # A running stream is described anew long before; what a dead worker has left goes by then.
 _RUNNING_MS = 24 * 3600 * 1000
-_FIELDS = frozenset(each.name for each in fields(Entry))
 
 
 class RedisDirectory:
@@ -74,13 +73,17 @@ class RedisDirectory:
                     pipe.zrem(self._running(owner), *gone)
                     pipe.zrem(self._ended(owner), *gone)
                     await pipe.execute()
-        found = [_entry(text) for text in texts if text is not None]
+        found = [
+            entry_of(owner, trace_id, text)
+            for trace_id, text in zip(trace_ids, texts, strict=True)
+            if text is not None
+        ]
         return sorted(found, key=lambda each: (-each.at_ms, each.trace_id))
 
     async def find(self, owner: str, trace_id: str) -> Entry | None:
         with self._errors():
             text = await self._client.get(self._stream(owner, trace_id))
-        return None if text is None else _entry(text)
+        return None if text is None else entry_of(owner, trace_id, text)
 
     async def be_seen(self, worker: str, within_ms: int) -> Seen:
         with self._errors():
@@ -109,8 +112,3 @@ class RedisDirectory:
 
     def _ended(self, owner: str) -> str:
         return self._key(f"ended:{owner}")
-
-
-def _entry(text: bytes | str) -> Entry:
-    # A worker of a later release may say more.
-    return Entry(**{name: value for name, value in json.loads(text).items() if name in _FIELDS})

@@ -427,7 +427,8 @@ def _record(fields: dict[str, str]) -> SessionRecord:
         )
     in_order = tuple(sorted(waiting, key=lambda each: each.ticket))
     late = tuple(fields.get("late", "").splitlines())
-    return SessionRecord(holder, in_order, fields["left"], late, int(fields.get("late_ms", 0)))
+    left = fields.get("left", "")
+    return SessionRecord(holder, in_order, left, late, int(fields.get("late_ms", 0)))
 
 
 def _detached(member: str, seen_ms: int) -> Detached:

@@ -20,17 +20,22 @@ _FIELDS = "owner, trace_id, worker, session, at_ms, version, ended, view"
 
 
 class SqliteDirectory:
-    """opened: a transaction of the store's connection. send: writes a message within it."""
+    """opened: a transaction of the store's connection. send: writes a message within it.
+
+    is_gone: whether the process of a worker has ended.
+    """
 
     def __init__(
         self,
         opened: Callable[[], AbstractContextManager[sqlite3.Connection]],
         now_ms: Callable[[], int],
         send: Callable[[sqlite3.Connection, Message], None],
+        is_gone: Callable[[str], bool],
     ) -> None:
         self._send = send
         self._opened = opened
         self._now_ms = now_ms
+        self._is_gone = is_gone
 
     async def describe(self, entry: Entry, *, keep_ms: int, ended_max: int) -> None:
         now_ms = self._now_ms()
@@ -87,7 +92,7 @@ class SqliteDirectory:
     async def is_seen(self, worker: str) -> bool:
         with self._opened() as db:
             row = db.execute("SELECT until_ms FROM worker WHERE name = ?", (worker,)).fetchone()
-        return row is not None and self._now_ms() < row[0]
+        return row is not None and self._now_ms() < row[0] and not self._is_gone(worker)
 
     async def tell(self, message: Message) -> None:
         with self._opened() as db:

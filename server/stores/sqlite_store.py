@@ -19,8 +19,9 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from registry import attempts
 from registry.attempts import Asked
@@ -170,6 +171,7 @@ class SqliteStore:
             self._in_transaction,
             self._now_ms,
             lambda db, message: self._send(db, (message,), self._now_ms()),
+            self._locks.is_gone,
         )
 
     async def close(self) -> None:
@@ -257,6 +259,8 @@ class SqliteStore:
                 messages = self._bury(table, name, now_ms)
                 self._write(db, name, before, table.snapshot())
                 self._send(db, messages, now_ms)
+            names = [(worker,) for worker in dead]
+            db.executemany("DELETE FROM worker WHERE name = ?", names)
         for worker in dead:
             self._locks.forget(worker)
 
@@ -436,6 +440,11 @@ def _advice(path: Path, exc: sqlite3.Error | OSError) -> str:
             f"The file is damaged, or not one of sessions: end all workers and delete the file if "
             f"nothing else needs it, or {_NAME_ANOTHER}"
         )
+    if code == sqlite3.SQLITE_ERROR:
+        return (
+            "The file may be of another release: end all workers and delete it if nothing else "
+            f"needs it, or {_NAME_ANOTHER}"
+        )
     return "The disk may be full or failing"
 
 
@@ -445,12 +454,32 @@ def _value(each: object) -> object:
     return each.value
 
 
+_HOLDER, _WAITING = (frozenset(each.name for each in fields(of)) for of in (Holder, Waiting))
+
+
 def _record(text: str) -> SessionRecord:
-    raw = json.loads(text)
-    holder = raw["holder"]
+    """One of another release may say less, or more. Raises StoreUnreachable."""
+    try:
+        return _record_of(json.loads(text))
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise StoreUnreachable(
+            f"the store of sessions has a record that this release cannot read "
+            f"({type(exc).__name__}: {exc}); end all workers, and delete the file if nothing else "
+            f"needs it"
+        ) from exc
+
+
+def _record_of(raw: dict[str, Any]) -> SessionRecord:
+    holder = raw.get("holder")
     if holder is not None:
-        holder = Holder(**{**holder, "why": holder["why"] and Why(holder["why"])})
-    waiting = tuple(
-        Waiting(**{**each, "strategy": Strategy(each["strategy"])}) for each in raw["waiting"]
+        why = holder.get("why")
+        known = {name: holder[name] for name in holder if name in _HOLDER}
+        holder = Holder(**{**known, "why": why and Why(why)})
+    waiting = []
+    for each in raw.get("waiting", ()):
+        known = {name: each[name] for name in each if name in _WAITING}
+        waiting.append(Waiting(**{**known, "strategy": Strategy(each["strategy"])}))
+    late = tuple(raw.get("late", ()))
+    return SessionRecord(
+        holder, tuple(waiting), raw.get("left", ""), late, int(raw.get("late_ms", 0))
     )
-    return SessionRecord(holder, waiting, raw["left"], tuple(raw["late"]), raw["late_ms"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from registry.lease_records import Cancel, LeaseLimits
+from server import shared_streams
 from server.archive import Record
 from server.shared_streams import SharedStreams
 from server.stores.redis_store import RedisStore
@@ -87,3 +89,61 @@ def test_a_server_that_was_flushed_knows_no_worker_and_is_unsettled() -> None:
             await store.close()
 
         run_async(main())
+
+
+def test_what_cannot_be_described_for_long_is_dropped_and_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """First those that go on, as they are described again with their end."""
+    monkeypatch.setattr(shared_streams, "_PENDING_MAX", 2)
+    store = SqliteStore(tmp_path / "own" / "s.sqlite", LIMITS, "v", now_ms=Clock())
+    ended: set[str] = set()
+    shared = SharedStreams(
+        store.directory,
+        "v",
+        settings=settings(),
+        view_of=lambda each: {"state": "ENDED" if each.trace_id in ended else "ACTIVE"},
+        wall_clock=lambda: 0.0,
+    )
+    records = {name: record(name) for name in ("t1", "t2", "t3")}
+
+    def end(name: str) -> None:
+        records[name].ended_at = 1.0
+        ended.add(name)
+        shared.changed(name)
+
+    for name in ("t1", "t2"):
+        shared.add(records[name], "s")
+    end("t1")
+    shared.add(records["t3"], "s")
+    assert list(shared._pending) == ["t1", "t3"]
+    assert list(shared._running) == ["t1", "t2", "t3"]
+    for name in ("t2", "t3"):
+        end(name)
+    assert list(shared._pending) == ["t2", "t3"]
+    assert list(shared._running) == ["t2", "t3"]
+
+
+def test_the_stream_of_a_process_that_has_ended_is_not_shown_as_active(tmp_path: Path) -> None:
+    """At once, as its sessions are free at once; also after another worker has begun."""
+
+    async def main() -> None:
+        clock = Clock()
+        path = tmp_path / "own" / "s.sqlite"
+        dead, store = (SqliteStore(path, LIMITS, name, now_ms=clock) for name in ("v", "w"))
+        await dead.start()
+        await store.start()
+        await dead.directory.be_seen("v", 60_000)
+        assert await store.directory.is_seen("v")
+        # What the kernel does with a process that has ended.
+        assert dead._locks._fd is not None
+        os.close(dead._locks._fd)
+        dead._locks._fd = None
+        assert not await store.directory.is_seen("v")
+        third = SqliteStore(path, LIMITS, "u", now_ms=clock)
+        await third.start()
+        assert not await store.directory.is_seen("v")
+        for each in (dead, store, third):
+            await each.close()
+
+    run_async(main())

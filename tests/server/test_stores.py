@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,8 +29,7 @@ from registry.lease_records import (
     Word,
 )
 from registry.lease_table import LimitsDiffer
-from server.stores import redis_directory
-from server.stores.directory import Entry
+from server.stores.directory import entry_of
 from server.stores.memory_store import MemoryStore, SharedMemory
 from server.stores.redis_store import CONNECTIONS_MAX, RedisStore, without_secrets
 from server.stores.sqlite_store import SqliteStore, default_path
@@ -616,7 +615,48 @@ def test_only_what_the_store_did_not_answer_counts_as_unanswered() -> None:
     run(main)
 
 
-def test_an_entry_of_a_later_release_is_read() -> None:
-    """What it says beyond this one is left out."""
-    entry = Entry("key", "t", "w", "key/s", 1, 2, False, "{}")
-    assert redis_directory._entry(json.dumps({**asdict(entry), "more": 1})) == entry
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ({"more": 1, "worker": "w", "at_ms": 2000, "view": '{"chunks": 3, "new": 4}'}, (2, 3)),
+        ({"worker": "w"}, (0, 0)),
+        ({"worker": "w", "view": "no JSON"}, (0, 0)),
+        ({"worker": "w", "view": "[]"}, (0, 0)),
+        ([], (0, 0)),
+    ],
+)
+def test_an_entry_of_another_release_is_shown(text: object, shown: tuple[int, int]) -> None:
+    """What it says beyond this one is left out, and what it lacks is as of a stream that began."""
+    entry = entry_of("key", "t", json.dumps(text))
+    assert (entry.owner, entry.trace_id, entry.ended) == ("key", "t", False)
+    view = entry.shown
+    assert (view["created"], view["chunks"]) == shown
+    assert view["state"] == "ACTIVE"
+    assert view["timings_ms"]["started"] is None
+
+
+def test_a_record_of_another_release_is_read_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    """Less or more than this one says is no failure; what it cannot do without is a 503."""
+
+    async def program() -> None:
+        clock = Clock()
+        store = sqlite(tmp_path, "v", clock)
+        await store.start()
+        clock.now_ms += LIMITS.quarantine_ms
+        granted = await store.ask(Register("s", "v/1"))
+        db = sqlite3.connect(store.path, isolation_level=None)
+        (text,) = db.execute("SELECT record FROM session").fetchone()
+        record = json.loads(text)
+        del record["late"], record["late_ms"], record["holder"]["overdue"]
+        record |= {"more": 1, "holder": record["holder"] | {"previous": "v/0"}}
+        db.execute("UPDATE session SET record = ?", (json.dumps(record),))
+        renew = Renew("s", "v/1", granted.fencing_token, granted.ticket)
+        assert (await store.ask(renew)).word is Word.OK
+        for wrong in ({"holder": {"stream": "v/1"}}, [], {"holder": "v/1"}):
+            db.execute("UPDATE session SET record = ?", (json.dumps(wrong),))
+            with pytest.raises(StoreUnreachable, match="that this release cannot read"):
+                await store.ask(renew)
+        db.close()
+        await store.close()
+
+    run(program)
