@@ -28,6 +28,14 @@ def subject_of(entry: Entry) -> Subject:
     return entry.subject_of(scenario.program_for(cls), scenario.labels_for(cls))
 
 
+def description_of(entry: Entry) -> str:
+    """What happens in its scenario, in words; nothing of a long random run."""
+    if entry.scenario.startswith(SIMULATED):
+        return ""
+    ((_, scenario),) = scenarios_named(entry.level, entry.scenario)
+    return scenario.description
+
+
 @contextmanager
 def as_played(name: str) -> Iterator[Subject]:
     """The subject of an entry; in the block nothing is logged, and a mutant's production is broken.

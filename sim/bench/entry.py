@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +14,7 @@ import sim as sim_room
 from registry import StreamRegistry
 from sim.bench.subjects import registry_class
 from sim.bench.subjects.mutants import PREFIX as MUTANT
+from sim.bench.subjects.mutants import mutant_named
 from sim.exploration.subject import Subject
 from sim.kernel.execution import Program
 
@@ -45,6 +48,20 @@ class Entry:
         """A mutant is the production class, broken while it runs."""
         is_mutant = self.registry.startswith(MUTANT)
         return StreamRegistry if is_mutant else registry_class(self.registry)
+
+    @property
+    def subject_in_words(self) -> str:
+        """What is checked: a class by its docstring, of a mutant what is broken, and where."""
+        if self.registry.startswith(MUTANT):
+            mutant = mutant_named(self.registry.removeprefix(MUTANT))
+            return (
+                f"production with one line broken on purpose: {mutant.description} {mutant.place}"
+            )
+        cls = self.registry_class
+        file = Path(inspect.getfile(cls))
+        said = cls.__doc__ or getattr(inspect.getmodule(cls), "__doc__", "") or ""
+        sentence = " ".join(said.partition("\n\n")[0].split())
+        return f"{self.registry} ({file.parent.name}/{file.name}). {sentence}".strip()
 
     @property
     def command(self) -> str:

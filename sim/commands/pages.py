@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from sim.counterexamples.counterexample import Counterexample
 from sim.exploration.report import Report
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Verdict
+from sim.kernel.execution import Program
 from sim.kernel.schedule import Schedule
 from sim.pages.page import Cell, Line, Page, Table, Told
 from sim.pages.story import natural_story, story_of
@@ -59,7 +61,8 @@ def page_of_exploration(request: Request, report: Report) -> Page:
 def _natural(request: Request, report: Report) -> list[Told]:
     with subject_of(str(request.program)) as subject:
         story = natural_story(subject.program, report.bounds)
-    return [] if story is None else [Told.of("", story)]
+        about = _about(str(request.program), subject.program)
+    return [] if story is None else [Told.of("", story, about=about)]
 
 
 _BOUNDED = {
@@ -231,9 +234,14 @@ def page_of_mutants(kills: Sequence[Kill]) -> Page:
         (each.mutant, Counterexample(each.violated, each.schedule, each.text)) for each in killed
     ]
     verdict = Verdict.REFUTED if survivors else Verdict.PROVED
+    reason = (
+        f"{len(survivors)} of {len(kills)} survive: no scenario notices that they are broken"
+        if survivors
+        else "each broken line is noticed; how, its counterexample shows"
+    )
     facts = [("killed", f"{len(killed)} of {len(kills)}"), ("interpreter", interpreter())]
     table = Table("Mutants", columns, rows)
-    return Page("onestream mutants", verdict, "", facts, [table], _stories(found))
+    return Page("onestream mutants", verdict, reason, facts, [table], _stories(found))
 
 
 def page_of_bugs(columns: Sequence[Column]) -> Page:
@@ -254,8 +262,39 @@ def _stories(found: Iterable[tuple[str, Counterexample | None]]) -> list[Told]:
             named = Schedule.parse(each.schedule).subject
             with subject_of(named) as subject:
                 story = story_of(subject.program, each)
-            stories.append(Told.of(name, story, _rules(named)))
+                about = _about(named, subject.program)
+            stories.append(Told.of(name, story, _rules(named), about))
     return stories
+
+
+# Who the lanes of each level are.
+_LANES = {
+    "registry": "p1, p2, … are prompts, each a task that streams; “p1 handler” is the request that "
+    "registers p1; outside is what the world does",
+    "server": "p1, p2, … are prompts, which clients send; outside is what the world does: clients, "
+    "and a fake Ollama",
+    "stack": "“p1 client” sends prompt p1 over simulated sockets (network) to uvicorn, which runs "
+    "the application; behind another port is a fake Ollama; outside is what the world does",
+    "cluster": "v, w, … are workers, processes that share a store of sessions; v/1 is stream 1 in "
+    "worker v, and acquire-1 the task that keeps its lease; outside is what the world does",
+}
+
+
+def _about(subject: str, program: Program) -> list[tuple[str, str]]:
+    """What a reader has to know first."""
+    if not is_of_the_bench(subject):
+        sentence = (inspect.getdoc(program) or "").partition("\n\n")[0]
+        return [("the program", sentence)] if sentence else []
+    from sim.bench.catalog import description_of
+    from sim.bench.entry import Entry
+
+    entry = Entry.parse(subject)
+    about = [
+        ("the scenario", description_of(entry)),
+        ("what is checked", entry.subject_in_words),
+        ("who is who", _LANES[entry.level]),
+    ]
+    return [(term, sentence) for term, sentence in about if sentence]
 
 
 def _rules(subject: str) -> dict[str, str]:

@@ -49,18 +49,25 @@ class Table:
 class Told:
     """A counterexample of a page. name: what it is one of. commands: pairs of what a command does
     with it, as `replays it`, and the command. rules: for labels that are rules of the program's,
-    what each says."""
+    what each says. about: what a reader has to know first, as pairs of a term and a sentence."""
 
     name: str
     story: Story
     commands: tuple[tuple[str, str], ...]
     rules: Mapping[str, str] = field(default_factory=dict)
+    about: Sequence[tuple[str, str]] = ()
 
     @classmethod
-    def of(cls, name: str, story: Story, rules: Mapping[str, str] | None = None) -> Told:
+    def of(
+        cls,
+        name: str,
+        story: Story,
+        rules: Mapping[str, str] | None = None,
+        about: Sequence[tuple[str, str]] = (),
+    ) -> Told:
         """With the commands for a schedule that can be found by its name, if it has one."""
         if not story.schedule:
-            return cls(name, story, (), rules or {})
+            return cls(name, story, (), rules or {}, about)
         quoted = shlex.quote(story.schedule)
         doing = (("replays it", "replay"), ("exports it", "export"))
         return cls(
@@ -68,6 +75,7 @@ class Told:
             story,
             tuple((what, f"onestream {do} {quoted}") for what, do in doing),
             rules or {},
+            about,
         )
 
 
@@ -133,6 +141,8 @@ def _shown(told: Told) -> dict[str, Any]:
         "name": told.name,
         "commands": told.commands,
         "rules": _taken(told),
+        "about": told.about,
+        "last_acts": _last_acts(story),
         "property": story.property,
         "at": story.at,
         "seen": story.seen,
@@ -149,7 +159,7 @@ def _shown(told: Told) -> dict[str, Any]:
         "steps": story.steps,
         "rows": _rows(story, departing),
         "data": [
-            _data(each, few, all_of_them)
+            _data(each, _words(each, story), few, all_of_them)
             for each, few, all_of_them in zip(
                 story.steps, causes(story, is_few=True), causes(story, is_few=False), strict=True
             )
@@ -178,7 +188,7 @@ def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
                 "is_same_time": before is not None and _time(before) == _time(step),
                 "is_same_time_few": shown is not None and _time(shown) == _time(step),
                 "lane": _lane(step, story),
-                "text": step.text,
+                "text": _words(step, story),
                 "code": _code(step, before, story),
                 "lives": [first < number < last for first, last in lives],
                 "there": step.there or "",
@@ -194,6 +204,33 @@ def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
             before = step
             shown = shown if step.is_minor else step
     return rows
+
+
+def _words(step: Step, story: Story) -> str:
+    """What the row says; of the violation also what was seen, or should have held."""
+    if step.is_violation and story.property:
+        return f"{step.text}: {story.seen or story.property}"
+    return step.text
+
+
+def _last_acts(story: Story) -> list[dict[str, Any]]:
+    """What each actor did last before the violation, in order, and that: it is short, and tells
+    who stands where."""
+    last = {
+        step.actor: number
+        for number, step in enumerate(story.steps)
+        if step.actor not in ("", "log") and not step.is_minor and not step.is_violation
+    }
+    violation = [number for number, step in enumerate(story.steps) if step.is_violation]
+    return [
+        {
+            "step": number,
+            "time": _time(story.steps[number]),
+            "actor": "" if number in violation else story.steps[number].actor,
+            "text": _words(story.steps[number], story),
+        }
+        for number in [*sorted(last.values()), *violation]
+    ]
 
 
 def _time(step: Step) -> str:
@@ -293,12 +330,12 @@ def _shown_cause(story: Story, moment: Moment, shown: list[bool]) -> int | None:
     return None
 
 
-def _data(step: Step, few: int | None, all_of_them: int | None) -> dict[str, Any]:
+def _data(step: Step, words: str, few: int | None, all_of_them: int | None) -> dict[str, Any]:
     """What the page shows of a step that is selected, and from where arrows lead to it."""
     moment = step.moment
     return {
         "actor": step.actor,
-        "text": step.text or step.there or "",
+        "text": words or step.there or "",
         "causes": [few, all_of_them],
         "place": _place(moment.place),
         "choices": [_choice(each) for each in moment.choices],

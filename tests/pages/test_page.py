@@ -11,11 +11,12 @@ import pytest
 
 from sim import explore
 from sim.cli import main
-from sim.commands.pages import _BOUNDED
+from sim.commands.pages import _BOUNDED, _about
 from sim.exploration.verdict import Verdict
 from sim.kernel.schedule import Bounds
-from sim.pages.page import Cell, Line, Page, Table, Told, _rows
+from sim.pages.page import Cell, Line, Page, Table, Told, _last_acts, _rows
 from sim.pages.story import story_of
+from sim.replay import subject_of
 from tests.pages.programs import HOSTILE, hostile_names, late_or_not, slot_that_is_lost
 
 
@@ -77,6 +78,36 @@ def test_it_reads_without_scripts() -> None:
         assert " ".join(step.text.split()) in words
     assert story.departures[0].words in words
     assert " ".join(story.text.split()) in words
+
+
+def test_it_begins_with_what_each_did_last() -> None:
+    """One line for each actor, in order, then what was violated, each with the row that it is."""
+    page = _page_of(slot_that_is_lost)
+    story = page.stories[0].story
+    acts = _last_acts(story)
+    assert [act["actor"] for act in acts] == ["outside", "answer", "program", ""]
+    assert acts[-1]["text"] == "VIOLATED: the slot is free again"
+    assert [story.steps[act["step"]].is_violation for act in acts] == [False] * 3 + [True]
+    links = [attrs.get("data-step") for tag, attrs in _Read(page.html).tags if tag == "button"]
+    assert [each for each in links if each] == [str(act["step"]) for act in acts]
+
+
+@pytest.mark.parametrize(
+    ("subject", "words"),
+    [
+        ("tests.pages.programs:slot_that_is_lost", "the program"),
+        ("registry:racing_registers:quick_fix", "three registers race while the first stream"),
+        ("registry:racing_registers:quick_fix", "(subjects/quick_fix.py). The published fix"),
+        ("stack:leaves.async:production", "“p1 client” sends prompt p1 over simulated sockets"),
+        ("server:second_prompt.async:mutant-gate_is_never_shut", "one line broken on purpose: "),
+        ("cluster:pause:mutant-lease_is_dated_from_the_reply", "(mutants/cluster.py:"),
+    ],
+)
+def test_a_reader_is_told_what_is_played_first(subject: str, words: str) -> None:
+    """The scenario, what is checked, with its file, and who the lanes are."""
+    with subject_of(subject) as found:
+        about = _about(subject, found.program)
+    assert words in " ".join(f"{term}: {sentence}" for term, sentence in about)
 
 
 def test_what_a_program_says_is_text() -> None:

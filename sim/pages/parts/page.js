@@ -17,7 +17,11 @@ class Story {
     this.draw();
     const shown = this.shown();
     const first = shown.find((step) => step.matches(".differs")) || shown.find((step) => step.matches(".violation")) || shown[0];
-    if (first) this.select(first, false);
+    if (first) {
+      this.select(first, false);
+      // In view, without a move of the page.
+      this.chart.scrollTop = first.offsetTop - this.chart.clientHeight / 2;
+    }
   }
 
   // Those that can be selected: not hidden, and of this execution.
@@ -31,7 +35,11 @@ class Story {
       if (step) this.select(step, false);
     });
     for (const button of this.section.querySelectorAll(".go"))
-      button.addEventListener("click", () => this.toChoice(Number(button.dataset.choice)));
+      button.addEventListener("click", () => {
+        const { choice, step } = button.dataset;
+        if (step !== undefined) this.select(this.steps[Number(step)]);
+        else this.toChoice(Number(choice));
+      });
     for (const button of this.section.querySelectorAll(".copy"))
       button.addEventListener("click", () => copy(button));
     const minor = this.section.querySelector("input.every");

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -36,6 +37,13 @@ class Mutant:
     def description(self) -> str:
         """What is lost, in a sentence: the docstring, or else the name says it."""
         return inspect.getdoc(self.breaks) or self.name.replace("_", " ")
+
+    @property
+    def place(self) -> str:
+        """Where it is broken, to be read."""
+        code = self.breaks.__code__
+        file = Path(code.co_filename)
+        return f"({file.parent.name}/{file.name}:{code.co_firstlineno})"
 
 
 class Undoable:
