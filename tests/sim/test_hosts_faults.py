@@ -119,6 +119,7 @@ def test_network_and_hosts_have_one_budget_of_faults() -> None:
 
     async def program(world: World) -> None:
         world.network.may_fail(Fault.REFUSED)
+        world.network.at_once = lambda receiver: receiver.port != 80
         faults: set[str] = set()
         world.host("server").run(accepts)
         await asyncio.sleep(1)
@@ -223,7 +224,7 @@ def crashing() -> Program:
         await asyncio.sleep(number)
         if len(disk.read("starts")) > 1:
             world.reached(f"{number} started twice")
-        await world.outside(f"letter {number}", latest=2.0)
+        await world.outside(f"letter {number}", latest=1.0)
         world.reached(f"{number} ends at {world.now:.1f}")
 
     async def program(world: World) -> None:

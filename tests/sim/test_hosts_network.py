@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from sim import World, explore
+from sim.schedulers import DepartureBounded
 from tests.sim.host_programs import passes
 
 PORT = 1000
@@ -169,9 +170,8 @@ def test_what_is_under_way_to_a_process_that_crashes_is_answered_with_a_reset() 
         await world.host("client").run(client, world).ended()
 
     labels = ["no answer", "an answer, or the end"]
-    report = explore(program, strategy="departures", labels=labels, max_executions=150)
-    assert report.counterexample is None, report.counterexample.text
-    assert {*labels} == report.labels
+    report = explore(program, strategy=DepartureBounded(1), labels=labels)
+    assert report.verdict == "proved", report.text
 
 
 def test_hosts_that_are_cut_off_from_one_another_hear_nothing() -> None:

@@ -59,9 +59,9 @@ def transfers(sizes: list[int], reads: list[int], buffer_bytes: int) -> Any:
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    sizes=some.lists(some.integers(1, 400), min_size=1, max_size=4),
-    reads=some.lists(some.integers(1, 500), min_size=1, max_size=3),
-    buffer_bytes=some.sampled_from([32, 100, 65_536]),
+    sizes=some.lists(some.integers(1, 100), min_size=1, max_size=4),
+    reads=some.lists(some.integers(1, 125), min_size=1, max_size=3),
+    buffer_bytes=some.sampled_from([8, 25, 65_536]),
     seed=some.integers(0, 1000),
 )
 def test_a_connection_is_a_byte_stream(

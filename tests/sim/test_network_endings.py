@@ -194,10 +194,11 @@ AT_ONCE = [
 @pytest.mark.parametrize(
     "plans",
     [
-        random.Random("at once").sample(AT_ONCE, 20),
+        random.Random("few").sample(AT_ONCE, 8),
+        pytest.param(random.Random("at once").sample(AT_ONCE, 20), marks=pytest.mark.thorough),
         pytest.param(random.Random("soak").sample(AT_ONCE, 400), marks=pytest.mark.soak),
     ],
-    ids=["few", "many"],
+    ids=["few", "more", "many"],
 )
 def test_what_happens_without_a_pause_may_happen(plans: Sequence[Plan]) -> None:
     """What loopback does at once is what some schedule does."""
