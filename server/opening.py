@@ -56,7 +56,11 @@ async def opened(settings: Settings, executor: Executor | None) -> LeasedRegistr
     """Started. Raises StartRefused where the store does not answer, or cannot be used."""
     try:
         registry = leased_registry(settings, executor)
-        await registry.start()
+        try:
+            await registry.start()
+        except BaseException:
+            await registry.end()
+            raise
     except (StoreRefused, StoreUnreachable, LimitsDiffer, StartRefused) as exc:
         _logger.error(line("start_refused", wording.sentence(exc)))
         raise StartRefused(wording.sentence(exc)) from exc

@@ -173,9 +173,12 @@ class LeasedRegistry:
 
     async def end(self) -> None:
         """After `close`: nothing of this worker asks the store any more."""
-        await end_tasks(list(self._tasks))
-        closing = asyncio.ensure_future(self.store.close())
-        await end_tasks([closing], patience_s=CLOSE_S)
+        try:
+            await end_tasks(list(self._tasks))
+        finally:
+            # Also where the end itself is cancelled.
+            closing = asyncio.ensure_future(self.store.close())
+            await end_tasks([closing], patience_s=CLOSE_S)
 
     async def check(self) -> None:
         """Asks the store for nothing; raises StoreUnreachable within one call's limit."""

@@ -108,6 +108,8 @@ class SqliteStore:
         self._now_ms = now_ms
         self._locks = WorkerLocks(path, worker)
         self._db: sqlite3.Connection | None = None
+        # Who asks then, as a task that was left behind, opens nothing that nobody would close.
+        self._is_closed = False
         # Which file is open: another one at this path has lost all that was written.
         self._inode: tuple[int, int] | None = None
         self._generation = ""
@@ -120,6 +122,15 @@ class SqliteStore:
         return self._limits
 
     async def start(self) -> None:
+        """What it has opened is closed again where it raises."""
+        self._is_closed = False
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
         if self.path.is_dir():
             raise StoreRefused(
                 f"{self.path} is a directory; name a file in it: "
@@ -175,6 +186,7 @@ class SqliteStore:
         )
 
     async def close(self) -> None:
+        self._is_closed = True
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -340,6 +352,8 @@ class SqliteStore:
 
         Who deletes it takes the sessions of all workers along: the new one has another generation.
         """
+        if self._is_closed:
+            raise StoreUnreachable(f"the sessions in {self.path} were closed by this worker")
         if self._db is not None and _inode(self.path) == self._inode:
             return self._db
         if self._db is not None:

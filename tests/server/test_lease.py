@@ -252,3 +252,32 @@ def test_what_was_logged_of_the_stream_before_is_logged_once(
     simulated(program)
     timeouts = [each for each in caplog.messages if each.startswith(TIMEOUT_ON_CANCEL)]
     assert timeouts == ["prev_stream_timeout_on_cancel session=s trace=1 worker=w"]
+
+
+class Closing(Store):
+    """Knows whether it was closed."""
+
+    is_closed = False
+
+    async def close(self) -> None:
+        await asyncio.sleep(0.01)
+        self.is_closed = True
+
+
+def test_an_end_that_is_cancelled_closes_the_store_all_the_same() -> None:
+    """A second Ctrl-C cancels the server's own end, in which its tasks have not ended yet."""
+
+    async def program(world: World, store: Store) -> None:
+        closing = Closing(store._shared, "v")
+        registry = LeasedRegistry(closing, "v", clock=lambda: world.now, queue_s=60)
+        await registry.start()
+        stubborn = asyncio.create_task(asyncio.sleep(60), name="left behind")
+        registry._tasks[stubborn] = None
+        end = asyncio.create_task(registry.end())
+        await asyncio.sleep(0)
+        end.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await end
+        assert closing.is_closed
+
+    simulated(program)

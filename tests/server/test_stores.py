@@ -302,6 +302,35 @@ def test_workers_with_other_limits_are_refused(tmp_path: Path) -> None:
     run(program)
 
 
+def test_a_store_that_was_closed_or_did_not_start_opens_nothing(tmp_path: Path) -> None:
+    """A task that was left behind would leave a connection open that nobody closes."""
+
+    async def program() -> None:
+        clock = Clock()
+        first, second = (
+            sqlite(tmp_path, "v", clock),
+            sqlite(tmp_path, "w", clock, replace(LIMITS, grace_ms=9)),
+        )
+        await first.start()
+        clock.now_ms += LIMITS.quarantine_ms
+        await first.ask(Register("s", "v/1"))
+        with pytest.raises(LimitsDiffer):
+            await second.start()
+        assert second._db is None
+        await first.close()
+        for store in (first, second):
+            with pytest.raises(StoreUnreachable, match="were closed by this worker"):
+                await store.ask(Cancel("s", "v/1"))
+            with pytest.raises(StoreUnreachable):
+                await anext(store.messages())
+            assert store._db is None
+        clock.now_ms += LIMITS.quarantine_ms
+        await second.start()
+        await second.close()
+
+    run(program)
+
+
 def test_the_default_path_is_in_the_users_own_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runtime directory, which is memory; without one a directory with the user's number."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/")
