@@ -106,6 +106,20 @@ def _no_execution_is_left() -> Iterator[None]:
         assert not current.guards_by_thread, "what executions replace was not put back"
 
 
+@pytest.fixture(autouse=True)
+def _copies_are_made_late(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Unless the module is marked `fresh_copies`: what its programs keep is what it is about."""
+    searching = sys.modules.get("sim.exploration.search")
+    if searching is None or request.node.get_closest_marker("fresh_copies"):
+        yield
+        return
+    from tests.late_copy import LateCopy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "FreshCopy", LateCopy)
+        yield
+
+
 # An upper bound on a busy machine, which decides nothing.
 _THREAD_ENDS_S = 30
 
