@@ -1,9 +1,9 @@
 """A fresh copy of the process that is forked when it is asked for the first time.
 
-`explore` forks before its first execution, to have a copy that no execution has changed. In a process
-that has imported the whole suite a fork takes some 40 ms, more than most searches here, and most are
-never asked. Where a program keeps nothing from one execution to the next, one that is forked late
-answers the same.
+`explore` forks before its first execution, to have a copy that no execution has changed. In a
+process that has imported the whole suite a fork takes some 40 ms, more than most searches here, and
+most are never asked. Where a program keeps nothing from one execution to the next, one that is
+forked late answers the same.
 """
 
 from __future__ import annotations

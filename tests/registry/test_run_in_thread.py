@@ -53,8 +53,9 @@ def test_run_in_thread_of_a_stopped_stream_raises_and_runs_nothing() -> None:
     simulate(main)
 
 
-def test_a_stream_outlasts_its_thread_whatever_the_threads_order() -> None:
-    """With up to two departures, no successor is admitted while a stopped thread is at work."""
+@pytest.mark.parametrize("departures", [1, pytest.param(2, marks=pytest.mark.thorough)])
+def test_a_stream_outlasts_its_thread_whatever_the_threads_order(departures: int) -> None:
+    """With up to so many departures, no successor is admitted while a stopped thread is at work."""
 
     async def program(world: World) -> None:
         registry = StreamRegistry(executor=world.executor(threads_max=1))
@@ -83,9 +84,9 @@ def test_a_stream_outlasts_its_thread_whatever_the_threads_order() -> None:
         await registry.close()
         world.check(registry.snapshot().streams == (), "nothing is left")
 
-    report = explore(program, strategy=DepartureBounded(2), labels=["p2 finished"])
+    report = explore(program, strategy=DepartureBounded(departures), labels=["p2 finished"])
     assert report.verdict == "proved", report.text
-    assert report.executions > 100
+    assert report.executions > 50
 
 
 def test_a_stop_takes_out_queued_jobs_that_other_tasks_wait_for() -> None:

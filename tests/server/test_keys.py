@@ -74,7 +74,13 @@ def test_devkey_is_only_for_loopback() -> None:
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize("launcher", [("-m", "uvicorn", "server.app:app"), ("-m", "server")])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("-m", "server"),
+        pytest.param(("-m", "uvicorn", "server.app:app"), marks=pytest.mark.thorough),
+    ],
+)
 def test_the_server_refuses_to_start_on_an_open_address(launcher: tuple[str, ...]) -> None:
     """Both ways to start it end at once with exit code 3 and a sentence that helps."""
     arguments = ("--host", "0.0.0.0", "--port", str(free_port()))

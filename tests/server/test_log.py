@@ -245,7 +245,13 @@ def test_what_is_not_stdout_or_stderr_stays(
         file.close()
 
 
-@pytest.mark.parametrize("launcher", [("-m", "uvicorn", "server.app:app"), ("-m", "server")])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("-m", "server"),
+        pytest.param(("-m", "uvicorn", "server.app:app"), marks=pytest.mark.thorough),
+    ],
+)
 def test_a_server_whose_log_nobody_reads_answers_and_ends(launcher: tuple[str, ...]) -> None:
     """Hundreds of lines after its pipe is full it serves, and a SIGTERM ends it."""
     port = free_port()

@@ -23,7 +23,13 @@ from tests.server.support import CLIENTS, error_of, process, prompt, run_async, 
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize(("client", "host"), [("async", "127.0.0.1"), ("thread", "localhost")])
+@pytest.mark.parametrize(
+    ("client", "host"),
+    [
+        ("async", "127.0.0.1"),
+        pytest.param("thread", "localhost", marks=pytest.mark.thorough),
+    ],
+)
 def test_nothing_is_imported_while_it_serves(client: str, host: str) -> None:
     """An import that failed for lack of a descriptor could be remembered as failed for ever."""
     with process("-m", "tests.server.nothing_late", client, host) as child:

@@ -36,11 +36,13 @@ pytestmark = pytest.mark.socket
 @pytest.mark.parametrize(
     ("launcher", "client", "number"),
     [
-        ("plain uvicorn", "async", signal.SIGTERM),
+        pytest.param("plain uvicorn", "async", signal.SIGTERM, marks=pytest.mark.thorough),
         pytest.param("plain uvicorn", "thread", signal.SIGINT, marks=pytest.mark.thorough),
         pytest.param("our own", "async", signal.SIGINT, marks=pytest.mark.thorough),
         ("our own", "thread", signal.SIGTERM),
-        ("nothing wakes the thread", "thread", signal.SIGTERM),
+        pytest.param(
+            "nothing wakes the thread", "thread", signal.SIGTERM, marks=pytest.mark.thorough
+        ),
     ],
 )
 def test_a_signal_ends_the_process(

@@ -270,9 +270,10 @@ def test_one_of_several_workers_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     ("arguments", "more"),
     [
         (("--workers", "2"), {}),
-        pytest.param((), {"WEB_CONCURRENCY": "2"}, marks=pytest.mark.thorough),
+        ((), {"WEB_CONCURRENCY": "2"}),
     ],
 )
+@pytest.mark.thorough
 def test_uvicorn_with_several_workers_ends(
     arguments: tuple[str, ...], more: dict[str, str]
 ) -> None:
@@ -329,7 +330,9 @@ def test_without_its_start_up_it_says_so() -> None:
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize("port", ["taken", "99999", pytest.param("-1", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "port", ["taken", *(pytest.param(port, marks=pytest.mark.thorough) for port in ("99999", "-1"))]
+)
 def test_a_port_that_cannot_be_had_is_a_line(port: str) -> None:
     """Exit code 3 and a sentence; no traceback."""
     with free_socket() as taken:
@@ -349,7 +352,13 @@ def test_a_port_that_cannot_be_had_is_a_line(port: str) -> None:
         pytest.param(launcher, signals, id=f"{name}, {what}", marks=marks)
         for what, signals, name, launcher, marks in (
             ("terminal closed", (signal.SIGHUP,), "our own", OWN, ()),
-            ("Ctrl-C twice", (signal.SIGINT, signal.SIGINT), "uvicorn", UVICORN, ()),
+            (
+                "Ctrl-C twice",
+                (signal.SIGINT, signal.SIGINT),
+                "uvicorn",
+                UVICORN,
+                pytest.mark.thorough,
+            ),
             ("terminal closed", (signal.SIGHUP,), "uvicorn", UVICORN, pytest.mark.thorough),
             ("Ctrl-C twice", (signal.SIGINT, signal.SIGINT), "our own", OWN, pytest.mark.thorough),
         )
@@ -425,8 +434,9 @@ def test_refusals_reach_nobody_as_a_traceback(caplog: pytest.LogCaptureFixture) 
 @pytest.mark.socket
 @pytest.mark.parametrize(
     "closed",
-    [*(pytest.param(each, marks=pytest.mark.thorough) for each in (">&-", "2>&-")), "<&- >&- 2>&-"],
+    [">&-", "2>&-", "<&- >&- 2>&-"],
 )
+@pytest.mark.thorough
 def test_it_serves_where_its_output_was_closed_before_it_began(closed: str) -> None:
     """A daemon's start, as `>&- 2>&-` of a shell: it answers, and ends as always."""
     port = free_port()

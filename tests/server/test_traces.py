@@ -258,6 +258,7 @@ def test_the_environment_makes_the_provider_and_its_end_waits_for_no_collector(
 
 
 @pytest.mark.socket
+@pytest.mark.thorough
 def test_nothing_of_it_is_imported_unless_asked_for() -> None:
     """A start without its variables costs nothing; FastAPI itself imports the API."""
     code = """

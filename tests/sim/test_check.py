@@ -318,6 +318,7 @@ def test_the_most_severe_result_is_the_verdict() -> None:
 
 @pytest.mark.socket
 @pytest.mark.usefixtures("without_the_largest")
+@pytest.mark.thorough
 def test_several_processes_come_to_the_same_results() -> None:
     """--jobs 2 gives the same verdicts and the same numbers of executions as one process."""
 

@@ -89,7 +89,7 @@ def run_suite(names: list[str], *options: str) -> list[dict[str, object]]:
     ("expected", "options"),
     [
         (of_loops(slow=False), ()),
-        (of_loops(slow=False), ("--seed", "1")),
+        pytest.param(of_loops(slow=False), ("--seed", "1"), marks=pytest.mark.thorough),
         (SOCKETS, ()),
         pytest.param(SOCKETS, ("--seed", "1"), marks=pytest.mark.thorough),
         pytest.param(of_loops(slow=True), (), marks=pytest.mark.thorough),

@@ -90,6 +90,7 @@ def test_two_sessions_may_hang(size: Size) -> None:
     assert ALL_HUNG in report.labels
 
 
+@pytest.mark.thorough
 def test_states_need_a_part_of_the_executions_of_plain_search() -> None:
     """Both see every schedule; what is met again is not gone through again."""
     program = SizedScenario(Size(1, 2, 1)).program_for(StreamRegistry)
@@ -199,6 +200,7 @@ def test_a_bound_is_proved_when_all_of_it_was_seen(monkeypatch: pytest.MonkeyPat
     assert verdicts == {None: Verdict.INCONCLUSIVE, 1: Verdict.PROVED, 2: Verdict.INCONCLUSIVE}
 
 
+@pytest.mark.thorough
 def test_with_threads_it_is_up_to_so_many_departures(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was seen of one client says nothing about the other."""
     # With more departures there are more executions than a test should take.

@@ -264,6 +264,7 @@ def test_a_width_that_no_schedule_decides_is_found() -> None:
     assert "nondeterminism found" in report.reason
 
 
+@pytest.mark.fresh_copies
 def test_a_step_that_no_schedule_decides_is_found() -> None:
     """A counter that changes what runs, though no choice, is found by a second run, and named."""
     executions = itertools.count()
@@ -278,6 +279,7 @@ def test_a_step_that_no_schedule_decides_is_found() -> None:
     assert "was count(0), then count(1); step" in report.reason
 
 
+@pytest.mark.fresh_copies
 def test_a_violation_that_does_not_come_back_is_no_counterexample() -> None:
     """A check that fails in a later execution alone is inconclusive, and shown as unconfirmed."""
     executions = itertools.count()
@@ -286,7 +288,7 @@ def test_a_violation_that_does_not_come_back_is_no_counterexample() -> None:
         world.choose("any", "ab")
         world.check(next(executions) != 3, "holds but once")
 
-    report = explore(program)
+    report = explore(program, max_executions=FORKS)
     assert report.verdict == "inconclusive"
     assert report.counterexample is None
     assert "was count(0), then count(1); «holds but once» was violated" in report.reason
@@ -294,6 +296,7 @@ def test_a_violation_that_does_not_come_back_is_no_counterexample() -> None:
     assert report.unconfirmed in report.text
 
 
+@pytest.mark.fresh_copies
 def test_a_violation_of_the_first_execution_alone_is_one() -> None:
     """In fresh processes it comes back each time: refuted, and what survives is named."""
     executions = itertools.count()
@@ -301,7 +304,7 @@ def test_a_violation_of_the_first_execution_alone_is_one() -> None:
     async def program(world: World) -> None:
         world.check(next(executions) != 0, "holds but once")
 
-    report = explore(program)
+    report = explore(program, max_executions=FORKS)
     assert report.verdict == "refuted"
     assert report.counterexample is not None
     assert report.counterexample.property == "holds but once"

@@ -11,7 +11,7 @@ from tests.sim.differential import Program, compare, on_stock
 from tests.sim.small_programs import small_program
 from tests.sim.wide_programs import wide_program
 
-SMALL = (*range(20), 156, 245)
+SMALL = (*range(10), 156, 245)
 """The last two see it where what an event calls is called an iteration late."""
 
 
@@ -30,7 +30,7 @@ def _program(seed: str, writes: Callable[[str], str]) -> tuple[str, Program]:
 @pytest.mark.parametrize(
     ("writes", "programs", "runs", "executions_max"),
     [
-        (small_program, SMALL, 40, 100),
+        (small_program, SMALL, 30, 100),
         (wide_program, WIDE, 20, 100),
         pytest.param(small_program, range(400), 1000, 20_000, marks=pytest.mark.soak),
         pytest.param(wide_program, range(2000), 100, 1000, marks=pytest.mark.soak),

@@ -125,7 +125,8 @@ def test_a_program_is_proved(run: Run) -> None:
     assert "labels reached: it came" in printed
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.thorough)])
+@pytest.mark.fresh_copies
 def test_state_that_survives_is_named_with_any_jobs(jobs: str, run: Run) -> None:
     """A counter of the module refutes nothing, and with --isolate the program is proved."""
     name = "slots:counts"
@@ -297,7 +298,9 @@ async def takes_another_path(world):
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize("name", ["program", "takes_another_path"])
+@pytest.mark.parametrize(
+    "name", ["program", pytest.param("takes_another_path", marks=pytest.mark.thorough)]
+)
 def test_a_replay_under_another_hash_seed_tells_the_cause(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,7 +114,7 @@ def run_in_stock_asyncio(folder: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("kind", "programs"),
     [
-        ("p", 10),
+        ("p", 5),
         pytest.param("p", 80, marks=pytest.mark.thorough),
         pytest.param("soak", 1000, marks=pytest.mark.soak),
     ],

@@ -256,7 +256,11 @@ def frozen() -> Program:
     return program
 
 
-@pytest.mark.parametrize("make", [crashing, frozen], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(crashing, marks=pytest.mark.thorough), frozen],
+    ids=lambda make: make.__name__,
+)
 def test_states_with_processes_reach_what_every_schedule_reaches(make: Any) -> None:
     """What tells two states apart is read: who stands where, clocks, disks, the rest of faults."""
     program = make()

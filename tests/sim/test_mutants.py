@@ -58,6 +58,7 @@ def test_every_counterexample_of_the_registry_replays(kills: list[Kill]) -> None
     assert replay(of_production) is None
 
 
+@pytest.mark.thorough
 def test_a_counterexample_of_the_server_replays(capsys: pytest.CaptureFixture[str]) -> None:
     """One with a departure, from the line that --verbose prints; production is whole again."""
     assert main(["mutants", "--name", "body_has_no_limit", "--verbose"]) == 0

@@ -343,7 +343,8 @@ def onestream(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize("jobs", [pytest.param("1", marks=pytest.mark.thorough), "2"])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.thorough
 def test_ctrl_c_gives_the_inconclusive_report(jobs: str) -> None:
     """A SIGINT to all processes, as a terminal sends it, ends `check` with what it has found."""
     check = onestream("check", "--registry", "production", "--budget", "600", "--jobs", jobs)

@@ -17,6 +17,7 @@ def _names(reported: Reported) -> str:
 
 
 @pytest.mark.parametrize("reported", PROGRAMS, ids=_names)
+@pytest.mark.fresh_copies
 def test_the_verdict_is_that_of_stock_python(
     reported: Reported, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,7 +200,7 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
 
 
 # These take hundreds of executions.
-LONG = {"second_prompt.thread", "leaves_with_more_behind.async"}
+LONG = {"second_prompt.thread", "cut_off.thread", "leaves_with_more_behind.async"}
 
 
 @pytest.mark.parametrize(
@@ -216,6 +216,7 @@ def test_what_only_sockets_show_is_found(scenario: str, monkeypatch: pytest.Monk
     assert report.counterexample is not None and sentence in report.counterexample.property
 
 
+@pytest.mark.thorough
 def test_a_schedule_of_the_stack_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     """`onestream replay` plays it again, from its text alone."""
     owner, name, broken, _ = BROKEN["hung_upstream.thread"]

@@ -141,7 +141,17 @@ def test_the_server_comes_to_the_same_ends(scenario: Any) -> None:
 
 
 @pytest.mark.usefixtures("every_meeting_audited")
-@pytest.mark.parametrize("size", [Size(1, 2, 1), Size(1, 3), Size(2, 2), Size(1, 2, 0, 1)], ids=str)
+@pytest.mark.parametrize(
+    "size",
+    [
+        Size(2, 2),
+        *(
+            pytest.param(each, marks=pytest.mark.thorough)
+            for each in (Size(1, 2, 1), Size(1, 3), Size(1, 2, 0, 1))
+        ),
+    ],
+    ids=str,
+)
 def test_stories_of_a_size_come_to_the_same_ends(size: Size) -> None:
     """Whatever happens when in a small story, states come to what plain search comes to."""
     assert_same_ends(SizedScenario(size).program_for(StreamRegistry), LARGE_EXECUTIONS)
