@@ -42,7 +42,7 @@ ROOMS = [
     "sim",
     "suites",
 ]
-MODULES = ["executed", "limits"]
+MODULES = ["executed", "late_copy", "limits"]
 pytest.register_assert_rewrite(*(f"tests.{each}" for each in ROOMS + MODULES))
 
 # For the tests of our own plugin.
