@@ -26,7 +26,10 @@ from tests.sim import surviving_programs as programs
 
 Program = Callable[[World], Awaitable[object]]
 
-pytestmark = pytest.mark.skipif(not forks.are_possible(), reason="this system cannot fork")
+pytestmark = [
+    pytest.mark.skipif(not forks.are_possible(), reason="this system cannot fork"),
+    pytest.mark.fresh_copies,
+]
 
 
 # Where state survives, some executions in forks look for a violation: fifty, if none is asked for.

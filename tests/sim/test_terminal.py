@@ -50,7 +50,9 @@ def on_terminal(*arguments: str, **environment: str) -> str:
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
+@pytest.mark.parametrize(
+    "environment", [pytest.param({}, marks=pytest.mark.thorough), {"NO_COLOR": "1"}]
+)
 def test_a_check_on_a_terminal_of_80_columns(environment: dict[str, str]) -> None:
     """The table fits: what a verdict covers stands below it; without colours, as NO_COLOR asks."""
     printed = on_terminal(*ARGUMENTS, **environment)
