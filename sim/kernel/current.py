@@ -72,22 +72,24 @@ class Execution:
 
     entropy: its clocks and draws. is_watched: whether a step that never ends is broken off.
     is_alone: it is a loop's that stands alone, of a suite's: there what is real may happen, unless
-    it waits for the world outside.
+    it waits for the world outside. is_violated: and over, so that its draining decides nothing.
     The rest is the watchdog's. counter: of the lines of its step. broken_off: at which poll, and
-    when, it was broken off last. endless: whose step was, by its count. spent: what ran when the
-    budget was.
+    when, it was broken off last. endless: whose step was, by its count; seen: where. spent: what
+    ran when the budget was.
     """
 
     loop: RunningLoop
     entropy: Entropy
     is_watched: bool = True
     is_alone: bool = False
+    is_violated: bool = False
     serial: int = field(default_factory=lambda: next(_serials))
     # In which thread of the operating system it runs.
     os_thread: int = field(default_factory=_thread.get_ident)
     counter: Counter | None = None
     broken_off: tuple[tuple[int, int], float] | None = None
     endless: str | None = None
+    seen: str | None = None
     spent: str | None = None
 
 

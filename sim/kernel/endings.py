@@ -12,6 +12,21 @@ import ctypes
 from contextlib import suppress
 from typing import Any
 
+# The program whose tasks, cancelled at the end of an execution, go on and on in one step.
+_endless: list[object] = []
+
+
+def remember(program: object) -> None:
+    _endless[:] = [program]
+
+
+def never_ends(program: object) -> bool:
+    return program is not None and program in _endless
+
+
+def forget() -> None:
+    _endless.clear()
+
 
 def close(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
     """As a step of the task, which raises GeneratorExit where it stands; it may await on."""

@@ -106,6 +106,7 @@ def note_break(execution: Execution) -> None:
 
 def refute(execution: Execution, seen: str) -> None:
     note_break(execution)
+    execution.seen = seen
     execution.loop.get_stuck(Kind.ENDLESS_STEP, seen)
 
 

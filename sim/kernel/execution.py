@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sim.kernel import watchdog
+from sim.kernel import endings, watchdog
 from sim.kernel.current import Execution, running
 from sim.kernel.diagnosis import NAMED_MAX, blocking_call, who_spins, who_waits
 from sim.kernel.endings import close, keep
@@ -312,7 +312,8 @@ def _drain_watched(execution: Execution, loop: SimLoop, outcome: Outcome, hub: H
     if hub is None and loop.has_nothing_left():
         return
     execution.is_watched = True
-    loop.stuck = None
+    execution.broken_off = loop.stuck = None
+    execution.is_violated = outcome.violation is not None
     with suppress(StepBrokenOff), loop.resources_unwarned():
         if hub is not None:
             # What ends with its process may also outlive that: nobody waits for it.
@@ -321,6 +322,26 @@ def _drain_watched(execution: Execution, loop: SimLoop, outcome: Outcome, hub: H
         loop.forget_network()
     loop.stuck = None
     execution.is_watched = False
+    if execution.broken_off is not None:
+        _judge_endless_end(execution, loop, outcome)
+
+
+def _judge_endless_end(execution: Execution, loop: SimLoop, outcome: Outcome) -> None:
+    """What was broken off as it was cancelled; a violation that was found before is kept."""
+    for task in loop.tasks:
+        if not task.done():
+            keep(task)
+    if outcome.violation is not None:
+        endings.remember(loop.threads.program)
+        execution.spent = None
+        if outcome.recording is not None:
+            # In its replays nothing is cancelled.
+            outcome.recording.forget_draining()
+    elif outcome.error is None and execution.spent is None:
+        outcome.error = (
+            f"{execution.seen or 'a task'}, as it is cancelled at the program's end; let it end "
+            f"when it is cancelled"
+        )
 
 
 def _close(world: World) -> None:
@@ -516,6 +537,10 @@ def _drain(loop: SimLoop, outcome: Outcome) -> None:
     loop.choose = _choose_natural
     loop.on_poll = _ends_after(_DRAIN_POLLS_MAX, loop)
     loop.threads.drain()
+    if outcome.violation is not None and endings.never_ends(loop.threads.program):
+        for task in loop.tasks:
+            keep(task)
+        return
     for _ in range(_DRAIN_ROUNDS_MAX):
         tasks = [task for task in loop.tasks if not task.done()]
         if not tasks:

@@ -69,6 +69,8 @@ def guarded(*, isolate: bool = False, beside_others: bool = False) -> Iterator[N
             modules = nullcontext() if beside_others else _modules_simulated()
             with watchdog.watched(), interrupts_noted(), modules:
                 yield
+                # Where what is freed does not end, as it is closed, that is broken off in here.
+                gc.collect(1)
     finally:
         _leave(this, depth)
         if isolate and not was_isolating:

@@ -138,6 +138,9 @@ class Recording(Observer):
         self._serials.clear()
         self._numbers.clear()
 
+    def forget_draining(self) -> None:
+        del self.steps[self.steps_count :]
+
     def patched(self) -> AbstractContextManager[None]:
         return lock_holders()
 

@@ -21,6 +21,7 @@ import _thread
 import ctypes
 import enum
 import functools
+import inspect
 import math
 import os
 import signal
@@ -30,10 +31,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import TypeAlias
 
+from sim.kernel import endings
 from sim.kernel.current import Execution, executions
 from sim.kernel.endless_step import break_off, count, forget, note_break, refute
 from sim.kernel.errors import StepBrokenOff
+from sim.kernel.origin import is_programs, is_simulators
 from sim.kernel.running_step import where_it_stays, who_runs
 from sim.kernel.step_lines import LineCounter, callers
 from sim.kernel.threads.local_values import OfThisThread
@@ -42,10 +46,15 @@ TICK_S = 0.25
 VIRTUAL_TICK_S = 1.0
 SUSPECT_S = 6.0
 """A step that had the processor for so long is counted from then on."""
+FREED_S = 2.0
+"""The same where nothing depends on it: what is freed, or cancelled after a violation was found."""
 STEP_S = 120.0
 """How long a step may block or compute, where no budget ends the exploration."""
 GRACE_S = 1.0
 """How long an execution may go on after the budget is spent; most end of themselves."""
+INSIST_S = 0.002
+INSIST_TIMES_MAX = 100
+"""What swallows being broken off (a bare `except`) is asked again until that hits another line."""
 # Bound here: a program, and the guards of an execution, put something else there.
 _handle = signal.signal
 _start_thread, _new_lock, _ident = (
@@ -62,11 +71,15 @@ class Asked(enum.Enum):
 
     COUNT = enum.auto()
     BREAK_OFF = enum.auto()
+    # Once more, where a function of the program's is innermost.
+    INSIST = enum.auto()
     END = enum.auto()
 
 
-Position = tuple[int, int]
+Position: TypeAlias = tuple[int, int]
 """The number of an execution, and that of its poll."""
+_BETWEEN: Position = -1, -1
+"""Of what is between two executions, or behind the end of one: memory is freed."""
 
 
 @dataclass(eq=False, slots=True)
@@ -102,6 +115,7 @@ def watched() -> Iterator[None]:
         here.depth -= 1
         if here.depth == 0:
             forget()
+            endings.forget()
             _end_watch()
 
 
@@ -187,10 +201,10 @@ class _Watch:
         execution = next(of_thread, None)
         return execution if execution is not None and execution.is_watched else None
 
-    def _position(self) -> Position | None:
+    def _position(self) -> Position:
         execution = self._execution()
         if execution is None:
-            return None
+            return _BETWEEN
         return execution.serial, execution.loop.environment.polls
 
     # -- in its own thread
@@ -211,25 +225,30 @@ class _Watch:
         if position != at:
             self._seen = position, _now(), self._cpu_s()
             limit = self._watched.limit
-            if limit is not None and since > limit + GRACE_S and at and position:
+            if limit is not None and since > limit + GRACE_S and at and position != _BETWEEN:
                 self._stop_polling(is_same=at[0] == position[0])
-        elif position is not None:
+        else:
             self._look_at(position, _now() - since, self._cpu_s() - cpu_since)
 
     def _look_at(self, position: Position, lasts_s: float, cpu_s: float) -> None:
         """The execution has been at this position for so long."""
         execution = self._execution()
         if execution is None:
+            if cpu_s >= FREED_S:
+                self._insist(position)
             return
         limit = self._watched.limit
         is_limited = limit is not None and lasts_s > STEP_S
         is_spent = limit is not None and _now() > limit + GRACE_S
-        if is_limited or (is_spent and lasts_s > GRACE_S):
-            self._ask(position, Asked.END)
-        elif execution.broken_off and execution.broken_off[0] == position:
+        if execution.broken_off and execution.broken_off[0] == position:
             # It was broken off, and has swallowed that, or cleans up for ever.
             if _now() - execution.broken_off[1] > GRACE_S:
-                self._ask(position, Asked.BREAK_OFF)
+                self._insist(position)
+        elif execution.is_violated and cpu_s >= FREED_S:
+            note_break(execution)
+            self._insist(position)
+        elif is_limited or (is_spent and lasts_s > GRACE_S):
+            self._ask(position, Asked.END)
         elif cpu_s >= SUSPECT_S and not (execution.counter and execution.counter.is_counting):
             self._ask(position, Asked.COUNT)
 
@@ -240,13 +259,31 @@ class _Watch:
             _spend(execution, "one execution goes on and on: it polls, and virtual time passes")
             execution.loop.end_execution()
 
+    def _insist(self, position: Position) -> None:
+        self._ask(position, Asked.INSIST)
+        if _ident() == self._thread:
+            return
+        for _ in range(INSIST_TIMES_MAX):
+            if self._goes_on.acquire(timeout=INSIST_S):
+                self._goes_on.release()
+                return
+            if self._position() != position:
+                return
+            self._ask(position, Asked.INSIST)
+
     def _ask(self, position: Position, asked: Asked) -> None:
         if self._is_main:
             self._asked = position, asked
             signal.pthread_kill(self._thread, signal.SIGVTALRM)
             return
         execution, frame = self._execution(), sys._current_frames().get(self._thread)
-        if execution is None or self._position() != position:
+        if self._position() != position:
+            return
+        if asked is Asked.INSIST:
+            if _is_in_program(frame, is_closed=execution is None):
+                self._raise_there()
+            return
+        if execution is None:
             return
         if asked is Asked.END:
             _spend(execution, _in_a_step(execution, frame))
@@ -254,6 +291,9 @@ class _Watch:
             # No other thread's lines can be counted from here: see `run_execution`.
             refute(execution, "it had the processor for seconds, and was not counted")
         note_break(execution)
+        self._raise_there()
+
+    def _raise_there(self) -> None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(self._thread), ctypes.py_object(StepBrokenOff)
         )
@@ -265,7 +305,13 @@ class _Watch:
             self._look()
         asked, self._asked = self._asked, None
         execution = self._execution()
-        if asked is None or execution is None or asked[0] != self._position():
+        if asked is None or asked[0] != self._position():
+            return
+        if asked[1] is Asked.INSIST:
+            if _is_in_program(frame, is_closed=execution is None):
+                raise StepBrokenOff(_STILL_THERE)
+            return
+        if execution is None:
             return
         if asked[1] is Asked.COUNT:
             lines_max = execution.loop.bounds.step_lines_max
@@ -276,6 +322,31 @@ class _Watch:
             _spend(execution, _in_a_step(execution, frame))
         note_break(execution)
         raise StepBrokenOff("broken off by the watchdog")
+
+
+_STILL_THERE = (
+    "broken off by the watchdog: it goes on and on as it is cancelled or freed, and where no loop "
+    "runs each `await` of asyncio's raises, which `except:` takes for another failure"
+)
+
+
+def _is_in_program(frame: FrameType | None, *, is_closed: bool) -> bool:
+    """Whether the program's code runs, and what it calls in turn is none of the simulator's.
+
+    is_closed: it has to be a coroutine or generator that is closed, and not a function of the
+    program's that a search calls between executions.
+    """
+    outermost = None
+    while frame is not None and not is_simulators(frame):
+        if is_programs(frame):
+            outermost = frame
+        frame = frame.f_back
+    if outermost is None:
+        return False
+    return not is_closed or bool(outermost.f_code.co_flags & _MAY_BE_CLOSED)
+
+
+_MAY_BE_CLOSED = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_GENERATOR
 
 
 def _spend(execution: Execution, seen: str) -> None:

@@ -38,7 +38,7 @@ LINES_MAX = 30_000
 @pytest.fixture(autouse=True)
 def _looks_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it looks is decided by a real clock; what it says is not."""
-    for name in ("TICK_S", "VIRTUAL_TICK_S", "SUSPECT_S"):
+    for name in ("TICK_S", "VIRTUAL_TICK_S", "SUSPECT_S", "FREED_S"):
         monkeypatch.setattr(watchdog, name, 0.02)
     monkeypatch.setattr(watchdog, "GRACE_S", 0.1)
 
@@ -226,6 +226,70 @@ def test_what_comes_after_the_end_is_broken_off_as_well() -> None:
     report = explore(spins_when_it_is_cancelled, max_executions=1, step_lines_max=LINES_MAX)
     assert report.verdict == "refuted"
     assert "the end comes early" in report.reason
+
+
+def spins_and_swallows_when_it_is_cancelled(*, is_violated: bool) -> Any:
+    async def program(world: World) -> None:
+        async def last_words() -> None:
+            try:
+                await asyncio.sleep(1)
+            finally:
+                while True:
+                    try:
+                        await fails()
+                    except:  # noqa: E722
+                        continue
+
+        async def fails() -> None:
+            raise ValueError
+
+        asyncio.create_task(last_words(), name="last words")  # noqa: RUF006
+        await asyncio.sleep(0)
+        world.check(not is_violated, "the end comes early")
+
+    return program
+
+
+def test_what_swallows_being_broken_off_hides_no_violation() -> None:
+    """It is broken off again until that hits a line outside of its `try`; the violation stays."""
+    program = spins_and_swallows_when_it_is_cancelled(is_violated=True)
+    report = explored(program)
+    assert report.verdict == "refuted"
+    assert "the end comes early" in report.reason
+
+
+def test_what_goes_on_when_it_is_cancelled_at_the_end_is_an_error() -> None:
+    """Stock asyncio would hang there; it was "proved"."""
+    report = explored(spins_and_swallows_when_it_is_cancelled(is_violated=False))
+    assert report.verdict == "error"
+    assert (
+        "task last words goes on and on in last_words (tests/sim/test_watchdog.py:" in report.reason
+    )
+    assert "as it is cancelled at the program's end" in report.reason
+
+
+def test_a_coroutine_that_goes_on_as_it_is_freed_is_broken_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no loop runs its waits raise; what the collector finds later hangs nobody, either."""
+
+    async def program(world: World) -> None:
+        async def keeps_on() -> None:
+            while True:
+                try:
+                    await asyncio.sleep(1)
+                except:  # noqa: E722
+                    continue
+
+        coroutine = keeps_on()
+        coroutine.send(None)
+        circle: list[Any] = [coroutine]
+        circle.append(circle)
+
+    unraisable: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda each: unraisable.append(str(each.exc_value)))
+    assert explored(program).verdict == "proved"
+    assert unraisable and all("broken off by the watchdog" in each for each in unraisable)
 
 
 def test_it_is_replayed_and_not_exported() -> None:
