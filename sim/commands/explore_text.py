@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import asdict
 from typing import Any
@@ -17,8 +18,14 @@ def print_report(report: Report) -> None:
     print(f"bounds: {report.bounds}; hit: {', '.join(sorted(report.bounds_hit)) or 'none'}")
     if report.labels:
         print(f"labels reached: {', '.join(sorted(report.labels))}")
-    print(f"certificate: {interpreter()}, code {report.digest}")
+    seeds = f"PYTHONHASHSEED={hash_seed()}, entropy_seed={report.bounds.entropy_seed}"
+    print(f"certificate: {interpreter()}, code {report.digest}, {seeds}")
     print(f"{report.verdict} ({report.executions} executions in {report.seconds:.1f} s)")
+
+
+def hash_seed() -> str:
+    """By which sets of strings are in order; `random` is another in each process."""
+    return os.environ.get("PYTHONHASHSEED", "random")
 
 
 def _with_command(report: Report) -> str:
@@ -35,6 +42,8 @@ def as_json(request: Request, report: Report) -> dict[str, Any]:
     return {
         "verdict": report.verdict,
         "interpreter": interpreter(),
+        "hash_seed": hash_seed(),
+        "entropy_seed": report.bounds.entropy_seed,
         "program": request.program,
         "reason": report.reason,
         "claim": report.claim,

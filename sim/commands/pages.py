@@ -75,6 +75,7 @@ _BOUNDED = {
     "entropy_seed": "what the program draws where it draws at random",
     "unretrieved_fails": "whether an exception that nobody retrieves is a violation",
     "own_lines": "whether threads are overtaken between the lines of the program's own module",
+    "set_order": "in which of many orders sets of tasks iterate",
 }
 
 

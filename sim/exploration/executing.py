@@ -92,5 +92,6 @@ def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool
 
 def out_of_budget(findings: Findings, spent: BudgetSpent) -> Findings:
     findings.stopped = Stop.OUT_OF_BUDGET
+    findings.is_broken_off = True
     findings.stopped_why = f"{Stop.OUT_OF_BUDGET}: {spent}"
     return findings

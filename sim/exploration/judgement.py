@@ -251,8 +251,12 @@ def _judged(
     stopped = findings.stopped_why or findings.stopped
     why = stopped or f"no violation, but {scheduler.name} does not see all"
     may_go_on = findings.stopped in (None, Stop.OUT_OF_BUDGET, Stop.EXECUTIONS_MAX)
+    # More time, or a smaller program, does not help where one step does not end.
+    may_go_on = may_go_on and not findings.is_broken_off
     advice = f"; next: {scheduler.next_to_try}" if may_go_on and scheduler.next_to_try else ""
-    why = f"{why} ({executions}){advice}{_left_out(findings, '; ')}"
+    is_of_step = findings.is_broken_off or findings.stopped is Stop.THREAD_SPINS
+    left_out = "" if is_of_step else _left_out(findings, _LEFT_OUT_TOO)
+    why = f"{why} ({executions}){advice}{left_out}"
     return _Judged(Verdict.INCONCLUSIVE, why, findings.stopped)
 
 
@@ -279,13 +283,25 @@ def _judged_exhausted(
     if scheduler.vacuous is not None:
         return _Judged(Verdict.INCONCLUSIVE, f"{scheduler.vacuous} ({executions})")
     covers = _claim(scheduler, findings)
+    is_cut = scheduler.bound_finished is not None and scheduler.complete != 1.0
+    if is_cut and scheduler.name not in covers:
+        # Those with one departure more were begun.
+        executions += ", not to the end"
     covered = f"{covers}, within {problem.bounds} ({executions})"
     return _Judged(Verdict.PROVED, covered)
 
 
 def _claim(scheduler: Scheduler, findings: Findings) -> str:
     """What the scheduler covers, and what is left out where threads run the program's own lines."""
-    return scheduler.covers + _left_out(findings, ", ")
+    order = (
+        f", with sets of tasks in one order ({findings.set_orders} executions looked at others)"
+        if findings.set_orders
+        else ""
+    )
+    return scheduler.covers + order + _left_out(findings, ", ")
+
+
+_LEFT_OUT_TOO = "; what was run holds "
 
 
 def _left_out(findings: Findings, begins: str) -> str:

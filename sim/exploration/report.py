@@ -76,6 +76,8 @@ class Findings:
     undeclared: set[str] = field(default_factory=set)
     # In how many executions more threads were overtaken between these lines.
     between_lines: int = 0
+    # In how many executions more sets of tasks iterated in another order.
+    set_orders: int = 0
     failure: Outcome | None = None
     found_by: str | None = None
     # Why the search ended before the scheduler was exhausted, None if it was; stopped_why: in
@@ -83,6 +85,8 @@ class Findings:
     stopped: Stop | None = None
     stopped_why: str | None = None
     error: str | None = None
+    # The last execution did not end within the budget.
+    is_broken_off: bool = False
     # Of the first execution that left something unretrieved: what, and its departures.
     unretrieved: tuple[tuple[str, ...], tuple[tuple[int, int], ...]] | None = None
     # Of the last execution: how many choice points it had.

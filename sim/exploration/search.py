@@ -13,6 +13,7 @@ from sim.exploration.executing import Watch, out_of_budget, search
 from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.judgement import Conclusion, conclude, make_report, words_of_violation
 from sim.exploration.report import Findings, Report
+from sim.exploration.set_orders import are_hashed, refuted_in_another_order
 from sim.exploration.strategies import DEFAULT_STRATEGY, make_scheduler
 from sim.exploration.subject import Problem, Subject, require_program
 from sim.exploration.surviving_state import FORKS_MAX, FORKS_S, NaturalRuns
@@ -135,12 +136,19 @@ def _found(
         between = partial(_between_lines, problem, limits, seed) if thread_lines else None
         is_default = isinstance(scheduler, Staged)
         early = between if is_default else None
-        found = _explored(problem, scheduler, limits, NaturalRuns(problem, copy), seed, early)
+        natural = NaturalRuns(problem, copy)
+        found = _explored(problem, scheduler, limits, natural, seed, early)
         # A strategy that somebody has chosen proves nothing of threads without a look either.
         may_look = between is not None and (is_default or scheduler.is_exhausted)
-        if between is None or not may_look or not may_be_found(*found):
+        if not may_be_found(*found):
             return found
-        return between(found[0]) or found
+        if between is not None and may_look:
+            found = between(found[0]) or found
+        would_prove = found[0].failure is None and scheduler.is_exhausted
+        if would_prove and are_hashed(natural.first):
+            with names_kept(natural.names):
+                return refuted_in_another_order(problem, found[0], seed, limits.watch) or found
+        return found
 
 
 def _between_lines(

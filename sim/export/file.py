@@ -61,6 +61,7 @@ SCRIPT = Script(
     horizon_s={bounds.horizon_s!r},
     hashes_futures={hashes_futures!r},
     entropy_seed={bounds.entropy_seed!r},
+    set_order={bounds.set_order!r},
 )
 SOURCES = Sources(MODULES, {replaced!r})
 

@@ -70,6 +70,7 @@ class Script:
     horizon_s: float = 600.0
     hashes_futures: bool = False
     entropy_seed: int = 0
+    set_order: int = 0
 
 
 class Clock:
@@ -106,13 +107,20 @@ class Serial:
     """Hashes by a counter of the run, so that sets iterate in one order."""
 
     serials = itertools.count(1)
+    order = 0
 
     def __hash__(self) -> int:
         try:
             return self._serial
         except AttributeError:
-            self._serial: int = next(Serial.serials)
+            self._serial: int = in_set_order(next(Serial.serials))
             return self._serial
+
+
+def in_set_order(number: int) -> int:
+    if Serial.order < 2:
+        return ~number if Serial.order else number
+    return hash((Serial.order, hash((Serial.order, number))))
 
 
 class StockTask(asyncio.Task[Any]):
@@ -124,7 +132,8 @@ class StockTask(asyncio.Task[Any]):
         if self.hashed is None:
             name = self.get_name()
             number = name.removeprefix("Task-")
-            self.hashed = int(number) if number.isdecimal() else zlib.crc32(name.encode())
+            hashed = int(number) if number.isdecimal() else zlib.crc32(name.encode())
+            self.hashed = in_set_order(hashed)
         return self.hashed
 
 
@@ -497,7 +506,7 @@ def stock_loop(script: Script) -> Iterator[World]:
     loop = asyncio.SelectorEventLoop(selector)
     loop.time = clock  # type: ignore[method-assign]
     loop.set_debug(False)
-    Serial.serials = itertools.count(1)
+    Serial.serials, Serial.order = itertools.count(1), script.set_order
     unnamed = itertools.count(1)
     create_task = loop.create_task
     given: list[str] = []

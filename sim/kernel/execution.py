@@ -196,7 +196,7 @@ class _Again:
 def _run_once(
     program: Program, scheduler: Chooser, bounds: Bounds, known: EndlessStep | None, traced: bool
 ) -> Outcome:
-    restart_serials()
+    restart_serials(bounds.set_order)
     restart_names()
     use_deterministic_scopes()
     outcome = Outcome()

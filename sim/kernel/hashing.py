@@ -25,15 +25,29 @@ _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 # Of an object, as `repr` and `id` have it.
 _ADDRESS = re.compile(r"0x[0-9a-f]{6}|\d{10}")
 _names: Mapping[str, Sequence[str]] = {}
+# Of `Bounds`: 0 mostly the order in which they were made, 1 the reverse, others mix them.
+_set_order = 0
 # By pattern, in which order the names came up in this execution.
 _turns: dict[str, dict[str, int]] = {}
 
 
-def restart_serials() -> None:
-    """To be called before each execution."""
-    global _serials
+def restart_serials(set_order: int = 0) -> None:
+    """To be called before each execution. set_order: see `Bounds`."""
+    global _serials, _set_order
     _serials = itertools.count(1)
+    _set_order = set_order
     _turns.clear()
+
+
+def in_set_order(number: int) -> int:
+    """The hash of what else had this one: an order in which a set may iterate as well.
+
+    sim/export/shim.py has the same.
+    """
+    if _set_order < 2:
+        return ~number if _set_order else number
+    # Of numbers alone, so the same in each process; twice, as one round keeps neighbours together.
+    return hash((_set_order, hash((_set_order, number))))
 
 
 def hash_of_name(name: str) -> int:
@@ -91,7 +105,7 @@ class SimTask(asyncio.Task[Any]):
 
     def __hash__(self) -> int:
         if self._sim_hash is None:
-            self._sim_hash = hash_of_name(stable_name(self.get_name()))
+            self._sim_hash = in_set_order(hash_of_name(stable_name(self.get_name())))
         return self._sim_hash
 
 
@@ -101,7 +115,7 @@ class SimFuture(asyncio.Future[Any]):
 
     def __hash__(self) -> int:
         if not self._sim_hash:
-            self._sim_hash = next(_serials)
+            self._sim_hash = in_set_order(next(_serials))
         return self._sim_hash
 
 
@@ -116,7 +130,7 @@ class SimCancelScope(anyio_asyncio.CancelScope):
         try:
             return self._sim_hash
         except AttributeError:
-            self._sim_hash: int = next(_serials)
+            self._sim_hash: int = in_set_order(next(_serials))
             return self._sim_hash
 
 
@@ -125,7 +139,7 @@ def _hash_of_connection(self: asyncio.BaseProtocol | asyncio.BaseTransport) -> i
     if values is None or execution_of_this_thread() is None:
         return object.__hash__(self) if values is None else values.get(_HASH, object.__hash__(self))
     if _HASH not in values:
-        values[_HASH] = next(_serials)
+        values[_HASH] = in_set_order(next(_serials))
     found: int = values[_HASH]
     return found
 

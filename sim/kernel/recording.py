@@ -105,6 +105,8 @@ class Recording(Observer):
     # How many callbacks had joined the ready queue when the execution was over.
     steps_count: int = 0
     hashes_futures: bool = False
+    # Whether tasks were hashed, by what else than asyncio's own set of all tasks.
+    hashes_tasks: bool = False
     obstacles: list[str] = field(default_factory=list)
     _is_polling: bool = False
     # The draining after the end is not part of it.
@@ -133,6 +135,7 @@ class Recording(Observer):
         for rows in self._rows_of.values():
             rows.settle()
             rows.end()
+            self.hashes_tasks = self.hashes_tasks or rows.hashes_tasks
         self.steps_count = len(self.steps)
         self._is_over = True
         self._serials.clear()

@@ -26,7 +26,7 @@ class Option:
 
 
 # Bounds that a verdict names where they are not the defaults.
-_SELDOM = ("entropy_seed", "step_lines_max", "unretrieved_fails", "own_lines")
+_SELDOM = ("entropy_seed", "step_lines_max", "unretrieved_fails", "own_lines", "set_order")
 
 NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
@@ -83,6 +83,7 @@ class Bounds:
     the program draws, see `isolation/entropy.py`.
     unretrieved_fails: an exception that nobody retrieves is a violation, see `unretrieved.py`.
     own_lines: threads are overtaken between the lines of the program's own module, too.
+    set_order: in which of many orders sets of tasks, of futures and the like iterate.
     """
 
     lateness_s: float = 0.010
@@ -93,6 +94,7 @@ class Bounds:
     step_lines_max: int = 10_000_000
     unretrieved_fails: bool = False
     own_lines: bool = False
+    set_order: int = 0
 
     def __post_init__(self) -> None:
         given = dict(vars(self))

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from sim.kernel.diagnosis import (
     RUNS_CALLBACKS,
@@ -82,6 +83,8 @@ class TaskRows:
     def __init__(self, loop: SimLoop, trace: list[Any], rows: list[TaskRow]) -> None:
         self.rows = rows
         self.is_over = False
+        # Whether a task of the loop was put into a set.
+        self.hashes_tasks = False
         self._loop = loop
         self._trace = trace
         self._timers: dict[int, _Timer] = {}
@@ -255,13 +258,25 @@ class TaskRows:
         self.rows.append(TaskRow(now, actor, text, len(self._trace), weight))
 
 
+# asyncio's own set of all tasks, before 3.14, and gather's dictionary.
+_HASH_FOR_ORDERLESS = {
+    asyncio.gather.__code__,
+    *(each.__code__ for each in vars(WeakSet).values() if isinstance(each, FunctionType)),
+}
+
+
 class RecordedTask(SimTask):
-    """Reports who cancels it."""
+    """Reports who cancels it, and whether it is put into a set."""
 
     @forwards
     def __init__(self, rows: TaskRows, *args: Any, **options: Any) -> None:
         self._rows = rows
         super().__init__(*args, **options)
+
+    def __hash__(self) -> int:
+        if sys._getframe(1).f_code not in _HASH_FOR_ORDERLESS:
+            self._rows.hashes_tasks = True
+        return super().__hash__()
 
     @forwards
     def cancel(self, msg: Any = None) -> bool:

@@ -1,0 +1,55 @@
+"""Other orders in which sets of tasks and futures may iterate.
+
+On stock Python that order hangs on addresses. Within a search it is one and the same, so that its
+executions can be repeated; before it says "proved", some executions in other orders find what
+depends on it, as on which task of `asyncio.wait`'s done set comes first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from time import perf_counter
+
+from sim.exploration.executing import Watch, search
+from sim.exploration.judgement import Conclusion, conclude
+from sim.exploration.report import Findings
+from sim.exploration.subject import Problem
+from sim.kernel.execution import Outcome
+from sim.kernel.watchdog import limited
+from sim.schedulers import NaturalOrder, RandomWalk
+from sim.schedulers.random_first import FirstFew
+
+ORDERS = 16
+RANDOM_EXECUTIONS = 1
+"""In each order, besides that in natural order."""
+SECONDS_MAX = 1.0
+"""How long they may take in all."""
+
+
+def are_hashed(natural: Outcome | None) -> bool:
+    """Whether that traced execution put tasks or futures into sets or dictionaries of its own."""
+    recording = None if natural is None else natural.recording
+    return recording is not None and (recording.hashes_tasks or recording.hashes_futures)
+
+
+def refuted_in_another_order(
+    problem: Problem, findings: Findings, seed: int, watch: Watch
+) -> tuple[Findings, Conclusion] | None:
+    """A violation of some executions more. findings: of a search that would prove."""
+    until = perf_counter() + SECONDS_MAX
+    with limited(until):
+        for order in range(1, ORDERS + 1):
+            other = replace(problem, bounds=replace(problem.bounds, set_order=order))
+            for scheduler in (NaturalOrder(), FirstFew(RandomWalk(seed), RANDOM_EXECUTIONS)):
+                more = search(other, scheduler, until, None, watch)
+                is_interrupted = partial(watch, findings, scheduler)
+                findings.set_orders += more.executions
+                if more.failure is None:
+                    continue
+                concluded = conclude(other, more, until, is_interrupted, is_exhausted=False)
+                if concluded.counterexample is not None:
+                    more.executions = findings.executions + findings.set_orders
+                    more.found_by = "another order of sets of tasks"
+                    return more, concluded
+    return None
