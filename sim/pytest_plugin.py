@@ -24,7 +24,7 @@ import re
 import shlex
 import unittest
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -198,8 +198,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
         item.runtest = functools.partial(_run_explored, item)  # type: ignore[method-assign]
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    # Before Hypothesis, which would speak of the fixture `world`.
+    if _is_explored(item):
+        assert isinstance(item, pytest.Function)
+        _require_a_test(item)
+    return (yield)
+
+
 def _run_explored(item: pytest.Function) -> None:
-    _require_a_test(item)
     test = _ExploredTest(item)
     settings = _settings(item)
     schedule = item.config.getoption("sim_replay")

@@ -61,6 +61,13 @@ def add_parser(subparsers: Subparsers) -> None:
         default="warn",
         help="what an exception that nobody retrieves, or a coroutine that nobody awaits, is",
     )
+    parser.add_argument(
+        "--horizon",
+        type=seconds,
+        default=600.0,
+        metavar="SECONDS",
+        help="of virtual time, after which an execution counts as one that never ends; default 600",
+    )
     add_jobs(parser)
     add_json(parser)
     add_quiet(parser)
@@ -82,6 +89,7 @@ def run(arguments: Namespace) -> int:
         executions_max=arguments.executions,
         isolate=arguments.isolate,
         unretrieved=arguments.unretrieved,
+        horizon_s=arguments.horizon,
     )
     stream = progress_stream(arguments)
     with Progress(stream, request.seconds) as progress, progress.interruptible():

@@ -42,6 +42,7 @@ class Request:
     executions_max: int | None = None
     isolate: bool = False
     unretrieved: Literal["warn", "fail"] = "warn"
+    horizon_s: float = Bounds.horizon_s
 
     @property
     def seconds(self) -> float | None:
@@ -54,6 +55,10 @@ class Request:
     def subject(self) -> Subject:
         """Raises ValueError if there is no such program."""
         return replace(Subject.named(self.program), labels=self.labels)
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(horizon_s=self.horizon_s, unretrieved_fails=self.unretrieved == "fail")
 
     @property
     def scheduler(self) -> Scheduler:
@@ -92,6 +97,7 @@ def _explored_alone(
         isolate=request.isolate,
         unretrieved=request.unretrieved,
         watch=progress.watch(request.program),
+        horizon_s=request.horizon_s,
     )
 
 
@@ -123,7 +129,7 @@ def _explored_by_team(
 
 
 def _is_repeatable(request: Request, seconds: float) -> bool:
-    return _in_a_fork(lambda: natural_runs_agree(Problem(request.subject)), seconds)
+    return _in_a_fork(lambda: natural_runs_agree(_problem_of((request,))), seconds)
 
 
 def _is_confirmed(request: Request, found: Counterexample, seconds: float) -> bool:
@@ -152,8 +158,7 @@ def _in_a_fork(asked: Callable[[], bool], seconds: float) -> bool:
 
 def _problem_of(key: Key) -> Problem:
     request: Request = key[0]
-    bounds = Bounds(unretrieved_fails=request.unretrieved == "fail")
-    return Problem(request.subject, bounds)
+    return Problem(request.subject, request.bounds)
 
 
 def _play_whole(key: Key, budget_s: float, watch: Watch) -> Report:

@@ -88,12 +88,12 @@ def break_off(execution: Execution, frames: Frames) -> NoReturn:
     else:
         # The system would let another thread go on meanwhile, and that one may end it.
         note_break(execution)
-        loop.refused, loop.has_spinning_thread = f"{seen}; {_NO_PREEMPTION}", True
+        loop.refused, loop.has_spinning_thread = f"{seen}; {NO_PREEMPTION}", True
         loop.end_execution()
     raise StepBrokenOff(lines)
 
 
-_NO_PREEMPTION = (
+NO_PREEMPTION = (
     "a simulated thread is overtaken only where it waits, sleeps or takes a lock, so it is not "
     "known whether another one would end this: let it wait for what it needs, by an Event or a "
     "Condition, or call world.declare(__file__), whose lines let others go first"

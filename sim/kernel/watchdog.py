@@ -35,7 +35,7 @@ from typing import TypeAlias
 
 from sim.kernel import endings
 from sim.kernel.current import Execution, executions
-from sim.kernel.endless_step import break_off, count, forget, note_break, refute
+from sim.kernel.endless_step import NO_PREEMPTION, break_off, count, forget, note_break, refute
 from sim.kernel.errors import StepBrokenOff
 from sim.kernel.origin import is_programs, is_simulators
 from sim.kernel.running_step import where_it_stays, who_runs
@@ -357,4 +357,5 @@ def _spend(execution: Execution, seen: str) -> None:
 def _in_a_step(execution: Execution, frame: FrameType | None) -> str:
     frames = callers(frame)
     where = where_it_stays([(each, each.f_lineno) for each in frames])
-    return f"{who_runs(execution.loop, frames)} has not given the loop back in {where}"
+    seen = f"{who_runs(execution.loop, frames)} has not given the loop back in {where}"
+    return seen if execution.loop.threads.current is None else f"{seen}; {NO_PREEMPTION}"

@@ -405,7 +405,7 @@ def test_a_plain_function_is_explored_in_a_thread(pytester: pytest.Pytester) -> 
         ),
         (
             "from hypothesis import given, strategies\n@pytest.mark.explore\n"
-            "@given(strategies.integers())\nasync def test_it(n): pass",
+            "@given(n=strategies.integers())\nasync def test_it(world, n): pass",
             "*or given examples by Hypothesis*",
         ),
     ],

@@ -210,6 +210,16 @@ def test_a_thread_that_spins_is_inconclusive() -> None:
     reason = reports[0].reason
     assert "goes on and on in spin (tests/sim/test_watchdog.py:" in reason
     assert "it is not known whether another one would end this" in reason
+    assert "if threads switch only" not in reason
+
+
+def test_a_thread_that_spins_until_the_budget_is_spent_is_told_what_to_do() -> None:
+    """Its lines were not counted by then; to give it more would not help."""
+    reason = explore(spins_in_a_thread, budget_s=0.3).reason
+    assert "spin (tests/sim/test_watchdog.py:" in reason
+    assert "world.declare(__file__)" in reason
+    assert "give it more" not in reason
+    assert "if threads switch only" not in reason
 
 
 def test_outside_of_the_main_thread_it_says_the_same() -> None:

@@ -32,6 +32,7 @@ _KINDS: dict[int, int] = {
 }
 _SERVICE_KINDS: dict[int, str] = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
+NAMED_MAX = 8
 _NEVER_A_NAME = ".invalid"
 """Of all names that no machine here has, the ones of which RFC 6761 says what is answered."""
 
@@ -73,15 +74,23 @@ def addresses_of(network: Network, host: str, asked: Asked) -> list[tuple[Any, s
         _fails(socket.EAI_ADDRFAMILY)
     if asked.flags & socket.AI_NUMERICHOST or host == "" or host.endswith(_NEVER_A_NAME):
         _fails(socket.EAI_NONAME)
-    machine = next((m for m in network.known_machines() if _is_named(m, host)), None)
+    machines = network.known_machines()
+    machine = next((m for m in machines if _is_named(m, host)), None)
     if machine is None:
-        return network.loop.refuse(f"the name {host!r}", NOBODYS)
+        return network.loop.refuse(f"the name {host!r}", _nobodys([m.name for m in machines]))
     reached = machine.reached_by(network.machine_here())
     found = [(f, a) for a in reached for f in asked.families if is_literal(f, a)]
     if not found:
         _fails(socket.EAI_NONAME)
     # Of its own, as where the file of hosts has one line: else each connection has two tries.
     return found[:1] if machine is network.machine_here() else found
+
+
+def _nobodys(names: list[str]) -> str:
+    if not names:
+        return NOBODYS
+    listed = ", ".join(map(repr, names[:NAMED_MAX])) + ", …" * (len(names) > NAMED_MAX)
+    return f"there are {listed}; {NOBODYS}"
 
 
 def _is_named(machine: Machine, host: str) -> bool:

@@ -85,7 +85,11 @@ class StateReader(Observer):
         kept waiting, which may land without another departure.
         """
         if self._loop.threads.workers:
-            raise Opaque("a worker thread", "let it end before what has many orders begins")
+            raise Opaque(
+                "a worker thread",
+                "a stack cannot be compared, so each order is run while one is there; have fewer "
+                "threads, or fewer steps while they run",
+            )
         form: Form = [point.kind, *(option.name for option in point.options)]
         if with_labels:
             form.append(sorted(self._world.labels))
