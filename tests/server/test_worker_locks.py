@@ -31,10 +31,12 @@ def lock_files(folder: Path) -> list[str]:
 
 def kill(store: SqliteStore) -> None:
     """As far as others see: the kernel closes what its process had open."""
-    fd = store._locks._fd
+    fd, db = store._locks._fd, store._db
     assert fd is not None
+    assert db is not None
     os.close(fd)
-    store._locks._fd = None
+    db.close()
+    store._locks._fd = store._db = None
 
 
 def test_the_session_of_a_dead_worker_is_free_at_once(tmp_path: Path) -> None:
