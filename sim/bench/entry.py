@@ -58,10 +58,9 @@ class Entry:
                 f"production with one line broken on purpose: {mutant.description} {mutant.place}"
             )
         cls = self.registry_class
-        file = Path(inspect.getfile(cls))
         said = cls.__doc__ or getattr(inspect.getmodule(cls), "__doc__", "") or ""
         sentence = " ".join(said.partition("\n\n")[0].split())
-        return f"{self.registry} ({file.parent.name}/{file.name}). {sentence}".strip()
+        return f"{self.registry}{_place_of(cls)}. {sentence}".strip()
 
     @property
     def command(self) -> str:
@@ -75,3 +74,12 @@ class Entry:
         # schedule is run twice after a search. To look for surviving state before it as well would
         # cost a fork and two executions for each search, and most of `onestream mutants` have one.
         return Subject(program, str(self), sources, labels, makes_its_state=True)
+
+
+def _place_of(cls: type[Any]) -> str:
+    """Where its code is, if it is anywhere."""
+    try:
+        file, (_, line) = Path(inspect.getfile(cls)), inspect.getsourcelines(cls)
+    except (OSError, TypeError):
+        return ""
+    return f" ({file.parent.name}/{file.name}:{line})"

@@ -97,7 +97,7 @@ def test_it_begins_with_what_each_did_last() -> None:
     [
         ("tests.pages.programs:slot_that_is_lost", "the program"),
         ("registry:racing_registers:quick_fix", "three registers race while the first stream"),
-        ("registry:racing_registers:quick_fix", "(subjects/quick_fix.py). The published fix"),
+        ("registry:racing_registers:quick_fix", "(subjects/quick_fix.py:"),
         ("stack:leaves.async:production", "“p1 client” sends prompt p1 over simulated sockets"),
         ("server:second_prompt.async:mutant-gate_is_never_shut", "one line broken on purpose: "),
         ("cluster:pause:mutant-lease_is_dated_from_the_reply", "(mutants/cluster.py:"),
