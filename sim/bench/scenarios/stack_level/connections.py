@@ -47,8 +47,11 @@ async def pipelined(bench: StackBench) -> None:
     bench.world.reached("both were answered")
 
 
-async def leaves_with_more_behind(bench: StackBench) -> None:
-    """Its second request is read already when its first hangs in Ollama, and it leaves."""
+async def leaves_with_more_behind(bench: StackBench, *, ends_within_s: float = 0.0) -> None:
+    """Its second request is read already when its first hangs in Ollama, and it leaves.
+
+    ends_within_s: how long its first prompt may go on, as nothing tells that it left.
+    """
     connection = await bench.connect("client")
     first, first_data = bench.prompt(connection, "p1", "a", model="fake:hang-midstream")
     _, second_data = bench.prompt(connection, "p2", "b")
@@ -57,7 +60,7 @@ async def leaves_with_more_behind(bench: StackBench) -> None:
     if first.body:
         bench.world.reached("left mid-stream")
     connection.close(with_reset=True)
-    await asyncio.sleep(QUIET_S)
+    await asyncio.sleep(ends_within_s + QUIET_S)
     bench.world.check(not bench.calls_held(), NOTHING_RUNS, f"{bench.calls_held()}")
 
 

@@ -54,17 +54,8 @@ async def leaves_with_more_behind(bench: StackBench) -> None:
 
     So that one ends by the limits of its stream (`sim/bugs/uvicorn_pipelined.py`).
     """
-    connection = await bench.connect("client")
-    first, first_data = bench.prompt(connection, "p1", "a", model="fake:hang-midstream")
-    _, second_data = bench.prompt(connection, "p2", "b")
-    await connection.send(first_data + second_data)
-    await bench.world.outside("the client leaves", earliest=0.5, latest=0.8)
-    if first.body:
-        bench.world.reached("left mid-stream")
-    connection.close(with_reset=True)
     limit_s = bench.settings.first_chunk_seconds + bench.settings.stream_inactivity_seconds
-    await asyncio.sleep(limit_s + QUIET_S)
-    bench.world.check(not bench.calls_held(), NOTHING_RUNS, f"{bench.calls_held()}")
+    await connections.leaves_with_more_behind(bench, ends_within_s=limit_s)
 
 
 DEFINITIONS = (
