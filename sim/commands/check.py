@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from typing import TYPE_CHECKING
 
 from sim.bench.levels import CHECKED_LEVELS
 from sim.commands.options import (
     add_budget,
     add_html,
-    add_jobs,
     add_json,
     add_quiet,
+    add_workers,
     executor_of,
     not_negative,
     progress_stream,
@@ -43,7 +41,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="search up to N of them where there are too many schedules for all, and end there; "
         "default: 1, and then as deep as the budget goes",
     )
-    add_jobs(parser, default="as many as there are cores, and 1 for one scenario")
+    add_workers(parser, default="as many as there are cores, and 1 for one scenario")
     add_json(parser)
     add_quiet(parser)
     add_html(parser)
@@ -53,6 +51,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: Namespace) -> int:
     from sim.bench.checking.check import check
     from sim.commands.check_text import print_result, print_verdict
+    from sim.executors.processes import cores
 
     checked = check(
         level=arguments.level,
@@ -60,7 +59,11 @@ def run(arguments: Namespace) -> int:
         registry=arguments.registry,
         budget_s=arguments.budget,
         departures=arguments.departures,
-        executor=executor_of(arguments, jobs=1 if arguments.scenario else _cores()),
+        executor=executor_of(
+            arguments,
+            jobs=1 if arguments.scenario else cores(),
+            program=arguments.registry or "",
+        ),
         on_result=(lambda result: None) if arguments.json else print_result,
         progress_to=progress_stream(arguments),
     )
@@ -74,10 +77,3 @@ def run(arguments: Namespace) -> int:
 
         write(page_of_check(checked, what_it_covers(checked)), arguments.html)
     return checked.verdict.exit_code
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

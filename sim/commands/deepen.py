@@ -11,6 +11,8 @@ from sim.commands.options import (
     add_html,
     add_json,
     add_quiet,
+    add_workers,
+    executor_of,
     progress_on_terminal,
 )
 from sim.exploration.verdict import Verdict
@@ -41,6 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="this one alone, such as size-1s3r1c0l1h: 3 registers, …; size-….async: a server's",
     )
     add_budget(parser)
+    add_workers(parser)
     add_json(parser)
     add_quiet(parser)
     add_html(parser)
@@ -56,15 +59,17 @@ def run(arguments: Namespace) -> int:
         if not arguments.json:
             print(result, flush=True)
 
-    with Progress(progress_on_terminal(arguments), arguments.budget) as progress:
+    terminal = progress_on_terminal(arguments)
+    with Progress(terminal, arguments.budget) as progress, progress.interruptible():
         results = deepen(
             level=arguments.level,
             registry=arguments.registry,
             budget_s=arguments.budget,
             size=arguments.size,
             client=arguments.client,
+            executor=executor_of(arguments, program=arguments.registry),
             on_result=print_result,
-            watch=progress.watch,
+            progress=progress,
         )
     largest = largest_proved(results)
     if arguments.json:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from sim.commands.options import (
     add_html,
-    add_jobs,
     add_json,
     add_quiet,
+    add_workers,
     executor_of,
     not_negative,
     positive,
@@ -68,7 +68,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="SECONDS",
         help="of virtual time, after which an execution counts as one that never ends; default 600",
     )
-    add_jobs(parser)
+    add_workers(parser)
     add_json(parser)
     add_quiet(parser)
     add_html(parser)
@@ -93,7 +93,8 @@ def run(arguments: Namespace) -> int:
     )
     stream = progress_stream(arguments)
     with Progress(stream, request.seconds) as progress, progress.interruptible():
-        report = explored(request, progress, executor=executor_of(arguments))
+        executor = executor_of(arguments, program=arguments.program)
+        report = explored(request, progress, executor=executor)
     if arguments.json:
         print(json.dumps(as_json(request, report), indent=2))
     else:

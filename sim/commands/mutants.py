@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from sim.bench.levels import CLUSTER, MUTANT_LEVELS
 from sim.commands.options import (
     add_html,
-    add_jobs,
     add_json,
     add_quiet,
+    add_workers,
     executor_of,
     progress_on_terminal,
 )
@@ -29,7 +29,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--level", choices=MUTANT_LEVELS, help="default: all")
     parser.add_argument("--name", metavar="NAME", help="this one alone, with its counterexample")
-    add_jobs(parser)
+    add_workers(parser)
     parser.add_argument(
         "--verbose", action="store_true", help="with the command that replays each counterexample"
     )

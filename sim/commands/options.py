@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
@@ -50,16 +51,38 @@ def add_html(parser: Parser) -> None:
     )
 
 
-def add_jobs(parser: Parser, default: str = "1") -> None:
-    """default: in words."""
+def add_workers(parser: Parser, default: str = "1") -> None:
+    """Who does the work. default: how many, in words."""
     parser.add_argument("--jobs", type=positive, metavar="N", help=f"processes; default: {default}")
+    parser.add_argument(
+        "--cluster",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT",
+        help="in place of processes here, the nodes of a Ray cluster, or N processors of them with "
+        "--jobs N; without an address a cluster is started on this machine",
+    )
 
 
-def executor_of(arguments: argparse.Namespace, jobs: int = 1) -> MakeExecutor | None:
-    """What does the work: None for this process. jobs: where none were asked for."""
+def executor_of(
+    arguments: argparse.Namespace, jobs: int = 1, *, program: str = ""
+) -> MakeExecutor | None:
+    """What does the work: None for this process.
+
+    jobs: where none were asked for. program: FILE.py:NAME or MODULE:NAME, of the user's.
+    """
+    if arguments.cluster is not None:
+        from sim.executors.on_ray import OnRay
+
+        address, workers_max = arguments.cluster, arguments.jobs
+        return partial(OnRay, address, workers_max, program=program, say=_say)
     from sim.executors.processes import processes
 
     return processes(arguments.jobs or jobs)
+
+
+def _say(words: str) -> None:
+    print(f"onestream: {words}", file=sys.stderr)
 
 
 def add_budget(parser: Parser) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from sim.bench.levels import LEVELS
 from sim.commands.options import (
     add_html,
-    add_jobs,
     add_json,
     add_quiet,
+    add_workers,
     executor_of,
     not_negative,
     positive,
@@ -34,7 +34,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--first-seed", type=not_negative, default=0, metavar="N", help="the others follow it"
     )
-    add_jobs(parser)
+    add_workers(parser)
     parser.add_argument(
         "--profile",
         metavar="NAME",
@@ -86,7 +86,7 @@ def run(arguments: Namespace) -> int:
             simulation,
             seeds=arguments.seeds,
             first_seed=arguments.first_seed,
-            executor=executor_of(arguments),
+            executor=executor_of(arguments, program=arguments.registry),
             budget_s=arguments.budget,
             on_progress=show,
             on_failure=failed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -22,6 +23,13 @@ _CONTEXT = multiprocessing.get_context("fork" if sys.platform == "linux" else No
 def processes(jobs: int, context: BaseContext = _CONTEXT) -> MakeExecutor | None:
     """None for one job: this process does it itself. context: how processes are made."""
     return None if jobs == 1 else partial(Processes, jobs, context)
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Processes:

@@ -388,6 +388,7 @@ def make_report(
         found_by=findings.found_by if verdict == Verdict.REFUTED else None,
         unconfirmed=conclusion.unconfirmed,
         unretrieved=_unretrieved(problem, findings),
+        states=scheduler.states,
     )
 
 

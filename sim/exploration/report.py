@@ -24,6 +24,7 @@ class Report:
     labels: those reached; labels_missing: those never reached, where nothing else is wrong.
     bounds_hit: the bounds that limited what was explored.
     unconfirmed: a violation that was seen, and is none of a fresh process as far as is known.
+    states: how many were visited; None where none are read.
     """
 
     verdict: Verdict
@@ -44,6 +45,7 @@ class Report:
     labels_missing: tuple[str, ...] = ()
     unconfirmed: str = ""
     unretrieved: Unretrieved | None = None
+    states: int | None = None
 
     @property
     def was_interrupted(self) -> bool:

@@ -80,6 +80,11 @@ class Scheduler:
         """The bound on departures up to which all schedules were visited, if it has one."""
         return None
 
+    @property
+    def states(self) -> int | None:
+        """How many states were visited; None where none are read."""
+        return None
+
 
 class Once(Scheduler):
     """A scheduler of one execution."""

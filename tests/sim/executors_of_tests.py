@@ -1,12 +1,14 @@
-"""Executors that work in this process, and fail in the ways of a network."""
+"""An executor that works in this process and fails in the ways of a network; batches for others."""
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 from collections import deque
 from random import Random
 
-from sim.executors.base import Answer, Task
+from sim.executors.base import Answer, IsStopped, Task
 
 
 class Unreliable:
@@ -68,3 +70,33 @@ class Unreliable:
             self.repetitions += 1
             answers.append(answers[-1])
         return [pickle.dumps(each) for each in answers]
+
+
+def own_process(is_stopped: IsStopped) -> int:
+    return os.getpid()
+
+
+def square(number: int, is_stopped: IsStopped) -> int:
+    return number * number
+
+
+def fails(is_stopped: IsStopped) -> None:
+    raise LookupError("no such seed")
+
+
+def ends_its_process(is_stopped: IsStopped) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ends_its_process_once(file: str, is_stopped: IsStopped) -> str:
+    """The second time it finds what the first has left."""
+    if not os.path.exists(file):
+        with open(file, "w"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def waits_to_be_stopped(is_stopped: IsStopped) -> str:
+    while not is_stopped():
+        pass
+    return "stopped"

@@ -10,13 +10,15 @@ import pytest
 
 from registry import StreamRegistry
 from sim.bench.checking.check import check
-from sim.bench.checking.deepen import Deepened, SizeBound, deepen, largest_proved
+from sim.bench.checking.deepen import SizeBound, deepen, largest_proved
 from sim.bench.harness.log_capture import silenced
 from sim.bench.scenarios.http_story import BOTH
 from sim.bench.scenarios.server_level.sized import SizedServerScenario
 from sim.bench.scenarios.sized import ALL_HUNG, Size, SizedScenario
 from sim.bench.subjects.mutants import broken, mutant_named
 from sim.cli import main
+from sim.exploration.executing import Watch
+from sim.exploration.parallel import Key
 from sim.exploration.report import Report
 from sim.exploration.search import explore
 from sim.exploration.verdict import Stop, Verdict
@@ -135,15 +137,15 @@ def test_what_the_time_does_not_suffice_for_is_not_proved(
     """A size that is cut off is inconclusive, and none that dominates it is tried."""
     played = []
 
-    def play(registry: str, bound: SizeBound, budget_s: float) -> Deepened:
-        size = bound.scenario.size
+    def explored(key: Key, budget_s: float, watch: Watch) -> Report:
+        size = SizeBound.of_key(key).scenario.size
         played.append(size)
         report = one_schedule
         if size.cancels:
             report = replace(report, verdict=Verdict.INCONCLUSIVE, stopped=Stop.OUT_OF_BUDGET)
-        return Deepened(bound, report, 0)
+        return report
 
-    monkeypatch.setattr("sim.bench.checking.deepen._play", play)
+    monkeypatch.setattr("sim.bench.checking.deepen._explored", explored)
     results = deepen(budget_s=AMPLE_S)
     assert [size for size in played if size.cancels] == [Size(1, 1, 1)]
     assert largest_proved(results) == [SizeBound(SizedScenario(Size(2, 5, 0, 2, 2)))]
@@ -170,16 +172,18 @@ def test_where_every_schedule_is_too_many_departures_are_counted(
     """
     played = []
 
-    def play(registry: str, bound: SizeBound, budget_s: float) -> Deepened:
+    def explored(key: Key, budget_s: float, watch: Watch) -> Report:
+        bound = SizeBound.of_key(key)
         played.append(bound.departures)
-        report = one_schedule
+        # One of several schedules, else there would be no need of more departures.
+        report = replace(one_schedule, complete=0.5)
         if bound.departures in (None, 3):
             report = replace(report, verdict=Verdict.INCONCLUSIVE, stopped=Stop.OUT_OF_BUDGET)
         if bound.departures == 1:
             report = replace(report, verdict=Verdict.INCONCLUSIVE, labels_missing=("one",))
-        return Deepened(bound, report, 0)
+        return report
 
-    monkeypatch.setattr("sim.bench.checking.deepen._play", play)
+    monkeypatch.setattr("sim.bench.checking.deepen._explored", explored)
     results = deepen(budget_s=AMPLE_S, size="size-1s4r2c0l1h")
     assert played == [None, 1, 2, 3]
     assert largest_proved(results) == [SizeBound(SizedScenario(Size(1, 4, 2, 0, 1)), 2)]

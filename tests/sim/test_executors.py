@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import json
+import platform
+import re
+import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
 from sim.bench.checking.check import check
+from sim.bench.checking.deepen import deepen
 from sim.bench.simulation import run as run_module
 from sim.bench.simulation.run import make_simulation, simulate
-from sim.executors.base import IsStopped, MakeExecutor, Task, WorkersLost
+from sim.cli import main
+from sim.executors import on_ray
+from sim.executors.base import MakeExecutor, Task, WorkersLost
 from sim.executors.batches import LOSSES_MAX, Batches, in_order
+from sim.executors.environment import Environment
 from sim.executors.processes import Processes
 from tests.limits import AMPLE_S
-from tests.sim.executors_of_tests import Unreliable
+from tests.sim.executors_of_tests import (
+    Unreliable,
+    ends_its_process,
+    ends_its_process_once,
+    fails,
+    square,
+    waits_to_be_stopped,
+)
 
 SEEDS = range(5)
-
-
-def square(number: int, is_stopped: IsStopped) -> int:
-    return number * number
-
-
-def fails(is_stopped: IsStopped) -> None:
-    raise LookupError("no such seed")
-
-
-def ends_its_process(is_stopped: IsStopped) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def ends_its_process_once(file: str, is_stopped: IsStopped) -> str:
-    """The second time it finds what the first has left."""
-    if not os.path.exists(file):
-        with open(file, "w"):
-            os.kill(os.getpid(), signal.SIGKILL)
-    return "done"
-
-
-def waits_to_be_stopped(is_stopped: IsStopped) -> str:
-    while not is_stopped():
-        pass
-    return "stopped"
 
 
 def squares(count: int) -> list[Task]:
@@ -115,6 +104,90 @@ def test_a_check_on_failing_workers_is_the_same() -> None:
     assert found(unreliable(3, made)) == found(None)
     assert made[0].losses
     assert made[0].repetitions
+
+
+def test_deepening_on_failing_workers_is_the_same() -> None:
+    """In the order of the sizes, whichever was explored first, and with the same counts."""
+
+    def found(executor: MakeExecutor | None) -> list[str]:
+        results = deepen(registry="original", budget_s=AMPLE_S, executor=executor)
+        return [json.dumps({**each.as_json(), "seconds": 0}) for each in results]
+
+    made: list[Unreliable] = []
+    assert found(unreliable(1, made)) == found(None)
+    assert made[0].losses
+
+
+# ---- where --cluster cannot work ---------------------------------------------------------------
+
+
+def test_a_node_with_another_python_is_refused() -> None:
+    """With both versions, the cause, and what to do; one that is the same is not."""
+    here = Environment.here()
+    assert here.why_not(Environment.here()) == ""
+    other = replace(here, host="far", python="CPython 3.12.1")
+    assert re.match(
+        rf"the node far is refused: it runs CPython 3\.12\.1, and this is "
+        rf"{re.escape(here.python)}\. Start Ray there",
+        here.why_not(other),
+    )
+
+
+@pytest.mark.parametrize(
+    ("different", "words"),
+    [
+        ({"code": "0123"}, "its code of onestream has the digest 0123, and this one has"),
+        ({"packages": ("simpy 1.0",)}, "it has simpy 1.0, and here is"),
+        ({"program": ""}, "the digest of none: it is missing, and here abc"),
+        ({"program": "abd"}, "the program's file there has the digest abd, and here abc"),
+    ],
+)
+def test_a_node_with_other_code_is_refused(different: dict[str, Any], words: str) -> None:
+    """Onestream's own, what it needs, or the user's program."""
+    here = replace(Environment.here(), program="abc")
+    assert words in here.why_not(replace(here, **different))
+
+
+def test_the_digest_is_that_of_the_users_file(tmp_path: Path) -> None:
+    """Of a program by its file or its module; none where it is missing."""
+    file = tmp_path / "slots.py"
+    file.write_text("async def program(world): ...\n")
+    one = Environment.here(f"{file}:program").program
+    assert one
+    file.write_text("async def program(world): return\n")
+    assert Environment.here(f"{file}:program").program not in (one, "")
+    assert Environment.here("sim.cli:main").program
+    assert Environment.here("no_such_module.there:main").program == ""
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(on_ray, "_SETTINGS", {})
+    monkeypatch.setattr(on_ray, "_LOOPBACK", {})
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_without_ray_a_cluster_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what to install, for which Python, and what does the same without it."""
+    assert main(["simulate", "--seeds", "1", "--cluster"]) == 3
+    printed = capsys.readouterr().err
+    assert f"this Python {platform.python_version()} has none" in printed
+    assert "onestream[cluster]" in printed
+    assert "--jobs" in printed
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("127.0.0.1:1", "nothing answers at 127.0.0.1:1"), ("far", "'far' is no address")],
+)
+def test_an_address_without_a_cluster_is_refused(
+    address: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At once: Ray itself would look for it for minutes."""
+    assert main(["simulate", "--seeds", "1", "--cluster", address]) == 3
+    assert words in capsys.readouterr().err
 
 
 # ---- in processes -----------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from typing import Any
 
 from sim.bench.catalog import subject_of
@@ -22,11 +24,15 @@ from sim.bench.scenarios.http_story import BOTH
 from sim.bench.scenarios.server_level.sized import SizedServerScenario
 from sim.bench.scenarios.sized import Size, SizedScenario
 from sim.bench.subjects import registry_class
-from sim.exploration.executing import Watch, unwatched
-from sim.exploration.report import Report
+from sim.executors.base import Executor, MakeExecutor
+from sim.exploration.executing import Watch
+from sim.exploration.parallel import Key, Team, Work
+from sim.exploration.progress import Progress
+from sim.exploration.report import Findings, Report
 from sim.exploration.search import explore
+from sim.exploration.subject import Problem
 from sim.exploration.verdict import Verdict
-from sim.schedulers import DepartureBounded, Scheduler, StateMatching
+from sim.schedulers import DepartureBounded, Divisible, Scheduler, StateMatching
 
 # The largest counts of sessions, registers, cancels, leavers and hangs that are tried.
 LARGEST = {"registry": Size(2, 5, 3, 2, 2), "server": Size(2, 3, 1, 1, 1)}
@@ -59,6 +65,19 @@ class SizeBound:
         counts: tuple[int, ...] = astuple(self.scenario.size)
         return sum(counts) + (self.departures or 0)
 
+    def key(self, registry: str) -> Key:
+        """From which another process builds it."""
+        return registry, self.scenario.name, self.departures
+
+    @classmethod
+    def of_key(cls, key: Key) -> SizeBound:
+        _, scenario_name, departures = key
+        return cls(_scenario_named(scenario_name), departures)
+
+    def covered_by(self, report: Report) -> SizeBound:
+        """The bound that was proved, where the search has seen more than it had to."""
+        return replace(self, departures=None) if report.complete == 1.0 else self
+
     def __str__(self) -> str:
         words = str(self.scenario.size)
         if isinstance(self.scenario, SizedServerScenario):
@@ -79,11 +98,14 @@ class SizeBound:
 
 @dataclass(frozen=True, slots=True)
 class Deepened:
-    """The result for a bound. states: how many were visited; None where none can be read."""
+    """The result for a bound."""
 
     bound: SizeBound
     report: Report
-    states: int | None
+
+    @property
+    def states(self) -> int | None:
+        return self.report.states
 
     def as_json(self) -> dict[str, Any]:
         found = self.report.counterexample
@@ -112,39 +134,126 @@ def deepen(
     budget_s: float = 60.0,
     size: str | None = None,
     client: bool = False,
+    executor: MakeExecutor | None = None,
     on_result: Callable[[Deepened], None] = lambda result: None,
-    watch: Callable[[str], Watch] = unwatched,
+    progress: Progress | None = None,
 ) -> list[Deepened]:
     """Explores scenarios of growing size until the budget, in real seconds, is spent.
 
     client: those of the most general client of a registry.
     size: the name of the only one to explore: every schedule, or if that takes too long those with
     up to one departure, two, and so on. It ends with a bound that is not proved for another reason
-    than its time. watch: of the search with this name. Raises ValueError for an unknown size, level
-    or registry.
+    than its time. executor: whose workers do it; None for this process. progress: where to show
+    it, and what interrupts it. Raises ValueError for an unknown size, level or registry.
     """
-    deadline = time.perf_counter() + budget_s
     bounds = _bounds(level, client=client) if size is None else _bounds_alone(_scenario_named(size))
-    results: list[Deepened] = []
-    too_large: list[SizeBound] = []
-    for each in bounds:
-        left_s = deadline - time.perf_counter()
-        if left_s <= 0:
-            break
-        if any(each.dominates(other) for other in too_large) or _is_proved(each, results):
-            continue
-        part = _part_of(each, is_alone=size is not None)
-        results.append(_play(registry, each, min(left_s, budget_s * part), watch(str(each))))
-        on_result(results[-1])
-        report = results[-1].report
-        if report.was_out_of_budget:
-            too_large.append(each)
-        elif report.labels_missing and each.departures is not None:
-            # They may need one more departure.
-            continue
-        elif report.verdict != Verdict.PROVED:
-            break
-    return results
+    deepening = _Deepening(registry, bounds, budget_s, is_alone=size is not None)
+    for result in deepening.results_by(executor, progress or Progress(None)):
+        on_result(result)
+    return deepening.results
+
+
+class _Deepening:
+    """Which bound is next, and which are left out for what others came to.
+
+    results: in the order of the bounds, whoever was faster. So by several workers it comes to what
+    one comes to; what they have begun too early is thrown away.
+    """
+
+    def __init__(
+        self, registry: str, bounds: list[SizeBound], budget_s: float, *, is_alone: bool
+    ) -> None:
+        self.results: list[Deepened] = []
+        self._registry = registry
+        self._bounds = bounds
+        self._budget_s = budget_s
+        self._is_alone = is_alone
+        self._deadline = time.perf_counter() + budget_s
+        self._too_large: list[SizeBound] = []
+
+    def results_by(
+        self, make_executor: MakeExecutor | None, progress: Progress
+    ) -> Iterator[Deepened]:
+        if make_executor is None:
+            yield from self._taken(partial(self._played, progress))
+            return
+        with closing(make_executor()) as executor:
+            yield from self._taken(_Ahead(self._team_plays(executor, progress)).report_on)
+
+    def _taken(self, report_on: Callable[[SizeBound], Report | None]) -> Iterator[Deepened]:
+        for bound in self._to_do():
+            report = report_on(bound)
+            if report is None:
+                return
+            result = Deepened(bound.covered_by(report), report)
+            self.results.append(result)
+            yield result
+            if report.was_out_of_budget:
+                self._too_large.append(bound)
+            elif report.labels_missing and bound.departures is not None:
+                # They may need one more departure.
+                continue
+            elif report.verdict != Verdict.PROVED:
+                return
+
+    def _to_do(self) -> Iterator[SizeBound]:
+        """What is left out once is left out for good, as more results come in."""
+        for bound in self._bounds:
+            if self._left_s <= 0:
+                return
+            is_too_large = any(bound.dominates(other) for other in self._too_large)
+            if not is_too_large and not _is_proved(bound, self.results):
+                _require_applicable(bound, self._registry)
+                yield bound
+
+    @property
+    def _left_s(self) -> float:
+        return self._deadline - time.perf_counter()
+
+    def _seconds_for(self, bound: SizeBound) -> float:
+        part = _part_of(bound, is_alone=self._is_alone)
+        return max(0.0, min(self._left_s, self._budget_s * part))
+
+    def _played(self, progress: Progress, bound: SizeBound) -> Report:
+        watch = progress.watch(str(bound))
+        return _explored(bound.key(self._registry), self._seconds_for(bound), watch)
+
+    def _team_plays(
+        self, executor: Executor, progress: Progress
+    ) -> Iterator[tuple[SizeBound, Report]]:
+        """In the order in which they end."""
+        begun: list[SizeBound] = []
+
+        def searches() -> Iterator[tuple[Key, Divisible | None]]:
+            for bound in self._to_do():
+                begun.append(bound)
+                strategy = _strategy(bound)
+                search = strategy if isinstance(strategy, Divisible) else None
+                yield bound.key(self._registry), search
+
+        def show(key: Key, began: float, findings: Findings, scheduler: Scheduler) -> bool:
+            return progress.searched(str(SizeBound.of_key(key)), began, findings, scheduler)
+
+        team = Team(executor, Work(_problem_of, _explored, silenced), show)
+        reports = team.play(searches(), lambda number: self._seconds_for(begun[number]))
+        return ((SizeBound.of_key(key), report) for key, report in reports)
+
+
+class _Ahead:
+    """Reports that come in any order, to be asked for in another."""
+
+    def __init__(self, reports: Iterable[tuple[SizeBound, Report]]) -> None:
+        self._reports = iter(reports)
+        self._here: dict[SizeBound, Report] = {}
+
+    def report_on(self, bound: SizeBound) -> Report | None:
+        """None if there is none to come."""
+        while bound not in self._here:
+            found = next(self._reports, None)
+            if found is None:
+                return None
+            self._here[found[0]] = found[1]
+        return self._here.pop(bound)
 
 
 def largest_proved(results: list[Deepened]) -> list[SizeBound]:
@@ -246,14 +355,21 @@ def _strategy(bound: SizeBound) -> Scheduler:
     return StateMatching(departures_max=bound.departures)
 
 
-def _play(registry: str, bound: SizeBound, budget_s: float, watch: Watch) -> Deepened:
-    scenario, cls, scheduler = bound.scenario, registry_class(registry), _strategy(bound)
-    if not scenario.applies_to(cls):
-        raise ValueError(f"{scenario.name} needs more of a registry than {registry} has")
+def _require_applicable(bound: SizeBound, registry: str) -> None:
+    if not bound.scenario.applies_to(registry_class(registry)):
+        raise ValueError(f"{bound.scenario.name} needs more of a registry than {registry} has")
+
+
+# ---- in a worker, or here --------------------------------------------------------------------
+
+
+def _problem_of(key: Key) -> Problem:
+    bound, registry = SizeBound.of_key(key), key[0]
+    return Problem(subject_of(Entry(bound.level, bound.scenario.name, registry)))
+
+
+def _explored(key: Key, budget_s: float, watch: Watch) -> Report:
+    strategy = _strategy(SizeBound.of_key(key))
     with silenced():
-        subject = subject_of(Entry(bound.level, scenario.name, registry))
-        report = explore(subject, strategy=scheduler, budget_s=budget_s, watch=watch)
-    if report.complete == 1.0:
-        bound = replace(bound, departures=None)
-    states = scheduler.states if isinstance(scheduler, StateMatching) else None
-    return Deepened(bound, report, states)
+        subject = _problem_of(key).subject
+        return explore(subject, strategy=strategy, budget_s=budget_s, watch=watch)
