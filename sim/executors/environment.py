@@ -17,8 +17,9 @@ _PACKAGES = ("registry", "server", "sim")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """python: which one, and its version. packages: those that onestream needs, with versions. code:
-    the digest of onestream's own. program: that of the user's file, "" where there is none.
+    """python: which one, and its version. packages: those that onestream needs, with versions.
+
+    code: the digest of onestream's own. program: that of the user's file, "" where there is none.
     """
 
     host: str
