@@ -45,7 +45,8 @@ class Conclusion:
 
     survived: what has outlived an execution. unconfirmed: as in Report.
     spent: what ran when there was no time left for them. unrepeated: why it is not known whether a
-    fresh process has the violation, too; empty if it is known.
+    fresh process has the violation, too; empty if it is known. caveat: where stock Python shows it
+    under a condition alone; empty without one.
     """
 
     digest: str
@@ -55,6 +56,7 @@ class Conclusion:
     unconfirmed: str = ""
     spent: str | None = None
     unrepeated: str = ""
+    caveat: str = ""
 
 
 def conclude(
@@ -239,7 +241,7 @@ def _judged(
             return _judged_unconfirmed(findings, conclusion)
         by = "" if findings.found_by == scheduler.name else f", found by {findings.found_by}"
         marks = [conclusion.survived.words] if conclusion.survived is not None else []
-        marks += [conclusion.unrepeated] if conclusion.unrepeated else []
+        marks += [mark for mark in (conclusion.unrepeated, conclusion.caveat) if mark]
         words = "; ".join([f"{found.property} ({executions}{by})", *marks])
         return _Judged(Verdict.REFUTED, words)
     if conclusion.survived is not None:

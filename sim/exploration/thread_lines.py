@@ -7,15 +7,20 @@ find what stock Python shows in noisy runs, as an update that two threads lose b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 
+from sim.counterexamples.counterexample import Counterexample
 from sim.exploration.executing import Watch, search
+from sim.exploration.handing_over import hands_over_before
 from sim.exploration.judgement import Conclusion, conclude
 from sim.exploration.report import Findings
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
 from sim.kernel.origin import is_own_code
+from sim.kernel.schedule import GOES_ON
 from sim.kernel.watchdog import limited
 from sim.schedulers import RandomWalk
 from sim.schedulers.random_first import FirstFew
@@ -57,11 +62,34 @@ def refuted_between_lines(
         concluded = conclude(
             problem, more, until, lambda: watch(more, scheduler), is_exhausted=False
         )
-    if concluded.counterexample is None:
-        return None
+        if concluded.counterexample is None:
+            return None
+        caveat = _caveat(problem, concluded.counterexample, findings.undeclared)
+        concluded = replace(concluded, caveat=caveat)
     more.executions = findings.executions
     more.found_by = "random, between the lines of threads"
     return more, concluded
+
+
+def _caveat(problem: Problem, found: Counterexample, files: Iterable[str]) -> str:
+    """Where CPython itself would not have let another thread go on; empty if it would."""
+    by_name = {Path(file).name: file for file in files}
+    departures = found.replay(problem.subject.program).departures
+    overtaken = {
+        event.name.partition(GOES_ON)[2] for each in departures for event in each.passed_over
+    }
+    never = []
+    for place in sorted(overtaken):
+        name, _, line = place.rpartition(":")
+        if name in by_name and not hands_over_before(by_name[name], int(line)):
+            never.append(place)
+    if not never:
+        return ""
+    return (
+        f"before {' and '.join(never)} this CPython, which has the GIL, lets no other thread go "
+        f"on unless something there runs Python (an object's `__add__`, a property): with plain "
+        f"numbers it takes a build without the GIL"
+    )
 
 
 def may_be_found(findings: Findings, conclusion: Conclusion) -> bool:

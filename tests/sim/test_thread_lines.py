@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -50,6 +51,39 @@ def test_a_lost_update_is_found_though_nothing_is_declared(begin: str) -> None:
     violation = report.counterexample.replay(program).violation
     assert violation is not None
     assert violation.property == "no update is lost"
+
+
+def test_a_refutation_says_where_cpython_itself_would_not_hand_over() -> None:
+    """With the GIL a thread goes on from one line of plain numbers to the next, in each version."""
+    report = explore(_two_add("threads"))
+    assert report.verdict == "refuted"
+    is_free = not getattr(sys, "_is_gil_enabled", lambda: True)()
+    assert ("lets no other thread go on unless" in report.reason) is not is_free
+    assert "before test_thread_lines.py:" in report.reason or is_free
+
+
+class Called(Counter):
+    def add(self) -> None:
+        value = self.value
+        time.monotonic()
+        self.value = value + 1
+
+
+def test_a_refutation_between_calls_is_without_that() -> None:
+    """Where a line calls something, the GIL may be given up, and stock Python loses it as well."""
+
+    async def program(world: World) -> None:
+        counter = Called()
+        threads = [threading.Thread(target=counter.add) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        world.check(counter.value == 2, "no update is lost")
+
+    report = explore(program)
+    assert report.verdict == "refuted"
+    assert "lets no other thread go on" not in report.reason
 
 
 def test_without_them_the_claim_says_what_is_left_out() -> None:
