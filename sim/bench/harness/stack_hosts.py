@@ -109,6 +109,7 @@ class HostsBench(StackBench):
             await self.over(exchange)
             if exchange.status == 200 and exchange.error_code is None and exchange.is_whole:
                 return exchange
+            self.world.reached(f"{name} was told {exchange.error_code}")
             said = f"{exchange.name}: {exchange.body!r}"
             self.world.check(tries < TRIES_MAX, "who asks again is answered", said)
             await asyncio.sleep(AGAIN_S)
