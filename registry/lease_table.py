@@ -180,7 +180,7 @@ class LeaseTable:
         found.active_until_ms = min(self.active_until_ms, now_ms + self._over_ms)
         record = self._record(operation)
         waiting = tuple(
-            replace(each, seen_ms=min(each.seen_ms, now_ms))
+            each if each.seen_ms <= now_ms else replace(each, seen_ms=now_ms)
             for each in record.waiting
             if not found._is_dead(each.seen_ms, now_ms)
         )
@@ -197,7 +197,7 @@ class LeaseTable:
         if operation.session in self.asked:
             found.asked = {operation.session: self.asked[operation.session]}
         found.detached = {
-            key: replace(each, seen_ms=min(each.seen_ms, now_ms))
+            key: each if each.seen_ms <= now_ms else replace(each, seen_ms=now_ms)
             for key, each in self.detached.items()
             if not found._is_dead(each.seen_ms, now_ms)
         }
@@ -624,6 +624,9 @@ class LeaseTable:
 
 def _not_ahead(holder: Holder, now_ms: int, lease_ms: int) -> Holder:
     """As if the clock had never been set back: no lease lasts longer than one."""
+    stop_ms = now_ms if holder.stop_ms is None else holder.stop_ms
+    if max(holder.seen_ms, stop_ms, holder.until_ms - lease_ms) <= now_ms:
+        return holder
     return replace(
         holder,
         until_ms=min(holder.until_ms, now_ms + lease_ms),

@@ -16,6 +16,7 @@ from server.stores.redis_store import SCRIPT, RedisStore
 from server.stores.sqlite_store import SqliteStore, _transaction
 from server.stores.store import StoreUnreachable
 from sim.bench.proving.lease_states import LIMITS
+from tests.limits import HANGS_S
 from tests.server import valkey_server
 from tests.server.conformance import (
     Differs,
@@ -86,6 +87,7 @@ class InRedis(Driven):
             LIMITS,
             "w",
             script=script,
+            call_s=HANGS_S,
             now_ms=lambda: self.moment.now_ms,
             generation=lambda: self.moment.generation,
         )
@@ -152,28 +154,36 @@ async def in_redis(address: str, script: str = SCRIPT) -> AsyncIterator[InRedis]
         await driven.store.close()
 
 
-async def check(store: Driven) -> None:
+# Random histories, of a hundred operations each.
+histories = pytest.mark.parametrize(
+    "seeds", [pytest.param(1, id="one"), pytest.param(8, id="many", marks=pytest.mark.thorough)]
+)
+
+
+async def check(store: Driven, seeds: int = 4) -> None:
     await rows_agree(store)
-    await histories_agree(store, seeds=4, length=100)
+    await histories_agree(store, seeds=seeds, length=100)
 
 
-def test_sqlite_agrees_with_the_table(tmp_path: Path) -> None:
+@histories
+def test_sqlite_agrees_with_the_table(tmp_path: Path, seeds: int) -> None:
     """In every row, and in random histories."""
 
     async def program() -> None:
         store = InSqlite(tmp_path)
-        await check(store)
+        await check(store, seeds)
         await store.store.close()
 
     asyncio.run(program())
 
 
-def test_valkey_or_redis_agrees_with_the_table(valkey: str) -> None:
+@histories
+def test_valkey_or_redis_agrees_with_the_table(valkey: str, seeds: int) -> None:
     """In every row, and in random histories: the script is the table."""
 
     async def program() -> None:
         async with in_redis(valkey) as store:
-            await check(store)
+            await check(store, seeds)
 
     asyncio.run(program())
 
