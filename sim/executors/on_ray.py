@@ -137,7 +137,7 @@ class OnRay:
             }
         try:
             self._ray.init(**options)
-        except (RuntimeError, ConnectionError, ValueError) as exc:
+        except Exception as exc:  # Ray raises just that where a node does not start in time
             where = f"the cluster at {address}" if address else "a cluster on this machine"
             raise ClusterRefused(
                 f"{where} cannot be used: {exc}. Ray and Python have to be of the same version on "

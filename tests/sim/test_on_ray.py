@@ -68,7 +68,9 @@ def cluster(other_code: Path) -> Iterator[str]:
     )
     assert program.stdout is not None
     try:
-        yield program.stdout.readline().strip()
+        address = program.stdout.readline().strip()
+        assert address, "the cluster did not start; its error is above"
+        yield address
     finally:
         program.communicate(timeout=HANGS_S)
 
