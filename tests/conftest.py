@@ -42,7 +42,7 @@ ROOMS = [
     "sim",
     "suites",
 ]
-MODULES = ["executed", "late_copy", "limits"]
+MODULES = ["copy_in_place", "executed", "limits"]
 pytest.register_assert_rewrite(*(f"tests.{each}" for each in ROOMS + MODULES))
 
 # For the tests of our own plugin.
@@ -107,16 +107,16 @@ def _no_execution_is_left() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _copies_are_made_late(request: pytest.FixtureRequest) -> Iterator[None]:
+def _copies_are_in_place(request: pytest.FixtureRequest) -> Iterator[None]:
     """Unless the module is marked `fresh_copies`: what its programs keep is what it is about."""
     searching = sys.modules.get("sim.exploration.search")
     if searching is None or request.node.get_closest_marker("fresh_copies"):
         yield
         return
-    from tests.late_copy import LateCopy
+    from tests.copy_in_place import CopyInPlace
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(searching, "FreshCopy", LateCopy)
+        patch.setattr(searching, "FreshCopy", CopyInPlace)
         yield
 
 

@@ -66,6 +66,7 @@ def test_who_falls_under_some_seeds_only_is_told_apart() -> None:
     assert "| actions | 0 | 1 | 0 | – |" in summary([control, some], seeds=3)
 
 
+@pytest.mark.thorough
 def test_hypothesis_is_a_scheduler() -> None:
     """It finds what natural order does not show, the same with the same seed, and no more."""
 

@@ -40,6 +40,7 @@ ENQUEUE, REJECT = Strategy.ENQUEUE, Strategy.REJECT
 # ---- the properties are inductive ------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_the_properties_are_inductive() -> None:
     """Every operation on every state of the small cut-off keeps them, and all rows are taken."""
     found = induct(lease_table(SMALL))

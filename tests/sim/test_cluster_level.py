@@ -47,6 +47,7 @@ def test_workers_keep_the_promises_in_larger_scenarios(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.thorough
 def test_each_limit_is_shown(name: str) -> None:
     """Where an assumption is broken, a promise is, by a schedule that replays.
 

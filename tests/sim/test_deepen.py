@@ -104,6 +104,7 @@ def test_states_need_a_part_of_the_executions_of_plain_search() -> None:
     assert states.executions < 0.7 * plain.executions
 
 
+@pytest.mark.thorough
 def test_the_published_registries_fall_with_two_registers() -> None:
     """The smallest story that refutes one is found first, and its schedule replays."""
     for name, smallest in (("original", Size(1, 2)), ("quick_fix", Size(1, 2, hangs=1))):
@@ -226,6 +227,7 @@ def test_what_a_bound_dominates() -> None:
     assert not SizeBound(small).dominates(SizeBound(large, 1))
 
 
+@pytest.mark.thorough
 def test_a_sized_story_is_one_of_checks_scenarios() -> None:
     """Its counterexamples are replayed by their name, so that it has to be found by it."""
     with broken(mutant_named("gate_is_not_asked")):

@@ -327,9 +327,8 @@ async def takes_another_path(world):
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize(
-    "name", ["program", pytest.param("takes_another_path", marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("name", ["program", "takes_another_path"])
+@pytest.mark.thorough
 def test_a_replay_under_another_hash_seed_tells_the_cause(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,12 +31,14 @@ def kills() -> list[Kill]:
     return kill_all(level="registry")
 
 
+@pytest.mark.thorough
 def test_all_of_the_registry_are_killed(kills: list[Kill]) -> None:
     """No mutant of the registry survives its own level."""
     assert [kill.mutant for kill in kills if not kill.is_killed] == []
     assert len(kills) >= 24
 
 
+@pytest.mark.thorough
 def test_every_property_is_the_first_to_kill_one(kills: list[Kill]) -> None:
     """Each of S1-S8 and L1-L6 earns its place: some mutant falls by it before all others."""
     killers = {kill.killer for kill in kills}
@@ -47,6 +49,7 @@ def test_every_property_is_the_first_to_kill_one(kills: list[Kill]) -> None:
     assert set(SENTENCES) <= killers
 
 
+@pytest.mark.thorough
 def test_every_counterexample_of_the_registry_replays(kills: list[Kill]) -> None:
     """The schedule that a mutant falls by leads to the same violation again, by that alone."""
     for kill in kills:

@@ -138,6 +138,7 @@ def test_two_jobs_come_to_what_one_comes_to(scenario: str) -> None:
 
 
 @pytest.mark.parametrize("registry", ["production", "quick_fix"])
+@pytest.mark.thorough
 def test_two_jobs_come_to_the_same_within_a_bound(registry: str) -> None:
     """As above, for the search bounded in departures and the random executions next to it."""
     (scenario,) = (
@@ -252,6 +253,7 @@ def test_a_part_behind_the_failure_may_come_back_late() -> None:
     assert list(reports) == []
 
 
+@pytest.mark.thorough
 def test_each_scenario_has_a_result_however_small_the_budget() -> None:
     """What was not begun is inconclusive, and not left out."""
     one, two = (check(budget_s=0.2, executor=processes(jobs)) for jobs in (1, 2))

@@ -612,6 +612,7 @@ STATE = """
 
 
 @pytest.mark.fresh_copies
+@pytest.mark.thorough
 def test_the_advice_fits_the_cause(pytester: pytest.Pytester) -> None:
     """State that survives is named, also a fixture's; no more executions would help there."""
     result = run(pytester, STATE, "-rs")

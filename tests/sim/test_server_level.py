@@ -62,6 +62,7 @@ def test_production_is_proved(scenario: str) -> None:
     assert report.executions > 10
 
 
+@pytest.mark.thorough
 def test_a_proof_says_how_far_it_goes() -> None:
     """Every schedule, every one by matching states, or the number of departures."""
     whole = checked("production", "silence.async").report
@@ -140,6 +141,10 @@ def explored(scenario: str) -> Report:
 KEPT = {path.stem for path in (ROOT / "tests/schedules").glob("*.toml")}
 # Those of which an execution takes long.
 LONG = {
+    "chunks_are_read_without_bound.full_buffers.thread",
+    "landed_chunks_wake_nobody.second_prompt.thread",
+    "silence_after_a_chunk_is_not_counted.silence.thread",
+    "silence_has_no_limit.silence.thread",
     "leaving_is_not_heard.queued_job.thread",
     "shutdown_closes_nothing.stuck_lookup.thread",
     "stream_has_no_limit.endless.async",
@@ -242,6 +247,7 @@ def test_other_schedules_give_other_traces() -> None:
 
 
 @pytest.mark.socket
+@pytest.mark.thorough
 def test_the_same_schedule_gives_the_same_trace_in_another_process() -> None:
     """Fresh processes, with other hash seeds, run the same callbacks."""
     script = "from tests.sim.test_server_level import some_hashes; print(some_hashes())"

@@ -73,10 +73,7 @@ def test_published_registries_shrink_to_the_least(name: str) -> None:
 
 NARROW = [
     (mutants.fencing_token_is_reused, "cancel_while_waiting"),
-    pytest.param(
-        *(mutants.stopped_before_its_turn_is_let_in, "caller_leaves_overtaken"),
-        marks=pytest.mark.thorough,
-    ),
+    (mutants.stopped_before_its_turn_is_let_in, "caller_leaves_overtaken"),
     (mutants.withdrawn_by_name_and_not_by_identity, "caller_leaves_overtaken"),
 ]
 
@@ -84,6 +81,7 @@ NARROW = [
 @pytest.mark.parametrize(
     ("mutant", "name"), NARROW, ids=lambda each: getattr(each, "__name__", each)
 )
+@pytest.mark.thorough
 def test_narrow_failures_shrink_to_the_least(
     mutant: Break, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,8 @@ def told(report: SimulationReport) -> dict[str, Any]:
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.thorough
 def test_processes_change_nothing(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many processes work, and however they are made, the report is the same."""
     monkeypatch.setattr(run_module, "SEEDS_PER_BATCH", 2)
@@ -97,6 +98,7 @@ for level in ("registry", "server"):
 
 
 @pytest.mark.socket
+@pytest.mark.thorough
 def test_traces_are_the_same_in_every_process() -> None:
     """A seed has one trace, whatever the process hashes by: callback by callback, to the ns."""
     (printed,) = printed_in_fresh_processes(TRACE_HASHES)

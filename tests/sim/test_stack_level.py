@@ -200,7 +200,10 @@ BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
 
 
 # These take hundreds of executions.
-LONG = {"second_prompt.thread", "cut_off.thread", "leaves_with_more_behind.async"}
+LONG = {
+    *("second_prompt.thread", "cut_off.thread", "hung_upstream.thread", "never_reads.async"),
+    *("trickles.async", "leaves_with_more_behind.async"),
+}
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_a_check_on_a_terminal_of_80_columns(environment: dict[str, str]) -> Non
 
 
 @pytest.mark.socket
+@pytest.mark.thorough
 def test_quiet_prints_no_progress() -> None:
     """Not on a terminal either; the result is the same."""
     printed = on_terminal(*ARGUMENTS, "--quiet")

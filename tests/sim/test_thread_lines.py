@@ -160,6 +160,7 @@ def test_a_lost_update_in_another_module_is_found() -> None:
     assert report.counterexample.replay(program).violation is not None
 
 
+@pytest.mark.thorough
 def test_a_search_without_end_looks_between_the_lines_meanwhile() -> None:
     """Not only once the budget is spent: these executions cost little, and find it."""
 

@@ -821,6 +821,7 @@ def test_different_schedules_give_different_traces() -> None:
 
 
 @pytest.mark.socket
+@pytest.mark.thorough
 def test_the_same_schedule_gives_the_same_trace_in_another_process() -> None:
     """Fresh processes with other hash seeds run the same callbacks."""
     script = "from tests.sim.test_threads import some_hashes; print(some_hashes())"
