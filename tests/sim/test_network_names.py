@@ -258,3 +258,15 @@ def test_who_is_not_answered_gives_up_after_two_minutes(why: str) -> None:
     report = explore(program, strategy="departures", max_executions=30)
     assert "gives up" in report.labels, report.text
     assert report.verdict in ("proved", "inconclusive"), report.text
+
+
+def test_a_name_that_no_host_has_is_refused_with_those_that_there_are() -> None:
+    """It is mostly one that was misspelt."""
+
+    async def program(world: World) -> None:
+        world.host("database")
+        await asyncio.open_connection("databse", 80)
+
+    report = explore(program)
+    assert report.verdict == "error"
+    assert report.reason.startswith("the name 'databse' (the world has 'database') in program (")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from sim.kernel.network.addresses import (
@@ -77,7 +77,7 @@ def addresses_of(network: Network, host: str, asked: Asked) -> list[tuple[Any, s
     machines = network.known_machines()
     machine = next((m for m in machines if _is_named(m, host)), None)
     if machine is None:
-        return network.loop.refuse(f"the name {host!r}", _nobodys([m.name for m in machines]))
+        return network.loop.refuse(f"the name {host!r}{_beside(machines)}", NOBODYS)
     reached = machine.reached_by(network.machine_here())
     found = [(f, a) for a in reached for f in asked.families if is_literal(f, a)]
     if not found:
@@ -86,11 +86,13 @@ def addresses_of(network: Network, host: str, asked: Asked) -> list[tuple[Any, s
     return found[:1] if machine is network.machine_here() else found
 
 
-def _nobodys(names: list[str]) -> str:
+def _beside(machines: Iterable[Machine]) -> str:
+    """The names that there are, for who has misspelt one."""
+    names = [machine.name for machine in machines if machine.name != "localhost"]
     if not names:
-        return NOBODYS
+        return ""
     listed = ", ".join(map(repr, names[:NAMED_MAX])) + ", …" * (len(names) > NAMED_MAX)
-    return f"there are {listed}; {NOBODYS}"
+    return f" (the world has {listed})"
 
 
 def _is_named(machine: Machine, host: str) -> bool:
