@@ -33,6 +33,8 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Else it says at each start that it will change something of accelerators.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Else each worker of a command that `uv run` has begun makes an environment of its own first.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 # Of a cluster on loopback alone, as we start it. Without it Ray listens on all interfaces, and
 # takes every 127.0.0.1 for the machine's own address.
