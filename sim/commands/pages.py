@@ -238,11 +238,12 @@ def page_of_mutants(kills: Sequence[Kill]) -> Page:
     reason = (
         f"{len(survivors)} of {len(kills)} survive: no scenario notices that they are broken"
         if survivors
-        else "each broken line is noticed; how, its counterexample shows"
+        else "production was broken on purpose; each broken line was noticed, as its story shows"
     )
     facts = [("killed", f"{len(killed)} of {len(kills)}"), ("interpreter", interpreter())]
     table = Table("Mutants", columns, rows)
-    return Page("onestream mutants", verdict, reason, facts, [table], _stories(found))
+    said = "survives" if survivors else "killed"
+    return Page("onestream mutants", verdict, reason, facts, [table], _stories(found), said=said)
 
 
 def page_of_bugs(columns: Sequence[Column]) -> Page:
@@ -253,7 +254,9 @@ def page_of_bugs(columns: Sequence[Column]) -> Page:
     rows = [Line([Cell(text) for text in line]) for line in lines]
     reason = "every verdict is the expected one" if holds else "some verdict is not the expected"
     verdict = Verdict.PROVED if holds else Verdict.REFUTED
-    return Page("onestream bugs", verdict, reason, (), [Table("Bugs by version", header, rows)])
+    table = Table("Bugs by version", header, rows)
+    said = "as expected" if holds else "not as expected"
+    return Page("onestream bugs", verdict, reason, (), [table], said=said)
 
 
 def _stories(found: Iterable[tuple[str, Counterexample | None]]) -> list[Told]:

@@ -82,7 +82,8 @@ class Told:
 @dataclass(frozen=True, slots=True)
 class Page:
     """title: what was looked at. reason: of the verdict. facts: pairs of a name and a value.
-    stories: the counterexamples. text: what the terminal says as well.
+    stories: the counterexamples. text: what the terminal says as well. said: the verdict in another
+    word, where what was looked at is not a program.
     """
 
     title: str
@@ -92,6 +93,7 @@ class Page:
     tables: Sequence[Table] = ()
     stories: Sequence[Told] = ()
     text: str = ""
+    said: str = ""
 
     def write(self, file: str | Path) -> None:
         """Raises OSError where that cannot be written."""
@@ -102,6 +104,7 @@ class Page:
         shown = {
             "title": self.title,
             "verdict": str(self.verdict),
+            "said": self.said or str(self.verdict),
             "reason": self.reason,
             "facts": self.facts,
             "tables": self.tables,

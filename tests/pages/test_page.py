@@ -208,6 +208,17 @@ def test_commands_write_pages(arguments: list[str], words: str, tmp_path: Path) 
     assert [tag for tag, _ in read.tags if tag == "h1"] == ["h1"]
 
 
+def test_of_mutants_it_says_that_they_are_killed(tmp_path: Path) -> None:
+    """Not "proved", above a counterexample; and no key is offered that leads nowhere."""
+    file = tmp_path / "page.html"
+    main(["mutants", "--name", "second_is_let_in_beside_the_first", "--html", str(file)])
+    text = file.read_text(encoding="utf-8")
+    assert "<title>killed: onestream mutants</title>" in text
+    assert '<span class="verdict proved">killed</span>' in text
+    assert "proved</span>" not in text
+    assert ("<kbd>d</kbd>" in text) == ("Departures from natural order" in text)
+
+
 def test_a_replay_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a schedule alone; standard output has the text and nothing of the page."""
     report = explore(slot_that_is_lost)
