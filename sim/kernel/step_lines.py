@@ -63,8 +63,11 @@ class LineCounter:
 
     def begin(self, frame: FrameType | None) -> None:
         """Lines are counted from now on, also those of this frame and of its callers."""
-        if self.is_counting:
+        is_taken = _monitoring is not None and _monitoring.get_tool(_TOOL) is not None
+        if self.is_counting or is_taken:
             return
+        # First of all: a signal may ask for a count meanwhile.
+        self.is_counting = True
         self._first_lines = None
         if _monitoring is None:
             self._trace_before = sys.gettrace()
@@ -79,11 +82,9 @@ class LineCounter:
                 trace(each)
             sys.settrace(on_call)
             count_beside(on_call, trace)
-            self.is_counting = True
-        elif _monitoring.get_tool(_TOOL) is None:
+        else:
             self._monitor()
             self._allow(self._lines_max)
-            self.is_counting = True
 
     def end(self) -> None:
         if not self.is_counting:

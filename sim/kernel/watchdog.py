@@ -314,6 +314,9 @@ class _Watch:
         if execution is None:
             return
         if asked[1] is Asked.COUNT:
+            if execution.counter is not None and execution.counter.is_counting:
+                # Both the thread and a signal have asked: a second counter would hide the first.
+                return
             lines_max = execution.loop.bounds.step_lines_max
             is_over = functools.partial(break_off, execution)
             count(execution, LineCounter(lines_max, is_over, is_for_one=True), frame)

@@ -20,7 +20,7 @@ import pytest
 from sim import Report, World, explore
 from sim.exploration.verdict import Stop
 from sim.export.file import NotExportable
-from sim.kernel import forks, watchdog
+from sim.kernel import forks, step_lines, watchdog
 from sim.kernel.forks import in_a_fork
 from sim.kernel.guards import guarded
 from sim.kernel.step_lines import LineCounter
@@ -503,3 +503,20 @@ def test_the_watch_is_that_of_the_system_thread_also_where_a_simulated_one_runs(
 
     assert explore(program, budget_s=1000, max_executions=3).counterexample is None
     assert all(math.isfinite(each) for each in seen)
+
+
+def test_a_step_that_is_asked_twice_is_counted_once() -> None:
+    """By its thread and a signal at the same time: a second count would outlive the execution."""
+
+    async def program(_: World) -> None:
+        watch = watchdog._here.watched.watch
+        assert watch is not None
+        for _ in range(2):
+            watch._asked = watch._position(), watchdog.Asked.COUNT
+            watch._on_signal(signal.SIGVTALRM, sys._getframe())
+        spin()
+
+    traced = sys.gettrace()
+    assert explored(program).verdict == "refuted"
+    assert sys.gettrace() is traced
+    assert not hasattr(sys, "monitoring") or sys.monitoring.get_tool(step_lines._TOOL) is None
