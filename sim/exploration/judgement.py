@@ -297,7 +297,7 @@ def _claim(scheduler: Scheduler, findings: Findings) -> str:
     """What the scheduler covers, and what is left out where threads run the program's own lines."""
     order = (
         f", with sets of tasks in one order ({findings.set_orders} executions looked at others)"
-        if findings.set_orders
+        if findings.set_orders is not None
         else ""
     )
     return scheduler.covers + order + _left_out(findings, ", ")

@@ -22,6 +22,11 @@ from sim.executors.batches import Batches
 from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude, make_report
 from sim.exploration.report import Findings, Report
+from sim.exploration.set_orders import (
+    are_hashed,
+    natural_traced,
+    refuted_in_another_order,
+)
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
 from sim.kernel.guards import guarded
@@ -80,11 +85,30 @@ def _conclude(
     left_s: float,
     is_exhausted: bool,
     is_stopped: IsStopped,
-) -> Conclusion:
+) -> tuple[Findings, Conclusion]:
+    """Of all findings; where they would prove, after a look at other orders of sets of tasks."""
     until = perf_counter() + left_s
-    with guarded(), work.within():
+    with guarded(), limited(until), work.within():
         problem = work.problem_of(key)
-        return conclude(problem, findings, until, is_stopped, is_exhausted=is_exhausted)
+        would_prove = is_exhausted and findings.failure is None
+        if would_prove and not problem.subject.makes_its_state:
+            refuted = _refuted_in_another_order(problem, findings, until, is_stopped)
+            if refuted is not None:
+                return refuted
+        concluded = conclude(problem, findings, until, is_stopped, is_exhausted=is_exhausted)
+    return findings, concluded
+
+
+def _refuted_in_another_order(
+    problem: Problem, findings: Findings, until: float, is_stopped: IsStopped
+) -> tuple[Findings, Conclusion] | None:
+    if not are_hashed(natural_traced(problem)):
+        return None
+    return refuted_in_another_order(problem, findings, until, _SEED, lambda *_: is_stopped())
+
+
+# A search of a team has none of its own.
+_SEED = 0
 
 
 def _whole(work: Work, key: Key, budget_s: float, is_stopped: IsStopped) -> Report:
@@ -185,10 +209,12 @@ class _Search:
         arguments = (self._work, self.key, self._findings, self._left_s, is_exhausted)
         return batches.submit(partial(_conclude, *arguments))
 
-    def take(self, number: int, answer: PartDone | Conclusion, workers: int) -> None:
+    def take(
+        self, number: int, answer: PartDone | tuple[Findings, Conclusion], workers: int
+    ) -> None:
         """Takes a worker's result; the rest of its part is divided if others would be idle."""
-        if isinstance(answer, Conclusion):
-            self.conclusion = answer
+        if not isinstance(answer, PartDone):
+            self._findings, self.conclusion = answer
             return
         self._budget_s -= answer.seconds
         self._take_part(self._running.pop(number), answer.part, answer.findings)

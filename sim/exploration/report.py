@@ -78,8 +78,8 @@ class Findings:
     undeclared: set[str] = field(default_factory=set)
     # In how many executions more threads were overtaken between these lines.
     between_lines: int = 0
-    # In how many executions more sets of tasks iterated in another order.
-    set_orders: int = 0
+    # In how many executions more sets of tasks iterated in another order; None without such sets.
+    set_orders: int | None = None
     failure: Outcome | None = None
     found_by: str | None = None
     # Why the search ended before the scheduler was exhausted, None if it was; stopped_why: in

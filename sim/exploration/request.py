@@ -133,9 +133,9 @@ def _is_repeatable(request: Request, seconds: float) -> bool:
 
 
 def _is_confirmed(request: Request, found: Counterexample, seconds: float) -> bool:
-    departures = Schedule.parse(found.schedule).departures
-    problem = _problem_of((request,))
-    return _in_a_fork(lambda: is_violated(problem, departures, found.property), seconds)
+    schedule = Schedule.parse(found.schedule)
+    problem = replace(_problem_of((request,)), bounds=schedule.bounds)
+    return _in_a_fork(lambda: is_violated(problem, schedule.departures, found.property), seconds)
 
 
 def _in_a_fork(asked: Callable[[], bool], seconds: float) -> bool:

@@ -13,7 +13,7 @@ from sim.exploration.executing import Watch, out_of_budget, search
 from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.judgement import Conclusion, conclude, make_report, words_of_violation
 from sim.exploration.report import Findings, Report
-from sim.exploration.set_orders import are_hashed, refuted_in_another_order
+from sim.exploration.set_orders import are_hashed, natural_traced, refuted_in_another_order
 from sim.exploration.strategies import DEFAULT_STRATEGY, make_scheduler
 from sim.exploration.subject import Problem, Subject, require_program
 from sim.exploration.surviving_state import FORKS_MAX, FORKS_S, NaturalRuns
@@ -28,7 +28,7 @@ from sim.exploration.verdict import Stop
 from sim.kernel import forks
 from sim.kernel.arguments import require
 from sim.kernel.errors import BudgetSpent
-from sim.kernel.execution import Program, require_no_running_loop
+from sim.kernel.execution import Outcome, Program, require_no_running_loop
 from sim.kernel.guards import guarded
 from sim.kernel.hashing import names_kept
 from sim.kernel.schedule import Bounds
@@ -131,7 +131,10 @@ def _found(
     isolate, subject = problem.isolate, problem.subject
     if isolate or subject.makes_its_state or limits.executions_max == 0:
         with limited(limits.until), guarded(isolate=isolate):
-            return _search_and_conclude(problem, scheduler, limits, None)
+            found = _search_and_conclude(problem, scheduler, limits, None)
+            if not (isolate and _would_prove(found, scheduler)):
+                return found
+            return _in_other_orders(problem, found, natural_traced(problem), limits, seed)
     with limited(limits.until), FreshCopy(problem) as copy, guarded():
         between = partial(_between_lines, problem, limits, seed) if thread_lines else None
         is_default = isinstance(scheduler, Staged)
@@ -144,11 +147,27 @@ def _found(
             return found
         if between is not None and may_look:
             found = between(found[0]) or found
-        would_prove = found[0].failure is None and scheduler.is_exhausted
-        if would_prove and are_hashed(natural.first):
-            with names_kept(natural.names):
-                return refuted_in_another_order(problem, found[0], seed, limits.watch) or found
+        if not _would_prove(found, scheduler):
+            return found
+        with names_kept(natural.names):
+            return _in_other_orders(problem, found, natural.first, limits, seed)
+
+
+Found = tuple[Findings, Conclusion]
+
+
+def _would_prove(found: Found, scheduler: Scheduler) -> bool:
+    return found[0].failure is None and scheduler.is_exhausted
+
+
+def _in_other_orders(
+    problem: Problem, found: Found, natural: Outcome | None, limits: _Limits, seed: int
+) -> Found:
+    """What was found, or what is violated in another order of a set of tasks."""
+    if not are_hashed(natural):
         return found
+    until, watch = limits.until, limits.watch
+    return refuted_in_another_order(problem, found[0], until, seed, watch) or found
 
 
 def _between_lines(

@@ -15,7 +15,7 @@ from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude
 from sim.exploration.report import Findings
 from sim.exploration.subject import Problem
-from sim.kernel.execution import Outcome
+from sim.kernel.execution import Outcome, run_execution
 from sim.kernel.watchdog import limited
 from sim.schedulers import NaturalOrder, RandomWalk
 from sim.schedulers.random_first import FirstFew
@@ -23,8 +23,6 @@ from sim.schedulers.random_first import FirstFew
 ORDERS = 16
 RANDOM_EXECUTIONS = 1
 """In each order, besides that in natural order."""
-SECONDS_MAX = 1.0
-"""How long they may take in all."""
 
 
 def are_hashed(natural: Outcome | None) -> bool:
@@ -33,22 +31,31 @@ def are_hashed(natural: Outcome | None) -> bool:
     return recording is not None and (recording.hashes_tasks or recording.hashes_futures)
 
 
+def natural_traced(problem: Problem) -> Outcome:
+    scheduler = NaturalOrder()
+    scheduler.next_execution()
+    return run_execution(problem.subject.program, scheduler, problem.bounds, traced=True)
+
+
 def refuted_in_another_order(
-    problem: Problem, findings: Findings, seed: int, watch: Watch
+    problem: Problem, findings: Findings, until: float, seed: int, watch: Watch
 ) -> tuple[Findings, Conclusion] | None:
-    """A violation of some executions more. findings: of a search that would prove."""
-    until = perf_counter() + SECONDS_MAX
+    """A violation of some executions more, until this reading of `perf_counter`.
+
+    findings: of a search that would prove; it notes how many there were.
+    """
+    findings.set_orders = 0
     with limited(until):
         for order in range(1, ORDERS + 1):
             other = replace(problem, bounds=replace(problem.bounds, set_order=order))
             for scheduler in (NaturalOrder(), FirstFew(RandomWalk(seed), RANDOM_EXECUTIONS)):
+                if perf_counter() >= until:
+                    return None
                 more = search(other, scheduler, until, None, watch)
-                is_interrupted = partial(watch, findings, scheduler)
                 findings.set_orders += more.executions
-                if more.failure is None:
-                    continue
-                concluded = conclude(other, more, until, is_interrupted, is_exhausted=False)
-                if concluded.counterexample is not None:
+                if more.failure is not None:
+                    is_interrupted = partial(watch, findings, scheduler)
+                    concluded = conclude(other, more, until, is_interrupted, is_exhausted=False)
                     more.executions = findings.executions + findings.set_orders
                     more.found_by = "another order of sets of tasks"
                     return more, concluded

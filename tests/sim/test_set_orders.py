@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from sim import World, explore
+from sim.executors.processes import processes
+from sim.exploration.progress import Progress
+from sim.exploration.request import Request, explored
 
 
 async def named(world: World, *, count: int = 2) -> list[str]:
@@ -101,6 +104,32 @@ def test_where_no_task_is_in_a_set_no_order_is_looked_at() -> None:
     report = explore(has_no_sets)
     assert report.verdict == "proved"
     assert "sets of tasks" not in report.reason
+
+
+@pytest.mark.parametrize("is_isolated", [True, False], ids=["isolated", "two jobs"])
+def test_it_is_looked_at_however_the_work_is_done(is_isolated: bool) -> None:
+    """Also in processes of their own, and by several workers."""
+    executor = None if is_isolated else processes(2)
+    for program in (relies_on_what_wait_returns, relies_on_nothing):
+        name = f"{__name__}:{program.__name__}"
+        request = Request(name, "depth-first", budget_s=600, isolate=is_isolated)
+        report = explored(request, Progress(None), executor=executor)
+        if program is relies_on_nothing:
+            assert report.verdict == "proved", report.text
+            assert "(32 executions looked at others)" in report.claim
+        else:
+            assert report.verdict == "refuted", report.text
+
+
+def test_it_is_decided_by_executions_and_not_by_a_clock() -> None:
+    """Of a program that computes for long, too."""
+
+    async def program(world: World) -> None:
+        for _ in range(200_000):
+            pass
+        await relies_on_what_wait_returns(world)
+
+    assert explore(program).verdict == "refuted"
 
 
 def test_three_tasks_have_more_orders_than_two() -> None:
