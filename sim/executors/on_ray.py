@@ -110,6 +110,9 @@ class OnRay:
         return [answer for answer in answers if answer is not None]
 
     def cancel(self) -> None:
+        if self._is_cancelled:
+            # What is submitted since knows of it, and to be cancelled once more would lose it.
+            return
         self._is_cancelled = True
         for reference in self._running:
             self._ray.cancel(reference)

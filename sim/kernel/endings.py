@@ -21,7 +21,7 @@ def remember(program: object) -> None:
 
 
 def never_ends(program: object) -> bool:
-    return program is not None and program in _endless
+    return program is not None and any(each is program for each in _endless)
 
 
 def forget() -> None:
@@ -32,6 +32,7 @@ def close(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
     """As a step of the task, which raises GeneratorExit where it stands; it may await on."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     coroutine: Any = task.get_coro()
+    before = asyncio._get_running_loop()
     asyncio._set_running_loop(loop)
     asyncio._enter_task(loop, task)
     try:
@@ -40,7 +41,7 @@ def close(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
             coroutine.close()
     finally:
         asyncio._leave_task(loop, task)
-        asyncio._set_running_loop(None)
+        asyncio._set_running_loop(before)
     keep(task)
 
 

@@ -131,6 +131,8 @@ REFUSED: dict[str, tuple[Callable[[], object], Refused | str]] = {
     "builtins.input": (input, Refused.PERSON),
     "select.select": (lambda: select.select([], [], [], 1), Refused.REAL_TIME),
     "select.poll": (polls_a_pipe, REAL),
+    "os._exit": (lambda: os._exit(0), Refused.OWN_END),
+    "os.abort": (lambda: os.abort(), Refused.OWN_END),
     "os.read": (reads_a_pipe, Refused.REAL_TIME),
     "socket.recv": (reads_a_socket, Refused.REAL_TIME),
     "signal.pause": (lambda: signal.pause(), Refused.REAL_TIME),

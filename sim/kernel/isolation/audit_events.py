@@ -55,6 +55,10 @@ class Refused(Enum):
         "it waits in real time for the holder of a file's lock, who may be one that waits here; "
         "ask for it without waiting (LOCK_NB), and sleep between two tries"
     )
+    OWN_END = (
+        "it ends the process that explores, before there is a verdict; raise SystemExit, which "
+        "ends the loop, or signal the own process by os.kill, which is simulated"
+    )
     PROCESSES_LOCK = (
         "it belongs to several processes, and would block all of this one; use threading's or "
         "asyncio's own, which are simulated"

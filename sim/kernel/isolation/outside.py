@@ -140,6 +140,7 @@ _UNHEARD: list[tuple[str, str, Waits, Refused]] = [
     ("select", "select", _select_waits, Refused.REAL_TIME),
     ("select", "epoll kqueue devpoll", _always, Refused.REAL_TIME),
     ("os", "read", _read_waits, Refused.REAL_TIME),
+    ("os", "_exit abort", _always, Refused.OWN_END),
     ("os", "wait", _always, Refused.PROCESS),
     ("os", "waitpid wait3 wait4 waitid", _children_are_awaited, Refused.PROCESS),
     ("signal", "pause sigwait sigwaitinfo sigtimedwait", _always, Refused.REAL_TIME),
