@@ -97,7 +97,8 @@ class SharedStreams:
         name = next(goes_on, next(iter(self._pending)))
         record, _, _ = self._pending.pop(name)
         if self._has_ended(record, self._view_of(record)):
-            del self._running[name]
+            # One that could not be described with its end runs no more, and pends still.
+            self._running.pop(name, None)
 
     @staticmethod
     def _has_ended(record: Record, view: Mapping[str, Any]) -> bool:
@@ -148,7 +149,8 @@ class SharedStreams:
         seen = await self._directory.be_seen(self.worker, within_ms)
         if not seen.was_known:
             # What others know of its streams is lost with it; before the first there are none.
-            for trace_id in self._running:
+            # A list: where too many pend, one that has ended is dropped.
+            for trace_id in list(self._running):
                 self.changed(trace_id)
         if seen.unsettled_ms and not self._is_unsettled:
             sentence = (

@@ -122,6 +122,9 @@ local function save()
     put('until', integer(holder.till)) put('seen', integer(holder.seen))
     if holder.stop then put('stop', integer(holder.stop)) put('why', holder.why) end
     put('closed', holder.closed and '1' or '0') put('overdue', holder.overdue and '1' or '0')
+    -- Nobody here reads these. A worker of the release before does, and would lose the record
+    -- without them, while workers are replaced one after the other.
+    put('previous', '') put('finished', '0')
   end
   if #late > 0 then put('late', table.concat(late, '\n')) put('late_ms', integer(late_at)) end
   for _, each in ipairs(waiting) do

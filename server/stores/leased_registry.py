@@ -434,9 +434,10 @@ class LeasedRegistry:
         """It has no state from now on; the store is told."""
         del self._held[held.trace_id]
         self._stop_signals.clear(held.trace_id, held.stream.stop_signal)
-        self.on_change(held.trace_id)
         self._leaving[held] = None
         self._run(self._leave(held), f"leave-{held.trace_id}")
+        # Last: whatever becomes of what others are told, it leaves.
+        self.on_change(held.trace_id)
 
     async def _leave(self, held: _Held) -> None:
         try:

@@ -205,7 +205,7 @@ class RedisStore:
             wait_ms,
             Why(why.decode()) if why else None,
             left.decode(),
-            tuple(late.decode().splitlines()),
+            _streams(late.decode()),
             first.decode(),
             newer.decode(),
         )
@@ -406,6 +406,11 @@ def _texts(raw: Any) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in raw.items()}
 
 
+def _streams(lines: str) -> tuple[str, ...]:
+    """As the script joins them: `splitlines` would also split at what a name may contain."""
+    return tuple(lines.split("\n")) if lines else ()
+
+
 def _record(fields: dict[str, str]) -> SessionRecord:
     waiting = []
     for name, value in fields.items():
@@ -426,7 +431,7 @@ def _record(fields: dict[str, str]) -> SessionRecord:
             overdue=fields["overdue"] == "1",
         )
     in_order = tuple(sorted(waiting, key=lambda each: each.ticket))
-    late = tuple(fields.get("late", "").splitlines())
+    late = _streams(fields.get("late", ""))
     left = fields.get("left", "")
     return SessionRecord(holder, in_order, left, late, int(fields.get("late_ms", 0)))
 

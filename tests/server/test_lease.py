@@ -254,6 +254,29 @@ def test_what_was_logged_of_the_stream_before_is_logged_once(
     assert timeouts == ["prev_stream_timeout_on_cancel session=s trace=1 worker=w"]
 
 
+def test_a_stream_leaves_also_where_the_others_cannot_be_told_of_its_end() -> None:
+    """Else its lease would be renewed for as long as the worker lives."""
+
+    async def program(world: World, store: Store) -> None:
+        registry = LeasedRegistry(store, "v", clock=lambda: world.now, queue_s=60)
+        task = asyncio.create_task(asyncio.sleep(1))
+        await registry.register({"trace_id": "1", "session_id": "s", "task": task})
+        told: list[str] = []
+
+        def fails(trace_id: str) -> None:
+            told.append(trace_id)
+            raise KeyError(trace_id)
+
+        registry.on_change = fails
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        await asyncio.sleep(2)
+        assert told == ["1"]
+        assert (await store.snapshot()).sessions == ()
+        await registry.end()
+
+    simulated(program)
+
+
 class Closing(Store):
     """Knows whether it was closed."""
 

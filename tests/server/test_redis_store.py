@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from registry.lease_records import LeaseLimits, Register, Renew, Word
-from server.stores.redis_store import RedisStore
+from server.stores.redis_store import RedisStore, _record
 from server.stores.store import StoreUnreachable
 from tests.server import valkey_server
 from tests.server.support import run_async
@@ -110,6 +110,36 @@ def test_who_holds_waits_for_its_turn_and_who_asks_for_a_session_is_told() -> No
         await store.close()
 
     run_async(main())
+
+
+def test_a_record_has_what_the_release_before_reads() -> None:
+    """Its script puts both back, and loses the session while it is held where they are missing."""
+    with valkey_server.running() as address:
+
+        async def main() -> None:
+            clock = {"now_ms": lambda: now_ms, "generation": lambda: "g"}
+            store = RedisStore(address, LIMITS, "v", call_s=10, **clock)  # type: ignore[arg-type]
+            now_ms = NOW_MS
+            await store.start()
+            now_ms += LIMITS.quarantine_ms
+            assert (await store.ask(Register("s", "v/1"))).word is Word.GRANTED
+            fields = await store._client.hgetall(store._session_key("s"))
+            assert (fields[b"holder"], fields[b"previous"], fields[b"finished"]) == (
+                b"v/1",
+                b"",
+                b"0",
+            )
+            await store.close()
+
+        run_async(main())
+
+
+def test_streams_that_were_late_are_read_as_the_script_writes_them() -> None:
+    """A name may contain what Python takes for the end of a line."""
+    late = ("v/1\u2028x", "v/2\x1c", "v/3")
+    record = _record({"late": "\n".join(late), "late_ms": "5", "left": ""})
+    assert record.late == late
+    assert _record({"left": ""}).late == ()
 
 
 def test_what_workers_that_are_gone_have_left_is_forgotten_at_the_next_start() -> None:

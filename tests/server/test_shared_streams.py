@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,8 +13,10 @@ from registry.lease_records import Cancel, LeaseLimits
 from server import shared_streams
 from server.archive import Record
 from server.shared_streams import SharedStreams
+from server.stores.directory import Directory, Entry, Seen
 from server.stores.redis_store import RedisStore
 from server.stores.sqlite_store import SqliteStore
+from server.stores.store import StoreUnreachable
 from tests.server import valkey_server
 from tests.server.support import run_async, settings
 
@@ -122,6 +125,56 @@ def test_what_cannot_be_described_for_long_is_dropped_and_not_kept(
         end(name)
     assert list(shared._pending) == ["t2", "t3"]
     assert list(shared._running) == ["t2", "t3"]
+
+
+class AwayDirectory:
+    """Of a store that does not answer, and that knows no worker once it does."""
+
+    async def describe(self, entry: Entry, *, keep_ms: int, ended_max: int) -> None:
+        raise StoreUnreachable("away")
+
+    async def be_seen(self, worker: str, within_ms: int) -> Seen:
+        return Seen(was_known=False, unsettled_ms=0)
+
+
+def of_store_that_is_away(monkeypatch: pytest.MonkeyPatch, *, pending_max: int) -> SharedStreams:
+    monkeypatch.setattr(shared_streams, "_PENDING_MAX", pending_max)
+    return SharedStreams(
+        cast(Directory, AwayDirectory()),
+        "v",
+        settings=settings(),
+        view_of=lambda each: {"state": "ACTIVE" if each.ended_at is None else "ENDED"},
+        wall_clock=lambda: 0.0,
+    )
+
+
+def test_an_end_that_could_not_be_described_is_dropped_as_others_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It runs no more and pends still: who adds the stream that drops it sees no error."""
+    shared = of_store_that_is_away(monkeypatch, pending_max=2)
+    for name in ("t1", "t2", "t3"):
+        each = record(name)
+        each.ended_at = 1.0
+        shared.add(each, "s")
+        if name == "t1":
+            with pytest.raises(StoreUnreachable):
+                run_async(shared._describe_next())
+    assert list(shared._pending) == ["t2", "t3"]
+    assert list(shared._running) == ["t2", "t3"]
+
+
+def test_more_streams_than_may_pend_are_described_again_where_the_store_has_lost_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that have ended are dropped from what is gone through meanwhile."""
+    shared = of_store_that_is_away(monkeypatch, pending_max=1)
+    for name in ("t1", "t2", "t3"):
+        shared._running[name] = each = (record(name), "s", 0)
+        each[0].ended_at = 1.0
+    run_async(shared._be_seen_once(6500))
+    assert list(shared._pending) == ["t3"]
+    assert list(shared._running) == ["t3"]
 
 
 def test_the_stream_of_a_process_that_has_ended_is_not_shown_as_active(tmp_path: Path) -> None:
