@@ -9,6 +9,7 @@ together, the workers have their time to answer afterwards.
 from __future__ import annotations
 
 import logging
+import pickle
 import socket
 from collections.abc import Callable
 
@@ -31,8 +32,11 @@ class Worker:
         self._process = process
         # Whether it has said that it serves.
         self.serves = False
-        # How often it was looked at since it was asked, or told to end.
+        # How often it was looked at since it was asked, or told to end; of one that does not serve
+        # yet, since it began: it may answer, and hang in its start-up.
         self.looks = 0
+        # The same since it was found to have refused.
+        self.looks_refused = 0
         self._is_asked = False
         process.start()
 
@@ -46,7 +50,7 @@ class Worker:
 
     @property
     def has_refused(self) -> bool:
-        """It said itself why it would not start, and another would say the same."""
+        """It said itself why it would not start, and another would say the same now."""
         return self._process.exitcode == STARTUP_FAILURE
 
     def look(self) -> None:
@@ -58,8 +62,10 @@ class Worker:
                 self._is_asked = False
             if not self._is_asked:
                 self._process.parent_conn.send(b"ping")
-                self._is_asked, self.looks = True, 0
-        except (OSError, EOFError):
+                self._is_asked = True
+                if self.serves:
+                    self.looks = 0
+        except (OSError, EOFError, pickle.UnpicklingError):
             # It is about to end; until then it counts as silent.
             pass
 
@@ -76,6 +82,7 @@ class Worker:
 
 class Supervisor(Multiprocess):
     """health_s: who does not answer for so long is killed; a new worker has as long to start.
+    Once all have served, one that refuses to start is followed by another after as long.
 
     on_ready: called once, when all workers serve.
     """
@@ -122,9 +129,7 @@ class Supervisor(Multiprocess):
                 self._replace(place, worker)
             else:
                 worker.look()
-                if worker.looks == self._looks_max:
-                    _logger.error(line("worker_silent", "it is killed", pid=worker.pid))
-                    worker.kill()
+                self._kill_if_late(worker)
         self._go_on_restarting()
         if self._on_ready is not None and all(each.serves for each in self._workers):
             self._on_ready()
@@ -151,16 +156,34 @@ class Supervisor(Multiprocess):
     def _replace(self, place: int, worker: Worker) -> None:
         """One that has ended by itself, or was killed."""
         worker.kill()  # Closes what leads to it.
-        if worker.has_refused:
-            # Its settings, or the address: another one would end as well.
-            self.has_failed = True
-            self.should_exit.set()
+        if worker.has_refused and not self._may_follow(worker):
             return
         _logger.error(line("worker_ended", "another takes its place", pid=worker.pid))
         if self._newcomer is not None and self._old[0] is worker:
             self._workers[place], self._newcomer = self._newcomer, None
         else:
             self._workers[place] = self._started()
+
+    def _kill_if_late(self, worker: Worker) -> None:
+        if worker.looks == self._looks_max:
+            event = "worker_silent" if worker.serves else "worker_does_not_start"
+            _logger.error(line(event, "it is killed", pid=worker.pid))
+            worker.kill()
+
+    def _may_follow(self, refused: Worker) -> bool:
+        """Whether it is time to try another one in the place of one that would not start."""
+        if self._on_ready is not None:
+            # Its settings, or the address: another one would end as well.
+            self.has_failed = True
+            self.should_exit.set()
+            return False
+        # It may be its store, which is away: the others go on.
+        refused.looks_refused += 1
+        if refused.looks_refused == 1:
+            sentence = "a worker would not start: those that serve go on, and another is tried"
+            in_s = self._looks_max * LOOK_S
+            _logger.error(line("worker_refused", sentence, pid=refused.pid, in_s=in_s))
+        return refused.looks_refused > self._looks_max
 
     def _end(self, worker: Worker) -> None:
         worker.tell_to_end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 from collections.abc import Callable
 from typing import Any, cast
@@ -23,6 +24,7 @@ class StandIn:
 
     def __init__(self, *, serves: bool = True) -> None:
         self.serves, self.stands_still, self.ends_when_told = serves, False, True
+        self.answers_nonsense = False
         self.started = self.told = self.killed = False
         self.exitcode: int | None = None
         self.pid = 4242
@@ -45,6 +47,8 @@ class StandIn:
         return not self.stands_still and self.exitcode is None
 
     def recv(self) -> bool:
+        if self.answers_nonsense:
+            raise pickle.UnpicklingError("invalid load key")
         return self.serves
 
     def terminate(self) -> None:
@@ -159,6 +163,7 @@ def test_a_worker_that_stands_still_is_killed_and_holds_up_nobody(two: Supervise
     killed: list[bool] = []
     two.run(
         nothing,
+        nothing,
         stands_still,
         *[nothing] * (HEALTH_LOOKS - 2),
         *[lambda: killed.append(two.made[0].killed)] * 2,
@@ -179,6 +184,87 @@ def test_a_worker_that_refuses_to_start_ends_all(two: Supervised) -> None:
     assert two.supervisor.has_failed
     assert two.made[0].told
     assert len(two.made) == 2
+
+
+def test_a_first_worker_that_answers_and_never_serves_is_replaced(
+    two: Supervised, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that is silent; it has as many looks to start, and is told by a line of its own."""
+    two.next_serves = False
+
+    def next_ones_serve() -> None:
+        two.made[1].serves = two.next_serves = True
+
+    killed: list[bool] = []
+    two.run(
+        next_ones_serve,
+        *[nothing] * (HEALTH_LOOKS - 2),
+        *[lambda: killed.append(two.made[0].killed)] * 2,
+        nothing,
+        nothing,
+    )
+    assert killed == [False, True]
+    assert [each.killed for each in two.made] == [True, False, False]
+    assert two.was_ready == 1
+    assert [each.partition(" ")[0] for each in caplog.messages][:2] == [
+        "worker_does_not_start",
+        "worker_ended",
+    ]
+
+
+def test_a_restart_is_given_up_where_a_new_worker_answers_and_never_serves(
+    two: Supervised,
+) -> None:
+    """Its process may answer from a thread of its own, while its start-up hangs."""
+
+    def hang_up() -> None:
+        two.next_serves = False
+        two.supervisor.handle_hup()
+
+    told: list[bool] = []
+    two.run(
+        nothing,
+        hang_up,
+        *[nothing] * (HEALTH_LOOKS + 1),
+        lambda: told.extend(each.told or each.killed for each in two.made),
+    )
+    assert told == [False, False, True]
+
+
+def test_an_answer_that_cannot_be_read_is_none(two: Supervised) -> None:
+    """What a worker has written when it dies may be half of one."""
+
+    def answers_nonsense() -> None:
+        two.made[0].answers_nonsense = True
+
+    two.run(nothing, answers_nonsense, *[nothing] * (HEALTH_LOOKS + 1))
+    assert [each.killed for each in two.made] == [True, False, False]
+
+
+def test_a_replacement_that_refuses_to_start_ends_nobody_and_is_tried_again(
+    two: Supervised, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its store may be away; the next one is tried as many looks later as a worker has to start."""
+
+    def dies() -> None:
+        two.made[0].exitcode = -signal.SIGKILL
+
+    def refuses() -> None:
+        two.made[2].exitcode = STARTUP_FAILURE
+
+    made: list[int] = []
+    two.run(
+        nothing,
+        nothing,
+        dies,
+        refuses,
+        *[nothing] * (HEALTH_LOOKS - 1),
+        *[lambda: made.append(len(two.made))] * 2,
+    )
+    assert made == [3, 4]
+    assert not two.supervisor.has_failed
+    assert [each.killed for each in two.made] == [True, False, True, False]
+    assert sum(each.startswith("worker_refused") for each in caplog.messages) == 1
 
 
 def test_a_rolling_restart_replaces_one_after_the_other(two: Supervised) -> None:
