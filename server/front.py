@@ -279,7 +279,9 @@ def _length(scope: Scope) -> int:
 
 def _waits_with_its_body(scope: Scope) -> bool:
     """Whether the client sends its body only behind `100 Continue`, which the first read sends."""
-    return Headers(scope=scope).get("expect", "").lower() == "100-continue"
+    # HTTP/1.0 has no such status: whoever sends that waits for nothing.
+    is_known = scope["http_version"] == "1.1"
+    return is_known and Headers(scope=scope).get("expect", "").lower() == "100-continue"
 
 
 def _closing(send: Send) -> Send:

@@ -58,6 +58,10 @@ async def index(request: Request) -> Response:
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> Response:
     """All endpoints, to be read."""
+    path = bytes(request.scope.get("raw_path") or b"").decode("ascii", "replace")
+    if below := len(path) - len(path.rstrip("/")):
+        # What it leads to stands beside it.
+        return RedirectResponse(f"{'../' * below}docs", 307)
     state = request.app.state
     if state.docs is None:
         # Once: anybody may ask for it.

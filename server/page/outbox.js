@@ -24,8 +24,12 @@ export class Outbox {
 
   async begin(turn) {
     this.open.add(turn);
-    await turn.run();
-    this.open.delete(turn);
-    if (this.unsent.length && this.open.size < OPEN_MAX) this.begin(this.unsent.shift());
+    try {
+      await turn.run();
+    } finally {
+      // Also where it failed: each place that is not given back is missing from then on.
+      this.open.delete(turn);
+      if (this.unsent.length && this.open.size < OPEN_MAX) this.begin(this.unsent.shift());
+    }
   }
 }

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from server.app import create_app
 from server.body import (
@@ -357,6 +358,24 @@ def test_without_a_key_little_is_read(path: str) -> None:
             answer, read_bytes = await ask(app, path, [b"x"] * 10)
             assert (answer.status_code, read_bytes) in ((401, 10), (405, 10))
             assert "connection" not in answer.headers
+
+    run_async(main())
+
+
+@pytest.mark.parametrize(("version", "is_read"), [("1.0", True), ("1.1", False)])
+def test_only_http_1_1_waits_with_its_body(version: str, is_read: bool) -> None:
+    """With HTTP/1.0 the body comes all the same: it is read, so that the answer arrives."""
+
+    async def main() -> None:
+        app = create_app(settings(), signals=())
+        async with app.router.lifespan_context(app):
+
+            async def older(scope: Scope, receive: Receive, send: Send) -> None:
+                await app({**scope, "http_version": version}, receive, send)
+
+            headers = {"expect": "100-continue"}
+            answer, read_bytes = await ask(older, "/v1/nowhere", [b"x"] * 10, **headers)
+            assert (answer.status_code, read_bytes) == (401, 10 if is_read else 0)
 
     run_async(main())
 

@@ -104,6 +104,11 @@ def test_the_page_of_the_endpoints_loads_and_runs_nothing(document: dict[str, An
                 page = await http.get("/docs")
                 assert page.status_code == 200
                 assert (await http.get("/redoc")).status_code == 401
+                for path in ("/docs/", "/docs//"):
+                    led = await http.get(path)
+                    assert led.status_code == 307
+                    assert led.next_request is not None
+                    assert led.next_request.url == "http://far/docs"
         for path, _ in operations(document):
             assert f" {path}</h2>" in page.text
         fields = document["components"]["schemas"]["ChatRequest"]["properties"]

@@ -194,3 +194,26 @@ def test_the_page_waits_for_as_many_pings_as_the_server_sends(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [65_000, 1_800_000, 2**31 - 1, 65_000, 65_000]
+
+
+# Four turns fail, and then one is sent.
+_FAILS_FOUR_TIMES = """
+process.on("unhandledRejection", () => {});
+const { Outbox } = await import("./outbox.js");
+const outbox = new Outbox();
+const fails = { run: async () => { throw new Error("no"); } };
+for (let i = 0; i < 4; i++) outbox.send(fails, false);
+outbox.send({ run: async () => console.log("sent") }, false);
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no Node")
+def test_a_turn_that_fails_gives_its_place_back(tmp_path: Path) -> None:
+    """Else the page would send nothing after four of them."""
+    shutil.copy(FOLDER / "outbox.js", tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "main.js").write_text(_FAILS_FOUR_TIMES)
+    done = subprocess.run(
+        [str(NODE), "main.js"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "sent\n", done.stderr
