@@ -201,8 +201,8 @@ _FAILS_FOUR_TIMES = """
 process.on("unhandledRejection", () => {});
 const { Outbox } = await import("./outbox.js");
 const outbox = new Outbox();
-const fails = { run: async () => { throw new Error("no"); } };
-for (let i = 0; i < 4; i++) outbox.send(fails, false);
+const fails = async () => { throw new Error("no"); };
+for (let i = 0; i < 4; i++) outbox.send({ run: fails }, false);
 outbox.send({ run: async () => console.log("sent") }, false);
 """
 
