@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from sim.kernel import forks, watchdog
 from sim.kernel.current import executions
 from sim.kernel.errors import BudgetSpent
+from sim.kernel.threads.earlier_locks import look_for_locks
 
 ANSWER_S = 20.0
 """Real seconds for one answer, within the budget's rest; what takes longer is not known."""
@@ -75,6 +76,8 @@ class FreshCopy:
         self.close()
 
     def _begin(self, subject: object) -> None:
+        # Else each fork that answers would do it anew, which takes seconds where much is imported.
+        look_for_locks()
         asked, answered = os.pipe(), os.pipe()
 
         def answer() -> None:
