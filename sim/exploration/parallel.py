@@ -84,6 +84,7 @@ def _conclude(
     findings: Findings,
     left_s: float,
     is_exhausted: bool,
+    is_whole: bool,
     is_stopped: IsStopped,
 ) -> tuple[Findings, Conclusion]:
     """Of all findings; where they would prove, after a look at other orders of sets of tasks."""
@@ -92,7 +93,7 @@ def _conclude(
         problem = work.problem_of(key)
         would_prove = is_exhausted and findings.failure is None
         if would_prove and not problem.subject.makes_its_state:
-            refuted = _refuted_in_another_order(problem, findings, until, is_stopped)
+            refuted = _refuted_in_another_order(problem, findings, until, is_whole, is_stopped)
             if refuted is not None:
                 return refuted
         concluded = conclude(problem, findings, until, is_stopped, is_exhausted=is_exhausted)
@@ -100,11 +101,13 @@ def _conclude(
 
 
 def _refuted_in_another_order(
-    problem: Problem, findings: Findings, until: float, is_stopped: IsStopped
+    problem: Problem, findings: Findings, until: float, is_whole: bool, is_stopped: IsStopped
 ) -> tuple[Findings, Conclusion] | None:
     if not are_hashed(natural_traced(problem)):
         return None
-    return refuted_in_another_order(problem, findings, until, _SEED, lambda *_: is_stopped())
+    return refuted_in_another_order(
+        problem, findings, until, _SEED, lambda *_: is_stopped(), is_whole=is_whole
+    )
 
 
 # A search of a team has none of its own.
@@ -206,7 +209,8 @@ class _Search:
             return None
         self._is_concluding = True
         is_exhausted = self.scheduler.is_exhausted
-        arguments = (self._work, self.key, self._findings, self._left_s, is_exhausted)
+        is_whole = self.scheduler.complete == 1.0
+        arguments = (self._work, self.key, self._findings, self._left_s, is_exhausted, is_whole)
         return batches.submit(partial(_conclude, *arguments))
 
     def take(

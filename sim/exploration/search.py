@@ -134,7 +134,9 @@ def _found(
             found = _search_and_conclude(problem, scheduler, limits, None)
             if not (isolate and _would_prove(found, scheduler)):
                 return found
-            return _in_other_orders(problem, found, natural_traced(problem), limits, seed)
+            is_whole = scheduler.complete == 1.0
+            traced = natural_traced(problem)
+            return _in_other_orders(problem, found, traced, limits, seed, is_whole=is_whole)
     with limited(limits.until), FreshCopy(problem) as copy, guarded():
         between = partial(_between_lines, problem, limits, seed) if thread_lines else None
         is_default = isinstance(scheduler, Staged)
@@ -150,7 +152,8 @@ def _found(
         if not _would_prove(found, scheduler):
             return found
         with names_kept(natural.names):
-            return _in_other_orders(problem, found, natural.first, limits, seed)
+            is_whole = scheduler.complete == 1.0
+            return _in_other_orders(problem, found, natural.first, limits, seed, is_whole=is_whole)
 
 
 Found = tuple[Findings, Conclusion]
@@ -161,13 +164,20 @@ def _would_prove(found: Found, scheduler: Scheduler) -> bool:
 
 
 def _in_other_orders(
-    problem: Problem, found: Found, natural: Outcome | None, limits: _Limits, seed: int
+    problem: Problem,
+    found: Found,
+    natural: Outcome | None,
+    limits: _Limits,
+    seed: int,
+    *,
+    is_whole: bool,
 ) -> Found:
     """What was found, or what is violated in another order of a set of tasks."""
     if not are_hashed(natural):
         return found
     until, watch = limits.until, limits.watch
-    return refuted_in_another_order(problem, found[0], until, seed, watch) or found
+    refuted = refuted_in_another_order(problem, found[0], until, seed, watch, is_whole=is_whole)
+    return refuted or found
 
 
 def _between_lines(

@@ -14,6 +14,7 @@ from sim import World, explore
 from sim.executors.processes import processes
 from sim.exploration.progress import Progress
 from sim.exploration.request import Request, explored
+from sim.schedulers import DepartureBounded
 
 
 async def named(world: World, *, count: int = 2) -> list[str]:
@@ -130,6 +131,21 @@ def test_it_is_decided_by_executions_and_not_by_a_clock() -> None:
         await relies_on_what_wait_returns(world)
 
     assert explore(program).verdict == "refuted"
+
+
+def test_no_schedule_beyond_a_bound_refutes() -> None:
+    """A proof with few departures looks at other orders in natural order alone."""
+
+    async def program(world: World) -> None:
+        await named(world)
+        waits = asyncio.create_task(world.outside("it comes", latest=0.0))
+        await asyncio.sleep(0.005)
+        world.check(waits.done(), "it comes at once")
+
+    assert explore(program).verdict == "refuted"
+    report = explore(program, strategy=DepartureBounded(0))
+    assert report.verdict == "proved", report.text
+    assert "(16 executions looked at others)" in report.claim
 
 
 def test_three_tasks_have_more_orders_than_two() -> None:
