@@ -1,7 +1,7 @@
 """`GET /docs`: openapi.json as one page to read, which loads nothing and runs nothing.
 
 FastAPI's own pages load their scripts from another site. Here they would run beside the chat of
-`GET /`, whose tab keeps a key: whoever serves those scripts could read it.
+`GET /`, whose tab keeps a key: who serves those scripts could read it.
 """
 
 from __future__ import annotations

@@ -279,7 +279,7 @@ def _length(scope: Scope) -> int:
 
 def _waits_with_its_body(scope: Scope) -> bool:
     """Whether the client sends its body only behind `100 Continue`, which the first read sends."""
-    # HTTP/1.0 has no such status: whoever sends that waits for nothing.
+    # HTTP/1.0 has no such status: a client that sends that waits for nothing.
     is_known = scope.get("http_version") == "1.1"
     return is_known and Headers(scope=scope).get("expect", "").lower() == "100-continue"
 

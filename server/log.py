@@ -82,7 +82,7 @@ def never_block() -> None:
 def say(text: str, stream: TextIO, level: int = logging.INFO) -> None:
     """Prints a line of the process that serves, as its log does: nothing waits for a reader.
 
-    Where the log is JSON, so is this: whoever collects lines takes those of both streams.
+    Where the log is JSON, so is this: a collector of lines takes those of both streams.
     """
     if _is_json:
         text = _as_json(text, level)

@@ -27,8 +27,8 @@ def session_of(
 ) -> str:
     """The session id of a prompt. Raises ApiError (400) for an explicit one that can't be one.
 
-    X-Session-Id and `session_id` are explicit, and obeyed; an empty one is an error of whoever
-    meant to name a session, and would share that of all who name none. A header of
+    X-Session-Id and `session_id` are explicit, and obeyed; an empty one is an error of a
+    client that meant to name a session, and would share that of all that name none. A header of
     JARVIS_SESSION_HEADER, or `user`, was written for something else: it is a guess at the
     conversation, and front-ends send their titles, tags and follow-ups with the same. Those are
     not streamed, the answer is: so in a guessed session only what is streamed interrupts, and the

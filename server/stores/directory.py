@@ -76,7 +76,7 @@ def entry_of(owner: str, trace_id: str, text: bytes | str) -> Entry:
 
 
 def mapping_of(text: bytes | str) -> Mapping[str, Any]:
-    """Empty where it is none: whoever has written it, the others are shown."""
+    """Empty where it is none: another release may have written it; the others are shown."""
     try:
         found = json.loads(text)
     except ValueError:

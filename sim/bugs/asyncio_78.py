@@ -1,7 +1,7 @@
 """asyncio#78: a server stops serving for ever once it has had no descriptor left for a client.
 
 What accepts connections takes any error of `accept` for the end, and closes the listener. At the
-limit of descriptors (`ulimit -n`) that is one client too many: whoever comes later is refused,
+limit of descriptors (`ulimit -n`) that is one client too many: who comes later is refused,
 though all the others have left and a thousand descriptors are free.
 
 asyncio itself did so until 2013. Since then it waits for a second (ACCEPT_RETRY_DELAY) and accepts

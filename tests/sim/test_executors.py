@@ -1,4 +1,4 @@
-"""Whoever does the work, and whatever happens to the workers, it comes to the same."""
+"""By any executor, and whatever happens to its workers, the work comes to the same."""
 
 from __future__ import annotations
 

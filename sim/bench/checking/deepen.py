@@ -156,8 +156,8 @@ def deepen(
 class _Deepening:
     """Which bound is next, and which are left out for what others came to.
 
-    results: in the order of the bounds, whoever was faster. So by several workers it comes to what
-    one comes to; what they have begun too early is thrown away.
+    results: in the order of the bounds, also where a later one ended first. So several workers come
+    to what one comes to; what they have begun too early is thrown away.
     """
 
     def __init__(

@@ -161,7 +161,7 @@ def late_holder_is_named_to_its_taker_alone(patch: Patch) -> None:
     patch.setitem(PERFORM, Action.TAKE, take_and_forget)
 
 
-def whoever_leaves_says_that_it_has_logged(patch: Patch) -> None:
+def each_that_leaves_says_that_it_has_logged(patch: Patch) -> None:
     """Also who never heard of its grant, or was turned away as it came."""
     make = Lease.__init__
 
@@ -343,7 +343,7 @@ KILLED: tuple[tuple[Break, str, str], ...] = (
     (late_holder_is_not_named, "too_slow_cleanup", "S3 named_on"),
     (late_holder_is_named_once, "grant_lost", "S3 named_on"),
     (late_holder_is_named_to_its_taker_alone, "taker_is_paused", "S3 named_on"),
-    (whoever_leaves_says_that_it_has_logged, "taker_leaves", "S3 no_silent_overlap"),
+    (each_that_leaves_says_that_it_has_logged, "taker_leaves", "S3 no_silent_overlap"),
     (next_one_is_let_in_by_a_message, "waiting_one_is_paused", "S1 one_gate"),
     (holder_that_left_keeps_its_session, "two_prompts", "L2 told"),
     (gate_does_not_ask_the_clock, "pause", "S1 one_gate"),
