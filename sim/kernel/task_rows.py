@@ -258,11 +258,16 @@ class TaskRows:
         self.rows.append(TaskRow(now, actor, text, len(self._trace), weight))
 
 
-# asyncio's own set of all tasks, before 3.14, and gather's dictionary.
-_HASH_FOR_ORDERLESS = {
-    asyncio.gather.__code__,
-    *(each.__code__ for each in vars(WeakSet).values() if isinstance(each, FunctionType)),
-}
+_OF_WEAK_SETS = {each.__code__ for each in vars(WeakSet).values() if isinstance(each, FunctionType)}
+# Before 3.14: all tasks. Programs see it as the set that `all_tasks` makes of it.
+_OWN_OF_ASYNCIO = [each for each in vars(asyncio.tasks).values() if isinstance(each, WeakSet)]
+
+
+def _is_orderless(frame: FrameType) -> bool:
+    """Whether a task is hashed there for asyncio's own set of all tasks, or gather's dictionary."""
+    if frame.f_code in _OF_WEAK_SETS:
+        return any(frame.f_locals.get("self") is each for each in _OWN_OF_ASYNCIO)
+    return frame.f_code is asyncio.gather.__code__
 
 
 class RecordedTask(SimTask):
@@ -274,7 +279,7 @@ class RecordedTask(SimTask):
         super().__init__(*args, **options)
 
     def __hash__(self) -> int:
-        if sys._getframe(1).f_code not in _HASH_FOR_ORDERLESS:
+        if not self._rows.hashes_tasks and not _is_orderless(sys._getframe(1)):
             self._rows.hashes_tasks = True
         return super().__hash__()
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -66,7 +67,14 @@ async def relies_on_whom_a_group_cancels_first(world: World) -> None:
     world.check(cancelled == ["a", "b"], "a is cancelled first")
 
 
+async def relies_on_a_weak_set(world: World) -> None:
+    tasks = [asyncio.create_task(asyncio.sleep(0)) for _ in range(2)]
+    world.check([*WeakSet(tasks)] == tasks, "the first made comes first")
+    await asyncio.gather(*tasks)
+
+
 RELY = [
+    relies_on_a_weak_set,
     relies_on_what_wait_returns,
     relies_on_a_set_of_its_own,
     relies_on_a_set_of_futures,
