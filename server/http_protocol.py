@@ -24,6 +24,8 @@ BACKLOG = 128
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROBE_FIRST_S = 0.05
 _PROBE_LAST_S = 15.0
+# A client that has connected is about to ask: at the end of the server it is told so, if it does.
+_FIRST_REQUEST_S = 0.5
 
 
 class HttpProtocol(LimitedProtocol):
@@ -41,6 +43,7 @@ class HttpProtocol(LimitedProtocol):
         # The client has closed its sending side and was not taken for one that has left.
         self._is_half_closed = False
         self._probe_timer: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
         # Something that the client sent behind its request was thrown away.
         self._has_dropped = False
 
@@ -101,9 +104,30 @@ class HttpProtocol(LimitedProtocol):
             self._unset_keepalive_if_required()
             self.transport.close()
 
+    # -- the end of the server
+
+    def shutdown(self) -> None:
+        """Closes it once its request is answered, or at once; not before what has come is read.
+
+        To close a connection with something unread resets it, and its client never learns why.
+        """
+        if not self.is_idle:
+            super().shutdown()
+        elif self.cycle is None:
+            self._end_timer = self.loop.call_later(_FIRST_REQUEST_S, self._end_if_idle)
+        else:
+            # What the kernel has is read by the next iteration, and the one after it comes here.
+            self.loop.call_soon(self.loop.call_soon, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        # A request that came meanwhile is refused, and its connection closed behind the answer.
+        if self.is_idle and not self.transport.is_closing():
+            super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._probe_timer is not None:
-            self._probe_timer.cancel()
+        for timer in (self._probe_timer, self._end_timer):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
 

@@ -282,3 +282,53 @@ def test_a_whole_url_stands_behind_the_root_path() -> None:
     (found,) = seen
     assert (found["path"], found["raw_path"]) == ("/llm/a b", b"/llm/a%20b/")
     assert found["headers"] == [(b"host", b"localhost")]
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "kept alive"])
+def test_a_request_that_meets_the_end_of_the_server_is_answered(is_new: bool) -> None:
+    """By a 503 that says so: its connection is not reset, neither a new one nor one that idled."""
+
+    async def main() -> None:
+        async with stack() as server:
+            client = await Client.of(server, b"" if is_new else request(prompt()), then_eof=False)
+            connections: Any = server.uvicorn.server_state.connections
+            if not is_new:
+                await client.reader.readuntil(b'"finish_reason":"stop"')
+            await until(lambda: connections, "it is connected")
+            (connection,) = connections
+            await until(lambda: connection.is_idle, "it is answered")
+            server.service.begin_shutdown()
+            if not is_new:
+                # The kernel has it, and the server has not read it.
+                client.writer.write(request(prompt()))
+            connection.shutdown()
+            if is_new:
+                await asyncio.sleep(0)
+                client.writer.write(request(prompt()))
+            answer = await client.reader.read()
+            assert b"HTTP/1.1 503 " in answer
+            assert b"connection: close" in answer
+            client.writer.close()
+
+    run_async(main())
+
+
+def test_a_connection_that_idles_at_the_end_of_the_server_is_closed() -> None:
+    """Whether it has asked before or never."""
+
+    async def main() -> None:
+        async with stack() as server:
+            never = await Client.of(server, b"", then_eof=False)
+            before = await Client.of(server, request(prompt()), then_eof=False)
+            await before.reader.readuntil(b'"finish_reason":"stop"')
+            connections: Any = server.uvicorn.server_state.connections
+            await until(lambda: len(connections) == 2, "both are connected")
+            await until(lambda: all(each.is_idle for each in connections), "both idle")
+            for connection in list(connections):
+                connection.shutdown()
+            for client in (never, before):
+                await client.reader.read()
+                client.writer.close()
+            await until(lambda: not connections, "both are closed")
+
+    run_async(main())
