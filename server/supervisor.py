@@ -102,7 +102,7 @@ class Supervisor(Multiprocess):
         self._make = make
         self._on_ready: Callable[[], None] | None = on_ready
         self._looks_max = round(health_s / LOOK_S)
-        self._ending_max = self._looks_max + round((config.timeout_graceful_shutdown or 0) / LOOK_S)
+        self._grace_looks = round((config.timeout_graceful_shutdown or 0) / LOOK_S)
         self._workers: list[Worker] = []
         # Told to end; nothing else is expected of them.
         self._ending: list[Worker] = []
@@ -197,10 +197,15 @@ class Supervisor(Multiprocess):
     def _look_at_ending(self) -> None:
         for worker in self._ending:
             worker.looks += 1
-            if worker.looks == self._ending_max:
+            if worker.looks == self._ending_max(worker):
                 _logger.error(line("worker_does_not_end", "it is killed", pid=worker.pid))
                 worker.kill()
         self._ending = [each for each in self._ending if not each.is_over]
+
+    def _ending_max(self, worker: Worker) -> int:
+        """After how many looks it is killed. One that has never served has no streams to end: it
+        imports, or waits for its store, and takes no signal meanwhile."""
+        return self._grace_looks + (self._looks_max if worker.serves else 0)
 
     def _go_on_restarting(self) -> None:
         self._old = [each for each in self._old if each in self._workers]

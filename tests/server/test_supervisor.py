@@ -19,6 +19,10 @@ HEALTH_LOOKS = 4
 GRACE_S = 1
 
 
+def nothing() -> None:
+    pass
+
+
 class StandIn:
     """A process and its pipe. It answers, stands still, or ends, as the test says."""
 
@@ -30,6 +34,7 @@ class StandIn:
         self.pid = 4242
         self.asked = 0
         self.parent_conn = self.process = self
+        self.on_join: Callable[[], None] = nothing
 
     def start(self) -> None:
         self.started = True
@@ -62,7 +67,7 @@ class StandIn:
             self.exitcode = -signal.SIGKILL
 
     def join(self, patience_s: float) -> None:
-        pass
+        self.on_join()
 
 
 class Supervised:
@@ -72,6 +77,8 @@ class Supervised:
         self.made: list[StandIn] = []
         self.next_serves = True
         self.was_ready = 0
+        # Called where the supervisor waits for those that end.
+        self.on_join: Callable[[], None] = nothing
         config = uvicorn.Config("app", workers=2, timeout_graceful_shutdown=GRACE_S)
         self.supervisor = Supervisor(
             config,
@@ -86,6 +93,7 @@ class Supervised:
 
     def _make(self, config: uvicorn.Config, sockets: list[Any]) -> StandIn:
         self.made.append(StandIn(serves=self.next_serves))
+        self.made[-1].on_join = lambda: self.on_join()
         return self.made[-1]
 
     def _ready(self) -> None:
@@ -117,10 +125,6 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Supervised:
     # Those of this process stay as they are.
     monkeypatch.setattr(multiprocess, "SIGNALS", {})
     return Supervised()
-
-
-def nothing() -> None:
-    pass
 
 
 def test_it_says_once_that_all_workers_serve(two: Supervised) -> None:
@@ -308,6 +312,26 @@ def test_a_signal_is_taken_while_a_new_worker_starts(two: Supervised) -> None:
 
     two.run(nothing, hang_up, nothing)
     assert [each.told for each in two.made] == [True, True, True]
+
+
+def test_a_worker_that_is_told_to_end_while_it_starts_has_the_grace_alone(
+    two: Supervised,
+) -> None:
+    """It may import for long, and takes no signal meanwhile: nothing of it is worth the wait."""
+
+    def hang_up() -> None:
+        two.next_serves = False
+        two.supervisor.handle_hup()
+
+    def starts_for_long() -> None:
+        two.made[2].ends_when_told = False
+
+    looks: list[bool] = []
+    two.on_join = lambda: looks.append(two.made[2].killed)
+    two.run(nothing, hang_up, nothing, starts_for_long)
+    assert looks == [False] * round(GRACE_S / LOOK_S)
+    assert two.made[2].killed
+    assert [each.killed for each in two.made[:2]] == [False, False]
 
 
 def test_a_restart_is_given_up_where_a_new_worker_does_not_start(two: Supervised) -> None:
