@@ -44,6 +44,7 @@ from sim.kernel.guards import guarded
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.isolation.entropy import wall_clock
+from sim.kernel.isolation.machine import real_cpus
 from sim.kernel.loop import NO_PROCESSES, SAME_S, Costs, SimLoop
 from sim.kernel.network.conditions import NOBODYS
 from sim.kernel.origin import forwards, modelled
@@ -90,7 +91,7 @@ def new_event_loop(*, seed: int | None = None, horizon_s: float = HORIZON_S) -> 
     require(horizon_s=horizon_s)
     scheduler: Scheduler = NaturalOrder() if seed is None else RandomWalk(seed)
     scheduler.next_execution()
-    return StandaloneLoop(scheduler, Bounds(horizon_s=horizon_s))
+    return StandaloneLoop(scheduler, Bounds(horizon_s=horizon_s, cpus=real_cpus()))
 
 
 def _require_seed(seed: int | None) -> None:

@@ -68,6 +68,13 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="SECONDS",
         help="of virtual time, after which an execution counts as one that never ends; default 600",
     )
+    parser.add_argument(
+        "--cpus",
+        type=positive,
+        metavar="N",
+        help="of the machine that the verdict is for, by which asyncio's default pool has its "
+        "threads, min(32, N + 4); default: any, explored with 4",
+    )
     add_workers(parser)
     add_json(parser)
     add_quiet(parser)
@@ -90,6 +97,7 @@ def run(arguments: Namespace) -> int:
         isolate=arguments.isolate,
         unretrieved=arguments.unretrieved,
         horizon_s=arguments.horizon,
+        cpus=arguments.cpus,
     )
     stream = progress_stream(arguments)
     with Progress(stream, request.seconds) as progress, progress.interruptible():

@@ -76,6 +76,7 @@ _BOUNDED = {
     "unretrieved_fails": "whether an exception that nobody retrieves is a violation",
     "own_lines": "whether threads are overtaken between the lines of the program's own module",
     "set_order": "in which of many orders sets of tasks iterate",
+    "cpus": "how many CPUs the machine has, by which asyncio's default pool has its threads",
 }
 
 

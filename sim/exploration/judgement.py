@@ -10,6 +10,7 @@ from time import perf_counter
 from sim.counterexamples.counterexample import Counterexample, confirmed
 from sim.counterexamples.differences import difference
 from sim.counterexamples.shrink import shrink
+from sim.exploration.machines import condition
 from sim.exploration.module_state import named
 from sim.exploration.report import Findings, Report
 from sim.exploration.subject import Problem
@@ -78,9 +79,13 @@ def conclude(
     """
     try:
         with limited(max(until, perf_counter() + CONCLUDE_S)):
-            return _replayed(
+            concluded = _replayed(
                 problem, findings, is_interrupted, natural, is_exhausted, matches_states
             )
+            if concluded.counterexample is None:
+                return concluded
+            caveat = condition(problem, findings, concluded.counterexample.schedule)
+            return replace(concluded, caveat=caveat)
     except KeyboardInterrupt:
         findings.stopped = Stop.INTERRUPTED
         return Conclusion(problem.digest)
@@ -300,7 +305,12 @@ def _claim(scheduler: Scheduler, findings: Findings) -> str:
         if findings.set_orders is not None
         else ""
     )
-    return scheduler.covers + order + _left_out(findings, ", ")
+    machine = (
+        f", with the threads of 4 CPUs ({findings.machines} executions looked at 1 and 28)"
+        if findings.machines is not None
+        else ""
+    )
+    return scheduler.covers + order + machine + _left_out(findings, ", ")
 
 
 _LEFT_OUT_TOO = "; what was run holds "

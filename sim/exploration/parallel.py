@@ -19,14 +19,15 @@ from typing import Any
 
 from sim.executors.base import Executor, IsStopped
 from sim.executors.batches import Batches
+from sim.exploration.beside import (
+    Beside,
+    natural_traced,
+    refuted_in_another_order,
+    refuted_on_another_machine,
+)
 from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude, make_report
 from sim.exploration.report import Findings, Report
-from sim.exploration.set_orders import (
-    are_hashed,
-    natural_traced,
-    refuted_in_another_order,
-)
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
 from sim.kernel.guards import guarded
@@ -91,23 +92,17 @@ def _conclude(
     until = perf_counter() + left_s
     with guarded(), limited(until), work.within():
         problem = work.problem_of(key)
-        would_prove = is_exhausted and findings.failure is None
-        if would_prove and not problem.subject.makes_its_state:
-            refuted = _refuted_in_another_order(problem, findings, until, is_whole, is_stopped)
-            if refuted is not None:
-                return refuted
+        refuted = None
+        if findings.failure is None and not problem.subject.makes_its_state:
+            beside = Beside(until, _SEED, lambda *_: is_stopped(), is_whole)
+            refuted = refuted_on_another_machine(problem, findings, beside)
+            if refuted is None and is_exhausted:
+                traced = natural_traced(problem)
+                refuted = refuted_in_another_order(problem, findings, traced, beside)
+        if refuted is not None:
+            return refuted
         concluded = conclude(problem, findings, until, is_stopped, is_exhausted=is_exhausted)
     return findings, concluded
-
-
-def _refuted_in_another_order(
-    problem: Problem, findings: Findings, until: float, is_whole: bool, is_stopped: IsStopped
-) -> tuple[Findings, Conclusion] | None:
-    if not are_hashed(natural_traced(problem)):
-        return None
-    return refuted_in_another_order(
-        problem, findings, until, _SEED, lambda *_: is_stopped(), is_whole=is_whole
-    )
 
 
 # A search of a team has none of its own.

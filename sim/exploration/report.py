@@ -80,6 +80,8 @@ class Findings:
     between_lines: int = 0
     # In how many executions more sets of tasks iterated in another order; None without such sets.
     set_orders: int | None = None
+    # In how many the machine had another number of CPUs; None where that makes no difference.
+    machines: int | None = None
     failure: Outcome | None = None
     found_by: str | None = None
     # Why the search ended before the scheduler was exhausted, None if it was; stopped_why: in
@@ -93,6 +95,11 @@ class Findings:
     unretrieved: tuple[tuple[str, ...], tuple[tuple[int, int], ...]] | None = None
     # Of the last execution: how many choice points it had.
     choice_points: int = 0
+
+    @property
+    def beside(self) -> int:
+        """How many executions came after the search (`beside.py`)."""
+        return (self.set_orders or 0) + (self.machines or 0)
 
     @property
     def is_final(self) -> bool:

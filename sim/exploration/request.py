@@ -43,6 +43,7 @@ class Request:
     isolate: bool = False
     unretrieved: Literal["warn", "fail"] = "warn"
     horizon_s: float = Bounds.horizon_s
+    cpus: int | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -58,7 +59,11 @@ class Request:
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(horizon_s=self.horizon_s, unretrieved_fails=self.unretrieved == "fail")
+        return Bounds(
+            horizon_s=self.horizon_s,
+            unretrieved_fails=self.unretrieved == "fail",
+            cpus=self.cpus or Bounds.cpus,
+        )
 
     @property
     def scheduler(self) -> Scheduler:
@@ -98,6 +103,7 @@ def _explored_alone(
         unretrieved=request.unretrieved,
         watch=progress.watch(request.program),
         horizon_s=request.horizon_s,
+        cpus=request.cpus,
     )
 
 
@@ -158,7 +164,7 @@ def _in_a_fork(asked: Callable[[], bool], seconds: float) -> bool:
 
 def _problem_of(key: Key) -> Problem:
     request: Request = key[0]
-    return Problem(request.subject, request.bounds)
+    return Problem(request.subject, request.bounds, is_for_any_machine=request.cpus is None)
 
 
 def _play_whole(key: Key, budget_s: float, watch: Watch) -> Report:

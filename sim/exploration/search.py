@@ -9,11 +9,16 @@ from functools import partial
 from time import perf_counter
 from typing import Literal, TypeAlias
 
+from sim.exploration.beside import (
+    Beside,
+    natural_traced,
+    refuted_in_another_order,
+    refuted_on_another_machine,
+)
 from sim.exploration.executing import Watch, out_of_budget, search
 from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.judgement import Conclusion, conclude, make_report, words_of_violation
 from sim.exploration.report import Findings, Report
-from sim.exploration.set_orders import are_hashed, natural_traced, refuted_in_another_order
 from sim.exploration.strategies import DEFAULT_STRATEGY, make_scheduler
 from sim.exploration.subject import Problem, Subject, require_program
 from sim.exploration.surviving_state import FORKS_MAX, FORKS_S, NaturalRuns
@@ -28,7 +33,7 @@ from sim.exploration.verdict import Stop
 from sim.kernel import forks
 from sim.kernel.arguments import require
 from sim.kernel.errors import BudgetSpent
-from sim.kernel.execution import Outcome, Program, require_no_running_loop
+from sim.kernel.execution import Program, require_no_running_loop
 from sim.kernel.guards import guarded
 from sim.kernel.hashing import names_kept
 from sim.kernel.schedule import Bounds
@@ -55,6 +60,7 @@ def explore(
     horizon_s: float = Bounds.horizon_s,
     entropy_seed: int = Bounds.entropy_seed,
     step_lines_max: int = Bounds.step_lines_max,
+    cpus: int | None = None,
     isolate: bool = False,
     unretrieved: Literal["warn", "fail"] = "warn",
     thread_lines: bool = True,
@@ -76,6 +82,8 @@ def explore(
     `sim.kernel.schedule.Bounds`.
     entropy_seed: of the numbers that `random`, `uuid` and so on give the program; they are the
     same in each execution.
+    cpus: of the one machine that the verdict is for, by which asyncio's default pool has its
+    threads; without it, those of 4, and a look at 1 and at 28 where that makes a difference.
     isolate: each execution runs in a fork of this process, for programs that change what outlives
     one (a module's globals, a cache): some ms each, and not under `states`, `reduced` and `cancel
     everywhere`.
@@ -95,6 +103,7 @@ def explore(
         seed=seed,
         labels=labels,
         horizon_s=horizon_s,
+        cpus=cpus,
         isolate=isolate,
         unretrieved=unretrieved,
         thread_lines=thread_lines,
@@ -108,6 +117,7 @@ def explore(
         entropy_seed,
         step_lines_max,
         unretrieved_fails=unretrieved == "fail",
+        cpus=Bounds.cpus if cpus is None else cpus,
     )
     scheduler = make_scheduler(strategy, seed, isolate=isolate)
     if budget_s is None and max_executions is None:
@@ -117,7 +127,7 @@ def explore(
     subject = replace(subject, labels=(*subject.labels, *labels))
     if isolate and not forks.are_possible():
         raise ValueError("isolate=True needs os.fork, which this system lacks")
-    problem = Problem(subject, bounds, isolate)
+    problem = Problem(subject, bounds, isolate, is_for_any_machine=cpus is None)
     begun = perf_counter()
     deadline = begun + budget_s if budget_s is not None else None
     limits = _Limits(deadline, max_executions, watch)
@@ -132,11 +142,14 @@ def _found(
     if isolate or subject.makes_its_state or limits.executions_max == 0:
         with limited(limits.until), guarded(isolate=isolate):
             found = _search_and_conclude(problem, scheduler, limits, None)
-            if not (isolate and _would_prove(found, scheduler)):
+            if not (isolate and may_be_found(*found)):
                 return found
-            is_whole = scheduler.complete == 1.0
+            beside = limits.beside(seed, scheduler)
+            found = refuted_on_another_machine(problem, found[0], beside) or found
+            if not _would_prove(found, scheduler):
+                return found
             traced = natural_traced(problem)
-            return _in_other_orders(problem, found, traced, limits, seed, is_whole=is_whole)
+            return refuted_in_another_order(problem, found[0], traced, beside) or found
     with limited(limits.until), FreshCopy(problem) as copy, guarded():
         between = partial(_between_lines, problem, limits, seed) if thread_lines else None
         is_default = isinstance(scheduler, Staged)
@@ -144,16 +157,18 @@ def _found(
         natural = NaturalRuns(problem, copy)
         found = _explored(problem, scheduler, limits, natural, seed, early)
         # A strategy that somebody has chosen proves nothing of threads without a look either.
-        may_look = between is not None and (is_default or scheduler.is_exhausted)
-        if not may_be_found(*found):
+        may_look = is_default or scheduler.is_exhausted
+        if not (may_look and may_be_found(*found)):
             return found
-        if between is not None and may_look:
+        if between is not None:
             found = between(found[0]) or found
+        beside = limits.beside(seed, scheduler)
+        if found[0].failure is None:
+            found = refuted_on_another_machine(problem, found[0], beside) or found
         if not _would_prove(found, scheduler):
             return found
         with names_kept(natural.names):
-            is_whole = scheduler.complete == 1.0
-            return _in_other_orders(problem, found, natural.first, limits, seed, is_whole=is_whole)
+            return refuted_in_another_order(problem, found[0], natural.first, beside) or found
 
 
 Found = tuple[Findings, Conclusion]
@@ -161,23 +176,6 @@ Found = tuple[Findings, Conclusion]
 
 def _would_prove(found: Found, scheduler: Scheduler) -> bool:
     return found[0].failure is None and scheduler.is_exhausted
-
-
-def _in_other_orders(
-    problem: Problem,
-    found: Found,
-    natural: Outcome | None,
-    limits: _Limits,
-    seed: int,
-    *,
-    is_whole: bool,
-) -> Found:
-    """What was found, or what is violated in another order of a set of tasks."""
-    if not are_hashed(natural):
-        return found
-    until, watch = limits.until, limits.watch
-    refuted = refuted_in_another_order(problem, found[0], until, seed, watch, is_whole=is_whole)
-    return refuted or found
 
 
 def _between_lines(
@@ -196,6 +194,9 @@ class _Limits:
     deadline: float | None
     executions_max: int | None
     watch: Watch
+
+    def beside(self, seed: int, scheduler: Scheduler) -> Beside:
+        return Beside(self.until, seed, self.watch, is_whole=scheduler.complete == 1.0)
 
     @property
     def is_over(self) -> bool:

@@ -53,12 +53,14 @@ class Subject:
 class Problem:
     """A subject, and within which bounds it is explored.
 
-    isolate: whether each execution runs in a fork of its own.
+    isolate: whether each execution runs in a fork of its own. is_for_any_machine: whether the
+    verdict is to hold whatever the number of CPUs.
     """
 
     subject: Subject
     bounds: Bounds = field(default_factory=Bounds)
     isolate: bool = False
+    is_for_any_machine: bool = True
 
     @property
     def digest(self) -> str:

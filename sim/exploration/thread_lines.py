@@ -65,7 +65,8 @@ def refuted_between_lines(
         if concluded.counterexample is None:
             return None
         caveat = _caveat(problem, concluded.counterexample, findings.undeclared)
-        concluded = replace(concluded, caveat=caveat)
+        caveats = filter(None, (concluded.caveat, caveat))
+        concluded = replace(concluded, caveat="; ".join(caveats))
     more.executions = findings.executions
     more.found_by = "random, between the lines of threads"
     return more, concluded

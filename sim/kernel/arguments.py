@@ -61,6 +61,10 @@ _RULES = {
     "unretrieved_fails": _YES_OR_NO,
     "own_lines": _YES_OR_NO,
     "set_order": _Rule("a whole number, 0 or more", lambda value: is_whole(value) and value >= 0),
+    "cpus": _Rule(
+        "a whole number, 1 or more, or None",
+        lambda value: value is None or (is_whole(value) and value >= 1),
+    ),
     "thread_lines": _YES_OR_NO,
     "seed": _SEED,
     "budget_s": _Rule(

@@ -35,6 +35,7 @@ class RunningLoop(Protocol):
     bounds: Bounds
     refused: str | None
     has_spinning_thread: bool
+    bounds_hit: set[str]
     stuck: tuple[Kind, str] | None
 
     @property

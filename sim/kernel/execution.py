@@ -522,9 +522,11 @@ def _waiting_in(loop: SimLoop) -> list[str]:
         f"{blocking_call(each.greenlet.gr_frame, each.where)})"
         for each in loop.threads.workers[:8]
     ]
+    jobs_waiting = loop.jobs_waiting_for_threads
     sockets_awaited = (loop.has_network and loop.network.who_waits()[:NAMED_MAX]) or []
     return [
         *workers,
+        *([jobs_waiting] if jobs_waiting else []),
         *who_waits(loop.tasks),
         *sockets_awaited,
         *words_of_dead(loop.tasks)[:DEAD_MAX],

@@ -629,13 +629,16 @@ class SimLoop(SignalHandlers, SocketLoop):
             # Kept where CPython keeps it, so that its own shutdown_default_executor finds it.
             self._check_default_executor()
             if self._default_executor is None:
-                # As asyncio's, its queue has no bound.
-                self._default_executor = SimExecutor(
-                    self.threads, queue_max=sys.maxsize, name="asyncio"
-                )
+                self._default_executor = SimExecutor.of_asyncio(self.threads)
             executor = self._default_executor
         # A pool of the program's own may do its jobs in any thread that it starts here.
         return asyncio.wrap_future(executor.submit(func, *args), loop=self)
+
+    @property
+    def jobs_waiting_for_threads(self) -> str:
+        """Those of asyncio's default pool, in words; empty without any."""
+        pool = self._default_executor
+        return pool.sim_jobs_waiting if isinstance(pool, SimExecutor) else ""
 
     def set_default_executor(self, executor: Executor) -> None:
         """A ThreadPoolExecutor, as asyncio demands, or one of `World.executor`."""

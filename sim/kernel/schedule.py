@@ -26,7 +26,10 @@ class Option:
 
 
 # Bounds that a verdict names where they are not the defaults.
-_SELDOM = ("entropy_seed", "step_lines_max", "unretrieved_fails", "own_lines", "set_order")
+_SELDOM = (
+    *("entropy_seed", "step_lines_max", "unretrieved_fails"),
+    *("own_lines", "set_order", "cpus"),
+)
 
 NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
@@ -84,6 +87,7 @@ class Bounds:
     unretrieved_fails: an exception that nobody retrieves is a violation, see `unretrieved.py`.
     own_lines: threads are overtaken between the lines of the program's own module, too.
     set_order: in which of many orders sets of tasks, of futures and the like iterate.
+    cpus: how many CPUs the machine has, by which asyncio's default pool has its threads.
     """
 
     lateness_s: float = 0.010
@@ -95,6 +99,7 @@ class Bounds:
     unretrieved_fails: bool = False
     own_lines: bool = False
     set_order: int = 0
+    cpus: int = 4
 
     def __post_init__(self) -> None:
         given = dict(vars(self))

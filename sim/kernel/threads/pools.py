@@ -28,6 +28,14 @@ T = TypeVar("T")
 
 THREADS_MAX = 8
 QUEUE_MAX = 64
+CPUS_MOST = 28
+"""With so many, or with more, asyncio's default pool has the same number of threads."""
+
+
+def default_pool_threads(cpus: int) -> int:
+    """As ThreadPoolExecutor counts them, and so asyncio."""
+    return min(32, cpus + 4)
+
 
 # CPython's words, and its logger.
 _BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
@@ -69,6 +77,28 @@ class SimExecutor(StandIn, Executor):
         # What each thread does first; whether it has failed, after which the pool does nothing.
         self._sim_initializer = initializer
         self._sim_is_broken = False
+        # How many it has on every machine, where that is another number on each.
+        self._sim_threads_everywhere = threads_max
+
+    @classmethod
+    def of_asyncio(cls, threads: Threads) -> SimExecutor:
+        """asyncio's default pool, whose queue has no bound."""
+        threads_max = default_pool_threads(threads.loop.bounds.cpus)
+        made = cls(threads, threads_max=threads_max, queue_max=sys.maxsize, name="asyncio")
+        made._sim_threads_everywhere = default_pool_threads(1)
+        return made
+
+    @property
+    def sim_jobs_waiting(self) -> str:
+        """Of asyncio's default pool, in words: which jobs have no thread; empty if each has one."""
+        if self._busy < self._threads_max or not self._queue:
+            return ""
+        jobs = "1 job waits" if len(self._queue) == 1 else f"{len(self._queue)} jobs wait"
+        cpus = self._threads.loop.bounds.cpus
+        return (
+            f"{jobs} for one of the {self._threads_max} threads of asyncio's default pool, which "
+            f"are all taken: it has min(32, CPUs + 4), here of cpus={cpus}"
+        )
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         if self._is_shut_down:
@@ -80,6 +110,8 @@ class SimExecutor(StandIn, Executor):
         if len(self._queue) >= self._queue_max:
             raise modelled(RuntimeError(f"{self._queue_max} jobs are queued already"))
         self._queue.append((future, partial(fn, *args, **kwargs)))
+        if self._busy >= self._sim_threads_everywhere:
+            self._threads.loop.bounds_hit.add("cpus")
         if self._busy < self._threads_max:
             self._busy += 1
             is_new = not self._idle

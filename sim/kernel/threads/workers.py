@@ -81,6 +81,7 @@ class LoopOfThreads(Protocol):
 
     environment: Environment
     bounds: Bounds
+    bounds_hit: set[str]
 
     def interleave(self, threads: Threads) -> None: ...
 

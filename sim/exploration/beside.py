@@ -1,0 +1,107 @@
+"""Some executions beside a search, of what stock Python may do otherwise.
+
+A search keeps it as it is, so that its executions can be repeated: the order in which sets of tasks
+iterate, and the machine's CPUs, by which asyncio's default pool has its threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from time import perf_counter
+
+from sim.exploration import machines, set_orders
+from sim.exploration.executing import Watch, search
+from sim.exploration.judgement import Conclusion, conclude
+from sim.exploration.report import Findings
+from sim.exploration.subject import Problem
+from sim.kernel.execution import Outcome, run_execution
+from sim.kernel.schedule import Bounds
+from sim.kernel.watchdog import limited
+from sim.schedulers import NaturalOrder, RandomWalk
+from sim.schedulers.random_first import FirstFew
+
+RANDOM_EXECUTIONS = 1
+"""In each of these bounds, besides that in natural order."""
+SECONDS_MAX = 3.0
+"""How long other machines may be looked at after the budget is spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What such executions need of the search.
+
+    until: of its budget. is_whole: whether it has seen every schedule; else random ones would
+    refute what lies beyond its bound.
+    """
+
+    until: float
+    seed: int
+    watch: Watch
+    is_whole: bool
+
+
+def natural_traced(problem: Problem) -> Outcome:
+    scheduler = NaturalOrder()
+    scheduler.next_execution()
+    return run_execution(problem.subject.program, scheduler, problem.bounds, traced=True)
+
+
+def refuted_in_another_order(
+    problem: Problem, findings: Findings, natural: Outcome | None, beside: Beside
+) -> tuple[Findings, Conclusion] | None:
+    """natural: a traced execution. findings: of a search that would prove."""
+    if not set_orders.are_hashed(natural):
+        return None
+    findings.set_orders = 0
+
+    def count(executions: int) -> None:
+        findings.set_orders = (findings.set_orders or 0) + executions
+
+    others = set_orders.in_other_orders(problem.bounds)
+    return _refuted(problem, findings, others, "another order of sets of tasks", count, beside)
+
+
+def refuted_on_another_machine(
+    problem: Problem, findings: Findings, beside: Beside
+) -> tuple[Findings, Conclusion] | None:
+    """findings: of a search that found nothing, whether or not it has ended."""
+    if not machines.make_a_difference(problem, findings):
+        return None
+    findings.machines = 0
+
+    def count(executions: int) -> None:
+        findings.machines = (findings.machines or 0) + executions
+
+    beside = replace(beside, until=max(beside.until, perf_counter() + SECONDS_MAX))
+    others = machines.on_other_machines(problem.bounds)
+    return _refuted(problem, findings, others, "another number of CPUs", count, beside)
+
+
+def _refuted(
+    problem: Problem,
+    findings: Findings,
+    others: Iterable[Bounds],
+    found_by: str,
+    count: Callable[[int], None],
+    beside: Beside,
+) -> tuple[Findings, Conclusion] | None:
+    """A violation of executions within these bounds. count: told how many there were."""
+    until, watch = beside.until, beside.watch
+    with limited(until):
+        for bounds in others:
+            other = replace(problem, bounds=bounds)
+            few = FirstFew(RandomWalk(beside.seed), RANDOM_EXECUTIONS)
+            for scheduler in (NaturalOrder(), *([few] if beside.is_whole else [])):
+                if perf_counter() >= until:
+                    return None
+                more = search(other, scheduler, until, None, watch)
+                count(more.executions)
+                if more.failure is not None:
+                    is_interrupted = partial(watch, findings, scheduler)
+                    concluded = conclude(other, more, until, is_interrupted, is_exhausted=False)
+                    more.executions = findings.executions + findings.beside
+                    more.found_by = found_by
+                    return more, concluded
+    return None
