@@ -263,7 +263,7 @@ def _judged(
     advice = f"; next: {scheduler.next_to_try}" if may_go_on and scheduler.next_to_try else ""
     is_of_step = findings.is_broken_off or findings.stopped is Stop.THREAD_SPINS
     left_out = "" if is_of_step else _left_out(findings, _LEFT_OUT_TOO)
-    why = f"{why} ({executions}){advice}{left_out}"
+    why = f"{why} ({executions}{_hit(findings)}){advice}{left_out}"
     return _Judged(Verdict.INCONCLUSIVE, why, findings.stopped)
 
 
@@ -294,8 +294,13 @@ def _judged_exhausted(
     if is_cut and scheduler.name not in covers:
         # Those with one departure more were begun.
         executions += ", not to the end"
-    covered = f"{covers}, within {problem.bounds} ({executions})"
+    covered = f"{covers}, within {problem.bounds} ({executions}{_hit(findings)})"
     return _Judged(Verdict.PROVED, covered)
+
+
+def _hit(findings: Findings) -> str:
+    """The bounds without which there would have been other executions; empty if there are none."""
+    return f"; hit: {', '.join(sorted(findings.bounds_hit))}" if findings.bounds_hit else ""
 
 
 def _claim(scheduler: Scheduler, findings: Findings) -> str:

@@ -12,9 +12,10 @@ from sim.kernel.schedule import Bounds
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The verdict on one program, with what it rests on.
+    """The verdict on one program, with what it rests on; `print(report)` shows it in words.
 
-    reason: why, in words. stopped: what ended the search, where it is inconclusive for that.
+    reason: why, in words, with the bounds that were hit. stopped: what ended the search, where it
+    is inconclusive for that.
     claim: which schedules a proof covers, as `every schedule`, and between which lines of theirs
     threads were not overtaken; empty without a proof. covers: the first part of it alone.
     complete: which part of the tree of choices was seen, 0..1, or None where that is unknown.
@@ -54,6 +55,9 @@ class Report:
     @property
     def was_out_of_budget(self) -> bool:
         return self.stopped is Stop.OUT_OF_BUDGET
+
+    def __str__(self) -> str:
+        return self.text
 
     @property
     def text(self) -> str:
