@@ -11,6 +11,7 @@ from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
 from sim.kernel.errors import BudgetSpent, Nondeterminism
 from sim.kernel.execution import run_execution
+from sim.kernel.isolation.entropy import Generators
 from sim.kernel.schedule import departures_of
 from sim.schedulers import Scheduler
 
@@ -38,6 +39,7 @@ def search(
     deadline: a reading of `time.perf_counter`. To be called within `guarded`.
     """
     findings = Findings()
+    generators = Generators((problem.subject.program, *problem.subject.sources))
     try:
         while scheduler.next_execution():
             if executions_max is not None and findings.executions >= executions_max:
@@ -61,6 +63,7 @@ def search(
         out_of_budget(findings, exc)
     except KeyboardInterrupt:
         findings.stopped = Stop.INTERRUPTED
+    findings.drawn_from |= set(generators.drawn())
     return findings
 
 

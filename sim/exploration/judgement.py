@@ -25,7 +25,7 @@ from sim.exploration.verdict import Stop, Unretrieved, Verdict
 from sim.kernel.errors import BudgetSpent
 from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.guards import guarded
-from sim.kernel.isolation.entropy import not_virtualised
+from sim.kernel.isolation.entropy import clocks_held
 from sim.kernel.schedule import Bounds, Schedule, departures_of
 from sim.kernel.violation import Kind, Violation
 from sim.kernel.watchdog import limited, seconds_left
@@ -123,7 +123,7 @@ def _replayed(
     alone = None if was_compared else _compare_two_runs(subject.program, problem.bounds)
     if natural is not None and matches_states and still is None and alone is None:
         alone = _unread(natural)
-    differs = _with_entropy(alone, (subject.program, *subject.sources))
+    differs = _with_entropy(alone, findings, (subject.program, *subject.sources))
     return Conclusion(head.digest, differs=differs, survived=still)
 
 
@@ -210,13 +210,23 @@ def _compare_two_runs(program: Program, bounds: Bounds) -> str | None:
     return f"{Stop.NONDETERMINISM}: {differs}" if differs is not None else None
 
 
-def _with_entropy(differs: str | None, sources: Iterable[object]) -> str | None:
-    """State in the program's modules that no schedule decides makes a proof inconclusive, too."""
-    held = not_virtualised(sources)
-    if not held:
-        return differs
-    named = f"not virtualised: {'; '.join(held[:4])}; make it within the program"
-    return f"{differs}; {named}" if differs else named
+def _with_entropy(differs: str | None, findings: Findings, sources: Iterable[object]) -> str | None:
+    """What no schedule decides in the program's modules makes a proof inconclusive, too."""
+    words = [differs] if differs else []
+    if clocks := clocks_held(sources):
+        held = "; ".join(clocks[:_HELD_MAX])
+        words.append(f"not virtualised: {held}; make it within the program")
+    if findings.drawn_from:
+        drawn = ", ".join(sorted(findings.drawn_from)[:_HELD_MAX])
+        words.append(
+            f"executions draw from a generator made before them, so each has other numbers: {drawn}"
+            f"; make it within the program, with a seed, or let each execution run in a fork of "
+            f"its own (isolate=True)"
+        )
+    return "; ".join(words) or None
+
+
+_HELD_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ class Findings:
     bounds_hit: set[str] = field(default_factory=set)
     # The files of the program's that threads ran without being overtaken between their lines.
     undeclared: set[str] = field(default_factory=set)
+    # Generators of the program's modules, from which executions have drawn.
+    drawn_from: set[str] = field(default_factory=set)
     # In how many executions more threads were overtaken between these lines.
     between_lines: int = 0
     # In how many executions more sets of tasks iterated in another order; None without such sets.
@@ -117,6 +119,7 @@ class Findings:
         self.labels |= later.labels
         self.bounds_hit |= later.bounds_hit
         self.undeclared |= later.undeclared
+        self.drawn_from |= later.drawn_from
         self.failure, self.found_by = later.failure, later.found_by
         self.stopped, self.stopped_why = later.stopped, later.stopped_why
         self.error = later.error

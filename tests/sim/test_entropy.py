@@ -21,6 +21,7 @@ from pathlib import Path
 from random import random as bound_random
 from time import monotonic as bound_monotonic
 from time import time as bound_time
+from typing import Any
 from uuid import uuid4 as bound_uuid4
 
 import pytest
@@ -320,19 +321,9 @@ class _Limiter:
         self.clock = clock
 
 
-@pytest.mark.parametrize(
-    ("value", "named"),
-    [
-        (random.Random(5), "generator made before the exploration"),
-        (_Limiter(time.monotonic), r"_found\.clock, which holds <built-in function monotonic>"),
-    ],
-    ids=["generator", "clock"],
-)
-def test_what_goes_on_between_executions_is_named(
-    value: object, named: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A generator, or an object with a clock, of the program's module: inconclusive, by name."""
-    _module_with(monkeypatch, "_found", value)
+def test_a_clock_that_an_object_keeps_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object with a clock, of the program's module: inconclusive, by name."""
+    _module_with(monkeypatch, "_found", _Limiter(time.monotonic))
 
     async def program(world: World) -> None:
         await world.outside("event", latest=1.0)
@@ -340,8 +331,41 @@ def test_what_goes_on_between_executions_is_named(
     report = explore(program)
     assert report.verdict == "inconclusive"
     assert "not virtualised" in report.reason
-    with pytest.raises(AssertionError, match=named):
-        raise AssertionError(report.reason)
+    assert "_found.clock, which holds <built-in function monotonic>" in report.reason
+
+
+async def _waits(world: World, generator: random.Random | None) -> None:
+    await world.outside("event", latest=1.0)
+    assert generator is None or generator.random() < 1
+
+
+def _draws_from(generator: random.Random | None) -> Any:
+    async def program(world: World) -> None:
+        await _waits(world, generator)
+
+    return program
+
+
+def test_a_generator_that_nobody_draws_from_withholds_no_proof(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is there, and no execution depends on it."""
+    _module_with(monkeypatch, "_found", random.Random())
+    assert explore(_draws_from(None)).verdict == "proved"
+
+
+@pytest.mark.parametrize("strategy", ["staged", "depth-first"])
+def test_a_generator_that_executions_draw_from_is_named(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each finds it where the one before left it, though no step shows that; a fork does not."""
+    generator = random.Random(5)
+    _module_with(monkeypatch, "_found", generator)
+    report = explore(_draws_from(generator), strategy=strategy)
+    assert report.verdict == "inconclusive"
+    assert "draw from a generator made before them" in report.reason
+    assert f"{__name__}._found" in report.reason
+    assert explore(_draws_from(generator), strategy="depth-first", isolate=True).verdict == "proved"
 
 
 # ---- cost -----------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ Names that the program's own modules had bound before are rebound for the durati
 exploration: globals, default arguments, class attributes and what a closure holds. `datetime` is a
 type written in C, which cannot be patched: there a stand-in takes its place. In installed packages
 globals are rebound, `datetime` only where the module's code reads the clock by it. What an object
-holds stays real: `not_virtualised` names some of it, and running twice finds the rest where it
-changes a step.
+holds stays real: `clocks_held` and `Generators` name some of it, and running twice finds the rest
+where it changes a step.
 """
 
 from __future__ import annotations
@@ -61,22 +61,32 @@ def _drawn() -> Entropy | None:
     return None
 
 
-def not_virtualised(sources: Iterable[object]) -> list[str]:
-    """What the modules of these objects hold that keeps state between executions, in words.
-
-    A generator made before the exploration, or a clock that an object keeps.
-    """
+def clocks_held(sources: Iterable[object]) -> list[str]:
+    """Clocks that objects of these objects' modules keep, in words: they stay real."""
     found = []
     for module in modules_of(sources):
         for name, value in tuple(vars(module).items()):
-            where = f"{module.__name__}.{name}"
-            if type(value) is random.Random:
-                found.append(f"{where}, a generator made before the exploration")
+            is_instance = not isinstance(value, (type, types.ModuleType, types.FunctionType))
             for attribute, held in tuple(getattr(value, "__dict__", {}).items()):
-                is_instance = not isinstance(value, (type, types.ModuleType, types.FunctionType))
                 if is_instance and id(held) in _REPLACED_BY_ID:
-                    found.append(f"{where}.{attribute}, which holds {held!r}")
+                    found.append(f"{module.__name__}.{name}.{attribute}, which holds {held!r}")
     return found
+
+
+class Generators:
+    """Those that these objects' modules hold: what one execution draws, the next one does not."""
+
+    def __init__(self, sources: Iterable[object]) -> None:
+        self._before = [
+            (f"{module.__name__}.{name}", value, value.getstate())
+            for module in modules_of(sources)
+            for name, value in tuple(vars(module).items())
+            if type(value) is random.Random
+        ]
+
+    def drawn(self) -> list[str]:
+        """The names of those from which somebody has drawn since."""
+        return [name for name, value, state in self._before if value.getstate() != state]
 
 
 # ---- replacements --------------------------------------------------------------------------
