@@ -18,7 +18,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from types import FrameType
 from typing import Any, NoReturn
@@ -34,7 +34,6 @@ from sim.kernel.current import (
     execution_of_this_thread,
     loop_at_rest,
     os_thread,
-    running,
 )
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
@@ -221,9 +220,9 @@ class StandaloneLoop(SimLoop):
                 del at_rest[os_thread()]
         super().close()
 
-    def _as_current(self) -> AbstractContextManager[None]:
+    def _as_current(self) -> Execution:
         # A suite may have long steps.
-        return running(Execution(self, self._entropy, is_watched=False, is_alone=True))
+        return Execution(self, self._entropy, is_watched=False, is_alone=True)
 
     # -- in a worker of another loop
 

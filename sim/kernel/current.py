@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import _thread
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NoReturn, Protocol
@@ -93,6 +93,14 @@ class Execution:
     seen: str | None = None
     spent: str | None = None
 
+    def __enter__(self) -> None:
+        """In the block it runs in this thread."""
+        executions.append(self)
+
+    def __exit__(self, *_: object) -> None:
+        # Another thread's may have begun later.
+        executions.remove(self)
+
 
 executions: list[Execution] = []
 """Of every thread of the operating system, innermost last. Empty outside of executions."""
@@ -131,13 +139,3 @@ def execution_of_this_thread() -> Execution | None:
             if execution.os_thread == this:
                 return execution
     return None
-
-
-@contextmanager
-def running(execution: Execution) -> Iterator[None]:
-    executions.append(execution)
-    try:
-        yield
-    finally:
-        # Another thread's may have begun later.
-        executions.remove(execution)

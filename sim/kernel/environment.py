@@ -67,6 +67,8 @@ class Environment(simpy.Environment):
 
     def __init__(self) -> None:
         super().__init__(0.0)
+        # SimPy's heap: most executions of a program without a bench never have one.
+        self.events = self._queue
         # Announced and not landed, in the order of their announcement.
         self.pending: list[Arrival] = []
         # How often the loop has asked what there is to do: see sim/kernel/watchdog.py.
@@ -82,6 +84,8 @@ class Environment(simpy.Environment):
     WITHOUT_INFLUENCE = frozenset(
         # SimPy's counter only orders its events, and that order is read; no process is active now.
         {"_eid", "_active_proc", "polls", "observer"}
+        # Another name of the queue.
+        | {"events"}
         # Compared only where they may reach their limits: see `state_reader`.
         | {"spins", "spins_seen", "spin_rounds"}
         # Of a poll with threads, whose states are not compared.

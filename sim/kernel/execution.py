@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sim.kernel import endings, watchdog
-from sim.kernel.current import Execution, running
+from sim.kernel.current import Execution
 from sim.kernel.diagnosis import NAMED_MAX, blocking_call, who_spins, who_waits
 from sim.kernel.endings import close, keep
 from sim.kernel.endless_step import EndlessStep, known_of, remember
@@ -59,6 +59,7 @@ Program = Callable[[World], Awaitable[object]]
 ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]
 
 DEAD_MAX = 3
+_UNPATCHED = nullcontext()
 _DRAIN_ROUNDS_MAX = 10
 _DRAIN_RUNS_MAX = 100
 # What lands again and again at one instant is no livelock, and no deadline ends a draining.
@@ -196,9 +197,7 @@ class _Again:
 def _run_once(
     program: Program, scheduler: Chooser, bounds: Bounds, known: EndlessStep | None, traced: bool
 ) -> Outcome:
-    restart_serials(bounds.set_order)
-    restart_names()
-    use_deterministic_scopes()
+    _number_anew(bounds)
     outcome = Outcome()
     unanswered: list[Exception] = []
 
@@ -234,15 +233,15 @@ def _run_once(
     if known is not None:
         known.count_in(execution, outcome.choices)
     try:
-        with running(execution):
-            patched = follower.patched() if follower is not None else nullcontext()
-            with patched, _ownership_ended(world):
-                left = _run(_main(program, world, unanswered), loop, world, outcome)
+        with execution:
+            with _UNPATCHED if follower is None else follower.patched():
+                try:
+                    left = _run(_main(program, world, unanswered), loop, world, outcome)
+                finally:
+                    # What hosts have put in place goes before what was there before them.
+                    world.end_ownership()
             _end_count(execution, outcome)
-            outcome.labels = set(world.labels)
-            outcome.bounds_hit = loop.bounds_hit
-            for of_process in world.loops:
-                outcome.undeclared |= of_process.threads.undeclared
+            _note_what_was_met(world, outcome)
             # The draining is not part of the execution.
             for each in observers:
                 each.end()
@@ -256,13 +255,18 @@ def _run_once(
     return outcome
 
 
-@contextmanager
-def _ownership_ended(world: World) -> Iterator[None]:
-    """What hosts have put in place goes before what was there before them."""
-    try:
-        yield
-    finally:
-        world.end_ownership()
+def _number_anew(bounds: Bounds) -> None:
+    """Hashes and names of what an execution makes are those of the first."""
+    restart_serials(bounds.set_order)
+    restart_names()
+    use_deterministic_scopes()
+
+
+def _note_what_was_met(world: World, outcome: Outcome) -> None:
+    outcome.labels = set(world.labels)
+    outcome.bounds_hit = world.loops[0].bounds_hit
+    for loop in world.loops:
+        outcome.undeclared |= loop.threads.undeclared
 
 
 def _new_loop(follower: Observer | None, choose: Choose, bounds: Bounds) -> SimLoop:

@@ -237,7 +237,8 @@ class SimLoop(SignalHandlers, SocketLoop):
             self.on_poll()
         env = self.environment
         env.polls += 1
-        env.run_due()
+        if env.events:
+            env.run_due()
         if env.pending:
             env.withdraw_unawaited()
         if self._stopping:
@@ -771,11 +772,9 @@ class SimLoop(SignalHandlers, SocketLoop):
     def has_nothing_left(self) -> bool:
         """Whether nothing of the program would go on, and nothing of it is to be closed."""
         threads = self.threads
-        return (
-            not (threads.workers or threads.has_had_identities or self._asyncgens)
-            and self._network is None
-            and all(task.done() for task in self.tasks)
-        )
+        if threads.workers or threads.has_had_identities or self._asyncgens or self.has_network:
+            return False
+        return all([task.done() for task in self.tasks])
 
     def let_go(self) -> None:
         """After its end: breaks reference cycles, so that its memory is reused at once."""

@@ -24,7 +24,7 @@ from sim.kernel.origin import is_own_code
 from sim.kernel.raised import short_words_of_exception
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LeftBehind:
     """at: when the program ended. freed: in words, what was freed by then. failed: tasks."""
 
@@ -46,8 +46,12 @@ def words_of_dead(tasks: Sequence[asyncio.Task[Any]]) -> list[str]:
 
 def failed_tasks(tasks: Sequence[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     # Not `exception()`, which would mark it as retrieved.
-    failed = (task for task in tasks if getattr(task, "_exception", None) is not None)
-    return [task for task in failed if not isinstance(task._exception, StepBrokenOff)]
+    return [
+        task
+        for task in tasks
+        if (raised := getattr(task, "_exception", None)) is not None
+        and not isinstance(raised, StepBrokenOff)
+    ]
 
 
 def _is_unretrieved(task: asyncio.Task[Any]) -> bool:

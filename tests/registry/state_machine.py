@@ -20,7 +20,7 @@ from registry.protocol import GRACE_S, Strategy
 from sim.bench.harness.log_capture import log_captured
 from sim.bench.harness.registry_bench import BY_REGISTER, BY_STREAM, Request
 from sim.bench.harness.registry_judgements import make_bench
-from sim.kernel.current import Execution, running
+from sim.kernel.current import Execution
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
 from sim.kernel.execution import Outcome, _drain
@@ -72,7 +72,7 @@ class Machine(RuleBasedStateMachine):
         self.loop.on_poll = self.world.ask_always
         self.loop.set_exception_handler(self.on_exception)
         entropy = Entropy(self.loop.environment, seed=None)
-        self.stack.enter_context(running(Execution(self.loop, entropy, is_watched=False)))
+        self.stack.enter_context(Execution(self.loop, entropy, is_watched=False))
         self.bench = make_bench(self.world, self.registry_class)
         self.stack.enter_context(log_captured(self.bench.logged.append))
         self.works: dict[str, Work] = {}

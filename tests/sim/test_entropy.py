@@ -27,7 +27,7 @@ from uuid import uuid4 as bound_uuid4
 import pytest
 
 from sim import World, explore, new_event_loop
-from sim.kernel.current import Execution, running
+from sim.kernel.current import Execution
 from sim.kernel.entropy import EPOCH_S, Entropy
 from sim.kernel.environment import Environment
 from sim.kernel.isolation.entropy import virtualised
@@ -388,7 +388,7 @@ def test_an_execution_that_draws_nothing_seeds_nothing() -> None:
     state = random._inst.getstate()
     with virtualised():
         loop = SimLoop(Environment(), lambda kind, options, costs: 0, Bounds())
-        with running(Execution(loop, Entropy(loop.environment, seed=0))):
+        with Execution(loop, Entropy(loop.environment, seed=0)):
             assert random._inst.getstate() == state
             random.random()
             assert random._inst.getstate() != state
