@@ -7,6 +7,7 @@ loses the body of a request that offers an upgrade (`Upgrade: h2c`, as Java's cl
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from typing import Any
 
@@ -26,6 +27,8 @@ _PROBE_FIRST_S = 0.05
 _PROBE_LAST_S = 15.0
 # A client that has connected is about to ask: at the end of the server it is told so, if it does.
 _FIRST_REQUEST_S = 0.5
+# Within which a client's kernel has answered a probe; one that is slower is heard at the next.
+_ANSWERED_S = 0.2
 
 
 class HttpProtocol(LimitedProtocol):
@@ -89,13 +92,30 @@ class HttpProtocol(LimitedProtocol):
         )
 
     def _probe(self, again_s: float) -> None:
-        if self.transport.is_closing() or not self._is_request_whole():
-            return
-        if self.cycle.response_started:
-            # From here on the answer itself, or its pings, are what is sent.
+        if not self._is_probed():
             return
         self.transport.write(_PROBE)
+        left_s = again_s - _ANSWERED_S
         later_s = min(2 * again_s, _PROBE_LAST_S)
+        if left_s > 0:
+            self._probe_timer = self.loop.call_later(_ANSWERED_S, self._hear, left_s, later_s)
+        else:
+            self._probe_timer = self.loop.call_later(again_s, self._probe, later_s)
+
+    def _is_probed(self) -> bool:
+        if self.transport.is_closing() or not self._is_request_whole():
+            return False
+        # Once it has begun, the answer itself, or its pings, are what is sent.
+        return not self.cycle.response_started
+
+    def _hear(self, again_s: float, later_s: float) -> None:
+        """What its kernel has answered: asyncio reads no more, so that nothing else would tell."""
+        if not self._is_probed():
+            return
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
         self._probe_timer = self.loop.call_later(again_s, self._probe, later_s)
 
     def on_response_complete(self) -> None:

@@ -33,6 +33,8 @@ SMALL = (
     "leaves_before_answer.thread",
     "upstream_resets.thread",
 )
+# Of so few schedules that each run of the suite sees them all.
+QUICK = ("leaves_long_before_answer.async",)
 
 
 def explored(scenario: str, executions: int) -> Report:
@@ -52,8 +54,9 @@ def test_the_stack_keeps_its_promises(scenario: str) -> None:
     )
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("scenario", SMALL)
+@pytest.mark.parametrize(
+    "scenario", [*(pytest.param(each, marks=pytest.mark.thorough) for each in SMALL), *QUICK]
+)
 def test_the_stack_is_proved_with_one_departure(scenario: str) -> None:
     """Every schedule with up to one departure keeps every promise; every label is reached."""
     subject = subject_of(Entry("stack", scenario, "production"))
@@ -123,6 +126,11 @@ def _asks_no_flag(self: server.wakeable.Wake, sock: Any) -> None:
     self._socket = sock
 
 
+def _hears_nothing(self: server.http_protocol.HttpProtocol, again_s: float, later_s: float) -> None:
+    """What a client's kernel answers to a probe is heard by the next one."""
+    self._probe_timer = self.loop.call_later(again_s, self._probe, later_s)
+
+
 def _goes_on_probing(self: server.http_protocol.HttpProtocol, exc: Exception | None) -> None:
     """The timer of the next probe outlives its connection."""
     server.http_limits.LimitedProtocol.connection_lost(self, exc)
@@ -133,70 +141,87 @@ def _goes_on_waiting(self: server.http_limits.LimitedProtocol, exc: Exception | 
     server.http_limits.H11Protocol.connection_lost(self, exc)
 
 
-BROKEN: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
-    "hung_upstream.thread": (server.wakeable.Wake, "cut", _cuts_nothing, "L2 prompt_stop"),
-    "second_prompt.thread": (server.wakeable._Backend, "_connect", _holds_once, "L2 prompt_stop"),
-    "superseded_as_it_connects.thread": (
+BROKEN: list[tuple[str, Any, str, Callable[..., Any], str]] = [
+    ("hung_upstream.thread", server.wakeable.Wake, "cut", _cuts_nothing, "L2 prompt_stop"),
+    ("second_prompt.thread", server.wakeable._Backend, "_connect", _holds_once, "L2 prompt_stop"),
+    (
+        "superseded_as_it_connects.thread",
         server.wakeable.Wake,
         "hold",
         _asks_no_flag,
         "L2 prompt_stop",
     ),
-    "leaves_long_before_answer.async": (
+    (
+        "leaves_long_before_answer.async",
+        server.http_protocol.HttpProtocol,
+        "_hear",
+        _hears_nothing,
+        "who leaves leaves nothing running at Ollama",
+    ),
+    (
+        "half_closes.async",
         server.http_protocol.HttpProtocol,
         "connection_lost",
         _goes_on_probing,
         "L3 no_leak",
     ),
-    "reused_after_error.async": (
+    (
+        "reused_after_error.async",
         server.http_limits.LimitedProtocol,
         "connection_lost",
         _goes_on_waiting,
         "L3 no_leak",
     ),
-    "trickles.async": (
+    (
+        "trickles.async",
         server.http_limits.LimitedProtocol,
         "_await_head",
         _waits_for_ever,
         "a head that trickles is not waited for",
     ),
-    "leaves_before_answer.async": (
+    (
+        "leaves_before_answer.async",
         server.http_protocol.HttpProtocol,
         "_probe",
         _believes_that_all_wait,
         "who leaves leaves nothing running at Ollama",
     ),
-    "leaves_with_more_behind.async": (
+    (
+        "leaves_with_more_behind.async",
         server.http_protocol.HttpProtocol,
         "_receive",
         _reads_no_more,
         "who leaves leaves nothing running at Ollama",
     ),
-    "look_up_hangs.async": (
+    (
+        "look_up_hangs.async",
         server.ollama_async,
         "addresses_of",
         _looks_up_in_the_loop,
         "the loop never waits for a resolver",
     ),
-    "cut_off.thread": (
+    (
+        "cut_off.thread",
         server.wakeable._Backend,
         "_connect",
         _connects_without_limit,
         "no connection is told",
     ),
-    "half_closes.async": (
+    (
+        "half_closes.async",
         server.http_protocol.HttpProtocol,
         "on_response_complete",
         _stays_open,
         "nobody can ask again: the connection is closed",
     ),
-    "never_reads.async": (
+    (
+        "never_reads.async",
         server.http_limits.LimitedProtocol,
         "_check_unread",
         _watches_nothing,
         "a client that never reads is given up",
     ),
-}
+]
 
 
 # These take hundreds of executions.
@@ -207,12 +232,21 @@ LONG = {
 
 
 @pytest.mark.parametrize(
-    "scenario",
-    [pytest.param(each, marks=pytest.mark.thorough if each in LONG else ()) for each in BROKEN],
+    ("scenario", "owner", "name", "broken", "sentence"),
+    [
+        pytest.param(*each, marks=pytest.mark.thorough if each[0] in LONG else (), id=each[0])
+        for each in BROKEN
+    ],
 )
-def test_what_only_sockets_show_is_found(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_sockets_show_is_found(
+    scenario: str,
+    owner: Any,
+    name: str,
+    broken: Callable[..., Any],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A line of the server below its application, broken, violates a promise of a scenario."""
-    owner, name, broken, sentence = BROKEN[scenario]
     monkeypatch.setattr(owner, name, broken)
     report = explored(scenario, 300)
     assert report.verdict == "refuted", report.text
@@ -222,9 +256,8 @@ def test_what_only_sockets_show_is_found(scenario: str, monkeypatch: pytest.Monk
 @pytest.mark.thorough
 def test_a_schedule_of_the_stack_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     """`onestream replay` plays it again, from its text alone."""
-    owner, name, broken, _ = BROKEN["hung_upstream.thread"]
     with monkeypatch.context() as patched:
-        patched.setattr(owner, name, broken)
+        patched.setattr(server.wakeable.Wake, "cut", _cuts_nothing)
         found = explored("hung_upstream.thread", 50).counterexample
         assert found is not None
         assert replay_text(found.schedule) is not None

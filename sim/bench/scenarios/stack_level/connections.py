@@ -11,6 +11,8 @@ from sim.bench.scenarios.stack_level.sessions import SHORT
 from sim.bench.scenarios.stack_level.story import StackDefinition
 
 ANSWERED = "who asks properly is answered"
+# An answer that begins once probes have become rare.
+LATE = replace(SHORT, load_s=6.6)
 NOTHING_RUNS = "who leaves leaves nothing running at Ollama"
 
 
@@ -117,7 +119,7 @@ async def leaves_before_answer(bench: StackBench) -> None:
 
 
 async def leaves_long_before_answer(bench: StackBench) -> None:
-    """The same when the probes have become rare: one finds that it is gone, and is the last."""
+    """The same when probes have become rare: the next finds that it is gone, and is the last."""
     p1 = await bench.post("p1", model="fake:hang-before-headers")
     await asyncio.sleep(0.1)
     p1.connection.close_sending_side()
@@ -255,7 +257,7 @@ DEFINITIONS = (
         half_closes,
         ("was answered",),
         clients=("async",),
-        bench={"profile": SHORT},
+        bench={"profile": LATE},
     ),
     StackDefinition(
         "stops_reading",
