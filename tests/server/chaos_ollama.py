@@ -1,0 +1,103 @@
+"""An Ollama that says when it was asked, and whether an older call of the session was over by then.
+
+What it sends is stamped with the time, CLOCK_MONOTONIC, of which a message is made: whoever lets it
+out does so later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+CHUNK_S = 0.02
+
+
+@dataclass(eq=False)
+class Call:
+    name: str
+    session: str
+    lasts_s: float
+    begun: float
+    connection: socket.socket
+    # When it was seen to be over.
+    over: float | None = None
+
+    def look(self, now: float) -> None:
+        """Whether its caller has closed it: what the kernel knows, not what this loop has read."""
+        if self.over is None and _is_closed(self.connection):
+            self.over = now
+
+
+class StampedOllama:
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.port = 0
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        async with server:
+            self.port = server.sockets[0].getsockname()[1]
+            yield
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                await self._answer(reader, writer)
+        writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        _, _, after = head.partition("content-length:")
+        body = await reader.readexactly(int(after.partition("\r\n")[0] or 0))
+        asked = json.loads(json.loads(body)["messages"][-1]["content"])
+        # A copy: the kernel's answers outlive the connection's end in this loop.
+        own: socket.socket = writer.get_extra_info("socket")
+        call = Call(**asked, begun=time.monotonic(), connection=socket.fromfd(own.fileno(), -1, -1))
+        for older in self.calls:
+            if older.session == call.session:
+                older.look(call.begun)
+        self.calls.append(call)
+        try:
+            await self._stream(writer, call)
+        finally:
+            if call.over is None:
+                call.over = time.monotonic()
+            call.connection.close()
+
+    async def _stream(self, writer: asyncio.StreamWriter, call: Call) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n"
+            b"transfer-encoding: chunked\r\n\r\n"
+        )
+        while time.monotonic() < call.begun + call.lasts_s:
+            self._say(writer, f"{time.monotonic():.6f} ")
+            await writer.drain()
+            await asyncio.sleep(CHUNK_S)
+        # Before the end is sent: the session's next prompt may come as soon as that is read.
+        call.over = time.monotonic()
+        self._say(writer, "", done=True)
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    def _say(self, writer: asyncio.StreamWriter, text: str, *, done: bool = False) -> None:
+        message = {"role": "assistant", "content": text}
+        said = {"model": "m", "message": message, "done": done, "done_reason": "stop"}
+        line = json.dumps(said).encode() + b"\n"
+        writer.write(b"%x\r\n%s\r\n" % (len(line), line))
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    if connection.fileno() == -1:
+        return True
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
