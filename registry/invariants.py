@@ -1,9 +1,9 @@
 """The invariants, as named data: what must hold in every state and over every operation.
 
 Those of the table (S1, S4–S8, and the part of L1 that a state shows) are predicates over
-snapshots and stand here. The others are about what happens outside of the protocol (S2, S3, L2–L6)
-and are judged where that is observed; their sentences stand here, too, so that all promises of the
-project are in one place.
+snapshots and stand here, and what of L3 one shows. The others are about what happens outside of the
+protocol (S2, S3, L2–L6) and are judged where that is observed; their sentences stand here, too, so
+that all promises of one process are in one place. What several workers keep: `lease_invariants`.
 """
 
 from __future__ import annotations

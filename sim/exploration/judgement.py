@@ -1,4 +1,4 @@
-"""From findings to a verdict: what was found is replayed, and here alone "proved" is said."""
+"""From findings to a verdict: what was found is replayed, and of a search "proved" is said here."""
 
 from __future__ import annotations
 

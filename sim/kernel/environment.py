@@ -14,7 +14,7 @@ READING_S = 1e-9
 
 
 class Arrival(simpy.Event):
-    """An outside event: announced, enabled from `earliest` on, landed by the scheduler's choice.
+    """An outside event: announced, enabled from `earliest` on, landed when the scheduler says. (1)
 
     earliest, latest: readings of the clock; `latest` may be infinite.
     is_awaited: called before each choice; an arrival that is not awaited any more is withdrawn.

@@ -539,7 +539,7 @@ def _waiting_in(loop: SimLoop) -> list[str]:
 
 
 def _drain(loop: SimLoop, outcome: Outcome) -> None:
-    """Cancels the remaining tasks and runs them to their end, in natural order: nothing leaks."""
+    """Cancels the remaining tasks, and runs them to their end in natural order. (6)"""
     loop.choose = _choose_natural
     loop.on_poll = _ends_after(_DRAIN_POLLS_MAX, loop)
     loop.threads.drain()

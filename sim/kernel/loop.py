@@ -3,8 +3,9 @@
 `BaseEventLoop._run_once` (CPython, Lib/asyncio/base_events.py) asks its selector for what
 happened outside and how long that took, and its clock for the time. Here `select` answers the
 one and `time` the other; the ready queue, its order, the timers' heap and everything else are
-the interpreter's. The scheduler decides what is free in a poll, and nothing else: see "The arrival
-model" in ARCHITECTURE.md, whose points are numbered in the comments.
+the interpreter's. The scheduler decides what is free in a poll, and between two callbacks which
+thread goes on and which task is cancelled: see "The arrival model" in ARCHITECTURE.md, whose
+numbers the docstrings have.
 """
 
 from __future__ import annotations
@@ -945,7 +946,7 @@ def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
 
 
 def _apart(times: Iterable[float]) -> list[float]:
-    """Sorted; of those that only readings of the clock separate, the last."""
+    """Sorted; of those that only readings of the clock separate, the last. (8)"""
     apart: list[float] = []
     for at in sorted(times):
         if apart and at - apart[-1] <= SAME_S:

@@ -76,7 +76,7 @@ class ChoicePoint:
 
 @dataclass(frozen=True)
 class Bounds:
-    """The bounds of the arrival model; a verdict names them.
+    """The bounds of the arrival model; a verdict names them. (7)
 
     lateness_s: how late a loop may be. passes_max: at how many quiescent instants an outside
     event without `latest` may be passed over. spin_max: after how many iterations without an

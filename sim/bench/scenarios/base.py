@@ -20,7 +20,7 @@ GRACE = GRACE_S
 
 
 class Scenario(Protocol):
-    """A scenario of either level."""
+    """A scenario of one level."""
 
     @property
     def name(self) -> str: ...
