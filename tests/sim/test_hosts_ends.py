@@ -6,10 +6,13 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from sim import World, explore
 from sim.exploration.verdict import Verdict
@@ -317,3 +320,45 @@ def test_a_process_that_crashes_in_a_step_and_would_go_on_for_ever_is_over() -> 
         assert (await world.host("a").run(main).ended()).how is How.CRASHED
 
     passes(program)
+
+
+@pytest.mark.parametrize("fault", ["may_crash", "may_pause"])
+def test_what_befalls_a_process_in_a_thread_befalls_that_thread_alone(fault: str) -> None:
+    """Whoever runs meanwhile, and its own main once it starts anew, is in the main thread."""
+    of_thread = threading.local()
+
+    def check_that_it_is_the_main_thread(world: World) -> None:
+        world.check(threading.current_thread() is threading.main_thread(), "it is the main thread")
+        world.check(not hasattr(of_thread, "value"), "it has no value of another thread")
+        world.check(sys.gettrace() is trace, "it is traced as before")
+
+    async def program(world: World) -> None:
+        nonlocal trace
+        world.declare(__file__)
+        trace = sys.gettrace()
+        server = world.host("server")
+        begun = 0
+
+        def writes() -> None:
+            of_thread.value = 1
+            server.disk.write("log", b"x")
+            world.check(threading.current_thread() is not threading.main_thread(), "a thread")
+
+        async def main() -> None:
+            nonlocal begun
+            begun += 1
+            check_that_it_is_the_main_thread(world)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            if begun == 1:
+                await asyncio.to_thread(writes)
+                check_that_it_is_the_main_thread(world)
+
+        process = server.run(main)
+        getattr(process, fault)(1.0)
+        await asyncio.sleep(0.5)
+        check_that_it_is_the_main_thread(world)
+        await process.returned()
+
+    trace: Any = None
+    report = explore(program, strategy="departures", max_executions=1000)
+    assert report.verdict == Verdict.PROVED, report.text

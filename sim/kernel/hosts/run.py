@@ -25,7 +25,10 @@ from sim.kernel.entropy import Entropy
 from sim.kernel.interrupts import is_interrupt
 from sim.kernel.loop import SAME_S, SimLoop
 from sim.kernel.origin import forwards
-from sim.kernel.threads.workers import swap_running
+from sim.kernel.threads.identity import ThreadIdentity
+from sim.kernel.threads.line_tracing import set_trace
+from sim.kernel.threads.local_values import here
+from sim.kernel.threads.workers import swap_running, switch_to
 
 if TYPE_CHECKING:
     from sim.kernel.environment import Environment
@@ -123,6 +126,10 @@ class Run:
         self.greenlet.gr_context = Context()
         self._inner: tuple[Any, Any] = (None, None)
         self._asyncgen_hooks: Any = (None, None)
+        # Which of its threads its turn ended in, another than its main one where a fault has met
+        # that; and by what its lines are followed.
+        self._thread: ThreadIdentity | None = None
+        self._trace: Any = None
 
     @property
     def is_paused(self) -> bool:
@@ -157,11 +164,21 @@ class Run:
         outer = execution.loop, execution.entropy
         outer_hooks = sys.get_asyncgen_hooks()
         outer_running = swap_running(self._inner)
+        outer_thread, outer_trace = here.identity, sys.gettrace()
         execution.loop, execution.entropy = self.loop, self.entropy
         sys.set_asyncgen_hooks(*self._asyncgen_hooks)
+        if self._thread is not outer_thread:
+            switch_to(self._thread)
+        set_trace(self._trace or outer_trace)
         try:
             go_on()
         finally:
+            own_trace = sys.gettrace()
+            self._trace = own_trace if own_trace is not outer_trace else None
+            set_trace(outer_trace)
+            self._thread = here.identity
+            if self._thread is not outer_thread:
+                switch_to(outer_thread)
             execution.loop, execution.entropy = outer
             self._inner = swap_running(outer_running)
             self._asyncgen_hooks = sys.get_asyncgen_hooks()

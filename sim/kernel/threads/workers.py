@@ -427,18 +427,19 @@ def _in_thread_of(worker: Worker, go_on: Callable[[], object]) -> None:
     """
     outer, outer_hooks = here.identity, sys.get_asyncgen_hooks()
     outer_running = swap_running(worker.inner)
-    _switch_to(worker.identity)
+    switch_to(worker.identity)
     sys.set_asyncgen_hooks(*worker.asyncgen_hooks)
     try:
         go_on()
     finally:
         worker.inner = swap_running(outer_running)
         worker.asyncgen_hooks = sys.get_asyncgen_hooks()
-        _switch_to(outer)
+        switch_to(outer)
         sys.set_asyncgen_hooks(*outer_hooks)
 
 
-def _switch_to(identity: ThreadIdentity | None) -> None:
+def switch_to(identity: ThreadIdentity | None) -> None:
+    """From now on the thread that runs is this one: None is a main thread."""
     if here.locals is not None and here.identity is not None and here.identity.is_over:
         # While it still runs: what the end of a value calls, its own thread calls.
         here.locals.end_values()
