@@ -43,7 +43,7 @@ from sim.kernel.notices import Special
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option, one_natural
 from sim.kernel.signals import SignalHandlers
-from sim.kernel.threads.pools import SimExecutor
+from sim.kernel.threads.pools import SimExecutor, submit_of_loop
 from sim.kernel.threads.untold import IN_TIME_OR_TOO_LATE, Untold
 from sim.kernel.threads.workers import ReadyQueue, Threads, Worker
 from sim.kernel.violation import Kind
@@ -634,7 +634,11 @@ class SimLoop(SignalHandlers, SocketLoop):
                 self._default_executor = SimExecutor.of_asyncio(self.threads)
             executor = self._default_executor
         # A pool of the program's own may do its jobs in any thread that it starts here.
-        return asyncio.wrap_future(executor.submit(func, *args), loop=self)
+        future = submit_of_loop(executor, func, args)
+        if self.threads.current is None and self.threads.workers:
+            # The job may be over before the caller's next line.
+            self.threads.let_others_go_on()
+        return asyncio.wrap_future(future, loop=self)
 
     @property
     def jobs_waiting_for_threads(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -309,7 +310,7 @@ async def an_event_and_a_deadline(world: World) -> None:
 async def a_choice_and_a_thread(world: World) -> None:
     if world.choose("how", ("well", "badly")) == "badly":
         await asyncio.sleep(0)
-    await asyncio.to_thread(int)
+    await asyncio.to_thread(threading.Lock().acquire)
 
 
 SMALL = [three_arrivals, an_event_and_a_deadline, a_choice_and_a_thread]

@@ -263,6 +263,20 @@ class SimRLock(StandIn):
         return f"<{state} {self._sim_name} object {held} at {id(self):#x}>"
 
 
+class _NoSwitchPoint(SimLock):
+    """A lock for which nobody waits, since no thread stands still while it has it."""
+
+    def _sim_acquire(self, blocking: bool, timeout: float) -> bool:
+        self._sim_locked = True
+        return True
+
+
+def lock_without_switch_points() -> SimRLock:
+    lock = SimRLock()
+    lock._sim_lock = _NoSwitchPoint()
+    return lock
+
+
 _NOBODY = object()
 
 

@@ -21,8 +21,14 @@ from sim.kernel.current import execution_of_this_thread
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.threads.identity import ThreadIdentity
-from sim.kernel.threads.locks import SimRLock, StandIn, new_context, stands_for
-from sim.kernel.threads.workers import Threads
+from sim.kernel.threads.locks import (
+    SimRLock,
+    StandIn,
+    lock_without_switch_points,
+    new_context,
+    stands_for,
+)
+from sim.kernel.threads.workers import Threads, Worker
 
 T = TypeVar("T")
 
@@ -45,6 +51,18 @@ _LOGGER = logging.getLogger("concurrent.futures")
 def _next_pool_number() -> int:
     counter: Any = ThreadPoolExecutor
     return int(counter._counter())
+
+
+class _LoopsFuture(Future[T]):
+    """Of a job that a loop has submitted, which alone knows it, and asks it nothing but to cancel.
+
+    It says no from the job's begin on. So there is nothing to see between two of its steps that
+    could not be seen before the job begins, or before the thread tells the loop that it is over.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition = threading.Condition(lock_without_switch_points())  # type: ignore[arg-type]
 
 
 @stands_for(ThreadPoolExecutor(1))
@@ -77,6 +95,7 @@ class SimExecutor(StandIn, Executor):
         # What each thread does first; whether it has failed, after which the pool does nothing.
         self._sim_initializer = initializer
         self._sim_is_broken = False
+        self._sim_not_begun: list[Worker] = []
         # How many it has on every machine, where that is another number on each.
         self._sim_threads_everywhere = threads_max
 
@@ -101,12 +120,20 @@ class SimExecutor(StandIn, Executor):
         )
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        return self._sim_submit(Future(), fn, args, kwargs)
+
+    def _sim_submit(
+        self,
+        future: Future[T],
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Future[T]:
         if self._is_shut_down:
             raise modelled(RuntimeError("cannot schedule new futures after shutdown"))
         if self._sim_is_broken:
             raise modelled(BrokenThreadPool(_BROKEN))
         job = self._threads.begins(fn)
-        future: Future[T] = Future()
         if len(self._queue) >= self._queue_max:
             raise modelled(RuntimeError(f"{self._queue_max} jobs are queued already"))
         self._queue.append((future, partial(fn, *args, **kwargs)))
@@ -117,8 +144,17 @@ class SimExecutor(StandIn, Executor):
             is_new = not self._idle
             identity = self._sim_new_thread() if is_new else self._idle.popleft()
             identity.job = job
-            self._threads.start(partial(self._sim_work, identity, is_new), identity)
+            self._sim_begin(identity, is_new)
         return future
+
+    def _sim_begin(
+        self, identity: ThreadIdentity, is_new: bool, before: Worker | None = None
+    ) -> None:
+        """before: what this thread had to do until now."""
+        worker = self._threads.start(lambda: self._sim_work(worker, is_new), identity)
+        if before is not None:
+            worker.started_at = before.started_at
+        self._sim_not_begun.append(worker)
 
     def _sim_new_thread(self) -> ThreadIdentity:
         thread = threading.Thread(name=f"{self._name}_{self._threads_made}")
@@ -135,21 +171,45 @@ class SimExecutor(StandIn, Executor):
         if wait:
             self._threads.block("executor.shutdown", lambda: self._busy == 0)
 
-    def _sim_work(self, identity: ThreadIdentity, is_new: bool) -> None:
+    def _sim_work(self, worker: Worker, is_new: bool) -> None:
         """One thread: job after job, as long as there is one."""
+        goes_on = False
+        self._sim_not_begun.remove(worker)
         try:
             if is_new and not self._sim_initialize():
                 return
-            while self._queue:
+            while self._queue and not goes_on:
                 future, work = self._queue.popleft()
+                self._sim_others_rest()
+                if self._queue and isinstance(future, _LoopsFuture):
+                    # Another may take a later job, and do it first.
+                    self._threads.pause("its job")
                 if future.set_running_or_notify_cancel():
                     self._sim_run(future, work)
+                # Others may see that a job is done before the next one begins.
+                goes_on = bool(self._queue) and isinstance(self._queue[0][0], _LoopsFuture)
         finally:
-            self._busy -= 1
-            if self._is_shut_down:
-                identity.end()
+            if goes_on:
+                self._sim_begin(worker.identity, False, worker)
             else:
-                self._idle.append(identity)
+                self._sim_rest(worker.identity)
+
+    def _sim_rest(self, identity: ThreadIdentity) -> None:
+        """It has no job now."""
+        self._busy -= 1
+        if self._is_shut_down:
+            identity.end()
+        else:
+            self._idle.append(identity)
+
+    def _sim_others_rest(self) -> None:
+        """Those that have not begun: the step in which they would find no job shows nothing."""
+        if self._queue or self._sim_initializer is not None:
+            return
+        for worker in self._sim_not_begun:
+            self._threads.take_back(worker)
+            self._sim_rest(worker.identity)
+        self._sim_not_begun.clear()
 
     @forwards
     def _sim_initialize(self) -> bool:
@@ -215,6 +275,19 @@ def _initializer_of(pool: Any) -> Callable[[], object] | None:
         context = pool._create_worker_context()
         return None if context.initializer is None else context.initialize
     return None if pool._initializer is None else partial(pool._initializer, *pool._initargs)
+
+
+def submit_of_loop(executor: Executor, fn: Callable[..., T], args: tuple[Any, ...]) -> Future[T]:
+    """As `submit`, where nobody but the loop gets the future."""
+    if isinstance(executor, SimExecutor):
+        return executor._sim_submit(_LoopsFuture(), fn, args, {})
+    if isinstance(executor, ThreadPoolExecutor) and (
+        type(executor).submit is ThreadPoolExecutor.submit
+    ):
+        twin = _twin_of(executor)
+        if twin is not None and not executor._shutdown:
+            return twin._sim_submit(_LoopsFuture(), fn, args, {})
+    return executor.submit(fn, *args)
 
 
 @contextmanager

@@ -207,7 +207,7 @@ class Threads:
         self._identities.append(identity)
         return identity
 
-    def start(self, run: Callable[[], None], identity: ThreadIdentity) -> None:
+    def start(self, run: Callable[[], None], identity: ThreadIdentity) -> Worker:
         """The thread has something to do; `run` must raise nothing."""
         a_worker_begins()
         self._numbers += 1
@@ -217,6 +217,11 @@ class Threads:
             worker.started_at = starter.f_code, starter.f_globals, starter.f_lineno
         self.workers.append(worker)
         self.loop.interleave(self)
+        return worker
+
+    def take_back(self, worker: Worker) -> None:
+        """It has not begun, and has nothing to do any more."""
+        self.workers.remove(worker)
 
     # -- what the loop calls
 
