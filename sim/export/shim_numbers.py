@@ -9,6 +9,7 @@ begins with a seed, and what is drawn of the operating system (`os.urandom`, and
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random  # noqa: TID251 - it is this module that makes it deterministic
 import time
@@ -21,6 +22,8 @@ from sim.export.shim import READING_S, Clock
 EPOCH_S = 1_577_836_800.0  # what the wall clock shows at the beginning
 BUSY_READINGS = 1000  # beyond this number in a row it waits for the clock
 BUSY_STEP_S = 0.001
+GRAIN_US = 0.3  # more than lies between two readings of time.time()
+READINGS_AHEAD = 50  # so many in a row do not put it ahead for longer than their instant
 MAC = 0x02_00_5E_00_53_01
 MONOTONIC = ("monotonic", "perf_counter", "process_time", "thread_time")
 WALL = ("gmtime", "localtime", "ctime")
@@ -32,13 +35,26 @@ class Numbers:
     def __init__(self, clock: Clock, seed: int) -> None:
         self._clock = clock
         self._last, self._readings = -1.0, 0
+        self._wall_us, self._wall_at = 0, 0.0
         self._bytes = random.Random(f"bytes {seed}")
 
     def monotonic(self) -> float:
         return self._read(self._clock())
 
+    def wall_us(self) -> int:
+        """Never less later than the last reading than has passed, to the grain of each clock."""
+        catches_up = self._readings > READINGS_AHEAD
+        self._read(self._clock.now)
+        now = self._clock.now
+        shown = round((EPOCH_S + now) * 1e6)
+        if self._wall_us:
+            passed_us = 0.0 if catches_up else (now - self._wall_at) * 1e6
+            shown = max(shown, self._wall_us + max(1, math.ceil(passed_us + GRAIN_US)))
+        self._wall_us, self._wall_at = shown, now
+        return shown
+
     def wall_clock(self) -> float:
-        return EPOCH_S + self._read(self._clock.now)
+        return self.wall_us() / 1e6
 
     def _read(self, now: float) -> float:
         self._readings = self._readings + 1 if now <= self._last + 2 * READING_S else 0
@@ -89,7 +105,7 @@ def _in_ns(seconds: float) -> int:
 
 def _replaced() -> Iterator[tuple[Any, str, Any]]:
     yield time, "time", _read(time.time, Numbers.wall_clock)  # noqa: TID251
-    yield time, "time_ns", _read(time.time_ns, lambda numbers: _in_ns(numbers.wall_clock()))
+    yield time, "time_ns", _read(time.time_ns, lambda numbers: numbers.wall_us() * 1000)
     for name in MONOTONIC:
         yield time, name, _read(getattr(time, name), Numbers.monotonic)
         ns = f"{name}_ns"

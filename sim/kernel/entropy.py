@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random  # noqa: TID251 - it is this module that makes it deterministic
 import uuid
 
@@ -18,6 +19,12 @@ BUSY_READINGS = 1000
 BUSY_STEP_S = 0.001
 """After BUSY_READINGS in a row the program waits for the clock: each then takes BUSY_STEP_S."""
 
+GRAIN_US = 0.3
+"""More than lies between two readings of `time.time()`, a float, in this century."""
+
+READINGS_AHEAD = 50
+"""So many readings in a row do not put the wall clock ahead for longer than their instant."""
+
 _inst: random.Random = random._inst
 _real_random_seed = random.Random.seed
 # Of `random`'s own generator, before the first execution that drew from it seeded it.
@@ -29,7 +36,7 @@ class Entropy:
 
     __slots__ = (
         *("_bytes", "_is_seeded", "_last", "_processor_s", "_readings"),
-        *("environment", "epoch_s", "seed"),
+        *("_wall_at_s", "_wall_us", "environment", "epoch_s", "seed"),
     )
 
     def __init__(
@@ -45,11 +52,16 @@ class Entropy:
         self._readings = 0
         # What the processor has worked: it does not while the loop sleeps.
         self._processor_s = 0.0
+        # What the wall clock showed last, in microseconds, and when.
+        self._wall_us, self._wall_at_s = 0, 0.0
         if seed is not None:
             uuid._last_timestamp = None  # type: ignore[attr-defined]
 
     def canonical_state(self) -> object:
-        """How the draws and readings so far decide later ones."""
+        """How the draws and readings so far decide later ones.
+
+        Without the microseconds by which the wall clock is ahead: they only tell readings apart.
+        """
         drawn = _inst.getstate() if self._is_seeded else None
         drawn_bytes = self._bytes.getstate() if self._bytes is not None else None
         # An ordinary program does not read the clock that often in a row, so fewer do not count.
@@ -72,10 +84,30 @@ class Entropy:
         self._processor_s += self.environment.now - before
         return self._processor_s
 
-    def wall_clock(self) -> float:
-        """Does not move the clock, since whether logging reads it depends on its configuration."""
+    def wall_us(self) -> int:
+        """The wall clock, in microseconds; it does not move the clock, since logging may read it.
+
+        Between two readings it never shows less time than has passed: on stock a timer is later
+        than the grain of `time.time()` and `datetime`. So it gets ahead, by a microsecond for each
+        reading, and who reads it many times at one instant lets the clock catch up.
+        """
+        catches_up = self._readings > READINGS_AHEAD
         self._note_reading(self.environment.now)
-        return self.epoch_s + self.environment.now
+        now = self.environment.now
+        shown = round((self.epoch_s + now) * 1e6)
+        if self._wall_us:
+            passed_us = 0.0 if catches_up else (now - self._wall_at_s) * 1e6
+            shown = max(shown, self._wall_us + max(1, math.ceil(passed_us + GRAIN_US)))
+        self._wall_us, self._wall_at_s = shown, now
+        return shown
+
+    def wall_clock(self) -> float:
+        return self.wall_us() / 1e6
+
+    @property
+    def wall_seen(self) -> float:
+        """What it shows, for another one that must not be behind; this is no reading."""
+        return max(self.epoch_s + self.environment.now, self._wall_us / 1e6)
 
     @property
     def readings_here(self) -> int:

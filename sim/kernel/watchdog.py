@@ -62,7 +62,7 @@ _start_thread, _new_lock, _ident = (
     _thread.allocate_lock,
     _thread.get_ident,
 )
-_now = time.perf_counter
+_now, _clock_of = time.perf_counter, getattr(time, "clock_gettime", None)
 _main_thread = _ident()
 
 
@@ -158,9 +158,9 @@ if hasattr(os, "register_at_fork"):
 
 def _processor_clock(thread: int) -> Callable[[], float]:
     """A clock of the seconds that this thread had the processor."""
-    if not hasattr(time, "pthread_getcpuclockid"):
+    if not hasattr(time, "pthread_getcpuclockid") or _clock_of is None:
         return time.process_time
-    return functools.partial(time.clock_gettime, time.pthread_getcpuclockid(thread))
+    return functools.partial(_clock_of, time.pthread_getcpuclockid(thread))
 
 
 class _Watch:

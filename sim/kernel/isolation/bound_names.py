@@ -81,11 +81,18 @@ class SitesOfModules:
 
 
 class BoundNames:
-    """Finds the sites of all own modules that hold something with one of these ids."""
+    """Finds the sites of all own modules that hold something with one of these ids.
 
-    def __init__(self, ids: Container[int]) -> None:
+    modules: which are looked through in the place of the program's own.
+    """
+
+    def __init__(
+        self,
+        ids: Container[int],
+        modules: Callable[[], list[types.ModuleType]] | None = None,
+    ) -> None:
         self._ids = ids
-        self.sites = SitesOfModules(own_modules, self._in_module).sites
+        self.sites = SitesOfModules(modules or own_modules, self._in_module).sites
 
     def _in_module(self, module: types.ModuleType) -> Iterator[Site]:
         for name, value in tuple(vars(module).items()):

@@ -18,6 +18,7 @@ import datetime
 import functools
 import os
 import random  # noqa: TID251 - it is this module that makes it deterministic
+import sys
 import time
 import types
 import uuid
@@ -29,6 +30,12 @@ from sim.kernel.current import execution_of_this_thread, executions, os_thread
 from sim.kernel.entropy import Entropy, restore_module
 from sim.kernel.isolation.bound_names import BoundGlobals, BoundNames, modules_of
 from sim.kernel.origin import forwards
+
+try:
+    import resource
+except ImportError:
+    # Windows has none.
+    resource = None  # type: ignore[assignment]
 
 _NODE = 0x02_00_5E_00_53_01
 _inst: random.Random = random._inst
@@ -47,7 +54,7 @@ def _wall_of_no_execution() -> float:
     shown = [_real_time()]
     for each in executions:
         if each.entropy.seed is None:
-            shown.append(each.entropy.epoch_s + each.entropy.environment.now)
+            shown.append(each.entropy.wall_seen)
     return max(shown)
 
 
@@ -106,8 +113,61 @@ def _in_ns(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
+def _wall_ns(entropy: Entropy) -> int:
+    return entropy.wall_us() * 1000
+
+
 def _ns_of(clock: Callable[[Entropy], float]) -> Callable[[Entropy], int]:
     return lambda entropy: _in_ns(clock(entropy))
+
+
+def _by_number(real: Callable[[int], Any], read: str) -> Callable[[int], Any]:
+    """`clock_gettime`, or with the suffix `_ns` that: each clock is one of the others."""
+
+    @functools.wraps(real)
+    @forwards
+    def by_number(clk_id: int, /) -> Any:
+        execution = execution_of_this_thread()
+        if execution is None:
+            return real(clk_id)
+        if clk_id not in _NUMBERED:
+            execution.loop.refuse(f"time.{read}({clk_id!r})", NO_SUCH_CLOCK)
+        suffix = "_ns" if read.endswith("_ns") else ""
+        return getattr(time, _NUMBERED[clk_id] + suffix)()
+
+    return by_number
+
+
+def _refused(real: Callable[..., Any]) -> Callable[..., Any]:
+    """`clock_settime`: it would set the clock of the machine."""
+
+    @functools.wraps(real)
+    @forwards
+    def refuse(*args: Any) -> Any:
+        execution = execution_of_this_thread()
+        if execution is not None:
+            execution.loop.refuse(f"time.{real.__name__}", NO_SUCH_CLOCK)
+        return real(*args)
+
+    return refuse
+
+
+def _times() -> os.times_result:
+    """`os.times`: what the processor has worked, and a clock that goes on."""
+    execution = execution_of_this_thread()
+    if execution is None:
+        return _REAL_TIMES()
+    worked = execution.entropy.processor()
+    return os.times_result((worked, 0.0, 0.0, 0.0, execution.entropy.monotonic()))
+
+
+def _usage(who: int, /) -> Any:
+    """`resource.getrusage`: of this process or thread the time is virtual, the rest as it is."""
+    usage = _REAL_USAGE(who)
+    execution = execution_of_this_thread()
+    if execution is None or who == resource.RUSAGE_CHILDREN:
+        return usage
+    return type(usage)((execution.entropy.processor(), 0.0, *usage[2:]))
 
 
 def _of_now(real: Callable[..., Any], position: int) -> Callable[..., Any]:
@@ -220,11 +280,29 @@ class _Date(datetime.date, metaclass=_Stands):
 
 
 _REAL_LOCALTIME = time.localtime
+_REAL_TIMES = os.times
+_REAL_USAGE: Any = getattr(resource, "getrusage", None)
+NO_SUCH_CLOCK = (
+    "an execution has the clocks of time.time(), monotonic() and process_time(), each of which "
+    "it reads and none of which it sets; use these"
+)
 _COUNTING = {
     "monotonic": Entropy.monotonic,
     "perf_counter": Entropy.monotonic,
     "process_time": Entropy.processor,
     "thread_time": Entropy.processor,
+}
+# What `clock_gettime` calls them, on systems that have them.
+_NUMBERED: dict[int, str] = {
+    getattr(time, f"CLOCK_{number}"): name
+    for name, numbers in {
+        "time": "REALTIME TAI",
+        "monotonic": "MONOTONIC MONOTONIC_RAW BOOTTIME UPTIME HIGHRES UPTIME_RAW",
+        "process_time": "PROCESS_CPUTIME_ID PROF",
+        "thread_time": "THREAD_CPUTIME_ID",
+    }.items()
+    for number in numbers.split()
+    if hasattr(time, f"CLOCK_{number}")
 }
 _OF_NOW = {"gmtime": 0, "localtime": 0, "ctime": 0, "asctime": 0, "strftime": 1}
 _DRAWS = [
@@ -238,7 +316,7 @@ def _replacements() -> list[tuple[Any, str, Any]]:
     """Where is set what, in a block of `virtualised`."""
     found: list[tuple[Any, str, Any]] = [
         (time, "time", _clock(time.time, Entropy.wall_clock)),  # noqa: TID251
-        (time, "time_ns", _clock(time.time_ns, lambda entropy: _in_ns(entropy.wall_clock()))),
+        (time, "time_ns", _clock(time.time_ns, _wall_ns)),
         (random.Random, "seed", _seed),
         (random, "seed", _module_seed),
         (os, "urandom", _os_bytes(os.urandom)),
@@ -247,6 +325,15 @@ def _replacements() -> list[tuple[Any, str, Any]]:
         (uuid, "_generate_time_safe", None),
         (uuid, "_node", _NODE),
     ]
+    for name in ("clock_gettime", "clock_gettime_ns"):
+        if hasattr(time, name):
+            found.append((time, name, _by_number(getattr(time, name), name)))
+    for name in ("clock_settime", "clock_settime_ns"):
+        if hasattr(time, name):
+            found.append((time, name, _refused(getattr(time, name))))
+    found.append((os, "times", functools.wraps(os.times)(_times)))
+    if resource is not None:
+        found.append((resource, "getrusage", functools.wraps(resource.getrusage)(_usage)))
     if hasattr(os, "getrandom"):
         found.append((os, "getrandom", _os_bytes(os.getrandom)))
     for name, virtual in _COUNTING.items():
@@ -274,7 +361,20 @@ _REPLACED_BY_ID: dict[int, Any] = {
 _DATES = (datetime, datetime.datetime, datetime.date)
 _CLOCKS = {id(real) for holder, _, real in _REAL if holder is time} | {id(each) for each in _DATES}
 _READERS = {id(each): ("now", "utcnow", "today") for each in _DATES}
-_bound = BoundNames(_REPLACED_BY_ID), BoundGlobals(_CLOCKS, _READERS)
+# Modules of the standard library that hold a clock, as a default or by name; `threading` and
+# `queue` have theirs of `threads/locks.py`.
+_HOLDERS = ("email.utils", "http.cookiejar", "sched", "socketserver", "timeit")
+
+
+def _holders() -> list[types.ModuleType]:
+    return [sys.modules[name] for name in _HOLDERS if name in sys.modules]
+
+
+_bound = (
+    BoundNames(_REPLACED_BY_ID),
+    BoundGlobals(_CLOCKS, _READERS),
+    BoundNames(_CLOCKS, _holders),
+)
 
 
 @contextmanager

@@ -356,9 +356,14 @@ def patched(others: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
     by_real = [(getattr(module, name), stand_in) for module, name, stand_in in waiting]
     # What a test has put there instead, it wants to be called; what that calls in turn is ours.
     by_real.append((_real_sleep, sleep))
-    wrappers = [] if time.sleep is _real_sleep else [time.sleep]
-    if not wrappers:
+    wrappers: list[object] = []
+    if time.sleep is _real_sleep:
         replaced.append((time, "sleep", sleep))
+    else:
+        wrappers.append(time.sleep)
+    if "sched" in sys.modules:
+        # Of the standard library it alone holds it, as a default.
+        wrappers.append(sys.modules["sched"].scheduler.__init__)
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     for module, name, value in replaced:
         setattr(module, name, value)

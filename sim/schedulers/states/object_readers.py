@@ -402,6 +402,14 @@ def _of_repr(each: object) -> Iterator[object]:
     yield repr(each)
 
 
+def _of_datetime(each: datetime.datetime) -> Iterator[object]:
+    """In seconds, since readings of a clock are compared by their order."""
+    naive = each.replace(tzinfo=None)
+    yield (naive - datetime.datetime(1970, 1, 1)).total_seconds()
+    yield repr(each.tzinfo)
+    yield each.fold
+
+
 def _of_memory(each: memoryview) -> Iterator[object]:
     yield each.tobytes()
 
@@ -520,7 +528,7 @@ READERS: dict[type, Reader] = {
     slice: _of_repr,
     itertools.count: _of_repr,
     decimal.Decimal: _of_repr,
-    datetime.datetime: _of_repr,
+    datetime.datetime: _of_datetime,
     datetime.date: _of_repr,
     datetime.timedelta: _of_repr,
     datetime.timezone: _of_repr,

@@ -9,19 +9,23 @@ checking of concurrent dynamic software", STTT 2004), as in Java PathFinder and 
 
 Left out: modules, classes, functions and their globals count as constants, and the trace is not
 read. Times count to the microsecond, since each reading of the clock is a nanosecond later than the
-last; the order in which the loop keeps its timers and events counts in full. Which fields of the
-kernel count is said next to them, in `canonical_state`. An object of an unknown type makes the
-state unique: it never matches one that was visited.
+last, and those of the wall clock by the order in which they were read; the order in which the loop
+keeps its timers and events counts in full. Which fields of the kernel count is said next to them,
+in `canonical_state`. An object of an unknown type makes the state unique: it never matches one that
+was visited.
 """
 
 from __future__ import annotations
 
 import hashlib
 import marshal
+import math
 from contextvars import copy_context
+from operator import itemgetter
 from typing import Any
 
 from sim.kernel.current import executions
+from sim.kernel.entropy import EPOCH_S
 from sim.kernel.errors import Opaque
 from sim.kernel.hosts.hub import Hub
 from sim.kernel.living import address_of
@@ -40,6 +44,12 @@ from sim.schedulers.states.object_readers import (
 
 DIGITS = 6
 """Decimal places kept of floats: the loop counts instants that are nearer as one (`SAME_S`)."""
+
+STAMP_DIGITS, APART_S = 3, 1e-4
+"""The same of what the wall clock has shown, which each reading puts ahead by a microsecond."""
+
+_BEGINS_S, _ENDS_S = EPOCH_S - 1e7, EPOCH_S + 1e7
+_BEGINS_NS, _ENDS_NS = int(_BEGINS_S * 1e9), int(_ENDS_S * 1e9)
 
 # Plain data for `marshal`.
 Form = list[Any]
@@ -153,6 +163,8 @@ class _Traversal:
         self._form = form
         self._constants = constants
         self._numbers = known
+        # Where in the form what the wall clock has shown stands, and its seconds.
+        self._stamps: list[tuple[int, float]] = []
         # Also keeps alive what is made meanwhile, so that no address is used twice.
         self.met: list[object] = []
 
@@ -173,11 +185,19 @@ class _Traversal:
                     READERS[cls] = reader
             for part in reader(each):
                 add(part)
+        self._rank_stamps()
 
     def _add(self, part: Any) -> None:
         cls = type(part)
         if cls in VALUES:
-            self._form.append(part if cls is not float else round(part, DIGITS))
+            if cls is float:
+                if _BEGINS_S < part < _ENDS_S:
+                    self._stamps.append((len(self._form), part))
+                part = round(part, DIGITS)
+            elif cls is int and _BEGINS_NS < part < _ENDS_NS:
+                # Of `time.time_ns()`.
+                self._stamps.append((len(self._form), part / 1e9))
+            self._form.append(part)
             return
         if cls not in READERS and is_constant(cls):
             address = self._constants.address(part)
@@ -189,3 +209,17 @@ class _Traversal:
             number = self._numbers[address_of(part)] = len(self.met)
             self.met.append(part)
         self._form.append((number, 0))
+
+    def _rank_stamps(self) -> None:
+        """Of readings of the wall clock in one instant it counts which comes first.
+
+        By how much hangs on how often it was read before, which decides nothing more.
+        """
+        last, rank = math.nan, 0
+        for at, seconds in sorted(self._stamps, key=itemgetter(1)):
+            if not seconds - last <= APART_S:
+                rank = 0
+            elif seconds != last:
+                rank += 1
+            last = seconds
+            self._form[at] = round(seconds, STAMP_DIGITS), rank
