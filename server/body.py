@@ -24,6 +24,7 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import CoreSchema, from_json
 
 from server.errors import ApiError
+from server.twice import check_names
 
 # Where the front leaves a request's body in its scope.
 HELD_BODY_KEY = "onestream.body"
@@ -331,11 +332,14 @@ def _value(data: bytes) -> Any:
     if encoding != "utf-8":
         data = data.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
     try:
-        return from_json(data, cache_strings="keys")
+        value = from_json(data, cache_strings="keys")
     except ValueError as exc:
         if "escape" not in str(exc) or len(data) > _SURROGATES_MAX_BYTES:
             raise
-    return json.loads(data)
+        value = json.loads(data)
+    if isinstance(value, dict):
+        check_names(data, value)
+    return value
 
 
 def _check_numbers(value: dict[str, Any]) -> dict[str, Any]:

@@ -26,15 +26,17 @@ _MEANINGS: dict[int | str, str] = {
     409: "the session is busy, and the prompt was to be rejected then",
     413: "the body is too large",
     415: "the body is compressed",
+    417: "the head expects what this server cannot do",
     429: "too many requests, or too many prompts in the session's queue",
     500: "the server failed, its log says how",
     502: "Ollama's answer is of no use",
     503: "shutting down, or Ollama cannot be reached or is busy",
     504: "Ollama is silent",
+    505: "the request claims a version of HTTP that the connection does not speak",
     "5XX": "Ollama failed with this status",
 }
 # What any request can meet before it reaches its route, and when the server has a fault.
-_ANY = (400, 403, 408, 413, 500, 503)
+_ANY = (400, 403, 408, 413, 417, 500, 503, 505)
 # For a route that asks Ollama: what its failures become.
 OLLAMAS: tuple[int | str, ...] = (429, 502, 503, 504, "5XX")
 _MESSAGES = 'data: {"object":"chat.completion.chunk", …}\n\ndata: [DONE]\n\n'

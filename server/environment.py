@@ -19,6 +19,7 @@ _logger = logging.getLogger("onestream.server")
 
 PREFIX = "JARVIS_"
 _VALUE_MAX_CHARS = 40
+_NEAR_PREFIX = 0.7
 _OF_HEADERS = 'has to be a JSON object of texts: {"X-Token": "…"}'
 # Of settings that are texts: those in which no secret stands.
 _SHOWN_TEXTS = ("metrics_listen", "sessions_prefix")
@@ -54,8 +55,17 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is not known{_nearest(name.upper(), known)}"
         for name in sorted(environment)
-        if name.upper().startswith(PREFIX) and name.upper() not in known
+        if name.upper() not in known and _is_meant_for_us(name.upper(), known)
     ]
+
+
+def _is_meant_for_us(name: str, known: Iterable[str]) -> bool:
+    """Our prefix, or one that differs in a letter or two, and all of a setting's name behind it."""
+    if name.startswith(PREFIX):
+        return True
+    prefix, _, rest = name.partition("_")
+    is_near = difflib.SequenceMatcher(None, prefix, PREFIX[:-1]).ratio() >= _NEAR_PREFIX
+    return is_near and f"{PREFIX}{rest}" in known
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -101,7 +101,7 @@ def shown(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def ignored_query(names: Iterable[str]) -> tuple[str, ...]:
-    """Parameters of a request's query, none of which has an effect on a prompt: for that header."""
+    """Parameters of a request's query that have no effect: for that header."""
     return shown(f"?{name}" for name in names)
 
 

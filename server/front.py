@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette._utils import get_route_path
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +19,9 @@ from server import page
 from server.body import HELD_BODY_KEY, HeldBody
 from server.connection import ABORT_KEY, ClientStalled, Connection, abort_of
 from server.errors import ApiError
+from server.fields import ignored_query
+from server.heads import check_head
+from server.loopback import no_origin, stranger_in
 from server.refusals import log_refused
 from server.security import unauthorized
 from server.service import Service
@@ -37,6 +40,9 @@ OPEN_PATHS = frozenset(
 )
 # Without a key for programs of this machine.
 METRICS_PATH = "/metrics"
+# Parameters of a query that have an effect, by path.
+_QUERY = {"/v1/streams": ("watch",)}
+_IGNORED = b"x-ignored-fields"
 # How much is read of a body without a key.
 KEYLESS_MAX_BYTES = 64 * 1024
 # Of a body over the limit, as many times the limit is read before the answer; with a key only.
@@ -110,6 +116,7 @@ async def _admit(scope: Scope, receive: Receive, service: Service) -> None:
     except ApiError as exc:
         raise _Refused(exc) from None
     try:
+        check_head(scope)
         owner = _owner(scope, service)
     except ApiError as exc:
         if not await _discard_body(scope, receive, service):
@@ -155,7 +162,24 @@ def _owner(scope: Scope, service: Service) -> str | None:
     if path == METRICS_PATH and service.shows_metrics_to(scope):
         return None
     service.check_local(scope)
-    return service.keys.owner(Headers(scope=scope).get("authorization"))
+    try:
+        return service.keys.owner(Headers(scope=scope).get("authorization"))
+    except ApiError as exc:
+        if path == METRICS_PATH:
+            raise unauthorized(
+                f"{exc.message}; {_why_metrics_need_a_key(scope, service)}"
+            ) from None
+        raise
+
+
+def _why_metrics_need_a_key(scope: Scope, service: Service) -> str:
+    """Of a request that they are not shown to without one."""
+    if service.settings.metrics == "key":
+        return "JARVIS_METRICS=key asks everybody for one"
+    return (
+        f"without one the metrics are for programs of this machine, but "
+        f"{stranger_in(scope, no_origin)}; JARVIS_METRICS_LISTEN is a port that asks for none"
+    )
 
 
 async def _refuse_websocket(receive: Receive, send: Send) -> None:
@@ -167,11 +191,13 @@ async def _refuse_websocket(receive: Receive, send: Send) -> None:
 def _with_headers(scope: Scope, send: Send, trace_id: str) -> Send:
     scope.setdefault("state", {})["trace_id"] = trace_id
     is_post = scope["method"] == "POST"
+    ignored = _ignored(scope)
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers: list[tuple[bytes, bytes]] = list(message.get("headers", []))
             headers += [(b"x-trace-id", trace_id.encode()), (b"x-request-id", trace_id.encode())]
+            _name_ignored(headers, ignored)
             if is_post and message["status"] >= 400:
                 # A prompt that is sent again would supersede the one that superseded it. One that
                 # was turned away before anything was known of its session is told when to.
@@ -181,6 +207,26 @@ def _with_headers(scope: Scope, send: Send, trace_id: str) -> Send:
         await send(message)
 
     return send_with_headers
+
+
+def _ignored(scope: Scope) -> tuple[str, ...]:
+    """Parameters of the query that have no effect."""
+    if not scope.get("query_string"):
+        return ()
+    known = _QUERY.get(get_route_path(scope), ())
+    return ignored_query(name for name in QueryParams(scope["query_string"]) if name not in known)
+
+
+def _name_ignored(headers: list[tuple[bytes, bytes]], names: tuple[str, ...]) -> None:
+    """Adds them to the header that names fields of the body, or as a header of its own."""
+    if not names:
+        return
+    more = ", ".join(names).encode()
+    for place, (name, value) in enumerate(headers):
+        if name == _IGNORED:
+            headers[place] = (name, value + b", " + more)
+            return
+    headers.append((_IGNORED, more))
 
 
 # ---- the body -------------------------------------------------------------------------------

@@ -79,7 +79,10 @@ class HttpProtocol(LimitedProtocol):
         if not self._is_half_closed:
             self._is_half_closed = self._may_be_waiting()
             if self._is_half_closed:
-                self._probe(_PROBE_FIRST_S)
+                # What is answered at once needs no interim answer.
+                self._probe_timer = self.loop.call_later(
+                    _PROBE_FIRST_S, self._probe, 2 * _PROBE_FIRST_S
+                )
         return self._is_half_closed
 
     def _may_be_waiting(self) -> bool:

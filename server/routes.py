@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request
@@ -16,7 +15,6 @@ from server.body import RequestModel, body_schema, json_body
 from server.documented import OLLAMAS, errors, request_headers, streamed, watched
 from server.errors import ApiError, as_api_error
 from server.events import Events
-from server.fields import ignored_query
 from server.front import owner_of
 from server.invalid import as_refusal
 from server.openai import ChatRequest, chat_prompt
@@ -89,8 +87,6 @@ async def chat(request: Request, prompt: ChatPrompt, owner: Owner) -> Response:
 
 
 def answer_to(request: Request, prompt: Prompt, owner: str) -> Response:
-    if request.query_params:
-        prompt = replace(prompt, ignored=(*prompt.ignored, *ignored_query(request.query_params)))
     return service_of(request).answer(
         prompt,
         owner=owner,

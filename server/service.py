@@ -37,7 +37,7 @@ from server.registries import Registry
 from server.repeats import Repeats, Repetitions, StoreRepeats, says_it_repeats
 from server.response import STREAM_HEADERS, ChatResponse
 from server.security import Keys
-from server.sessions import session_of, strategy_of
+from server.sessions import overruled, session_of, strategy_of
 from server.settings import DEVKEY, Settings
 from server.shared_streams import SharedStreams
 from server.stores import wording
@@ -206,6 +206,7 @@ class Service:
             trace_id=trace_id,
         )
         strategy = strategy_of(prompt, headers, self.settings)
+        ignored = (*prompt.ignored, *overruled(prompt, headers))
         now = asyncio.get_running_loop().time()
         created = int(self._wall_clock())
         record = Record(
@@ -248,7 +249,7 @@ class Service:
             connections=self.connections,
             repeats=self._repeats,
             attempt=Attempt(prompt.digest.hex(), says_it_repeats(headers)),
-            headers={"x-ignored-fields": ", ".join(prompt.ignored)} if prompt.ignored else {},
+            headers={"x-ignored-fields": ", ".join(ignored)} if ignored else {},
         )
 
     async def _pick_model(self) -> str:

@@ -61,6 +61,19 @@ def strategy_of(prompt: Prompt, headers: Headers, settings: Settings) -> Strateg
         raise ApiError(400, "invalid_request", f"{param}: {exc}", param=param) from None
 
 
+def overruled(prompt: Prompt, headers: Headers) -> tuple[str, ...]:
+    """The names of what the body says of its session otherwise than a header, which goes first."""
+    pairs = (
+        ("session_id", prompt.session_id, SESSION_HEADER),
+        ("session_strategy", prompt.session_strategy, STRATEGY_HEADER),
+    )
+    return tuple(
+        name
+        for name, said, header in pairs
+        if said is not None and headers.get(header, said) != said
+    )
+
+
 def _said(headers: Headers, name: str) -> str | None:
     """What a header says, None without one. Raises ApiError (400) where two say different things.
 

@@ -262,7 +262,7 @@ def judge(
     print(f"  first content: p50 {p50:.3f} s, p90 {p90:.3f} s, longest {waits[-1]:.3f} s")
     violations = list(without_nameless(history.violations(), prompts, lines))
     print(f"  {len(violations)} violations of S1, S3, S5")
-    assert not violations, "\n".join(violations[:20])
+    assert not violations, "\n".join(told_of(each, prompts, served) for each in violations[:20])
     for each in prompts:
         if each.is_broken or each.end == CUT:
             assert was_killed(each, served.broken), f"broken, and nobody was killed: {each}"
@@ -271,6 +271,17 @@ def judge(
     assert not any("Traceback" in line for line in served.lines), served.lines
     for what in ("let_in", "emit", "upstream"):
         assert history.counts[what], f"no {what} in the history: nothing was tried"
+
+
+def told_of(violation: str, prompts: list[Asked], served: Served) -> str:
+    """With what its streams came to, and what the log says of them."""
+    names = set(re.findall(r"trace_id='([\w.]+)'", violation))
+    lines = [violation]
+    for each in prompts:
+        if each.name in names:
+            lines.append(f"{each.name} of {each.at:.3f} to {each.over:.3f}: {each.end}")
+            lines += [text for text in served.lines if each.trace_id and each.trace_id in text]
+    return "\n    ".join(lines)
 
 
 def was_killed(prompt: Asked, broken: list[tuple[float, float]]) -> bool:

@@ -395,6 +395,29 @@ def test_a_look_up_ends_with_its_client_and_with_the_server() -> None:
     run_async(main())
 
 
+def test_parameters_of_a_query_are_named_whatever_is_asked() -> None:
+    """But the one that has an effect; also where the answer is an error."""
+
+    async def main() -> None:
+        async with stack() as server:
+            for path, named in (
+                ("/v1/models?limit=3&limit=4", "?limit"),
+                ("/v1/streams?watch=0&order=asc", "?order"),
+                ("/v1/streams?watch=0", None),
+                ("/v1/models?watch", "?watch"),
+                ("/healthz?verbose", "?verbose"),
+                ("/v1/nowhere?a", "?a"),
+                ("/api/tags", None),
+            ):
+                answer = await server.http.get(path)
+                assert answer.headers.get("x-ignored-fields") == named, path
+            embed = {"model": "fake:normal", "input": "x", "b": 1}
+            answer = await server.http.post("/v1/embeddings?a", json=embed)
+            assert answer.headers["x-ignored-fields"] == "b, ?a"
+
+    run_async(main())
+
+
 def test_ignored_fields_are_named_in_a_header() -> None:
     """Of a stream and of an object; none where there are none."""
 
@@ -407,6 +430,8 @@ def test_ignored_fields_are_named_in_a_header() -> None:
                 assert "x-ignored-fields" not in plain.headers
                 asked = await server.post(prompt(stream=streamed), params={"session_id": "x"})
                 assert asked.headers["x-ignored-fields"] == "?session_id"
+                both = await server.post(prompt(stream=streamed, tmp=1), params={"a": "", "b": ""})
+                assert both.headers["x-ignored-fields"] == "tmp, ?a, ?b"
 
     run_async(main())
 

@@ -80,6 +80,19 @@ def test_a_client_that_half_closes_is_answered(streamed: bool) -> None:
     run_async(main())
 
 
+def test_a_client_that_half_closes_and_is_answered_at_once_gets_the_answer_alone() -> None:
+    """No `100 Continue` that it has not asked for stands before it."""
+
+    async def main() -> None:
+        async with stack() as server:
+            head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+            client = await Client.of(server, head, then_eof=True)
+            assert (await client.reader.read()).startswith(b"HTTP/1.1 200 ")
+            client.writer.close()
+
+    run_async(main())
+
+
 def test_two_requests_before_a_half_close_are_answered() -> None:
     """What was sent behind the first request, before the sending side closed, is answered too."""
 
@@ -257,7 +270,7 @@ def test_a_whole_url_in_the_place_of_a_path_is_its_path() -> None:
                 ("http://evil.example/v1/models", "localhost", "Bearer devkey", 403),
                 ("http://localhost/v1/models", "evil.example", "Bearer devkey", 403),
                 ("http:///v1/models", "localhost", "Bearer devkey", 403),
-                ("ftp://localhost/v1/models", "localhost", "Bearer devkey", 404),
+                ("ftp://localhost/v1/models", "localhost", "Bearer devkey", 400),
             ):
                 answer = await answered(
                     server,

@@ -342,6 +342,32 @@ def test_a_port_of_its_own_leaves_the_main_servers_log_alone(
     assert not [each for each in caplog.records if each.name == "uvicorn.access"]
 
 
+@pytest.mark.parametrize(
+    ("limits", "headers", "said"),
+    [
+        ({"metrics": "key"}, {}, "JARVIS_METRICS=key asks everybody for one"),
+        ({}, {"host": "server-1"}, "but its Host is 'server-1'"),
+        ({}, {"x-forwarded-for": "10.0.0.9"}, "but a proxy has handed it on"),
+    ],
+)
+def test_who_may_not_read_the_metrics_is_told_why(
+    limits: dict[str, Any], headers: dict[str, str], said: str
+) -> None:
+    """With keys: that a key is missing, why one is asked for here, and where none is."""
+
+    async def main() -> None:
+        app = create_app(settings(api_keys="secret", **limits), signals=())
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            answer = await http.get("/metrics", headers={"host": "localhost", **headers})
+            assert answer.status_code == 401
+            assert said in answer.json()["error"]["message"]
+            for path in ("/v1/models", "/nowhere"):
+                other = await http.get(path, headers={"host": "localhost", **headers})
+                assert "metrics" not in other.text
+
+    run_async(main())
+
+
 @pytest.mark.socket
 def test_each_application_has_a_port_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     """Without a key, for this path alone; the second one takes the next port, and counts apart."""

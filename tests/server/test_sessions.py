@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 
 from server.errors import ApiError
 from server.openai import ChatRequest, chat_prompt
-from server.sessions import readable, session_of, strategy_of
+from server.sessions import overruled, readable, session_of, strategy_of
 from tests.server.support import error_of, events, prompt, run_async, settings, stack, until
 
 CHAT_ID = "X-OpenWebUI-Chat-Id"
@@ -53,6 +53,38 @@ def test_the_first_name_that_is_there_counts() -> None:
     assert named(guesses, user="e") == "e"
     assert named(guesses, user="") == "own-t1"
     assert session({"x-openwebui-chat-id": "c"}) == "own-t1"
+
+
+def test_what_a_header_overrules_is_named() -> None:
+    """session_id and session_strategy of a body that say otherwise; not where both say the same."""
+
+    def named(headers: dict[str, str], **body: Any) -> tuple[str, ...]:
+        request = ChatRequest.model_validate({"prompt": "x", **body})
+        return overruled(chat_prompt(request, "m"), Headers(headers))
+
+    headers = {"x-session-id": "a", "x-session-strategy": "enqueue"}
+    assert named(headers, session_id="b", session_strategy="reject") == (
+        "session_id",
+        "session_strategy",
+    )
+    assert named(headers, session_id="a", session_strategy="enqueue") == ()
+    assert named(headers, user="b") == ()
+    assert named({}, session_id="b", session_strategy="reject") == ()
+
+
+@pytest.mark.socket
+def test_what_a_header_overrules_is_in_the_answer() -> None:
+    """The prompt is one of the header's session, and X-Ignored-Fields says of what it is none."""
+
+    async def main() -> None:
+        async with stack() as server:
+            headers = {"x-session-id": "a"}
+            answer = await server.post(prompt(session_id="b", stream=True), headers=headers)
+            assert answer.headers["x-ignored-fields"] == "session_id"
+            (record,) = (await server.http.get("/v1/streams")).json()["data"]
+            assert record["session_id"] == "a"
+
+    run_async(main())
 
 
 def test_nameless_prompts_are_strangers_behind_a_key_and_one_behind_devkey() -> None:

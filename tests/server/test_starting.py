@@ -205,10 +205,13 @@ def test_an_unknown_variable_is_named(
     """A limit with a typo has no effect, and the log says which name is near."""
     environment["JARVIS_GRACE_SECOND"] = "9"
     environment["JARVIS_PORTRAIT"] = "1"
+    environment["JARVS_API_KEYS"] = "secret"
+    environment["JAVIS_HOME"] = environment["DAVIS_API_KEYS_OLD"] = "of others"
     assert read_settings().grace_seconds == 2.0
     assert [line for line in caplog.messages if line.startswith("unknown_setting ")] == [
         "unknown_setting JARVIS_GRACE_SECOND is not known; did you mean JARVIS_GRACE_SECONDS?",
         "unknown_setting JARVIS_PORTRAIT is not known, and has no effect",
+        "unknown_setting JARVS_API_KEYS is not known; did you mean JARVIS_API_KEYS?",
     ]
 
 
