@@ -66,7 +66,7 @@ def chart(
         marked_line = len(drawn)
     header = [" "] * WIDTH_MAX
     for (name, column), end in zip(columns.items(), _ends(columns), strict=True):
-        header[column:end] = _cut(name, end - column - 1).ljust(end - column)
+        header[column:end] = _cut_name(name, end - column - 1).ljust(end - column)
     names = ["".join(header).rstrip()] if columns else []
     return [*names, *_once(_fitting(drawn, marked_line, lines_max - 1))]
 
@@ -211,6 +211,14 @@ def _once(lines: list[str]) -> list[str]:
 
 def _left_out(count: int) -> str:
     return " " * _BEGIN + f"… {count} line{'s' * (count > 1)} left out"
+
+
+def _cut_name(name: str, width: int) -> str:
+    """With the number that tells it from others of its name: `AnyIO worker… (2)`."""
+    head, opened, number = name.rpartition(" (")
+    if len(name) <= width or not opened or not number.rstrip(")").isdecimal():
+        return _cut(name, width)
+    return _cut(head, width - len(opened + number)) + opened + number
 
 
 def _cut(text: str, width: int) -> str:

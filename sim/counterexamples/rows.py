@@ -41,7 +41,7 @@ class Row:
 
     @property
     def is_ordinary(self) -> bool:
-        return self.weight is Weight.ORDINARY
+        return self.weight in (Weight.INNER, Weight.ORDINARY)
 
     @property
     def text(self) -> str:
@@ -77,6 +77,9 @@ def fitting(rows: Sequence[Row], marked: Row | None, rows_max: int) -> list[Row]
         telling = [row for row in rows if not row.is_ordinary or row is marked]
         shown = _of_recorded_actors(telling, marked)
         return _without_chatter(shown, marked, rows_max)
+    if any(row.weight is Weight.ORDINARY for row in rows):
+        # Of a program that is a library all rows may be in it.
+        rows = [row for row in rows if row.weight is not Weight.INNER or row is marked]
     too_many = len(rows) - min(rows_max, ROWS_MAX)
     kept = []
     for row in rows:

@@ -522,7 +522,7 @@ def why_stuck(
 
 def _waiting_in(loop: SimLoop) -> list[str]:
     workers = [
-        f"worker {each.number} waits at {each.where} (thread {each.identity.thread.name}, "
+        f"worker {each.number} waits at {each.where} (thread {each.identity.shown}, "
         f"{blocking_call(each.greenlet.gr_frame, each.where)})"
         for each in loop.threads.workers[:8]
     ]

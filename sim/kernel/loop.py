@@ -535,7 +535,7 @@ class SimLoop(SignalHandlers, SocketLoop):
             return
         if is_unchanged:
             return
-        name = worker.identity.thread.name
+        name = worker.identity.shown
         if self._untold is None and self.environment.now - self.environment.blocked_from < SAME_S:
             options = [Option(each.format(name)) for each in IN_TIME_OR_TOO_LATE]
             if not self.choose("poll", options, one_natural):

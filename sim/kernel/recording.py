@@ -207,7 +207,7 @@ class Recording(Observer):
 
     def _name(self, option: Named) -> EventName:
         if isinstance(option, Worker):
-            return EventName(option.name, thread=option.identity.thread.name)
+            return EventName(option.name, thread=option.identity.shown)
         return EventName(option.name, self._numbers[option] if isinstance(option, Arrival) else 0)
 
     def lands(self, arrival: Arrival) -> None:

@@ -16,7 +16,7 @@ def who_runs(loop: Any, frames: list[FrameType]) -> str:
     """The task, the thread or the callback. frames: of the step, innermost first."""
     worker = loop.threads.current
     if worker is not None:
-        return f"thread {worker.identity.thread.name}"
+        return f"thread {worker.identity.shown}"
     task = asyncio.current_task(loop)
     if task is not None:
         return f"task {task.get_name()}"

@@ -49,8 +49,12 @@ _CANCELLERS = {
 
 
 class Weight(Enum):
-    """How much a row says. Ordinary: a task goes on or ends, as one does at nearly every step."""
+    """How much a row says. Ordinary: a task goes on or ends, as one does at nearly every step.
 
+    Inner: it goes on in an installed package, whose lines the reader has not written.
+    """
+
+    INNER = auto()
     ORDINARY = auto()
     NOTABLE = auto()
     FAILURE = auto()
@@ -140,28 +144,31 @@ class TaskRows:
 
     def thread_goes_on(self, worker: Worker) -> None:
         """Left out where it was the last that did something."""
-        name = worker.identity.thread.name
+        name = worker.identity.shown
         if self.is_over or (self.rows and self.rows[-1].actor == name):
             return
         frame = programs_frame(worker.greenlet.gr_frame)
         if frame is not None:
             where = short_place(frame.f_code, frame.f_lineno)
-            self._add(name, f"goes on in {where}", Weight.ORDINARY)
+            self._add(name, f"goes on in {where}", _weight_in(frame.f_code))
         elif worker.greenlet.gr_frame is None:
             job = worker.identity.job
-            where = "" if job is None else f" in {short_place(job, job.co_firstlineno)}"
+            is_shown = job is not None and is_own_code(job.co_filename)
+            where = f" in {short_place(job, job.co_firstlineno)}" if job and is_shown else ""
             self._add(name, f"begins{where}", Weight.ORDINARY)
 
     def thread_stands(self, worker: Worker) -> None:
-        name = worker.identity.thread.name
+        name = worker.identity.shown
         if self.is_over:
             return
         if worker.greenlet.dead:
             if not (self.rows and self.rows[-1].weight is Weight.FAILURE):
                 self._add(name, "ends", Weight.ORDINARY)
         elif worker.waits_for is not None:
+            frame = programs_frame(worker.greenlet.gr_frame)
             what = blocking_call(worker.greenlet.gr_frame, worker.where, has_text=False)
-            self._add(name, f"waits in {what}", Weight.ORDINARY)
+            weight = Weight.ORDINARY if frame is None else _weight_in(frame.f_code)
+            self._add(name, f"waits in {what}", weight)
 
     def thread_fails(self, name: str, raised: BaseException) -> None:
         if not self.is_over:
@@ -177,9 +184,11 @@ class TaskRows:
     def _goes_on(self, task: asyncio.Task[Any], handle: asyncio.Handle) -> None:
         if _is_not_begun(task):
             if task is not self._program:
-                self._add(task.get_name(), f"begins{_in_own(task)}", Weight.ORDINARY)
+                made_in = "" if _is_in_own(task) else getattr(task, "made_in", "")
+                self._add(task.get_name(), f"begins{_in_own(task)}{made_in}", Weight.ORDINARY)
             return
         text = f"goes on{_in_own(task)}"
+        weight = Weight.ORDINARY if _is_in_own(task) else Weight.INNER
         awaited = next(iter(handle._args), None)
         raised: BaseException | None = None
         if task._must_cancel:  # type: ignore[attr-defined]
@@ -189,7 +198,8 @@ class TaskRows:
             raised = asyncio.CancelledError() if is_cancelled else awaited._exception
         if raised is not None:
             text += f" with {type(raised).__name__}"
-        self._add(task.get_name(), text, Weight.ORDINARY)
+            weight = Weight.ORDINARY
+        self._add(task.get_name(), text, weight)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         raised = task._exception
@@ -246,7 +256,7 @@ class TaskRows:
     def _current(self) -> str | None:
         worker = self._loop.threads.current
         if worker is not None:
-            return worker.identity.thread.name
+            return worker.identity.shown
         task = asyncio.current_task(self._loop)
         return task.get_name() if task is not None else None
 
@@ -271,11 +281,16 @@ def _is_orderless(frame: FrameType) -> bool:
 
 
 class RecordedTask(SimTask):
-    """Reports who cancels it, and whether it is put into a set."""
+    """Reports who cancels it, and whether it is put into a set.
+
+    made_in: where the program's own code had it made, in words; empty if it had not.
+    """
 
     @forwards
     def __init__(self, rows: TaskRows, *args: Any, **options: Any) -> None:
         self._rows = rows
+        own = next((each for each in _calling() if is_own_code(each[0].f_code.co_filename)), None)
+        self.made_in = "" if own is None else f", made in {short_place(own[0].f_code, own[1])}"
         super().__init__(*args, **options)
 
     def __hash__(self) -> int:
@@ -309,6 +324,16 @@ def _in_own(task: asyncio.Task[Any]) -> str:
     frames = frames_of(task.get_coro())
     own = _own([(each, each.f_lineno) for each in reversed(frames)])
     return f" in {short_place(*own)}" if own else ""
+
+
+def _weight_in(code: CodeType) -> Weight:
+    return Weight.ORDINARY if is_own_code(code.co_filename) else Weight.INNER
+
+
+def _is_in_own(task: asyncio.Task[Any]) -> bool:
+    """Whether the program's own code is somewhere in it, or only asyncio's."""
+    files = [each.f_code.co_filename for each in frames_of(task.get_coro())]
+    return any(map(is_own_code, files)) or all(map(_is_inner, files))
 
 
 def _calling() -> Iterator[tuple[FrameType, int]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import linecache
 import re
+import time
 from itertools import pairwise
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from sim import World, explore
@@ -451,3 +453,30 @@ def test_documents_show_a_counterexample_of_each_command() -> None:
     found = [each for document in WITH_COUNTEREXAMPLES for each in counterexamples(document)]
     commands = {command.split()[1] for command, _ in found if command is not None}
     assert commands == {"check", "simulate"}
+
+
+async def two_endpoints_lose_an_update(world: World) -> None:
+    """As FastAPI's `def` endpoints: in threads of anyio, called through coroutines of a package."""
+    stock = [1]
+
+    def buy() -> bool:
+        left = stock[0]
+        time.sleep(0.01)
+        stock[0] = left - 1
+        return left > 0
+
+    answers = await asyncio.gather(*(anyio.to_thread.run_sync(buy) for _ in range(2)))
+    world.check(sum(answers) == 1, "one buyer gets the last piece")
+
+
+def test_what_a_package_does_within_is_no_row_and_its_threads_are_told_apart() -> None:
+    """Rows are for lines that the reader has written; two threads of one name have two columns."""
+    report = explore(two_endpoints_lose_an_update)
+    assert report.counterexample is not None
+    text = report.counterexample.text
+    rows = text.partition("what happened")[2].partition("first difference")[0]
+    assert "_asyncio.py" not in rows
+    assert "AnyIO worker th" in rows
+    assert " (2)" in rows
+    assert "made in two_endpoints_lose_an_update (test_explanation.py:" in rows
+    assert "waits in time.sleep in buy (test_explanation.py:" in rows

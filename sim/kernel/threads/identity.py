@@ -35,13 +35,23 @@ class ThreadIdentity:
     # What it was begun for, if that is not Python's own.
     job: CodeType | None = None
 
-    def __init__(self, number: int, thread: threading.Thread, context: Context) -> None:
+    def __init__(
+        self, number: int, thread: threading.Thread, context: Context, of_its_name: int = 1
+    ) -> None:
+        """of_its_name: the n-th that has this name."""
         self.ident = FIRST_IDENT + number
         self.native_id = FIRST_NATIVE_ID + number
         self.thread = thread
         self.context = context
+        self._of_its_name = of_its_name
         self.is_over = False
         _begin(thread, self)
+
+    @property
+    def shown(self) -> str:
+        """As readers know it: by its name, and by its number where others had the name before."""
+        name = self.thread.name
+        return name if self._of_its_name == 1 else f"{name} ({self._of_its_name})"
 
     def end(self) -> None:
         """It is alive no more: to `threading`, and to who joins it."""

@@ -89,12 +89,14 @@ def _tell(execution: Execution, thread: Any, raised: BaseException) -> None:
         loop.end_execution()
     if fault is not None or isinstance(raised, CheckFailed | StepBrokenOff):
         return
+    worker = loop.threads.current
+    shown = thread.name if worker is None else worker.identity.shown
     if not isinstance(raised, SystemExit):
-        loop.environment.observer.thread_fails(thread.name, raised)
+        loop.environment.observer.thread_fails(shown, raised)
     if _only_prints(threading.excepthook):
         if not isinstance(raised, SystemExit):
             words = short_words_of_exception(raised)
-            loop.leaves_behind(f"thread {thread.name} ends with {words}")
+            loop.leaves_behind(f"thread {shown} ends with {words}")
     else:
         thread._invoke_excepthook(thread)
 

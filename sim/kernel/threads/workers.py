@@ -19,7 +19,7 @@ import itertools
 import math
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from types import CodeType
@@ -129,6 +129,7 @@ class Threads:
         # Whose threads have begun and not ended, with those of pools that have no job.
         self._identities: list[ThreadIdentity] = []
         self._identities_made = 0
+        self._names: Counter[str] = Counter()
         self._futures_hashed = 0
         # The files of the program's own that it runs, and that are not declared.
         self.undeclared: set[str] = set()
@@ -143,7 +144,8 @@ class Threads:
         # Identities without a worker are read where their pools keep them.
         {"loop", "_hub", "workers", "current", "_trace", "is_draining", "_identities"}
         | {"turns", "before_step"}
-        # Read where the execution ends.
+        # Read where the execution ends, or for words alone.
+        | {"_names"}
         | {"undeclared", "program", "_declares_own"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
@@ -202,7 +204,9 @@ class Threads:
     def new_identity(self, thread: threading.Thread, context: Context) -> ThreadIdentity:
         """Of a thread that begins now; it is alive until its `end`, or the execution's."""
         self._identities_made += 1
-        identity = ThreadIdentity(self._identities_made, thread, context)
+        self._names[thread.name] += 1
+        of_its_name = self._names[thread.name]
+        identity = ThreadIdentity(self._identities_made, thread, context, of_its_name)
         self._identities = [each for each in self._identities if not each.is_over]
         self._identities.append(identity)
         return identity
@@ -241,7 +245,7 @@ class Threads:
         """Those that could go on where nothing else is to come, in words: they had many turns."""
         runnable = self.runnable()
         return "".join(
-            f"thread {each.identity.thread.name} spins, at "
+            f"thread {each.identity.shown} spins, at "
             f"{blocking_call(each.greenlet.gr_frame, each.where)};\n"
             for each in runnable
         )
