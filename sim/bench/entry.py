@@ -51,16 +51,11 @@ class Entry:
 
     @property
     def subject_in_words(self) -> str:
-        """What is checked: a class by its docstring, of a mutant what is broken, and where."""
+        """What is checked: a class, or production with a line broken, and where."""
         if self.registry.startswith(MUTANT):
             mutant = mutant_named(self.registry.removeprefix(MUTANT))
-            return (
-                f"production with one line broken on purpose: {mutant.description} {mutant.place}"
-            )
-        cls = self.registry_class
-        said = cls.__doc__ or getattr(inspect.getmodule(cls), "__doc__", "") or ""
-        sentence = " ".join(said.partition("\n\n")[0].split())
-        return f"{self.registry}{_place_of(cls)}. {sentence}".strip()
+            return f"production with one line broken on purpose {mutant.place}"
+        return f"{self.registry}{_place_of(self.registry_class)}"
 
     @property
     def command(self) -> str:

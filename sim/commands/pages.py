@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sim.bench.actors import WHO, naming_of
 from sim.bench.levels import is_of_the_bench
 from sim.counterexamples.counterexample import Counterexample
+from sim.counterexamples.facts import Broken
 from sim.exploration.report import Report
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Verdict
@@ -103,7 +105,7 @@ def page_of_counterexample(found: Counterexample) -> Page:
     schedule = Schedule.parse(found.schedule)
     facts = [("schedule", found.schedule), ("interpreter", interpreter())]
     stories = _stories([("", found)])
-    return Page(schedule.subject, Verdict.REFUTED, found.property, facts, (), stories)
+    return Page(schedule.subject, Verdict.REFUTED, "", facts, (), stories)
 
 
 def page_of_check(checked: Checked, notes: str) -> Page:
@@ -265,24 +267,37 @@ def _stories(found: Iterable[tuple[str, Counterexample | None]]) -> list[Told]:
     for name, each in found:
         if each is not None and len(stories) < STORIES_MAX:
             named = Schedule.parse(each.schedule).subject
+            # What it replaces is still in its place.
+            broken = _broken(named)
             with subject_of(named) as subject:
-                story = story_of(subject.program, each)
+                story = story_of(subject.program, each, naming_of(named), broken)
                 about = _about(named, subject.program)
             stories.append(Told.of(name, story, _rules(named), about))
     return stories
 
 
-# Who the lanes of each level are.
-_LANES = {
-    "registry": "p1, p2, … are prompts, each a task that streams; “p1 handler” is the request that "
-    "registers p1; outside is what the world does",
-    "server": "p1, p2, … are prompts, which clients send; outside is what the world does: clients, "
-    "and a fake Ollama",
-    "stack": "“p1 client” sends prompt p1 over simulated sockets (network) to uvicorn, which runs "
-    "the application; behind another port is a fake Ollama; outside is what the world does",
-    "cluster": "v, w, … are workers, processes that share a store of sessions; v/1 is stream 1 in "
-    "worker v, and acquire-1 the task that keeps its lease; outside is what the world does",
+# What is checked at each level, for who has not heard of it.
+_CHECKED = {
+    "registry": "a registry of chat streams: who sends a prompt awaits its `register`, which lets "
+    "one prompt of a session in at a time and stops the one before",
+    "server": "a chat server in front of Ollama: a new prompt of a session stops the one before",
+    "stack": "a chat server in front of Ollama, on uvicorn and sockets: a new prompt of a session "
+    "stops the one before",
+    "cluster": "chat servers, called workers, that share a store: a prompt that is let in holds a "
+    "lease of its session, which it renews, and while that lasts its gate is open: it may send",
 }
+
+
+def _broken(subject: str) -> Broken | None:
+    if not is_of_the_bench(subject):
+        return None
+    from sim.bench.entry import Entry
+    from sim.bench.subjects.mutants import mutant_of, replaced_by
+
+    mutant = mutant_of(Entry.parse(subject).registry)
+    if mutant is None:
+        return None
+    return Broken(mutant.breaks.__code__, mutant.description, replaced_by(mutant))
 
 
 def _about(subject: str, program: Program) -> list[tuple[str, str]]:
@@ -295,9 +310,9 @@ def _about(subject: str, program: Program) -> list[tuple[str, str]]:
 
     entry = Entry.parse(subject)
     about = [
-        ("the scenario", description_of(entry)),
-        ("what is checked", entry.subject_in_words),
-        ("who is who", _LANES[entry.level]),
+        ("the program", f"{_CHECKED[entry.level]}; here: {entry.subject_in_words}"),
+        ("what happens", description_of(entry)),
+        ("who is who", WHO[entry.level]),
     ]
     return [(term, sentence) for term, sentence in about if sentence]
 

@@ -73,7 +73,7 @@ class World:
         self.fault: str | None = None
         # Recorded only when the execution is traced.
         self.trace: list[TraceLine] | None = None
-        self._always: list[tuple[str, Callable[[], bool]]] = []
+        self._always: list[tuple[str, Callable[[], bool], Callable[[], str] | None]] = []
         # What makes the loop of a process.
         self._make_loop = make_loop
 
@@ -445,8 +445,17 @@ class World:
             self.trace = None
         self.loop.end_execution()
 
-    def always(self, sentence: str, predicate: Callable[[], bool]) -> None:
-        """The predicate is asked at every poll from now on, and must be true each time."""
+    def always(
+        self,
+        sentence: str,
+        predicate: Callable[[], bool],
+        *,
+        seen: Callable[[], str] | None = None,
+    ) -> None:
+        """The predicate is asked at every poll from now on, and must be true each time.
+
+        seen: asked where it is not: what is observed, in words.
+        """
         if not isinstance(sentence, str) or not callable(predicate):
             self._misuse(
                 f"world.always({sentence!r}, {predicate!r}) needs a sentence, and then a function "
@@ -454,11 +463,11 @@ class World:
             )
         if iscoroutinefunction(predicate):
             self._misuse(_not_awaited(sentence, predicate))
-        self._always.append((sentence, predicate))
+        self._always.append((sentence, predicate, seen))
         self.loop.on_poll = self.ask_always
 
     def ask_always(self) -> None:
-        for sentence, predicate in self._always:
+        for sentence, predicate, seen in self._always:
             try:
                 holds: object = predicate()
             except CheckFailed:
@@ -475,7 +484,10 @@ class World:
                 self.loop.stop()
             elif not holds:
                 is_traced = self.trace is not None
-                self._violate(sentence, "", place_of_predicate(predicate) if is_traced else "")
+                observed = "" if seen is None else seen()
+                self._violate(
+                    sentence, observed, place_of_predicate(predicate) if is_traced else ""
+                )
 
     def reached(self, label: str) -> None:
         """Marks a label as reached. A proof requires that some execution reaches each label."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
+from sim.counterexamples.facts import Excerpt
 from sim.exploration.verdict import Verdict
 from sim.pages.story import Step, Story
 from sim.pages.watched import Choice, Moment, Place
@@ -145,7 +146,10 @@ def _shown(told: Told) -> dict[str, Any]:
         "commands": told.commands,
         "rules": _taken(told),
         "about": told.about,
+        "facts": [_sentence(each.sentence) for each in story.facts],
+        "excerpts": [_excerpt(each) for each in story.excerpts],
         "last_acts": _last_acts(story),
+        "led_there": _led_there(story),
         "property": story.property,
         "at": story.at,
         "seen": story.seen,
@@ -171,6 +175,32 @@ def _shown(told: Told) -> dict[str, Any]:
     }
 
 
+def _sentence(text: str) -> str:
+    """It begins with a capital letter, unless with a name."""
+    first = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if first in ("the", "after", "production") else text
+
+
+def _excerpt(excerpt: Excerpt) -> dict[str, Any]:
+    """Its lines without the indentation that all have; a gap has the number 0."""
+    texts = [line[1] for line in excerpt.lines if line is not None and line[1].strip()]
+    indent = min((len(text) - len(text.lstrip()) for text in texts), default=0)
+    return {
+        "file": _path(excerpt.file),
+        "name": Path(excerpt.file).name,
+        "function": excerpt.function,
+        "first": min(excerpt.says, default=0),
+        "lines": [
+            {
+                "number": 0 if line is None else line[0],
+                "text": "" if line is None else line[1][indent:],
+                "says": [] if line is None else excerpt.says.get(line[0], []),
+            }
+            for line in excerpt.lines
+        ],
+    }
+
+
 def _taken(told: Told) -> list[tuple[str, str]]:
     """The rules that some step took, in their own order."""
     reached = {label for step in told.story.steps for label in step.moment.labels}
@@ -184,9 +214,13 @@ def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
     before: Step | None = None
     # The one before of those that are not hidden at first.
     shown: Step | None = None
+    folded: list[Step] = []
     for number, step in enumerate(story.steps):
+        if step.is_minor:
+            folded.append(step)
         rows.append(
             {
+                "folded": "" if step.is_minor else _folded(folded),
                 "time": _time(step) if step.actor else "",
                 "is_same_time": before is not None and _time(before) == _time(step),
                 "is_same_time_few": shown is not None and _time(shown) == _time(step),
@@ -203,10 +237,24 @@ def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
                 "departs": any(each.index in departing for each in step.moment.choices),
             }
         )
+        if not step.is_minor:
+            folded.clear()
         if step.actor:
             before = step
             shown = shown if step.is_minor else step
     return rows
+
+
+def _folded(steps: list[Step]) -> str:
+    """What of a run of steps is shown while they are hidden: how many, and whose code they ran."""
+    if len(steps) < FOLDED_MIN:
+        return ""
+    libraries = {each.moment.library for each in steps}
+    of = "" if "" in libraries else f" of {', '.join(sorted(libraries))}"
+    return f"{len(steps)} steps{of}"
+
+
+FOLDED_MIN = 3
 
 
 def _words(step: Step, story: Story) -> str:
@@ -234,6 +282,41 @@ def _last_acts(story: Story) -> list[dict[str, Any]]:
         }
         for number in [*sorted(last.values()), *violation]
     ]
+
+
+def _led_there(story: Story) -> list[dict[str, Any]]:
+    """The departures, and the last acts of those that the observation names, in their order."""
+    departures = [
+        {
+            "step": _step_of_choice(story, each.index),
+            "choice": each.index,
+            "time": each.time,
+            "actor": "departure",
+            "text": each.words,
+        }
+        for each in story.departures[:LED_MAX]
+    ]
+    known = {each["step"] for each in departures}
+    acts = [
+        each
+        for each in _last_acts(story)
+        if each["actor"] and each["actor"] in story.seen and each["step"] not in known
+    ]
+    return sorted([*departures, *acts[-LED_MAX:]], key=lambda each: each["step"])
+
+
+def _step_of_choice(story: Story, index: int) -> int:
+    """Before which step it was made."""
+    at = (
+        number
+        for number, step in enumerate(story.steps)
+        if any(each.index == index for each in step.moment.choices)
+    )
+    return next(at, 0)
+
+
+# Of each of both.
+LED_MAX = 4
 
 
 def _time(step: Step) -> str:

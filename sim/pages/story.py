@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from typing import Any
 
 from sim.counterexamples.counterexample import Counterexample
 from sim.counterexamples.departures import Words, steps_of
 from sim.counterexamples.explanation import Passing, nearest_passing, what_differs
+from sim.counterexamples.facts import Broken, Excerpt, Fact, excerpts_of, facts_of
 from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
 from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.forks import in_a_fork
 from sim.kernel.guards import guarded
 from sim.kernel.schedule import Bounds, Schedule
+from sim.kernel.task_rows import Weight
 from sim.kernel.world import VIOLATED
+from sim.pages.names import Names, Naming
 from sim.pages.watched import Moment, Place, Watched, WatchedReplay
 
 # How much of a file is shown around a line that a step stands at.
@@ -62,6 +65,7 @@ class Story:
     departures_cost, departures_points: how many departures they are, at how many choice points of
     choice_points. lanes: the actors, in the order in which they appear. numbers: for a moment,
     which step it is.
+    facts, excerpts: where in the program it went wrong.
     passing: which execution stands beside it, in words; empty if none was found. sources: of each
     file the lines that are shown. text: the same for a terminal.
     Of an execution that passes, property, seen, where, schedule and text are empty.
@@ -82,34 +86,52 @@ class Story:
     numbers: dict[int, int]
     passing: str
     sources: dict[str, dict[int, str]] = field(default_factory=dict)
+    facts: list[Fact] = field(default_factory=list)
+    excerpts: list[Excerpt] = field(default_factory=list)
 
 
-def story_of(program: Program, found: Counterexample) -> Story:
+def story_of(
+    program: Program, found: Counterexample, naming: Naming = str, broken: Broken | None = None
+) -> Story:
     """Replays it, and its nearest passing neighbour, looking closely.
+
+    naming: what a reader calls an actor. broken: what was broken on purpose.
 
     Raises ScheduleDoesNotFit for another program than the counterexample's.
     """
     if found.identity is not None:
         found.identity.require(program)
     if found.is_isolated:
-        return in_a_fork(lambda: _story_of(program, found))
-    return _story_of(program, found)
+        return in_a_fork(lambda: _story_of(program, found, naming, broken))
+    return _story_of(program, found, naming, broken)
 
 
-def _story_of(program: Program, found: Counterexample) -> Story:
+def _story_of(
+    program: Program, found: Counterexample, naming: Naming, broken: Broken | None
+) -> Story:
     schedule = Schedule.parse(found.schedule)
     with guarded():
         outcome, watched = _watched(program, schedule.bounds, schedule.departures)
         passing = nearest_passing(program, schedule, outcome)
-        beside = None
+        beside, watched_beside = None, None
         if passing.outcome is not None:
             taken = tuple((each.index, each.option) for each in passing.outcome.departures)
-            beside, _ = _watched(program, schedule.bounds, taken)
+            beside, watched_beside = _watched(program, schedule.bounds, taken)
     assert outcome.violation is not None
     violation = outcome.violation
     words = Words.of(outcome, *([beside] if beside is not None else []))
-    steps = _steps(outcome, watched, beside, words)
+    names = Names(watched.made, naming)
+    steps = [_named(each, names) for each in _steps(outcome, watched, beside, words)]
+    facts = facts_of(
+        watched.lines,
+        None if watched_beside is None else watched_beside.lines,
+        violation.detail,
+        names.in_text,
+        broken,
+    )
     return Story(
+        facts=facts,
+        excerpts=excerpts_of(facts),
         property=violation.property,
         at=violation.at,
         seen=violation.detail,
@@ -169,7 +191,9 @@ def _steps(outcome: Outcome, watched: Watched, beside: Outcome | None, words: Wo
     others = rows_of(beside, words) if beside is not None else []
     difference = first_difference(rows, others) if beside is not None else None
     marked = difference[0] if difference is not None else None
-    shown = set(map(id, fitting(rows, marked, STEPS_MAX)))
+    shown = {id(row) for row in fitting(rows, marked, STEPS_MAX) if not _is_aside(row, watched)}
+    if marked is not None:
+        shown.add(id(marked))
     steps: list[Step] = []
     for row, other in _aligned(rows, others):
         if row is None:
@@ -191,6 +215,23 @@ def _steps(outcome: Outcome, watched: Watched, beside: Outcome | None, words: Wo
             )
         )
     return steps
+
+
+def _named(step: Step, names: Names) -> Step:
+    moment, in_text = step.moment, names.in_text
+    moment.tasks = [(in_text(name), in_text(does)) for name, does in moment.tasks]
+    moment.ready = list(map(in_text, moment.ready))
+    there = None if step.there is None else in_text(step.there)
+    return replace(step, actor=in_text(step.actor), text=in_text(step.text), there=there)
+
+
+def _is_aside(row: Row, watched: Watched) -> bool:
+    """How a connection is made and ended, and a library's step without a line of the program's."""
+    if row.is_recorded:
+        return row.line.is_chatter
+    moment = _moment_of(row, watched)
+    is_librarys = moment.library != "" and moment.turn not in watched.lines.turns
+    return is_librarys and row.weight is not Weight.FAILURE
 
 
 def _short(row: Row) -> str:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, TypeVar
+from typing import Any
 
+from sim.counterexamples.lined import LinedRecording, Rows
 from sim.kernel.diagnosis import RUNS_CALLBACKS, frames_of, programs_frame, short_place, waits_for
 from sim.kernel.environment import Arrival
 from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
-from sim.kernel.origin import is_of_kernel, is_own_code
-from sim.kernel.recording import EventName, Recording
+from sim.kernel.origin import forwards, is_of_kernel, is_own_code
+from sim.kernel.recording import EventName
 from sim.kernel.schedule import ChoicePoint
 from sim.kernel.threads.workers import Worker
-from sim.kernel.world import World
+from sim.kernel.world import TraceLine, World
+from sim.pages.names import Made
 from sim.schedulers import Replay
-
-T = TypeVar("T")
 
 # The most tasks, callbacks or timers that a page shows of a moment: it is to be read.
 LISTED_MAX = 12
@@ -60,14 +60,18 @@ class Choice:
 class Moment:
     """When a row was written.
 
-    place: of the program, or None; of an outside event, who waits for it. step: which callback of
-    the loop, or which landing, it belongs to. cause: the number of the moment that put this step
-    into the ready queue; of a task that is cancelled, the one before. choices, labels: those since
-    the moment before; a label as often as it is reached. tasks: each that is not done, with what it
-    waits for. ready, timers: what the loop would run next, and later.
+    place: of the program, or None; of an outside event, who waits for it. library: which one the
+    program waits in, or which one's task it is. turn: as lines that ran have it as their step.
+    step: which callback of the loop, or which landing, it belongs to. cause: the number of the
+    moment that put this step into the ready queue; of a task that is cancelled, the one before.
+    choices, labels: those since the moment before; a label as often as it is reached. tasks: each
+    that is not done, with what it waits for. ready, timers: what the loop would run next, and
+    later.
     """
 
     place: Place | None = None
+    library: str = ""
+    turn: int = 0
     step: int = 0
     cause: int | None = None
     choices: list[Choice] = field(default_factory=list)
@@ -75,18 +79,6 @@ class Moment:
     tasks: list[tuple[str, str]] = field(default_factory=list)
     ready: list[str] = field(default_factory=list)
     timers: list[str] = field(default_factory=list)
-
-
-class Rows(list[T]):
-    """Rows of a recording; tells of each that joins."""
-
-    def __init__(self, joins: Callable[[T], None]) -> None:
-        super().__init__()
-        self._joins = joins
-
-    def append(self, row: T) -> None:
-        super().append(row)
-        self._joins(row)
 
 
 class Reached(set[str]):
@@ -101,16 +93,16 @@ class Reached(set[str]):
         self._reaches(label)
 
 
-class Watched(Recording):
+class Watched(LinedRecording):
     """Of each row of the trace, and of the tasks' rows, the moment; both in one order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.moments: list[Moment] = []
+        self.made: list[Made] = []
         # Which moment a row of the trace, or a row of the tasks, has.
         self.of_trace: list[int] = []
         self.of_tasks: list[int] = []
-        self.trace = Rows(lambda row: self._note(self.of_trace))
         self.task_rows = Rows(lambda row: self._note(self.of_tasks))
         # Since the last moment.
         self._choices: list[Choice] = []
@@ -121,20 +113,36 @@ class Watched(Recording):
         self._scheduled_by: dict[int, list[int | None]] = {}
         # Of the step that runs: its number, what put it there, and its last moment.
         self._step = 0
+        self._library = ""
         self._cause: int | None = None
         self._last: int | None = None
         self._announced_at: dict[Arrival, Place | None] = {}
 
+    @forwards
+    def new_task(
+        self, loop: SimLoop, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
+        task = super().new_task(loop, coro, **options)
+        name = getattr(coro, "__qualname__", type(coro).__qualname__)
+        own = programs_frame(sys._getframe(1))
+        where = "" if own is None else f"{Path(own.f_code.co_filename).name}:{own.f_lineno}"
+        self.made.append(Made(task.get_name(), name.rpartition(".")[2], where))
+        return task
+
     def begin(self, loop: SimLoop, world: World) -> None:
         super().begin(loop, world)
         world.labels = Reached(world.labels, self._labels.append)
+
+    def _joins(self, row: TraceLine) -> None:
+        self._note(self.of_trace)
+        super()._joins(row)
 
     def _note(self, of_rows: list[int]) -> None:
         number = len(self.moments)
         of_rows.append(number)
         is_anothers = of_rows is self.of_tasks and self._last is not None
         cause = self._last if is_anothers else self._cause
-        moment = Moment(self._place(), self._step, cause, self._choices)
+        moment = Moment(self._place(), self._library, self._turn, self._step, cause, self._choices)
         self._last = number
         self._choices = []
         moment.labels = list(dict.fromkeys(self._labels))
@@ -167,6 +175,7 @@ class Watched(Recording):
     def _begin_step(self, cause: int | None, stands: Place | None = None) -> None:
         self._step += 1
         self._cause, self._last, self._stands = cause, None, stands
+        self._library = ""
 
     # -- who causes what
 
@@ -184,6 +193,7 @@ class Watched(Recording):
             self._scheduled_by.pop(id(callback), None)
         task = getattr(callback, "__self__", None)
         self._begin_step(cause, _place_of_task(task) if isinstance(task, asyncio.Task) else None)
+        self._library = _library_of_handle(callback, task)
         super().runs(handle)
         self._stands = None
 
@@ -259,6 +269,28 @@ def own_frame(frames: Sequence[FrameType]) -> FrameType | None:
 
 def _is_inner(file: str) -> bool:
     return file.startswith(_ASYNCIO) or is_of_kernel(file)
+
+
+def library_of(file: str) -> str:
+    """The installed package, or the module of Python's own, that a file belongs to; else nothing"""
+    for folder in ("/site-packages/", "/dist-packages/"):
+        if folder in file:
+            return Path(file.rpartition(folder)[2]).parts[0].removesuffix(".py")
+    return "asyncio" if file.startswith(_ASYNCIO) else ""
+
+
+def _library_of_handle(callback: Any, task: object) -> str:
+    """Of a step: the library that the program's own code has called, or whose own the task is."""
+    if not isinstance(task, asyncio.Task):
+        code = getattr(callback, "__code__", None)
+        return "" if code is None else library_of(code.co_filename)
+    found = ""
+    for frame in frames_of(task.get_coro()):
+        if is_own_code(frame.f_code.co_filename):
+            found = ""
+        else:
+            found = found or library_of(frame.f_code.co_filename)
+    return found
 
 
 def what_it_does(task: asyncio.Task[Any]) -> str:

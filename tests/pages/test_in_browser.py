@@ -209,5 +209,5 @@ def test_everybody_can_use_it(opened: _Opened) -> None:
 def test_it_reads_without_scripts(opened: _Opened) -> None:
     """The rows, and the text, which opens."""
     assert "is cancelled by program" in opened.page.inner_text(".steps")
-    opened.page.click("summary")
-    assert "first difference" in opened.page.inner_text("details pre")
+    opened.page.click(".text summary")
+    assert "first difference" in opened.page.inner_text(".text pre")

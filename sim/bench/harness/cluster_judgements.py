@@ -27,6 +27,15 @@ def one_gate(bench: ClusterBench) -> bool:
     return len(open_in) == len(set(open_in))
 
 
+def open_gates(bench: ClusterBench) -> str:
+    """Whose they are, and which task of which worker keeps each lease."""
+    opened = [each for each in bench.served if each.is_open]
+    sessions = [each.prompt.session for each in opened]
+    shared = [each for each in opened if sessions.count(each.prompt.session) > 1]
+    names = (f"{each.name} (its lease is kept by {each.keeper})" for each in shared)
+    return f"the gates of {' and '.join(names)} are open at once"
+
+
 def none_waits_too_long(bench: ClusterBench) -> bool:
     return all(
         bench.world.now - each.asked_s <= bound_s(bench, each)
@@ -194,7 +203,7 @@ L2 = "L2 prompt_stop: a stop reaches the gate with the next renewal at the lates
 HEARD = "a store that was away for a moment is not noticed by who waits"
 
 OF_THE_CLUSTER: Judgements = (
-    Always(S1, one_gate),
+    Always(S1, one_gate, open_gates),
     Always(L1, none_waits_too_long),
     Judgement(L1, Moment.ANSWERED, answered_in_time),
     Always(L2, none_goes_on_after_a_stop),

@@ -96,6 +96,11 @@ class Served:
         return self.name, self.prompt, asked_us, self.answer, self.works_upstream, self.lease
 
     @property
+    def keeper(self) -> str:
+        """The task that keeps its lease, as traces call it."""
+        return f"{self.run.loop.lane}acquire-{self.prompt.name}"
+
+    @property
     def is_gone(self) -> bool:
         """It is over, or its process is."""
         return self.is_over or bool(self.run.is_over)

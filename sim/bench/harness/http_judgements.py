@@ -20,19 +20,44 @@ TOLD_THE_END = "every client that stays is told the end"
 
 def no_silent_overlap(bench: HttpBench) -> bool:
     """S3: of two upstream calls of a session, the older is of a DETACHED stream, and logged."""
+    return not _overlapping(bench)
+
+
+def overlapping(bench: HttpBench) -> str:
+    """Whose calls these are, and, of the async client, which task has each."""
+    return f"the calls of {' and '.join(_callers(bench))} are open at once"
+
+
+def _callers(bench: HttpBench) -> Iterator[str]:
+    given = {each.name: each.given_id for each in bench.exchanges}
+    # Whose client has not heard its id yet.
+    others = (
+        view.trace_id
+        for view in bench.registry.snapshot().streams
+        if view.trace_id not in given.values()
+    )
+    for prompt in _overlapping(bench):
+        trace_id = given[prompt] or next(others, None)
+        has_task = trace_id is not None and not bench.has_threads
+        yield f"{prompt} (agent-{trace_id})" if has_task else prompt
+
+
+def _overlapping(bench: HttpBench) -> list[str]:
+    """The prompts of one session whose calls overlap although they must not; none if none do."""
     prompts = bench.prompts_upstream()
     if len(prompts) < 2:
-        return True
+        return []
     calls: dict[str, list[str]] = {}
     for prompt in prompts:
         calls.setdefault(bench.session_of(prompt), []).append(prompt)
     # Not by the order of the calls: the thread of a DETACHED stream that was stuck in a look-up
     # connects last, and has to notice then.
-    return all(
-        sum(not _is_fenced_off(bench, prompt) for prompt in calls_of_session) <= 1
-        for calls_of_session in calls.values()
-        if len(calls_of_session) > 1
-    )
+    for calls_of_session in calls.values():
+        if len(calls_of_session) > 1:
+            free = [each for each in calls_of_session if not _is_fenced_off(bench, each)]
+            if len(free) > 1:
+                return free
+    return []
 
 
 def _is_fenced_off(bench: HttpBench, prompt: str) -> bool:
@@ -107,7 +132,7 @@ def nothing_is_left(bench: HttpBench) -> Iterator[str]:
         yield ", ".join(workers)
 
 
-OVERLAP = Always("S3 no_silent_overlap", no_silent_overlap)
+OVERLAP = Always("S3 no_silent_overlap", no_silent_overlap, overlapping)
 SHUT_DOWN = Judgement("L5 shutdown", Moment.CLOSED, shut_down_in_time)
 
 OF_BOTH_LEVELS: Judgements = (

@@ -57,10 +57,12 @@ class Moment(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Always:
-    """Holds at every poll. name: of a promise, or a sentence of its own."""
+    """Holds at every poll. name: of a promise, or a sentence of its own. seen: where it does not,
+    what is observed, in words."""
 
     name: str
     holds: Callable[[Any], bool]
+    seen: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class Judges:
         self._of_moment = _by_moment(judgements)
         for each in judgements:
             if isinstance(each, Always):
-                world.always(sentence(each.name), partial(each.holds, bench))
+                seen = None if each.seen is None else partial(each.seen, bench)
+                world.always(sentence(each.name), partial(each.holds, bench), seen=seen)
 
     def canonical_state(self) -> object:
         """The same in each state."""

@@ -51,6 +51,17 @@ def none_waits_too_long(graces_of: Graces, bench: Bench) -> bool:
     )
 
 
+def who_waits_too_long(graces_of: Graces, bench: Bench) -> str:
+    late = (
+        f"{request.name}'s register ({bench.world.now - request.asked_at:.3f} s)"
+        for request in bench.requests
+        if request.answer is None
+        and request.task is not None
+        and bench.world.now - request.asked_at > _limit_s(bench, request, graces_of)
+    )
+    return f"{' and '.join(late)} not answered"
+
+
 def answered_in_time(
     graces_of: Graces, bench: Bench, request: Request, waited_s: float
 ) -> Iterator[str]:
@@ -274,7 +285,11 @@ _RECORDS_TASKS = ("sim.kernel.recording", "sim.kernel.task_rows")
 
 def _admission(graces_of: Graces) -> Judgements:
     return (
-        Always("L1 admission", partial(none_waits_too_long, graces_of)),
+        Always(
+            "L1 admission",
+            partial(none_waits_too_long, graces_of),
+            partial(who_waits_too_long, graces_of),
+        ),
         Always("S8 identity", cancels_have_reasons),
         Judgement("L1 admission", Moment.ANSWERED, partial(answered_in_time, graces_of)),
     )

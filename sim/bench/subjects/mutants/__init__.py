@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from sim.bench.subjects.mutants.base import Mutant, broken
+from sim.bench.subjects.mutants.base import Mutant, broken, replaced_by
 from sim.bench.subjects.mutants.cluster import CLUSTER_MUTANTS
 from sim.bench.subjects.mutants.registry import REGISTRY_MUTANTS
 from sim.bench.subjects.mutants.server import SERVER_MUTANTS
@@ -39,4 +39,13 @@ def broken_as(registry: str) -> AbstractContextManager[None]:
     return nullcontext() if mutant is None else broken(mutant)
 
 
-__all__ = ["MUTANTS", "PREFIX", "Mutant", "broken", "broken_as", "mutant_named", "mutant_of"]
+__all__ = [
+    "MUTANTS",
+    "PREFIX",
+    "Mutant",
+    "broken",
+    "broken_as",
+    "mutant_named",
+    "mutant_of",
+    "replaced_by",
+]

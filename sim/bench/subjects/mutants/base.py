@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 from typing import Any, Protocol
 
 
@@ -72,6 +73,30 @@ class Undoable:
     def undo(self) -> None:
         while self._undo:
             self._undo.pop()()
+
+
+class _Noting:
+    """A Patch that changes nothing."""
+
+    def __init__(self) -> None:
+        self.replaced: list[CodeType] = []
+
+    def setattr(self, target: Any, name: str, value: Any) -> None:
+        found = inspect.getattr_static(target, name, None)
+        if isinstance(found, property):
+            found = found.fget
+        code = getattr(inspect.unwrap(found), "__code__", None) if callable(found) else None
+        if code is not None:
+            self.replaced.append(code)
+
+    def setitem(self, mapping: MutableMapping[Any, Any], name: Any, value: Any) -> None: ...
+
+
+def replaced_by(mutant: Mutant) -> tuple[CodeType, ...]:
+    """The functions of production that it replaces."""
+    noting = _Noting()
+    mutant.breaks(noting)
+    return tuple(noting.replaced)
 
 
 @contextmanager

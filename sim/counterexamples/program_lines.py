@@ -1,0 +1,368 @@
+"""Which lines of the program's own code ran in an execution, whose steps they were, and in which
+call; and which exceptions came up in them."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property
+from types import CodeType, FrameType
+from typing import Any
+
+from sim.counterexamples.accesses import Access, Accesses, accesses_of
+from sim.kernel.diagnosis import RUNS_CALLBACKS
+from sim.kernel.loop import SimLoop
+from sim.kernel.origin import is_of_kernel, is_of_simulator, is_own_code
+from sim.kernel.threads.line_tracing import MONITORS, count_beside
+
+# An execution of more lines is not compared line by line.
+LINES_MAX = 200_000
+_TOOL = 5
+_SUSPENDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_monitoring: Any = getattr(sys, "monitoring", None)
+
+
+class What(Enum):
+    LINE = auto()
+    RESUMES = auto()
+    """A coroutine goes on at its `await`."""
+    RAISES = auto()
+    """An exception comes up at the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """owner: the identity of whose attribute it is, or a file. key: under which key of it; None for
+    all of it, or where that is not known. text: as the source calls it."""
+
+    owner: int | str
+    name: str
+    key: str | None
+    text: str
+
+    def meets(self, other: Touched) -> bool:
+        is_same = (self.owner, self.name) == (other.owner, other.name)
+        return is_same and (None in (self.key, other.key) or self.key == other.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A line that ran. step: the number of the callback; call: that of the function's call.
+
+    reads, writes: what others may share. raised: the name of the exception's type; is_of_cancel: it
+    is the CancelledError of a task that was told to end.
+    """
+
+    what: What
+    at: float
+    actor: str
+    step: int
+    call: int
+    code: CodeType
+    line: int
+    reads: tuple[Touched, ...] = ()
+    writes: tuple[Touched, ...] = ()
+    raised: str = ""
+    is_of_cancel: bool = False
+
+    @property
+    def file(self) -> str:
+        return self.code.co_filename
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.file, self.line
+
+
+@dataclass(frozen=True, slots=True)
+class Stands:
+    """Where an actor is at the violation: frames of the program's own, the innermost first."""
+
+    actor: str
+    frames: tuple[tuple[CodeType, int], ...]
+
+
+@dataclass(eq=False)
+class ProgramLines:
+    """ran: in their order, up to the violation. stands: who stood where then. violator: whose step
+    it was, empty if nobody's. is_cut: there were more lines than are kept."""
+
+    ran: list[Ran] = field(default_factory=list)
+    stands: list[Stands] = field(default_factory=list)
+    violator: str = ""
+    is_cut: bool = False
+    _is_over: bool = False
+    _is_paused: bool = False
+
+    @contextmanager
+    def traced(self, now: Callable[[], tuple[SimLoop, float, int]]) -> Iterator[None]:
+        """Within the block they are noted. now: the loop that runs, its time, and which step."""
+        self._now = now
+        self._calls: dict[int, int] = {}
+        self._calls_count = 0
+        self._own: dict[CodeType, Accesses | None] = {}
+        # The frames of calls that are no part of the program's own doing, by their identity.
+        self._asked: set[int] = set()
+        # What is known by its identity must not make room for another meanwhile.
+        self._kept: dict[int, object] = {}
+        begin, end = (self._monitor, self._end) if MONITORS else (self._trace, self._untrace)
+        begin()
+        try:
+            yield
+        finally:
+            end()
+            del self._now
+            self._kept.clear()
+
+    def violated(self, loops: list[SimLoop]) -> None:
+        """Now: who stands where, and nothing that comes after it counts."""
+        if self._is_over:
+            return
+        loop, _, _ = self._now()
+        if not self._is_paused or loop.threads.current is not None:
+            self.violator = actor_of(loop)
+        for each in loops:
+            for task in each.tasks:
+                if not task.done():
+                    frames = _own_frames(task)
+                    if frames:
+                        self.stands.append(Stands(each.lane + task.get_name(), frames))
+        self._is_over = True
+
+    @cached_property
+    def turns(self) -> set[int]:
+        """The steps in which a line ran; to be asked once all is over."""
+        return {each.step for each in self.ran if each.what is What.LINE}
+
+    def pauses(self, is_paused: bool) -> None:
+        """At a poll the simulator asks what it checks: that is no step of anybody's. Threads go on
+        there, too."""
+        self._is_paused = is_paused
+
+    # -- noting
+
+    def _accesses(self, code: CodeType) -> Accesses | None:
+        """None for what is not the program's own."""
+        try:
+            return self._own[code]
+        except KeyError:
+            is_own = is_own_code(code.co_filename) and not code.co_filename.startswith("<")
+            found = self._own[code] = accesses_of(code.co_filename) if is_own else None
+            return found
+
+    def _note(self, what: What, frame: FrameType, raised: str = "") -> None:
+        if self._is_over:
+            return
+        loop, at, step = self._now()
+        if id(frame) in self._asked or (self._is_paused and loop.threads.current is None):
+            return
+        if len(self.ran) >= LINES_MAX:
+            self.is_cut = self._is_over = True
+            return
+        accesses = self._accesses(frame.f_code)
+        assert accesses is not None
+        line = frame.f_lineno
+        reads, writes = accesses.of_line(line, is_resumed=what is What.RESUMES)
+        is_of_cancel = False
+        if what is What.RAISES:
+            reads, writes = [], []
+            task = asyncio.current_task(loop)
+            is_told = task is not None and task.cancelling() > 0
+            is_of_cancel = raised == "CancelledError" and is_told
+        self.ran.append(
+            Ran(
+                what,
+                at,
+                actor_of(loop),
+                step,
+                self._calls.get(id(frame), 0),
+                frame.f_code,
+                line,
+                self._touched(reads, frame),
+                self._touched(writes, frame),
+                raised,
+                is_of_cancel,
+            )
+        )
+
+    def _touched(self, accesses: list[Access], frame: FrameType) -> tuple[Touched, ...]:
+        touched = []
+        for each in accesses:
+            variables = frame.f_locals
+            key = None if each.key is None else _value_of(each.key, variables)
+            if each.owner in variables:
+                owner = variables[each.owner]
+                self._kept[id(owner)] = owner
+                text = f"{each.owner}.{each.name}"
+                touched.append(Touched(id(owner), each.name, key, text))
+            elif not each.owner:
+                touched.append(Touched(frame.f_code.co_filename, each.name, key, each.name))
+        return tuple(touched)
+
+    def _begin_call(self, frame: FrameType) -> None:
+        if self._is_asked(frame):
+            self._asked.add(id(frame))
+            return
+        self._asked.discard(id(frame))
+        self._calls_count += 1
+        self._calls[id(frame)] = self._calls_count
+
+    def _is_asked(self, frame: FrameType) -> bool:
+        """Whether who drives the program looks at it: calls a plain function of it, as a bench that
+        asks for a snapshot; or whether it runs below such a call."""
+        above = frame.f_back
+        is_driven = False
+        while above is not None and above.f_code is not RUNS_CALLBACKS:
+            if self._accesses(above.f_code) is not None:
+                return id(above) in self._asked
+            file = above.f_code.co_filename
+            is_driven = is_driven or (is_of_simulator(file) and not is_of_kernel(file))
+            above = above.f_back
+        return is_driven and not frame.f_code.co_flags & _SUSPENDS
+
+    # -- on 3.11: sys.settrace
+
+    def _trace(self) -> None:
+        self._before = sys.gettrace()
+        count_beside(self._on_call)
+        sys.settrace(self._on_call)
+
+    def _untrace(self) -> None:
+        count_beside(None)
+        sys.settrace(self._before)
+
+    def _on_call(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if self._is_over or self._accesses(frame.f_code) is None:
+            return None
+        if _is_resumed(frame):
+            self._note(What.RESUMES, frame)
+        else:
+            self._begin_call(frame)
+        return None if id(frame) in self._asked else self._on_event
+
+    def _on_event(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "line":
+            self._note(What.LINE, frame)
+        elif event == "exception":
+            self._raises(frame, arg[0])
+        return self._on_event
+
+    def _raises(self, frame: FrameType, raised: type[BaseException]) -> None:
+        if not issubclass(raised, (StopIteration, StopAsyncIteration, GeneratorExit)):
+            self._note(What.RAISES, frame, raised.__name__)
+
+    # -- since 3.12: sys.monitoring
+
+    def _monitor(self) -> None:
+        events = _monitoring.events
+        self._is_monitoring = _monitoring.get_tool(_TOOL) is None
+        if not self._is_monitoring:
+            self._is_over = True
+            return
+        _monitoring.use_tool_id(_TOOL, "onestream's lines")
+        on = {
+            events.PY_START: self._on_start,
+            events.PY_RESUME: self._on_resume,
+            events.LINE: self._on_line,
+            events.RAISE: self._on_raise,
+        }
+        for event, call in on.items():
+            _monitoring.register_callback(_TOOL, event, call)
+        _monitoring.restart_events()
+        _monitoring.set_events(_TOOL, sum(on))
+
+    def _end(self) -> None:
+        if self._is_monitoring:
+            _monitoring.set_events(_TOOL, 0)
+            _monitoring.free_tool_id(_TOOL)
+
+    def _on_start(self, code: CodeType, offset: int) -> Any:
+        if self._accesses(code) is None:
+            return _monitoring.DISABLE
+        self._begin_call(sys._getframe(1))
+        return None
+
+    def _on_resume(self, code: CodeType, offset: int) -> Any:
+        if self._accesses(code) is None:
+            return _monitoring.DISABLE
+        self._note(What.RESUMES, sys._getframe(1))
+        return None
+
+    def _on_line(self, code: CodeType, line: int) -> Any:
+        if self._accesses(code) is None:
+            return _monitoring.DISABLE
+        self._note(What.LINE, sys._getframe(1))
+        return None
+
+    def _on_raise(self, code: CodeType, offset: int, raised: BaseException) -> None:
+        if self._accesses(code) is not None:
+            self._raises(sys._getframe(1), type(raised))
+
+
+def actor_of(loop: SimLoop) -> str:
+    """Who runs in it: a thread, a task, or the loop itself."""
+    worker = loop.threads.current
+    if worker is not None:
+        return f"{loop.lane}{worker.identity.thread.name}"
+    task = asyncio.current_task(loop)
+    return f"{loop.lane}{task.get_name()}" if task is not None else f"{loop.lane}loop"
+
+
+def _is_resumed(frame: FrameType) -> bool:
+    """Whether it goes on after it had given the loop back. A call begins at RESUME 0."""
+    if not frame.f_code.co_flags & _SUSPENDS:
+        return False
+    return bool(frame.f_code.co_code[frame.f_lasti + 1] & 3)
+
+
+def _own_frames(task: asyncio.Task[Any]) -> tuple[tuple[CodeType, int], ...]:
+    """Of a task that waits: the frames of its coroutine; of the one that runs: those that run."""
+    coroutine: Any = task.get_coro()
+    frames: list[FrameType] = []
+    if getattr(coroutine, "cr_running", False):
+        outermost = coroutine.cr_frame
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            frames.append(frame)
+            if frame is outermost:
+                break
+            frame = frame.f_back
+    else:
+        while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+            frames.insert(0, frame)
+            coroutine = coroutine.cr_await
+    return tuple(
+        (each.f_code, each.f_lineno) for each in frames if is_own_code(each.f_code.co_filename)
+    )
+
+
+def _value_of(key: ast.expr, variables: Mapping[str, Any]) -> str | None:
+    """As text, where it can be told without running any code of the program's."""
+    found = _found(key, variables)
+    is_plain = type(found) in (str, int, bytes, bool)
+    return repr(found) if is_plain else None
+
+
+def _found(node: ast.expr, variables: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        return variables.get(node.id)
+    if isinstance(node, ast.Subscript):
+        owner, key = _found(node.value, variables), _found(node.slice, variables)
+        return owner.get(key) if type(owner) is dict and type(key) is str else None
+    if isinstance(node, ast.Attribute):
+        owner = _found(node.value, variables)
+        own = object.__getattribute__(owner, "__dict__") if _has_dict(owner) else {}
+        return own.get(node.attr)
+    return None
+
+
+def _has_dict(owner: object) -> bool:
+    return type(owner).__dictoffset__ != 0

@@ -1,0 +1,282 @@
+"""What is told of the program's lines: where it went wrong, by what ran, and without a guess."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from typing import Any
+
+from sim import World, explore
+from sim.bench.subjects.mutants import mutant_named, replaced_by
+from sim.commands.pages import page_of_counterexample
+from sim.counterexamples.facts import Excerpt, Fact, Mark, excerpts_of
+from sim.kernel.execution import Program
+from sim.pages.names import Made, Names
+from sim.pages.page import _rows
+from sim.pages.story import Story, story_of
+from sim.replay import subject_of
+from tests.sim.connection_bugs import Till, of_uvicorn
+
+
+def told(program: Program, **options: Any) -> Story:
+    found = explore(program, **options).counterexample
+    assert found is not None
+    return story_of(program, found)
+
+
+def line_of(function: Any, marker: str) -> int:
+    """The line of its source that has the marker."""
+    lines, first = inspect.getsourcelines(function)
+    (at,) = [number for number, text in enumerate(lines, first) if marker in text]
+    return at
+
+
+def marked(story: Story) -> set[int]:
+    return {mark.line for fact in story.facts for mark in fact.marks}
+
+
+class Account:
+    def __init__(self) -> None:
+        self.balance = 0
+        self.by_name: dict[str, int] = {}
+
+    async def adds(self, amount: int) -> None:
+        known = self.balance  # reads
+        await asyncio.sleep(amount)  # waits
+        self.balance = known + amount  # changes
+
+    async def adds_to_what_there_is(self, amount: int) -> None:
+        await asyncio.sleep(amount)
+        self.balance += amount
+
+    async def notes(self, name: str) -> None:
+        known = self.by_name.get(name, 0)
+        await asyncio.sleep(1)
+        self.by_name[name] = known + 1
+
+
+async def money_is_lost(world: World) -> None:
+    account = Account()
+    tasks = [asyncio.create_task(account.adds(each), name=f"adds {each}") for each in (1, 2)]
+    await asyncio.wait(tasks)
+    world.check(account.balance == 3, "nothing is lost", "adds 2 has lost what adds 1 has added")
+
+
+def test_a_stale_read_has_its_three_lines() -> None:
+    """Where it was read, where its reader waited meanwhile, and where it was changed."""
+    story = told(money_is_lost)
+    (fact,) = story.facts
+    lines = {name: line_of(Account, f"# {name}") for name in ("reads", "waits", "changes")}
+    assert marked(story) == set(lines.values())
+    assert f"both read `self.balance` at test_facts.py:{lines['reads']}" in fact.sentence
+    assert "adds 2 changes it there, too, without having read it again" in fact.sentence
+    (excerpt,) = story.excerpts
+    assert (excerpt.function, set(excerpt.says)) == ("adds", set(lines.values()))
+
+
+def test_what_is_read_again_is_not_stale() -> None:
+    """Nothing is said of a task that reads and changes within one step."""
+
+    async def program(world: World) -> None:
+        account = Account()
+        await asyncio.gather(*(account.adds_to_what_there_is(each) for each in (1, 2)))
+        world.check(account.balance == 4, "it is four", "Task-2 and Task-3 have added three")
+
+    assert not any("having read it again" in fact.sentence for fact in told(program).facts)
+
+
+def test_another_key_is_another_thing() -> None:
+    """Who changes what lies under another key of a dictionary makes no read of it stale."""
+
+    async def program(world: World) -> None:
+        account = Account()
+        names = [asyncio.create_task(account.notes(each), name=each) for each in ("a", "b")]
+        await asyncio.wait(names)
+        world.check(False, "never", "a and b")
+
+    assert not any("having read it again" in fact.sentence for fact in told(program).facts)
+
+
+def test_a_cancel_that_is_swallowed_has_the_line_that_does() -> None:
+    """Where it came up, which `except` caught it, and where the task went on."""
+
+    async def works() -> None:
+        try:
+            await asyncio.sleep(10)  # is told
+        except ValueError:
+            pass
+        except (asyncio.CancelledError, OSError):  # catches
+            known = True
+        del known  # goes on
+        await asyncio.sleep(10)
+
+    async def program(world: World) -> None:
+        task = asyncio.create_task(works(), name="works")
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.sleep(1)
+        world.check(task.done(), "who is told to end ends", "works goes on")
+
+    story = told(program)
+    assert marked(story) == {
+        line_of(works, f"# {each}") for each in ("is told", "catches", "goes on")
+    }
+    assert f"caught at line {line_of(works, '# catches')}" in story.facts[0].sentence
+
+
+def test_a_cancel_that_is_only_cleaned_up_after_is_not_swallowed() -> None:
+    """`finally` catches nothing, and an `except` that raises it again does not keep it."""
+
+    async def works() -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            raise
+        finally:
+            await asyncio.sleep(0)
+
+    async def program(world: World) -> None:
+        task = asyncio.create_task(works(), name="works")
+        await asyncio.sleep(1)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        world.check(False, "never", "works is over")
+
+    assert not any("is caught" in fact.sentence for fact in told(program).facts)
+
+
+def test_a_line_that_runs_twice_is_told_where_it_passes_with_once() -> None:
+    """The till withdraws once more where a request is sent again; uvicorn's steps are folded."""
+    story = told(of_uvicorn(Till))
+    (fact,) = story.facts
+    line = line_of(Till, "self.balance -= 10")
+    assert marked(story) == {line}
+    assert (
+        f"connection_bugs.py:{line}, which changes `self.balance`, runs twice here" in fact.sentence
+    )
+    assert "once where it passes" in fact.sentence
+    assert not any("Task-" in step.actor for step in story.steps)
+    folded = [row["folded"] for row in _rows(story, set()) if row["folded"]]
+    assert any(" of " in each for each in folded), folded
+
+
+def test_without_more_it_is_told_where_each_stands() -> None:
+    """Who waits, at which line, and since when."""
+
+    async def waits(event: asyncio.Event) -> None:
+        await asyncio.sleep(1)
+        await event.wait()  # stands
+
+    async def program(world: World) -> None:
+        event = asyncio.Event()
+        task = asyncio.create_task(waits(event), name="waits")
+        await asyncio.sleep(2)
+        world.check(task.done(), "it is over", "waits is not")
+
+    story = told(program)
+    line = line_of(waits, "# stands")
+    assert f"waits waits at test_facts.py:{line} since 1.000 s" in [
+        fact.sentence for fact in story.facts
+    ]
+
+
+def test_a_published_registry_is_shown_by_its_own_lines() -> None:
+    """Where it reads who holds the session, where it waits, and where it takes it; no check's."""
+    from sim.bench.subjects import quick_fix
+
+    with subject_of("registry:racing_registers:quick_fix") as subject:
+        found = explore(subject).counterexample
+    assert found is not None
+    told_of_it = page_of_counterexample(found).stories[0].story
+    source = quick_fix.StreamRegistry
+    lines = [
+        line_of(source, each)
+        for each in (
+            'prev_trace = self._by_session.get(entry["session_id"])',
+            "await asyncio.wait_for(prev_task, timeout=2.0)",
+            'self._by_session[entry["session_id"]] = entry["trace_id"]',
+        )
+    ]
+    (excerpt,) = told_of_it.excerpts
+    assert excerpt.file.endswith("quick_fix.py")
+    assert list(excerpt.says) == lines
+    assert "p2's request and p3's request both read" in told_of_it.facts[0].sentence
+
+
+def test_of_a_mutant_the_broken_line_is_told_first() -> None:
+    """With what production has in its place."""
+    name = "agent_is_not_ended_before_pop"
+    (code,) = replaced_by(mutant_named(name))
+    assert code.co_qualname == "StreamTask._end_agent"
+    with subject_of(f"server:second_prompt.async:mutant-{name}") as subject:
+        found = explore(subject, max_executions=1).counterexample
+    assert found is not None
+    first, *rest = page_of_counterexample(found).stories[0].story.facts
+    assert first.marks[1] == Mark(
+        code.co_filename, code.co_firstlineno, "what production has in its place"
+    )
+    assert first.marks[0].line == line_of(mutant_named(name).breaks, "patch.setattr")
+    # Both calls, by the tasks that have them.
+    assert [fact.sentence.split(" ")[0] for fact in rest] == ["agent-t2", "agent-t1"]
+
+
+def test_an_excerpt_is_the_function_around_its_lines() -> None:
+    """However far down it stands; of its docstring and of what lies between there is nothing."""
+    line = line_of(quiet, "# the line")
+    (excerpt,) = excerpts_of([Fact("", (Mark(__file__, line, "here"),))])
+    assert line > 60
+    assert excerpt.function == "quiet"
+    assert excerpt.says == {line: ["here"]}
+    assert shown_of(excerpt) == [
+        "def quiet() -> None:",
+        "…",
+        "six = 6",
+        "seven = 7  # the line",
+        "eight = 8",
+    ]
+
+
+def shown_of(excerpt: Excerpt) -> list[str]:
+    return ["…" if each is None else each[1].strip() for each in excerpt.lines]
+
+
+def quiet() -> None:
+    """Its docstring,
+
+    which is long.
+    """
+    one = 1
+    two = 2
+    three = 3
+    four = 4
+    five = 5
+    six = 6
+    seven = 7  # the line
+    eight = 8
+    del one, two, three, four, five, six, seven, eight
+
+
+def test_a_task_without_a_name_is_called_by_what_it_runs() -> None:
+    """With a number where several run the same, and as it is where the program named it."""
+    made = [Made("Task-1", "serve", "a.py:1"), Made("Task-22", "ask", "a.py:2")]
+    made += [Made("Task-3", "ask", "a.py:2"), Made("clock", "ticks", "a.py:3")]
+    names = Names(made)
+    text = "Task-1 is cancelled by Task-3, Task-22 and clock; Task-4 is unknown"
+    assert names.in_text(text) == "serve is cancelled by ask 2, ask 1 and clock; Task-4 is unknown"
+    assert names.made_at == {"serve": "a.py:1", "ask 1": "a.py:2", "ask 2": "a.py:2"}
+
+
+def test_what_is_seen_of_what_always_holds_is_asked_for() -> None:
+    """Only where it does not hold any more."""
+
+    async def program(world: World) -> None:
+        since = world.now
+        world.always("it is early", lambda: world.now < 1, seen=lambda: f"it began at {since:.1f}")
+        await asyncio.sleep(2)
+
+    report = explore(program)
+    assert report.counterexample is not None
+    assert "seen: it began at 0.0" in report.counterexample.text
