@@ -455,7 +455,7 @@ def test_documents_show_a_counterexample_of_each_command() -> None:
     assert commands == {"check", "simulate"}
 
 
-async def two_endpoints_lose_an_update(world: World) -> None:
+async def loses_an_update(world: World) -> None:
     """As FastAPI's `def` endpoints: in threads of anyio, called through coroutines of a package."""
     stock = [1]
 
@@ -471,12 +471,12 @@ async def two_endpoints_lose_an_update(world: World) -> None:
 
 def test_what_a_package_does_within_is_no_row_and_its_threads_are_told_apart() -> None:
     """Rows are for lines that the reader has written; two threads of one name have two columns."""
-    report = explore(two_endpoints_lose_an_update)
+    report = explore(loses_an_update)
     assert report.counterexample is not None
     text = report.counterexample.text
     rows = text.partition("what happened")[2].partition("first difference")[0]
     assert "_asyncio.py" not in rows
     assert "AnyIO worker th" in rows
     assert " (2)" in rows
-    assert "made in two_endpoints_lose_an_update (test_explanation.py:" in rows
+    assert "made in loses_an_update (test_explanation.py:" in rows
     assert "waits in time.sleep in buy (test_explanation.py:" in rows
