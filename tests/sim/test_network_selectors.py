@@ -240,6 +240,7 @@ def test_a_file_is_sent_by_every_loop(tmp_path: Any) -> None:
         (lambda sock: os.dup(sock.fileno()), "os.dup of a simulated socket in "),
         (lambda sock: os.set_blocking(sock.fileno(), False), "os.set_blocking of a simulated"),
         (lambda sock: select.epoll().register(sock, select.EPOLLET), "select.epoll with EPOLLET"),
+        (lambda sock: sock.recv(1, socket.MSG_OOB), "socket.recv with flags=<MsgFlag.MSG_OOB"),
     ],
 )
 def test_what_is_not_simulated_is_refused_with_its_place(misuse: Any, words: str) -> None:

@@ -309,7 +309,26 @@ class Delivery(Watched):
         machine = self.machine_at(host, sender.machine)
         found = machine.bound_at(socket.SOCK_STREAM, sender.family, host, port)
         listeners = [each for each in found if isinstance(each, StreamSocket) and each.is_listening]
-        return listeners[0] if listeners else None
+        return self._who_takes(sender, listeners, host, port) if listeners else None
+
+    def _who_takes(self, sender: OpenSocket, bound: list[Any], host: str, port: Any) -> Any:
+        """Of those who share an address any: a choice, and for one sender always the same.
+
+        A kernel picks by the addresses of both ends.
+        """
+        sharing = [each for each in bound if each.host == bound[0].host]
+        if len(sharing) < 2 or not bound[0].option(socket.SO_REUSEPORT):
+            # Of datagrams that share one otherwise, who was bound last has all.
+            return sharing[-1]
+        sender.spread = sender.spread or {}
+        if (host, port) not in sender.spread:
+            to = self.words_of((host, port))
+            options = [
+                Option(f"number {at} of those at {to} takes what {sender.words} sends")
+                for at in range(1, len(sharing) + 1)
+            ]
+            sender.spread[host, port] = self.loop.choose("network", options, one_natural)
+        return sharing[sender.spread[host, port] % len(sharing)]
 
     def carry_held(self) -> None:
         held, self._held = self._held, []
@@ -332,7 +351,8 @@ class Delivery(Watched):
         words = f"a datagram of {len(data)} bytes from {sender.words} reaches {host}:{port}"
         latency_s = self._latency_s(sender.machine, host)
         bound = self._bound_at(sender, host, port)
-        arrival = self._announce(bound[0].loop if bound else sender.loop, words, latency_s)
+        taker = self._who_takes(sender, bound, host, port) if bound else sender
+        arrival = self._announce(taker.loop, words, latency_s)
 
         self._by_arrival[arrival] = sender
 
@@ -369,9 +389,9 @@ class Delivery(Watched):
         from_host = sender.name[0]
         if from_host in ("0.0.0.0", "::"):
             from_host = self.source_of(sender, host)
-        name = as_told(found[0].family, from_host, sender.port)
-        found[0].receives(data, name)
-        self.tell(found[0])
+        taker = self._who_takes(sender, found, host, port)
+        taker.receives(data, as_told(taker.family, from_host, sender.port))
+        self.tell(taker)
 
     # -- what has landed before a poll, and what lands next
 

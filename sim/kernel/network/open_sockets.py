@@ -60,6 +60,8 @@ class OpenSocket:
     # Whether it is without O_NONBLOCK, as it is for Python without a time limit alone.
     blocks = True
     held_until = math.inf
+    # Of those that share an address, the how-manieth has what it sends there; None without any.
+    spread: dict[Any, int] | None = None
 
     def __init__(self, network: NetworkOfSockets, machine: Machine, family: int, kind: int) -> None:
         self.network = network

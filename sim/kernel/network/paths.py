@@ -81,6 +81,17 @@ class Paths:
     def unlink(self, path: Any) -> None:
         del self._bound[_key(os.fsdecode(path))]
 
+    def rename(self, path: Any, to: Any) -> None:
+        """What was there is replaced, also a file of the system's."""
+        key, to_key = _key(os.fsdecode(path)), _key(os.fsdecode(to))
+        if to_key not in self._bound and os.path.lexists(to_key):
+            os.unlink(to_key)
+        for each in (self._bound, self._modes, self._inodes):
+            each[to_key] = each.pop(key)
+
+    def access(self, path: Any, mode: int) -> bool:
+        return True
+
     def stat(self, path: Any) -> os.stat_result:
         key = _key(os.fsdecode(path))
         return os.stat_result(
@@ -107,6 +118,26 @@ def _beside_files(real: Callable[..., Any], act: Callable[..., Any]) -> Callable
     return call
 
 
+def _renames(real: Callable[..., None]) -> Callable[..., None]:
+    """Of a path that a simulated socket is bound to, or to one."""
+
+    @functools.wraps(real)
+    @forwards
+    def call(path: Any, to: Any, **options: Any) -> None:
+        execution = execution_of_this_thread()
+        if execution is not None and execution.loop.has_network:
+            paths = execution.loop.network.machine_here().paths
+            if paths.has(path):
+                paths.rename(path, to)
+                return
+            if paths.has(to):
+                os.stat(path)
+                paths.unlink(to)
+        real(path, to, **options)
+
+    return call
+
+
 def replacements() -> list[tuple[Any, str, Any]]:
     """By module and name, what takes the place of what within an exploration."""
     acts: dict[str, Callable[..., Any]] = {
@@ -115,5 +146,7 @@ def replacements() -> list[tuple[Any, str, Any]]:
         "unlink": Paths.unlink,
         "remove": Paths.unlink,
         "chmod": Paths.chmod,
+        "access": Paths.access,
     }
-    return [(os, name, _beside_files(getattr(os, name), act)) for name, act in acts.items()]
+    of_one = [(os, name, _beside_files(getattr(os, name), act)) for name, act in acts.items()]
+    return of_one + [(os, name, _renames(getattr(os, name))) for name in ("rename", "replace")]

@@ -190,5 +190,10 @@ def _number(fileobj: Any) -> int:
 if sys.platform != "win32":
     from asyncio import unix_events
 
-    for _name in ("create_unix_connection", "create_unix_server"):
+    _OF_UNIX = (
+        *("create_unix_connection", "create_unix_server"),
+        *("_sock_sendfile_native", "_sock_sendfile_native_impl", "_sock_sendfile_update_filepos"),
+        "_sock_add_cancellation_callback",
+    )
+    for _name in _OF_UNIX:
         setattr(SocketLoop, _name, getattr(unix_events._UnixSelectorEventLoop, _name))

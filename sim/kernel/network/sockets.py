@@ -17,8 +17,9 @@ from typing import Any, NoReturn, TypeVar
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.lacking import Lacking
 from sim.kernel.network.addresses import Machine, in_words
-from sim.kernel.network.datagrams import DatagramSocket
+from sim.kernel.network.datagrams import DATAGRAM_BYTES_MAX, DatagramSocket
 from sim.kernel.network.errors import os_error, timed_out, would_block
+from sim.kernel.network.flags import READ_FLAGS, WAITS_FOR_ALL, WRITE_FLAGS
 from sim.kernel.network.names import address_of, unix_path
 from sim.kernel.network.network import Network
 from sim.kernel.network.open_sockets import OpenSocket
@@ -251,7 +252,13 @@ class SimSocket(RealSocket):
         if isinstance(opened, UnixStreamSocket):
             self._sim_connect_to_path(opened, port)
             return
+        if opened.is_connecting and opened.blocks:
+            self._sim_wait("connect", lambda: not opened.is_connecting)
+        if opened.finds_connection():
+            return
         opened.connect(host, port)
+        # With a time limit it is Python that waits, and asks for the error; else the system knows.
+        opened.has_asked = not opened.blocks
         if opened.is_connecting and self._sim_timeout == 0:
             raise os_error(errno.EINPROGRESS)
         if opened.is_connecting:
@@ -290,11 +297,18 @@ class SimSocket(RealSocket):
         if bufsize < 0:
             raise modelled(ValueError("negative buffersize in recv"))
         opened = self._sim()
+        self._sim_require("recv", flags, READ_FLAGS)
         is_peek = bool(flags & socket.MSG_PEEK)
-        return self._sim_try("recv", opened, lambda: opened.read(bufsize, is_peek=is_peek), flags)
+        data = self._sim_try("recv", opened, lambda: opened.read(bufsize, is_peek=is_peek), flags)
+        if flags & WAITS_FOR_ALL and not is_peek and isinstance(opened, StreamSocket):
+            while (
+                opened.blocks and len(data) < bufsize and (more := self.recv(bufsize - len(data)))
+            ):
+                data += more
+        return data
 
     @forwards
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         view = memoryview(buffer).cast("B")
         if nbytes < 0:
             raise modelled(ValueError("negative buffersize in recv_into"))
@@ -311,12 +325,13 @@ class SimSocket(RealSocket):
         opened = self._sim()
         if isinstance(opened, StreamSocket):
             return self.recv(bufsize, flags), None
+        self._sim_require("recvfrom", flags, READ_FLAGS)
         is_peek = bool(flags & socket.MSG_PEEK)
         read = opened.read_from
         return self._sim_try("recvfrom", opened, lambda: read(bufsize, is_peek=is_peek), flags)
 
     @forwards
-    def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> tuple[int, Any]:
+    def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         view = memoryview(buffer).cast("B")
         if nbytes < 0:
             raise modelled(ValueError("negative buffersize in recvfrom_into"))
@@ -327,9 +342,35 @@ class SimSocket(RealSocket):
         return len(data), address
 
     @forwards
+    def recvmsg(
+        self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[bytes, list[Any], int, Any]:
+        """There is no ancillary data, as none can be sent."""
+        if bufsize < 0:
+            raise modelled(ValueError("negative buffer size in recvmsg()"))
+        is_stream = isinstance(self._sim(), StreamSocket)
+        # Of a datagram it tells that there was more.
+        data, address = self.recvfrom(bufsize if is_stream else DATAGRAM_BYTES_MAX, flags)
+        was_cut = len(data) > bufsize
+        return data[:bufsize], [], int(socket.MSG_TRUNC) if was_cut else 0, address
+
+    @forwards
+    def recvmsg_into(
+        self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[Any], int, Any]:
+        views = [memoryview(each).cast("B") for each in buffers]
+        data, *rest = self.recvmsg(sum(map(len, views)), ancbufsize, flags)
+        left = data
+        for view in views:
+            part, left = left[: len(view)], left[len(view) :]
+            view[: len(part)] = part
+        return len(data), *rest
+
+    @forwards
     def send(self, data: Any, flags: int = 0, /) -> int:
         view = bytes(memoryview(data))
         opened = self._sim()
+        self._sim_require("send", flags, WRITE_FLAGS)
         return self._sim_try("send", opened, lambda: opened.write(view), flags)
 
     @forwards
@@ -356,14 +397,10 @@ class SimSocket(RealSocket):
         opened = self._sim()
         if isinstance(opened, StreamSocket):
             return self.send(view, *flags)
+        self._sim_require("sendto", sum(flags), WRITE_FLAGS)
         host, port = self._sim_address("sendto", address)
         send = opened.write_to
-        return self._sim_try("sendto", opened, lambda: send(view, host, port))
-
-    @forwards
-    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
-        # A simulated descriptor means nothing to the system's own.
-        return self._sendfile_use_send(file, offset, count)  # type: ignore[attr-defined, no-any-return]
+        return self._sim_try("sendto", opened, lambda: send(view, host, port), sum(flags))
 
     # -- blocking
 
@@ -399,6 +436,10 @@ class SimSocket(RealSocket):
             raise timed_out()
         if self._sim_fd < 0:
             raise os_error(errno.EBADF)
+
+    def _sim_require(self, what: str, flags: int, known: int) -> None:
+        if flags & ~known:
+            self._sim_refuse(f"{what} with flags={socket.MsgFlag(flags)!r}")
 
     def _sim_lacks(self, name: str) -> NoReturn:
         self._sim_refuse(name)

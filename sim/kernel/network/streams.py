@@ -27,6 +27,8 @@ class StreamSocket(OpenSocket):
     """
 
     is_connecting = False
+    # It has asked for a connection and gone on, and not asked again what came of that.
+    has_asked = False
     other: StreamSocket | None = None
     incoming: Way | None = None
     outgoing: Way | None = None
@@ -110,11 +112,24 @@ class StreamSocket(OpenSocket):
         self.incoming, self.outgoing = self._new_ways()
         self.sends(SegmentKind.REQUEST)
 
+    def finds_connection(self) -> bool:
+        """Whether who has asked and gone on, and asks again, is told that it is made; once.
+
+        Where none was made it is told so, and may then ask anew.
+        """
+        if self.is_connecting or not self.has_asked:
+            return False
+        self.has_asked = False
+        if self.outgoing is not None and not self.was_reset:
+            return True
+        error = self.take_error() or errno.ECONNABORTED
+        self.cannot_connect(0)
+        self.was_reset = self.reads_shut = False
+        raise os_error(error)
+
     def _require_free(self) -> None:
-        if self.outgoing is not None:
+        if self.outgoing is not None or self.is_listening:
             raise os_error(errno.EISCONN)
-        if self.is_listening:
-            raise os_error(errno.EINVAL)
 
     def cannot_connect(self, error: int) -> None:
         """It may ask again, or elsewhere."""
@@ -163,6 +178,9 @@ class StreamSocket(OpenSocket):
             # On Linux the end comes before an error, which who writes gets.
             return b""
         self.raise_error()
+        if way is None and self.has_asked:
+            # As Linux has it, until who has asked asks again.
+            return b""
         if way is None or self.is_connecting:
             raise os_error(errno.ENOTCONN)
         if self.was_reset or self.reads_shut or not bytes_max:
@@ -207,6 +225,11 @@ class StreamSocket(OpenSocket):
         )
 
     def shutdown(self, how: int) -> None:
+        if self.is_listening:
+            # As Linux has it, where nothing can be written there is nothing to shut.
+            if how != socket.SHUT_WR:
+                self._listens_no_more()
+            return
         self._finds_break()
         if self.outgoing is None or self.incoming is None:
             raise os_error(errno.ENOTCONN)
@@ -257,14 +280,7 @@ class StreamSocket(OpenSocket):
     def closed(self) -> None:
         if self.is_listening:
             self._release()
-            self.is_listening = False
-            for accepted in self.backlog:
-                accepted.send_reset()
-            for asking in self.waiting:
-                # Finds nobody now.
-                self.network.carry(asking)
-            self.backlog.clear()
-            self.waiting.clear()
+            self._listens_no_more()
         elif self.outgoing is not None and self.incoming is not None and not self.was_reset:
             if self.incoming.arrived or self.is_connecting or self._lingers_not():
                 # Data that nobody reads: the other end is told by a reset.
@@ -276,6 +292,18 @@ class StreamSocket(OpenSocket):
             self.incoming.drop()
         else:
             self._release()
+
+    def _listens_no_more(self) -> None:
+        self.is_listening = False
+        for accepted in self.backlog:
+            accepted.send_reset()
+        for asking in self.waiting:
+            # Finds nobody now.
+            self.network.carry(asking)
+        self.backlog.clear()
+        self.waiting.clear()
+        # Who waits for a connection is told that there is none to come.
+        self.network.tell(self)
 
     def _leaves(self) -> None:
         """Its address is free at once, or after TIME_WAIT where this end is the first to end."""

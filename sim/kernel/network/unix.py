@@ -13,7 +13,7 @@ from typing import Any
 from sim.kernel.network.connection import Segment, SegmentKind
 from sim.kernel.network.datagrams import DATAGRAM_BYTES_MAX, DatagramSocket
 from sim.kernel.network.errors import os_error, would_block
-from sim.kernel.network.open_sockets import OpenSocket
+from sim.kernel.network.open_sockets import READABLE, OpenSocket
 from sim.kernel.network.paths import is_abstract
 from sim.kernel.network.streams import StreamSocket
 
@@ -56,18 +56,38 @@ class UnixStreamSocket(_OnPath, StreamSocket):
             raise os_error(errno.EINVAL)
         self.is_listening, self.backlog_max = True, max(backlog, 0)
 
+    def accept(self) -> StreamSocket:
+        if self._waits_in_vain():
+            raise os_error(errno.EINVAL)
+        return super().accept()
+
+    def _waits_in_vain(self) -> bool:
+        """Who may not block is told that nobody is there yet, as on Linux."""
+        return self.is_listening and self.reads_shut and self.blocks and not self.backlog
+
+    def readiness(self) -> int:
+        return READABLE if self._waits_in_vain() else super().readiness()
+
     def has_room_at(self, path: str) -> bool:
         """Whether who asks there need not wait; also where it cannot ask at all."""
         try:
             listener: UnixStreamSocket = self.machine.paths.at(path, self.kind)
         except OSError:
             return True
-        return not listener.is_listening or listener.has_room()
+        return not listener.takes_requests() or listener.has_room()
+
+    def takes_requests(self) -> bool:
+        return self.is_listening and not self.reads_shut
+
+    def _require_free(self) -> None:
+        if self.is_listening:
+            raise os_error(errno.EINVAL)
+        super()._require_free()
 
     def connect(self, host: str, port: Any) -> None:
         self._require_free()
         listener: UnixStreamSocket = self.machine.paths.at(port, self.kind)
-        if not listener.is_listening:
+        if not listener.takes_requests():
             raise os_error(errno.ECONNREFUSED)
         if not listener.has_room():
             raise would_block()
@@ -100,6 +120,9 @@ class UnixStreamSocket(_OnPath, StreamSocket):
         return len(taken)
 
     def shutdown(self, how: int) -> None:
+        if self.is_listening and how != socket.SHUT_WR:
+            self.reads_shut = True
+            self.network.tell(self)
         other = self.other
         if self.incoming is None or self.outgoing is None or other is None:
             return
