@@ -150,7 +150,7 @@ async def histories_agree(store: Driven, seeds: int, length: int) -> int:
         table = LeaseTable(LIMITS, generation="g")
         await store.write(table.snapshot())
         store.moment.now_ms, store.moment.generation = NOW, "g"
-        for operation in _history(chance, table, store.moment, length):
+        for operation in history(chance, table, store.moment, length):
             await compare(table, store, operation)
     return seeds * length
 
@@ -171,7 +171,7 @@ async def _late_ones_agree(store: Driven) -> None:
         moment.now_ms += LATE_KEEP_MS * days + LIMITS.lease_ms + LIMITS.margin_ms
 
 
-def _history(
+def history(
     chance: random.Random, table: LeaseTable, moment: Moment, length: int
 ) -> Iterator[LeaseOperation]:
     for number in range(length):

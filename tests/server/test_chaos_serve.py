@@ -262,7 +262,9 @@ def judge(
     print(f"  first content: p50 {p50:.3f} s, p90 {p90:.3f} s, longest {waits[-1]:.3f} s")
     violations = list(without_nameless(history.violations(), prompts, lines))
     print(f"  {len(violations)} violations of S1, S3, S5")
-    assert not violations, "\n".join(told_of(each, prompts, served) for each in violations[:20])
+    assert not violations, "\n".join(
+        told_of(each, prompts, served, ollama) for each in violations[:20]
+    )
     for each in prompts:
         if each.is_broken or each.end == CUT:
             assert was_killed(each, served.broken), f"broken, and nobody was killed: {each}"
@@ -273,10 +275,14 @@ def judge(
         assert history.counts[what], f"no {what} in the history: nothing was tried"
 
 
-def told_of(violation: str, prompts: list[Asked], served: Served) -> str:
+def told_of(violation: str, prompts: list[Asked], served: Served, ollama: StampedOllama) -> str:
     """With what its streams came to, and what the log says of them."""
     names = set(re.findall(r"trace_id='([\w.]+)'", violation))
     lines = [violation]
+    for call in ollama.calls:
+        if call.name in names:
+            over = "never" if call.over is None else f"{call.over:.4f}"
+            lines.append(f"{call.name} upstream from {call.begun:.4f} to {over}")
     for each in prompts:
         if each.name in names:
             lines.append(f"{each.name} of {each.at:.3f} to {each.over:.3f}: {each.end}")
