@@ -20,8 +20,11 @@ from server.settings import Settings
 # What a client may send behind a request that is not answered yet; the rest is thrown away, and
 # the connection closed behind the answer.
 _BEHIND_MAX_BYTES = 64 * 1024
-# Connections that wait to be accepted.
-BACKLOG = 128
+# Accepts in a row: asyncio tries as many also where each of them fails.
+ACCEPTS_MAX = 128
+# Connections that wait to be accepted, as far as the kernel allows (net.core.somaxconn on Linux).
+# One that finds no place comes again after a second, then after 3 and 7.
+BACKLOG = 4096
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROBE_FIRST_S = 0.05
 _PROBE_LAST_S = 15.0
@@ -161,10 +164,27 @@ def use_for(server: uvicorn.Server, settings: Settings) -> None:
     if not is_ours and not isinstance(config.http, str):
         return
     config.http_protocol_class = with_limits(settings)
-    # asyncio tries as many accepts in a row, also where each of them fails.
-    config.backlog = min(config.backlog, BACKLOG)
+    # For asyncio this is both: how many accepts it tries, and how many connections may wait.
+    config.backlog = min(config.backlog, ACCEPTS_MAX)
+    _lengthen_once_it_listens(server)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(FewComplaints(loop))
+
+
+def _lengthen_once_it_listens(server: uvicorn.Server) -> None:
+    """The server's first tick comes in the step in which it has begun to listen."""
+    tick = server.on_tick
+
+    async def first_tick(counter: int) -> bool:
+        server.on_tick = tick  # type: ignore[method-assign]
+        for listening in server.servers:
+            for each in listening.sockets:
+                # The same socket once more: asyncio shows one that cannot be told to listen.
+                with socket.fromfd(each.fileno(), each.family, each.type) as listener:
+                    listener.listen(BACKLOG)
+        return await tick(counter)
+
+    server.on_tick = first_tick  # type: ignore[method-assign]
 
 
 def with_limits(settings: Settings) -> type[HttpProtocol]:

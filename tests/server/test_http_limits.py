@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from server import http_protocol
 from server.http_limits import (
@@ -18,9 +21,9 @@ from server.http_limits import (
     FewComplaints,
     connections_max,
 )
-from server.http_protocol import BACKLOG, HttpProtocol
+from server.http_protocol import ACCEPTS_MAX, HttpProtocol
 from tests.limits import HANGS_S
-from tests.server.support import run_async, settings, stack, until
+from tests.server.support import PATIENCE_S, free_socket, run_async, settings, stack, until
 
 pytestmark = pytest.mark.socket
 
@@ -233,10 +236,9 @@ def test_asyncios_complaints_are_few(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_limits_are_those_of_the_settings() -> None:
-    """Whichever way uvicorn was started, but for a class of its user's; the backlog is short."""
+    """Whichever way uvicorn was started, but for a class of its user's; few accepts in a row."""
 
     async def main() -> None:
-        import uvicorn
         from uvicorn.protocols.http.h11_impl import H11Protocol
 
         limits = settings(request_head_seconds=3.0, send_seconds=4.0)
@@ -247,10 +249,36 @@ def test_the_limits_are_those_of_the_settings() -> None:
             used: Any = server.config.http_protocol_class
             assert issubclass(used, HttpProtocol)
             assert (used.head_s, used.unread_s) == (3.0, 4.0)
-            assert server.config.backlog == BACKLOG
+            assert server.config.backlog == ACCEPTS_MAX
         server = uvicorn.Server(uvicorn.Config("server.app:app", http=H11Protocol))
         server.config.load_app = lambda: None  # type: ignore[method-assign]
         http_protocol.use_for(server, limits)
         assert server.config.backlog == 2048
+
+    run_async(main())
+
+
+@pytest.mark.socket
+def test_connections_that_come_at_once_wait_in_the_kernel() -> None:
+    """All are taken while the loop stands: one that is dropped comes again after a second, or 7."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("nothing is asked")
+
+    async def main() -> None:
+        config = uvicorn.Config(app, lifespan="off", log_config=None)
+        server = uvicorn.Server(config)
+        http_protocol.use_for(server, settings())
+        with free_socket() as listener, ExitStack() as clients:
+            config.load()
+            server.lifespan = config.lifespan_class(config)
+            await server.startup([listener])
+            await server.on_tick(1)
+            for _ in range(2 * ACCEPTS_MAX):
+                # Without a look by the loop: what the kernel does not take is not connected.
+                client = clients.enter_context(socket.socket())
+                client.settimeout(PATIENCE_S)
+                client.connect(listener.getsockname())
+            await server.shutdown([listener])
 
     run_async(main())
