@@ -1,11 +1,15 @@
-"""Limits on somebody else: what this process itself was late by does not count.
+"""Limits on what somebody else does, or another task: what this loop was late by does not count.
 
 A timer that fires late has waited for our own process as well, which stood still: stopped, on a
 closed laptop, or busy. Somebody else may have owed nothing meanwhile, as a connection that was made
-had not been asked anything. So a late timer is given once more what it was late by, as far as its
-limit. One that is late again belongs to a loop that is always late. What it waits for may have come
-and not been looked at: sockets are asked for data only between two iterations, and a task goes on
-only in the next. So it lets the loop turn a few times before it judges.
+had not been asked anything; and a task of our own that cleans up has had no turn. So a late timer
+is given once more what it was late by, as far as its limit. One that is late again belongs to a
+loop that is always late. What it waits for may have come and not been looked at: sockets are asked
+for data only between two iterations, and a task goes on only in the next. So it lets the loop turn
+a few times before it judges.
+
+No such limit are those that hold for others by their clocks: a lease, and how long a session of
+workers cleans up, which the store counts.
 """
 
 from __future__ import annotations
@@ -23,12 +27,21 @@ TURNS = 8
 
 
 class PatientTimer:
-    """Calls `on_over` when somebody else has used up a limit; a cancel takes it back."""
+    """Calls `on_over` when somebody else has used up a limit; a cancel takes it back.
 
-    def __init__(self, limit_s: float, on_over: Callable[..., object], *arguments: Any) -> None:
+    at: when that is by the loop's clock, where it is known; else the limit begins now.
+    """
+
+    def __init__(
+        self,
+        limit_s: float,
+        on_over: Callable[..., object],
+        *arguments: Any,
+        at: float | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._limit_s = limit_s
-        self._at = self._loop.time() + limit_s
+        self._at = self._loop.time() + limit_s if at is None else at
         self._was_given_more = False
         self._on_over = on_over
         self._arguments = arguments
@@ -38,6 +51,14 @@ class PatientTimer:
     @property
     def left_s(self) -> float:
         return self._at - self._loop.time()
+
+    # As asyncio.TimerHandle has them.
+
+    def when(self) -> float:
+        return self._at
+
+    def cancelled(self) -> bool:
+        return self._handle.cancelled()
 
     def cancel(self) -> None:
         self._handle.cancel()
@@ -95,6 +116,27 @@ class PatientTimeout:
         if self._timer is not None:
             self._timer.cancel()
         await self._inner.__aexit__(kind, error, trace)
+
+
+async def over_within(task: asyncio.Task[Any], limit_s: float | None) -> bool:
+    """Whether the task is over, once it is or has used up the limit. A cancel is not passed on."""
+    if task.done():
+        return True
+    waiter = asyncio.get_running_loop().create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = None if limit_s is None else PatientTimer(limit_s, wake)
+    task.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        task.remove_done_callback(wake)
+        if timer is not None:
+            timer.cancel()
+    return task.done()
 
 
 def late_by(due: float) -> float:

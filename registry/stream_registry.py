@@ -15,6 +15,7 @@ from concurrent.futures import Executor
 from types import TracebackType
 from typing import Any, ClassVar
 
+from registry.patience import PatientTimer
 from registry.protocol import (
     DETACHED_MAX,
     DETACHED_PER_SESSION_MAX,
@@ -95,8 +96,8 @@ class StreamRegistry:
         # those whose register is not answered, the third for the enqueued ones among them, the
         # second for those that are stopping in their grace.
         self._streams: dict[str, Stream] = {}
-        self._grace_timers: dict[str, asyncio.TimerHandle] = {}
-        self._wait_timers: dict[str, asyncio.TimerHandle] = {}
+        self._grace_timers: dict[str, PatientTimer] = {}
+        self._wait_timers: dict[str, PatientTimer] = {}
         self._admissions: dict[str, asyncio.Future[None]] = {}
         self._all_ended: asyncio.Future[None] | None = None
         self._scope_serials = itertools.count(1)
@@ -255,16 +256,16 @@ class StreamRegistry:
                     self._streams[trace_id].fencing_token = fencing_token
                     self._answer(trace_id)
                 case Queued(trace_id, wait_deadline):
-                    loop = asyncio.get_running_loop()
-                    timer = loop.call_at(wait_deadline, self._wait_expired, trace_id)
-                    self._wait_timers[trace_id] = timer
+                    self._wait_timers[trace_id] = PatientTimer(
+                        self._protocol.queue_s, self._wait_expired, trace_id, at=wait_deadline
+                    )
                 case Rejected(trace_id, error):
                     self._streams[trace_id].stop_error = error
                     self._answer(trace_id)
                 case StopRequested(trace_id, error, grace_deadline):
-                    loop = asyncio.get_running_loop()
-                    timer = loop.call_at(grace_deadline, self._grace_expired, trace_id)
-                    self._grace_timers[trace_id] = timer
+                    self._grace_timers[trace_id] = PatientTimer(
+                        self._protocol.grace_s, self._grace_expired, trace_id, at=grace_deadline
+                    )
                     self._streams[trace_id].stop(error)
                 case Forgotten(trace_id):
                     self._forget(trace_id)

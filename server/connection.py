@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.types import Message, Receive, Send
 
+from registry.patience import PatientTimeout
 from server.errors import ApiError
-from server.patience import PatientTimeout
 from server.sse import encode_json
 
 ABORT_KEY = "onestream.abort"

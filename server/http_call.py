@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httptools
 import httpx
 
-from server.patience import PatientTimeout
+from registry.patience import PatientTimeout
 
 # The address of a host and a port, to be tried in turn.
 LookUp = Callable[[str, int], Awaitable[list[str]]]

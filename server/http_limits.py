@@ -13,8 +13,8 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from registry.patience import PatientTimer
 from server.lines import line
-from server.patience import PatientTimer
 
 _logger = logging.getLogger("onestream.server")
 

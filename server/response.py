@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry import Strategy, Stream, StreamError, TraceIdKnown
 from registry.attempts import Attempt
+from registry.patience import over_within
 from server.answer import Answer
 from server.connection import ClientStalled, Connection
 from server.errors import ApiError, as_api_error
@@ -250,7 +251,7 @@ class ChatResponse(Response):
         self._is_whole = True
         self._repeats.answered(self._work.trace_id)
         self._buffer.settle()
-        await asyncio.wait({task}, timeout=self._settings.agent_cancel_seconds)
+        await over_within(task, self._settings.agent_cancel_seconds)
 
     async def _next_chunks(self, timeout_s: float | None) -> bool:
         """Whether there are chunks to take. Raises what ended the stream without an answer."""

@@ -15,6 +15,7 @@ from starlette.types import Scope
 from registry import SessionsUnavailable, State
 from registry.attempts import Attempt
 from registry.lease_table import LimitsDiffer
+from registry.patience import PatientTimeout
 from server.answer import Answer
 from server.archive import Archive, Record, streams_in
 from server.body import Bodies
@@ -30,7 +31,6 @@ from server.metrics import Metrics, exposition
 from server.models import first_that_chats
 from server.ollama import OllamaClient, seconds_since_1970
 from server.ollama_async import AsyncOllama
-from server.patience import PatientTimeout
 from server.prompt import Prompt
 from server.readiness import Readiness
 from server.registries import Registry

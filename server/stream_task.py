@@ -29,13 +29,13 @@ from registry import (
     StreamRefused,
     StreamSuperseded,
 )
+from registry.patience import caught_up, late_by, over_within
 from server.archive import Record, Way
 from server.buffer import Buffer
 from server.errors import ApiError, as_api_error
 from server.events import Events
 from server.lines import line
 from server.ollama import Chunk, OllamaClient, OllamaRequest
-from server.patience import caught_up, late_by
 from server.refusals import log_failed
 from server.registries import Registry
 from server.settings import Settings
@@ -250,10 +250,10 @@ class StreamTask:
         while not agent.done():
             agent.cancel()
             try:
-                await asyncio.wait({agent}, timeout=patience_s)
+                is_over = await over_within(agent, patience_s)
             except asyncio.CancelledError:
                 continue
-            if not agent.done():
+            if not is_over:
                 _logger.warning(
                     line("agent_timeout_on_cancel", trace=self.trace_id, after_s=patience_s)
                 )

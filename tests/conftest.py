@@ -42,7 +42,7 @@ ROOMS = [
     "sim",
     "suites",
 ]
-MODULES = ["copy_in_place", "executed", "limits"]
+MODULES = ["copy_in_place", "executed", "late_loop", "limits"]
 pytest.register_assert_rewrite(*(f"tests.{each}" for each in ROOMS + MODULES))
 
 # For the tests of our own plugin.

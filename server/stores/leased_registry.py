@@ -32,6 +32,7 @@ from registry.errors import IllegalOperation
 from registry.lease_records import Cancel, Message, Reply, Told, Word
 from registry.lease_table import LimitsDiffer
 from registry.operations import Logged
+from registry.patience import PatientTimer
 from registry.stop_signal import STOP_SIGNALS
 from registry.stream_registry import log_line, task_of
 from registry.wording import (
@@ -75,7 +76,7 @@ class _Held:
     # Done when the register is answered; the stream's `stop_error` says how.
     admission: asyncio.Future[None]
     # Of an enqueued one, until it is answered.
-    wait_timer: asyncio.TimerHandle | None = None
+    wait_timer: PatientTimer | None = None
     wait_deadline: float | None = None
     started_at: float | None = None
     stopped_at: float | None = None
@@ -314,7 +315,9 @@ class LeasedRegistry:
         self._held[trace_id] = held
         if chosen is Strategy.ENQUEUE:
             held.wait_deadline = loop.time() + self._queue_s
-            held.wait_timer = loop.call_at(held.wait_deadline, self._wait_expired, held)
+            held.wait_timer = PatientTimer(
+                self._queue_s, self._wait_expired, held, at=held.wait_deadline
+            )
         self._run(self._acquire(held), f"acquire-{trace_id}")
         self.on_change(trace_id)
         return held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +21,7 @@ _RUNNING_MS = 24 * 3600 * 1000
 class RedisDirectory:
     """key: of a name, with the store's prefix; channel: of a worker.
 
-    errors: the client's as the store's.
+    asking: one request within its limit, with the client's errors as the store's.
     """
 
     def __init__(
@@ -29,17 +29,17 @@ class RedisDirectory:
         client: Redis,
         key: Callable[[str], str],
         channel: Callable[[str], str],
-        errors: Callable[[], AbstractContextManager[None]],
+        asking: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         self._client = client
         self._key = key
         self._channel = channel
-        self._errors = errors
+        self._asking = asking
 
     async def describe(self, entry: Entry, *, keep_ms: int, ended_max: int) -> None:
         running, ended = self._running(entry.owner), self._ended(entry.owner)
         kept_ms = keep_ms if entry.ended else _RUNNING_MS
-        with self._errors():
+        async with self._asking():
             async with self._client.pipeline(transaction=True) as pipe:
                 text = json.dumps(asdict(entry))
                 pipe.set(self._stream(entry.owner, entry.trace_id), text, px=max(kept_ms, 1))
@@ -58,7 +58,7 @@ class RedisDirectory:
                 await self._client.delete(*names)
 
     async def described(self, owner: str) -> list[Entry]:
-        with self._errors():
+        async with self._asking():
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.zrange(self._running(owner), 0, -1)
                 pipe.zrange(self._ended(owner), 0, -1)
@@ -81,26 +81,25 @@ class RedisDirectory:
         return sorted(found, key=lambda each: (-each.at_ms, each.trace_id))
 
     async def find(self, owner: str, trace_id: str) -> Entry | None:
-        with self._errors():
+        async with self._asking():
             text = await self._client.get(self._stream(owner, trace_id))
         return None if text is None else entry_of(owner, trace_id, text)
 
     async def be_seen(self, worker: str, within_ms: int) -> Seen:
-        with self._errors():
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.set(self._key(f"seen:{worker}"), 1, px=within_ms, get=True)
-                pipe.hget(self._key("counters"), "quarantine")
-                pipe.time()
-                known, until_ms, (seconds, micros) = await pipe.execute()
+        async with self._asking(), self._client.pipeline(transaction=False) as pipe:
+            pipe.set(self._key(f"seen:{worker}"), 1, px=within_ms, get=True)
+            pipe.hget(self._key("counters"), "quarantine")
+            pipe.time()
+            known, until_ms, (seconds, micros) = await pipe.execute()
         now_ms = seconds * 1000 + micros // 1000
         return Seen(known is not None, max(0, int(until_ms or 0) - now_ms))
 
     async def is_seen(self, worker: str) -> bool:
-        with self._errors():
+        async with self._asking():
             return bool(await self._client.exists(self._key(f"seen:{worker}")))
 
     async def tell(self, message: Message) -> None:
-        with self._errors():
+        async with self._asking():
             channel = self._channel(worker_of(message.stream))
             await self._client.publish(channel, f"{message.told.value} {message.stream}")
 

@@ -51,6 +51,7 @@ from registry.lease_records import (
     Word,
 )
 from registry.lease_table import LeaseTable, LimitsDiffer
+from registry.patience import PatientTimeout, late_by
 from registry.states import Strategy
 from server.stores.redis_directory import RedisDirectory
 from server.stores.store import StoreRefused, StoreUnreachable
@@ -99,16 +100,17 @@ class RedisStore:
         self._now_ms, self._generation = now_ms, generation
         common: dict[str, Any] = {
             "protocol": 2,
-            "socket_connect_timeout": call_s,
+            # The client's own limits would count how late this process is: see `_asking`.
+            "socket_timeout": None,
+            "socket_connect_timeout": None,
             # A retry of the client's own would have a second effect that nobody knows of.
             "retry": Retry(NoBackoff(), 0),
         }
         pool = BlockingConnectionPool.from_url(
-            url, max_connections=CONNECTIONS_MAX, timeout=call_s, socket_timeout=call_s, **common
+            url, max_connections=CONNECTIONS_MAX, timeout=None, **common
         )
         self._client = Redis.from_pool(pool)
-        # A message may be hours away.
-        self._listener = Redis.from_url(url, socket_timeout=None, **common)
+        self._listener = Redis.from_url(url, **common)
         self._script = self._client.register_script(script)
         self._call_s = call_s
         self._turn_of_holders = asyncio.Semaphore(_HOLDERS_MAX)
@@ -119,7 +121,7 @@ class RedisStore:
         return self._limits
 
     async def start(self) -> None:
-        with self._errors():
+        async with self._asking():
             info = await self._client.info()
             seconds, _ = await self._client.time()
         self._check(info, seconds * 1000)
@@ -133,19 +135,15 @@ class RedisStore:
         session over logs that, which needs the record.
         No record of a session expires: a store that is short of memory would drop it early.
         """
-        names: dict[str, None] = {}
-        begin = self._session_key("")
-        with self._errors():
-            async for key in self._client.scan_iter(match=f"{_glob(begin)}*", count=_SCAN):
-                names[key.decode().removeprefix(begin)] = None
+        names = await self._names(self._session_key(""))
+        async with self._asking():
             seconds, micros = await self._client.time()
         now_ms = seconds * 1000 + micros // 1000 if self._now_ms is None else self._now_ms()
         for some in batched(names, _SCAN):
-            with self._errors():
-                async with self._client.pipeline(transaction=False) as pipe:
-                    for name in some:
-                        pipe.hget(self._session_key(name), "asked_ms")
-                    asked = await pipe.execute()
+            async with self._asking(), self._client.pipeline(transaction=False) as pipe:
+                for name in some:
+                    pipe.hget(self._session_key(name), "asked_ms")
+                asked = await pipe.execute()
             for name, at_ms in zip(some, asked, strict=True):
                 if at_ms is not None and int(at_ms) + _LEFT_MS <= now_ms:
                     # Who asks makes the table look.
@@ -170,7 +168,7 @@ class RedisStore:
         turn = self._turn_of_asking
         if turn.locked():
             try:
-                async with asyncio.timeout(self._call_s):
+                async with PatientTimeout(self._call_s):
                     await turn.acquire()
             except TimeoutError:
                 raise StoreUnreachable(
@@ -195,7 +193,7 @@ class RedisStore:
         args += _attempt(operation)
         is_logged = isinstance(operation, Leave) and operation.logged
         args += [int(is_logged), LATE_KEEP_MS, LATE_MAX]
-        with self._errors():
+        async with self._asking():
             got = await self._script(keys=keys, args=args)
         word, ticket, fencing_token, wait_ms, why, left, late, first, newer = got[:9]
         reply = Reply(
@@ -217,20 +215,26 @@ class RedisStore:
     async def messages(self) -> AsyncIterator[Message]:
         with self._errors():
             async with self._listener.pubsub() as subscribed:
-                await subscribed.subscribe(self._channel(self._worker))
+                async with self._asking():
+                    await subscribed.subscribe(self._channel(self._worker))
                 # The client's own health check sends a question, and never misses the reply.
-                is_asked = False
+                is_asked = was_late = False
                 while True:
+                    due = asyncio.get_running_loop().time() + self._health_s
                     each = await subscribed.get_message(timeout=self._health_s)
                     if each is not None:
-                        is_asked = False
+                        is_asked = was_late = False
                         if each["type"] == "message":
                             told, _, stream = each["data"].decode().partition(" ")
                             yield Message(stream, Told(told))
+                    elif is_asked and late_by(due) and not was_late:
+                        # Its answer may have come while this process stood still.
+                        was_late = True
                     elif is_asked:
                         raise StoreUnreachable(self._silence())
                     else:
-                        await subscribed.ping("alive")
+                        async with self._asking():
+                            await subscribed.ping("alive")
                         is_asked = True
 
     def _silence(self) -> str:
@@ -240,12 +244,11 @@ class RedisStore:
         )
 
     async def queue(self, session: str) -> tuple[str, ...]:
-        with self._errors():
-            async with self._client.pipeline(transaction=True) as pipe:
-                pipe.hgetall(self._session_key(session))
-                pipe.hget(self._key("counters"), "quarantine")
-                pipe.time()
-                fields, until_ms, (seconds, micros) = await pipe.execute()
+        async with self._asking(), self._client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(self._session_key(session))
+            pipe.hget(self._key("counters"), "quarantine")
+            pipe.time()
+            fields, until_ms, (seconds, micros) = await pipe.execute()
         table = LeaseTable(self._limits)
         table.quarantine_until_ms = int(until_ms or 0)
         if fields:
@@ -254,17 +257,17 @@ class RedisStore:
         return table.queue(session, now_ms if self._now_ms is None else self._now_ms())
 
     async def snapshot(self) -> LeaseSnapshot:
-        with self._errors():
+        sessions, asked = {}, {}
+        for name in await self._names(self._session_key("")):
+            async with self._asking():
+                fields = _texts(await self._client.hgetall(self._session_key(name)))
+            sessions[name] = _record(fields)
+        for name in await self._names(self._asked_key("")):
+            async with self._asking():
+                text: Any = await self._client.get(self._asked_key(name))
+            asked[name] = attempts.from_text(text.decode())
+        async with self._asking():
             counters = _texts(await self._client.hgetall(self._key("counters")))
-            begin = self._session_key("")
-            sessions = {}
-            async for key in self._client.scan_iter(match=f"{_glob(begin)}*"):
-                fields = _texts(await self._client.hgetall(key))
-                sessions[key.decode().removeprefix(begin)] = _record(fields)
-            begin, asked = self._asked_key(""), {}
-            async for key in self._client.scan_iter(match=f"{_glob(begin)}*"):
-                text: Any = await self._client.get(key)
-                asked[key.decode().removeprefix(begin)] = attempts.from_text(text.decode())
             members: Any = await self._client.zrange(self._key("detached"), 0, -1, withscores=True)
         detached = [_detached(member.decode(), int(score)) for member, score in members]
         return LeaseSnapshot(
@@ -280,7 +283,7 @@ class RedisStore:
 
     @property
     def directory(self) -> RedisDirectory:
-        return RedisDirectory(self._client, self._key, self._channel, self._errors)
+        return RedisDirectory(self._client, self._key, self._channel, self._asking)
 
     async def close(self) -> None:
         with suppress(RedisError, OSError):
@@ -288,6 +291,18 @@ class RedisStore:
             await self._listener.aclose()
 
     # -- names
+
+    async def _names(self, begin: str) -> list[str]:
+        """What follows `begin` in the keys that begin so, each once."""
+        names: dict[str, None] = {}
+        cursor = 0
+        while True:
+            async with self._asking():
+                found: Any = await self._client.scan(cursor, match=f"{_glob(begin)}*", count=_SCAN)
+            cursor, keys = found
+            names.update(dict.fromkeys(key.decode().removeprefix(begin) for key in keys))
+            if not cursor:
+                return list(names)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}:{name}"
@@ -325,6 +340,19 @@ class RedisStore:
 
     def _refuse(self, why: str) -> None:
         raise StoreRefused(f"the store of sessions {self.address} {why}")
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[None]:
+        """One request, within its limit, to which our own lateness does not count."""
+        try:
+            async with PatientTimeout(self._call_s):
+                with self._errors():
+                    yield
+        except TimeoutError:
+            raise StoreUnreachable(
+                f"the store of sessions {self.address} does not answer within {self._call_s:g} s "
+                f"(JARVIS_SESSIONS_CALL_SECONDS); look at the server and the network to it"
+            ) from None
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import pytest
 
 from server.http_call import HEAD_MAX_BYTES, PIECE_BYTES, UNREAD_MAX_BYTES, CallTransport
 from sim import World, run
-from tests.server.late_loop import LateLoop, late_run, turns
+from tests.late_loop import LateLoop, late_run, turns
 
 OK = b"HTTP/1.1 200 OK\r\n"
 TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 4\r\n\r\nevil"

@@ -7,10 +7,10 @@ knows. So what is proved of the table (`onestream prove`) holds of what the shel
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from registry.patience import PatientTimer
 from registry.protocol import (
     Admitted,
     Effect,
@@ -72,7 +72,7 @@ def is_carried_out(shell: StreamRegistry, effect: Any, logged: Sequence[LogLine]
     return name not in shell._admissions
 
 
-def _is_due(timer: asyncio.TimerHandle | None, deadline: float) -> bool:
+def _is_due(timer: PatientTimer | None, deadline: float) -> bool:
     return timer is not None and timer.when() == deadline and not timer.cancelled()
 
 

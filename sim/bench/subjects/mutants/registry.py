@@ -8,6 +8,7 @@ from typing import Any
 
 from registry import Stream, StreamRegistry
 from registry.errors import StreamError
+from registry.patience import PatientTimer
 from registry.protocol import (
     PERFORM,
     TABLE,
@@ -84,7 +85,9 @@ def grace_starts_anew(patch: Patch) -> None:
         deadline = self._protocol._streams[trace_id].grace_deadline
         assert deadline is not None
         if loop.time() < deadline:
-            self._grace_timers[trace_id] = loop.call_at(deadline, self._grace_expired, trace_id)
+            grace_s = self._protocol.grace_s
+            timer = PatientTimer(grace_s, self._grace_expired, trace_id, at=deadline)
+            self._grace_timers[trace_id] = timer
         else:
             expired(self, trace_id)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from server.patience import LATE_S, TURNS, PatientTimeout, late_by
+from registry.patience import LATE_S, TURNS, PatientTimeout, late_by, over_within
 from sim import World, run
-from tests.server.late_loop import LateLoop, late_run, turns
+from tests.late_loop import LateLoop, late_run, turns
 
 
 @pytest.mark.parametrize("needed", range(1, TURNS))
@@ -130,5 +130,45 @@ def test_a_wait_is_late_by_more_than_a_loop_without_work(late_s: float, counts: 
         due = loop.now_s
         loop.now_s += late_s
         assert late_by(due) == counts
+
+    late_run(main)
+
+
+@pytest.mark.parametrize(("needed", "is_over"), [(5, True), (200, False)])
+def test_a_task_that_had_no_turn_is_not_late(needed: int, is_over: bool) -> None:
+    """What takes it a few turns is over in time; one that goes on is not, in a late loop too."""
+
+    async def main(loop: LateLoop) -> None:
+        async def ends() -> None:
+            await turns(needed)
+
+        def stand_still() -> None:
+            loop.now_s += 60
+
+        task = asyncio.create_task(ends())
+        loop.call_soon(stand_still)
+        # By then it has its limit once more.
+        loop.call_later(60, stand_still)
+        assert await over_within(task, 0.5) is is_over
+        task.cancel()
+
+    late_run(main)
+
+
+def test_a_task_that_ends_is_not_waited_for_and_a_cancel_of_the_wait_is_not_its_own() -> None:
+    """With a limit and without; no timer is left behind."""
+
+    async def main(loop: LateLoop) -> None:
+        for limit_s in (5.0, None):
+            task = asyncio.create_task(turns(3))
+            assert await over_within(task, limit_s)
+            assert await over_within(task, limit_s)
+            endless = asyncio.create_task(asyncio.sleep(3600))
+            waiting = asyncio.create_task(over_within(endless, limit_s))
+            await turns(2)
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            assert waiting.cancelled() and not endless.done()
+            endless.cancel()
 
     late_run(main)
