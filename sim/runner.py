@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import signal
 import sys
 import threading
@@ -59,6 +60,10 @@ LIVELOCK_ROUNDS = 5000
 """After this many times `spin_max` iterations in a row, with nothing else to come, it is stuck."""
 
 
+# Bound here: what stands there while a loop runs is another.
+_pipe, _read, _close = os.pipe, os.read, os.close
+_SIGNALS_MAX = 4096
+
 _ON_STOCK = "or leave what needs it to asyncio's own loop"
 _REAL_TIME_ALONE = (
     f"it waits for the world outside, where time is real, and holds up the loop; await in its "
@@ -93,6 +98,30 @@ def new_event_loop(*, seed: int | None = None, horizon_s: float = HORIZON_S) -> 
     return StandaloneLoop(scheduler, Bounds(horizon_s=horizon_s, cpus=real_cpus()))
 
 
+class _SignalPipe:
+    """As asyncio has it: C writes each signal's number into it, whichever handler Python has."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = _pipe()
+        for end in (self._reading, self._writing):
+            os.set_blocking(end, False)
+
+    def hear(self) -> None:
+        signal.set_wakeup_fd(self._writing)
+
+    def found(self) -> bytes:
+        """The numbers of those that have come."""
+        try:
+            return _read(self._reading, _SIGNALS_MAX)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for end in (self._reading, self._writing):
+            _close(end)
+
+
 def _require_seed(seed: int | None) -> None:
     if seed is not None:
         require(seed=seed)
@@ -115,6 +144,8 @@ class StandaloneLoop(SimLoop):
         # The thread of the system in which it runs, or ran last, and what wakes it there.
         self._home: int | None = None
         self._bell = Bell()
+        # Once signals are waited for.
+        self._signal_pipe: _SignalPipe | None = None
         # What threads that are not simulated have called; the next poll finds it.
         self._called: deque[asyncio.Handle] = deque()
         # While it runs in a worker of another loop of ours, that loop: time and threads are its.
@@ -248,6 +279,7 @@ class StandaloneLoop(SimLoop):
         self.time = environment.read_clock  # type: ignore[method-assign]
 
     def select(self, timeout: float | None) -> Sequence[object]:
+        self._find_signals()
         while self._called:
             self._ready.append(self._called.popleft())
         if self._host is None:
@@ -260,6 +292,7 @@ class StandaloneLoop(SimLoop):
         return ()
 
     def _is_woken(self) -> bool:
+        self._find_signals()
         return self._is_told or bool(self._called)
 
     def _is_told_not_to_wait(self, timeout: float | None) -> bool:
@@ -283,6 +316,9 @@ class StandaloneLoop(SimLoop):
         self, sig: int, callback: Callable[..., object], *args: Any
     ) -> None:
         super().add_signal_handler(sig, callback, *args)
+        if self._signal_pipe is None:
+            self._signal_pipe = _SignalPipe()
+        self._signal_pipe.hear()
         signal.signal(sig, self._on_signal)
 
     def remove_signal_handler(self, sig: int) -> bool:
@@ -291,20 +327,28 @@ class StandaloneLoop(SimLoop):
             # As asyncio does.
             is_interrupt = sig == signal.SIGINT
             signal.signal(sig, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+        if self._signal_pipe is not None and not self._signal_handlers:
+            self._signal_pipe.close()
+            self._signal_pipe = None
         return was_there
 
     def _is_in_other_thread(self) -> bool:
         return super()._is_in_other_thread() or os_thread() != threading.main_thread().ident
 
     def _on_signal(self, sig: int, frame: FrameType | None) -> None:
-        """In the midst of whatever the main thread runs; the next poll finds it."""
-        self._called.append(asyncio.Handle(self._handle_signal, (sig,), self, None))
+        """In the midst of whatever the main thread runs: what waits looks into the pipe."""
         self._bell.ring()
+
+    def _find_signals(self) -> None:
+        if self._signal_pipe is not None:
+            for sig in self._signal_pipe.found():
+                self._called.append(asyncio.Handle(self._handle_signal, (sig,), self, None))
 
     # -- threads of the system, which are not simulated
 
     def others_come(self, is_so: Callable[[], bool], until: float) -> bool:
         def have_come() -> bool:
+            self._find_signals()
             runnable = self.threads.runnable()
             return bool(self._called) or is_so() or any(not each.was_kept for each in runnable)
 

@@ -203,10 +203,8 @@ def _ends_process(sig: int) -> bool:
     return _getsignal(sig) is signal.SIG_DFL
 
 
-def _interrupts(is_alone: bool, loop: SignalHandlers, sig: int) -> bool:
+def _interrupts(loop: SignalHandlers, sig: int) -> bool:
     """Whether it is a SIGINT to the own process, as `asyncio.run` has it; in its main thread."""
-    if is_alone:
-        return False
     if here.identity is None:
         return loop.interrupt(sig)
     main = loop.main_task
@@ -315,17 +313,20 @@ def _is_for_a_process(pid: int, sig: int) -> bool:
 def _is_for_handler(sig: int) -> bool:
     """Whether the execution has seen to it. In a worker, too: a signal is the whole process's."""
     execution = execution_of_this_thread()
-    loop = None if execution is None else execution.loop
-    if execution is None or not isinstance(loop, SignalHandlers):
+    if execution is None or execution.is_alone:
+        # A loop that stands alone has the system's.
         return False
-    if not loop.handles(sig, with_pythons=not execution.is_alone):
-        if _interrupts(execution.is_alone, loop, sig):
+    loop = execution.loop
+    if not isinstance(loop, SignalHandlers):
+        return False
+    if not loop.handles(sig):
+        if _interrupts(loop, sig):
             return True
-        if not execution.is_alone and _ends_process(sig):
+        if _ends_process(sig):
             execution.loop.refuse(f"{name_of(sig)} to the own process", _WOULD_END)
         return False
     handlers = loop
-    is_main = not execution.is_alone and here.identity is None
+    is_main = here.identity is None
     if is_main:
         # Between two instructions of the main thread: now.
         handlers.run_python_handler(sig)

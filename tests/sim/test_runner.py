@@ -497,6 +497,19 @@ async def signals_find_their_handlers() -> None:
     assert not loop.remove_signal_handler(signal.SIGTERM)
 
 
+async def signals_find_the_loops_handler_behind_pythons() -> None:
+    loop = asyncio.get_running_loop()
+    seen: list[str] = []
+    loop.add_signal_handler(signal.SIGTERM, seen.append, "loop")
+    # asyncio hears of a signal by its number in a pipe, not by the handler that Python has.
+    signal.signal(signal.SIGTERM, lambda *_: seen.append("python"))
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == ["python"]
+    await asyncio.sleep(0.1)
+    assert seen == ["python", "loop"]
+    loop.remove_signal_handler(signal.SIGTERM)
+
+
 IN_MEMORY = [
     generators_are_shut_down,
     exception_handlers_are_called,
@@ -508,6 +521,7 @@ IN_MEMORY = [
     a_default_pool_is_taken,
     eager_tasks_begin_at_once,
     signals_find_their_handlers,
+    signals_find_the_loops_handler_behind_pythons,
 ]
 
 
