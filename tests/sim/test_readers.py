@@ -6,7 +6,6 @@ import asyncio
 import collections
 import contextvars
 import functools
-import inspect
 import io
 import itertools
 import random
@@ -433,40 +432,6 @@ def test_what_is_forgotten_makes_no_state(forgets: Keeps) -> None:
     search = meetings(forgets)
     assert search.met_again > 0
     assert search.opaque == set()
-
-
-async def touch_everything(world: World) -> None:
-    """What gives the loop, its threads and its environment all the fields that they can have."""
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, int)
-    loop.set_exception_handler(None)
-    world.declare(__file__)
-    world.offer_cancels(lambda task: False)
-    world.always("holds", lambda: True)
-    await asyncio.to_thread(int)
-    await loop.shutdown_default_executor()
-    await world.outside("a")
-    kernel = (loop, world.loop.threads, world.environment, world, world.network)
-    for each in kernel:
-        told = names_in(type(each).canonical_state)
-        fields = vars(each).keys() | inspect.get_annotations(type(each)).keys()
-        silent = fields - told - type(each).WITHOUT_INFLUENCE  # type: ignore[attr-defined]
-        own = {name for name in silent if not callable(getattr(type(each), name, None))}
-        world.reached(f"{type(each).__name__}: {sorted(own)}")
-
-
-def names_in(function: Any) -> set[str]:
-    """The attributes that a function reads, and those that functions within it do."""
-    code = function.__code__
-    nested = [each for each in code.co_consts if hasattr(each, "co_names")]
-    return {*code.co_names, *(name for each in nested for name in each.co_names)}
-
-
-def test_every_field_of_the_kernel_is_told_or_without_influence() -> None:
-    """A new field is listed in one of the two: else states that differ there are taken for one."""
-    report = explore(touch_everything, strategy="natural")
-    names = ("SimLoop", "Threads", "Environment", "World", "Network")
-    assert report.labels == {f"{name}: []" for name in names}, report.text
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -30,4 +30,6 @@ class HostClock:
         self._world_s, self.stands = world_s, False
 
     def canonical_state(self) -> object:
-        return self.rate, self.stands, self._shown_s - self._world_s * self.rate
+        """What it shows where it stands; else by how much it differs from the world's."""
+        ahead_s = self._shown_s if self.stands else self._shown_s - self._world_s * self.rate
+        return self.rate, self.stands, ahead_s
