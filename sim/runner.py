@@ -168,7 +168,7 @@ class StandaloneLoop(SimLoop):
         # An execution is short, and spins because something went wrong. A suite may have a test
         # that takes ten thousand steps at one instant.
         self._spin_rounds += 1
-        is_more_to_come = self._scheduled or self.environment.pending or self._awaited_reading()
+        is_more_to_come = self._scheduled or self.environment.pending or self._note_wait_for_clock()
         if self._spin_rounds > LIVELOCK_ROUNDS or is_more_to_come:
             super()._spin_on()
         else:

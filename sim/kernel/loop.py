@@ -57,6 +57,12 @@ SAME_S = 1e-6
 SPIN_STEP_S = 0.001
 """How far the clock goes on, at least, after `spin_max` polls of a program that waits for it."""
 
+LATE_OF_WAITED = 1 / 20
+"""What has waited for long is told the time that much later, as a part of its wait."""
+
+READINGS_OF_WHO_WAITS = 1.9
+"""Readings a poll, from which on the program reads as well: about one more than the loop's own."""
+
 SPIN_ROUNDS_MAX = 50
 """How often a thread that is kept waiting goes on, at least, until the queue is empty."""
 
@@ -408,7 +414,7 @@ class SimLoop(SignalHandlers, SocketLoop):
         """The queue was not empty for `spin_max` polls: the world goes on regardless. (5)"""
         env = self.environment
         self.bounds_hit.add("spin_max")
-        awaited = self._awaited_reading()
+        awaited = self._note_wait_for_clock()
         enabled = [arrival for arrival in env.pending if arrival.earliest <= env.now]
         instants = self._instants()
         runnable = self.threads.runnable() if self.environment.spin_rounds < HAPPENINGS_MAX else []
@@ -448,25 +454,25 @@ class SimLoop(SignalHandlers, SocketLoop):
         if self.environment.spin_rounds > SPIN_ROUNDS_MAX:
             self.environment.spin_rounds += turns
 
-    def _awaited_reading(self) -> float:
-        """What the clock shows next, if the program reads it at each poll: it waits for the clock.
+    def _note_wait_for_clock(self) -> float:
+        """What the clock shows next, if the program waits for it: reads it at each poll; else 0.0.
 
         A real loop takes some 50 µs for such a poll. What waits for long is told the time less
-        often: within a twentieth of what it has waited. 0.0 if it does not read.
+        often: it is late by a part of what it has waited.
         """
         env = self.environment
         now, (began, polls_then) = env.now, self._spun_from
         polls = env.polls - polls_then
         if not 0 < polls <= self.bounds.spin_max + 1:
             return 0.0
-        # The loop itself reads the clock once.
-        reads_loop = now - began > 1.9 * polls * READING_S
+        # The loop itself reads the clock once a poll.
+        reads_loop = now - began > READINGS_OF_WHO_WAITS * polls * READING_S
         execution = execution_of_this_thread()
         if not reads_loop and (execution is None or execution.entropy.readings_here < polls // 2):
             return 0.0
         if began - self._waits_to > SAME_S:
             self._waits_from = began
-        step = max(self.bounds.lateness_s, SPIN_STEP_S, (now - self._waits_from) / 20)
+        step = max(self.bounds.lateness_s, SPIN_STEP_S, LATE_OF_WAITED * (now - self._waits_from))
         self._waits_to = now + step
         return self._waits_to
 

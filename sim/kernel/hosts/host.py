@@ -13,7 +13,7 @@ from sim.kernel.errors import NotSimulated
 from sim.kernel.hosts.clock import HostClock
 from sim.kernel.hosts.disk import Disk
 from sim.kernel.hosts.hub import Hub
-from sim.kernel.hosts.run import BY_PROGRAM, By, Exit, Fault, How, Run, Stands
+from sim.kernel.hosts.run import BY_PROGRAM, By, Exit, FaultOfHost, How, Run, Stands
 from sim.kernel.origin import forwards
 from sim.kernel.schedule import FAULT_IN_STEP, Option, one_natural
 from sim.kernel.signals import name_of
@@ -47,7 +47,7 @@ class Host:
         hub.host_names.append(name)
         self.processes: list[Process] = []
         self._world, self._hub = world, hub
-        self.faults: list[Fault] = []
+        self.faults: list[FaultOfHost] = []
         # By whom it is frozen; its clock stands while anybody has.
         self._frozen_by: set[By] = set()
 
@@ -125,7 +125,9 @@ class Host:
     def may_freeze(self, for_s: float) -> None:
         """A fault: before any step of its processes, it may be frozen for so long."""
         _require(self._hub, f"the host {self.name}.may_freeze", for_s=for_s)
-        self.faults.append(Fault(f"{self.name} is frozen for {for_s:g} s", self._freezes(for_s)))
+        self.faults.append(
+            FaultOfHost(f"{self.name} is frozen for {for_s:g} s", self._freezes(for_s))
+        )
 
     def may_crash(self, restart_s: float | None = None) -> None:
         """A fault: before any step of its processes, or any change of its disk, its power may fail.
@@ -133,7 +135,7 @@ class Host:
         restart_s: after how long its processes start anew; never if None.
         """
         _require(self._hub, f"the host {self.name}.may_crash", restart_s=restart_s)
-        self.faults.append(Fault(f"{self.name} loses its power", self._crashes(restart_s)))
+        self.faults.append(FaultOfHost(f"{self.name} loses its power", self._crashes(restart_s)))
 
     def canonical_state(self) -> object:
         """All of it that decides what happens next."""
@@ -196,7 +198,7 @@ class Process:
         self._main, self._args = main, args
         # The line of the program by which it was made, for what is wrong with its main.
         self._run_in = caller()
-        self._faults: list[Fault] = []
+        self._faults: list[FaultOfHost] = []
         # For its end, whatever it is; and for one by which it returns.
         self._waiting: list[asyncio.Future[Exit]] = []
         self._waiting_on: list[asyncio.Future[Exit]] = []
@@ -291,7 +293,7 @@ class Process:
                 self._hub.after(restart_s, self._start)
             self.crash()
 
-        self._faults.append(Fault(f"{self.name} crashes", happen))
+        self._faults.append(FaultOfHost(f"{self.name} crashes", happen))
 
     def may_pause(self, for_s: float) -> None:
         """A fault: it may be paused for so long, before any of its steps or what it writes."""
@@ -303,7 +305,7 @@ class Process:
             self._hub.after(for_s, partial(self._resume, self.run, this))
             self._pause(this)
 
-        self._faults.append(Fault(f"{self.name} is paused for {for_s:g} s", happen))
+        self._faults.append(FaultOfHost(f"{self.name} is paused for {for_s:g} s", happen))
 
     def canonical_state(self) -> object:
         """All of it that decides what happens next."""
@@ -334,7 +336,7 @@ class Process:
             self._hub.main.misuse(f"{_not_a_main(words)}; this returns {returned!r}")
         return returned
 
-    def _possible_faults(self) -> list[Fault]:
+    def _possible_faults(self) -> list[FaultOfHost]:
         return [*self._faults, *self.host.faults]
 
     def _receive(self, sig: int) -> None:

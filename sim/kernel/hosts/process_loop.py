@@ -202,7 +202,7 @@ class ProcessLoop(SimLoop):
         run = self.run
         if not self.others_have_instants():
             return False
-        until = min([self._awaited_reading() or math.inf, *self._instants()])
+        until = min([self._note_wait_for_clock() or math.inf, *self._instants()])
         run.spins = True
         run.wait(Stands.IN_STEP, until, lambda: not run.spins)
         return True

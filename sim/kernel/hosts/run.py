@@ -52,7 +52,7 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class FaultOfHost:
     """What may happen to a process, or to its host. name: in words."""
 
     name: str
@@ -119,7 +119,7 @@ class Run:
         # It has changed its host's disk in this turn: another process of that host may see it.
         self.has_used_disk = False
         # What may happen to it now.
-        self.faults: Callable[[], Sequence[Fault]] = tuple
+        self.faults: Callable[[], Sequence[FaultOfHost]] = tuple
         # What is called when it ends, in whatever way: its sockets are reset.
         self.at_end: list[Callable[[], None]] = []
         self.greenlet = greenlet.greenlet(self._live, parent=hub.greenlet)
