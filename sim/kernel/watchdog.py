@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from sim.kernel import endings
 from sim.kernel.current import Execution, executions
@@ -41,6 +41,7 @@ from sim.kernel.origin import is_programs, is_simulators
 from sim.kernel.running_step import where_it_stays, who_runs
 from sim.kernel.step_lines import LineCounter, callers
 from sim.kernel.threads.local_values import OfThisThread
+from sim.kernel.uncaught import Hunt
 
 TICK_S = 0.25
 VIRTUAL_TICK_S = 1.0
@@ -55,6 +56,8 @@ GRACE_S = 1.0
 INSIST_S = 0.002
 INSIST_TIMES_MAX = 100
 """What swallows being broken off (a bare `except`) is asked again until that hits another line."""
+HUNT_TIMES_MAX = 50
+"""So many of these times it is traced until it comes to a line where it does not swallow it."""
 # Bound here: a program, and the guards of an execution, put something else there.
 _handle = signal.signal
 _start_thread, _new_lock, _ident = (
@@ -172,6 +175,9 @@ class _Watch:
         self._is_main = self._thread == _main_thread and hasattr(signal, "pthread_kill")
         self._cpu_s = _processor_clock(self._thread)
         self._asked: tuple[Position, Asked] | None = None
+        # Where INSIST was asked, how often, and what looks for a line there since.
+        self._hunted: tuple[Position | None, int] = None, 0
+        self._hunts = Hunt(None, _break_off)
         # What was seen last: the position, and since when, in real and in processor seconds.
         self._seen: tuple[Position | None, float, float] = None, 0.0, 0.0
         # Taken until the thread is to end, and until it has.
@@ -309,7 +315,7 @@ class _Watch:
             return
         if asked[1] is Asked.INSIST:
             if _is_in_program(frame, is_closed=execution is None):
-                raise StepBrokenOff(_STILL_THERE)
+                self._hunt(asked[0], frame)
             return
         if execution is None:
             return
@@ -325,6 +331,24 @@ class _Watch:
             _spend(execution, _in_a_step(execution, frame))
         note_break(execution)
         raise StepBrokenOff("broken off by the watchdog")
+
+    def _hunt(self, position: Position, frame: FrameType | None) -> None:
+        """Looks for an instant at which nobody catches it; if there is none, anywhere."""
+        hunted, times = self._hunted
+        self._hunted = position, times + 1 if hunted == position else 1
+        times = self._hunted[1] % INSIST_TIMES_MAX
+        if times in (1, HUNT_TIMES_MAX // 2):
+            self._hunts.end()
+            self._hunts = Hunt(frame, _break_off, through_with=times > 1)
+            self._hunts.begin()
+        elif times == HUNT_TIMES_MAX:
+            self._hunts.end()
+        elif times > HUNT_TIMES_MAX or times == 0:
+            _break_off()
+
+
+def _break_off() -> NoReturn:
+    raise StepBrokenOff(_STILL_THERE)
 
 
 _STILL_THERE = (

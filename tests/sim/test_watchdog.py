@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -275,6 +276,39 @@ def test_what_goes_on_when_it_is_cancelled_at_the_end_is_an_error() -> None:
     assert (
         "task last words goes on and on in last_words (tests/sim/test_watchdog.py:" in report.reason
     )
+    assert "as it is cancelled at the program's end" in report.reason
+
+
+def spins_in_a_function(*, is_in_with: bool) -> Any:
+    def tries_again() -> None:
+        while True:
+            try:
+                sum(range(1000))
+            except:  # noqa: E722
+                continue
+
+    async def program(world: World) -> None:
+        async def last_words() -> None:
+            try:
+                await asyncio.sleep(1)
+            finally:
+                with threading.Lock() if is_in_with else nullcontext():
+                    tries_again()
+
+        asyncio.create_task(last_words(), name="last words")  # noqa: RUF006
+        await asyncio.sleep(0)
+
+    return program
+
+
+@pytest.mark.parametrize("is_in_with", [False, True])
+def test_a_function_that_tries_again_is_broken_off_where_it_catches_nothing(
+    is_in_with: bool,
+) -> None:
+    """Between two turns it stands in no `try`: there, though nearly all of its time is in one."""
+    report = explored(spins_in_a_function(is_in_with=is_in_with))
+    assert report.verdict == "error"
+    assert "task last words goes on and on in tries_again (" in report.reason
     assert "as it is cancelled at the program's end" in report.reason
 
 
