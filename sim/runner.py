@@ -37,7 +37,7 @@ from sim.kernel.current import (
     os_thread,
 )
 from sim.kernel.entropy import Entropy
-from sim.kernel.environment import Environment
+from sim.kernel.environment import SAME_S, Environment
 from sim.kernel.errors import NotSimulated, StepBrokenOff, Stuck
 from sim.kernel.execution import why_stuck
 from sim.kernel.guards import guarded
@@ -45,7 +45,7 @@ from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.isolation.entropy import wall_clock
 from sim.kernel.isolation.machine import real_cpus
-from sim.kernel.loop import NO_PROCESSES, SAME_S, Costs, SimLoop
+from sim.kernel.loop import NO_PROCESSES, Costs, SimLoop
 from sim.kernel.network.conditions import NOBODYS
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import Bounds, ChoicePoint, Named

@@ -78,6 +78,7 @@ _BOUNDED = {
     "unretrieved_fails": "whether an exception that nobody retrieves is a violation",
     "own_lines": "whether threads are overtaken between the lines of the program's own module",
     "set_order": "in which of many orders sets of tasks iterate",
+    "timers_apart": "whether timers of one instant may fire apart, and in another order",
     "cpus": "how many CPUs the machine has, by which asyncio's default pool has its threads",
 }
 

@@ -83,7 +83,7 @@ class Words:
             case "turn":
                 process, other = (each.name.removesuffix(HAS_TURN) for each in (chosen, natural))
                 return f"{process}{HAS_TURN} before {other}"
-            case "poll":
+            case "poll" | "timers":
                 return chosen.name
             case "cancel":
                 return f"{chosen.name} before its next step"

@@ -1,7 +1,8 @@
 """Some executions beside a search, of what stock Python may do otherwise.
 
 A search keeps it as it is, so that its executions can be repeated: the order in which sets of tasks
-iterate, and the machine's CPUs, by which asyncio's default pool has its threads.
+iterate, the machine's CPUs, by which asyncio's default pool has its threads, and which timers
+fire together.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
-from sim.exploration import machines, set_orders
+from sim.exploration import apart, machines, set_orders
 from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude
 from sim.exploration.report import Findings
@@ -19,7 +20,7 @@ from sim.exploration.subject import Problem
 from sim.kernel.execution import Outcome, run_execution
 from sim.kernel.schedule import Bounds
 from sim.kernel.watchdog import limited
-from sim.schedulers import NaturalOrder, RandomWalk
+from sim.schedulers import NaturalOrder, OnlyTimers, RandomWalk, Scheduler
 from sim.schedulers.random_first import FirstFew
 
 RANDOM_EXECUTIONS = 1
@@ -79,6 +80,25 @@ def refuted_on_another_machine(
     return _refuted(problem, findings, others, "another number of CPUs", count, beside)
 
 
+def refuted_with_timers_apart(
+    problem: Problem, findings: Findings, beside: Beside
+) -> tuple[Findings, Conclusion] | None:
+    """findings: of a search that would prove."""
+    if not apart.met(findings):
+        return None
+    findings.apart = 0
+    schedulers: list[Scheduler] = [FirstFew(OnlyTimers(apart.DEPARTURES), apart.EXECUTIONS)]
+    if beside.is_whole:
+        schedulers.append(FirstFew(RandomWalk(beside.seed), apart.RANDOM_EXECUTIONS))
+
+    def count(executions: int) -> None:
+        findings.apart = (findings.apart or 0) + executions
+
+    other = replace(problem, bounds=apart.timers_apart(problem.bounds))
+    with limited(beside.until):
+        return _refuted_by(other, findings, schedulers, "timers apart", count, beside)
+
+
 def _refuted(
     problem: Problem,
     findings: Findings,
@@ -88,20 +108,35 @@ def _refuted(
     beside: Beside,
 ) -> tuple[Findings, Conclusion] | None:
     """A violation of executions within these bounds. count: told how many there were."""
-    until, watch = beside.until, beside.watch
-    with limited(until):
+    with limited(beside.until):
         for bounds in others:
-            other = replace(problem, bounds=bounds)
             few = FirstFew(RandomWalk(beside.seed), RANDOM_EXECUTIONS)
-            for scheduler in (NaturalOrder(), *([few] if beside.is_whole else [])):
-                if perf_counter() >= until:
-                    return None
-                more = search(other, scheduler, until, None, watch)
-                count(more.executions)
-                if more.failure is not None:
-                    is_interrupted = partial(watch, findings, scheduler)
-                    concluded = conclude(other, more, until, is_interrupted, is_exhausted=False)
-                    more.executions = findings.executions + findings.beside
-                    more.found_by = found_by
-                    return more, concluded
+            schedulers = [NaturalOrder(), *([few] if beside.is_whole else [])]
+            other = replace(problem, bounds=bounds)
+            found = _refuted_by(other, findings, schedulers, found_by, count, beside)
+            if found is not None or perf_counter() >= beside.until:
+                return found
+    return None
+
+
+def _refuted_by(
+    problem: Problem,
+    findings: Findings,
+    schedulers: Iterable[Scheduler],
+    found_by: str,
+    count: Callable[[int], None],
+    beside: Beside,
+) -> tuple[Findings, Conclusion] | None:
+    until, watch = beside.until, beside.watch
+    for scheduler in schedulers:
+        if perf_counter() >= until:
+            return None
+        more = search(problem, scheduler, until, None, watch)
+        count(more.executions)
+        if more.failure is not None:
+            is_interrupted = partial(watch, findings, scheduler)
+            concluded = conclude(problem, more, until, is_interrupted, is_exhausted=False)
+            more.executions = findings.executions + findings.beside
+            more.found_by = found_by
+            return more, concluded
     return None

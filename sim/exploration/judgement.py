@@ -325,7 +325,12 @@ def _claim(scheduler: Scheduler, findings: Findings) -> str:
         if findings.machines is not None
         else ""
     )
-    return scheduler.covers + order + machine + _left_out(findings, ", ")
+    apart = (
+        f", with timers of one instant together ({findings.apart} executions looked at others)"
+        if findings.apart is not None
+        else ""
+    )
+    return scheduler.covers + order + machine + apart + _left_out(findings, ", ")
 
 
 _LEFT_OUT_TOO = "; what was run holds "

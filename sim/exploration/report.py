@@ -88,6 +88,8 @@ class Findings:
     set_orders: int | None = None
     # In how many the machine had another number of CPUs; None where that makes no difference.
     machines: int | None = None
+    # In how many timers of one instant fired apart; None where none met.
+    apart: int | None = None
     failure: Outcome | None = None
     found_by: str | None = None
     # Why the search ended before the scheduler was exhausted, None if it was; stopped_why: in
@@ -105,7 +107,7 @@ class Findings:
     @property
     def beside(self) -> int:
         """How many executions came after the search (`beside.py`)."""
-        return (self.set_orders or 0) + (self.machines or 0)
+        return (self.set_orders or 0) + (self.machines or 0) + (self.apart or 0)
 
     @property
     def is_final(self) -> bool:

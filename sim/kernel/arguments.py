@@ -60,6 +60,7 @@ _RULES = {
     "entropy_seed": _SEED,
     "unretrieved_fails": _YES_OR_NO,
     "own_lines": _YES_OR_NO,
+    "timers_apart": _YES_OR_NO,
     "set_order": _Rule("a whole number, 0 or more", lambda value: is_whole(value) and value >= 0),
     "cpus": _Rule(
         "a whole number, 1 or more, or None",

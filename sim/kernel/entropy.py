@@ -6,14 +6,11 @@ import math
 import random  # noqa: TID251 - it is this module that makes it deterministic
 import uuid
 
-from sim.kernel.environment import Environment
+from sim.kernel.environment import SAME_S, Environment
 from sim.kernel.notices import Special
 
 EPOCH_S = 1_577_836_800.0
 """What the wall clock shows when an execution begins: 2020-01-01, 00:00 UTC."""
-
-SAME_S = 1e-6
-"""Readings that are nearer, in seconds, are of one instant: the loop reads the clock as well."""
 
 BUSY_READINGS = 1000
 BUSY_STEP_S = 0.001

@@ -12,6 +12,9 @@ from sim.kernel.notices import NO_OBSERVER, Notices
 READING_S = 1e-9
 """How much later each reading of the clock is than the last, in seconds."""
 
+SAME_S = 1e-6
+"""Instants that are nearer, in seconds, count as one: only readings of the clock separate them."""
+
 
 class Arrival(simpy.Event):
     """An outside event: announced, enabled from `earliest` on, landed when the scheduler says. (1)

@@ -33,7 +33,7 @@ from sim.kernel.diagnosis import (
     place_of_line,
     programs_frame,
 )
-from sim.kernel.environment import READING_S, Arrival, Environment
+from sim.kernel.environment import READING_S, SAME_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
 from sim.kernel.faults import Faults
 from sim.kernel.hashing import SimFuture, SimTask, stable_name
@@ -41,18 +41,25 @@ from sim.kernel.lacking import refuse_lacking
 from sim.kernel.network.polling import SocketLoop
 from sim.kernel.notices import Special
 from sim.kernel.origin import forwards, modelled
-from sim.kernel.schedule import GO_ON, NO_MORE, ON_TIME, Bounds, Named, Option, one_natural
+from sim.kernel.schedule import (
+    GO_ON,
+    NO_MORE,
+    ON_TIME,
+    TOGETHER,
+    Bounds,
+    Named,
+    Option,
+    one_natural,
+)
 from sim.kernel.signals import SignalHandlers
 from sim.kernel.threads.pools import SimExecutor, submit_of_loop
 from sim.kernel.threads.untold import IN_TIME_OR_TOO_LATE, Untold
 from sim.kernel.threads.workers import ReadyQueue, Threads, Worker
+from sim.kernel.timers_apart import TimersApart, meet, take
 from sim.kernel.violation import Kind
 
 # Since 3.12.
 _EAGER = getattr(asyncio, "eager_task_factory", object())
-
-SAME_S = 1e-6
-"""Instants that are nearer, in seconds, count as one: only readings of the clock separate them."""
 
 SPIN_STEP_S = 0.001
 """How far the clock goes on, at least, after `spin_max` polls of a program that waits for it."""
@@ -153,6 +160,8 @@ class SimLoop(SignalHandlers, SocketLoop):
     stopped_in: str | None = None
     # Where a thread called the loop last, in a traced execution.
     touched_in: str | None = None
+    # Of an execution in which timers of one instant may come apart.
+    _timers_apart: TimersApart | None = None
     # The names of tasks that took a step without being offered a cancel, where others were.
     cancels_withheld: frozenset[str] = frozenset()
 
@@ -165,6 +174,9 @@ class SimLoop(SignalHandlers, SocketLoop):
         self.choose = choose
         self._selector = self
         self._clock_resolution = READING_S
+        if bounds.timers_apart:
+            self._timers_apart = TimersApart()
+            self.call_at = self._call_at_noted  # type: ignore[method-assign, assignment]
         # Saves a call in the method that is called most.
         self.time = environment.read_clock  # type: ignore[method-assign]
         # Worker threads; the default executor is made when it is first asked for.
@@ -175,11 +187,13 @@ class SimLoop(SignalHandlers, SocketLoop):
     WITHOUT_INFLUENCE = frozenset(
         # The same in each execution, or read only where it ends.
         {"bounds", "choose", "time", "on_poll", "environment", "_tasks", "stuck", "refused"}
-        | {"main_task", "has_spinning_thread"}
+        | {"main_task", "has_spinning_thread", "call_at"}
         # Those under way are pending arrivals.
         | {"raised_by_handler", "is_shutting_down", "signals_under_way"}
         # Compared only where they may reach their limits: see `state_reader`.
         | {"bounds_hit", "cancels_withheld"}
+        # No search by states lets timers come apart.
+        | {"_timers_apart"}
         | {"_spun_from", "_waits_from", "_waits_to"}
         # Of a poll with threads, whose states are not compared; what they leave is `_untold`.
         | {"_is_told", "is_woken", "_never_found", "touched_in", "stopped_in", "_stood_still"}
@@ -398,6 +412,42 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     def _wake_up(self, instants: list[float]) -> float:
         """The instant at which the empty loop wakes: the next, or a later one within lateness."""
+        if self._come_apart(instants[0]):
+            to = self._instants()[0]
+        else:
+            to = self._on_time_or_late(instants)
+        if self._timers_apart is not None:
+            self._timers_apart.wakes(self._scheduled, to)
+        return to
+
+    def _come_apart(self, first: float) -> bool:
+        """Whether, of the timers that are due in this instant, some fire and others later. (8)"""
+        apart = self._timers_apart
+        if apart is None and "timers_apart" in self.bounds_hit:
+            return False
+        if self._untold is not None or self._next_deadline() > first or not meet(self._scheduled):
+            return False
+        self.bounds_hit.add("timers_apart")
+        if apart is None:
+            return False
+        turns = apart.turns(self._scheduled)
+        options = [TOGETHER, *(Option(turn.name) for turn in turns)]
+        option = self.choose("timers", options, one_natural)
+        if option:
+            self.environment.observer.meets(Special.TIMERS_APART)
+            take(turns[option - 1], self._scheduled)
+        return option > 0
+
+    def _call_at_noted(
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        timer = type(self).call_at(self, when, callback, *args, context=context)
+        assert self._timers_apart is not None
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        self._timers_apart.armed(timer, is_known=not caller.startswith("asyncio."))
+        return timer
+
+    def _on_time_or_late(self, instants: list[float]) -> float:
         first = instants[0]
         if self._next_deadline() > first:
             return first
@@ -793,6 +843,7 @@ class SimLoop(SignalHandlers, SocketLoop):
         del self.choose, self._selector, self.time, self.threads.loop
         # In the instance where the lines after a poll are counted.
         vars(self).pop("select", None)
+        vars(self).pop("call_at", None)
         self.on_poll = None
         self.set_exception_handler(_say_nothing)
 

@@ -22,6 +22,7 @@ class Special(enum.Enum):
     ENDLESS_STEP = enum.auto()
     PROCESSES = enum.auto()
     SOCKETS = enum.auto()
+    TIMERS_APART = enum.auto()
 
 
 class Notices:

@@ -39,6 +39,7 @@ _OBSTACLES = {
     Special.SIMPY_PROCESSES: "it has SimPy processes of its own, which land without a poll",
     Special.SOCKETS: "the program uses sockets, and no selector of the system can be made to find "
     "them ready as these were",
+    Special.TIMERS_APART: "timers of one instant fire apart in it, and in the file together",
     Special.ENDLESS_STEP: "a step never ends, and would not end there, either",
 }
 

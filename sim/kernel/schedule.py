@@ -28,18 +28,19 @@ class Option:
 # Bounds that a verdict names where they are not the defaults.
 _SELDOM = (
     *("entropy_seed", "step_lines_max", "unretrieved_fails"),
-    *("own_lines", "set_order", "cpus"),
+    *("own_lines", "set_order", "cpus", "timers_apart"),
 )
 
 NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
 ON_TIME = Option("on time")
+TOGETHER = Option("all together")
 # Between a thread, and the place where it stands.
 GOES_ON = " goes on at "
 HAS_TURN = " has its turn"
 FAULT, FAULT_IN_STEP = "fault", "fault in a step"
 """The kinds of choices of a fault: at a poll, and in the middle of a callback."""
-LOOP_OPTIONS = (NO_MORE, GO_ON, ON_TIME)
+LOOP_OPTIONS = (NO_MORE, GO_ON, ON_TIME, TOGETHER)
 """The options by which only the loop itself goes on."""
 
 
@@ -55,7 +56,7 @@ class ChoicePoint:
     index: how many choice points came before it in this execution.
     kind: `landing` (which outside event lands), `network` (how it arrives), `clock` (how late the
     loop is), `thread` (which one goes on), `poll` (whether the loop waits already), `turn` (which
-    process goes on), `cancel`, `fault`, or `program`.
+    process goes on), `timers` (which of one instant fire), `cancel`, `fault`, or `program`.
     """
 
     index: int
@@ -88,6 +89,7 @@ class Bounds:
     own_lines: threads are overtaken between the lines of the program's own module, too.
     set_order: in which of many orders sets of tasks, of futures and the like iterate.
     cpus: how many CPUs the machine has, by which asyncio's default pool has its threads.
+    timers_apart: timers of one instant may fire apart, see `timers_apart.py`.
     """
 
     lateness_s: float = 0.010
@@ -100,6 +102,7 @@ class Bounds:
     own_lines: bool = False
     set_order: int = 0
     cpus: int = 4
+    timers_apart: bool = False
 
     def __post_init__(self) -> None:
         given = dict(vars(self))

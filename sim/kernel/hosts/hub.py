@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import simpy
 
 from sim.kernel.current import Execution, execution_of_this_thread
-from sim.kernel.environment import Environment
+from sim.kernel.environment import SAME_S, Environment
 from sim.kernel.errors import Opaque
 from sim.kernel.faults import Faults
 from sim.kernel.hosts.process_loop import (
@@ -27,7 +27,7 @@ from sim.kernel.hosts.process_loop import (
     ProcessLoop,
 )
 from sim.kernel.hosts.run import Exit, Run, Stands
-from sim.kernel.loop import SAME_S, SimLoop
+from sim.kernel.loop import SimLoop
 from sim.kernel.origin import modelled
 from sim.kernel.schedule import FAULT, FAULT_IN_STEP, HAS_TURN, Named, Option, one_natural
 from sim.kernel.violation import Kind

@@ -22,8 +22,9 @@ import greenlet
 
 from sim.kernel.current import Execution
 from sim.kernel.entropy import Entropy
+from sim.kernel.environment import SAME_S
 from sim.kernel.interrupts import is_interrupt
-from sim.kernel.loop import SAME_S, SimLoop
+from sim.kernel.loop import SimLoop
 from sim.kernel.origin import forwards
 from sim.kernel.threads.identity import ThreadIdentity
 from sim.kernel.threads.line_tracing import set_trace

@@ -1,0 +1,160 @@
+"""Timers that are due in one instant, and fire in different iterations or in another order.
+
+No virtual time passes in a step, so two timers of 0.1 s that two steps of one iteration arm are due
+together, and so are 0.1 s + 0.1 s and 0.2 s. On stock each reading of the clock by which one is
+armed is later than the last, by as much as the steps between take, and a loop that wakes for the
+first may find the second not due. And where nothing says which of two readings was the later beside
+what it should have been, the second may come first: a chain of two sleeps is late by what its first
+one was, and a sleep by what the step took before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sim.kernel.environment import READING_S, SAME_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Armed:
+    """A timer, by the reading of the clock that armed it.
+
+    before: for each instant the number of its last reading that was no later, as far as it must:
+    by more than it should have been, each of them was late by no more than this one.
+    is_known: the program has computed when it is due, and may have told another one.
+    """
+
+    timer: asyncio.TimerHandle
+    instant: int
+    number: int
+    before: dict[int, int]
+    is_known: bool
+
+    def must_follow(self, other: _Armed) -> bool:
+        if self.instant == other.instant:
+            return self.number > other.number
+        return self.before.get(other.instant, 0) >= other.number
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What fires in the place of all: some, and the rest later or, if `together`, behind them."""
+
+    name: str
+    first: list[asyncio.TimerHandle]
+    together: bool
+
+
+def meet(scheduled: list[asyncio.TimerHandle]) -> bool:
+    """Whether more than one reading armed what is due next; the heap of a loop, not empty."""
+    soonest = scheduled[0].when() + SAME_S
+    return any(each.when() <= soonest for each in scheduled[1:3]) and len(_moments(scheduled)) > 1
+
+
+def _moments(scheduled: Iterable[asyncio.TimerHandle]) -> list[list[asyncio.TimerHandle]]:
+    """The timers that are due next, in their order; those of one reading together."""
+    moments: list[list[asyncio.TimerHandle]] = []
+    last = 0.0
+    for timer in sorted(scheduled, key=asyncio.TimerHandle.when):
+        if timer.cancelled():
+            continue
+        if moments and timer.when() - last > SAME_S:
+            break
+        if not moments or timer.when() - last > READING_S / 2:
+            moments.append([])
+        moments[-1].append(timer)
+        last = timer.when()
+    return moments
+
+
+class TimersApart:
+    """Those of a loop that lets them come apart."""
+
+    def __init__(self) -> None:
+        self._armed: dict[int, _Armed] = {}
+        self._instant, self._number = 0, 0
+        self._before: dict[int, int] = {}
+
+    def armed(self, timer: asyncio.TimerHandle, *, is_known: bool) -> None:
+        self._number += 1
+        self._armed[id(timer)] = _Armed(timer, self._instant, self._number, self._before, is_known)
+
+    def wakes(self, scheduled: list[asyncio.TimerHandle], to: float) -> None:
+        """The clock goes on to this instant: its readings are no earlier than what is due there."""
+        before: dict[int, int] = {}
+        for timer in scheduled:
+            armed = self._armed.get(id(timer))
+            if armed is not None and not timer.cancelled() and timer.when() <= to:
+                for instant, number in (*armed.before.items(), (armed.instant, armed.number)):
+                    before[instant] = max(number, before.get(instant, 0))
+        self._before = before
+        self._instant += 1
+        scheduled_now = {id(timer) for timer in scheduled}
+        self._armed = {key: each for key, each in self._armed.items() if key in scheduled_now}
+
+    def turns(self, scheduled: list[asyncio.TimerHandle]) -> list[Turn]:
+        """All that may happen, but that all fire together in their order."""
+        moments = _moments(scheduled)
+        turns = []
+        for count in range(1, len(moments)):
+            first = [timer for moment in moments[:count] for timer in moment]
+            turns.append(Turn(f"{_words(first)}, and later the others", first, together=False))
+        for at in range(1, len(moments)):
+            if self._may_lead(moments[at], moments[:at]):
+                words = _words(moments[at])
+                turns.append(Turn(f"{words} first, and later the others", moments[at], False))
+                turns.append(Turn(f"{words} first, before the others", moments[at], True))
+        return turns
+
+    def _may_lead(
+        self, moment: list[asyncio.TimerHandle], others: list[list[asyncio.TimerHandle]]
+    ) -> bool:
+        pairs = [
+            (self._armed.get(id(timer)), self._armed.get(id(other)))
+            for timer in moment
+            for each in others
+            for other in each
+        ]
+        return not any(
+            mine is None
+            or other is None
+            or mine.must_follow(other)
+            or (mine.is_known and other.is_known)
+            for mine, other in pairs
+        )
+
+
+def take(turn: Turn, scheduled: list[asyncio.TimerHandle]) -> None:
+    """The timers that are not first are due later, in the same order."""
+    moments = _moments(scheduled)
+    later = max(timer.when() for timer in turn.first) + 2 * SAME_S
+    if turn.together:
+        later = moments[-1][-1].when()
+    for moment in moments:
+        others = [timer for timer in moment if timer not in turn.first]
+        later += READING_S
+        for timer in others:
+            timer._when = later  # type: ignore[attr-defined]
+    heapq.heapify(scheduled)
+
+
+def _words(timers: list[asyncio.TimerHandle]) -> str:
+    names = list(dict.fromkeys(map(_name, timers)))
+    return " and ".join(names[:3]) + " and more" * (len(names) > 3)
+
+
+def _name(timer: asyncio.TimerHandle) -> str:
+    """Whose timer it is, as far as that is easily told."""
+    callback: Any = timer._callback  # type: ignore[attr-defined]
+    args: Any = timer._args or ()
+    owner = getattr(callback, "__self__", None)
+    task = getattr(owner, "_task", None)
+    for waits in getattr(args[0], "_callbacks", None) or () if args else ():
+        task = getattr(waits[0], "__self__", None)
+    if isinstance(task, asyncio.Task):
+        return f"the timer of {task.get_name()}"
+    return f"the timer of {getattr(callback, '__qualname__', type(callback).__name__)}"
