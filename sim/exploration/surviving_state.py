@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from sim.counterexamples.differences import difference, drifting_names
 from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.module_state import ModuleState, named
+from sim.exploration.orderless_sets import orderless_sets
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
 from sim.kernel.execution import Outcome, run_execution
@@ -31,8 +32,13 @@ _INSTEAD = (
     "make it inside the program, or let each execution run in a fork of its own (isolate=True)"
 )
 _UNNAMED = (
-    "what modules, classes and closures hold is the same: so something depends on an address or a "
-    "real clock, or has been left in a file, a database or the memory of a C extension"
+    "what modules, classes and closures hold is the same: so something depends on an address, as "
+    "the order of a set of objects does (keep them in a list or a dict), or on a real clock, or "
+    "has been left in a file, a database or the memory of a C extension"
+)
+_ORDERLESS = (
+    "whose members hash by address: it iterates in another order each time, on stock Python, too; "
+    "keep them in a list, or in a dict (dict.fromkeys(…)), which have an order"
 )
 
 
@@ -47,11 +53,18 @@ class Survived:
     stop: Stop
 
     @classmethod
-    def of(cls, differs: str, changes: list[str] | None, what: str = "an execution") -> Survived:
-        """changes: what it has left behind; None if that is not known."""
+    def of(
+        cls,
+        differs: str,
+        changes: list[str] | None,
+        what: str = "an execution",
+        sets: Sequence[str] = (),
+    ) -> Survived:
+        """changes: what it has left behind; None if that is not known. sets: of no order."""
         if changes == []:
             stop = Stop.NONDETERMINISM
-            return cls(f"{stop}: {differs}; {_UNNAMED}", stop)
+            likely = f"{' and '.join(sets)}, {_ORDERLESS}" if sets else _UNNAMED
+            return cls(f"{stop}: {differs}; {likely}", stop)
         names = f"{named(changes)}; " if changes else ""
         return cls(f"state survived {what}: {names}{differs}; {_INSTEAD}", Stop.STATE_SURVIVED)
 
@@ -99,7 +112,9 @@ class NaturalRuns:
         self, differs: str, departures: Departures = (), *, what: str = "an execution"
     ) -> Survived:
         """Why it differs. departures: of an execution that leaves something behind."""
-        return Survived.of(differs, self.changes(departures), what)
+        changes = self.changes(departures)
+        sets = self.copy.ask(orderless_sets) or [] if changes == [] else []
+        return Survived.of(differs, changes, what, sets)
 
     def changes(self, departures: Departures) -> list[str] | None:
         """What an execution changes in a fresh process; None if that is not known."""

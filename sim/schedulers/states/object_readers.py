@@ -232,7 +232,7 @@ def _of_set(each: Any) -> Iterator[object]:
     yield layout_of_set(each)
     if len(each) > 1:
         for member in each:
-            if _hashes_by_address(member):
+            if hashes_by_address(member):
                 raise Opaque(f"a set of {type(member).__qualname__}, which hash by address", LISTED)
             if isinstance(member, SimCancelScope | SimFuture):
                 what = f"a set of {type(member).__qualname__}, which hash by a counter"
@@ -240,13 +240,13 @@ def _of_set(each: Any) -> Iterator[object]:
     yield from _of_sequence(each)
 
 
-def _hashes_by_address(member: object) -> bool:
+def hashes_by_address(member: object) -> bool:
     if isinstance(member, weakref.ref):
-        return _hashes_by_address(member())
+        return hashes_by_address(member())
     if isinstance(member, types.MethodType):
-        return _hashes_by_address(member.__self__)
+        return hashes_by_address(member.__self__)
     if isinstance(member, (tuple, frozenset)):
-        return any(map(_hashes_by_address, member))
+        return any(map(hashes_by_address, member))
     if isinstance(member, type) and "<locals>" in member.__qualname__:
         return not _is_importable(member)
     # Of constants the address is the same in each execution, as is that of a value that is equal.
