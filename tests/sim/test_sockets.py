@@ -70,12 +70,16 @@ async def read_before_it_all(world: World) -> None:
 
 
 def test_data_that_arrives_late_is_found_with_a_chart_that_names_both_ends() -> None:
-    """A read returns what has arrived; the counterexample's rows name the sockets by address."""
+    """A read returns what has arrived; what reaches an end of a connection is in its column."""
     report = explore(read_before_it_all, budget_s=100)
     assert report.verdict == "refuted", report.text
     text = report.text
     assert "a read returns all" in text
     assert "127.0.0.1:7000" in text
+    head, asked, answered = text[text.index("what happened") :].splitlines()[1:4]
+    assert head.split() == [":7000", ":40000", "program"]
+    assert asked.index("127.0.0.1:40000 asks 127.0.0.1:7000 for") == head.index(":7000")
+    assert answered.index("127.0.0.1:7000 answers") == head.index(":40000")
     assert "bytes from 127.0.0.1:7000 reach 127.0.0.1:40000" in text
     assert report.counterexample is not None
     again = report.counterexample.replay(read_before_it_all)

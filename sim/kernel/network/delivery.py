@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from sim.kernel.environment import Arrival
-from sim.kernel.network.addresses import as_told
+from sim.kernel.network.addresses import as_told, is_own
 from sim.kernel.network.conditions import LoopOfSockets
 from sim.kernel.network.connection import Segment, SegmentKind
 from sim.kernel.network.datagrams import DatagramSocket
@@ -93,7 +93,8 @@ class Delivery(Watched):
     def _all_arrives(self, sender: StreamSocket) -> None:
         assert sender.outgoing is not None
         while sender.outgoing.under_way:
-            self.environment.observer.tells(words_of_first(sender), actor="network")
+            actor = self._column_at(self._receiving_loop(sender), sender.peer)
+            self.environment.observer.tells(words_of_first(sender), actor=actor)
             if not self._arrives(sender):
                 return
 
@@ -117,7 +118,8 @@ class Delivery(Watched):
 
         def lands(_: object) -> None:
             del self._by_arrival[arrival]
-            self.environment.observer.tells(words, actor="network")
+            actor = self._column_at(asking.loop, asking.name)
+            self.environment.observer.tells(words, actor=actor)
             asking.cannot_connect(errno.ETIMEDOUT)
             self.tell(asking)
 
@@ -178,8 +180,18 @@ class Delivery(Watched):
         kind, data, _ = sender.outgoing.under_way[0]
         told = f"{words}{excerpt(data)}" if fate is Fate.ARRIVES else words
         is_chatter = fate is Fate.ARRIVES and kind in _CHATTER
-        actor = self._receiving_loop(sender).lane.removesuffix(": ") or "network"
+        actor = self._column_at(self._receiving_loop(sender), sender.peer)
         self.environment.observer.tells(told, actor=actor, is_chatter=is_chatter)
+
+    def _column_at(self, loop: LoopOfSockets, address: Any) -> str:
+        """Of what arrives there: a process's, or that end's own where all is in one process.
+
+        By its port alone where its machine means itself, so that columns are narrow.
+        """
+        if loop.lane:
+            return loop.lane.removesuffix(": ")
+        is_own_port = isinstance(address, tuple) and is_own(address[0])
+        return f":{address[1]}" if is_own_port else self.words_of(address)
 
     def _suffers(self, sender: StreamSocket, fate: Fate) -> None:
         assert sender.outgoing is not None
@@ -365,7 +377,8 @@ class Delivery(Watched):
             options = [option for _, option in fates]
             chosen = self.loop.choose("network", options, one_natural) if len(fates) > 1 else 0
             fate = fates[chosen][0]
-            self.environment.observer.tells(options[chosen].name, actor="network")
+            actor = self._column_at(taker.loop, (host, port))
+            self.environment.observer.tells(options[chosen].name, actor=actor)
             if fate is Fate.PARTED:
                 self._part(link, self._faults.partitions[link])
             elif fate is Fate.LOST:
