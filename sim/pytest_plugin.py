@@ -438,7 +438,7 @@ def _page(test: _ExploredTest, report: Report, found: Counterexample) -> str:
     with test.quiet():
         story = story_of(test.program, found)
     again = f"{test.command} {shlex.quote(found.schedule)}"
-    told = Told("", story, (("replays it", again),))
+    told = Told("", story, (("replay", again),))
     file = Path(folder).resolve() / (re.sub(r"[^\w.-]+", "-", test.item.nodeid) + ".html")
     Page(test.item.nodeid, report.verdict, report.reason, stories=[told]).write(file)
     return f"page: {file.as_uri()}"

@@ -1,6 +1,7 @@
 """Where in the program it went wrong: what can be told of the lines that ran, without a guess.
 
-Each fact is a sentence with the lines that it speaks of. They are looked for in this order:
+Each fact is a sentence with the lines that it speaks of, which `excerpts.py` shows. They are looked
+for in this order:
 
 - broken: what was broken on purpose, where that is known;
 - stale: a task read something, waited, and changed it after another had done so meanwhile;
@@ -13,18 +14,16 @@ Each fact is a sentence with the lines that it speaks of. They are looked for in
 
 from __future__ import annotations
 
-import linecache
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from types import CodeType
 
-from sim.counterexamples.accesses import Accesses, Function, accesses_of
+from sim.counterexamples.accesses import Accesses, accesses_of
 from sim.counterexamples.program_lines import ProgramLines, Ran, Touched, What
 
 FACTS_MAX = 3
-EXCERPTS_MAX = 3
 
 Called = Callable[[str], str]
 """What a reader calls an actor."""
@@ -59,17 +58,6 @@ class Broken:
         for each in _nested(self.code):
             last = max(last, *(line for *_, line in each.co_lines() if line is not None))
         return ran.file == self.code.co_filename and self.code.co_firstlineno <= ran.line <= last
-
-
-@dataclass(frozen=True, slots=True)
-class Excerpt:
-    """A function's lines that are shown: pairs of number and text, None where some are left out.
-    says: what is said of a line, by its number."""
-
-    file: str
-    function: str
-    lines: tuple[tuple[int, str] | None, ...]
-    says: dict[int, list[str]]
 
 
 def facts_of(
@@ -221,6 +209,8 @@ class _Looked:
                         for write_at, write in writes
                         if write_at > read_at
                         and ran[write_at].actor != each.actor
+                        # What it waited for is no surprise.
+                        and each.actor not in ran[write_at].awaited_by
                         and write.meets(touched)
                     ]
                     if others and (not self.involved or each.actor in self.involved):
@@ -257,6 +247,8 @@ class _Looked:
     def _caught(self, raised: Ran, rest: Sequence[Ran]) -> Fact | None:
         source = accesses_of(raised.file)
         lines = [each for each in rest if each.what is not What.RESUMES]
+        # Since 3.13 the line is told once more as the exception comes up in it.
+        lines = [*dropwhile(lambda each: each.place == raised.place, lines)]
         if not lines or lines[0].what is What.RAISES:
             return None
         handler = _handler(source, raised.line, lines)
@@ -334,7 +326,9 @@ class _Looked:
         order = [*dict.fromkeys(each.actor for each in reversed(self.here.ran))]
         order += [each.actor for each in self.here.stands if each.actor not in order]
         involved = [each for each in order if each in self.involved]
-        involved.sort(key=lambda each: each not in self.seen)
+        threads = [each.actor for each in self.here.stands if each.is_thread]
+        involved += [each for each in threads if each not in involved]
+        involved.sort(key=lambda each: each not in self.seen and each not in threads)
         return involved or order[:2]
 
 
@@ -440,58 +434,3 @@ def _at(ran: Ran) -> str:
 
 def _s(ran: Ran) -> str:
     return f"{ran.at:.3f} s"
-
-
-# ---- excerpts --------------------------------------------------------------------------------
-
-AROUND = 1
-# Of a function of so many lines all are shown.
-WHOLE_MAX = 9
-
-
-def excerpts_of(facts: Iterable[Fact]) -> list[Excerpt]:
-    """The functions that the marks stand in, with the lines around them."""
-    of_functions: dict[tuple[str, int], list[Mark]] = {}
-    for fact in facts:
-        for mark in fact.marks:
-            function = _function_of(mark)
-            of_functions.setdefault((mark.file, function.first), []).append(mark)
-    return [_excerpt(marks) for marks in list(of_functions.values())[:EXCERPTS_MAX]]
-
-
-def _function_of(mark: Mark) -> Function:
-    """Of a line outside of any function: the module."""
-    found = accesses_of(mark.file).function_at(mark.line)
-    return found or Function("the module", 1, len(linecache.getlines(mark.file)))
-
-
-def _excerpt(marks: Sequence[Mark]) -> Excerpt:
-    function, file = _function_of(marks[0]), marks[0].file
-    says: dict[int, list[str]] = {}
-    for mark in marks:
-        if mark.says not in says.setdefault(mark.line, []):
-            says[mark.line].append(mark.says)
-    source = linecache.getlines(file)
-    last = min(function.last, len(source))
-    wanted = sorted(
-        {
-            line
-            for marked in says
-            for line in range(marked - AROUND, marked + AROUND + 1)
-            if function.first <= line <= last and line not in function.said
-        }
-        | {function.first}
-    )
-    whole = [each for each in range(function.first, last + 1) if each not in function.said]
-    if len(whole) <= WHOLE_MAX:
-        wanted = whole
-    lines: list[tuple[int, str] | None] = []
-    before = None
-    for line in wanted:
-        if before is not None and line == before + 2 and line - 1 not in function.said:
-            lines.append((line - 1, source[line - 2].rstrip("\n")))
-        elif before is not None and line > before + 1:
-            lines.append(None)
-        lines.append((line, source[line - 1].rstrip("\n")))
-        before = line
-    return Excerpt(file, function.name, tuple(lines), dict(sorted(says.items())))

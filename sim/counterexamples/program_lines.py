@@ -7,7 +7,7 @@ import ast
 import asyncio
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -16,7 +16,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from sim.counterexamples.accesses import Access, Accesses, accesses_of
-from sim.kernel.diagnosis import RUNS_CALLBACKS
+from sim.kernel.diagnosis import RUNS_CALLBACKS, awaited_tasks, frames_of
 from sim.kernel.loop import SimLoop
 from sim.kernel.origin import is_of_kernel, is_of_simulator, is_own_code
 from sim.kernel.threads.line_tracing import MONITORS, count_beside
@@ -55,8 +55,9 @@ class Touched:
 class Ran:
     """A line that ran. step: the number of the callback; call: that of the function's call.
 
-    reads, writes: what others may share. raised: the name of the exception's type; is_of_cancel: it
-    is the CancelledError of a task that was told to end.
+    reads, writes: what others may share; awaited_by: who waits for the actor as it writes. raised:
+    the name of the exception's type; is_of_cancel: it is the CancelledError of a task that was told
+    to end.
     """
 
     what: What
@@ -68,6 +69,7 @@ class Ran:
     line: int
     reads: tuple[Touched, ...] = ()
     writes: tuple[Touched, ...] = ()
+    awaited_by: frozenset[str] = frozenset()
     raised: str = ""
     is_of_cancel: bool = False
 
@@ -86,6 +88,7 @@ class Stands:
 
     actor: str
     frames: tuple[tuple[CodeType, int], ...]
+    is_thread: bool = False
 
 
 @dataclass(eq=False)
@@ -133,6 +136,11 @@ class ProgramLines:
                     frames = _own_frames(task)
                     if frames:
                         self.stands.append(Stands(each.lane + task.get_name(), frames))
+            for worker in each.threads.workers:
+                frames = _own_frames_from(worker.greenlet.gr_frame)
+                if frames:
+                    name = each.lane + worker.identity.thread.name
+                    self.stands.append(Stands(name, frames, is_thread=True))
         self._is_over = True
 
     @cached_property
@@ -175,6 +183,7 @@ class ProgramLines:
             task = asyncio.current_task(loop)
             is_told = task is not None and task.cancelling() > 0
             is_of_cancel = raised == "CancelledError" and is_told
+        written = self._touched(writes, frame)
         self.ran.append(
             Ran(
                 what,
@@ -185,7 +194,8 @@ class ProgramLines:
                 frame.f_code,
                 line,
                 self._touched(reads, frame),
-                self._touched(writes, frame),
+                written,
+                _awaited_by(loop) if written else frozenset(),
                 raised,
                 is_of_cancel,
             )
@@ -216,15 +226,20 @@ class ProgramLines:
     def _is_asked(self, frame: FrameType) -> bool:
         """Whether who drives the program looks at it: calls a plain function of it, as a bench that
         asks for a snapshot; or whether it runs below such a call."""
+        is_plain = not frame.f_code.co_flags & _SUSPENDS
         above = frame.f_back
+        # What only wraps a method of the program's has its name.
+        while above is not None and above.f_code.co_name == frame.f_code.co_name:
+            above = above.f_back
+        if is_plain and above is not None and _is_drivers(above.f_code):
+            return True
         is_driven = False
         while above is not None and above.f_code is not RUNS_CALLBACKS:
             if self._accesses(above.f_code) is not None:
                 return id(above) in self._asked
-            file = above.f_code.co_filename
-            is_driven = is_driven or (is_of_simulator(file) and not is_of_kernel(file))
+            is_driven = is_driven or _is_drivers(above.f_code)
             above = above.f_back
-        return is_driven and not frame.f_code.co_flags & _SUSPENDS
+        return is_driven and is_plain
 
     # -- on 3.11: sys.settrace
 
@@ -254,7 +269,12 @@ class ProgramLines:
         return self._on_event
 
     def _raises(self, frame: FrameType, raised: type[BaseException]) -> None:
-        if not issubclass(raised, (StopIteration, StopAsyncIteration, GeneratorExit)):
+        if issubclass(raised, (StopIteration, StopAsyncIteration, GeneratorExit)):
+            return
+        last = self.ran[-1] if self.ran else None
+        again = (What.RAISES, self._calls.get(id(frame), 0), frame.f_lineno, raised.__name__)
+        # Since 3.12 what is thrown into a call is told twice.
+        if last is None or (last.what, last.call, last.line, last.raised) != again:
             self._note(What.RAISES, frame, raised.__name__)
 
     # -- since 3.12: sys.monitoring
@@ -271,6 +291,8 @@ class ProgramLines:
             events.PY_RESUME: self._on_resume,
             events.LINE: self._on_line,
             events.RAISE: self._on_raise,
+            # Into a coroutine that waits.
+            events.PY_THROW: self._on_raise,
         }
         for event, call in on.items():
             _monitoring.register_callback(_TOOL, event, call)
@@ -305,6 +327,23 @@ class ProgramLines:
             self._raises(sys._getframe(1), type(raised))
 
 
+def _awaited_by(loop: SimLoop) -> frozenset[str]:
+    """Who waits for the end of the task that runs."""
+    running = asyncio.current_task(loop)
+    return frozenset(
+        loop.lane + task.get_name()
+        for task in loop.tasks
+        if not task.done()
+        and task is not running
+        and any(each is running for each in awaited_tasks(task, frames_of(task.get_coro())))
+    )
+
+
+def _is_drivers(code: CodeType) -> bool:
+    """Whether it is the simulator's, but not of what runs the program."""
+    return is_of_simulator(code.co_filename) and not is_of_kernel(code.co_filename)
+
+
 def actor_of(loop: SimLoop) -> str:
     """Who runs in it: a thread, a task, or the loop itself."""
     worker = loop.threads.current
@@ -324,19 +363,21 @@ def _is_resumed(frame: FrameType) -> bool:
 def _own_frames(task: asyncio.Task[Any]) -> tuple[tuple[CodeType, int], ...]:
     """Of a task that waits: the frames of its coroutine; of the one that runs: those that run."""
     coroutine: Any = task.get_coro()
-    frames: list[FrameType] = []
     if getattr(coroutine, "cr_running", False):
-        outermost = coroutine.cr_frame
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            frames.append(frame)
-            if frame is outermost:
-                break
-            frame = frame.f_back
-    else:
-        while (frame := getattr(coroutine, "cr_frame", None)) is not None:
-            frames.insert(0, frame)
-            coroutine = coroutine.cr_await
+        return _own_frames_from(sys._getframe(1))
+    return _own_of(reversed(frames_of(coroutine)))
+
+
+def _own_frames_from(frame: FrameType | None) -> tuple[tuple[CodeType, int], ...]:
+    """From this one on outwards, down to the loop."""
+    frames = []
+    while frame is not None and frame.f_code is not RUNS_CALLBACKS:
+        frames.append(frame)
+        frame = frame.f_back
+    return _own_of(frames)
+
+
+def _own_of(frames: Iterable[FrameType]) -> tuple[tuple[CodeType, int], ...]:
     return tuple(
         (each.f_code, each.f_lineno) for each in frames if is_own_code(each.f_code.co_filename)
     )

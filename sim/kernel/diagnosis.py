@@ -118,7 +118,7 @@ def _where(task: asyncio.Task[Any]) -> str:
 
 def waits_for(task: asyncio.Task[Any], frames: list[FrameType]) -> str:
     """What it waits for, as far as that can be read."""
-    others = _awaited_tasks(task, frames)
+    others = awaited_tasks(task, frames)
     what = _listed([other.get_name() for other in others]) if others else ""
     if what:
         has_lock = isinstance(frames[-1].f_locals.get("self"), asyncio.Lock)
@@ -133,7 +133,7 @@ def waits_for(task: asyncio.Task[Any], frames: list[FrameType]) -> str:
     return f" ({type(owner).__name__}.{name})" if owner is not None else f" ({name})"
 
 
-def _awaited_tasks(task: asyncio.Task[Any], frames: list[FrameType]) -> list[asyncio.Task[Any]]:
+def awaited_tasks(task: asyncio.Task[Any], frames: list[FrameType]) -> list[asyncio.Task[Any]]:
     """The tasks that it waits for, directly or for a lock that one of them holds."""
     awaited = task._fut_waiter  # type: ignore[attr-defined]
     if isinstance(awaited, asyncio.Task):
@@ -159,7 +159,7 @@ def _circle(pending: list[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     for first in pending:
         path = [first]
         while True:
-            others = _awaited_tasks(path[-1], frames_of(path[-1].get_coro()))
+            others = awaited_tasks(path[-1], frames_of(path[-1].get_coro()))
             if len(others) != 1:
                 break
             if others[0] in path:

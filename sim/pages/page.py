@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from sim.counterexamples.facts import Excerpt
+from sim.counterexamples.excerpts import Excerpt
 from sim.exploration.verdict import Verdict
 from sim.pages.story import Step, Story
 from sim.pages.watched import Choice, Moment, Place
@@ -49,7 +49,7 @@ class Table:
 @dataclass(frozen=True, slots=True)
 class Told:
     """A counterexample of a page. name: what it is one of. commands: pairs of what a command does
-    with it, as `replays it`, and the command. rules: for labels that are rules of the program's,
+    with it, as `replay`, and the command. rules: for labels that are rules of the program's,
     what each says. about: what a reader has to know first, as pairs of a term and a sentence."""
 
     name: str
@@ -70,11 +70,10 @@ class Told:
         if not story.schedule:
             return cls(name, story, (), rules or {}, about)
         quoted = shlex.quote(story.schedule)
-        doing = (("replays it", "replay"), ("exports it", "export"))
         return cls(
             name,
             story,
-            tuple((what, f"onestream {do} {quoted}") for what, do in doing),
+            tuple((do, f"onestream {do} {quoted}") for do in ("replay", "export")),
             rules or {},
             about,
         )

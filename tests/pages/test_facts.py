@@ -10,7 +10,8 @@ from typing import Any
 from sim import World, explore
 from sim.bench.subjects.mutants import mutant_named, replaced_by
 from sim.commands.pages import page_of_counterexample
-from sim.counterexamples.facts import Excerpt, Fact, Mark, excerpts_of
+from sim.counterexamples.excerpts import Excerpt, excerpts_of
+from sim.counterexamples.facts import Fact, Mark
 from sim.kernel.execution import Program
 from sim.pages.names import Made, Names
 from sim.pages.page import _rows
@@ -82,6 +83,25 @@ def test_what_is_read_again_is_not_stale() -> None:
         account = Account()
         await asyncio.gather(*(account.adds_to_what_there_is(each) for each in (1, 2)))
         world.check(account.balance == 4, "it is four", "Task-2 and Task-3 have added three")
+
+    assert not any("having read it again" in fact.sentence for fact in told(program).facts)
+
+
+def test_what_was_waited_for_makes_nothing_stale() -> None:
+    """Who reads, awaits a task, and changes what that one has changed, knows of it."""
+
+    async def program(world: World) -> None:
+        account = Account()
+
+        async def adds_once_it_is_over(other: asyncio.Task[None]) -> None:
+            if account.balance == 0:
+                await asyncio.wait_for(other, 5)
+            account.balance = 2
+
+        first = asyncio.create_task(account.adds_to_what_there_is(1), name="first")
+        second = asyncio.create_task(adds_once_it_is_over(first), name="second")
+        await second
+        world.check(False, "never", "second and first are over")
 
     assert not any("having read it again" in fact.sentence for fact in told(program).facts)
 
@@ -221,6 +241,17 @@ def test_of_a_mutant_the_broken_line_is_told_first() -> None:
     assert first.marks[0].line == line_of(mutant_named(name).breaks, "patch.setattr")
     # Both calls, by the tasks that have them.
     assert [fact.sentence.split(" ")[0] for fact in rest] == ["agent-t2", "agent-t1"]
+
+
+def test_threads_switch_at_the_same_lines_while_they_are_looked_at() -> None:
+    """What threads do that are overtaken between lines comes back, with the lines noted as well."""
+    subject_name = "server:client_leaves_waiting.thread:mutant-flag_is_never_read"
+    with subject_of(subject_name) as subject:
+        found = explore(subject, max_executions=1).counterexample
+    assert found is not None
+    story = page_of_counterexample(found).stories[0].story
+    assert story.steps[-1].is_violation or any(each.is_violation for each in story.steps)
+    assert "flag is never read" in story.facts[0].sentence
 
 
 def test_an_excerpt_is_the_function_around_its_lines() -> None:

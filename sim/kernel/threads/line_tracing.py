@@ -113,7 +113,9 @@ def _both(counting: Any, function: Any) -> Any:
 
     def on_call(frame: FrameType, event: str, arg: Any) -> Any:
         count, own = counting(frame, event, arg), function(frame, event, arg)
-        return count if own is None else functools.partial(_on_event, count, own)
+        if count is None or own is None:
+            return own if count is None else count
+        return functools.partial(_on_event, count, own)
 
     on_call._counts = True  # type: ignore[attr-defined]
     return on_call
