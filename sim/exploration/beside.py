@@ -25,7 +25,7 @@ from sim.schedulers.random_first import FirstFew
 
 RANDOM_EXECUTIONS = 1
 """In each of these bounds, besides that in natural order."""
-SECONDS_MAX = 3.0
+SECONDS_MAX = 1.0
 """How long other machines may be looked at after the budget is spent."""
 
 

@@ -94,7 +94,10 @@ def _caveat(problem: Problem, found: Counterexample, files: Iterable[str]) -> st
 
 
 def may_be_found(findings: Findings, conclusion: Conclusion) -> bool:
-    """Whether the search ended without a fault, and not since somebody wanted it to end."""
-    is_quiet = findings.failure is None and findings.error is None
+    """Whether the search ended without a fault, and not since somebody wanted it to end.
+
+    Where an execution had to be broken off, more of them would take as long.
+    """
+    is_quiet = findings.failure is None and findings.error is None and not findings.is_broken_off
     is_sure = conclusion.survived is None and conclusion.differs is None
     return is_quiet and is_sure and findings.stopped in (None, Stop.OUT_OF_BUDGET)

@@ -11,6 +11,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from sim import World, explore
+from sim.exploration.judgement import Conclusion
+from sim.exploration.report import Findings
+from sim.exploration.thread_lines import may_be_found
+from sim.exploration.verdict import Stop
 from tests.sim import helper_of_threads
 from tests.sim.stock_world import many_switches, run_on_stock
 
@@ -179,3 +183,11 @@ def _add_often(counter: Counter) -> None:
     for _ in range(3):
         counter.add()
         time.sleep(0)
+
+
+def test_what_does_not_end_is_not_begun_again() -> None:
+    """Where the last execution was broken off for the budget, more would outlast it by as much."""
+    spent = Findings(stopped=Stop.OUT_OF_BUDGET)
+    assert may_be_found(spent, Conclusion("digest"))
+    spent.is_broken_off = True
+    assert not may_be_found(spent, Conclusion("digest"))
