@@ -13,8 +13,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 CHUNK_S = 0.02
+# Linux's, of all connections: both addresses, and the state.
+_TABLE = Path("/proc/net/tcp")
+_ESTABLISHED = "01"
 
 
 @dataclass(eq=False)
@@ -28,7 +32,7 @@ class Call:
     over: float | None = None
 
     def look(self, now: float) -> None:
-        """Whether its caller has closed it: what the kernel knows, not what this loop has read."""
+        """By what the kernel knows, not by what this loop has read."""
         if self.over is None and _is_closed(self.connection):
             self.over = now
 
@@ -93,11 +97,25 @@ class StampedOllama:
 
 
 def _is_closed(connection: socket.socket) -> bool:
+    """Whether its caller has closed it. What that sent may still be on its way: on a busy machine
+    the kernel hands it on milliseconds later. So its own end is looked at, where the system shows
+    it."""
     if connection.fileno() == -1:
         return True
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"":
+            return True
     except BlockingIOError:
-        return False
+        pass
     except OSError:
         return True
+    return _TABLE.exists() and not _is_established(connection.getpeername(), connection)
+
+
+def _is_established(caller: tuple[str, int], connection: socket.socket) -> bool:
+    pair = [f":{port:04X}" for port in (caller[1], connection.getsockname()[1])]
+    for line in _TABLE.read_text().splitlines():
+        words = line.split()
+        if words[3] == _ESTABLISHED and all(map(str.endswith, words[1:3], pair)):
+            return True
+    return False
