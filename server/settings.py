@@ -102,11 +102,13 @@ class Settings(BaseSettings):
     # -- several workers: where they share their sessions
 
     # One process needs none. `sqlite` or `sqlite:/path` for the workers of one host, `redis://…` or
-    # `rediss://…` (Valkey or Redis 7) for several; `none` if each worker may have its own sessions.
+    # `rediss://…` (Valkey or Redis 7) for several, `redis+sentinel://…` where Sentinels know it;
+    # `none` if each worker may have its own sessions.
     sessions: str = Field(default="", repr=False)
     # The begin of every key in Valkey or Redis: servers with another one share no session.
     sessions_prefix: str = "onestream"
-    # One request to the store; what takes longer counts as unreachable.
+    # One request to the store; what takes longer counts as unreachable, also where this worker, or
+    # the store, had too little of its processor: more there.
     sessions_call_seconds: PositiveSeconds = 0.5
     # How long a worker may be out of touch with the store before its streams end; the same for all.
     lease_seconds: PositiveSeconds = 6.0

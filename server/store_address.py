@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 NONE = "none"
 _SQLITE = "sqlite"
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
-_SENTINEL = "sentinel"
+_SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
+_SENTINEL_PORT = 26379
 # Of the client. Its time limits are settings, and it takes any other name until it connects.
 _OPTIONS = ("db", "username", "password", "client_name")
 _TLS_OPTIONS = (
@@ -25,13 +27,10 @@ _TLS_OPTIONS = (
 
 def check(value: str) -> None:
     """Raises ValueError for what names no store. The value may hold a password: it isn't shown."""
-    scheme = value.partition(":")[0]
-    if _SENTINEL in scheme:
-        raise ValueError(
-            "names Sentinels, which are not supported; name the primary itself, by an address that "
-            "follows it (redis://host:port): after a fail-over running streams go on, and new "
-            "prompts get 503 until that address leads to the new primary"
-        )
+    named = sentinels_of(value)
+    if named is not None:
+        _check_redis(named.url)
+        return
     if is_redis(value):
         _check_redis(value)
     elif is_sqlite(value):
@@ -40,8 +39,53 @@ def check(value: str) -> None:
         return
     raise ValueError(
         "names no store of sessions; write sqlite, sqlite:/path/to/sessions.sqlite, "
-        "redis://host:6379/0, rediss://user:password@host:6379/0, or none"
+        "redis://host:6379/0, rediss://user:password@host:6379/0, redis+sentinel://…, or none"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinels:
+    """Where Sentinels are, and by which name they know the primary.
+
+    url: of the primary, as it would be at a host of its own: user, password, database, options.
+    """
+
+    hosts: list[tuple[str, int]]
+    primary: str
+    url: str
+
+
+def sentinels_of(value: str) -> Sentinels | None:
+    """None for another store. Raises ValueError."""
+    if not value.startswith(_SENTINEL_SCHEMES):
+        return None
+    scheme, _, rest = value.partition("+sentinel://")
+    rest, question, query = rest.partition("?")
+    user, at, rest = rest.rpartition("@")
+    hosts, _, path = rest.partition("/")
+    primary, slash, database = path.partition("/")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", primary) or not hosts:
+        raise ValueError(
+            "names Sentinels and not by which name they know the primary; write "
+            "redis+sentinel://host:26379,host2:26379/mymaster/0 (in a password @ is %40, / is %2F, "
+            "? is %3F)"
+        )
+    url = f"{scheme}://{user}{at}primary{slash}{database}{question}{query}"
+    return Sentinels([_sentinel_at(each) for each in hosts.split(",")], primary, url)
+
+
+def _sentinel_at(text: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, _SENTINEL_PORT if parts.port is None else parts.port
+    except ValueError:
+        host, port = None, 0
+    if not host or not port:
+        raise ValueError(
+            "names a Sentinel without a host, or with a port that is no number from 1 to 65535; "
+            "write redis+sentinel://host:26379,host2:26379/mymaster/0"
+        )
+    return host, port
 
 
 def _check_redis(value: str) -> None:

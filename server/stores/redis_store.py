@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -53,6 +51,7 @@ from registry.lease_records import (
 from registry.lease_table import LeaseTable, LimitsDiffer
 from registry.patience import PatientTimeout, late_by
 from registry.states import Strategy
+from server.stores.redis_clients import RedisClients
 from server.stores.redis_directory import RedisDirectory
 from server.stores.store import StoreRefused, StoreUnreachable
 
@@ -61,9 +60,8 @@ VERSION_MIN = 7
 # A call takes less than a millisecond; one that takes longer than this counts as lost. It is well
 # below the lease, so that a renewal can be asked for several times.
 CALL_S = 0.5
-# Of one worker: for streams that hold their sessions or leave, for those that ask for theirs, and
-# the rest for what is told of streams besides.
-CONNECTIONS_MAX = 64
+# Of CONNECTIONS_MAX: for streams that hold their sessions or leave, for those that ask for theirs;
+# the rest is for what is told of streams besides.
 _HOLDERS_MAX = 40
 _ASKING_MAX = 16
 # How often a connection that waits for messages is asked whether it still stands.
@@ -98,19 +96,8 @@ class RedisStore:
         self._prefix = f"{{{prefix}}}"
         self._health_s = health_s
         self._now_ms, self._generation = now_ms, generation
-        common: dict[str, Any] = {
-            "protocol": 2,
-            # The client's own limits would count how late this process is: see `_asking`.
-            "socket_timeout": None,
-            "socket_connect_timeout": None,
-            # A retry of the client's own would have a second effect that nobody knows of.
-            "retry": Retry(NoBackoff(), 0),
-        }
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=CONNECTIONS_MAX, timeout=None, **common
-        )
-        self._client = Redis.from_pool(pool)
-        self._listener = Redis.from_url(url, **common)
+        self._clients = RedisClients(url, call_s)
+        self._client, self._listener = self._clients.client, self._clients.listener
         self._script = self._client.register_script(script)
         self._call_s = call_s
         self._turn_of_holders = asyncio.Semaphore(_HOLDERS_MAX)
@@ -287,8 +274,7 @@ class RedisStore:
 
     async def close(self) -> None:
         with suppress(RedisError, OSError):
-            await self._client.aclose()
-            await self._listener.aclose()
+            await self._clients.close()
 
     # -- names
 
@@ -369,6 +355,11 @@ class RedisStore:
         except BusyLoadingError as exc:
             raise StoreUnreachable(
                 f"the store of sessions {self.address} answered: {_why(exc)}; wait until it has"
+            ) from exc
+        except MasterNotFoundError as exc:
+            raise StoreUnreachable(
+                f"the Sentinels of {self.address} do not answer, or know no primary of that name "
+                f"that is up; look at them (SENTINEL MASTERS) and at the name"
             ) from exc
         except (RedisError, OSError) as exc:
             raise StoreUnreachable(

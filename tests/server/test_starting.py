@@ -109,6 +109,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ("JARVIS_SESSIONS", "sqlite:", "JARVIS_SESSIONS: names no store"),
         ("JARVIS_SESSIONS", "redis://me:hush-hush@box:x/0", "JARVIS_SESSIONS: has no port"),
         ("JARVIS_SESSIONS", "redis+sentinel://hush-hush@box", "JARVIS_SESSIONS: names Sentinels"),
+        ("JARVIS_SESSIONS", "redis+sentinel://:hush/hush@a/m", "JARVIS_SESSIONS: has a user or"),
+        ("JARVIS_SESSIONS", "redis+sentinel://a:x,b:1/m", "JARVIS_SESSIONS: names a Sentinel wit"),
+        ("JARVIS_SESSIONS", "redis+sentinel://a,,b/m", "JARVIS_SESSIONS: names a Sentinel wit"),
+        ("JARVIS_SESSIONS", "redis+sentinel://a/m/x", "JARVIS_SESSIONS: names the database 'x'"),
+        ("JARVIS_SESSIONS", "redis+sentinel://a/m?nonsense=1", "JARVIS_SESSIONS: has the option"),
+        ("JARVIS_SESSIONS", "sqlite+sentinel://a/m", "JARVIS_SESSIONS: names no store"),
         ("JARVIS_SESSIONS", "redis://box:0/0", "JARVIS_SESSIONS: has no port"),
         ("JARVIS_SESSIONS", "redis://me:hush#hush@box:1/0", "JARVIS_SESSIONS: has a user or"),
         ("JARVIS_SESSIONS", "redis://me:hush/hush@box/0", "JARVIS_SESSIONS: has a user or"),
@@ -149,6 +155,9 @@ def test_a_bad_setting_is_one_line(
         "redis://[::1]:6379/3?client_name=x",
         "rediss://me@box/0?ssl_ca_certs=/x.pem",
         "unix:///run/a@b.sock?db=1",
+        "redis+sentinel://box/my-master",
+        "redis+sentinel://:a%40b@box:1,[::1]:26379/my.master_1/2?client_name=x",
+        "rediss+sentinel://box,box2/m?ssl_ca_certs=/x.pem",
     ],
 )
 def test_what_names_a_store_is_taken(environment: dict[str, str], value: str) -> None:

@@ -31,7 +31,8 @@ from registry.lease_records import (
 from registry.lease_table import LimitsDiffer
 from server.stores.directory import entry_of
 from server.stores.memory_store import MemoryStore, SharedMemory
-from server.stores.redis_store import CONNECTIONS_MAX, RedisStore, without_secrets
+from server.stores.redis_clients import CONNECTIONS_MAX
+from server.stores.redis_store import RedisStore, without_secrets
 from server.stores.sqlite_store import SqliteStore, default_path
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
 from server.stores.watched_store import WatchedStore
