@@ -37,6 +37,7 @@ from sim.kernel.errors import BudgetSpent
 from sim.kernel.execution import Program, require_no_running_loop
 from sim.kernel.guards import guarded
 from sim.kernel.hashing import names_kept
+from sim.kernel.isolation.file_times import begun
 from sim.kernel.schedule import Bounds
 from sim.kernel.watchdog import limited
 from sim.schedulers import Portfolio, Scheduler
@@ -154,7 +155,7 @@ def _found(
                 return found
             traced = natural_traced(problem)
             return refuted_in_another_order(problem, found[0], traced, beside) or found
-    with limited(limits.until), FreshCopy(problem) as copy, guarded():
+    with limited(limits.until), begun(), FreshCopy(problem) as copy, guarded():
         between = partial(_between_lines, problem, limits, seed) if thread_lines else None
         is_default = isinstance(scheduler, Staged)
         early = between if is_default else None

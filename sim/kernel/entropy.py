@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random  # noqa: TID251 - it is this module that makes it deterministic
 import uuid
+from typing import Any
 
 from sim.kernel.environment import SAME_S, Environment
 from sim.kernel.notices import Special
@@ -33,7 +34,7 @@ class Entropy:
 
     __slots__ = (
         *("_bytes", "_is_seeded", "_last", "_processor_s", "_readings"),
-        *("_wall_at_s", "_wall_us", "environment", "epoch_s", "seed"),
+        *("_wall_at_s", "_wall_us", "changed", "environment", "epoch_s", "seed"),
     )
 
     def __init__(
@@ -51,6 +52,8 @@ class Entropy:
         self._processor_s = 0.0
         # What the wall clock showed last, in microseconds, and when.
         self._wall_us, self._wall_at_s = 0, 0.0
+        # Which files the execution has written, by path, and when: see `isolation/file_times.py`.
+        self.changed: dict[str, Any] = {}
         if seed is not None:
             uuid._last_timestamp = None  # type: ignore[attr-defined]
 
@@ -63,7 +66,7 @@ class Entropy:
         drawn_bytes = self._bytes.getstate() if self._bytes is not None else None
         # An ordinary program does not read the clock that often in a row, so fewer do not count.
         readings = self._readings if self._readings > BUSY_READINGS // 2 else 0
-        return drawn, drawn_bytes, readings, self._processor_s
+        return drawn, drawn_bytes, readings, self._processor_s, list(self.changed.items())
 
     def keep_up_with(self, wall_s: float) -> None:
         """From now on the wall clock does not show less than that."""

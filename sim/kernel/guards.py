@@ -14,7 +14,7 @@ from sim.kernel.current import executions, guards_by_thread, os_thread
 from sim.kernel.hashing import hashes_of_connections
 from sim.kernel.hosts.replacements import replacements as processes
 from sim.kernel.interrupts import interrupts_noted
-from sim.kernel.isolation import machine, outside
+from sim.kernel.isolation import file_times, machine, outside
 from sim.kernel.isolation.entropy import virtualised
 from sim.kernel.network import replaced as sockets
 from sim.kernel.signals import own_signals_simulated
@@ -137,6 +137,7 @@ if hasattr(os, "register_at_fork"):
 def _guards_up() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
+    file_times.begin()
     try:
         with (
             unawaited_noted(),

@@ -22,6 +22,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from sim.kernel.current import Execution, execution_of_this_thread
+from sim.kernel.isolation import file_times
 from sim.kernel.isolation.audit_events import EVENTS, Refused
 from sim.kernel.isolation.process_locks import waiting_among_threads
 from sim.kernel.origin import forwards, is_simulators
@@ -36,6 +37,8 @@ def _hears_of(names: Callable[[str], Refused | None]) -> Callable[[str, tuple[An
         instead = names(event)
         if instead is not None:
             _refuse_where_asked(event, args, instead)
+        elif event in file_times.EVENTS:
+            file_times.heard(event, args)
 
     return hook
 
@@ -198,7 +201,7 @@ def _made() -> list[tuple[Any, str, Any]]:
     return found
 
 
-_REPLACEMENTS = _made()
+_REPLACEMENTS = [*_made(), *file_times.replacements()]
 
 
 def beneath(module: ModuleType, name: str) -> Any:

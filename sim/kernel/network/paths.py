@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
+from sim.kernel.isolation import outside
 from sim.kernel.network.errors import os_error
 from sim.kernel.origin import forwards
 
@@ -148,5 +149,7 @@ def replacements() -> list[tuple[Any, str, Any]]:
         "chmod": Paths.chmod,
         "access": Paths.access,
     }
-    of_one = [(os, name, _beside_files(getattr(os, name), act)) for name, act in acts.items()]
+    of_one = [
+        (os, name, _beside_files(outside.beneath(os, name), act)) for name, act in acts.items()
+    ]
     return of_one + [(os, name, _renames(getattr(os, name))) for name in ("rename", "replace")]
