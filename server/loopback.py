@@ -20,7 +20,7 @@ from starlette.types import Scope
 
 def is_loopback(host: str | None) -> bool:
     """Whether only this machine can reach this address. None is a Unix socket."""
-    if host is None or host.lower() == "localhost":
+    if host is None or host == "127.0.0.1" or host.lower() == "localhost":
         return True
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

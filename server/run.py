@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from server import log, shutdown
+from server import log, memory, shutdown
 from server.app import create_app
 from server.environment import read_settings
 from server.http_protocol import HttpProtocol
@@ -141,6 +141,7 @@ def run(
 ) -> int:
     """Serves as a process and returns its exit code: 0, or 3 where it would not start."""
     log.open_closed_streams()
+    memory.collect_rarely()
     try:
         asyncio.run(serve(settings, host, port, ollama=ollama, on_started=on_started))
     except StartRefused as exc:

@@ -20,6 +20,7 @@ import uvicorn
 from server import startup
 from server.app import create_app
 from server.environment import read_settings, unknown_variables, variables_of
+from server.memory import YOUNG_MAX
 from server.security import StartRefused, read_keys
 from server.settings import Settings
 from server.store_address import sqlite_path
@@ -419,6 +420,20 @@ def test_a_terminal_that_closes_does_not_end_what_was_started_to_outlive_it() ->
         child.send_signal(signal.SIGHUP)
         assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
         assert child.poll() is None
+
+
+@pytest.mark.socket
+def test_a_process_that_serves_looks_for_cycles_rarely() -> None:
+    """Among what it has made since it began; a program that only imports the server is let be."""
+    program = (
+        "import gc, os, signal; before = gc.get_threshold(); from server.run import run; "
+        "here = gc.get_threshold(), gc.get_freeze_count(); "
+        "run(port=0, on_started=lambda url: os.write(1, f'up {here == (before, 0)} "
+        "{gc.get_threshold()[0]} {gc.get_freeze_count() > 50_000}\\n'.encode()) "
+        "and signal.raise_signal(signal.SIGTERM))"
+    )
+    with process("-c", program) as child:
+        assert Output(child).wait_for("up ").split() == ["up", "True", str(YOUNG_MAX), "True"]
 
 
 def test_refusals_reach_nobody_as_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
