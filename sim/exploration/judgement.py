@@ -27,6 +27,7 @@ from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.guards import guarded
 from sim.kernel.isolation.entropy import clocks_held
 from sim.kernel.schedule import Bounds, Schedule, departures_of
+from sim.kernel.threads.untold import NOT_FOR_THREADS
 from sim.kernel.violation import Kind, Violation
 from sim.kernel.watchdog import limited, seconds_left
 from sim.schedulers import NaturalOrder, Scheduler
@@ -339,12 +340,16 @@ _LEFT_OUT_TOO = "; what was run holds "
 def _left_out(findings: Findings, begins: str) -> str:
     if not findings.undeclared:
         return ""
-    files = sorted({Path(file).name for file in findings.undeclared})
-    named = " and ".join(filter(None, [", ".join(files[:-1]), files[-1]]))
+    files = sorted({Path(file).name for file in findings.undeclared - {NOT_FOR_THREADS}})
     looked = f" but for {findings.between_lines} random executions" * bool(findings.between_lines)
+    known = f" (nothing is known of those{looked}; world.declare(__file__) there adds them)"
+    others = [NOT_FOR_THREADS] if NOT_FOR_THREADS in findings.undeclared else []
+    advice = " (let a thread call loop.call_soon_threadsafe)" * bool(others)
+    named = " and ".join(filter(None, [", ".join(files[:-1]), *files[-1:]])) + known
+    lines = " and of ".join(([named] if files else []) + [each + advice for each in others])
     return (
         f"{begins}if threads switch only where they wait or take a lock, and not between the lines "
-        f"of {named} (nothing is known of those{looked}; world.declare(__file__) there adds them)"
+        f"of {lines}"
     )
 
 

@@ -21,6 +21,7 @@ from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
 from sim.kernel.origin import is_own_code
 from sim.kernel.schedule import GOES_ON
+from sim.kernel.threads.untold import NOT_FOR_THREADS
 from sim.kernel.watchdog import limited
 from sim.schedulers import RandomWalk
 from sim.schedulers.random_first import FirstFew
@@ -41,7 +42,7 @@ def are_left_out(findings: Findings) -> bool:
     """Whether threads ran lines of a user's own module without being overtaken there."""
     if findings.between_lines:
         return False
-    return any(is_own_code(file) for file in findings.undeclared)
+    return any(is_own_code(file) for file in findings.undeclared - {NOT_FOR_THREADS})
 
 
 def refuted_between_lines(

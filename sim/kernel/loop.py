@@ -53,7 +53,7 @@ from sim.kernel.schedule import (
 )
 from sim.kernel.signals import SignalHandlers
 from sim.kernel.threads.pools import SimExecutor, submit_of_loop
-from sim.kernel.threads.untold import IN_TIME_OR_TOO_LATE, Untold
+from sim.kernel.threads.untold import IN_TIME_OR_TOO_LATE, NOT_FOR_THREADS, Untold
 from sim.kernel.threads.workers import ReadyQueue, Threads, Worker
 from sim.kernel.timers_apart import TimersApart, meet, take
 from sim.kernel.violation import Kind
@@ -553,10 +553,17 @@ class SimLoop(SignalHandlers, SocketLoop):
             option = self.choose("thread", options, one_natural)
             if option == 0:
                 return
-            threads.step(runnable[option - 1])
+            self._step_between(runnable[option - 1])
             if self.environment.spins:
                 self._let_spin()
             self._stand_still()
+
+    def _step_between(self, worker: Worker) -> None:
+        """A thread goes on between two callbacks, where the loop finds whatever it puts in."""
+        callbacks, self._is_told = len(self._ready), False
+        self.threads.step(worker)
+        if len(self._ready) != callbacks and not self._is_told:
+            self.threads.undeclared.add(NOT_FOR_THREADS)
 
     def _stand_still(self) -> None:
         """The loop's thread may have no turn while another sleeps, too, and so not go on yet.
@@ -591,6 +598,7 @@ class SimLoop(SignalHandlers, SocketLoop):
             return
         if is_unchanged:
             return
+        self.threads.undeclared.add(NOT_FOR_THREADS)
         name = worker.identity.shown
         if self._untold is None and self.environment.now - self.environment.blocked_from < SAME_S:
             options = [Option(each.format(name)) for each in IN_TIME_OR_TOO_LATE]

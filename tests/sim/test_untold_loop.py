@@ -252,3 +252,26 @@ def test_a_loop_in_a_thread_is_told_likewise() -> None:
         assert explored(loops(factory, untold)).verdict == "refuted"
         report = explore(loops(factory, told), strategy="departures", max_executions=200)
         assert report.counterexample is None, report.text
+
+
+def test_a_claim_leaves_out_the_lines_of_asyncio_where_a_thread_uses_it() -> None:
+    """Stock's loop may be in the middle of the same Event, and `set` then raises RuntimeError."""
+
+    async def sets(world: World) -> None:
+        event = asyncio.Event()
+        job = asyncio.create_task(asyncio.to_thread(event.set))
+        async with asyncio.timeout(RESCUED_AFTER_S):
+            await event.wait()
+        await job
+
+    async def tells(world: World) -> None:
+        event, loop = asyncio.Event(), asyncio.get_running_loop()
+        job = asyncio.create_task(asyncio.to_thread(loop.call_soon_threadsafe, event.set))
+        await event.wait()
+        await job
+
+    report = explore(sets)
+    assert report.verdict == "proved", report.text
+    left_out = "not between the lines of asyncio, which is not made for threads"
+    assert f"{left_out} (let a thread call loop.call_soon_threadsafe)" in report.claim
+    assert "asyncio" not in explore(tells).claim

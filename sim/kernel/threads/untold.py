@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+NOT_FOR_THREADS = "asyncio, which is not made for threads"
+"""Between whose lines such a thread may be overtaken as well."""
+
 IN_TIME_OR_TOO_LATE = (
     "the loop looks into its queue after thread {} has put something there",
     "the loop is in its poll before thread {} puts something into its queue",
