@@ -9,7 +9,6 @@ by a counter that starts anew with each execution.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,8 @@ import anyio._backends._asyncio as anyio_asyncio
 
 from sim.kernel.current import execution_of_this_thread
 
-_serials = itertools.count(1)
+# How many were given in this execution.
+_serials = 0
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 # Of an object, as `repr` and `id` have it.
 _ADDRESS = re.compile(r"0x[0-9a-f]{6}|\d{10}")
@@ -34,9 +34,20 @@ _turns: dict[str, dict[str, int]] = {}
 def restart_serials(set_order: int = 0) -> None:
     """To be called before each execution. set_order: see `Bounds`."""
     global _serials, _set_order
-    _serials = itertools.count(1)
+    _serials = 0
     _set_order = set_order
     _turns.clear()
+
+
+def next_serial() -> int:
+    global _serials
+    _serials += 1
+    return _serials
+
+
+def serials_given() -> int:
+    """What decides the next one."""
+    return _serials
 
 
 def in_set_order(number: int) -> int:
@@ -115,7 +126,7 @@ class SimFuture(asyncio.Future[Any]):
 
     def __hash__(self) -> int:
         if not self._sim_hash:
-            self._sim_hash = in_set_order(next(_serials))
+            self._sim_hash = in_set_order(next_serial())
         return self._sim_hash
 
 
@@ -130,7 +141,7 @@ class SimCancelScope(anyio_asyncio.CancelScope):
         try:
             return self._sim_hash
         except AttributeError:
-            self._sim_hash: int = in_set_order(next(_serials))
+            self._sim_hash: int = in_set_order(next_serial())
             return self._sim_hash
 
 
@@ -139,7 +150,7 @@ def _hash_of_connection(self: asyncio.BaseProtocol | asyncio.BaseTransport) -> i
     if values is None or execution_of_this_thread() is None:
         return object.__hash__(self) if values is None else values.get(_HASH, object.__hash__(self))
     if _HASH not in values:
-        values[_HASH] = in_set_order(next(_serials))
+        values[_HASH] = in_set_order(next_serial())
     found: int = values[_HASH]
     return found
 

@@ -203,6 +203,25 @@ async def in_the_name_of_a_task(world: World, which: int, hold: Hold) -> None:
     await hold()
 
 
+async def in_how_many_futures_were_numbered(world: World, which: int, hold: Hold) -> None:
+    """The next one in the set has a place by its number."""
+    new = asyncio.get_running_loop().create_future
+    kept = {new()}
+    for number in range(which):
+        hash((number, new()))
+    del which, number
+    await hold()
+    assert kept
+
+
+async def in_a_set_of_futures(world: World, which: int, hold: Hold) -> None:
+    new = asyncio.get_running_loop().create_future
+    kept = {new() for _ in range(1 + which)}
+    del which
+    await hold()
+    assert kept
+
+
 def never_to(which: int) -> Callable[[asyncio.Task[object]], bool]:
     return lambda task: which == 3
 
@@ -280,7 +299,20 @@ def timer_cancelled(which: int) -> asyncio.TimerHandle:
     return timer
 
 
+def cached(*calls: int, size: int | None = 4) -> object:
+    """A cache that the execution makes, after these calls."""
+    cache = functools.lru_cache(size)(Holder)
+    for each in calls:
+        cache(each)
+    return cache
+
+
 OBJECTS: dict[str, Callable[[int], object]] = {
+    "what a cache has kept": lambda which: cached(which),
+    "order of what a cache has kept": lambda which: cached(*(1, 2)[:: 3 - 2 * which]),
+    "how often a cache was asked": lambda which: cached(*[1] * which),
+    "how much a cache keeps": lambda which: cached(1, size=which),
+    "what a cache without a bound has kept": lambda which: cached(which, size=None),
     "a description": lambda which: ROUTES[which - 1],
     "a description made meanwhile": lambda which: Route(f"/{which}", endpoint=print),
     "int": lambda which: which,
@@ -400,6 +432,8 @@ PLACES: dict[str, Keeps] = {
         in_whom_cancels_are_offered_to,
         in_the_context_of_a_timer,
         in_the_name_of_a_task,
+        in_how_many_futures_were_numbered,
+        in_a_set_of_futures,
         in_a_signal_handler,
         in_the_exception_handler,
         in_the_task_factory,
@@ -426,7 +460,17 @@ def meetings(keeps: Keeps) -> StateMatching:
     return search
 
 
-@pytest.mark.parametrize("forgets", [nowhere, keeps_object(lambda which: ["the same"])])
+async def of_futures_of_one_number(world: World, which: int, hold: Hold) -> None:
+    del which
+    new = asyncio.get_running_loop().create_future
+    kept = {new(), new()}
+    await hold()
+    assert kept
+
+
+@pytest.mark.parametrize(
+    "forgets", [nowhere, keeps_object(lambda which: ["the same"]), of_futures_of_one_number]
+)
 def test_what_is_forgotten_makes_no_state(forgets: Keeps) -> None:
     """The control: where nothing is left of a choice, its states are met again."""
     search = meetings(forgets)

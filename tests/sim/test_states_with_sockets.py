@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from typing import Any
 
 import pytest
+import uvicorn
 
 from sim import Fault, World
 from sim.bench.harness.log_capture import silenced
@@ -183,7 +184,28 @@ async def processes_that_talk(world: World) -> None:
     world.reached("refused or reset")
 
 
+async def served_by_uvicorn(world: World) -> None:
+    """Its connections are in a set, its settings behind a cache that it makes for itself."""
+    config = uvicorn.Config(answers_ok, port=7000, http="h11", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody
+        await asyncio.sleep(0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", 7000)
+    writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    world.reached((await reader.read()).splitlines()[0].decode())
+    writer.close()
+    server.should_exit = True
+    await serving
+
+
+async def answers_ok(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
 PROGRAMS: list[Any] = [
+    (served_by_uvicorn, 1),
     (one_read_for_all, 2),
     (two_clients, 1),
     (asks_again, 2),

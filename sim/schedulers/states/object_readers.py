@@ -27,7 +27,7 @@ from contextvars import Context, ContextVar, Token
 from typing import Any
 
 from sim.kernel.errors import Opaque
-from sim.kernel.hashing import SimCancelScope, SimFuture, stable_name
+from sim.kernel.hashing import SimCancelScope, SimFuture, serials_given, stable_name
 from sim.kernel.living import (
     address_of,
     classes_below,
@@ -36,6 +36,7 @@ from sim.kernel.living import (
     objects_of,
 )
 from sim.schedulers.states.abstraction import DESCRIPTIONS, LEFT_OUT
+from sim.schedulers.states.caches import kept_in
 from sim.schedulers.states.set_layout import LISTED, layout_of_set
 
 VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
@@ -170,12 +171,14 @@ _ON_THE_HEAP = 1 << 9
 
 def _is_importable(cls: type) -> bool:
     """Whether it belongs to a module, which was imported meanwhile."""
-    if not cls.__flags__ & _ON_THE_HEAP:
-        return True
-    found: Any = sys.modules.get(cls.__module__)
-    for name in cls.__qualname__.split("."):
+    return not cls.__flags__ & _ON_THE_HEAP or _is_of_its_module(cls)
+
+
+def _is_of_its_module(each: Any) -> bool:
+    found: Any = sys.modules.get(each.__module__)
+    for name in each.__qualname__.split("."):
         found = getattr(found, name, None)
-    return found is cls
+    return found is each
 
 
 def of_made_class(each: Any) -> Iterator[object]:
@@ -230,14 +233,22 @@ def _of_set(each: Any) -> Iterator[object]:
     Where its members lie decides in which order later ones come, and which one `pop` takes.
     """
     yield layout_of_set(each)
-    if len(each) > 1:
-        for member in each:
-            if hashes_by_address(member):
-                raise Opaque(f"a set of {type(member).__qualname__}, which hash by address", LISTED)
-            if isinstance(member, SimCancelScope | SimFuture):
-                what = f"a set of {type(member).__qualname__}, which hash by a counter"
-                raise Opaque(what, LISTED)
+    for member in each:
+        if isinstance(_referent(member), _NUMBERED):
+            # Its number, and that of the next, decide how the two lie in a set.
+            yield hash(member), serials_given()
+        elif len(each) > 1 and hashes_by_address(member):
+            raise Opaque(f"a set of {type(member).__qualname__}, which hash by address", LISTED)
     yield from _of_sequence(each)
+
+
+_NUMBERED = (SimCancelScope, SimFuture, asyncio.BaseProtocol, asyncio.BaseTransport)
+
+
+def _referent(member: object) -> object:
+    if isinstance(member, weakref.ref):
+        return _referent(member())
+    return member.__self__ if isinstance(member, types.MethodType) else member
 
 
 def hashes_by_address(member: object) -> bool:
@@ -260,6 +271,18 @@ def _of_function(each: types.FunctionType) -> tuple[object, ...]:
         # Of no file, so it may have been written in the execution: `dataclass` does that.
         code = marshal.dumps((code, each.__module__), 2)
     return (code, *made) if any(made) else (code,)
+
+
+def _of_cached_function(each: Any) -> Iterator[object]:
+    """What one of a module has kept counts as what its module holds, as does a function's globals.
+
+    That of the program's own modules is watched: see `exploration/module_state.py`.
+    """
+    yield each.__module__
+    yield each.__qualname__
+    if not _is_of_its_module(each):
+        yield each.__dict__
+        yield from kept_in(each)
 
 
 def _of_cell(each: types.CellType) -> Iterator[object]:
@@ -508,6 +531,7 @@ READERS: dict[type, Reader] = {
     set: _of_set,
     frozenset: _of_set,
     types.FunctionType: _of_function,
+    type(functools.lru_cache(id)): _of_cached_function,
     types.CellType: _of_cell,
     types.MethodType: _of_method,
     types.BuiltinFunctionType: _of_builtin,
