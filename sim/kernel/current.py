@@ -74,6 +74,7 @@ class Execution:
     entropy: its clocks and draws. is_watched: whether a step that never ends is broken off.
     is_alone: it is a loop's that stands alone, of a suite's: there what is real may happen, unless
     it waits for the world outside. is_violated: and over, so that its draining decides nothing.
+    collects: what `gc.isenabled` says in it; the collector runs between executions alone.
     The rest is the watchdog's. counter: of the lines of its step. broken_off: at which poll, and
     when, it was broken off last. endless: whose step was, by its count; seen: where. spent: what
     ran when the budget was.
@@ -84,6 +85,7 @@ class Execution:
     is_watched: bool = True
     is_alone: bool = False
     is_violated: bool = False
+    collects: bool = True
     serial: int = field(default_factory=lambda: next(_serials))
     # In which thread of the operating system it runs.
     os_thread: int = field(default_factory=_thread.get_ident)

@@ -14,7 +14,7 @@ from sim.kernel.current import executions, guards_by_thread, os_thread
 from sim.kernel.hashing import hashes_of_connections
 from sim.kernel.hosts.replacements import replacements as processes
 from sim.kernel.interrupts import interrupts_noted
-from sim.kernel.isolation import file_times, machine, outside
+from sim.kernel.isolation import collector, file_times, machine, outside
 from sim.kernel.isolation.entropy import virtualised
 from sim.kernel.network import replaced as sockets
 from sim.kernel.signals import own_signals_simulated
@@ -114,7 +114,7 @@ def _leave(thread: int, depth: int) -> None:
 
 def _replacements() -> list[tuple[Any, str, Any]]:
     own = [*replacements(), *processes(), *outside.replacements(), *sqlite.replacements()]
-    own += machine.replacements()
+    own += [*machine.replacements(), *collector.replacements()]
     return [*own, *sockets.replacements(), *hashes_of_connections()]
 
 

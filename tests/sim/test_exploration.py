@@ -540,6 +540,24 @@ def test_executions_do_not_see_each_other() -> None:
     assert set(begins) == {(0.0, 0, 1)}
 
 
+async def switches_the_collector(world: World) -> None:
+    """As a server does that ends: what it makes then is not to be looked at again and again."""
+    assert gc.isenabled()
+    gc.freeze()
+    gc.disable()
+    assert not gc.isenabled()
+    gc.enable()
+    assert gc.isenabled()
+    await world.outside("it comes")
+
+
+def test_what_a_program_switches_of_the_collector_is_its_executions() -> None:
+    """Nothing is kept from the collector for good, and it begins on its own in no execution."""
+    before = gc.isenabled(), gc.get_freeze_count()
+    assert explore(switches_the_collector).verdict == "proved"
+    assert (gc.isenabled(), gc.get_freeze_count()) == before
+
+
 def test_the_interpreter_is_left_as_it_was() -> None:
     """Afterwards the collector runs again, threads start again, and no loop is left."""
     start, lock = threading.Thread.start, threading.Lock
