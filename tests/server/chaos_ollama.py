@@ -109,7 +109,12 @@ def _is_closed(connection: socket.socket) -> bool:
         pass
     except OSError:
         return True
-    return _TABLE.exists() and not _is_established(connection.getpeername(), connection)
+    try:
+        caller = connection.getpeername()
+    except OSError:
+        # It was reset this very moment.
+        return True
+    return _TABLE.exists() and not _is_established(caller, connection)
 
 
 def _is_established(caller: tuple[str, int], connection: socket.socket) -> bool:
