@@ -28,10 +28,6 @@ MODULES = (
 
 # By module, what is left out, and why.
 LEFT_OUT = {
-    "test_sendfile": {
-        "test_sendfile_prevents_bare_write": "not simulated: os.sendfile; asyncio falls back to "
-        "writes, beside which others may write",
-    },
     "test_sock_lowlevel": {
         "test_sendto_blocking": "not simulated: ancillary data, of which a mock asks the name",
     },
