@@ -55,7 +55,7 @@ from sim.kernel.signals import SignalHandlers
 from sim.kernel.threads.pools import SimExecutor, submit_of_loop
 from sim.kernel.threads.untold import IN_TIME_OR_TOO_LATE, NOT_FOR_THREADS, Untold
 from sim.kernel.threads.workers import ReadyQueue, Threads, Worker
-from sim.kernel.timers_apart import TimersApart, meet, take
+from sim.kernel.timers_apart import TimersApart, are_near, meet, take
 from sim.kernel.violation import Kind
 
 # Since 3.12.
@@ -412,20 +412,21 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     def _wake_up(self, instants: list[float]) -> float:
         """The instant at which the empty loop wakes: the next, or a later one within lateness."""
-        if self._come_apart(instants[0]):
-            to = self._instants()[0]
-        else:
-            to = self._on_time_or_late(instants)
+        to = instants[0]
+        if self._next_deadline() <= to:
+            # The loop sleeps until the deadline, and more may be due when it wakes.
+            if are_near(self._scheduled) and self._come_apart():
+                to = self._instants()[0]
+            else:
+                to = self._on_time_or_late(instants)
         if self._timers_apart is not None:
             self._timers_apart.wakes(self._scheduled, to)
         return to
 
-    def _come_apart(self, first: float) -> bool:
+    def _come_apart(self) -> bool:
         """Whether, of the timers that are due in this instant, some fire and others later. (8)"""
         apart = self._timers_apart
-        if apart is None and "timers_apart" in self.bounds_hit:
-            return False
-        if self._untold is not None or self._next_deadline() > first or not meet(self._scheduled):
+        if self._untold is not None or not meet(self._scheduled):
             return False
         self.bounds_hit.add("timers_apart")
         if apart is None:
@@ -449,11 +450,8 @@ class SimLoop(SignalHandlers, SocketLoop):
 
     def _on_time_or_late(self, instants: list[float]) -> float:
         first = instants[0]
-        if self._next_deadline() > first:
-            return first
         late = first + self.bounds.lateness_s
         limit = min((a.latest for a in self.environment.pending), default=math.inf)
-        # The loop sleeps until the deadline, and more may be due when it wakes.
         later = [at for at in instants[1:] if at <= min(late, limit)]
         if not later:
             return first

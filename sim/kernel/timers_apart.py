@@ -49,10 +49,20 @@ class Turn:
     together: bool
 
 
+def are_near(scheduled: list[Any]) -> bool:
+    """Whether more than one timer is due next; called most, with the heap of a loop.
+
+    Its second and third are the children of its first.
+    """
+    if len(scheduled) < 2:
+        return False
+    soonest = scheduled[0]._when + SAME_S
+    return scheduled[1]._when <= soonest or (len(scheduled) > 2 and scheduled[2]._when <= soonest)
+
+
 def meet(scheduled: list[asyncio.TimerHandle]) -> bool:
-    """Whether more than one reading armed what is due next; the heap of a loop, not empty."""
-    soonest = scheduled[0].when() + SAME_S
-    return any(each.when() <= soonest for each in scheduled[1:3]) and len(_moments(scheduled)) > 1
+    """Whether they have been armed by more than one reading of the clock."""
+    return len(_moments(scheduled)) > 1
 
 
 def _moments(scheduled: Iterable[asyncio.TimerHandle]) -> list[list[asyncio.TimerHandle]]:
