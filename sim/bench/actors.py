@@ -23,6 +23,8 @@ WHO = {
 _HANDLER = re.compile(r"\b(p\d+) handler\b")
 _ASKS = re.compile(r"127\.0\.0\.1:(4\d{4}) asks 127\.0\.0\.1:(8000|11434) ")
 _END = re.compile(r"127\.0\.0\.1:(\d+)")
+# The column of one of them.
+_LANE = re.compile(r"(?<!\S):(\d+)(?!\S)")
 _PORTS = {"8000": "the server", "11434": "Ollama"}
 _CALLERS = {"8000": "client", "11434": "call"}
 
@@ -50,4 +52,6 @@ class Ends:
             caller = _CALLERS[asks[2]]
             self._counts[caller] += 1
             self._named[asks[1]] = f"{caller} {self._counts[caller]}"
-        return _END.sub(lambda end: self._named.get(end[1], end[0]), text)
+        for each in (_END, _LANE):
+            text = each.sub(lambda end: self._named.get(end[1], end[0]), text)
+        return text

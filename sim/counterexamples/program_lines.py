@@ -172,6 +172,8 @@ class ProgramLines:
             return
         if len(self.ran) >= LINES_MAX:
             self.is_cut = self._is_over = True
+            if MONITORS:
+                _monitoring.set_events(_TOOL, 0)
             return
         accesses = self._accesses(frame.f_code)
         assert accesses is not None
@@ -261,12 +263,16 @@ class ProgramLines:
             self._begin_call(frame)
         return None if id(frame) in self._asked else self._on_event
 
-    def _on_event(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "line":
+    def _on_event(self, frame: FrameType, event: str, arg: Any) -> None:
+        """It returns nothing, so that the frame keeps who traces it: the watchdog may take it over
+        from a signal that comes meanwhile."""
+        if self._is_over:
+            if frame.f_trace == self._on_event:
+                frame.f_trace = None
+        elif event == "line":
             self._note(What.LINE, frame)
         elif event == "exception":
             self._raises(frame, arg[0])
-        return self._on_event
 
     def _raises(self, frame: FrameType, raised: type[BaseException]) -> None:
         if issubclass(raised, (StopIteration, StopAsyncIteration, GeneratorExit)):

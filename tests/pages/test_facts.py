@@ -7,11 +7,14 @@ import contextlib
 import inspect
 from typing import Any
 
+import pytest
+
 from sim import World, explore
 from sim.bench.subjects.mutants import mutant_named, replaced_by
 from sim.commands.pages import page_of_counterexample
 from sim.counterexamples.excerpts import Excerpt, excerpts_of
 from sim.counterexamples.facts import Fact, Mark
+from sim.kernel import watchdog
 from sim.kernel.execution import Program
 from sim.pages.names import Made, Names
 from sim.pages.page import _rows
@@ -252,6 +255,21 @@ def test_threads_switch_at_the_same_lines_while_they_are_looked_at() -> None:
     story = page_of_counterexample(found).stories[0].story
     assert story.steps[-1].is_violation or any(each.is_violation for each in story.steps)
     assert "flag is never read" in story.facts[0].sentence
+
+
+def test_a_step_that_never_ends_has_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog breaks it off although its lines are noted, which took the count from it."""
+    for name in ("TICK_S", "VIRTUAL_TICK_S", "SUSPECT_S"):
+        monkeypatch.setattr(watchdog, name, getattr(watchdog, name) / 20)
+
+    async def spins(world: World) -> None:
+        await asyncio.sleep(1)
+        number = 0
+        while True:
+            number += 1
+
+    story = told(spins, step_lines_max=20_000)
+    assert story.property == "each step gives the loop back"
 
 
 def test_an_excerpt_is_the_function_around_its_lines() -> None:
