@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
+
+import pytest
 
 from sim import DepartureBounded, World, explore, run
 
@@ -67,3 +70,32 @@ def test_processes_talk_under_any_single_delay() -> None:
     report = explore(asks_a_bank, strategy=DepartureBounded(1), max_executions=60, budget_s=60)
     assert report.counterexample is None, report.text
     assert report.verdict != "error", report.text
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="the system has no such option")
+def test_processes_that_share_a_port_are_each_asked() -> None:
+    """As workers do that listen with `reuse_port`: who is served by whom is the kernel's to say."""
+
+    async def program(world: World) -> None:
+        async def main(name: bytes) -> None:
+            async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(name)
+                writer.close()
+
+            async with await asyncio.start_server(serve, "0.0.0.0", 7000, reuse_port=True):
+                await asyncio.Event().wait()
+
+        host = world.host("server")
+        host.run(main, b"a")
+        host.run(main, b"b")
+        await asyncio.sleep(1)
+        served = b""
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("server", 7000)
+            served += await reader.read()
+            writer.close()
+        world.reached(served.decode())
+
+    report = explore(program, strategy=DepartureBounded(2), max_executions=1000)
+    assert report.verdict == "proved", report.text
+    assert report.labels == {"aa", "ab", "ba", "bb"}
