@@ -24,10 +24,6 @@ class CopyInPlace(FreshCopy):
         self._subject = subject
         self._is_possible = forks.are_possible() and not executions
 
-    @property
-    def is_alive(self) -> bool:
-        return self._is_possible
-
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if not self._is_possible:
             return None

@@ -29,7 +29,7 @@ _LENGTH = struct.Struct("!Q")
 
 
 class FreshCopy:
-    """To be closed. `is_alive` is false where there is no fork, or it did not answer in time."""
+    """To be closed. Where there is no fork, or it did not answer in time, no answer is known."""
 
     def __init__(self, subject: object) -> None:
         """subject: the first argument of every question."""
@@ -38,10 +38,6 @@ class FreshCopy:
         if forks.are_possible() and not executions:
             with suppress(OSError):
                 self._begin(subject)
-
-    @property
-    def is_alive(self) -> bool:
-        return self._pid is not None
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What `function(subject, *arguments)` returns in a fresh process; None if it is not known.

@@ -131,13 +131,20 @@ def _replayed(
 def _unread(natural: NaturalRuns) -> str | None:
     """A proof by states is none where something decides that no state contains."""
     held = natural.held_by_modules()
+    if held is None:
+        return (
+            f"states were matched, and they do not contain what modules and classes hold, which is "
+            f"not known: there was no answer from a fresh process; {_TAKE_DEPTH_FIRST}"
+        )
     if not held:
         return None
     return (
         f"states were matched, and they do not contain what modules and classes hold, which an "
-        f"execution changes: {named(held)}; make it inside the program, or take "
-        f'strategy="depth-first"'
+        f"execution changes: {named(held)}; make it inside the program, or {_TAKE_DEPTH_FIRST}"
     )
+
+
+_TAKE_DEPTH_FIRST = 'take strategy="depth-first"'
 
 
 def _is_inherited(outcome: Outcome) -> bool:
@@ -183,12 +190,13 @@ def _judged_afresh(
             if survived is not None:
                 return Conclusion(digest, survived=survived, unconfirmed=found.text)
             return Conclusion(digest, found, unrepeated=_UNREPEATED)
-    afresh = natural.copy.ask(_confirm_alone, departures, violated)
+    afresh: list[Counterexample] | None = natural.copy.ask(_confirm_alone, departures, violated)
     seen = "comes" if found is not None else "did not come"
     differs = f"«{violated}» was violated in an execution, and {seen} back in this process"
+    if afresh:
+        return Conclusion(digest, afresh[0], survived=natural.survived(differs, departures))
     if afresh is not None:
-        return Conclusion(digest, afresh, survived=natural.survived(differs, departures))
-    differs += ", and is not violated in a fresh one" if natural.copy.is_alive else ""
+        differs += ", and is not violated in a fresh one"
     text = found.text if found is not None else words_of_violation(failure.violation)
     return Conclusion(digest, survived=natural.survived(differs, departures), unconfirmed=text)
 
@@ -378,10 +386,8 @@ def _shrink_until() -> float:
     return perf_counter() + min(SHRINK_BUDGET_S, SHRINK_PART * seconds_left())
 
 
-def _confirm_alone(
-    problem: Problem, departures: Departures, violated: str
-) -> Counterexample | None:
-    """The counterexample, where each execution that leads to it runs in a fork of its own."""
+def _confirm_alone(problem: Problem, departures: Departures, violated: str) -> list[Counterexample]:
+    """It alone, where each execution that leads to it runs in a fork; none if nothing violates."""
     head = problem.subject.natural_schedule(problem.bounds)
     program, bounds = problem.subject.program, problem.bounds
     deadline = _shrink_until()
@@ -394,7 +400,8 @@ def _confirm_alone(
             executions_max=FORKS_MAX,
             is_interrupted=lambda: perf_counter() > deadline,
         )
-        return confirmed(program, replace(head, departures=departures), violated)
+        found = confirmed(program, replace(head, departures=departures), violated)
+    return [] if found is None else [found]
 
 
 def make_report(

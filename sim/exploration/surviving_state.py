@@ -127,9 +127,10 @@ class NaturalRuns:
                     return changes
         return changes
 
-    def held_by_modules(self) -> list[str]:
-        """What natural order changes of modules and classes, where no state is read from."""
-        return self.copy.ask(_changes_of, (), False, False) or []
+    def held_by_modules(self) -> list[str] | None:
+        """What natural order changes of modules and classes; None if that is not known."""
+        changes: list[str] | None = self.copy.ask(_changes_of, (), False, False)
+        return changes
 
     def _run(self) -> Outcome:
         problem = self._problem

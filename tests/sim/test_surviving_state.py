@@ -131,6 +131,18 @@ def test_where_modules_decide_matched_states_prove_nothing(place: str) -> None:
     assert in_a_fork(lambda: explore(program, strategy="depth-first")).verdict == "proved"
 
 
+def test_without_an_answer_of_a_fresh_process_matched_states_prove_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What modules hold is then not known; a proof that rests on nothing of it stays one."""
+    monkeypatch.setattr(FreshCopy, "ask", lambda *_: None)
+    report = in_a_fork(lambda: explore(programs.forgets_the_order, strategy="states"))
+    assert report.verdict == "inconclusive", report.text
+    assert "there was no answer from a fresh process" in report.reason
+    report = in_a_fork(lambda: explore(programs.forgets_the_order, strategy="depth-first"))
+    assert report.verdict == "proved", report.text
+
+
 def test_where_modules_decide_nothing_matched_states_prove() -> None:
     """The control."""
     report = in_a_fork(lambda: explore(programs.forgets_the_order, strategy="states"))
