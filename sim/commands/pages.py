@@ -281,9 +281,11 @@ def _stories(found: Iterable[tuple[str, Counterexample | None]]) -> list[Told]:
 _CHECKED = {
     "registry": "a registry of chat streams: who sends a prompt awaits its `register`, which lets "
     "one prompt of a session in at a time and stops the one before",
-    "server": "a chat server in front of Ollama: a new prompt of a session stops the one before",
+    "server": "a chat server in front of Ollama: a new prompt of a session stops the one before, "
+    "and asks Ollama once that is over, or DETACHED: fenced off, as it outlasted its grace of 2 s",
     "stack": "a chat server in front of Ollama, on uvicorn and sockets: a new prompt of a session "
-    "stops the one before",
+    "stops the one before, and asks Ollama (its upstream call) once that is over, or DETACHED: "
+    "fenced off, since it outlasted its grace of 2 s",
     "cluster": "chat servers, called workers, that share a store: a prompt that is let in holds a "
     "lease of its session, which it renews, and while that lasts its gate is open: it may send",
 }
