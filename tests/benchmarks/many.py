@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.benchmarks.relays import OTHERS_CORE, Reader, ask, begin, side, upstream
+from tests.benchmarks.relays import OTHERS_CORE, Reader, ask, begin, installed, side, upstream
 
 SIDES = ("async", "aiohttp")
 # What a side still does when it begins to listen, and what it imports with its first prompt.
@@ -132,7 +132,9 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.second:
         asyncio.run(second(asked.second))
     else:
-        asyncio.run(many(list(asked.sides), asked.rounds, asked.prompts, asked.chunks, asked.gap))
+        asyncio.run(
+            many(installed(asked.sides), asked.rounds, asked.prompts, asked.chunks, asked.gap)
+        )
 
 
 if __name__ == "__main__":

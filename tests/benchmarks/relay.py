@@ -16,7 +16,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from tests.benchmarks.relays import OTHERS_CORE, Process, ask, side, upstream
+from tests.benchmarks.relays import OTHERS_CORE, Process, ask, installed, side, upstream
 
 SIDES = ("async", "thread", "aiohttp", "httpx")
 
@@ -65,10 +65,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--chunks", type=int, default=3_000)
-    parser.add_argument("--sides", nargs="*", default=SIDES, choices=SIDES)
+    parser.add_argument("--sides", nargs="*", default=SIDES, choices=(*SIDES, "litellm"))
     asked = parser.parse_args(arguments)
     os.sched_setaffinity(0, {OTHERS_CORE})
-    asyncio.run(measured(list(asked.sides), asked.rounds, asked.streams, asked.chunks))
+    asyncio.run(measured(installed(asked.sides), asked.rounds, asked.streams, asked.chunks))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,15 @@ import asyncio
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -37,6 +39,8 @@ BACKLOG = 2048
 # How many lines of a chunked answer without a gap are written at once.
 LINES_AT_ONCE = 64
 WORD = "word "
+# LiteLLM's proxy, which has an environment of its own: where its program `litellm` is.
+LITELLM = "ONESTREAM_LITELLM"
 NDJSON_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
 )
@@ -71,13 +75,18 @@ class Process:
 
 
 @contextmanager
-def process(*arguments: str, core: int, env: Mapping[str, str] | None = None) -> Iterator[Process]:
+def process(
+    *arguments: str,
+    core: int,
+    env: Mapping[str, str] | None = None,
+    program: str = sys.executable,
+) -> Iterator[Process]:
     """A Python process on one core; ends with the block."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JARVIS_")}
-    command = ["taskset", "-c", str(core), sys.executable, "-u", *arguments]
+    command = ["taskset", "-c", str(core), program, *arguments]
     with subprocess.Popen(
         command,
-        env={**kept, **(env or {})},
+        env={**kept, "PYTHONUNBUFFERED": "1", **(env or {})},
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -98,15 +107,55 @@ def upstream(chunks: int, gap_s: float) -> Iterator[Process]:
 
 @contextmanager
 def side(name: str, to: str, **settings: str) -> Iterator[Process]:
-    """The server with one of its clients (`async`, `thread`), or a bare relay, in front of `to`."""
+    """In front of `to`: the server with one of its clients (`async`, `thread`), a bare relay, or
+    LiteLLM's proxy."""
     if name in ("async", "thread"):
         env = {"OLLAMA_HOST": to, "JARVIS_OLLAMA_CLIENT": name, **settings}
         with process("-m", "server", "--port", "0", core=SERVERS_CORE, env=env) as running:
+            yield running
+    elif name == "litellm":
+        with litellm(to) as running:
             yield running
     else:
         arguments = ("-m", "tests.benchmarks.relays", name, "--to", to)
         with process(*arguments, core=SERVERS_CORE) as running:
             yield running
+
+
+@contextmanager
+def litellm(to: str) -> Iterator[Process]:
+    """Takes most of a minute to start."""
+    with TemporaryDirectory() as folder:
+        to_ollama = {"model": "ollama_chat/m", "api_base": to}
+        config = Path(folder, "config.json")
+        config.write_text(
+            json.dumps({"model_list": [{"model_name": "m", "litellm_params": to_ollama}]})
+        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        env = {
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_TELEMETRY": "False",
+            # The upstream says the same word each time, which it takes for a model gone wrong.
+            "REPEATED_STREAMING_CHUNK_LIMIT": "1000000",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+        }
+        arguments = ("--config", str(config), "--host", "127.0.0.1", "--port", str(port))
+        program = os.environ[LITELLM]
+        with process(*arguments, core=SERVERS_CORE, env=env, program=program) as running:
+            yield running
+
+
+def installed(names: Iterable[str]) -> list[str]:
+    """The sides that there are; says of others why they are left out."""
+    if "litellm" in names and not os.environ.get(LITELLM):
+        print(
+            f"litellm: left out, as {LITELLM} does not say where its program is; in a virtual "
+            f"environment of its own: pip install 'litellm[proxy]'"
+        )
+        return [name for name in names if name != "litellm"]
+    return list(names)
 
 
 # ---- the client -----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.benchmarks import many, relay
+from tests.benchmarks.relays import LITELLM
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +38,16 @@ def test_a_second_prompt_is_measured(capsys: pytest.CaptureFixture[str]) -> None
     """It gets its first chunk in a free session and in a busy one."""
     many.main(["--second", "3"])
     assert capsys.readouterr().out.count("busy") == 2
+
+
+@pytest.mark.socket
+@pytest.mark.thorough
+def test_a_side_that_is_not_installed_is_left_out_and_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """LiteLLM's proxy is where a variable says; the others are measured all the same."""
+    monkeypatch.delenv(LITELLM, raising=False)
+    relay.main(["--rounds", "1", "--chunks", "20", "--sides", "litellm", "aiohttp"])
+    left_out, _, measured = capsys.readouterr().out.splitlines()
+    assert LITELLM in left_out
+    assert measured.startswith("aiohttp")
