@@ -72,9 +72,10 @@ def facts_of(
     found = [] if broken is None else [looked.broken(broken)]
     telling = [*looked.swallowed(), *looked.stale()] or looked.counted()
     found += telling[:2]
-    if not found:
-        found += looked.parted()
-    if not telling and not looked.has_run(broken):
+    parted = [] if found else looked.parted()
+    has_parted = bool(parted)
+    found += parted
+    if not telling and not looked.has_run(broken) and not has_parted:
         found += looked.last()
     return found[:FACTS_MAX]
 
@@ -277,12 +278,12 @@ class _Looked:
         found = [
             pair
             for actor in ours
-            if (not self.involved or actor in self.involved)
-            and actor in theirs
-            and (pair := _first_other(ours[actor], theirs[actor])) is not None
+            if actor in theirs and (pair := _first_other(ours[actor], theirs[actor])) is not None
         ]
         if not found:
             return []
+        # Of those that the violation names, if any of these did so.
+        found = [each for each in found if each[0].actor in self.involved] or found
         last, ours_next, theirs_next = min(found, key=lambda each: each[1].at)
         who = self.called(ours_next.actor)
         sentence = (

@@ -20,6 +20,7 @@ from sim.pages.names import Made, Names
 from sim.pages.page import _rows
 from sim.pages.story import Story, story_of
 from sim.replay import subject_of
+from tests.pages.programs import slot_that_is_lost
 from tests.sim.connection_bugs import Till, of_uvicorn
 
 
@@ -255,6 +256,19 @@ def test_threads_switch_at_the_same_lines_while_they_are_looked_at() -> None:
     story = page_of_counterexample(found).stories[0].story
     assert story.steps[-1].is_violation or any(each.is_violation for each in story.steps)
     assert "flag is never read" in story.facts[0].sentence
+
+
+def test_a_task_that_went_another_way_has_the_line_after_which_it_did() -> None:
+    """And not that of the check, although it is the program that finds the slot taken."""
+    story = told(slot_that_is_lost)
+    waits, releases = (
+        line_of(slot_that_is_lost, each) for each in ('"the model answers"', "slots.release()")
+    )
+    assert marked(story) == {waits, releases}
+    assert story.facts[0].sentence.startswith(
+        f"after programs.py:{waits} answer gets CancelledError at line {waits} here, and goes to "
+        f"line {releases} where it passes"
+    )
 
 
 def test_a_step_that_never_ends_has_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
