@@ -190,7 +190,7 @@ class World:
         self.intent: Intent | None = None
         # The outside events that have landed, by name.
         self.landed: list[str] = []
-        self._always: list[tuple[str, Callable[[], bool]]] = []
+        self._always: list[tuple[str, Callable[[], bool], Callable[[], str] | None]] = []
         self._choices = iter(script.choices)
         self.sentences = dict(SENTENCES)
         # Announced and not landed, by the number that stands for a file descriptor.
@@ -261,8 +261,14 @@ class World:
         if self.loop.is_running():
             self.loop.stop()
 
-    def always(self, sentence: str, predicate: Callable[[], bool]) -> None:
-        self._always.append((sentence, predicate))
+    def always(
+        self,
+        sentence: str,
+        predicate: Callable[[], bool],
+        *,
+        seen: Callable[[], str] | None = None,
+    ) -> None:
+        self._always.append((sentence, predicate, seen))
 
     def reached(self, label: str) -> None:
         if not self.is_judged:
@@ -307,9 +313,9 @@ class World:
     def poll(self, timeout: float | None) -> list[int]:
         """The file descriptors that are readable; the clock stands as it does on return."""
         self.polls += 1
-        for sentence, predicate in self._always:
+        for sentence, predicate, seen in self._always:
             if not self.is_judged and not predicate():
-                self.fail(sentence)
+                self.fail(sentence, "" if seen is None else seen())
         if self.is_over:
             return []
         self.spins = self.spins + 1 if timeout == 0 else 0

@@ -659,7 +659,7 @@ def schedule_of(registry: str, scenario: str, choices: str = "natural") -> str:
     ("registry", "scenario", "code", "last"),
     [
         ("quick_fix", "racing_registers", 1, "  seen: p2 and p3 are active"),
-        ("quick_fix", "swallowed_cancel", 1, "VIOLATED: L1 admission: "),
+        ("quick_fix", "swallowed_cancel", 1, "  seen: p2's register (5.000 s)"),
         ("production", "racing_registers", 0, "no violation: "),
     ],
 )
@@ -677,7 +677,7 @@ def test_a_registry_is_forced_on_stock_asyncio(
     assert f"written: {file}" in capsys.readouterr().out
     exit_code, output = run_alone(file.read_text(encoding="utf-8"), tmp_path)
     assert exit_code == code, output
-    assert output.splitlines()[-1].startswith(last)
+    assert output.splitlines()[-1].startswith(last), output
 
 
 def test_the_server_level_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
