@@ -1,8 +1,8 @@
 """Some executions beside a search, of what stock Python may do otherwise.
 
 A search keeps it as it is, so that its executions can be repeated: the order in which sets of tasks
-iterate, the machine's CPUs, by which asyncio's default pool has its threads, and which timers
-fire together.
+iterate, the machine's CPUs, by which asyncio's default pool has its threads, which timers fire
+together, and that each reading of the wall clock is later than the last.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
-from sim.exploration import apart, machines, set_orders
+from sim.exploration import apart, equal, machines, set_orders
 from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude
 from sim.exploration.report import Findings
@@ -49,10 +49,20 @@ def natural_traced(problem: Problem) -> Outcome:
     return run_execution(problem.subject.program, scheduler, problem.bounds, traced=True)
 
 
-def refuted_in_another_order(
+def refuted_beside(
     problem: Problem, findings: Findings, natural: Outcome | None, beside: Beside
 ) -> tuple[Findings, Conclusion] | None:
-    """natural: a traced execution. findings: of a search that would prove."""
+    """findings: of a search that would prove. natural: a traced execution."""
+    return (
+        _refuted_with_timers_apart(problem, findings, beside)
+        or _refuted_with_equal_readings(problem, findings, beside)
+        or _refuted_in_another_order(problem, findings, natural, beside)
+    )
+
+
+def _refuted_in_another_order(
+    problem: Problem, findings: Findings, natural: Outcome | None, beside: Beside
+) -> tuple[Findings, Conclusion] | None:
     if not set_orders.are_hashed(natural):
         return None
     findings.set_orders = 0
@@ -80,10 +90,9 @@ def refuted_on_another_machine(
     return _refuted(problem, findings, others, "another number of CPUs", count, beside)
 
 
-def refuted_with_timers_apart(
+def _refuted_with_timers_apart(
     problem: Problem, findings: Findings, beside: Beside
 ) -> tuple[Findings, Conclusion] | None:
-    """findings: of a search that would prove."""
     if not apart.met(findings):
         return None
     findings.apart = 0
@@ -97,6 +106,20 @@ def refuted_with_timers_apart(
     other = replace(problem, bounds=apart.timers_apart(problem.bounds))
     with limited(beside.until):
         return _refuted_by(other, findings, schedulers, "timers apart", count, beside)
+
+
+def _refuted_with_equal_readings(
+    problem: Problem, findings: Findings, beside: Beside
+) -> tuple[Findings, Conclusion] | None:
+    if not equal.are_possible(findings):
+        return None
+    findings.equal = 0
+
+    def count(executions: int) -> None:
+        findings.equal = (findings.equal or 0) + executions
+
+    others = equal.with_equal_readings(problem.bounds)
+    return _refuted(problem, findings, others, "two readings of the clock equal", count, beside)
 
 
 def _refuted(

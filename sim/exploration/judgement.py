@@ -10,7 +10,7 @@ from time import perf_counter
 from sim.counterexamples.counterexample import Counterexample, confirmed
 from sim.counterexamples.differences import difference
 from sim.counterexamples.shrink import shrink
-from sim.exploration.machines import condition
+from sim.exploration import equal, machines
 from sim.exploration.module_state import named
 from sim.exploration.report import Findings, Report
 from sim.exploration.subject import Problem
@@ -85,7 +85,8 @@ def conclude(
             )
             if concluded.counterexample is None:
                 return concluded
-            caveat = condition(problem, findings, concluded.counterexample.schedule)
+            schedule = concluded.counterexample.schedule
+            caveat = machines.condition(problem, findings, schedule) or equal.condition(schedule)
             return replace(concluded, caveat=caveat)
     except KeyboardInterrupt:
         findings.stopped = Stop.INTERRUPTED
@@ -339,7 +340,13 @@ def _claim(scheduler: Scheduler, findings: Findings) -> str:
         if findings.apart is not None
         else ""
     )
-    return scheduler.covers + order + machine + apart + _left_out(findings, ", ")
+    readings = (
+        f", with no two readings of the clock equal ({findings.equal} executions looked at others)"
+        if findings.equal is not None
+        else ""
+    )
+    beside = order + machine + apart + readings
+    return scheduler.covers + beside + _left_out(findings, ", ")
 
 
 _LEFT_OUT_TOO = "; what was run holds "

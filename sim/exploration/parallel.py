@@ -22,7 +22,7 @@ from sim.executors.batches import Batches
 from sim.exploration.beside import (
     Beside,
     natural_traced,
-    refuted_in_another_order,
+    refuted_beside,
     refuted_on_another_machine,
 )
 from sim.exploration.executing import Watch, search
@@ -88,7 +88,7 @@ def _conclude(
     is_whole: bool,
     is_stopped: IsStopped,
 ) -> tuple[Findings, Conclusion]:
-    """Of all findings; where they would prove, after a look at other orders of sets of tasks."""
+    """Of all findings; where they would prove, after a look beside the search."""
     until = perf_counter() + left_s
     with guarded(), limited(until), work.within():
         problem = work.problem_of(key)
@@ -98,7 +98,7 @@ def _conclude(
             refuted = refuted_on_another_machine(problem, findings, beside)
             if refuted is None and is_exhausted:
                 traced = natural_traced(problem)
-                refuted = refuted_in_another_order(problem, findings, traced, beside)
+                refuted = refuted_beside(problem, findings, traced, beside)
         if refuted is not None:
             return refuted
         concluded = conclude(problem, findings, until, is_stopped, is_exhausted=is_exhausted)

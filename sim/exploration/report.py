@@ -90,6 +90,8 @@ class Findings:
     machines: int | None = None
     # In how many timers of one instant fired apart; None where none met.
     apart: int | None = None
+    # In how many readings of the wall clock were equal; None where none could be.
+    equal: int | None = None
     failure: Outcome | None = None
     found_by: str | None = None
     # Why the search ended before the scheduler was exhausted, None if it was; stopped_why: in
@@ -107,7 +109,8 @@ class Findings:
     @property
     def beside(self) -> int:
         """How many executions came after the search (`beside.py`)."""
-        return (self.set_orders or 0) + (self.machines or 0) + (self.apart or 0)
+        looks = self.set_orders, self.machines, self.apart, self.equal
+        return sum(executions or 0 for executions in looks)
 
     @property
     def is_final(self) -> bool:

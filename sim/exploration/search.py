@@ -12,9 +12,8 @@ from typing import Literal, TypeAlias
 from sim.exploration.beside import (
     Beside,
     natural_traced,
-    refuted_in_another_order,
+    refuted_beside,
     refuted_on_another_machine,
-    refuted_with_timers_apart,
 )
 from sim.exploration.executing import Watch, out_of_budget, search
 from sim.exploration.fresh_copy import FreshCopy
@@ -150,11 +149,8 @@ def _found(
             found = refuted_on_another_machine(problem, found[0], beside) or found
             if not _would_prove(found, scheduler):
                 return found
-            found = refuted_with_timers_apart(problem, found[0], beside) or found
-            if found[0].failure is not None:
-                return found
             traced = natural_traced(problem)
-            return refuted_in_another_order(problem, found[0], traced, beside) or found
+            return refuted_beside(problem, found[0], traced, beside) or found
     with limited(limits.until), begun(), FreshCopy(problem) as copy, guarded():
         between = partial(_between_lines, problem, limits, seed) if thread_lines else None
         is_default = isinstance(scheduler, Staged)
@@ -173,10 +169,7 @@ def _found(
         if not _would_prove(found, scheduler):
             return found
         with names_kept(natural.names):
-            found = refuted_with_timers_apart(problem, found[0], beside) or found
-            if found[0].failure is not None:
-                return found
-            return refuted_in_another_order(problem, found[0], natural.first, beside) or found
+            return refuted_beside(problem, found[0], natural.first, beside) or found
 
 
 Found = tuple[Findings, Conclusion]

@@ -62,6 +62,9 @@ _RULES = {
     "own_lines": _YES_OR_NO,
     "timers_apart": _YES_OR_NO,
     "set_order": _Rule("a whole number, 0 or more", lambda value: is_whole(value) and value >= 0),
+    "equal_readings": _Rule(
+        "a whole number, 0 or more", lambda value: is_whole(value) and value >= 0
+    ),
     "cpus": _Rule(
         "a whole number, 1 or more, or None",
         lambda value: value is None or (is_whole(value) and value >= 1),

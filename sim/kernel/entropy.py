@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random  # noqa: TID251 - it is this module that makes it deterministic
 import uuid
-from typing import Any
+from typing import Any, Protocol
 
 from sim.kernel.environment import SAME_S, Environment
 from sim.kernel.notices import Special
@@ -29,12 +29,22 @@ _real_random_seed = random.Random.seed
 _state_before: list[object] = []
 
 
+class Repeats(Protocol):
+    """See `equal_readings.py`."""
+
+    in_a_row: int
+
+    def is_next(self) -> bool: ...
+
+    def forget_the_last(self) -> None: ...
+
+
 class Entropy:
     """What one execution reads of clocks, and draws. With `seed` None the draws are real."""
 
     __slots__ = (
         *("_bytes", "_is_seeded", "_last", "_processor_s", "_readings"),
-        *("_wall_at_s", "_wall_us", "changed", "environment", "epoch_s", "seed"),
+        *("_wall_at_s", "_wall_us", "changed", "environment", "epoch_s", "equal", "seed"),
     )
 
     def __init__(
@@ -54,6 +64,8 @@ class Entropy:
         self._wall_us, self._wall_at_s = 0, 0.0
         # Which files the execution has written, by path, and when: see `isolation/file_times.py`.
         self.changed: dict[str, Any] = {}
+        # Which readings of the wall clock show what the last one showed.
+        self.equal: Repeats | None = None
         if seed is not None:
             uuid._last_timestamp = None  # type: ignore[attr-defined]
 
@@ -94,6 +106,8 @@ class Entropy:
         catches_up = self._readings > READINGS_AHEAD
         self._note_reading(self.environment.now)
         now = self.environment.now
+        if self.equal is not None and self.equal.is_next():
+            return self._wall_us
         shown = round((self.epoch_s + now) * 1e6)
         if self._wall_us:
             passed_us = 0.0 if catches_up else (now - self._wall_at_s) * 1e6
@@ -101,8 +115,21 @@ class Entropy:
         self._wall_us, self._wall_at_s = shown, now
         return shown
 
+    def wall_ns(self) -> int:
+        """No two are the same: a call takes more than a nanosecond."""
+        return self.wall_us() * 1000 + (0 if self.equal is None else self.equal.in_a_row)
+
     def wall_clock(self) -> float:
         return self.wall_us() / 1e6
+
+    def wall_clock_apart(self) -> float:
+        """A reading of ours, far from the program's before it and after it."""
+        if self.equal is None:
+            return self.wall_clock()
+        self.equal.forget_the_last()
+        shown = self.wall_clock()
+        self.equal.forget_the_last()
+        return shown
 
     @property
     def wall_seen(self) -> float:

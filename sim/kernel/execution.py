@@ -19,6 +19,7 @@ from sim.kernel.endings import close, keep
 from sim.kernel.endless_step import EndlessStep, known_of, remember
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
+from sim.kernel.equal_readings import EqualReadings
 from sim.kernel.errors import (
     BudgetSpent,
     CheckFailed,
@@ -230,6 +231,7 @@ def _run_once(
         each.begin(loop, world)
     trace_before = sys.gettrace()
     execution = Execution(loop, Entropy(loop.environment, bounds.entropy_seed))
+    execution.entropy.equal = EqualReadings(loop)
     if known is not None:
         known.count_in(execution, outcome.choices)
     try:

@@ -23,6 +23,7 @@ class Special(enum.Enum):
     PROCESSES = enum.auto()
     SOCKETS = enum.auto()
     TIMERS_APART = enum.auto()
+    EQUAL_READINGS = enum.auto()
 
 
 class Notices:

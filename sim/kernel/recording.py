@@ -40,6 +40,7 @@ _OBSTACLES = {
     Special.SOCKETS: "the program uses sockets, and no selector of the system can be made to find "
     "them ready as these were",
     Special.TIMERS_APART: "timers of one instant fire apart in it, and in the file together",
+    Special.EQUAL_READINGS: "two readings of the clock are equal in it, and in the file none",
     Special.ENDLESS_STEP: "a step never ends, and would not end there, either",
 }
 

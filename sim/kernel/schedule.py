@@ -28,7 +28,7 @@ class Option:
 # Bounds that a verdict names where they are not the defaults.
 _SELDOM = (
     *("entropy_seed", "step_lines_max", "unretrieved_fails"),
-    *("own_lines", "set_order", "cpus", "timers_apart"),
+    *("own_lines", "set_order", "cpus", "timers_apart", "equal_readings"),
 )
 
 NO_MORE = Option("no more")
@@ -90,6 +90,7 @@ class Bounds:
     set_order: in which of many orders sets of tasks, of futures and the like iterate.
     cpus: how many CPUs the machine has, by which asyncio's default pool has its threads.
     timers_apart: timers of one instant may fire apart, see `timers_apart.py`.
+    equal_readings: which of the wall clock show what the last one did, see `equal_readings.py`.
     """
 
     lateness_s: float = 0.010
@@ -103,6 +104,7 @@ class Bounds:
     set_order: int = 0
     cpus: int = 4
     timers_apart: bool = False
+    equal_readings: int = 0
 
     def __post_init__(self) -> None:
         given = dict(vars(self))

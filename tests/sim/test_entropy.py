@@ -165,7 +165,8 @@ def test_draws_are_alike_in_every_execution(name: str) -> None:
     report = explore(program)
     assert report.verdict == "proved", report.text
     assert len(drawn) >= 4
-    assert all(each == drawn[0] for each in drawn)
+    # Beside the search readings of the clock may be equal, which a UUID is made of.
+    assert all(each == drawn[0] for each in drawn[: report.executions])
     assert len(set(map(str, drawn[0]))) == 3
     explore(program, entropy_seed=7)
     assert drawn[-1] != drawn[0]

@@ -18,6 +18,7 @@ import simpy
 
 from sim.kernel.current import Execution, execution_of_this_thread
 from sim.kernel.environment import SAME_S, Environment
+from sim.kernel.equal_readings import EqualReadings
 from sim.kernel.errors import Opaque
 from sim.kernel.faults import Faults
 from sim.kernel.hosts.process_loop import (
@@ -122,6 +123,7 @@ class Hub:
         run.loop = self._make_loop(run, self)
         run.environment = run.loop.environment
         run.entropy = ProcessEntropy(run.environment, self._entropy)
+        run.entropy.equal = EqualReadings(run.loop)
         self.runs.append(run)
         self.made.append(run)
         self._on_end[run], self._on_signal[run] = on_end, on_signal

@@ -44,9 +44,9 @@ _real_time = time.time  # noqa: TID251 - what else would the clock outside be
 
 
 def wall_clock() -> float:
-    """What `time.time()` returns now, patched or not."""
+    """What `time.time()` returns now, patched or not; equal to no reading of the program's."""
     execution = execution_of_this_thread()
-    return _wall_of_no_execution() if execution is None else execution.entropy.wall_clock()
+    return _wall_of_no_execution() if execution is None else execution.entropy.wall_clock_apart()
 
 
 def _wall_of_no_execution() -> float:
@@ -111,10 +111,6 @@ def _clock(real: Callable[[], Any], virtual: Callable[[Entropy], Any]) -> Callab
 
 def _in_ns(seconds: float) -> int:
     return round(seconds * 1e9)
-
-
-def _wall_ns(entropy: Entropy) -> int:
-    return entropy.wall_us() * 1000
 
 
 def _ns_of(clock: Callable[[Entropy], float]) -> Callable[[Entropy], int]:
@@ -316,7 +312,7 @@ def _replacements() -> list[tuple[Any, str, Any]]:
     """Where is set what, in a block of `virtualised`."""
     found: list[tuple[Any, str, Any]] = [
         (time, "time", _clock(time.time, Entropy.wall_clock)),  # noqa: TID251
-        (time, "time_ns", _clock(time.time_ns, _wall_ns)),
+        (time, "time_ns", _clock(time.time_ns, Entropy.wall_ns)),
         (random.Random, "seed", _seed),
         (random, "seed", _module_seed),
         (os, "urandom", _os_bytes(os.urandom)),

@@ -119,6 +119,8 @@ class Threads:
         # How often they went on in this poll; and while the poll is blocked and one of them goes
         # on: the next deadline, the callbacks in the queue, and where the loop was stopped, before.
         self.turns = 0
+        # How often one of them has gone on so far.
+        self.switches = 0
         self.before_step: tuple[float, int, str | None] | None = None
         # Files whose every line is a switch point.
         self.declared: frozenset[str] = frozenset()
@@ -143,7 +145,7 @@ class Threads:
         # States with workers are not compared; without workers these are the same at each poll.
         # Identities without a worker are read where their pools keep them.
         {"loop", "_hub", "workers", "current", "_trace", "is_draining", "_identities"}
-        | {"turns", "before_step"}
+        | {"turns", "switches", "before_step"}
         # Read where the execution ends, or for words alone.
         | {"_names"}
         | {"undeclared", "program", "_declares_own"}
@@ -259,6 +261,7 @@ class Threads:
         worker.was_kept = False
         worker.waits_for = worker.limit = None
         self.current = worker
+        self.switches += 1
         before = sys.gettrace()
         # Without declared files, what traces the suite traces its threads, too.
         set_trace(self._trace or before)
