@@ -3,21 +3,29 @@
 `onestream export` copies this file into each test, between `shim.py` and `shim_run.py`. They are
 what they were in the recorded execution: the functions of `time` read the loop's clock, `random`
 begins with a seed, and what is drawn of the operating system (`os.urandom`, and so `uuid` and
-`secrets`) comes of a generator. The dates of `datetime` are real; it is written in C.
+`secrets`) comes of a generator. `datetime` is written in C: a stand-in, whose instances are real
+dates, replaces it where a module of the program has it by a name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import math
 import os
 import random  # noqa: TID251 - it is this module that makes it deterministic
 import time
+import types
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sim.export.shim import READING_S, Clock
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
 
 EPOCH_S = 1_577_836_800.0  # what the wall clock shows at the beginning
 BUSY_READINGS = 1000  # beyond this number in a row it waits for the clock
@@ -25,8 +33,13 @@ BUSY_STEP_S = 0.001
 GRAIN_US = 0.3  # more than lies between two readings of time.time()
 READINGS_AHEAD = 50  # so many in a row do not put it ahead for longer than their instant
 MAC = 0x02_00_5E_00_53_01
-MONOTONIC = ("monotonic", "perf_counter", "process_time", "thread_time")
-WALL = ("gmtime", "localtime", "ctime")
+WALL = {"gmtime": 0, "localtime": 0, "ctime": 0, "asctime": 0, "strftime": 1}
+NUMBERED = {  # what clock_gettime calls them, on systems that have them
+    "time": "REALTIME TAI",
+    "monotonic": "MONOTONIC MONOTONIC_RAW BOOTTIME UPTIME HIGHRES UPTIME_RAW",
+    "process_time": "PROCESS_CPUTIME_ID PROF",
+    "thread_time": "THREAD_CPUTIME_ID",
+}
 
 
 class Numbers:
@@ -36,10 +49,18 @@ class Numbers:
         self._clock = clock
         self._last, self._readings = -1.0, 0
         self._wall_us, self._wall_at = 0, 0.0
+        self._processor_s = 0.0
         self._bytes = random.Random(f"bytes {seed}")
 
     def monotonic(self) -> float:
         return self._read(self._clock())
+
+    def processor(self) -> float:
+        """It does not work while the loop sleeps."""
+        before = self._clock.now
+        self.monotonic()
+        self._processor_s += self._clock.now - before
+        return self._processor_s
 
     def wall_us(self) -> int:
         """Never less later than the last reading than has passed, to the grain of each clock."""
@@ -70,16 +91,114 @@ class Numbers:
 # Of the run that is going on.
 _numbers: list[Numbers] = []
 
+REAL_LOCALTIME = time.localtime
+
+
+class _Stands(type):
+    """A class that passes for another: calling it makes instances of the other."""
+
+    real: type
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.real)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.real)
+
+
+class _Datetime(datetime.datetime, metaclass=_Stands):
+    real = datetime.datetime
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return datetime.datetime(*args, **kwargs)
+
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+        if not _numbers:
+            return datetime.datetime.now(tz)
+        return datetime.datetime.fromtimestamp(_numbers[-1].wall_clock(), tz)
+
+    @classmethod
+    def today(cls) -> Any:
+        return cls.now()
+
+    @classmethod
+    def utcnow(cls) -> Any:
+        return cls.now(datetime.UTC).replace(tzinfo=None)
+
+
+class _Date(datetime.date, metaclass=_Stands):
+    real = datetime.date
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return datetime.date(*args, **kwargs)
+
+    @classmethod
+    def today(cls) -> Any:
+        return _Datetime.now().date()
+
+
+DATETIME = types.ModuleType("datetime")
+vars(DATETIME).update(vars(datetime), datetime=_Datetime, date=_Date)
+
+
+def dates_replaced(modules: Iterable[types.ModuleType]) -> None:
+    """In what these have by a name; classes that they derive from it stay as they are."""
+    stands = {id(datetime): DATETIME, id(_Datetime.real): _Datetime, id(_Date.real): _Date}
+    for module in modules:
+        for name, value in tuple(vars(module).items()):
+            if id(value) in stands:
+                setattr(module, name, stands[id(value)])
+
 
 def _read(real: Callable[[], Any], virtual: Callable[[Numbers], Any]) -> Callable[[], Any]:
     return lambda: virtual(_numbers[-1]) if _numbers else real()
 
 
-def _at_wall_clock(real: Callable[..., Any]) -> Callable[..., Any]:
+def _at_wall_clock(real: Callable[..., Any], position: int) -> Callable[..., Any]:
+    """What takes the wall clock where the argument at this position is left out."""
+    from_seconds = REAL_LOCALTIME if real.__name__ in ("asctime", "strftime") else float
+
     def at(*args: Any) -> Any:
-        return real(*args) if args or not _numbers else real(_numbers[-1].wall_clock())
+        given = [*args, *[None] * (position + 1 - len(args))]
+        if given[position] is not None or not _numbers:
+            return real(*args)
+        given[position] = from_seconds(_numbers[-1].wall_clock())
+        return real(*given)
 
     return at
+
+
+def _by_number(real: Callable[[int], Any]) -> Callable[[int], Any]:
+    ns = "_ns" if real.__name__.endswith("_ns") else ""
+    names = {
+        getattr(time, f"CLOCK_{number}", None): name
+        for name, numbers in NUMBERED.items()
+        for number in numbers.split()
+    }
+    return lambda number: (
+        getattr(time, names[number] + ns)() if _numbers and number in names else real(number)
+    )
+
+
+def _times(real: Callable[[], os.times_result]) -> Callable[[], os.times_result]:
+    def times() -> os.times_result:
+        if not _numbers:
+            return real()
+        worked = _numbers[-1].processor()
+        return os.times_result((worked, 0.0, 0.0, 0.0, _numbers[-1].monotonic()))
+
+    return times
+
+
+def _usage(real: Callable[[int], Any]) -> Callable[[int], Any]:
+    def usage(who: int) -> Any:
+        used = real(who)
+        if not _numbers or who == resource.RUSAGE_CHILDREN:
+            return used
+        return type(used)((_numbers[-1].processor(), 0.0, *used[2:]))
+
+    return usage
 
 
 def _drawn(real: Callable[..., bytes]) -> Callable[..., bytes]:
@@ -106,12 +225,22 @@ def _in_ns(seconds: float) -> int:
 def _replaced() -> Iterator[tuple[Any, str, Any]]:
     yield time, "time", _read(time.time, Numbers.wall_clock)  # noqa: TID251
     yield time, "time_ns", _read(time.time_ns, lambda numbers: numbers.wall_us() * 1000)
-    for name in MONOTONIC:
+    for name in ("monotonic", "perf_counter"):
         yield time, name, _read(getattr(time, name), Numbers.monotonic)
         ns = f"{name}_ns"
         yield time, ns, _read(getattr(time, ns), lambda numbers: _in_ns(numbers.monotonic()))
-    for name in WALL:
-        yield time, name, _at_wall_clock(getattr(time, name))
+    for name in ("process_time", "thread_time"):
+        yield time, name, _read(getattr(time, name), Numbers.processor)
+        ns = f"{name}_ns"
+        yield time, ns, _read(getattr(time, ns), lambda numbers: _in_ns(numbers.processor()))
+    for name in ("clock_gettime", "clock_gettime_ns"):
+        if hasattr(time, name):
+            yield time, name, _by_number(getattr(time, name))
+    for name, position in WALL.items():
+        yield time, name, _at_wall_clock(getattr(time, name), position)
+    yield os, "times", _times(os.times)
+    if resource is not None:
+        yield resource, "getrusage", _usage(resource.getrusage)
     yield os, "urandom", _drawn(os.urandom)
     yield random, "_urandom", _drawn(os.urandom)
     yield random, "seed", _seed_with(random.seed)

@@ -30,7 +30,7 @@ from sim.export.shim import (
     stock_loop,
 )
 from sim.export.shim_intent import InOrder
-from sim.export.shim_numbers import drawing, numbers_replaced
+from sim.export.shim_numbers import dates_replaced, drawing, numbers_replaced
 
 
 class NotSimulated(RuntimeError):
@@ -84,6 +84,9 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
         with contextlib.suppress(_Explored):
             super().exec_module(module)
 
+    def imported(self) -> list[types.ModuleType]:
+        return [sys.modules[name] for name in self._sources if name in sys.modules]
+
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         before = {name: sys.modules.pop(name) for name in self._names if name in sys.modules}
@@ -113,6 +116,7 @@ def force(
             for name in path.split("."):
                 program = getattr(program, name)
             _hash_anyio_scopes()
+            dates_replaced(sources.imported())
             with drawing(world.clock, script.entropy_seed):
                 _run(program, world)
                 _drain(world)

@@ -18,6 +18,7 @@ import pytest
 from sim import World, explore, outcomes
 from sim.cli import main
 from sim.export.sources import NotExportable
+from sim.kernel.hosts.run import How
 from sim.kernel.schedule import Bounds
 from sim.schedulers import NaturalOrder
 
@@ -239,6 +240,20 @@ def test_a_schedule_has_its_equal_readings() -> None:
 def test_equal_readings_are_found_with_forks() -> None:
     """An exploration in forks looks at them, too."""
     report = explore(keys_are_unique, isolate=True)
+    assert report.found_by == "two readings of the clock equal", report.text
+
+
+def test_a_process_of_a_host_has_equal_readings() -> None:
+    """Its clock is its own, and read twice in a row it mostly shows the same as well."""
+
+    async def process() -> None:
+        assert time.time() != time.time()
+
+    async def program(world: World) -> None:
+        ended = await world.host("a").run(process).ended()
+        world.check(ended.how is How.RETURNED, "the process finds no fault")
+
+    report = explore(program)
     assert report.found_by == "two readings of the clock equal", report.text
 
 

@@ -533,11 +533,15 @@ def test_the_test_of_a_fixed_program_does_not_fail(
 
 
 DRAWS = """\
+import datetime
 import os
 import random
+import resource
 import secrets
 import time
 import uuid
+from datetime import date
+from datetime import datetime as Moment
 from random import shuffle
 from time import monotonic
 
@@ -552,6 +556,11 @@ async def program(world):
         *(uuid.uuid4(), uuid.uuid1(), secrets.token_hex(4), os.urandom(3)),
         random.SystemRandom().random(),
         *(time.time(), time.monotonic_ns(), monotonic(), time.strftime("%H", time.gmtime())),
+        *(datetime.datetime.now(), Moment.now(datetime.UTC), Moment.utcnow(), Moment.today()),
+        *(date.today(), datetime.date.today(), isinstance(Moment(2020, 1, 2), Moment)),
+        *(time.clock_gettime(time.CLOCK_REALTIME), time.clock_gettime_ns(time.CLOCK_MONOTONIC)),
+        *(time.process_time(), time.thread_time_ns(), tuple(os.times()), time.strftime("%F %T")),
+        *(resource.getrusage(resource.RUSAGE_SELF)[:2], time.asctime(), time.ctime(None)),
     ]
     world.check(False, "these are drawn: " + ", ".join(map(str, drawn)))
 """
@@ -560,7 +569,7 @@ async def program(world):
 def test_what_is_drawn_is_the_same(
     imported: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """random, uuid, secrets, os.urandom and the clocks of time give what they gave before."""
+    """random, uuid, secrets, os.urandom, datetime and all clocks give what they gave before."""
     report = explore(imported("draws", DRAWS).program, entropy_seed=5)
     assert report.counterexample is not None
     text = report.counterexample.export(sys.modules["draws"].program)
