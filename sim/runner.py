@@ -28,6 +28,7 @@ from weakref import WeakMethod, WeakValueDictionary
 import greenlet
 
 from sim.kernel.arguments import require
+from sim.kernel.between_callbacks import Costs
 from sim.kernel.current import (
     Execution,
     RunningLoop,
@@ -45,7 +46,7 @@ from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.isolation.entropy import wall_clock
 from sim.kernel.isolation.machine import real_cpus
-from sim.kernel.loop import NO_PROCESSES, Costs, SimLoop
+from sim.kernel.loop import NO_PROCESSES, SimLoop
 from sim.kernel.network.conditions import NOBODYS
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import Bounds, ChoicePoint, Named

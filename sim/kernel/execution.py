@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sim.kernel import endings, watchdog
+from sim.kernel.between_callbacks import Choose, Costs
 from sim.kernel.current import Execution
 from sim.kernel.diagnosis import NAMED_MAX, blocking_call, who_spins, who_waits
 from sim.kernel.endings import close, keep
@@ -36,7 +37,7 @@ from sim.kernel.hosts.process_loop import ProcessEnvironment, ProcessLoop
 from sim.kernel.hosts.run import Run
 from sim.kernel.interrupts import is_interrupt
 from sim.kernel.isolated import run_isolated
-from sim.kernel.loop import Choose, Costs, SimLoop
+from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observed import ObservedLoop, ObservedProcessLoop
 from sim.kernel.observer import Chooser, Observer

@@ -3,9 +3,9 @@
 `BaseEventLoop._run_once` (CPython, Lib/asyncio/base_events.py) asks its selector for what
 happened outside and how long that took, and its clock for the time. Here `select` answers the
 one and `time` the other; the ready queue, its order, the timers' heap and everything else are
-the interpreter's. The scheduler decides what is free in a poll, and between two callbacks which
-thread goes on and which task is cancelled: see "The arrival model" in ARCHITECTURE.md, whose
-numbers the docstrings have.
+the interpreter's. The scheduler decides what is free in a poll: see "The arrival model" in
+ARCHITECTURE.md, whose numbers the docstrings have; and which thread goes on, and which task is
+cancelled, between two callbacks: see `between_callbacks.py`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ import asyncio
 import functools
 import math
 import sys
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import Context
 from operator import attrgetter
 from types import FrameType
-from typing import Any, NoReturn, Protocol
-from weakref import ref
+from typing import Any, NoReturn
 
 import simpy
 
 from sim.kernel.arguments import misused
+from sim.kernel.between_callbacks import THREAD_TURNS_MAX, BetweenCallbacks, Choose, HubOfHosts
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.diagnosis import (
     place_in_program,
@@ -36,13 +35,11 @@ from sim.kernel.diagnosis import (
 from sim.kernel.environment import READING_S, SAME_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
 from sim.kernel.faults import Faults
-from sim.kernel.hashing import SimFuture, SimTask, stable_name
+from sim.kernel.hashing import stable_name
 from sim.kernel.lacking import refuse_lacking
-from sim.kernel.network.polling import SocketLoop
 from sim.kernel.notices import Special
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import (
-    GO_ON,
     NO_MORE,
     ON_TIME,
     TOGETHER,
@@ -51,15 +48,11 @@ from sim.kernel.schedule import (
     Option,
     one_natural,
 )
-from sim.kernel.signals import SignalHandlers
+from sim.kernel.tasks import LoopOfTasks
 from sim.kernel.threads.pools import SimExecutor, submit_of_loop
-from sim.kernel.threads.untold import IN_TIME_OR_TOO_LATE, NOT_FOR_THREADS, Untold
-from sim.kernel.threads.workers import ReadyQueue, Threads, Worker
+from sim.kernel.threads.workers import Threads, Worker
 from sim.kernel.timers_apart import TimersApart, are_near, meet, take
 from sim.kernel.violation import Kind
-
-# Since 3.12.
-_EAGER = getattr(asyncio, "eager_task_factory", object())
 
 SPIN_STEP_S = 0.001
 """How far the clock goes on, at least, after `spin_max` polls of a program that waits for it."""
@@ -73,9 +66,6 @@ READINGS_OF_WHO_WAITS = 1.9
 SPIN_ROUNDS_MAX = 50
 """How often a thread that is kept waiting goes on, at least, until the queue is empty."""
 
-THREAD_TURNS_MAX = 10_000
-"""How often threads go on within one poll; then they wait, as where the system lets others run."""
-
 TURNS_BESIDE_SPIN_MAX = 1_000
 """The same while the queue is not empty, so that the poll takes no time."""
 
@@ -84,35 +74,16 @@ HAPPENINGS_MAX = 10_000
 
 _EARLIEST = attrgetter("earliest")
 
-Costs = Callable[[Sequence[Any]], Sequence[int]]
-Choose = Callable[[str, Sequence[Any], Costs], int]
 
-
-class HubOfHosts(Protocol):
-    """What the program's own loop asks of the processes of its execution: see hosts/hub.py."""
-
-    def go_on(self, is_so: Callable[[], bool], until: float) -> bool: ...
-
-    def go_on_beside_a_spin(self) -> bool: ...
-
-    def next_wake(self) -> float: ...
-
-    def after(self, seconds: float, call: Callable[[], None]) -> None: ...
-
-    def kill(self, pid: int, sig: int) -> bool: ...
-
-
-class SimLoop(SignalHandlers, SocketLoop):
+class SimLoop(BetweenCallbacks, LoopOfTasks):
     """One execution's loop. `choose(kind, options, costs)` answers its choice points.
 
     costs: how many departures each option is, computed if a scheduler asks.
     """
 
     # BaseEventLoop's own, which the type stubs leave out.
-    _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
     _stopping: bool
-    _task_factory: object
     _asyncgens: set[AsyncGenerator[Any, Any]]
     _default_executor: Executor | None
     _check_default_executor: Callable[[], None]
@@ -132,38 +103,21 @@ class SimLoop(SignalHandlers, SocketLoop):
     has_spinning_thread = False
     # Made where the program first asks for it.
     _faults: Faults | None = None
-    # The processes of the execution, if it has any, and in theirs which one it is.
-    hosts: HubOfHosts | None = None
+    # In a process of the execution's hosts: which one it is.
     pid: int | None = None
     # Its main task is over, and the others are cancelled, as `asyncio.run` does.
     is_shutting_down = False
     # Called at every poll, before anything lands.
     on_poll: Callable[[], None] | None = None
-    # How many tasks were made without a name. asyncio counts those of the process.
-    unnamed_tasks = 0
     # Exceptions that nobody retrieved and coroutines that nobody awaited, freed so far, in words.
     left_behind: tuple[str, ...] = ()
-    _cancels_offered_to: Callable[[asyncio.Task[Any]], bool] | None = None
     # The clock, and the number of the poll, from which on the readings of a spinning program count;
     # when it began to wait for the clock, and what it was last told.
     _spun_from: tuple[float, int] = (0.0, 0)
     _waits_from = 0.0
-    # At which poll a thread went on between two callbacks, and when first: see `_stand_still`.
-    _stood_still = (0, 0.0)
     _waits_to = -1.0
-    # Whether the selector was woken, as call_soon_threadsafe does, and what a thread has done to
-    # the loop without that.
-    _is_told = False
-    _untold: Untold | None = None
-    _never_found: Sequence[asyncio.Handle] = ()
-    # Where the program called `stop`.
-    stopped_in: str | None = None
-    # Where a thread called the loop last, in a traced execution.
-    touched_in: str | None = None
     # Of an execution in which timers of one instant may come apart.
     _timers_apart: TimersApart | None = None
-    # The names of tasks that took a step without being offered a cancel, where others were.
-    cancels_withheld: frozenset[str] = frozenset()
 
     def __init__(self, environment: Environment, choose: Choose, bounds: Bounds) -> None:
         super().__init__()
@@ -181,8 +135,7 @@ class SimLoop(SignalHandlers, SocketLoop):
         self.time = environment.read_clock  # type: ignore[method-assign]
         # Worker threads; the default executor is made when it is first asked for.
         self.threads = Threads(self)
-        # Weak, as in asyncio: what the program holds no more is freed, and heard of, as on stock.
-        self._tasks: list[ref[asyncio.Task[Any]]] = []
+        self._tasks = []
 
     WITHOUT_INFLUENCE = frozenset(
         # The same in each execution, or read only where it ends.
@@ -530,161 +483,7 @@ class SimLoop(SignalHandlers, SocketLoop):
             self.environment.spin_rounds += 1
             self.environment.spins = 0
 
-    # -- worker threads
-
-    def interleave(self, threads: Threads) -> None:
-        """There are workers now: they may go on between any two callbacks."""
-        self.environment.observer.meets(Special.WORKER_THREADS)
-        self.watch_steps()
-        threads.set_loop_trace()
-
-    def watch_steps(self) -> None:
-        """From now on `between_steps` and `about_to_run` are called before each callback."""
-        if not isinstance(self._ready, ReadyQueue):
-            self._ready = ReadyQueue(self._ready, self.between_steps, self.about_to_run)
-
-    def between_steps(self) -> None:
-        """Between two callbacks, or two declared lines: a worker may go on first."""
-        threads = self.threads
-        while threads.workers and (runnable := threads.runnable()):
-            options: list[Named] = [GO_ON, *runnable]
-            option = self.choose("thread", options, one_natural)
-            if option == 0:
-                return
-            self._step_between(runnable[option - 1])
-            if self.environment.spins:
-                self._let_spin()
-            self._stand_still()
-
-    def _step_between(self, worker: Worker) -> None:
-        """A thread goes on between two callbacks, where the loop finds whatever it puts in."""
-        callbacks, self._is_told = len(self._ready), False
-        self.threads.step(worker)
-        if len(self._ready) != callbacks and not self._is_told:
-            self.threads.undeclared.add(NOT_FOR_THREADS)
-
-    def _stand_still(self) -> None:
-        """The loop's thread may have no turn while another sleeps, too, and so not go on yet.
-
-        So a thread that sleeps twice may have slept twice before the next callback. What is due
-        meanwhile fires at the next poll, as this one is over.
-        """
-        env = self.environment
-        if self._stood_still[0] != env.polls:
-            self._stood_still = env.polls, env.now
-        wakes = self.threads.next_wake_up()
-        late = self._stood_still[1] + self.bounds.lateness_s
-        if wakes > min((a.latest for a in env.pending), default=late) or wakes > late:
-            return
-        if self.choose("clock", [ON_TIME, Option(f"late, at {wakes:.3f} s")], one_natural):
-            env.advance(wakes)
-
-    def _step_while_blocked(self, worker: Worker) -> None:
-        """A thread goes on while the loop is in its poll, which ends if it is told.
-
-        A callback that joins the queue without that is found when something else ends the poll,
-        and a timer is none of those that the poll waits for. In its first instant the loop may not
-        have looked yet.
-        """
-        deadline = self._next_deadline()
-        self.threads.before_step = deadline, len(self._ready), self.stopped_in
-        self._is_told = False
-        self.threads.step(worker)
-        is_unchanged, self.threads.before_step = self._is_as_before_step(), None
-        if self._is_told:
-            self._untold = None
-            return
-        if is_unchanged:
-            return
-        self.threads.undeclared.add(NOT_FOR_THREADS)
-        name = worker.identity.shown
-        if self._untold is None and self.environment.now - self.environment.blocked_from < SAME_S:
-            options = [Option(each.format(name)) for each in IN_TIME_OR_TOO_LATE]
-            if not self.choose("poll", options, one_natural):
-                return
-        self._untold = Untold(len(self._ready), deadline, name, self.touched_in)
-
-    def _is_as_before_step(self) -> bool:
-        assert self.threads.before_step is not None
-        deadline, callbacks, stopped_in = self.threads.before_step
-        is_in_queue = len(self._ready) == callbacks and self._next_deadline() >= deadline
-        return is_in_queue and self.stopped_in is stopped_in
-
-    def must_go_on(self, worker: Worker) -> bool:
-        """At a switch point of this worker: whether nothing but its next step could be chosen.
-
-        Then it need not stand, which saves two switches: most lines that are switch points are
-        such. False also where that would be long to tell.
-        """
-        if (
-            self.threads.before_step is None
-            or self._is_told
-            or self.threads.turns >= THREAD_TURNS_MAX
-        ):
-            return False
-        if self._network is not None or self.hosts is not None:
-            return False
-        env = self.environment
-        now = env.now
-        if env.peek() <= now or any(arrival.earliest <= now for arrival in env.pending):
-            return False
-        threads = self.threads
-        if any(each is not worker and each.is_runnable for each in threads.workers):
-            return False
-        late = now + self.bounds.lateness_s
-        if self._next_deadline() <= late or threads.next_wake_up() <= late:
-            return False
-        if not self._is_as_before_step():
-            return False
-        self.threads.turns += 1
-        return True
-
-    def _leave_untold(self) -> str:
-        """The poll never ends. What threads have put into the queue, in words, and not in it."""
-        if self._untold is None:
-            return ""
-        words = self._untold.words()
-        # Stopped, a loop runs what is in its queue.
-        self._never_found = [*self._ready]
-        self._ready.clear()
-        self._untold = None
-        return f"{words};\n"
-
-    def choose_worker(self, runnable: Sequence[Worker]) -> Worker | None:
-        """Which one goes on while the loop's own thread is blocked; None where time passes first.
-
-        The system keeps a thread that could go on waiting for `lateness_s` at most.
-        """
-        env = self.environment
-        following = env.peek()
-        options: list[Named] = [*runnable]
-        if env.now < following <= env.now + self.bounds.lateness_s:
-            options.append(Option(f"late, at {following:.3f} s"))
-        option = self.choose("thread", options, one_natural) if len(options) > 1 else 0
-        if option < len(runnable):
-            return runnable[option]
-        env.advance(following)
-        return None
-
-    def offer_cancels(self, to: Callable[[asyncio.Task[Any]], bool]) -> None:
-        """Before each step of these tasks, a cancel of it is a choice."""
-        self._cancels_offered_to = to
-        self.watch_steps()
-
-    def about_to_run(self, handle: asyncio.Handle) -> None:
-        """Called with each handle taken from the ready queue; offers a cancel where asked to."""
-        to = self._cancels_offered_to
-        if to is None or handle.cancelled():
-            return
-        task = getattr(getattr(handle, "_callback", None), "__self__", None)
-        if isinstance(task, asyncio.Task) and not task.done():
-            name = task.get_name()
-            if not to(task):
-                self.cancels_withheld |= {name}
-                return
-            options = [Option(f"{name} goes on"), Option(f"{name} is cancelled")]
-            if self.choose("cancel", options, one_natural):
-                task.cancel()
+    # -- pools, and processes
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
@@ -852,77 +651,6 @@ class SimLoop(SignalHandlers, SocketLoop):
         vars(self).pop("call_at", None)
         self.on_poll = None
         self.set_exception_handler(_say_nothing)
-
-    # -- tasks and futures with the same hashes in every run
-
-    def create_future(self) -> asyncio.Future[Any]:
-        return SimFuture(loop=self)
-
-    @forwards
-    def create_task(  # type: ignore[override]
-        self,
-        coro: Coroutine[Any, Any, Any],
-        *,
-        name: str | None = None,
-        context: Context | None = None,
-        **options: Any,
-    ) -> asyncio.Task[Any]:
-        is_named = name is not None
-        name = name if name is not None else self.next_task_name()
-        task: asyncio.Task[Any]
-        if self._task_factory is None:
-            task = self.new_task(coro, name=name, context=context, **options)
-        elif self._task_factory is _EAGER:
-            # What asyncio's own factory does, with tasks that hash the same in every run.
-            self.environment.observer.meets(Special.EAGER_TASKS)
-            options["eager_start"] = True
-            task = SimTask(coro, loop=self, name=name, context=context, **options)
-        else:
-            task = self._made_by_factory(coro, name, is_named, context, options)
-        self._keep(task)
-        return task
-
-    @property
-    def tasks(self) -> list[asyncio.Task[Any]]:
-        """The tasks of the execution, oldest first; asyncio's own set holds those of all loops."""
-        return [task for each in self._tasks if (task := each()) is not None]
-
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.append(ref(task))
-
-    def forget_tasks(self) -> None:
-        """asyncio as well: its set of all tasks is the process's."""
-        for task in self.tasks:
-            asyncio._unregister_task(task)
-        self._tasks.clear()
-
-    def next_task_name(self) -> str:
-        self.unnamed_tasks += 1
-        return f"Task-{self.unnamed_tasks}"
-
-    @forwards
-    def _made_by_factory(
-        self, coro: Any, name: str, is_named: bool, context: Any, options: dict[str, Any]
-    ) -> asyncio.Task[Any]:
-        """A task of the program's own factory, to which 3.14 passes only what the caller gave."""
-        if sys.version_info < (3, 14):
-            return super().create_task(coro, name=name, context=context, **options)
-        if context is not None:
-            options["context"] = context
-        if is_named:
-            return super().create_task(coro, name=name, **options)
-        task = super().create_task(coro, **options)
-        if isinstance(task, asyncio.Task):
-            task.set_name(name)
-        return task
-
-    def set_task_factory(self, factory: Any) -> None:
-        self.environment.observer.meets(Special.TASK_FACTORY)
-        super().set_task_factory(factory)
-
-    @forwards
-    def new_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
-        return SimTask(coro, loop=self, **options)
 
     # -- what is not simulated
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import simpy
 
+from sim.kernel.between_callbacks import Choose
 from sim.kernel.diagnosis import place_of_frame, programs_frame
 from sim.kernel.environment import Arrival, Environment
 from sim.kernel.hosts.process_loop import ProcessEnvironment, ProcessLoop
-from sim.kernel.loop import Choose, SimLoop
+from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observer import Observer
 from sim.kernel.origin import forwards

@@ -1,0 +1,100 @@
+"""Tasks and futures of a loop, with the same hashes and the same names in every run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any
+from weakref import ref
+
+from sim.kernel.environment import Environment
+from sim.kernel.hashing import SimFuture, SimTask
+from sim.kernel.notices import Special
+from sim.kernel.origin import forwards
+
+# Since 3.12.
+_EAGER = getattr(asyncio, "eager_task_factory", object())
+
+
+class LoopOfTasks(asyncio.BaseEventLoop):
+    """The part of a loop that makes tasks and futures."""
+
+    environment: Environment
+    # Weak, as in asyncio: what the program holds no more is freed, and heard of, as on stock.
+    _tasks: list[ref[asyncio.Task[Any]]]
+    # BaseEventLoop's own, which the type stubs leave out.
+    _task_factory: object
+
+    # How many tasks were made without a name. asyncio counts those of the process.
+    unnamed_tasks = 0
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return SimFuture(loop=self)
+
+    @forwards
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **options: Any,
+    ) -> asyncio.Task[Any]:
+        is_named = name is not None
+        name = name if name is not None else self.next_task_name()
+        task: asyncio.Task[Any]
+        if self._task_factory is None:
+            task = self.new_task(coro, name=name, context=context, **options)
+        elif self._task_factory is _EAGER:
+            # What asyncio's own factory does, with tasks that hash the same in every run.
+            self.environment.observer.meets(Special.EAGER_TASKS)
+            options["eager_start"] = True
+            task = SimTask(coro, loop=self, name=name, context=context, **options)
+        else:
+            task = self._made_by_factory(coro, name, is_named, context, options)
+        self._keep(task)
+        return task
+
+    @property
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """The tasks of the execution, oldest first; asyncio's own set holds those of all loops."""
+        return [task for each in self._tasks if (task := each()) is not None]
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.append(ref(task))
+
+    def forget_tasks(self) -> None:
+        """asyncio as well: its set of all tasks is the process's."""
+        for task in self.tasks:
+            asyncio._unregister_task(task)
+        self._tasks.clear()
+
+    def next_task_name(self) -> str:
+        self.unnamed_tasks += 1
+        return f"Task-{self.unnamed_tasks}"
+
+    @forwards
+    def _made_by_factory(
+        self, coro: Any, name: str, is_named: bool, context: Any, options: dict[str, Any]
+    ) -> asyncio.Task[Any]:
+        """A task of the program's own factory, to which 3.14 passes only what the caller gave."""
+        if sys.version_info < (3, 14):
+            return super().create_task(coro, name=name, context=context, **options)
+        if context is not None:
+            options["context"] = context
+        if is_named:
+            return super().create_task(coro, name=name, **options)
+        task = super().create_task(coro, **options)
+        if isinstance(task, asyncio.Task):
+            task.set_name(name)
+        return task
+
+    def set_task_factory(self, factory: Any) -> None:
+        self.environment.observer.meets(Special.TASK_FACTORY)
+        super().set_task_factory(factory)
+
+    @forwards
+    def new_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+        return SimTask(coro, loop=self, **options)
