@@ -34,5 +34,5 @@ def condition(schedule: str) -> str:
         return ""
     return (
         "two readings of the wall clock are equal in it, as on stock where less than a microsecond "
-        "lies between them"
+        "lies between them: time.perf_counter() measures what passes, and a counter makes keys"
     )
