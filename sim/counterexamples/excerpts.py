@@ -10,10 +10,10 @@ from sim.counterexamples.accesses import Function, accesses_of
 from sim.counterexamples.facts import Fact, Mark
 
 EXCERPTS_MAX = 3
-AROUND = 1
+AROUND = 4
 FIRST_LINES = 6
 # Of a function of so many lines all are shown.
-WHOLE_MAX = 9
+WHOLE_MAX = 30
 
 
 @dataclass(frozen=True, slots=True)

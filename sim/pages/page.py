@@ -183,7 +183,7 @@ def _sentence(text: str) -> str:
 def _excerpt(excerpt: Excerpt) -> dict[str, Any]:
     """Its lines without the indentation that all have; a gap has the number 0."""
     texts = [line[1] for line in excerpt.lines if line is not None and line[1].strip()]
-    indent = min((len(text) - len(text.lstrip()) for text in texts), default=0)
+    indent = min(map(_indent, texts), default=0)
     return {
         "file": _path(excerpt.file),
         "name": Path(excerpt.file).name,
@@ -193,11 +193,16 @@ def _excerpt(excerpt: Excerpt) -> dict[str, Any]:
             {
                 "number": 0 if line is None else line[0],
                 "text": "" if line is None else line[1][indent:],
+                "indent": 0 if line is None else _indent(line[1][indent:]),
                 "says": [] if line is None else excerpt.says.get(line[0], []),
             }
             for line in excerpt.lines
         ],
     }
+
+
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip())
 
 
 def _taken(told: Told) -> list[tuple[str, str]]:

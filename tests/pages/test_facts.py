@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from sim.counterexamples.excerpts import Excerpt, excerpts_of
 from sim.counterexamples.facts import Fact, Mark
 from sim.kernel import watchdog
 from sim.kernel.execution import Program
-from sim.pages.names import Made, Names
 from sim.pages.page import _rows
 from sim.pages.story import Story, story_of
 from sim.replay import subject_of
@@ -286,60 +286,31 @@ def test_a_step_that_never_ends_has_a_page(monkeypatch: pytest.MonkeyPatch) -> N
     assert story.property == "each step gives the loop back"
 
 
-def test_an_excerpt_is_the_function_around_its_lines() -> None:
-    """However far down it stands; of its docstring and of what lies between there is nothing."""
-    line = line_of(quiet, "# the line")
-    (excerpt,) = excerpts_of([Fact("", (Mark(__file__, line, "here"),))])
-    assert line > 60
-    assert excerpt.function == "quiet"
-    assert excerpt.says == {line: ["here"]}
-    assert shown_of(excerpt) == [
-        "def quiet() -> None:",
-        "…",
-        "six = 6",
-        "seven = 7  # the line",
-        "eight = 8",
-    ]
+def test_a_function_of_thirty_lines_is_shown_whole(tmp_path: Path) -> None:
+    """Without its docstring: what lies between the lines that are told of often matters."""
+    excerpt = excerpt_of_function(tmp_path, lines=29, marked=12)
+    all_of_it = [f"v{number} = 0" for number in range(29)]
+    assert shown_of(excerpt) == ["def long():", "…", *all_of_it]
+
+
+def test_of_a_longer_function_the_lines_around_are_shown(tmp_path: Path) -> None:
+    """However far down they stand, with the line that begins the function."""
+    excerpt = excerpt_of_function(tmp_path, lines=40, marked=20)
+    assert excerpt.function == "long"
+    around = [f"v{number} = 0" for number in range(16, 25)]
+    assert shown_of(excerpt) == ["def long():", "…", *around]
+
+
+def excerpt_of_function(folder: Path, *, lines: int, marked: int) -> Excerpt:
+    """Of a function with so many lines below its docstring, of which one is marked."""
+    body = ['"""Its docstring,', "", 'is long."""', *(f"v{number} = 0" for number in range(lines))]
+    file = folder / "long.py"
+    file.write_text("\n    ".join(["def long():", *body]) + "\n", encoding="utf-8")
+    at = 5 + marked
+    (excerpt,) = excerpts_of([Fact("", (Mark(str(file), at, "here"),))])
+    assert excerpt.says == {at: ["here"]}
+    return excerpt
 
 
 def shown_of(excerpt: Excerpt) -> list[str]:
     return ["…" if each is None else each[1].strip() for each in excerpt.lines]
-
-
-def quiet() -> None:
-    """Its docstring,
-
-    which is long.
-    """
-    one = 1
-    two = 2
-    three = 3
-    four = 4
-    five = 5
-    six = 6
-    seven = 7  # the line
-    eight = 8
-    del one, two, three, four, five, six, seven, eight
-
-
-def test_a_task_without_a_name_is_called_by_what_it_runs() -> None:
-    """With a number where several run the same, and as it is where the program named it."""
-    made = [Made("Task-1", "serve", "a.py:1"), Made("Task-22", "ask", "a.py:2")]
-    made += [Made("Task-3", "ask", "a.py:2"), Made("clock", "ticks", "a.py:3")]
-    names = Names(made)
-    text = "Task-1 is cancelled by Task-3, Task-22 and clock; Task-4 is unknown"
-    assert names.in_text(text) == "serve is cancelled by ask 2, ask 1 and clock; Task-4 is unknown"
-    assert names.made_at == {"serve": "a.py:1", "ask 1": "a.py:2", "ask 2": "a.py:2"}
-
-
-def test_what_is_seen_of_what_always_holds_is_asked_for() -> None:
-    """Only where it does not hold any more."""
-
-    async def program(world: World) -> None:
-        since = world.now
-        world.always("it is early", lambda: world.now < 1, seen=lambda: f"it began at {since:.1f}")
-        await asyncio.sleep(2)
-
-    report = explore(program)
-    assert report.counterexample is not None
-    assert "seen: it began at 0.0" in report.counterexample.text

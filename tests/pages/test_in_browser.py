@@ -165,6 +165,19 @@ def test_a_command_is_copied(opened: _Opened) -> None:
     assert text.startswith("onestream replay os2/tests.pages.programs:slot_that_is_lost/")
 
 
+@_of("slot_that_is_lost", viewport={"width": 400, "height": 800})
+def test_no_line_of_source_is_cut(opened: _Opened) -> None:
+    """In a narrow window they go on below, and the first that is marked is in view."""
+    cut = "of => of.filter(each => each.scrollWidth > each.clientWidth).map(each => each.innerText)"
+    assert opened.page.eval_on_selector_all(".source pre, .detail pre", cut) == []
+    assert opened.page.eval_on_selector(
+        ".source pre",
+        "pre => { const first = pre.querySelector('.here').getBoundingClientRect();"
+        " const box = pre.getBoundingClientRect();"
+        " return first.top >= box.top && first.bottom <= box.bottom; }",
+    )
+
+
 @_of("four_hundred_steps")
 def test_a_long_way_can_be_walked(opened: _Opened) -> None:
     """Of 400 steps and more each can be selected, and the one that is, is in view."""

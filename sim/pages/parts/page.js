@@ -15,6 +15,7 @@ class Story {
     this.wires = new Map();
     this.listen();
     this.draw();
+    for (const source of section.querySelectorAll(".source pre")) toFirst(source);
     const shown = this.shown();
     const first = shown.find((step) => step.matches(".differs")) || shown.find((step) => step.matches(".violation")) || shown[0];
     if (first) {
@@ -153,7 +154,9 @@ class Story {
     const indents = near.filter((number) => lines[number].trim()).map((number) => lines[number].search(/\S/));
     for (const number of near) {
       const row = make("span", number === line ? "line here" : "line");
-      row.append(make("span", "at", String(number)), lines[number].slice(Math.min(...indents)));
+      const text = lines[number].slice(Math.min(...indents));
+      row.style.setProperty("--in", Math.max(text.search(/\S/), 0));
+      row.append(make("span", "at", String(number)), text);
       pre.append(row);
     }
     return [make("div", "", `${name}, ${file}:${line}`), pre];
@@ -188,6 +191,12 @@ class Story {
     const step = this.steps[number];
     return step?.offsetParent ? step.querySelector(".box")?.getBoundingClientRect() : null;
   }
+}
+
+// Its first marked line in view, below the line that begins the function where both fit.
+function toFirst(source) {
+  const first = source.querySelector(".here");
+  if (first) source.scrollTop += first.getBoundingClientRect().top - source.getBoundingClientRect().top - source.clientHeight / 4;
 }
 
 // From below the one to above the other, behind the boxes that lie between.
