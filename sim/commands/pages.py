@@ -301,7 +301,8 @@ def _broken(subject: str) -> Broken | None:
     mutant = mutant_of(Entry.parse(subject).registry)
     if mutant is None:
         return None
-    return Broken(mutant.breaks.__code__, mutant.description, replaced_by(mutant))
+    code = mutant.breaks.__code__
+    return Broken(code, mutant.line, mutant.description, replaced_by(mutant))
 
 
 def _about(subject: str, program: Program) -> list[tuple[str, str]]:

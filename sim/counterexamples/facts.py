@@ -14,6 +14,7 @@ for in this order:
 
 from __future__ import annotations
 
+import linecache
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,10 +47,11 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Code that was broken on purpose. says: what is lost by that. replaced: what production runs
-    in its place."""
+    """Code that was broken on purpose. line: the first that does otherwise. says: what is lost by
+    that. replaced: what production runs in its place."""
 
     code: CodeType
+    line: int
     says: str
     replaced: tuple[CodeType, ...] = ()
 
@@ -100,32 +102,26 @@ class _Looked:
         return broken is not None and any(map(broken.has, self.here.ran))
 
     def broken(self, broken: Broken) -> Fact:
-        code = broken.code
         ran = [each for each in self.here.ran if broken.has(each)]
         says = broken.says.rstrip(".")
-        instead = [
-            Mark(each.co_filename, each.co_firstlineno, "what production has in its place")
-            for each in broken.replaced
-        ]
+        file, place = broken.code.co_filename, _place(broken.code, broken.line)
+        marks = (
+            Mark(file, broken.line, f"broken on purpose: {says}"),
+            *(
+                Mark(each.co_filename, _first_line(each), "what production does in its place")
+                for each in broken.replaced
+            ),
+        )
+        sentence = f"production was broken on purpose at {place}: {says}"
         if not ran:
-            lines = [line for *_, line in code.co_lines() if line is not None]
-            line = min((each for each in lines if each > code.co_firstlineno), default=lines[0])
-            mark = Mark(code.co_filename, line, f"broken on purpose: {says}")
-            sentence = f"production was broken on purpose at {_place(code, line)}: {says}"
-            return Fact(sentence, (mark, *instead))
+            return Fact(sentence, marks)
         # Those in question, and of each the last.
         last = {each.actor: each for each in ran if each.actor in self.involved} or {
             ran[-1].actor: ran[-1]
         }
-        line = min(each.code.co_firstlineno for each in last.values())
         named = list(last.items())[-2:]
         times = " and ".join(f"{self.called(who)} ({_s(each)})" for who, each in named)
-        sentence = (
-            f"production was broken on purpose at {_place(code, line)}: {says}; that ran last in "
-            f"{times}"
-        )
-        mark = Mark(ran[-1].file, line, f"broken on purpose: {says}")
-        return Fact(sentence, (mark, *instead))
+        return Fact(f"{sentence}; that ran last in {times}", marks)
 
     # -- counted
 
@@ -376,6 +372,14 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
         if isinstance(each, CodeType):
             yield each
             yield from _nested(each)
+
+
+def _first_line(code: CodeType) -> int:
+    """Of its body."""
+    lines = sorted({line for *_, line in code.co_lines() if line is not None})
+    texts = {line: linecache.getline(code.co_filename, line).lstrip() for line in lines}
+    begins = ("def ", "async def ", "@")
+    return next((line for line in lines if not texts[line].startswith(begins)), lines[-1])
 
 
 def _does(ran: Ran, *, has_line: bool = True) -> str:

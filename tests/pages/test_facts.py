@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from server.stream_task import StreamTask
 from sim import World, explore
-from sim.bench.subjects.mutants import mutant_named, replaced_by
+from sim.bench.subjects.mutants import MUTANTS, Mutant, mutant_named, replaced_by
 from sim.commands.pages import page_of_counterexample
 from sim.counterexamples.excerpts import Excerpt, excerpts_of
 from sim.counterexamples.facts import Fact, Mark
@@ -239,12 +240,37 @@ def test_of_a_mutant_the_broken_line_is_told_first() -> None:
         found = explore(subject, max_executions=1).counterexample
     assert found is not None
     first, *rest = page_of_counterexample(found).stories[0].story.facts
-    assert first.marks[1] == Mark(
-        code.co_filename, code.co_firstlineno, "what production has in its place"
-    )
+    instead = line_of(StreamTask._end_agent, "agent = self._agent")
+    assert first.marks[1] == Mark(code.co_filename, instead, "what production does in its place")
     assert first.marks[0].line == line_of(mutant_named(name).breaks, "patch.setattr")
     # Both calls, by the tasks that have them.
     assert [fact.sentence.split(" ")[0] for fact in rest] == ["agent-t2", "agent-t1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        # A function that does otherwise, below a condition.
+        ("lease_is_dated_from_the_reply", "value = self._clock() + self._lease_s"),
+        # One that calls production's, and then what production does not.
+        ("stop_in_a_reply_is_not_heard", 'raise StoreUnreachable("not heard")'),
+        # None of its own.
+        ("flag_is_never_read", 'patch.setattr(StopSignal, "is_set"'),
+    ],
+)
+def test_a_mutant_has_the_line_that_does_otherwise(name: str, text: str) -> None:
+    """And not that at which it begins; wherever it is named, it is the same."""
+    mutant = mutant_named(name)
+    line = line_of(mutant.breaks, text)
+    assert mutant.line == line
+    assert mutant.place.endswith(f".py:{line})")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda each: str(each.name))
+def test_every_mutant_has_such_a_line(mutant: Mutant) -> None:
+    """It is one of its own, below that at which it begins."""
+    lines, first = inspect.getsourcelines(mutant.breaks)
+    assert first < mutant.line < first + len(lines)
 
 
 def test_threads_switch_at_the_same_lines_while_they_are_looked_at() -> None:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, Protocol
+
+from sim.bench.subjects.mutants.wrong_line import wrong_line
 
 
 class Patch(Protocol):
@@ -40,11 +42,16 @@ class Mutant:
         return inspect.getdoc(self.breaks) or self.name.replace("_", " ")
 
     @property
+    def line(self) -> int:
+        """Where it differs from production."""
+        assert isinstance(self.breaks, FunctionType)
+        return wrong_line(self.breaks, replaced_by(self))
+
+    @property
     def place(self) -> str:
         """Where it is broken, to be read."""
-        code = self.breaks.__code__
-        file = Path(code.co_filename)
-        return f"({file.parent.name}/{file.name}:{code.co_firstlineno})"
+        file = Path(self.breaks.__code__.co_filename)
+        return f"({file.parent.name}/{file.name}:{self.line})"
 
 
 class Undoable:

@@ -1,0 +1,68 @@
+"""At which line a mutant differs from production: what it does otherwise, not where it begins."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import textwrap
+from collections.abc import Iterable, Iterator
+from types import CodeType, FunctionType
+
+
+def wrong_line(breaks: FunctionType, replaced: Iterable[CodeType]) -> int:
+    """The first statement of its functions that the code that it replaces has not.
+
+    One that only calls what is replaced, and one that only asks for a condition, are taken if there
+    is no other; of a mutant without functions of its own, where it replaces something.
+    """
+    lines, first = inspect.getsourcelines(breaks)
+    tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    known = {text for code in replaced for text in _statements_of(code)}
+    own = [
+        each
+        for node in ast.walk(tree)
+        if node is not tree and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for each in _statements(node)
+        if ast.unparse(each) not in known
+    ]
+    originals = {
+        target.id
+        for each in tree.body
+        if isinstance(each, ast.Assign)
+        for target in each.targets
+        if isinstance(target, ast.Name)
+    }
+    simple = [each for each in own if not hasattr(each, "body")]
+    telling = [each for each in simple if not originals & _called(each)]
+    outside = [each for each in tree.body if isinstance(each, ast.Expr) and not _is_aside(each)]
+    found = (telling or simple or own or outside)[0]
+    return first + found.lineno - 1
+
+
+def _statements_of(code: CodeType) -> Iterator[str]:
+    source = inspect.getblock(linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :])
+    node = ast.parse(textwrap.dedent("".join(source))).body[0]
+    return (ast.unparse(each) for each in _statements(node))
+
+
+def _statements(node: ast.stmt) -> list[ast.stmt]:
+    """Those within it, in the order of their lines."""
+    within = (each for each in ast.walk(node) if isinstance(each, ast.stmt) and each is not node)
+    own = [each for each in within if not _is_aside(each)]
+    return sorted(own, key=lambda each: each.lineno)
+
+
+def _is_aside(node: ast.stmt) -> bool:
+    """A docstring, or what tells mypy only what it cannot see."""
+    is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return is_text or isinstance(node, ast.Assert)
+
+
+def _called(node: ast.stmt) -> set[str]:
+    return {
+        each.func.id
+        for each in ast.walk(node)
+        if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)
+    }
