@@ -46,6 +46,9 @@ Show = Callable[[Key, float, Findings, Scheduler], bool]
 SLICE_MIN_S = 0.02
 SLICE_MAX_S = 0.5
 
+BESIDE_PART = 0.25
+"""How much of what a search has left goes to executions beside it: others have the rest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -94,7 +97,8 @@ def _conclude(
         problem = work.problem_of(key)
         refuted = None
         if findings.failure is None and not problem.subject.makes_its_state:
-            beside = Beside(until, _SEED, lambda *_: is_stopped(), is_whole)
+            beside_until = perf_counter() + BESIDE_PART * left_s
+            beside = Beside(beside_until, _SEED, lambda *_: is_stopped(), is_whole)
             refuted = refuted_on_another_machine(problem, findings, beside)
             if refuted is None and is_exhausted:
                 traced = natural_traced(problem)
