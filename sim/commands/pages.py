@@ -152,7 +152,17 @@ def page_of_check(checked: Checked, notes: str) -> Page:
     facts = [("results", counts), ("interpreter", interpreter())]
     table = Table("Scenarios", columns, rows)
     title = "onestream check"
-    return Page(title, checked.verdict, "", facts, [table], _stories(found), notes)
+    return Page(title, checked.verdict, _refuted(checked), facts, [table], _stories(found), notes)
+
+
+def _refuted(checked: Checked) -> str:
+    """Which class does not keep what."""
+    kept_not = dict.fromkeys(
+        f"{each.registry} does not keep {each.report.counterexample.property.partition(' ')[0]}"
+        for each in checked.results
+        if each.report.counterexample is not None
+    )
+    return "; ".join(kept_not)
 
 
 def page_of_simulation(report: SimulationReport) -> Page:
@@ -243,7 +253,7 @@ def page_of_mutants(kills: Sequence[Kill]) -> Page:
     reason = (
         f"{len(survivors)} of {len(kills)} survive: no scenario notices that they are broken"
         if survivors
-        else "production was broken on purpose; each broken line was noticed, as its story shows"
+        else "the check found what was broken on purpose; production itself is not affected"
     )
     facts = [("killed", f"{len(killed)} of {len(kills)}"), ("interpreter", interpreter())]
     table = Table("Mutants", columns, rows)

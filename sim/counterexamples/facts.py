@@ -159,12 +159,13 @@ class _Looked:
         who, other = self.called(own.actor), self.called(others.actor)
         what = touched.text
         is_there = own.place == others.place
-        does = "changes it there, too," if is_there else f"changes it at {_at(own)}"
+        line = f"line {own.line}, too," if is_there else _at(own)
+        does = f"changes it at {line}"
         if self._also_read(others, read):
             sentence = (
                 f"{other} and {who} both read `{what}` at {_at(read)} and wait at {_at(waits)}; "
                 f"{other} goes on and changes it at {_at(others)} ({_s(others)}); then {who} "
-                f"{does} without having read it again: what it knows is of {_s(read)}"
+                f"{does} by what it read at {_s(read)}, without having read it again"
             )
             readers, verbs = f"{other} and {who}", ("read", "wait")
         else:

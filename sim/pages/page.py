@@ -145,8 +145,10 @@ def _shown(told: Told) -> dict[str, Any]:
         "commands": told.commands,
         "rules": _taken(told),
         "about": told.about,
+        "words": [each for each in GLOSSARY if _says(told, each[0])],
         "facts": [_sentence(each.sentence) for each in story.facts],
         "excerpts": [_excerpt(each) for each in story.excerpts],
+        "opening": _opening(story),
         "last_acts": _last_acts(story),
         "led_there": _led_there(story),
         "property": story.property,
@@ -199,6 +201,34 @@ def _excerpt(excerpt: Excerpt) -> dict[str, Any]:
             for line in excerpt.lines
         ],
     }
+
+
+# What a page may say of the bench's subjects, each explained where it does.
+GLOSSARY = (
+    (
+        "DETACHED",
+        "A stream that outlasted its grace: fenced off, and the next one is let in.",
+    ),
+    ("upstream", "What the server asks in turn: here Ollama, or a fake of it."),
+    ("gate", "What a stream asks before it sends: it is open while the stream may."),
+)
+
+
+def _says(told: Told, term: str) -> bool:
+    story = told.story
+    texts = [story.property, story.seen, *(says for _, says in told.about)]
+    texts += [each.text for each in story.steps if not each.is_minor]
+    return any(term in text for text in texts)
+
+
+def _opening(story: Story) -> dict[str, Any] | None:
+    """The first line that a fact tells of: what stands beside the chart at first."""
+    if not story.excerpts:
+        return None
+    excerpt = story.excerpts[0]
+    marks = [mark for fact in story.facts for mark in fact.marks if mark.line in excerpt.says]
+    line = marks[0].line
+    return {"place": (_path(excerpt.file), line, excerpt.function), "says": excerpt.says[line]}
 
 
 def _indent(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
@@ -130,6 +131,7 @@ def _story_of(
         names.in_text,
         broken,
     )
+    steps = _with_those_named(steps, facts)
     return Story(
         facts=facts,
         excerpts=excerpts_of(facts),
@@ -140,7 +142,7 @@ def _story_of(
         schedule=found.schedule,
         text=found.text,
         passing=_passing(outcome, passing, words),
-        **_chart(outcome, watched, steps, words),
+        **_chart(outcome, watched, steps, words, facts),
     )
 
 
@@ -160,8 +162,11 @@ def _natural_story(program: Program, bounds: Bounds) -> Story | None:
     return Story("", 0.0, "", "", "", "", passing="", **chart)
 
 
-def _chart(outcome: Outcome, watched: Watched, steps: list[Step], words: Words) -> dict[str, Any]:
+def _chart(
+    outcome: Outcome, watched: Watched, steps: list[Step], words: Words, facts: Iterable[Fact] = ()
+) -> dict[str, Any]:
     """What every story has."""
+    told_of = [Place(mark.file, mark.line, "") for fact in facts for mark in fact.marks]
     return {
         "departures": _departures(outcome, words),
         "departures_cost": outcome.cost,
@@ -170,7 +175,7 @@ def _chart(outcome: Outcome, watched: Watched, steps: list[Step], words: Words) 
         "lanes": _lanes(steps),
         "steps": steps,
         "numbers": _numbers(steps, watched),
-        "sources": _sources(each.moment.place for each in steps),
+        "sources": _sources([*(each.moment.place for each in steps), *told_of]),
     }
 
 
@@ -215,7 +220,18 @@ def _steps(outcome: Outcome, watched: Watched, beside: Outcome | None, words: Wo
                 there_at=None if other is None else other.line.at,
             )
         )
-    return steps
+    return _violation_first(steps)
+
+
+def _violation_first(steps: list[Step]) -> list[Step]:
+    """What only the passing execution does from then on stands below the violation."""
+    at = next((number for number, each in enumerate(steps) if each.is_violation), None)
+    if at is None:
+        return steps
+    first = at
+    while first > 0 and not steps[first - 1].actor:
+        first -= 1
+    return [*steps[:first], steps[at], *steps[first:at], *steps[at + 1 :]]
 
 
 def _named(step: Step, names: Names) -> Step:
@@ -224,6 +240,23 @@ def _named(step: Step, names: Names) -> Step:
     moment.ready = list(map(in_text, moment.ready))
     there = None if step.there is None else in_text(step.there)
     return replace(step, actor=in_text(step.actor), text=in_text(step.text), there=there)
+
+
+def _with_those_named(steps: list[Step], facts: Iterable[Fact]) -> list[Step]:
+    """Whom the facts name has a column: where all of its steps are minor, the first and the last
+    are shown."""
+    said = " ".join(each.sentence for each in facts)
+    have_one = {each.actor for each in steps if not each.is_minor}
+    of_actors: dict[str, list[int]] = {}
+    for number, each in enumerate(steps):
+        is_named = re.search(rf"(?<![\w/-]){re.escape(each.actor)}(?![\w/-])", said)
+        if each.actor and each.actor not in have_one and is_named:
+            of_actors.setdefault(each.actor, []).append(number)
+    shown = {number for own in of_actors.values() for number in (own[0], own[-1])}
+    return [
+        replace(each, is_minor=each.is_minor and number not in shown)
+        for number, each in enumerate(steps)
+    ]
 
 
 def _is_aside(row: Row, watched: Watched) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from server.stream_task import StreamTask
 from sim import World, explore
-from sim.bench.subjects.mutants import MUTANTS, Mutant, mutant_named, replaced_by
+from sim.bench.subjects.mutants import MUTANTS, Mutant, broken, mutant_named, replaced_by
 from sim.commands.pages import page_of_counterexample
 from sim.counterexamples.excerpts import Excerpt, excerpts_of
 from sim.counterexamples.facts import Fact, Mark
@@ -76,7 +76,8 @@ def test_a_stale_read_has_its_three_lines() -> None:
     lines = {name: line_of(Account, f"# {name}") for name in ("reads", "waits", "changes")}
     assert marked(story) == set(lines.values())
     assert f"both read `self.balance` at test_facts.py:{lines['reads']}" in fact.sentence
-    assert "adds 2 changes it there, too, without having read it again" in fact.sentence
+    does = f"adds 2 changes it at line {lines['changes']}, too, by what it read at 0.000 s"
+    assert does in fact.sentence
     (excerpt,) = story.excerpts
     assert (excerpt.function, set(excerpt.says)) == ("adds", set(lines.values()))
 
@@ -229,6 +230,9 @@ def test_a_published_registry_is_shown_by_its_own_lines() -> None:
     assert excerpt.file.endswith("quick_fix.py")
     assert list(excerpt.says) == lines
     assert "p2's request and p3's request both read" in told_of_it.facts[0].sentence
+    # Whom it names has a column.
+    have_one = {step.actor for step in told_of_it.steps if not step.is_minor}
+    assert {"p2's request", "p3's request"} <= have_one
 
 
 def test_of_a_mutant_the_broken_line_is_told_first() -> None:
@@ -262,8 +266,9 @@ def test_a_mutant_has_the_line_that_does_otherwise(name: str, text: str) -> None
     """And not that at which it begins; wherever it is named, it is the same."""
     mutant = mutant_named(name)
     line = line_of(mutant.breaks, text)
-    assert mutant.line == line
-    assert mutant.place.endswith(f".py:{line})")
+    with broken(mutant):
+        assert mutant.line == line
+        assert mutant.place.endswith(f".py:{line})")
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda each: str(each.name))

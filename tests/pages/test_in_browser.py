@@ -94,8 +94,35 @@ def _of(name: str, **options: Any) -> pytest.MarkDecorator:
 
 
 @_of("slot_that_is_lost")
-def test_it_opens_at_the_first_difference(opened: _Opened) -> None:
-    """The line, what was free there and what was taken stand beside it at once."""
+def test_it_opens_at_the_violation_and_the_line_that_went_wrong(opened: _Opened) -> None:
+    """The row and those before it are in the window, and beside them no line of the check's."""
+    assert "VIOLATED" in opened.selected
+    assert "where it went wrong" in opened.told
+    here = opened.page.inner_text(".detail .here")
+    assert 'await world.outside("the model answers")' in here
+    assert opened.page.evaluate(
+        "(() => { const box = document.querySelector('.selected').getBoundingClientRect();"
+        " return box.bottom <= window.innerHeight && box.top > 0; })()"
+    )
+
+
+@_of("four_hundred_steps")
+def test_long_lists_are_folded(opened: _Opened) -> None:
+    """Of eight tasks it says how many they are, and they open."""
+    opened.page.check("input.every")
+    opened.page.focus(".chart")
+    opened.press("Home", *["ArrowDown"] * 30)
+    folded = opened.page.locator(".detail details", has_text="tasks (")
+    assert folded.count() == 1
+    assert "clock 1" not in opened.told
+    folded.locator("summary").click()
+    assert "clock 1" in opened.told
+
+
+@_of("slot_that_is_lost")
+def test_a_step_has_what_was_free_and_what_was_taken(opened: _Opened) -> None:
+    """At the first difference, to which a key leads."""
+    opened.press("f")
     assert "the client leaves" in opened.selected
     assert "the model answers (natural)" in opened.told
     assert "the client leaves (taken)" in opened.told
@@ -104,6 +131,7 @@ def test_it_opens_at_the_first_difference(opened: _Opened) -> None:
 @_of("slot_that_is_lost")
 def test_arrow_keys_step(opened: _Opened) -> None:
     """Down and up, to the end and back to where the order departs."""
+    opened.press("f")
     opened.press("ArrowDown")
     assert "the model answers" in opened.selected
     opened.press("ArrowDown")

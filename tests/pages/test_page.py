@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def test_it_begins_with_what_each_did_last() -> None:
     ("subject", "words"),
     [
         ("tests.pages.programs:slot_that_is_lost", "the program"),
-        ("registry:racing_registers:quick_fix", "three registers race while the first stream"),
+        ("registry:racing_registers:quick_fix", "three calls of register race while"),
         ("registry:racing_registers:quick_fix", "(subjects/quick_fix.py:"),
         ("stack:leaves.async:production", "“p1 client” sends prompt p1 over simulated sockets"),
         ("server:second_prompt.async:mutant-gate_is_never_shut", "one line broken on purpose "),
@@ -108,6 +108,25 @@ def test_a_reader_is_told_what_is_played_first(subject: str, words: str) -> None
     with subject_of(subject) as found:
         about = _about(subject, found.program)
     assert words in " ".join(f"{term}: {sentence}" for term, sentence in about)
+
+
+def test_words_are_explained_where_they_are_used() -> None:
+    """What every page says, and of the bench's words those that are on it."""
+    page = _page_of(slot_that_is_lost)
+    (told,) = page.stories
+    assert "natural" in _Read(page.html).text
+    assert "DETACHED" not in page.html
+    about = [("the program", "who outlasts its grace is DETACHED")]
+    explained = Page(page.title, page.verdict, stories=[replace(told, about=about)])
+    assert "<dt>DETACHED</dt><dd>A stream that outlasted its grace" in explained.html
+
+
+def test_what_passes_goes_on_below_the_violation() -> None:
+    """Nothing stands between it and the last row before it."""
+    steps = _page_of(slot_that_is_lost).stories[0].story.steps
+    (at,) = [number for number, each in enumerate(steps) if each.is_violation]
+    assert steps[at - 1].actor
+    assert not any(each.actor for each in steps[at + 1 :])
 
 
 def test_what_a_program_says_is_text() -> None:
@@ -186,7 +205,7 @@ def test_a_table_says_what_its_cells_say() -> None:
         (["explore", "tests.pages.programs:slot_that_is_lost"], "the slot is free again"),
         (
             ["check", "--registry", "quick_fix", "--scenario", "racing_registers"],
-            "S1 one_active",
+            "quick_fix does not keep S1",
         ),
         (["check", "--registry", "production", "--scenario", "second_prompt"], "every schedule"),
         (["deepen", "--size", "size-1s2r0c0l0h"], "every schedule was visited up to"),
@@ -215,8 +234,9 @@ def test_of_mutants_it_says_that_they_are_killed(tmp_path: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert "<title>killed: onestream mutants</title>" in text
     assert '<span class="verdict proved">killed</span>' in text
+    assert "production itself is not affected" in text
     assert "proved</span>" not in text
-    assert ("<kbd>d</kbd>" in text) == ("<b>departure</b>" in text)
+    assert ("<kbd>d</kbd>" in text) == ("departure</a></b>" in text)
 
 
 def test_a_replay_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

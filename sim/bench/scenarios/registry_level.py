@@ -311,7 +311,7 @@ REGISTRY_SCENARIOS = (
     ),
     RegistryScenario(
         "racing_registers",
-        "three registers race while the first stream cleans up slowly",
+        "three calls of register race while the first stream cleans up slowly",
         racing_registers,
         ("registers raced",),
         ("a racer was overtaken", "one after the other"),

@@ -16,13 +16,30 @@ class Story {
     this.listen();
     this.draw();
     for (const source of section.querySelectorAll(".source pre")) toFirst(source);
+    this.open();
+  }
+
+  // At the violation, with the rows before it in view, without a move of the page; beside it the
+  // first line that is told of above.
+  open() {
     const shown = this.shown();
-    const first = shown.find((step) => step.matches(".differs")) || shown.find((step) => step.matches(".violation")) || shown[0];
-    if (first) {
-      this.select(first, false);
-      // In view, without a move of the page.
-      this.chart.scrollTop = first.offsetTop - this.chart.clientHeight / 2;
-    }
+    const first = shown.find((step) => step.matches(".violation")) || shown[0];
+    if (!first) return;
+    this.fit();
+    this.select(first, false);
+    this.chart.scrollTop += first.getBoundingClientRect().bottom - this.chart.getBoundingClientRect().bottom + 8;
+    const { opening } = this.section.dataset;
+    if (opening) this.detail.replaceChildren(...this.wrong(JSON.parse(opening)));
+  }
+
+  // Down to the end of the window, where that is far enough.
+  fit() {
+    const room = window.innerHeight - window.scrollY - this.chart.getBoundingClientRect().top - 8;
+    if (room >= 240) this.chart.style.setProperty("--room", `${room}px`);
+  }
+
+  wrong({ place, says }) {
+    return [heading("where it went wrong"), ...this.source(place, 3), list(says)];
   }
 
   // Those that can be selected: not hidden, and of this execution.
@@ -140,17 +157,17 @@ class Story {
     if (step.place) parts.push(...this.source(step.place));
     for (const choice of step.choices) parts.push(...options(choice));
     if (step.labels.length) parts.push(heading("reached"), list(step.labels.map((label) => this.reached(label))));
-    if (step.tasks.length) parts.push(heading("tasks"), list(step.tasks.map(([name, does]) => `${name} ${does}`)));
-    if (step.ready.length) parts.push(heading("ready to run, in this order"), list(step.ready, "ol"));
-    if (step.timers.length) parts.push(heading("timers"), list(step.timers));
+    parts.push(...titled("tasks", step.tasks.map(([name, does]) => `${name} ${does}`)));
+    parts.push(...titled("ready to run, in this order", step.ready, "ol"));
+    parts.push(...titled("timers", step.timers));
     this.detail.replaceChildren(...parts);
   }
 
-  source([file, line, name]) {
+  source([file, line, name], around = 7) {
     const lines = this.sources[file] || {};
     const pre = make("pre");
     pre.tabIndex = 0;
-    const near = Object.keys(lines).map(Number).filter((number) => Math.abs(number - line) <= 7);
+    const near = Object.keys(lines).map(Number).filter((number) => Math.abs(number - line) <= around);
     const indents = near.filter((number) => lines[number].trim()).map((number) => lines[number].search(/\S/));
     for (const number of near) {
       const row = make("span", number === line ? "line here" : "line");
@@ -232,6 +249,17 @@ function list(texts, name = "ul") {
   const all = make(name);
   all.append(...texts.map((text) => make("li", "", text)));
   return all;
+}
+
+// A long one is folded.
+const LONG = 5;
+
+function titled(title, texts, name = "ul") {
+  if (!texts.length) return [];
+  if (texts.length <= LONG) return [heading(title), list(texts, name)];
+  const folded = make("details");
+  folded.append(make("summary", "", `${title} (${texts.length})`), list(texts, name));
+  return [folded];
 }
 
 async function copy(button) {

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, Protocol
@@ -44,8 +45,7 @@ class Mutant:
     @property
     def line(self) -> int:
         """Where it differs from production."""
-        assert isinstance(self.breaks, FunctionType)
-        return wrong_line(self.breaks, replaced_by(self))
+        return _line_of(self)
 
     @property
     def place(self) -> str:
@@ -106,9 +106,17 @@ def replaced_by(mutant: Mutant) -> tuple[CodeType, ...]:
     return tuple(noting.replaced)
 
 
+@cache
+def _line_of(mutant: Mutant) -> int:
+    assert isinstance(mutant.breaks, FunctionType)
+    return wrong_line(mutant.breaks, replaced_by(mutant))
+
+
 @contextmanager
 def broken(mutant: Mutant) -> Iterator[None]:
     """Production has the bug within the block."""
+    # Where is known as long as what it replaces is in its place.
+    _line_of(mutant)
     patch = Undoable()
     try:
         mutant.breaks(patch)
