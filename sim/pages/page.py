@@ -312,10 +312,21 @@ def _last_acts(story: Story) -> list[dict[str, Any]]:
             "step": number,
             "time": _time(story.steps[number]),
             "actor": "" if number in violation else story.steps[number].actor,
-            "text": _words(story.steps[number], story),
+            "text": _with_what_it_did_at_once(story, number),
         }
         for number in [*sorted(last.values()), *violation]
     ]
+
+
+def _with_what_it_did_at_once(story: Story, number: int) -> str:
+    """A last act with the one before it of the same actor and instant, both recorded: `is answered
+    with 400; has its whole answer`."""
+    step, words = story.steps[number], _words(story.steps[number], story)
+    own = (each for each in reversed(story.steps[:number]) if each.actor == step.actor)
+    before = next((each for each in own if not each.is_minor), None)
+    if step.is_violation or before is None or before.at != step.at:
+        return words
+    return f"{before.text}; {words}"
 
 
 def _led_there(story: Story) -> list[dict[str, Any]]:

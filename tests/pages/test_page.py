@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import fields, replace
 from html.parser import HTMLParser
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sim import explore
+from sim import World, explore
 from sim.cli import main
 from sim.commands.pages import _BOUNDED, _about
 from sim.exploration.verdict import Verdict
@@ -108,6 +109,20 @@ def test_a_reader_is_told_what_is_played_first(subject: str, words: str) -> None
     with subject_of(subject) as found:
         about = _about(subject, found.program)
     assert words in " ".join(f"{term}: {sentence}" for term, sentence in about)
+
+
+def test_a_last_act_has_what_was_done_with_it() -> None:
+    """Who has an answer at the same instant was told with which status."""
+
+    async def answered(world: World) -> None:
+        world.record("has asked", actor="p1")
+        await asyncio.sleep(1)
+        world.record("is answered with 400", actor="p1")
+        world.record("has its whole answer", actor="p1")
+        world.check(False, "never")
+
+    act = next(each for each in _last_acts(_page_of(answered).stories[0].story) if each["actor"])
+    assert act["text"] == "is answered with 400; has its whole answer"
 
 
 def test_words_are_explained_where_they_are_used() -> None:
