@@ -39,7 +39,7 @@ from server.response import STREAM_HEADERS, ChatResponse
 from server.security import Keys
 from server.sessions import overruled, session_of, strategy_of
 from server.settings import DEVKEY, Settings
-from server.shared_streams import SharedStreams
+from server.shared_streams import SharedStreams, correct_stopped
 from server.stores import wording
 from server.stores.directory import Directory, Entry
 from server.stores.leased_registry import LeasedRegistry
@@ -287,17 +287,19 @@ class Service:
 
     async def all_streams(self, owner: str) -> list[dict[str, Any]]:
         """Those of every worker, newest first. Raises ApiError (503)."""
-        own = self.streams(owner)
         if self._shared is None:
-            return own
+            return self.streams(owner)
         with _store_errors():
-            entries = await self._shared.others(owner)
-            others = [each.shown for each in entries]
+            others = [each.shown for each in await self._shared.others(owner)]
+            # Not before: what others say takes a while, and these would be older.
+            own = self.streams(owner)
             await self._place(owner, own + others)
         for view in others:
             del view["text"]
         # Both are in order already, and `created` is in seconds.
-        return sorted((*own, *others), key=lambda view: -view["created"])
+        views = sorted((*own, *others), key=lambda view: -view["created"])
+        correct_stopped(views)
+        return views
 
     def watch(self, owner: str, trace_id: str) -> WatchResponse:
         """The response that shows the owner's streams as they change."""

@@ -6,12 +6,13 @@ import asyncio
 import itertools
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from registry.lease_records import Message, Told
+from registry.protocol import State
 from server.archive import Record
 from server.lines import line
 from server.settings import Settings
@@ -219,6 +220,20 @@ class SharedStreams:
             "message": f"worker {entry.worker}, which had the stream, is gone",
         }
         return replace(entry, ended=True, view=json.dumps(view))
+
+
+def correct_stopped(views: Iterable[dict[str, Any]]) -> None:
+    """Of a session's streams that say ACTIVE only the newest is: the others' rows are older.
+
+    Each worker describes its own, at moments of its own; the session lets the next one in only once
+    the one before has been stopped. views: newest first.
+    """
+    active: set[str] = set()
+    for view in views:
+        if view["state"] == State.ACTIVE.name:
+            if view["session_id"] in active:
+                view["state"] = State.STOPPING.name
+            active.add(view["session_id"])
 
 
 async def _looks() -> Any:

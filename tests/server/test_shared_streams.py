@@ -12,7 +12,7 @@ import pytest
 from registry.lease_records import Cancel, LeaseLimits
 from server import shared_streams
 from server.archive import Record
-from server.shared_streams import SharedStreams
+from server.shared_streams import SharedStreams, correct_stopped
 from server.stores.directory import Directory, Entry, Seen
 from server.stores.redis_store import RedisStore
 from server.stores.sqlite_store import SqliteStore
@@ -125,6 +125,19 @@ def test_what_cannot_be_described_for_long_is_dropped_and_not_kept(
         end(name)
     assert list(shared._pending) == ["t2", "t3"]
     assert list(shared._running) == ["t2", "t3"]
+
+
+def test_a_list_over_all_workers_has_one_active_stream_of_a_session() -> None:
+    """Whose worker has not described it since it was stopped is shown as STOPPING."""
+    rows = [
+        ("t3", "b", "ACTIVE"),
+        ("t2", "a", "ACTIVE"),
+        ("t1", "b", "ACTIVE"),
+        ("t0", "a", "ENDED"),
+    ]
+    views = [{"trace_id": t, "session_id": s, "state": state} for t, s, state in rows]
+    correct_stopped(views)
+    assert [view["state"] for view in views] == ["ACTIVE", "ACTIVE", "STOPPING", "ENDED"]
 
 
 class AwayDirectory:
