@@ -6,6 +6,7 @@ twice: an operation that a client repeats would have a second effect that nobody
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -31,27 +32,29 @@ class RedisClients:
             "retry": Retry(NoBackoff(), 0),
         }
         named = sentinels_of(url)
-        self._sentinel = None if named is None else _sentinel(named, call_s, common)
-        if named is None or self._sentinel is None:
+        if named is None:
             pool = BlockingConnectionPool.from_url(
                 url, max_connections=CONNECTIONS_MAX, timeout=None, **common
             )
             self.client = Redis.from_pool(pool)
             self.listener = Redis.from_url(url, **common)
+            self._all = [self.client, self.listener]
             return
+        sentinel = _sentinel(named, call_s, common)
         options = {**parse_url(named.url), **common}
         options["ssl"] = options.pop("connection_class", None) is not None
         # The Sentinels say it.
         del options["host"]
         options.pop("port", None)
-        self.client = self._sentinel.master_for(named.primary, **options)
-        self.listener = self._sentinel.master_for(named.primary, **options)
+        self.client = sentinel.master_for(named.primary, **options)
+        self.listener = sentinel.master_for(named.primary, **options)
+        self._all = [self.client, self.listener, *sentinel.sentinels]
 
     async def close(self) -> None:
-        await self.client.aclose()
-        await self.listener.aclose()
-        if self._sentinel is not None:
-            await self._sentinel.aclose()
+        """Each of them, also where another fails."""
+        async with AsyncExitStack() as exits:
+            for each in self._all:
+                exits.push_async_callback(each.aclose)
 
 
 def _sentinel(named: Sentinels, call_s: float, common: dict[str, Any]) -> Sentinel:

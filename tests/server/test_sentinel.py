@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
 from registry.lease_records import Cancel, LeaseLimits, Register, Renew, Word
+from server.stores.redis_clients import RedisClients
 from server.stores.redis_store import RedisStore
 from server.stores.store import StoreUnreachable
 from tests.server import valkey_server
@@ -119,6 +122,29 @@ def test_a_name_that_no_sentinel_knows_is_said() -> None:
             with pytest.raises(StoreUnreachable, match="know no primary of that name"):
                 await store.start()
             await store.close()
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1:1", "127.0.0.1:1,127.0.0.1:2"])
+def test_all_clients_are_closed_and_so_are_those_of_the_sentinels(
+    hosts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one fails; and with redis-py 6.0 to 8.0, whose Sentinel has no close."""
+    monkeypatch.delattr(Sentinel, "aclose", raising=False)
+    closed: list[AsyncRedis] = []
+
+    async def aclose(client: AsyncRedis) -> None:
+        closed.append(client)
+        raise ConnectionError("reset by peer")
+
+    async def main() -> None:
+        clients = RedisClients(f"redis+sentinel://{hosts}/mymaster", CALL_S)
+        monkeypatch.setattr(AsyncRedis, "aclose", aclose)
+        with pytest.raises(ConnectionError, match="reset by peer"):
+            await clients.close()
+        assert {clients.client, clients.listener} < set(closed)
+        assert len(set(closed)) == len(closed) == 2 + len(hosts.split(","))
 
     run_async(main())
 
