@@ -14,6 +14,8 @@ from server.errors import ApiError
 
 # Of these only one counts; that there are several, and which, nobody would be told.
 _ONCE = ("authorization", "content-type", "content-encoding")
+# In a key they do; in the names of types and encodings they do not.
+_CAPITALS_COUNT = ("authorization",)
 _SHOWN_CHARS = 80
 
 
@@ -48,6 +50,9 @@ def _check_version(scope: Scope) -> None:
 def _check_target(scope: Scope) -> None:
     # uvicorn writes its root path before whatever the client sent.
     target = str(scope["path"]).removeprefix(str(scope.get("root_path", "")).rstrip("/"))
+    if target == "*" and scope["method"] == "OPTIONS":
+        # The whole server: the only method that may ask for it.
+        return
     if target and not target.startswith("/"):
         raise ApiError(
             400,
@@ -72,7 +77,8 @@ def _check_host(host: str) -> None:
 
 def _check_once(headers: Headers, name: str) -> None:
     values = headers.getlist(name)
-    if len(set(values)) > 1:
+    meant = values if name in _CAPITALS_COUNT else [value.lower() for value in values]
+    if len(set(meant)) > 1:
         # One of them may be a key: none is shown.
         title = name.title()
         problem = f"{title}: is there {len(values)} times with different values; send it once"

@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from server.errors import ApiError
+from server.heads import check_head
 from tests.server.support import Stack, prompt, run_async, stack
 
 pytestmark = pytest.mark.socket
@@ -58,7 +60,46 @@ def test_a_head_that_means_nothing_is_refused(
     run_async(main())
 
 
-@pytest.mark.parametrize("host", ["localhost:x", "localhost:-1", "localhost:70000"])
+def test_the_whole_server_may_be_asked_what_it_can() -> None:
+    """`OPTIONS *` is treated as OPTIONS of a path; with other methods `*` is none."""
+
+    async def main() -> None:
+        async with stack() as server:
+            for method, status in (("OPTIONS", 404), ("HEAD", 400), ("options", 400)):
+                answer = await answered(server, f"{method} * HTTP/1.1", "host: localhost", KEY)
+                assert answer.startswith(b"HTTP/1.1 %d " % status), (method, answer)
+            keyless = await answered(server, "OPTIONS * HTTP/1.1", "host: localhost")
+            assert keyless.startswith(b"HTTP/1.1 401 ")
+
+    run_async(main())
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "is_one"),
+    [
+        ("content-type", ("application/json", "Application/JSON"), True),
+        ("content-type", ("application/json;charset=utf-8", "application/json"), False),
+        ("content-encoding", ("identity", "Identity"), True),
+        ("content-encoding", ("identity", "gzip"), False),
+        ("authorization", ("Bearer devkey", "Bearer DEVKEY"), False),
+    ],
+)
+def test_capitals_make_two_headers_different_only_where_they_count(
+    name: str, values: tuple[str, ...], is_one: bool
+) -> None:
+    """In a key they do, and in the names of types and encodings they do not."""
+    headers = [(name.encode(), value.encode()) for value in values]
+    scope = {"type": "http", "method": "POST", "path": "/v1/models", "headers": headers}
+    if is_one:
+        check_head(scope)
+    else:
+        with pytest.raises(ApiError, match="with different values"):
+            check_head(scope)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:x", "localhost:-1", "localhost:+80", "localhost:70000"]
+)
 def test_a_host_without_a_number_for_its_port_is_refused(host: str) -> None:
     """As of a whole URL in the place of a path."""
 
