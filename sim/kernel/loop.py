@@ -131,8 +131,10 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         if bounds.timers_apart:
             self._timers_apart = TimersApart()
             self.call_at = self._call_at_noted  # type: ignore[method-assign, assignment]
-        # Saves a call in the method that is called most.
-        self.time = environment.read_clock  # type: ignore[method-assign]
+            self.time = self._time_noted  # type: ignore[method-assign]
+        else:
+            # Saves a call in the method that is called most.
+            self.time = environment.read_clock  # type: ignore[method-assign]
         # Worker threads; the default executor is made when it is first asked for.
         self.threads = Threads(self)
         self._tasks = []
@@ -397,9 +399,14 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
     ) -> asyncio.TimerHandle:
         timer = type(self).call_at(self, when, callback, *args, context=context)
         assert self._timers_apart is not None
-        caller = sys._getframe(1).f_globals.get("__name__", "")
-        self._timers_apart.armed(timer, is_known=not caller.startswith("asyncio."))
+        self._timers_apart.armed(timer, sys._getframe(1))
         return timer
+
+    def _time_noted(self) -> float:
+        reading = self.environment.read_clock()
+        assert self._timers_apart is not None
+        self._timers_apart.reads(reading, sys._getframe(1))
+        return reading
 
     def _on_time_or_late(self, instants: list[float]) -> float:
         first = instants[0]

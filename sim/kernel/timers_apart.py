@@ -14,30 +14,39 @@ import asyncio
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from sim.kernel.environment import READING_S, SAME_S
 
+_MAKES_DEADLINE = asyncio.timeout.__code__
+"""It reads the clock, and what it makes of that is armed later, if at all."""
+
 
 @dataclass(frozen=True, slots=True)
-class _Armed:
-    """A timer, by the reading of the clock that armed it.
+class _Reading:
+    """One of the clock, from which asyncio has computed when a timer is due.
 
     before: for each instant the number of its last reading that was no later, as far as it must:
     by more than it should have been, each of them was late by no more than this one.
-    is_known: the program has computed when it is due, and may have told another one.
     """
 
-    timer: asyncio.TimerHandle
     instant: int
     number: int
     before: dict[int, int]
-    is_known: bool
 
-    def must_follow(self, other: _Armed) -> bool:
+    def must_follow(self, other: _Reading) -> bool:
         if self.instant == other.instant:
             return self.number > other.number
         return self.before.get(other.instant, 0) >= other.number
+
+
+@dataclass(frozen=True, slots=True)
+class _Armed:
+    """A timer. reading: None where the program has computed when it is due."""
+
+    timer: asyncio.TimerHandle
+    reading: _Reading | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +97,25 @@ class TimersApart:
         self._armed: dict[int, _Armed] = {}
         self._instant, self._number = 0, 0
         self._before: dict[int, int] = {}
+        # The deadlines of `asyncio.timeout`, by which it arms its timer.
+        self._made: dict[float, _Reading] = {}
 
-    def armed(self, timer: asyncio.TimerHandle, *, is_known: bool) -> None:
+    def reads(self, reading: float, frame: FrameType) -> None:
+        """The clock is read by this frame."""
+        if frame.f_code is _MAKES_DEADLINE:
+            self._made[reading + frame.f_locals["delay"]] = self._read()
+
+    def armed(self, timer: asyncio.TimerHandle, frame: FrameType) -> None:
+        """By `call_at` in this frame."""
         self._number += 1
-        self._armed[id(timer)] = _Armed(timer, self._instant, self._number, self._before, is_known)
+        caller = frame.f_globals.get("__name__"), frame.f_code.co_name
+        is_delay = caller == ("asyncio.base_events", "call_later")
+        reading = self._read() if is_delay else self._made.get(timer.when())
+        self._armed[id(timer)] = _Armed(timer, reading)
+
+    def _read(self) -> _Reading:
+        self._number += 1
+        return _Reading(self._instant, self._number, self._before)
 
     def wakes(self, scheduled: list[asyncio.TimerHandle], to: float) -> None:
         """The clock goes on to this instant: its readings are no earlier than what is due there."""
@@ -99,12 +123,18 @@ class TimersApart:
         for timer in scheduled:
             armed = self._armed.get(id(timer))
             if armed is not None and not timer.cancelled() and timer.when() <= to:
-                for instant, number in (*armed.before.items(), (armed.instant, armed.number)):
+                for instant, number in self._no_later(armed.reading):
                     before[instant] = max(number, before.get(instant, 0))
         self._before = before
         self._instant += 1
         scheduled_now = {id(timer) for timer in scheduled}
         self._armed = {key: each for key, each in self._armed.items() if key in scheduled_now}
+
+    def _no_later(self, reading: _Reading | None) -> Iterable[tuple[int, int]]:
+        """What the readings after a timer have to follow; all that there were if it is not told."""
+        if reading is None:
+            return ((instant, self._number) for instant in range(self._instant + 1))
+        return (*reading.before.items(), (reading.instant, reading.number))
 
     def turns(self, scheduled: list[asyncio.TimerHandle]) -> list[Turn]:
         """All that may happen, but that all fire together in their order."""
@@ -123,19 +153,17 @@ class TimersApart:
     def _may_lead(
         self, moment: list[asyncio.TimerHandle], others: list[list[asyncio.TimerHandle]]
     ) -> bool:
-        pairs = [
-            (self._armed.get(id(timer)), self._armed.get(id(other)))
-            for timer in moment
-            for each in others
-            for other in each
-        ]
-        return not any(
-            mine is None
-            or other is None
-            or mine.must_follow(other)
-            or (mine.is_known and other.is_known)
-            for mine, other in pairs
+        mine = self._readings([moment])
+        theirs = self._readings(others)
+        return all(
+            reading is not None and other is not None and not reading.must_follow(other)
+            for reading in mine
+            for other in theirs
         )
+
+    def _readings(self, moments: list[list[asyncio.TimerHandle]]) -> list[_Reading | None]:
+        armed = [self._armed.get(id(timer)) for moment in moments for timer in moment]
+        return [None if each is None else each.reading for each in armed]
 
 
 def take(turn: Turn, scheduled: list[asyncio.TimerHandle]) -> None:

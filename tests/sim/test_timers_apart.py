@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
 from typing import Any
 
+import anyio
 import pytest
 
 from sim import World, explore, outcomes
@@ -21,6 +23,8 @@ from sim.schedulers import DepthFirst
 
 Log = list[str]
 Program = Callable[[Log], Awaitable[None]]
+Limit = Callable[[float], AbstractAsyncContextManager[Any]]
+"""Of a deadline, for the block."""
 
 
 class StallingClock(selectors.SelectSelector):
@@ -133,6 +137,75 @@ async def known_deadlines(log: Log) -> None:
     log[:] = ["in order"]
 
 
+def beside_deadline(limit: Limit, *, deadline_first: bool = False) -> Program:
+    """A second sleep of 0.1 s beside what is left until a deadline of 0.2 s."""
+
+    async def program(log: Log) -> None:
+        deadline = asyncio.get_running_loop().time() + 0.2
+        await asyncio.sleep(0.1)
+        both = [actor(log, "a", 0.1), until_limit(log, limit(deadline))]
+        await asyncio.gather(*(reversed(both) if deadline_first else both))
+
+    return program
+
+
+async def until_limit(log: Log, limit: AbstractAsyncContextManager[Any]) -> None:
+    try:
+        async with limit:
+            await asyncio.Event().wait()
+    except TimeoutError:
+        log.append("too late")
+
+
+@asynccontextmanager
+async def rescheduled(deadline: float) -> AsyncIterator[None]:
+    async with asyncio.timeout(None) as limit:
+        limit.reschedule(deadline)
+        yield
+
+
+@asynccontextmanager
+async def called_at(deadline: float) -> AsyncIterator[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_at(deadline, task.cancel)
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise TimeoutError from None
+
+
+@asynccontextmanager
+async def scope_of_anyio(deadline: float) -> AsyncIterator[None]:
+    with anyio.CancelScope(deadline=deadline):
+        yield
+    raise TimeoutError
+
+
+async def armed_later(log: Log) -> None:
+    """A deadline computed behind a sleep of as long, and armed after a wait: it is later."""
+    wait = asyncio.ensure_future(asyncio.sleep(0.1))
+    await asyncio.sleep(0)
+    sleep = asyncio.ensure_future(actor(log, "a", 0.3))
+    await asyncio.sleep(0)
+    deadline = asyncio.get_running_loop().time() + 0.3
+    await wait
+    await until_limit(log, asyncio.timeout_at(deadline))
+    await sleep
+
+
+async def entered_later(log: Log) -> None:
+    """The same with `asyncio.timeout`, made there and entered after the wait."""
+    wait = asyncio.ensure_future(asyncio.sleep(0.1))
+    await asyncio.sleep(0)
+    sleep = asyncio.ensure_future(actor(log, "a", 0.3))
+    await asyncio.sleep(0)
+    limit = asyncio.timeout(0.3)
+    await wait
+    await until_limit(log, limit)
+    await sleep
+
+
 PROGRAMS: dict[str, Program] = {
     "two of one delay": actors(a=(0.2,), b=(0.2,)),
     "three of one delay": actors(a=(0.2,), b=(0.2,), c=(0.2,)),
@@ -144,6 +217,13 @@ PROGRAMS: dict[str, Program] = {
     "a limit, then a chain": limited(limit_first=True),
     "a chain, then a limit": limited(limit_first=False),
     "known deadlines": known_deadlines,
+    "timeout_at": beside_deadline(asyncio.timeout_at),
+    "timeout_at, armed first": beside_deadline(asyncio.timeout_at, deadline_first=True),
+    "reschedule": beside_deadline(rescheduled),
+    "call_at": beside_deadline(called_at),
+    "a scope of anyio": beside_deadline(scope_of_anyio),
+    "a deadline armed later": armed_later,
+    "a limit entered later": entered_later,
 }
 
 
