@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime
 import email.utils
 import http.cookiejar
 import logging
 import os
+import pickle
 import resource
 import sched
 import time
 import timeit
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -262,3 +265,29 @@ def test_stamps_do_not_keep_states_apart(stamp: Callable[[], Any]) -> None:
 
 def _read(stamp: Callable[[], Any]) -> Any:
     return time.time() if stamp.__name__ == "time" else datetime.datetime.now()
+
+
+def test_dates_are_virtual_however_they_are_found_and_of_their_own_type() -> None:
+    """By an import in a function as well; a subclass's, too; and a table by type finds them."""
+
+    class Own(datetime.datetime):
+        pass
+
+    async def program(world: World) -> None:
+        import datetime as module
+        from datetime import date
+        from datetime import datetime as inner
+
+        began = inner.now(UTC)
+        await asyncio.sleep(2)
+        for kind in (inner, module.datetime, datetime.datetime, Own):
+            shown = kind.now(UTC)
+            assert 2 <= (shown - began).total_seconds() < 3
+            assert type(shown) is kind
+        assert {inner: "a date"}[type(inner.now(UTC))] == "a date"
+        assert date.today() == inner.today().date() == date(2020, 1, 1)
+        assert pickle.loads(pickle.dumps(began)) == copy.deepcopy(began) == began
+
+    report = explore(program)
+    assert report.verdict == "proved", report.text
+    assert datetime.datetime.now(UTC).year > 2020

@@ -6,7 +6,6 @@ import _thread
 import asyncio
 import contextvars
 import copy
-import datetime
 import inspect
 import os
 import random
@@ -24,7 +23,6 @@ import pytest
 from sim import NotSimulated, World, explore
 from sim.kernel.guards import guarded
 from sim.kernel.hashing import SimFuture, SimTask
-from sim.kernel.isolation.entropy import _Date, _Datetime
 from sim.kernel.loop import SimLoop
 from sim.kernel.threads.identity import EndLock, ThreadHandle
 from sim.kernel.threads.local_values import SimLocal
@@ -79,8 +77,6 @@ PAIRS = [
     Pair(SimTask, asyncio.Task),
     Pair(TrackedFuture, asyncio.Future),
     Pair(TrackedTask, asyncio.Task),
-    Pair(_Datetime, datetime.datetime),
-    Pair(_Date, datetime.date),
     Pair(
         SimLoop,
         asyncio.SelectorEventLoop,

@@ -11,7 +11,7 @@ import inspect
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -138,41 +138,19 @@ class BoundNames:
 
 
 class BoundGlobals:
-    """As BoundNames, of the globals of installed packages: what waits there would wait for real.
+    """As BoundNames, of the globals of installed packages: what waits there would wait for real."""
 
-    used: by id, names of which the module's code must use one.
-    """
-
-    def __init__(
-        self, ids: Container[int], used: Mapping[int, Container[str]] | None = None
-    ) -> None:
+    def __init__(self, ids: Container[int]) -> None:
         self._ids = ids
-        self._used = used or {}
         self.sites = SitesOfModules(installed_modules, self._in_module).sites
 
     def _in_module(self, module: types.ModuleType) -> list[Site]:
         values = vars(module)
-        held = [(name, value) for name, value in tuple(values.items()) if id(value) in self._ids]
         return [
             item_site(values, name, value)
-            for name, value in held
-            if id(value) not in self._used or _uses(values, self._used[id(value)])
+            for name, value in tuple(values.items())
+            if id(value) in self._ids
         ]
-
-
-def _uses(module: dict[str, Any], names: Container[str]) -> bool:
-    """Whether the code of its functions and classes has one of these names."""
-    own = module.get("__name__")
-    to_see = [each for each in module.values() if getattr(each, "__module__", None) == own]
-    for each in to_see:
-        if isinstance(each, type):
-            to_see += (inner for inner in vars(each).values() if not isinstance(inner, type))
-        for function in functions_behind(each):
-            if any(
-                name in names for code in nested_codes(function.__code__) for name in code.co_names
-            ):
-                return True
-    return False
 
 
 class BoundAnew:

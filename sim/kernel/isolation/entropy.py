@@ -5,16 +5,13 @@ Within an execution the functions of `time` read the virtual clock; `random`, `o
 the replacements do what they replaced, so that measuring an exploration measures real time.
 
 Names that the program's own modules had bound before are rebound for the duration of an
-exploration: globals, default arguments, class attributes and what a closure holds. `datetime` is a
-type written in C, which cannot be patched: there a stand-in takes its place. In installed packages
-globals are rebound, `datetime` only where the module's code reads the clock by it. What an object
-holds stays real: `clocks_held` and `Generators` name some of it, and running twice finds the rest
-where it changes a step.
+exploration: globals, default arguments, class attributes and what a closure holds; in installed
+packages globals. For `datetime` see `dates.py`. What an object holds stays real: `clocks_held` and
+`Generators` name some of it, and running twice finds the rest where it changes a step.
 """
 
 from __future__ import annotations
 
-import datetime
 import functools
 import os
 import random  # noqa: TID251 - it is this module that makes it deterministic
@@ -29,6 +26,7 @@ from typing import Any
 from sim.kernel.current import execution_of_this_thread, executions, os_thread
 from sim.kernel.entropy import Entropy, restore_module
 from sim.kernel.isolation.bound_names import BoundGlobals, BoundNames, modules_of
+from sim.kernel.isolation.dates import dates_virtual
 from sim.kernel.origin import forwards
 
 try:
@@ -224,57 +222,6 @@ def _os_bytes(real: Callable[..., bytes]) -> Callable[..., bytes]:
     return urandom
 
 
-class _Stands(type):
-    """A class that passes for another: calling it makes instances of the other."""
-
-    real: type
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, cls.real)
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, cls.real)
-
-
-class _Datetime(datetime.datetime, metaclass=_Stands):
-    real = datetime.datetime
-
-    @forwards
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        return datetime.datetime(*args, **kwargs)
-
-    @classmethod
-    @forwards
-    def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-        execution = execution_of_this_thread()
-        if execution is None:
-            return datetime.datetime.now(tz)
-        return datetime.datetime.fromtimestamp(execution.entropy.wall_clock(), tz)
-
-    @classmethod
-    @forwards
-    def today(cls) -> Any:
-        return cls.now()
-
-    @classmethod
-    @forwards
-    def utcnow(cls) -> Any:
-        return cls.now(datetime.UTC).replace(tzinfo=None)
-
-
-class _Date(datetime.date, metaclass=_Stands):
-    real = datetime.date
-
-    @forwards
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        return datetime.date(*args, **kwargs)
-
-    @classmethod
-    @forwards
-    def today(cls) -> Any:
-        return _Datetime.now().date()
-
-
 _REAL_LOCALTIME = time.localtime
 _REAL_TIMES = os.times
 _REAL_USAGE: Any = getattr(resource, "getrusage", None)
@@ -340,9 +287,6 @@ def _replacements() -> list[tuple[Any, str, Any]]:
     return found
 
 
-_DATETIME = types.ModuleType("datetime", datetime.__doc__)
-vars(_DATETIME).update(vars(datetime), datetime=_Datetime, date=_Date)
-
 _REPLACEMENTS = _replacements()
 _REAL = [(holder, name, getattr(holder, name, None)) for holder, name, _ in _REPLACEMENTS]
 # By id, what a program's module may have bound, and what replaces it.
@@ -350,13 +294,9 @@ _REPLACED_BY_ID: dict[int, Any] = {
     id(real): replacement
     for (holder, name, real), (_, _, replacement) in zip(_REAL, _REPLACEMENTS, strict=True)
     if callable(real) and replacement is not None and isinstance(holder, types.ModuleType)
-} | {id(datetime): _DATETIME, id(datetime.datetime): _Datetime, id(datetime.date): _Date}
+}
 
-# datetime is replaced by a stand-in, which is no key of what a library looks up by type: so only
-# where a library reads its clock.
-_DATES = (datetime, datetime.datetime, datetime.date)
-_CLOCKS = {id(real) for holder, _, real in _REAL if holder is time} | {id(each) for each in _DATES}
-_READERS = {id(each): ("now", "utcnow", "today") for each in _DATES}
+_CLOCKS = {id(real) for holder, _, real in _REAL if holder is time}
 # Modules of the standard library that hold a clock, as a default or by name; `threading` and
 # `queue` have theirs of `threads/locks.py`.
 _HOLDERS = ("email.utils", "http.cookiejar", "sched", "socketserver", "timeit")
@@ -368,7 +308,7 @@ def _holders() -> list[types.ModuleType]:
 
 _bound = (
     BoundNames(_REPLACED_BY_ID),
-    BoundGlobals(_CLOCKS, _READERS),
+    BoundGlobals(_CLOCKS),
     BoundNames(_CLOCKS, _holders),
 )
 
@@ -390,7 +330,8 @@ def virtualised() -> Iterator[None]:
     for site in sites:
         site.put(_REPLACED_BY_ID[id(site.real)])
     try:
-        yield
+        with dates_virtual():
+            yield
     finally:
         for site in sites:
             site.put(site.real)
