@@ -16,6 +16,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from sim.counterexamples.accesses import Access, Accesses, accesses_of
+from sim.kernel.current import os_thread
 from sim.kernel.diagnosis import RUNS_CALLBACKS, awaited_tasks, frames_of
 from sim.kernel.loop import SimLoop
 from sim.kernel.origin import is_of_kernel, is_of_simulator, is_own_code
@@ -107,6 +108,8 @@ class ProgramLines:
     def traced(self, now: Callable[[], tuple[SimLoop, float, int]]) -> Iterator[None]:
         """Within the block they are noted. now: the loop that runs, its time, and which step."""
         self._now = now
+        # On 3.12 and later the lines of all threads of the system are told.
+        self._thread = os_thread()
         self._calls: dict[int, int] = {}
         self._calls_count = 0
         self._own: dict[CodeType, Accesses | None] = {}
@@ -139,7 +142,7 @@ class ProgramLines:
             for worker in each.threads.workers:
                 frames = _own_frames_from(worker.greenlet.gr_frame)
                 if frames:
-                    name = each.lane + worker.identity.thread.name
+                    name = each.lane + worker.identity.shown
                     self.stands.append(Stands(name, frames, is_thread=True))
         self._is_over = True
 
@@ -165,7 +168,7 @@ class ProgramLines:
             return found
 
     def _note(self, what: What, frame: FrameType, raised: str = "") -> None:
-        if self._is_over:
+        if self._is_over or os_thread() != self._thread:
             return
         loop, at, step = self._now()
         if id(frame) in self._asked or (self._is_paused and loop.threads.current is None):
@@ -354,7 +357,7 @@ def actor_of(loop: SimLoop) -> str:
     """Who runs in it: a thread, a task, or the loop itself."""
     worker = loop.threads.current
     if worker is not None:
-        return f"{loop.lane}{worker.identity.thread.name}"
+        return f"{loop.lane}{worker.identity.shown}"
     task = asyncio.current_task(loop)
     return f"{loop.lane}{task.get_name()}" if task is not None else f"{loop.lane}loop"
 
