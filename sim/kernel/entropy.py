@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import random  # noqa: TID251 - it is this module that makes it deterministic
 import uuid
@@ -19,6 +20,8 @@ BUSY_STEP_S = 0.001
 
 GRAIN_US = 0.3
 """More than lies between two readings of `time.time()`, a float, in this century."""
+
+_DAY_OF_1970 = datetime.date(1970, 1, 1).toordinal()
 
 READINGS_AHEAD = 50
 """So many readings in a row do not put the wall clock ahead for longer than their instant."""
@@ -45,6 +48,7 @@ class Entropy:
     __slots__ = (
         *("_bytes", "_is_seeded", "_last", "_processor_s", "_readings"),
         *("_wall_at_s", "_wall_us", "changed", "environment", "epoch_s", "equal", "seed"),
+        "shown",
     )
 
     def __init__(
@@ -66,6 +70,9 @@ class Entropy:
         self.changed: dict[str, Any] = {}
         # Which readings of the wall clock show what the last one showed.
         self.equal: Repeats | None = None
+        # Of an exploration's execution: what the wall clock has shown, in nanoseconds, and in which
+        # microsecond; it may be ahead.
+        self.shown: dict[int, int] = {}
         if seed is not None:
             uuid._last_timestamp = None  # type: ignore[attr-defined]
 
@@ -108,16 +115,38 @@ class Entropy:
         now = self.environment.now
         if self.equal is not None and self.equal.is_next():
             return self._wall_us
-        shown = round((self.epoch_s + now) * 1e6)
+        made_us = shown = round((self.epoch_s + now) * 1e6)
         if self._wall_us:
             passed_us = 0.0 if catches_up else (now - self._wall_at_s) * 1e6
             shown = max(shown, self._wall_us + max(1, math.ceil(passed_us + GRAIN_US)))
         self._wall_us, self._wall_at_s = shown, now
+        if self.seed is not None:
+            self.shown[shown * 1000] = made_us
         return shown
 
     def wall_ns(self) -> int:
         """No two are the same: a call takes more than a nanosecond."""
-        return self.wall_us() * 1000 + (0 if self.equal is None else self.equal.in_a_row)
+        shown_us = self.wall_us()
+        in_a_row = 0 if self.equal is None else self.equal.in_a_row
+        self._note_shown(shown_us, shown_us * 1000 + in_a_row)
+        return shown_us * 1000 + in_a_row
+
+    def wall_date(
+        self, kind: type[datetime.datetime], zone: datetime.tzinfo | None
+    ) -> datetime.datetime:
+        """What a clock on the wall shows there."""
+        shown_us = self.wall_us()
+        date = kind.fromtimestamp(shown_us / 1e6, zone)
+        # By its fields alone: a subclass may subtract in another way.
+        minutes = (date.toordinal() - _DAY_OF_1970) * 1440 + date.hour * 60 + date.minute
+        self._note_shown(shown_us, (minutes * 60 + date.second) * 10**9 + date.microsecond * 1000)
+        return date
+
+    def _note_shown(self, shown_us: int, as_ns: int) -> None:
+        """The reading was shown in this way: of another zone, say."""
+        made_us = self.shown.get(shown_us * 1000)
+        if made_us is not None:
+            self.shown[as_ns] = made_us + as_ns // 1000 - shown_us
 
     def wall_clock(self) -> float:
         return self.wall_us() / 1e6

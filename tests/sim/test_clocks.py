@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from sim import World, explore
+from sim.schedulers import StateMatching
 
 Program = Callable[[], Awaitable[None]]
 
@@ -291,3 +292,59 @@ def test_dates_are_virtual_however_they_are_found_and_of_their_own_type() -> Non
     report = explore(program)
     assert report.verdict == "proved", report.text
     assert datetime.datetime.now(UTC).year > 2020
+
+
+async def stamped_in_order(stamp: Callable[[], Any], which: int) -> tuple[Any, Any]:
+    """Two stamps of two instants less than a millisecond apart, the later one first if asked."""
+    earlier = _read(stamp)
+    await asyncio.sleep(0.0002)
+    later = _read(stamp)
+    return (later, earlier) if which else (earlier, later)
+
+
+async def times(which: int) -> Any:
+    return await stamped_in_order(time.time, which)
+
+
+async def dates(which: int) -> Any:
+    return await stamped_in_order(datetime.datetime.now, which)
+
+
+async def nanoseconds(which: int) -> Any:
+    earlier = time.time_ns()
+    await asyncio.sleep(0.0002)
+    later = time.time_ns()
+    return (later, earlier) if which else (earlier, later)
+
+
+async def deadlines(which: int) -> Any:
+    return time.time() + 5.0 + 0.0001 * which
+
+
+async def written_out(which: int) -> Any:
+    return 1_577_836_900.0002 + 0.0002 * which
+
+
+async def numbers_of_that_size(which: int) -> Any:
+    return 1_577_836_900_000_000_000 + which
+
+
+@pytest.mark.parametrize(
+    "held", [times, dates, nanoseconds, deadlines, written_out, numbers_of_that_size]
+)
+def test_what_is_less_than_a_millisecond_apart_is_told_apart(
+    held: Callable[[int], Awaitable[Any]],
+) -> None:
+    """States that differ in stamps of two instants, or in a number of their size, never meet."""
+
+    async def program(world: World) -> None:
+        kept = [await held(world.choose("which", (0, 1)))]
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in "ab"))
+        world.reached(str(kept))
+
+    search = StateMatching()
+    report = explore(program, strategy=search)
+    assert report.verdict == "proved", report.text
+    assert search.opaque == set()
+    assert search.met_again == 0
+    assert len(report.labels) == 2

@@ -121,7 +121,7 @@ class ProcessEntropy(Entropy):
     def __init__(self, environment: Environment, drawn: Entropy) -> None:
         super().__init__(environment, None, drawn.epoch_s)
         self._drawn = drawn
-        self.changed = drawn.changed
+        self.changed, self.shown = drawn.changed, drawn.shown
         self.seed = drawn.seed
 
     def seed_module(self) -> None:

@@ -31,11 +31,6 @@ def _names_of(kind: type) -> dict[str, Any]:
     raise RuntimeError(f"this interpreter keeps the names of {kind!r} where none can be set")
 
 
-def _wall_clock() -> float | None:
-    execution = execution_of_this_thread()
-    return None if execution is None else execution.entropy.wall_clock()
-
-
 _of_datetime, _of_date = _names_of(datetime.datetime), _names_of(datetime.date)
 _real_now, _real_utcnow = _of_datetime["now"], _of_datetime["utcnow"]
 _real_today = _of_date["today"]
@@ -44,31 +39,33 @@ _real_today = _of_date["today"]
 @functools.wraps(_real_now)
 @forwards
 def _now(cls: type[datetime.datetime], tz: datetime.tzinfo | None = None) -> datetime.datetime:
-    shown = _wall_clock()
-    if shown is None:
+    execution = execution_of_this_thread()
+    if execution is None:
         real: datetime.datetime = _real_now.__get__(None, cls)(tz)
         return real
-    return cls.fromtimestamp(shown, tz)
+    return execution.entropy.wall_date(cls, tz)
 
 
 @functools.wraps(_real_utcnow)
 @forwards
 def _utcnow(cls: type[datetime.datetime]) -> datetime.datetime:
-    shown = _wall_clock()
-    if shown is None:
+    execution = execution_of_this_thread()
+    if execution is None:
         real: datetime.datetime = _real_utcnow.__get__(None, cls)()
         return real
-    return cls.fromtimestamp(shown, datetime.UTC).replace(tzinfo=None)
+    return execution.entropy.wall_date(cls, datetime.UTC).replace(tzinfo=None)
 
 
 @functools.wraps(_real_today)
 @forwards
 def _today(cls: type[datetime.date]) -> datetime.date:
-    shown = _wall_clock()
-    if shown is None:
+    execution = execution_of_this_thread()
+    if execution is None:
         real: datetime.date = _real_today.__get__(None, cls)()
         return real
-    return cls.fromtimestamp(shown)
+    if issubclass(cls, datetime.datetime):
+        return execution.entropy.wall_date(cls, None)
+    return cls.fromtimestamp(execution.entropy.wall_clock())
 
 
 _PUT = [

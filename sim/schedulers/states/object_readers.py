@@ -426,7 +426,7 @@ def _of_repr(each: object) -> Iterator[object]:
 
 
 def _of_datetime(each: datetime.datetime) -> Iterator[object]:
-    """In seconds, since readings of a clock are compared by their order."""
+    """In seconds: by these a reading of the clock is known, see `Entropy.shown`."""
     naive = each.replace(tzinfo=None)
     yield (naive - datetime.datetime(1970, 1, 1)).total_seconds()
     yield repr(each.tzinfo)

@@ -9,9 +9,10 @@ checking of concurrent dynamic software", STTT 2004), as in Java PathFinder and 
 
 Left out: modules, classes, functions and their globals count as constants, and the trace is not
 read. Times count to the microsecond, since each reading of the clock is a nanosecond later than the
-last, and those of the wall clock by the order in which they were read; the order in which the loop
-keeps its timers and events counts in full. Which fields of the kernel count is said next to them,
-in `canonical_state`. An object of an unknown type makes the state unique: it never matches one that
+last. What the wall clock has shown counts by the microsecond of its reading, and by its order among
+all that is held, since each reading puts that clock ahead; the order in which the loop keeps its
+timers and events counts in full. Which fields of the kernel count is said next to them, in
+`canonical_state`. An object of an unknown type makes the state unique: it never matches one that
 was visited.
 """
 
@@ -19,9 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import marshal
-import math
 from contextvars import copy_context
-from operator import itemgetter
 from typing import Any
 
 from sim.kernel.current import executions
@@ -45,11 +44,9 @@ from sim.schedulers.states.object_readers import (
 DIGITS = 6
 """Decimal places kept of floats: the loop counts instants that are nearer as one (`SAME_S`)."""
 
-STAMP_DIGITS, APART_S = 3, 1e-4
-"""The same of what the wall clock has shown, which each reading puts ahead by a microsecond."""
-
 _BEGINS_S, _ENDS_S = EPOCH_S - 1e7, EPOCH_S + 1e7
 _BEGINS_NS, _ENDS_NS = int(_BEGINS_S * 1e9), int(_ENDS_S * 1e9)
+"""What the wall clock may have shown lies between them."""
 
 # Plain data for `marshal`.
 Form = list[Any]
@@ -114,7 +111,9 @@ class StateReader(Observer):
             known |= self._known_of_processes(self._world.hub)
         if self._loop.has_network:
             known |= {address_of(self._loop.network): _NETWORK}
-        traversal = _Traversal(form, known, constants)
+        # Those of processes share it.
+        shown = executions[-1].entropy.shown
+        traversal = _Traversal(form, known, constants, shown)
         try:
             traversal.run(self._roots())
         except Opaque:
@@ -159,12 +158,16 @@ _PROCESSES_FROM = -10_000_000
 class _Traversal:
     """Breadth first, from the roots; objects are numbered in the order of the first visit."""
 
-    def __init__(self, form: Form, known: dict[int, int], constants: Constants) -> None:
+    def __init__(
+        self, form: Form, known: dict[int, int], constants: Constants, shown: dict[int, int]
+    ) -> None:
         self._form = form
         self._constants = constants
         self._numbers = known
-        # Where in the form what the wall clock has shown stands, and its seconds.
-        self._stamps: list[tuple[int, float]] = []
+        # What the wall clock has shown (see Entropy); of what may be of it, its nanoseconds and
+        # where in the form it stands.
+        self._shown = shown
+        self._stamps: list[tuple[int, int]] = []
         # Also keeps alive what is made meanwhile, so that no address is used twice.
         self.met: list[object] = []
 
@@ -192,11 +195,11 @@ class _Traversal:
         if cls in VALUES:
             if cls is float:
                 if _BEGINS_S < part < _ENDS_S:
-                    self._stamps.append((len(self._form), part))
+                    self._stamps.append((round(part * 1e6) * 1000, len(self._form)))
                 part = round(part, DIGITS)
             elif cls is int and _BEGINS_NS < part < _ENDS_NS:
                 # Of `time.time_ns()`.
-                self._stamps.append((len(self._form), part / 1e9))
+                self._stamps.append((part, len(self._form)))
             self._form.append(part)
             return
         if cls not in READERS and is_constant(cls):
@@ -211,15 +214,13 @@ class _Traversal:
         self._form.append((number, 0))
 
     def _rank_stamps(self) -> None:
-        """Of readings of the wall clock in one instant it counts which comes first.
+        """Of what the wall clock has shown it counts when, and which comes first of all that is so.
 
-        By how much hangs on how often it was read before, which decides nothing more.
+        By how much it was ahead hangs on how often it was read before, which decides nothing more.
+        What it has not shown, as a deadline or a number of that size, stays as it is.
         """
-        last, rank = math.nan, 0
-        for at, seconds in sorted(self._stamps, key=itemgetter(1)):
-            if not seconds - last <= APART_S:
-                rank = 0
-            elif seconds != last:
-                rank += 1
-            last = seconds
-            self._form[at] = round(seconds, STAMP_DIGITS), rank
+        ranks = {ns: rank for rank, ns in enumerate(sorted({ns for ns, _ in self._stamps}))}
+        for ns, at in self._stamps:
+            made_us = self._shown.get(ns)
+            if made_us is not None:
+                self._form[at] = made_us, ranks[ns], type(self._form[at]).__name__
