@@ -216,23 +216,31 @@ class Bodies:
         Raises ApiError (400), and what a step raises. With a long body the loop turns between two
         steps; and only one long body at a time is parsed, which takes many times its size.
         """
-        all_steps: tuple[Callable[[Any], Any], ...] = (_object, _check_numbers, *steps)
         if len(data) <= SMALL_BYTES and _values_at_most(data) <= min(
             self._values_max, SMALL_VALUES
         ):
-            return reduce(_applied, all_steps, cast(Any, data))
+            data = _in_utf8(data)
+            count = _Count(self._values_max)
+            count.add(data)
+            value = _object(data)
+            check_names(data, value, count.names, count.values)
+            return reduce(_applied, (_check_numbers, *steps), cast(Any, value))
         async with self._one_at_a_time:
-            await self._count_values(data)
-            value: Any = data
+            data = _in_utf8(data)
+            count = await self._counted(data)
+            value = _object(data)
+            await asyncio.sleep(0)
+            check_names(data, value, count.names, count.values)
             del data
-            for step in all_steps:
-                value = step(value)
+            for step in (_check_numbers, *steps):
                 await asyncio.sleep(0)
+                value = step(value)
+            await asyncio.sleep(0)
             return value
 
-    async def _count_values(self, data: bytes) -> None:
-        """Raises ApiError (400) if there are more than values_max."""
-        count = _ValueCount(self._values_max)
+    async def _counted(self, data: bytes) -> _Count:
+        """Raises ApiError (400) if there are more values than values_max."""
+        count = _Count(self._values_max)
         for piece in _pieces(data):
             if not count.add(piece):
                 raise _bad(
@@ -240,6 +248,7 @@ class Bodies:
                     f"(JARVIS_BODY_MAX_VALUES); send fewer messages, parts or tools"
                 )
             await asyncio.sleep(0)
+        return count
 
 
 def check_nested(texts: Iterable[str], param: str) -> None:
@@ -257,7 +266,7 @@ def check_nested(texts: Iterable[str], param: str) -> None:
         return
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
-        count = _ValueCount(left)
+        count = _Count(left)
         if _values_at_most(data) > left and not all(count.add(piece) for piece in _pieces(data)):
             raise ApiError(
                 400,
@@ -265,16 +274,17 @@ def check_nested(texts: Iterable[str], param: str) -> None:
                 f"{param}: has more than {NESTED_VALUES_MAX} JSON values",
                 param=param,
             )
-        left -= min(_values_at_most(data), count.found or left)
+        left -= min(_values_at_most(data), count.values or left)
 
 
-class _ValueCount:
-    """Counts the values of a JSON text that comes in pieces."""
+class _Count:
+    """The values and the names of a JSON text that comes in pieces."""
 
     def __init__(self, values_max: int) -> None:
         self._values_max = values_max
         self._quotes = 0
-        self.found = 0
+        self.values = 0
+        self.names = 0
 
     def add(self, piece: bytes) -> bool:
         """False if there are more than values_max, by now."""
@@ -285,8 +295,10 @@ class _ValueCount:
             return False
         outside = b"".join(plain.split(b'"')[self._quotes % 2 :: 2])
         self._quotes += more_quotes
-        self.found += _values_at_most(outside)
-        return self.found <= self._values_max
+        self.values += _values_at_most(outside)
+        # Outside of strings a colon stands behind each name, and nowhere else.
+        self.names += outside.count(b":")
+        return self.values <= self._values_max
 
 
 def _values_at_most(text: bytes) -> int:
@@ -316,7 +328,7 @@ def _object(data: bytes) -> dict[str, Any]:
     try:
         value = _value(data)
     except (ValueError, RecursionError) as exc:
-        raise _bad(f"the body is no JSON: {exc}") from None
+        raise _no_json(exc) from None
     if not isinstance(value, dict):
         raise _bad(
             f"the body has to be a JSON object; this is {_KINDS.get(type(value), 'a number')}"
@@ -327,19 +339,24 @@ def _object(data: bytes) -> dict[str, Any]:
 _KINDS = {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
 
 
-def _value(data: bytes) -> Any:
+def _in_utf8(data: bytes) -> bytes:
+    """In others a byte of a letter may look like a quote or a colon. Raises ApiError (400)."""
     encoding = json.detect_encoding(data)
-    if encoding != "utf-8":
-        data = data.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
+    if encoding == "utf-8":
+        return data
     try:
-        value = from_json(data, cache_strings="keys")
+        return data.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
+    except ValueError as exc:
+        raise _no_json(exc) from None
+
+
+def _value(data: bytes) -> Any:
+    try:
+        return from_json(data, cache_strings="keys")
     except ValueError as exc:
         if "escape" not in str(exc) or len(data) > _SURROGATES_MAX_BYTES:
             raise
-        value = json.loads(data)
-    if isinstance(value, dict):
-        check_names(data, value)
-    return value
+        return json.loads(data)
 
 
 def _check_numbers(value: dict[str, Any]) -> dict[str, Any]:
@@ -356,19 +373,23 @@ def _check_numbers(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+# Of texts and whole numbers nothing is kept: there may be a million.
+_LOOKED_AT = (dict, list, float)
+
+
 def _not_finite(value: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """Such numbers, each with the names and indices that lead to it."""
     # Names as (name of the parent, own name): they are as long as the client likes, so only those
     # that are reported are joined.
-    rest: list[tuple[Any, Any]] = [((None, name), each) for name, each in value.items()]
+    rest: list[tuple[Any, Any]] = [(None, value)]
     while rest:
         name, each = rest.pop()
-        if isinstance(each, dict):
-            rest += [((name, key), part) for key, part in each.items()]
-        elif isinstance(each, list):
-            rest += [((name, index), part) for index, part in enumerate(each)]
-        elif isinstance(each, float) and not math.isfinite(each):
-            yield _joined(name), each
+        if isinstance(each, float):
+            if not math.isfinite(each):
+                yield _joined(name), each
+            continue
+        parts = each.items() if isinstance(each, dict) else enumerate(each)
+        rest += [((name, key), part) for key, part in parts if isinstance(part, _LOOKED_AT)]
 
 
 def _joined(name: Any) -> str:
@@ -377,6 +398,10 @@ def _joined(name: Any) -> str:
         name, own = name
         parts.append(str(own)[:40])
     return ".".join(reversed(parts))
+
+
+def _no_json(why: Exception) -> ApiError:
+    return _bad(f"the body is no JSON: {why}")
 
 
 def _bad(message: str) -> ApiError:

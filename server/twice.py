@@ -12,47 +12,50 @@ from typing import Any
 
 from server.errors import ApiError
 
-# Longer bodies are not looked at: it is one step of work on all of it.
-LOOKED_AT_MAX_BYTES = 8 * 1024 * 1024
+# What is longer or has more values is not read again: that is one step of work on all of it.
+READ_AGAIN_MAX_BYTES = 8 * 1024 * 1024
+READ_AGAIN_MAX_VALUES = 50_000
 _SHOWN_CHARS = 40
 
 
-def check_names(data: bytes, value: dict[str, Any]) -> None:
-    """data: the text, in UTF-8, whose value it is. Raises ApiError (400).
+def check_names(data: bytes, value: dict[str, Any], names: int, values: int) -> None:
+    """data: the text, in UTF-8, whose value it is; it has so many names, and so many values.
 
-    The same said twice is said once.
+    Raises ApiError (400). The same said twice is said once, but where nobody reads what was said.
     """
-    if len(data) > LOOKED_AT_MAX_BYTES or _names_in_text(data) == _names_in(value):
+    if _has_names(value, names):
         return
+    if len(data) > READ_AGAIN_MAX_BYTES or values > READ_AGAIN_MAX_VALUES:
+        raise _refusal(
+            "a field stands twice in one object of the body, which is too long to be read again "
+            "for its name; send each field once"
+        )
     found = next(_twice(data), None)
     if found is not None:
         name, first, last = found
         name = name[:_SHOWN_CHARS]
-        raise ApiError(
-            400,
-            "invalid_request",
+        raise _refusal(
             f"{name}: stands twice in one object of the body, as {_shown(first)} and as "
             f"{_shown(last)}; send it once",
-            param=name,
+            name,
         )
 
 
-def _names_in_text(data: bytes) -> int:
-    """Strings with a colon behind them: what stands between two strings is the odd part."""
-    plain = data.replace(rb"\\", b"").replace(rb"\"", b"")
-    return sum(part.lstrip().startswith(b":") for part in plain.split(b'"')[2::2])
+def _refusal(problem: str, param: str | None = None) -> ApiError:
+    return ApiError(400, "invalid_request", problem, param=param)
 
 
-def _names_in(value: dict[str, Any]) -> int:
-    count = 0
+def _has_names(value: dict[str, Any], names: int) -> bool:
+    """Whether there are so many; once they are found, the rest is not looked at."""
+    found = 0
     rest: list[Any] = [value]
-    while rest:
+    while rest and found < names:
         each = rest.pop()
         if isinstance(each, dict):
-            count += len(each)
+            found += len(each)
             each = each.values()
         rest += [part for part in each if isinstance(part, dict | list)]
-    return count
+    return found == names
 
 
 def _twice(data: bytes) -> Iterator[tuple[str, Any, Any]]:

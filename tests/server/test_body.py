@@ -27,8 +27,8 @@ from server.body import (
     HeldBody,
     RequestModel,
     _check_numbers,
+    _Count,
     _pieces,
-    _ValueCount,
     check_nested,
 )
 from server.errors import ApiError
@@ -70,6 +70,8 @@ def many(element: bytes, bytes_min: int = 2 * SMALL_BYTES) -> bytes:
         # A quote that is escaped ends no string, and a backslash that is escaped escapes none.
         b'{"a":"\\\\",' + many(b"1")[1:],
         b'{"a":"' + b"\\" * (2 * PIECE_BYTES) + b'",' + many(b"1")[1:],
+        # A letter with the byte of a quote in it.
+        ('{"a":"\N{FOR ALL}",' + many(b"1").decode()[1:]).encode("utf-16"),
     ],
     ids=lambda _: "body",
 )
@@ -449,6 +451,6 @@ def test_a_number_that_is_none_is_told_with_the_start_of_its_names() -> None:
 
 def test_more_texts_than_values_are_not_split() -> None:
     """Each quote costs an object where the text is split; a value has a name at most."""
-    count = _ValueCount(10)
+    count = _Count(10)
     assert count.add(b'"a":"b",' * 9)
-    assert not _ValueCount(10).add(b'""' * 21)
+    assert not _Count(10).add(b'""' * 21)
