@@ -81,7 +81,83 @@ async def a_log_that_is_rolled_over(folder: Path) -> None:
         handler.close()
 
 
+async def written_through_links(folder: Path) -> None:
+    path, link, hard = folder / "new", folder / "link", folder / "hard"
+    path.write_text("1")
+    link.symlink_to(path)
+    await asyncio.sleep(0.2)
+    assert time.time() - link.lstat().st_mtime >= 0.2
+    link.write_text("22")
+    assert age_s(path) == pytest.approx(age_s(link), abs=0.15)
+    assert age_s(path) < 0.2 <= time.time() - link.lstat().st_mtime
+    hard.hardlink_to(path)
+    assert hard.stat().st_mtime == path.stat().st_mtime
+    await asyncio.sleep(0.2)
+    hard.write_text("333")
+    assert age_s(path) < 0.2
+    hard.unlink()
+    await asyncio.sleep(0.2)
+    assert 0.2 <= age_s(path) < 60
+
+
+async def a_link_in_the_way(folder: Path) -> None:
+    (folder / "v1").mkdir()
+    (folder / "current").symlink_to("v1")
+    (folder / "current" / "new").write_text("1")
+    await asyncio.sleep(0.2)
+    (folder / "v1" / "new").write_text("22")
+    assert age_s(folder / "current" / ".." / "v1" / "new") < 0.2
+    (folder / "v1").rename(folder / "v2")
+    assert age_s(folder / "v2" / "new") < 60
+
+
+async def a_directory_that_changes(folder: Path) -> None:
+    inner = folder / "inner"
+    inner.mkdir()
+
+    async def is_changed_by(act: Callable[[], object]) -> None:
+        await asyncio.sleep(0.2)
+        assert age_s(inner) >= 0.2
+        act()
+        assert age_s(inner) < 0.2
+
+    await is_changed_by((inner / "file").touch)
+    await is_changed_by((inner / "sub").mkdir)
+    await is_changed_by((inner / "sub").rmdir)
+    await is_changed_by(lambda: (inner / "link").symlink_to("file"))
+    await is_changed_by(lambda: (inner / "hard").hardlink_to(inner / "file"))
+    await is_changed_by(lambda: (inner / "file").rename(inner / "other"))
+    await is_changed_by((inner / "other").unlink)
+    await asyncio.sleep(0.2)
+    inner.mkdir(exist_ok=True)
+    (inner / "hard").write_text("no new name")
+    assert age_s(inner) >= 0.2
+
+
+async def listed(folder: Path) -> None:
+    (folder / "new").write_text("1")
+    (folder / "inner").mkdir()
+    await asyncio.sleep(0.1)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            assert isinstance(entry, os.DirEntry)
+            assert entry.stat().st_mtime == os.stat(entry).st_mtime
+            assert entry.is_dir() == (entry.name == "inner")
+            assert entry.path == os.fspath(folder / entry.name)
+            assert 0 <= time.time() - entry.stat().st_mtime < 3700
+    found = [name for _, _, names in os.walk(folder) for name in names]
+    assert sorted(found) == ["fresh", "new", "old"]
+    copy = folder.with_name(f"copy of {folder.name}")
+    shutil.copytree(folder, copy)
+    assert 3600 <= age_s(copy / "old") < 3700
+    shutil.rmtree(copy)
+
+
 PROGRAMS = [
+    written_through_links,
+    a_link_in_the_way,
+    a_directory_that_changes,
+    listed,
     written,
     there_before,
     read_in_other_ways,
