@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _thread
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import count
@@ -94,6 +94,10 @@ class Execution:
     endless: str | None = None
     seen: str | None = None
     spent: str | None = None
+
+    def canonical_state(self) -> Sequence[object]:
+        """What decides what happens next, but for its loop and its entropy."""
+        return (self.collects,)
 
     def __enter__(self) -> None:
         """In the block it runs in this thread."""

@@ -6,6 +6,7 @@ A field of neither kind would let two states be taken for one that go on differe
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import signal
 import socket
@@ -16,6 +17,8 @@ import pytest
 
 from sim import Fault, World, explore
 from sim.exploration.verdict import Verdict
+from sim.kernel.current import Execution, executions
+from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
 from sim.kernel.faults import Faults
 from sim.kernel.hosts.clock import HostClock
@@ -48,6 +51,7 @@ async def touch_everything(world: World) -> None:
     with socket.socket() as sock:
         kernel: tuple[Any, ...] = (loop, world.loop.threads, world.environment, world)
         kernel += (world.network, world.faults, sock, world.hub)
+        kernel += (executions[-1], executions[-1].entropy)
         kernel += (host, host.disk, host.clock, process, run, run.loop, run.environment)
         for each in (*kernel, host.disk._files["log"]):
             world.reached(f"{type(each).__name__}: {silent_fields_of(each)}")
@@ -79,6 +83,13 @@ WITHOUT_INFLUENCE: dict[type, set[str]] = {
     Hub: {"_execution", "_make_loop", "_on_end", "_on_signal", "greenlet", "host_names"}
     | {"_failing", "failing_before", "is_over"},
     ProcessEnvironment: {"of_run", *Environment.WITHOUT_INFLUENCE},
+    # The first two are told by themselves. How it is watched, and broken off, ends it at most.
+    Execution: {"loop", "entropy", "is_watched", "is_alone", "is_violated", "serial", "os_thread"}
+    | {"counter", "broken_off", "endless", "seen", "spent"},
+    # Which readings are equal is asked beside a search. By how much the wall clock is ahead tells
+    # readings apart, of which the reader of states knows what was shown; `_last` is of this poll.
+    Entropy: {"environment", "seed", "epoch_s", "equal", "shown"}
+    | {"_last", "_wall_at_s", "_wall_us"},
 }
 
 
@@ -93,8 +104,9 @@ def test_every_field_of_the_kernel_is_told_or_without_influence() -> None:
     """A new field is listed in one of the two: else states that differ there are taken for one."""
     report = explore(touch_everything, strategy="natural")
     names = ("SimLoop", "Threads", "Environment", "World", "Network", "Faults", "socket", "Hub")
+    of_executions = ("Execution", "Entropy")
     of_hosts = ("Host", "Disk", "File", "HostClock", "Process", "Run", "ProcessLoop")
-    expected = {f"{name}: []" for name in (*names, *of_hosts, "ProcessEnvironment")}
+    expected = {f"{name}: []" for name in (*names, *of_executions, *of_hosts, "ProcessEnvironment")}
     assert report.labels == expected, report.text
 
 
@@ -157,6 +169,10 @@ def _hears_at_once(receiver: object) -> bool:
     return True
 
 
+def _switches_the_collector(world: World, which: int) -> None:
+    (gc.enable if which == 1 else gc.disable)()
+
+
 def _holds_a_descriptor(world: World, which: int) -> None:
     """The next has another number."""
     for _ in range(which):
@@ -165,7 +181,7 @@ def _holds_a_descriptor(world: World, which: int) -> None:
 
 CONDITIONS: tuple[Does, ...] = (
     *(_links, _cuts, _heals, _may_fail, _may_fail_at, _may_part, _may_part_from, _parts),
-    *(_has_fewer_faults, _has_had_a_fault, _holds_a_descriptor),
+    *(_has_fewer_faults, _has_had_a_fault, _holds_a_descriptor, _switches_the_collector),
     _sets("latency_s", 0.1, 0.2),
     _sets("late_max_s", 1.0, 2.0),
     _sets("look_up_s", 1.0, 2.0),
@@ -197,8 +213,8 @@ def test_where_nothing_is_done_states_are_met_again() -> None:
 
 
 @pytest.mark.parametrize("does", CONDITIONS)
-def test_conditions_of_a_network_tell_states_apart(does: Does) -> None:
-    """Two that differ in a fault that may happen, a budget, a cut or a time are never matched."""
+def test_conditions_tell_states_apart(does: Does) -> None:
+    """Two that differ in a fault that may happen, a budget, a cut or a switch are never matched."""
     assert meetings(does).met_again == 0
 
 

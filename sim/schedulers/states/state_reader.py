@@ -141,7 +141,7 @@ class StateReader(Observer):
         return numbers
 
     def _roots(self) -> list[object]:
-        kernel = (self._loop, self._loop.environment, self._world)
+        kernel = (self._loop, self._loop.environment, self._world, executions[-1])
         roots = [part for each in kernel for part in each.canonical_state()]
         if self._loop.has_network:
             roots += self._loop.network.canonical_state()
