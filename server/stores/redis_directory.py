@@ -39,40 +39,40 @@ class RedisDirectory:
     async def describe(self, entry: Entry, *, keep_ms: int, ended_max: int) -> None:
         running, ended = self._running(entry.owner), self._ended(entry.owner)
         kept_ms = keep_ms if entry.ended else _RUNNING_MS
-        async with self._asking():
-            async with self._client.pipeline(transaction=True) as pipe:
-                text = json.dumps(asdict(entry))
-                pipe.set(self._stream(entry.owner, entry.trace_id), text, px=max(kept_ms, 1))
-                if entry.ended:
-                    pipe.zrem(running, entry.trace_id)
-                    pipe.zadd(ended, {entry.trace_id: entry.at_ms})
-                    pipe.pexpire(ended, max(keep_ms, 1))
-                    pipe.zrange(ended, 0, -ended_max - 1)
-                    pipe.zremrangebyrank(ended, 0, -ended_max - 1)
-                else:
-                    pipe.zadd(running, {entry.trace_id: entry.at_ms})
-                    pipe.pexpire(running, _RUNNING_MS)
-                results: list[Any] = await pipe.execute()
-            if entry.ended and results[4]:
-                names = [self._stream(entry.owner, each.decode()) for each in results[4]]
+        async with self._asking(), self._client.pipeline(transaction=True) as pipe:
+            text = json.dumps(asdict(entry))
+            pipe.set(self._stream(entry.owner, entry.trace_id), text, px=max(kept_ms, 1))
+            if entry.ended:
+                pipe.zrem(running, entry.trace_id)
+                pipe.zadd(ended, {entry.trace_id: entry.at_ms})
+                pipe.pexpire(ended, max(keep_ms, 1))
+                pipe.zrange(ended, 0, -ended_max - 1)
+                pipe.zremrangebyrank(ended, 0, -ended_max - 1)
+            else:
+                pipe.zadd(running, {entry.trace_id: entry.at_ms})
+                pipe.pexpire(running, _RUNNING_MS)
+            results: list[Any] = await pipe.execute()
+        if entry.ended and results[4]:
+            names = [self._stream(entry.owner, each.decode()) for each in results[4]]
+            async with self._asking():
                 await self._client.delete(*names)
 
     async def described(self, owner: str) -> list[Entry]:
+        async with self._asking(), self._client.pipeline(transaction=False) as pipe:
+            pipe.zrange(self._running(owner), 0, -1)
+            pipe.zrange(self._ended(owner), 0, -1)
+            running, ended = await pipe.execute()
+        trace_ids = [each.decode() for each in (*running, *ended)]
+        if not trace_ids:
+            return []
         async with self._asking():
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.zrange(self._running(owner), 0, -1)
-                pipe.zrange(self._ended(owner), 0, -1)
-                running, ended = await pipe.execute()
-            trace_ids = [each.decode() for each in (*running, *ended)]
-            if not trace_ids:
-                return []
             texts = await self._client.mget([self._stream(owner, each) for each in trace_ids])
-            gone = [each for each, text in zip(trace_ids, texts, strict=True) if text is None]
-            if gone:
-                async with self._client.pipeline(transaction=False) as pipe:
-                    pipe.zrem(self._running(owner), *gone)
-                    pipe.zrem(self._ended(owner), *gone)
-                    await pipe.execute()
+        gone = [each for each, text in zip(trace_ids, texts, strict=True) if text is None]
+        if gone:
+            async with self._asking(), self._client.pipeline(transaction=False) as pipe:
+                pipe.zrem(self._running(owner), *gone)
+                pipe.zrem(self._ended(owner), *gone)
+                await pipe.execute()
         found = [
             entry_of(owner, trace_id, text)
             for trace_id, text in zip(trace_ids, texts, strict=True)

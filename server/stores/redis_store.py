@@ -109,7 +109,11 @@ class RedisStore:
 
     async def start(self) -> None:
         async with self._asking():
+            # Connects, which may take several requests by itself.
+            await self._client.ping()
+        async with self._asking():
             info = await self._client.info()
+        async with self._asking():
             seconds, _ = await self._client.time()
         self._check(info, seconds * 1000)
         await self.ask(Cancel("", f"{self._worker}/"))
@@ -255,6 +259,7 @@ class RedisStore:
             asked[name] = attempts.from_text(text.decode())
         async with self._asking():
             counters = _texts(await self._client.hgetall(self._key("counters")))
+        async with self._asking():
             members: Any = await self._client.zrange(self._key("detached"), 0, -1, withscores=True)
         detached = [_detached(member.decode(), int(score)) for member, score in members]
         return LeaseSnapshot(

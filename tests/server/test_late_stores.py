@@ -1,4 +1,4 @@
-"""A store that answers in time, where this process stands still meanwhile."""
+"""A store that answers in time, where it is far away, or this process stands still meanwhile."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 
 from registry.lease_records import Message, Told
 from registry.lease_table import LeaseLimits
+from server.stores.directory import Entry
 from server.stores.redis_store import RedisStore
 from server.stores.store import StoreUnreachable
+from sim import new_event_loop
 from tests.late_loop import LateLoop, late_run, turns
 
 pytestmark = pytest.mark.socket
@@ -123,6 +125,62 @@ def test_a_connection_for_messages_that_has_answered_is_not_silent() -> None:
             await messages.aclose()  # type: ignore[attr-defined]
 
     late_run(main)
+
+
+# One request has its limit; two of them take longer.
+FAR_S = CALL_S * 0.6
+NOTHING = b"$0\r\n\r\n"
+TRACE = b"*1\r\n$1\r\nx\r\n"
+TO_A_CANCEL = b"*9\r\n$4\r\ndone\r\n" + b":0\r\n" * 3 + NOTHING * 5
+SAID_BY_INFO = b"redis_version:7.2.0\r\nrole:master\r\n"
+FAR = {
+    b"INFO": b"$%d\r\n%b\r\n" % (len(SAID_BY_INFO), SAID_BY_INFO),
+    b"PING": b"+PONG\r\n",
+    b"TIME": b"*2\r\n$10\r\n1800000000\r\n$1\r\n0\r\n",
+    b"EVALSHA": TO_A_CANCEL,
+    b"SCAN": b"*2\r\n$1\r\n0\r\n*0\r\n",
+    b"ZRANGE": TRACE,
+    b"MGET": b"*2\r\n" + b"$-1\r\n" * 2,
+    b"ZREM": b":1\r\n",
+    b"DEL": b":1\r\n",
+    b"MULTI": b"+OK\r\n",
+    # Of six commands, of which the fifth names a stream that is forgotten.
+    b"EXEC": b"*6\r\n" + b":1\r\n" * 4 + TRACE + b":1\r\n",
+}
+
+
+def test_each_request_to_a_store_that_is_far_has_its_own_limit() -> None:
+    """However many of them a start, a stream's description or a list is made of."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        later = asyncio.get_running_loop().call_later
+        is_queued = False
+        while line := await reader.readline():
+            words = []
+            for _ in range(int(line[1:])):
+                length = int((await reader.readline())[1:])
+                words.append((await reader.readexactly(length + 2))[:length])
+            name = words[0]
+            is_queued = is_queued and name != b"EXEC"
+            if name in (b"CLIENT", b"SELECT"):
+                writer.write(b"+OK\r\n")
+            else:
+                later(FAR_S, writer.write, b"+QUEUED\r\n" if is_queued else FAR[name])
+            is_queued = is_queued or name == b"MULTI"
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 6379)
+        store = RedisStore("redis://127.0.0.1:6379", LeaseLimits(), "v", call_s=CALL_S)
+        await store.start()
+        entry = Entry("key", "v/1", ended=True)
+        await store.directory.describe(entry, keep_ms=1000, ended_max=1)
+        assert await store.directory.described("key") == []
+        await store.close()
+        server.close()
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())
 
 
 async def _next(messages: AsyncIterator[Message]) -> Message:
