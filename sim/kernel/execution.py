@@ -37,6 +37,7 @@ from sim.kernel.hosts.process_loop import ProcessEnvironment, ProcessLoop
 from sim.kernel.hosts.run import Run
 from sim.kernel.interrupts import is_interrupt
 from sim.kernel.isolated import run_isolated
+from sim.kernel.isolation import collector
 from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observed import ObservedLoop, ObservedProcessLoop
@@ -236,7 +237,7 @@ def _run_once(
     if known is not None:
         known.count_in(execution, outcome.choices)
     try:
-        with execution:
+        with collector.kept(), execution:
             with _UNPATCHED if follower is None else follower.patched():
                 try:
                     left = _run(_main(program, world, unanswered), loop, world, outcome)

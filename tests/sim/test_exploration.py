@@ -558,6 +558,34 @@ def test_what_a_program_switches_of_the_collector_is_its_executions() -> None:
     assert (gc.isenabled(), gc.get_freeze_count()) == before
 
 
+async def tunes_the_collector(world: World) -> None:
+    gc.set_threshold(12_345)
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.callbacks.append(lambda phase, info: None)
+    circle: list[object] = []
+    circle.append(circle)
+    del circle
+    gc.collect()
+    assert gc.garbage
+    assert (gc.get_threshold()[0], gc.get_debug()) == (12_345, gc.DEBUG_SAVEALL)
+    await world.outside("it comes")
+
+
+def test_what_a_program_tunes_of_the_collector_ends_with_its_execution() -> None:
+    """Its thresholds, its flags, who is called by it and what it could not free are as before."""
+
+    def is_as_it_is() -> tuple[object, ...]:
+        return gc.get_threshold(), gc.get_debug(), [*gc.callbacks], len(gc.garbage)
+
+    before = is_as_it_is()
+    report = explore(tunes_the_collector)
+    now = is_as_it_is()
+    gc.set_threshold(*before[0])  # type: ignore[misc]
+    gc.set_debug(0)
+    assert report.verdict == "proved", report.text
+    assert now == before
+
+
 def test_the_interpreter_is_left_as_it_was() -> None:
     """Afterwards the collector runs again, threads start again, and no loop is left."""
     start, lock = threading.Thread.start, threading.Lock

@@ -2,17 +2,37 @@
 
 It runs between executions alone. `gc.enable` in one would have it close generators at moments of
 its own from then on, and `gc.freeze` kept all that an execution had made while the process lived.
+What it asks a collector of its own to do (`gc.collect`) is real, and put back as it was afterwards.
 """
 
 from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sim.kernel.current import Execution, execution_of_this_thread
 from sim.kernel.origin import forwards
+
+
+_threshold, _set_threshold = gc.get_threshold, gc.set_threshold
+_debug, _set_debug = gc.get_debug, gc.set_debug
+_callbacks, _garbage = gc.callbacks, gc.garbage
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """What the block changes of how the collector works is as before behind it."""
+    threshold, debug, callbacks, found = _threshold(), _debug(), [*_callbacks], len(_garbage)
+    try:
+        yield
+    finally:
+        _set_threshold(*threshold)
+        _set_debug(debug)
+        _callbacks[:] = callbacks
+        del _garbage[found:]
 
 
 def _execution() -> Execution | None:
