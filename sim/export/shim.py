@@ -313,9 +313,7 @@ class World:
     def poll(self, timeout: float | None) -> list[int]:
         """The file descriptors that are readable; the clock stands as it does on return."""
         self.polls += 1
-        for sentence, predicate, seen in self._always:
-            if not self.is_judged and not predicate():
-                self.fail(sentence, "" if seen is None else seen())
+        self._ask_always()
         if self.is_over:
             return []
         self.spins = self.spins + 1 if timeout == 0 else 0
@@ -331,6 +329,16 @@ class World:
         if self.polls <= self.script.last_poll and not self.is_judged:
             return self._scripted()
         return self.natural()
+
+    def _ask_always(self) -> None:
+        for sentence, predicate, seen in self._always:
+            if self.is_judged:
+                return
+            try:
+                if not predicate():
+                    self.fail(sentence, "" if seen is None else seen())
+            except Exception as exc:
+                self.fail_as("EXCEPTION", f"{exc!r}, in what is asked for «{sentence}»")
 
     def pending(self) -> dict[int, _Arrival]:
         return {fd: each for fd, each in self._announced.items() if not each.waiter.done()}

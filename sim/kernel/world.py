@@ -461,6 +461,11 @@ class World:
                 f"world.always({sentence!r}, {predicate!r}) needs a sentence, and then a function "
                 f"without parameters"
             )
+        if seen is not None and not callable(seen):
+            self._misuse(
+                f"world.always({sentence!r}, …, seen={seen!r}) needs a function without parameters "
+                f"that returns text"
+            )
         if iscoroutinefunction(predicate):
             self._misuse(_not_awaited(sentence, predicate))
         self._always.append((sentence, predicate, seen))
@@ -469,7 +474,7 @@ class World:
     def ask_always(self) -> None:
         for sentence, predicate, seen in self._always:
             try:
-                holds: object = predicate()
+                self._ask(sentence, predicate, seen)
             except CheckFailed:
                 # It is recorded already.
                 continue
@@ -477,17 +482,28 @@ class World:
                 self.fail_as(
                     Kind.EXCEPTION, f"{exc!r}, in what is asked for «{sentence}»", raised=exc
                 )
-                continue
-            if type(holds) is CoroutineType:
-                holds.close()
-                self.fault = self.fault or _not_awaited(sentence, predicate)
-                self.loop.stop()
-            elif not holds:
-                is_traced = self.trace is not None
-                observed = "" if seen is None else seen()
-                self._violate(
-                    sentence, observed, place_of_predicate(predicate) if is_traced else ""
-                )
+
+    def _ask(
+        self, sentence: str, predicate: Callable[[], bool], seen: Callable[[], str] | None
+    ) -> None:
+        holds: object = predicate()
+        if type(holds) is CoroutineType:
+            holds.close()
+            self._end_misused(_not_awaited(sentence, predicate))
+        elif not holds:
+            is_traced = self.trace is not None
+            observed: object = "" if seen is None else seen()
+            if isinstance(observed, str):
+                where = place_of_predicate(predicate) if is_traced else ""
+                self._violate(sentence, observed, where)
+            else:
+                if type(observed) is CoroutineType:
+                    observed.close()
+                self._end_misused(_no_text(sentence, seen, observed))
+
+    def _end_misused(self, fault: str) -> None:
+        self.fault = self.fault or fault
+        self.loop.stop()
 
     def reached(self, label: str) -> None:
         """Marks a label as reached. A proof requires that some execution reaches each label."""
@@ -512,6 +528,15 @@ def _not_awaited(sentence: str, predicate: Callable[..., object]) -> str:
     return (
         f"what world.always asks for «{sentence}» is a coroutine, which nobody awaits: it needs a "
         f"plain function that returns whether it holds{f', not {where}' if where else ''}"
+    )
+
+
+def _no_text(sentence: str, seen: object, observed: object) -> str:
+    where = place_of_predicate(seen)
+    return (
+        f"what is seen of «{sentence}» (seen= of world.always) has to be text, and is "
+        f"{type(observed).__name__} {observed!r:.60}{f', of {where}' if where else ''}: "
+        f'return f"…" of it'
     )
 
 

@@ -226,6 +226,7 @@ MISUSES: list[tuple[Callable[[Any], object], str]] = [
     (lambda world: world.choose(3, [1, 2]), "needs a name and a list of options"),
     (lambda world: world.always(bool, "s"), "needs a sentence, and then a function"),
     (lambda world: world.always("s", True), "needs a sentence, and then a function"),
+    (lambda world: world.always("s", lambda: True, seen="t"), "needs a function without param"),
     (lambda world: world.always("s", awaits_nothing), "is a coroutine, which nobody awaits"),
     (lambda world: world.check(lambda: False, "s"), "no coroutine and no function"),
     (lambda world: world.check(world.loop.time, "s"), "no coroutine and no function"),
@@ -373,6 +374,49 @@ def test_a_predicate_that_raises_is_a_violation() -> None:
     assert "ZeroDivisionError('division by zero'), in what is asked for «there is a share»" in (
         report.text
     )
+
+
+def test_what_is_seen_that_raises_is_a_violation() -> None:
+    """It is asked as the predicate is, and of what it raises the verdict tells."""
+
+    async def program(world: World) -> None:
+        box: list[int] = []
+        world.always("the box is empty", lambda: not box, seen=lambda: f"{box[5]}")
+        await world.outside("one")
+        box.append(1)
+        await asyncio.sleep(1)
+
+    report = explore(program)
+    assert report.verdict == "refuted", report.text
+    assert "IndexError('list index out of range'), in what is asked for «the box is empty»" in (
+        report.text
+    )
+
+
+async def sees_a_number(world: World) -> None:
+    world.always("it is early", lambda: world.now < 1, seen=lambda: 5)  # type: ignore[arg-type, return-value]
+    await asyncio.sleep(2)
+
+
+async def sees_later(world: World) -> None:
+    async def what() -> str:
+        return "late"
+
+    world.always("it is early", lambda: world.now < 1, seen=what)  # type: ignore[arg-type]
+    await asyncio.sleep(2)
+
+
+@pytest.mark.parametrize(
+    ("program", "says"), [(sees_a_number, "and is int 5, of "), (sees_later, "and is coroutine")]
+)
+def test_what_is_seen_that_is_no_text_is_an_error_with_its_place(
+    program: Program, says: str
+) -> None:
+    """What was observed is to be read."""
+    report = explore(program)
+    assert report.verdict == "error", report.text
+    assert says in report.reason
+    assert "test_bad_programs.py:" in report.reason
 
 
 # ---- what is no program ----------------------------------------------------------------------

@@ -162,6 +162,10 @@ STUCK = {
     await asyncio.sleep(2)
     await asyncio.sleep(2)""",
 }
+RAISING = {
+    "what is asked": "world.always('it is early', lambda: 1 / (world.now < 3))",
+    "what is seen": "world.always('it is early', lambda: world.now < 3, seen=lambda: 1 / 0)",
+}
 
 
 @pytest.mark.parametrize("sentence", STUCK)
@@ -182,6 +186,24 @@ def test_each_kind_of_violation_comes_by_itself(
     # The script has the polls, and no word of what is to come of them.
     script = text.partition("from __future__")[2].partition("MODULES = ")[0]
     assert sentence not in script
+
+
+@pytest.mark.parametrize("asks", RAISING.values(), ids=RAISING)
+def test_what_is_asked_and_raises_comes_by_itself(
+    asks: str, imported: Import, tmp_path: Path
+) -> None:
+    """A predicate that raises, and what is seen that does, violate in the file as in the search."""
+    module = imported(
+        "raising",
+        f"import asyncio\n\nasync def program(world):\n    await world.outside('it begins')\n"
+        f"    {asks}\n    await asyncio.sleep(2)\n    await asyncio.sleep(2)\n",
+    )
+    report = explore(module.program)
+    assert report.counterexample is not None, report.text
+    code, output = run_alone(report.counterexample.export(module.program), tmp_path)
+    assert code == 1, output
+    assert "VIOLATED: the program ends without an exception" in output
+    assert "ZeroDivisionError('division by zero'), in what is asked for «it is early»" in output
 
 
 # ---- what a file carries ---------------------------------------------------------------------

@@ -16,7 +16,6 @@ from typing import Any
 from sim.kernel.current import Execution, execution_of_this_thread
 from sim.kernel.origin import forwards
 
-
 _threshold, _set_threshold = gc.get_threshold, gc.set_threshold
 _debug, _set_debug = gc.get_debug, gc.set_debug
 _callbacks, _garbage = gc.callbacks, gc.garbage
