@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import itertools
 import operator
 import os
@@ -19,12 +20,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from sim.kernel.errors import Opaque
 from sim.kernel.isolation.bound_names import (
     functions_behind,
     installed_modules,
     modules_of,
     own_modules,
 )
+from sim.schedulers.states.caches import kept_in
 
 NODES_MAX = 100_000
 """Beyond that many objects nothing is read; the program's own come first."""
@@ -91,6 +94,8 @@ class ModuleState:
 
     held: what it is given from outside, by name, as the fixtures of a test. installed: with those
     of installed packages; the standard library's are left out. functions: with what they hold.
+    asked: a full cache differs as soon as it was asked, since it then keeps something else in
+    another order of calls, though in this one it ends as it began.
     """
 
     def __init__(
@@ -101,8 +106,9 @@ class ModuleState:
         *,
         installed: bool = False,
         functions: bool = True,
+        asked: bool = False,
     ) -> None:
-        self._with_functions = functions
+        self._with_functions, self._with_asked = functions, asked
         self.values: dict[str, _Value] = {}
         self._variables: dict[str, str | None] = {}
         # Alive as long as this is: an address stands for one object.
@@ -144,6 +150,8 @@ class ModuleState:
         is_namespace = isinstance(value, _Namespace)
         if not is_namespace:
             self.values[node.path] = _value_of(value)
+            if self._with_asked and isinstance(value, _LRU) and _forgets(value):
+                self.values[node.path] = _of_asked(value)
             self._variables[node.path] = node.variable
             if isinstance(value, _PLAIN) or id(value) in self._kept:
                 return
@@ -222,8 +230,40 @@ def _of_count(value: Any) -> _Value:
 
 
 def _of_cache(value: Any) -> _Value:
-    filled = value.cache_info().currsize
-    return _Value(f"a cache of {filled}", (id(value), filled))
+    info = value.cache_info()
+    return _Value(f"a cache of {info.currsize}", (id(value), info.currsize, _kept_by(value)))
+
+
+def _kept_by(cache: Any) -> frozenset[Any] | None:
+    """In no order, which decides nothing as long as there is room. None if that is not known."""
+    try:
+        _, *kept = kept_in(cache)
+    except Opaque:
+        return None
+    if cache.cache_info().maxsize is None:
+        kept = [part for table in kept if isinstance(table, dict) for part in _both(table)]
+    return _contents(kept)
+
+
+def _both(table: dict[object, object]) -> list[object]:
+    return [*table.keys(), *table.values()]
+
+
+def _forgets(cache: Any) -> bool:
+    """Whether another call may take the place of one that it keeps."""
+    info = cache.cache_info()
+    code = getattr(cache.__wrapped__, "__code__", None)
+    takes = code is None or code.co_argcount or code.co_kwonlyargcount or code.co_flags & _STARS
+    return bool(takes and info.currsize and info.currsize == info.maxsize)
+
+
+_STARS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+
+
+def _of_asked(value: Any) -> _Value:
+    kept, info = _of_cache(value), value.cache_info()
+    asked = info.hits + info.misses
+    return _Value(f"a full cache (calls so far: {asked})", (kept.key, asked))
 
 
 def _of_loop(value: asyncio.AbstractEventLoop) -> _Value:

@@ -128,8 +128,10 @@ class NaturalRuns:
         return changes
 
     def held_by_modules(self) -> list[str] | None:
-        """What natural order changes of modules and classes; None if that is not known."""
-        changes: list[str] | None = self.copy.ask(_changes_of, (), False, False)
+        """What natural order changes of modules and classes, or asks of a cache that is full, which
+        another order may change. None if that is not known.
+        """
+        changes: list[str] | None = self.copy.ask(_changes_of, (), False, True)
         return changes
 
     def _run(self) -> Outcome:
@@ -162,15 +164,22 @@ def _changes_of(
     problem: Problem,
     departures: Departures,
     installed: bool,
-    functions: bool = True,
+    of_modules: bool = False,
 ) -> list[str]:
-    """What the first execution changes, a sentence for each variable."""
+    """What the first execution changes, a sentence for each variable.
+
+    of_modules: and of classes alone, with the full caches that it asks.
+    """
     subject = problem.subject
 
     def read() -> ModuleState:
-        held = subject.held
         return ModuleState(
-            subject.program, subject.sources, held, installed=installed, functions=functions
+            subject.program,
+            subject.sources,
+            subject.held,
+            installed=installed,
+            functions=not of_modules,
+            asked=of_modules,
         )
 
     # It stays in place.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 import re
@@ -219,3 +220,39 @@ async def keeps_the_order_in_a_list(world: World) -> None:
 async def keeps_the_order_in_a_class(world: World) -> None:
     Desk.last = ""
     await two_events(world, lambda name: setattr(Desk, "last", name))
+
+
+@functools.lru_cache(maxsize=1)
+def newest(name: str) -> list[str]:
+    return [name]
+
+
+newest("a")
+
+
+async def keeps_the_order_in_a_cache(world: World) -> None:
+    """It is full, and in natural order always asked for the same."""
+    newest(world.choose("which", ("a", "b")))
+    await two_events(world, len)
+    newest("a")
+
+
+@functools.lru_cache(maxsize=1)
+def settings() -> dict[str, str]:
+    return {}
+
+
+@functools.lru_cache(maxsize=9)
+def parsed(name: str) -> list[str]:
+    return [name]
+
+
+settings()
+parsed("a")
+parsed("b")
+
+
+async def asks_a_cache(world: World) -> None:
+    """One has room, the other but one thing to keep."""
+    await two_events(world, lambda name: parsed("a" if name == "b" else "b"))
+    settings()

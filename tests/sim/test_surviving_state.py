@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 import signal
@@ -117,6 +118,7 @@ KEPT = {
     "module": "surviving_programs.last was '', then 'b'",
     "list": "surviving_programs.ORDER was a list of 0",
     "class": "surviving_programs.Desk.last was '', then 'b'",
+    "cache": "surviving_programs.newest was a full cache (calls so far: 1), then a full cache (cal",
 }
 """Of programs that begin each execution with the same, by where they keep what states lack."""
 
@@ -143,9 +145,10 @@ def test_without_an_answer_of_a_fresh_process_matched_states_prove_nothing(
     assert report.verdict == "proved", report.text
 
 
-def test_where_modules_decide_nothing_matched_states_prove() -> None:
-    """The control."""
-    report = in_a_fork(lambda: explore(programs.forgets_the_order, strategy="states"))
+@pytest.mark.parametrize("program", [programs.forgets_the_order, programs.asks_a_cache])
+def test_where_modules_decide_nothing_matched_states_prove(program: Program) -> None:
+    """The control: a cache that keeps the same in each order decides nothing either."""
+    report = in_a_fork(lambda: explore(program, strategy="states"))
     assert report.verdict == "proved", report.text
     assert "states matched" in report.claim
 
@@ -392,3 +395,21 @@ def test_state_is_read_wherever_it_is_kept() -> None:
     if sys.version_info < (3, 15):
         assert "numbers, a variable of " in changes
         assert "was an iterator with 5 left, then an iterator with 4 left" in changes
+
+
+@pytest.mark.parametrize("size", [4, None])
+def test_a_cache_is_read_by_what_it_has_kept(size: int | None) -> None:
+    """One that keeps as many other calls has changed; one that was asked for the same has not."""
+    cache = functools.lru_cache(size)(str)
+
+    def program(world: World) -> object:
+        return cache
+
+    cache(1)
+    before = ModuleState(program)
+    cache(1)
+    assert before.changes(ModuleState(program)) == []
+    cache.cache_clear()
+    cache(2)
+    (change,) = before.changes(ModuleState(program))
+    assert "cache, a variable of " in change

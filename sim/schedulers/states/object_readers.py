@@ -276,7 +276,8 @@ def _of_function(each: types.FunctionType) -> tuple[object, ...]:
 def _of_cached_function(each: Any) -> Iterator[object]:
     """What one of a module has kept counts as what its module holds, as does a function's globals.
 
-    That of the program's own modules is watched: see `exploration/module_state.py`.
+    Of the program's own modules natural order must change none, and ask none that is full: see
+    `exploration/module_state.py`.
     """
     yield each.__module__
     yield each.__qualname__
