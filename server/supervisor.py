@@ -37,6 +37,7 @@ class Worker:
         self.looks = 0
         # The same since it was found to have refused.
         self.looks_refused = 0
+        self._was_killed = False
         self._is_asked = False
         process.start()
 
@@ -47,6 +48,11 @@ class Worker:
     @property
     def is_over(self) -> bool:
         return not self._process.process.is_alive()
+
+    @property
+    def lives(self) -> bool:
+        """It is neither over nor killed, which the system may take long for."""
+        return not self._was_killed and not self.is_over
 
     @property
     def has_refused(self) -> bool:
@@ -74,6 +80,7 @@ class Worker:
         self._process.terminate()
 
     def kill(self) -> None:
+        self._was_killed = True
         self._process.kill()
 
     def join(self, patience_s: float) -> None:
@@ -165,7 +172,7 @@ class Supervisor(Multiprocess):
             self._workers[place] = self._started()
 
     def _kill_if_late(self, worker: Worker) -> None:
-        if worker.looks == self._looks_max:
+        if worker.looks >= self._looks_max and worker.lives:
             event = "worker_silent" if worker.serves else "worker_does_not_start"
             _logger.error(line(event, "it is killed", pid=worker.pid))
             worker.kill()
@@ -197,7 +204,7 @@ class Supervisor(Multiprocess):
     def _look_at_ending(self) -> None:
         for worker in self._ending:
             worker.looks += 1
-            if worker.looks == self._ending_max(worker):
+            if worker.looks >= self._ending_max(worker) and worker.lives:
                 _logger.error(line("worker_does_not_end", "it is killed", pid=worker.pid))
                 worker.kill()
         self._ending = [each for each in self._ending if not each.is_over]
@@ -205,7 +212,7 @@ class Supervisor(Multiprocess):
     def _ending_max(self, worker: Worker) -> int:
         """After how many looks it is killed. One that has never served has no streams to end: it
         imports, or waits for its store, and takes no signal meanwhile."""
-        return self._grace_looks + (self._looks_max if worker.serves else 0)
+        return max(1, self._grace_looks + (self._looks_max if worker.serves else 0))
 
     def _go_on_restarting(self) -> None:
         self._old = [each for each in self._old if each in self._workers]

@@ -28,7 +28,7 @@ class StandIn:
 
     def __init__(self, *, serves: bool = True) -> None:
         self.serves, self.stands_still, self.ends_when_told = serves, False, True
-        self.answers_nonsense = False
+        self.answers_nonsense, self.dies_when_killed = False, True
         self.started = self.told = self.killed = False
         self.exitcode: int | None = None
         self.pid = 4242
@@ -63,7 +63,7 @@ class StandIn:
 
     def kill(self) -> None:
         self.killed = True
-        if self.exitcode is None:
+        if self.exitcode is None and self.dies_when_killed:
             self.exitcode = -signal.SIGKILL
 
     def join(self, patience_s: float) -> None:
@@ -73,13 +73,13 @@ class StandIn:
 class Supervised:
     """Two workers, and what became of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace_s: int | None = GRACE_S) -> None:
         self.made: list[StandIn] = []
         self.next_serves = True
         self.was_ready = 0
         # Called where the supervisor waits for those that end.
         self.on_join: Callable[[], None] = nothing
-        config = uvicorn.Config("app", workers=2, timeout_graceful_shutdown=GRACE_S)
+        config = uvicorn.Config("app", workers=2, timeout_graceful_shutdown=grace_s)
         self.supervisor = Supervisor(
             config,
             [],
@@ -395,3 +395,29 @@ def test_a_worker_that_does_not_end_is_killed(two: Supervised) -> None:
     assert two.made[0].told
     assert two.made[0].killed
     assert not two.made[1].killed
+
+
+@pytest.mark.parametrize("grace_s", [None, 0])
+def test_without_a_grace_too_one_that_starts_and_does_not_end_is_killed(
+    grace_s: int | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the first look, told once also where the system takes long to end it."""
+    monkeypatch.setattr(multiprocess, "SIGNALS", {})
+    two = Supervised(grace_s)
+    two.next_serves = False
+
+    def stands_still() -> None:
+        two.made[0].stands_still, two.made[0].dies_when_killed = True, False
+
+    looks: list[bool] = []
+
+    def looked() -> None:
+        looks.append(two.made[0].killed)
+        assert len(looks) <= HEALTH_LOOKS, "it is not killed"
+        if looks.count(True) == HEALTH_LOOKS - 1:
+            two.made[0].exitcode = -signal.SIGKILL
+
+    two.on_join = looked
+    two.run(stands_still)
+    assert looks == [False] + [True] * (HEALTH_LOOKS - 1)
+    assert [each.partition(" ")[0] for each in caplog.messages] == ["worker_does_not_end"]
