@@ -31,7 +31,7 @@ from tests.server.chaos_clients import CUT, Asked, Clients
 from tests.server.chaos_history import History, Line
 from tests.server.chaos_ollama import StampedOllama
 from tests.server.chaos_store import Proxy, Valkeys
-from tests.server.support import REPOSITORY, free_port
+from tests.server.support import REPOSITORY, free_port, until
 
 SECONDS = float(os.environ.get("JARVIS_CHAOS_S", "600"))
 WORKERS = 3
@@ -103,9 +103,13 @@ class Served:
         )
         self._workers = WORKERS
         self._reading = asyncio.ensure_future(self._read(self._process))
-        while not any(line.startswith("onestream listens on") for line in self.lines):
-            assert self._process.returncode is None, self.lines[-20:]
-            await asyncio.sleep(0.02)
+
+        def listens_or_ended() -> bool:
+            listens = any(line.startswith("onestream listens on") for line in self.lines)
+            return listens or self._process.returncode is not None
+
+        await until(listens_or_ended, "it listens, or has ended")
+        assert self._process.returncode is None, self.lines[-20:]
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -188,8 +192,8 @@ class Served:
         return False
 
     def wake(self, *, all_of_them: bool = False) -> None:
-        for pid, until in list(self._stopped.items()):
-            if all_of_them or time.monotonic() >= until:
+        for pid, end in list(self._stopped.items()):
+            if all_of_them or time.monotonic() >= end:
                 self._signal(pid, signal.SIGCONT)
                 del self._stopped[pid]
 
@@ -291,7 +295,7 @@ def told_of(violation: str, prompts: list[Asked], served: Served, ollama: Stampe
 
 
 def was_killed(prompt: Asked, broken: list[tuple[float, float]]) -> bool:
-    return any(since < prompt.over and prompt.at < until for since, until in broken)
+    return any(since < prompt.over and prompt.at < end for since, end in broken)
 
 
 def without_nameless(

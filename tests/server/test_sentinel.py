@@ -167,10 +167,11 @@ def test_the_primary_is_found_anew_after_a_fail_over() -> None:
             there.primary.kill()
             renewal = Renew("s", "v/1", granted.fencing_token, granted.ticket)
             renewed = None
-            while renewed is None:
-                # As its worker does, until there is a primary again.
-                with suppress(StoreUnreachable):
-                    renewed = await store.ask(renewal)
+            # As its worker does, until there is a primary again.
+            async with asyncio.timeout(PATIENCE_S):
+                while renewed is None:
+                    with suppress(StoreUnreachable):
+                        renewed = await store.ask(renewal)
             assert renewed.word is Word.OK
             assert (await store.snapshot()).generation != before
             assert (await store.ask(Register("t", "v/2"))).word is Word.WAITING
