@@ -18,7 +18,9 @@ def wrong_line(breaks: FunctionType, replaced: Iterable[CodeType]) -> int:
     """
     lines, first = inspect.getsourcelines(breaks)
     tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
-    assert isinstance(tree, ast.FunctionDef)
+    if not isinstance(tree, ast.FunctionDef):
+        # A lambda's line has nothing beside it.
+        return first
     known = {text for code in replaced for text in _statements_of(code)}
     own = [
         each
@@ -37,7 +39,7 @@ def wrong_line(breaks: FunctionType, replaced: Iterable[CodeType]) -> int:
     simple = [each for each in own if not hasattr(each, "body")]
     telling = [each for each in simple if not originals & _called(each)]
     outside = [each for each in tree.body if isinstance(each, ast.Expr) and not _is_aside(each)]
-    found = (telling or simple or own or outside)[0]
+    found = (telling or simple or own or outside or [tree])[0]
     return first + found.lineno - 1
 
 
