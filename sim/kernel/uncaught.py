@@ -33,12 +33,14 @@ class Hunt:
         self._through_with = through_with
         self._frames = list(_of_step(frame))
         self._raises = raises
+        self._is_on = False
         self._trace_before: Any = None
         self._traces_before: list[Any] = []
 
     def begin(self) -> None:
         """Called in the step, which may be at such a place already."""
         self._raise_if_uncaught(self._frames)
+        self._is_on = True
         self._trace_before = sys.gettrace()
         self._traces_before = [each.f_trace for each in self._frames]
         for each in self._frames:
@@ -46,8 +48,11 @@ class Hunt:
         sys.settrace(self._on_call)
 
     def end(self) -> None:
-        """Also where nothing was raised."""
-        for each, before in zip(self._frames, self._traces_before, strict=False):
+        """Also where nothing was raised; once, and nothing where it has not begun."""
+        if not self._is_on:
+            return
+        self._is_on = False
+        for each, before in zip(self._frames, self._traces_before, strict=True):
             each.f_trace = before
         self._frames.clear()
         sys.settrace(self._trace_before)
