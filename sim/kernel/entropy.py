@@ -46,7 +46,7 @@ class Entropy:
     """What one execution reads of clocks, and draws. With `seed` None the draws are real."""
 
     __slots__ = (
-        *("_bytes", "_is_seeded", "_last", "_processor_s", "_readings"),
+        *("_bytes", "_is_seeded", "_last", "_made_us", "_processor_s", "_readings"),
         *("_wall_at_s", "_wall_us", "changed", "environment", "epoch_s", "equal", "seed"),
         "shown",
     )
@@ -64,8 +64,9 @@ class Entropy:
         self._readings = 0
         # What the processor has worked: it does not while the loop sleeps.
         self._processor_s = 0.0
-        # What the wall clock showed last, in microseconds, and when.
-        self._wall_us, self._wall_at_s = 0, 0.0
+        # What the wall clock showed last, in microseconds; what it would have shown, were it not
+        # ahead; and when.
+        self._wall_us, self._made_us, self._wall_at_s = 0, 0, 0.0
         # Which files the execution has written, by path, and when: see `isolation/file_times.py`.
         self.changed: dict[str, Any] = {}
         # Which readings of the wall clock show what the last one showed.
@@ -79,13 +80,16 @@ class Entropy:
     def canonical_state(self) -> object:
         """How the draws and readings so far decide later ones.
 
-        Without the microseconds by which the wall clock is ahead: they only tell readings apart.
+        And by how many milliseconds the wall clock is ahead: its microseconds only tell readings
+        apart.
         """
         drawn = _inst.getstate() if self._is_seeded else None
         drawn_bytes = self._bytes.getstate() if self._bytes is not None else None
         # An ordinary program does not read the clock that often in a row, so fewer do not count.
         readings = self._readings if self._readings > BUSY_READINGS // 2 else 0
-        return drawn, drawn_bytes, readings, self._processor_s, list(self.changed.items())
+        ahead_ms = (self._wall_us - self._made_us) // 1000
+        changed = list(self.changed.items())
+        return drawn, drawn_bytes, readings, self._processor_s, ahead_ms, changed
 
     def keep_up_with(self, wall_s: float) -> None:
         """From now on the wall clock does not show less than that."""
@@ -119,7 +123,7 @@ class Entropy:
         if self._wall_us:
             passed_us = 0.0 if catches_up else (now - self._wall_at_s) * 1e6
             shown = max(shown, self._wall_us + max(1, math.ceil(passed_us + GRAIN_US)))
-        self._wall_us, self._wall_at_s = shown, now
+        self._wall_us, self._made_us, self._wall_at_s = shown, made_us, now
         if self.seed is not None:
             self.shown[shown * 1000] = made_us
         return shown

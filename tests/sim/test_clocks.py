@@ -15,6 +15,7 @@ import sched
 import time
 import timeit
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC
 from typing import Any
@@ -348,3 +349,26 @@ def test_what_is_less_than_a_millisecond_apart_is_told_apart(
     assert search.opaque == set()
     assert search.met_again == 0
     assert len(report.labels) == 2
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_clock_that_is_milliseconds_ahead_is_told_apart(held: bool) -> None:
+    """It was read a thousand times, and what it has shown, or will show, tells of that."""
+
+    async def program(world: World) -> None:
+        reads = world.choose("reads", (0, 40))
+        for _ in range(60):
+            deque((time.time() for _ in range(reads)), maxlen=0)
+            await asyncio.sleep(0.1)
+        del reads
+        shown = time.time() if held else 0.0
+        await asyncio.sleep(0.1)
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in "ab"))
+        shown = shown or time.time()
+        world.reached("ahead" if 2000 < round(shown * 1e6) % 100_000 < 90_000 else "on time")
+
+    search = StateMatching()
+    report = explore(program, strategy=search)
+    assert report.verdict == "proved", report.text
+    assert search.opaque == set()
+    assert report.labels == {"ahead", "on time"}

@@ -86,10 +86,9 @@ WITHOUT_INFLUENCE: dict[type, set[str]] = {
     # The first two are told by themselves. How it is watched, and broken off, ends it at most.
     Execution: {"loop", "entropy", "is_watched", "is_alone", "is_violated", "serial", "os_thread"}
     | {"counter", "broken_off", "endless", "seen", "spent"},
-    # Which readings are equal is asked beside a search. By how much the wall clock is ahead tells
-    # readings apart, of which the reader of states knows what was shown; `_last` is of this poll.
-    Entropy: {"environment", "seed", "epoch_s", "equal", "shown"}
-    | {"_last", "_wall_at_s", "_wall_us"},
+    # Which readings are equal is asked beside a search. What was shown the reader of states asks
+    # for. When a clock was read last counts at its instant alone.
+    Entropy: {"environment", "seed", "epoch_s", "equal", "shown", "_last", "_wall_at_s"},
 }
 
 

@@ -216,11 +216,13 @@ class _Traversal:
     def _rank_stamps(self) -> None:
         """Of what the wall clock has shown it counts when, and which comes first of all that is so.
 
-        By how much it was ahead hangs on how often it was read before, which decides nothing more.
+        By how many microseconds it was ahead hangs on how often it was read before, which decides
+        nothing more; milliseconds count, as they may where it was read a thousand times.
         What it has not shown, as a deadline or a number of that size, stays as it is.
         """
         ranks = {ns: rank for rank, ns in enumerate(sorted({ns for ns, _ in self._stamps}))}
         for ns, at in self._stamps:
             made_us = self._shown.get(ns)
             if made_us is not None:
-                self._form[at] = made_us, ranks[ns], type(self._form[at]).__name__
+                ahead_ms = (ns // 1000 - made_us) // 1000
+                self._form[at] = made_us, ahead_ms, ranks[ns], type(self._form[at]).__name__
