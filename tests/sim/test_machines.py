@@ -44,6 +44,18 @@ async def has_five_jobs(world: World) -> None:
     await asyncio.gather(*(asyncio.to_thread(int) for _ in range(5)))
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has none")
+def test_a_process_may_run_on_as_many_cpus_as_there_are() -> None:
+    """Who asks for its CPUs by `os.sched_getaffinity` is told of the same machine."""
+
+    async def program(world: World) -> None:
+        world.check(len(os.sched_getaffinity(0)) == os.cpu_count(), "one number of CPUs")
+
+    report = explore(program, cpus=3)
+    assert report.verdict == "proved", report.text
+    assert explore(program).verdict == "proved"
+
+
 def test_ten_jobs_that_wait_for_each_other_deadlock_on_four_cpus_alone() -> None:
     """The refutation says that stock Python passes where there are more CPUs."""
     report = explore(meets_in_threads(10))

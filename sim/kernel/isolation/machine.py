@@ -24,21 +24,42 @@ def real_cpus() -> int:
     return _of_this_process() or 1
 
 
+def _bound_of_cpus() -> int | None:
+    """None where the machine's own are told."""
+    execution = execution_of_this_thread()
+    if execution is None or execution.is_alone:
+        return None
+    execution.loop.bounds_hit.add("cpus")
+    cpus: int = execution.loop.bounds.cpus
+    return cpus
+
+
 def _counted(real: Callable[[], int | None]) -> Callable[[], int | None]:
     @functools.wraps(real)
     @forwards
     def cpu_count() -> int | None:
-        execution = execution_of_this_thread()
-        if execution is None or execution.is_alone:
-            return real()
-        execution.loop.bounds_hit.add("cpus")
-        cpus: int = execution.loop.bounds.cpus
-        return cpus
+        cpus = _bound_of_cpus()
+        return real() if cpus is None else cpus
 
     return cpu_count
 
 
-_REPLACEMENTS = [(os, name, _counted(getattr(os, name))) for name in _ASKED if hasattr(os, name)]
+def _affine(real: Callable[[int], set[int]]) -> Callable[[int], set[int]]:
+    @functools.wraps(real)
+    @forwards
+    def sched_getaffinity(pid: int) -> set[int]:
+        own = real(pid)
+        cpus = _bound_of_cpus()
+        return own if cpus is None else set(range(cpus))
+
+    return sched_getaffinity
+
+
+_REPLACEMENTS: list[tuple[Any, str, Any]] = [
+    (os, name, _counted(getattr(os, name))) for name in _ASKED if hasattr(os, name)
+]
+if hasattr(os, "sched_getaffinity"):
+    _REPLACEMENTS.append((os, "sched_getaffinity", _affine(os.sched_getaffinity)))
 
 
 def replacements() -> list[tuple[Any, str, Any]]:
