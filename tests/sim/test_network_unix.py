@@ -257,3 +257,29 @@ def test_who_finds_the_backlog_full_waits_in_a_thread(tmp_path: Path) -> None:
 
     found = run(program)
     assert found.violation is None and found.error is None, (found.violation, found.error)
+
+
+async def asks_for_access(path: str) -> list[bool]:
+    server = await asyncio.start_unix_server(lambda reader, writer: writer.close(), path)
+    seen = []
+    for mode in (0o755, 0o600, 0o000, 0o400, 0o001):
+        os.chmod(path, mode)
+        seen += [os.access(path, each) for each in (os.F_OK, os.R_OK, os.W_OK, os.X_OK)]
+    server.close()
+    await server.wait_closed()
+    if os.path.lexists(path):  # noqa: ASYNC240
+        os.unlink(path)
+    return seen
+
+
+@pytest.mark.socket
+def test_access_to_a_path_is_by_its_mode(tmp_path: Path) -> None:
+    """What its mode lets nobody do is denied, as the system does."""
+    path = str(tmp_path / "s")
+    on_stock = asyncio.run(asks_for_access(path))
+
+    async def program(world: World) -> None:
+        assert await asks_for_access(path) == on_stock
+
+    report = explore(program)
+    assert report.verdict == "proved", report.text
