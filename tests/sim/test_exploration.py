@@ -553,9 +553,11 @@ async def switches_the_collector(world: World) -> None:
 
 def test_what_a_program_switches_of_the_collector_is_its_executions() -> None:
     """Nothing is kept from the collector for good, and it begins on its own in no execution."""
-    before = gc.isenabled(), gc.get_freeze_count()
+    was_enabled, frozen = gc.isenabled(), gc.get_freeze_count()
     assert explore(switches_the_collector).verdict == "proved"
-    assert (gc.isenabled(), gc.get_freeze_count()) == before
+    assert gc.isenabled() == was_enabled
+    # Of what was frozen before, some may have been freed.
+    assert gc.get_freeze_count() <= frozen
 
 
 async def tunes_the_collector(world: World) -> None:
