@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -98,6 +98,7 @@ class Wire:
 async def relaying(host: str, port: int) -> AsyncIterator[Wire]:
     """A Wire on a free port, to the server at host and port."""
     wire = Wire()
+    handlers: set[asyncio.Task[Any]] = set()
 
     async def pump(reader: Any, writer: Any, keep: bytearray | None) -> None:
         try:
@@ -111,6 +112,7 @@ async def relaying(host: str, port: int) -> AsyncIterator[Wire]:
             writer.transport.abort()
 
     async def connected(reader: Any, writer: Any) -> None:
+        handlers.add(cast("asyncio.Task[Any]", asyncio.current_task()))
         sent = bytearray()
         wire.connections.append(sent)
         try:
@@ -127,7 +129,8 @@ async def relaying(host: str, port: int) -> AsyncIterator[Wire]:
                 up_writer.transport.abort() if not back.done() else None
             await asyncio.wait({back})
         finally:
-            forth.cancel()
+            for task in (back, forth):
+                task.cancel()
             for each in (writer, up_writer):
                 each.close()
 
@@ -135,6 +138,14 @@ async def relaying(host: str, port: int) -> AsyncIterator[Wire]:
     async with server:
         wire.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         yield wire
+    # A client may keep its connection for the next request; nothing of it outlives this loop.
+    await _ended(handlers)
+
+
+async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 # ---- the server -----------------------------------------------------------------------------

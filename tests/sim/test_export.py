@@ -91,7 +91,8 @@ def levelled(step: str) -> str:
     at, actor, name = step.split(" ", 2)
     if name == "_settle":
         return name
-    name = re.sub(r"\b(Sim|Recorded|Stock|Base)(Task|Future|Loop|EventLoop)\.", "", name)
+    ours = r"\b((Sim|Recorded|Stock|Base)(Task|Future|Loop|EventLoop)|LoopOfTasks)\."
+    name = re.sub(ours, "", name)
     return f"{at} {'task' if name.startswith('TaskStep') else actor} {name}"
 
 
