@@ -30,6 +30,7 @@ from sim import (
 )
 from sim.kernel.hashing import SimTask
 from sim.kernel.threads import tools
+from sim.kernel.threads.pools import SimExecutor
 from tests.limits import HANGS_S
 from tests.sim.fresh_processes import printed_in_fresh_processes
 from tests.sim.policies import policy_kept
@@ -508,6 +509,16 @@ async def signals_find_the_loops_handler_behind_pythons() -> None:
     await asyncio.sleep(0.1)
     assert seen == ["python", "loop"]
     loop.remove_signal_handler(signal.SIGTERM)
+
+
+@pytest.mark.socket  # A real thread.
+def test_a_pool_that_a_thread_of_the_system_asks_for_is_made() -> None:
+    """Where nothing is simulated its lock is a real one."""
+    loop = new_event_loop()
+    with ThreadPoolExecutor(1) as threads:
+        pool = threads.submit(SimExecutor.of_asyncio, loop.threads).result()
+    assert isinstance(pool, SimExecutor)
+    loop.close()
 
 
 IN_MEMORY = [

@@ -272,8 +272,10 @@ class _NoSwitchPoint(SimLock):
 
 
 def lock_without_switch_points() -> SimRLock:
+    """In a thread of the system that simulates nothing it is a real one, as each lock there."""
     lock = SimRLock()
-    lock._sim_lock = _NoSwitchPoint()
+    if type(lock) is SimRLock:
+        lock._sim_lock = _NoSwitchPoint()
     return lock
 
 
