@@ -1,4 +1,4 @@
-"""Heads of requests that mean nothing here, or could mean two things: refused, whoever sends them.
+"""Heads of requests that mean nothing here, or could mean two things: refused from everybody.
 
 What may be read in two ways is read in one by a proxy and in the other by us.
 """

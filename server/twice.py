@@ -19,7 +19,7 @@ _SHOWN_CHARS = 40
 
 
 def check_names(data: bytes, value: dict[str, Any], names: int, values: int) -> None:
-    """data: the text, in UTF-8, whose value it is; it has so many names, and so many values.
+    """data: the text, in UTF-8, whose value it is; how many names and values it has.
 
     Raises ApiError (400). The same said twice is said once, but where nobody reads what was said.
     """
@@ -46,7 +46,7 @@ def _refusal(problem: str, param: str | None = None) -> ApiError:
 
 
 def _has_names(value: dict[str, Any], names: int) -> bool:
-    """Whether there are so many; once they are found, the rest is not looked at."""
+    """Whether there are as many; once they are found, the rest is not looked at."""
     found = 0
     rest: list[Any] = [value]
     while rest and found < names:

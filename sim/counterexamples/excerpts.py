@@ -12,7 +12,7 @@ from sim.counterexamples.facts import Fact, Mark
 EXCERPTS_MAX = 3
 AROUND = 4
 FIRST_LINES = 6
-# Of a function of so many lines all are shown.
+# Of a function of up to as many lines all are shown.
 WHOLE_MAX = 30
 
 

@@ -24,7 +24,7 @@ GRAIN_US = 0.3
 _DAY_OF_1970 = datetime.date(1970, 1, 1).toordinal()
 
 READINGS_AHEAD = 50
-"""So many readings in a row do not put the wall clock ahead for longer than their instant."""
+"""As many readings in a row do not put the wall clock ahead for longer than their instant."""
 
 _inst: random.Random = random._inst
 _real_random_seed = random.Random.seed

@@ -57,7 +57,7 @@ INSIST_S = 0.002
 INSIST_TIMES_MAX = 100
 """What swallows being broken off (a bare `except`) is asked again until that hits another line."""
 HUNT_TIMES_MAX = 50
-"""So many of these times it is traced until it comes to a line where it does not swallow it."""
+"""As many of these times it is traced until it comes to a line where it does not swallow it."""
 # Bound here: a program, and the guards of an execution, put something else there.
 _handle = signal.signal
 _start_thread, _new_lock, _ident = (

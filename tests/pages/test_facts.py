@@ -333,7 +333,7 @@ def test_of_a_longer_function_the_lines_around_are_shown(tmp_path: Path) -> None
 
 
 def excerpt_of_function(folder: Path, *, lines: int, marked: int) -> Excerpt:
-    """Of a function with so many lines below its docstring, of which one is marked."""
+    """Of a function with this many lines below its docstring, of which one is marked."""
     body = ['"""Its docstring,', "", 'is long."""', *(f"v{number} = 0" for number in range(lines))]
     file = folder / "long.py"
     file.write_text("\n    ".join(["def long():", *body]) + "\n", encoding="utf-8")

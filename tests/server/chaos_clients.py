@@ -16,7 +16,7 @@ from tests.server.support import DEVKEY
 
 SESSIONS = ("a", "b", "c")
 STRATEGIES = ("interrupt",) * 6 + ("enqueue", "reject")
-# Whoever has no answer by then will have none: an enqueued prompt waits 5 s, a lease takes 1.7 s.
+# Who has no answer by then will have none: an enqueued prompt waits 5 s, a lease takes 1.7 s.
 HANGS_S = 90.0
 # The end of a streamed answer that has none.
 CUT = "cut without a message"

@@ -1,6 +1,6 @@
 """An Ollama that says when it was asked, and whether an older call of the session was over by then.
 
-What it sends is stamped with the time, CLOCK_MONOTONIC, of which a message is made: whoever lets it
+What it sends is stamped with the time, CLOCK_MONOTONIC, of which a message is made: who lets it
 out does so later.
 """
 

@@ -140,7 +140,7 @@ class Crashes:
     # -- the table's operations
 
     def of_case(self, case: Case) -> None:
-        """An operation that is cut off has not been asked, and may be asked by whoever comes."""
+        """An operation that is cut off has not been asked, and may be asked by the next."""
         state, _, operation = case
 
         def ask(fuse: Fuse) -> None:

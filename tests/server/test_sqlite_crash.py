@@ -37,7 +37,7 @@ def crashes(*options: str) -> tuple[int, list[str]]:
     ],
 )
 def test_what_is_cut_off_has_not_been_asked(options: tuple[str, ...]) -> None:
-    """Nothing is half done; whoever comes is answered as by the lease table, and finds the dead."""
+    """Nothing is half done; who comes is answered as by the lease table, and finds the dead."""
     code, lines = crashes(*options)
     print(*lines[-20:], sep="\n")
     assert code == 0

@@ -218,7 +218,7 @@ def test_a_clock_that_is_none_of_an_execution_is_refused(call: str) -> None:
     """The machine's clock is not set, and one of another process not read."""
 
     async def program(world: World) -> None:
-        # A number that no clock has: on stock it fails, whoever runs this.
+        # A number that no clock has: on stock it fails for everybody.
         getattr(time, call)(*((77, 0.0) if call == "clock_settime" else (77,)))
 
     report = explore(program)

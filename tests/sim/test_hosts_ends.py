@@ -324,7 +324,7 @@ def test_a_process_that_crashes_in_a_step_and_would_go_on_for_ever_is_over() -> 
 
 @pytest.mark.parametrize("fault", ["may_crash", "may_pause"])
 def test_what_befalls_a_process_in_a_thread_befalls_that_thread_alone(fault: str) -> None:
-    """Whoever runs meanwhile, and its own main once it starts anew, is in the main thread."""
+    """Who runs meanwhile, and its own main once it starts anew, is in the main thread."""
     of_thread = threading.local()
 
     def check_that_it_is_the_main_thread(world: World) -> None:

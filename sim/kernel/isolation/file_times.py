@@ -220,7 +220,7 @@ def _forget(execution: Execution, key: str) -> None:
 
 
 def _inode(key: str, links_min: int = 2) -> str | None:
-    """Its name, of a file that has so many paths; directories have one."""
+    """Its name, of a file that has this number of paths; directories have one."""
     try:
         found = _real_lstat(key)
     except (OSError, ValueError):

@@ -35,7 +35,7 @@ T = TypeVar("T")
 THREADS_MAX = 8
 QUEUE_MAX = 64
 CPUS_MOST = 28
-"""With so many, or with more, asyncio's default pool has the same number of threads."""
+"""With as many, or with more, asyncio's default pool has the same number of threads."""
 
 
 def default_pool_threads(cpus: int) -> int:
