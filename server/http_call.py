@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 import httptools
 import httpx
@@ -116,6 +118,19 @@ def _ends_with_connection(headers: list[tuple[bytes, bytes]]) -> bool:
     return all(name.lower() != b"content-length" for name, _ in headers)
 
 
+def _end(transport: asyncio.Transport) -> None:
+    """The upstream sees the end now, whatever else has hold of the socket.
+
+    A close ends a connection with its last descriptor only, and that may be a copy for a moment:
+    of a process that was forked, or of one that looks through this one's files.
+    """
+    connection = transport.get_extra_info("socket")
+    # One that its peer has ended is none any more; another loop than asyncio's may refuse.
+    with suppress(OSError, TypeError, AttributeError):
+        connection.shutdown(socket.SHUT_RDWR)
+    transport.abort()
+
+
 class _Body(httpx.AsyncByteStream):
     def __init__(self, call: _Call) -> None:
         self._call = call
@@ -206,7 +221,7 @@ class _Call(asyncio.Protocol):
         """
         assert self._transport is not None
         self._fail(httpx.ReadError("the call was closed before its answer was whole"))
-        self._transport.abort()
+        _end(self._transport)
         # The socket is closed in the next iteration.
         await asyncio.sleep(0)
 

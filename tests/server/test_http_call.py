@@ -236,6 +236,38 @@ def test_a_close_by_another_task_is_not_the_end_of_the_body() -> None:
     assert outcome.violation is None and outcome.error is None, outcome
 
 
+def test_an_upstream_sees_the_end_of_a_call_also_where_its_socket_has_a_copy() -> None:
+    """The kernel keeps a connection whose descriptor another process has hold of, as of a fork."""
+    found: list[bytes] = []
+
+    class Copied(CallTransport):
+        async def _connected_to(self, *arguments: Any) -> Any:
+            call = await super()._connected_to(*arguments)
+            copies.append(call._transport.get_extra_info("socket").dup())
+            return call
+
+    copies: list[socket.socket] = []
+
+    async def program(world: World) -> None:
+        async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(CHUNKED + b"1\r\na\r\n")
+            found.append(await reader.read())
+            writer.close()
+
+        server = await asyncio.start_server(says, "127.0.0.1", 80)
+        request = httpx.Request("GET", "http://127.0.0.1/x")
+        response = await Copied(None, None).handle_async_request(request)
+        await response.aclose()
+        await asyncio.sleep(1)
+        assert copies and found == [b""]
+        copies.pop().close()
+        server.close()
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+
+
 @pytest.mark.parametrize(("addresses", "expected"), [("21", 200), ("221", 200), ("2", None)])
 def test_an_address_that_says_nothing_leaves_time_for_the_next(
     addresses: str, expected: int | None
