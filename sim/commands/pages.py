@@ -80,6 +80,7 @@ _BOUNDED = {
     "set_order": "in which of many orders sets of tasks iterate",
     "timers_apart": "whether timers of one instant may fire apart, and in another order",
     "equal_readings": "which readings of the wall clock show what the last one did",
+    "collections": "at which polls the garbage collector runs",
     "cpus": "how many CPUs the machine has, by which asyncio's default pool has its threads",
 }
 

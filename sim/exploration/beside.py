@@ -2,7 +2,7 @@
 
 A search keeps it as it is, so that its executions can be repeated: the order in which sets of tasks
 iterate, the machine's CPUs, by which asyncio's default pool has its threads, which timers fire
-together, and that each reading of the wall clock is later than the last.
+together, that each reading of the wall clock is later than the last, and when garbage is collected.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
-from sim.exploration import apart, equal, machines, set_orders
+from sim.exploration import apart, collected, equal, machines, set_orders
 from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude
 from sim.exploration.report import Findings
 from sim.exploration.subject import Problem
+from sim.kernel.collections_at_polls import only_what_is_new
 from sim.kernel.execution import Outcome, run_execution
 from sim.kernel.schedule import Bounds
 from sim.kernel.watchdog import limited
@@ -57,6 +58,7 @@ def refuted_beside(
         _refuted_with_timers_apart(problem, findings, beside)
         or _refuted_with_equal_readings(problem, findings, beside)
         or _refuted_in_another_order(problem, findings, natural, beside)
+        or _refuted_with_collections(problem, findings, beside)
     )
 
 
@@ -67,8 +69,8 @@ def _refuted_in_another_order(
         return None
     findings.set_orders = 0
 
-    def count(executions: int) -> None:
-        findings.set_orders = (findings.set_orders or 0) + executions
+    def count(more: Findings) -> None:
+        findings.set_orders = (findings.set_orders or 0) + more.executions
 
     others = set_orders.in_other_orders(problem.bounds)
     return _refuted(problem, findings, others, "another order of sets of tasks", count, beside)
@@ -82,8 +84,8 @@ def refuted_on_another_machine(
         return None
     findings.machines = 0
 
-    def count(executions: int) -> None:
-        findings.machines = (findings.machines or 0) + executions
+    def count(more: Findings) -> None:
+        findings.machines = (findings.machines or 0) + more.executions
 
     beside = replace(beside, until=max(beside.until, perf_counter() + SECONDS_MAX))
     others = machines.on_other_machines(problem.bounds)
@@ -100,8 +102,8 @@ def _refuted_with_timers_apart(
     if beside.is_whole:
         schedulers.append(FirstFew(RandomWalk(beside.seed), apart.RANDOM_EXECUTIONS))
 
-    def count(executions: int) -> None:
-        findings.apart = (findings.apart or 0) + executions
+    def count(more: Findings) -> None:
+        findings.apart = (findings.apart or 0) + more.executions
 
     other = replace(problem, bounds=apart.timers_apart(problem.bounds))
     with limited(beside.until):
@@ -115,11 +117,27 @@ def _refuted_with_equal_readings(
         return None
     findings.equal = 0
 
-    def count(executions: int) -> None:
-        findings.equal = (findings.equal or 0) + executions
+    def count(more: Findings) -> None:
+        findings.equal = (findings.equal or 0) + more.executions
 
     others = equal.with_equal_readings(problem.bounds)
     return _refuted(problem, findings, others, "two readings of the clock equal", count, beside)
+
+
+def _refuted_with_collections(
+    problem: Problem, findings: Findings, beside: Beside
+) -> tuple[Findings, Conclusion] | None:
+    looked = 0
+
+    def count(more: Findings) -> None:
+        nonlocal looked
+        looked += more.executions
+        if findings.collected is not None or "collections" in more.bounds_hit:
+            findings.collected = looked
+
+    others = collected.with_collections(problem.bounds, findings)
+    with only_what_is_new():
+        return _refuted(problem, findings, others, "the garbage collector", count, beside)
 
 
 def _refuted(
@@ -127,10 +145,10 @@ def _refuted(
     findings: Findings,
     others: Iterable[Bounds],
     found_by: str,
-    count: Callable[[int], None],
+    count: Callable[[Findings], None],
     beside: Beside,
 ) -> tuple[Findings, Conclusion] | None:
-    """A violation of executions within these bounds. count: told how many there were."""
+    """A violation of executions within these bounds. count: told of them."""
     with limited(beside.until):
         for bounds in others:
             few = FirstFew(RandomWalk(beside.seed), RANDOM_EXECUTIONS)
@@ -147,7 +165,7 @@ def _refuted_by(
     findings: Findings,
     schedulers: Iterable[Scheduler],
     found_by: str,
-    count: Callable[[int], None],
+    count: Callable[[Findings], None],
     beside: Beside,
 ) -> tuple[Findings, Conclusion] | None:
     until, watch = beside.until, beside.watch
@@ -155,7 +173,7 @@ def _refuted_by(
         if perf_counter() >= until:
             return None
         more = search(problem, scheduler, until, None, watch)
-        count(more.executions)
+        count(more)
         if more.failure is not None:
             is_interrupted = partial(watch, findings, scheduler)
             concluded = conclude(problem, more, until, is_interrupted, is_exhausted=False)

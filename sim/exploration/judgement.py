@@ -10,7 +10,7 @@ from time import perf_counter
 from sim.counterexamples.counterexample import Counterexample, confirmed
 from sim.counterexamples.differences import difference
 from sim.counterexamples.shrink import shrink
-from sim.exploration import equal, machines
+from sim.exploration import collected, equal, machines
 from sim.exploration.module_state import named
 from sim.exploration.report import Findings, Report
 from sim.exploration.subject import Problem
@@ -86,7 +86,11 @@ def conclude(
             if concluded.counterexample is None:
                 return concluded
             schedule = concluded.counterexample.schedule
-            caveat = machines.condition(problem, findings, schedule) or equal.condition(schedule)
+            caveat = (
+                machines.condition(problem, findings, schedule)
+                or equal.condition(schedule)
+                or collected.condition(problem, schedule)
+            )
             return replace(concluded, caveat=caveat)
     except KeyboardInterrupt:
         findings.stopped = Stop.INTERRUPTED
@@ -345,7 +349,12 @@ def _claim(scheduler: Scheduler, findings: Findings) -> str:
         if findings.equal is not None
         else ""
     )
-    beside = order + machine + apart + readings
+    garbage = (
+        f", with garbage kept to the end ({findings.collected} executions collected it at polls)"
+        if findings.collected is not None
+        else ""
+    )
+    beside = order + machine + apart + readings + garbage
     return scheduler.covers + beside + _left_out(findings, ", ")
 
 

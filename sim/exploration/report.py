@@ -92,6 +92,8 @@ class Findings:
     apart: int | None = None
     # In how many readings of the wall clock were equal; None where none could be.
     equal: int | None = None
+    # In how many garbage was collected at polls; None where there was none.
+    collected: int | None = None
     failure: Outcome | None = None
     found_by: str | None = None
     # Why the search ended before the scheduler was exhausted, None if it was; stopped_why: in
@@ -109,7 +111,7 @@ class Findings:
     @property
     def beside(self) -> int:
         """How many executions came after the search (`beside.py`)."""
-        looks = self.set_orders, self.machines, self.apart, self.equal
+        looks = self.set_orders, self.machines, self.apart, self.equal, self.collected
         return sum(executions or 0 for executions in looks)
 
     @property

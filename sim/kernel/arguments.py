@@ -65,6 +65,7 @@ _RULES = {
     "equal_readings": _Rule(
         "a whole number, 0 or more", lambda value: is_whole(value) and value >= 0
     ),
+    "collections": _Rule("a whole number, 0 or more", lambda value: is_whole(value) and value >= 0),
     "cpus": _Rule(
         "a whole number, 1 or more, or None",
         lambda value: value is None or (is_whole(value) and value >= 1),

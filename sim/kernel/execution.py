@@ -14,6 +14,7 @@ from typing import Any
 
 from sim.kernel import endings, watchdog
 from sim.kernel.between_callbacks import Choose, Costs
+from sim.kernel.collections_at_polls import Collections, only_what_is_new
 from sim.kernel.current import Execution
 from sim.kernel.diagnosis import NAMED_MAX, blocking_call, who_spins, who_waits
 from sim.kernel.endings import close, keep
@@ -94,6 +95,8 @@ class Outcome:
     endless_after: int | None = None
     endless: str | None = None
     unretrieved: tuple[str, ...] = ()
+    # What the garbage collector freed in it, in words, if it is traced.
+    freed: list[str] = field(default_factory=list)
 
     @property
     def trace(self) -> list[TraceLine]:
@@ -237,7 +240,7 @@ def _run_once(
     if known is not None:
         known.count_in(execution, outcome.choices)
     try:
-        with collector.kept(), execution:
+        with collector.kept(), _collecting(world, execution, outcome), execution:
             with _UNPATCHED if follower is None else follower.patched():
                 try:
                     left = _run(_main(program, world, unanswered), loop, world, outcome)
@@ -257,6 +260,19 @@ def _run_once(
         _close(world)
     _raise_unanswered(unanswered, execution)
     return outcome
+
+
+@contextmanager
+def _collecting(world: World, execution: Execution, outcome: Outcome) -> Iterator[None]:
+    """The garbage collector runs at polls, where the bounds say so."""
+    if not execution.loop.bounds.collections:
+        yield
+        return
+    with only_what_is_new():
+        found = Collections(world, execution)
+        world.at_polls(found.at_poll)
+        yield
+        outcome.freed = found.freed
 
 
 def _number_anew(bounds: Bounds) -> None:

@@ -24,6 +24,7 @@ class Special(enum.Enum):
     SOCKETS = enum.auto()
     TIMERS_APART = enum.auto()
     EQUAL_READINGS = enum.auto()
+    COLLECTIONS = enum.auto()
 
 
 class Notices:

@@ -41,6 +41,8 @@ _OBSTACLES = {
     "them ready as these were",
     Special.TIMERS_APART: "timers of one instant fire apart in it, and in the file together",
     Special.EQUAL_READINGS: "two readings of the clock are equal in it, and in the file none",
+    Special.COLLECTIONS: "the garbage collector frees something in it, and runs when it likes in "
+    "the file",
     Special.ENDLESS_STEP: "a step never ends, and would not end there, either",
 }
 

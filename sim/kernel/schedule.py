@@ -28,7 +28,7 @@ class Option:
 # Bounds that a verdict names where they are not the defaults.
 _SELDOM = (
     *("entropy_seed", "step_lines_max", "unretrieved_fails"),
-    *("own_lines", "set_order", "cpus", "timers_apart", "equal_readings"),
+    *("own_lines", "set_order", "cpus", "timers_apart", "equal_readings", "collections"),
 )
 
 NO_MORE = Option("no more")
@@ -91,6 +91,7 @@ class Bounds:
     cpus: how many CPUs the machine has, by which asyncio's default pool has its threads.
     timers_apart: timers of one instant may fire apart, see `timers_apart.py`.
     equal_readings: which of the wall clock show what the last one did, see `equal_readings.py`.
+    collections: at which polls the garbage collector runs, see `collections_at_polls.py`.
     """
 
     lateness_s: float = 0.010
@@ -105,6 +106,7 @@ class Bounds:
     cpus: int = 4
     timers_apart: bool = False
     equal_readings: int = 0
+    collections: int = 0
 
     def __post_init__(self) -> None:
         given = dict(vars(self))

@@ -2,8 +2,8 @@
 
 asyncio logs both when memory is freed, and the program goes on. Here tasks that are still there are
 asked at the end of an execution. Of others, of futures and of coroutines is heard when they are
-freed, by their reference counts alone: the garbage collector does not run within an execution, so
-that its schedule decides when.
+freed, by their reference counts alone: the garbage collector does not run within an execution, or
+at polls (`Bounds.collections`), so that its schedule decides when.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 
 
@@ -18,6 +19,17 @@ class Kind(enum.Enum):
     CALLBACK = "no callback raises"
     SIGNAL = "a signal finds a handler"
     UNRETRIEVED = "every exception is retrieved, and every coroutine awaited"
+
+
+_ADDRESS = re.compile(r"(?<=\bat )0x[0-9a-f]{6,}")
+
+
+def property_of(sentence: str) -> str:
+    """Without the addresses of objects that it shows: by it one execution is compared to another.
+
+    pytest shows the objects of each `assert`, and in the next execution these stand elsewhere.
+    """
+    return _ADDRESS.sub("0x…", sentence)
 
 
 @dataclass(frozen=True, slots=True)

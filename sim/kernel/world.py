@@ -31,7 +31,7 @@ from sim.kernel.raised import bound_to, place_of_exception, words_of_exception
 from sim.kernel.schedule import Option, one_natural
 from sim.kernel.signals import name_of
 from sim.kernel.threads.pools import QUEUE_MAX, THREADS_MAX, SimExecutor
-from sim.kernel.violation import Kind, Violation
+from sim.kernel.violation import Kind, Violation, property_of
 
 T = TypeVar("T")
 
@@ -62,6 +62,8 @@ class World:
     _hub: Hub | None = None
     _ownership: Ownership | None = None
     _hosts: Mapping[str, Host] = {}
+    # Of an execution in which the garbage collector runs.
+    _at_polls: Callable[[], None] | None = None
 
     def __init__(self, loop: SimLoop, make_loop: MakeLoop | None = None) -> None:
         # In the turn of a process these two are the process's.
@@ -81,6 +83,8 @@ class World:
         {"loop", "environment", "labels", "violation", "trace", "fault", "_phrases"}
         # Read with the hub.
         | {"_hub", "_hosts", "_make_loop", "_ownership"}
+        # No search by states collects.
+        | {"_at_polls"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
@@ -439,7 +443,7 @@ class World:
 
     def _violate(self, sentence: str, detail: str, where: str, kind: Kind = Kind.PROPERTY) -> None:
         if self.violation is None:
-            self.violation = Violation(sentence, detail, self.now, where, kind)
+            self.violation = Violation(property_of(sentence), detail, self.now, where, kind)
             self.record(VIOLATED)
             # What the rest of this iteration does comes too late to explain the violation.
             self.trace = None
@@ -471,7 +475,14 @@ class World:
         self._always.append((sentence, predicate, seen))
         self.loop.on_poll = self.ask_always
 
+    def at_polls(self, call: Callable[[], None]) -> None:
+        """It is called at each from now on, before anything is asked or lands."""
+        self._at_polls = call
+        self.loop.on_poll = self.ask_always
+
     def ask_always(self) -> None:
+        if self._at_polls is not None:
+            self._at_polls()
         for sentence, predicate, seen in self._always:
             try:
                 self._ask(sentence, predicate, seen)

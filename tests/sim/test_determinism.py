@@ -338,3 +338,19 @@ def test_an_eager_task_has_another_name_than_those_that_it_makes() -> None:
         world.check(await asyncio.create_task(names()) == ["Task-1", "Task-2"], "two names")
 
     assert explore(program, max_executions=10).verdict == Verdict.PROVED
+
+
+def test_a_violation_that_shows_an_address_is_repeated() -> None:
+    """In the next execution the object stands elsewhere; it is the same violation all the same."""
+    kept: list[list[object]] = []
+
+    async def program(world: World) -> None:
+        # Those of before live on, so that their addresses are not given again.
+        kept.append([Path("a"), object()])
+        await world.outside("one")
+        assert False, f"{kept[-1][1]!r} is wrong"  # noqa: PT015
+
+    report = explore(program, max_executions=10)
+    assert report.verdict == "refuted", report.text
+    assert report.counterexample is not None
+    assert report.counterexample.property == "<object object at 0x…> is wrong"

@@ -1,7 +1,8 @@
 """The garbage collector's switches are the execution's own: what they do would outlive it.
 
-It runs between executions alone. `gc.enable` in one would have it close generators at moments of
-its own from then on, and `gc.freeze` kept all that an execution had made while the process lived.
+It runs between executions, and within one where `Bounds.collections` says so. `gc.enable` in one
+would have it close generators at moments of its own from then on, and `gc.freeze` kept all that an
+execution had made while the process lived.
 What it asks a collector of its own to do (`gc.collect`) is real, and put back as it was afterwards.
 """
 
