@@ -59,10 +59,11 @@ class Workers:
         process = self.processes[place]
         assert process is not None
         assert process.returncode is None, f"{self._names[place]} has ended by itself"
-        process.kill()
-        await process.wait()
+        # Before: others find out, and go on, sooner than this loop hears of it.
         self._note(place, "SIGKILL")
         self.killed[self._names[place]] = time.monotonic()
+        process.kill()
+        await process.wait()
         self._stopped.pop(place, None)
 
     async def trouble(self) -> None:
@@ -183,7 +184,29 @@ def test_one_gate_is_open_whatever_becomes_of_workers_and_a_file(tmp_path: Path)
     judge("SQLite", History.read(history, killed), done)
 
 
-# ---- the judge of histories can fail ----------------------------------------------------------
+# ---- the judge of histories is right, and can fail ------------------------------------------
+
+
+def test_who_takes_over_from_a_killed_worker_before_we_hear_of_its_end_overlaps_with_nothing(
+    tmp_path: Path,
+) -> None:
+    """The kernel tells another worker at once; the time of a kill is one at which it still ran."""
+    path = tmp_path / "history"
+
+    class Killed:
+        returncode = None
+
+        def kill(self) -> None:
+            now = time.monotonic()
+            with path.open("a") as file:
+                file.write(f"{now - 1:.6f} upstream s 1 w1.1\n{now:.6f} upstream s 2 w2.1\n")
+
+        async def wait(self) -> None: ...
+
+    workers = Workers([""], path, Counter())
+    workers._names[0], workers.processes[0] = "w1", Killed()  # type: ignore[call-overload]
+    asyncio.run(workers.kill(0))
+    assert not list(History.read(path, workers.killed).violations())
 
 
 def history_of(*texts: str) -> History:
