@@ -10,7 +10,18 @@ from functools import partial
 from typing import Any, ClassVar
 
 from server.answer import Answer, usage_of
-from server.fields import Flag, Int, PromptFields, Text, Think, bad, refuse, shown, text_or_list
+from server.fields import (
+    Flag,
+    Int,
+    OutputMax,
+    PromptFields,
+    Text,
+    Think,
+    bad,
+    refuse,
+    shown,
+    text_or_list,
+)
 from server.ollama import Chunk, OllamaRequest
 from server.openai import StreamOptions
 from server.prompt import Prompt
@@ -33,7 +44,7 @@ class CompletionRequest(PromptFields):
     suffix: Text | None = None
     stream_options: StreamOptions | None = None
     n: Int | None = None
-    max_tokens: Int | None = None
+    max_tokens: OutputMax | None = None
     # How many of the likeliest tokens are listed for each.
     logprobs: Int | None = None
 
@@ -94,10 +105,10 @@ _PASSED_ON = (
 
 def _text_of(prompt: Any) -> str:
     texts = [prompt] if isinstance(prompt, str) else prompt
+    if not all(isinstance(text, str) for text in texts):
+        raise bad("has to be text: Ollama takes no tokens", "prompt")
     if len(texts) != 1:
         raise bad(f"has to be one text, not {len(texts)}; send each by itself", "prompt")
-    if not isinstance(texts[0], str):
-        raise bad("has to be text: Ollama takes no tokens", "prompt")
     if not texts[0]:
         raise bad("is empty; write what the model is to go on with", "prompt")
     return texts[0]

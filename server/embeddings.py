@@ -54,7 +54,9 @@ def embed_body(request: EmbeddingsRequest) -> dict[str, Any]:
     if not request.model:
         raise bad("is missing; name a model for embeddings, GET /v1/models lists them", "model")
     texts = [request.input] if isinstance(request.input, str) else request.input
-    if not texts or not all(isinstance(text, str) for text in texts):
+    if not texts:
+        raise bad("is empty; it has to be a text or a list of texts", "input")
+    if not all(isinstance(text, str) for text in texts):
         raise bad("has to be a text or a list of texts: Ollama takes no tokens", "input")
     check_finite(request.options, "options")
     body = {

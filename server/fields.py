@@ -119,6 +119,16 @@ def _whole_number(value: Any) -> Any:
     return value
 
 
+def _output_max(value: Any) -> Any:
+    if value == 0 and not isinstance(value, bool):
+        # Its runner counts up to num_predict only where that is above 0.
+        raise PydanticCustomError(
+            "output_max",
+            "has to be 1 or more: Ollama takes 0 for no limit; for none, leave it out or send -1",
+        )
+    return _whole_number(value)
+
+
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise PydanticCustomError("number", "has to be a number")
@@ -136,6 +146,7 @@ def _within_doubles(value: float) -> float:
 Text = StrictStr
 Flag = StrictBool
 Int = Annotated[int, BeforeValidator(_whole_number)]
+OutputMax = Annotated[int, BeforeValidator(_output_max)]
 Number = Annotated[float, BeforeValidator(_number)]
 
 

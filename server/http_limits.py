@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from http import HTTPStatus
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from registry.patience import PatientTimer
+from server.errors import ApiError
 from server.lines import line
+from server.sse import encode_json
 
 _logger = logging.getLogger("onestream.server")
 
@@ -60,6 +65,8 @@ class LimitedProtocol(H11Protocol):
         self._idle_since = 0.0
         # Received and not yet parsed; while there is some, `flow` is held.
         self._pending = b""
+        # No request is taken any more, and what still comes is thrown away.
+        self._is_refused = False
         # Of the current request.
         self._wire_bytes = self._body_bytes = 0
 
@@ -152,7 +159,48 @@ class LimitedProtocol(H11Protocol):
             self.transport.abort()
 
     def _receive(self, data: bytes) -> None:
-        super().data_received(data)
+        if self._is_refused:
+            return
+        if self._is_between_requests():
+            # An empty line before a request line is ignored (RFC 9112, 2.2).
+            data = data.lstrip(b"\r\n")
+        if data:
+            super().data_received(data)
+
+    def _is_between_requests(self) -> bool:
+        behind, _ = self.conn.trailing_data
+        return self.conn.their_state in (h11.IDLE, h11.DONE) and not behind
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no request, in the form of every other error; h11 says what is wrong with it."""
+        found = sys.exc_info()[1]
+        status = getattr(found, "error_status_hint", 400)
+        code = "head_too_large" if status == 431 else "invalid_http"
+        error = ApiError(status, code, f"this is no request of HTTP/1.1: {found or msg}")
+        self._answer_by_ourselves(error)
+
+    def _answer_by_ourselves(self, error: ApiError) -> None:
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            # An answer has begun, before the body was whole.
+            self.transport.abort()
+            return
+        body = encode_json(error.body())
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "connection": "close",
+        }
+        reason = HTTPStatus(error.status).phrase.encode()
+        head = h11.Response(status_code=error.status, headers=list(headers.items()), reason=reason)
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        if self.is_idle and self.transport.can_write_eof():
+            # To close it with something unread would reset it, and its client never learn why. It
+            # is closed by the client, or by the limit for a head.
+            self._is_refused = True
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def _request_begins(self) -> None:
         self._wire_bytes = self._body_bytes = 0

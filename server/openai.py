@@ -19,6 +19,7 @@ from server.fields import (
     Fields,
     Flag,
     Int,
+    OutputMax,
     PromptFields,
     Text,
     Think,
@@ -170,8 +171,8 @@ class ChatRequest(PromptFields):
     prompt: Text | None = None
     stream_options: StreamOptions | None = None
     n: Int | None = None
-    max_tokens: Int | None = None
-    max_completion_tokens: Int | None = None
+    max_tokens: OutputMax | None = None
+    max_completion_tokens: OutputMax | None = None
     logprobs: Flag = False
     top_logprobs: Int | None = None
     tools: list[dict[str, Any]] | None = None

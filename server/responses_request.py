@@ -16,7 +16,7 @@ from server.body import check_nested
 from server.fields import (
     Fields,
     Flag,
-    Int,
+    OutputMax,
     PromptFields,
     Text,
     bad,
@@ -100,7 +100,7 @@ class ResponsesRequest(PromptFields):
 
     input: text_or_list(InputItem, "items")  # type: ignore[valid-type]
     instructions: Text | None = None
-    max_output_tokens: Int | None = None
+    max_output_tokens: OutputMax | None = None
     reasoning: Reasoning | None = None
     text: TextOutput | None = None
     tools: list[dict[str, Any]] | None = None

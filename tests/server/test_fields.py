@@ -198,6 +198,17 @@ def test_numbers_may_be_written_as_floats() -> None:
 # ---- what is refused ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_an_answer_of_no_tokens_is_refused(name: str) -> None:
+    """Ollama would take 0 for no limit, the contrary of what it says; -1 is no limit to both."""
+    for nothing in (0, 0.0, -0.0):
+        refusal = refusal_of(**{name: nothing})
+        assert refusal.param == name
+        assert "0 for no limit" in refusal.message
+    assert body_of(**{name: -1})["options"] == {"num_predict": -1}
+    assert refusal_of(**{name: False}).param == name
+
+
 @pytest.mark.parametrize(
     ("request_", "param", "told"),
     [

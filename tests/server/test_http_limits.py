@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -153,6 +154,81 @@ def test_two_lengths_end_the_connection() -> None:
             writer.write(both + b"0\r\n\r\n" + HEALTH)
             data = await reader.read()
             assert data.count(b"HTTP/1.1 ") == 1
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n", b"\n\r\n"]])
+def test_empty_lines_before_a_request_are_ignored(pieces: list[bytes]) -> None:
+    """RFC 9112, 2.2: before the first request, and before the next on the same connection."""
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url) as [(reader, writer)]:
+            for _ in range(2):
+                for piece in pieces:
+                    writer.write(piece)
+                    await asyncio.sleep(0)
+                writer.write(HEALTH)
+                assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+                await reader.readuntil(b"}}")
+
+    run_async(main())
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (HEALTH.replace(b"host", b"x: " + b"a" * 70_000 + b"\r\nhost"), 431, "head_too_large"),
+        (b"no request\r\n\r\n", 400, "invalid_http"),
+    ],
+)
+def test_what_is_no_request_gets_an_error_as_others_do(sent: bytes, status: int, code: str) -> None:
+    """JSON in OpenAI's shape that says what is wrong, and the connection is closed behind it."""
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url) as [(reader, writer)]:
+            writer.write(sent)
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            assert json.loads(body)["error"]["code"] == code
+
+    run_async(main())
+
+
+def test_a_body_that_is_none_ends_its_request() -> None:
+    """A chunk without a size gets a 400, the connection is closed, and no prompt is begun."""
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url) as [(reader, writer)]:
+            writer.write(CHUNKED + b"no size\r\n")
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 ")
+            assert json.loads(body)["error"]["code"] == "invalid_http"
+            assert await is_closed(reader)
+            assert not server.fake.calls
+
+    run_async(main())
+
+
+def test_who_sends_no_request_is_held_no_longer_than_a_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that has its error, and neither closes nor stops sending, loses its connection."""
+    monkeypatch.setattr(HttpProtocol, "head_s", 0.3)
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url) as [(reader, writer)]:
+            writer.write(b"no request\r\n\r\n")
+            await reader.read()
+
+            async def goes_on() -> None:
+                while True:
+                    writer.write(b"x" * 1000)
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+
+            with pytest.raises(ConnectionError):
+                await asyncio.wait_for(goes_on(), HANGS_S)
 
     run_async(main())
 
