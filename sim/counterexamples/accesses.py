@@ -11,8 +11,9 @@ from functools import cache
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """owner: the local variable whose attribute it is; "" of a variable of an outer function or of
-    the module. key: under which key of it, where the source says so."""
+    """owner: the variable whose attribute it is; "" of a variable of an outer function or of the
+    module. name: the attribute; "" for what the variable itself contains. key: under which key of
+    it, where the source says so."""
 
     owner: str
     name: str
@@ -193,11 +194,20 @@ class _Reader(ast.NodeVisitor):
             access = Access(of.value.id, of.attr, key)
         elif isinstance(of, ast.Name) and self._shared and of.id in self._shared[-1]:
             access = Access("", of.id, key)
+        elif isinstance(of, ast.Name) and (key is not None or _changes(node)):
+            access = Access(of.id, "", key)
         else:
             return False
         lines = self.found.writes if is_write else self.found.reads
         lines.setdefault(node.lineno, []).append(access)
         return True
+
+
+def _changes(node: ast.AST) -> bool:
+    """Whether it calls a method that changes a container."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    return node.func.attr in _CHANGING
 
 
 def _docstring(node: ast.FunctionDef | ast.AsyncFunctionDef) -> range:

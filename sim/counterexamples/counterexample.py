@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sim.counterexamples.differences import difference
 from sim.counterexamples.digest import Identity
 from sim.counterexamples.explanation import explain, nearest_passing
+from sim.counterexamples.lined import facts_in_lines
 from sim.kernel.errors import ScheduleDoesNotFit
 from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.guards import guarded, is_isolating
@@ -78,8 +79,9 @@ def make_counterexample(program: Program, outcome: Outcome, schedule: Schedule) 
     assert outcome.violation is not None
     with guarded():
         passing = nearest_passing(program, schedule, outcome)
+        facts = facts_in_lines(program, schedule, outcome, passing)
         # A program may remember its last execution: let that be this one.
         replay_schedule(program, schedule)
-    text = explain(outcome, schedule, passing)
+    text = explain(outcome, schedule, passing, facts)
     found = outcome.violation.property, str(schedule), text
     return Counterexample(*found, is_isolating(), Identity.of(program))

@@ -4,12 +4,13 @@ passing execution differs."""
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from sim.counterexamples.chart import MARK, WIDTH_MAX, chart
 from sim.counterexamples.departures import Step, Words, counted, steps_of
+from sim.counterexamples.facts import Fact
 from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
 from sim.counterexamples.steps import step_of
 from sim.kernel.execution import Outcome, Program, run_execution
@@ -25,6 +26,8 @@ DEPARTURE_LINES_MAX = 3
 # How many lines the observation may take: each of its sentences, and all of them.
 SEEN_LINES_MAX = 3
 SEEN_ALL_LINES_MAX = 12
+# And what is told of the program's lines.
+FACTS_LINES_MAX = 3
 # How many executions the search for a passing neighbour may take.
 NEIGHBOURS_MAX = 60
 
@@ -69,7 +72,9 @@ def _how_to_replay(schedule: Schedule) -> str:
     return f"replay: onestream replay {schedule}"
 
 
-def explain(outcome: Outcome, schedule: Schedule, passing: Passing) -> str:
+def explain(
+    outcome: Outcome, schedule: Schedule, passing: Passing, facts: Sequence[Fact] = ()
+) -> str:
     """At most LINES_MAX lines of WIDTH_MAX columns; only the schedule, the last, may be longer."""
     violation = outcome.violation
     assert violation is not None
@@ -77,6 +82,7 @@ def explain(outcome: Outcome, schedule: Schedule, passing: Passing) -> str:
     head += _seen(violation.detail)
     if violation.where:
         head += _wrapped(f"  checked in {violation.where}", 2, "    ")
+    head += _facts(facts)
     words = Words.of(outcome, *([passing.outcome] if passing.outcome else []))
     head += _departure_lines(outcome, words)
     rows = rows_of(outcome, words)
@@ -216,6 +222,16 @@ def _seen(detail: str) -> list[str]:
             break
         lines += more
     return ["  seen:", *lines]
+
+
+def _facts(facts: Sequence[Fact]) -> list[str]:
+    """As many as there is room for, the first in any case."""
+    lines: list[str] = []
+    for each in facts:
+        more = _wrapped(f"{each.pattern.value}: {each.sentence}", FACTS_LINES_MAX)
+        if len(lines) + len(more) <= FACTS_LINES_MAX:
+            lines += more
+    return lines
 
 
 def _wrapped(text: str, lines_max: int, indent: str = "  ") -> list[str]:

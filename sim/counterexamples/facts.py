@@ -4,7 +4,8 @@ Each fact is a sentence with the lines that it speaks of, which `excerpts.py` sh
 for in this order:
 
 - broken: what was broken on purpose, where that is known;
-- stale: a task read something, waited, and changed it after another had done so meanwhile;
+- stale: a task or a thread read something, waited or was overtaken, and changed it after another
+  had done so meanwhile;
 - swallowed: a task was told to end, and a line caught that, and it went on;
 - parted: after the same lines a task went another way than in the passing execution;
 - counted: a line that changes what others share ran more often than in the passing execution, or
@@ -18,6 +19,7 @@ import linecache
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import dropwhile, pairwise
 from types import CodeType
 
@@ -39,10 +41,30 @@ class Mark:
     says: str
 
 
+class Pattern(Enum):
+    """What the fact is one of; the value is what a text calls it. A text has no fact of the last
+    two: its chart shows them."""
+
+    BROKEN = "broken on purpose"
+    SWALLOWED = "swallowed cancel"
+    CHECK_THEN_ACT = "check-then-act"
+    LOST_UPDATE = "lost update"
+    STALE_READ = "stale read"
+    COUNT = "another count"
+    WAY = "another way"
+    RAISED = "raised"
+    LAST = "last line"
+
+    @property
+    def is_in_charts(self) -> bool:
+        return self in (Pattern.RAISED, Pattern.LAST)
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     sentence: str
     marks: tuple[Mark, ...]
+    pattern: Pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +110,14 @@ class _Looked:
     there: ProgramLines | None
     seen: str
     called: Called
+    named: set[str] = field(init=False)
     involved: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         actors = dict.fromkeys([each.actor for each in self.here.ran])
         actors |= dict.fromkeys(each.actor for each in self.here.stands)
-        named = {actor for actor in actors if _is_named(actor, self.seen)}
-        self.involved = named | ({self.here.violator} & set(actors))
+        self.named = {actor for actor in actors if _is_named(actor, self.seen)}
+        self.involved = self.named | ({self.here.violator} & set(actors))
 
     # -- broken
 
@@ -114,14 +137,14 @@ class _Looked:
         )
         sentence = f"production was broken on purpose at {place}: {says}"
         if not ran:
-            return Fact(sentence, marks)
+            return Fact(sentence, marks, Pattern.BROKEN)
         # Those in question, and of each the last.
         last = {each.actor: each for each in ran if each.actor in self.involved} or {
             ran[-1].actor: ran[-1]
         }
         named = list(last.items())[-2:]
         times = " and ".join(f"{self.called(who)} ({_s(each)})" for who, each in named)
-        return Fact(f"{sentence}; that ran last in {times}", marks)
+        return Fact(f"{sentence}; that ran last in {times}", marks, Pattern.BROKEN)
 
     # -- counted
 
@@ -143,25 +166,30 @@ class _Looked:
             f"in {whom}), and {_times(other)} where it passes"
         )
         says = f"runs {_times(count)} here, at {times}; {_times(other)} where it passes"
-        return [Fact(sentence, (_mark(ran[-1], says),))]
+        return [Fact(sentence, (_mark(ran[-1], says),), Pattern.COUNT)]
 
     # -- stale
 
     def stale(self) -> list[Fact]:
         """The last one before the violation."""
-        found = max(self._stale_writes(), key=lambda each: each[2], default=None)
+        ran = self.here.ran
+        found = self._telling(_stale_writes(ran))
         if found is None:
             return []
-        ran = self.here.ran
         read, others, own = (ran[at] for at in found[:3])
         touched = found[3]
-        waits = self._waits(found[0], found[2])
+        waits, goes_on = self._waits(found[0], found[2])
+        is_overtaken = goes_on.step in self.here.overtaken
         who, other = self.called(own.actor), self.called(others.actor)
         what = touched.text
         is_there = own.place == others.place
         line = f"line {own.line}, too," if is_there else _at(own)
         does = f"changes it at {line}"
-        if self._also_read(others, read):
+        both = self._also_read(others, read)
+        stands = f"waits at {_at(waits)}"
+        if is_overtaken:
+            stands = f"is overtaken before {_at(goes_on)}"
+        if both and not is_overtaken:
             sentence = (
                 f"{other} and {who} both read `{what}` at {_at(read)} and wait at {_at(waits)}; "
                 f"{other} goes on and changes it at {_at(others)} ({_s(others)}); then {who} "
@@ -170,18 +198,20 @@ class _Looked:
             readers, verbs = f"{other} and {who}", ("read", "wait")
         else:
             sentence = (
-                f"{who} reads `{what}` at {_at(read)} ({_s(read)}) and waits at {_at(waits)}; "
+                f"{who} reads `{what}` at {_at(read)} ({_s(read)}) and {stands}; "
                 f"meanwhile {other} changes it at {_at(others)} ({_s(others)}); {who} goes on and "
                 f"{does} without having read it again"
             )
             readers, verbs = who, ("reads", "waits")
         marks = [
             _mark(read, f"{_s(read)}: {readers} {verbs[0]} {what}"),
-            _mark(waits, f"{readers} {verbs[1]} here, {who} until {_s(own)}"),
+            _mark(goes_on, f"before this line {who} is overtaken")
+            if is_overtaken
+            else _mark(waits, f"{readers} {verbs[1]} here, {who} until {_s(own)}"),
             _mark(others, f"{_s(others)}: {other} goes on and changes {what}"),
             _mark(own, f"{_s(own)}: {who} changes it, too, and has not read it again"),
         ]
-        return [Fact(sentence, tuple(marks))]
+        return [Fact(sentence, tuple(marks), _pattern_of(read, others, own, both=both))]
 
     def _also_read(self, others: Ran, read: Ran) -> bool:
         """Whether the call that changed it had read it at the same line before."""
@@ -190,41 +220,31 @@ class _Looked:
             for each in self.here.ran
         )
 
-    def _stale_writes(self) -> Iterator[tuple[int, int, int, Touched]]:
-        """Reads of a call, with what another changed after it, and the call itself after that."""
+    def _telling(self, found: Iterable[_Stale]) -> _Stale | None:
+        """The last one of those whom the violation names. Where it names nobody, as a check at the
+        end does, that of anybody, if the passing execution has none at these lines."""
         ran = self.here.ran
-        # Of each call, what it has read: the last time.
-        reads: dict[tuple[str, int], list[tuple[int, Touched]]] = {}
-        writes: list[tuple[int, Touched]] = []
-        for at, each in enumerate(ran):
-            of_call = reads.setdefault((each.actor, each.call), [])
-            for touched in each.writes:
-                for read_at, read in of_call:
-                    if ran[read_at].step == each.step or not read.meets(touched):
-                        continue
-                    others = [
-                        write_at
-                        for write_at, write in writes
-                        if write_at > read_at
-                        and ran[write_at].actor != each.actor
-                        # What it waited for is no surprise.
-                        and each.actor not in ran[write_at].awaited_by
-                        and write.meets(touched)
-                    ]
-                    if others and (not self.involved or each.actor in self.involved):
-                        yield read_at, others[-1], at, touched
-                writes.append((at, touched))
-            for touched in each.reads:
-                of_call[:] = [one for one in of_call if not one[1].meets(touched)]
-                of_call.append((at, touched))
+        all_of_them = list(found)
+        own = [each for each in all_of_them if ran[each[2]].actor in self.involved]
+        if not own and not self.named:
+            there = () if self.there is None else self.there.ran
+            beside = {(there[each[0]].place, there[each[2]].place) for each in _stale_writes(there)}
+            own = [
+                each
+                for each in all_of_them
+                if (ran[each[0]].place, ran[each[2]].place) not in beside
+            ]
+        return max(own, key=lambda each: each[2], default=None)
 
-    def _waits(self, first: int, last: int) -> Ran:
-        """Where the call that ran both stood for longest between them."""
+    def _waits(self, first: int, last: int) -> tuple[Ran, Ran]:
+        """Where the call that ran both stood for longest between them, and where it went on."""
         ran = self.here.ran
         call = ran[first].call
         own = [each for each in ran[first : last + 1] if each.call == call]
         pairs = [(a, b) for a, b in pairwise(own) if a.step != b.step]
-        return max(pairs, key=lambda pair: pair[1].at - pair[0].at)[0] if pairs else ran[first]
+        if not pairs:
+            return ran[first], ran[last]
+        return max(pairs, key=lambda pair: (pair[1].at - pair[0].at, pair[1].step - pair[0].step))
 
     # -- swallowed
 
@@ -263,7 +283,7 @@ class _Looked:
             Mark(raised.file, catches, "this catches it"),
             _mark(on, f"{_s(on)}: {who} goes on, as if it had not been told"),
         ]
-        return Fact(sentence, tuple(marks))
+        return Fact(sentence, tuple(marks), Pattern.SWALLOWED)
 
     # -- parted
 
@@ -292,7 +312,9 @@ class _Looked:
             _mark(ours_next, f"{_s(ours_next)}: {who} {_does(ours_next, has_line=False)} here"),
             _mark(theirs_next, f"where it passes, {who} {_does(theirs_next, has_line=False)} next"),
         ]
-        return [Fact(sentence, tuple(marks))]
+        raises = What.RAISES in (ours_next.what, theirs_next.what)
+        pattern = Pattern.RAISED if raises else Pattern.WAY
+        return [Fact(sentence, tuple(marks), pattern)]
 
     # -- stands
 
@@ -308,7 +330,8 @@ class _Looked:
             elif own:
                 who, last = self.called(actor), own[-1]
                 sentence = f"the last line of {who} is {_at(last)} ({_s(last)})"
-                facts.append(Fact(sentence, (_mark(last, f"{_s(last)}: the last of {who}"),)))
+                mark = _mark(last, f"{_s(last)}: the last of {who}")
+                facts.append(Fact(sentence, (mark,), Pattern.LAST))
         return facts
 
     def _stands(self, actor: str, code: CodeType, line: int, own: Sequence[Ran]) -> Fact:
@@ -317,7 +340,7 @@ class _Looked:
         since = f" since {_s(arrived)}" if arrived is not None else ""
         sentence = f"{who} waits at {_place(code, line)}{since}"
         mark = Mark(code.co_filename, line, f"{who} waits here{since}")
-        return Fact(sentence, (mark,))
+        return Fact(sentence, (mark,), Pattern.LAST)
 
     def _in_question(self) -> list[str]:
         """Those involved; else who ran last."""
@@ -362,6 +385,46 @@ def _by_line(ran: Iterable[Ran]) -> dict[tuple[str, int], list[Ran]]:
         if each.writes:
             by_line.setdefault(each.place, []).append(each)
     return by_line
+
+
+_Stale = tuple[int, int, int, Touched]
+
+
+def _stale_writes(ran: Sequence[Ran]) -> Iterator[_Stale]:
+    """Reads of a call, with what another changed after it, and the call itself after that."""
+    # Of each call, what it has read: the last time.
+    reads: dict[tuple[str, int], list[tuple[int, Touched]]] = {}
+    writes: list[tuple[int, Touched]] = []
+    for at, each in enumerate(ran):
+        of_call = reads.setdefault((each.actor, each.call), [])
+        for touched in each.writes:
+            for read_at, read in of_call:
+                if ran[read_at].step == each.step or not read.meets(touched):
+                    continue
+                others = [
+                    write_at
+                    for write_at, write in writes
+                    if write_at > read_at
+                    and ran[write_at].actor != each.actor
+                    # What it waited for is no surprise.
+                    and each.actor not in ran[write_at].awaited_by
+                    and write.meets(touched)
+                ]
+                if others:
+                    yield read_at, others[-1], at, touched
+            writes.append((at, touched))
+        for touched in each.reads:
+            of_call[:] = [one for one in of_call if not one[1].meets(touched)]
+            of_call.append((at, touched))
+
+
+def _pattern_of(read: Ran, others: Ran, own: Ran, *, both: bool) -> Pattern:
+    """both: they have read it at one line."""
+    text = linecache.getline(read.file, read.line).lstrip()
+    if text.startswith(("if ", "elif ", "while ")):
+        return Pattern.CHECK_THEN_ACT
+    is_one_line = both and own.place == others.place
+    return Pattern.LOST_UPDATE if is_one_line else Pattern.STALE_READ
 
 
 def _times(count: int) -> str:

@@ -1,4 +1,5 @@
-"""A recording that notes the program's lines as well: see `program_lines.py`."""
+"""A recording that notes the program's lines as well, see `program_lines.py`; and what is told of
+them in a text."""
 
 from __future__ import annotations
 
@@ -7,15 +8,26 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
-from sim.counterexamples.program_lines import ProgramLines
+from sim.counterexamples.explanation import Passing
+from sim.counterexamples.facts import Fact, facts_of
+from sim.counterexamples.program_lines import LINES_MAX, ProgramLines
+from sim.kernel import watchdog
+from sim.kernel.execution import Outcome, Program, run_execution
+from sim.kernel.forks import LATER_S, ForkEnded, in_a_fork
+from sim.kernel.guards import end_isolating, is_isolating
 from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
 from sim.kernel.recording import Recording
+from sim.kernel.schedule import Bounds, Schedule
 from sim.kernel.threads.workers import Worker
+from sim.kernel.violation import Kind
 from sim.kernel.world import VIOLATED, TraceLine
 from sim.schedulers import Replay
 
 T = TypeVar("T")
+
+# Of a longer execution a text tells nothing of its lines: to note them takes some µs each.
+OF_TEXT_MAX = 20_000
 
 
 class Rows(list[T]):
@@ -31,9 +43,9 @@ class Rows(list[T]):
 
 
 class LinedRecording(Recording):
-    def __init__(self) -> None:
+    def __init__(self, lines_max: int = LINES_MAX) -> None:
         super().__init__()
-        self.lines = ProgramLines()
+        self.lines = ProgramLines(lines_max=lines_max)
         self.trace = Rows(self._joins)
         # Which callback of the loop, or turn of a thread, it is.
         self._turn = 0
@@ -67,15 +79,62 @@ class LinedRecording(Recording):
 
     def thread_goes_on(self, worker: Worker) -> None:
         self._turn += 1
+        if worker.waits_for is None:
+            self.lines.overtaken.add(self._turn)
         super().thread_goes_on(worker)
 
 
 class LinedReplay(Replay):
     """Replays a schedule, and notes the lines."""
 
-    def __init__(self, departures: Iterable[tuple[int, int]]) -> None:
+    def __init__(self, departures: Iterable[tuple[int, int]], lines_max: int = LINES_MAX) -> None:
         super().__init__(departures)
-        self.recording = LinedRecording()
+        self.recording = LinedRecording(lines_max)
 
     def observer(self) -> Observer:
         return self.recording
+
+
+def facts_in_lines(
+    program: Program, schedule: Schedule, outcome: Outcome, passing: Passing
+) -> list[Fact]:
+    """What the lines of the program tell of a violation that a text does not show anyway.
+
+    It is executed once more, and the passing execution before it. Nothing is told where the
+    violation does not come back with its lines noted, or where noting them would take long.
+    """
+    violation = outcome.violation
+    assert violation is not None
+    if violation.kind is Kind.ENDLESS_STEP:
+        # Each execution of it takes seconds.
+        return []
+
+    def facts() -> list[Fact]:
+        there = None if passing.outcome is None else passing.outcome.departures
+        if is_isolating():
+            # A second execution in this fork would find what the first has changed.
+            end_isolating()
+            there = None
+        taken = [(each.index, each.option) for each in there or ()]
+        beside = None if there is None else _lined(program, taken, schedule.bounds)
+        again = _lined(program, schedule.departures, schedule.bounds)
+        if again[0].violation != violation or again[1].is_cut:
+            return []
+        is_passing = beside is not None and beside[0].violation is None
+        lines_beside = beside[1] if beside is not None and is_passing else None
+        told = facts_of(again[1], lines_beside, violation.detail)
+        return [each for each in told if not each.pattern.is_in_charts]
+
+    if not is_isolating():
+        return facts()
+    try:
+        return in_a_fork(facts, watchdog.seconds_left() + LATER_S)
+    except ForkEnded:
+        return []
+
+
+def _lined(
+    program: Program, departures: Iterable[tuple[int, int]], bounds: Bounds
+) -> tuple[Outcome, ProgramLines]:
+    replay = LinedReplay(departures, OF_TEXT_MAX)
+    return run_execution(program, replay, bounds, traced=True), replay.recording.lines

@@ -95,12 +95,16 @@ class Stands:
 @dataclass(eq=False)
 class ProgramLines:
     """ran: in their order, up to the violation. stands: who stood where then. violator: whose step
-    it was, empty if nobody's. is_cut: there were more lines than are kept."""
+    it was, empty if nobody's. is_cut: there were more lines than `lines_max`.
+    overtaken: the steps with which a thread went on that others had overtaken, and that had waited
+    for nothing."""
 
     ran: list[Ran] = field(default_factory=list)
     stands: list[Stands] = field(default_factory=list)
     violator: str = ""
     is_cut: bool = False
+    lines_max: int = LINES_MAX
+    overtaken: set[int] = field(default_factory=set)
     _is_over: bool = False
     _is_paused: bool = False
 
@@ -173,7 +177,7 @@ class ProgramLines:
         loop, at, step = self._now()
         if id(frame) in self._asked or (self._is_paused and loop.threads.current is None):
             return
-        if len(self.ran) >= LINES_MAX:
+        if len(self.ran) >= self.lines_max:
             self.is_cut = self._is_over = True
             if MONITORS:
                 _monitoring.set_events(_TOOL, 0)
@@ -211,10 +215,12 @@ class ProgramLines:
         for each in accesses:
             variables = frame.f_locals
             key = None if each.key is None else _value_of(each.key, variables)
-            if each.owner in variables:
-                owner = variables[each.owner]
+            owner = variables.get(each.owner)
+            if owner is None and not each.name:
+                owner = frame.f_globals.get(each.owner)
+            if owner is not None:
                 self._kept[id(owner)] = owner
-                text = f"{each.owner}.{each.name}"
+                text = f"{each.owner}.{each.name}" if each.name else each.owner
                 touched.append(Touched(id(owner), each.name, key, text))
             elif not each.owner:
                 touched.append(Touched(frame.f_code.co_filename, each.name, key, each.name))
@@ -250,8 +256,10 @@ class ProgramLines:
 
     def _trace(self) -> None:
         self._before = sys.gettrace()
-        count_beside(self._on_call)
-        sys.settrace(self._on_call)
+        # One object: another of the same method would count as another function, beside it.
+        on_call = self._on_call
+        count_beside(on_call, comes_last=True)
+        sys.settrace(on_call)
 
     def _untrace(self) -> None:
         count_beside(None)

@@ -250,7 +250,7 @@ class TaskRows:
             return ", before its first step"
         awaited = task._fut_waiter  # type: ignore[attr-defined]
         if awaited is not None and awaited.done():
-            return f", though what it awaits{_in_own(task)} has come"
+            return f", its await{_in_own(task)} already done"
         return f", awaiting{_in_own(task)}"
 
     def _current(self) -> str | None:

@@ -15,7 +15,7 @@ from sim import World, explore
 from sim.bench.subjects.mutants import MUTANTS, Mutant, broken, mutant_named, replaced_by
 from sim.commands.pages import page_of_counterexample
 from sim.counterexamples.excerpts import Excerpt, excerpts_of
-from sim.counterexamples.facts import Fact, Mark
+from sim.counterexamples.facts import Fact, Mark, Pattern
 from sim.kernel import watchdog
 from sim.kernel.execution import Program
 from sim.pages.page import _rows
@@ -338,7 +338,7 @@ def excerpt_of_function(folder: Path, *, lines: int, marked: int) -> Excerpt:
     file = folder / "long.py"
     file.write_text("\n    ".join(["def long():", *body]) + "\n", encoding="utf-8")
     at = 5 + marked
-    (excerpt,) = excerpts_of([Fact("", (Mark(str(file), at, "here"),))])
+    (excerpt,) = excerpts_of([Fact("", (Mark(str(file), at, "here"),), Pattern.LAST)])
     assert excerpt.says == {at: ["here"]}
     return excerpt
 

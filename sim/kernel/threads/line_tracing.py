@@ -83,13 +83,16 @@ def set_trace(function: Any) -> None:
         sys.settrace(traced)
 
 
-def count_beside(on_call: Any, begin: Callable[[FrameType], None] | None = None) -> None:
+def count_beside(
+    on_call: Any, begin: Callable[[FrameType], None] | None = None, *, comes_last: bool = False
+) -> None:
     """On 3.11: what is traced from now on is traced by this function as well; None ends that.
 
-    begin: traces a frame that has begun before.
+    begin: traces a frame that has begun before. comes_last: it is told of a line once that was a
+    switch point, and so after the lines of those who went first.
     """
-    global _counting, _begin
-    _counting, _begin = on_call, begin
+    global _counting, _begin, _comes_last
+    _counting, _begin, _comes_last = on_call, begin, comes_last
 
 
 def resumed() -> None:
@@ -104,6 +107,7 @@ def resumed() -> None:
 
 
 _counting: Any = None
+_comes_last = False
 _begin: Callable[[FrameType], None] | None = None
 
 
@@ -115,15 +119,15 @@ def _both(counting: Any, function: Any) -> Any:
         count, own = counting(frame, event, arg), function(frame, event, arg)
         if count is None or own is None:
             return own if count is None else count
-        return functools.partial(_on_event, count, own)
+        return functools.partial(_on_event, *((own, count) if _comes_last else (count, own)))
 
     on_call._counts = True  # type: ignore[attr-defined]
     return on_call
 
 
-def _on_event(count: Any, own: Any, frame: FrameType, event: str, arg: Any) -> Any:
-    count(frame, event, arg)
-    own(frame, event, arg)
+def _on_event(first: Any, second: Any, frame: FrameType, event: str, arg: Any) -> Any:
+    first(frame, event, arg)
+    second(frame, event, arg)
     return frame.f_trace
 
 

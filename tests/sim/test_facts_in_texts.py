@@ -1,0 +1,200 @@
+"""A counterexample's text names the pattern, and the lines of the program that went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from sim import World, explore
+from sim.counterexamples import lined
+from sim.counterexamples.explanation import FACTS_LINES_MAX
+from sim.kernel.execution import Program
+
+CACHE: dict[str, object] = {}
+
+
+def told(program: Program, **options: Any) -> list[str]:
+    """The lines of the text between what was checked and the departures."""
+    found = explore(program, **{"max_executions": 5000, **options}).counterexample
+    assert found is not None
+    lines = found.text.splitlines()
+    end = next(at for at, line in enumerate(lines) if line.startswith("departures: "))
+    # What is seen, and who checked it, goes on in lines that are indented.
+    begin = next(at for at in range(1, end + 1) if not lines[at].startswith(" "))
+    return lines[begin:end]
+
+
+def line_of(function: Any, marker: str) -> int:
+    lines, first = inspect.getsourcelines(function)
+    (at,) = [number for number, text in enumerate(lines, first) if f"# {marker}" in text]
+    return at
+
+
+class Account:
+    def __init__(self) -> None:
+        self.balance = 0
+
+    def adds(self, amount: int) -> None:
+        known = self.balance
+        self.balance = known + amount  # changes
+
+
+def test_a_lost_update_is_told_where_the_violation_names_nobody() -> None:
+    """The check at the end names no task, and the text says who lost whose update, and where."""
+
+    async def program(world: World) -> None:
+        count = 0
+
+        async def adds() -> None:
+            nonlocal count
+            known = count  # reads
+            await asyncio.sleep(1)
+            count = known + 1
+
+        await asyncio.gather(adds(), adds())
+        world.check(count == 2, "both count")
+
+    lines = told(program)
+    assert 1 <= len(lines) <= FACTS_LINES_MAX
+    reads = line_of(program, "reads")
+    assert lines[0].startswith(
+        f"lost update: Task-1 and Task-2 both read `count` at test_facts_in_texts.py:{reads}"
+    )
+
+
+def test_a_check_of_a_module_s_container_is_told_as_one() -> None:
+    """Two find the key missing, wait, and both put something under it."""
+
+    async def program(world: World) -> None:
+        CACHE.clear()
+
+        async def get(key: str) -> object:
+            if key not in CACHE:
+                await world.outside("it is fetched")
+                CACHE[key] = object()
+            return CACHE[key]
+
+        one, two = await asyncio.gather(get("k"), get("k"))
+        world.check(one is two, "one object for a key")
+
+    text = " ".join(line.strip() for line in told(program))
+    assert text.startswith("check-then-act: Task-1 and Task-2 both read `CACHE` at ")
+
+
+def test_a_thread_that_was_overtaken_has_waited_for_nothing() -> None:
+    """It reads, another changes it before its next line, and then it changes it by what it read."""
+
+    async def program(world: World) -> None:
+        world.declare(__file__)
+        account = Account()
+        await asyncio.gather(*(asyncio.to_thread(account.adds, 1) for _ in range(2)))
+        world.check(account.balance == 2, "both count")
+
+    text = " ".join(line.strip() for line in told(program))
+    changes = line_of(Account, "changes")
+    assert text.startswith("lost update: asyncio_")
+    assert f"and is overtaken before test_facts_in_texts.py:{changes};" in text
+
+
+def test_a_thread_that_sleeps_waits() -> None:
+    """Between its two lines it is not overtaken, but waits for the time, and so it is told."""
+
+    async def program(world: World) -> None:
+        counts = {"all": 0}
+
+        def adds() -> None:
+            known = counts["all"]
+            time.sleep(0.1)
+            counts["all"] = known + 1
+
+        threads = [threading.Thread(target=adds) for _ in range(2)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            await asyncio.to_thread(each.join)
+        world.check(counts["all"] == 2, "both count")
+
+    text = " ".join(line.strip() for line in told(program))
+    assert "both read `counts` at " in text
+    assert "overtaken" not in text
+
+
+def test_what_the_passing_execution_does_too_is_not_told() -> None:
+    """A stale read that is there without the violation as well has not led to it."""
+
+    async def program(world: World) -> None:
+        account = Account()
+
+        async def adds() -> None:
+            known = account.balance
+            await asyncio.sleep(1)
+            account.balance = known + 1
+
+        async def waits() -> str:
+            await world.outside("the answer comes", latest=5)
+            return "answer"
+
+        await asyncio.gather(adds(), adds())
+        try:
+            async with asyncio.timeout(2):
+                got = await waits()
+        except TimeoutError:
+            got = ""
+        world.check(got == "answer", "the answer comes in time")
+
+    assert not any("both read" in line for line in told(program))
+
+
+def test_a_line_that_a_worker_has_run_before_counts_once() -> None:
+    """With threads in the execution, too, each line of the loop's tasks is noted once."""
+
+    async def program(world: World) -> None:
+        changed: list[int] = []
+        await asyncio.to_thread(time.sleep, 0.1)
+        changed.append(1)
+        late = asyncio.create_task(world.outside("late", latest=1))
+        await asyncio.sleep(0.5)
+        world.check(late.done(), "it comes in time")
+
+    assert not any("twice" in line for line in told(program))
+
+
+def test_in_forks_the_text_has_the_facts_too() -> None:
+    """With isolate=True as well, where no execution is in this process."""
+
+    async def program(world: World) -> None:
+        account = Account()
+
+        async def adds() -> None:
+            known = account.balance
+            await asyncio.sleep(1)
+            account.balance = known + 1
+
+        await asyncio.gather(adds(), adds())
+        world.check(account.balance == 2, "both count")
+
+    lines = told(program, isolate=True, strategy="depth-first")
+    assert lines[0].startswith("lost update: ")
+
+
+def test_of_a_long_execution_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number of lines the rest is not noted, and a part of them proves nothing."""
+    monkeypatch.setattr(lined, "OF_TEXT_MAX", 10)
+
+    async def program(world: World) -> None:
+        account = Account()
+
+        async def adds() -> None:
+            known = account.balance
+            await asyncio.sleep(1)
+            account.balance = known + 1
+
+        await asyncio.gather(adds(), adds())
+        world.check(account.balance == 2, "both count")
+
+    assert told(program) == []
