@@ -9,23 +9,19 @@ parser httptools'.
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
-import httptools
 import httpx
 
 from registry.patience import PatientTimeout
+from server.http_answer import Answer, head_of
 
 # The address of a host and a port, to be tried in turn.
 LookUp = Callable[[str, int], Awaitable[list[str]]]
 
-# Of an answer's head with informational answers before it, and of all else that comes without a
-# byte of the body: sizes of chunks, trailers.
-HEAD_MAX_BYTES = 100 * 1024
 # Received and not yet taken: beyond it nothing is read.
 UNREAD_MAX_BYTES = 64 * 1024
 # As much of a request is handed over in one write; the next when the connection has taken it. More
@@ -34,8 +30,6 @@ UNREAD_MAX_BYTES = 64 * 1024
 PIECE_BYTES = 4 * 1024 * 1024
 # Iterations of the loop until what had come is read: a socket is asked behind what is due already.
 TURNS_TO_READ = 2
-# What would begin another header.
-_ILLEGAL = re.compile(rb"[\r\n\0]")
 
 
 class CallTransport(httpx.AsyncBaseTransport):
@@ -49,7 +43,7 @@ class CallTransport(httpx.AsyncBaseTransport):
         self._look_up = look_up
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        head = _head_of(request)
+        head = head_of(request)
         content = await request.aread()
         call = await self._connected(request)
         try:
@@ -58,7 +52,8 @@ class CallTransport(httpx.AsyncBaseTransport):
         except BaseException:
             await call.close()
             raise
-        return httpx.Response(call.status, headers=call.headers, stream=_Body(call))
+        answer = call.answer
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(call))
 
     async def _connected(self, request: httpx.Request) -> _Call:
         host = request.url.host
@@ -100,24 +95,6 @@ def _share_s(left_s: float | None, addresses_left: int) -> float | None:
     return max(left_s, 0.0) / addresses_left
 
 
-def _head_of(request: httpx.Request) -> bytes:
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
-    for name, value in request.headers.raw:
-        if _ILLEGAL.search(name) or _ILLEGAL.search(value):
-            raise httpx.LocalProtocolError(f"a header {name!r} with a line break", request=request)
-        lines.append(b"%b: %b" % (name, value))
-    return b"\r\n".join((*lines, b"", b""))
-
-
-def _ends_with_connection(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether the body has no other end (RFC 9112, 6.3); an encoding counts before a length."""
-    encodings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
-    if encodings:
-        last = b",".join(encodings).rsplit(b",", 1)[-1]
-        return last.strip().lower() != b"chunked"
-    return all(name.lower() != b"content-length" for name, _ in headers)
-
-
 def _end(transport: asyncio.Transport) -> None:
     """The upstream sees the end now, whatever else has hold of the socket.
 
@@ -147,23 +124,12 @@ class _Call(asyncio.Protocol):
     """One request and its answer, on a connection of their own."""
 
     def __init__(self) -> None:
+        self.answer = Answer()
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        # Received since the last byte of the body, or since the beginning.
-        self._beside_bytes = 0
-        self._has_head = False
-        # Whether the end of the connection is that of the body, as of HTTP/1.0.
-        self._ends_with_connection = False
-        # Received and not taken; while there is more than UNREAD_MAX_BYTES, reading is paused.
-        self._unread = bytearray()
+        # While more than UNREAD_MAX_BYTES are not taken.
         self._is_paused = False
         self._may_write = True
-        # Nothing comes any more: the body is whole, or there is an error.
-        self._is_over = False
-        self._error: Exception | None = None
         # Set while the caller waits: there is one.
         self._waiter: asyncio.Future[None] | None = None
 
@@ -189,25 +155,25 @@ class _Call(asyncio.Protocol):
             self._transport.write(content[start : start + PIECE_BYTES])
 
     def _wants_more(self) -> bool:
-        return not self._is_over and self.status in (0, 200)
+        return not self.answer.is_over and self.answer.status in (0, 200)
 
     async def answered(self) -> None:
         """Returns once the head of the answer is there. Raises httpx.HTTPError."""
-        while not self._has_head:
-            if self._error is not None:
-                raise self._error
+        while not self.answer.has_head:
+            if self.answer.error is not None:
+                raise self.answer.error
             await self._wait()
 
     async def segment(self) -> bytes:
         """All that has come of the body; empty at its end. Raises httpx.HTTPError if it is cut."""
-        while not self._unread:
-            if self._error is not None:
-                raise self._error
-            if self._is_over:
+        answer = self.answer
+        while not answer.unread:
+            if answer.error is not None:
+                raise answer.error
+            if answer.is_over:
                 return b""
             await self._wait()
-        segment = bytes(self._unread)
-        self._unread.clear()
+        segment = answer.take()
         if self._is_paused:
             self._is_paused = False
             assert self._transport is not None
@@ -220,7 +186,7 @@ class _Call(asyncio.Protocol):
         Who still waits for the rest, in another task, gets an error: it is not the end of the body.
         """
         assert self._transport is not None
-        self._fail(httpx.ReadError("the call was closed before its answer was whole"))
+        self.answer.fail(httpx.ReadError("the call was closed before its answer was whole"))
         _end(self._transport)
         # The socket is closed in the next iteration.
         await asyncio.sleep(0)
@@ -243,22 +209,12 @@ class _Call(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._is_over:
+        answer = self.answer
+        if answer.is_over:
             # Behind the answer, or behind the end of the call.
             return
-        unread_bytes = len(self._unread)
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
-            self._fail(httpx.RemoteProtocolError(str(exc) or type(exc).__name__))
-        if len(self._unread) > unread_bytes:
-            self._beside_bytes = 0
-        else:
-            self._beside_bytes += len(data)
-        if self._beside_bytes > HEAD_MAX_BYTES:
-            what = "trailers or chunk sizes" if self._has_head else "a head"
-            self._fail(httpx.RemoteProtocolError(f"{what} of more than {HEAD_MAX_BYTES} bytes"))
-        if len(self._unread) > UNREAD_MAX_BYTES and not self._is_paused:
+        answer.feed(data)
+        if len(answer.unread) > UNREAD_MAX_BYTES and not self._is_paused:
             self._is_paused = True
             assert self._transport is not None
             self._transport.pause_reading()
@@ -272,51 +228,5 @@ class _Call(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._has_head and self._ends_with_connection and exc is None:
-            self._is_over = True
-        elif exc is not None:
-            self._fail(httpx.ReadError(str(exc)))
-        elif self._has_head:
-            self._fail(
-                httpx.RemoteProtocolError(
-                    "peer closed connection without sending complete message body"
-                )
-            )
-        else:
-            self._fail(httpx.RemoteProtocolError("Server disconnected without sending a response."))
+        self.answer.ended(exc)
         self._wake()
-
-    def _fail(self, error: Exception) -> None:
-        if not self._is_over:
-            self._is_over = True
-            self._error = error
-
-    # -- what the parser says; it reads on behind the end, up to that of the segment
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # Behind the body there may be trailers, which say nothing here.
-        if not self._is_over and not self._has_head:
-            self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        if self._is_over:
-            return
-        status = self._parser.get_status_code()
-        if status == 101:
-            said = "status 101 (Switching Protocols), which no request of ours asks for"
-            self._fail(httpx.RemoteProtocolError(said))
-        if status < 200:
-            # Informational: the answer is still to come.
-            self.headers = []
-            return
-        self._has_head = True
-        self.status = status
-        self._ends_with_connection = _ends_with_connection(self.headers)
-
-    def on_body(self, data: bytes) -> None:
-        if not self._is_over:
-            self._unread += data
-
-    def on_message_complete(self) -> None:
-        if self._has_head:
-            self._is_over = True

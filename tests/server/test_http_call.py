@@ -1,16 +1,25 @@
-"""The async client's transport: what answers mean, on simulated sockets, and its limits."""
+"""Both clients' transports: what answers mean, on simulated sockets, and their limits."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import ssl
 import struct
+import subprocess
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from server.http_call import HEAD_MAX_BYTES, PIECE_BYTES, UNREAD_MAX_BYTES, CallTransport
+from registry import StopSignal
+from server.http_answer import HEAD_MAX_BYTES
+from server.http_call import PIECE_BYTES, UNREAD_MAX_BYTES, CallTransport
+from server.wakeable import Wake, WakeableTransport
 from sim import World, run
 from tests.late_loop import LateLoop, late_run, turns
 
@@ -19,8 +28,12 @@ TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 4\r\n\r\nevil"
 SWITCHING = b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
 
+Ask = Callable[..., Coroutine[Any, Any, tuple[int, bytes]]]
 
-def answered(*pieces: bytes, then: str = "close", content: bytes = b"") -> Any:
+
+def answered(
+    *pieces: bytes, then: str = "close", content: bytes = b"", asks: Ask | None = None
+) -> Any:
     """What one call makes of an upstream that says these pieces: status and body, or the error."""
     found: list[Any] = []
 
@@ -41,7 +54,7 @@ def answered(*pieces: bytes, then: str = "close", content: bytes = b"") -> Any:
 
         server = await asyncio.start_server(says, "127.0.0.1", 80)
         try:
-            found.append(await asked(content))
+            found.append(await (asks or asked)(content))
         except httpx.HTTPError as exc:
             found.append(exc)
         server.close()
@@ -53,6 +66,20 @@ def answered(*pieces: bytes, then: str = "close", content: bytes = b"") -> Any:
     return found[0]
 
 
+async def asked_in_thread(content: bytes = b"", **headers: str) -> tuple[int, bytes]:
+    """The same with the blocking client's transport."""
+
+    def call() -> tuple[int, bytes]:
+        request = httpx.Request("POST", "http://127.0.0.1/x", content=content, headers=headers)
+        response = WakeableTransport(Wake(StopSignal()), None).handle_request(request)
+        try:
+            return response.status_code, b"".join(response.iter_raw())
+        finally:
+            response.close()
+
+    return await asyncio.to_thread(call)
+
+
 async def asked(content: bytes = b"", **headers: str) -> tuple[int, bytes]:
     request = httpx.Request("POST", "http://127.0.0.1/x", content=content, headers=headers)
     response = await CallTransport(None, None).handle_async_request(request)
@@ -62,6 +89,10 @@ async def asked(content: bytes = b"", **headers: str) -> tuple[int, bytes]:
         await response.aclose()
 
 
+BOTH = pytest.mark.parametrize("asks", [asked, asked_in_thread])
+
+
+@BOTH
 @pytest.mark.parametrize(
     ("pieces", "then", "expected"),
     [
@@ -89,14 +120,15 @@ async def asked(content: bytes = b"", **headers: str) -> tuple[int, bytes]:
 )
 @pytest.mark.parametrize("by_bytes", [False, True])
 def test_an_answer_is_read_to_its_end(
-    pieces: list[bytes], then: str, expected: Any, by_bytes: bool
+    pieces: list[bytes], then: str, expected: Any, by_bytes: bool, asks: Ask
 ) -> None:
     """By its length, its chunks or its connection's end, in any pieces; trailers say nothing."""
     if by_bytes:
         pieces = [bytes([each]) for piece in pieces for each in piece]
-    assert answered(*pieces, then=then) == expected
+    assert answered(*pieces, then=then, asks=asks) == expected
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("pieces", "then", "error"),
     [
@@ -129,17 +161,21 @@ def test_an_answer_is_read_to_its_end(
     ],
 )
 def test_what_is_no_whole_answer_is_an_error(
-    pieces: list[bytes], then: str, error: type[Exception]
+    pieces: list[bytes], then: str, error: type[Exception], asks: Ask
 ) -> None:
     """Cut, reset, not HTTP, or a head without end: never an answer that looks complete."""
-    assert isinstance(answered(*pieces, then=then), error)
+    assert isinstance(answered(*pieces, then=then, asks=asks), error)
 
 
-@pytest.mark.parametrize("then", ["hang", "close"])
-def test_an_error_before_the_request_is_whole_is_its_answer(then: str) -> None:
-    """An upstream that refuses a long prompt without reading it is heard all the same."""
+@pytest.mark.parametrize(
+    ("then", "asks"), [("hang", asked), ("close", asked), ("close", asked_in_thread)]
+)
+def test_an_error_before_the_request_is_whole_is_its_answer(then: str, asks: Ask) -> None:
+    """An upstream that refuses a long prompt without reading it is heard all the same, by a thread
+    once it has closed."""
     refused = b"HTTP/1.1 413 No\r\ncontent-length: 1\r\n\r\nx"
-    assert answered(refused, then=then, content=b"p" * 5 * PIECE_BYTES) == (413, b"x")
+    content = b"p" * 5 * PIECE_BYTES
+    assert answered(refused, then=then, content=content, asks=asks) == (413, b"x")
 
 
 class Refusing(asyncio.Transport):
@@ -183,7 +219,8 @@ def test_nothing_is_written_before_what_has_come_is_read(size: int) -> None:
     asyncio.run(main())
 
 
-def test_a_request_of_several_pieces_arrives_whole() -> None:
+@BOTH
+def test_a_request_of_several_pieces_arrives_whole(asks: Ask) -> None:
     """Whether the upstream takes it at once or in its own time."""
     content = bytes(range(256)) * (PIECE_BYTES // 100)
     found: list[Any] = []
@@ -197,7 +234,7 @@ def test_a_request_of_several_pieces_arrives_whole() -> None:
             writer.close()
 
         server = await asyncio.start_server(takes, "127.0.0.1", 80)
-        found.append(await asked(content))
+        found.append(await asks(content))
         server.close()
         await asyncio.sleep(1)
 
@@ -307,13 +344,14 @@ def test_an_address_that_says_nothing_leaves_time_for_the_next(
     assert found == [expected]
 
 
-def test_a_header_with_a_line_break_is_not_sent() -> None:
+@BOTH
+def test_a_header_with_a_line_break_is_not_sent(asks: Ask) -> None:
     """It would be a header of its own, or the end of the head."""
 
     async def program(world: World) -> None:
         server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 80)
         with pytest.raises(httpx.LocalProtocolError):
-            await asked(token="a\r\nhost: b")
+            await asks(token="a\r\nhost: b")
         server.close()
 
     outcome = run(program)
@@ -347,6 +385,136 @@ def test_no_more_is_read_than_is_taken() -> None:
         assert len(await anext(segments)) <= 2 * UNREAD_MAX_BYTES + 256 * 1024
         await segments.aclose()
         await response.aclose()
+        server.close()
+        await asyncio.sleep(1)
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+
+
+def test_a_thread_gets_all_lines_that_are_there_as_one_segment() -> None:
+    """A hand-over to the loop costs more than a line: there is one for each read."""
+    lines = b"".join(b"%x\r\n%b\r\n" % (len(line), line) for line in [b"{}\n"] * 20)
+    found: list[list[bytes]] = []
+
+    def call() -> list[bytes]:
+        request = httpx.Request("POST", "http://127.0.0.1/x")
+        response = WakeableTransport(Wake(StopSignal()), None).handle_request(request)
+        return list(response.iter_raw())
+
+    async def program(world: World) -> None:
+        async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            for piece in (CHUNKED, lines, b"0\r\n\r\n"):
+                writer.write(piece)
+                await asyncio.sleep(0.01)
+            writer.close()
+
+        server = await asyncio.start_server(says, "127.0.0.1", 80)
+        found.append(await asyncio.to_thread(call))
+        server.close()
+        await asyncio.sleep(1)
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+    assert found == [[b"{}\n" * 20]]
+
+
+# ---- TLS ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    make = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 3 -subj /CN=a"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([openssl, *make.split(), *names], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def call_by_async(tls: ssl.SSLContext) -> Callable[[], Coroutine[Any, Any, bytes]]:
+    async def call() -> bytes:
+        request = httpx.Request("POST", "https://127.0.0.1/x")
+        response = await CallTransport(tls, None).handle_async_request(request)
+        try:
+            return b"".join([each async for each in response.aiter_raw()])
+        finally:
+            await response.aclose()
+
+    return call
+
+
+def call_by_thread(tls: ssl.SSLContext) -> Callable[[], Coroutine[Any, Any, bytes]]:
+    def call() -> bytes:
+        request = httpx.Request("POST", "https://127.0.0.1/x")
+        response = WakeableTransport(Wake(StopSignal()), tls).handle_request(request)
+        try:
+            return b"".join(response.iter_raw())
+        finally:
+            response.close()
+
+    return lambda: asyncio.to_thread(call)
+
+
+@pytest.mark.parametrize("caller", [call_by_async, call_by_thread])
+def test_an_answer_comes_over_tls_from_who_shows_a_certificate(
+    certificate: Path, caller: Callable[..., Any]
+) -> None:
+    """From nobody else: that is no connection, and its socket is closed."""
+    serves = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    serves.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    trusts = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+
+    async def program(world: World) -> None:
+        async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(CHUNKED + b"2\r\nab\r\n0\r\n\r\n")
+                await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(says, "127.0.0.1", 443, ssl=serves)
+        assert await caller(trusts)() == b"ab"
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            await caller(ssl.create_default_context())()
+        server.close()
+        await asyncio.sleep(1)
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+
+
+@pytest.mark.parametrize("stopped_at_s", [0, 1])
+def test_a_thread_before_and_in_a_handshake_is_woken(stopped_at_s: int) -> None:
+    """The other side has accepted and says nothing: the stop ends the wait at once."""
+    signal = StopSignal()
+    wake = Wake(signal)
+
+    def call() -> None:
+        request = httpx.Request("POST", "https://127.0.0.1/x")
+        context = ssl.create_default_context()
+        if not stopped_at_s:
+            signal.set()
+        WakeableTransport(wake, context).handle_request(request)
+
+    async def program(world: World) -> None:
+        async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            with suppress(OSError):
+                await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(says_nothing, "127.0.0.1", 443)
+        calling = asyncio.create_task(asyncio.to_thread(call))
+        await asyncio.sleep(1)
+        assert calling.done() == (not stopped_at_s)
+        wake.cut()
+        with pytest.raises(httpx.ConnectError):
+            await calling
+        assert world.now < 2
         server.close()
         await asyncio.sleep(1)
 

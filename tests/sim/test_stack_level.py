@@ -73,7 +73,10 @@ def _cuts_nothing(self: server.wakeable.Wake) -> None:
 
 
 def _holds_once(
-    self: server.wakeable._Backend, sock: socket.socket, address: Any, timeout: float | None
+    self: server.wakeable.WakeableTransport,
+    sock: socket.socket,
+    address: Any,
+    timeout: float | None,
 ) -> None:
     """A stop right before the connect finds nothing to shut down, and nobody looks afterwards."""
     sock.settimeout(timeout)
@@ -112,7 +115,10 @@ async def _looks_up_in_the_loop(executor: Any, host: str, port: int) -> list[str
 
 
 def _connects_without_limit(
-    self: server.wakeable._Backend, sock: socket.socket, address: Any, timeout: float | None
+    self: server.wakeable.WakeableTransport,
+    sock: socket.socket,
+    address: Any,
+    timeout: float | None,
 ) -> None:
     """A thread waits for a machine that is gone for as long as its kernel does."""
     sock.settimeout(None)
@@ -143,7 +149,13 @@ def _goes_on_waiting(self: server.http_limits.LimitedProtocol, exc: Exception | 
 
 BROKEN: list[tuple[str, Any, str, Callable[..., Any], str]] = [
     ("hung_upstream.thread", server.wakeable.Wake, "cut", _cuts_nothing, "L2 prompt_stop"),
-    ("second_prompt.thread", server.wakeable._Backend, "_connect", _holds_once, "L2 prompt_stop"),
+    (
+        "second_prompt.thread",
+        server.wakeable.WakeableTransport,
+        "_connect",
+        _holds_once,
+        "L2 prompt_stop",
+    ),
     (
         "superseded_as_it_connects.thread",
         server.wakeable.Wake,
@@ -202,7 +214,7 @@ BROKEN: list[tuple[str, Any, str, Callable[..., Any], str]] = [
     ),
     (
         "cut_off.thread",
-        server.wakeable._Backend,
+        server.wakeable.WakeableTransport,
         "_connect",
         _connects_without_limit,
         "no connection is told",

@@ -75,11 +75,13 @@ class TlsSocket(SimSocket, ssl.SSLSocket):  # type: ignore[misc]
 
     def _step(self, act: Callable[[ssl.SSLObject], T]) -> T:
         """Acts, as often as what it needs has come, and sends what it has to say."""
-        if self._sslobj is None:
+        tls = self._sslobj
+        if tls is None:
             raise modelled(ValueError("No SSL wrapper around " + str(self)))
         while True:
             try:
-                done = act(self._sslobj)
+                # Also if another thread's `shutdown` takes it from the socket meanwhile.
+                done = act(tls)
             except ssl.SSLWantReadError:
                 self._flush()
                 self._fetch()
