@@ -158,12 +158,18 @@ def page_of_check(checked: Checked, notes: str) -> Page:
 
 def _refuted(checked: Checked) -> str:
     """Which class does not keep what."""
-    kept_not = dict.fromkeys(
-        f"{each.registry} does not keep {each.report.counterexample.property.partition(' ')[0]}"
-        for each in checked.results
-        if each.report.counterexample is not None
-    )
-    return "; ".join(kept_not)
+    kept_not: dict[str, dict[str, None]] = {}
+    for each in checked.results:
+        if each.report.counterexample is not None:
+            of_class = kept_not.setdefault(each.registry, {})
+            of_class[_called(each.report.counterexample.property)] = None
+    return "; ".join(f"{name} does not keep {', '.join(each)}" for name, each in kept_not.items())
+
+
+def _called(what: str) -> str:
+    """`S1 one_active` of a property that has a name; the sentence of one that has none."""
+    name, colon, _ = what.partition(":")
+    return name if colon else f"“{what}”"
 
 
 def page_of_simulation(report: SimulationReport) -> Page:

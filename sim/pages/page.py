@@ -117,9 +117,22 @@ class Page:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(_PARTS), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["coded"] = _coded
+    return environment
+
+
+def _coded(text: str) -> Any:
+    """What stands between backticks, as code."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    code = Markup("<code>{}</code>")
+    return Markup().join(code.format(part) if at % 2 else part for at, part in enumerate(parts))
 
 
 def _template() -> Any:
@@ -402,11 +415,15 @@ def _lanes(story: Story) -> list[dict[str, Any]]:
 
 
 def _lane(step: Step, story: Story) -> int | None:
-    """Its number; of a violation that no actor found the program's; None where it is another's."""
+    """Its number; of a violation that no actor found the program's, or the first that is shown;
+    None where it is another's."""
     if not step.actor:
         return None
-    own = step.actor if step.actor in story.lanes else "program"
-    return story.lanes.index(own) if own in story.lanes else 0
+    if step.actor in story.lanes:
+        return story.lanes.index(step.actor)
+    shown = [number for number, lane in enumerate(_lanes(story)) if not lane["is_minor"]]
+    programs = [number for number in shown if story.lanes[number] == "program"]
+    return next(iter(programs or shown), 0)
 
 
 def _lives(story: Story) -> list[tuple[int, int]]:

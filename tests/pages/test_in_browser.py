@@ -31,7 +31,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A page for each program, by its name."""
     folder = tmp_path_factory.mktemp("pages")
     programs: list[Program] = [slot_that_is_lost, four_hundred_steps, hostile_names]
-    return {each.__name__: _written(each, folder) for each in programs}
+    written = {each.__name__: _written(each, folder) for each in programs}
+    return {**written, "two_of_them": _written(slot_that_is_lost, folder, times=2)}
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +46,13 @@ def browser(files: dict[str, Path]) -> Iterator[Any]:
         chromium.close()
 
 
-def _written(program: Program, folder: Path) -> Path:
+def _written(program: Program, folder: Path, times: int = 1) -> Path:
     report = explore(program)
     assert report.counterexample is not None
     rules = {"the client has left": "its slot is given back"}
     told = Told.of("it", story_of(program, report.counterexample), rules)
-    file = folder / f"{program.__name__}.html"
-    Page(program.__name__, report.verdict, report.reason, stories=[told]).write(file)
+    file = folder / f"{program.__name__}{times}.html"
+    Page(program.__name__, report.verdict, report.reason, stories=[told] * times).write(file)
     return file
 
 
@@ -104,6 +105,17 @@ def test_it_opens_at_the_violation_and_the_line_that_went_wrong(opened: _Opened)
         "(() => { const box = document.querySelector('.selected').getBoundingClientRect();"
         " return box.bottom <= window.innerHeight && box.top > 0; })()"
     )
+
+
+@_of("two_of_them")
+def test_a_link_to_a_later_one_shows_its_violation(opened: _Opened) -> None:
+    """Its chart ends with the window that begins with it, and the row has its time."""
+    opened.page.goto(f"{opened.page.url}#story-1")
+    row = opened.page.locator("#story-1 .selected")
+    bottom = row.evaluate("row => row.getBoundingClientRect().bottom - window.innerHeight")
+    assert bottom <= 0
+    assert row.locator("> .time").is_visible()
+    assert row.locator("> .time").inner_text() == "0.000"
 
 
 @_of("four_hundred_steps")

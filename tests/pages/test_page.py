@@ -15,7 +15,7 @@ from sim.cli import main
 from sim.commands.pages import _BOUNDED, _about
 from sim.exploration.verdict import Verdict
 from sim.kernel.schedule import Bounds
-from sim.pages.page import Cell, Line, Page, Table, Told, _last_acts, _rows
+from sim.pages.page import Cell, Line, Page, Table, Told, _coded, _last_acts, _rows
 from sim.pages.story import story_of
 from sim.replay import subject_of
 from tests.pages.programs import HOSTILE, hostile_names, late_or_not, slot_that_is_lost
@@ -109,6 +109,12 @@ def test_a_reader_is_told_what_is_played_first(subject: str, words: str) -> None
     with subject_of(subject) as found:
         about = _about(subject, found.program)
     assert words in " ".join(f"{term}: {sentence}" for term, sentence in about)
+
+
+def test_what_a_fact_quotes_of_the_program_is_code() -> None:
+    """Between backticks; what looks like HTML there is text as well, and a lone backtick stays."""
+    assert _coded("it reads `a[<b>]` twice") == "it reads <code>a[&lt;b&gt;]</code> twice"
+    assert _coded("a ` & b") == "a ` &amp; b"
 
 
 def test_a_last_act_has_what_was_done_with_it() -> None:
@@ -240,6 +246,20 @@ def test_commands_write_pages(arguments: list[str], words: str, tmp_path: Path) 
     read = _Read(file.read_text(encoding="utf-8"))
     assert words in read.text
     assert [tag for tag, _ in read.tags if tag == "h1"] == ["h1"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "said"),
+    [
+        ("racing_registers", "quick_fix does not keep S1 one_active<"),
+        ("caller_leaves_overtaken", "“a register whose caller has left does not return”<"),
+    ],
+)
+def test_a_check_says_what_a_class_does_not_keep(scenario: str, said: str, tmp_path: Path) -> None:
+    """By the property's name, or by its sentence where it has none."""
+    file = tmp_path / "page.html"
+    main(["check", "--registry", "quick_fix", "--scenario", scenario, "--html", str(file)])
+    assert said in file.read_text("utf-8")
 
 
 def test_of_mutants_it_says_that_they_are_killed(tmp_path: Path) -> None:

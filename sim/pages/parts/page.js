@@ -1,5 +1,8 @@
 "use strict";
 
+// Pixels that show a chart's head and some rows.
+const ROOM_MIN = 240;
+
 // One object for each counterexample of the page: what is selected, what is drawn between lanes.
 class Story {
   constructor(section) {
@@ -32,10 +35,13 @@ class Story {
     if (opening) this.detail.replaceChildren(...this.wrong(JSON.parse(opening)));
   }
 
-  // Down to the end of the window, where that is far enough.
+  // Down to the end of the window, where that is far enough: of the page's first one, or of the one
+  // in which a link to it shows it.
   fit() {
-    const room = window.innerHeight - window.scrollY - this.chart.getBoundingClientRect().top - 8;
-    if (room >= 240) this.chart.style.setProperty("--room", `${room}px`);
+    const top = this.chart.getBoundingClientRect().top;
+    const above = [top + window.scrollY, top - this.section.getBoundingClientRect().top];
+    const room = above.map((each) => window.innerHeight - each - 8).find((each) => each >= ROOM_MIN);
+    if (room) this.chart.style.setProperty("--room", `${room}px`);
   }
 
   wrong({ place, says }) {
