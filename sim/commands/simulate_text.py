@@ -37,7 +37,7 @@ def progress_words(done: Batch, seeds: int, seconds: float) -> str:
 def print_failure(simulation: Simulation, failure: Failure) -> None:
     """At once, so that a run that is broken off while it shrinks has reported its failure."""
     assert failure.violation is not None
-    print(f"seed {failure.seed} violates {failure.violation.property}")
+    print(f"seed {failure.seed} violates {failure.violation.headline()}")
     if failure.violation.detail:
         print(f"  seen: {failure.violation.detail[:300]}")
     print(f"  again:  {simulation.command(failure.seed)}")

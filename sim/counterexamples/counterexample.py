@@ -17,7 +17,8 @@ from sim.schedulers import Replay
 
 @dataclass(frozen=True, slots=True)
 class Counterexample:
-    """property: the sentence that did not hold; schedule, text: for programs and for people."""
+    """property: the sentence that did not hold; schedule, text: for programs and for people.
+    headline: the property, with the exception that violates it, if one does."""
 
     property: str
     schedule: str
@@ -26,6 +27,10 @@ class Counterexample:
     is_isolated: bool = False
     # Of which program it is, None if it may be of any.
     identity: Identity | None = None
+    headline: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "headline", self.headline or self.property)
 
     def as_json(self) -> dict[str, str]:
         return {"property": self.property, "schedule": self.schedule, "text": self.text}
@@ -83,5 +88,6 @@ def make_counterexample(program: Program, outcome: Outcome, schedule: Schedule) 
         # A program may remember its last execution: let that be this one.
         replay_schedule(program, schedule)
     text = explain(outcome, schedule, passing, facts)
-    found = outcome.violation.property, str(schedule), text
-    return Counterexample(*found, is_isolating(), Identity.of(program))
+    violation = outcome.violation
+    found = violation.property, str(schedule), text, is_isolating(), Identity.of(program)
+    return Counterexample(*found, violation.headline())

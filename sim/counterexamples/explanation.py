@@ -78,7 +78,7 @@ def explain(
     """At most LINES_MAX lines of WIDTH_MAX columns; only the schedule, the last, may be longer."""
     violation = outcome.violation
     assert violation is not None
-    head = _wrapped(f"violated at {violation.at:.3f} s: {violation.property}", 4)
+    head = _wrapped(f"violated at {violation.at:.3f} s: {violation.headline()}", 4)
     head += _seen(violation.detail)
     if violation.where:
         head += _wrapped(f"  checked in {violation.where}", 2, "    ")

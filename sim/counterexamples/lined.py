@@ -118,7 +118,8 @@ def facts_in_lines(
         taken = [(each.index, each.option) for each in there or ()]
         beside = None if there is None else _lined(program, taken, schedule.bounds)
         again = _lined(program, schedule.departures, schedule.bounds)
-        if again[0].violation != violation or again[1].is_cut:
+        found = again[0].violation
+        if found is None or found.property != violation.property or again[1].is_cut:
             return []
         is_passing = beside is not None and beside[0].violation is None
         lines_beside = beside[1] if beside is not None and is_passing else None

@@ -214,7 +214,7 @@ _UNREPEATED, _TOO_SLOW = (
 
 def words_of_violation(violation: Violation) -> str:
     seen = f"\n  seen: {violation.detail}" if violation.detail else ""
-    return f"violated at {violation.at:.3f} s: {violation.property}{seen}"
+    return f"violated at {violation.at:.3f} s: {violation.headline()}{seen}"
 
 
 def _compare_two_runs(program: Program, bounds: Bounds) -> str | None:
@@ -271,7 +271,7 @@ def _judged(
         by = "" if findings.found_by == scheduler.name else f", found by {findings.found_by}"
         marks = [conclusion.survived.words] if conclusion.survived is not None else []
         marks += [mark for mark in (conclusion.unrepeated, conclusion.caveat) if mark]
-        words = "; ".join([f"{found.property} ({executions}{by})", *marks])
+        words = "; ".join([f"{found.headline} ({executions}{by})", *marks])
         return _Judged(Verdict.REFUTED, words)
     if conclusion.survived is not None:
         return _Judged(Verdict.INCONCLUSIVE, conclusion.survived.words, conclusion.survived.stop)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from dataclasses import dataclass, field
 
+from sim.counterexamples.chart import WIDTH_MAX
 from sim.counterexamples.counterexample import Counterexample
 from sim.exploration.verdict import Stop, Unretrieved, Verdict
 from sim.kernel.execution import Outcome
@@ -61,7 +64,7 @@ class Report:
 
     @property
     def text(self) -> str:
-        lines = [f"{self.verdict}: {self.reason}"]
+        lines = wrapped(f"{self.verdict}: {self.reason}")
         if self.counterexample is not None:
             lines.append(self.counterexample.text)
         elif self.unretrieved is not None:
@@ -69,6 +72,33 @@ class Report:
         if self.unconfirmed:
             lines += ["a violation was seen all the same, and is not confirmed:", self.unconfirmed]
         return "\n".join(lines)
+
+
+def wrapped(reason: str) -> list[str]:
+    """A verdict with its reason: where it is longer than a line, its second sentence begins in a
+    line of its own."""
+    if len(reason) <= WIDTH_MAX:
+        return [reason]
+    # What is in brackets belongs to the sentence before.
+    at = next(
+        (
+            found.end()
+            for found in re.finditer("; ", reason)
+            if reason.count("(", 0, found.start()) == reason.count(")", 0, found.start())
+        ),
+        len(reason),
+    )
+    lines = []
+    for indent, part in (("", reason[:at]), ("  ", reason[at:])):
+        lines += textwrap.wrap(
+            part,
+            WIDTH_MAX,
+            initial_indent=indent,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines
 
 
 @dataclass(slots=True)

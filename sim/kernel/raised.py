@@ -14,6 +14,7 @@ from sim.kernel.origin import is_of_simulator, is_own_code
 LEAVES_MAX = 4
 BEHIND_MAX = 2
 REPR_MAX = 200
+HEADLINE_MAX = 60
 
 _GET_LOOP = asyncio.mixins._LoopBoundMixin._get_loop.__code__  # type: ignore[attr-defined]
 
@@ -38,6 +39,21 @@ def short_words_of_exception(raised: BaseException) -> str:
     """For a row of a chart: its name, and the program's own line."""
     own = _own_line(_lines(raised))
     return name_of_exception(raised) + (f" in {short_place(own[0].f_code, own[1])}" if own else "")
+
+
+def headline_of_exception(raised: BaseException) -> str:
+    """In half a line: type and message, cut, and where the program's own code raised it; of a group
+    its first leaf."""
+    leaves = list(_leaves(raised))
+    first = leaves[0] if leaves else raised
+    name = name_of_exception(first)
+    name = name if len(name) <= HEADLINE_MAX else name[: HEADLINE_MAX - 1] + "…"
+    own = _own_line(_lines(first))
+    words = f"{name} in {short_place(own[0].f_code, own[1])}" if own else name
+    if not isinstance(raised, BaseExceptionGroup):
+        return words
+    more = f" and {len(leaves) - 1} more" if len(leaves) > 1 else ""
+    return f"{type(raised).__name__} of {words}{more}"
 
 
 def name_of_exception(raised: BaseException) -> str:

@@ -38,6 +38,7 @@ class Violation:
 
     where: the place in the source that checked it; empty unless the execution is traced.
     is_inherited: it arises from an object that is bound to the loop of an earlier execution.
+    raised: the exception that it is, its message cut, and the program's line; empty without one.
     """
 
     property: str
@@ -46,3 +47,7 @@ class Violation:
     where: str = ""
     kind: Kind = Kind.PROPERTY
     is_inherited: bool = False
+    raised: str = ""
+
+    def headline(self) -> str:
+        return f"{self.property}: {self.raised}" if self.raised else self.property

@@ -27,7 +27,12 @@ from sim.kernel.loop import SimLoop
 from sim.kernel.network.network import Network
 from sim.kernel.notices import Notices, Special
 from sim.kernel.origin import fault_of_simulator, forwards
-from sim.kernel.raised import bound_to, place_of_exception, words_of_exception
+from sim.kernel.raised import (
+    bound_to,
+    headline_of_exception,
+    place_of_exception,
+    words_of_exception,
+)
 from sim.kernel.schedule import Option, one_natural
 from sim.kernel.signals import name_of
 from sim.kernel.threads.pools import QUEUE_MAX, THREADS_MAX, SimExecutor
@@ -406,7 +411,8 @@ class World:
     def fail_as(self, kind: Kind, detail: str, *, raised: BaseException | None = None) -> None:
         """A violation of what every program has to keep, in the program's words or the kind's."""
         if raised is None or not self.is_own_fault(raised):
-            self._violate(self._phrases.get(kind, kind.value), detail, "", kind)
+            words = headline_of_exception(raised) if raised is not None else ""
+            self._violate(self._phrases.get(kind, kind.value), detail, "", kind, words)
             if raised is not None and self.violation is not None and self._is_inherited(raised):
                 self.violation = replace(self.violation, is_inherited=True)
 
@@ -441,9 +447,17 @@ class World:
         self.loop.end_execution()
         return True
 
-    def _violate(self, sentence: str, detail: str, where: str, kind: Kind = Kind.PROPERTY) -> None:
+    def _violate(
+        self,
+        sentence: str,
+        detail: str,
+        where: str,
+        kind: Kind = Kind.PROPERTY,
+        raised: str = "",
+    ) -> None:
         if self.violation is None:
-            self.violation = Violation(property_of(sentence), detail, self.now, where, kind)
+            said = property_of(sentence), detail, self.now, where, kind
+            self.violation = Violation(*said, raised=raised)
             self.record(VIOLATED)
             # What the rest of this iteration does comes too late to explain the violation.
             self.trace = None

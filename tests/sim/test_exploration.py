@@ -466,7 +466,7 @@ def test_the_bounds_that_had_a_say_are_named() -> None:
     report = explore(program, passes_max=2)
     assert report.verdict == "proved"
     assert "passes_max" in report.bounds_hit
-    assert "; hit: passes_max)" in str(report)
+    assert "; hit: passes_max)" in report.reason
     assert "passes_max=2" in report.reason
 
 

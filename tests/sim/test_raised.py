@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from sim import World, explore
+from sim.exploration.report import wrapped
 from sim.kernel.execution import Program
 
 
@@ -182,3 +183,67 @@ def test_an_exception_whose_repr_raises() -> None:
         raise Odd
 
     assert seen_in(program).startswith("Odd, whose repr raises ValueError raised in program")
+
+
+# ---- the headline ----------------------------------------------------------------------------
+
+
+def headline_of(program: Program) -> str:
+    """The first line of the verdict, with its numbers of lines left out."""
+    report = explore(program, max_executions=500)
+    assert report.counterexample is not None, report.text
+    words = report.reason.partition(" (")[0] + " (" + report.reason.split(" (")[1]
+    assert f"violated at 0.000 s: {report.counterexample.headline}" in " ".join(
+        report.counterexample.text.split()
+    )
+    return re.sub(r"(\w+\.py):\d+", r"\1", words)
+
+
+def test_the_headline_says_which_exception_and_where() -> None:
+    """Type, message and the program's line stand beside the sentence; the property stays."""
+
+    async def program(world: World) -> None:
+        Disk().write()
+
+    assert headline_of(program) == (
+        "the program ends without an exception: OSError('it is full') in write (test_raised.py)"
+    )
+    found = explore(program, max_executions=500).counterexample
+    assert found is not None
+    assert found.property == "the program ends without an exception"
+
+
+def test_the_headline_of_a_group_names_its_first_leaf() -> None:
+    """Not the group, whose message says nothing, and how many more there are."""
+
+    async def program(world: World) -> None:
+        async def fails(number: int) -> None:
+            raise ValueError(number)
+
+        async with TaskGroup() as group:
+            for number in range(3):
+                group.create_task(fails(number))
+
+    assert headline_of(program).startswith(
+        "the program ends without an exception: ExceptionGroup of ValueError(0) in fails "
+    )
+    found = explore(program, max_executions=500).counterexample
+    assert found is not None
+    assert found.headline.endswith(") and 2 more")
+
+
+def test_a_long_message_is_cut_in_the_headline() -> None:
+    """It is whole in what is seen."""
+
+    async def program(world: World) -> None:
+        raise KeyError("x" * 100)
+
+    assert "x" * 60 not in headline_of(program)
+
+
+def test_a_long_reason_begins_with_its_first_sentence() -> None:
+    """What comes after it has lines of its own, of at most 100 columns; brackets stay whole."""
+    first = "refuted: both count (3 executions, staged; hit: passes_max)"
+    assert wrapped(f"{first}; {'more words ' * 20}")[0] == f"{first};"
+    assert wrapped(first) == [first]
+    assert max(map(len, wrapped(f"{first}; {'more words ' * 20}"))) <= 100

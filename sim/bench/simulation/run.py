@@ -254,7 +254,7 @@ def _verdict(
                 Verdict.INCONCLUSIVE,
                 f"nondeterminism found: seed {failure.seed} is not the same again",
             )
-        return Verdict.REFUTED, f"{counterexample.property} (seed {failure.seed})"
+        return Verdict.REFUTED, f"{counterexample.headline} (seed {failure.seed})"
     if stopped is not None:
         return Verdict.INCONCLUSIVE, f"{stopped} after {seeds} without a violation"
     if missing:
