@@ -52,8 +52,8 @@ class Record:
     chunks: int = 0
     # Called once, when it has ended.
     on_end: Callable[[Record], None] = lambda record: None
-    # The same, for who shows the streams.
-    on_over: Callable[[Record], None] = lambda record: None
+    # The same, for who shows the streams; also when it is known which model answers.
+    on_change: Callable[[Record], None] = lambda record: None
     # What happens to it, for the metrics.
     tell: Callable[[Logged], None] = lambda event: None
     # The text is `_blocks`, then `_parts`: text_chars characters, which is text_max_chars at most.
@@ -63,10 +63,12 @@ class Record:
     _parts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.note_model(self.model)
+        self.model = self.model and shortened(self.model, NAME_MAX_CHARS)
 
-    def note_model(self, model: str | None) -> None:
-        self.model = model and shortened(model, NAME_MAX_CHARS)
+    def note_model(self, model: str) -> None:
+        known, self.model = self.model, shortened(model, NAME_MAX_CHARS)
+        if known != self.model:
+            self.on_change(self)
 
     def note_reason(self, reason: str) -> None:
         """What Ollama says of the end, which has not come yet."""
@@ -109,7 +111,7 @@ class Record:
             newer = {} if superseded_by is None else {"superseded_by": superseded_by}
             self.tell(line(OVER, **told, **newer))
             self.on_end(self)
-            self.on_over(self)
+            self.on_change(self)
 
     def view(
         self, streams: Mapping[str, StreamView], now: float, *, with_text: bool
@@ -119,6 +121,8 @@ class Record:
         streams: of all that have a state, by trace id. queue_position: 1 for the next to start.
         """
         known = streams.get(self.trace_id)
+        # Its task notes the start some steps after it was let in.
+        started_at = known.started_at if known and self.started_at is None else self.started_at
         view: dict[str, Any] = {
             "trace_id": self.trace_id,
             "object": "stream",
@@ -131,7 +135,7 @@ class Record:
             "created": self.created,
             "chunks": self.chunks,
             "timings_ms": {
-                "started": self._ms(self.started_at),
+                "started": self._ms(started_at),
                 "first_chunk": self._ms(self.first_chunk_at),
                 "ended": self._ms(self.ended_at),
                 "now": self._ms(now),

@@ -224,7 +224,7 @@ class Service:
         if self._traces is not None:
             request = replace(request, headers=self._traces.begin(trace_id, headers))
         self._archive.add(record, now)
-        record.on_over = lambda over: self._changed(over.trace_id)
+        record.on_change = lambda changed: self._changed(changed.trace_id)
         if self._shared is not None:
             self._shared.add(record, self.keys.namespace(owner, session_id))
         task = StreamTask(

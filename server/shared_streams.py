@@ -166,60 +166,63 @@ class SharedStreams:
 
     async def others(self, owner: str) -> list[Entry]:
         """Newest first. Raises StoreUnreachable."""
-        found = await self._described(owner)
-        await self._ask(found)
-        if all(each.ended for each in found):
-            return found
-        before = {each.trace_id: each.version for each in found if not each.ended}
-        async for _ in _looks():
-            found = await self._described(owner)
-            now = {each.trace_id: each.version for each in found}
-            if all(now.get(name, -1) != version for name, version in before.items()):
-                break
-        return [await self._truth(each) for each in found]
+        found = await self._truth_of(await self._described(owner))
+        running = [each for each in found if not each.ended][:_ASKED_MAX]
+        anew = {each.trace_id: each for each in await self._asked_anew(owner, running)}
+        return await self._truth_of([anew.get(each.trace_id, each) for each in found])
 
     async def last_described(self, owner: str) -> list[Entry]:
         """As `others`, but nobody is asked: those that run are as they were described last."""
-        return [await self._truth(each) for each in await self._described(owner)]
+        return await self._truth_of(await self._described(owner))
 
     async def other(self, owner: str, trace_id: str) -> Entry | None:
         """Raises StoreUnreachable."""
-        found = await self._directory.find(owner, trace_id)
-        if found is None or found.ended:
+        known = await self.known(owner, trace_id)
+        if known is None:
+            return None
+        (found,) = await self._truth_of([known])
+        if found.ended:
             return found
-        await self._ask([found])
-        version = found.version
-        async for _ in _looks():
-            found = await self._directory.find(owner, trace_id)
-            if found is None or found.version != version:
-                return found
-        return await self._truth(found)
+        anew = await self._asked_anew(owner, [found])
+        return (await self._truth_of(anew or [found]))[0]
 
     async def known(self, owner: str, trace_id: str) -> Entry | None:
         """As it was described last. Raises StoreUnreachable."""
-        return await self._directory.find(owner, trace_id)
+        return next(iter(await self._directory.found(owner, [trace_id])), None)
 
     async def _described(self, owner: str) -> list[Entry]:
         found = await self._directory.described(owner)
         return [each for each in found if each.worker != self.worker]
 
-    async def _ask(self, entries: Sequence[Entry]) -> None:
-        running = [each for each in entries if not each.ended]
-        for each in running[:_ASKED_MAX]:
+    async def _asked_anew(self, owner: str, running: Sequence[Entry]) -> list[Entry]:
+        """As their workers describe them once they are asked, if they do so in time."""
+        for each in running:
             stream = f"{each.worker}/{each.trace_id}"
             await self._directory.tell(Message(stream, Told.SHOW))
+        before = {each.trace_id: each.version for each in running}
+        found: list[Entry] = []
+        if before:
+            async for _ in _looks():
+                found = await self._directory.found(owner, list(before))
+                if all(each.version != before[each.trace_id] for each in found):
+                    break
+        return found
 
-    async def _truth(self, entry: Entry) -> Entry:
-        """A worker that is gone says nothing of the end of its streams."""
-        if entry.ended or await self._directory.is_seen(entry.worker):
-            return entry
-        view = entry.shown | {
-            "state": "ENDED",
-            "queue_position": None,
-            "reason": "worker_lost",
-            "message": f"worker {entry.worker}, which had the stream, is gone",
-        }
-        return replace(entry, ended=True, view=json.dumps(view))
+    async def _truth_of(self, entries: Sequence[Entry]) -> list[Entry]:
+        """A worker that is gone says nothing of the end of its streams: it is not waited for."""
+        workers = {}.fromkeys(each.worker for each in entries if not each.ended)
+        gone = {each for each in workers if not await self._directory.is_seen(each)}
+        return [_lost(each) if not each.ended and each.worker in gone else each for each in entries]
+
+
+def _lost(entry: Entry) -> Entry:
+    view = entry.shown | {
+        "state": "ENDED",
+        "queue_position": None,
+        "reason": "worker_lost",
+        "message": f"worker {entry.worker}, which had the stream, is gone",
+    }
+    return replace(entry, ended=True, view=json.dumps(view))
 
 
 def correct_stopped(views: Iterable[dict[str, Any]]) -> None:

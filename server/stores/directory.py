@@ -7,7 +7,7 @@ clients that ask for their streams, and which worker a cancel has to go to.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -93,7 +93,8 @@ class Directory(Protocol):
     async def described(self, owner: str) -> list[Entry]:
         """The owner's, newest first."""
 
-    async def find(self, owner: str, trace_id: str) -> Entry | None: ...
+    async def found(self, owner: str, trace_ids: Sequence[str]) -> list[Entry]:
+        """Those of these that are kept, in any order."""
 
     async def be_seen(self, worker: str, within_ms: int) -> Seen:
         """The worker lives for within_ms from now on, at least."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from typing import Any
@@ -63,27 +63,25 @@ class RedisDirectory:
             pipe.zrange(self._ended(owner), 0, -1)
             running, ended = await pipe.execute()
         trace_ids = [each.decode() for each in (*running, *ended)]
-        if not trace_ids:
-            return []
-        async with self._asking():
-            texts = await self._client.mget([self._stream(owner, each) for each in trace_ids])
-        gone = [each for each, text in zip(trace_ids, texts, strict=True) if text is None]
-        if gone:
+        found = await self.found(owner, trace_ids)
+        kept = {each.trace_id for each in found}
+        if gone := [each for each in trace_ids if each not in kept]:
             async with self._asking(), self._client.pipeline(transaction=False) as pipe:
                 pipe.zrem(self._running(owner), *gone)
                 pipe.zrem(self._ended(owner), *gone)
                 await pipe.execute()
-        found = [
+        return sorted(found, key=lambda each: (-each.at_ms, each.trace_id))
+
+    async def found(self, owner: str, trace_ids: Sequence[str]) -> list[Entry]:
+        if not trace_ids:
+            return []
+        async with self._asking():
+            texts = await self._client.mget([self._stream(owner, each) for each in trace_ids])
+        return [
             entry_of(owner, trace_id, text)
             for trace_id, text in zip(trace_ids, texts, strict=True)
             if text is not None
         ]
-        return sorted(found, key=lambda each: (-each.at_ms, each.trace_id))
-
-    async def find(self, owner: str, trace_id: str) -> Entry | None:
-        async with self._asking():
-            text = await self._client.get(self._stream(owner, trace_id))
-        return None if text is None else entry_of(owner, trace_id, text)
 
     async def be_seen(self, worker: str, within_ms: int) -> Seen:
         async with self._asking(), self._client.pipeline(transaction=False) as pipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import astuple
 
@@ -74,12 +74,11 @@ class SqliteDirectory:
             ).fetchall()
         return [_entry(row) for row in rows]
 
-    async def find(self, owner: str, trace_id: str) -> Entry | None:
+    async def found(self, owner: str, trace_ids: Sequence[str]) -> list[Entry]:
+        find = f"SELECT {_FIELDS} FROM stream WHERE owner = ? AND trace_id = ?"
         with self._opened() as db:
-            row = db.execute(
-                f"SELECT {_FIELDS} FROM stream WHERE owner = ? AND trace_id = ?", (owner, trace_id)
-            ).fetchone()
-        return None if row is None else _entry(row)
+            rows = [db.execute(find, (owner, each)).fetchone() for each in trace_ids]
+        return [_entry(row) for row in rows if row is not None]
 
     async def be_seen(self, worker: str, within_ms: int) -> Seen:
         now_ms = self._now_ms()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from registry.lease_records import Cancel, LeaseLimits
+from registry.lease_records import Cancel, LeaseLimits, Message
 from server import shared_streams
 from server.archive import Record
 from server.shared_streams import SharedStreams, correct_stopped
@@ -17,6 +18,7 @@ from server.stores.directory import Directory, Entry, Seen
 from server.stores.redis_store import RedisStore
 from server.stores.sqlite_store import SqliteStore
 from server.stores.store import StoreUnreachable
+from sim import World, run
 from tests.server import valkey_server
 from tests.server.support import run_async, settings
 
@@ -188,6 +190,53 @@ def test_more_streams_than_may_pend_are_described_again_where_the_store_has_lost
     run_async(shared._be_seen_once(6500))
     assert list(shared._pending) == ["t3"]
     assert list(shared._running) == ["t3"]
+
+
+class AnsweringDirectory:
+    """Streams that run at workers, of which those that live describe them anew when asked."""
+
+    def __init__(self, counts: dict[str, int], living: set[str]) -> None:
+        names = [(worker, f"{worker}{n}") for worker, count in counts.items() for n in range(count)]
+        self._entries = {name: Entry("key-a", name, worker) for worker, name in names}
+        self._living = living
+
+    async def described(self, owner: str) -> list[Entry]:
+        return list(self._entries.values())
+
+    async def found(self, owner: str, trace_ids: list[str]) -> list[Entry]:
+        return [self._entries[each] for each in trace_ids]
+
+    async def is_seen(self, worker: str) -> bool:
+        return worker in self._living
+
+    async def tell(self, message: Message) -> None:
+        worker, _, name = message.stream.partition("/")
+        assert worker in self._living, f"{worker} is gone, and was asked"
+        self._entries[name] = replace(self._entries[name], version=1)
+
+
+def test_a_list_waits_for_nobody_who_is_gone_or_was_not_asked() -> None:
+    """A gone worker does not answer; of more streams than are asked, the rest stays as it is."""
+
+    async def program(world: World) -> None:
+        directory = AnsweringDirectory({"dead": 3, "w": 60}, {"w"})
+        shared = SharedStreams(
+            cast(Directory, directory),
+            "v",
+            settings=settings(),
+            view_of=lambda each: {},
+            wall_clock=lambda: 0.0,
+        )
+        found = await shared.others("key-a")
+        assert world.now < shared_streams.ASK_S / 2
+        assert [each.version for each in found] == [0] * 3 + [1] * 50 + [0] * 10
+        assert [each.ended for each in found] == [True] * 3 + [False] * 60
+        dead = await shared.other("key-a", "dead0")
+        assert dead is not None and dead.shown["reason"] == "worker_lost"
+        assert world.now < shared_streams.ASK_S / 2
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
 
 
 def test_the_stream_of_a_process_that_has_ended_is_not_shown_as_active(tmp_path: Path) -> None:

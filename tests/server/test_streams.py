@@ -17,7 +17,7 @@ import pytest
 from registry import State, StreamCancelled, StreamRegistry
 from registry.daemon_executor import DaemonExecutor
 from server.app import create_app
-from server.archive import Archive, Record
+from server.archive import Archive, Record, streams_in
 from server.buffer import Buffer
 from server.ollama import Chunk, OllamaRequest
 from server.ollama_thread import ThreadOllama
@@ -429,6 +429,31 @@ def test_the_archive_is_bounded_by_number_age_and_text() -> None:
         long.add(Chunk(text), 1.0)
     assert long.text == "abcde"
     assert long.chunks == 3
+
+
+def test_a_row_that_is_active_says_since_when() -> None:
+    """From the step in which it was let in, before its own task has gone on and noted it."""
+
+    async def main() -> None:
+        registry = StreamRegistry()
+        async with registry.stream("s") as stream:
+            now = asyncio.get_running_loop().time()
+            made = Record(stream.trace_id, "key1", "s", 0, text_max_chars=5, registered_at=now - 3)
+            view = made.view(streams_in(registry.snapshot()), now, with_text=False)
+            assert view["state"] == "ACTIVE"
+            assert view["timings_ms"]["started"] is not None
+
+    run_async(main())
+
+
+def test_that_a_model_was_found_is_told_once() -> None:
+    """Who shows the streams to others hears of it; of one that the prompt has named, nothing."""
+    told: list[str | None] = []
+    made = record("found")
+    made.on_change = lambda each: told.append(each.model)
+    for _ in range(2):
+        made.note_model("llama")
+    assert told == ["llama"]
 
 
 @pytest.mark.socket
