@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sim import World, explore, run
+from sim import World, explore, new_event_loop, run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the simulated kernel is Linux's")
 
@@ -283,3 +283,32 @@ def test_access_to_a_path_is_by_its_mode(tmp_path: Path) -> None:
 
     report = explore(program)
     assert report.verdict == "proved", report.text
+
+
+def _blocks(*_: object) -> None:
+    raise AssertionError("a call of the system's files")
+
+
+def test_a_path_is_bound_without_a_call_of_os(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a system: a suite that refuses calls of `os` which may block sees none."""
+    path = str(tmp_path / "s")
+
+    async def talks() -> bytes:
+        with unix() as listener, unix() as client:
+            with monkeypatch.context() as refusing:
+                for name in ("stat", "lstat", "getcwd", "readlink"):
+                    refusing.setattr(os, name, _blocks)
+                for name in ("abspath", "lexists", "isdir"):
+                    refusing.setattr(os.path, name, _blocks)
+                listener.bind(path)
+                listener.listen()
+                client.connect(path)
+            accepted, _ = listener.accept()
+            with accepted:
+                client.send(b"x")
+                return accepted.recv(9)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        assert runner.run(talks()) == b"x"

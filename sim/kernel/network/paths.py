@@ -19,6 +19,9 @@ from sim.kernel.isolation import outside
 from sim.kernel.network.errors import os_error
 from sim.kernel.origin import forwards
 
+# Bound here: a system binds a socket without a call of `os`, which a suite may have replaced by
+# one that refuses to block.
+_getcwd, _lstat, _stat, _unlink = os.getcwd, os.lstat, os.stat, os.unlink
 _FIRST_INODE = 1_000_000
 
 
@@ -27,7 +30,17 @@ def is_abstract(path: str) -> bool:
 
 
 def _key(path: str) -> str:
-    return path if is_abstract(path) else os.path.abspath(path)
+    if is_abstract(path):
+        return path
+    return os.path.normpath(path if os.path.isabs(path) else os.path.join(_getcwd(), path))
+
+
+def _mode(of: Callable[[str], os.stat_result], path: str) -> int:
+    """Of a file of the system; 0 where there is none."""
+    try:
+        return of(path).st_mode
+    except (OSError, ValueError):
+        return 0
 
 
 class Paths:
@@ -42,10 +55,10 @@ class Paths:
     def require_free(self, path: str) -> None:
         """Raises as `bind` does where something is there, or no directory is."""
         key = _key(path)
-        if key in self._bound or (not is_abstract(path) and os.path.lexists(key)):
+        if key in self._bound or (not is_abstract(path) and _mode(_lstat, key)):
             raise os_error(errno.EADDRINUSE)
-        if not is_abstract(path) and not os.path.isdir(os.path.dirname(key)):
-            is_there = os.path.lexists(os.path.dirname(key))
+        if not is_abstract(path) and not stat.S_ISDIR(_mode(_stat, os.path.dirname(key))):
+            is_there = _mode(_lstat, os.path.dirname(key))
             raise os_error(errno.ENOTDIR if is_there else errno.ENOENT)
 
     def bind(self, bound: Any, path: str) -> None:
@@ -59,7 +72,7 @@ class Paths:
         if not path:
             raise os_error(errno.EINVAL)
         found = self._bound.get(_key(path))
-        if found is None and not is_abstract(path) and not os.path.lexists(_key(path)):
+        if found is None and not is_abstract(path) and not _mode(_lstat, _key(path)):
             raise os_error(errno.ENOENT)
         if found is None or not found.fds:
             raise os_error(errno.ECONNREFUSED)
@@ -85,8 +98,8 @@ class Paths:
     def rename(self, path: Any, to: Any) -> None:
         """What was there is replaced, also a file of the system's."""
         key, to_key = _key(os.fsdecode(path)), _key(os.fsdecode(to))
-        if to_key not in self._bound and os.path.lexists(to_key):
-            os.unlink(to_key)
+        if to_key not in self._bound and _mode(_lstat, to_key):
+            _unlink(to_key)
         for each in (self._bound, self._modes, self._inodes):
             each[to_key] = each.pop(key)
 
