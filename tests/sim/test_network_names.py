@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import smtplib
 import socket
 import sys
 from collections.abc import Callable
@@ -270,3 +271,31 @@ def test_a_name_that_no_host_has_is_refused_with_those_that_there_are() -> None:
     report = explore(program)
     assert report.verdict == "error"
     assert report.reason.startswith("the name 'databse' (the world has 'database') in program (")
+
+
+def sends_mail(port: int) -> object:
+    with smtplib.SMTP("127.0.0.1", port, timeout=5) as mail:
+        return mail.sendmail("a@here", ["b@there"], "Subject: x\n\nhello\n")
+
+
+def test_the_name_of_its_own_machine_is_known() -> None:
+    """`smtplib` greets with it, and looks it up first."""
+    answers = {b"ehlo": b"250 here\r\n", b"data": b"354 go on\r\n", b"quit": b"221 bye\r\n"}
+
+    async def takes_mail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 here\r\n")
+        while line := await reader.readline():
+            word = line[:4].lower()
+            if word == b"data":
+                writer.write(answers[word])
+                await reader.readuntil(b"\r\n.\r\n")
+            writer.write(b"250 ok\r\n" if word == b"data" else answers.get(word, b"250 ok\r\n"))
+        writer.close()
+
+    async def program(world: World) -> None:
+        world.check(socket.gethostbyname(socket.gethostname()) == "127.0.0.1", "its address")
+        async with await asyncio.start_server(takes_mail, "127.0.0.1", 7000):
+            world.check(await asyncio.to_thread(sends_mail, 7000) == {}, "all are told")
+
+    found = run(program)
+    assert found.error is None and found.violation is None, (found.error, found.violation)

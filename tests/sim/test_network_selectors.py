@@ -126,6 +126,37 @@ def test_selectors_and_descriptors_are_as_on_linux(
     assert simulated[-1] == program(kind)
 
 
+def test_what_is_watched_is_found_by_its_object() -> None:
+    """As by a selector of the system: also what is closed, and so has no number any more."""
+    left: list[bool] = []
+
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        one, other = socket.socketpair()
+        waits, _peer = pair = socket.socketpair()
+        loop.add_reader(one, print)
+        loop.add_writer(other, print)
+        loop.add_reader(waits, print)
+        loop.add_writer(waits, print)
+        loop.remove_reader(waits)
+        one.close()
+        other.close()
+        left.extend([loop.remove_reader(one), loop.remove_writer(other)])
+        left.append(not loop.remove_reader(waits) and loop.remove_writer(waits))
+        with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+            loop.remove_reader(one)
+        for each in pair:
+            each.close()
+
+    async def simulated(_: World) -> None:
+        await program()
+
+    found = run(simulated)
+    assert found.error is None and found.violation is None, (found.error, found.violation)
+    asyncio.run(program())
+    assert left == [True] * 6
+
+
 # ---- what follows for programs -----------------------------------------------------------------
 
 

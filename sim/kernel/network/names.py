@@ -33,6 +33,8 @@ _KINDS: dict[int, int] = {
 _SERVICE_KINDS: dict[int, str] = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 NAMED_MAX = 8
+# Bound here: within executions another function stands there.
+_system_name = socket.gethostname
 _NEVER_A_NAME = ".invalid"
 """Of all names that no machine here has, the ones of which RFC 6761 says what is answered."""
 
@@ -76,6 +78,9 @@ def addresses_of(network: Network, host: str, asked: Asked) -> list[tuple[Any, s
         _fails(socket.EAI_NONAME)
     machines = network.known_machines()
     machine = next((m for m in machines if _is_named(m, host)), None)
+    if machine is None and host == _system_name():
+        # As `socket.gethostname` tells it where there is but one machine: who asks is on it.
+        machine = network.machine_here()
     if machine is None:
         return network.loop.refuse(f"the name {host!r}{_beside(machines)}", NOBODYS)
     reached = machine.reached_by(network.machine_here())

@@ -13,7 +13,7 @@ import sys
 import warnings
 import weakref
 from asyncio import selector_events, sslproto
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from typing import Any, NoReturn
@@ -88,10 +88,20 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
     # -- what asyncio asks of its selector
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        return self.network.watches[_number(fileobj)].key  # type: ignore[no-any-return]
+        return self.network.watches[self._number_of(fileobj)].key  # type: ignore[no-any-return]
+
+    def _number_of(self, fileobj: Any) -> int:
+        """Also of what is registered and has been closed since, as a selector finds it."""
+        try:
+            return _number(fileobj)
+        except ValueError:
+            for fd, watch in self.network.watches.items():
+                if watch.loop is self and watch.key.fileobj is fileobj:
+                    return fd
+            raise
 
     def get_map(self) -> Mapping[int, selectors.SelectorKey]:
-        return {fd: watch.key for fd, watch in self.network.watches.items() if watch.loop is self}
+        return _Map(self)
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         fd = _number(fileobj)
@@ -103,13 +113,13 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        fd = _number(fileobj)
+        fd = self._number_of(fileobj)
         key = self.network.watches[fd].key._replace(events=events, data=data)
         self.network.watches[fd] = Watch(self, key)
         return key  # type: ignore[no-any-return]
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self.network.watches.pop(_number(fileobj)).key  # type: ignore[no-any-return]
+        return self.network.watches.pop(self._number_of(fileobj)).key  # type: ignore[no-any-return]
 
     # -- paths of Unix servers, which CPython unlinks since 3.13
 
@@ -180,6 +190,23 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
         found = names.getnameinfo(self.network, sockaddr, flags)
         await self.network.answered(f"the address {sockaddr[0]} is looked up", 0.0)
         return found
+
+
+class _Map(Mapping[Any, selectors.SelectorKey]):
+    """As that of a selector: what is registered is found by its number, and by its object."""
+
+    def __init__(self, loop: SocketLoop) -> None:
+        self._loop = loop
+
+    def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._loop.get_key(fileobj)
+
+    def __iter__(self) -> Iterator[int]:
+        watches = self._loop.network.watches
+        return iter([fd for fd, watch in watches.items() if watch.loop is self._loop])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 def _number(fileobj: Any) -> int:
