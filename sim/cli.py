@@ -73,6 +73,25 @@ class _Parser(argparse.ArgumentParser):
         self.exit(ERROR_EXIT, f"{self.prog}: {message}\n")
 
 
+class _Version(argparse.Action):
+    """Of the package that is installed, which is read where it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, 0, help="print the version, and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        from sim.exploration.tested_pythons import interpreter
+
+        try:
+            number = version("onestream")
+        except PackageNotFoundError:
+            number = "of a folder, not installed"
+        print(f"onestream {number}, {interpreter()}")
+        parser.exit(0)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     try:
@@ -121,6 +140,7 @@ def _nobody_reads() -> int:
 def _parser() -> argparse.ArgumentParser:
     codes = ", ".join(f"{code} {verdict}" for verdict, code in EXIT_CODES.items())
     parser = _Parser(prog="onestream", epilog=f"exit codes: {codes} or bad usage")
+    parser.add_argument("--version", action=_Version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for command in COMMANDS:
         command.add_parser(subparsers)

@@ -96,7 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "explore(strategy=…, budget_s=…, max_executions=…, seed=…, labels=…, isolate=False, "
-        "unretrieved='warn', inconclusive='fail'): "
+        "unretrieved='warn', inconclusive='fail', and bounds, as spin_max=…, horizon_s=…): "
         "run an async test under every schedule that the strategy covers, see sim.explore",
     )
 

@@ -15,7 +15,10 @@ from sim.commands.options import (
     positive,
     progress_stream,
     seconds,
+    seconds_or_none,
+    whole,
 )
+from sim.kernel.schedule import Bounds
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -64,9 +67,50 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--horizon",
         type=seconds,
-        default=600.0,
+        default=Bounds.horizon_s,
         metavar="SECONDS",
-        help="of virtual time, after which an execution counts as one that never ends; default 600",
+        help="of virtual time, after which an execution counts as one that never ends",
+    )
+    parser.add_argument(
+        "--spin-max",
+        type=positive,
+        default=Bounds.spin_max,
+        metavar="N",
+        help="after how many iterations of the loop without rest a program counts as one that "
+        "spins for ever",
+    )
+    parser.add_argument(
+        "--step-lines-max",
+        type=positive,
+        default=Bounds.step_lines_max,
+        metavar="N",
+        help="after how many lines one step of the loop counts as one that never ends",
+    )
+    parser.add_argument(
+        "--lateness",
+        type=seconds_or_none,
+        default=Bounds.lateness_s,
+        metavar="SECONDS",
+        help="how late the loop may be for a timer",
+    )
+    parser.add_argument(
+        "--passes-max",
+        type=not_negative,
+        default=Bounds.passes_max,
+        metavar="N",
+        help="how often an outside event without `latest` may be passed over",
+    )
+    parser.add_argument(
+        "--entropy-seed",
+        type=whole,
+        default=Bounds.entropy_seed,
+        metavar="N",
+        help="of the numbers that random, uuid and so on give the program",
+    )
+    parser.add_argument(
+        "--no-thread-lines",
+        action="store_true",
+        help="no look at threads that are overtaken between the lines of files not declared",
     )
     parser.add_argument(
         "--cpus",
@@ -96,7 +140,13 @@ def run(arguments: Namespace) -> int:
         executions_max=arguments.executions,
         isolate=arguments.isolate,
         unretrieved=arguments.unretrieved,
+        lateness_s=arguments.lateness,
+        passes_max=arguments.passes_max,
+        spin_max=arguments.spin_max,
         horizon_s=arguments.horizon,
+        entropy_seed=arguments.entropy_seed,
+        step_lines_max=arguments.step_lines_max,
+        thread_lines=not arguments.no_thread_lines,
         cpus=arguments.cpus,
     )
     stream = progress_stream(arguments)

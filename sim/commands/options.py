@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -105,6 +106,17 @@ def seconds(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
     return value
+
+
+def seconds_or_none(text: str) -> float:
+    value = _number(float, text, "a number of seconds, 0 or more")
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, 0 or more")
+    return value
+
+
+def whole(text: str) -> int:
+    return _number(int, text, "a whole number")
 
 
 def positive(text: str) -> int:

@@ -14,7 +14,7 @@ from sim.counterexamples.facts import Fact
 from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
 from sim.counterexamples.steps import step_of
 from sim.kernel.execution import Outcome, Program, run_execution
-from sim.kernel.schedule import Schedule
+from sim.kernel.schedule import Bounds, Schedule
 from sim.kernel.violation import Kind
 from sim.schedulers import Replay
 
@@ -82,6 +82,7 @@ def explain(
     head += _seen(violation.detail)
     if violation.where:
         head += _wrapped(f"  checked in {violation.where}", 2, "    ")
+    head += _what_to_raise(violation.kind, schedule.bounds)
     head += _facts(facts)
     words = Words.of(outcome, *([passing.outcome] if passing.outcome else []))
     head += _departure_lines(outcome, words)
@@ -222,6 +223,26 @@ def _seen(detail: str) -> list[str]:
             break
         lines += more
     return ["  seen:", *lines]
+
+
+def _what_to_raise(kind: Kind, bounds: Bounds) -> list[str]:
+    """What was broken off may have ended later: by which bound, and how that is raised where."""
+    value: float
+    match kind:
+        case Kind.LIVELOCK:
+            name, option, value = "spin_max", "--spin-max", 10 * bounds.spin_max
+        case Kind.NO_END:
+            name, option, value = "horizon_s", "--horizon", 10 * bounds.horizon_s
+        case Kind.ENDLESS_STEP:
+            name, option, value = "step_lines_max", "--step-lines-max", 10 * bounds.step_lines_max
+        case _:
+            return []
+    return _wrapped(
+        f"  if it would have ended later: explore(…, {name}={value:.10g}), "
+        f"@pytest.mark.explore({name}={value:.10g}), or {option} {value:.10g}",
+        2,
+        "    ",
+    )
 
 
 def _facts(facts: Sequence[Fact]) -> list[str]:

@@ -88,8 +88,12 @@ def wrapped(reason: str) -> list[str]:
         ),
         len(reason),
     )
+    parts = [("", reason[:at]), ("  ", reason[at:])]
+    counts = reason.rfind(" (", 0, at)
+    if at > WIDTH_MAX and counts >= 0:
+        parts[:1] = [("", reason[:counts]), ("  ", reason[counts + 1 : at])]
     lines = []
-    for indent, part in (("", reason[:at]), ("  ", reason[at:])):
+    for indent, part in parts:
         lines += textwrap.wrap(
             part,
             WIDTH_MAX,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 from sim.counterexamples.counterexample import Counterexample
 from sim.executors.base import MakeExecutor
@@ -30,6 +30,11 @@ AGAIN_S = 2.0
 """What a finding that did not come back has at least, in seconds, to be found out about."""
 
 
+_OF_ARRIVAL_MODEL = (
+    *("lateness_s", "passes_max", "spin_max", "horizon_s", "entropy_seed", "step_lines_max"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """program: as `Subject.named` takes it; the rest as `explore` takes it."""
@@ -42,8 +47,14 @@ class Request:
     executions_max: int | None = None
     isolate: bool = False
     unretrieved: Literal["warn", "fail"] = "warn"
+    lateness_s: float = Bounds.lateness_s
+    passes_max: int = Bounds.passes_max
+    spin_max: int = Bounds.spin_max
     horizon_s: float = Bounds.horizon_s
+    entropy_seed: int = Bounds.entropy_seed
+    step_lines_max: int = Bounds.step_lines_max
     cpus: int | None = None
+    thread_lines: bool = True
 
     @property
     def seconds(self) -> float | None:
@@ -58,9 +69,13 @@ class Request:
         return replace(Subject.named(self.program), labels=self.labels)
 
     @property
+    def arrival_model(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _OF_ARRIVAL_MODEL}
+
+    @property
     def bounds(self) -> Bounds:
         return Bounds(
-            horizon_s=self.horizon_s,
+            **self.arrival_model,
             unretrieved_fails=self.unretrieved == "fail",
             cpus=self.cpus or Bounds.cpus,
         )
@@ -102,8 +117,9 @@ def _explored_alone(
         isolate=request.isolate,
         unretrieved=request.unretrieved,
         watch=progress.watch(request.program),
-        horizon_s=request.horizon_s,
         cpus=request.cpus,
+        thread_lines=request.thread_lines,
+        **request.arrival_model,
     )
 
 

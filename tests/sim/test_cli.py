@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,11 @@ def test_a_table_is_aligned_and_wrapped() -> None:
         "a longer name  100  [words] that take",
         "                    more than a line",
     ]
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` says that of the installed package, and which Python runs it."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"onestream {version('onestream')}, ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -58,6 +59,15 @@ async def leaves_one_behind(world):
 
 async def asks_for_a_socket(world):
     await asyncio.open_connection("192.0.2.1", 9)
+
+
+async def yields_often(world):
+    for _ in range(1000):
+        await asyncio.sleep(0)
+
+
+async def sleeps_long(world):
+    await asyncio.sleep(5000)
 
 
 counted = 0
@@ -162,6 +172,54 @@ def test_an_execution_that_outlasts_the_horizon_can_be_given_a_longer_one(run: R
     assert (code, "horizon_s=2000" in printed) == (0, True), printed
     assert ", PYTHONHASHSEED=" in printed
     assert ", entropy_seed=0" in printed
+
+
+# What the command has in other words, or not at all: `watch` is for programs, which Ctrl-C ends.
+OTHER_WORDS = {
+    "program": "PROGRAM",
+    "strategy": "--strategy",
+    "budget_s": "--budget",
+    "max_executions": "--executions",
+    "labels": "--label",
+    "lateness_s": "--lateness",
+    "horizon_s": "--horizon",
+    "thread_lines": "--no-thread-lines",
+    "watch": None,
+}
+
+
+def test_the_command_takes_what_explore_takes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each parameter has its option, of its name but for units."""
+    with pytest.raises(SystemExit):
+        main(["explore", "--help"])
+    shown = capsys.readouterr().out
+    for name in inspect.signature(explore).parameters:
+        option = OTHER_WORDS.get(name, f"--{name.replace('_', '-')}")
+        assert option is None or f" {option}" in shown, name
+
+
+@pytest.mark.parametrize(
+    ("program", "option"), [("yields_often", "--spin-max"), ("sleeps_long", "--horizon")]
+)
+def test_what_was_broken_off_says_how_to_go_on(run: Run, program: str, option: str) -> None:
+    """The option that its text names lets a program end that only takes longer."""
+    code, printed = run("explore", f"slots:{program}")
+    advice = " ".join(printed.split())
+    (value,) = re.findall(rf"or {option} (\d+)", advice)
+    name = {"--spin-max": "spin_max", "--horizon": "horizon_s"}[option]
+    assert f"explore(…, {name}={value}), @pytest.mark.explore({name}={value})" in advice
+    assert (code, run("explore", f"slots:{program}", option, value)[0]) == (1, 0)
+
+
+@pytest.mark.parametrize("option", ["--lateness=-1", "--lateness=inf", "--entropy-seed=x"])
+def test_a_bound_that_makes_no_sense_is_bad_usage(
+    run: Run, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 3 and a sentence, before anything is explored."""
+    with pytest.raises(SystemExit) as ended:
+        main(["explore", "slots:leaks", option])
+    assert ended.value.code == 3
+    assert "number" in capsys.readouterr().err
 
 
 def test_a_claim_by_departures_names_one_bound(run: Run) -> None:
