@@ -18,7 +18,6 @@ from sim.commands.options import (
     seconds_or_none,
     whole,
 )
-from sim.kernel.schedule import Bounds
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -67,45 +66,40 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--horizon",
         type=seconds,
-        default=Bounds.horizon_s,
         metavar="SECONDS",
-        help="of virtual time, after which an execution counts as one that never ends",
+        help="of virtual time, after which an execution counts as one that never ends; default 600",
     )
     parser.add_argument(
         "--spin-max",
         type=positive,
-        default=Bounds.spin_max,
         metavar="N",
         help="after how many iterations of the loop without rest a program counts as one that "
-        "spins for ever",
+        "spins for ever; default 200",
     )
     parser.add_argument(
         "--step-lines-max",
         type=positive,
-        default=Bounds.step_lines_max,
         metavar="N",
-        help="after how many lines one step of the loop counts as one that never ends",
+        help="after how many lines one step of the loop counts as one that never ends; "
+        "default 10000000",
     )
     parser.add_argument(
         "--lateness",
         type=seconds_or_none,
-        default=Bounds.lateness_s,
         metavar="SECONDS",
-        help="how late the loop may be for a timer",
+        help="how late the loop may be for a timer; default 0.01",
     )
     parser.add_argument(
         "--passes-max",
         type=not_negative,
-        default=Bounds.passes_max,
         metavar="N",
-        help="how often an outside event without `latest` may be passed over",
+        help="how often an outside event without `latest` may be passed over; default 4",
     )
     parser.add_argument(
         "--entropy-seed",
         type=whole,
-        default=Bounds.entropy_seed,
         metavar="N",
-        help="of the numbers that random, uuid and so on give the program",
+        help="of the numbers that random, uuid and so on give the program; default 0",
     )
     parser.add_argument(
         "--no-thread-lines",
@@ -131,6 +125,14 @@ def run(arguments: Namespace) -> int:
     from sim.exploration.progress import Progress
     from sim.exploration.request import Request, explored
 
+    bounds = {
+        "lateness_s": arguments.lateness,
+        "passes_max": arguments.passes_max,
+        "spin_max": arguments.spin_max,
+        "horizon_s": arguments.horizon,
+        "entropy_seed": arguments.entropy_seed,
+        "step_lines_max": arguments.step_lines_max,
+    }
     request = Request(
         program=arguments.program,
         strategy=arguments.strategy,
@@ -140,12 +142,7 @@ def run(arguments: Namespace) -> int:
         executions_max=arguments.executions,
         isolate=arguments.isolate,
         unretrieved=arguments.unretrieved,
-        lateness_s=arguments.lateness,
-        passes_max=arguments.passes_max,
-        spin_max=arguments.spin_max,
-        horizon_s=arguments.horizon,
-        entropy_seed=arguments.entropy_seed,
-        step_lines_max=arguments.step_lines_max,
+        **{name: bound for name, bound in bounds.items() if bound is not None},
         thread_lines=not arguments.no_thread_lines,
         cpus=arguments.cpus,
     )

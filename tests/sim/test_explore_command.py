@@ -16,6 +16,7 @@ import pytest
 
 from sim import explore, replay
 from sim.cli import main
+from sim.kernel.schedule import Bounds
 from tests.sim.documents import programs, read
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +197,11 @@ def test_the_command_takes_what_explore_takes(run: Run, capsys: pytest.CaptureFi
     for name in inspect.signature(explore).parameters:
         option = OTHER_WORDS.get(name, f"--{name.replace('_', '-')}")
         assert option is None or f" {option}" in shown, name
+    words = " ".join(shown.replace("-\n", "-").split())
+    for name in ("lateness_s", "passes_max", "spin_max", "horizon_s", "step_lines_max"):
+        option = OTHER_WORDS.get(name, f"--{name.replace('_', '-')}")
+        said = words.rpartition(f" {option} ")[2]
+        assert said.partition("default ")[2].startswith(f"{getattr(Bounds, name):.10g}"), name
 
 
 @pytest.mark.parametrize(
