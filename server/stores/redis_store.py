@@ -116,6 +116,10 @@ class RedisStore:
         async with self._asking():
             seconds, _ = await self._client.time()
         self._check(info, seconds * 1000)
+        async with self._asking():
+            # Nobody hears it. A user of an ACL has no channels unless they are given: the script
+            # would write, and fail with the first stream that is to be told of its stop.
+            await self._client.publish(self._channel(self._worker), "")
         await self.ask(Cancel("", f"{self._worker}/"))
         await self._forget_dead()
 
@@ -379,7 +383,23 @@ class RedisStore:
         differ = re.match(r"LIMITS (\d+) ([\d ]+)", text)
         if differ:
             return LimitsDiffer(self._limits, differ[2], int(differ[1]))
-        return StoreUnreachable(f"the store of sessions {self.address} refuses: {text}")
+        advice = next((each for found, each in self._advice if found in text), "")
+        return StoreUnreachable(f"the store of sessions {self.address} refuses: {text}{advice}")
+
+    @property
+    def _advice(self) -> tuple[tuple[str, str], ...]:
+        """What to do about what a server says where it refuses an operation."""
+        rights = f"+@all -@dangerous +info ~{self._prefix}:* &{self._prefix}:*"
+        acl = f"; give the user of JARVIS_SESSIONS what it needs: ACL SETUSER … {rights}"
+        replica = "; it has become a replica: name the primary, or its Sentinels"
+        return (
+            ("permission", acl),
+            (
+                "'maxmemory'",
+                "; its memory is full: raise maxmemory",
+            ),
+            ("read only replica", replica),
+        )
 
 
 def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from registry.lease_records import LeaseLimits, Register, Renew, Word
+from registry.lease_records import Cancel, LeaseLimits, Leave, Register, Renew, Word
+from server.stores.directory import Entry
 from server.stores.redis_store import RedisStore, _record
 from server.stores.store import StoreUnreachable
 from tests.server import valkey_server
@@ -83,6 +84,94 @@ def test_a_store_is_asked_by_tls(certificate: Path) -> None:
                     await stranger.start()
                 assert "pa%2Fss" not in str(refused.value)
                 await stranger.close()
+
+        run_async(main())
+
+
+RIGHTS = "+@all -@dangerous +info ~{onestream}:* &{onestream}:*"
+
+
+@pytest.mark.parametrize(
+    ("rights", "refused"),
+    [
+        (RIGHTS, None),
+        (f"{RIGHTS} -evalsha", "evalsha"),
+        (f"{RIGHTS} -info", "info"),
+        (f"{RIGHTS} resetchannels", "channel"),
+        (f"{RIGHTS} resetkeys", "key"),
+    ],
+    ids=["enough", "scripts", "info", "channels", "keys"],
+)
+def test_a_user_who_may_not_do_all_is_refused_with_what_it_needs(
+    rights: str, refused: str | None
+) -> None:
+    """At the start, and not with the first stop: a user of an ACL has no channels by default."""
+    with valkey_server.running() as address:
+
+        async def main() -> None:
+            async with Redis.from_url(address) as client:
+                user = ("ACL", "SETUSER", "me", "on", ">pw", "resetkeys", "resetchannels")
+                await client.execute_command(*user, *rights.split())
+            store = RedisStore(f"unix://me:pw@{address[7:]}", LIMITS, "v", call_s=10)
+            if refused is None:
+                await store.start()
+                await store.ask(Register("s", "v/1"))
+                # It stops another, who is told.
+                await store.ask(Register("s", "v/2"))
+                entry = Entry("key-a", "1", "v", "s", at_ms=1, version=1, ended=True)
+                await store.directory.describe(entry, keep_ms=1_000_000, ended_max=0)
+                assert await store.directory.described("key-a") == []
+            else:
+                with pytest.raises(StoreUnreachable, match=f"permission.*{refused}.*ACL SETUSER"):
+                    await store.start()
+            await store.close()
+
+        run_async(main())
+
+
+def test_a_server_that_forgets_the_script_is_given_it_again() -> None:
+    """SCRIPT FLUSH, as a restart without it, is nothing that a stream notices."""
+    with valkey_server.running() as address:
+
+        async def main() -> None:
+            store = RedisStore(address, LIMITS, "v", call_s=10)
+            await store.start()
+            first = await store.ask(Register("s", "v/1"))
+            await store._client.script_flush()
+            assert (await store.ask(Register("s", "v/1"))).ticket == first.ticket
+            await store.close()
+
+        run_async(main())
+
+
+@pytest.mark.parametrize(
+    ("trouble", "mend", "says"),
+    [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "memory is full: raise maxmemory"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "has become a replica: name the primary"),
+    ],
+    ids=["full", "replica"],
+)
+def test_a_server_that_takes_no_writes_any_more_has_changed_nothing(
+    trouble: str, mend: str, says: str
+) -> None:
+    """What it was asked has no effect, why is said, and afterwards all is as before."""
+    with valkey_server.running() as address:
+
+        async def main() -> None:
+            store = RedisStore(address, LIMITS, "v", call_s=10)
+            await store.start()
+            await store.ask(Register("s", "v/1"))
+            before = (await store.snapshot()).sessions
+            await store._client.execute_command(*trouble.split())
+            for operation in (Register("s", "v/2"), Leave("s", "v/1"), Cancel("s", "v/1")):
+                with pytest.raises(StoreUnreachable, match=says):
+                    await store.ask(operation)
+            await store._client.execute_command(*mend.split())
+            assert (await store.snapshot()).sessions == before
+            await store.ask(Leave("s", "v/1"))
+            assert (await store.snapshot()).sessions == ()
+            await store.close()
 
         run_async(main())
 
