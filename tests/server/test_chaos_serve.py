@@ -91,6 +91,15 @@ class Served:
         self._workers = WORKERS
 
     async def start(self) -> None:
+        """Again and again where it is refused, as a service manager does: the store may be away."""
+        async with asyncio.timeout(60):
+            while not await self._started():
+                assert "the store of sessions" in self.lines[-1], self.lines[-20:]
+                self._done["refused at the start"] += 1
+                await asyncio.sleep(0.2)
+
+    async def _started(self) -> bool:
+        """Whether it listens; else it has ended, with its reason as the last line."""
         command = ("-m", "sim.cli", "serve", "--workers", str(WORKERS), "--port", str(self.port))
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -103,13 +112,16 @@ class Served:
         )
         self._workers = WORKERS
         self._reading = asyncio.ensure_future(self._read(self._process))
+        said = len(self.lines)
 
-        def listens_or_ended() -> bool:
-            listens = any(line.startswith("onestream listens on") for line in self.lines)
-            return listens or self._process.returncode is not None
+        def listens() -> bool:
+            return any(line.startswith("onestream listens on") for line in self.lines[said:])
 
-        await until(listens_or_ended, "it listens, or has ended")
-        assert self._process.returncode is None, self.lines[-20:]
+        await until(lambda: listens() or self._process.returncode is not None, "it listens or ends")
+        if self._process.returncode is None:
+            return True
+        await self._is_over()
+        return False
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
