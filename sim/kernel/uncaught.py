@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import opcode
 import sys
+from asyncio import Handle
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
@@ -19,6 +20,7 @@ from sim.kernel.origin import is_simulators
 # Where a `try` catches, and where a `with` looks at what it lets out.
 _CATCHES = opcode.opmap["PUSH_EXC_INFO"]
 _WITH_LOOKS = opcode.opmap["WITH_EXCEPT_START"]
+_RUNS: CodeType = Handle._run.__code__
 
 
 class Hunt:
@@ -31,7 +33,7 @@ class Hunt:
         self, frame: FrameType | None, raises: Callable[[], None], *, through_with: bool = False
     ) -> None:
         self._through_with = through_with
-        self._frames = list(_of_step(frame))
+        self._frames = list(step_of(frame))
         self._raises = raises
         self._is_on = False
         self._trace_before: Any = None
@@ -73,9 +75,9 @@ class Hunt:
             self._raises()
 
 
-def _of_step(frame: FrameType | None) -> Iterator[FrameType]:
-    """Innermost first, up to the simulator's, which has called the step."""
-    while frame is not None and not is_simulators(frame):
+def step_of(frame: FrameType | None) -> Iterator[FrameType]:
+    """Innermost first, up to the simulator's or the loop's, which has called the step."""
+    while frame is not None and not is_simulators(frame) and frame.f_code is not _RUNS:
         yield frame
         frame = frame.f_back
 

@@ -41,7 +41,8 @@ from sim.kernel.origin import is_programs, is_simulators
 from sim.kernel.running_step import where_it_stays, who_runs
 from sim.kernel.step_lines import LineCounter, callers
 from sim.kernel.threads.local_values import OfThisThread
-from sim.kernel.uncaught import Hunt
+from sim.kernel.uncaught import Hunt, step_of
+from sim.kernel.unprotected import Unprotected
 
 TICK_S = 0.25
 VIRTUAL_TICK_S = 1.0
@@ -144,6 +145,8 @@ def begin() -> None:
     here = _here.watched
     if here.depth and here.watch is None:
         here.watch = _Watch(here)
+    elif here.watch is not None:
+        here.watch.protect()
 
 
 def _end_watch() -> None:
@@ -178,6 +181,7 @@ class _Watch:
         # Where INSIST was asked, how often, and what looks for a line there since.
         self._hunted: tuple[Position | None, int] = None, 0
         self._hunts = Hunt(None, _break_off)
+        self._unprotected = Unprotected()
         # What was seen last: the position, and since when, in real and in processor seconds.
         self._seen: tuple[Position | None, float, float] = None, 0.0, 0.0
         # Taken until the thread is to end, and until it has.
@@ -195,11 +199,16 @@ class _Watch:
     def end(self) -> None:
         self._goes_on.release()
         self._runs.acquire()
+        self._unprotected.give_back()
         if self._is_main:
             # Not with our handler and its timer, nor with its handler and ours.
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             _handle(signal.SIGVTALRM, self._handled_before)
             signal.setitimer(signal.ITIMER_VIRTUAL, *self._timer_before)
+
+    def protect(self) -> None:
+        """The step is over in which nothing was to be caught."""
+        self._unprotected.give_back()
 
     def _execution(self) -> Execution | None:
         """The innermost of the thread, if it is to be watched."""
@@ -229,6 +238,7 @@ class _Watch:
         position = self._position()
         at, since, cpu_since = self._seen
         if position != at:
+            self._unprotected.give_back()
             self._seen = position, _now(), self._cpu_s()
             limit = self._watched.limit
             if limit is not None and since > limit + GRACE_S and at and position != _BETWEEN:
@@ -287,6 +297,8 @@ class _Watch:
             return
         if asked is Asked.INSIST:
             if _is_in_program(frame, is_closed=execution is None):
+                self._count_hunts(position)
+                self._unprotect(frame)
                 self._raise_there()
             return
         if execution is None:
@@ -334,8 +346,10 @@ class _Watch:
 
     def _hunt(self, position: Position, frame: FrameType | None) -> None:
         """Looks for an instant at which nobody catches it; if there is none, anywhere."""
-        hunted, times = self._hunted
-        self._hunted = position, times + 1 if hunted == position else 1
+        self._count_hunts(position)
+        if self._unprotect(frame):
+            self._hunts.end()
+            _break_off()
         times = self._hunted[1] % INSIST_TIMES_MAX
         if times in (1, HUNT_TIMES_MAX // 2):
             self._hunts.end()
@@ -345,6 +359,20 @@ class _Watch:
             self._hunts.end()
         elif times > HUNT_TIMES_MAX or times == 0:
             _break_off()
+
+    def _count_hunts(self, position: Position) -> None:
+        hunted, times = self._hunted
+        self._hunted = position, times + 1 if hunted == position else 1
+
+    def _unprotect(self, frame: FrameType | None) -> bool:
+        """Whether it swallows whatever is raised in it, so that nothing in it catches any more."""
+        times = self._hunted[1]
+        if times <= INSIST_TIMES_MAX:
+            return False
+        is_last = times > 2 * INSIST_TIMES_MAX
+        # What a library does is left whole where that is enough: it may hold locks of the system.
+        self._unprotected.take(each for each in step_of(frame) if is_last or is_programs(each))
+        return True
 
 
 def _break_off() -> NoReturn:

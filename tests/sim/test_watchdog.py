@@ -333,7 +333,9 @@ def test_a_coroutine_that_goes_on_as_it_is_freed_is_broken_off(
     unraisable: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda each: unraisable.append(str(each.exc_value)))
     assert explored(program).verdict == "proved"
-    assert unraisable and all("broken off by the watchdog" in each for each in unraisable)
+    # Where the collector runs within an execution there is a loop, and its wait is one.
+    between = [each for each in unraisable if each != "coroutine ignored GeneratorExit"]
+    assert between and all("broken off by the watchdog" in each for each in between)
 
 
 def test_it_is_replayed_and_not_exported() -> None:
