@@ -56,6 +56,7 @@ SCRIPT = Script(
     CHOICES,
     python={version!r},
     hash_seed={hash_seed!r},
+    was_violated={was_violated!r},
     lateness_s={bounds.lateness_s!r},
     spin_max={bounds.spin_max!r},
     horizon_s={bounds.horizon_s!r},
@@ -102,6 +103,7 @@ def export(outcome: Outcome, bundle: Bundle, bounds: Bounds, description: str) -
     )
     tail = _TAIL.format(
         version=platform.python_version(),
+        was_violated=outcome.violation is not None,
         hash_seed=os.environ.get("PYTHONHASHSEED", "random"),
         bounds=bounds,
         hashes_futures=recording.hashes_futures,

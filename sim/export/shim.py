@@ -65,6 +65,7 @@ class Script:
     choices: Sequence[tuple[str, int]] = ()
     python: str = ""
     hash_seed: str = "random"
+    was_violated: bool = True
     lateness_s: float = 0.010
     spin_max: int = 200
     horizon_s: float = 600.0

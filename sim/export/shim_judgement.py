@@ -23,12 +23,14 @@ class Judged:
     """world: of the run that decides, None if there was none. how: which run it is, in words.
 
     misfit: why it is not the script's, if it is not. left_out: what of the script never came.
+    note: what may decide beside the script, where that fits and nothing is violated.
     """
 
     world: World | None
     how: str = ""
     misfit: str = ""
     left_out: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -46,6 +48,8 @@ class Judged:
             lines += [self.misfit, f"{holds[self.exit_code]} {self.how}"]
             if self.left_out:
                 lines.append(f"what never came of the script: {', '.join(self.left_out)}")
+        if self.note:
+            lines.append(self.note)
         return "\n".join(lines)
 
 
@@ -81,7 +85,19 @@ def judge(script: Script, sources: Sources, program_name: str) -> Judged:
         return Judged(last.world, str(last.variant), misfit or FITS)
     whole = [each for each in tried if not each.variant.is_shifted][-1]
     how = f"{whole.variant}, and in {len(tried) - 1} variants, among them natural order"
-    return Judged(world or whole.world, how, misfit, tuple(whole.in_order.left_out))
+    note = "" if misfit else _undecided(script)
+    return Judged(world or whole.world, how, misfit, tuple(whole.in_order.left_out), note)
+
+
+def _undecided(script: Script) -> str:
+    """What no script decides, for a reader who has mended nothing."""
+    here = os.environ.get("PYTHONHASHSEED", "random")
+    if not script.was_violated or here == script.hash_seed != "random":
+        return ""
+    return (
+        f"if nothing was mended, a set of strings or a file decides: recorded with PYTHONHASHSEED="
+        f"{script.hash_seed}, this is {here}; try 0, 1, 2, … without -I"
+    )
 
 
 def _of_the_hash_seed(script: Script) -> str:

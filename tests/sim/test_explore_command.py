@@ -16,6 +16,9 @@ import pytest
 
 from sim import explore, replay
 from sim.cli import main
+from sim.exploration.progress import Progress
+from sim.exploration.request import Request, explored
+from sim.export.sources import NotExportable
 from sim.kernel.schedule import Bounds
 from tests.sim.documents import programs, read
 
@@ -432,3 +435,22 @@ def test_a_replay_under_another_hash_seed_tells_the_cause(
     monkeypatch.setattr(replay, "_SEEDS_TRIED", 2)
     why = replay.why_it_may_not_come_back(schedule[1])
     assert re.search("with PYTHONHASHSEED=[01] the violation comes back", why)
+
+
+def test_an_export_names_the_hash_seed_that_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that would show no violation is refused where another seed brings that back."""
+    (tmp_path / "seeded.py").write_text(
+        "import os\n\n\nasync def program(world):\n"
+        "    world.check(os.environ.get('PYTHONHASHSEED') != '1', 'it is not the second seed')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    found = explored(Request("seeded.py:program", executions_max=10), Progress(None, None))
+    assert found.counterexample is not None
+    monkeypatch.delenv("PYTHONHASHSEED")
+    monkeypatch.setattr(replay, "_SEEDS_TRIED", 2)
+    with pytest.raises(NotExportable, match="with PYTHONHASHSEED=1 it is"):
+        replay.exported(found.counterexample.schedule)

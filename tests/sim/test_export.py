@@ -259,10 +259,9 @@ def test_the_mended_program_passes(imported: Import, tmp_path: Path) -> None:
     text = exported(imported("bank", BANK).program)
     mended = text.replace("        seen = balance\n", "").replace("seen - 10", "balance - 10")
     code, output = run_alone(mended, tmp_path)
-    assert (code, output.splitlines()[-1]) == (
-        0,
-        "no violation: on this Python every property holds",
-    )
+    *_, says, note = output.splitlines()
+    assert (code, says) == (0, "no violation: on this Python every property holds")
+    assert note.startswith("if nothing was mended, a set of strings or a file decides: recorded ")
 
 
 def test_a_script_that_explores_at_its_top(tmp_path: Path) -> None:
