@@ -155,10 +155,11 @@ class ProgramLines:
         """The steps in which a line ran; to be asked once all is over."""
         return {each.step for each in self.ran if each.what is What.LINE}
 
-    def pauses(self, is_paused: bool) -> None:
+    def pauses(self, is_paused: bool) -> bool:
         """At a poll the simulator asks what it checks: that is no step of anybody's. Threads go on
-        there, too."""
-        self._is_paused = is_paused
+        there, too. Returns whether it was paused before."""
+        was_paused, self._is_paused = self._is_paused, is_paused
+        return was_paused
 
     # -- noting
 

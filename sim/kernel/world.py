@@ -67,6 +67,8 @@ class World:
     _hub: Hub | None = None
     _ownership: Ownership | None = None
     _hosts: Mapping[str, Host] = {}
+    # Who has what, for pages.
+    _holding: Callable[[], Mapping[str, str]] | None = None
     # Of an execution in which the garbage collector runs.
     _at_polls: Callable[[], None] | None = None
 
@@ -88,6 +90,8 @@ class World:
         {"loop", "environment", "labels", "violation", "trace", "fault", "_phrases"}
         # Read with the hub.
         | {"_hub", "_hosts", "_make_loop", "_ownership"}
+        # Asked only where an execution is traced.
+        | {"_holding"}
         # No search by states collects.
         | {"_at_polls"}
     )
@@ -534,6 +538,17 @@ class World:
         """Marks a label as reached. A proof requires that some execution reaches each label."""
         self._require_text("world.reached", label)
         self.labels.add(label)
+
+    def shows(self, holding: Callable[[], Mapping[str, str]]) -> None:
+        """`holding()` says who has what now, as `{"p1": "its gate is open"}`: on a page there is a
+        thick line in the column of that actor. Asked only where an execution is traced."""
+        if self.trace is not None:
+            self._holding = holding
+
+    @property
+    def held(self) -> Mapping[str, str]:
+        """Who has what now, as `shows` would have it."""
+        return {} if self._holding is None else self._holding()
 
     def record(self, text: str, *, actor: str | None = None, is_chatter: bool = False) -> None:
         """A line of the trace, in the column of `actor` or else of the current task."""

@@ -158,6 +158,7 @@ def _shown(told: Told) -> dict[str, Any]:
         "commands": told.commands,
         "rules": _taken(told),
         "about": told.about,
+        "held": _held(story),
         "words": [each for each in GLOSSARY if _says(told, each[0])],
         "facts": [_sentence(each.sentence) for each in story.facts],
         "excerpts": [_excerpt(each) for each in story.excerpts],
@@ -254,6 +255,13 @@ def _taken(told: Told) -> list[tuple[str, str]]:
     return [(label, says) for label, says in told.rules.items() if label in reached]
 
 
+def _held(story: Story) -> list[str]:
+    """What some actor with a column has at some time, in words."""
+    held = (each.moment.held.items() for each in story.steps)
+    found = dict.fromkeys(what for items in held for who, what in items if who in story.lanes)
+    return [*found]
+
+
 def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
     lives = _lives(story)
     rows = []
@@ -262,7 +270,9 @@ def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
     # The one before of those that are not hidden at first.
     shown: Step | None = None
     folded: list[Step] = []
+    held: Mapping[str, str] = {}
     for number, step in enumerate(story.steps):
+        held = step.moment.held if step.actor else held
         if step.is_minor:
             folded.append(step)
         rows.append(
@@ -275,6 +285,7 @@ def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
                 "text": _words(step, story),
                 "code": _code(step, before, story),
                 "lives": [first < number < last for first, last in lives],
+                "held": held,
                 "there": step.there or "",
                 "there_time": _time_there(step),
                 "is_same": bool(step.actor) and step.there is not None,
@@ -284,6 +295,8 @@ def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
                 "departs": any(each.index in departing for each in step.moment.choices),
             }
         )
+        if step.is_violation:
+            held = {}
         if not step.is_minor:
             folded.clear()
         if step.actor:
@@ -490,6 +503,7 @@ def _data(step: Step, words: str, few: int | None, all_of_them: int | None) -> d
         "labels": moment.labels,
         "tasks": moment.tasks,
         "ready": moment.ready,
+        "held": [f"{actor}: {what}" for actor, what in moment.held.items()],
         "timers": moment.timers,
     }
 

@@ -238,6 +238,7 @@ def _named(step: Step, names: Names) -> Step:
     moment, in_text = step.moment, names.in_text
     moment.tasks = [(in_text(name), in_text(does)) for name, does in moment.tasks]
     moment.ready = list(map(in_text, moment.ready))
+    moment.held = {in_text(actor): in_text(what) for actor, what in moment.held.items()}
     there = None if step.there is None else in_text(step.there)
     return replace(step, actor=in_text(step.actor), text=in_text(step.text), there=there)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType
@@ -64,6 +64,7 @@ class Moment:
     program waits in, or which one's task it is. turn: as lines that ran have it as their step.
     step: which callback of the loop, or which landing, it belongs to. cause: the number of the
     moment that put this step into the ready queue; of a task that is cancelled, the one before.
+    held: who has what, as the program shows it.
     choices, labels: those since the moment before; a label as often as it is reached. tasks: each
     that is not done, with what it waits for. ready, timers: what the loop would run next, and
     later.
@@ -79,6 +80,7 @@ class Moment:
     tasks: list[tuple[str, str]] = field(default_factory=list)
     ready: list[str] = field(default_factory=list)
     timers: list[str] = field(default_factory=list)
+    held: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reached(set[str]):
@@ -104,6 +106,8 @@ class Watched(LinedRecording):
         self.of_trace: list[int] = []
         self.of_tasks: list[int] = []
         self.task_rows = Rows(lambda row: self._note(self.of_tasks))
+        # Who had what at the last moment.
+        self._held: Mapping[str, str] = {}
         # Since the last moment.
         self._choices: list[Choice] = []
         self._labels: list[str] = []
@@ -152,7 +156,18 @@ class Watched(LinedRecording):
         moment.tasks = [(each.get_name(), what_it_does(each)) for each in live[:LISTED_MAX]]
         moment.ready = _some(_words_of(each) for loop in loops for each in loop._ready)
         moment.timers = _some(_words_of_timer(each) for loop in loops for each in _timers(loop))
+        moment.held = self._held = self._holds()
         self.moments.append(moment)
+
+    def _holds(self) -> Mapping[str, str]:
+        """To ask is no step of anybody's; in a thread's turn it would count as one."""
+        if self._loop.threads.current is not None:
+            return self._held
+        was_paused = self.lines.pauses(True)
+        try:
+            return self._world.held
+        finally:
+            self.lines.pauses(was_paused)
 
     def _place(self) -> Place | None:
         """Of what the program does now; else where this step stood last."""

@@ -117,6 +117,20 @@ def test_what_a_fact_quotes_of_the_program_is_code() -> None:
     assert _coded("a ` & b") == "a ` &amp; b"
 
 
+def test_what_is_held_is_a_line_up_to_the_violation() -> None:
+    """In the rows in which it holds and those of the passing execution between them, and told of
+    at the foot."""
+    page = _page_of(slot_that_is_lost)
+    (told,) = page.stories
+    steps = told.story.steps
+    for step in steps[1:]:
+        step.moment.held = {"answer": "has the slot"} if step.actor else {}
+    violation = next(number for number, each in enumerate(steps) if each.is_violation)
+    rows = _rows(told.story, set())
+    assert [bool(row["held"]) for row in rows] == [0 < at <= violation for at in range(len(rows))]
+    assert "In a column, as long as this holds of its actor: has the slot." in page.html
+
+
 def test_a_last_act_has_what_was_done_with_it() -> None:
     """Who has an answer at the same instant was told with which status."""
 

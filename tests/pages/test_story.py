@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import pytest
+
 from sim import World, explore
 from sim.kernel.execution import Program
 from sim.pages.page import Told, causes
 from sim.pages.story import Step, Story, story_of
+from sim.replay import subject_of
 from tests.pages.programs import always_fails, slot_that_is_lost
 
 
@@ -84,6 +87,54 @@ def test_an_arrow_leads_from_what_caused_a_step() -> None:
     assert ("the client leaves", "goes on in slot_that_is_lost") in arrows
     assert ("goes on in slot_that_is_lost", "is cancelled by program") in arrows
     assert ("the model answers", "goes on in answer") in arrows
+
+
+def test_a_moment_has_what_is_held_then() -> None:
+    """As the program shows it, from row to row; to ask runs no line of the program's."""
+
+    async def holds(world: World) -> None:
+        held: dict[str, str] = {}
+
+        def holding() -> dict[str, str]:
+            return dict(held)
+
+        world.shows(holding)
+        world.record("waits", actor="a")
+        held["a"] = "has the slot"
+        world.record("goes on", actor="a")
+        await asyncio.sleep(1)
+        world.check(False, "it never ends")
+
+    story = _story(holds)
+    rows = [each.moment.held for each in story.steps if each.actor == "a" or each.is_violation]
+    assert rows == [{}, {"a": "has the slot"}, {"a": "has the slot"}]
+    functions = {each.moment.place.function for each in story.steps if each.moment.place}
+    assert "holding" not in functions
+
+
+@pytest.mark.parametrize(
+    ("subject", "held"),
+    [
+        ("registry:racing_registers:quick_fix", {"p2": "is active", "p3": "is active"}),
+        (
+            "server:second_prompt.async:mutant-agent_is_not_ended_before_pop",
+            dict.fromkeys(("p1", "agent-t1", "p2", "agent-t2"), "its call to Ollama is open"),
+        ),
+        (
+            "cluster:pause:mutant-lease_is_dated_from_the_reply",
+            dict.fromkeys(("v/1", "w/2"), "its gate is open"),
+        ),
+    ],
+)
+def test_what_overlaps_is_held_at_the_violation(subject: str, held: dict[str, str]) -> None:
+    """Of each level the two that must not be so at once, of which one was before."""
+    with subject_of(subject) as found:
+        report = explore(found, strategy="departures", max_executions=300)
+        assert report.counterexample is not None
+        story = story_of(found.program, report.counterexample)
+    (last,) = [each for each in story.steps if each.is_violation]
+    assert last.moment.held == held
+    assert any(each.moment.held for each in story.steps if not each.is_violation)
 
 
 def test_what_passes_stands_beside_it() -> None:

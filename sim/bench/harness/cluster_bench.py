@@ -110,6 +110,7 @@ class ClusterBench:
         self.may_lose_leases = bool(self.troubles & _FOR_LONG)
         phrase_invariants(world)
         self.judges = Judges(world, self, judgements)
+        world.shows(self.holding)
 
     def canonical_state(self) -> object:
         """All of it that decides what happens next."""
@@ -125,6 +126,9 @@ class ClusterBench:
             self.cancelled,
             self.workers,
         )
+
+    def holding(self) -> dict[str, str]:
+        return {each.name: "its gate is open" for each in self.served if each.is_open}
 
     def hear(self, line: LogLine) -> None:
         """A line of the workers' logs."""

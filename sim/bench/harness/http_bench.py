@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, Literal
 
@@ -57,6 +57,7 @@ class HttpBench(ABC):
         """By these from now on, and by the registry's invariants."""
         phrase_invariants(self.world)
         self.judges = Judges(self.world, self, judgements)
+        self.world.shows(self.holding)
 
     def observed_registry(self, cls: type[Any], executor: Any) -> Any:
         """Of a class that is StreamRegistry, or inherits from it."""
@@ -77,6 +78,29 @@ class HttpBench(ABC):
     @abstractmethod
     def prompts_upstream(self) -> list[str]:
         """Those that Ollama is asked, while nobody has noticed an end; none where it is one."""
+
+    def calls_open(self) -> list[str]:
+        """The prompts of the calls that are open, also of one alone."""
+        return self.prompts_upstream()
+
+    def holding(self) -> dict[str, str]:
+        """Of each prompt with a call, and of the task that has it."""
+        callers = (each for pair in self.callers(self.calls_open()) for each in pair if each)
+        return dict.fromkeys(callers, "its call to Ollama is open")
+
+    def callers(self, prompts: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Each with the task that has its call, if that is known and no thread has it."""
+        given = {each.name: each.given_id for each in self.exchanges}
+        # Whose client has not heard its id yet.
+        others = (
+            view.trace_id
+            for view in self.registry.snapshot().streams
+            if view.trace_id not in given.values()
+        )
+        for prompt in prompts:
+            trace_id = given[prompt] or next(others, None)
+            has_task = trace_id is not None and not self.has_threads
+            yield prompt, f"agent-{trace_id}" if has_task else ""
 
     @property
     def has_threads(self) -> bool:

@@ -25,21 +25,9 @@ def no_silent_overlap(bench: HttpBench) -> bool:
 
 def overlapping(bench: HttpBench) -> str:
     """Whose calls these are, and, of the async client, which task has each."""
-    return f"the calls of {' and '.join(_callers(bench))} are open at once"
-
-
-def _callers(bench: HttpBench) -> Iterator[str]:
-    given = {each.name: each.given_id for each in bench.exchanges}
-    # Whose client has not heard its id yet.
-    others = (
-        view.trace_id
-        for view in bench.registry.snapshot().streams
-        if view.trace_id not in given.values()
-    )
-    for prompt in _overlapping(bench):
-        trace_id = given[prompt] or next(others, None)
-        has_task = trace_id is not None and not bench.has_threads
-        yield f"{prompt} (agent-{trace_id})" if has_task else prompt
+    callers = bench.callers(_overlapping(bench))
+    names = (f"{prompt} ({task})" if task else prompt for prompt, task in callers)
+    return f"the calls of {' and '.join(names)} are open at once"
 
 
 def _overlapping(bench: HttpBench) -> list[str]:

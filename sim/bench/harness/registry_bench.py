@@ -183,6 +183,7 @@ class Bench:
     def __post_init__(self, judgements: Judgements) -> None:
         phrase_invariants(self.world)
         self.judges = Judges(self.world, self, judgements)
+        self.world.shows(self.holding)
         # A register is answered some iterations after its deadline, and each may be late.
         self.slack_s = 5 * self.world.lateness_s
 
@@ -191,6 +192,9 @@ class Bench:
         requests = sorted(self.requests, key=lambda request: request.name)
         timeouts = {line.text for line in self.logged if line.says(TIMEOUT_ON_CANCEL)}
         return self.registry, requests, sorted(timeouts)
+
+    def holding(self) -> dict[str, str]:
+        return {each.name: "is active" for each in self.requests if each.is_active}
 
     def hear(self, line: LogLine) -> None:
         """A line of the log; by this method, since a list of its own would count as a state."""

@@ -224,10 +224,14 @@ class ServerBench(HttpBench):
 
     def prompts_upstream(self) -> list[str]:
         """A call lasts until it is over for Ollama and for our end of the connection."""
-        open_calls = [each for each in self.ollama.connections if not each.is_over]
-        if len(open_calls) < 2:
-            return []
-        return [prompt for each in open_calls if (prompt := prompt_of(each)) is not None]
+        open_calls = self._connections_open()
+        return [] if len(open_calls) < 2 else _prompts_of(open_calls)
+
+    def calls_open(self) -> list[str]:
+        return _prompts_of(self._connections_open())
+
+    def _connections_open(self) -> list[Connection]:
+        return [each for each in self.ollama.connections if not each.is_over]
 
     def stream_of(self, exchange: Exchange) -> asyncio.Task[Any]:
         """The stream's own task."""
@@ -241,6 +245,10 @@ class ServerBench(HttpBench):
 
     def _landed(self, connection: Connection, data: bytes) -> None:
         self.deliveries.land(connection, data, self.world.now)
+
+
+def _prompts_of(connections: Iterable[Connection]) -> list[str]:
+    return [prompt for each in connections if (prompt := prompt_of(each)) is not None]
 
 
 @cache

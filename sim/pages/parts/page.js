@@ -163,6 +163,7 @@ class Story {
     if (step.place) parts.push(...this.source(step.place));
     for (const choice of step.choices) parts.push(...options(choice));
     if (step.labels.length) parts.push(heading("reached"), list(step.labels.map((label) => this.reached(label))));
+    parts.push(...titled("meanwhile", step.held));
     parts.push(...titled("tasks", step.tasks.map(([name, does]) => `${name} ${does}`)));
     parts.push(...titled("ready to run, in this order", step.ready, "ol"));
     parts.push(...titled("timers", step.timers));
