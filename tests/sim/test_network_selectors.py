@@ -7,6 +7,7 @@ import os
 import select
 import selectors
 import socket
+import struct
 import sys
 import tempfile
 from collections.abc import Callable
@@ -96,8 +97,53 @@ def used_by_number(_: str) -> list[str]:
     return seen
 
 
-PROGRAMS = [(served_by_a_selector, kind) for kind in KINDS]
-PROGRAMS += [(served_by_epoll, ""), (used_by_number, "")]
+def connected(family: int) -> list[socket.socket]:
+    if family == socket.AF_UNIX:
+        return [*socket.socketpair()]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return [socket.create_connection(listener.getsockname()), listener.accept()[0]]
+
+
+def polled(sock: socket.socket, events: int, timeout_ms: int = 5000) -> str:
+    poll = select.poll()
+    poll.register(sock, events)
+    return repr([event for _, event in poll.poll(timeout_ms)])
+
+
+def ends_are_polled(_: str) -> list[str]:
+    """What `poll` tells of the ends of connections, whether it is asked for them or not."""
+    everything = select.POLLIN | select.POLLOUT | select.POLLRDHUP | select.POLLRDNORM
+    seen = []
+    for family in (socket.AF_INET, socket.AF_UNIX):
+        with socket.socket(family) as fresh:
+            seen.append(polled(fresh, everything))
+        for how in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
+            one, other = connected(family)
+            with one, other:
+                one.shutdown(how)
+                seen.append(polled(one, everything, 0))
+                if how != socket.SHUT_RD:
+                    seen.append(polled(other, select.POLLRDHUP))
+                    seen.append(polled(other, everything, 0))
+                    other.shutdown(socket.SHUT_WR)
+                    # It hangs up, and nothing was asked for.
+                    seen.append(polled(one, 0))
+                    seen.append(polled(one, everything, 0))
+    with socket.socket() as nobody, socket.socket() as refused:
+        nobody.bind(("127.0.0.1", 0))
+        refused.setblocking(False)
+        refused.connect_ex(nobody.getsockname())
+        seen.append(polled(refused, 0))
+        seen.append(polled(refused, everything, 0))
+    one, other = connected(socket.AF_INET)
+    with one:
+        with other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        seen.append(polled(one, 0))
+        seen.append(polled(one, everything, 0))
+        seen.append(repr(one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)))
+        seen.append(polled(one, everything, 0))
+    return seen
 
 
 @pytest.mark.socket
@@ -108,6 +154,7 @@ PROGRAMS += [(served_by_epoll, ""), (used_by_number, "")]
         *((served_by_a_selector, kind) for kind in KINDS),
         (served_by_epoll, ""),
         (used_by_number, ""),
+        (ends_are_polled, ""),
     ],
 )
 @pytest.mark.parametrize("in_thread", [True, False])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import math
 import socket
@@ -15,6 +16,15 @@ from sim.kernel.network.errors import os_error
 
 READABLE, WRITABLE = 1, 2
 """As `selectors` has them."""
+
+
+class Ends(enum.Flag):
+    """What `poll` tells of besides, whether asked or not; ENDED, if asked."""
+
+    NONE = 0
+    FAILED = enum.auto()
+    HUNG_UP = enum.auto()
+    ENDED = enum.auto()
 
 
 class NetworkOfSockets(Protocol):
@@ -179,6 +189,10 @@ class OpenSocket:
     def readiness(self) -> int:
         """READABLE, WRITABLE, both or 0."""
         raise NotImplementedError
+
+    def ends(self) -> Ends:
+        """Of what has gone wrong, or is over."""
+        return Ends.FAILED if self.error else Ends.NONE
 
     def words_of_wait(self, mask: int) -> str:
         """What who waits for it waits for."""

@@ -16,12 +16,20 @@ from typing import Any, NoReturn
 from sim.kernel.current import Execution, execution_of_this_thread
 from sim.kernel.network.errors import os_error
 from sim.kernel.network.network import Network
-from sim.kernel.network.open_sockets import READABLE, WRITABLE
+from sim.kernel.network.open_sockets import READABLE, WRITABLE, Ends, OpenSocket
 from sim.kernel.network.watched import FIRST_FD
 from sim.kernel.origin import forwards, modelled
 
 POLLIN, POLLOUT = getattr(select, "POLLIN", 1), getattr(select, "POLLOUT", 4)
 POLLNVAL = getattr(select, "POLLNVAL", 32)
+# By other names, what can be read or written.
+_READS = POLLIN | getattr(select, "POLLRDNORM", 0)
+_WRITES = POLLOUT | getattr(select, "POLLWRNORM", 0)
+_ENDED = getattr(select, "POLLRDHUP", 0)
+_TOLD_UNASKED = (
+    (Ends.FAILED, getattr(select, "POLLERR", 8)),
+    (Ends.HUNG_UP, getattr(select, "POLLHUP", 16)),
+)
 # Of an epoll: with these it tells of what has changed alone, or once.
 _EDGES = getattr(select, "EPOLLET", 0) | getattr(select, "EPOLLONESHOT", 0)
 REAL = (
@@ -64,19 +72,29 @@ class SimPoll:
         return found
 
     def _reads(self) -> list[int]:
-        return [fd for fd, events in self._events.items() if events & POLLIN]
+        return [fd for fd, events in self._events.items() if events & _READS]
 
     def _found(self, network: Network) -> list[tuple[int, int]]:
         found = []
         for fd, events in self._events.items():
             opened = network.open_by_fd.get(fd)
-            ready = 0 if opened is None else opened.readiness()
-            mask = POLLNVAL if opened is None else 0
-            mask |= POLLIN * bool(ready & READABLE and events & POLLIN)
-            mask |= POLLOUT * bool(ready & WRITABLE and events & POLLOUT)
+            mask = POLLNVAL if opened is None else _told(opened, events)
             if mask:
                 found.append((fd, mask))
         return found
+
+
+def _told(opened: OpenSocket, events: int) -> int:
+    """What `poll` tells of it to who asks for these events."""
+    ready, ends = opened.readiness(), opened.ends()
+    # `select` calls readable what has hung up, and `poll` what has an end to be read.
+    has_nothing = ends & Ends.HUNG_UP and not ends & Ends.ENDED
+    mask = events & _READS if ready & READABLE and not has_nothing else 0
+    mask |= events & _WRITES if ready & WRITABLE else 0
+    mask |= events & _ENDED if ends & Ends.ENDED else 0
+    for end, told in _TOLD_UNASKED:
+        mask |= told if ends & end else 0
+    return mask
 
 
 class SimEpoll(SimPoll):

@@ -11,7 +11,13 @@ from sim.kernel.environment import Arrival
 from sim.kernel.network.addresses import Machine, as_told
 from sim.kernel.network.connection import Segment, SegmentKind, Way
 from sim.kernel.network.errors import os_error, would_block
-from sim.kernel.network.open_sockets import READABLE, WRITABLE, NetworkOfSockets, OpenSocket
+from sim.kernel.network.open_sockets import (
+    READABLE,
+    WRITABLE,
+    Ends,
+    NetworkOfSockets,
+    OpenSocket,
+)
 
 TIME_WAIT_S = 60.0
 """As Linux has it: so long the address of who has ended first is in use."""
@@ -342,6 +348,19 @@ class StreamSocket(OpenSocket):
         can_read = bool(self.incoming.arrived) or has_end
         can_write = self.outgoing.free_bytes > 0 or self.outgoing.is_closed
         return READABLE * can_read | WRITABLE * can_write
+
+    def ends(self) -> Ends:
+        found = super().ends()
+        if self.is_listening or self.is_connecting:
+            return found
+        if self.incoming is None or self.outgoing is None:
+            # It never was one, or was refused.
+            return Ends.HUNG_UP if not found else found | Ends.HUNG_UP | Ends.ENDED
+        if self.was_reset or self.reads_shut or self.incoming.has_ended:
+            found |= Ends.ENDED
+        if self.was_reset or (found & Ends.ENDED and self.outgoing.is_closed):
+            found |= Ends.HUNG_UP
+        return found
 
     def words_of_wait(self, mask: int) -> str:
         if self.is_listening:
