@@ -64,13 +64,18 @@ def _sendfile(network: Network, fd: int, in_fd: int, offset: int | None, count: 
     return sent
 
 
+def _get_blocking(network: Network, fd: int) -> bool:
+    return network.opened(fd).blocks
+
+
 _SIMULATED: dict[str, Callable[..., Any]] = {
     "close": _close,
+    "get_blocking": _get_blocking,
     "read": _read,
     "write": _write,
     "sendfile": _sendfile,
 }
-_REFUSED = ("dup", "dup2", "fstat", "readv", "writev", "get_blocking", "set_blocking")
+_REFUSED = ("dup", "dup2", "fstat", "readv", "writev", "set_blocking")
 
 
 def _of_simulated(

@@ -89,8 +89,8 @@ class OpenSocket:
 
     # -- options
 
-    def option(self, name: int, level: int = socket.SOL_SOCKET) -> Any:
-        return self._options.get((level, name), 0)
+    def option(self, name: int, level: int = socket.SOL_SOCKET, unset: Any = 0) -> Any:
+        return self._options.get((level, name), unset)
 
     def set_option(self, level: int, name: int, value: Any) -> None:
         self._options[level, name] = value

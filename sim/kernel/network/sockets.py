@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.lacking import Lacking
+from sim.kernel.network import options
 from sim.kernel.network.addresses import Machine, in_words
 from sim.kernel.network.datagrams import DATAGRAM_BYTES_MAX, DatagramSocket
 from sim.kernel.network.errors import os_error, timed_out, would_block
@@ -184,21 +185,13 @@ class SimSocket(RealSocket):
     @forwards
     def setsockopt(self, level: int, optname: int, value: Any, optlen: int = 0, /) -> None:
         opened = self._sim()
-        if optname == socket.SO_LINGER and isinstance(value, (bytes, bytearray)):
-            whether, seconds = memoryview(value).cast("i")
-            value = (1 if whether else 0, seconds)
-        elif isinstance(value, int):
-            value = int(value)
-        opened.set_option(level, optname, value)
+        if options.limits_time(level, optname, value):
+            self._sim_refuse("setsockopt of a time limit of the system's (there is settimeout)")
+        options.set_option(opened, level, optname, value)
 
+    @forwards
     def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
-        opened = self._sim()
-        if level == socket.SOL_SOCKET and optname in _KNOWN:
-            return _KNOWN[optname](opened)
-        value = opened.option(optname, level)
-        if buflen and isinstance(value, int):
-            return value.to_bytes(min(buflen, 4), "little")
-        return value
+        return options.option(self._sim(), level, optname, buflen)
 
     # -- addresses
 
@@ -454,19 +447,6 @@ _READS = ("recv", "recvfrom", "accept")
 def _can(what: str, opened: OpenSocket) -> bool:
     mask = 1 if what in _READS else 2
     return not opened.fds or bool(opened.readiness() & mask)
-
-
-def _is_listening(opened: OpenSocket) -> int:
-    return int(opened.is_listening)
-
-
-_KNOWN: dict[int, Callable[[OpenSocket], int]] = {
-    socket.SO_ERROR: OpenSocket.take_error,
-    socket.SO_TYPE: lambda opened: int(opened.kind),
-    socket.SO_ACCEPTCONN: _is_listening,
-}
-if hasattr(socket, "SO_DOMAIN"):
-    _KNOWN[socket.SO_DOMAIN] = lambda opened: int(opened.family)
 
 
 _KINDS: dict[int, Callable[[Network, Machine, int], OpenSocket]] = {

@@ -18,6 +18,7 @@ from sim.kernel.network.open_sockets import (
     NetworkOfSockets,
     OpenSocket,
 )
+from sim.kernel.network.options import LINGERS_NOT
 
 TIME_WAIT_S = 60.0
 """As Linux has it: so long the address of who has ended first is in use."""
@@ -334,7 +335,7 @@ class StreamSocket(OpenSocket):
 
     def _lingers_not(self) -> bool:
         """Whether it is to be reset rather than ended: SO_LINGER of no time."""
-        return bool(self.option(socket.SO_LINGER) == (1, 0))
+        return bool(self.option(socket.SO_LINGER) == LINGERS_NOT)
 
     def readiness(self) -> int:
         if self.is_listening:
