@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
 
 import simpy
 
@@ -65,21 +67,26 @@ class Environment(simpy.Environment):
     """
 
     _now: float
+    # Whether `spins` was ever half of `Bounds.spin_max`.
+    has_spun = False
     # Its hooks are called by the subclass in sim/kernel/observed.py.
     observer: Notices = NO_OBSERVER
 
     def __init__(self) -> None:
-        super().__init__(0.0)
+        # What SimPy's own does, but for binding its kinds of events early: that takes a fourteenth
+        # of an execution, and who asks for one has it bound.
+        self._now = 0.0
+        self._queue: list[Any] = []
+        self._eid = count()
+        self._active_proc = None
         # SimPy's heap: most executions of a program without a bench never have one.
         self.events = self._queue
         # Announced and not landed, in the order of their announcement.
         self.pending: list[Arrival] = []
         # How often the loop has asked what there is to do: see sim/kernel/watchdog.py.
         self.polls = 0
-        # How often since its ready queue was last empty, the maximum so far, and how often what
-        # spins was let go on.
+        # How often since its ready queue was last empty, and how often what spins was let go on.
         self.spins = 0
-        self.spins_seen = 0
         self.spin_rounds = 0
         # Since when the last poll is blocked.
         self.blocked_from = 0.0
@@ -90,7 +97,7 @@ class Environment(simpy.Environment):
         # Another name of the queue.
         | {"events"}
         # Compared only where they may reach their limits: see `state_reader`.
-        | {"spins", "spins_seen", "spin_rounds"}
+        | {"spins", "has_spun", "spin_rounds"}
         # Of a poll with threads, whose states are not compared.
         | {"blocked_from"}
     )

@@ -8,7 +8,7 @@ import inspect
 import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,7 +63,7 @@ Program = Callable[[World], Awaitable[object]]
 ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]
 
 DEAD_MAX = 3
-_UNPATCHED = nullcontext()
+_AS_IT_IS = nullcontext()
 _DRAIN_ROUNDS_MAX = 10
 _DRAIN_RUNS_MAX = 100
 # What lands again and again at one instant is no livelock, and no deadline ends a draining.
@@ -240,8 +240,8 @@ def _run_once(
     if known is not None:
         known.count_in(execution, outcome.choices)
     try:
-        with collector.kept(), _collecting(world, execution, outcome), execution:
-            with _UNPATCHED if follower is None else follower.patched():
+        with collector.Kept(), _collecting(world, execution, outcome), execution:
+            with _AS_IT_IS if follower is None else follower.patched():
                 try:
                     left = _run(_main(program, world, unanswered), loop, world, outcome)
                 finally:
@@ -262,12 +262,16 @@ def _run_once(
     return outcome
 
 
-@contextmanager
-def _collecting(world: World, execution: Execution, outcome: Outcome) -> Iterator[None]:
+def _collecting(
+    world: World, execution: Execution, outcome: Outcome
+) -> AbstractContextManager[None]:
     """The garbage collector runs at polls, where the bounds say so."""
-    if not execution.loop.bounds.collections:
-        yield
-        return
+    is_asked_for = execution.loop.bounds.collections
+    return _collecting_at_polls(world, execution, outcome) if is_asked_for else _AS_IT_IS
+
+
+@contextmanager
+def _collecting_at_polls(world: World, execution: Execution, outcome: Outcome) -> Iterator[None]:
     with only_what_is_new():
         found = Collections(world, execution)
         world.at_polls(found.at_poll)

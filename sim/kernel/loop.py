@@ -135,6 +135,7 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         else:
             # Saves a call in the method that is called most.
             self.time = environment.read_clock  # type: ignore[method-assign]
+        self._spins_noted = max(1, bounds.spin_max // 2)
         # Worker threads; the default executor is made when it is first asked for.
         self.threads = Threads(self)
         self._tasks = []
@@ -149,7 +150,7 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         | {"bounds_hit", "cancels_withheld"}
         # No search by states lets timers come apart.
         | {"_timers_apart"}
-        | {"_spun_from", "_waits_from", "_waits_to"}
+        | {"_spins_noted", "_spun_from", "_waits_from", "_waits_to"}
         # Of a poll with threads, whose states are not compared; what they leave is `_untold`.
         | {"_is_told", "is_woken", "_never_found", "touched_in", "stopped_in", "_stood_still"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
@@ -225,11 +226,9 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
             env.spins = env.spin_rounds = 0
             self._wait()
         elif env.spins < self.bounds.spin_max:
-            env.spins += 1
-            if env.spins > env.spins_seen:
-                env.spins_seen = env.spins
-                if 2 * env.spins == self.bounds.spin_max:
-                    self._spun_from = env.now, env.polls
+            env.spins = spins = env.spins + 1
+            if spins == self._spins_noted:
+                self._note_spinning()
             if env.pending or self.threads.workers:
                 self._land(env, quiescent=False)
             if self._scheduled or self.threads.workers:
@@ -243,6 +242,13 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
     def _write_to_self(self) -> None:
         """What ends a poll that is blocked: see `_step_while_blocked`."""
         self._is_told = True
+
+    def _note_spinning(self) -> None:
+        """Half of `spin_max` polls have found the queue not empty; the first time counts."""
+        env = self.environment
+        if not env.has_spun:
+            env.has_spun = True
+            self._spun_from = env.now, env.polls
 
     # -- one poll
 

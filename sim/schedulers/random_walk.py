@@ -18,11 +18,16 @@ class RandomWalk(Scheduler):
         self._seed = seed
         self._executions = 0
         self._random = Random()
+        # Seeding takes 10 µs, so it is done where an execution has a choice.
+        self._is_seeded = False
 
     def next_execution(self) -> bool:
-        self._random.seed(f"{self._seed}:{self._executions}")
+        self._is_seeded = False
         self._executions += 1
         return True
 
     def choose(self, point: ChoicePoint) -> int:
+        if not self._is_seeded:
+            self._is_seeded = True
+            self._random.seed(f"{self._seed}:{self._executions - 1}")
         return int(self._random.random() * len(point.options))

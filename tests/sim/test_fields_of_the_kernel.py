@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import simpy
 
 from sim import Fault, World, explore
 from sim.exploration.verdict import Verdict
@@ -204,6 +205,18 @@ def meetings(does: Does) -> StateMatching:
     assert report.verdict == Verdict.PROVED, report.text
     assert search.opaque == set()
     return search
+
+
+def test_an_environment_has_all_that_simpy_sets() -> None:
+    """It sets SimPy's fields itself; kinds of events, which it does not bind, bind themselves."""
+    own = Environment()
+    missing = vars(simpy.Environment()).keys() - vars(own).keys()
+    assert missing == {"process", "timeout", "event", "all_of", "any_of"}
+    assert all(getattr(own, name).__self__ is own for name in missing)
+    fresh = simpy.Environment()
+    assert (own._now, own._queue, own.active_process, next(own._eid)) == (
+        *(fresh._now, fresh._queue, fresh.active_process, next(fresh._eid)),
+    )
 
 
 def test_where_nothing_is_done_states_are_met_again() -> None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from sim.kernel.current import Execution, execution_of_this_thread
@@ -22,13 +21,16 @@ _debug, _set_debug = gc.get_debug, gc.set_debug
 _callbacks, _garbage = gc.callbacks, gc.garbage
 
 
-@contextmanager
-def kept() -> Iterator[None]:
+class Kept:
     """What the block changes of how the collector works is as before behind it."""
-    threshold, debug, callbacks, found = _threshold(), _debug(), [*_callbacks], len(_garbage)
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = _threshold(), _debug(), [*_callbacks], len(_garbage)
+
+    def __exit__(self, *_: object) -> None:
+        threshold, debug, callbacks, found = self._before
         _set_threshold(*threshold)
         _set_debug(debug)
         _callbacks[:] = callbacks

@@ -73,8 +73,7 @@ class StateReader(Observer):
     @property
     def spins_are_many(self) -> bool:
         """Whether there ever were half of `spin_max` polls, or more, without an empty queue."""
-        spins_seen = max(loop.environment.spins_seen for loop in self._world.loops)
-        return spins_seen >= self._loop.bounds.spin_max // 2
+        return any(loop.environment.has_spun for loop in self._world.loops)
 
     def digest(
         self,
