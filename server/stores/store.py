@@ -25,7 +25,12 @@ class SessionStore(Protocol):
     async def start(self) -> None:
         """Checks what the promise rests on; raises StoreRefused, LimitsDiffer, StoreUnreachable.
 
-        The quarantine of a store that is new begins here, not with the first prompt.
+        The quarantine of a store that is new begins here, not with the first prompt. It is kept
+        also where the store seems never to have been used, since nothing tells that from one that
+        was emptied this moment, while workers hold leases of before: who removes a file, or its
+        directory, removes the workers' locks beside it as well, and who flushes a server leaves its
+        run id and its uptime as they were. A gate might look whether its file is still there; the
+        calls to Ollama behind it would go on until the next renewal, and nobody would log them.
         """
 
     async def ask(self, operation: LeaseOperation) -> Reply:

@@ -136,6 +136,7 @@ SAID_BY_INFO = b"redis_version:7.2.0\r\nrole:master\r\n"
 FAR = {
     b"INFO": b"$%d\r\n%b\r\n" % (len(SAID_BY_INFO), SAID_BY_INFO),
     b"PING": b"+PONG\r\n",
+    b"PUBLISH": b":0\r\n",
     b"TIME": b"*2\r\n$10\r\n1800000000\r\n$1\r\n0\r\n",
     b"EVALSHA": TO_A_CANCEL,
     b"SCAN": b"*2\r\n$1\r\n0\r\n*0\r\n",

@@ -190,6 +190,51 @@ def test_why_a_file_cannot_be_asked_is_said(
     assert "delete" not in str(refused.value)
 
 
+def test_a_disk_that_is_full_within_a_transaction_is_said_and_has_changed_nothing(
+    tmp_path: Path,
+) -> None:
+    """SQLite ends such a transaction by itself; what was kept is there when there is room again."""
+
+    async def program() -> None:
+        store = sqlite(tmp_path, "v", Clock())
+        await store.start()
+        await store.ask(Register("s", "v/1"))
+        before = (await store.snapshot()).sessions
+        db = store._opened()
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreUnreachable, match="The disk may be full"):
+            await store.ask(Register("s" * 100_000, "v/2"))
+        assert (await store.snapshot()).sessions == before
+        db.execute("PRAGMA max_page_count = 100000")
+        assert (await store.ask(Register("t", "v/2"))).word is Word.WAITING
+        await store.close()
+
+    run(program)
+
+
+def test_a_commit_that_fails_leaves_no_transaction_behind(tmp_path: Path) -> None:
+    """It would hold the lock of the file, and every later request of all workers would fail."""
+
+    async def program() -> None:
+        store, other = (sqlite(tmp_path, name, Clock()) for name in ("v", "w"))
+        await store.start()
+        await other.start()
+        db = store._opened()
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("CREATE TABLE a(x INTEGER PRIMARY KEY)")
+        db.execute("CREATE TABLE b(x INTEGER REFERENCES a DEFERRABLE INITIALLY DEFERRED)")
+        # Which is found by the commit.
+        failing = pytest.raises(StoreUnreachable, match="constraint failed")
+        with failing, store._in_transaction() as within:
+            within.execute("INSERT INTO b VALUES (1)")
+        for each in (store, other):
+            assert (await each.ask(Register("s", f"{each._worker}/1"))).word is Word.WAITING
+            await each.close()
+
+    run(program)
+
+
 def test_a_path_that_is_a_directory_or_gone_is_said(tmp_path: Path) -> None:
     """At the start, and when it becomes so later."""
     tmp_path.chmod(0o700)
