@@ -15,6 +15,7 @@ const STOP_PATIENCE_MS = 1500;
 // From then on it is said that nothing comes.
 const SILENT_MS = 3000;
 const FAKE = "fake:";
+const EMPTY = "The answer is empty.";
 const WHAT_SEND_DOES = {
   interrupt: "stops the answer that streams",
   enqueue: "waits until the answer is over",
@@ -54,6 +55,11 @@ class Turn {
 
   get isOpen() {
     return this.outcome === null;
+  }
+
+  // Whole, and without a word.
+  get isEmpty() {
+    return WHOLE.has(this.outcome?.code) && !this.text && !this.thoughts;
   }
 
   // -- its answer
@@ -178,7 +184,7 @@ class Turn {
   }
 
   why() {
-    if (this.outcome) return told(this.outcome.code, this.outcome.message);
+    if (this.outcome) return this.isEmpty ? EMPTY : told(this.outcome.code, this.outcome.message);
     if (this.unsent) return `sent when one of ${OPEN_MAX} answers is over: a browser has six connections`;
     const place = this.life?.view.queue_position;
     if (this.state() === "WAITING") return place ? `number ${place} of those that wait` : "";
@@ -220,6 +226,10 @@ class Session {
     this.listen();
     this.drawModels();
     this.draw();
+  }
+
+  // Once it is in the page.
+  toEnd() {
     this.list.scrollTop = this.list.scrollHeight;
   }
 
@@ -275,7 +285,7 @@ class Session {
     turn.unsent = { body, headers };
     this.turns.push(turn);
     this.list.append(turn.element);
-    this.list.scrollTop = this.list.scrollHeight;
+    this.toEnd();
     this.chat.outbox.send(turn, isBusy && strategy !== "enqueue");
     turn.draw();
     this.changed();
@@ -381,6 +391,7 @@ export class Chat {
     this.serial = kept.serial;
     this.sessions = kept.sessions.map((each) => new Session(this, each));
     parent.append(...this.sessions.map((each) => each.element));
+    for (const each of this.sessions) each.toEnd();
     add.addEventListener("click", () => this.open().input.focus());
     window.addEventListener("pagehide", () => this.keepNow());
     while (this.sessions.length < 2 && !kept.sessions.length) this.open();
@@ -422,8 +433,10 @@ export class Chat {
   models(models) {
     const chatting = models.filter(({ capabilities }) => !capabilities?.length || capabilities.includes("completion"));
     const isFake = models.length > 0 && models.every((each) => each.details?.family === "fake");
-    this.groups = [["Ollama's models", chatting.map((each) => each.name)]];
-    if (isFake) this.groups.push(["What the fake Ollama can do wrong", Object.keys(TROUBLES).map((name) => FAKE + name)]);
+    const troubles = isFake ? Object.keys(TROUBLES).map((name) => FAKE + name) : [];
+    const names = chatting.map((each) => each.name).filter((name) => !troubles.includes(name));
+    this.groups = [["Ollama's models", names]];
+    if (isFake) this.groups.push(["What the fake Ollama can do wrong", troubles]);
     for (const session of this.sessions) session.drawModels();
   }
 

@@ -24,7 +24,7 @@ export const WHOLE = new Set(["stop", "length", "load", "tool_calls"]);
 
 // Who has cancelled a stream, as the end of the server's sentence says it.
 const WHO = {
-  requested_by_client: "Stopped by its name.",
+  requested_by_client: "Stopped: a client asked for it.",
   client_left: "Stopped: its client has left.",
   client_not_reading: "Stopped: its client did not read.",
 };

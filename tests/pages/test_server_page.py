@@ -88,6 +88,11 @@ class Opened:
         return [each for each in self.said if not re.search(self.expected, each)]
 
 
+_IN_LOW_WINDOW = pytest.mark.parametrize(
+    "opened", [{"viewport": {"width": 1280, "height": 400}}], indirect=True, ids=["low"]
+)
+
+
 @pytest.fixture
 def opened(browser: Any, server: Served, request: pytest.FixtureRequest) -> Iterator[Opened]:
     """In a window with the options that the test asks for."""
@@ -140,7 +145,7 @@ def test_stop_ends_the_answer(opened: Opened) -> None:
     opened.says(opened.turn(0, 0).locator(".answer"), "word1")
     opened.session(0).locator(".stop").click()
     opened.state(0, 0, "cancelled")
-    opened.says(opened.turn(0, 0), "Stopped by its name.")
+    opened.says(opened.turn(0, 0), "Stopped: a client asked for it.")
     opened.says(opened.turn(0, 0).locator(".answer"), "stop me word1")
     sync_api.expect(opened.session(0).locator(".stop")).to_be_disabled()
     opened.send(0, "and on")
@@ -198,12 +203,12 @@ def test_stop_has_a_connection_however_many_prompts_wait(opened: Opened) -> None
     opened.state(1, 0, "UNSENT")
     # By the session's own button: the next is let in, and the first that was not sent is sent.
     opened.session(0).locator(".stop").click()
-    opened.says(opened.turn(0, 0), "Stopped by its name.")
+    opened.says(opened.turn(0, 0), "Stopped: a client asked for it.")
     opened.state(0, 1, "ACTIVE")
     opened.state(0, 4, "WAITING")
     # By the table's.
     opened.page.locator("#streams tr", has_text="ACTIVE").locator(".stop").click()
-    opened.says(opened.turn(0, 1), "Stopped by its name.")
+    opened.says(opened.turn(0, 1), "Stopped: a client asked for it.")
     opened.state(0, 2, "ACTIVE")
     # What was not sent is stopped as well, and one that interrupts overtakes all that wait.
     opened.session(1).locator(".stop").click()
@@ -230,6 +235,38 @@ def test_a_reload_finds_what_it_left(opened: Opened) -> None:
     opened.state(0, 1, "cancelled")
     opened.says(opened.turn(0, 1), "its client has left")
     assert opened.page.input_value("#key") == "the-key"
+
+
+@_IN_LOW_WINDOW
+def test_a_reload_shows_the_newest_prompt(opened: Opened) -> None:
+    """The end of a list that is longer than its place."""
+    opened.connect()
+    for number in range(4):
+        opened.send(0, f"prompt {number}", "fake:empty")
+        opened.state(0, number, "ENDED")
+    opened.page.reload()
+    opened.page.wait_for_selector("#link.live")
+    turns = opened.session(0).locator(".turns")
+    assert turns.evaluate("list => list.scrollHeight > list.clientHeight")
+    left = turns.evaluate("list => list.scrollHeight - list.scrollTop - list.clientHeight")
+    assert left < 2
+
+
+def test_an_answer_without_a_word_is_said_to_be_empty(opened: Opened) -> None:
+    """Nothing is to be waited for."""
+    opened.connect()
+    opened.send(0, "say nothing", "fake:empty")
+    opened.state(0, 0, "ENDED")
+    opened.says(opened.turn(0, 0).locator(".why"), "The answer is empty.")
+
+
+def test_each_model_is_offered_once(opened: Opened) -> None:
+    """Troubles of the fake among its troubles, and not among Ollama's models as well."""
+    opened.connect()
+    options = opened.session(0).locator("select.model option")
+    names = options.evaluate_all("all => all.map(each => each.value)")
+    assert "fake:latest" in names
+    assert len(names) == len(set(names))
 
 
 def test_streams_of_others_with_the_key_are_there(opened: Opened, server: Served) -> None:
