@@ -25,6 +25,7 @@ from sim.commands import (
 )
 from sim.exploration.verdict import EXIT_CODES, Verdict
 from sim.kernel.errors import NotAProgram, ScheduleDoesNotFit
+from sim.wrapped import wrapped
 
 # In the order in which `onestream --help` names them.
 COMMANDS = (
@@ -68,9 +69,9 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **{"formatter_class": _Defaults, **named})
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        # argparse would exit with 2, which is our "inconclusive".
-        self.print_usage(sys.stderr)
-        self.exit(ERROR_EXIT, f"{self.prog}: {message}\n")
+        # argparse would exit with 2, which is our "inconclusive". Its usage of a command with many
+        # options would stand before what is wrong.
+        self.exit(ERROR_EXIT, f"{self.prog}: {message}\nusage: {self.prog} --help\n")
 
 
 class _Version(argparse.Action):
@@ -113,7 +114,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError, NotAProgram, ScheduleDoesNotFit) as exc:
-        print(f"onestream: {exc}", file=sys.stderr)
+        print("\n".join(wrapped(f"onestream: {exc}")), file=sys.stderr)
         return ERROR_EXIT
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]

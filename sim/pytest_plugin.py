@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import inspect
 import io
@@ -118,7 +119,10 @@ def _settings(item: pytest.Function) -> dict[str, Any]:
     # The closest marker last, so that it overrides those of class and module.
     for marker in reversed(list(item.iter_markers("explore"))):
         if marker.args:
-            _fail(f"@pytest.mark.explore takes arguments by name only, not {marker.args!r}")
+            _fail(
+                f"@pytest.mark.explore takes arguments by name only, not {marker.args!r}: write "
+                f"strategy='states', say"
+            )
         settings.update(marker.kwargs)
     for name, option in (
         ("seed", "sim_seed"),
@@ -139,8 +143,10 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     known -= {"program", "watch"}
     unknown = sorted(set(settings) - known)
     if unknown:
+        near = [each for name in unknown for each in difflib.get_close_matches(name, known, 1)]
+        meant = f" (is it {', '.join(near)}?)" if near else ""
         _fail(
-            f"@pytest.mark.explore does not know {', '.join(unknown)}; it knows "
+            f"@pytest.mark.explore does not know {', '.join(unknown)}{meant}; it knows "
             f"{', '.join(sorted(known))}"
         )
     settings.setdefault("inconclusive", "fail")
@@ -407,6 +413,7 @@ def _warn(warning: pytest.PytestWarning) -> None:
 def _failure_text(test: _ExploredTest, report: Report) -> str:
     from sim.exploration.verdict import Verdict
     from sim.kernel.errors import ScheduleDoesNotFit
+    from sim.wrapped import wrapped
 
     counterexample = report.counterexample
     if counterexample is None:
@@ -417,7 +424,7 @@ def _failure_text(test: _ExploredTest, report: Report) -> str:
     with contextlib.suppress(ScheduleDoesNotFit):
         dataclasses.replace(counterexample, is_isolated=False).replay(test.program)
     text = _with_command(test, counterexample)
-    lines = (f"{report.verdict}: {report.reason}", _traceback_text(test), text, page)
+    lines = (*wrapped(f"{report.verdict}: {report.reason}"), _traceback_text(test), text, page)
     return "\n".join(line for line in lines if line)
 
 
@@ -532,7 +539,7 @@ def _replay(test: _ExploredTest, text: str, settings: dict[str, Any]) -> None:
 
 
 def _fail(text: str) -> NoReturn:
-    raise pytest.fail.Exception(text, pytrace=False)
+    raise pytest.fail.Exception(text, pytrace=False) from None
 
 
 # ---- the summary ---------------------------------------------------------------------------

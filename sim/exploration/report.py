@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from dataclasses import dataclass, field
 
-from sim.counterexamples.chart import WIDTH_MAX
 from sim.counterexamples.counterexample import Counterexample
 from sim.exploration.verdict import Stop, Unretrieved, Verdict
 from sim.kernel.execution import Outcome
 from sim.kernel.schedule import Bounds
+from sim.wrapped import wrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,37 +70,6 @@ class Report:
         if self.unconfirmed:
             lines += ["a violation was seen all the same, and is not confirmed:", self.unconfirmed]
         return "\n".join(lines)
-
-
-def wrapped(reason: str) -> list[str]:
-    """A verdict with its reason: where it is longer than a line, its second sentence begins in a
-    line of its own."""
-    if len(reason) <= WIDTH_MAX:
-        return [reason]
-    # What is in brackets belongs to the sentence before.
-    at = next(
-        (
-            found.end()
-            for found in re.finditer("; ", reason)
-            if reason.count("(", 0, found.start()) == reason.count(")", 0, found.start())
-        ),
-        len(reason),
-    )
-    parts = [("", reason[:at]), ("  ", reason[at:])]
-    counts = reason.rfind(" (", 0, at)
-    if at > WIDTH_MAX and counts >= 0:
-        parts[:1] = [("", reason[:counts]), ("  ", reason[counts + 1 : at])]
-    lines = []
-    for indent, part in parts:
-        lines += textwrap.wrap(
-            part,
-            WIDTH_MAX,
-            initial_indent=indent,
-            subsequent_indent="  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    return lines
 
 
 @dataclass(slots=True)

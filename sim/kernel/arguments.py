@@ -146,11 +146,16 @@ def misused(what: str) -> Misused:
     return Misused(f"{what}{caller()}")
 
 
+_SCRIPTS = Path(sys.executable).parent
+
+
 def _is_own(frame: FrameType) -> bool:
     code = frame.f_code
     # A dataclass has an `__init__` that is written at run time.
     is_made = code.co_filename == "<string>" and code.co_name == "__init__"
-    return is_own_code(code.co_filename) and not is_made
+    # As pytest's, or that of a command: it says nothing of the program.
+    is_entry_script = code.co_name == "<module>" and Path(code.co_filename).parent == _SCRIPTS
+    return is_own_code(code.co_filename) and not is_made and not is_entry_script
 
 
 def caller() -> str:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from sim import World, explore
-from sim.exploration.report import wrapped
 from sim.kernel.execution import Program
+from sim.wrapped import wrapped
 
 
 def seen_in(program: Program) -> str:
@@ -247,3 +247,4 @@ def test_a_long_reason_begins_with_its_first_sentence() -> None:
     assert wrapped(f"{first}; {'more words ' * 20}")[0] == f"{first};"
     assert wrapped(first) == [first]
     assert max(map(len, wrapped(f"{first}; {'more words ' * 20}"))) <= 100
+    assert wrapped(f"{first}\n  a command") == [first, "  a command"]
