@@ -27,7 +27,7 @@ def wrapped(text: str) -> list[str]:
     counts = text.rfind(" (", 0, at)
     if at > WIDTH_MAX and counts >= 0:
         parts[:1] = [("", text[:counts]), ("  ", text[counts + 1 : at])]
-    return [line for indent, part in parts for line in _in_lines(indent + part)]
+    return [line for indent, part in parts if part for line in _in_lines(indent + part)]
 
 
 def _in_lines(text: str) -> list[str]:

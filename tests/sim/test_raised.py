@@ -248,3 +248,5 @@ def test_a_long_reason_begins_with_its_first_sentence() -> None:
     assert wrapped(first) == [first]
     assert max(map(len, wrapped(f"{first}; {'more words ' * 20}"))) <= 100
     assert wrapped(f"{first}\n  a command") == [first, "  a command"]
+    long = "proved: " + "every schedule, " * 6 + "and no more"
+    assert wrapped(f"{long} (3 executions)") == [*wrapped(long), "  (3 executions)"]
