@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +122,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(_PARTS), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["coded"] = _coded
+    environment.filters["linked"] = _linked
     return environment
 
 
@@ -144,6 +146,18 @@ def _part(name: str) -> Any:
     from markupsafe import Markup
 
     return Markup((_PARTS / name).read_text(encoding="utf-8"))
+
+
+def _linked(marked: Any, words: Sequence[tuple[str, str]], number: int) -> Any:
+    """Each of the words that are explained at the foot of a counterexample leads there, where it
+    stands for the first time in a text that is escaped."""
+    from markupsafe import Markup, escape
+
+    text = str(escape(marked))
+    for term, _ in words:
+        link = f'<a class="word" href="#word-{number}-{term}">{term}</a>'
+        text = re.sub(rf"(?<![\w&#;/-]){term}(?![\w;/-])", link, text, count=1)
+    return Markup(text)
 
 
 # ---- a counterexample --------------------------------------------------------------------------

@@ -156,6 +156,16 @@ def test_words_are_explained_where_they_are_used() -> None:
     assert "<dt>DETACHED</dt><dd>A stream that outlasted its grace" in explained.html
 
 
+def test_a_word_leads_to_what_it_means() -> None:
+    """From where it stands first, to a place that is on the page; not from within another word."""
+    (told,) = _page_of(slot_that_is_lost).stories
+    about = [("the program", "asks upstreams, then upstream: upstream is <b>")]
+    html = Page("a program", Verdict.REFUTED, stories=[replace(told, about=about)]).html
+    link = '<a class="word" href="#word-0-upstream">upstream</a>'
+    assert f"asks upstreams, then {link}: upstream is &lt;b&gt;" in html
+    assert html.count('id="word-0-upstream"') == 1
+
+
 def test_what_passes_goes_on_below_the_violation() -> None:
     """Nothing stands between it and the last row before it."""
     steps = _page_of(slot_that_is_lost).stories[0].story.steps
