@@ -51,6 +51,8 @@ class BetweenCallbacks(SignalHandlers, SocketLoop):
     stopped_in: str | None = None
     # At which poll a thread went on between two callbacks, and when first: see `_stand_still`.
     _stood_still = (0, 0.0)
+    # Whether that is asked now.
+    stands_still = False
     # Whether the selector was woken, as call_soon_threadsafe does, and what a thread has done to
     # the loop without that.
     _is_told = False
@@ -116,8 +118,10 @@ class BetweenCallbacks(SignalHandlers, SocketLoop):
         late = self._stood_still[1] + self.bounds.lateness_s
         if wakes > min((a.latest for a in env.pending), default=late) or wakes > late:
             return
+        self.stands_still = True
         if self.choose("clock", [ON_TIME, Option(f"late, at {wakes:.3f} s")], one_natural):
             env.advance(wakes)
+        self.stands_still = False
 
     def _step_while_blocked(self, worker: Worker) -> None:
         """A thread goes on while the loop is in its poll, which ends if it is told.
@@ -177,6 +181,7 @@ class BetweenCallbacks(SignalHandlers, SocketLoop):
         if not self._is_as_before_step():
             return False
         self.threads.turns += 1
+        self.threads.turns_seen = max(self.threads.turns_seen, self.threads.turns)
         return True
 
     def _leave_untold(self) -> str:

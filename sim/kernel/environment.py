@@ -98,7 +98,7 @@ class Environment(simpy.Environment):
         | {"events"}
         # Compared only where they may reach their limits: see `state_reader`.
         | {"spins", "has_spun", "spin_rounds"}
-        # Of a poll with threads, whose states are not compared.
+        # Of a poll with threads: read where they are, by the state reader.
         | {"blocked_from"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""

@@ -151,7 +151,7 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         # No search by states lets timers come apart.
         | {"_timers_apart"}
         | {"_spins_noted", "_spun_from", "_waits_from", "_waits_to"}
-        # Of a poll with threads, whose states are not compared; what they leave is `_untold`.
+        # Of a poll with threads: read where they are, by the state reader.
         | {"_is_told", "is_woken", "_never_found", "touched_in", "stopped_in", "_stood_still"}
         # CPython's: how it sleeps and wakes, what it says in debug mode, how it is closed.
         | {
@@ -303,6 +303,7 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
             chosen = enabled[option]
             if isinstance(chosen, Worker):
                 self.threads.turns += 1
+                self.threads.turns_seen = max(self.threads.turns_seen, self.threads.turns)
                 if self.threads.turns > (
                     THREAD_TURNS_MAX if quiescent else self._turns_beside_spin()
                 ):

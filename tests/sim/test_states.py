@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
+import sys
+import threading
 from contextlib import closing
 from random import Random
 from typing import Any
@@ -25,7 +28,9 @@ from sim.kernel.execution import Program
 from sim.kernel.world import World
 from sim.schedulers import DepartureBounded, DepthFirst, Scheduler, StateMatching
 from sim.schedulers.states import matching as matching_module
+from sim.schedulers.states.frame_memory import UNREAD_FROM
 from tests.sim.random_programs import random_program
+from tests.sim.random_threads import random_threads
 from tests.sim.surviving_programs import hides_in_a_global
 
 Ends = set[tuple[str | None, tuple[str, ...]]]
@@ -183,6 +188,22 @@ def test_random_programs_come_to_the_same_ends(seed: int) -> None:
     assert_same_ends(names["program"], SMALL_EXECUTIONS)
 
 
+FEW_SCHEDULES = (5, 7, 9, 10, 11, 17, 19, 20)
+"""Seeds of programs with threads that plain search exhausts soon."""
+
+
+@pytest.mark.usefixtures("every_meeting_audited")
+@pytest.mark.parametrize(
+    "seed",
+    [*FEW_SCHEDULES, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(100, 140))],
+)
+def test_random_threads_come_to_the_same_ends(seed: int) -> None:
+    """Locks, events, generators, `with` and `except`: nothing that a thread does is overlooked."""
+    names: dict[str, Any] = {}
+    exec(random_threads(seed), names)
+    assert_same_ends(names["program"], SMALL_EXECUTIONS if seed < 100 else LARGE_EXECUTIONS)
+
+
 def explored(program: Program) -> tuple[Any, StateMatching]:
     scheduler = StateMatching()
     return explore(program, strategy=scheduler, max_executions=5000), scheduler
@@ -281,16 +302,65 @@ def test_an_object_written_in_c_is_never_taken_for_another() -> None:
     assert scheduler.opaque == {"random.Random"}
 
 
-def test_workers_are_told_apart_by_no_state() -> None:
-    """While a worker thread is there, no state is taken for another, so every schedule is seen."""
+@pytest.mark.skipif(sys.version_info >= UNREAD_FROM, reason="no stack of a thread is read there")
+def test_states_with_workers_are_met_again() -> None:
+    """Two threads that take one lock: their frames are read, and most orders lead to few states."""
 
     async def program(world: World) -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.gather(loop.run_in_executor(None, int), world.outside("a", latest=0.0))
+        lock = threading.Lock()
+
+        def takes() -> None:
+            with lock:
+                pass
+
+        await asyncio.gather(asyncio.to_thread(takes), world.outside("a", latest=0.0))
+
+    report, scheduler = explored(program)
+    plain = explore(program, strategy="depth-first", max_executions=5000)
+    assert report.verdict == plain.verdict == Verdict.PROVED
+    assert scheduler.opaque == set()
+    assert report.executions < plain.executions
+
+
+@pytest.mark.parametrize("calls", [sorted, max, lambda each, key: list(map(key, each))])
+def test_a_thread_that_c_has_called_makes_a_state_unique(calls: Any) -> None:
+    """What `sorted` has seen so far lies in C, and no reader finds it there."""
+
+    async def program(world: World) -> None:
+        lock = threading.Lock()
+
+        def key(each: int) -> int:
+            with lock:
+                return each
+
+        job = asyncio.to_thread(calls, (2, 1), key=key)
+        world.reached(str((await asyncio.gather(job, world.outside("a", latest=0.0)))[0]))
 
     report, scheduler = explored(program)
     assert report.verdict == Verdict.PROVED
-    assert "a worker thread" in scheduler.opaque
+    assert report.labels == explore(program, strategy="depth-first", max_executions=5000).labels
+    assert any(each.startswith("a worker thread") for each in scheduler.opaque)
+
+
+def test_a_partial_that_hides_what_it_calls_makes_a_state_unique() -> None:
+    """For the time of the call CPython puts its argument where it lay itself."""
+
+    async def program(world: World) -> None:
+        lock = threading.Lock()
+
+        def both(one: int, other: int) -> int:
+            with lock:
+                return one + other
+
+        def thread() -> int:
+            reduces = functools.partial(functools.reduce, both)
+            return reduces((1, 2, 3))
+
+        await asyncio.gather(asyncio.to_thread(thread), world.outside("a", latest=0.0))
+
+    report, scheduler = explored(program)
+    assert report.verdict == Verdict.PROVED
+    assert any(each.startswith("a worker thread") for each in scheduler.opaque)
 
 
 class Member:

@@ -38,9 +38,9 @@ class Scenario(Protocol):
 
     @property
     def reads_states(self) -> bool:
-        """Whether all that decides about the future can be read, so that states can be matched.
+        """Whether matching states is what to deepen with.
 
-        Of a worker thread it cannot: the program counters of greenlets lie in C.
+        Where there are worker threads it can be read, but slowly, and there are too many.
         """
         ...
 

@@ -19,7 +19,7 @@ from types import CodeType
 from typing import Any
 
 from sim.kernel.current import execution_of_this_thread, executions, loop_at_rest
-from sim.kernel.errors import NotSimulated, Opaque
+from sim.kernel.errors import NotSimulated
 from sim.kernel.threads.foreign import wait_for
 from sim.kernel.threads.local_values import here
 
@@ -62,12 +62,9 @@ class ThreadIdentity:
             here.locals.forget(self)
 
     def canonical_state(self) -> Sequence[object]:
-        """Of a pool's thread that has no job: what its next one finds. Raises Opaque."""
-        if here.locals is not None and here.locals.has_values_of(self):
-            raise Opaque(
-                "a thread's threading.local", "let each job delete what it has set, or end the pool"
-            )
-        return self.ident, self.thread.name, self.context
+        """What the thread finds again, also a pool's that has no job now."""
+        values = [] if here.locals is None else here.locals.values_of(self)
+        return self.ident, self.thread, self.context, values
 
 
 _active: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]

@@ -73,6 +73,15 @@ def trace_function(files: frozenset[str], on_line: OnLine) -> Any:
     return on_call
 
 
+CALLED_AT_LINES = frozenset(
+    code
+    for function in (trace_function, watch)
+    for code in nested_codes(function.__code__)
+    if code.co_name in ("on_event", "<lambda>")
+)
+"""What the interpreter calls before a line, wherever that is."""
+
+
 def set_trace(function: Any) -> None:
     """On 3.11: `sys.settrace`. Later versions have nothing to set."""
     if MONITORS:

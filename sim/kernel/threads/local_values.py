@@ -14,12 +14,14 @@ from __future__ import annotations
 import _thread
 import abc
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from sim.kernel.errors import Opaque
 from sim.kernel.living import classes_below, objects_of
 from sim.kernel.origin import forwards
 
@@ -33,10 +35,11 @@ class _Known:
     """One `threading.local`.
 
     here: its `__dict__` in this thread of the system, with the values of who runs. aside: those of
-    the others. met: who has initialised it, if its class says how.
+    the others. met: who has initialised it, if its class says how. is_new: made since others were
+    looked for.
     """
 
-    __slots__ = ("aside", "given", "here", "met", "ref")
+    __slots__ = ("_name", "aside", "given", "here", "is_new", "met", "ref")
 
     def __init__(
         self,
@@ -50,6 +53,29 @@ class _Known:
         self.aside: dict[Owner, dict[str, Any]] = {}
         self.met: set[Owner] = {made_by}
         self.given = given
+        self.is_new = False
+        self._name = ""
+
+    @property
+    def name(self) -> str:
+        """Of one that a module holds. Raises Opaque for another."""
+        local = self.ref()
+        if not self._name:
+            self._name = next(
+                (
+                    f"{module}.{name}"
+                    for module, holder in tuple(sys.modules.items())
+                    for name, value in tuple(getattr(holder, "__dict__", {}).items())
+                    if value is local
+                ),
+                "",
+            )
+        if not self._name:
+            raise Opaque(
+                "a thread's threading.local, which no module holds by a name",
+                "let each job delete what it has set, or make it within the program",
+            )
+        return self._name
 
 
 class Locals:
@@ -75,6 +101,9 @@ class Locals:
             local, made_by, given, lambda _: self._known.pop(address, None)
         )
 
+    def note_new(self, local: Any) -> None:
+        self._known[id(local)].is_new = True
+
     def switch(self, to: Owner) -> None:
         """From now on every local has the values of this one."""
         leaves, self.running = self.running, to
@@ -98,8 +127,17 @@ class Locals:
             each.aside.pop(owner, None)
             each.met.discard(owner)
 
-    def has_values_of(self, owner: Owner) -> bool:
-        return any(owner in each.aside for each in self._known.values())
+    def values_of(self, owner: Owner) -> list[tuple[object, dict[str, Any]]]:
+        """Of one who does not run: each local in which it has some, with these. Raises Opaque.
+
+        A module's local stands for itself by its name, as it is there in each execution.
+        """
+        owned = [each for each in self._known.values() if owner in each.aside]
+        return [(each.ref() if each.is_new else each.name, each.aside[owner]) for each in owned]
+
+    def values_here(self, local: Any) -> dict[str, Any] | None:
+        known = self._known.get(id(local))
+        return None if known is None else known.here
 
     @forwards
     def meet(self, local: Any) -> None:
@@ -151,6 +189,7 @@ def _made(local: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     known = here.locals
     if known is not None and isinstance(local, _Local):
         known.add(local, known.running, (args, kwargs))
+        known.note_new(local)
 
 
 class _Stands(abc.ABCMeta):
@@ -165,6 +204,14 @@ class _Stands(abc.ABCMeta):
         if cls is SimLocal:
             return issubclass(subclass, _Local)
         return super().__subclasscheck__(subclass)
+
+
+THREAD_LOCAL = _Local
+
+
+def values_here(local: Any) -> dict[str, Any] | None:
+    """Of who runs, without asking the local, which may call the program's code."""
+    return None if here.locals is None else here.locals.values_here(local)
 
 
 class SimLocal(_thread._local, metaclass=_Stands):

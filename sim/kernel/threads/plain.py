@@ -23,6 +23,7 @@ from sim.kernel.current import (
     os_thread,
 )
 from sim.kernel.errors import CheckFailed, NotSimulated, StepBrokenOff
+from sim.kernel.hashing import in_set_order
 from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.raised import short_words_of_exception
 from sim.kernel.threads import identity as identities
@@ -108,6 +109,18 @@ def _only_prints(hook: Any) -> bool:
     return hook is threading.__excepthook__ or module.startswith("_pytest.")
 
 
+def _hash_of_thread(thread: Any) -> int:
+    """By the order in which an execution makes them, in which a set then has them, as anyio's."""
+    known: int | None = getattr(thread, "_sim_hash", None)
+    if known is not None:
+        return known
+    execution = execution_of_this_thread()
+    if execution is None:
+        return object.__hash__(thread)
+    thread._sim_hash = number = in_set_order(execution.loop.threads.next_thread())
+    return number
+
+
 def replacements() -> list[tuple[Any, str, Any]]:
     """By module and name: who a thread is, and its locals."""
     return [*identities.REPLACED, *local_values.REPLACED]
@@ -118,8 +131,10 @@ def plain_threads_simulated() -> Iterator[None]:
     """Within the block, a thread that an execution starts is one of its workers."""
     start = threading.Thread.start
     threading.Thread.start = _start(start)  # type: ignore[method-assign,assignment]
+    threading.Thread.__hash__ = _hash_of_thread  # type: ignore[method-assign,assignment]
     try:
         with names_counted(), local_values.classes_patched_with_first_worker():
             yield
     finally:
         threading.Thread.start = start  # type: ignore[method-assign]
+        del threading.Thread.__hash__

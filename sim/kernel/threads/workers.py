@@ -23,7 +23,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from types import CodeType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 import greenlet
 import simpy
@@ -55,6 +55,8 @@ class Worker:
         # What it waits for; None while it is not blocked. limit: until when, if not for ever.
         self.waits_for: Callable[[], bool] | None = None
         self.limit: TimeLimit | None = None
+        # While it stands: what it handles in an `except`, which its frames need not have.
+        self.handles: BaseException | None = None
         # Whether it is paused although it could go on.
         self.was_kept = False
         self.passes = 0
@@ -70,6 +72,16 @@ class Worker:
     @property
     def name(self) -> str:
         return f"worker {self.number}{GOES_ON}{self.where}"
+
+    def canonical_state(self) -> Sequence[object]:
+        """All of it that decides what happens next, while it stands."""
+        stands_in: object = self.greenlet.gr_frame
+        if stands_in is None:
+            stands_in = getattr(self.greenlet, "run", None)
+        who = self.number, self.identity, self.greenlet.gr_context
+        waits = self.where, self.waits_for, self.limit
+        hooks = tuple(self.asyncgen_hooks)
+        return who, waits, self.inner, hooks, stands_in, self.handles
 
     @property
     def is_runnable(self) -> bool:
@@ -116,9 +128,10 @@ class Threads:
         # Begun and not ended: the one that ran last first, the others in the order of their begin.
         self.workers: list[Worker] = []
         self.current: Worker | None = None
-        # How often they went on in this poll; and while the poll is blocked and one of them goes
-        # on: the next deadline, the callbacks in the queue, and where the loop was stopped, before.
-        self.turns = 0
+        # How often they went on in this poll, and the maximum so far; while the poll is blocked and
+        # one of them goes on: the next deadline, the callbacks in the queue, and where the loop was
+        # stopped, before.
+        self.turns = self.turns_seen = 0
         # How often one of them has gone on so far.
         self.switches = 0
         self.before_step: tuple[float, int, str | None] | None = None
@@ -132,7 +145,7 @@ class Threads:
         self._identities: list[ThreadIdentity] = []
         self._identities_made = 0
         self._names: Counter[str] = Counter()
-        self._futures_hashed = 0
+        self._futures_hashed = self._threads_hashed = 0
         # The files of the program's own that it runs, and that are not declared.
         self.undeclared: set[str] = set()
         # What runs, whose own module is declared with the first thread, if a bound says so.
@@ -142,10 +155,11 @@ class Threads:
         self.is_draining = False
 
     WITHOUT_INFLUENCE = frozenset(
-        # States with workers are not compared; without workers these are the same at each poll.
         # Identities without a worker are read where their pools keep them.
-        {"loop", "_hub", "workers", "current", "_trace", "is_draining", "_identities"}
-        | {"turns", "switches", "before_step"}
+        {"loop", "_hub", "current", "_trace", "is_draining", "_identities"}
+        | {"switches", "before_step"}
+        # Compared only where they may reach their limits: see `state_reader`.
+        | {"turns", "turns_seen"}
         # Read where the execution ends, or for words alone.
         | {"_names"}
         | {"undeclared", "program", "_declares_own"}
@@ -153,9 +167,10 @@ class Threads:
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
     def canonical_state(self) -> Sequence[object]:
-        """All of it that decides what happens next, at a poll without workers."""
-        counts = self._numbers, self._identities_made, self._futures_hashed
-        return sorted(self.declared), self.traces_loop, counts
+        """All of it that decides what happens next, at a poll."""
+        hashed = self._futures_hashed, self._threads_hashed
+        counts = self._numbers, self._identities_made, *hashed
+        return sorted(self.declared), self.traces_loop, counts, [*self.workers]
 
     @property
     def hub(self) -> greenlet.greenlet:
@@ -202,6 +217,11 @@ class Threads:
         """The hash of the next concurrent.futures.Future that is asked for one."""
         self._futures_hashed += 1
         return self._futures_hashed
+
+    def next_thread(self) -> int:
+        """The same of the next threading.Thread."""
+        self._threads_hashed += 1
+        return self._threads_hashed
 
     def new_identity(self, thread: threading.Thread, context: Context) -> ThreadIdentity:
         """Of a thread that begins now; it is alive until its `end`, or the execution's."""
@@ -337,8 +357,11 @@ class Threads:
             self.loop.between_steps()
 
     def _switch_to_hub(self) -> None:
+        worker = cast(Worker, self.current)
+        worker.handles = sys.exception()
         # From inside a trace function: the others are to be traced, too.
         sys.call_tracing(self.hub.switch, ())
+        worker.handles = None
         resumed()
 
     def _loop_blocks(self, where: str, waits_for: Callable[[], bool]) -> None:
@@ -426,6 +449,10 @@ class TimeLimit:
         elif timeout is not None and timeout > 0:
             self.at = environment.now + timeout
             self._timer = simpy.Timeout(environment, timeout)
+
+    def canonical_state(self) -> Sequence[object]:
+        """All of it that decides what happens next."""
+        return self.at, self()
 
     def __call__(self) -> bool:
         return self._timer.processed if self._timer is not None else self.at < math.inf

@@ -31,8 +31,11 @@ UNREAD_MAX = 200
 # How many types are named because of which states were not compared.
 NAMED_MAX = 3
 
-_IN_POLLS = ("landing", "clock", "turn", FAULT)
-"""The kinds of choice points at which no callback runs, so that the state can be read."""
+_READ = ("landing", "clock", "turn", FAULT, "thread")
+"""The kinds of choice points at which the state can be read.
+
+At these no callback runs; but for the last, at which the loop's thread asks who goes on before it.
+"""
 
 
 @dataclass(slots=True)
@@ -209,7 +212,7 @@ class StateMatching(Scheduler):
         self._states.stop()
 
     def _digest(self, point: ChoicePoint) -> bytes | None:
-        if point.kind not in _IN_POLLS or (self._unread >= UNREAD_MAX and not self._visited):
+        if point.kind not in _READ or (self._unread >= UNREAD_MAX and not self._visited):
             return None
         try:
             return self._states.digest(

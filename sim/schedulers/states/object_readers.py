@@ -35,9 +35,13 @@ from sim.kernel.living import (
     note_what_is_there,
     objects_of,
 )
+from sim.kernel.threads.local_values import THREAD_LOCAL, values_here
 from sim.schedulers.states.abstraction import DESCRIPTIONS, LEFT_OUT
+from sim.schedulers.states.awaited import AWAITED, TASK_STEPS
 from sim.schedulers.states.caches import kept_in
+from sim.schedulers.states.frame_memory import handles_none
 from sim.schedulers.states.set_layout import LISTED, layout_of_set
+from sim.schedulers.states.thread_stacks import of_frame
 
 VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
 """Types whose objects are the same if they are equal."""
@@ -309,7 +313,13 @@ def _of_frame_owner(prefix: str) -> Reader:
     def reader(each: Any) -> Iterator[object]:
         frame = getattr(each, f"{prefix}_frame")
         yield getattr(each, f"{prefix}_code")
-        yield getattr(each, f"{prefix}_running")
+        is_running = getattr(each, f"{prefix}_running")
+        yield is_running
+        if is_running:
+            # In a thread that stands: the collector sees nothing of it but what it handles, last.
+            yield frame
+            yield [one for one in gc.get_referents(each)[-1:] if isinstance(one, BaseException)]
+            return
         if frame is None:
             yield "over"
             return
@@ -320,7 +330,11 @@ def _of_frame_owner(prefix: str) -> Reader:
         yield ",".join(names)
         if type(names) is dict:
             names.clear()
-        for part in gc.get_referents(each):
+        parts = gc.get_referents(each)
+        if parts[-1:] == [None] and handles_none(frame, parts[:-1]):
+            # There is none yet where no exception was handled below it, as an import does it once.
+            del parts[-1]
+        for part in parts:
             if part is not frame and part is not names and type(part) is not types.CodeType:
                 yield part
 
@@ -387,12 +401,29 @@ def _of_exception(each: BaseException) -> Iterator[object]:
     yield from _of_attributes(each)
 
 
+def _of_traceback(each: types.TracebackType) -> Iterator[object]:
+    """Where it has come by, as a thread's `__exit__` is told; what lies there is for people."""
+    yield each.tb_frame.f_code
+    yield each.tb_lasti
+    yield each.tb_next
+
+
 def _members_in_c(cls: type) -> Iterator[str]:
     for base in cls.__mro__:
         if not _is_written_in_python(base):
             for name, value in vars(base).items():
                 if isinstance(value, types.MemberDescriptorType):
                     yield name
+
+
+def _of_thread(each: threading.Thread) -> Iterator[object]:
+    """Without where and how it would print what ends it."""
+    yield from _of_attributes(each, but=("_stderr", "_invoke_excepthook"))
+
+
+def _of_local(each: Any) -> Iterator[object]:
+    """The main thread's values; those of the others are read with these."""
+    yield values_here(each)
 
 
 def _of_weak(each: weakref.ref[Any]) -> Iterator[object]:
@@ -494,30 +525,6 @@ def _types_of(*examples: object) -> list[type]:
     return [type(each) for each in examples]
 
 
-async def _coroutine() -> None: ...
-
-
-def _awaited() -> type:
-    coroutine = _coroutine()
-    try:
-        return type(coroutine.__await__())
-    finally:
-        coroutine.close()
-
-
-async def _async_generator() -> Any:
-    yield
-
-
-def _awaited_of_generators() -> list[type]:
-    generator = _async_generator()
-    awaited = generator.asend(None), generator.athrow(Exception)
-    for each in awaited:
-        # Or the interpreter would warn that it was never awaited.
-        each.close()
-    return _types_of(*awaited)
-
-
 READERS: dict[type, Reader] = {
     list: _of_sequence,
     tuple: _of_sequence,
@@ -540,6 +547,8 @@ READERS: dict[type, Reader] = {
     types.CoroutineType: _of_frame_owner("cr"),
     types.GeneratorType: _of_frame_owner("gi"),
     types.AsyncGeneratorType: _of_frame_owner("ag"),
+    types.FrameType: of_frame,
+    types.TracebackType: _of_traceback,
     Context: _of_context,
     Token: _of_token,
     weakref.ref: _of_weak,
@@ -566,8 +575,7 @@ READERS: dict[type, Reader] = {
         + [enumerate, zip, map, filter],
         _of_iterator,
     ),
-    _awaited(): _of_referents,
-    **dict.fromkeys(_awaited_of_generators(), _of_referents),
+    **dict.fromkeys(AWAITED, _of_referents),
 }
 
 
@@ -594,8 +602,7 @@ def reader_for(cls: type) -> Reader:
     return _reader_of_instances(cls)
 
 
-# The types of the callbacks that step and wake asyncio's tasks; they cannot be imported by name.
-_STEPS = ("FutureIter", "TaskStepMethWrapper", "TaskWakeupMethWrapper")
+_STEPS = {"FutureIter", *TASK_STEPS}
 
 _OF_BASES: dict[type, Reader] = {
     enum.Enum: _of_enum,
@@ -604,6 +611,8 @@ _OF_BASES: dict[type, Reader] = {
     asyncio.TimerHandle: _of_timer,
     asyncio.Handle: _of_handle,
     BaseException: _of_exception,
+    threading.Thread: _of_thread,
+    THREAD_LOCAL: _of_local,
 }
 
 
@@ -614,7 +623,7 @@ def _reader_of_instances(cls: type) -> Reader:
     native = next(base for base in bases if not _is_written_in_python(base))
     if native is object:
         return _of_attributes
-    of_native = _of_repr_by(native) if native in VALUES else READERS.get(native)
+    of_native = _of_repr_by(native) if native in VALUES else _reader_of_native(native)
     if of_native is None:
         raise Opaque(
             f"{cls.__module__}.{cls.__qualname__}",
@@ -627,6 +636,15 @@ def _reader_of_instances(cls: type) -> Reader:
         yield from _of_attributes(each)
 
     return reader
+
+
+def _reader_of_native(native: Any) -> Reader | None:
+    """Of a class derived from it, which may iterate in its own way, and do more meanwhile."""
+    if native in (list, tuple, collections.deque):
+        return lambda each: (native.__len__(each), *native.__iter__(each))
+    if native in (dict, collections.OrderedDict):
+        return lambda each: (native.__len__(each), *itertools.chain(*native.items(each)))
+    return READERS.get(native)
 
 
 def _of_repr_by(native: type) -> Reader:

@@ -23,13 +23,13 @@ _DISCARDED = -1
 
 
 # Without an audit event, unlike `id` and `ctypes.string_at`: ours are heard.
-_bytes_at = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
+bytes_at = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
     ("PyBytes_FromStringAndSize", ctypes.pythonapi)
 )
 _BITS = 8 * struct.calcsize("P")
 
 
-def _address(each: object) -> int:
+def address_in_memory(each: object) -> int:
     """What `address_of` makes its number of: four bits further left, those that fall out right."""
     turned = address_of(each) % (1 << _BITS)
     return (turned << 4) % (1 << _BITS) | turned >> (_BITS - 4)
@@ -46,11 +46,11 @@ def layout_of_set(each: Any) -> bytes:
 
 
 def _layout(each: Any) -> bytes:
-    head = _bytes_at(_address(each) + _BEFORE_HEAD, _HEAD.size)
+    head = bytes_at(address_in_memory(each) + _BEFORE_HEAD, _HEAD.size)
     filled, _, mask, table, _, goes_on_at = _HEAD.unpack(head)
     if not filled:
         return b"%d %d" % (mask, goes_on_at)
-    slots = _SLOT.iter_unpack(_bytes_at(table, (mask + 1) * _SLOT.size))
+    slots = _SLOT.iter_unpack(bytes_at(table, (mask + 1) * _SLOT.size))
     kinds = bytes((2 if hashed == _DISCARDED else 1) if member else 0 for member, hashed in slots)
     return b"%d " % goes_on_at + kinds
 
@@ -59,9 +59,9 @@ def _is_known() -> bool:
     """Whether a set of which all is known looks as it has to."""
     known = {1, 2, 3}
     known.discard(2)
-    if _address(known) != id(known) or set.__basicsize__ < _BEFORE_HEAD + _HEAD.size:
+    if address_in_memory(known) != id(known) or set.__basicsize__ < _BEFORE_HEAD + _HEAD.size:
         return False
-    size = _HEAD.unpack(_bytes_at(_address(known) + _BEFORE_HEAD, _HEAD.size))
+    size = _HEAD.unpack(bytes_at(address_in_memory(known) + _BEFORE_HEAD, _HEAD.size))
     return size[:3] == (3, 2, 7) and _layout(known) == b"0 \0\1\2\1\0\0\0\0"
 
 

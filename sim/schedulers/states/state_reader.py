@@ -20,15 +20,17 @@ from __future__ import annotations
 
 import hashlib
 import marshal
+import sys
 from contextvars import copy_context
 from typing import Any
 
 from sim.kernel.current import executions
 from sim.kernel.entropy import EPOCH_S
+from sim.kernel.environment import SAME_S
 from sim.kernel.errors import Opaque
 from sim.kernel.hosts.hub import Hub
 from sim.kernel.living import address_of
-from sim.kernel.loop import SimLoop
+from sim.kernel.loop import TURNS_BESIDE_SPIN_MAX, SimLoop
 from sim.kernel.observer import Observer
 from sim.kernel.schedule import ChoicePoint
 from sim.kernel.world import World
@@ -40,6 +42,7 @@ from sim.schedulers.states.object_readers import (
     of_made_class,
     reader_for,
 )
+from sim.schedulers.states.thread_stacks import frame_that_asks, stacks_known
 
 DIGITS = 6
 """Decimal places kept of floats: the loop counts instants that are nearer as one (`SAME_S`)."""
@@ -72,8 +75,13 @@ class StateReader(Observer):
 
     @property
     def spins_are_many(self) -> bool:
-        """Whether there ever were half of `spin_max` polls, or more, without an empty queue."""
-        return any(loop.environment.has_spun for loop in self._world.loops)
+        """Whether there ever were half of `spin_max` polls, or more, without an empty queue.
+
+        Or half as many turns of threads within one poll as may be.
+        """
+        turns_seen = max(loop.threads.turns_seen for loop in self._world.loops)
+        are_many = turns_seen >= TURNS_BESIDE_SPIN_MAX // 2
+        return are_many or any(loop.environment.has_spun for loop in self._world.loops)
 
     def digest(
         self,
@@ -90,21 +98,23 @@ class StateReader(Observer):
         number of polls has passed since the ready queue was empty; with_kept, if other events are
         kept waiting, which may land without another departure.
         """
-        if self._loop.threads.workers:
-            raise Opaque(
-                "a worker thread",
-                "a stack cannot be compared, so each order is run while one is there; have fewer "
-                "threads, or fewer steps while they run",
-            )
+        is_in_turn = point.kind == "thread" or self._loop.stands_still
+        if is_in_turn and self._world.hub is not None:
+            raise Opaque("threads beside processes", "prove less, or without processes")
+        asks = frame_that_asks(sys._getframe()) if is_in_turn else None
         form: Form = [point.kind, *(option.name for option in point.options)]
         if with_labels:
             form.append(sorted(self._world.labels))
         if with_spins:
             form.append([loop.environment.spins for loop in self._loops])
+            form.append(
+                [(each.threads.turns, each.environment.spin_rounds) for each in self._loops]
+            )
         if with_kept:
             for loop in self._loops:
                 pending = sorted(loop.environment.pending, key=lambda each: each.earliest)
                 form.append([each.was_kept for each in pending])
+                form.append([each.was_kept for each in loop.threads.workers])
         known = self._numbers | constants.descriptions
         if self._world.hub is not None:
             known |= self._known_of_processes(self._world.hub)
@@ -114,7 +124,8 @@ class StateReader(Observer):
         shown = executions[-1].entropy.shown
         traversal = _Traversal(form, known, constants, shown)
         try:
-            traversal.run(self._roots())
+            with stacks_known(self._loop.threads, asks):
+                traversal.run([*self._roots(), *self._within_poll(), asks])
         except Opaque:
             constants.note_unread()
             raise
@@ -138,6 +149,18 @@ class StateReader(Observer):
             first = _PROCESSES_FROM - at * (len(parts) + 1)
             numbers |= {address_of(each): first - number for number, each in enumerate(parts)}
         return numbers
+
+    def _within_poll(self) -> list[object]:
+        """What of this iteration decides what comes next in it."""
+        loop, env = self._loop, self._loop.environment
+        if not loop.threads.workers:
+            return []
+        polls, since = loop._stood_still
+        is_blocked = not loop._ready or not loop._has_work()
+        return [
+            since if polls == env.polls else None,
+            is_blocked and env.now - env.blocked_from < SAME_S,
+        ]
 
     def _roots(self) -> list[object]:
         kernel = (self._loop, self._loop.environment, self._world, executions[-1])
