@@ -24,7 +24,9 @@ from sim.kernel.threads.line_tracing import MONITORS, count_beside
 
 # An execution of more lines is not compared line by line.
 LINES_MAX = 200_000
-_TOOL = 5
+# That of profilers, as none of the free ones is left. CPython asks the highest first: a line is
+# noted after it was a switch point, once those who overtake a thread before it have run.
+_TOOL = 2
 _SUSPENDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _monitoring: Any = getattr(sys, "monitoring", None)
 
