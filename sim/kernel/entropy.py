@@ -41,6 +41,8 @@ class Repeats(Protocol):
 
     def forget_the_last(self) -> None: ...
 
+    def end(self) -> None: ...
+
 
 class Entropy:
     """What one execution reads of clocks, and draws. With `seed` None the draws are real."""

@@ -7,12 +7,21 @@ takes more, and so does another thread's turn.
 
 from __future__ import annotations
 
+import sys
+
 from sim.kernel.environment import READING_S
 from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Special
+from sim.kernel.step_lines import Frames, LineCounter
 
 IN_A_ROW = 16
 """How many may be equal to one: a microsecond has room for no more."""
+
+LINES_BETWEEN = 100
+"""Of Python, in one step: what runs more after a reading takes longer than a clock may stand still.
+
+Those of the simulator's own reading count, some twenty.
+"""
 
 NEAR_S = 10 * READING_S
 """How far the clock may have gone on between two equal ones: other clocks were read."""
@@ -24,7 +33,7 @@ class EqualReadings:
     in_a_row: how many the last one made.
     """
 
-    __slots__ = ("_at_s", "_loop", "_moment", "_pairs", "in_a_row")
+    __slots__ = ("_at_s", "_lines", "_loop", "_moment", "_pairs", "in_a_row")
 
     def __init__(self, loop: SimLoop) -> None:
         self._loop = loop
@@ -32,9 +41,19 @@ class EqualReadings:
         self._moment: object = None
         self._at_s, self._pairs = 0.0, 0
         self.in_a_row = 0
+        # Counts the lines since the last reading, where some may be equal.
+        self._lines = LineCounter(LINES_BETWEEN, self._lines_passed)
 
     def is_next(self) -> bool:
         """Whether the reading that is made now is one."""
+        if not self._loop.bounds.equal_readings:
+            return self._is_equal()
+        self._lines.end()
+        is_equal = self._is_equal()
+        self._lines.begin(sys._getframe())
+        return is_equal
+
+    def _is_equal(self) -> bool:
         loop = self._loop
         now = loop.environment.now
         thread = loop.threads.current
@@ -54,6 +73,15 @@ class EqualReadings:
     def forget_the_last(self) -> None:
         """The next one is later."""
         self._moment = None
+
+    def end(self) -> None:
+        """No reading follows."""
+        self._lines.end()
+
+    def _lines_passed(self, frames: Frames) -> int:
+        self.forget_the_last()
+        self._lines.end()
+        return 0
 
 
 def _is_chosen(which: int, pair: int) -> bool:

@@ -327,6 +327,8 @@ def _raise_unanswered(unanswered: list[Exception], execution: Execution) -> None
 def _end_count(execution: Execution, outcome: Outcome) -> None:
     """No step runs now; notes one that is endless."""
     execution.is_watched = False
+    if execution.entropy.equal is not None:
+        execution.entropy.equal.end()
     if execution.counter is not None:
         execution.counter.end()
     stuck = execution.loop.stuck

@@ -309,3 +309,39 @@ def test_several_jobs_look_beside_the_search(
     options = ("--jobs", jobs, "--strategy", "depth-first", "--quiet")
     assert main(["explore", f"{file}:main", *options]) == 1
     assert f"found by {found_by}" in capsys.readouterr().out
+
+
+async def a_rate_of_much() -> None:
+    """What lies between takes some ten microseconds, on the fastest machine too."""
+    begun = time.time()
+    done = 0
+    for _ in range(1_000):
+        done += 1
+    assert done / (time.time() - begun) > 0
+
+
+async def a_rate_of_calls() -> None:
+    def count(number: int) -> int:
+        return count(number - 1) + 1 if number else 0
+
+    begun = datetime.datetime.now()
+    done = count(300)
+    assert done / (datetime.datetime.now() - begun).total_seconds() > 0
+
+
+@pytest.mark.parametrize("program", [a_rate_of_much, a_rate_of_calls])
+def test_readings_with_much_between_are_never_equal(program: Program) -> None:
+    """Stock Python needs longer for so many lines than its clock stands still."""
+    assert on_stock(program) == {True}
+    report = explored(program)
+    assert report.verdict == "proved", report.text
+
+
+def test_readings_with_little_between_are_equal_after_much() -> None:
+    """Only what lies between two of them counts."""
+
+    async def program() -> None:
+        await a_rate_of_much()
+        assert time.time() != time.time()
+
+    assert explored(program).found_by == "two readings of the clock equal"
