@@ -151,7 +151,7 @@ class SimExecutor(StandIn, Executor):
         self, identity: ThreadIdentity, is_new: bool, before: Worker | None = None
     ) -> None:
         """before: what this thread had to do until now."""
-        worker = self._threads.start(lambda: self._sim_work(worker, is_new), identity)
+        worker = self._threads.start(lambda: self._sim_work(is_new), identity)
         if before is not None:
             worker.started_at = before.started_at
         self._sim_not_begun.append(worker)
@@ -171,8 +171,11 @@ class SimExecutor(StandIn, Executor):
         if wait:
             self._threads.block("executor.shutdown", lambda: self._busy == 0)
 
-    def _sim_work(self, worker: Worker, is_new: bool) -> None:
+    def _sim_work(self, is_new: bool) -> None:
         """One thread: job after job, as long as there is one."""
+        # Not held by what it runs: one that is taken back before it begins would be a circle.
+        worker = self._threads.current
+        assert worker is not None
         goes_on = False
         self._sim_not_begun.remove(worker)
         try:
