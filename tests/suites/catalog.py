@@ -10,11 +10,13 @@ class Suite:
     """A package whose source distribution holds its tests.
 
     needs: for its tests, by name and version. pytest: what it is given, in the package's folder.
+    package: on the index, where the suite has another name.
     """
 
     version: str
     needs: tuple[str, ...]
     pytest: tuple[str, ...]
+    package: str = ""
 
 
 SUITES = {
@@ -155,6 +157,62 @@ SUITES = {
             "wsproto==1.3.2",
         ),
         ("tests", "-n0", "--ignore=tests/supervisors", "--ignore=tests/benchmarks"),
+    ),
+    "httpx": Suite(
+        "0.28.1",
+        (
+            "httpx[brotli,cli,http2,socks,zstd]==0.28.1",
+            "chardet==5.2.0",
+            "pytest==8.3.4",
+            "trio==0.27.0",
+            "trio-typing==0.10.0",
+            "trustme==1.1.0",
+            "uvicorn==0.32.1",
+        ),
+        ("tests", "-k", "not trio", "-m", "not network"),
+    ),
+    "aioftp": Suite(
+        "0.28.3",
+        (
+            "aioftp==0.28.3",
+            "async_timeout",
+            "pytest",
+            "pytest-asyncio",
+            "pytest-cov",
+            "pytest-mock",
+            "siosocks",
+            "trustme",
+        ),
+        ("tests", "--no-cov", "--maxfail=10000"),
+    ),
+    "anyio-sockets": Suite(
+        "4.16.0",
+        (
+            "anyio[trio]==4.16.0",
+            "blockbuster",
+            "hypothesis",
+            "psutil",
+            "pytest",
+            "pytest-mock",
+            "pytest-timeout",
+            "trustme",
+            "truststore",
+            "coverage",
+        ),
+        (
+            "tests/test_sockets.py",
+            "tests/streams/test_tls.py",
+            "-k",
+            "not trio and not uvloop",
+            "-m",
+            "not network",
+        ),
+        package="anyio",
+    ),
+    "aiosmtplib": Suite(
+        "5.1.3",
+        ("aiosmtplib==5.1.3", "aiosmtpd", "hypothesis", "pytest", "pytest-asyncio", "trustme"),
+        ("tests",),
     ),
     "aioquic": Suite(
         "1.3.0",

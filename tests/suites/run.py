@@ -56,7 +56,7 @@ def install(name: str, suite: Suite, folder: Path) -> Path:
         ran(sys.executable, "-m", "venv", "--clear", "env", folder=folder)
         # What runs the suite is this checkout, as it is.
         ran(*(str(python), "-m", "pip", "install", "-e", str(ROOT), *suite.needs), folder=folder)
-        source = ("--no-deps", "--no-binary", ":all:", f"{name}=={suite.version}")
+        source = ("--no-deps", "--no-binary", ":all:", f"{suite.package or name}=={suite.version}")
         ran(*(str(python), "-m", "pip", "download", *source), folder=folder)
         with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
             archive.extractall(folder, filter="data")
