@@ -9,19 +9,22 @@ answers the same.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 from sim.exploration.fresh_copy import ANSWER_S, FreshCopy
+from sim.exploration.subject import Problem
 from sim.kernel import forks, watchdog
 from sim.kernel.current import executions
 from sim.kernel.errors import BudgetSpent
 
 
 class CopyInPlace(FreshCopy):
-    def __init__(self, subject: object) -> None:
+    def __init__(self, problem: Problem) -> None:
         self._pid = None
-        self._subject = subject
+        self._problem = problem
+        self.bounds = problem.bounds
         self._is_possible = forks.are_possible() and not executions
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -30,6 +33,6 @@ class CopyInPlace(FreshCopy):
         seconds = min(ANSWER_S, watchdog.seconds_left())
         try:
             with watchdog.limited(perf_counter() + seconds):
-                return function(self._subject, *arguments)
+                return function(replace(self._problem, bounds=self.bounds), *arguments)
         except BudgetSpent:
             return None

@@ -81,6 +81,8 @@ _BOUNDED = {
     "timers_apart": "whether timers of one instant may fire apart, and in another order",
     "equal_readings": "which readings of the wall clock show what the last one did",
     "collections": "at which polls the garbage collector runs",
+    "clock_s": "what time.monotonic() and the loop's clock show at the beginning",
+    "wall_s": "what time.time() shows at the beginning",
     "cpus": "how many CPUs the machine has, by which asyncio's default pool has its threads",
 }
 

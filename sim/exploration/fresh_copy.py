@@ -12,11 +12,13 @@ import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from select import select
 from time import perf_counter
 from typing import Any, BinaryIO
 
+from sim.exploration.subject import Problem
 from sim.kernel import forks, watchdog
 from sim.kernel.current import executions
 from sim.kernel.errors import BudgetSpent
@@ -31,16 +33,18 @@ _LENGTH = struct.Struct("!Q")
 class FreshCopy:
     """To be closed. Where there is no fork, or it did not answer in time, no answer is known."""
 
-    def __init__(self, subject: object) -> None:
-        """subject: the first argument of every question."""
+    def __init__(self, problem: Problem) -> None:
+        """problem: the first argument of every question."""
+        # Within which it is asked from now on.
+        self.bounds = problem.bounds
         self._pid: int | None = None
         # Within an execution a fork would be the program's.
         if forks.are_possible() and not executions:
             with suppress(OSError):
-                self._begin(subject)
+                self._begin(problem)
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What `function(subject, *arguments)` returns in a fresh process; None if it is not known.
+        """What `function(problem, *arguments)` returns in a fresh process; None if it is not known.
 
         It has as long as an execution here would have.
 
@@ -50,7 +54,7 @@ class FreshCopy:
             return None
         seconds = min(ANSWER_S, watchdog.seconds_left())
         try:
-            _send(self._questions, (function, arguments, seconds))
+            _send(self._questions, (function, arguments, seconds, self.bounds))
             if not select([self._answers], [], [], seconds + forks.LATER_S + 1)[0]:
                 raise TimeoutError
             return _received(self._answers)
@@ -71,7 +75,7 @@ class FreshCopy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _begin(self, subject: object) -> None:
+    def _begin(self, problem: Problem) -> None:
         # Else each fork that answers would do it anew, which takes seconds where much is imported.
         look_for_locks()
         asked, answered = os.pipe(), os.pipe()
@@ -81,7 +85,7 @@ class FreshCopy:
             os.close(answered[0])
             # With the forks that answer; and Ctrl-C is for the parent alone.
             os.setpgid(0, 0)
-            _answer_all(subject, os.fdopen(asked[0], "rb"), os.fdopen(answered[1], "wb"))
+            _answer_all(problem, os.fdopen(asked[0], "rb"), os.fdopen(answered[1], "wb"))
 
         pid = forks.forked(answer)
         os.close(asked[0])
@@ -98,17 +102,18 @@ class FreshCopy:
             forks.end_group(pid)
 
 
-def _answer_all(subject: object, questions: BinaryIO, answers: BinaryIO) -> None:
+def _answer_all(problem: Problem, questions: BinaryIO, answers: BinaryIO) -> None:
     while True:
         try:
-            function, arguments, seconds = _received(questions)
+            function, arguments, seconds, bounds = _received(questions)
         except EOFError:
             # The parent is gone.
             return
         answer = None
         try:
             answer = forks.in_a_fork(
-                partial(_answer, function, subject, arguments, seconds), seconds + forks.LATER_S
+                partial(_answer, function, replace(problem, bounds=bounds), arguments, seconds),
+                seconds + forks.LATER_S,
             )
         except (BudgetSpent, forks.ForkTooLate):
             """There was no time for it, so it is not known."""
@@ -118,10 +123,10 @@ def _answer_all(subject: object, questions: BinaryIO, answers: BinaryIO) -> None
 
 
 def _answer(
-    function: Callable[..., Any], subject: object, arguments: tuple[Any, ...], seconds: float
+    function: Callable[..., Any], problem: Problem, arguments: tuple[Any, ...], seconds: float
 ) -> Any:
     with watchdog.limited(perf_counter() + seconds):
-        return function(subject, *arguments)
+        return function(problem, *arguments)
 
 
 def _send(stream: BinaryIO, value: object) -> None:

@@ -15,6 +15,7 @@ from sim.exploration.beside import (
     refuted_beside,
     refuted_on_another_machine,
 )
+from sim.exploration.clocks_of_today import with_clocks_of_today
 from sim.exploration.executing import Watch, out_of_budget, search
 from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.judgement import Conclusion, conclude, make_report, words_of_violation
@@ -132,44 +133,55 @@ def explore(
     begun = perf_counter()
     deadline = begun + budget_s if budget_s is not None else None
     limits = _Limits(deadline, max_executions, watch)
-    found = _found(problem, scheduler, limits, seed, thread_lines=thread_lines)
+    if isolate or subject.makes_its_state or max_executions == 0:
+        problem, found = _found_as_it_is(problem, scheduler, limits, seed)
+    else:
+        problem, found = _found(problem, scheduler, limits, seed, thread_lines=thread_lines)
     return make_report(problem, scheduler, *found, perf_counter() - begun)
+
+
+def _found_as_it_is(
+    problem: Problem, scheduler: Scheduler, limits: _Limits, seed: int
+) -> tuple[Problem, Found]:
+    """Without a look at what outlives an execution: each is in a fork, or nothing does."""
+    isolate = problem.isolate
+    with limited(limits.until), guarded(isolate=isolate):
+        traced = None
+        if isolate and not limits.is_over and limits.executions_max != 0:
+            traced = natural_traced(problem)
+            problem, traced = with_clocks_of_today(problem, traced) or (problem, traced)
+        found = _search_and_conclude(problem, scheduler, limits, None)
+        if traced is None or not may_be_found(*found):
+            return problem, found
+        beside = limits.beside(seed, scheduler)
+        found = refuted_on_another_machine(problem, found[0], beside) or found
+        if _would_prove(found, scheduler):
+            found = refuted_beside(problem, found[0], traced, beside) or found
+        return problem, found
 
 
 def _found(
     problem: Problem, scheduler: Scheduler, limits: _Limits, seed: int, *, thread_lines: bool
-) -> tuple[Findings, Conclusion]:
-    isolate, subject = problem.isolate, problem.subject
-    if isolate or subject.makes_its_state or limits.executions_max == 0:
-        with limited(limits.until), guarded(isolate=isolate):
-            found = _search_and_conclude(problem, scheduler, limits, None)
-            if not (isolate and may_be_found(*found)):
-                return found
-            beside = limits.beside(seed, scheduler)
-            found = refuted_on_another_machine(problem, found[0], beside) or found
-            if not _would_prove(found, scheduler):
-                return found
-            traced = natural_traced(problem)
-            return refuted_beside(problem, found[0], traced, beside) or found
+) -> tuple[Problem, Found]:
     with limited(limits.until), begun(), FreshCopy(problem) as copy, guarded():
-        between = partial(_between_lines, problem, limits, seed) if thread_lines else None
-        is_default = isinstance(scheduler, Staged)
-        early = between if is_default else None
         natural = NaturalRuns(problem, copy)
-        found = _explored(problem, scheduler, limits, natural, seed, early)
+        between = partial(_between_lines, natural, limits, seed) if thread_lines else None
+        is_default = isinstance(scheduler, Staged)
+        found = _explored(scheduler, limits, natural, seed, between if is_default else None)
+        problem = natural.problem
         # A strategy that somebody has chosen proves nothing of threads without a look either.
         may_look = is_default or scheduler.is_exhausted
         if not (may_look and may_be_found(*found)):
-            return found
+            return problem, found
         if between is not None:
             found = between(found[0]) or found
         beside = limits.beside(seed, scheduler)
         if found[0].failure is None:
             found = refuted_on_another_machine(problem, found[0], beside) or found
-        if not _would_prove(found, scheduler):
-            return found
-        with names_kept(natural.names):
-            return refuted_beside(problem, found[0], natural.first, beside) or found
+        if _would_prove(found, scheduler):
+            with names_kept(natural.names):
+                found = refuted_beside(problem, found[0], natural.first, beside) or found
+        return problem, found
 
 
 Found = tuple[Findings, Conclusion]
@@ -180,12 +192,14 @@ def _would_prove(found: Found, scheduler: Scheduler) -> bool:
 
 
 def _between_lines(
-    problem: Problem, limits: _Limits, seed: int, findings: Findings
+    natural: NaturalRuns, limits: _Limits, seed: int, findings: Findings
 ) -> tuple[Findings, Conclusion] | None:
     """A violation where threads are overtaken between lines, if that was not looked for before."""
     if not are_left_out(findings):
         return None
-    return refuted_between_lines(with_lines(problem), findings, limits.until, seed, limits.watch)
+    return refuted_between_lines(
+        with_lines(natural.problem), findings, limits.until, seed, limits.watch
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +235,6 @@ class _Limits:
 
 
 def _explored(
-    problem: Problem,
     scheduler: Scheduler,
     limits: _Limits,
     natural: NaturalRuns,
@@ -232,13 +245,13 @@ def _explored(
     try:
         natural.look(lambda: limits.is_over)
         if natural.differs is not None:
-            return _searched_in_forks(problem, limits, natural, seed)
+            return _searched_in_forks(limits, natural, seed)
     except KeyboardInterrupt:
-        return Findings(stopped=Stop.INTERRUPTED), Conclusion(problem.digest)
+        return Findings(stopped=Stop.INTERRUPTED), Conclusion(natural.problem.digest)
     except BudgetSpent as exc:
-        return out_of_budget(Findings(), exc), Conclusion(problem.digest)
+        return out_of_budget(Findings(), exc), Conclusion(natural.problem.digest)
     with names_kept(natural.names):
-        return _search_and_conclude(problem, scheduler, limits, natural, between)
+        return _search_and_conclude(natural.problem, scheduler, limits, natural, between)
 
 
 def _search_and_conclude(
@@ -275,7 +288,7 @@ def _search_and_conclude(
 
 
 def _searched_in_forks(
-    problem: Problem, limits: _Limits, natural: NaturalRuns, seed: int
+    limits: _Limits, natural: NaturalRuns, seed: int
 ) -> tuple[Findings, Conclusion]:
     """State survives, so nothing is proved; a violation in a fresh process is one all the same."""
     assert natural.first is not None
@@ -289,7 +302,9 @@ def _searched_in_forks(
         return findings, replace(conclusion, survived=survived)
     violation = natural.first.violation
     unconfirmed = "" if violation is None else words_of_violation(violation)
-    return Findings(), Conclusion(problem.digest, survived=survived, unconfirmed=unconfirmed)
+    return Findings(), Conclusion(
+        natural.problem.digest, survived=survived, unconfirmed=unconfirmed
+    )
 
 
 def _search_alone(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sim.counterexamples.differences import difference, drifting_names
+from sim.exploration.clocks_of_today import with_clocks_of_today
 from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.module_state import ModuleState, named
 from sim.exploration.orderless_sets import orderless_sets
@@ -71,6 +72,7 @@ class Survived:
 
 class NaturalRuns:
     """first: the natural execution that came before all others, None if none is compared with it.
+    problem: with the clocks of today, if it is another one with them; then `first` has them, too.
 
     differs: in words, where the one after it was another; None if it was the same.
     violated_at_once: what the very first one violates, which had a fresh process. names: those of
@@ -79,7 +81,7 @@ class NaturalRuns:
     """
 
     def __init__(self, problem: Problem, copy: FreshCopy) -> None:
-        self._problem = problem
+        self.problem = problem
         self.copy = copy
         self.first: Outcome | None = None
         self.differs: str | None = None
@@ -100,6 +102,17 @@ class NaturalRuns:
         if self.names and self.differs is not None:
             # By their names tasks are ordered in sets.
             self.differs = difference(first, self._run())
+        if self.differs is None and not is_over():
+            self._look_at_clocks(first)
+
+    def _look_at_clocks(self, first: Outcome) -> None:
+        with names_kept(self.names):
+            found = with_clocks_of_today(self.problem, first)
+        if found is not None:
+            self.problem, self.first = found
+            self.copy.bounds = self.problem.bounds
+            # The very first execution had others.
+            self.violated_at_once = None
 
     def survived_since(self) -> Survived | None:
         """Runs it once more: what has survived other executions, or None."""
@@ -135,7 +148,7 @@ class NaturalRuns:
         return changes
 
     def _run(self) -> Outcome:
-        problem = self._problem
+        problem = self.problem
         with names_kept(self.names):
             return run_execution(
                 problem.subject.program, NaturalOrder(), problem.bounds, traced=True
@@ -146,11 +159,11 @@ class NaturalRuns:
 
 
 def natural_runs_agree(problem: Problem) -> bool:
-    """Whether a second execution is as the first."""
+    """Whether a second execution is as the first, and one with the clocks of today."""
     with FreshCopy(problem) as copy, guarded():
         natural = NaturalRuns(problem, copy)
         natural.look(lambda: False)
-    return natural.differs is None
+    return natural.differs is None and natural.problem is problem
 
 
 def is_violated(problem: Problem, departures: Departures, violated: str) -> bool:

@@ -63,6 +63,8 @@ SCRIPT = Script(
     hashes_futures={hashes_futures!r},
     entropy_seed={bounds.entropy_seed!r},
     set_order={bounds.set_order!r},
+    clock_s={bounds.clock_s!r},
+    wall_s={bounds.wall_s!r},
 )
 SOURCES = Sources(MODULES, {replaced!r})
 

@@ -72,12 +72,19 @@ class Script:
     hashes_futures: bool = False
     entropy_seed: int = 0
     set_order: int = 0
+    clock_s: float = 0.0
+    wall_s: float = 1_577_836_800.0
 
 
 class Clock:
-    """In place of `loop.time`: between two polls it moves only by READING_S at each reading."""
+    """In place of `loop.time`: between two polls it moves only by READING_S at each reading.
 
-    now = 0.0
+    begun_s: what it shows at the beginning. epoch_s: what the wall clock shows where it shows 0.
+    """
+
+    def __init__(self, begun_s: float, epoch_s: float) -> None:
+        self.now = self.begun_s = begun_s
+        self.epoch_s = epoch_s
 
     def __call__(self) -> float:
         self.now += READING_S
@@ -200,7 +207,7 @@ class World:
 
     @property
     def now(self) -> float:
-        return self.clock.now
+        return self.clock.now - self.clock.begun_s
 
     async def outside(
         self,
@@ -215,7 +222,9 @@ class World:
         if not 0 <= earliest <= until:
             raise ValueError(f"outside event {name!r} has the window [{earliest}, {until}] s")
         fd = next(self._fds)
-        self._announced[fd] = _Arrival(name, self.now + earliest, self.now + until, waiter)
+        self._announced[fd] = _Arrival(
+            name, self.clock.now + earliest, self.clock.now + until, waiter
+        )
         act = (_settle, waiter) if call is None else (_call_and_settle, waiter, call, args)
         self.loop.add_reader(fd, *act)
         try:
@@ -271,6 +280,9 @@ class World:
     ) -> None:
         self._always.append((sentence, predicate, seen))
 
+    def shows(self, holding: Callable[[], Mapping[str, str]]) -> None:
+        """For a page alone."""
+
     def reached(self, label: str) -> None:
         if not self.is_judged:
             self.labels.add(label)
@@ -320,7 +332,7 @@ class World:
         self.spins = self.spins + 1 if timeout == 0 else 0
         if self.spins == 0:
             self.spin_rounds = 0
-        self.until = math.inf if timeout is None else self.now + timeout
+        self.until = math.inf if timeout is None else self.clock.now + timeout
         if self.until == math.inf and not self.pending():
             return self._get_stuck("DEADLOCK", "no timer is armed, no outside event announced")
         if self.spins > self.script.spin_max:
@@ -345,19 +357,19 @@ class World:
         return {fd: each for fd, each in self._announced.items() if not each.waiter.done()}
 
     def due(self) -> set[int]:
-        return {fd for fd, each in self.pending().items() if each.earliest <= self.now}
+        return {fd for fd, each in self.pending().items() if each.earliest <= self.clock.now}
 
     def _scripted(self) -> list[int]:
         """What the script has for this poll, if a loop that sleeps until then could find it."""
         found = self._play()
         if self.is_over:
             return found
-        if not found and self.now < self.until - 2 * READING_S:
+        if not found and self.clock.now < self.until - 2 * READING_S:
             raise self._misfit(
                 f"sleeps until {self.until:.9f}, where the script wakes it for nothing"
             )
         # It may oversleep, and be late once more when something lands.
-        if self.now > self.until + 2 * self.script.lateness_s:
+        if self.clock.now > self.until + 2 * self.script.lateness_s:
             raise self._misfit(f"sleeps until {self.until:.9f}, where the script lets it oversleep")
         return found
 
@@ -374,19 +386,19 @@ class World:
 
     def _never_end(self) -> list[int]:
         latest = min([self.until, *(each.latest for each in self.pending().values())])
-        if latest <= self.script.horizon_s:
+        if latest <= self.clock.begun_s + self.script.horizon_s:
             raise self._misfit(f"has {latest:.9f} to wait for, where the script has nothing more")
         return self._get_stuck("NO_END", f"not within {self.script.horizon_s:g} s")
 
     def _jump(self, to: float) -> None:
         late = [each.name for each in self.pending().values() if each.latest < to - SAME_S]
-        if late or to < self.now:
-            raise self._misfit(f"is at {self.now:.9f} and waits for {late}, not for {to:.9f}")
+        if late or to < self.clock.now:
+            raise self._misfit(f"is at {self.clock.now:.9f} and waits for {late}, not for {to:.9f}")
         self.clock.now = to
 
     def land(self, fd: int, name: str) -> int:
         arrival = self.pending().get(fd)
-        if arrival is None or arrival.name != name or arrival.earliest > self.now:
+        if arrival is None or arrival.name != name or arrival.earliest > self.clock.now:
             raise self._misfit(f"does not wait for {name!r}, which the script has to land")
         del self._announced[fd]
         self.landed.append(name)
@@ -405,15 +417,15 @@ class World:
                 (each.earliest if each.name not in held else each.latest, fd)
                 for fd, each in pending.items()
             )
-            found = [self.land(fd, pending[fd].name) for at, fd in due if at <= self.now]
-            if found or self.now >= self.until - 2 * READING_S:
+            found = [self.land(fd, pending[fd].name) for at, fd in due if at <= self.clock.now]
+            if found or self.clock.now >= self.until - 2 * READING_S:
                 return found
             instants = [self.until, *(at for at, _ in due), *self.deadlines()]
             first = min(self.until, *(at for at, _ in due)) if due else self.until
             if first == math.inf and held:
                 return []
             to = max(at for at in instants if at <= first + SAME_S)
-            if to > self.script.horizon_s:
+            if to > self.clock.begun_s + self.script.horizon_s:
                 return self._get_stuck("NO_END", f"not within {self.script.horizon_s:g} s")
             self.clock.now = to
 
@@ -435,10 +447,10 @@ class World:
         is_scripted = self.intent is None and self.polls <= self.script.last_poll
         if is_scripted and not self.is_judged:
             return self._play()
-        self.until = self.now
+        self.until = self.clock.now
         found = self.natural()
         later = [*deadlines, *(each.earliest for each in self.pending().values())]
-        self.clock.now = max(self.now, min(later, default=0.0))
+        self.clock.now = max(self.clock.now, min(later, default=0.0))
         return found
 
     def _let_spin(self) -> None:
@@ -517,7 +529,7 @@ def _own_place(frame: FrameType | None) -> str:
 @contextlib.contextmanager
 def stock_loop(script: Script) -> Iterator[World]:
     """The world of a loop that is unmodified except for its clock and the names of tasks."""
-    selector, clock = ScriptedSelector(), Clock()
+    selector, clock = ScriptedSelector(), Clock(script.clock_s, script.wall_s - script.clock_s)
     loop = asyncio.SelectorEventLoop(selector)
     loop.time = clock  # type: ignore[method-assign]
     loop.set_debug(False)

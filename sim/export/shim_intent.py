@@ -106,11 +106,11 @@ class InOrder:
 
     def _clock(self, world: World, moment: Moment) -> list[int] | None:
         """The loop is late, or wakes where it would anyway. None: go on with the next moment."""
-        if world.now >= moment.to - SAME_S:
+        if world.clock.now >= moment.to - SAME_S:
             self._next()
             return None
         is_idle = _is_idle(world)
-        wakes = world.until if is_idle else world.now
+        wakes = world.until if is_idle else world.clock.now
         is_late = wakes + SAME_S < moment.to <= wakes + world.lateness_s + SAME_S
         if is_late and (is_idle or self._since >= moment.gap):
             self._next()
@@ -126,7 +126,7 @@ class InOrder:
         for name in moment.events:
             awaited += [fd for fd in pending if pending[fd].name == name and fd not in awaited][:1]
         opens = max([moment.to, *(pending[fd].earliest for fd in awaited)])
-        if opens > (world.until if is_idle else world.now) + world.lateness_s:
+        if opens > (world.until if is_idle else world.clock.now) + world.lateness_s:
             return self._natural(world)
         if len(awaited) < len(moment.events):
             # The program may be on its way to the others.
@@ -147,7 +147,7 @@ class InOrder:
         free = [each for each in world.pending().values() if each.name not in self._held]
         if self._is_patient:
             return bool(free) or world.until < math.inf
-        return any(each.earliest <= world.now for each in free)
+        return any(each.earliest <= world.clock.now for each in free)
 
     @property
     def _held(self) -> set[str]:
@@ -156,9 +156,9 @@ class InOrder:
     def _natural(self, world: World) -> list[int]:
         """What the script does not know lands, and what has to; the clock moves."""
         landed = len(world.landed)
-        is_idle, begun = _is_idle(world), world.now
+        is_idle, begun = _is_idle(world), world.clock.now
         found = world.natural(self._held)
-        if is_idle and world.now > begun + SAME_S:
+        if is_idle and world.clock.now > begun + SAME_S:
             # As after a moment of the script: each waking of an idle loop is one there.
             self._since = 0
         for name in world.landed[landed:]:
@@ -173,14 +173,14 @@ class InOrder:
 
 
 def _is_idle(world: World) -> bool:
-    return world.now < world.until - 2 * READING_S
+    return world.clock.now < world.until - 2 * READING_S
 
 
 def _jump(world: World, to: float) -> None:
     """As far as no window ends before; instants that are nearer than SAME_S are one."""
     same = [at for at in world.deadlines() if abs(at - to) <= SAME_S]
     latest = [each.latest for each in world.pending().values()]
-    world.clock.now = max(world.now, min([max([to, *same]), *latest]))
+    world.clock.now = max(world.clock.now, min([max([to, *same]), *latest]))
 
 
 def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:

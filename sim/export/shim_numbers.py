@@ -27,7 +27,6 @@ try:
 except ImportError:  # Windows has none
     resource = None  # type: ignore[assignment]
 
-EPOCH_S = 1_577_836_800.0  # what the wall clock shows at the beginning
 BUSY_READINGS = 1000  # beyond this number in a row it waits for the clock
 BUSY_STEP_S = 0.001
 GRAIN_US = 0.3  # more than lies between two readings of time.time()
@@ -67,7 +66,7 @@ class Numbers:
         catches_up = self._readings > READINGS_AHEAD
         self._read(self._clock.now)
         now = self._clock.now
-        shown = round((EPOCH_S + now) * 1e6)
+        shown = round((self._clock.epoch_s + now) * 1e6)
         if self._wall_us:
             passed_us = 0.0 if catches_up else (now - self._wall_at) * 1e6
             shown = max(shown, self._wall_us + max(1, math.ceil(passed_us + GRAIN_US)))

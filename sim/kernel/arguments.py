@@ -66,6 +66,11 @@ _RULES = {
         "a whole number, 0 or more", lambda value: is_whole(value) and value >= 0
     ),
     "collections": _Rule("a whole number, 0 or more", lambda value: is_whole(value) and value >= 0),
+    "clock_s": _Rule(
+        "a number of seconds, from 0 to 16,000,000",
+        lambda value: is_number(value) and 0 <= value <= 1.6e7,
+    ),
+    "wall_s": _Rule("seconds since 1970", lambda value: is_number(value) and 0 <= value < 1e10),
     "cpus": _Rule(
         "a whole number, 1 or more, or None",
         lambda value: value is None or (is_whole(value) and value >= 1),

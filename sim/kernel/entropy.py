@@ -10,9 +10,7 @@ from typing import Any, Protocol
 
 from sim.kernel.environment import SAME_S, Environment
 from sim.kernel.notices import Special
-
-EPOCH_S = 1_577_836_800.0
-"""What the wall clock shows when an execution begins: 2020-01-01, 00:00 UTC."""
+from sim.kernel.schedule import EPOCH_S
 
 BUSY_READINGS = 1000
 BUSY_STEP_S = 0.001
@@ -56,6 +54,7 @@ class Entropy:
     def __init__(
         self, environment: Environment, seed: int | None, epoch_s: float = EPOCH_S
     ) -> None:
+        """epoch_s: what the wall clock shows where the environment's shows 0."""
         self.environment = environment
         self.seed = seed
         self.epoch_s = epoch_s

@@ -72,10 +72,11 @@ class Environment(simpy.Environment):
     # Its hooks are called by the subclass in sim/kernel/observed.py.
     observer: Notices = NO_OBSERVER
 
-    def __init__(self) -> None:
+    def __init__(self, begun_s: float = 0.0) -> None:
+        """begun_s: what its clock shows when the execution begins."""
         # What SimPy's own does, but for binding its kinds of events early: that takes a fourteenth
         # of an execution, and who asks for one has it bound.
-        self._now = 0.0
+        self._now = self.begun_s = begun_s
         self._queue: list[Any] = []
         self._eid = count()
         self._active_proc = None
@@ -89,11 +90,11 @@ class Environment(simpy.Environment):
         self.spins = 0
         self.spin_rounds = 0
         # Since when the last poll is blocked.
-        self.blocked_from = 0.0
+        self.blocked_from = begun_s
 
     WITHOUT_INFLUENCE = frozenset(
         # SimPy's counter only orders its events, and that order is read; no process is active now.
-        {"_eid", "_active_proc", "polls", "observer"}
+        {"_eid", "_active_proc", "polls", "observer", "begun_s"}
         # Another name of the queue.
         | {"events"}
         # Compared only where they may reach their limits: see `state_reader`.
@@ -112,6 +113,11 @@ class Environment(simpy.Environment):
             # SimPy counts its events, for the order of those that are due together.
             [(at, priority, event) for at, priority, _, event in sorted(self._queue)],
         )
+
+    @property
+    def lasted_s(self) -> float:
+        """By the time of the world, since the execution began."""
+        return self.world_now - self.begun_s
 
     @property
     def world_now(self) -> float:

@@ -208,8 +208,8 @@ def _run_once(
     unanswered: list[Exception] = []
 
     def choose(kind: str, options: Sequence[Named], costs: Costs) -> int:
-        now = loop.environment.now
-        point = ChoicePoint(len(outcome.choices), kind, options, now, costs)
+        at = loop.environment.lasted_s
+        point = ChoicePoint(len(outcome.choices), kind, options, at, costs)
         try:
             option = scheduler.choose(point)
         except (Nondeterminism, ScheduleDoesNotFit) as exc:
@@ -235,7 +235,7 @@ def _run_once(
     for each in observers:
         each.begin(loop, world)
     trace_before = sys.gettrace()
-    execution = Execution(loop, Entropy(loop.environment, bounds.entropy_seed))
+    execution = Execution(loop, _entropy(loop, bounds))
     execution.entropy.equal = EqualReadings(loop)
     if known is not None:
         known.count_in(execution, outcome.choices)
@@ -293,9 +293,13 @@ def _note_what_was_met(world: World, outcome: Outcome) -> None:
         outcome.undeclared |= loop.threads.undeclared
 
 
+def _entropy(loop: SimLoop, bounds: Bounds) -> Entropy:
+    return Entropy(loop.environment, bounds.entropy_seed, bounds.wall_s - bounds.clock_s)
+
+
 def _new_loop(follower: Observer | None, choose: Choose, bounds: Bounds) -> SimLoop:
     if follower is None:
-        return SimLoop(Environment(), choose, bounds)
+        return SimLoop(Environment(bounds.clock_s), choose, bounds)
     return ObservedLoop(follower, choose, bounds)
 
 
@@ -427,7 +431,7 @@ def _run(
     # What the program's own handler hears of is not lost.
     if not has_ended_well or loop._exception_handler is not on_exception:
         failed = []
-    return LeftBehind(loop.environment.now, loop.left_behind if has_ended_well else (), failed)
+    return LeftBehind(loop.environment.lasted_s, loop.left_behind if has_ended_well else (), failed)
 
 
 def _exception_handler(loop: SimLoop, world: WorldOfProcesses) -> ExceptionHandler:

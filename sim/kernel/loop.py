@@ -278,7 +278,7 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
                 self.get_stuck(kind, spinning + seen)
                 return
             to = self._wake_up(instants)
-            if to > self.bounds.horizon_s:
+            if to > env.begun_s + self.bounds.horizon_s:
                 seen = f"not within horizon_s={self.bounds.horizon_s:g}"
                 self.get_stuck(Kind.NO_END, self._leave_untold() + seen)
                 return
@@ -437,7 +437,7 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         self.environment.spin_rounds += 1
         if self.hosts is not None and self.hosts.go_on_beside_a_spin():
             return
-        if awaited > self.bounds.horizon_s:
+        if awaited > env.begun_s + self.bounds.horizon_s:
             self.get_stuck(Kind.NO_END, f"not within horizon_s={self.bounds.horizon_s:g}")
         elif not enabled and not instants and not runnable and not awaited:
             self.get_stuck(

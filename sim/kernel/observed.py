@@ -26,8 +26,8 @@ from sim.kernel.threads.workers import Threads, Worker
 
 
 class ObservedEnvironment(Environment):
-    def __init__(self, observer: Observer) -> None:
-        super().__init__()
+    def __init__(self, observer: Observer, begun_s: float = 0.0) -> None:
+        super().__init__(begun_s)
         self.observer = self._observer = observer
 
     def advance(self, to: float) -> None:
@@ -72,11 +72,11 @@ class ObservedThreads(Threads):
 class ObservedLoop(SimLoop):
     def __init__(self, observer: Observer, choose: Choose, bounds: Bounds) -> None:
         self._observer = observer
-        super().__init__(self._new_environment(observer), choose, bounds)
+        super().__init__(self._new_environment(observer, bounds), choose, bounds)
         self.threads = ObservedThreads(self)
 
-    def _new_environment(self, observer: Observer) -> Environment:
-        return ObservedEnvironment(observer)
+    def _new_environment(self, observer: Observer, bounds: Bounds) -> Environment:
+        return ObservedEnvironment(observer, bounds.clock_s)
 
     def select(self, timeout: float | None) -> Sequence[object]:
         self._observer.poll_begins()
@@ -133,5 +133,5 @@ class ObservedProcessEnvironment(ProcessEnvironment, ObservedEnvironment):
 
 
 class ObservedProcessLoop(ProcessLoop, ObservedLoop):
-    def _new_environment(self, observer: Observer) -> Environment:
+    def _new_environment(self, observer: Observer, bounds: Bounds) -> Environment:
         return ObservedProcessEnvironment(observer)

@@ -200,7 +200,7 @@ class Recording(Observer):
         owner = getattr(callback, "__self__", None)
         actor = owner.get_name() if isinstance(owner, asyncio.Task) else "loop"
         name = getattr(callback, "__qualname__", type(callback).__qualname__)
-        now = self._loop.environment.world_now
+        now = self._loop.environment.lasted_s
         self.steps.append(f"{now:.9f} {self._loop.lane}{actor} {name}")
 
     def announced(self, arrival: Arrival) -> None:

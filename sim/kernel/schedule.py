@@ -29,7 +29,14 @@ class Option:
 _SELDOM = (
     *("entropy_seed", "step_lines_max", "unretrieved_fails"),
     *("own_lines", "set_order", "cpus", "timers_apart", "equal_readings", "collections"),
+    *("clock_s", "wall_s"),
 )
+
+EPOCH_S = 1_577_836_800.0
+"""2020-01-01, 00:00 UTC."""
+
+CLOCK_MAX_S = 16_000_000.0
+"""What a clock may show: of more it could not tell two readings apart, a nanosecond each."""
 
 NO_MORE = Option("no more")
 GO_ON = Option("the loop goes on")
@@ -92,6 +99,8 @@ class Bounds:
     timers_apart: timers of one instant may fire apart, see `timers_apart.py`.
     equal_readings: which of the wall clock show what the last one did, see `equal_readings.py`.
     collections: at which polls the garbage collector runs, see `collections_at_polls.py`.
+    clock_s, wall_s: what `time.monotonic()` and `time.time()` show at the beginning, see
+    `sim/exploration/clocks_of_today.py`.
     """
 
     lateness_s: float = 0.010
@@ -107,6 +116,8 @@ class Bounds:
     timers_apart: bool = False
     equal_readings: int = 0
     collections: int = 0
+    clock_s: float = 0.0
+    wall_s: float = EPOCH_S
 
     def __post_init__(self) -> None:
         given = dict(vars(self))
@@ -117,7 +128,7 @@ class Bounds:
 
     def __str__(self) -> str:
         return ", ".join(
-            f"{field.name}={getattr(self, field.name):g}"
+            f"{field.name}={getattr(self, field.name):.13g}"
             for field in fields(self)
             if field.name not in _SELDOM or getattr(self, field.name) != field.default
         )

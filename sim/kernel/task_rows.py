@@ -261,7 +261,7 @@ class TaskRows:
         return task.get_name() if task is not None else None
 
     def _add(self, actor: str, text: str, weight: Weight = Weight.NOTABLE) -> None:
-        now, lane = self._loop.environment.world_now, self._loop.lane
+        now, lane = self._loop.environment.lasted_s, self._loop.lane
         if lane:
             # A process has one column, whatever it does in it.
             actor, text = lane.removesuffix(": "), f"{actor} {text}"

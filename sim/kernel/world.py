@@ -104,7 +104,7 @@ class World:
     @property
     def now(self) -> float:
         """Virtual seconds since the execution began, whatever a host's clock shows."""
-        return self.environment.world_now
+        return self.environment.lasted_s
 
     @property
     def lateness_s(self) -> float:

@@ -6,11 +6,12 @@ from __future__ import annotations
 class HostClock:
     """World time × rate + offset; while the host is frozen, what it showed when that began."""
 
-    def __init__(self, offset_s: float = 0.0, rate: float = 1.0) -> None:
+    def __init__(self, offset_s: float = 0.0, rate: float = 1.0, begun_s: float = 0.0) -> None:
+        """begun_s: the instant of the world at which it is by `offset_s` ahead."""
         self.rate = rate
         self.stands = False
         # At this instant of the world, in seconds, it showed that.
-        self._world_s, self._shown_s = 0.0, offset_s
+        self._world_s, self._shown_s = begun_s, begun_s + offset_s
 
     def shown(self, world_s: float) -> float:
         if self.stands:

@@ -42,7 +42,7 @@ class Host:
         self, world: WorldOfHosts, hub: Hub, name: str, *, clock_offset_s: float, clock_rate: float
     ) -> None:
         self.name = name
-        self.clock = HostClock(clock_offset_s, clock_rate)
+        self.clock = HostClock(clock_offset_s, clock_rate, hub.main.environment.begun_s)
         self.disk = Disk(self._before_write, self._disk_was_used, hub.main.misuse)
         hub.host_names.append(name)
         self.processes: list[Process] = []

@@ -184,7 +184,7 @@ class Hub:
                 if any(arrival.earliest <= env.now for arrival in env.pending):
                     return True
                 continue
-            if at > self.main.bounds.horizon_s:
+            if at > env.begun_s + self.main.bounds.horizon_s:
                 self.main.get_stuck(
                     Kind.NO_END, f"not within horizon_s={self.main.bounds.horizon_s:g}"
                 )

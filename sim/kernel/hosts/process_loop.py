@@ -65,6 +65,7 @@ class ProcessEnvironment(Environment):
     def belong_to(self, run: Run, world: Environment) -> None:
         self.of_run, self.clock, self.world = run, run.clock, world
         self._now = run.clock.shown(world.now)
+        self.begun_s = world.begun_s
 
     def catch_up(self) -> None:
         """The process has its turn again, or somebody else announces something to it."""
@@ -194,9 +195,11 @@ class ProcessLoop(SimLoop):
 
     def end_where_it_stands(self) -> None:
         """Its process has ended; its loop may run once more, for the clean-up."""
+        env = self.environment
         self.threads.hub = self.hub.main.threads.hub
         self.bounds = replace(
-            self.bounds, horizon_s=self.environment.now + self.hub.main.bounds.horizon_s
+            self.bounds,
+            horizon_s=env.now - env.begun_s + self.hub.main.bounds.horizon_s,
         )
 
     def _let_others_go_first(self) -> bool:

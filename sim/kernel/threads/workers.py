@@ -374,7 +374,7 @@ class Threads:
                     continue
                 if self.loop.others_come(waits_for, environment.peek()):
                     continue
-                if environment.peek() > self.loop.bounds.horizon_s:
+                if environment.peek() > environment.begun_s + self.loop.bounds.horizon_s:
                     task = asyncio.current_task() if asyncio._get_running_loop() else None
                     who = "the loop's thread" if task is None else f"task {task.get_name()}"
                     what = blocking_call(sys._getframe(1), where)

@@ -25,7 +25,6 @@ from contextvars import copy_context
 from typing import Any
 
 from sim.kernel.current import executions
-from sim.kernel.entropy import EPOCH_S
 from sim.kernel.environment import SAME_S
 from sim.kernel.errors import Opaque
 from sim.kernel.hosts.hub import Hub
@@ -47,9 +46,8 @@ from sim.schedulers.states.thread_stacks import frame_that_asks, stacks_known
 DIGITS = 6
 """Decimal places kept of floats: the loop counts instants that are nearer as one (`SAME_S`)."""
 
-_BEGINS_S, _ENDS_S = EPOCH_S - 1e7, EPOCH_S + 1e7
-_BEGINS_NS, _ENDS_NS = int(_BEGINS_S * 1e9), int(_ENDS_S * 1e9)
-"""What the wall clock may have shown lies between them."""
+STAMPS_S = 1e7
+"""So much earlier and later than at the beginning is what the wall clock may have shown."""
 
 # Plain data for `marshal`.
 Form = list[Any]
@@ -122,7 +120,7 @@ class StateReader(Observer):
             known |= {address_of(self._loop.network): _NETWORK}
         # Those of processes share it.
         shown = executions[-1].entropy.shown
-        traversal = _Traversal(form, known, constants, shown)
+        traversal = _Traversal(form, known, constants, shown, self._loop.bounds.wall_s)
         try:
             with stacks_known(self._loop.threads, asks):
                 traversal.run([*self._roots(), *self._within_poll(), asks])
@@ -181,7 +179,12 @@ class _Traversal:
     """Breadth first, from the roots; objects are numbered in the order of the first visit."""
 
     def __init__(
-        self, form: Form, known: dict[int, int], constants: Constants, shown: dict[int, int]
+        self,
+        form: Form,
+        known: dict[int, int],
+        constants: Constants,
+        shown: dict[int, int],
+        wall_s: float,
     ) -> None:
         self._form = form
         self._constants = constants
@@ -189,6 +192,8 @@ class _Traversal:
         # What the wall clock has shown (see Entropy); of what may be of it, its nanoseconds and
         # where in the form it stands.
         self._shown = shown
+        self._begins_s, self._ends_s = wall_s - STAMPS_S, wall_s + STAMPS_S
+        self._begins_ns, self._ends_ns = int(self._begins_s * 1e9), int(self._ends_s * 1e9)
         self._stamps: list[tuple[int, int]] = []
         # Also keeps alive what is made meanwhile, so that no address is used twice.
         self.met: list[object] = []
@@ -216,10 +221,10 @@ class _Traversal:
         cls = type(part)
         if cls in VALUES:
             if cls is float:
-                if _BEGINS_S < part < _ENDS_S:
+                if self._begins_s < part < self._ends_s:
                     self._stamps.append((round(part * 1e6) * 1000, len(self._form)))
                 part = round(part, DIGITS)
-            elif cls is int and _BEGINS_NS < part < _ENDS_NS:
+            elif cls is int and self._begins_ns < part < self._ends_ns:
                 # Of `time.time_ns()`.
                 self._stamps.append((part, len(self._form)))
             self._form.append(part)
