@@ -2,7 +2,8 @@
 
 A search keeps it as it is, so that its executions can be repeated: the order in which sets of tasks
 iterate, the machine's CPUs, by which asyncio's default pool has its threads, which timers fire
-together, that each reading of the wall clock is later than the last, and when garbage is collected.
+together, that each reading of the wall clock is later than the last, when garbage is collected, and
+what clocks show at the beginning.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
-from sim.exploration import apart, collected, equal, machines, set_orders
+from sim.exploration import apart, clocks_of_today, collected, equal, machines, set_orders
 from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude
 from sim.exploration.report import Findings
@@ -21,7 +22,7 @@ from sim.kernel.collections_at_polls import only_what_is_new
 from sim.kernel.execution import Outcome, run_execution
 from sim.kernel.schedule import Bounds
 from sim.kernel.watchdog import limited
-from sim.schedulers import NaturalOrder, OnlyTimers, RandomWalk, Scheduler
+from sim.schedulers import DepartureBounded, NaturalOrder, OnlyTimers, RandomWalk, Scheduler
 from sim.schedulers.random_first import FirstFew
 
 RANDOM_EXECUTIONS = 1
@@ -59,6 +60,7 @@ def refuted_beside(
         or _refuted_with_equal_readings(problem, findings, beside)
         or _refuted_in_another_order(problem, findings, natural, beside)
         or _refuted_with_collections(problem, findings, beside)
+        or _refuted_with_clocks_of_today(problem, findings, beside)
     )
 
 
@@ -138,6 +140,28 @@ def _refuted_with_collections(
     others = collected.with_collections(problem.bounds, findings)
     with only_what_is_new():
         return _refuted(problem, findings, others, "the garbage collector", count, beside)
+
+
+def _refuted_with_clocks_of_today(
+    problem: Problem, findings: Findings, beside: Beside
+) -> tuple[Findings, Conclusion] | None:
+    bounds = clocks_of_today.of_today(problem.bounds)
+    if bounds is None or not clocks_of_today.may_matter(problem, findings):
+        return None
+    findings.of_today = 0
+    schedulers: list[Scheduler] = [NaturalOrder()]
+    if beside.is_whole:
+        schedulers = [
+            FirstFew(DepartureBounded(1), clocks_of_today.EXECUTIONS),
+            FirstFew(RandomWalk(beside.seed), clocks_of_today.RANDOM_EXECUTIONS),
+        ]
+
+    def count(more: Findings) -> None:
+        findings.of_today = (findings.of_today or 0) + more.executions
+
+    with limited(beside.until):
+        other = replace(problem, bounds=bounds)
+        return _refuted_by(other, findings, schedulers, "the clocks of today", count, beside)
 
 
 def _refuted(

@@ -74,6 +74,7 @@ def _execute(problem: Problem, scheduler: Scheduler, findings: Findings) -> bool
     findings.labels |= outcome.labels
     findings.bounds_hit |= outcome.bounds_hit
     findings.undeclared |= outcome.undeclared
+    findings.reads_clock = findings.reads_clock or outcome.reads_clock
     findings.choice_points = len(outcome.choices)
     if outcome.unretrieved and findings.unretrieved is None:
         findings.unretrieved = outcome.unretrieved, departures_of(outcome.choices)

@@ -10,7 +10,7 @@ from time import perf_counter
 from sim.counterexamples.counterexample import Counterexample, confirmed
 from sim.counterexamples.differences import difference
 from sim.counterexamples.shrink import shrink
-from sim.exploration import collected, equal, machines
+from sim.exploration import clocks_of_today, collected, equal, machines
 from sim.exploration.module_state import named
 from sim.exploration.report import Findings, Report
 from sim.exploration.subject import Problem
@@ -89,6 +89,7 @@ def conclude(
             caveat = (
                 machines.condition(problem, findings, schedule)
                 or equal.condition(schedule)
+                or clocks_of_today.condition(problem, findings, schedule)
                 or collected.condition(problem, schedule)
             )
             return replace(concluded, caveat=caveat)
@@ -354,7 +355,12 @@ def _claim(scheduler: Scheduler, findings: Findings) -> str:
         if findings.collected is not None
         else ""
     )
-    beside = order + machine + apart + readings + garbage
+    clocks = (
+        f", with clocks that begin in 2020 ({findings.of_today} executions had those of today)"
+        if findings.of_today is not None
+        else ""
+    )
+    beside = order + machine + apart + readings + garbage + clocks
     return scheduler.covers + beside + _left_out(findings, ", ")
 
 

@@ -83,6 +83,8 @@ class Findings:
     undeclared: set[str] = field(default_factory=set)
     # Generators of the program's modules, from which executions have drawn.
     drawn_from: set[str] = field(default_factory=set)
+    # Whether some execution has read a clock of `time` or `datetime`.
+    reads_clock: bool = False
     # In how many executions more threads were overtaken between these lines.
     between_lines: int = 0
     # In how many executions more sets of tasks iterated in another order; None without such sets.
@@ -95,6 +97,8 @@ class Findings:
     equal: int | None = None
     # In how many garbage was collected at polls; None where there was none.
     collected: int | None = None
+    # In how many clocks began with those of today; None where none was read, or all had these.
+    of_today: int | None = None
     failure: Outcome | None = None
     found_by: str | None = None
     # Why the search ended before the scheduler was exhausted, None if it was; stopped_why: in
@@ -112,7 +116,10 @@ class Findings:
     @property
     def beside(self) -> int:
         """How many executions came after the search (`beside.py`)."""
-        looks = self.set_orders, self.machines, self.apart, self.equal, self.collected
+        looks = (
+            *(self.set_orders, self.machines, self.apart, self.equal, self.collected),
+            self.of_today,
+        )
         return sum(executions or 0 for executions in looks)
 
     @property
@@ -128,6 +135,7 @@ class Findings:
         self.bounds_hit |= later.bounds_hit
         self.undeclared |= later.undeclared
         self.drawn_from |= later.drawn_from
+        self.reads_clock = self.reads_clock or later.reads_clock
         self.failure, self.found_by = later.failure, later.found_by
         self.stopped, self.stopped_why = later.stopped, later.stopped_why
         self.error = later.error

@@ -166,6 +166,10 @@ class Entropy:
         return shown
 
     @property
+    def was_read(self) -> bool:
+        return self._last >= 0
+
+    @property
     def wall_seen(self) -> float:
         """What it shows, for another one that must not be behind; this is no reading."""
         return max(self.epoch_s + self.environment.now, self._wall_us / 1e6)

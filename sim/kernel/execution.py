@@ -95,6 +95,8 @@ class Outcome:
     endless_after: int | None = None
     endless: str | None = None
     unretrieved: tuple[str, ...] = ()
+    # Whether the program's own process has read a clock of `time` or `datetime`.
+    reads_clock: bool = False
     # What the garbage collector freed in it, in words, if it is traced.
     freed: list[str] = field(default_factory=list)
 
@@ -248,7 +250,7 @@ def _run_once(
                     # What hosts have put in place goes before what was there before them.
                     world.end_ownership()
             _end_count(execution, outcome)
-            _note_what_was_met(world, outcome)
+            _note_what_was_met(world, execution, outcome)
             # The draining is not part of the execution.
             for each in observers:
                 each.end()
@@ -286,7 +288,8 @@ def _number_anew(bounds: Bounds) -> None:
     use_deterministic_scopes()
 
 
-def _note_what_was_met(world: World, outcome: Outcome) -> None:
+def _note_what_was_met(world: World, execution: Execution, outcome: Outcome) -> None:
+    outcome.reads_clock = execution.entropy.was_read
     outcome.labels = set(world.labels)
     outcome.bounds_hit = world.loops[0].bounds_hit
     for loop in world.loops:

@@ -91,6 +91,46 @@ def test_stock_python_says_so(program: Program) -> None:
         asyncio.run(program(cast(World, None)))  # type: ignore[arg-type]
 
 
+def test_who_reads_a_clock_after_a_departure_is_looked_at_as_well() -> None:
+    """Natural order reads none: executions beside the search have the clocks of today."""
+
+    async def program(world: World) -> None:
+        if world.choose("it is late", [False, True]):
+            world.check(time.monotonic() - 0.0 < 30, "it was never asked")
+
+    report = explore(program)
+    assert report.verdict == "refuted", report.text
+    assert "found by the clocks of today" in report.text
+    assert report.counterexample is not None
+    assert report.counterexample.replay(program).violation is not None
+
+
+def test_what_is_violated_on_the_first_clocks_alone_says_so() -> None:
+    """A machine may have begun a second ago; which the refutation tells."""
+
+    async def program(world: World) -> None:
+        if world.choose("it is late", [False, True]):
+            world.check(time.monotonic() > 30, "it runs for long")
+
+    report = explore(program)
+    assert report.verdict == "refuted", report.text
+    assert "with those of today this schedule violates nothing" in " ".join(report.text.split())
+
+
+def test_a_proof_tells_how_many_had_them() -> None:
+    """And of a program that reads no clock it says nothing."""
+
+    async def reads(world: World) -> None:
+        await world.outside("it comes", latest=1.0)
+        assert time.monotonic() >= 0
+
+    async def does_not(world: World) -> None:
+        await world.outside("it comes", latest=1.0)
+
+    assert "with clocks that begin in 2020 (" in explore(reads).reason
+    assert "clocks" not in explore(does_not).reason
+
+
 def test_most_programs_have_the_same_clocks_on_every_day() -> None:
     """Who only waits, counts what passed and dates what it writes, has the schedules it had."""
 
