@@ -4,8 +4,10 @@ them in a text."""
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
 from typing import TypeVar
 
 from sim.counterexamples.explanation import Passing
@@ -17,9 +19,10 @@ from sim.kernel.forks import LATER_S, ForkEnded, in_a_fork
 from sim.kernel.guards import end_isolating, is_isolating
 from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
+from sim.kernel.origin import is_of_simulator
 from sim.kernel.recording import Recording
 from sim.kernel.schedule import Bounds, Schedule
-from sim.kernel.threads.workers import Worker
+from sim.kernel.threads.workers import Threads, Worker
 from sim.kernel.violation import Kind
 from sim.kernel.world import VIOLATED, TraceLine
 from sim.schedulers import Replay
@@ -47,8 +50,10 @@ class LinedRecording(Recording):
         super().__init__()
         self.lines = ProgramLines(lines_max=lines_max)
         self.trace = Rows(self._joins)
-        # Which callback of the loop, or turn of a thread, it is.
-        self._turn = 0
+        # Which callback of the loop, or turn of a thread, it is; and of each process whose turn it
+        # is not, in the middle of which it stands.
+        self._turn = self._turns_count = 0
+        self._turn_of: dict[SimLoop, int] = {}
 
     def patched(self) -> AbstractContextManager[None]:
         return self._patched()
@@ -67,21 +72,38 @@ class LinedRecording(Recording):
 
     def poll_begins(self) -> None:
         super().poll_begins()
-        self.lines.pauses(True)
+        self.lines.pauses(self._loop, True)
 
     def poll_ends(self) -> None:
         super().poll_ends()
-        self.lines.pauses(False)
+        self.lines.pauses(self._loop, False)
+
+    def _begin_turn(self) -> None:
+        self._turns_count += 1
+        self._turn = self._turns_count
+
+    def turns_to(self, loop: SimLoop) -> None:
+        self._turn_of[self._loop] = self._turn
+        super().turns_to(loop)
+        self._turn = self._turn_of.get(self._loop, 0)
 
     def runs(self, handle: asyncio.Handle) -> None:
-        self._turn += 1
+        self._begin_turn()
         super().runs(handle)
 
     def thread_goes_on(self, worker: Worker) -> None:
-        self._turn += 1
+        self._begin_turn()
         if worker.waits_for is None:
             self.lines.overtaken.add(self._turn)
         super().thread_goes_on(worker)
+
+    def thread_stands(self, worker: Worker) -> None:
+        super().thread_stands(worker)
+        if asyncio.current_task(self._loop) is not None:
+            # In the middle of a step of the loop's: what follows is no more of the thread's.
+            self._begin_turn()
+            if _is_loop_overtaken():
+                self.lines.overtaken.add(self._turn)
 
 
 class LinedReplay(Replay):
@@ -93,6 +115,16 @@ class LinedReplay(Replay):
 
     def observer(self) -> Observer:
         return self.recording
+
+
+def _is_loop_overtaken() -> bool:
+    """Whether the loop's own thread stands between two lines, and does not wait in a call."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_of_simulator(frame.f_code.co_filename):
+        if frame.f_code is Threads.let_others_go_on.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def facts_in_lines(

@@ -108,7 +108,9 @@ class ProgramLines:
     lines_max: int = LINES_MAX
     overtaken: set[int] = field(default_factory=set)
     _is_over: bool = False
-    _is_paused: bool = False
+    # The loops that are at a poll. Within that of one, the process of another goes on, maybe in the
+    # middle of a step.
+    _paused: set[SimLoop] = field(default_factory=set)
 
     @contextmanager
     def traced(self, now: Callable[[], tuple[SimLoop, float, int]]) -> Iterator[None]:
@@ -137,7 +139,7 @@ class ProgramLines:
         if self._is_over:
             return
         loop, _, _ = self._now()
-        if not self._is_paused or loop.threads.current is not None:
+        if not self._is_no_step(loop):
             self.violator = actor_of(loop)
         for each in loops:
             for task in each.tasks:
@@ -157,11 +159,15 @@ class ProgramLines:
         """The steps in which a line ran; to be asked once all is over."""
         return {each.step for each in self.ran if each.what is What.LINE}
 
-    def pauses(self, is_paused: bool) -> bool:
+    def pauses(self, loop: SimLoop, is_paused: bool) -> bool:
         """At a poll the simulator asks what it checks: that is no step of anybody's. Threads go on
         there, too. Returns whether it was paused before."""
-        was_paused, self._is_paused = self._is_paused, is_paused
+        was_paused = loop in self._paused
+        (self._paused.add if is_paused else self._paused.discard)(loop)
         return was_paused
+
+    def _is_no_step(self, loop: SimLoop) -> bool:
+        return loop in self._paused and loop.threads.current is None
 
     # -- noting
 
@@ -178,7 +184,7 @@ class ProgramLines:
         if self._is_over or os_thread() != self._thread:
             return
         loop, at, step = self._now()
-        if id(frame) in self._asked or (self._is_paused and loop.threads.current is None):
+        if id(frame) in self._asked or self._is_no_step(loop):
             return
         if len(self.ran) >= self.lines_max:
             self.is_cut = self._is_over = True

@@ -163,11 +163,11 @@ class Watched(LinedRecording):
         """To ask is no step of anybody's; in a thread's turn it would count as one."""
         if self._loop.threads.current is not None:
             return self._held
-        was_paused = self.lines.pauses(True)
+        was_paused = self.lines.pauses(self._loop, True)
         try:
             return self._world.held
         finally:
-            self.lines.pauses(was_paused)
+            self.lines.pauses(self._loop, was_paused)
 
     def _place(self) -> Place | None:
         """Of what the program does now; else where this step stood last."""

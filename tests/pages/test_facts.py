@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import time
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,26 @@ def test_without_more_it_is_told_where_each_stands() -> None:
     assert f"waits waits at test_facts.py:{line} since 1.000 s" in [
         fact.sentence for fact in story.facts
     ]
+
+
+def test_a_process_that_goes_on_in_the_middle_of_a_step_has_its_last_line() -> None:
+    """That is within the poll of another loop, and a step of its own all the same."""
+    done: list[str] = []
+
+    async def main() -> None:
+        await asyncio.sleep(1)
+        time.sleep(2)  # noqa: ASYNC251
+        done.append("late")  # last
+
+    async def program(world: World) -> None:
+        world.host("h").run(main, name="v")
+        await asyncio.sleep(2)
+        await asyncio.sleep(3)
+        world.check(False, "nothing is late", "v: main was")
+
+    sentences = [fact.sentence for fact in told(program).facts]
+    last = line_of(main, "# last")
+    assert f"the last line of v: main is test_facts.py:{last} (3.000 s)" in sentences
 
 
 def test_a_published_registry_is_shown_by_its_own_lines() -> None:

@@ -124,6 +124,38 @@ def test_a_thread_that_sleeps_waits() -> None:
     assert "overtaken" not in text
 
 
+def test_a_step_of_the_loop_that_waits_for_a_thread_has_waited() -> None:
+    """What the loop's thread runs after a worker's turn is no more of that turn: the worker was
+    overtaken, and the loop waits for its lock."""
+
+    async def program(world: World) -> None:
+        world.declare(__file__)
+        account = Account()
+        lock = threading.Lock()
+
+        def adds() -> None:
+            with lock:
+                time.sleep(1)
+                account.balance += 1
+
+        async def loops() -> None:
+            known = account.balance
+            lock.acquire()  # waits
+            account.balance = known + 1
+            lock.release()
+
+        thread = threading.Thread(target=adds)
+        thread.start()
+        await asyncio.sleep(0)
+        await asyncio.create_task(loops())
+        await asyncio.to_thread(thread.join)
+        world.check(account.balance == 2, "both count")
+
+    text = " ".join(map(str.strip, told(program)))
+    line = line_of(program, "waits")
+    assert f"and waits at test_facts_in_texts.py:{line}; meanwhile" in text, text
+
+
 def test_what_the_passing_execution_does_too_is_not_told() -> None:
     """A stale read that is there without the violation as well has not led to it."""
 
