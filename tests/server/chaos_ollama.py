@@ -28,13 +28,18 @@ class Call:
     lasts_s: float
     begun: float
     connection: socket.socket
-    # When it was seen to be over.
+    # When it was first seen to be over.
     over: float | None = None
 
     def look(self, now: float) -> None:
         """By what the kernel knows, not by what this loop has read."""
         if self.over is None and _is_closed(self.connection):
             self.over = now
+
+    def end(self) -> None:
+        """A call that was seen to be over may say its last word later: it was over before."""
+        if self.over is None:
+            self.over = time.monotonic()
 
 
 class StampedOllama:
@@ -70,8 +75,7 @@ class StampedOllama:
         try:
             await self._stream(writer, call)
         finally:
-            if call.over is None:
-                call.over = time.monotonic()
+            call.end()
             call.connection.close()
 
     async def _stream(self, writer: asyncio.StreamWriter, call: Call) -> None:
@@ -82,12 +86,15 @@ class StampedOllama:
         while time.monotonic() < call.begun + call.lasts_s:
             self._say(writer, f"{time.monotonic():.6f} ")
             await writer.drain()
-            await asyncio.sleep(CHUNK_S)
+            await self._pause()
         # Before the end is sent: the session's next prompt may come as soon as that is read.
-        call.over = time.monotonic()
+        call.end()
         self._say(writer, "", done=True)
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(CHUNK_S)
 
     def _say(self, writer: asyncio.StreamWriter, text: str, *, done: bool = False) -> None:
         message = {"role": "assistant", "content": text}

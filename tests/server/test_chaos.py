@@ -9,9 +9,11 @@ emitted and asked upstream is then checked for S1, S3 and S5.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -19,12 +21,15 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.server import valkey_server
+from tests.server import chaos_ollama, valkey_server
 from tests.server.chaos_history import History, Line
+from tests.server.chaos_ollama import StampedOllama
 from tests.server.chaos_store import Proxy, Valkeys
+from tests.server.support import run_async, until
 
 SECONDS = float(os.environ.get("JARVIS_CHAOS_S", "600"))
 WORKERS = 4
@@ -80,8 +85,8 @@ class Workers:
             self._stopped[place] = time.monotonic() + self._chance.choice(PAUSES_S)
 
     def _wake(self, *, all_of_them: bool = False) -> None:
-        for place, until in list(self._stopped.items()):
-            if all_of_them or time.monotonic() >= until:
+        for place, end in list(self._stopped.items()):
+            if all_of_them or time.monotonic() >= end:
                 self._note(place, "SIGCONT")
                 self._signal(place, signal.SIGCONT)
                 del self._stopped[place]
@@ -248,3 +253,48 @@ def test_a_worker_that_was_killed_works_upstream_no_more() -> None:
     history = history_of("upstream s 1 a.1", "upstream s 2 b.1")
     history.killed = {"a": 0.5}
     assert list(history.violations()) == []
+
+
+class HeldOllama(StampedOllama):
+    """Makes its second piece when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_go_on = asyncio.Event()
+
+    async def _pause(self) -> None:
+        await self.may_go_on.wait()
+
+
+@pytest.mark.socket
+def test_a_call_is_over_when_it_is_first_seen_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller had closed it before the next one began; that its time was up later is no end."""
+    now = 1.0
+    monkeypatch.setattr(chaos_ollama, "time", SimpleNamespace(monotonic=lambda: now))
+
+    async def asked(port: int, name: str, lasts_s: float) -> socket.socket:
+        """Has the start of its answer."""
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.setblocking(False)
+        text = json.dumps({"name": name, "session": "s", "lasts_s": lasts_s})
+        body = json.dumps({"messages": [{"content": text}]}).encode()
+        request = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(connection, request)
+        assert await loop.sock_recv(connection, 1)
+        return connection
+
+    async def program() -> None:
+        nonlocal now
+        ollama = HeldOllama()
+        async with ollama.serving():
+            (await asked(ollama.port, "older", lasts_s=1.0)).close()
+            now = 1.9
+            with await asked(ollama.port, "newer", lasts_s=0.0):
+                now = 2.1
+                ollama.may_go_on.set()
+                older, newer = ollama.calls
+                await until(lambda: older.connection.fileno() == -1, "the older one's last word")
+        assert older.over == newer.begun == 1.9
+
+    run_async(program())
