@@ -13,11 +13,14 @@ from functools import cache
 class Access:
     """owner: the variable whose attribute it is; "" of a variable of an outer function or of the
     module. name: the attribute; "" for what the variable itself contains. key: under which key of
-    it, where the source says so."""
+    it, where the source says so. is_late: it may come after what its statement awaits. scope: the
+    name of the code that it runs in, where that is no function with a name, but one in its line."""
 
     owner: str
     name: str
     key: ast.expr | None = None
+    is_late: bool = False
+    scope: str = ""
 
 
 # Methods of containers that change them.
@@ -27,6 +30,8 @@ _CHANGING = frozenset(
 )
 # Those whose first argument is a key, or an element.
 _KEYED = frozenset(("add", "discard", "get", "pop", "remove", "setdefault"))
+# Code within a line that runs when it is called, and not with the line.
+_SCOPES = ("<lambda>", "<genexpr>")
 
 
 @dataclass(slots=True)
@@ -46,17 +51,23 @@ class Accesses:
     reads: dict[int, list[Access]] = field(default_factory=dict)
     writes: dict[int, list[Access]] = field(default_factory=dict)
     awaiting: set[int] = field(default_factory=set)
+    # Of simple statements that have several lines: one may begin more than once in one run.
+    spread: set[int] = field(default_factory=set)
     functions: list[Function] = field(default_factory=list)
     # Of each `except`, `finally` and `with` its first and its last line.
     handlers: list[tuple[int, int]] = field(default_factory=list)
     finals: list[tuple[int, int]] = field(default_factory=list)
     withs: list[tuple[int, int]] = field(default_factory=list)
 
-    def of_line(self, line: int, *, is_resumed: bool) -> tuple[list[Access], list[Access]]:
+    def of_line(
+        self, line: int, scope: str, *, is_resumed: bool
+    ) -> tuple[list[Access], list[Access]]:
         """What it reads and writes as it begins; one that awaits writes as it goes on."""
-        reads = [] if is_resumed else self.reads.get(line, [])
-        writes_now = is_resumed == (line in self.awaiting)
-        return reads, self.writes.get(line, []) if writes_now else []
+        reads = [each for each in self.reads.get(line, []) if each.is_late or not is_resumed]
+        writes = self.writes.get(line, []) if is_resumed == (line in self.awaiting) else []
+        scope = scope if scope in _SCOPES else ""
+        of_scope = [[one for one in each if one.scope == scope] for each in (reads, writes)]
+        return of_scope[0], of_scope[1]
 
     def function_at(self, line: int) -> Function | None:
         """The innermost one that has the line."""
@@ -95,6 +106,38 @@ class _Reader(ast.NodeVisitor):
         self.found = found
         # Of each function around: the names that it shares with an outer one.
         self._shared: list[set[str]] = []
+        self._scope = ""
+        # Where the first `await` of the innermost statement ends.
+        self._awaited: tuple[int, int] | None = None
+
+    def visit(self, node: ast.AST) -> None:
+        if not isinstance(node, ast.stmt):
+            super().visit(node)
+            return
+        outer = self._awaited
+        ends = [_end(each) for each in ast.walk(node) if isinstance(each, ast.Await)]
+        self._awaited = min(ends, default=None)
+        is_simple = not hasattr(node, "body") and not isinstance(node, ast.Match)
+        if is_simple and node.end_lineno not in (None, node.lineno):
+            self.found.spread.update(range(node.lineno, (node.end_lineno or 0) + 1))
+        super().visit(node)
+        self._awaited = outer
+
+    def _visit_within(self, scope: str, node: ast.AST) -> None:
+        outer, self._scope = self._scope, scope
+        self.visit(node)
+        self._scope = outer
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        self.visit(node.args)
+        self._visit_within("<lambda>", node.body)
+
+    def visit_GeneratorExp(self, node: ast.GeneratorExp) -> None:
+        """What the first `for` goes through is evaluated where it stands."""
+        first, *others = node.generators
+        self.visit(first.iter)
+        for each in (node.elt, first.target, *first.ifs, *others):
+            self._visit_within("<genexpr>", each)
 
     # -- functions
 
@@ -191,16 +234,22 @@ class _Reader(ast.NodeVisitor):
     ) -> bool:
         """Whether that is something that others may share."""
         if isinstance(of, ast.Attribute) and isinstance(of.value, ast.Name):
-            access = Access(of.value.id, of.attr, key)
+            owner, name = of.value.id, of.attr
         elif isinstance(of, ast.Name) and self._shared and of.id in self._shared[-1]:
-            access = Access("", of.id, key)
+            owner, name = "", of.id
         elif isinstance(of, ast.Name) and (key is not None or _changes(node)):
-            access = Access(of.id, "", key)
+            owner, name = of.id, ""
         else:
             return False
+        is_late = self._awaited is not None and (node.lineno, node.col_offset) >= self._awaited
+        access = Access(owner, name, key, is_late, self._scope)
         lines = self.found.writes if is_write else self.found.reads
         lines.setdefault(node.lineno, []).append(access)
         return True
+
+
+def _end(node: ast.expr) -> tuple[int, int]:
+    return node.end_lineno or node.lineno, node.end_col_offset or 0
 
 
 def _changes(node: ast.AST) -> bool:

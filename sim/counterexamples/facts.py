@@ -159,7 +159,7 @@ class _Looked:
         ran = ours[max(more, key=lambda each: ours[each][-1].at)]
         what = (*ran[-1].writes,)[0].text
         times = " and ".join(_s(each) for each in ran[-2:])
-        whom = self.called(ran[-1].actor)
+        whom = " and ".join(dict.fromkeys(self.called(each.actor) for each in ran[-2:]))
         count, other = len(ran), len(theirs[ran[-1].place])
         sentence = (
             f"{_at(ran[-1])}, which changes `{what}`, runs {_times(count)} here (last at {times}, "
@@ -185,7 +185,7 @@ class _Looked:
         is_there = own.place == others.place
         line = f"line {own.line}, too," if is_there else _at(own)
         does = f"changes it at {line}"
-        both = self._also_read(others, read)
+        both = self._also_read(found[1], read, waits, touched)
         stands = f"waits at {_at(waits)}"
         if is_overtaken:
             stands = f"is overtaken before {_at(goes_on)}"
@@ -213,12 +213,19 @@ class _Looked:
         ]
         return [Fact(sentence, tuple(marks), _pattern_of(read, others, own, both=both))]
 
-    def _also_read(self, others: Ran, read: Ran) -> bool:
-        """Whether the call that changed it had read it at the same line before."""
-        return any(
-            each.call == others.call and each.place == read.place and each.step != others.step
-            for each in self.here.ran
-        )
+    def _also_read(self, others: int, read: Ran, waits: Ran, touched: Touched) -> bool:
+        """Whether the call that changed it had read it at the same line before, and waited at the
+        same."""
+        call = self.here.ran[others].call
+        own = [each for each in self.here.ran[: others + 1] if each.call == call]
+        is_there = [
+            each.place == read.place and any(one.meets(touched) for one in each.reads)
+            for each in own
+        ]
+        if True not in is_there:
+            return False
+        since = own[is_there.index(True) :]
+        return any(a.place == waits.place and a.step != b.step for a, b in pairwise(since))
 
     def _telling(self, found: Iterable[_Stale]) -> _Stale | None:
         """The last one of those whom the violation names. Where it names nobody, as a check at the
@@ -382,7 +389,7 @@ def _by_line(ran: Iterable[Ran]) -> dict[tuple[str, int], list[Ran]]:
     """Those that change what others share."""
     by_line: dict[tuple[str, int], list[Ran]] = {}
     for each in ran:
-        if each.writes:
+        if each.writes and each.line not in accesses_of(each.file).spread:
             by_line.setdefault(each.place, []).append(each)
     return by_line
 
@@ -392,14 +399,24 @@ _Stale = tuple[int, int, int, Touched]
 
 def _stale_writes(ran: Sequence[Ran]) -> Iterator[_Stale]:
     """Reads of a call, with what another changed after it, and the call itself after that."""
-    # Of each call, what it has read: the last time.
+    # Of each call, and of each actor, what it has read: the last time.
     reads: dict[tuple[str, int], list[tuple[int, Touched]]] = {}
+    reads_of_actor: dict[str, list[tuple[int, Touched]]] = {}
     writes: list[tuple[int, Touched]] = []
     for at, each in enumerate(ran):
         of_call = reads.setdefault((each.actor, each.call), [])
+        of_actor = reads_of_actor.setdefault(each.actor, [])
+        # A line that changes by what it reads, as `+=`, has read it again.
+        for touched in each.reads:
+            for known in (of_call, of_actor):
+                known[:] = [one for one in known if not one[1].meets(touched)]
+                known.append((at, touched))
         for touched in each.writes:
             for read_at, read in of_call:
                 if ran[read_at].step == each.step or not read.meets(touched):
+                    continue
+                if any(later > read_at and one.meets(touched) for later, one in of_actor):
+                    # In a function that it called.
                     continue
                 others = [
                     write_at
@@ -413,9 +430,6 @@ def _stale_writes(ran: Sequence[Ran]) -> Iterator[_Stale]:
                 if others:
                     yield read_at, others[-1], at, touched
             writes.append((at, touched))
-        for touched in each.reads:
-            of_call[:] = [one for one in of_call if not one[1].meets(touched)]
-            of_call.append((at, touched))
 
 
 def _pattern_of(read: Ran, others: Ran, own: Ran, *, both: bool) -> Pattern:

@@ -7,9 +7,10 @@ import ast
 import asyncio
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import cached_property
 from types import CodeType, FrameType
@@ -120,6 +121,10 @@ class ProgramLines:
         self._thread = os_thread()
         self._calls: dict[int, int] = {}
         self._calls_count = 0
+        # Of each call, which line it has run last.
+        self._last_of: dict[int, int] = {}
+        # How often each function was called, by its file and its name.
+        self._begun: Counter[tuple[str, str]] = Counter()
         self._own: dict[CodeType, Accesses | None] = {}
         # The frames of calls that are no part of the program's own doing, by their identity.
         self._asked: set[int] = set()
@@ -152,6 +157,7 @@ class ProgramLines:
                 if frames:
                     name = each.lane + worker.identity.shown
                     self.stands.append(Stands(name, frames, is_thread=True))
+        self._take_back_what_waits()
         self._is_over = True
 
     @cached_property
@@ -194,7 +200,8 @@ class ProgramLines:
         accesses = self._accesses(frame.f_code)
         assert accesses is not None
         line = frame.f_lineno
-        reads, writes = accesses.of_line(line, is_resumed=what is What.RESUMES)
+        is_resumed = what is What.RESUMES
+        reads, writes = accesses.of_line(line, frame.f_code.co_name, is_resumed=is_resumed)
         is_of_cancel = False
         if what is What.RAISES:
             reads, writes = [], []
@@ -202,13 +209,17 @@ class ProgramLines:
             is_told = task is not None and task.cancelling() > 0
             is_of_cancel = raised == "CancelledError" and is_told
         written = self._touched(writes, frame)
+        call = self._calls.get(id(frame), 0)
+        if is_resumed:
+            self._take_back(call, frame)
+        self._last_of[call] = len(self.ran)
         self.ran.append(
             Ran(
                 what,
                 at,
                 actor_of(loop),
                 step,
-                self._calls.get(id(frame), 0),
+                call,
                 frame.f_code,
                 line,
                 self._touched(reads, frame),
@@ -218,6 +229,31 @@ class ProgramLines:
                 is_of_cancel,
             )
         )
+
+    def _take_back(self, call: int, frame: FrameType) -> None:
+        """What the line writes it has not written yet where it went on before: it waits again."""
+        last = self._last_of.get(call)
+        if last is not None:
+            before = self.ran[last]
+            if before.what is What.RESUMES and before.line == frame.f_lineno:
+                self.ran[last] = replace(before, writes=())
+
+    def _take_back_what_waits(self) -> None:
+        stand = {(each.actor, *place) for each in self.stands for place in each.frames}
+        for at in self._last_of.values():
+            ran = self.ran[at]
+            if ran.what is What.RESUMES and (ran.actor, ran.code, ran.line) in stand:
+                self.ran[at] = replace(ran, writes=())
+
+    def _is_one(self, name: str, code: CodeType) -> bool:
+        """Whether the variable is no function's that was called more than once, which has more."""
+        makers = code.co_qualname.split(".<locals>.")
+        if name in code.co_freevars:
+            makers.pop()
+        elif name not in code.co_cellvars:
+            return name not in code.co_varnames
+        names = (".<locals>.".join(makers[: at + 1]) for at in range(len(makers)))
+        return all(self._begun[code.co_filename, each] <= 1 for each in names)
 
     def _touched(self, accesses: list[Access], frame: FrameType) -> tuple[Touched, ...]:
         touched = []
@@ -231,7 +267,7 @@ class ProgramLines:
                 self._kept[id(owner)] = owner
                 text = f"{each.owner}.{each.name}" if each.name else each.owner
                 touched.append(Touched(id(owner), each.name, key, text))
-            elif not each.owner:
+            elif not each.owner and self._is_one(each.name, frame.f_code):
                 touched.append(Touched(frame.f_code.co_filename, each.name, key, each.name))
         return tuple(touched)
 
@@ -242,6 +278,7 @@ class ProgramLines:
         self._asked.discard(id(frame))
         self._calls_count += 1
         self._calls[id(frame)] = self._calls_count
+        self._begun[frame.f_code.co_filename, frame.f_code.co_qualname] += 1
 
     def _is_asked(self, frame: FrameType) -> bool:
         """Whether who drives the program looks at it: calls a plain function of it, as a bench that

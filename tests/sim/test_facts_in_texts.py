@@ -230,3 +230,116 @@ def test_of_a_long_execution_nothing_is_told(monkeypatch: pytest.MonkeyPatch) ->
         world.check(account.balance == 2, "both count")
 
     assert told(program) == []
+
+
+class Counted:
+    def __init__(self) -> None:
+        self.count = 0
+        self.items: list[int] = []
+
+    def current(self) -> int:
+        return self.count
+
+    async def asks_a_helper(self, amount: int) -> None:
+        known = self.count
+        await asyncio.sleep(amount)
+        known = self.current()
+        self.count = known + amount
+
+    async def adds_in_place(self, amount: int) -> None:
+        assert self.count >= 0
+        await asyncio.sleep(amount)
+        self.count += amount
+
+    async def reads_after_the_await(self, amount: int) -> None:
+        self.count = await answers(amount) + self.count
+
+
+async def answers(amount: int) -> int:
+    await asyncio.sleep(amount)
+    return amount
+
+
+@pytest.mark.parametrize(
+    "works", [Counted.asks_a_helper, Counted.adds_in_place, Counted.reads_after_the_await]
+)
+def test_what_is_read_again_in_any_way_is_no_stale_read(works: Any) -> None:
+    """In a method that is called for it, in the line that changes it, or after what that awaits."""
+
+    async def program(world: World) -> None:
+        counted = Counted()
+        await asyncio.gather(works(counted, 1), works(counted, 2))
+        world.check(counted.count == 4, "it is four")
+
+    assert told(program) == []
+
+
+def test_variables_of_two_calls_of_a_function_are_two() -> None:
+    """Each closure has its own, and no other's change makes what was read of it stale."""
+
+    def counter() -> Any:
+        count = 0
+
+        async def adds(seconds: int) -> int:
+            nonlocal count
+            known = count
+            await asyncio.sleep(seconds)
+            count = known + 1
+            return count
+
+        return adds
+
+    async def program(world: World) -> None:
+        got = await asyncio.gather(counter()(1), counter()(2))
+        world.check(sum(got) == 3, "they share it")
+
+    assert told(program) == []
+
+
+def test_a_function_that_is_made_has_changed_nothing_yet() -> None:
+    """What a lambda would change is changed when it is called."""
+
+    async def program(world: World) -> None:
+        counted = Counted()
+
+        async def counts() -> None:
+            known = len(counted.items)
+            await asyncio.sleep(2)
+            counted.items.append(known)
+
+        async def makes() -> None:
+            await asyncio.sleep(1)
+            calls = [lambda: counted.items.append(1)]
+            calls.clear()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(counts())
+            group.create_task(makes())
+        world.check(len(counted.items) == 2, "there are two")
+
+    assert told(program) == []
+
+
+def test_a_line_has_changed_it_once_what_it_awaits_is_over() -> None:
+    """And not when that goes on in between: the other's change comes before, and no one's after."""
+
+    async def program(world: World) -> None:
+        counted = Counted()
+
+        async def answers_late() -> int:
+            await asyncio.sleep(1)
+            await asyncio.sleep(2)
+            return 5
+
+        async def sets() -> None:
+            counted.count = await answers_late()
+
+        async def adds() -> None:
+            known = counted.count
+            await asyncio.sleep(2)
+            counted.count = known + 1
+
+        await asyncio.gather(sets(), adds())
+        world.check(counted.count == 6, "both count")
+
+    assert told(program) == []
