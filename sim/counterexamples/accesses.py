@@ -4,6 +4,7 @@ attributes, what lies under them, and variables of an outer function or of the m
 from __future__ import annotations
 
 import ast
+import builtins
 import linecache
 from dataclasses import dataclass, field
 from functools import cache
@@ -53,6 +54,8 @@ class Accesses:
     awaiting: set[int] = field(default_factory=set)
     # Of simple statements that have several lines: one may begin more than once in one run.
     spread: set[int] = field(default_factory=set)
+    # Those that call something else first, or take a lock: in a thread they may wait there.
+    calling: set[int] = field(default_factory=set)
     functions: list[Function] = field(default_factory=list)
     # Of each `except`, `finally` and `with` its first and its last line.
     handlers: list[tuple[int, int]] = field(default_factory=list)
@@ -120,6 +123,8 @@ class _Reader(ast.NodeVisitor):
         is_simple = not hasattr(node, "body") and not isinstance(node, ast.Match)
         if is_simple and node.end_lineno not in (None, node.lineno):
             self.found.spread.update(range(node.lineno, (node.end_lineno or 0) + 1))
+        if is_simple and any(map(_may_wait, ast.walk(node))):
+            self.found.calling.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
         super().visit(node)
         self._awaited = outer
 
@@ -173,6 +178,8 @@ class _Reader(ast.NodeVisitor):
 
     def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
         self.found.withs.append((node.lineno, node.end_lineno or node.lineno))
+        if node.body[0].lineno == node.lineno:
+            self.found.calling.add(node.lineno)
         self.generic_visit(node)
 
     def visit_AsyncWith(self, node: ast.AsyncWith) -> None:
@@ -257,6 +264,16 @@ def _changes(node: ast.AST) -> bool:
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
         return False
     return node.func.attr in _CHANGING
+
+
+def _may_wait(node: ast.AST) -> bool:
+    """Whether it is a call of anything but a container's method or a builtin function."""
+    if not isinstance(node, ast.Call):
+        return False
+    function = node.func
+    if isinstance(function, ast.Attribute):
+        return function.attr not in (_CHANGING | _KEYED)
+    return not (isinstance(function, ast.Name) and hasattr(builtins, function.id))
 
 
 def _docstring(node: ast.FunctionDef | ast.AsyncFunctionDef) -> range:

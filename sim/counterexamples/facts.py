@@ -193,7 +193,7 @@ class _Looked:
             sentence = (
                 f"{other} and {who} both read `{what}` at {_at(read)} and wait at {_at(waits)}; "
                 f"{other} goes on and changes it at {_at(others)} ({_s(others)}); then {who} "
-                f"{does} by what it read at {_s(read)}, without having read it again"
+                f"{does} and had last read it at {_s(read)}"
             )
             readers, verbs = f"{other} and {who}", ("read", "wait")
         else:
@@ -275,6 +275,8 @@ class _Looked:
         # Since 3.13 the line is told once more as the exception comes up in it.
         lines = [*dropwhile(lambda each: each.place == raised.place, lines)]
         if not lines or lines[0].what is What.RAISES:
+            return None
+        if any(_is_raised_again(source, each) for each in lines):
             return None
         handler = _handler(source, raised.line, lines)
         if handler is None:
@@ -487,6 +489,12 @@ def _handler(source: Accesses, line: int, rest: Sequence[Ran]) -> tuple[int, Ran
         is_final = source.final_at(first.line) is not None
         return None if is_final else (around[0], first)
     return None
+
+
+def _is_raised_again(source: Accesses, ran: Ran) -> bool:
+    """Whether the line passes on what told it to end, and is not told once more as it waits."""
+    is_cancel = ran.what is What.RAISES and ran.raised == "CancelledError"
+    return is_cancel and ran.line not in source.awaiting
 
 
 def _is_in_body(handler: tuple[int, int] | None, line: int) -> bool:

@@ -202,6 +202,9 @@ class ProgramLines:
         line = frame.f_lineno
         is_resumed = what is What.RESUMES
         reads, writes = accesses.of_line(line, frame.f_code.co_name, is_resumed=is_resumed)
+        if loop.threads.current is not None and line in accesses.calling:
+            # When it changes that is not known.
+            writes = []
         is_of_cancel = False
         if what is What.RAISES:
             reads, writes = [], []

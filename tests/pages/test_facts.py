@@ -77,7 +77,7 @@ def test_a_stale_read_has_its_three_lines() -> None:
     lines = {name: line_of(Account, f"# {name}") for name in ("reads", "waits", "changes")}
     assert marked(story) == set(lines.values())
     assert f"both read `self.balance` at test_facts.py:{lines['reads']}" in fact.sentence
-    does = f"adds 2 changes it at line {lines['changes']}, too, by what it read at 0.000 s"
+    does = f"adds 2 changes it at line {lines['changes']}, too, and had last read it at 0.000 s"
     assert does in fact.sentence
     (excerpt,) = story.excerpts
     assert (excerpt.function, set(excerpt.says)) == ("adds", set(lines.values()))

@@ -343,3 +343,53 @@ def test_a_line_has_changed_it_once_what_it_awaits_is_over() -> None:
         world.check(counted.count == 6, "both count")
 
     assert told(program) == []
+
+
+def test_when_a_thread_changes_it_after_a_wait_in_the_line_is_not_told() -> None:
+    """A line that takes a lock first begins before it changes anything."""
+
+    async def program(world: World) -> None:
+        account = Account()
+        lock = threading.Lock()
+
+        def adds() -> None:
+            with lock:
+                known = account.balance
+                time.sleep(0.5)
+                account.balance = known + 1
+
+        def adds_in_a_line() -> None:
+            with lock: account.balance += 1  # noqa: E701 # fmt: skip
+
+        threads = [threading.Thread(target=each) for each in (adds, adds_in_a_line)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            await asyncio.to_thread(each.join)
+        world.check(account.balance == 3, "there are three")
+
+    assert told(program) == []
+
+
+def test_a_cancel_that_is_passed_on_later_is_not_swallowed() -> None:
+    """The task catches it, does something, and raises it again after its handler."""
+
+    async def works(done: list[str]) -> None:
+        caught = None
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError as exc:
+            caught = exc
+        done.append("cleaned up")
+        if caught is not None:
+            raise caught
+
+    async def program(world: World) -> None:
+        done: list[str] = []
+        task = asyncio.create_task(works(done), name="works")
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait([task])
+        world.check(not done, "nothing is done", "works has")
+
+    assert told(program) == []
