@@ -17,6 +17,9 @@ from sim.kernel.network.errors import os_error
 READABLE, WRITABLE = 1, 2
 """As `selectors` has them."""
 
+HELD = -1
+"""Among the descriptors of a socket: a call blocks in it, and keeps it open."""
+
 
 class Ends(enum.Flag):
     """What `poll` tells of besides, whether asked or not; ENDED, if asked."""
@@ -56,7 +59,8 @@ class NetworkOfSockets(Protocol):
 
 
 class OpenSocket:
-    """fds: the descriptors that stand for it, none once it is closed. error: what SO_ERROR reports.
+    """fds: the descriptors that stand for it, and HELD for each call that blocks in it; none once
+    it is closed. error: what SO_ERROR reports.
 
     host, port: where it is bound, the port None if it is not. A Unix socket's port is its path.
     held_until: how long others find its address in use, by the clock of the world.

@@ -10,7 +10,8 @@ import errno
 import functools
 import select
 import selectors
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any, NoReturn
 
 from sim.kernel.current import Execution, execution_of_this_thread
@@ -32,6 +33,7 @@ _TOLD_UNASKED = (
 )
 # Of an epoll: with these it tells of what has changed alone, or once.
 _EDGES = getattr(select, "EPOLLET", 0) | getattr(select, "EPOLLONESHOT", 0)
+ByFd = Mapping[int, OpenSocket]
 REAL = (
     "it waits for the world outside, where time is real; let the program await world.outside(…), "
     "asyncio.sleep or an asyncio.Event in its place, or wait for sockets that it makes itself, "
@@ -41,6 +43,9 @@ REAL = (
 
 class SimPoll:
     """select.poll, of simulated descriptors alone."""
+
+    # Whether what it waits for stays open while it does.
+    _holds = True
 
     def __init__(self) -> None:
         self._events: dict[int, int] = {}
@@ -67,17 +72,17 @@ class SimPoll:
         timeout_s = None if timeout is None or timeout < 0 else timeout / 1000
         network: Network = execution.loop.network
         found: list[tuple[int, int]] = _waited(
-            execution, network, lambda: self._found(network), self._reads(), timeout_s
+            execution, network, self._found, self._events, self._reads(), timeout_s, self._holds
         )
         return found
 
     def _reads(self) -> list[int]:
         return [fd for fd, events in self._events.items() if events & _READS]
 
-    def _found(self, network: Network) -> list[tuple[int, int]]:
+    def _found(self, by_fd: ByFd) -> list[tuple[int, int]]:
         found = []
         for fd, events in self._events.items():
-            opened = network.open_by_fd.get(fd)
+            opened = by_fd.get(fd)
             mask = POLLNVAL if opened is None else _told(opened, events)
             if mask:
                 found.append((fd, mask))
@@ -101,6 +106,7 @@ class SimEpoll(SimPoll):
     """select.epoll, of simulated descriptors alone."""
 
     closed = False
+    _holds = False
 
     @forwards
     def __init__(self, sizehint: int = -1, flags: int = 0) -> None:
@@ -136,10 +142,11 @@ class SimEpoll(SimPoll):
         if self.closed:
             raise modelled(ValueError("I/O operation on closed epoll object"))
         found = super().poll(None if timeout is None else timeout * 1000)
+        return found[: maxevents if maxevents > 0 else None]
+
+    def _found(self, by_fd: ByFd) -> list[tuple[int, int]]:
         # What is closed is not in it any more.
-        return [each for each in found if each[1] != POLLNVAL][
-            : maxevents if maxevents > 0 else None
-        ]
+        return [each for each in super()._found(by_fd) if each[1] != POLLNVAL]
 
     def close(self) -> None:
         self.closed = True
@@ -176,22 +183,33 @@ def selected(
     keys: Iterable[selectors.SelectorKey],
     others: Callable[[], list[Any]],
     timeout_s: float | None,
+    holds: bool,
 ) -> list[tuple[selectors.SelectorKey, int]]:
-    """Which of these are ready, as a selector tells it; others: those of its real descriptors."""
+    """Which of these are ready, as a selector tells it; others: those of its real descriptors.
+
+    holds: as `_waited` has it.
+    """
     network: Network = execution.loop.network
     watched = list(keys)
+    at_first = dict(network.open_by_fd)
 
-    def found() -> list[Any]:
+    def found(by_fd: ByFd) -> list[Any]:
         ready = []
         for key in watched:
-            opened = network.open_by_fd.get(key.fd)
-            mask = 0 if opened is None else opened.readiness() & key.events
+            opened = by_fd.get(key.fd)
+            if opened is not None:
+                mask = opened.readiness() & key.events
+            else:
+                mask = key.events if holds and key.fd in at_first else 0
             if mask:
                 ready.append((key, mask))
         return ready + others()
 
+    fds = [key.fd for key in watched]
     reads = [key.fd for key in watched if key.events & READABLE]
-    return _waited(execution, network, found, reads, timeout_s)  # type: ignore[no-any-return]
+    return _waited(  # type: ignore[no-any-return]
+        execution, network, found, fds, reads, timeout_s, holds
+    )
 
 
 def select_simulated(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -207,16 +225,20 @@ def select_simulated(real: Callable[..., Any]) -> Callable[..., Any]:
         if not all(each >= FIRST_FD for each in numbers):
             _refuse(execution, "select.select")
         network: Network = execution.loop.network
-        reads = [_number(each) for each in lists[0]]
+        fds = {id(each): _number(each) for some in lists for each in some}
+        for fd in fds.values():
+            network.opened(fd)
 
-        def found() -> tuple[list[Any], list[Any], list[Any]] | None:
+        def found(by_fd: ByFd) -> tuple[list[Any], list[Any], list[Any]] | None:
             both = [
-                [each for each in some if _readiness(network, each) & mask]
+                [each for each in some if _readiness(by_fd, fds[id(each)]) & mask]
                 for some, mask in zip(lists, (READABLE, WRITABLE), strict=False)
             ]
             return (both[0], both[1], []) if any(both) else None
 
-        return _waited(execution, network, found, reads, timeout) or ([], [], [])
+        reads = [fds[id(each)] for each in lists[0]]
+        found_at_last = _waited(execution, network, found, fds.values(), reads, timeout, True)
+        return found_at_last or ([], [], [])
 
     return ask
 
@@ -224,28 +246,44 @@ def select_simulated(real: Callable[..., Any]) -> Callable[..., Any]:
 def _waited(
     execution: Execution,
     network: Network,
-    found: Callable[[], Any],
+    found: Callable[[ByFd], Any],
+    fds: Iterable[int],
     reads: Iterable[int],
     timeout_s: float | None,
+    holds: bool,
 ) -> Any:
-    """What is found at once, or within the time limit."""
+    """What is found at once, or within the time limit.
+
+    holds: as Linux has it for all but epoll, what is closed meanwhile stays open so long, wakes
+    nobody by that, and is found closed at the end.
+    """
+    opened_at_first = {fd: network.open_by_fd[fd] for fd in fds if fd in network.open_by_fd}
+    while_blocked = opened_at_first if holds else network.open_by_fd
     watched = [opened for fd in reads if (opened := network.open_by_fd.get(fd)) is not None]
     for opened in watched:
         if not opened.readiness() & READABLE:
             network.arrives_already(opened)
-    if not found() and timeout_s != 0:
+    if found(network.open_by_fd) or timeout_s == 0:
+        return found(network.open_by_fd)
+    with ExitStack() as stack:
+        for opened in opened_at_first.values() if holds else ():
+            stack.enter_context(network.held(opened))
         for opened in watched:
             opened.blocked_readers += 1
         try:
-            execution.loop.threads.block_until("select", lambda: bool(found()), timeout_s)
+            execution.loop.threads.block_until(
+                "select", lambda: bool(found(while_blocked)), timeout_s
+            )
         finally:
             for opened in watched:
                 opened.blocked_readers -= 1
-    return found()
+        return found(network.open_by_fd)
 
 
-def _readiness(network: Network, fileobj: Any) -> int:
-    return network.opened(_number(fileobj)).readiness()
+def _readiness(by_fd: ByFd, fd: int) -> int:
+    """`select` calls ready what was closed while it waited."""
+    opened = by_fd.get(fd)
+    return READABLE | WRITABLE if opened is None else opened.readiness()
 
 
 def _number(fileobj: Any) -> int:

@@ -12,6 +12,8 @@ import errno
 import socket
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from sim.kernel.current import execution_of_this_thread
@@ -226,11 +228,10 @@ class SimSocket(RealSocket):
 
     def _accept(self) -> tuple[int, Any]:
         opened = self._sim_stream()
-        accepted = self._sim_try("accept", opened, self._sim_accept)
+        accepted = self._sim_try("accept", opened, lambda: self._sim_accept(opened))
         return self._sim_network.new_fd(accepted), accepted.peer
 
-    def _sim_accept(self) -> StreamSocket:
-        opened = self._sim_stream()
+    def _sim_accept(self, opened: StreamSocket) -> StreamSocket:
         if opened.backlog and not self._sim_network.has_descriptor(opened.port):
             raise os_error(errno.EMFILE)
         return opened.accept()
@@ -243,8 +244,13 @@ class SimSocket(RealSocket):
             opened.connect(host, port)
             return
         if isinstance(opened, UnixStreamSocket):
-            self._sim_connect_to_path(opened, port)
+            with self._sim_network.held(opened):
+                self._sim_connect_to_path(opened, port)
             return
+        with self._sim_network.held(opened):
+            self._sim_connect_stream(opened, host, port)
+
+    def _sim_connect_stream(self, opened: StreamSocket, host: str, port: Any) -> None:
         if opened.is_connecting and opened.blocks:
             self._sim_wait("connect", lambda: not opened.is_connecting)
         if opened.finds_connection():
@@ -369,8 +375,17 @@ class SimSocket(RealSocket):
     @forwards
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         view = memoryview(data).cast("B")
-        while view:
-            view = view[self.send(view, flags) :]
+        if self._sim_timeout is not None:
+            while view:
+                view = view[self.send(view, flags) :]
+            return
+        # Without a time limit the system does it in one call.
+        opened = self._sim()
+        self._sim_require("send", flags, WRITE_FLAGS)
+        with self._sim_network.held(opened):
+            while view:
+                rest = bytes(view)
+                view = view[self._sim_try("send", opened, partial(opened.write, rest), flags) :]
 
     @forwards
     def sendmsg(
@@ -404,30 +419,48 @@ class SimSocket(RealSocket):
             try:
                 return act()
             except BlockingIOError:
-                if not is_blocking:
-                    if what in _READS and self._sim_network.arrives_already(opened):
-                        continue
+                if is_blocking:
+                    break
+                if what not in _READS or not self._sim_network.arrives_already(opened):
                     raise
+        with self._sim_network.held(opened):
+            return self._sim_act_later(what, opened, act)
+
+    def _sim_act_later(self, what: str, opened: OpenSocket, act: Callable[[], T]) -> T:
+        while True:
             opened.blocked_readers += what in _READS
             try:
                 self._sim_wait(what, lambda: _can(what, opened))
             finally:
                 opened.blocked_readers -= what in _READS
+            # Another thread may have been first.
+            with suppress(BlockingIOError):
+                return act()
 
     def _sim_wait(self, what: str, is_so: Callable[[], bool]) -> None:
+        """Who closes the socket meanwhile does not wake who waits, as Linux has it.
+
+        Without a time limit the call goes on with what it has opened. With one it is Python that
+        waits, and its next call finds the descriptor closed.
+        """
         if is_so():
             return
+        fd, limit_s = self._sim_fd, self._sim_timeout
         execution = execution_of_this_thread()
         assert execution is not None
         threads = execution.loop.threads
         where = f"socket.{what} of {in_words(self._sim_open.name)}"
-        threads.block_until(where, is_so, self._sim_timeout)
-        if not is_so():
-            if self._sim_timeout is None:
+        threads.block_until(where, is_so, limit_s)
+        came = is_so()
+        if limit_s is None:
+            if not came:
                 # A deadlock, which has been reported.
                 raise would_block()
+            return
+        is_open = fd in self._sim_network.open_by_fd
+        if is_open and not came:
             raise timed_out()
-        if self._sim_fd < 0:
+        if not is_open or self._sim_fd < 0:
             raise os_error(errno.EBADF)
 
     def _sim_require(self, what: str, flags: int, known: int) -> None:
@@ -446,7 +479,7 @@ _READS = ("recv", "recvfrom", "accept")
 
 def _can(what: str, opened: OpenSocket) -> bool:
     mask = 1 if what in _READS else 2
-    return not opened.fds or bool(opened.readiness() & mask)
+    return bool(opened.readiness() & mask)
 
 
 _KINDS: dict[int, Callable[[Network, Machine, int], OpenSocket]] = {

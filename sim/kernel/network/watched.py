@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from sim.kernel.network.conditions import Conditions, LoopOfSockets
 from sim.kernel.network.errors import os_error
-from sim.kernel.network.open_sockets import OpenSocket
+from sim.kernel.network.open_sockets import HELD, OpenSocket
 from sim.kernel.schedule import Option, one_natural
 
 FIRST_FD = 1_000_000
@@ -52,6 +54,20 @@ class Watched(Conditions):
     def close(self, fd: int) -> None:
         opened = self.open_by_fd.pop(fd, None)
         if opened is not None:
+            self._let_go_of(opened, fd)
+
+    @contextmanager
+    def held(self, opened: OpenSocket) -> Iterator[None]:
+        """By a call that blocks in it, which nobody wakes or ends by closing it meanwhile."""
+        opened.fds.append(HELD)
+        try:
+            yield
+        finally:
+            self._let_go_of(opened, HELD)
+
+    def _let_go_of(self, opened: OpenSocket, fd: int) -> None:
+        # The power of its machine may have failed.
+        if fd in opened.fds:
             opened.fds.remove(fd)
             if not opened.fds:
                 opened.closed()

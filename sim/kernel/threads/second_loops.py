@@ -21,6 +21,7 @@ from sim.kernel.network.watched import FIRST_FD
 from sim.kernel.origin import forwards
 
 _KINDS = ("SelectSelector", "PollSelector", "EpollSelector", "DevpollSelector", "KqueueSelector")
+_EPOLL: Any = getattr(selectors, "EpollSelector", ())
 WAITS_OUTSIDE = (
     "it waits for the world outside, where time is real; a selector may wait for sockets that the "
     "program makes, which are simulated, and a loop of its own in a worker thread for timers and "
@@ -47,7 +48,8 @@ def _selecting(real: Callable[..., Any]) -> Callable[..., Any]:
             threads.pause("select")
         if simulated:
             wait_s = timeout if waits else 0
-            return selected(execution, simulated, lambda: list(real(self, 0)), wait_s)
+            holds = not isinstance(self, _EPOLL)
+            return selected(execution, simulated, lambda: list(real(self, 0)), wait_s, holds)
         if waits:
             threads.block_until("select", lambda: bool(real(self, 0)), timeout)
         return real(self, 0)
