@@ -51,7 +51,7 @@ from sim.kernel.schedule import (
 from sim.kernel.tasks import LoopOfTasks
 from sim.kernel.threads.pools import SimExecutor, submit_of_loop
 from sim.kernel.threads.workers import Threads, Worker
-from sim.kernel.timers_apart import TimersApart, are_near, meet, take
+from sim.kernel.timers_apart import TimersApart, are_near, meet, name_of_timer, take
 from sim.kernel.violation import Kind
 
 SPIN_STEP_S = 0.001
@@ -279,11 +279,18 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
                 return
             to = self._wake_up(instants)
             if to > env.begun_s + self.bounds.horizon_s:
-                seen = f"not within horizon_s={self.bounds.horizon_s:g}"
-                self.get_stuck(Kind.NO_END, self._leave_untold() + seen)
+                self.get_stuck(Kind.NO_END, self._leave_untold() + self._beyond_horizon(to))
                 return
             env.advance(to)
             env.withdraw_unawaited()
+
+    def _beyond_horizon(self, to: float) -> str:
+        """What would come next, at this instant."""
+        seen = f"not within horizon_s={self.bounds.horizon_s:g}"
+        at, begun_s = self._next_deadline(), self.environment.begun_s
+        if at <= to + 2 * self.bounds.lateness_s and self._untold is None:
+            return f"{seen}: next is {name_of_timer(self._scheduled[0])}, at {at - begun_s:g} s"
+        return f"{seen}: nothing comes before {to - begun_s:g} s"
 
     def _land(self, env: Environment, *, quiescent: bool) -> None:
         """Lands the enabled arrivals that are chosen, one at a time. (2)"""
@@ -355,7 +362,15 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
             following = min(self._next_deadline(), self.threads.next_wake_up())
             return following <= self.environment.now + self.bounds.lateness_s
         deadline_is_due = self._next_deadline() < self.environment.now + 2 * READING_S
-        return deadline_is_due or bool(self._instants()) or self.others_have_instants()
+        return deadline_is_due or self._has_instant_within_horizon() or self.others_have_instants()
+
+    def _has_instant_within_horizon(self) -> bool:
+        """Who waits for what is enabled does not wait for a timer beyond the horizon. (4)"""
+        instants = self._instants()
+        if instants and instants[0] > self.environment.begun_s + self.bounds.horizon_s:
+            self.bounds_hit.add("horizon_s")
+            return False
+        return bool(instants)
 
     def _be_late(self) -> None:
         """A busy loop may find that up to `lateness_s` have passed, and deadlines with them. (3)"""
@@ -533,7 +548,10 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
 
     def others_have_instants(self) -> bool:
         """Whether the clock may move on although nothing of this loop waits for that."""
-        return self.hosts is not None and self.hosts.next_wake() < math.inf
+        if self.hosts is None:
+            return False
+        wakes_at = self.hosts.next_wake()
+        return wakes_at < math.inf and wakes_at <= self.environment.begun_s + self.bounds.horizon_s
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """In so much world time."""
@@ -589,7 +607,11 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         scheduled = self._scheduled
         if self._untold is not None:
             return self._untold.until
-        return scheduled[0].when() if scheduled else math.inf
+        if not scheduled:
+            return math.inf
+        when = scheduled[0].when()
+        # What is neither earlier nor later than anything is due, as `_run_once` has it.
+        return self.environment.now if math.isnan(when) else when
 
     def _deadlines(self) -> list[float]:
         deadlines = [handle.when() for handle in self._scheduled if not handle.cancelled()]

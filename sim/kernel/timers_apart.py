@@ -181,11 +181,11 @@ def take(turn: Turn, scheduled: list[asyncio.TimerHandle]) -> None:
 
 
 def _words(timers: list[asyncio.TimerHandle]) -> str:
-    names = list(dict.fromkeys(map(_name, timers)))
+    names = list(dict.fromkeys(map(name_of_timer, timers)))
     return " and ".join(names[:3]) + " and more" * (len(names) > 3)
 
 
-def _name(timer: asyncio.TimerHandle) -> str:
+def name_of_timer(timer: asyncio.TimerHandle) -> str:
     """Whose timer it is, as far as that is easily told."""
     callback: Any = timer._callback  # type: ignore[attr-defined]
     args: Any = timer._args or ()

@@ -33,7 +33,14 @@ REAL_DESCRIPTOR = (
 )
 
 
-class SocketLoop(selector_events.BaseSelectorEventLoop):
+class _AsItStands:
+    """What the program is told of the loop's class: that of asyncio's own, as by `isinstance`."""
+
+    if sys.platform != "win32":
+        __class__ = property(lambda self: asyncio.SelectorEventLoop)
+
+
+class SocketLoop(_AsItStands, selector_events.BaseSelectorEventLoop):
     """A loop that is its own selector; without sockets it has no network, and pays nothing."""
 
     # BaseEventLoop's own, which the type stubs leave out.
@@ -72,6 +79,7 @@ class SocketLoop(selector_events.BaseSelectorEventLoop):
             self._network = Network(self)
         return self._network
 
+    @forwards
     def close(self) -> None:
         # Not the selector loop's, which closes its selector: the loop is that.
         asyncio.BaseEventLoop.close(self)
