@@ -52,7 +52,7 @@ def who_waits(tasks: Sequence[asyncio.Task[Any]]) -> list[str]:
     circle = _circle(pending)
     waiting: dict[str, list[str]] = {}
     for task in [*circle[:-1], *(task for task in pending if task not in circle)]:
-        waiting.setdefault(_where(task), []).append(task.get_name())
+        waiting.setdefault(where_it_waits(task), []).append(task.get_name())
     sentences = [
         f"{_listed(names)} wait{'s' * (len(names) == 1)} {where}"
         for where, names in list(waiting.items())[:NAMED_MAX]
@@ -109,7 +109,8 @@ def _own(frames: list[FrameType]) -> FrameType:
     return next(own, frames[-1])
 
 
-def _where(task: asyncio.Task[Any]) -> str:
+def where_it_waits(task: asyncio.Task[Any]) -> str:
+    """As of `the task waits in …`, and for what."""
     frames = frames_of(task.get_coro())
     if not frames:
         return "for its first step"

@@ -31,6 +31,7 @@ from sim.kernel.diagnosis import (
     place_of_frame,
     place_of_line,
     programs_frame,
+    where_it_waits,
 )
 from sim.kernel.environment import READING_S, SAME_S, Arrival, Environment
 from sim.kernel.errors import NotSimulated
@@ -708,9 +709,15 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         """A worker may have been given a function of the library's: then where that was."""
         worker = self.threads.current
         started_at = None if worker is None else worker.started_at
-        if started_at is not None and programs_frame(frame) is None:
+        if worker is None or programs_frame(frame) is not None:
+            return place_in_program(frame)
+        if started_at is not None:
             return f"a thread of {place_of_line(*started_at)}"
-        return place_in_program(frame)
+        main = self.main_task
+        # As of create_task(asyncio.to_thread(os.read, …)): no line of the program's has begun it.
+        if main is None or main.done():
+            return "a thread"
+        return f"a thread, while {main.get_name()} waits {where_it_waits(main)}"
 
     @forwards
     def call_soon_threadsafe(  # type: ignore[override]

@@ -21,12 +21,14 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sim import World, explore
+from sim.exploration.verdict import Verdict
 from sim.kernel.isolation import outside
 from sim.kernel.isolation.audit_events import EVENTS, Refused
 from sim.kernel.network.conditions import NOBODYS
@@ -120,6 +122,7 @@ REFUSED: dict[str, tuple[Callable[[], object], Refused | str]] = {
     "_posixsubprocess.fork_exec": (partial(begins_a_process, "spawn"), Refused.PROCESS),
     "_multiprocessing.SemLock": (multiprocessing.Lock, Refused.PROCESSES_LOCK),
     "_multiprocessing.SemLock ": (uses_a_pool_of_processes, Refused.PROCESSES_LOCK),
+    "_multiprocessing.SemLock  ": (partial(ThreadPool, 1), Refused.PROCESSES_LOCK),
     "PyInterpreterState_New|interpreters.create": (
         begins_an_interpreter,
         Refused.INTERPRETER,
@@ -170,9 +173,32 @@ def test_the_place_is_the_programs_line() -> None:
         with suppress(Exception):
             subprocess.run(["true"], check=True)  # noqa: ASYNC221
 
-    text = explore(program).text
+    text = " ".join(explore(program).text.split())
     assert "subprocess.Popen in program (" in text
     assert '`subprocess.run(["true"], check=True)' in text
+
+
+def test_a_call_that_no_line_of_the_program_has_made_is_placed_as_well() -> None:
+    """A task of its own has begun the thread: where the program stands is named, no library."""
+
+    async def program(world: World) -> None:
+        reads, writes = os.pipe()
+        told = asyncio.create_task(asyncio.to_thread(os.read, reads, 10))
+        try:
+            await asyncio.sleep(0.01)
+            os.write(writes, b"hey")
+            assert await told == b"hey"
+        finally:
+            os.close(reads)
+            os.close(writes)
+
+    asyncio.run(program(None))  # type: ignore[arg-type]
+    report = explore(program)
+    told = " ".join(report.text.split())
+    assert report.verdict == Verdict.ERROR, told
+    assert "os.read in a thread, while program waits in program (" in told
+    assert "test_outside.py" in told
+    assert "outside.py:" not in told.replace("test_outside.py:", "")
 
 
 def test_what_stays_within_the_process_is_done() -> None:

@@ -61,7 +61,8 @@ class Refused(Enum):
     )
     PROCESSES_LOCK = (
         "it belongs to several processes, and would block all of this one; use threading's or "
-        "asyncio's own, which are simulated"
+        "asyncio's own, which are simulated, and in the place of multiprocessing.pool.ThreadPool, "
+        "which has one, concurrent.futures.ThreadPoolExecutor"
     )
 
 
