@@ -39,7 +39,7 @@ from sim.kernel.current import (
 )
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import SAME_S, Environment
-from sim.kernel.errors import NotSimulated, StepBrokenOff, Stuck
+from sim.kernel.errors import NotSimulated, Opaque, StepBrokenOff, Stuck
 from sim.kernel.execution import why_stuck
 from sim.kernel.guards import guarded
 from sim.kernel.hashing import restart_serials, use_deterministic_scopes
@@ -251,6 +251,10 @@ class StandaloneLoop(SimLoop):
             if loop_at_rest() == self._going_on:
                 del at_rest[os_thread()]
         super().close()
+
+    def canonical_state(self) -> NoReturn:
+        """Of a loop within another's execution: what others have called, say, lies outside."""
+        raise Opaque("a loop of its own in a thread", "let the thread do without one")
 
     def _as_current(self) -> Execution:
         # A suite may have long steps.

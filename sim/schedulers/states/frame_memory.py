@@ -55,7 +55,8 @@ class Instruction:
 
     callee: how what it calls was loaded, as the two instructions that did it, if it is a call.
     is_tuple: whether its positional arguments were just made a tuple, if it is one of these calls.
-    leaves_block: whether it is what a `with` block ends with, as it seems.
+    leaves_block: whether it is what a `with` block ends with, as it seems. is_dropped: whether what
+    the call ends with goes nowhere.
     """
 
     offset: int
@@ -66,6 +67,7 @@ class Instruction:
     callee: tuple[tuple[str, Any], ...] = ()
     is_tuple: bool = False
     leaves_block: bool = False
+    is_dropped: bool = False
 
     @property
     def below_call(self) -> int:
@@ -254,7 +256,10 @@ def _described(listed: list[dis.Instruction], depths: list[int], index: int) -> 
     is_tuple = (before.opname, before.arg or 0) in _MAKES_TUPLE
     arguments = [(one.opname, one.argval) for one in listed[:index] if one.opname != "PRECALL"][-3:]
     leaves = arguments == [("LOAD_CONST", None)] * 3 and found.arg == (3 if _HAS_POINTER else 2)
-    return dataclasses.replace(found, callee=loads, is_tuple=is_tuple, leaves_block=leaves)
+    is_dropped = listed[index + 1].opname == "POP_TOP"
+    return dataclasses.replace(
+        found, callee=loads, is_tuple=is_tuple, leaves_block=leaves, is_dropped=is_dropped
+    )
 
 
 def _pushes(depths: list[int], index: int, place: int) -> int:

@@ -16,6 +16,7 @@ import functools
 import gc
 import inspect
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,9 @@ def stacks_known(threads: Threads, loops: FrameType | None) -> Iterator[None]:
             if last is not None and last.f_code is not _LAST:
                 raise _unknown("that stands in another greenlet")
             stack = _know(last, held)
+            if any(each.f_code is _TURN_OF_LOOP for each in stack):
+                # What has called its turn is read of no loop.
+                raise _unknown("that runs a loop of its own")
             if worker.handles is not None and any(map(_is_generator, stack)):
                 # Each of these may handle another one meanwhile, and then that is not all.
                 raise _unknown("whose generator runs while an exception is handled")
@@ -180,7 +184,7 @@ def _in_call(memory: FrameMemory, callee: FrameType) -> object:
     below = memory.instruction.below_call
     if memory.known_depth == below:
         # Called without C between them: a function, or a class.
-        return _kept_by_init(callee)
+        return _kept_without_c(memory, callee)
     kept = None
     if memory.code is _RUN:
         kept = _in_callback(memory, callee)
@@ -193,7 +197,53 @@ def _in_call(memory: FrameMemory, callee: FrameType) -> object:
         kept = _leads_to(*called, callee)
     if kept is None:
         raise _unknown(f"in {memory.code.co_qualname}, which has called something in C")
+    if memory.code not in _HOLD_ARGUMENTS:
+        _refuse_lost_arguments(callee)
     return kept
+
+
+def _kept_without_c(memory: FrameMemory, callee: FrameType) -> tuple[object, ...]:
+    """Since 3.13 it may be a class that is called so, and not the method that runs.
+
+    Then the call ends with what was made. The stack does not tell, so what was loaded has to.
+    """
+    kept = _kept_by_init(callee)
+    at = memory.instruction
+    if callee.f_code.co_name != "__init__" or not _CLASSES_WITHOUT_C:
+        return kept
+    begins: Any = getattr(_loaded(memory), "__init__", None)
+    if getattr(begins, "__code__", None) is callee.f_code:
+        return _MADE
+    if at.is_dropped or (at.callee[1:] and at.callee[1][1] == "__init__"):
+        return kept
+    raise _unknown(f"in {memory.code.co_qualname}, which calls a class, or its __init__")
+
+
+_CLASSES_WITHOUT_C = sys.version_info >= (3, 13)
+_MADE = ("made",)
+"""Of a call that ends with what the class has made, whatever its `__init__` returns."""
+
+
+def _refuse_lost_arguments(callee: FrameType) -> None:
+    """C keeps the arguments until the callee has returned, though that may have let go of them.
+
+    No reader finds them there; and what their end does would come later than it seems.
+    """
+    code = callee.f_code
+    if code not in _binds_arguments:
+        flags = (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS)
+        count = code.co_argcount + code.co_kwonlyargcount
+        names = code.co_varnames[: count + sum(bool(code.co_flags & flag) for flag in flags)]
+        _binds_arguments[code] = any(
+            _binds(each, name) for each in nested_codes(code) for name in names
+        )
+    if _binds_arguments[code] and not _is_generator(callee):
+        raise _unknown(f"in {code.co_qualname}, which binds an argument anew below a call in C")
+
+
+_binds_arguments: dict[CodeType, bool] = {}
+_HOLD_ARGUMENTS = {_RUN, _JOB, threading.Thread.run.__code__}
+"""Where an object that is read holds the arguments as well."""
 
 
 def _in_callback(memory: FrameMemory, callee: FrameType) -> tuple[object, ...] | None:
@@ -215,14 +265,14 @@ def _leaves_block(memory: FrameMemory, below: int, callee: FrameType) -> bool:
 
 
 def _called(memory: FrameMemory, below: int) -> tuple[Any, tuple[Any, ...]] | None:
-    """What is called, and its first positional argument, if it has one that is there to be read.
+    """What is called, and its arguments.
 
     None where that is not known: a `partial` with one argument puts it, for the time of the call,
     where it lay itself. So where no method is called, what lies there has to be what was loaded.
     """
     first, second = (_operand(memory, below + index) for index in range(2))
     target, bound = (first, second) if _CALLABLE_FIRST or first is not _NOTHING else (second, first)
-    args = _argument(memory, below + 2)
+    args = _arguments(memory, below + 2)
     if bound is not _NOTHING:
         return target, (bound, *args)
     at = memory.instruction
@@ -232,20 +282,24 @@ def _called(memory: FrameMemory, below: int) -> tuple[Any, tuple[Any, ...]] | No
 
 
 def _was_loaded(target: Any, memory: FrameMemory) -> bool:
-    """Whether it is what the code has loaded: a local, a global, or what a module has."""
+    return _loaded(memory) is target
+
+
+def _loaded(memory: FrameMemory) -> Any:
+    """What the code has loaded to call it: a local, a global, or what a module has."""
     loads = tuple(each for each in memory.instruction.callee if each[0] != "PUSH_NULL")
     if not loads:
-        return False
+        return _NOTHING
     how, name = loads[0]
     if how in ("LOAD_FAST", "LOAD_DEREF"):
         loaded = memory.local(name)
     elif how == "LOAD_GLOBAL":
         loaded = memory.globals.get(name, vars(builtins).get(name))
     else:
-        return False
+        return _NOTHING
     if type(loaded) is types.ModuleType and loads[1:] and loads[1][0] in _LOAD_ATTRIBUTE:
         loaded = vars(loaded).get(loads[1][1])
-    return loaded is target
+    return loaded
 
 
 _LOAD_ATTRIBUTE = ("LOAD_METHOD", "LOAD_ATTR")
@@ -261,13 +315,17 @@ def _operand(memory: FrameMemory, index: int) -> Any:
         return _NOTHING
 
 
-def _argument(memory: FrameMemory, index: int) -> tuple[Any, ...]:
+def _arguments(memory: FrameMemory, index: int) -> tuple[Any, ...]:
+    """Those of them that are there to be read; `_UNREAD` stands for the others."""
     at = memory.instruction
     if at.opname != "CALL_FUNCTION_EX":
-        return (memory.operand(index),) if at.arg else ()
+        return tuple(_operand(memory, index + number) for number in range(at.arg))
     # C may have made a tuple of what lies there, and let go of it, unless it is one.
     found = memory.operand_that_is_kept(index)
-    return found[:1] if type(found) is tuple else ()
+    return found if type(found) is tuple else (_UNREAD,)
+
+
+_UNREAD = object()
 
 
 def _leads_to(target: Any, args: tuple[Any, ...], callee: FrameType) -> tuple[object, ...] | None:
@@ -278,7 +336,9 @@ def _leads_to(target: Any, args: tuple[Any, ...], callee: FrameType) -> tuple[ob
     if kind is types.MethodType:
         return _leads_to(target.__func__, (target.__self__, *args), callee)
     if kind is functools.partial:
-        return _leads_to(target.func, (*target.args, *args), callee)
+        kept = _leads_to(target.func, (*target.args, *args), callee)
+        # It may hold what the call has given another value.
+        return None if kept is None else (target, *kept)
     if kind is types.MethodDescriptorType and args:
         return _leads_to_by_c(target.__name__, args[0], args[1:], callee)
     if kind.__name__ in TASK_STEPS:
@@ -289,7 +349,8 @@ def _leads_to(target: Any, args: tuple[Any, ...], callee: FrameType) -> tuple[ob
     if isinstance(target, type):
         is_plain = kind.__call__ is type.__call__
         begins: Any = getattr(target, "__init__", None)
-        return _leads_to(begins, (), callee) if is_plain else None
+        leads = is_plain and _leads_to(begins, (), callee) is not None
+        return _MADE if leads else None
     call: Any = getattr(kind, "__call__", None)  # noqa: B004 - which it is
     return _leads_to(call, (), callee) if type(call) is types.FunctionType else None
 
@@ -300,18 +361,22 @@ _BUILT_IN = {types.BuiltinFunctionType, types.MethodWrapperType}
 def _leads_to_by_c(
     name: str, owner: Any, args: tuple[Any, ...], callee: FrameType
 ) -> tuple[object, ...] | None:
-    """The same for a function or method in C that only hands on."""
+    """The same for a function or method in C that only hands on; its arguments are with it."""
     if type(owner) is Context and name == "run" and args:
         kept = _leads_to(args[0], args[1:], callee)
         return None if kept is None else (owner, *kept)
-    if owner is sys and name == "call_tracing" and args:
-        return _leads_to(args[0], (), callee)
     if isinstance(owner, asyncio.Task) and name in TASK_STEPS:
         return () if _is_of(owner.get_coro(), callee) else None
+    if any(each is _UNREAD for each in args):
+        return None
+    if owner is sys and name == "call_tracing" and args:
+        kept = _leads_to(args[0], (), callee)
+        return None if kept is None else (*args[1:], *kept)
     if owner is builtins and name == "next" and args:
-        return (args[0],) if _is_of(args[0], callee) else None
+        # Also what it ends with where there is no next one.
+        return args if _is_of(args[0], callee) else None
     if name in ("send", "throw", "close", "__next__"):
-        return (owner,) if _is_of(owner, callee) else None
+        return (name, owner, *args) if _is_of(owner, callee) else None
     return None
 
 
