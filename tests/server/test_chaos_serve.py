@@ -31,7 +31,7 @@ from tests.server.chaos_clients import CUT, Asked, Clients
 from tests.server.chaos_history import History, Line
 from tests.server.chaos_ollama import StampedOllama
 from tests.server.chaos_store import Proxy, Valkeys
-from tests.server.support import REPOSITORY, free_port, until
+from tests.server.support import PATIENCE_S, REPOSITORY, free_port, until
 
 SECONDS = float(os.environ.get("JARVIS_CHAOS_S", "600"))
 WORKERS = 3
@@ -92,7 +92,7 @@ class Served:
 
     async def start(self) -> None:
         """Again and again where it is refused, as a service manager does: the store may be away."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while not await self._started():
                 assert "the store of sessions" in self.lines[-1], self.lines[-20:]
                 self._done["refused at the start"] += 1
@@ -188,7 +188,7 @@ class Served:
 
     async def _is_over(self) -> None:
         """No process of it is left: they all have its output open."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             await self._reading
             await self._process.wait()
         self._pids, self._stopped = [], {}
