@@ -65,6 +65,8 @@ class LimitedProtocol(H11Protocol):
         self._idle_since = 0.0
         # Received and not yet parsed; while there is some, `flow` is held.
         self._pending = b""
+        # The cycle behind which the line of a request has begun; looked for once.
+        self._begun_behind: object = self
         # No request is taken any more, and what still comes is thrown away.
         self._is_refused = False
         # Of the current request.
@@ -160,16 +162,30 @@ class LimitedProtocol(H11Protocol):
 
     def _receive(self, data: bytes) -> None:
         if self._is_refused:
+            self._wire_bytes += len(data)
+            if self._wire_bytes > WIRE_FREE_BYTES:
+                self.transport.abort()
             return
-        if self._is_between_requests():
-            # An empty line before a request line is ignored (RFC 9112, 2.2).
-            data = data.lstrip(b"\r\n")
-        if data:
-            super().data_received(data)
+        super().data_received(data)
 
-    def _is_between_requests(self) -> bool:
-        behind, _ = self.conn.trailing_data
-        return self.conn.their_state in (h11.IDLE, h11.DONE) and not behind
+    def handle_events(self) -> None:
+        if self.conn.their_state is not h11.IDLE or self._skip_empty_lines():
+            super().handle_events()
+
+    def _skip_empty_lines(self) -> bool:
+        """Those before a request are ignored (RFC 9112, 2.2). False if there may be more of one."""
+        if self._begun_behind is self.cycle:
+            return True
+        unread, _ = self.conn.trailing_data
+        begins = 0
+        while unread.startswith(b"\r\n", begins):
+            begins += 2
+        # h11 takes one for a request without a line, and has no other way to leave it out.
+        self.conn._receive_buffer.maybe_extract_at_most(begins)
+        if unread[begins:] in (b"", b"\r"):
+            return False
+        self._begun_behind = self.cycle
+        return True
 
     def send_400_response(self, msg: str) -> None:
         """What is no request, in the form of every other error; h11 says what is wrong with it."""
@@ -198,6 +214,7 @@ class LimitedProtocol(H11Protocol):
             # To close it with something unread would reset it, and its client never learn why. It
             # is closed by the client, or by the limit for a head.
             self._is_refused = True
+            self._wire_bytes = 0
             self.transport.write_eof()
         else:
             self.transport.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -158,7 +159,7 @@ def test_two_lengths_end_the_connection() -> None:
     run_async(main())
 
 
-@pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n", b"\n\r\n"]])
+@pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n\r", b"\n"]])
 def test_empty_lines_before_a_request_are_ignored(pieces: list[bytes]) -> None:
     """RFC 9112, 2.2: before the first request, and before the next on the same connection."""
 
@@ -175,11 +176,39 @@ def test_empty_lines_before_a_request_are_ignored(pieces: list[bytes]) -> None:
     run_async(main())
 
 
+PROMPT = b'{"messages":[{"role":"user","content":"hi"}]}'
+SIZED = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer devkey\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(PROMPT)
+)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        SIZED + PROMPT,
+        CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(PROMPT), PROMPT),
+        HEALTH,
+    ],
+)
+def test_an_empty_line_may_come_with_the_body_before_it(first: bytes) -> None:
+    """As old clients send it: in one segment with the request before, and the one behind it."""
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url) as [(reader, writer)]:
+            writer.write(first + b"\r\n" + HEALTH.replace(b"host", b"connection: close\r\nhost", 1))
+            answers = await reader.read()
+            assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200"]
+
+    run_async(main())
+
+
 @pytest.mark.parametrize(
     ("sent", "status", "code"),
     [
         (HEALTH.replace(b"host", b"x: " + b"a" * 70_000 + b"\r\nhost"), 431, "head_too_large"),
         (b"no request\r\n\r\n", 400, "invalid_http"),
+        (b"\r\r\r" + HEALTH, 400, "invalid_http"),
     ],
 )
 def test_what_is_no_request_gets_an_error_as_others_do(sent: bytes, status: int, code: str) -> None:

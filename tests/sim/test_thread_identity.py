@@ -15,6 +15,7 @@ import sqlite3
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
@@ -1096,3 +1097,39 @@ def test_a_local_ends_in_its_own_thread() -> None:
 
     report = explore(program, strategy="natural", max_executions=1)
     assert report.counterexample is None, report.text
+
+
+_KNOWN = {threading.main_thread(): "main"}
+_KNOWN_WEAKLY = weakref.WeakKeyDictionary({threading.main_thread(): "main"})
+_MADE_BEFORE = threading.Thread(target=int)
+_MANY = {_MADE_BEFORE}
+
+
+def test_tables_of_threads_find_those_of_before() -> None:
+    """A thread that was made before the execution hashes as it did, during it and afterwards."""
+    kept: set[threading.Thread] = set()
+
+    async def program(world: World) -> None:
+        main = threading.current_thread()
+        world.check(_KNOWN.get(main) == "main", "a dict finds it")
+        world.check(main in _KNOWN_WEAKLY, "a weak one, too")
+        world.check(_MADE_BEFORE in _MANY, "also one that was never begun")
+        found = await asyncio.to_thread(lambda: _KNOWN.get(threading.main_thread()))
+        world.check(found == "main", "in a worker as well")
+        kept.add(main)
+
+    report = explore(program)
+    assert report.verdict == "proved", report.text
+    assert threading.main_thread() in kept
+
+
+def test_sets_of_threads_are_in_the_order_of_their_making() -> None:
+    """In every run, though on stock it hangs on addresses."""
+    seen: set[tuple[int, ...]] = set()
+
+    async def program(world: World) -> None:
+        threads = [threading.Thread(target=int) for _ in range(20)]
+        seen.add(tuple(threads.index(each) for each in set(threads)))
+
+    assert explore(program, max_executions=1).verdict != "error"
+    assert len(seen) == 1

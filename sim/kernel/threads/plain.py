@@ -109,16 +109,26 @@ def _only_prints(hook: Any) -> bool:
     return hook is threading.__excepthook__ or module.startswith("_pytest.")
 
 
+def _init(real: Callable[..., None]) -> Callable[..., None]:
+    """`Thread.__init__`: a set has the threads of an execution in the order of their making.
+
+    So does anyio. Those of before hash as they did, or no table of before would find them.
+    """
+
+    @functools.wraps(real)
+    @forwards
+    def init(self: Any, *args: Any, **named: Any) -> None:
+        execution = execution_of_this_thread()
+        if execution is not None:
+            self._sim_hash = in_set_order(execution.loop.threads.next_thread())
+        real(self, *args, **named)
+
+    return init
+
+
 def _hash_of_thread(thread: Any) -> int:
-    """By the order in which an execution makes them, in which a set then has them, as anyio's."""
     known: int | None = getattr(thread, "_sim_hash", None)
-    if known is not None:
-        return known
-    execution = execution_of_this_thread()
-    if execution is None:
-        return object.__hash__(thread)
-    thread._sim_hash = number = in_set_order(execution.loop.threads.next_thread())
-    return number
+    return object.__hash__(thread) if known is None else known
 
 
 def replacements() -> list[tuple[Any, str, Any]]:
@@ -129,12 +139,14 @@ def replacements() -> list[tuple[Any, str, Any]]:
 @contextmanager
 def plain_threads_simulated() -> Iterator[None]:
     """Within the block, a thread that an execution starts is one of its workers."""
-    start = threading.Thread.start
+    start, init = threading.Thread.start, threading.Thread.__init__
+    threading.Thread.__init__ = _init(init)  # type: ignore[method-assign]
     threading.Thread.start = _start(start)  # type: ignore[method-assign,assignment]
     threading.Thread.__hash__ = _hash_of_thread  # type: ignore[method-assign,assignment]
     try:
         with names_counted(), local_values.classes_patched_with_first_worker():
             yield
     finally:
+        threading.Thread.__init__ = init  # type: ignore[method-assign]
         threading.Thread.start = start  # type: ignore[method-assign]
         del threading.Thread.__hash__
