@@ -147,9 +147,14 @@ def _found_as_it_is(
     isolate = problem.isolate
     with limited(limits.until), guarded(isolate=isolate):
         traced = None
-        if isolate and not limits.is_over and limits.executions_max != 0:
-            traced = natural_traced(problem)
-            problem, traced = with_clocks_of_today(problem, traced) or (problem, traced)
+        try:
+            if isolate and not limits.is_over and limits.executions_max != 0:
+                traced = natural_traced(problem)
+                problem, traced = with_clocks_of_today(problem, traced) or (problem, traced)
+        except KeyboardInterrupt:
+            return problem, (Findings(stopped=Stop.INTERRUPTED), Conclusion(problem.digest))
+        except BudgetSpent as exc:
+            return problem, (out_of_budget(Findings(), exc), Conclusion(problem.digest))
         found = _search_and_conclude(problem, scheduler, limits, None)
         if traced is None or not may_be_found(*found):
             return problem, found

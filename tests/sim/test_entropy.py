@@ -21,7 +21,7 @@ from pathlib import Path
 from random import random as bound_random
 from time import monotonic as bound_monotonic
 from time import time as bound_time
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4 as bound_uuid4
 
 import pytest
@@ -280,8 +280,8 @@ def test_a_loop_within_an_execution_draws_from_it() -> None:
 
     report = explore(program)
     assert report.verdict == "proved", report.text
-    # That has the clocks of today.
-    del drawn[2]
+    # Some have the clocks of today.
+    drawn = [each for each in drawn if cast(float, each[2]) < EPOCH_S + 60]
     assert len(drawn) >= 2
     assert len(set(drawn)) == 1
 

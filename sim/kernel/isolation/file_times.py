@@ -303,7 +303,7 @@ def _shown(execution: Execution, found: os.stat_result, key: str | None) -> os.s
     reduced: Any = found.__reduce__()
     kind, (base, rest) = reduced
     fields, others = list(base), dict(rest)
-    begins_ns = round(entropy.epoch_s * 1e9)
+    begins_ns = round((entropy.epoch_s + entropy.environment.begun_s) * 1e9)
     for at, name in enumerate(_KINDS, 7):
         ns = changed
         if ns is None:
