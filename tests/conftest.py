@@ -72,6 +72,9 @@ def pytest_collection_finish() -> None:
     if found is not None:
         found.here.locals = found.here.locals or found.Locals()
         found.here.locals.find_all()
+    entropy = sys.modules.get("sim.kernel.isolation.entropy")
+    if entropy is not None:
+        entropy.find_held_clocks()
     gc.collect()
     if sys.version_info < (3, 14):
         # From there on Hypothesis asks the collector who holds a generator, and it says nobody.

@@ -15,7 +15,7 @@ from sim.kernel.hashing import hashes_of_connections
 from sim.kernel.hosts.replacements import replacements as processes
 from sim.kernel.interrupts import interrupts_noted
 from sim.kernel.isolation import collector, file_times, machine, outside
-from sim.kernel.isolation.entropy import virtualised
+from sim.kernel.isolation.entropy import held_clocks_virtual, virtualised
 from sim.kernel.network import replaced as sockets
 from sim.kernel.signals import own_signals_simulated
 from sim.kernel.threads import sqlite
@@ -140,6 +140,7 @@ def _guards_up() -> Iterator[None]:
     file_times.begin()
     try:
         with (
+            held_clocks_virtual(),
             unawaited_noted(),
             threads_patched(_replacements()),
             plain_threads_simulated(),

@@ -123,7 +123,7 @@ class BoundNames:
     def in_function(self, function: types.FunctionType) -> Iterator[Site]:
         for index, value in enumerate(function.__defaults__ or ()):
             if id(value) in self._ids:
-                yield _default_site(function, index, value)
+                yield default_site(function, index, value)
         keywords = function.__kwdefaults__ or {}
         for name, value in keywords.items():
             if id(value) in self._ids:
@@ -218,7 +218,7 @@ def _static_site(cls: type, name: str, real: Any) -> Site:
     return Site(real, lambda: getattr(cls, name), put)
 
 
-def _default_site(function: types.FunctionType, index: int, real: Any) -> Site:
+def default_site(function: types.FunctionType, index: int, real: Any) -> Site:
     def put(value: Any) -> None:
         defaults = list(function.__defaults__ or ())
         defaults[index] = value
@@ -246,12 +246,12 @@ def functions_behind(value: Any) -> Iterator[types.FunctionType]:
 
 def own_modules() -> list[types.ModuleType]:
     """The program's own, that are imported."""
-    return [each for each in tuple(sys.modules.values()) if _is_own(each)]
+    return [each for each in tuple(sys.modules.values()) if is_own(each)]
 
 
 def installed_modules() -> list[types.ModuleType]:
     """Those of installed packages that are imported."""
-    return [each for each in tuple(sys.modules.values()) if _is_installed(each)]
+    return [each for each in tuple(sys.modules.values()) if is_installed(each)]
 
 
 def nested_codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -261,14 +261,14 @@ def nested_codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from nested_codes(constant)
 
 
-def _is_installed(module: types.ModuleType) -> bool:
+def is_installed(module: types.ModuleType) -> bool:
     file = getattr(module, "__file__", None)
     # Ours may be installed, and must not find its own replacements.
     is_ours = getattr(module, "__name__", "").partition(".")[0] == "sim"
     return isinstance(file, str) and not is_ours and any(part in file for part in _INSTALLED)
 
 
-def _is_own(module: types.ModuleType) -> bool:
+def is_own(module: types.ModuleType) -> bool:
     """Neither the standard library's, nor an installed package's, nor the simulator's."""
     name = getattr(module, "__name__", "")
     file = getattr(module, "__file__", None)

@@ -12,6 +12,7 @@ import ctypes
 import datetime
 import functools
 import gc
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -73,6 +74,14 @@ _PUT = [
     (datetime.datetime, _of_datetime, "utcnow", classmethod(_utcnow)),
     (datetime.date, _of_date, "today", classmethod(_today)),
 ]
+
+
+def methods_of_dates() -> dict[tuple[type, str], Any]:
+    """By type and name, what stands in for the method that somebody has bound before."""
+    date, moment = datetime.date, datetime.datetime
+    pairs: list[tuple[type, str, Any]] = [(moment, "now", _now), (moment, "utcnow", _utcnow)]
+    pairs += [(moment, "today", _today), (date, "today", _today)]
+    return {(kind, name): types.MethodType(method, kind) for kind, name, method in pairs}
 
 
 @contextmanager

@@ -6,8 +6,9 @@ the replacements do what they replaced, so that measuring an exploration measure
 
 Names that the program's own modules had bound before are rebound for the duration of an
 exploration: globals, default arguments, class attributes and what a closure holds; in installed
-packages globals. For `datetime` see `dates.py`. What an object holds stays real: `clocks_held` and
-`Generators` name some of it, and running twice finds the rest where it changes a step.
+packages globals. For what objects and libraries hold see `held_clocks.py`, for `datetime`
+`dates.py`. `clocks_held` and `Generators` name what stays real, and running twice finds the rest
+where it changes a step.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any
 from sim.kernel.current import execution_of_this_thread, executions, os_thread
 from sim.kernel.entropy import Entropy, restore_module
 from sim.kernel.isolation.bound_names import BoundGlobals, BoundNames, modules_of
-from sim.kernel.isolation.dates import dates_virtual
+from sim.kernel.isolation.dates import dates_virtual, methods_of_dates
+from sim.kernel.isolation.held_clocks import HeldClocks, stand_in_of
 from sim.kernel.origin import forwards
 
 try:
@@ -67,15 +69,9 @@ def _drawn() -> Entropy | None:
 
 
 def clocks_held(sources: Iterable[object]) -> list[str]:
-    """Clocks that objects of these objects' modules keep, in words: they stay real."""
-    found = []
-    for module in modules_of(sources):
-        for name, value in tuple(vars(module).items()):
-            is_instance = not isinstance(value, (type, types.ModuleType, types.FunctionType))
-            for attribute, held in tuple(getattr(value, "__dict__", {}).items()):
-                if is_instance and id(held) in _REPLACED_BY_ID:
-                    found.append(f"{module.__name__}.{name}.{attribute}, which holds {held!r}")
-    return found
+    """Clocks that classes of these objects' modules keep where none is replaced, in words."""
+    names = {module.__name__ for module in modules_of(sources)}
+    return [f"{words} holds a clock" for module, words in _held.left if module in names]
 
 
 class Generators:
@@ -306,10 +302,21 @@ def _holders() -> list[types.ModuleType]:
     return [sys.modules[name] for name in _HOLDERS if name in sys.modules]
 
 
+# What objects hold to read it later, as a cache does.
+_NAMES_READ = ["time", "time_ns", *_COUNTING, *(f"{name}_ns" for name in _COUNTING)]
+_READABLE = [real for holder, name, real in _REAL if holder is time and name in _NAMES_READ]
+
 _bound = (
     BoundNames(_REPLACED_BY_ID),
     BoundGlobals(_CLOCKS),
     BoundNames(_CLOCKS, _holders),
+)
+_held = HeldClocks(
+    _READABLE,
+    {id(each): _REPLACED_BY_ID[id(each)] for each in _READABLE},
+    methods_of_dates(),
+    # A list that is another one where own modules have grown.
+    _bound[0].sites,
 )
 
 
@@ -338,3 +345,22 @@ def virtualised() -> Iterator[None]:
         for holder, name, before in replaced:
             setattr(holder, name, before)
         restore_module()
+
+
+def find_held_clocks() -> None:
+    """To be called before a `gc.freeze`, so that none is needed to be undone."""
+    _held.find_all()
+
+
+@contextmanager
+def held_clocks_virtual() -> Iterator[None]:
+    """The same for what `held_clocks.py` finds; around all else that the guards put in a place."""
+    sites = [(site, put) for site, put in _held.sites() if site.get() is site.real]
+    for site, stand_in in sites:
+        site.put(stand_in_of(stand_in))
+    try:
+        yield
+    finally:
+        for site, _ in sites:
+            site.put(site.real)
+        _held.note()

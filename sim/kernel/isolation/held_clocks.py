@@ -1,0 +1,293 @@
+"""Every other place that holds a clock: dicts, lists, defaults, partials, objects and their slots.
+
+The collector knows who refers to a clock. It is asked once, and again where modules have grown or
+the references to a clock are more than they were: what was found is held until then, so none goes
+unseen because another went. What is frozen it does not tell of, so that is found once. Nothing of
+`sim` is changed, and of the standard library's modules no global, class or default.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sim.kernel.isolation.bound_names import (
+    Site,
+    attribute_site,
+    default_site,
+    is_installed,
+    is_own,
+    item_site,
+)
+
+_NOT_LOOKED_INTO = (type, types.ModuleType, types.FrameType, types.BuiltinMethodType)
+# What only says what a function was made of.
+_SAID_ONLY = "__wrapped__"
+_collect, _freeze, _unfreeze, _frozen = gc.collect, gc.freeze, gc.unfreeze, gc.get_freeze_count
+_MODEL = "__pydantic_validator__"
+
+
+class HeldClocks:
+    """Finds the holders of some functions, and of such methods of types as nobody keeps one of.
+
+    stand_ins: by id, for each function. methods: for each type and name what makes a stand-in of
+    the bound method. seen: differs from before where modules have grown.
+    """
+
+    def __init__(
+        self,
+        functions: list[Any],
+        stand_ins: dict[int, Any],
+        methods: dict[tuple[type, str], Any],
+        seen: Callable[[], object],
+    ) -> None:
+        self._functions = functions
+        self._stand_ins = stand_ins
+        self._methods = methods
+        self._seen = seen
+        self._looked_at: object = None
+        self._before = self._references()
+        self._sites: list[tuple[Site, Any]] = []
+        # Of the last look at which nothing was frozen.
+        self._unfrozen: list[tuple[Site, Any]] | None = None
+        self.left: list[tuple[str, str]] = []
+        """Holders in which none can be replaced: the module of each, and the words for it."""
+
+    def sites(self) -> list[tuple[Site, Any]]:
+        """Each place, and what is to stand there."""
+        seen, references = self._seen(), self._references()
+        is_more = any(now > before for now, before in zip(references, self._before, strict=True))
+        if seen is not self._looked_at or is_more:
+            self.find_all()
+            self._looked_at = seen
+        return self._sites
+
+    def find_all(self) -> None:
+        self._sites = []
+        if not _frozen():
+            self._unfrozen = self._sites = self._look()
+        elif self._unfrozen is None:
+            _collect()
+            _unfreeze()
+            self._unfrozen = self._sites = self._look()
+            _freeze()
+        else:
+            self._sites = [*self._unfrozen, *self._look()]
+
+    def note(self) -> None:
+        """To be called when all is as it was: there are so many references to what is known."""
+        self._before = self._references()
+
+    def _references(self) -> list[int]:
+        return [*map(sys.getrefcount, self._functions)]
+
+    def _look(self) -> list[tuple[Site, Any]]:
+        kinds = {kind for kind, _ in self._methods}
+        referrers = gc.get_referrers(*self._functions, *kinds)
+        replaced = dict(self._stand_ins)
+        bound = []
+        for each in referrers:
+            if type(each) is types.BuiltinMethodType and isinstance(each.__self__, type):
+                method = self._methods.get((each.__self__, each.__name__))
+                if method is not None:
+                    bound.append(each)
+                    replaced[id(each)] = method
+        holders = [each for each in referrers if _holds(each, replaced)]
+        if bound:
+            known = {*map(id, holders), id(bound), id(referrers)}
+            for each in gc.get_referrers(*bound):
+                if id(each) not in known and _holds(each, replaced):
+                    holders.append(each)
+        found = _Holders(replaced, holders)
+        sites = [(site, replaced[id(site.real)]) for site in found.sites()]
+        self.left = found.left
+        return [*sites, *found.models]
+
+
+def _holds(holder: Any, replaced: dict[int, Any]) -> bool:
+    """Not for the types alone, which many hold."""
+    if isinstance(holder, _NOT_LOOKED_INTO):
+        return False
+    return any(id(each) in replaced for each in gc.get_referents(holder))
+
+
+class _Holders:
+    """One look at those that hold, of which the owners are found in one pass."""
+
+    def __init__(self, replaced: dict[int, Any], holders: list[Any]) -> None:
+        self._replaced = replaced
+        modules = tuple(sys.modules.values())
+        # Also another object may stand there.
+        self._modules = {id(getattr(each, "__dict__", None)): each for each in modules}
+        self._globals = [each for each in holders if id(each) in self._modules]
+        self._holders = [each for each in holders if id(each) not in self._modules]
+        self._owners: dict[int, list[Any]] = {}
+        self.left: list[tuple[str, str]] = []
+        self.models: list[tuple[Site, Any]] = []
+        self._find_owners(self._holders, beside=[holders])
+        owners = [each for found in self._owners.values() for each in found]
+        # The tuple of a closure, a table, the names of a class.
+        inner = {id(each): each for each in owners if type(each) in (tuple, list, dict)}
+        unknown = [each for at, each in inner.items() if at not in self._owners | self._modules]
+        self._find_owners(unknown, beside=[holders, owners])
+
+    def _find_owners(self, of: list[Any], beside: list[Any]) -> None:
+        """beside: lists of this search."""
+        self._owners.update((id(each), []) for each in of)
+        searched = {*map(id, [of, self._holders, *beside])}
+        for owner in gc.get_referrers(*of) if of else ():
+            if id(owner) not in searched and not isinstance(owner, types.FrameType):
+                for each in gc.get_referents(owner):
+                    if id(each) in self._owners:
+                        self._owners[id(each)].append(owner)
+
+    def sites(self) -> Iterator[Site]:
+        for holder in self._globals:
+            module = self._modules[id(holder)]
+            if is_own(module) or is_installed(module):
+                yield from self._in_dict(holder, [])
+        for holder in self._holders:
+            owners = self._owners[id(holder)]
+            if any(map(self._stays_real, owners)) or _is_ours(type(holder).__module__):
+                continue
+            yield from self._in_holder(holder, owners)
+
+    def _in_holder(self, holder: Any, owners: list[Any]) -> Iterator[Site]:
+        kind = type(holder)
+        if kind is dict:
+            yield from self._in_dict(holder, owners)
+        elif kind is list:
+            yield from (item_site(holder, at, each) for at, each in self._held(holder))
+        elif kind is tuple:
+            yield from self._in_tuple(holder, owners)
+        elif kind is types.CellType:
+            yield attribute_site(holder, "cell_contents", holder.cell_contents)
+        elif isinstance(holder, functools.partial):
+            yield _partial_site(holder)
+        elif kind is staticmethod:
+            # Called again, it takes another function.
+            yield Site(holder.__func__, lambda: holder.__func__, holder.__init__)
+        else:
+            yield from self._in_object(holder, owners)
+
+    def _held(self, values: list[Any] | tuple[Any, ...]) -> list[tuple[int, Any]]:
+        return [(at, each) for at, each in enumerate(values) if id(each) in self._replaced]
+
+    def _stays_real(self, owner: Any) -> bool:
+        """Whether what it holds is the simulator's, or a default or class of the library's."""
+        if isinstance(owner, types.FunctionType):
+            name = str(owner.__globals__.get("__name__"))
+        elif isinstance(owner, type):
+            name = owner.__module__
+        elif type(owner) is dict and id(owner) in self._modules:
+            return _is_ours(str(owner.get("__name__")))
+        elif type(owner) is tuple or type(owner) is list:
+            # Those of a closure, and of a table, of ours.
+            kinds = types.FunctionType, type, dict
+            above = self._owners.get(id(owner), ())
+            return any(isinstance(each, kinds) and self._stays_real(each) for each in above)
+        else:
+            return _is_ours(type(owner).__module__)
+        return _is_ours(name) or name.partition(".")[0] in sys.stdlib_module_names
+
+    def _in_dict(self, holder: dict[Any, Any], owners: list[Any]) -> Iterator[Site]:
+        classes = [each for each in owners if isinstance(each, type)]
+        for name, value in tuple(holder.items()):
+            if id(value) in self._replaced and name != _SAID_ONLY:
+                for cls in classes:
+                    yield attribute_site(cls, name, value)
+                if not classes:
+                    yield item_site(holder, name, value)
+
+    def _in_tuple(self, holder: tuple[Any, ...], owners: list[Any]) -> Iterator[Site]:
+        for owner in owners:
+            if isinstance(owner, types.FunctionType) and owner.__defaults__ is holder:
+                yield from (default_site(owner, at, each) for at, each in self._held(holder))
+            elif type(owner) is dict or type(owner) is list:
+                names = owner.items() if type(owner) is dict else enumerate(owner)
+                stand_in = tuple(self._replaced.get(id(each), each) for each in holder)
+                self._replaced[id(holder)] = stand_in
+                for name, value in tuple(names):
+                    if value is holder:
+                        yield item_site(owner, name, holder)
+
+    def _in_object(self, holder: Any, owners: list[Any]) -> Iterator[Site]:
+        sites = []
+        for cls in type(holder).__mro__:
+            for slot in tuple(vars(cls).values()):
+                if type(slot) is types.MemberDescriptorType:
+                    sites.append(_slot_site(holder, slot))
+        values = getattr(holder, "__dict__", None)
+        if type(values) is dict:
+            sites += [item_site(values, name, each) for name, each in values.items()]
+        found = [each for each in sites if id(each.real) in self._replaced and _takes(each)]
+        yield from found
+        if not found:
+            self._leave(holder, owners)
+
+    def _leave(self, holder: Any, owners: list[Any]) -> None:
+        """A validator is made anew of its schema, a dict, whose clocks have been replaced then."""
+        for owner in owners:
+            if type(owner) is not dict or not isinstance(owner.get("__module__"), str):
+                continue
+            for cls in [each for each in self._owners.get(id(owner), ()) if isinstance(each, type)]:
+                kind = type(holder)
+                if owner.get(_MODEL) is holder and kind.__name__ == "SchemaValidator":
+                    self.models.append((attribute_site(cls, _MODEL, holder), _Anew(holder)))
+                elif kind.__name__ != "SchemaSerializer":
+                    words = f"{cls.__module__}.{cls.__qualname__}, of which a {kind.__name__}"
+                    self.left.append((cls.__module__, words))
+
+
+class _Anew:
+    """What is made of the parts of another where it is first needed."""
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    @functools.cached_property
+    def made(self) -> Any:
+        kind, arguments = self._of.__reduce__()
+        return kind(*arguments)
+
+
+def stand_in_of(stand_in: Any) -> Any:
+    """To be asked when all that can be set is set."""
+    return stand_in.made if isinstance(stand_in, _Anew) else stand_in
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] == "sim"
+
+
+def _slot_site(holder: Any, slot: types.MemberDescriptorType) -> Site:
+    def get() -> Any:
+        try:
+            return slot.__get__(holder, type(holder))
+        except AttributeError:
+            return None
+
+    # Not the class's own way, which may forbid it.
+    return Site(get(), get, lambda value: slot.__set__(holder, value))
+
+
+def _takes(site: Site) -> bool:
+    """Not a member of a type written in C that is only read."""
+    try:
+        site.put(site.real)
+    except (AttributeError, TypeError):
+        return False
+    return True
+
+
+def _partial_site(holder: functools.partial[Any]) -> Site:
+    def put(value: Any) -> None:
+        reduced: Any = holder.__reduce__()
+        _, *rest = reduced[2]
+        holder.__setstate__((value, *rest))  # type: ignore[attr-defined]
+
+    return Site(holder.func, lambda: holder.func, put)

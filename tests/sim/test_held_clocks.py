@@ -1,0 +1,282 @@
+"""Clocks that anything has held since before the exploration: virtual within it, real after."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import functools
+import importlib.util
+import sys
+import time
+import types
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import attr
+import pydantic
+import pytest
+
+from sim import World, explore
+from sim.kernel.isolation import entropy
+
+Clock = Callable[[], Any]
+
+_IN_DICT = {"m": time.monotonic}
+_IN_LIST = [time.perf_counter]
+_IN_TUPLE = (time.time, time.monotonic)
+_IN_DEEP: dict[str, Any] = {"clocks": [{"cpu": [time.monotonic_ns]}]}
+_PARTIALS = {"p": functools.partial(time.perf_counter)}
+_DATES = {
+    "now": datetime.datetime.now,
+    "utc": functools.partial(datetime.datetime.now, datetime.UTC),
+}
+
+
+class _Keeps:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+
+class _Slots:
+    __slots__ = ("clock",)
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Frozen:
+    clock: Clock
+
+
+class _Named(NamedTuple):
+    clock: Clock
+
+
+@dataclasses.dataclass
+class _Order:
+    at: datetime.datetime = dataclasses.field(default_factory=datetime.datetime.now)
+
+
+@attr.s(auto_attribs=True)
+class _Attrs:
+    at: float = attr.ib(factory=time.monotonic)
+
+
+class _Model(pydantic.BaseModel):
+    at: float = pydantic.Field(default_factory=time.time)
+    day: datetime.datetime = pydantic.Field(default_factory=datetime.datetime.now)
+
+
+class _Outer(pydantic.BaseModel):
+    inner: _Model = pydantic.Field(default_factory=_Model)
+
+
+def _default(clock: Clock = time.monotonic) -> Any:
+    return clock()
+
+
+def _closure(clock: Clock) -> Clock:
+    return lambda: clock()
+
+
+_KEEPS, _SLOTS, _FROZEN = _Keeps(time.monotonic), _Slots(time.monotonic), _Frozen(time.time)
+_NAMED = _Named(time.monotonic)
+_IN_CLOSURE = _closure(time.monotonic)
+
+WAYS: dict[str, Clock] = {
+    "a dict": lambda: _IN_DICT["m"](),
+    "a list": lambda: _IN_LIST[0](),
+    "a tuple": lambda: _IN_TUPLE[1](),
+    "a list in a dict in a list": lambda: _IN_DEEP["clocks"][0]["cpu"][0]() / 1e9,
+    "a partial": lambda: _PARTIALS["p"](),
+    "an object": lambda: _KEEPS.clock(),
+    "a slot": lambda: _SLOTS.clock(),
+    "a frozen slot": lambda: _FROZEN.clock(),
+    "a default": lambda: _default(),
+    "a closure": lambda: _IN_CLOSURE(),
+    "datetime.now in a dict": lambda: _DATES["now"]().timestamp(),
+    "datetime.now in a partial": lambda: _DATES["utc"]().timestamp(),
+    "datetime.now of a dataclass": lambda: _Order().at.timestamp(),
+    "a factory of attrs": lambda: _Attrs().at,
+    "a default of pydantic": lambda: _Model().at,
+    "datetime.now of pydantic": lambda: _Model().day.timestamp(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_held_clock_is_virtual_within_and_real_after(way: str) -> None:
+    """Time passes there as everywhere in an execution, and afterwards as on stock."""
+    read = WAYS[way]
+    assert _is_real(read)
+
+    async def program(world: World) -> None:
+        began = read()
+        await asyncio.sleep(1_000)
+        assert 1_000 <= read() - began < 1_001
+
+    report = explore(program, horizon_s=5_000)
+    assert report.verdict == "proved", report.text
+    assert _is_real(read)
+
+
+def _is_real(read: Clock) -> bool:
+    """Whether it shows what one of the system's clocks shows."""
+    clocks = (time.time, time.monotonic, time.perf_counter)
+    before = [clock() for clock in clocks]
+    shown = read()
+    return any(
+        # Rounded to a microsecond by a datetime.
+        was - 1e-5 <= shown <= clock() + 1e-5
+        for was, clock in zip(before, clocks, strict=True)
+    )
+
+
+_HOLDER = """
+import functools, time
+
+class Cache:
+    def __init__(self, timer=time.monotonic):
+        self.__timer = timer
+        self.made = timer()
+
+    def age(self):
+        return self.__timer() - self.made
+
+def elapsed(since, *, clock=time.perf_counter):
+    return clock() - since
+
+def wraps(clock=time.monotonic):
+    return functools.lru_cache(1)(lambda: clock)
+"""
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """An installed module with clocks among its defaults."""
+    path = tmp_path / "site-packages" / "holds_clocks.py"
+    path.parent.mkdir()
+    path.write_text(_HOLDER)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, path.stem, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_default_of_an_installed_library_is_virtual(library: types.ModuleType) -> None:
+    """As the timer of cachetools' TTLCache, and afterwards it is the clock."""
+
+    async def program(world: World) -> None:
+        cache = library.Cache()
+        await asyncio.sleep(1_000)
+        assert cache.age() >= 1_000
+
+    report = explore(program, horizon_s=5_000)
+    assert report.verdict == "proved", report.text
+    assert library.Cache.__init__.__defaults__ == (time.monotonic,)
+    assert library.elapsed.__kwdefaults__ == {"clock": time.perf_counter}
+
+
+def test_an_object_made_before_each_exploration_is_found_each_time(
+    library: types.ModuleType,
+) -> None:
+    """No module has grown since the last, and the one before is gone."""
+    for _ in range(3):
+        cache = library.Cache()
+
+        async def program(world: World, cache: Any = cache) -> None:
+            began = cache.age()
+            await asyncio.sleep(1_000)
+            assert 1_000 <= cache.age() - began < 1_001
+
+        report = explore(program, horizon_s=5_000)
+        assert report.verdict == "proved", report.text
+        del cache, program
+
+
+def test_a_wrong_claim_about_a_held_clock_is_refuted() -> None:
+    """That no time passes there, which once was proved."""
+
+    async def program(world: World) -> None:
+        began = _IN_DICT["m"](), _Attrs().at, _Model().at
+        await asyncio.sleep(0.3)
+        assert _IN_DICT["m"]() - began[0] < 0.2
+        assert _Attrs().at - began[1] < 0.2
+        assert _Model().at - began[2] < 0.2
+
+    assert explore(program).verdict == "refuted"
+
+
+def test_all_is_restored_after_an_exception() -> None:
+    """What leaves the block by an exception leaves no stand-in behind."""
+    validator = _Model.__pydantic_validator__
+    with pytest.raises(LookupError):
+        _fail_within(validator)
+    assert _IN_DICT["m"] is time.monotonic
+    assert _IN_LIST[0] is time.perf_counter
+    assert _IN_TUPLE[0] is time.time
+    assert _PARTIALS["p"].func is time.perf_counter
+    assert _KEEPS.clock is _SLOTS.clock is time.monotonic
+    assert _FROZEN.clock is time.time
+    assert _Model.__pydantic_validator__ is validator
+
+
+def _fail_within(validator: object) -> None:
+    with entropy.held_clocks_virtual():
+        assert _IN_DICT["m"] is not time.monotonic
+        assert _Model.__pydantic_validator__ is not validator
+        raise LookupError
+
+
+def test_nothing_is_looked_for_where_nothing_came() -> None:
+    """A second exploration after one asks the collector for no referrers."""
+
+    async def program(world: World) -> None:
+        await asyncio.sleep(1)
+
+    explore(program)
+    looks = []
+    held = entropy._held
+    look = held._look
+    held._look = lambda: looks.append(1) or look()  # type: ignore[func-returns-value, method-assign]
+    try:
+        explore(program)
+        assert not looks
+        kept = [time.monotonic]
+        explore(program)
+        assert looks and kept == [time.monotonic]
+    finally:
+        del held._look  # type: ignore[method-assign]
+
+
+def test_the_simulator_and_the_standard_library_keep_theirs() -> None:
+    """Guards and budgets read the clocks of the system, also while an exploration is under way."""
+    import sched
+
+    from sim.exploration import search
+    from sim.kernel import watchdog
+
+    with entropy.held_clocks_virtual():
+        assert search.perf_counter is time.perf_counter
+        assert watchdog._now in (time.monotonic, time.perf_counter)
+        assert sched.scheduler.__init__.__defaults__[0] is time.monotonic  # type: ignore[index]
+
+
+def test_today_in_a_dict_is_the_day_of_the_execution() -> None:
+    """A bound `date.today` shows the execution's date, and the system's after it."""
+    days = {"today": date.today}
+
+    async def program(world: World) -> None:
+        first = days["today"]()
+        await asyncio.sleep(86_400 * 3)
+        assert (days["today"]() - first).days == 3
+        assert days["today"]() == datetime.datetime.now().date()
+
+    report = explore(program, horizon_s=1e6)
+    assert report.verdict == "proved", report.text
+    assert days["today"] == date.today
