@@ -16,6 +16,7 @@ import pytest
 from sim import World, explore
 from sim.cli import main
 from sim.export.sources import NotExportable
+from sim.kernel import collections_at_polls
 from sim.kernel.hosts.run import How
 from sim.kernel.schedule import Bounds
 from sim.schedulers import NaturalOrder
@@ -325,8 +326,11 @@ class Noted:
         self.freed_in.append(asyncio._get_running_loop() is not None)
 
 
-def test_what_was_there_before_is_freed_in_no_execution() -> None:
+def test_what_was_there_before_is_freed_in_no_execution(monkeypatch: pytest.MonkeyPatch) -> None:
     """The history of the process has no part in what an execution's collector finds."""
+    # As for users: see conftest.
+    monkeypatch.setattr(collections_at_polls, "_frozen", gc.get_freeze_count)
+    monkeypatch.setattr(collections_at_polls, "_unfreeze", gc.unfreeze)
     Noted.freed_in.clear()
     Noted()
 

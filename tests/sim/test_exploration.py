@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from sim import Report, ScheduleDoesNotFit, World, explore, outcomes, run
 from sim.counterexamples.shrink import shrink
 from sim.exploration.search import guarded
+from sim.kernel import collections_at_polls
 from sim.kernel.execution import Outcome
 from sim.kernel.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import DepartureBounded, DepthFirst, Replay
@@ -551,8 +552,13 @@ async def switches_the_collector(world: World) -> None:
     await world.outside("it comes")
 
 
-def test_what_a_program_switches_of_the_collector_is_its_executions() -> None:
+def test_what_a_program_switches_of_the_collector_is_its_executions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Nothing is kept from the collector for good, and it begins on its own in no execution."""
+    # As for users: see conftest.
+    monkeypatch.setattr(collections_at_polls, "_frozen", gc.get_freeze_count)
+    monkeypatch.setattr(collections_at_polls, "_unfreeze", gc.unfreeze)
     was_enabled, frozen = gc.isenabled(), gc.get_freeze_count()
     assert explore(switches_the_collector).verdict == "proved"
     assert gc.isenabled() == was_enabled
