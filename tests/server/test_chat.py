@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from tests.limits import HANGS_S
 from tests.server.support import (
     CLIENTS,
     content_of,
@@ -105,7 +106,9 @@ def test_a_hung_ollama_does_not_delay_the_next_prompt(client: str, mode: str) ->
     """A prompt that supersedes one whose Ollama is silent starts at once, not after the grace."""
 
     async def main() -> None:
-        async with stack(ollama_client=client, grace_seconds=5.0) as server:
+        # Else nothing is silent while it loads, and it is over before anybody has looked.
+        slow = {"slow_load_s": HANGS_S}
+        async with stack("instant", slow, ollama_client=client, grace_seconds=5.0) as server:
             body = prompt(stream=True, model=f"fake:{mode}")
             first = asyncio.create_task(server.post(body))
             await until(lambda: server.fake.active_calls, "the first is upstream")

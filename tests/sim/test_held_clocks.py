@@ -22,6 +22,11 @@ import pytest
 from sim import World, explore
 from sim.kernel.isolation import entropy
 
+pytestmark = pytest.mark.skipif(
+    sys.version_info >= (3, 14),
+    reason="its collector does not tell of every tuple and validator: kernel/README.md says so",
+)
+
 Clock = Callable[[], Any]
 
 _IN_DICT = {"m": time.monotonic}
@@ -215,6 +220,7 @@ def test_a_wrong_claim_about_a_held_clock_is_refuted() -> None:
 def test_all_is_restored_after_an_exception() -> None:
     """What leaves the block by an exception leaves no stand-in behind."""
     validator = _Model.__pydantic_validator__
+    entropy.find_held_clocks()
     with pytest.raises(LookupError):
         _fail_within(validator)
     assert _IN_DICT["m"] is time.monotonic
@@ -270,6 +276,8 @@ def test_the_simulator_and_the_standard_library_keep_theirs() -> None:
 def test_today_in_a_dict_is_the_day_of_the_execution() -> None:
     """A bound `date.today` shows the execution's date, and the system's after it."""
     days = {"today": date.today}
+    # Nothing counts the references to a bound method: so it is looked for here.
+    entropy.find_held_clocks()
 
     async def program(world: World) -> None:
         first = days["today"]()
