@@ -331,7 +331,7 @@ async def a_rate_of_calls() -> None:
 
 @pytest.mark.parametrize("program", [a_rate_of_much, a_rate_of_calls])
 def test_readings_with_much_between_are_never_equal(program: Program) -> None:
-    """Stock Python needs longer for so many lines than its clock stands still."""
+    """Stock Python needs longer for 100 lines than its clock stands still."""
     assert on_stock(program) == {True}
     report = explored(program)
     assert report.verdict == "proved", report.text

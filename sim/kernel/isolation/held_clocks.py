@@ -79,7 +79,7 @@ class HeldClocks:
             self._sites = [*self._unfrozen, *self._look()]
 
     def note(self) -> None:
-        """To be called when all is as it was: there are so many references to what is known."""
+        """To be called when all is as it was: the references to what is known are counted."""
         self._before = self._references()
 
     def _references(self) -> list[int]:

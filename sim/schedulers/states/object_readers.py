@@ -402,7 +402,7 @@ def _of_exception(each: BaseException) -> Iterator[object]:
 
 
 def _of_traceback(each: types.TracebackType) -> Iterator[object]:
-    """Where it has come by, as a thread's `__exit__` is told; what lies there is for people."""
+    """The places that it lists, as a thread's `__exit__` is told; what lies there is for people."""
     yield each.tb_frame.f_code
     yield each.tb_lasti
     yield each.tb_next
