@@ -618,8 +618,8 @@ def test_the_advice_fits_the_cause(pytester: pytest.Pytester) -> None:
     result = run(pytester, STATE, "-rs")
     result.assert_outcomes(passed=2, failed=5, skipped=1)
     text = result.stdout.str()
-    told = {
-        part.partition(" ")[0]: part
+    told = {  # Without the breaks of its lines, which fall anywhere.
+        part.partition(" ")[0]: " ".join(part.split())
         for part in re.split(r"^_+ (?=test_)", text, flags=re.MULTILINE)[1:]
     }
     assert "LOCK._loop was not set, then an event loop that is closed" in told["test_lock"]
