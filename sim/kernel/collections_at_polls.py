@@ -4,8 +4,8 @@ Elsewhere it runs between executions alone, so that what only a circle of object
 the end. On stock Python it runs whenever enough was made, and a task that nobody else holds, or an
 object that a WeakSet has, is gone from then on.
 
-It finds what this execution has made, and nothing else: what nobody held before is gone when it
-begins, and the rest is frozen, so that the size of the process has no part in it.
+It finds what this execution has made, and nothing else: what there was before is frozen, garbage
+among it too, so that neither the size of the process nor its history has a part in it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _collect, _freeze, _unfreeze, _frozen = gc.collect, gc.freeze, gc.unfreeze, gc.g
 _objects = gc.get_objects
 
 SHOWN_MAX = 3
+_YOUNG, _ALL = 1, 2  # Generations.
 
 
 class Collections:
@@ -70,7 +71,8 @@ def only_what_is_new() -> Iterator[None]:
     """
     global _depth
     may_freeze = _depth > 0 or not _frozen()
-    _collect()
+    # To look for garbage among all that the process has would take longer than a small search.
+    _collect(_YOUNG if may_freeze and not _depth else _ALL)
     if may_freeze:
         _freeze()
     _depth += may_freeze

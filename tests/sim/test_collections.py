@@ -333,18 +333,37 @@ def test_what_was_there_before_is_freed_in_no_execution(monkeypatch: pytest.Monk
     monkeypatch.setattr(collections_at_polls, "_unfreeze", gc.unfreeze)
     Noted.freed_in.clear()
     Noted()
-
-    async def program() -> None:
-        circle: list[Any] = []
-        circle.append(circle)
-        del circle
-        await asyncio.sleep(0)
-
     was_frozen = gc.get_freeze_count()
-    (outcome,) = outcomes_in_natural_order(program, Bounds(collections=1))
+    (outcome,) = outcomes_in_natural_order(in_a_circle, Bounds(collections=1))
     assert "collections" in outcome.bounds_hit
     assert Noted.freed_in == [False]
     assert gc.get_freeze_count() <= was_frozen
+
+
+async def in_a_circle() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    del circle
+    await asyncio.sleep(0)
+
+
+def in_the_oldest_generation(each: Noted) -> Noted:
+    gc.collect()
+    return each
+
+
+def test_old_garbage_of_the_process_is_not_looked_for() -> None:
+    """It is frozen with all that there is: else a small search costs what the process is large."""
+    Noted.freed_in.clear()
+    gc.disable()
+    try:
+        assert in_the_oldest_generation(Noted()).me is not None
+        assert explored(in_a_circle).verdict == "proved"
+        (outcome,) = outcomes_in_natural_order(in_a_circle, Bounds(collections=1))
+    finally:
+        gc.enable()
+    assert "collections" in outcome.bounds_hit
+    assert Noted.freed_in == []
 
 
 async def listens(world: World) -> None:
