@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
 
 from server.answer import Answer
 from server.errors import ApiError
@@ -30,6 +30,28 @@ class OllamaBody(Fields):
     session_id: Text | None = None
     session_strategy: Text | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named_as_ollama_reads(cls, value: Any) -> Any:
+        """`Prompt` is `prompt` to Ollama, so that it is to us: what we decide on is what it reads.
+
+        Raises ApiError (400) for two of them, of which Ollama would take the last.
+        """
+        if not isinstance(value, dict) or value.keys() <= cls.model_fields.keys():
+            return value
+        found: dict[str, Any] = {}
+        spelled: dict[str, str] = {}
+        for name, each in value.items():
+            # Go's own folding; beyond ASCII it knows two letters more: a long s and Kelvin's K.
+            folded = name.casefold()
+            meant = folded if folded in cls.model_fields else name
+            if each is None:
+                continue
+            if meant in found and found[meant] != each:
+                raise _twice(spelled[meant], name)
+            found[meant], spelled[meant] = each, name
+        return found
+
     def passed_on(self, default_model: str | None = None) -> dict[str, Any]:
         """The body for Ollama."""
         declared = {
@@ -39,6 +61,14 @@ class OllamaBody(Fields):
         return {
             name: value for name, value in {**self.unknown, **declared}.items() if value is not None
         }
+
+
+def _twice(first: str, second: str) -> ApiError:
+    problem = (
+        f"{second}: is the same field as {first}: Ollama does not tell capitals from small letters "
+        f"in the name of a field; send it once"
+    )
+    return ApiError(400, "invalid_request", problem, param=second)
 
 
 class OllamaChatRequest(OllamaBody):
