@@ -15,8 +15,6 @@ from sim.kernel.environment import Environment
 from sim.kernel.schedule import Bounds
 from sim.kernel.violation import Kind
 
-_serials = count()
-
 
 class ProcessesByPid(Protocol):
     """The processes of the execution's hosts, if it has any."""
@@ -86,7 +84,7 @@ class Execution:
     is_alone: bool = False
     is_violated: bool = False
     collects: bool = True
-    serial: int = field(default_factory=lambda: next(_serials))
+    serial: int = field(default_factory=count().__next__)
     # In which thread of the operating system it runs.
     os_thread: int = field(default_factory=_thread.get_ident)
     counter: Counter | None = None

@@ -42,11 +42,13 @@ class EqualReadings:
         self._at_s, self._pairs = 0.0, 0
         self.in_a_row = 0
         # Counts the lines since the last reading, where some may be equal.
-        self._lines = LineCounter(LINES_BETWEEN, self._lines_passed)
+        self._lines: LineCounter | None = None
+        if loop.bounds.equal_readings:
+            self._lines = LineCounter(LINES_BETWEEN, self._lines_passed)
 
     def is_next(self) -> bool:
         """Whether the reading that is made now is one."""
-        if not self._loop.bounds.equal_readings:
+        if self._lines is None:
             return self._is_equal()
         self._lines.end()
         is_equal = self._is_equal()
@@ -76,11 +78,12 @@ class EqualReadings:
 
     def end(self) -> None:
         """No reading follows."""
-        self._lines.end()
+        if self._lines is not None:
+            self._lines.end()
 
     def _lines_passed(self, frames: Frames) -> int:
         self.forget_the_last()
-        self._lines.end()
+        self.end()
         return 0
 
 

@@ -115,9 +115,11 @@ class SimTask(asyncio.Task[Any]):
     _sim_hash: int | None = None
 
     def __hash__(self) -> int:
-        if self._sim_hash is None:
-            self._sim_hash = in_set_order(hash_of_name(stable_name(self.get_name())))
-        return self._sim_hash
+        known = self._sim_hash
+        if known is None:
+            name = stable_name(self.get_name())
+            known = self._sim_hash = in_set_order(hash_of_name(name))
+        return known
 
 
 class SimFuture(asyncio.Future[Any]):

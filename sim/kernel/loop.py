@@ -226,13 +226,12 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         if not self._ready:
             env.spins = env.spin_rounds = 0
             self._wait()
-        elif env.spins < self.bounds.spin_max:
-            env.spins = spins = env.spins + 1
-            if spins == self._spins_noted:
-                self._note_spinning()
-            if env.pending or self.threads.workers:
+        elif (spins := env.spins + 1) < self._spins_noted or self._may_spin(spins):
+            env.spins = spins
+            workers = self.threads.workers
+            if env.pending or workers:
                 self._land(env, quiescent=False)
-            if self._scheduled or self.threads.workers:
+            if self._scheduled or workers:
                 self._be_late()
         else:
             self._spin_on()
@@ -244,12 +243,15 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         """What ends a poll that is blocked: see `_step_while_blocked`."""
         self._is_told = True
 
-    def _note_spinning(self) -> None:
-        """Half of `spin_max` polls have found the queue not empty; the first time counts."""
+    def _may_spin(self, spins: int) -> bool:
+        """Whether so many polls may find the queue not empty. At half of `spin_max` it is noted."""
+        if spins > self.bounds.spin_max:
+            return False
         env = self.environment
-        if not env.has_spun:
+        if spins == self._spins_noted and not env.has_spun:
             env.has_spun = True
             self._spun_from = env.now, env.polls
+        return True
 
     # -- one poll
 

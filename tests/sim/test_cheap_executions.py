@@ -7,6 +7,7 @@ import operator
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -50,6 +51,38 @@ def test_a_loop_has_few_attributes_of_its_own() -> None:
 
     executed(program, NaturalOrder)
     assert 0 < found[0] <= ATTRIBUTES_MAX
+
+
+async def one_waits(world: World) -> None:
+    lock, queue = asyncio.Lock(), asyncio.Queue[int]()
+    async with lock, asyncio.TaskGroup() as group:
+        group.create_task(world.outside("somebody comes"))
+        group.create_task(queue.get())
+        await queue.put(1)
+
+
+async def one_reads_clocks(world: World) -> None:
+    for _ in range(3):
+        before = time.time()
+        await asyncio.sleep(1)
+        assert time.time() > before
+
+
+@pytest.mark.parametrize("program", [one_waits, one_reads_clocks])
+def test_an_execution_leaves_nothing_to_the_collector(program: Program) -> None:
+    """Its loop, and all that hangs on it, is freed as it ends: the next one has its memory."""
+    loops: list[weakref.ref[SimLoop]] = []
+
+    async def noted(world: World) -> None:
+        loops.append(weakref.ref(world.loop))
+        await program(world)
+
+    with guarded():
+        for _ in range(2):
+            scheduler = RandomWalk(0)
+            scheduler.next_execution()
+            assert run_execution(noted, scheduler, BOUNDS).violation is None
+        assert [each() for each in loops] == [None, None]
 
 
 # ---- threads that need not stand --------------------------------------------------------------
