@@ -21,16 +21,25 @@ class Readiness:
         self._ask = ask
         self._lock = asyncio.Lock()
         self._fresh_until = 0.0
+        # How often what was asked has changed since.
+        self._changes = 0
         # The result of the last call, while it is fresh.
         self._error: ApiError | None = None
+
+    def forget(self) -> None:
+        """What was asked may no longer be so: the next check asks anew."""
+        self._changes += 1
+        self._fresh_until = 0.0
 
     async def check(self) -> None:
         """Raises ApiError if Ollama did not answer just now. Waits as long as Ollama does."""
         loop = asyncio.get_running_loop()
         async with self._lock:
             if loop.time() >= self._fresh_until:
+                changes = self._changes
                 self._error = await self._outcome()
-                self._fresh_until = loop.time() + FRESH_S
+                if changes == self._changes:
+                    self._fresh_until = loop.time() + FRESH_S
             error = self._error
         if error is not None:
             # A new one, since an exception that is raised often gathers all its tracebacks.

@@ -108,6 +108,8 @@ class Service:
         # The registry's close, from the beginning of a shut-down on.
         self._closing: asyncio.Task[None] | None = None
         self._leased = leased
+        if leased is not None:
+            leased.store.on_change = self._readiness.forget
         # Of all workers that share a store; None where there is one process.
         self._shared: SharedStreams | None = None
         if leased is not None and directory is not None:
@@ -117,6 +119,7 @@ class Service:
                 settings=settings,
                 view_of=self._view_of,
                 wall_clock=wall_clock,
+                look=leased.check,
             )
         self.watches = Watches(
             registry,

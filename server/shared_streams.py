@@ -6,19 +6,20 @@ import asyncio
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from registry.lease_records import Message, Told
+from registry.lease_table import LimitsDiffer
 from registry.protocol import State
 from server.archive import Record
 from server.lines import line
 from server.settings import Settings
 from server.stores.directory import Directory, Entry
 from server.stores.ending import end_tasks
-from server.stores.store import StoreUnreachable
+from server.stores.store import StoreRefused, StoreUnreachable
 
 _logger = logging.getLogger("onestream.server")
 
@@ -34,7 +35,8 @@ _PENDING_MAX = 1000
 class SharedStreams:
     """Describes this worker's streams to the others, and asks for theirs.
 
-    view_of: what the owner of a record may see. wall_clock: seconds since 1970.
+    view_of: what the owner of a record may see. wall_clock: seconds since 1970. look: asks the
+    store what a prompt would, so that what has become of it is known before one does.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class SharedStreams:
         settings: Settings,
         view_of: Callable[[Record], dict[str, Any]],
         wall_clock: Callable[[], float],
+        look: Callable[[], Awaitable[None]],
     ) -> None:
         self.worker = worker
         self._directory = directory
         self._settings = settings
         self._view_of = view_of
         self._wall_clock = wall_clock
+        self._look = look
         self._versions = itertools.count(1)
         # Those that have a state, and with them what the lease table calls their sessions.
         self._running: dict[str, tuple[Record, str, int]] = {}
@@ -144,6 +148,9 @@ class SharedStreams:
         while True:
             with suppress(StoreUnreachable):
                 await self._be_seen_once(within_ms)
+            # How it answers is noted, and said, where it is asked.
+            with suppress(StoreUnreachable, StoreRefused, LimitsDiffer):
+                await self._look()
             await asyncio.sleep(lease_s / 4)
 
     async def _be_seen_once(self, within_ms: int) -> None:

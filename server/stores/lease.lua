@@ -306,6 +306,13 @@ end
 
 -- ---- operations ----
 
+-- The policy of a server that drops keys when its memory is full, sessions included.
+local function evicting()
+  local memory = redis.call('INFO', 'memory')
+  if string.find(memory, 'maxmemory:0%s') then return nil end
+  return string.match(memory, 'maxmemory_policy:(allkeys%-%a+)')
+end
+
 local named = 'unknown'
 if holder and holder.stream == me then named = holder.stop and 'holds_stopped' or 'holds'
 elseif place() then named = 'waits'
@@ -472,6 +479,13 @@ local function cancel()
   return answer('done')
 end
 
+local policy = (operation == 'register' or operation == 'poll') and evicting()
+if policy then
+  -- Records of those who hold may be gone: until each has said so again nobody is let in.
+  quarantine = now + quarantine_lasts
+  save()
+  return redis.error_reply('EVICTS ' .. policy)
+end
 if operation == 'register' then return register()
 elseif operation == 'poll' then return poll()
 elseif operation == 'renew' then return renew()

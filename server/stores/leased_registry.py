@@ -55,7 +55,7 @@ from server.stores import wording
 from server.stores.directory import Directory
 from server.stores.ending import CLOSE_S, end_tasks
 from server.stores.lease import POLL_S, RENEW_S, End, Lease, NotLetIn
-from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
+from server.stores.store import SessionStore, StoreRefused, StoreUnreachable, look
 from server.stores.watched_store import WatchedStore
 
 _logger = logging.getLogger("onestream.registry")
@@ -182,8 +182,8 @@ class LeasedRegistry:
             await end_tasks([closing], patience_s=CLOSE_S)
 
     async def check(self) -> None:
-        """Asks the store for nothing; raises StoreUnreachable within one call's limit."""
-        await self.store.ask(Cancel("", f"{self.worker}/"))
+        """Asks the store for nothing; raises what a prompt would, within one call's limit."""
+        await self.store.ask(look(self.worker))
 
     # -- the interface of the note
 
@@ -458,12 +458,18 @@ class LeasedRegistry:
     # -- messages
 
     async def _listen(self) -> None:
+        said = ""
         while True:
             try:
                 async for message in self.store.messages():
+                    said = ""
                     self._hear(message)
             except StoreUnreachable as exc:
-                self.store.note(exc)
+                # Once: while no message comes it may fail for the same reason again and again.
+                if str(exc) != said:
+                    said = str(exc)
+                    sentence = f"streams ask by themselves meanwhile: {said}"
+                    _logger.warning(line("messages_lost", sentence, worker=self.worker))
             # Messages only wake: who waits or holds asks by itself meanwhile.
             await asyncio.sleep(self._poll_s)
 

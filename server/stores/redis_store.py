@@ -30,7 +30,6 @@ from registry.lease_records import (
     LATE_KEEP_MS,
     LATE_MAX,
     Answer,
-    Cancel,
     Detached,
     Holder,
     LeaseLimits,
@@ -53,7 +52,7 @@ from registry.patience import PatientTimeout, late_by
 from registry.states import Strategy
 from server.stores.redis_clients import RedisClients
 from server.stores.redis_directory import RedisDirectory
-from server.stores.store import StoreRefused, StoreUnreachable
+from server.stores.store import RecordUnreadable, StoreRefused, StoreUnreachable, look
 
 SCRIPT = Path(__file__).with_name("lease.lua").read_text("utf-8")
 VERSION_MIN = 7
@@ -120,8 +119,18 @@ class RedisStore:
             # Nobody hears it. A user of an ACL has no channels unless they are given: the script
             # would write, and fail with the first stream that is to be told of its stop.
             await self._client.publish(self._channel(self._worker), "")
-        await self.ask(Cancel("", f"{self._worker}/"))
+        await self._check_hears()
+        await self.ask(look(self._worker))
         await self._forget_dead()
+
+    async def _check_hears(self) -> None:
+        """A user of an ACL may be allowed to publish, and not to subscribe."""
+        async with self._asking():
+            # Connects, as above.
+            await self._listener.ping()
+        async with self._asking(), self._listener.pubsub() as subscribed:
+            await subscribed.subscribe(self._channel(self._worker))
+            await subscribed.get_message(timeout=None)
 
     async def _forget_dead(self) -> None:
         """The sessions of workers that are gone for a day, and that nobody asks for again.
@@ -138,11 +147,14 @@ class RedisStore:
             async with self._asking(), self._client.pipeline(transaction=False) as pipe:
                 for name in some:
                     pipe.hget(self._session_key(name), "asked_ms")
-                asked = await pipe.execute()
+                asked = await pipe.execute(raise_on_error=False)
             for name, at_ms in zip(some, asked, strict=True):
-                if at_ms is not None and int(at_ms) + _LEFT_MS <= now_ms:
+                # What is none of ours is in nobody's way: its session, if there is one, says so.
+                is_ours = isinstance(at_ms, bytes) and at_ms.isdigit()
+                if is_ours and int(at_ms) + _LEFT_MS <= now_ms:
                     # Who asks makes the table look.
-                    await self.ask(Poll(name, f"{self._worker}/", 0))
+                    with suppress(RecordUnreadable):
+                        await self.ask(look(self._worker, name))
 
     async def ask(self, operation: LeaseOperation) -> Reply:
         async with self._turn(operation):
@@ -245,9 +257,12 @@ class RedisStore:
             pipe.time()
             fields, until_ms, (seconds, micros) = await pipe.execute()
         table = LeaseTable(self._limits)
-        table.quarantine_until_ms = int(until_ms or 0)
-        if fields:
-            table.sessions[session] = _record(_texts(fields))
+        try:
+            table.quarantine_until_ms = int(until_ms or 0)
+            if fields:
+                table.sessions[session] = _record(_texts(fields))
+        except (KeyError, ValueError) as exc:
+            raise self._unreadable(f"{type(exc).__name__}: {exc}") from exc
         now_ms = seconds * 1000 + micros // 1000
         return table.queue(session, now_ms if self._now_ms is None else self._now_ms())
 
@@ -295,7 +310,8 @@ class RedisStore:
             async with self._asking():
                 found: Any = await self._client.scan(cursor, match=f"{_glob(begin)}*", count=_SCAN)
             cursor, keys = found
-            names.update(dict.fromkeys(key.decode().removeprefix(begin) for key in keys))
+            texts = (key.decode("utf-8", "replace") for key in keys)
+            names.update(dict.fromkeys(text.removeprefix(begin) for text in texts))
             if not cursor:
                 return list(names)
 
@@ -326,10 +342,7 @@ class RedisStore:
             self._refuse("is a node of a cluster, which is not supported; name a single server")
         policy = str(info.get("maxmemory_policy", "noeviction"))
         if info.get("maxmemory") and policy.startswith("allkeys-"):
-            self._refuse(
-                f"drops keys when its memory is full (maxmemory-policy {policy}), sessions "
-                f"included; set maxmemory-policy noeviction, or a volatile- one"
-            )
+            self._refuse(_evicts(policy))
         if now_ms < _CLOCK_MIN_MS:
             self._refuse(f"has a clock that was never set ({now_ms} ms since 1970); set it")
 
@@ -383,8 +396,21 @@ class RedisStore:
         differ = re.match(r"LIMITS (\d+) ([\d ]+)", text)
         if differ:
             return LimitsDiffer(self._limits, differ[2], int(differ[1]))
+        evicts = re.match(r"EVICTS (\S+)", text)
+        if evicts:
+            return StoreRefused(f"the store of sessions {self.address} {_evicts(evicts[1])}")
+        # Of a key of another kind, and of an error within the script.
+        if "WRONGTYPE" in text or re.match(r"\w*script\w*:\d+", text):
+            return self._unreadable(text)
         advice = next((each for found, each in self._advice if found in text), "")
         return StoreUnreachable(f"the store of sessions {self.address} refuses: {text}{advice}")
+
+    def _unreadable(self, why: str) -> RecordUnreadable:
+        return RecordUnreadable(
+            f"the store of sessions {self.address} has keys beginning with {self._prefix}: that "
+            f"this release cannot read ({why}): another program has written them, or another "
+            f"release. Name another JARVIS_SESSIONS_PREFIX, or end all workers and delete them"
+        )
 
     @property
     def _advice(self) -> tuple[tuple[str, str], ...]:
@@ -400,6 +426,13 @@ class RedisStore:
             ),
             ("read only replica", replica),
         )
+
+
+def _evicts(policy: str) -> str:
+    return (
+        f"drops keys when its memory is full (maxmemory-policy {policy}), sessions included; set "
+        f"maxmemory-policy noeviction, or a volatile- one"
+    )
 
 
 def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:

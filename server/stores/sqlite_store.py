@@ -27,7 +27,6 @@ from registry import attempts
 from registry.attempts import Asked
 from registry.lease_records import (
     Answer,
-    Cancel,
     Detached,
     Holder,
     LeaseLimits,
@@ -48,7 +47,13 @@ from registry.states import Strategy
 from server.lines import line
 from server.stores import sqlite_directory
 from server.stores.sqlite_directory import SqliteDirectory
-from server.stores.store import StoreRefused, StoreUnreachable, worker_of
+from server.stores.store import (
+    RecordUnreadable,
+    StoreRefused,
+    StoreUnreachable,
+    look,
+    worker_of,
+)
 from server.stores.worker_locks import WorkerLocks
 
 _logger = logging.getLogger("onestream.registry")
@@ -141,7 +146,7 @@ class SqliteStore:
             self._opened()
             self._locks.hold()
             self._bury_all()
-        await self.ask(Cancel("", f"{self._worker}/"))
+        await self.ask(look(self._worker))
 
     async def ask(self, operation: LeaseOperation) -> Reply:
         with _errors(self.path):
@@ -474,11 +479,11 @@ _HOLDER, _WAITING = (frozenset(each.name for each in fields(of)) for of in (Hold
 
 
 def _record(text: str) -> SessionRecord:
-    """One of another release may say less, or more. Raises StoreUnreachable."""
+    """One of another release may say less, or more. Raises RecordUnreadable."""
     try:
         return _record_of(json.loads(text))
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise StoreUnreachable(
+        raise RecordUnreadable(
             f"the store of sessions has a record that this release cannot read "
             f"({type(exc).__name__}: {exc}); end all workers, and delete the file if nothing else "
             f"needs it"

@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from registry.lease_records import LeaseLimits, LeaseOperation, LeaseSnapshot, Message, Reply
+from registry.lease_records import (
+    LeaseLimits,
+    LeaseOperation,
+    LeaseSnapshot,
+    Message,
+    Poll,
+    Reply,
+)
+from registry.states import Strategy
 
 
 class StoreUnreachable(Exception):
     """The store did not answer: whether the operation took effect is not known; ask again."""
+
+
+class RecordUnreadable(StoreUnreachable):
+    """What the store keeps there is not this release's, or not of sessions at all.
+
+    Only those fail whom it is about: of a session, or of an owner's list.
+    """
 
 
 class StoreRefused(Exception):
@@ -56,6 +71,18 @@ class SessionStore(Protocol):
         """All that is kept. What several requests read is of several moments."""
 
     async def close(self) -> None: ...
+
+
+# Of a look: no stream has it.
+NO_SESSION = ""
+
+
+def look(worker: str, session: str = NO_SESSION) -> Poll:
+    """Asked by nobody's stream: it is let in nowhere, and waits for nothing.
+
+    It meets all that a prompt does: what lets none in refuses it as well.
+    """
+    return Poll(session, f"{worker}/", 0, Strategy.REJECT)
 
 
 def worker_of(stream: str) -> str:

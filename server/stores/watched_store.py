@@ -7,12 +7,18 @@ import enum
 import logging
 from collections.abc import Callable
 
-from registry.lease_records import LeaseOperation, Reply
+from registry.lease_records import LeaseOperation, Poll, Register, Reply
 from registry.lease_table import LimitsDiffer
 from registry.operations import Logged
 from server.lines import line
 from server.stores import wording
-from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
+from server.stores.store import (
+    NO_SESSION,
+    RecordUnreadable,
+    SessionStore,
+    StoreRefused,
+    StoreUnreachable,
+)
 
 _logger = logging.getLogger("onestream.registry")
 
@@ -29,6 +35,7 @@ class StoreState(enum.Enum):
     UNREACHABLE = "unreachable"
     # It answers, and lets this worker do nothing: others have other settings.
     OTHER_SETTINGS = "other_settings"
+    # It answers, and nobody may be let in.
     REFUSES = "refuses"
 
 
@@ -48,6 +55,8 @@ class WatchedStore:
         self._store = store
         self._worker = worker
         self.state = StoreState.OK
+        # Called when the state has changed; set by who has told others of it.
+        self.on_change: Callable[[], None] = lambda: None
         # Called with each request that is over; set by who counts them.
         self.on_asked: Callable[[Logged], None] | None = None
         self.limits = store.limits
@@ -65,19 +74,26 @@ class WatchedStore:
             reply = await self._store.ask(operation)
             answer = reply.word.name.lower()
         except (StoreUnreachable, LimitsDiffer, StoreRefused) as exc:
-            answer = NO_ANSWER if isinstance(exc, StoreUnreachable) else "refused"
-            self.note(exc)
+            is_silent = isinstance(exc, StoreUnreachable) and not isinstance(exc, RecordUnreadable)
+            answer = NO_ANSWER if is_silent else "refused"
+            # What cannot be read of one session says nothing of the others.
+            if not isinstance(exc, RecordUnreadable) or operation.session == NO_SESSION:
+                self._note(exc)
             raise
         finally:
             if self.on_asked is not None:
                 took_s = asyncio.get_running_loop().time() - begun
                 name = type(operation).__name__.lower()
                 self.on_asked(line(STORE_ASKED, operation=name, answer=answer, took_s=took_s))
-        self._become(StoreState.OK)
+        # A store that lets nobody in goes on to answer those who hold, or leave.
+        if self.state is not StoreState.REFUSES or isinstance(operation, Register | Poll):
+            self._become(StoreState.OK)
         return reply
 
-    def note(self, exc: StoreUnreachable | LimitsDiffer | StoreRefused) -> None:
+    def _note(self, exc: StoreUnreachable | LimitsDiffer | StoreRefused) -> None:
         match exc:
+            case RecordUnreadable():
+                self._become(StoreState.REFUSES, exc)
             case StoreUnreachable():
                 self._become(StoreState.UNREACHABLE, exc)
             case LimitsDiffer():
@@ -91,3 +107,4 @@ class WatchedStore:
         self.state = state
         why = "" if exc is None else wording.sentence(exc)
         _logger.warning(line(_EVENTS[state], why, worker=self._worker))
+        self.on_change()

@@ -92,11 +92,15 @@ class Served:
 
     async def start(self) -> None:
         """Again and again where it is refused, as a service manager does: the store may be away."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not await self._started():
-                assert "the store of sessions" in self.lines[-1], self.lines[-20:]
-                self._done["refused at the start"] += 1
-                await asyncio.sleep(0.2)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not await self._started():
+                    assert "the store of sessions" in self.lines[-1], self.lines[-20:]
+                    self._done["refused at the start"] += 1
+                    await asyncio.sleep(0.2)
+        except TimeoutError:
+            said = "\n".join(self.lines[-20:])
+            raise AssertionError(f"it did not start within {PATIENCE_S:g} s:\n{said}") from None
 
     async def _started(self) -> bool:
         """Whether it listens; else it has ended, with its reason as the last line."""

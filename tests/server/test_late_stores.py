@@ -139,6 +139,7 @@ FAR = {
     b"PUBLISH": b":0\r\n",
     b"TIME": b"*2\r\n$10\r\n1800000000\r\n$1\r\n0\r\n",
     b"EVALSHA": TO_A_CANCEL,
+    b"SUBSCRIBE": b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n",
     b"SCAN": b"*2\r\n$1\r\n0\r\n*0\r\n",
     b"ZRANGE": TRACE,
     b"MGET": b"*2\r\n" + b"$-1\r\n" * 2,

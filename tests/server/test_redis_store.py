@@ -97,10 +97,11 @@ RIGHTS = "+@all -@dangerous +info ~{onestream}:* &{onestream}:*"
         (RIGHTS, None),
         (f"{RIGHTS} -evalsha", "evalsha"),
         (f"{RIGHTS} -info", "info"),
+        (f"{RIGHTS} -subscribe", "subscribe"),
         (f"{RIGHTS} resetchannels", "channel"),
         (f"{RIGHTS} resetkeys", "key"),
     ],
-    ids=["enough", "scripts", "info", "channels", "keys"],
+    ids=["enough", "scripts", "info", "messages", "channels", "keys"],
 )
 def test_a_user_who_may_not_do_all_is_refused_with_what_it_needs(
     rights: str, refused: str | None

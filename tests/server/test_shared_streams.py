@@ -32,6 +32,10 @@ class Clock:
         return self.now_ms
 
 
+async def looks() -> None:
+    """At a store that answers."""
+
+
 def record(trace_id: str) -> Record:
     return Record(trace_id, "key-a", "s", created=0, text_max_chars=9, registered_at=0.0)
 
@@ -52,6 +56,7 @@ def test_streams_that_outlive_the_store_are_described_again(
             settings=settings(),
             view_of=lambda record: {"state": "ACTIVE"},
             wall_clock=lambda: 0.0,
+            look=looks,
         )
         shared.add(record("t1"), "key-a/s")
         await shared._be_seen_once(6500)
@@ -109,6 +114,7 @@ def test_what_cannot_be_described_for_long_is_dropped_and_not_kept(
         settings=settings(),
         view_of=lambda each: {"state": "ENDED" if each.trace_id in ended else "ACTIVE"},
         wall_clock=lambda: 0.0,
+        look=looks,
     )
     records = {name: record(name) for name in ("t1", "t2", "t3")}
 
@@ -160,6 +166,7 @@ def of_store_that_is_away(monkeypatch: pytest.MonkeyPatch, *, pending_max: int) 
         settings=settings(),
         view_of=lambda each: {"state": "ACTIVE" if each.ended_at is None else "ENDED"},
         wall_clock=lambda: 0.0,
+        look=looks,
     )
 
 
@@ -226,6 +233,7 @@ def test_a_list_waits_for_nobody_who_is_gone_or_was_not_asked() -> None:
             settings=settings(),
             view_of=lambda each: {},
             wall_clock=lambda: 0.0,
+            look=looks,
         )
         found = await shared.others("key-a")
         assert world.now < shared_streams.ASK_S / 2
