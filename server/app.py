@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -44,6 +45,7 @@ from server.metrics_routes import MetricsAlone
 from server.ollama_async import AsyncOllama, AsyncTransportFactory
 from server.ollama_thread import ThreadOllama, ThreadTransportFactory
 from server.opening import opened
+from server.refusals import log_no_request
 from server.registries import Registry
 from server.routes import on_api_error, on_http_error, on_invalid, open_router, router
 from server.security import Keys, StartRefused, check_address, read_keys
@@ -152,7 +154,7 @@ def create_app(
         server = shutdown.uvicorn_around()
         if server is not None:
             log.never_block()
-        keys = _keys_for(limits, server, is_left_alone=not signals)
+        keys = _keys_for(limits, server, partial(_no_request, app), is_left_alone=not signals)
         if signals and startup.is_served_by_another(server):
             _logger.warning(line("server_unknown", startup.OTHER_SERVER))
         try:
@@ -229,6 +231,16 @@ def create_app(
     return app
 
 
+def _no_request(app: FastAPI, error: ApiError) -> str:
+    """Logs that something came which is no request, and names it."""
+    service: Service | None = app.state.service
+    if service is None:
+        return ""
+    trace_id = service.new_trace_id()
+    log_no_request(service.events, trace_id, error)
+    return trace_id
+
+
 def _settings() -> Settings:
     """Those of the environment. Raises StartRefused, which ends the start-up."""
     try:
@@ -269,7 +281,13 @@ def _registry(settings: Settings, executor: Executor | None) -> StreamRegistry:
     )
 
 
-def _keys_for(settings: Settings, server: uvicorn.Server | None, *, is_left_alone: bool) -> Keys:
+def _keys_for(
+    settings: Settings,
+    server: uvicorn.Server | None,
+    on_no_request: Callable[[ApiError], str],
+    *,
+    is_left_alone: bool,
+) -> Keys:
     """The keys, if they suit the processes and the address that uvicorn is about to serve.
 
     Raises StartRefused, which ends the start-up.
@@ -280,7 +298,7 @@ def _keys_for(settings: Settings, server: uvicorn.Server | None, *, is_left_alon
         if server is not None:
             check_address(keys, shutdown.listening_host(server))
             shutdown.bound_exit(server, settings.grace_seconds)
-            http_protocol.use_for(server, settings)
+            http_protocol.use_for(server, settings, on_no_request)
     except StartRefused as exc:
         _logger.error(line("start_refused", str(exc)))
         raise

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -23,6 +26,8 @@ from server.sse import encode_json
 
 _logger = logging.getLogger("onestream.server")
 
+# A request's line and headers; what is longer is refused, however it comes in segments.
+HEAD_MAX_BYTES = 64 * 1024
 # Of a chunked body, as much is parsed at once: a chunk of one byte costs as much as a long one.
 PIECE_BYTES = 16 * 1024
 # Bytes on the wire for each byte of a chunked body, beyond a start; a chunk of one byte has 6.
@@ -33,6 +38,10 @@ _DESCRIPTORS_KEPT = 32
 CONNECTIONS_MIN = 8
 # asyncio's complaint that no descriptor is left is logged once in this many seconds.
 _COMPLAINT_S = 5.0
+_PROTESTS = ("Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket")
+# The record of a handshake, and the first byte of its version.
+_TLS_BEGINS = b"\x16\x03"
+_HEADER_NAME = re.compile(r"([A-Za-z0-9-]{1,40})\s*:")
 _NO_DESCRIPTOR = "socket.accept() out of system resource"
 
 
@@ -51,14 +60,20 @@ class LimitedProtocol(H11Protocol):
 
     head_s: for the head of a request. unread_s: an answer is given up after this time without a
     read. connections_max: of all that are open; the one that has idled longest is closed.
+    on_no_request: is told what is no request, and names it.
     """
 
     head_s = 10.0
     unread_s = 30.0
     connections_max = 10_000
+    on_no_request: Callable[[ApiError], str] | None = None
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, config: uvicorn.Config, *more: Any, **named: Any) -> None:
+        super().__init__(config, *more, **named)
+        self._head_max_bytes = config.h11_max_incomplete_event_size or HEAD_MAX_BYTES
+        # h11 looks behind each piece that leaves a head unfinished: see `_parse`.
+        self.conn = h11.Connection(h11.SERVER, self._head_max_bytes - 1)
+        self.logger = cast(logging.Logger, WithoutProtests(self.logger))
         self._head_timer: PatientTimer | None = None
         self._unread_timer: PatientTimer | None = None
         # Since when no request is running.
@@ -127,12 +142,19 @@ class LimitedProtocol(H11Protocol):
     def _parse(self) -> None:
         """All that is there; of a chunked body a piece, and the next in a later iteration."""
         while self._pending and not self.transport.is_closing():
-            size = len(self._pending) if self._is_sized() else PIECE_BYTES
+            size = len(self._pending) if self._is_sized() else self._piece_bytes()
             piece, self._pending = self._pending[:size], self._pending[size:]
             self._parse_piece(piece)
             if self._pending and self._is_chunked():
                 self._hold()
                 return
+
+    def _piece_bytes(self) -> int:
+        """So few that an unfinished head has its whole limit, and no byte more."""
+        if self.conn.their_state is not h11.IDLE:
+            return PIECE_BYTES
+        unread, _ = self.conn.trailing_data
+        return min(PIECE_BYTES, max(self._head_max_bytes - 1 - len(unread), 1))
 
     def _hold(self) -> None:
         self.flow.pause_reading()
@@ -190,9 +212,8 @@ class LimitedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """What is no request, in the form of every other error; h11 says what is wrong with it."""
         found = sys.exc_info()[1]
-        status = getattr(found, "error_status_hint", 400)
-        code = "head_too_large" if status == 431 else "invalid_http"
-        error = ApiError(status, code, f"this is no request of HTTP/1.1: {found or msg}")
+        unread, _ = self.conn.trailing_data
+        error = no_request(found or ValueError(msg), bytes(unread), self._head_max_bytes)
         self._answer_by_ourselves(error)
 
     def _answer_by_ourselves(self, error: ApiError) -> None:
@@ -206,6 +227,9 @@ class LimitedProtocol(H11Protocol):
             "content-length": str(len(body)),
             "connection": "close",
         }
+        trace_id = self.on_no_request(error) if self.on_no_request else ""
+        if trace_id:
+            headers |= {"x-trace-id": trace_id, "x-request-id": trace_id}
         reason = HTTPStatus(error.status).phrase.encode()
         head = h11.Response(status_code=error.status, headers=list(headers.items()), reason=reason)
         for event in (head, h11.Data(data=body), h11.EndOfMessage()):
@@ -262,6 +286,44 @@ class LimitedProtocol(H11Protocol):
 def connections_max(descriptors_max: int) -> int:
     """How many connections there may be, if each may need a second descriptor for Ollama."""
     return max((descriptors_max - _DESCRIPTORS_KEPT) // 2, CONNECTIONS_MIN)
+
+
+def no_request(found: BaseException, unread: bytes, head_max_bytes: int) -> ApiError:
+    """The answer to what h11 takes for no request. Of what was sent it shows the name of a header.
+
+    A header's value may be a key, and the sentence is logged.
+    """
+    status = getattr(found, "error_status_hint", 400)
+    if status == 431:
+        problem = (
+            f"the head of the request is longer than {head_max_bytes} bytes; send fewer or shorter "
+            f"headers, and what is long in the body"
+        )
+        return ApiError(431, "head_too_large", problem)
+    what, shows_it, sent = str(found).partition(": bytearray(")
+    header = _HEADER_NAME.match(sent.removeprefix("b").lstrip("'\""))
+    if unread.startswith(_TLS_BEGINS):
+        what = "this is TLS, and this port speaks plain HTTP; write http:// and not https://"
+    elif shows_it and header:
+        what = f"{what}, that of {header[1]}: control characters, or a blank before the colon"
+    return ApiError(status, "invalid_http", f"this is no request of HTTP/1.1: {what}")
+
+
+class WithoutProtests:
+    """uvicorn's logger of one connection, without what any stranger could fill the log with.
+
+    That is what is no request, of which a line of ours tells, and upgrades that are not supported.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger, name)
+
+    def warning(self, message: str, *arguments: object) -> None:
+        if not message.startswith(_PROTESTS):
+            self._logger.warning(message, *arguments)
 
 
 class FewComplaints:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import h11
 import uvicorn
 
+from server.errors import ApiError
 from server.http_limits import FewComplaints, LimitedProtocol, connections_max
 from server.settings import Settings
 
@@ -157,13 +159,17 @@ class HttpProtocol(LimitedProtocol):
         super().connection_lost(exc)
 
 
-def use_for(server: uvicorn.Server, settings: Settings) -> None:
+def use_for(
+    server: uvicorn.Server,
+    settings: Settings,
+    on_no_request: Callable[[ApiError], str] | None = None,
+) -> None:
     """The server's connections from now on are ours, unless it was given a class of its user's."""
     config = server.config
     is_ours = isinstance(config.http, type) and issubclass(config.http, HttpProtocol)
     if not is_ours and not isinstance(config.http, str):
         return
-    config.http_protocol_class = with_limits(settings)
+    config.http_protocol_class = with_limits(settings, on_no_request)
     # For asyncio this is both: how many accepts it tries, and how many connections may wait.
     config.backlog = min(config.backlog, ACCEPTS_MAX)
     _lengthen_once_it_listens(server)
@@ -187,13 +193,17 @@ def _lengthen_once_it_listens(server: uvicorn.Server) -> None:
     server.on_tick = first_tick  # type: ignore[method-assign]
 
 
-def with_limits(settings: Settings) -> type[HttpProtocol]:
+def with_limits(
+    settings: Settings, on_no_request: Callable[[ApiError], str] | None = None
+) -> type[HttpProtocol]:
     """The class of connections that have the limits of these settings."""
+    told = on_no_request and staticmethod(on_no_request)
 
     class Limited(HttpProtocol):
         head_s = settings.request_head_seconds
         unread_s = settings.send_seconds
         connections_max = connections_max(_descriptors_max())
+        on_no_request = told
 
     return Limited
 

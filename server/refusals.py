@@ -46,11 +46,20 @@ def log_refused(events: Events, scope: Scope, error: ApiError) -> None:
     )
 
 
+def log_no_request(events: Events, trace_id: str, error: ApiError) -> None:
+    """One line for what is no request of HTTP, and so has no method and no path."""
+    _tell(events, REFUSED, trace_id, error)
+
+
 def log_failed(events: Events, trace_id: str, error: ApiError) -> None:
     """One line for a prompt that ended with an error, in its status or as a message."""
+    _tell(events, FAILED, trace_id, error)
+
+
+def _tell(events: Events, event: str, trace_id: str, error: ApiError) -> None:
     events.tell(
         line(
-            FAILED,
+            event,
             trace=trace_id,
             status=error.status,
             code=error.code,

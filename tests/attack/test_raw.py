@@ -135,3 +135,40 @@ def test_a_length_and_chunks_together_smuggle_nothing(server: Victim) -> None:
         assert all(status in (b"400", b"401") for status in re.findall(rb"HTTP/1\.1 (\d+)", answer))
 
     run_async(main(), HANGS_S)
+
+
+# What h11 takes for no request, and what is said of it.
+NO_REQUESTS: dict[str, tuple[str, str]] = {
+    "a blank": (
+        f"GET /healthz HTTP/1.1\r\n{HOST}authorization : Bearer sekret\r\n\r\n",
+        "illegal header line, that of authorization",
+    ),
+    "a control": (
+        f"GET /healthz HTTP/1.1\r\n{HOST}x-a: \x0bsekret\r\n\r\n",
+        "that of x-a: control characters",
+    ),
+    "no colon": (f"GET /healthz HTTP/1.1\r\n{HOST}Bearer sekret\r\n\r\n", "illegal header line"),
+    "TLS": ("\x16\x03\x01\x02\x00\x01\x00\x01\x03\x03", "write http:// and not https://"),
+    "a long head": (f"GET /healthz HTTP/1.1\r\nx: {'a' * 70_000}", "longer than 65536 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", NO_REQUESTS)
+def test_what_is_no_request_is_logged_by_its_name(server: Victim, name: str) -> None:
+    """In one line, and without what may be a key; uvicorn's own, which has no limit, is left out.
+
+    The name is that of the answer.
+    """
+
+    async def main() -> None:
+        said, says = NO_REQUESTS[name]
+        answer = await (await server.connect()).exchange(said.encode())
+        assert says.encode() in answer
+        (trace,) = re.findall(rb"(?i)x-trace-id: (\w+)", answer)
+        logged = server.output.wait_for(f"request_refused trace={trace.decode()} status=4")
+        assert says in logged
+        assert b"sekret" not in answer
+        lines = server.output.lines
+        assert not [line for line in lines if "Invalid HTTP" in line or "sekret" in line]
+
+    run_async(main(), HANGS_S)

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from server import http_protocol
 from server.http_limits import (
     CONNECTIONS_MIN,
+    HEAD_MAX_BYTES,
     PIECE_BYTES,
     WIRE_FREE_BYTES,
     FewComplaints,
@@ -220,6 +221,30 @@ def test_what_is_no_request_gets_an_error_as_others_do(sent: bytes, status: int,
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 %d " % status)
             assert json.loads(body)["error"]["code"] == code
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("segment_bytes", [HEAD_MAX_BYTES + 1, HEAD_MAX_BYTES - 1, 20_000, 4099])
+@pytest.mark.parametrize(("size", "status"), [(HEAD_MAX_BYTES, 200), (HEAD_MAX_BYTES + 1, 431)])
+def test_a_head_has_its_limit_however_it_comes(size: int, status: int, segment_bytes: int) -> None:
+    """In one segment or in several: to the byte."""
+    more = b"connection: close\r\nx: "
+    padding = b"a" * (size - len(HEALTH) - len(more) - len(b"\r\n"))
+    head = HEALTH.replace(b"host", more + padding + b"\r\nhost", 1)
+    assert len(head) == size
+
+    async def main() -> None:
+        async with stack() as server, connected(server.url) as [(reader, writer)]:
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for start in range(0, size, segment_bytes):
+                writer.write(head[start : start + segment_bytes])
+                await writer.drain()
+                # What is in the kernel may be read as one: a look at the server comes between.
+                await server.http.get("/healthz")
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 %d " % status), answer
 
     run_async(main())
 
