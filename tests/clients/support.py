@@ -14,6 +14,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -90,7 +91,7 @@ class Wire:
         for sent in list(self.connections):
             data = bytes(sent)
             starts = [match.start() for match in _REQUEST.finditer(data)]
-            for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+            for start, end in pairwise([*starts, len(data)]):  # none, if it sent nothing
                 yield data[start:end]
 
 

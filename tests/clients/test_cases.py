@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.clients.played import CLIENTS, Played
+from tests.clients.support import Wire
 
 pytestmark = [pytest.mark.clients, pytest.mark.socket]
 
@@ -112,3 +113,10 @@ def test_a_repetition_does_not_stop_the_newer_prompt(play: Play, client: str) ->
     posts = [played.server.wire.posts("superseded_whole", f"prompt {number}") for number in "123"]
     print(f"posts of {client}, superseded: {posts}, prompt 1: {outcome['first']}")
     assert posts == [POSTS_OF_A_SUPERSEDED.get(client, 1), 1, 1]
+
+
+def test_a_connection_that_sent_nothing_is_no_request() -> None:
+    """Some clients open one ahead and leave it: what the others sent is counted all the same."""
+    sent = b"POST /v1/chat/completions HTTP/1.1\r\nX-Session-Id: s\r\n\r\nprompt 1"
+    wire = Wire(connections=[bytearray(), bytearray(sent)])
+    assert wire.posts("s", "prompt 1") == 1
