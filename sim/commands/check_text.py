@@ -9,6 +9,7 @@ import textwrap
 from sim.bench.checking.check import Checked
 from sim.bench.checking.jobs import Result
 from sim.bench.levels import CLUSTER, LEVELS, STACK
+from sim.counted import counted
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Verdict
 
@@ -43,7 +44,7 @@ _BELOW = " " * 13
 def print_result(result: Result) -> None:
     report = result.report
     name = f"{result.registry} {result.scenario}"
-    figures = f"{report.executions:6d} executions {report.seconds:6.2f} s"
+    figures = f"{counted(report.executions, 'execution', 6)} {report.seconds:6.2f} s"
     words = report.covers if report.verdict == Verdict.PROVED else _short(report.reason)
     is_shown = result.limit and report.verdict == Verdict.REFUTED
     verdict = "limit shown" if is_shown else report.verdict
@@ -146,7 +147,7 @@ def _summary(registry: str, verdict: Checked) -> str:
     words = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     executions = sum(report.executions for report in reports)
     seconds = sum(report.seconds for report in reports)
-    return f"{registry}: {words} ({executions} executions in {seconds:.1f} s)"
+    return f"{registry}: {words} ({counted(executions, 'execution')} in {seconds:.1f} s)"
 
 
 def _short(reason: str) -> str:

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import asdict
 from typing import Any
 
+from sim.counted import counted
 from sim.exploration.report import Report
 from sim.exploration.request import Request
 from sim.exploration.tested_pythons import interpreter
@@ -20,7 +21,7 @@ def print_report(report: Report) -> None:
         print(f"labels reached: {', '.join(sorted(report.labels))}")
     seeds = f"PYTHONHASHSEED={hash_seed()}, entropy_seed={report.bounds.entropy_seed}"
     print(f"certificate: {interpreter()}, code {report.digest}, {seeds}")
-    print(f"{report.verdict} ({report.executions} executions in {report.seconds:.1f} s)")
+    print(f"{report.verdict} ({counted(report.executions, 'execution')} in {report.seconds:.1f} s)")
 
 
 def hash_seed() -> str:

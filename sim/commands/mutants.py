@@ -14,6 +14,7 @@ from sim.commands.options import (
     executor_of,
     progress_on_terminal,
 )
+from sim.counted import counted
 from sim.exploration.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def run(arguments: Namespace) -> int:
 
 def _print_kill(kill: Kill, *, is_verbose: bool) -> None:
     what = f"{kill.killer} in {kill.scenario}" if kill.is_killed else "SURVIVES"
-    print(f"{kill.mutant:<46} {kill.executions:>5} executions  {what}", flush=True)
+    print(f"{kill.mutant:<46} {counted(kill.executions, 'execution', 5)}  {what}", flush=True)
     if is_verbose and kill.is_killed:
         print(f"  onestream replay {kill.schedule}", flush=True)
 
@@ -94,4 +95,5 @@ def _total(kills: list[Kill]) -> str:
     seconds = sum(kill.seconds for kill in kills)
     killed = sum(kill.is_killed for kill in kills)
     where = " at cluster level" if kills[0].level == CLUSTER else ""
-    return f"{killed} of {len(kills)} killed{where} ({executions} executions in {seconds:.1f} s)"
+    figures = f"{counted(executions, 'execution')} in {seconds:.1f} s"
+    return f"{killed} of {len(kills)} killed{where} ({figures})"

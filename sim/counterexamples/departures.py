@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from sim.counted import in_words
 from sim.kernel.execution import Outcome
 from sim.kernel.recording import Departure, EventName
 from sim.kernel.schedule import GOES_ON, HAS_TURN, NO_MORE
@@ -104,11 +105,11 @@ class Words:
             together.setdefault(count, []).append(event)
         (first, events), *others = together.items()
         verb = "is" if len(events) == 1 else "are"
-        words = f"{self._listed(events)} {verb} kept waiting for {counted(first, 'poll')}"
+        words = f"{self._listed(events)} {verb} kept waiting for {in_words(first, 'poll')}"
         return ", ".join(
             [
                 words,
-                *(f"{self._listed(each)} for {counted(count, 'poll')}" for count, each in others),
+                *(f"{self._listed(each)} for {in_words(count, 'poll')}" for count, each in others),
             ]
         )
 
@@ -137,7 +138,3 @@ class Words:
         if event.name == "the loop goes on":
             return event.name.removesuffix(" goes on")
         return f"«{self.name(event)}»"
-
-
-def counted(number: int, noun: str) -> str:
-    return f"one {noun}" if number == 1 else f"{number} {noun}s"

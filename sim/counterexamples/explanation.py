@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from sim.counted import in_words
 from sim.counterexamples.chart import MARK, WIDTH_MAX, chart
-from sim.counterexamples.departures import Step, Words, counted, steps_of
+from sim.counterexamples.departures import Step, Words, steps_of
 from sim.counterexamples.facts import Fact
 from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
 from sim.counterexamples.steps import step_of
@@ -101,7 +102,7 @@ def explain(
 
 def _above_the_chart(left_out: int, *, are_of_tasks: bool) -> str:
     of_tasks = " of tasks" * are_of_tasks
-    steps = f"; {counted(left_out, 'step')}{of_tasks} left out" if left_out else ""
+    steps = f"; {in_words(left_out, 'step')}{of_tasks} left out" if left_out else ""
     return f"what happened (virtual seconds, a column for each actor{steps}):"
 
 
@@ -115,7 +116,7 @@ def _chart(rows: list[Row], marked: Row | None, lines_max: int) -> list[str]:
 
 
 def _departure_lines(outcome: Outcome, words: Words) -> list[str]:
-    points = counted(len(outcome.choices), "choice point")
+    points = in_words(len(outcome.choices), "choice point")
     if not outcome.departures:
         return [f"departures: none, it happens in natural order ({points})"]
     steps = steps_of(outcome.departures)
@@ -168,7 +169,7 @@ def _difference(
 ) -> tuple[list[str], Row | None]:
     """The first difference; and the row in which it is, if it is in one."""
     if passing.outcome is None:
-        tried = counted(passing.tried, "execution")
+        tried = in_words(passing.tried, "execution")
         return [
             f"no passing execution was found nearby ({tried} tried, each with one change)"
         ], None

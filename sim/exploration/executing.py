@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable
 from time import perf_counter
 
+from sim.counted import counted
 from sim.exploration.report import Findings
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
@@ -44,7 +45,9 @@ def search(
         while scheduler.next_execution():
             if executions_max is not None and findings.executions >= executions_max:
                 findings.stopped = Stop.EXECUTIONS_MAX
-                findings.stopped_why = f"the limit of {executions_max} executions was reached"
+                findings.stopped_why = (
+                    f"the limit of {counted(executions_max, 'execution')} was reached"
+                )
                 break
             if deadline is not None and perf_counter() >= deadline:
                 findings.stopped = Stop.OUT_OF_BUDGET

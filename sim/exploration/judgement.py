@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
+from sim.counted import counted
 from sim.counterexamples.counterexample import Counterexample, confirmed
 from sim.counterexamples.differences import difference
 from sim.counterexamples.shrink import shrink
@@ -257,7 +258,7 @@ class _Judged:
 def _judged(
     problem: Problem, findings: Findings, scheduler: Scheduler, conclusion: Conclusion
 ) -> _Judged:
-    executions = f"{findings.executions} executions, {scheduler.name}"
+    executions = f"{counted(findings.executions, 'execution')}, {scheduler.name}"
     if problem.isolate:
         executions += ", each in a fork of its own"
     if findings.error is not None:
@@ -330,37 +331,19 @@ def _hit(findings: Findings) -> str:
 
 def _claim(scheduler: Scheduler, findings: Findings) -> str:
     """What the scheduler covers, and what is left out where threads run the program's own lines."""
-    order = (
-        f", with sets of tasks in one order ({findings.set_orders} executions looked at others)"
-        if findings.set_orders is not None
-        else ""
+    looked = (
+        (", with sets of tasks in one order", findings.set_orders, "looked at others"),
+        (", with the threads of 4 CPUs", findings.machines, "looked at 1 and 28"),
+        (", with timers of one instant together", findings.apart, "looked at others"),
+        (", with no two readings of the clock equal", findings.equal, "looked at others"),
+        (", with garbage kept to the end", findings.collected, "collected it at polls"),
+        (", with clocks that begin in 2020", findings.of_today, "had those of today"),
     )
-    machine = (
-        f", with the threads of 4 CPUs ({findings.machines} executions looked at 1 and 28)"
-        if findings.machines is not None
-        else ""
+    beside = "".join(
+        f"{kept} ({counted(executions, 'execution')} {did})"
+        for kept, executions, did in looked
+        if executions is not None
     )
-    apart = (
-        f", with timers of one instant together ({findings.apart} executions looked at others)"
-        if findings.apart is not None
-        else ""
-    )
-    readings = (
-        f", with no two readings of the clock equal ({findings.equal} executions looked at others)"
-        if findings.equal is not None
-        else ""
-    )
-    garbage = (
-        f", with garbage kept to the end ({findings.collected} executions collected it at polls)"
-        if findings.collected is not None
-        else ""
-    )
-    clocks = (
-        f", with clocks that begin in 2020 ({findings.of_today} executions had those of today)"
-        if findings.of_today is not None
-        else ""
-    )
-    beside = order + machine + apart + readings + garbage + clocks
     return scheduler.covers + beside + _left_out(findings, ", ")
 
 
@@ -371,7 +354,8 @@ def _left_out(findings: Findings, begins: str) -> str:
     if not findings.undeclared:
         return ""
     files = sorted({Path(file).name for file in findings.undeclared - {NOT_FOR_THREADS}})
-    looked = f" but for {findings.between_lines} random executions" * bool(findings.between_lines)
+    random = counted(findings.between_lines, "random execution")
+    looked = f" but for {random}" * bool(findings.between_lines)
     known = f" (nothing is known of those{looked}; world.declare(__file__) there adds them)"
     others = [NOT_FOR_THREADS] if NOT_FOR_THREADS in findings.undeclared else []
     advice = " (let a thread call loop.call_soon_threadsafe)" * bool(others)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from sim.counted import counted
 from sim.exploration.report import Findings
 from sim.schedulers import Scheduler
 
@@ -131,12 +132,12 @@ def _terminal(stream: TextIO | None) -> Console | None:
 
 def search_words(name: str, seconds: float, findings: Findings, scheduler: Scheduler) -> str:
     """How far a search is after `seconds`."""
-    words = [f"{findings.executions} executions", f"{findings.executions / seconds:.0f}/s"]
+    words = [counted(findings.executions, "execution"), f"{findings.executions / seconds:.0f}/s"]
     words.append(scheduler.name)
     finished = scheduler.bound_finished
     if finished is not None and finished >= 0:
         words.append(f"bound {finished} finished")
-    words.append(f"{findings.choice_points} choice points deep")
+    words.append(f"{counted(findings.choice_points, 'choice point')} deep")
     # One that is divided does not know what its parts have visited.
     if scheduler.complete:
         words.append(f"{scheduler.complete:.0%} of the weight")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Self
 
+from sim.counted import counted
 from sim.kernel.arguments import misused, require
 from sim.kernel.errors import Nondeterminism
 from sim.kernel.schedule import ChoicePoint
@@ -80,8 +81,9 @@ class TreeSearch(Divisible, Part):
 
     def _backtrack(self) -> bool:
         if self._position < len(self._path):
+            points = counted(self._position, "choice point")
             raise Nondeterminism(
-                f"an execution ended after {self._position} choice points; under the same choices "
+                f"an execution ended after {points}; under the same choices "
                 f"it had at least {len(self._path)} before"
             )
         spent = self.spent
@@ -196,7 +198,7 @@ class DepartureBounded(TreeSearch):
 
     @property
     def name(self) -> str:
-        return f"up to {self.bound} departures"
+        return f"up to {counted(self.bound, 'departure')}"
 
     @property
     def is_exhausted(self) -> bool:
@@ -207,7 +209,7 @@ class DepartureBounded(TreeSearch):
     def covers(self) -> str:
         if self.saw_all:
             return "every schedule"
-        return f"every schedule with up to {self.bound_finished} departures"
+        return f"every schedule with up to {counted(self.bound_finished, 'departure')}"
 
     @property
     def next_to_try(self) -> str:

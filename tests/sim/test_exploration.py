@@ -119,7 +119,7 @@ def test_a_search_that_ends_early_is_inconclusive(limit: dict[str, float]) -> No
     report = explore(correct, **limit)
     assert report.verdict == "inconclusive"
     assert report.complete is None or report.complete < 1.0
-    assert "budget is spent" in report.reason or "limit of 1 executions" in report.reason
+    assert "budget is spent" in report.reason or "limit of 1 execution" in report.reason
 
 
 def test_the_last_allowed_execution_may_complete_the_proof() -> None:
@@ -163,7 +163,7 @@ def test_a_search_bounded_in_departures_names_its_bound() -> None:
     """What was seen with up to one departure is claimed for one departure, and for no more."""
     report = explore(correct, strategy=DepartureBounded(1))
     assert report.verdict == "proved"
-    assert report.claim == "every schedule with up to 1 departures"
+    assert report.claim == "every schedule with up to 1 departure"
     assert report.complete is None
     deep = explore(correct, strategy=DepartureBounded(50))
     assert (deep.verdict, deep.claim, deep.complete) == ("proved", "every schedule", 1.0)

@@ -165,7 +165,7 @@ def test_what_is_missing_makes_it_inconclusive(run: Run) -> None:
     code, printed = run("explore", "slots:holds", "--label", "never")
     assert (code, "labels never reached: never" in printed) == (2, True)
     code, printed = run("explore", "slots:holds", "--executions", "1")
-    assert (code, "the limit of 1 executions was reached" in printed) == (2, True)
+    assert (code, "the limit of 1 execution was reached" in printed) == (2, True)
 
 
 def test_an_execution_that_outlasts_the_horizon_can_be_given_a_longer_one(run: Run) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import functools
 import importlib.util
+import subprocess
 import sys
 import time
 import types
@@ -21,11 +22,6 @@ import pytest
 
 from sim import World, explore
 from sim.kernel.isolation import entropy
-
-pytestmark = pytest.mark.skipif(
-    sys.version_info >= (3, 14),
-    reason="its collector does not tell of every tuple and validator: kernel/README.md says so",
-)
 
 Clock = Callable[[], Any]
 
@@ -76,8 +72,36 @@ class _Model(pydantic.BaseModel):
     day: datetime.datetime = pydantic.Field(default_factory=datetime.datetime.now)
 
 
-class _Outer(pydantic.BaseModel):
-    inner: _Model = pydantic.Field(default_factory=_Model)
+class _Within(pydantic.BaseModel):
+    inner: _Model
+
+
+class _Deep(pydantic.BaseModel):
+    withins: list[_Within]
+    # Made anew after the other, though it holds the innermost itself.
+    also: _Model
+
+
+class _Itself(pydantic.BaseModel):
+    at: float = pydantic.Field(default_factory=time.time)
+    children: list[_Itself] = []
+
+
+@pydantic.dataclasses.dataclass
+class _Checked:
+    at: float = pydantic.Field(default_factory=time.monotonic)
+
+
+class _OfChecked(pydantic.BaseModel):
+    checked: _Checked
+
+
+@pydantic.validate_call
+def _called(model: _Model) -> float:
+    return model.at
+
+
+_ADAPTER = pydantic.TypeAdapter(list[_Within])
 
 
 def _default(clock: Clock = time.monotonic) -> Any:
@@ -86,6 +110,10 @@ def _default(clock: Clock = time.monotonic) -> Any:
 
 def _closure(clock: Clock) -> Clock:
     return lambda: clock()
+
+
+def _deep() -> _Deep:
+    return _Deep.model_validate({"withins": [{"inner": {}}], "also": {}})
 
 
 _KEEPS, _SLOTS, _FROZEN = _Keeps(time.monotonic), _Slots(time.monotonic), _Frozen(time.time)
@@ -109,6 +137,14 @@ WAYS: dict[str, Clock] = {
     "a factory of attrs": lambda: _Attrs().at,
     "a default of pydantic": lambda: _Model().at,
     "datetime.now of pydantic": lambda: _Model().day.timestamp(),
+    "a model within a model": lambda: _Within.model_validate({"inner": {}}).inner.at,
+    "a model in a list of models": lambda: _deep().withins[0].inner.at,
+    "a model beside one that holds it": lambda: _deep().also.at,
+    "a model that contains itself": lambda: _Itself(children=[{}]).children[0].at,  # type: ignore[list-item]
+    "a dataclass of pydantic": lambda: _Checked().at,
+    "a dataclass within a model": lambda: _OfChecked.model_validate({"checked": {}}).checked.at,
+    "an adapter of models": lambda: _ADAPTER.validate_python([{"inner": {}}])[0].inner.at,
+    "an argument that is validated": lambda: _called({}),  # type: ignore[arg-type]
 }
 
 
@@ -237,6 +273,42 @@ def _fail_within(validator: object) -> None:
         assert _IN_DICT["m"] is not time.monotonic
         assert _Model.__pydantic_validator__ is not validator
         raise LookupError
+
+
+_LOOKS_TWICE = """
+import asyncio, time
+import pydantic
+from sim import explore
+
+clocks = (time.time, time.monotonic)
+
+class Model(pydantic.BaseModel):
+    at: float = pydantic.Field(default_factory=time.time)
+
+async def program(world):
+    began = clocks[1](), Model().at
+    await asyncio.sleep(1_000)
+    assert min(clocks[1]() - began[0], Model().at - began[1]) >= 1_000
+
+for _ in range(3):
+    print(explore(program, horizon_s=5_000).verdict)
+    more = [globals().get("more"), time.time]
+"""
+
+
+def test_what_was_found_before_hides_nothing() -> None:
+    """A second look, where nothing is frozen, finds tuples and validators as the first did."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _LOOKS_TWICE], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split() == ["proved"] * 3, ran.stdout
+
+
+def test_a_look_leaves_nothing_to_be_found() -> None:
+    """The lists of one search are no holders to the next, which finds as many places."""
+    held = entropy._held
+    found = {len(held._look()) for _ in range(3)}
+    assert len(found) == 1
 
 
 def test_nothing_is_looked_for_where_nothing_came() -> None:

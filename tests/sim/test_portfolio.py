@@ -167,4 +167,4 @@ def test_the_report_says_which_half_of_a_bounded_search_found_it() -> None:
     portfolio = RandomFirst(DepartureBounded(2), random_executions=10)
     assert explore(overtaken, strategy=portfolio).found_by == "random"
     alone = RandomFirst(DepartureBounded(2), random_executions=0)
-    assert explore(overtaken, strategy=alone).found_by == "up to 1 departures"
+    assert explore(overtaken, strategy=alone).found_by == "up to 1 departure"

@@ -21,6 +21,7 @@ from sim.bench.scenarios import SCENARIOS_BY_LEVEL
 from sim.bench.scenarios.server_level import SERVER_SCENARIOS, ServerScenario
 from sim.bench.subjects.mutants.base import Break
 from sim.bench.subjects.mutants.server import KILLED
+from sim.counted import counted
 from sim.kernel.errors import ScheduleDoesNotFit
 from sim.kernel.execution import Outcome, Program
 from sim.kernel.schedule import ChoicePoint, Schedule, departures_of
@@ -77,7 +78,7 @@ def test_a_proof_says_how_far_it_goes() -> None:
     with silenced():
         bounded = explore(program, strategy=DepartureBounded(1), budget_s=AMPLE_S)
     assert bounded.complete is None
-    assert bounded.covers == "every schedule with up to 1 departures"
+    assert bounded.covers == "every schedule with up to 1 departure"
     assert bounded.reason.startswith(f"{bounded.claim}, within lateness_s=")
 
 
@@ -327,7 +328,7 @@ def test_each_execution_is_seen_once_for_each_bound(program: Program, bound: int
         seen.setdefault(name, Counter())[choices] += 1
     for smaller in range(bound + 1):
         expected = Counter(choices for _, choices, cost in every if cost <= smaller)
-        assert seen.pop(f"up to {smaller} departures", None) == expected
+        assert seen.pop(f"up to {counted(smaller, 'departure')}", None) == expected
         if len(expected) == len(every):
             break
     assert not seen
@@ -396,7 +397,7 @@ def test_a_proof_claims_its_bound_and_no_more() -> None:
 
     one = explore(program, strategy=DepartureBounded(1))
     assert (one.verdict, one.complete, one.executions) == ("proved", None, 1 + 3)
-    assert one.reason.startswith("every schedule with up to 1 departures")
+    assert one.reason.startswith("every schedule with up to 1 departure")
     two = explore(program, strategy=DepartureBounded(2))
     assert (two.verdict, two.executions) == ("refuted", 1 + 3 + 4)
 
@@ -416,7 +417,7 @@ def test_a_search_that_is_stopped_claims_the_bound_it_has_finished() -> None:
     assert stopped_after(6, DepartureBounded(1))[0] == "proved"
     verdict, reason = stopped_after(10, DepartureBounded(1, 3))
     assert verdict == "proved"
-    assert reason.startswith("every schedule with up to 1 departures")
+    assert reason.startswith("every schedule with up to 1 departure")
     verdict, reason = stopped_after(17, DepartureBounded(1, 3))
     assert verdict == "proved"
     assert reason.startswith("every schedule with up to 2 departures")

@@ -49,7 +49,7 @@ async def needs_one_late(world: World) -> None:
     [
         (waits_for("a", "b", fails=True), "natural"),
         (waits_for("a", "b", first="b"), "random"),
-        (needs_one_late, "up to 1 departures"),
+        (needs_one_late, "up to 1 departure"),
         (needs_all_late, "states"),
     ],
     ids=["everywhere", "often", "once departed", "only in all"],
@@ -200,7 +200,7 @@ def test_departures_by_name_prove_as_far_as_they_came() -> None:
     """`departures` names the last bound that was finished; without one it is inconclusive."""
     report = explore(waits_for(*"abcd"), strategy="departures", max_executions=400)
     assert report.verdict is Verdict.PROVED
-    assert report.claim == "every schedule with up to 1 departures"
+    assert report.claim == "every schedule with up to 1 departure"
     assert explore(waits_for("a", "b"), strategy="departures").claim == "every schedule"
 
 

@@ -179,7 +179,7 @@ def test_without_a_declared_file_threads_overlap_only_where_they_block() -> None
     assert "not between the lines of test_threads.py (nothing is known of" in report.reason
     assert report.claim in report.reason
     declared = explored(two_threads_add(Counter.add_locked))
-    assert declared.claim == "every schedule with up to 1 departures"
+    assert declared.claim == "every schedule with up to 1 departure"
 
 
 def test_the_claim_says_whose_lines_are_one_step() -> None:
@@ -202,7 +202,7 @@ def test_the_claim_says_whose_lines_are_one_step() -> None:
 
     for program in (by_a_class, by_a_partial):
         assert "the lines of test_threads.py" in explored(program).claim
-    assert explored(in_c).claim == "every schedule with up to 1 departures"
+    assert explored(in_c).claim == "every schedule with up to 1 departure"
 
 
 # ---- the half-done state --------------------------------------------------------------------

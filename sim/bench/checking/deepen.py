@@ -24,6 +24,7 @@ from sim.bench.scenarios.http_story import BOTH
 from sim.bench.scenarios.server_level.sized import SizedServerScenario
 from sim.bench.scenarios.sized import Size, SizedScenario
 from sim.bench.subjects import registry_class
+from sim.counted import counted
 from sim.executors.base import Executor, MakeExecutor
 from sim.exploration.executing import Watch
 from sim.exploration.parallel import Key, Team, Work
@@ -82,7 +83,9 @@ class SizeBound:
         words = str(self.scenario.size)
         if isinstance(self.scenario, SizedServerScenario):
             words += f", {self.scenario.client}"
-        return words if self.departures is None else f"{words}, up to {self.departures} departures"
+        if self.departures is None:
+            return words
+        return f"{words}, up to {counted(self.departures, 'departure')}"
 
     def dominates(self, other: SizeBound) -> bool:
         """Whether a search that has visited this one has visited the other."""
@@ -121,9 +124,9 @@ class Deepened:
         }
 
     def __str__(self) -> str:
-        seen = f"{self.report.executions} executions"
+        seen = counted(self.report.executions, "execution")
         if self.states is not None:
-            seen += f", {self.states} states"
+            seen += f", {counted(self.states, 'state')}"
         return f"{self.report.verdict:<13}{self.bound}  ({seen} in {self.report.seconds:.1f} s)"
 
 

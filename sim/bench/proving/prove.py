@@ -15,6 +15,7 @@ from sim.bench.proving.lease_states import WHOLE as LEASE_WHOLE
 from sim.bench.proving.lease_states import lease_table
 from sim.bench.proving.locality import locality_table
 from sim.bench.proving.protocol_states import SMALL, WHOLE, protocol_table
+from sim.counted import counted
 from sim.exploration.verdict import Verdict
 
 EXTRA = "prove"
@@ -103,7 +104,8 @@ def _leases(quick: bool) -> Part:
 
 
 def _of_induction(name: str, what: str, bound: str, found: Induction) -> Part:
-    how = f"{found.states} states, {found.steps} steps, {found.rows} rows taken"
+    states, steps = counted(found.states, "state"), counted(found.steps, "step")
+    how = f"{states}, {steps}, {counted(found.rows, 'row')} taken"
     if found.rows_missing:
         how += f"; never taken: {', '.join(found.rows_missing)}"
     wrong = found.violated or ""

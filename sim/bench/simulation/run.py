@@ -23,6 +23,7 @@ from sim.bench.simulation.scenario import SimulatedSeed, applies_to
 from sim.bench.simulation.shrinking import schedule_of, shrunk
 from sim.bench.simulation.statistics import Statistics
 from sim.bench.subjects import registry_class
+from sim.counted import counted
 from sim.counterexamples.counterexample import Counterexample
 from sim.counterexamples.shrink import Departures
 from sim.executors.base import IsStopped, MakeExecutor, WorkersLost
@@ -244,7 +245,7 @@ def _verdict(
     missing: tuple[str, ...],
     counterexample: Counterexample | None,
 ) -> tuple[Verdict, str]:
-    seeds = f"{len(done.digests)} seeds"
+    seeds = counted(len(done.digests), "seed")
     failure = done.failure
     if failure is not None and failure.violation is None:
         return Verdict.ERROR, f"seed {failure.seed}: {failure.error}"

@@ -28,7 +28,10 @@ _NOT_LOOKED_INTO = (type, types.ModuleType, types.FrameType, types.BuiltinMethod
 # What only says what a function was made of.
 _SAID_ONLY = "__wrapped__"
 _collect, _freeze, _unfreeze, _frozen = gc.collect, gc.freeze, gc.unfreeze, gc.get_freeze_count
-_MODEL = "__pydantic_validator__"
+_VALIDATOR, _SERIALIZER = "SchemaValidator", "SchemaSerializer"
+"""Of pydantic, not written in Python: the first calls a factory, the second never does."""
+_WITHIN_MAX = 20
+"""How many models may be one within the other, each in the next."""
 
 
 class HeldClocks:
@@ -54,6 +57,8 @@ class HeldClocks:
         self._sites: list[tuple[Site, Any]] = []
         # Of the last look at which nothing was frozen.
         self._unfrozen: list[tuple[Site, Any]] | None = None
+        # By id, each validator that was found, and what makes another one of it.
+        self._anew: dict[int, _Anew] = {}
         self.left: list[tuple[str, str]] = []
         """Holders in which none can be replaced: the module of each, and the words for it."""
 
@@ -86,61 +91,103 @@ class HeldClocks:
         return [*map(sys.getrefcount, self._functions)]
 
     def _look(self) -> list[tuple[Site, Any]]:
+        # One after the other: what the first has found is in no list of its own any more.
+        return self._holders() + self._validators()
+
+    def _holders(self) -> list[tuple[Site, Any]]:
         kinds = {kind for kind, _ in self._methods}
-        referrers = gc.get_referrers(*self._functions, *kinds)
-        replaced = dict(self._stand_ins)
-        bound = []
+        referrers = _Look(gc.get_referrers(*self._functions, *kinds))
+        replaced = _Replaced(self._stand_ins)
+        bound = _Look()
         for each in referrers:
             if type(each) is types.BuiltinMethodType and isinstance(each.__self__, type):
                 method = self._methods.get((each.__self__, each.__name__))
                 if method is not None:
                     bound.append(each)
                     replaced[id(each)] = method
-        holders = [each for each in referrers if _holds(each, replaced)]
+        holders = _Look(each for each in referrers if _holds(each, replaced))
         if bound:
-            known = {*map(id, holders), id(bound), id(referrers)}
+            known = {*map(id, holders)}
             for each in gc.get_referrers(*bound):
                 if id(each) not in known and _holds(each, replaced):
                     holders.append(each)
         found = _Holders(replaced, holders)
         sites = [(site, replaced[id(site.real)]) for site in found.sites()]
         self.left = found.left
-        return [*sites, *found.models]
+        for each in filter(_is_validator, holders):
+            self._anew.setdefault(id(each), _Anew(each))
+        return sites
+
+    def _validators(self) -> list[tuple[Site, Any]]:
+        """Of models, adapters and calls: those that hold a clock, and those made with one of them.
+
+        The inner ones first: what is made anew takes of other models the validators they have.
+        """
+        if not self._anew:
+            return []
+        ranks = self._ranks()
+        replaced = _Replaced(self._anew)
+        referrers = _Look(gc.get_referrers(*(each.of for each in self._anew.values())))
+        found = _Holders(replaced, _Look(each for each in referrers if _holds(each, replaced)))
+        sites = [(site, replaced[id(site.real)]) for site in found.sites()]
+        return sorted(sites, key=lambda each: ranks.get(id(each[0].real), _WITHIN_MAX))
+
+    def _ranks(self) -> dict[int, int]:
+        """By id, how many validators are one within the other; all of them are known then."""
+        ranks = dict.fromkeys(self._anew, 0)
+        newest = set(ranks)
+        for rank in range(1, _WITHIN_MAX):
+            if not newest:
+                break
+            inner, newest = newest, set()
+            for each in _Look(gc.get_referrers(*(self._anew[at].of for at in inner))):
+                if _is_validator(each) and any(id(of) in inner for of in gc.get_referents(each)):
+                    self._anew.setdefault(id(each), _Anew(each))
+                    newest.add(id(each))
+                    ranks[id(each)] = rank
+        return ranks
 
 
-def _holds(holder: Any, replaced: dict[int, Any]) -> bool:
+def _holds(holder: Any, replaced: _Replaced) -> bool:
     """Not for the types alone, which many hold."""
-    if isinstance(holder, _NOT_LOOKED_INTO):
+    if isinstance(holder, (*_NOT_LOOKED_INTO, *_OF_A_LOOK)):
         return False
     return any(id(each) in replaced for each in gc.get_referents(holder))
+
+
+class _Look(list[Any]):
+    """A list of this search, which holds what it has found."""
+
+
+class _Replaced(dict[int, Any]):
+    """By id, what stands for a clock or for a tuple with one, which may have more in it."""
 
 
 class _Holders:
     """One look at those that hold, of which the owners are found in one pass."""
 
-    def __init__(self, replaced: dict[int, Any], holders: list[Any]) -> None:
+    def __init__(self, replaced: _Replaced, holders: _Look) -> None:
         self._replaced = replaced
         modules = tuple(sys.modules.values())
         # Also another object may stand there.
         self._modules = {id(getattr(each, "__dict__", None)): each for each in modules}
-        self._globals = [each for each in holders if id(each) in self._modules]
-        self._holders = [each for each in holders if id(each) not in self._modules]
-        self._owners: dict[int, list[Any]] = {}
+        self._globals = _Look(each for each in holders if id(each) in self._modules)
+        self._holders = _Look(each for each in holders if id(each) not in self._modules)
+        self._owners: dict[int, _Look] = {}
         self.left: list[tuple[str, str]] = []
-        self.models: list[tuple[Site, Any]] = []
-        self._find_owners(self._holders, beside=[holders])
-        owners = [each for found in self._owners.values() for each in found]
+        self._find_owners(self._holders)
         # The tuple of a closure, a table, the names of a class.
-        inner = {id(each): each for each in owners if type(each) in (tuple, list, dict)}
-        unknown = [each for at, each in inner.items() if at not in self._owners | self._modules]
-        self._find_owners(unknown, beside=[holders, owners])
+        inner, known = _Look(), {*self._owners, *self._modules}
+        for each in (owner for found in self._owners.values() for owner in found):
+            if type(each) in (tuple, list, dict) and id(each) not in known:
+                known.add(id(each))
+                inner.append(each)
+        self._find_owners(inner)
 
-    def _find_owners(self, of: list[Any], beside: list[Any]) -> None:
-        """beside: lists of this search."""
-        self._owners.update((id(each), []) for each in of)
-        searched = {*map(id, [of, self._holders, *beside])}
-        for owner in gc.get_referrers(*of) if of else ():
-            if id(owner) not in searched and not isinstance(owner, types.FrameType):
+    def _find_owners(self, of: _Look) -> None:
+        self._owners.update((id(each), _Look()) for each in of)
+        for owner in _Look(gc.get_referrers(*of)) if of else ():
+            if not isinstance(owner, (types.FrameType, *_OF_A_LOOK)):
                 for each in gc.get_referents(owner):
                     if id(each) in self._owners:
                         self._owners[id(each)].append(owner)
@@ -226,33 +273,46 @@ class _Holders:
             sites += [item_site(values, name, each) for name, each in values.items()]
         found = [each for each in sites if id(each.real) in self._replaced and _takes(each)]
         yield from found
-        if not found:
+        if not found and type(holder).__name__ not in (_VALIDATOR, _SERIALIZER):
             self._leave(holder, owners)
 
     def _leave(self, holder: Any, owners: list[Any]) -> None:
-        """A validator is made anew of its schema, a dict, whose clocks have been replaced then."""
+        kind = type(holder).__name__
         for owner in owners:
             if type(owner) is not dict or not isinstance(owner.get("__module__"), str):
                 continue
             for cls in [each for each in self._owners.get(id(owner), ()) if isinstance(each, type)]:
-                kind = type(holder)
-                if owner.get(_MODEL) is holder and kind.__name__ == "SchemaValidator":
-                    self.models.append((attribute_site(cls, _MODEL, holder), _Anew(holder)))
-                elif kind.__name__ != "SchemaSerializer":
-                    words = f"{cls.__module__}.{cls.__qualname__}, of which a {kind.__name__}"
-                    self.left.append((cls.__module__, words))
+                words = f"{cls.__module__}.{cls.__qualname__}, of which a {kind}"
+                self.left.append((cls.__module__, words))
 
 
 class _Anew:
-    """What is made of the parts of another where it is first needed."""
+    """What is made of the parts of another where it is first needed: of a validator its schema.
+
+    That is a dict, whose clocks have been replaced then.
+    """
+
+    # No dict, which would be one more that holds it.
+    __slots__ = ("_made", "of")
 
     def __init__(self, of: Any) -> None:
-        self._of = of
+        self.of = of
+        self._made: Any = None
 
-    @functools.cached_property
+    @property
     def made(self) -> Any:
-        kind, arguments = self._of.__reduce__()
-        return kind(*arguments)
+        if self._made is None:
+            kind, arguments = self.of.__reduce__()
+            self._made = kind(*arguments)
+        return self._made
+
+
+_OF_A_LOOK = (Site, _Anew, _Look, _Replaced)
+"""What holds a clock, or its holder, because it was found there."""
+
+
+def _is_validator(each: Any) -> bool:
+    return type(each).__name__ == _VALIDATOR
 
 
 def stand_in_of(stand_in: Any) -> Any:
