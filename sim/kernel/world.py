@@ -67,8 +67,9 @@ class World:
     _hub: Hub | None = None
     _ownership: Ownership | None = None
     _hosts: Mapping[str, Host] = {}
-    # Who has what, for pages.
+    # Who has what, and what stands where, for pages.
     _holding: Callable[[], Mapping[str, str]] | None = None
+    _values: Callable[[], Mapping[str, str]] | None = None
     # Of an execution in which the garbage collector runs.
     _at_polls: Callable[[], None] | None = None
 
@@ -91,7 +92,7 @@ class World:
         # Read with the hub.
         | {"_hub", "_hosts", "_make_loop", "_ownership"}
         # Asked only where an execution is traced.
-        | {"_holding"}
+        | {"_holding", "_values"}
         # No search by states collects.
         | {"_at_polls"}
     )
@@ -539,16 +540,32 @@ class World:
         self._require_text("world.reached", label)
         self.labels.add(label)
 
-    def shows(self, holding: Callable[[], Mapping[str, str]]) -> None:
+    def shows(
+        self,
+        holding: Callable[[], Mapping[str, str]],
+        values: Callable[[], Mapping[str, str]] | None = None,
+    ) -> None:
         """`holding()` says who has what now, as `{"p1": "its gate is open"}`: on a page there is a
-        thick line in the column of that actor. Asked only where an execution is traced."""
+        thick line in the column of that actor. `values()` says what stands where, as
+        `{"p1": "STOPPING"}`, in place of the program's variables. Asked only where an execution is
+        traced."""
         if self.trace is not None:
-            self._holding = holding
+            self._holding, self._values = holding, values
 
     @property
     def held(self) -> Mapping[str, str]:
         """Who has what now, as `shows` would have it."""
         return {} if self._holding is None else self._holding()
+
+    @property
+    def values(self) -> Mapping[str, str] | None:
+        """What stands where now, as `shows` would have it; None if the program does not say."""
+        return None if self._values is None else self._values()
+
+    @property
+    def values_are_variables(self) -> bool:
+        """Whether the program shows none of its own."""
+        return self._values is None
 
     def record(self, text: str, *, actor: str | None = None, is_chatter: bool = False) -> None:
         """A line of the trace, in the column of `actor` or else of the current task."""

@@ -15,7 +15,9 @@ from jinja2 import Environment, FileSystemLoader
 
 from sim.counterexamples.excerpts import Excerpt
 from sim.exploration.verdict import Verdict
+from sim.pages.overview import overview_of
 from sim.pages.story import Step, Story
+from sim.pages.values import Change, Values, changes
 from sim.pages.watched import Choice, Moment, Place
 
 _PARTS = Path(__file__).parent / "parts"
@@ -112,7 +114,9 @@ class Page:
             "text": self.text,
             "stories": [_shown(each) for each in self.stories],
         }
-        rendered: str = _template().render(page=shown, css=_part("page.css"), js=_part("page.js"))
+        rendered: str = _template().render(
+            page=shown, css=_part("page.css"), js=_part("overview.js") + _part("page.js")
+        )
         return rendered
 
 
@@ -189,15 +193,20 @@ def _shown(told: Told) -> dict[str, Any]:
         "departures_points": story.departures_points,
         "choice_points": story.choice_points,
         "lanes": lanes,
+        "overview": overview_of(story, lanes),
         "lanes_shown": sum(not each["is_minor"] for each in lanes),
         "passing": story.passing,
         "has_minor": any(each.is_minor for each in story.steps),
         "steps": story.steps,
         "rows": _rows(story, departing),
         "data": [
-            _data(each, _words(each, story), few, all_of_them)
-            for each, few, all_of_them in zip(
-                story.steps, causes(story, is_few=True), causes(story, is_few=False), strict=True
+            _data(each, _words(each, story), few, all_of_them, changed)
+            for each, few, all_of_them, changed in zip(
+                story.steps,
+                causes(story, is_few=True),
+                causes(story, is_few=False),
+                changed_by(story),
+                strict=True,
             )
         ],
         "sources": {_path(file): lines for file, lines in story.sources.items()},
@@ -505,7 +514,25 @@ def _shown_cause(story: Story, moment: Moment, shown: list[bool]) -> int | None:
     return None
 
 
-def _data(step: Step, words: str, few: int | None, all_of_them: int | None) -> dict[str, Any]:
+def changed_by(story: Story) -> list[list[Change]]:
+    """Of each row what it changes: what the next one finds, since it is noted before its step."""
+    own = [number for number, each in enumerate(story.steps) if each.actor]
+    changed: list[list[Change]] = [[] for _ in story.steps]
+    before: Values = {}
+    for number, after in zip(own, [*own[1:], *own[-1:]], strict=True):
+        now = story.steps[after].moment.values
+        changed[number] = changes(before, now)
+        before = now
+    return changed
+
+
+def _data(
+    step: Step,
+    words: str,
+    few: int | None,
+    all_of_them: int | None,
+    changed: Sequence[Change],
+) -> dict[str, Any]:
     """What the page shows of a step that is selected, and from where arrows lead to it."""
     moment = step.moment
     return {
@@ -519,6 +546,7 @@ def _data(step: Step, words: str, few: int | None, all_of_them: int | None) -> d
         "ready": moment.ready,
         "held": [f"{actor}: {what}" for actor, what in moment.held.items()],
         "timers": moment.timers,
+        "changed": [(each.owner, each.name, each.text) for each in changed],
     }
 
 

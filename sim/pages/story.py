@@ -114,11 +114,18 @@ def _story_of(
     schedule = Schedule.parse(found.schedule)
     with guarded():
         outcome, watched = _watched(program, schedule.bounds, schedule.departures)
+        if outcome.violation is None:
+            # It hangs on what the program drops.
+            outcome, watched = _watched(
+                program, schedule.bounds, schedule.departures, reads_variables=False
+            )
         passing = nearest_passing(program, schedule, outcome)
         beside, watched_beside = None, None
         if passing.outcome is not None:
             taken = tuple((each.index, each.option) for each in passing.outcome.departures)
-            beside, watched_beside = _watched(program, schedule.bounds, taken)
+            beside, watched_beside = _watched(
+                program, schedule.bounds, taken, reads_variables=False
+            )
     assert outcome.violation is not None
     violation = outcome.violation
     words = Words.of(outcome, *([beside] if beside is not None else []))
@@ -180,10 +187,14 @@ def _chart(
 
 
 def _watched(
-    program: Program, bounds: Bounds, departures: Iterable[tuple[int, int]]
+    program: Program,
+    bounds: Bounds,
+    departures: Iterable[tuple[int, int]],
+    *,
+    reads_variables: bool = True,
 ) -> tuple[Outcome, Watched]:
     """One execution; the outcome has its recording, as a traced one's."""
-    replay = WatchedReplay(departures)
+    replay = WatchedReplay(departures, reads_variables=reads_variables)
     outcome = run_execution(program, replay, bounds, traced=True)
     outcome.recording = replay.watched
     return outcome, replay.watched
@@ -239,6 +250,9 @@ def _named(step: Step, names: Names) -> Step:
     moment.tasks = [(in_text(name), in_text(does)) for name, does in moment.tasks]
     moment.ready = list(map(in_text, moment.ready))
     moment.held = {in_text(actor): in_text(what) for actor, what in moment.held.items()}
+    moment.values = {
+        (in_text(owner), name): in_text(text) for (owner, name), text in moment.values.items()
+    }
     there = None if step.there is None else in_text(step.there)
     return replace(step, actor=in_text(step.actor), text=in_text(step.text), there=there)
 

@@ -22,6 +22,7 @@ from sim.kernel.schedule import ChoicePoint
 from sim.kernel.threads.workers import Worker
 from sim.kernel.world import TraceLine, World
 from sim.pages.names import Made
+from sim.pages.values import Values, values_of
 from sim.schedulers import Replay
 
 # The most tasks, callbacks or timers that a page shows of a moment: it is to be read.
@@ -64,7 +65,7 @@ class Moment:
     program waits in, or which one's task it is. turn: as lines that ran have it as their step.
     step: which callback of the loop, or which landing, it belongs to. cause: the number of the
     moment that put this step into the ready queue; of a task that is cancelled, the one before.
-    held: who has what, as the program shows it.
+    held: who has what, as the program shows it. values: what it shows, or its variables.
     choices, labels: those since the moment before; a label as often as it is reached. tasks: each
     that is not done, with what it waits for. ready, timers: what the loop would run next, and
     later.
@@ -81,6 +82,7 @@ class Moment:
     ready: list[str] = field(default_factory=list)
     timers: list[str] = field(default_factory=list)
     held: Mapping[str, str] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
 
 
 class Reached(set[str]):
@@ -98,8 +100,11 @@ class Reached(set[str]):
 class Watched(LinedRecording):
     """Of each row of the trace, and of the tasks' rows, the moment; both in one order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads_variables: bool = True) -> None:
+        """reads_variables: before 3.13 what is read of a frame's variables may stay in it, and what
+        the program drops lives longer."""
         super().__init__()
+        self._reads_variables = reads_variables
         self.moments: list[Moment] = []
         self.made: list[Made] = []
         # Which moment a row of the trace, or a row of the tasks, has.
@@ -108,6 +113,7 @@ class Watched(LinedRecording):
         self.task_rows = Rows(lambda row: self._note(self.of_tasks))
         # Who had what at the last moment.
         self._held: Mapping[str, str] = {}
+        self._values: Values = {}
         # Since the last moment.
         self._choices: list[Choice] = []
         self._labels: list[str] = []
@@ -156,18 +162,24 @@ class Watched(LinedRecording):
         moment.tasks = [(each.get_name(), what_it_does(each)) for each in live[:LISTED_MAX]]
         moment.ready = _some(_words_of(each) for loop in loops for each in loop._ready)
         moment.timers = _some(_words_of_timer(each) for loop in loops for each in _timers(loop))
-        moment.held = self._held = self._holds()
+        self._look()
+        moment.held, moment.values = self._held, self._values
         self.moments.append(moment)
 
-    def _holds(self) -> Mapping[str, str]:
+    def _look(self) -> None:
         """To ask is no step of anybody's; in a thread's turn it would count as one."""
-        if self._loop.threads.current is not None:
-            return self._held
-        was_paused = self.lines.pauses(self._loop, True)
-        try:
-            return self._world.held
-        finally:
-            self.lines.pauses(self._loop, was_paused)
+        shown: Mapping[str, str] | None = None
+        if self._loop.threads.current is None:
+            was_paused = self.lines.pauses(self._loop, True)
+            try:
+                self._held, shown = self._world.held, self._world.values
+            finally:
+                self.lines.pauses(self._loop, was_paused)
+        if self._world.values_are_variables:
+            if self._reads_variables:
+                self._values = values_of(self._world.loops, programs_frame(sys._getframe(1)))
+        elif shown is not None:
+            self._values = {("", name): text for name, text in shown.items()}
 
     def _place(self) -> Place | None:
         """Of what the program does now; else where this step stood last."""
@@ -252,9 +264,15 @@ class Watched(LinedRecording):
 class WatchedReplay(Replay):
     """Replays a schedule under the eyes of a `Watched`."""
 
-    def __init__(self, departures: Iterable[tuple[int, int]], *, strict: bool = True) -> None:
+    def __init__(
+        self,
+        departures: Iterable[tuple[int, int]],
+        *,
+        strict: bool = True,
+        reads_variables: bool = True,
+    ) -> None:
         super().__init__(departures, strict=strict)
-        self.watched = Watched()
+        self.watched = Watched(reads_variables=reads_variables)
 
     def observer(self) -> Observer:
         return self.watched

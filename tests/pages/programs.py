@@ -82,3 +82,17 @@ async def late_or_not(world: World) -> None:
         world.record(f"{name} is done", actor=name)
         world.reached("done")
         world.check(not is_late, "none is late")
+
+
+async def two_withdrawals(world: World) -> None:
+    """Both read before either writes."""
+    balance = 100
+
+    async def withdraw(name: str) -> None:
+        nonlocal balance
+        seen = balance
+        await world.outside(f"the bank confirms {name}")
+        balance = seen - 10
+
+    await asyncio.gather(withdraw("a"), withdraw("b"))
+    world.check(balance == 80, "both count")

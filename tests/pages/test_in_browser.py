@@ -13,7 +13,12 @@ from sim import explore
 from sim.kernel.execution import Program
 from sim.pages.page import Page, Told
 from sim.pages.story import story_of
-from tests.pages.programs import four_hundred_steps, hostile_names, slot_that_is_lost
+from tests.pages.programs import (
+    four_hundred_steps,
+    hostile_names,
+    slot_that_is_lost,
+    two_withdrawals,
+)
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -30,7 +35,12 @@ pytestmark = [
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A page for each program, by its name."""
     folder = tmp_path_factory.mktemp("pages")
-    programs: list[Program] = [slot_that_is_lost, four_hundred_steps, hostile_names]
+    programs: list[Program] = [
+        slot_that_is_lost,
+        four_hundred_steps,
+        hostile_names,
+        two_withdrawals,
+    ]
     written = {each.__name__: _written(each, folder) for each in programs}
     return {**written, "two_of_them": _written(slot_that_is_lost, folder, times=2)}
 
@@ -126,9 +136,9 @@ def test_long_lists_are_folded(opened: _Opened) -> None:
     opened.press("Home", *["ArrowDown"] * 30)
     folded = opened.page.locator(".detail details", has_text="tasks (")
     assert folded.count() == 1
-    assert "clock 1" not in opened.told
+    assert not folded.get_by_text("clock 1 waits").is_visible()
     folded.locator("summary").click()
-    assert "clock 1" in opened.told
+    assert folded.get_by_text("clock 1 waits").is_visible()
 
 
 @_of("slot_that_is_lost")
@@ -243,7 +253,7 @@ def test_what_a_program_says_does_nothing(opened: _Opened) -> None:
     "opened",
     [
         (name, {"color_scheme": scheme, "viewport": {"width": width, "height": 900}})
-        for name in ("slot_that_is_lost", "hostile_names")
+        for name in ("slot_that_is_lost", "hostile_names", "four_hundred_steps", "two_withdrawals")
         for scheme in ("light", "dark")
         for width in (400, 1400)
     ],
@@ -264,3 +274,38 @@ def test_it_reads_without_scripts(opened: _Opened) -> None:
     assert "is cancelled by program" in opened.page.inner_text(".steps")
     opened.page.click(".text summary")
     assert "first difference" in opened.page.inner_text(".text pre")
+
+
+@_of("four_hundred_steps")
+def test_the_whole_run_leads_to_each_instant(opened: _Opened) -> None:
+    """With a click and with keys: the step is selected, in view, and marked as such."""
+    opened.page.check("input.every")
+    strip = opened.page.locator(".overview svg")
+    box = strip.bounding_box()
+    assert box is not None
+    strip.click(position={"x": box["width"] - 4, "y": box["height"] / 2})
+    time = float(opened.page.inner_text(".step.selected > .time"))
+    assert 1.8 < time < 2.2
+    opened.press("ArrowDown")
+    later = float(opened.page.inner_text(".step.selected > .time"))
+    assert later > time
+    assert strip.get_attribute("aria-valuetext") == f"{later:g} seconds"
+    opened.press("ArrowUp")
+    assert float(opened.page.inner_text(".step.selected > .time")) == time
+    view = opened.page.locator(".overview .in-view")
+    top, height = (float(str(view.get_attribute(each))[:-1]) for each in ("y", "height"))
+    assert top <= 50 <= top + height
+    assert height < 20
+
+
+@_of("two_withdrawals")
+def test_a_step_shows_its_values_and_what_it_changed(opened: _Opened) -> None:
+    """What was there before it is struck out; where nothing changed nothing is marked."""
+    opened.page.get_by_text("goes on in withdraw").first.click()
+    row = opened.page.locator(".values .changed")
+    assert row.locator("del").inner_text() == "100"
+    assert row.inner_text().endswith("90")
+    opened.press("ArrowDown")
+    assert opened.page.locator(".values .changed").count() == 0
+    opened.press("End")
+    assert "balance" in opened.page.inner_text(".values")

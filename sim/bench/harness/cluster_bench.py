@@ -31,6 +31,7 @@ from sim.bench.harness.cluster_worker import CALL_S, Link, Prompt, Served, Worke
 from sim.bench.harness.judgement import Judgements, Judges, Moment
 from sim.bench.harness.log_capture import LogLine
 from sim.bench.harness.registry_bench import phrase_invariants
+from sim.bench.harness.state_words import words_of_leases
 from sim.kernel.errors import CheckFailed
 from sim.kernel.world import World
 
@@ -110,7 +111,7 @@ class ClusterBench:
         self.may_lose_leases = bool(self.troubles & _FOR_LONG)
         phrase_invariants(world)
         self.judges = Judges(world, self, judgements)
-        world.shows(self.holding)
+        world.shows(self.holding, self.values)
 
     def canonical_state(self) -> object:
         """All of it that decides what happens next."""
@@ -129,6 +130,10 @@ class ClusterBench:
 
     def holding(self) -> dict[str, str]:
         return {each.name: "its gate is open" for each in self.served if each.is_open}
+
+    def values(self) -> dict[str, str]:
+        ahead_s = self.store_ms() / 1000 - self.world.now
+        return words_of_leases(self.table.snapshot(), self.served, ahead_s)
 
     def hear(self, line: LogLine) -> None:
         """A line of the workers' logs."""

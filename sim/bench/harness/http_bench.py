@@ -17,6 +17,7 @@ from sim.bench.harness.judgement import Judgements, Judges
 from sim.bench.harness.log_capture import LogLine
 from sim.bench.harness.observed_protocol import ObservedProtocol
 from sim.bench.harness.registry_bench import LIMITS, phrase_invariants
+from sim.bench.harness.state_words import words_of_streams
 from sim.fake_ollama import Profile
 from sim.kernel.world import World
 
@@ -57,7 +58,7 @@ class HttpBench(ABC):
         """By these from now on, and by the registry's invariants."""
         phrase_invariants(self.world)
         self.judges = Judges(self.world, self, judgements)
-        self.world.shows(self.holding)
+        self.world.shows(self.holding, self.values)
 
     def observed_registry(self, cls: type[Any], executor: Any) -> Any:
         """Of a class that is StreamRegistry, or inherits from it."""
@@ -87,6 +88,11 @@ class HttpBench(ABC):
         """Of each prompt with a call, and of the task that has it."""
         callers = (each for pair in self.callers(self.calls_open()) for each in pair if each)
         return dict.fromkeys(callers, "its call to Ollama is open")
+
+    def values(self) -> dict[str, str]:
+        """The streams of the registry; none of a published one, which shows none."""
+        names = {each.given_id: each.name for each in self.exchanges if each.given_id}
+        return words_of_streams(self.registry.snapshot(), names)
 
     def callers(self, prompts: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Each with the task that has its call, if that is known and no thread has it."""

@@ -21,6 +21,7 @@ from registry.stream import Stream
 from registry.wording import TIMEOUT_ON_CANCEL
 from sim.bench.harness.judgement import Judgements, Judges, Moment
 from sim.bench.harness.log_capture import LogLine
+from sim.bench.harness.state_words import words_of_streams
 from sim.kernel.violation import Kind
 from sim.kernel.world import World
 
@@ -183,7 +184,7 @@ class Bench:
     def __post_init__(self, judgements: Judgements) -> None:
         phrase_invariants(self.world)
         self.judges = Judges(self.world, self, judgements)
-        self.world.shows(self.holding)
+        self.world.shows(self.holding, self.values if self.shows_states else None)
         # A register is answered some iterations after its deadline, and each may be late.
         self.slack_s = 5 * self.world.lateness_s
 
@@ -195,6 +196,11 @@ class Bench:
 
     def holding(self) -> dict[str, str]:
         return {each.name: "is active" for each in self.requests if each.is_active}
+
+    def values(self) -> dict[str, str]:
+        return words_of_streams(
+            self.registry.snapshot(), {each.name: each.name for each in self.requests}
+        )
 
     def hear(self, line: LogLine) -> None:
         """A line of the log; by this method, since a list of its own would count as a state."""

@@ -1,5 +1,3 @@
-"use strict";
-
 // Pixels that show a chart's head and some rows.
 const ROOM_MIN = 240;
 
@@ -16,6 +14,8 @@ class Story {
     this.rules = new Map([...section.querySelectorAll(".rules tbody tr")].map((row) => [row.dataset.label, row]));
     this.selected = null;
     this.wires = new Map();
+    const overview = section.querySelector(".overview");
+    this.overview = overview && new Overview(overview, this);
     this.listen();
     this.draw();
     for (const source of section.querySelectorAll(".source pre")) toFirst(source);
@@ -32,7 +32,9 @@ class Story {
     this.select(first, false);
     this.chart.scrollTop += first.getBoundingClientRect().bottom - this.chart.getBoundingClientRect().bottom + 8;
     const { opening } = this.section.dataset;
-    if (opening) this.detail.replaceChildren(...this.wrong(JSON.parse(opening)));
+    const values = this.values(Number(first.dataset.step), "values at the violation");
+    if (opening) this.detail.replaceChildren(...this.wrong(JSON.parse(opening)), ...values);
+    this.overview?.look();
   }
 
   // Down to the end of the window, where that is far enough: of the page's first one, or of the one
@@ -71,6 +73,7 @@ class Story {
       minor.addEventListener("change", () => {
         this.section.classList.toggle("all", minor.checked);
         this.draw();
+        this.overview?.look();
       });
     this.search = this.section.querySelector(".search");
     this.search.addEventListener("input", () => this.find());
@@ -78,7 +81,10 @@ class Story {
       if (event.key === "Enter") this.toNext(".found-here");
       if (event.key === "Escape") this.chart.focus();
     });
-    window.addEventListener("resize", () => this.draw());
+    window.addEventListener("resize", () => {
+      this.draw();
+      this.overview?.look();
+    });
   }
 
   key(event) {
@@ -127,6 +133,7 @@ class Story {
     for (const [to, path] of this.wires) path.classList.toggle("now", to === number);
     this.light(number);
     this.tell(this.data[number], step);
+    this.overview?.look();
     return true;
   }
 
@@ -163,11 +170,52 @@ class Story {
     if (step.place) parts.push(...this.source(step.place));
     for (const choice of step.choices) parts.push(...options(choice));
     if (step.labels.length) parts.push(heading("reached"), list(step.labels.map((label) => this.reached(label))));
+    parts.push(...this.values(Number(element.dataset.step)));
     parts.push(...titled("meanwhile", step.held));
     parts.push(...titled("tasks", step.tasks.map(([name, does]) => `${name} ${does}`)));
     parts.push(...titled("ready to run, in this order", step.ready, "ol"));
     parts.push(...titled("timers", step.timers));
     this.detail.replaceChildren(...parts);
+  }
+
+  // ---- values
+
+  // After the step; those of before it that are others now, or gone, are marked.
+  values(number, title = "values after this step") {
+    const now = this.valuesAt(number);
+    const above = this.shown().filter((step) => Number(step.dataset.step) < number).at(-1);
+    const before = above ? this.valuesAt(Number(above.dataset.step)) : new Map();
+    // Of whom something is left: who is over has nothing to tell.
+    const left = new Set([...now.keys()].map((key) => JSON.parse(key)[0]));
+    const gone = [...before.keys()].filter((key) => !now.has(key) && left.has(JSON.parse(key)[0]));
+    if (!now.size && !gone.length) return [];
+    const table = make("table", "values");
+    const keys = [...now.keys(), ...gone].map((key) => [key, ...JSON.parse(key)]);
+    const owners = [...new Set(keys.map(([, owner]) => owner))];
+    keys.sort((one, other) => owners.indexOf(one[1]) - owners.indexOf(other[1]));
+    let group = null;
+    for (const [key, owner, name] of keys) {
+      if (owner && owner !== group) {
+        const head = table.insertRow();
+        head.append(make("th", "", owner));
+        head.cells[0].colSpan = 2;
+      }
+      group = owner;
+      const row = table.insertRow();
+      row.insertCell().textContent = name;
+      row.append(value(now.get(key), before.get(key), above !== undefined));
+      if (above && now.get(key) !== before.get(key)) row.className = "changed";
+    }
+    return [heading(above ? `${title}; marked: changed since the row above` : title), table];
+  }
+
+  valuesAt(number) {
+    const values = new Map();
+    for (const step of this.data.slice(0, number + 1))
+      for (const [owner, name, text] of step.changed)
+        if (text === null) values.delete(JSON.stringify([owner, name]));
+        else values.set(JSON.stringify([owner, name]), text);
+    return values;
   }
 
   source([file, line, name], around = 7) {
@@ -192,23 +240,22 @@ class Story {
     this.chart.querySelector(".wires")?.remove();
     this.wires.clear();
     const box = this.chart.querySelector(".steps");
-    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    svg.setAttribute("class", "wires");
-    svg.setAttribute("aria-hidden", "true");
-    svg.innerHTML = '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z"/></marker></defs>';
+    const wires = svg("svg", "wires");
+    wires.setAttribute("aria-hidden", "true");
+    wires.innerHTML = '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z"/></marker></defs>';
     const origin = box.getBoundingClientRect();
     const which = this.section.matches(".all") ? 1 : 0;
     this.data.forEach((step, number) => {
       if (step.causes[which] === null) return;
       const from = this.act(step.causes[which]), to = this.act(number);
       if (!from || !to) return;
-      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      const path = svg("path", "");
       path.setAttribute("d", curve(from, to, origin));
       path.setAttribute("marker-end", "url(#tip)");
-      svg.append(path);
+      wires.append(path);
       this.wires.set(number, path);
     });
-    box.append(svg);
+    box.append(wires);
   }
 
   act(number) {
@@ -267,6 +314,14 @@ function titled(title, texts, name = "ul") {
   const folded = make("details");
   folded.append(make("summary", "", `${title} (${texts.length})`), list(texts, name));
   return [folded];
+}
+
+// What it is, and what it was where that is something else.
+function value(now, before, hasBefore) {
+  const cell = make("td");
+  if (hasBefore && before !== undefined && before !== now) cell.append(make("del", "", before), " → ");
+  cell.append(now === undefined ? make("i", "", "gone") : now);
+  return cell;
 }
 
 async function copy(button) {

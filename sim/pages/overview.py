@@ -1,0 +1,110 @@
+"""The whole run beside its chart: every event on one axis of time, to scale, as plain SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sim.pages.story import Step, Story
+
+# Pixels: of the times on the left, of the column of a lane, and of all columns at most.
+_LEFT = 30
+_COLUMN_MAX = 6
+_COLUMNS_MAX = 72
+# Of the height, in per cent, that nothing is drawn in above and below.
+_MARGIN = 2.0
+_TICKS_MAX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    first: float
+    last: float
+
+    def at(self, seconds: float) -> float:
+        """How far down, in per cent."""
+        share = (seconds - self.first) / (self.last - self.first)
+        return round(_MARGIN + share * (100 - 2 * _MARGIN), 2)
+
+    @property
+    def ticks(self) -> list[float]:
+        step = _round_step((self.last - self.first) / _TICKS_MAX)
+        begin = int(self.first / step)
+        ticks = [round((begin + each) * step, 9) for each in range(_TICKS_MAX + 3)]
+        return [each for each in ticks if self.first <= each <= self.last]
+
+
+def _round_step(least: float) -> float:
+    """1, 2 or 5 of some power of ten."""
+    power = 1e-9
+    for factor in (2.0, 2.5, 2.0) * 20:
+        if power >= least:
+            break
+        power *= factor
+    return power
+
+
+def overview_of(story: Story, lanes: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """None where all happens at one instant: then there is nothing to see.
+
+    lanes: those of the chart. What has no column there at first has one together on the right.
+    """
+    own = [(number, each) for number, each in enumerate(story.steps) if each.actor]
+    times = [each.at for _, each in own]
+    if not times or f"{min(times):.3f}" == f"{max(times):.3f}":
+        return None
+    axis = _Axis(min(times), max(times))
+    columns: dict[str, int] = {
+        each["name"]: each["few_at"] - 1 for each in lanes if not each["is_minor"]
+    }
+    width = min(_COLUMN_MAX, _COLUMNS_MAX / (len(columns) + 1))
+
+    def left(actor: str) -> float:
+        return round(_LEFT + columns.get(actor, len(columns)) * width, 2)
+
+    return {
+        "width": _LEFT + round((len(columns) + 1) * width),
+        "left": _LEFT,
+        "column": round(width - 1, 2),
+        "first": f"{axis.first:.3f}",
+        "last": f"{axis.last:.3f}",
+        "margin": _MARGIN,
+        "lines": [round(left(name) + (width - 1) / 2, 2) for name in columns],
+        "ticks": [{"at": axis.at(each), "text": f"{each:g}"} for each in axis.ticks],
+        "held": [
+            {
+                "x": left(actor),
+                "from": axis.at(begin),
+                "height": round(axis.at(end) - axis.at(begin), 2),
+            }
+            for actor, begin, end in _held(own)
+            if actor in columns
+        ],
+        "marks": [
+            {
+                "step": number,
+                "x": left(each.actor),
+                "at": axis.at(each.at),
+                "is_minor": each.is_minor,
+                "departs": any(choice.cost for choice in each.moment.choices),
+                "says": f"{each.at:.3f} s, {each.actor}: {each.text}",
+            }
+            for number, each in own
+            if not each.is_violation
+        ],
+        "violation": next((axis.at(each.at) for _, each in own if each.is_violation), None),
+    }
+
+
+def _held(own: Sequence[tuple[int, Step]]) -> list[tuple[str, float, float]]:
+    """Who has something, from when to when."""
+    begun: dict[str, float] = {}
+    found = []
+    for _, each in own:
+        now = each.moment.held
+        for actor in [actor for actor in begun if actor not in now]:
+            found.append((actor, begun.pop(actor), each.at))
+        for actor in now:
+            begun.setdefault(actor, each.at)
+    return found + [(actor, begin, own[-1][1].at) for actor, begin in begun.items()]
