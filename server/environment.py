@@ -76,6 +76,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def _sentence(error: Any) -> str:
     """One line of one error of pydantic's, without its address and without what may be secret."""
     what = str(error["msg"]).removeprefix("Value error, ")
+    is_ours = error["type"] == "value_error"
     if not error["loc"]:
         return what
     location, *place = map(str, error["loc"])
@@ -88,7 +89,36 @@ def _sentence(error: Any) -> str:
     if field == "ollama_headers":
         at = f"; the value of {place[0][:_VALUE_MAX_CHARS]!a} is none" if place else ""
         what = f"{_OF_HEADERS}{at}"
+    elif field and not is_ours:
+        what = f"has to be {_wanted(field, error)}"
     return f"{variable}{_shown(field, error['input'])}: {what}"
+
+
+def _wanted(field: str, error: Any) -> str:
+    """What a setting may be, where pydantic would say what it is not; and what it is if unset."""
+    info = Settings.model_fields[field]
+    if info.annotation is float:
+        wanted = f"a number of seconds {_bounds(info.metadata)} (a year), without a unit"
+    elif info.annotation is int:
+        wanted = f"a whole number {_bounds(info.metadata)}, without a unit"
+    else:
+        wanted = str(error.get("ctx", {}).get("expected", "a text"))
+    if info.default is None:
+        return wanted
+    default = info.default if isinstance(info.default, str) else f"{info.default:.10g}"
+    return f"{wanted}; unset it is {default}"
+
+
+def _bounds(limits: Iterable[Any]) -> str:
+    """Of a field's constraints: each has one, as annotated_types have them."""
+    found = {
+        name: getattr(limit, name)
+        for limit in limits
+        for name in ("gt", "ge", "le")
+        if hasattr(limit, name)
+    }
+    least = f"from {found['ge']:.0f}" if "ge" in found else f"above {found['gt']:.0f}"
+    return f"{least} to {found['le']:.0f}"
 
 
 def _shown(field: str, value: object) -> str:

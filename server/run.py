@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -41,14 +42,16 @@ async def serve(
     ollama: an Ollama that lives in the same loop as long as the server does; it yields its
     address, which goes before that of the settings.
     on_started: called with the server's address once it listens; port 0 picks a free one.
-    Raises StartRefused for settings that cannot be read, and for an address that is open to
-    strangers without a key; SystemExit, as uvicorn does, if the address is taken.
+    Raises StartRefused for settings that cannot be read, for an address that is open to strangers
+    without a key, and for one that cannot be had; SystemExit, as uvicorn does, where that is taken
+    in the last moment.
     """
     log.configure()
     limits = settings or read_settings()
     log.configure(limits.log)
     check_address(read_keys(limits), host)
     check_port(port)
+    check_free(host, port)
     async with ollama or nullcontext("") as address:
         if address:
             limits = limits.model_copy(update={"ollama_host": address})
@@ -87,6 +90,42 @@ def check_port(port: int) -> None:
         raise StartRefused(
             f"will not listen on port {port}: ports are 0 (any free one) to {PORT_MAX}"
         )
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises StartRefused for an address on which nobody can listen, or somebody does already."""
+    try:
+        places = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as exc:
+        raise StartRefused(
+            f"cannot listen on {host[:_SHOWN_CHARS]!a}: that is no address and no name of one "
+            f"({exc}); write 127.0.0.1, ::1 or a name as --host, and the port as --port"
+        ) from None
+    for family, kind, protocol, _, place in places:
+        try:
+            with socket.socket(family, kind, protocol) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    # Else it would be every address of both kinds.
+                    tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                tried.bind(place)
+        except OSError as exc:
+            why = _WHY_NOT.get(exc.errno or 0, str(exc.strerror))
+            raise StartRefused(f"cannot listen on {place[0]} at port {port}: {why}") from None
+
+
+# What is to be done about it.
+_WHY_NOT = {
+    errno.EADDRINUSE: "that port is taken, its address already in use; end the program that "
+    "listens there (`ss -ltnp` names it), or take another --port",
+    errno.EACCES: "this user may not have that port, as those below 1024 are root's; take a --port "
+    "from 1024 on, with a proxy in front of it if need be",
+    errno.EADDRNOTAVAIL: "this machine has no such address; `ip address` lists those that it has, "
+    "and with 0.0.0.0 as --host it listens on all of them",
+}
+_SHOWN_CHARS = 80
 
 
 def config_for(

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from server import log
 from server.environment import read_settings
 from server.opening import check_store
-from server.run import EXIT_OK, EXIT_USAGE, check_port, config_for
+from server.run import EXIT_OK, EXIT_USAGE, check_free, check_port, config_for
 from server.security import StartRefused, check_address, read_keys
 from server.settings import Settings
 from server.startup import check_shared
@@ -43,6 +43,7 @@ def run_workers(
         log.configure(settings.log)
         check_address(read_keys(settings), host)
         check_port(port)
+        check_free(host, port)
         check_shared(workers, settings.sessions)
         asyncio.run(check_store(settings))
         with _running(ollama) as address:

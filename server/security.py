@@ -55,9 +55,9 @@ def check_address(keys: Sequence[str], host: str | None) -> None:
     """Raises StartRefused for an address that others reach while no key is configured."""
     if not keys and not is_loopback(host):
         raise StartRefused(
-            f"will not listen on {host}: no key is configured, so anybody who reaches it could "
-            f"use {DEVKEY!r}. Set JARVIS_API_KEYS (comma separated) or JARVIS_API_KEYS_FILE, or "
-            f"listen on 127.0.0.1"
+            f"will not listen on {host or 'every address'}: no key is configured, so anybody who "
+            f"reaches it could use {DEVKEY!r}. Set JARVIS_API_KEYS (comma "
+            f"separated) or JARVIS_API_KEYS_FILE, or listen on 127.0.0.1"
         )
 
 

@@ -31,7 +31,6 @@ from tests.server.support import (
     RawClient,
     error_of,
     free_port,
-    free_socket,
     is_listening,
     process,
     prompt,
@@ -68,7 +67,25 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     ("name", "value", "part"),
     [
         ("JARVIS_GRACE_SECONDS", "inf", "JARVIS_GRACE_SECONDS='inf': "),
-        ("JARVIS_GRACE_SECONDS", "nan", "JARVIS_GRACE_SECONDS='nan': "),
+        (
+            "JARVIS_GRACE_SECONDS",
+            "nan",
+            "JARVIS_GRACE_SECONDS='nan': has to be a number of seconds from 0 to 31536000 (a year)",
+        ),
+        (
+            "JARVIS_PING_SECONDS",
+            "15s",
+            "JARVIS_PING_SECONDS='15s': has to be a number of seconds above 0 to 31536000 (a "
+            "year), without a unit; unset it is 15",
+        ),
+        (
+            "JARVIS_BODY_MAX_BYTES",
+            "32MB",
+            "JARVIS_BODY_MAX_BYTES='32MB': has to be a whole number above 0 to 1099511627776, "
+            "without a unit; unset it is 33554432",
+        ),
+        ("JARVIS_LOG", "JSON", "JARVIS_LOG='JSON': has to be 'text' or 'json'; unset it is text"),
+        ("JARVIS_NAMELESS", "", "JARVIS_NAMELESS='': has to be 'own' or 'key'"),
         ("JARVIS_TOTAL_SECONDS", "1e300", "JARVIS_TOTAL_SECONDS='1e300': "),
         ("JARVIS_PING_SECONDS", "0", "JARVIS_PING_SECONDS='0': "),
         ("JARVIS_THREADS_MAX", "many\n", "JARVIS_THREADS_MAX='many\\n': "),
@@ -339,23 +356,7 @@ def test_without_its_start_up_it_says_so() -> None:
     run_async(main())
 
 
-# ---- ports and signals ----------------------------------------------------------------------
-
-
-@pytest.mark.socket
-@pytest.mark.parametrize(
-    "port", ["taken", *(pytest.param(port, marks=pytest.mark.thorough) for port in ("99999", "-1"))]
-)
-def test_a_port_that_cannot_be_had_is_a_line(port: str) -> None:
-    """Exit code 3 and a sentence; no traceback."""
-    with free_socket() as taken:
-        taken.listen()
-        number = str(taken.getsockname()[1]) if port == "taken" else port
-        with process(*OWN, f"--port={number}") as child:
-            output = Output(child)
-            output.wait_for("already in use" if port == "taken" else "will not listen on port")
-            assert child.wait(HANGS_S) == 3
-            assert not any("Traceback" in line for line in output.lines), output.lines
+# ---- signals --------------------------------------------------------------------------------
 
 
 @pytest.mark.socket

@@ -1,0 +1,61 @@
+"""Where the server listens, and what it says where it cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.run import check_free
+from server.security import StartRefused
+from tests.limits import HANGS_S
+from tests.server.support import Output, free_socket, process
+
+OWN = ("-m", "server")
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize(
+    "port", ["taken", *(pytest.param(port, marks=pytest.mark.thorough) for port in ("99999", "-1"))]
+)
+def test_a_port_that_cannot_be_had_is_a_line(port: str) -> None:
+    """Exit code 3 and a sentence; no traceback."""
+    with free_socket() as taken:
+        taken.listen()
+        number = str(taken.getsockname()[1]) if port == "taken" else port
+        with process(*OWN, f"--port={number}") as child:
+            output = Output(child)
+            output.wait_for("already in use" if port == "taken" else "will not listen on port")
+            assert child.wait(HANGS_S) == 3
+            assert not any("Traceback" in line for line in output.lines), output.lines
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize(
+    ("host", "part"),
+    [
+        ("192.0.2.1", "192.0.2.1 at port 0: this machine has no such address; `ip address`"),
+        ("http://127.0.0.1", "'http://127.0.0.1': that is no address and no name of one"),
+        ("127.0.0.1:80", "'127.0.0.1:80': that is no address and no name of one"),
+        ("a..b", "'a..b': that is no address and no name of one"),
+        ("127.0.0.1", "127.0.0.1 at port {taken}: that port is taken"),
+        ("localhost", "127.0.0.1 at port {taken}: that port is taken"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_told_with_what_to_do(host: str, part: str) -> None:
+    """Also one whose port somebody else has: before anything is begun."""
+    with free_socket() as taken:
+        taken.listen()
+        number = taken.getsockname()[1] if "taken" in part else 0
+        with pytest.raises(StartRefused) as caught:
+            check_free(host, number)
+    assert str(caught.value).startswith(f"cannot listen on {part.format(taken=number)}")
+
+
+@pytest.mark.socket
+@pytest.mark.parametrize("host", ["127.0.0.1", "", "localhost"])
+def test_an_address_that_can_be_had_is_left_free(host: str) -> None:
+    """Looking takes nothing, whether the port is told or not."""
+    check_free(host, 0)
+    with free_socket() as bound:
+        number = bound.getsockname()[1]
+    check_free(host, number)
+    check_free(host, number)
