@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from sim.counterexamples.excerpts import Excerpt
 from sim.exploration.verdict import Verdict
+from sim.pages.groups import grouped
 from sim.pages.overview import overview_of
 from sim.pages.story import Step, Story
 from sim.pages.values import Change, Values, changes
@@ -113,6 +114,7 @@ class Page:
             "tables": self.tables,
             "text": self.text,
             "stories": [_shown(each) for each in self.stories],
+            "groups": grouped([each.story for each in self.stories]),
         }
         rendered: str = _template().render(
             page=shown, css=_part("page.css"), js=_part("overview.js") + _part("page.js")

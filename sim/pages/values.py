@@ -21,6 +21,7 @@ from typing import Any
 from sim.kernel.diagnosis import frames_of
 from sim.kernel.loop import SimLoop
 from sim.kernel.origin import is_own_code
+from sim.kernel.threads.locks import StandIn
 from sim.kernel.world import World
 
 # Whose it is, and its name.
@@ -45,6 +46,7 @@ _SILENT = (
     type,
     type(threading.Lock()),
     type(threading.RLock()),
+    StandIn,
     World,
 )
 
@@ -116,8 +118,8 @@ def _actors(
 
 
 def _variables(frame: FrameType, is_suspended: bool) -> dict[str, object]:
-    """Before 3.13 to read them makes a dict that the frame keeps. But
-    one whose trace function runs now would take its variables from there again."""
+    """Before 3.13 to read them makes a dict that the frame keeps, and what is in it. From that
+    of a frame that runs, a trace function may take the variables back."""
     names = frame.f_locals
     variables = dict(names)
     if is_suspended and type(names) is dict:

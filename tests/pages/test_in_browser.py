@@ -119,8 +119,11 @@ def test_it_opens_at_the_violation_and_the_line_that_went_wrong(opened: _Opened)
 
 @_of("two_of_them")
 def test_a_link_to_a_later_one_shows_its_violation(opened: _Opened) -> None:
-    """Its chart ends with the window that begins with it, and the row has its time."""
-    opened.page.goto(f"{opened.page.url}#story-1")
+    """It is of the same cause and unfolds; its chart ends with the window that begins with it, and
+    the row has its time."""
+    assert not opened.page.locator("#story-1").is_visible()
+    opened.page.click('a[href="#story-1"]')
+    opened.page.locator("#story-1 .selected").wait_for()
     row = opened.page.locator("#story-1 .selected")
     bottom = row.evaluate("row => row.getBoundingClientRect().bottom - window.innerHeight")
     assert bottom <= 0

@@ -15,6 +15,7 @@ from sim.cli import main
 from sim.commands.pages import _BOUNDED, _about
 from sim.exploration.verdict import Verdict
 from sim.kernel.schedule import Bounds
+from sim.pages.groups import grouped
 from sim.pages.page import Cell, Line, Page, Table, Told, _coded, _last_acts, _rows
 from sim.pages.story import story_of
 from sim.replay import subject_of
@@ -154,6 +155,31 @@ def test_words_are_explained_where_they_are_used() -> None:
     about = [("the program", "who outlasts its grace is DETACHED")]
     explained = Page(page.title, page.verdict, stories=[replace(told, about=about)])
     assert "<dt>DETACHED</dt><dd>A stream that outlasted its grace" in explained.html
+
+
+def test_counterexamples_of_one_cause_are_one_group() -> None:
+    """The first is shown, the others are folded beneath it, each with its name and its own place;
+    one of another property, and what passes, stand for themselves."""
+    (told,) = _page_of(slot_that_is_lost).stories
+    (other,) = _page_of(late_or_not).stories
+    passing = replace(told.story, property="")
+    stories = [
+        replace(told, name="first"),
+        replace(other, name="other"),
+        replace(told, name="second"),
+        replace(told, name="passes", story=passing),
+        replace(told, name="passes too", story=passing),
+    ]
+    groups = grouped([each.story for each in stories])
+    assert [each.numbers for each in groups] == [[0, 2], [1], [3], [4]]
+    assert groups[0].line == "programs.py:18"
+    read = _Read(Page("all", Verdict.REFUTED, stories=stories).html)
+    sections = [attrs["id"] for tag, attrs in read.tags if (attrs.get("class") or "") == "story"]
+    assert sections == ["story-0", "story-2", "story-1", "story-3", "story-4"]
+    assert sum(attrs.get("class") == "same" for _, attrs in read.tags) == 1
+    words = " ".join(read.text.split())
+    assert "One of 2 counterexamples of one cause" in words
+    assert "and the same line went wrong, programs.py:18. The others: second." in words
 
 
 def test_a_word_leads_to_what_it_means() -> None:

@@ -337,6 +337,23 @@ async function copy(button) {
 
 const stories = [...document.querySelectorAll(".story")].map((section) => new Story(section));
 
+// What is folded has no size until it is opened, by hand or by a link to it.
+for (const folded of document.querySelectorAll(".same")) {
+  const story = stories.find(({ section }) => folded.contains(section));
+  folded.addEventListener("toggle", () => {
+    if (!folded.open) return;
+    story.draw();
+    story.open();
+  });
+}
+
+function unfold() {
+  const folded = document.getElementById(location.hash.slice(1))?.closest(".same");
+  if (folded) folded.open = true;
+}
+window.addEventListener("hashchange", unfold);
+unfold();
+
 // Keys go to the story that is in view.
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("input, textarea, summary") || event.ctrlKey || event.metaKey || event.altKey) return;
