@@ -282,6 +282,13 @@ class Options(Fields):
 
     keep_alive: Duration | None = None
 
+    def ignored(self, prefix: str = "") -> Iterator[str]:
+        yield from super().ignored(prefix)
+        for name, value in (self.options or {}).items():
+            # It is passed on all the same: another release of Ollama's may know it.
+            if value is not None and name not in _OPTION_NAMES:
+                yield f"{prefix}options.{name}"
+
     def ollama_options(self, output_max: int | None) -> dict[str, Any]:
         """Ollama's `options`; `output_max` is what OpenAI's names say of num_predict."""
         check_finite(self.options, "options")

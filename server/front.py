@@ -137,7 +137,7 @@ async def _take_body(scope: Scope, receive: Receive, service: Service, held: Hel
     try:
         if _waits_with_its_body(scope) and _length(scope) > limit.max_bytes:
             raise _too_large(limit)
-        await _read_body(receive, service, held, limit)
+        await _read_body(scope, receive, service, held, limit)
     except ApiError as exc:
         raise _Refused(exc) from None
 
@@ -248,7 +248,9 @@ def _body_limit(owner: str | None, service: Service) -> _BodyLimit:
     return _BodyLimit(max_bytes, max_bytes * _DISCARD_FACTOR, "JARVIS_BODY_MAX_BYTES")
 
 
-async def _read_body(receive: Receive, service: Service, held: HeldBody, limit: _BodyLimit) -> None:
+async def _read_body(
+    scope: Scope, receive: Receive, service: Service, held: HeldBody, limit: _BodyLimit
+) -> None:
     """Reads the body into `held`, within limits of size and time. Raises ApiError (408, 413)."""
     limit_s = service.settings.body_seconds
     try:
@@ -258,9 +260,16 @@ async def _read_body(receive: Receive, service: Service, held: HeldBody, limit: 
         raise ApiError(
             408,
             "body_incomplete",
-            f"the body of the request was not whole after {limit_s:g} s (JARVIS_BODY_SECONDS)",
+            f"the body of the request was not whole after {limit_s:g} s (JARVIS_BODY_SECONDS): "
+            f"{_come(scope, held)}",
             headers={"connection": "close"},
         ) from None
+
+
+def _come(scope: Scope, held: HeldBody) -> str:
+    length = Headers(scope=scope).get("content-length")
+    of_all = "" if length is None else f" of the {length} that Content-Length says"
+    return f"{held.size_bytes} bytes{of_all} have come"
 
 
 async def _read_within(receive: Receive, held: HeldBody, limit: _BodyLimit) -> None:

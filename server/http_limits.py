@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import h11
 import uvicorn
@@ -36,6 +36,10 @@ WIRE_FREE_BYTES = 64 * 1024
 # Descriptors that are not for connections: the listener, the log, files, look-ups.
 _DESCRIPTORS_KEPT = 32
 CONNECTIONS_MIN = 8
+# Connections beyond their number that are told so, with some of those descriptors, and for how long
+# the answer waits to be read.
+TURNED_AWAY_MAX = 8
+_TURNED_AWAY_S = 1.0
 # asyncio's complaint that no descriptor is left is logged once in this many seconds.
 _COMPLAINT_S = 5.0
 _PROTESTS = ("Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket")
@@ -59,7 +63,8 @@ class LimitedProtocol(H11Protocol):
     """One connection; the limits are those of its class.
 
     head_s: for the head of a request. unread_s: an answer is given up after this time without a
-    read. connections_max: of all that are open; the one that has idled longest is closed.
+    read. connections_max: of all that are open; the one that has idled longest is closed, and where
+    none idles a new one is answered with 503.
     on_no_request: is told what is no request, and names it.
     """
 
@@ -67,6 +72,8 @@ class LimitedProtocol(H11Protocol):
     unread_s = 30.0
     connections_max = 10_000
     on_no_request: Callable[[ApiError], str] | None = None
+    # Those that are being told, of all servers of this process.
+    _turned_away: ClassVar[set[LimitedProtocol]] = set()
 
     def __init__(self, config: uvicorn.Config, *more: Any, **named: Any) -> None:
         super().__init__(config, *more, **named)
@@ -102,6 +109,7 @@ class LimitedProtocol(H11Protocol):
             if timer is not None:
                 timer.cancel()
         self._pending = b""
+        self._turned_away.discard(self)
         super().connection_lost(exc)
 
     # -- heads and idling
@@ -117,6 +125,7 @@ class LimitedProtocol(H11Protocol):
         self._watch_unread()
 
     def _make_room(self) -> None:
+        """For this one."""
         if len(self.connections) <= self.connections_max:
             return
         idle = [
@@ -126,7 +135,20 @@ class LimitedProtocol(H11Protocol):
         ]
         given_up = min(idle, key=lambda each: each._idle_since, default=self)
         self.connections.discard(given_up)
-        given_up.transport.abort()
+        if given_up is self and len(self._turned_away) < TURNED_AWAY_MAX:
+            self._turn_away()
+        else:
+            given_up.transport.abort()
+
+    def _turn_away(self) -> None:
+        self._turned_away.add(self)
+        problem = (
+            f"{self.connections_max} connections are being answered, and no more may be open; send "
+            f"it later, or allow the server more descriptors (ulimit -n)"
+        )
+        error = ApiError(503, "server_busy", problem, headers={"retry-after": "1"})
+        self._answer_by_ourselves(error)
+        self._await_head(_TURNED_AWAY_S)
 
     # -- what comes
 
@@ -226,6 +248,7 @@ class LimitedProtocol(H11Protocol):
             "content-type": "application/json",
             "content-length": str(len(body)),
             "connection": "close",
+            **error.headers,
         }
         trace_id = self.on_no_request(error) if self.on_no_request else ""
         if trace_id:

@@ -132,6 +132,17 @@ def _check_options(scheme: str, query: str) -> None:
 
 
 def _check_sqlite(value: str) -> None:
+    _, _, rest = value.partition(":")
+    if re.match("//[^/:]", rest):
+        raise ValueError(
+            f"names the host {rest[2:42].partition('/')[0]!a}, and a file has none; write "
+            f"sqlite:/path/to/sessions.sqlite, or sqlite:///path/to/sessions.sqlite"
+        )
+    if "?" in rest:
+        raise ValueError(
+            f"has options ({rest.partition('?')[2][:40]!a}), and a file has none; write "
+            f"sqlite:/path/to/sessions.sqlite"
+        )
     try:
         path = sqlite_path(value)
     except RuntimeError:
@@ -156,8 +167,8 @@ def sqlite_path(value: str) -> Path | None:
     None for the default. Raises RuntimeError for the home directory of nobody.
     """
     _, _, path = value.partition(":")
-    # As in an URL: sqlite:///path is /path.
-    path = path.removeprefix("//")
+    # As in an URL: sqlite:///path is /path, and so is sqlite:////path as SQLAlchemy has it.
+    path = re.sub("^/+", "/", path)
     return Path(path).expanduser().absolute() if path else None
 
 

@@ -405,10 +405,18 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 
 def _make_private(directory: Path) -> None:
-    """Raises StoreRefused where others could read or replace the file."""
+    """Raises StoreRefused where others could read or replace the file.
+
+    It is made, and none above it: a path with a typing error would leave its directories behind.
+    """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
         found = directory.stat()
+    except FileNotFoundError:
+        raise StoreRefused(
+            f"the directory {directory} for the sessions is made where the one above it is there, "
+            f"and {directory.parent} is not; look at the path, or mkdir -p {directory.parent}"
+        ) from None
     except OSError as exc:
         raise StoreRefused(
             f"the directory {directory} for the sessions cannot be made: {exc.strerror}; "

@@ -42,9 +42,14 @@ def refusal_of(**request: Any) -> ApiError:
 
 
 def test_ollamas_own_fields_reach_it() -> None:
-    """Options at the top or in `options`, keep_alive, think, format, truncate and shift."""
+    """Options at the top or in `options`, keep_alive, think, format, truncate and shift.
+
+    One that Ollama does not know is passed on, and named: it may be a typing error.
+    """
+    options = {"num_ctx": 16384, "made_up": 1, "seed": None, "nothing": None}
+    assert prompt_of(options=options, top_k=5).ignored == ("options.made_up",)
     body = body_of(
-        options={"num_ctx": 16384, "made_up": 1, "seed": None},
+        options=options,
         top_k=5,
         min_p=0.1,
         repeat_penalty=1.2,

@@ -20,6 +20,7 @@ from server.http_limits import (
     CONNECTIONS_MIN,
     HEAD_MAX_BYTES,
     PIECE_BYTES,
+    TURNED_AWAY_MAX,
     WIRE_FREE_BYTES,
     FewComplaints,
     connections_max,
@@ -329,6 +330,41 @@ def test_connections_have_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert not busy.done()
             server.service.begin_shutdown()
             assert (await busy).status_code == 503
+
+    run_async(main())
+
+
+def test_a_connection_for_which_there_is_no_room_is_told_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where all others are being answered: 503 with what to do, for some of them, no reset."""
+    monkeypatch.setattr(HttpProtocol, "connections_max", 2)
+
+    async def main() -> None:
+        async with stack() as server:
+            body = {"prompt": "x", "model": "fake:hang-before-headers"}
+            busy = [asyncio.create_task(server.post(body | {"session_id": s})) for s in "ab"]
+            await until(lambda: len(server.fake.calls) == 2, "both are being answered")
+            async with connected(server.url, 3 * TURNED_AWAY_MAX) as pairs:
+                answers = []
+                for reader, writer in pairs:
+                    writer.write(HEALTH)
+                    try:
+                        answers.append(await reader.read())
+                    except ConnectionError:
+                        answers.append(b"")
+            told = [each for each in answers if each]
+            # The machine decides how many had been read when others came.
+            assert len(told) >= TURNED_AWAY_MAX
+            for each in told:
+                assert each.startswith(b"HTTP/1.1 503")
+                assert b"retry-after: 1" in each
+                assert b"2 connections are being answered" in each
+                assert b"ulimit -n" in each
+            assert not any(each.done() for each in busy)
+            assert len(server.uvicorn.server_state.connections) == 2
+            server.service.begin_shutdown()
+            assert {(await each).status_code for each in busy} == {503}
 
     run_async(main())
 

@@ -145,6 +145,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ("JARVIS_SESSIONS", "redis://box?ssl_keyfile=k", "JARVIS_SESSIONS: has the option 'ssl_k"),
         ("JARVIS_SESSIONS", "sqlite::memory:", "JARVIS_SESSIONS: names no file that workers"),
         ("JARVIS_SESSIONS", "sqlite://:memory:", "JARVIS_SESSIONS: names no file that workers"),
+        ("JARVIS_SESSIONS", "sqlite://tmp/x", "JARVIS_SESSIONS: names the host 'tmp', and a file"),
+        ("JARVIS_SESSIONS", "sqlite:/x?timeout=5", "JARVIS_SESSIONS: has options ('timeout=5')"),
         ("JARVIS_SESSIONS", "sqlite:~no-such-user/x", "JARVIS_SESSIONS: begins with the home"),
         ("JARVIS_SESSIONS_PREFIX", "a b", "JARVIS_SESSIONS_PREFIX='a b': is not 1 to 64"),
     ],
@@ -190,7 +192,8 @@ def test_a_relative_path_is_shown_from_the_root_on(
     """Servers of two directories would share nothing, and nobody would see why."""
     monkeypatch.chdir(tmp_path)
     assert sqlite_path("sqlite:x.sqlite") == tmp_path / "x.sqlite"
-    assert sqlite_path("sqlite:///x.sqlite") == Path("/x.sqlite")
+    for begin in ("sqlite:/", "sqlite:///", "sqlite:////"):
+        assert str(sqlite_path(f"{begin}x.sqlite")) == "/x.sqlite"
 
 
 def test_every_limit_in_seconds_is_finite(environment: dict[str, str]) -> None:

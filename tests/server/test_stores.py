@@ -165,6 +165,16 @@ def test_a_directory_of_others_is_refused(tmp_path: Path) -> None:
         run(sqlite(tmp_path, "v", Clock()).start)
 
 
+def test_a_path_with_a_typing_error_leaves_no_directories_behind(tmp_path: Path) -> None:
+    """The one of the file is made, where the one above it is there."""
+    store = SqliteStore(tmp_path / "no" / "such" / "sessions.sqlite", LIMITS, "v")
+    with pytest.raises(
+        StoreRefused, match=rf"{tmp_path / 'no'} is not; look at the path, or mkdir"
+    ):
+        run(store.start)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("fails", "says"),
     [
