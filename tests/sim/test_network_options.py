@@ -7,10 +7,13 @@ import os
 import socket
 import struct
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from sim import World, run
+from sim.kernel.network.options import BUFFER_BYTES_ASKED_MAX
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the simulated kernel is Linux's")
 
@@ -19,18 +22,34 @@ KINDS = {
     "TCP": (socket.AF_INET, socket.SOCK_STREAM),
     "TCP over IPv6": (socket.AF_INET6, socket.SOCK_STREAM),
     "UDP": (socket.AF_INET, socket.SOCK_DGRAM),
+    "UDP over IPv6": (socket.AF_INET6, socket.SOCK_DGRAM),
     "Unix": (socket.AF_UNIX, socket.SOCK_STREAM),
+    "Unix datagrams": (socket.AF_UNIX, socket.SOCK_DGRAM),
 }
 TOLD = [
     *("SO_REUSEADDR", "SO_REUSEPORT", "SO_KEEPALIVE", "SO_BROADCAST", "SO_OOBINLINE", "SO_TYPE"),
     *("SO_ERROR", "SO_ACCEPTCONN", "SO_DOMAIN", "SO_PROTOCOL", "SO_RCVLOWAT", "SO_LINGER"),
+    *("SO_SNDLOWAT", "SO_INCOMING_CPU", "SO_PRIORITY", "SO_DONTROUTE"),
 ]
-SET = ["SO_REUSEADDR", "SO_KEEPALIVE", "SO_BROADCAST", "SO_OOBINLINE", "SO_SNDBUF", "SO_RCVBUF"]
+SET = [
+    *("SO_REUSEADDR", "SO_REUSEPORT", "SO_KEEPALIVE", "SO_BROADCAST", "SO_OOBINLINE"),
+    *("SO_SNDBUF", "SO_RCVBUF", "SO_ERROR", "SO_TYPE", "SO_ACCEPTCONN", "SO_DOMAIN"),
+    *("SO_PROTOCOL", "SO_SNDLOWAT", "SO_INCOMING_CPU", "SO_DONTROUTE"),
+]
 OF_TCP = [
     *("TCP_NODELAY", "TCP_CORK", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"),
-    *("TCP_USER_TIMEOUT", "TCP_SYNCNT", "TCP_QUICKACK"),
+    *("TCP_USER_TIMEOUT", "TCP_SYNCNT", "TCP_QUICKACK", "TCP_LINGER2", "TCP_MAXSEG"),
 ]
-VALUES = (0, 5, 60_000, struct.pack("i", 3), b"", b"x", True)
+OF_IP = ["IP_TTL", "IP_TOS"]
+OF_IPV6 = ["IPV6_V6ONLY", "IPV6_UNICAST_HOPS", "IPV6_TCLASS"]
+BY_LEVEL = {
+    SOCKET: SET,
+    TCP: OF_TCP,
+    socket.IPPROTO_IP: OF_IP,
+    socket.IPPROTO_IPV6: OF_IPV6,
+}
+VALUES = (0, 1, 5, 200, 60_000, struct.pack("i", 3), b"x", b"xy", True)
+BELOW_ZERO = (-1, -5)
 
 
 def outcome(sock: socket.socket, level: int, name: int, *value: object) -> str:
@@ -41,6 +60,8 @@ def outcome(sock: socket.socket, level: int, name: int, *value: object) -> str:
         return repr((sock.getsockopt(level, name), sock.getsockopt(level, name, 8)))
     except OSError as exc:
         return errno.errorcode.get(exc.errno or 0) or str(exc)
+    except TypeError as exc:
+        return str(exc)
 
 
 def options(kind: str) -> list[str]:
@@ -50,10 +71,13 @@ def options(kind: str) -> list[str]:
             seen.append(f"{name} {outcome(sock, SOCKET, getattr(socket, name))}")
         for name in OF_TCP:
             seen.append(f"{name} {outcome(sock, TCP, getattr(socket, name))}")
-        for name in SET:
-            for value in VALUES:
-                told = outcome(sock, SOCKET, getattr(socket, name), value)
-                seen.append(f"{name} {value!r} {told}")
+        for level, names in BY_LEVEL.items():
+            for name in names:
+                values = VALUES if name in ("SO_SNDBUF", "SO_RCVBUF") else VALUES + BELOW_ZERO
+                for value in values:
+                    told = outcome(sock, level, getattr(socket, name), value)
+                    seen.append(f"{name} {value!r} {told}")
+        seen.append(outcome(sock, SOCKET, socket.SO_REUSEADDR, None))
         for linger in ((0, 0), (3, 7), (1, 0)):
             value = struct.pack("ii", *linger)
             seen.append(f"{linger} {outcome(sock, SOCKET, socket.SO_LINGER, value)}")
@@ -82,12 +106,58 @@ def test_options_are_as_on_linux(kind: str) -> None:
     assert simulated[-1] == options(kind)
 
 
-def test_a_time_limit_of_the_system_is_refused() -> None:
-    """A blocking read would not end by it; Python's own is named."""
+def largest_buffers() -> list[int]:
+    """What a system keeps of a size that it takes for more than a user may have."""
+    found = []
+    for name in ("SO_SNDBUF", "SO_RCVBUF"):
+        for size in (-5, 2**31 - 1):
+            with socket.socket() as sock:
+                sock.setsockopt(SOCKET, getattr(socket, name), size)
+                found.append(sock.getsockopt(SOCKET, getattr(socket, name)))
+    return found
+
+
+def test_a_buffer_is_as_large_as_a_user_may_have() -> None:
+    """A negative size has no sign for Linux; how much a user may have, a system is told."""
+    simulated: list[int] = []
 
     async def program(world: World) -> None:
-        with socket.socket() as sock:
-            sock.setsockopt(SOCKET, socket.SO_RCVTIMEO, struct.pack("qq", 1, 0))
+        simulated.extend(largest_buffers())
 
     found = run(program)
-    assert found.error is not None and "there is settimeout" in found.error
+    assert found.error is None, found.error
+    may_have = [
+        int(Path(f"/proc/sys/net/core/{direction}mem_max").read_text())
+        for direction in ("w", "w", "r", "r")
+    ]
+    assert largest_buffers() == [2 * size for size in may_have]
+    assert set(simulated) == {2 * BUFFER_BYTES_ASKED_MAX}
+
+
+REFUSED = [
+    (SOCKET, "SO_RCVTIMEO", struct.pack("qq", 1, 0), "limit the time by settimeout"),
+    (SOCKET, "SO_RCVLOWAT", 9, "read with MSG_WAITALL"),
+    (SOCKET, "SO_BINDTODEVICE", b"eth0", "Leave it out where the program is explored"),
+    (TCP, "TCP_DEFER_ACCEPT", 5, "Leave it out where the program is explored"),
+    (socket.IPPROTO_IP, "IP_ADD_MEMBERSHIP", bytes(8), "a coroutine that awaits world.outside"),
+]
+
+
+@pytest.mark.parametrize(("level", "name", "value", "instead"), REFUSED)
+def test_an_option_that_would_have_no_effect_is_refused(
+    level: int, name: str, value: object, instead: str
+) -> None:
+    """Its name, its value and its place are told, and what to do in its place."""
+
+    async def program(world: World) -> None:
+        kind = socket.SOCK_STREAM if level == TCP else socket.SOCK_DGRAM
+        with socket.socket(type=kind) as sock, suppress(OSError):
+            sock.setsockopt(level, getattr(socket, name), value)  # type: ignore[arg-type]
+
+    found = run(program)
+    assert found.error is not None
+    assert (
+        f"socket.setsockopt of {name} to {value!r} in program (tests/sim/test_network_opt"
+        in found.error
+    )
+    assert instead in found.error

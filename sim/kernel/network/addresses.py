@@ -37,7 +37,7 @@ class Bound(Protocol):
 
     def option(self, name: int) -> Any: ...
 
-    def takes_other_family(self, family: int) -> bool: ...
+    def takes_other_family(self, family: int, host: str) -> bool: ...
 
 
 class Machine:
@@ -109,7 +109,7 @@ class Machine:
         found = [
             each
             for each in self._bound.get((kind, port), ())
-            if each.family == family or each.takes_other_family(family)
+            if each.family == family or each.takes_other_family(family, each.host)
         ]
         exact = [each for each in found if each.host == host]
         return exact + [each for each in found if each.host in ANY.values()]
@@ -117,7 +117,8 @@ class Machine:
 
 def _collide(one: Bound, host: str, other: Bound) -> bool:
     if one.family != other.family and not (
-        one.takes_other_family(other.family) or other.takes_other_family(one.family)
+        one.takes_other_family(other.family, host)
+        or other.takes_other_family(one.family, other.host)
     ):
         return False
     anywhere = host in ANY.values() or other.host in ANY.values()

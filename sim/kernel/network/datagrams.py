@@ -24,15 +24,20 @@ class DatagramSocket(OpenSocket):
         super().__init__(network, machine, family, socket.SOCK_DGRAM)
         self.arrived: deque[tuple[bytes, Any]] = deque()
         self._destination: tuple[str, Any] | None = None
+        # By `shutdown`.
+        self.reads_shut = self.writes_shut = False
 
     def connect(self, host: str, port: Any) -> None:
         self.bind_anywhere(self.network.source_of(self, host))
         self._destination = host, port
-        self.peer = self.network.as_told(self.family, host, port)
+        # As Linux has it, port 0 is none, though it can be sent to.
+        self.peer = self.network.as_told(self.family, host, port) if port else None
 
     def read_from(self, bytes_max: int, *, is_peek: bool = False) -> tuple[bytes, Any]:
         self.raise_error()
         if not self.arrived:
+            if self._ends_reads():
+                return b"", None
             raise would_block()
         data, sender = self.arrived[0] if is_peek else self.arrived.popleft()
         return data[:bytes_max], sender
@@ -43,9 +48,16 @@ class DatagramSocket(OpenSocket):
     def write(self, data: bytes) -> int:
         if self._destination is None:
             raise os_error(errno.EDESTADDRREQ)
-        return self.write_to(data, *self._destination)
+        return self._sends_to(data, *self._destination)
 
     def write_to(self, data: bytes, host: str, port: Any) -> int:
+        if not port:
+            raise os_error(errno.EINVAL)
+        return self._sends_to(data, host, port)
+
+    def _sends_to(self, data: bytes, host: str, port: Any) -> int:
+        if self.writes_shut:
+            raise os_error(errno.EPIPE)
         self.raise_error()
         if len(data) > DATAGRAM_BYTES_MAX:
             raise os_error(errno.EMSGSIZE)
@@ -67,8 +79,20 @@ class DatagramSocket(OpenSocket):
         if self.peer is not None:
             self.error = errno.ECONNREFUSED
 
+    def shutdown(self, how: int) -> None:
+        """Whether or not it is connected, who waits for a datagram is woken."""
+        self.reads_shut |= how != socket.SHUT_WR
+        self.writes_shut |= how != socket.SHUT_RD
+        self.network.tell(self)
+        if self.peer is None:
+            raise os_error(errno.ENOTCONN)
+
+    def _ends_reads(self) -> bool:
+        """Whether who waits for a datagram is told that there is none; who may not wait is not."""
+        return self.reads_shut and self.blocks
+
     def readiness(self) -> int:
-        return WRITABLE | READABLE * bool(self.arrived or self.error)
+        return WRITABLE | READABLE * bool(self.arrived or self.error or self._ends_reads())
 
     def words_of_wait(self, mask: int) -> str:
         whom = "" if self.peer is None else f" from {in_words(self.peer)}"

@@ -246,10 +246,20 @@ def _host_of(network: Network, family: int, host: str) -> str:
 
 def unix_path(address: Any) -> str:
     """A path, or a name of the abstract namespace that begins with a zero byte."""
-    path = address if isinstance(address, str) else os.fsdecode(bytes(address))
-    if len(os.fsencode(path)) > 107:
+    if isinstance(address, str):
+        name = os.fsencode(address)
+    else:
+        try:
+            name = bytes(memoryview(address))
+        except TypeError:
+            what = type(address).__name__
+            wrong = TypeError(f"a bytes-like object is required, not '{what}'")
+            raise modelled(wrong) from None
+    is_abstract = name.startswith(b"\0")
+    if len(name) > (108 if is_abstract else 107):
         raise modelled(OSError("AF_UNIX path too long"))
-    return path
+    # C ends a path at its first zero byte.
+    return os.fsdecode(name if is_abstract else name.split(b"\0")[0])
 
 
 @forwards

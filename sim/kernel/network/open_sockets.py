@@ -99,12 +99,12 @@ class OpenSocket:
     def set_option(self, level: int, name: int, value: Any) -> None:
         self._options[level, name] = value
 
-    def takes_other_family(self, family: int) -> bool:
-        """Whether it is an IPv6 socket that is bound everywhere, and takes IPv4 as well."""
+    def takes_other_family(self, family: int, host: str) -> bool:
+        """Whether it is an IPv6 socket that takes IPv4 as well, bound to this host: everywhere."""
         return (
             self.family == socket.AF_INET6
             and family == socket.AF_INET
-            and self.host == "::"
+            and host == "::"
             and not self.option(socket.IPV6_V6ONLY, socket.IPPROTO_IPV6)
         )
 
@@ -188,6 +188,9 @@ class OpenSocket:
         raise NotImplementedError
 
     def write_to(self, data: bytes, host: str, port: Any) -> int:
+        raise NotImplementedError
+
+    def shutdown(self, how: int) -> None:
         raise NotImplementedError
 
     def readiness(self) -> int:

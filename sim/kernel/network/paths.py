@@ -77,7 +77,7 @@ class Paths:
         if found is None or not found.fds:
             raise os_error(errno.ECONNREFUSED)
         if found.kind != kind:
-            raise os_error(errno.EPROTOTYPE)
+            raise os_error(errno.ECONNREFUSED if is_abstract(path) else errno.EPROTOTYPE)
         return found
 
     def closed(self, bound: Any) -> None:

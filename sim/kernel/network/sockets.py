@@ -9,39 +9,34 @@ from __future__ import annotations
 
 import _socket
 import errno
+import math
+import operator
 import socket
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from functools import partial
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.lacking import Lacking
 from sim.kernel.network import options
-from sim.kernel.network.addresses import Machine, in_words
-from sim.kernel.network.datagrams import DATAGRAM_BYTES_MAX, DatagramSocket
-from sim.kernel.network.errors import os_error, timed_out, would_block
-from sim.kernel.network.flags import READ_FLAGS, WAITS_FOR_ALL, WRITE_FLAGS
+from sim.kernel.network.addresses import Machine
+from sim.kernel.network.blocking import NOT_SIMULATED
+from sim.kernel.network.datagrams import DatagramSocket
+from sim.kernel.network.errors import os_error
 from sim.kernel.network.names import address_of, unix_path
 from sim.kernel.network.network import Network
 from sim.kernel.network.open_sockets import OpenSocket
 from sim.kernel.network.streams import StreamSocket
+from sim.kernel.network.transfers import Transfers
 from sim.kernel.network.unix import UnixDatagramSocket, UnixStreamSocket
 from sim.kernel.network.watched import FIRST_FD
 from sim.kernel.origin import forwards, modelled
-
-T = TypeVar("T")
 
 RealSocket = socket.socket
 AF_UNIX = getattr(socket, "AF_UNIX", None)
 FAMILIES = (socket.AF_INET, socket.AF_INET6, AF_UNIX)
 # Flags in the type of a socket, which say nothing of its kind.
 _FLAGS = getattr(socket, "SOCK_NONBLOCK", 0) | getattr(socket, "SOCK_CLOEXEC", 0)
-NOT_SIMULATED = (
-    "simulated are stream and datagram sockets of IPv4 and IPv6, and Unix sockets; let the program "
-    "use one of these, or put what stands behind it into a coroutine that awaits world.outside(…)"
-)
 
 
 def network_here() -> Network | None:
@@ -50,7 +45,7 @@ def network_here() -> Network | None:
     return None if execution is None else execution.loop.network
 
 
-class SimSocket(RealSocket):
+class SimSocket(Transfers, RealSocket):
     """socket.socket"""
 
     @forwards
@@ -73,6 +68,8 @@ class SimSocket(RealSocket):
         default = socket.getdefaulttimeout()
         self._sim_timeout = default
         if fileno is not None:
+            if operator.index(fileno) < 0:
+                raise modelled(ValueError("negative file descriptor"))
             self._sim_open = network.opened(fileno)
             self._sim_fd = fileno
             family, kind = self._sim_open.family, self._sim_open.kind
@@ -82,11 +79,12 @@ class SimSocket(RealSocket):
             if kind & getattr(socket, "SOCK_NONBLOCK", 0):
                 self._sim_timeout = 0.0
             kind &= ~_FLAGS
+            _require_protocol(family, kind, proto)
             self._sim_open = _new(network, family, kind)
             self._sim_open.blocks = self._sim_timeout is None
             self._sim_fd = network.new_fd(self._sim_open)
         self._sim_family, self._sim_kind = family, kind
-        self._sim_proto = _proto(family, kind, proto)
+        self._sim_proto = max(proto, 0)
 
     def canonical_state(self) -> object:
         """For the state reader: all of it that decides what happens next."""
@@ -124,13 +122,13 @@ class SimSocket(RealSocket):
     @forwards
     def settimeout(self, value: float | None, /) -> None:
         if value is not None:
-            value = float(value)
-            if value < 0:
-                raise modelled(ValueError("Timeout value out of range"))
+            value = _seconds(value)
         self._sim_timeout = value
         self._sim().blocks = value is None
 
+    @forwards
     def setblocking(self, flag: bool, /) -> None:
+        flag = bool(operator.index(flag))
         self.settimeout(None if flag else 0.0)
 
     def get_inheritable(self) -> bool:
@@ -185,15 +183,25 @@ class SimSocket(RealSocket):
     # -- options
 
     @forwards
-    def setsockopt(self, level: int, optname: int, value: Any, optlen: int = 0, /) -> None:
+    def setsockopt(
+        self, level: int, optname: int, value: Any, optlen: int | None = None, /
+    ) -> None:
         opened = self._sim()
-        if options.limits_time(level, optname, value):
-            self._sim_refuse("setsockopt of a time limit of the system's (there is settimeout)")
-        options.set_option(opened, level, optname, value)
+        options.require_value(value, optlen)
+        try:
+            options.set_option(opened, level, optname, value)
+        except options.NotKnown:
+            words = f"setsockopt of {options.words_of(level, optname)} to {value!r}"
+            self._sim_refuse(words, options.instead_of(level, optname))
 
     @forwards
     def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
-        return options.option(self._sim(), level, optname, buflen)
+        opened = self._sim()
+        try:
+            return options.option(opened, level, optname, buflen)
+        except options.NotKnown:
+            words = f"getsockopt of {options.words_of(level, optname)}"
+            self._sim_refuse(words, options.instead_of(level, optname))
 
     # -- addresses
 
@@ -287,199 +295,10 @@ class SimSocket(RealSocket):
 
     @forwards
     def shutdown(self, how: int, /) -> None:
-        self._sim_stream().shutdown(how)
-
-    # -- reading and writing
-
-    @forwards
-    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        if bufsize < 0:
-            raise modelled(ValueError("negative buffersize in recv"))
         opened = self._sim()
-        self._sim_require("recv", flags, READ_FLAGS)
-        is_peek = bool(flags & socket.MSG_PEEK)
-        data = self._sim_try("recv", opened, lambda: opened.read(bufsize, is_peek=is_peek), flags)
-        if flags & WAITS_FOR_ALL and not is_peek and isinstance(opened, StreamSocket):
-            while (
-                opened.blocks and len(data) < bufsize and (more := self.recv(bufsize - len(data)))
-            ):
-                data += more
-        return data
-
-    @forwards
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        view = memoryview(buffer).cast("B")
-        if nbytes < 0:
-            raise modelled(ValueError("negative buffersize in recv_into"))
-        if nbytes > len(view):
-            raise modelled(ValueError("buffer too small for requested bytes"))
-        data = self.recv(nbytes or len(view), flags)
-        view[: len(data)] = data
-        return len(data)
-
-    @forwards
-    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
-        if bufsize < 0:
-            raise modelled(ValueError("negative buffersize in recvfrom"))
-        opened = self._sim()
-        if isinstance(opened, StreamSocket):
-            return self.recv(bufsize, flags), None
-        self._sim_require("recvfrom", flags, READ_FLAGS)
-        is_peek = bool(flags & socket.MSG_PEEK)
-        read = opened.read_from
-        return self._sim_try("recvfrom", opened, lambda: read(bufsize, is_peek=is_peek), flags)
-
-    @forwards
-    def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
-        view = memoryview(buffer).cast("B")
-        if nbytes < 0:
-            raise modelled(ValueError("negative buffersize in recvfrom_into"))
-        if nbytes > len(view):
-            raise modelled(ValueError("nbytes is greater than the length of the buffer"))
-        data, address = self.recvfrom(nbytes or len(view), flags)
-        view[: len(data)] = data
-        return len(data), address
-
-    @forwards
-    def recvmsg(
-        self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
-    ) -> tuple[bytes, list[Any], int, Any]:
-        """There is no ancillary data, as none can be sent."""
-        if bufsize < 0:
-            raise modelled(ValueError("negative buffer size in recvmsg()"))
-        is_stream = isinstance(self._sim(), StreamSocket)
-        # Of a datagram it tells that there was more.
-        data, address = self.recvfrom(bufsize if is_stream else DATAGRAM_BYTES_MAX, flags)
-        was_cut = len(data) > bufsize
-        return data[:bufsize], [], int(socket.MSG_TRUNC) if was_cut else 0, address
-
-    @forwards
-    def recvmsg_into(
-        self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0, /
-    ) -> tuple[int, list[Any], int, Any]:
-        views = [memoryview(each).cast("B") for each in buffers]
-        data, *rest = self.recvmsg(sum(map(len, views)), ancbufsize, flags)
-        left = data
-        for view in views:
-            part, left = left[: len(view)], left[len(view) :]
-            view[: len(part)] = part
-        return len(data), *rest
-
-    @forwards
-    def send(self, data: Any, flags: int = 0, /) -> int:
-        view = bytes(memoryview(data))
-        opened = self._sim()
-        self._sim_require("send", flags, WRITE_FLAGS)
-        return self._sim_try("send", opened, lambda: opened.write(view), flags)
-
-    @forwards
-    def sendall(self, data: Any, flags: int = 0, /) -> None:
-        view = memoryview(data).cast("B")
-        if self._sim_timeout is not None:
-            while view:
-                view = view[self.send(view, flags) :]
-            return
-        # Without a time limit the system does it in one call.
-        opened = self._sim()
-        self._sim_require("send", flags, WRITE_FLAGS)
-        with self._sim_network.held(opened):
-            while view:
-                rest = bytes(view)
-                view = view[self._sim_try("send", opened, partial(opened.write, rest), flags) :]
-
-    @forwards
-    def sendmsg(
-        self, buffers: Iterable[Any], ancdata: Any = (), flags: int = 0, address: Any = None, /
-    ) -> int:
-        if ancdata:
-            self._sim_refuse("sendmsg with ancillary data")
-        data = b"".join(bytes(memoryview(each)) for each in buffers)
-        if address is not None:
-            return self.sendto(data, flags, address)
-        return self.send(data, flags)
-
-    @forwards
-    def sendto(self, data: Any, *flags_and_address: Any) -> int:
-        view = bytes(memoryview(data))
-        *flags, address = flags_and_address
-        opened = self._sim()
-        if isinstance(opened, StreamSocket):
-            return self.send(view, *flags)
-        self._sim_require("sendto", sum(flags), WRITE_FLAGS)
-        host, port = self._sim_address("sendto", address)
-        send = opened.write_to
-        return self._sim_try("sendto", opened, lambda: send(view, host, port), sum(flags))
-
-    # -- blocking
-
-    def _sim_try(self, what: str, opened: OpenSocket, act: Callable[[], T], flags: int = 0) -> T:
-        """Acts at once, or when it can, as far as its time limit lets."""
-        is_blocking = self._sim_timeout != 0 and not flags & getattr(socket, "MSG_DONTWAIT", 0)
-        while True:
-            try:
-                return act()
-            except BlockingIOError:
-                if is_blocking:
-                    break
-                if what not in _READS or not self._sim_network.arrives_already(opened):
-                    raise
-        with self._sim_network.held(opened):
-            return self._sim_act_later(what, opened, act)
-
-    def _sim_act_later(self, what: str, opened: OpenSocket, act: Callable[[], T]) -> T:
-        while True:
-            opened.blocked_readers += what in _READS
-            try:
-                self._sim_wait(what, lambda: _can(what, opened))
-            finally:
-                opened.blocked_readers -= what in _READS
-            # Another thread may have been first.
-            with suppress(BlockingIOError):
-                return act()
-
-    def _sim_wait(self, what: str, is_so: Callable[[], bool]) -> None:
-        """Who closes the socket meanwhile does not wake who waits, as Linux has it.
-
-        Without a time limit the call goes on with what it has opened. With one it is Python that
-        waits, and its next call finds the descriptor closed.
-        """
-        if is_so():
-            return
-        fd, limit_s = self._sim_fd, self._sim_timeout
-        execution = execution_of_this_thread()
-        assert execution is not None
-        threads = execution.loop.threads
-        where = f"socket.{what} of {in_words(self._sim_open.name)}"
-        threads.block_until(where, is_so, limit_s)
-        came = is_so()
-        if limit_s is None:
-            if not came:
-                # A deadlock, which has been reported.
-                raise would_block()
-            return
-        is_open = fd in self._sim_network.open_by_fd
-        if is_open and not came:
-            raise timed_out()
-        if not is_open or self._sim_fd < 0:
-            raise os_error(errno.EBADF)
-
-    def _sim_require(self, what: str, flags: int, known: int) -> None:
-        if flags & ~known:
-            self._sim_refuse(f"{what} with flags={socket.MsgFlag(flags)!r}")
-
-    def _sim_lacks(self, name: str) -> NoReturn:
-        self._sim_refuse(name)
-
-    def _sim_refuse(self, what: str) -> NoReturn:
-        self._sim_network.loop.refuse(f"socket.{what}", NOT_SIMULATED)
-
-
-_READS = ("recv", "recvfrom", "accept")
-
-
-def _can(what: str, opened: OpenSocket) -> bool:
-    mask = 1 if what in _READS else 2
-    return bool(opened.readiness() & mask)
+        if how not in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
+            raise os_error(errno.EINVAL)
+        opened.shutdown(how)
 
 
 _KINDS: dict[int, Callable[[Network, Machine, int], OpenSocket]] = {
@@ -501,8 +320,32 @@ def _new(network: Network, family: int, kind: int) -> OpenSocket:
     return network.loop.refuse(f"socket.socket({family!r}, {kind!r})", NOT_SIMULATED)
 
 
-def _proto(family: int, kind: int, asked: int) -> int:
-    return max(asked, 0)
+_SECONDS_MAX = 2**63 / 10**9
+
+
+def _seconds(value: Any) -> float:
+    """Of a time limit, as `settimeout` takes it."""
+    seconds = value if isinstance(value, float) else float(operator.index(value))
+    if math.isnan(seconds):
+        raise modelled(ValueError("Invalid value NaN (not a number)"))
+    if abs(seconds) > _SECONDS_MAX:
+        raise modelled(OverflowError("timestamp out of range for platform time_t"))
+    if seconds < 0:
+        raise modelled(ValueError("Timeout value out of range"))
+    return seconds
+
+
+_PROTOCOLS: dict[int, int] = {
+    socket.SOCK_STREAM: socket.IPPROTO_TCP,
+    socket.SOCK_DGRAM: socket.IPPROTO_UDP,
+}
+
+
+def _require_protocol(family: int, kind: int, asked: int) -> None:
+    """Raises where a socket of this kind speaks another one."""
+    own = 1 if family == AF_UNIX else _PROTOCOLS.get(kind)
+    if asked > 0 and own is not None and asked != own:
+        raise os_error(errno.EPROTONOSUPPORT)
 
 
 SimSocket.__name__ = SimSocket.__qualname__ = "socket"

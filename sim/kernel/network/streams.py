@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from sim.kernel.environment import Arrival
@@ -19,6 +20,11 @@ from sim.kernel.network.open_sockets import (
     OpenSocket,
 )
 from sim.kernel.network.options import LINGERS_NOT
+
+CONNECT_TO_ANOTHER = (
+    "Linux makes one where a TCP socket asks for its own address, without a listener; let the "
+    "program connect to another port, or wait until its server listens"
+)
 
 TIME_WAIT_S = 60.0
 """As Linux has it: so long the address of who has ended first is in use."""
@@ -112,6 +118,8 @@ class StreamSocket(OpenSocket):
         self._require_free()
         self.bind_anywhere(self.network.source_of(self, host))
         peer = self.network.as_told(self.family, host, port)
+        if peer == self.name:
+            self.loop.refuse(f"a connection from {self.words} to itself", CONNECT_TO_ANOTHER)
         self.network.about_to(f"connects to {self.network.words_of(peer)}")
         self.peer, self.is_connecting = peer, True
         self.asked_at, self.gives_up_later = self.loop.environment.now, False
@@ -185,7 +193,7 @@ class StreamSocket(OpenSocket):
             # On Linux the end comes before an error, which who writes gets.
             return b""
         self.raise_error()
-        if way is None and self.has_asked:
+        if way is None and (self.has_asked or self.reads_shut):
             # As Linux has it, until who has asked asks again.
             return b""
         if way is None or self.is_connecting:
@@ -209,6 +217,10 @@ class StreamSocket(OpenSocket):
             self.network.about_to(f"sends to {self.network.words_of(self.peer)}")
             self.sends(SegmentKind.DATA, taken)
         return len(taken)
+
+    def require_no_address(self, address: Callable[[], object]) -> None:
+        """Of `sendto`: TCP reads it, and sends to its peer."""
+        address()
 
     def sends(self, kind: SegmentKind, data: bytes = b"") -> None:
         assert self.outgoing is not None
@@ -239,6 +251,8 @@ class StreamSocket(OpenSocket):
             return
         self._finds_break()
         if self.outgoing is None or self.incoming is None:
+            # As Linux has it, reads find the end from then on.
+            self.reads_shut |= how != socket.SHUT_WR
             raise os_error(errno.ENOTCONN)
         if self.is_connecting:
             # On Linux it gives up the connection, and wakes who waits for it.

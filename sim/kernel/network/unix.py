@@ -8,12 +8,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from sim.kernel.network.addresses import Machine
 from sim.kernel.network.connection import Segment, SegmentKind
-from sim.kernel.network.datagrams import DATAGRAM_BYTES_MAX, DatagramSocket
+from sim.kernel.network.datagrams import DatagramSocket
 from sim.kernel.network.errors import os_error, would_block
-from sim.kernel.network.open_sockets import READABLE, OpenSocket
+from sim.kernel.network.open_sockets import READABLE, WRITABLE, NetworkOfSockets, OpenSocket
+from sim.kernel.network.options import BUFFER_BYTES_ASKED_MAX
 from sim.kernel.network.paths import is_abstract
 from sim.kernel.network.streams import StreamSocket
 
@@ -23,9 +28,11 @@ class _OnPath(OpenSocket):
 
     def bind(self, host: str, port: Any) -> None:
         path = port or f"\0{self.fds[0]:05x}"
-        self.machine.paths.require_free(path)
+        if not is_abstract(path):
+            self.machine.paths.require_free(path)
         if self.port is not None:
             raise os_error(errno.EINVAL)
+        self.machine.paths.require_free(path)
         self.machine.paths.bind(self, path)
         self.port, self._holds_address = path, True
 
@@ -119,6 +126,10 @@ class UnixStreamSocket(_OnPath, StreamSocket):
             self.network.tell(other)
         return len(taken)
 
+    def require_no_address(self, address: Callable[[], object]) -> None:
+        address()
+        raise os_error(errno.EOPNOTSUPP if self.outgoing is None else errno.EISCONN)
+
     def shutdown(self, how: int) -> None:
         if self.is_listening and how != socket.SHUT_WR:
             self.reads_shut = True
@@ -161,9 +172,15 @@ class UnixStreamSocket(_OnPath, StreamSocket):
 
 
 class UnixDatagramSocket(_OnPath, DatagramSocket):
-    """_paired: where it sends to who names nobody."""
+    """_paired: where it sends to who names nobody. unread_bytes: its own, not read yet."""
 
     _paired: UnixDatagramSocket | None = None
+    unread_bytes = 0
+
+    def __init__(self, network: NetworkOfSockets, machine: Machine, family: int) -> None:
+        super().__init__(network, machine, family)
+        # Of each datagram in `arrived`.
+        self._senders: deque[UnixDatagramSocket] = deque()
 
     def connect(self, host: str, port: Any) -> None:
         self._paired = self.machine.paths.at(port, self.kind)
@@ -187,11 +204,87 @@ class UnixDatagramSocket(_OnPath, DatagramSocket):
         return self._sends(data, self.machine.paths.at(port, self.kind))
 
     def _sends(self, data: bytes, to: UnixDatagramSocket) -> int:
-        if len(data) > DATAGRAM_BYTES_MAX:
+        if self.writes_shut:
+            raise os_error(errno.EPIPE)
+        if len(data) > self._bytes_max - _OVERHEAD_BYTES:
             raise os_error(errno.EMSGSIZE)
+        if self.unread_bytes >= self._bytes_max:
+            raise would_block()
         if to._paired is not None and to._paired is not self:
             raise os_error(errno.EPERM)
+        if to.reads_shut:
+            raise os_error(errno.EPIPE)
+        if to._is_full_for(self):
+            raise would_block()
         self.network.about_to(f"sends to {to.words}")
         to.arrived.append((data, self.name or None))
+        to._senders.append(self)
+        self.unread_bytes += _bytes_held(len(data))
         self.network.tell(to)
         return len(data)
+
+    @property
+    def _bytes_max(self) -> int:
+        return int(self.option(socket.SO_SNDBUF, unset=BUFFER_BYTES_ASKED_MAX))
+
+    def _is_full_for(self, sender: UnixDatagramSocket) -> bool:
+        """Of its own peer it takes all that this has room to send; of others, so many."""
+        return self._paired is not sender and len(self.arrived) > DATAGRAMS_MAX
+
+    def has_room_at(self, path: str) -> bool:
+        """Whether who sends there need not wait; also where it cannot send at all."""
+        try:
+            to: UnixDatagramSocket = self.machine.paths.at(path, self.kind)
+        except OSError:
+            return True
+        return self._can_send() and not to._is_full_for(self)
+
+    def _can_send(self) -> bool:
+        """As Linux has it: who waits is woken once most of it has been read."""
+        return 4 * self.unread_bytes <= self._bytes_max
+
+    def read_from(self, bytes_max: int, *, is_peek: bool = False) -> tuple[bytes, Any]:
+        held = _bytes_held(len(self.arrived[0][0])) if self.arrived else 0
+        found = super().read_from(bytes_max, is_peek=is_peek)
+        if held and not is_peek:
+            self._makes_room(held)
+        return found
+
+    def _makes_room(self, held: int) -> None:
+        sender = self._senders.popleft()
+        sender.unread_bytes -= held
+        if sender.loop is not self.loop:
+            # A process that sleeps may send again.
+            self.network.tell(sender)
+
+    def closed(self) -> None:
+        super().closed()
+        for data, _ in self.arrived:
+            self._makes_room(_bytes_held(len(data)))
+        self.arrived.clear()
+
+    def shutdown(self, how: int) -> None:
+        """It needs no peer."""
+        with suppress(OSError):
+            super().shutdown(how)
+
+    def readiness(self) -> int:
+        found, to = super().readiness(), self._paired
+        has_room = self._can_send() and (to is None or not to._is_full_for(self))
+        return found if has_room else found & ~WRITABLE
+
+
+DATAGRAMS_MAX = 10
+"""As Linux has it unless it is told otherwise (`net.unix.max_dgram_qlen`); it takes one more."""
+
+_OVERHEAD_BYTES = 32
+_PAGE_BYTES = 4096
+_AT_ONCE_BYTES = 16_064
+
+
+def _bytes_held(size: int) -> int:
+    """What Linux counts for a datagram: its head, and memory in powers of two, or pages."""
+    at_once = min(size, _AT_ONCE_BYTES)
+    memory = max(512, 1 << (at_once + 319).bit_length())
+    pages = -(-(size - at_once) // _PAGE_BYTES)
+    return 256 + memory + pages * _PAGE_BYTES
