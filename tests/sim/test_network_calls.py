@@ -238,6 +238,17 @@ def shutdown() -> Seen:
             seen.append(outcome(lambda: sock.shutdown(how)))
             seen.append(outcome(lambda: sock.recv(1, socket.MSG_DONTWAIT)))
             seen.append(outcome(lambda: sock.send(b"x")))
+        # Who has shut a socket without a connection, and connects it then.
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as sock:
+            seen.append(outcome(lambda: sock.shutdown(how)))
+            sock.connect(listener.getsockname())
+            with listener.accept()[0] as other:
+                seen.append(outcome(lambda: sock.recv(1, socket.MSG_DONTWAIT)))
+                seen.append(outcome(lambda: sock.send(b"x")))
+                other.send(b"yz")
+                arrives(sock)
+                time.sleep(UNDER_WAY_S)
+                seen.append(outcome(lambda: sock.recv(9)))
     one, other = a_connection()
     with one, other:
         for act in (

@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
+from registry.wording import STREAM_START
 from server.app import create_app
 from server.ollama_async import async_transport_factory
 from server.run import config_for, signals_swallowed
@@ -220,6 +221,15 @@ class StackBench(HttpBench):
         """Waits until these are answered, or their connections have ended."""
         for each in exchanges:
             await each.over.wait()
+
+    def newest_of(self, *exchanges: StackExchange) -> StackExchange:
+        """That whose stream has begun last: the newest that was registered always begins.
+
+        The network may bring first what was sent later, and bodies in another order than heads.
+        """
+        begun = [line.fields.get("trace") for line in self.logged if line.event == STREAM_START]
+        places = {trace: place for place, trace in enumerate(begun)}
+        return max(exchanges, key=lambda each: places.get(each.given_id, -1))
 
     async def terminate(self, *, earliest: float = 0.0, latest: float | None = 0.0) -> None:
         """SIGTERM; waits until the process would have ended."""

@@ -47,6 +47,8 @@ class StreamSocket(OpenSocket):
     outgoing: Way | None = None
     delivery: Arrival | None = None
     reads_shut = False
+    # Before it had a connection.
+    writes_shut = False
     was_reset = False
     # Nothing that it sends arrives any more.
     is_silent = False
@@ -206,7 +208,7 @@ class StreamSocket(OpenSocket):
         self._finds_break()
         self.raise_error()
         way = self.outgoing
-        if way is not None and way.is_closed:
+        if way is not None and (way.is_closed or self.writes_shut):
             raise os_error(errno.EPIPE)
         if way is None or self.is_connecting:
             raise os_error(errno.EAGAIN if self.is_connecting else errno.EPIPE)
@@ -251,8 +253,9 @@ class StreamSocket(OpenSocket):
             return
         self._finds_break()
         if self.outgoing is None or self.incoming is None:
-            # As Linux has it, reads find the end from then on.
+            # Linux remembers it, also of a connection that is made later.
             self.reads_shut |= how != socket.SHUT_WR
+            self.writes_shut |= how != socket.SHUT_RD
             raise os_error(errno.ENOTCONN)
         if self.is_connecting:
             # On Linux it gives up the connection, and wakes who waits for it.

@@ -23,7 +23,7 @@ async def superseded(bench: StackBench) -> None:
     p1 = await bench.post_by(client, "p1")
     p2 = await bench.post_by(client, "p2", earliest=0.3, latest=0.8)
     await bench.over(p1, p2)
-    newest = max(p1, p2, key=lambda each: each.given_id or "")
+    newest = bench.newest_of(p1, p2)
     check_answered(bench, newest)
     if p1.error_code == "superseded":
         bench.world.reached("p1 was superseded")

@@ -21,8 +21,7 @@ async def second_prompt(bench: StackBench) -> None:
         bench.world.reached("p1 was superseded")
     else:
         bench.world.reached("p1 finished first")
-    # The network may bring the one that was sent later first.
-    newest = max(p1, p2, key=lambda each: each.given_id or "")
+    newest = bench.newest_of(p1, p2)
     is_answered = newest.error_code is None and newest.text
     bench.world.check(is_answered, "the newest prompt is answered", f"{newest.body!r}")
 
@@ -46,7 +45,7 @@ async def superseded_as_it_connects(bench: StackBench) -> None:
     p1 = await bench.post("p1", "s", model="fake:hang-before-headers")
     p2 = await bench.post("p2", "s")
     await bench.over(p1, p2)
-    newest = max(p1, p2, key=lambda each: each.given_id or "")
+    newest = bench.newest_of(p1, p2)
     if p1.error_code == "superseded":
         bench.world.reached("p1 was superseded")
     if newest is p2:
