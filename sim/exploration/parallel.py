@@ -30,7 +30,7 @@ from sim.exploration.judgement import Conclusion, conclude, make_report
 from sim.exploration.report import Findings, Report
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
-from sim.kernel.guards import guarded
+from sim.kernel.guards import guarded, look_ahead
 from sim.kernel.watchdog import limited
 from sim.schedulers import Divisible, Part, Scheduler
 
@@ -45,6 +45,10 @@ Show = Callable[[Key, float, Findings, Scheduler], bool]
 # divided before that; later long enough for the exchange not to count.
 SLICE_MIN_S = 0.02
 SLICE_MAX_S = 0.5
+# Towards the end of a round, so that none is idle for long while the others have a slice left.
+SLICE_LAST_S = 0.1
+# How many parts wait for each worker: what is running cannot be divided, and some are small.
+PARTS_AHEAD = 2
 
 BESIDE_PART = 0.25
 """How much of what a search has left goes to executions beside it: others have the rest."""
@@ -76,9 +80,12 @@ def _search_part(
 ) -> PartDone:
     """left_s: when an execution that goes on is ended."""
     begun = perf_counter()
-    with guarded(), limited(begun + left_s), work.within():
+    until = begun + left_s
+    with guarded(), limited(until), work.within():
         problem = work.problem_of(key)
-        findings = search(problem, part, begun + slice_s, None, lambda *_: is_stopped())
+        # What comes before it may take longer than a slice: so in the first task of a process.
+        slice_until = min(perf_counter() + slice_s, until)
+        findings = search(problem, part, slice_until, None, lambda *_: is_stopped())
     return PartDone(part, findings, perf_counter() - begun)
 
 
@@ -220,6 +227,7 @@ class _Search:
             self._findings, self.conclusion = answer
             return
         self._budget_s -= answer.seconds
+        self._round_s += answer.seconds
         self._take_part(self._running.pop(number), answer.part, answer.findings)
         self._divide(workers)
         self._end_round_if_visited()
@@ -246,6 +254,8 @@ class _Search:
     def _begin_round(self) -> None:
         self._running: dict[int, _Piece] = {}
         self._complete = 0.0
+        # Seconds of one worker.
+        self._round_s = 0.0
         part = self.scheduler.begin_round()
         self._pieces = [_Piece(part)] if part is not None else []
         if part is None:
@@ -258,11 +268,21 @@ class _Search:
         piece = waiting[0]
         piece.is_running = True
         # What cannot be divided cannot be resumed, either.
-        slice_s = min(piece.slice_s, left_s) if isinstance(piece.part, Part) else left_s
+        slice_s = left_s
+        if isinstance(piece.part, Part):
+            slice_s = min(piece.slice_s, self._last_slice_s(batches.workers), left_s)
         arguments = (self._work, self.key, piece.part, slice_s, left_s)
         number = batches.submit(partial(_search_part, *arguments))
         self._running[number] = piece
         return number
+
+    def _last_slice_s(self, workers: int) -> float:
+        """Half of what each worker may have left, if the rest of the tree is like what was seen."""
+        parts = [each.part for each in self._pieces if not each.is_visited]
+        unseen = sum(part.unseen for part in parts if isinstance(part, Part))
+        if unseen >= 1:
+            return SLICE_MAX_S
+        return max(SLICE_LAST_S, self._round_s * unseen / (1 - unseen) / (2 * workers))
 
     def _take_part(self, piece: _Piece, part: Scheduler, findings: Findings) -> None:
         if piece not in self._pieces:
@@ -280,7 +300,7 @@ class _Search:
 
     def _divide(self, workers: int) -> None:
         for piece in self.waiting:
-            while len(self.waiting) < workers and isinstance(piece.part, Part):
+            while len(self.waiting) < PARTS_AHEAD * workers and isinstance(piece.part, Part):
                 later = piece.part.split()
                 if later is None:
                     break
@@ -340,6 +360,7 @@ class Team:
         idle; without a scheduler it is run whole. until: when those that are divided end, by
         `perf_counter`, though they have not kept all workers busy.
         """
+        look_ahead()
         to_come = self._each(searches, budget_of, until)
         running: list[_Search | _Whole] = []
         submitted: dict[int, _Search | _Whole] = {}

@@ -77,6 +77,12 @@ def guarded(*, isolate: bool = False, beside_others: bool = False) -> Iterator[N
             _isolating.discard(this)
 
 
+def look_ahead() -> None:
+    """What a block looks for in all that is imported is found now, and known in forks."""
+    with guarded():
+        """Nothing is run."""
+
+
 @contextmanager
 def _modules_simulated() -> Iterator[None]:
     """What modules hold is replaced for all threads, so that two would simulate with one lock."""

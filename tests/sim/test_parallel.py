@@ -115,6 +115,49 @@ def test_what_parts_have_not_seen_adds_up(tree: Tree) -> None:
         assert sum(part.unseen for part in parts) == pytest.approx(unseen)
 
 
+# ---- slices -----------------------------------------------------------------------------------
+
+
+def test_a_slice_begins_when_its_program_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first task of a process what comes before takes longer than the slice is."""
+    now = 100.0
+    until: list[float | None] = []
+
+    def slow_problem(key: parallel.Key) -> Problem:
+        nonlocal now
+        now += 5
+        return Problem(Subject.of(nothing))
+
+    def noted(problem: Any, part: Any, deadline: float | None, *rest: object) -> Findings:
+        until.append(deadline)
+        return Findings()
+
+    monkeypatch.setattr(parallel, "perf_counter", lambda: now)
+    monkeypatch.setattr(parallel, "search", noted)
+    work = Work(slow_problem, lambda *_: pytest.fail("it is not played whole"))
+    for left_s in (60.0, 5.5):
+        parallel._search_part(work, (), DepthFirst(), 1.0, left_s, lambda: False)
+    assert until == [106.0, 110.5]
+
+
+async def nothing(world: World) -> None: ...
+
+
+def test_slices_are_short_towards_the_end() -> None:
+    """Else one worker has the last slice, and the others nothing, for half a second."""
+    work = Work(lambda key: Problem(Subject.of(nothing)), lambda *_: pytest.fail("not whole"))
+    search = parallel._Search(work, (), DepthFirst(), AMPLE_S, AMPLE_S)
+    (piece,) = search._pieces
+    search._round_s = 10.0
+    slices = []
+    while piece.part.next_execution():
+        slices.append(search._last_slice_s(workers=2))
+        TREES[0].execute(piece.part)
+    assert slices[0] >= parallel.SLICE_MAX_S
+    assert slices[-1] == parallel.SLICE_LAST_S
+    assert slices[1:] == sorted(slices[1:], reverse=True)
+
+
 # ---- in processes ----------------------------------------------------------------------------
 
 
@@ -180,7 +223,7 @@ class HoldsWhatIsBehind:
     First a slice of one execution, then slices that see all.
     """
 
-    workers = 2
+    workers = 3
 
     def __init__(self) -> None:
         self.slices = 0

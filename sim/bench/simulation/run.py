@@ -32,7 +32,7 @@ from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Stop, Verdict
 from sim.kernel.errors import Nondeterminism
 from sim.kernel.execution import run_execution
-from sim.kernel.guards import guarded
+from sim.kernel.guards import guarded, look_ahead
 from sim.kernel.schedule import Bounds, departures_of
 from sim.kernel.violation import Violation
 from sim.schedulers import Swarm
@@ -281,6 +281,7 @@ def _played(
         for batch in batches:
             yield play_batch(simulation, batch)
         return
+    look_ahead()
     with closing(make_executor()) as executor:
         tasks = (partial(play_batch, simulation, batch) for batch in batches)
         yield from in_order(executor, tasks)
