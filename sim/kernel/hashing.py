@@ -158,13 +158,15 @@ def _hash_of_connection(self: asyncio.BaseProtocol | asyncio.BaseTransport) -> i
 
 
 _HASH = "_sim_hash"
+# What `asyncio.gather` returns.
+GatheringFuture: type[asyncio.Future[Any]] = asyncio.tasks._GatheringFuture  # type: ignore[attr-defined]
 
 
 def hashes_of_connections() -> list[tuple[Any, str, Any]]:
     """What stands in its place within executions: protocols and transports hash by the counter."""
     return [
         (cls, "__hash__", _hash_of_connection)
-        for cls in (asyncio.BaseProtocol, asyncio.BaseTransport)
+        for cls in (asyncio.BaseProtocol, asyncio.BaseTransport, GatheringFuture)
     ]
 
 

@@ -44,16 +44,35 @@ class LoopOfTasks(asyncio.BaseEventLoop):
     ) -> asyncio.Task[Any]:
         is_named = name is not None
         name = name if name is not None else self.next_task_name()
+        if self._task_factory is None or self._task_factory is _EAGER:
+            if self._task_factory is _EAGER:
+                options["eager_start"] = True
+            return self.make_task(coro, name=name, context=context, **options)
+        before = len(self._tasks)
+        task = self._made_by_factory(coro, name, is_named, context, options)
+        # What called `asyncio.Task(…)` had it from `make_task`.
+        if not any(each() is task for each in self._tasks[before:]):
+            self._keep(task)
+        return task
+
+    @forwards
+    def make_task(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **options: Any,
+    ) -> asyncio.Task[Any]:
+        """Without the program's own factory: what `asyncio.Task(…)` does."""
+        name = name if name is not None else self.next_task_name()
         task: asyncio.Task[Any]
-        if self._task_factory is None:
-            task = self.new_task(coro, name=name, context=context, **options)
-        elif self._task_factory is _EAGER:
-            # What asyncio's own factory does, with tasks that hash the same in every run.
+        if options.get("eager_start"):
+            # As asyncio's own, but that it hashes the same in every run.
             self.environment.observer.meets(Special.EAGER_TASKS)
-            options["eager_start"] = True
             task = SimTask(coro, loop=self, name=name, context=context, **options)
         else:
-            task = self._made_by_factory(coro, name, is_named, context, options)
+            task = self.new_task(coro, name=name, context=context, **options)
         self._keep(task)
         return task
 

@@ -27,7 +27,13 @@ from contextvars import Context, ContextVar, Token
 from typing import Any
 
 from sim.kernel.errors import Opaque
-from sim.kernel.hashing import SimCancelScope, SimFuture, serials_given, stable_name
+from sim.kernel.hashing import (
+    GatheringFuture,
+    SimCancelScope,
+    SimFuture,
+    serials_given,
+    stable_name,
+)
 from sim.kernel.living import (
     address_of,
     classes_below,
@@ -246,7 +252,8 @@ def _of_set(each: Any) -> Iterator[object]:
     yield from _of_sequence(each)
 
 
-_NUMBERED = (SimCancelScope, SimFuture, asyncio.BaseProtocol, asyncio.BaseTransport)
+_FUTURES = (SimFuture, GatheringFuture)
+_NUMBERED = (SimCancelScope, *_FUTURES, asyncio.BaseProtocol, asyncio.BaseTransport)
 
 
 def _referent(member: object) -> object:
