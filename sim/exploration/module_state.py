@@ -374,6 +374,9 @@ def _attributes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     for cls in type(value).__mro__:
         slots = vars(cls).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else tuple(slots):
+            # Who refers to it weakly is none of what it holds.
+            if name == "__weakref__":
+                continue
             with suppress(AttributeError):
                 yield f"{path}.{name}", getattr(value, name)
 

@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -395,6 +396,23 @@ def test_state_is_read_wherever_it_is_kept() -> None:
     if sys.version_info < (3, 15):
         assert "numbers, a variable of " in changes
         assert "was an iterator with 5 left, then an iterator with 4 left" in changes
+
+
+def test_who_refers_weakly_to_what_is_kept_is_no_state() -> None:
+    """A slot shows it, as of SQLAlchemy's classes: nothing that the object holds changed."""
+
+    class Slotted:
+        __slots__ = ("__weakref__",)
+
+    slotted = Slotted()
+
+    def program(world: World) -> object:
+        return slotted
+
+    before = ModuleState(program)
+    reference = weakref.ref(slotted)
+    assert before.changes(ModuleState(program)) == []
+    assert reference() is slotted
 
 
 @pytest.mark.parametrize("size", [4, None])
