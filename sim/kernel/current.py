@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import _thread
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NoReturn, Protocol
@@ -143,3 +143,15 @@ def execution_of_this_thread() -> Execution | None:
             if execution.os_thread == this:
                 return execution
     return None
+
+
+@contextmanager
+def none_runs() -> Iterator[None]:
+    """Within the block this thread of the system is in no execution: what is real happens."""
+    this = os_thread()
+    aside = [each for each in executions if each.os_thread == this]
+    executions[:] = [each for each in executions if each.os_thread != this]
+    try:
+        yield
+    finally:
+        executions.extend(aside)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import _socket
 import asyncio
+import ctypes.util
 import fcntl
 import glob
 import multiprocessing
 import os
+import platform
 import re
 import select
 import signal
@@ -164,6 +166,44 @@ def test_it_is_an_error_that_names_the_place(name: str, in_thread: bool) -> None
     )
     advice = instead.value if isinstance(instead, Refused) else instead
     assert report.reason.endswith(f"is not simulated: {advice}")
+
+
+def test_a_process_of_an_import_is_advised_to_come_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its user has written neither of them, and may not know that a library imports the module."""
+    (tmp_path / "asks_at_import.py").write_text("import subprocess\nsubprocess.run(['true'])\n")
+    (tmp_path / "imports_it.py").write_text("import asks_at_import\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    async def program(_: World) -> None:
+        import imports_it  # type: ignore[import-not-found]  # noqa: F401
+
+    reason = explore(program).reason
+    assert "subprocess.Popen, by the import of imports_it, in " in reason, reason
+    assert "import imports_it before the exploration, at the top of" in reason
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: ctypes.util.find_library("pthread"),
+        lambda: platform.processor(),
+        lambda: platform.architecture(),
+        lambda: platform._Processor.from_subprocess(),  # type: ignore[attr-defined]
+    ],
+    ids=["find_library", "processor", "architecture", "its process"],
+)
+def test_what_the_library_asks_of_the_machine_is_answered(ask: Callable[[], object]) -> None:
+    """By a process of its own, as of which CPU it is: that is another in no execution."""
+    expected = ask()
+
+    async def program(world: World) -> None:
+        await world.outside("anything")
+        world.check(ask() == expected, "as outside of executions")
+
+    report = explore(program)
+    assert report.verdict == "proved", report.text
 
 
 def test_the_place_is_the_programs_line() -> None:

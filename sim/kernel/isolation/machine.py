@@ -1,17 +1,20 @@
 """What an execution is told of the machine: how many CPUs it has, by which pools have threads.
 
 One and the same number everywhere, so that a verdict does not hang on who explores. A loop that
-stands alone is told the machine's own.
+stands alone is told the machine's own. What the standard library asks the machine by a process of
+its own, as which CPU it has, does not change: it is asked as outside of executions.
 """
 
 from __future__ import annotations
 
+import ctypes.util
 import functools
 import os
+import platform
 from collections.abc import Callable
 from typing import Any
 
-from sim.kernel.current import execution_of_this_thread
+from sim.kernel.current import execution_of_this_thread, none_runs
 from sim.kernel.origin import forwards
 
 # Since 3.13 a process may be given fewer than the machine has, and pools ask for those.
@@ -60,6 +63,29 @@ _REPLACEMENTS: list[tuple[Any, str, Any]] = [
 ]
 if hasattr(os, "sched_getaffinity"):
     _REPLACEMENTS.append((os, "sched_getaffinity", _affine(os.sched_getaffinity)))
+
+
+def _asked_outside(real: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(real)
+    @forwards
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        with none_runs():
+            return real(*args, **kwargs)
+
+    return ask
+
+
+# trio asks the first while it is imported, and httpx imports trio where it is installed.
+_ASK_BY_A_PROCESS: list[tuple[Any, str]] = [
+    (ctypes.util, "find_library"),
+    (platform, "_syscmd_file"),
+    (platform._Processor, "from_subprocess"),  # type: ignore[attr-defined]
+]
+_REPLACEMENTS += [
+    (holder, name, _asked_outside(getattr(holder, name)))
+    for holder, name in _ASK_BY_A_PROCESS
+    if hasattr(holder, name)
+]
 
 
 def replacements() -> list[tuple[Any, str, Any]]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from sim.kernel.current import Execution, execution_of_this_thread
 from sim.kernel.isolation import file_times
@@ -48,8 +48,33 @@ def _refuse_where_asked(event: str, args: tuple[Any, ...], instead: Refused) -> 
     if execution is None or not _REACHES.get(event, _always)(*args):
         return
     # Two frames above stands who raised the event.
-    if not is_simulators(sys._getframe(2)):
-        execution.loop.refuse(event, instead.value)
+    if not is_simulators(asks := sys._getframe(2)):
+        _refuse(execution, event, instead, asks)
+
+
+def _refuse(execution: Execution, what: str, instead: Refused, asks: FrameType) -> NoReturn:
+    module = _being_imported(asks)
+    if module is None:
+        execution.loop.refuse(what, instead.value)
+    execution.loop.refuse(f"{what}, by the import of {module},", _IMPORT_BEFORE.format(module))
+
+
+_IMPORT_BEFORE = (
+    "a module does this once in a process; import {0} before the exploration, at the top of the "
+    "program's file"
+)
+
+
+def _being_imported(asks: FrameType) -> str | None:
+    """The package whose import, begun by an execution, has led to this frame; the outermost."""
+    found = None
+    frame: FrameType | None = asks
+    while frame is not None and not is_simulators(frame):
+        spec = frame.f_globals.get("__spec__")
+        if frame.f_code.co_name == "<module>" and getattr(spec, "_initializing", False):
+            found = frame.f_globals["__name__"]
+        frame = frame.f_back
+    return None if found is None else found.partition(".")[0]
 
 
 # What a loop that stands alone cannot do as it is done on asyncio's own.
@@ -164,9 +189,10 @@ def _refusing(real: Any, name: str, waits: Waits, instead: Refused) -> Any:
     @forwards
     def ask(*args: Any, **kwargs: Any) -> Any:
         execution = _who_refuses(instead)
-        is_asked = execution is not None and not is_simulators(sys._getframe(1))
+        asks = sys._getframe(1)
+        is_asked = execution is not None and not is_simulators(asks)
         if execution is not None and is_asked and waits(*args, **kwargs):
-            execution.loop.refuse(name, instead.value)
+            _refuse(execution, name, instead, asks)
         return real(*args, **kwargs)
 
     # Also of a class, whose other names are asked for.
