@@ -13,7 +13,7 @@ MEDIA_TYPES = {
     "icon.svg": "image/svg+xml",
     **{
         f"{name}.js": "text/javascript; charset=utf-8"
-        for name in ("main", "api", "watch", "chat", "outbox", "life", "words")
+        for name in ("main", "api", "watch", "chat", "outbox", "life", "blocks", "words")
     },
 }
 PATHS = tuple(f"/page/{name}" for name in MEDIA_TYPES if name != INDEX)

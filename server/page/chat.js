@@ -1,9 +1,10 @@
 // The sessions side by side: prompts, answers, and what became of each.
 
 import { DONE, PING, Refusal, ask, json, messages } from "./api.js";
-import { cancel, drawState, set } from "./life.js";
+import { drawText } from "./blocks.js";
+import { cancel, drawState } from "./life.js";
 import { OPEN_MAX, Outbox } from "./outbox.js";
-import { TROUBLES, WHOLE, seconds, told } from "./words.js";
+import { TROUBLES, WHOLE, seconds, set, told } from "./words.js";
 
 const STORE = "onestream.sessions";
 // So that each may have an answer open.
@@ -39,7 +40,7 @@ class Turn {
     this.connection = null;
     this.life = null;
     this.element = document.getElementById("turn-template").content.firstElementChild.cloneNode(true);
-    set(this.part(".asked"), this.prompt);
+    drawText(this.part(".asked"), this.prompt);
     this.draw();
   }
 
@@ -174,7 +175,7 @@ class Turn {
   }
 
   draw() {
-    set(this.part(".answer"), this.text);
+    drawText(this.part(".answer"), this.text);
     this.part(".thoughts").hidden = !this.thoughts;
     set(this.part(".thoughts .text"), this.thoughts);
     drawState(this.part(".state"), this.state(), this.outcome?.code ?? null);

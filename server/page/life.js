@@ -1,7 +1,7 @@
 // The streams of the key: what is known of each, and the table of their lives.
 
 import { ask, json } from "./api.js";
-import { WHOLE, told } from "./words.js";
+import { WHOLE, set, told } from "./words.js";
 
 // The shortest of these that all shows that runs, or ran lately.
 const WINDOWS_S = [10, 20, 30, 60, 120];
@@ -210,7 +210,9 @@ class Row {
   opened() {
     const row = document.createElement("tr");
     row.className = "shown";
+    row.setAttribute("role", "row");
     const cell = row.insertCell();
+    cell.setAttribute("role", "cell");
     cell.colSpan = this.element.cells.length;
     const full = cell.appendChild(document.createElement("p"));
     full.className = "hint";
@@ -252,9 +254,4 @@ export function drawState(element, state, reason) {
   const name = `state ${state}${fails ? " fails" : ""}`;
   if (element.className !== name) element.className = name;
   set(element, fails ? reason : state);
-}
-
-// A text that is the same is left alone, with what a reader has selected in it.
-export function set(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }

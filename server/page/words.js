@@ -35,9 +35,11 @@ export function told(code, message) {
   return who ? WHO[who] : MEANINGS[code] ?? (message ? sentence(message) : code);
 }
 
-// A sentence with its full stop: some of the server's have one, and most have none.
+// A sentence as one begins and ends, unless it begins with a name: most of the server's end without
+// a full stop.
 export function sentence(text) {
-  return /[.!?…]$/.test(text) ? text : `${text}.`;
+  const begun = /^[a-z]+ /.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+  return /[.!?…]$/.test(begun) ? begun : `${begun}.`;
 }
 
 // The troubles of the fake Ollama, as models: tests compare them with the fake's own.
@@ -71,4 +73,9 @@ export const TROUBLES = {
 
 export function seconds(ms) {
   return `${(ms / 1000).toFixed(1)} s`;
+}
+
+// A text that is the same is left alone, with what a reader has selected in it.
+export function set(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }

@@ -291,7 +291,7 @@ def test_a_wrong_key_is_said_and_can_be_mended(opened: Opened) -> None:
     opened.session(0).locator(".prompt").press("Enter")
     opened.state(0, 0, "invalid_api_key")
     key_says, said = opened.page.locator("#key-says"), opened.page.locator("#said")
-    sync_api.expect(key_says).to_have_text("the key in the Authorization header is not known here.")
+    sync_api.expect(key_says).to_have_text("The key in the Authorization header is not known here.")
     opened.use_key("schlüssel ✓")
     sync_api.expect(key_says).to_have_text("A key is printable ASCII without spaces.")
     sync_api.expect(said).to_have_text("A key is printable ASCII without spaces.")
@@ -308,6 +308,60 @@ def test_what_a_model_says_is_text(opened: Opened) -> None:
     opened.says(opened.turn(0, 0).locator(".answer"), "<img src=x onerror=alert(1)>")
     opened.state(0, 0, "ENDED")
     assert opened.page.locator("img").count() == 0
+
+
+def test_code_is_a_block_and_stays_text(opened: Opened) -> None:
+    """Between fences, also one that is not closed yet; markup within it does nothing; a line that
+    only begins as a fence does is text."""
+    opened.connect()
+    opened.send(0, "before\n```html\n<img src=x>\n  more\n```\nafter\n```py\nopen")
+    asked = opened.turn(0, 0).locator(".asked")
+    opened.says(asked, "before")
+    assert asked.locator("pre").all_inner_texts() == ["<img src=x>\n  more", "open"]
+    assert asked.locator("span").all_inner_texts() == ["before", "after"]
+    opened.send(1, "```python says the model")
+    opened.says(opened.turn(1, 0).locator(".asked span"), "```python says the model")
+    assert opened.page.locator("img").count() == 0
+    opened.state(0, 0, "ENDED")
+    opened.state(1, 0, "ENDED")
+
+
+def test_what_is_read_from_the_right_stands_there(opened: Opened) -> None:
+    """A prompt in Arabic ends at the right edge of its column, one in English at the left."""
+    opened.connect()
+    for number, text in enumerate(("اكتب لي قصة", "a story")):
+        opened.send(0, text)
+        opened.state(0, number, "ENDED")
+    gaps = [
+        opened.turn(0, number)
+        .locator(".asked")
+        .evaluate(
+            "asked => { const own = asked.getBoundingClientRect(), text ="
+            " asked.querySelector('span').getBoundingClientRect();"
+            " return [text.left - own.left, own.right - text.right]; }"
+        )
+        for number in (0, 1)
+    ]
+    assert gaps[0][1] < 2 < gaps[0][0]
+    assert gaps[1][0] < 2 < gaps[1][1]
+
+
+@pytest.mark.parametrize(
+    "opened", [{"viewport": {"width": 390, "height": 844}}], indirect=True, ids=["narrow"]
+)
+def test_a_narrow_window_has_all_that_is_known_of_a_stream(opened: Opened) -> None:
+    """Why it ended, too: within the window, and as a table to who hears it."""
+    opened.connect()
+    opened.send(0, "long", "fake:slow")
+    opened.state(0, 0, "ACTIVE")
+    opened.send(0, "again")
+    opened.state(0, 0, "superseded")
+    row = opened.page.get_by_role("row").filter(has_text="superseded").first
+    why = row.get_by_role("cell").filter(has_text="A newer prompt of the session has stopped it.")
+    box = why.bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
 
 
 def test_the_keyboard_is_enough(opened: Opened) -> None:
