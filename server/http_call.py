@@ -30,6 +30,12 @@ UNREAD_MAX_BYTES = 64 * 1024
 PIECE_BYTES = 4 * 1024 * 1024
 # Iterations of the loop until what had come is read: a socket is asked behind what is due already.
 TURNS_TO_READ = 2
+# Of a request's extensions: called in the step in which its first byte is written; where it raises,
+# none is.
+BEFORE_SEND = "onestream.before_send"
+
+
+def _nothing() -> None: ...
 
 
 class CallTransport(httpx.AsyncBaseTransport):
@@ -47,6 +53,8 @@ class CallTransport(httpx.AsyncBaseTransport):
         content = await request.aread()
         call = await self._connected(request)
         try:
+            # Taken out: it refers to who holds the request.
+            request.extensions.pop(BEFORE_SEND, _nothing)()
             await call.send(head, content)
             await call.answered()
         except BaseException:

@@ -18,7 +18,7 @@ import httpx
 from registry import Stream
 from registry.daemon_executor import DaemonExecutor
 from server.errors import ApiError
-from server.http_call import CallTransport
+from server.http_call import BEFORE_SEND, CallTransport
 from server.lookup import addresses_of, is_name
 from server.ollama import (
     ERROR_BODY_MAX_BYTES,
@@ -80,7 +80,10 @@ class AsyncOllama:
 
     async def ask(self, request: OllamaRequest, stream: Stream, put: Put) -> None:
         reader = ChunkReader(keeps_lines=request.keeps_lines)
-        async with self._asked("POST", request.path, **request.sent()) as response:
+        # A worker may stand still while it connects, and its session be another's when it goes on.
+        before = {BEFORE_SEND: stream.raise_if_stopped}
+        asked = self._asked("POST", request.path, **request.sent(), more=before)
+        async with asked as response:
             raw = cast(AsyncGenerator[bytes, None], response.aiter_raw())
             async with aclosing(raw) as segments:
                 async for segment in segments:
@@ -121,7 +124,12 @@ class AsyncOllama:
 
     @asynccontextmanager
     async def _asked(
-        self, method: str, path: str, content: bytes, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        content: bytes,
+        headers: Mapping[str, str],
+        more: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """The answer, while its connection is open. Raises ApiError for every status but 200."""
         request = httpx.Request(
@@ -129,7 +137,7 @@ class AsyncOllama:
             self._url(path),
             headers={"user-agent": USER_AGENT, **self._headers, **headers},
             content=content,
-            extensions=self._limits,
+            extensions={**self._limits, **(more or {})},
         )
         response: httpx.Response | None = None
         try:

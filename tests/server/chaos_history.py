@@ -32,10 +32,14 @@ class Line:
 
 @dataclass
 class History:
-    """killed: when each worker was, by the clock of the lines."""
+    """killed: when each worker was, by the clock of the lines.
+
+    admitted: the place of each stream among all that were let in, where the calls do not say it.
+    """
 
     lines: list[Line]
     killed: Mapping[str, float] = field(default_factory=dict)
+    admitted: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, killed: Mapping[str, float]) -> History:
@@ -63,16 +67,23 @@ class History:
         yield from self._of_gates()
         yield from self._of_tokens()
         for newer, older, since in self._overlaps():
-            timeouts = [t for t in self._timeouts.get(older.trace_id, ()) if t <= newer.at]
-            if not timeouts and not self._may_be_forgotten(older, newer):
+            if not self._is_logged(newer, older) and not self._may_be_forgotten(older, newer):
                 yield f"S3 {newer} begins; {older}, since {since:.3f}, is not over nor logged"
+
+    def _is_logged(self, begins: Line, runs: Line) -> bool:
+        """Of the two calls, that the stream which was let in first has not ended in time.
+
+        That is who begins, where its worker stood still in front of its call.
+        """
+        places = [self.admitted.get(each.trace_id, -1) for each in (begins, runs)]
+        late = begins if -1 not in places and places[0] < places[1] else runs
+        return any(t <= begins.at for t in self._timeouts.get(late.trace_id, ()))
 
     @property
     def forgotten(self) -> int:
         """Overlaps that nobody could log: the store had lost what it knew of the older stream."""
         return sum(
-            self._may_be_forgotten(older, newer)
-            and not any(t <= newer.at for t in self._timeouts.get(older.trace_id, ()))
+            self._may_be_forgotten(older, newer) and not self._is_logged(newer, older)
             for newer, older, _ in self._overlaps()
         )
 

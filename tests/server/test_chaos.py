@@ -248,6 +248,19 @@ def test_a_history_without_a_fault_is_none(texts: tuple[str, ...]) -> None:
     assert list(history_of(*texts).violations()) == []
 
 
+@pytest.mark.parametrize(
+    ("logged", "order", "found"),
+    [("a.1", "ab", []), ("b.1", "ab", ["S3"]), ("a.1", "ba", ["S3"]), ("b.1", "ba", [])],
+)
+def test_who_stood_still_before_its_call_is_the_one_that_is_logged(
+    logged: str, order: str, found: list[str]
+) -> None:
+    """The older of two streams may begin its call later; who was let in first is who is late."""
+    history = history_of(f"timeout s 0 {logged}", "upstream s 9 b.1", "upstream s 9 a.1")
+    history.admitted = {f"{name}.1": place for place, name in enumerate(order)}
+    assert [each[:2] for each in history.violations()] == found
+
+
 def test_a_worker_that_was_killed_works_upstream_no_more() -> None:
     """Its calls to Ollama are over with it."""
     history = history_of("upstream s 1 a.1", "upstream s 2 b.1")

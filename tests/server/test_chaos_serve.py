@@ -263,6 +263,17 @@ def history_of(prompts: list[Asked], ollama: StampedOllama, served: Served) -> l
     return lines
 
 
+def admitted_in(prompts: list[Asked], lines: list[str]) -> dict[str, int]:
+    """The place of each in the log among those that were let in.
+
+    A line that comes late makes its stream newer than it is, and a fault be found where is none.
+    """
+    names = {each.trace_id: each.name for each in prompts if each.trace_id}
+    found = (re.match(r"stream_start trace=(\S+)", text) for text in lines)
+    started = [names[each[1]] for each in found if each and each[1] in names]
+    return {name: place for place, name in enumerate(started)}
+
+
 def judge(
     name: str,
     prompts: list[Asked],
@@ -272,7 +283,7 @@ def judge(
     store: list[Line],
 ) -> None:
     lines = sorted([*history_of(prompts, ollama, served), *store], key=lambda line: line.at)
-    history = History(lines)
+    history = History(lines, admitted=admitted_in(prompts, served.lines))
     ends = Counter(each.end for each in prompts)
     print(f"\n{name}, {SECONDS:g} s: {dict(done)}")
     print(f"  {len(prompts)} prompts: {dict(ends.most_common())}")

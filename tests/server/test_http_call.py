@@ -11,14 +11,16 @@ import subprocess
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
-from registry import StopSignal
+from registry import StopSignal, Stream, StreamSuperseded
 from server.http_answer import HEAD_MAX_BYTES
 from server.http_call import PIECE_BYTES, UNREAD_MAX_BYTES, CallTransport
+from server.ollama import Chunk, OllamaRequest
+from server.ollama_async import AsyncOllama
 from server.wakeable import Wake, WakeableTransport
 from sim import World, run
 from tests.late_loop import LateLoop, late_run, turns
@@ -241,6 +243,33 @@ def test_a_request_of_several_pieces_arrives_whole(asks: Ask) -> None:
     outcome = run(program)
     assert outcome.violation is None and outcome.error is None, outcome
     assert found == [(200, b"x")]
+
+
+def test_a_stream_that_is_stopped_while_it_connects_asks_nothing() -> None:
+    """Its worker stood still meanwhile, say: Ollama would work for it beside a newer stream."""
+
+    class Stopped:
+        def raise_if_stopped(self) -> None:
+            raise StreamSuperseded("t", "a newer one came")
+
+    async def program(world: World) -> None:
+        received: list[bytes] = []
+
+        async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            received.append(await reader.read())
+            writer.close()
+
+        async def put(chunk: Chunk) -> None: ...
+
+        server = await asyncio.start_server(says, "127.0.0.1", 80)
+        client = AsyncOllama("http://127.0.0.1:80", connect_s=1.0)
+        with pytest.raises(StreamSuperseded):
+            await client.ask(OllamaRequest("/api/chat", {}), cast(Stream, Stopped()), put)
+        await asyncio.sleep(1)
+        server.close()
+        assert received == [b""]
+
+    run(program)
 
 
 def test_an_upgrade_that_nobody_asked_for_is_said_in_words() -> None:
