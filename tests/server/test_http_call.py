@@ -269,7 +269,8 @@ def test_a_stream_that_is_stopped_while_it_connects_asks_nothing() -> None:
         server.close()
         assert received == [b""]
 
-    run(program)
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
 
 
 def test_an_upgrade_that_nobody_asked_for_is_said_in_words() -> None:

@@ -208,7 +208,8 @@ def test_messages_that_do_not_come_are_said_once_and_are_no_state_of_the_store(
         await registry.close()
         await registry.end()
 
-    run(program)
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
     said = [text for text in caplog.messages if text.startswith("messages_lost")]
     assert [text.rpartition(": ")[2] for text in said] == ["no right", "away", "no right"]
 
