@@ -48,7 +48,7 @@ from server.opening import opened
 from server.refusals import log_no_request
 from server.registries import Registry
 from server.routes import on_api_error, on_http_error, on_invalid, open_router, router
-from server.security import Keys, StartRefused, check_address, read_keys
+from server.security import Keys, StartRefused, check_address, check_upstream, read_keys
 from server.service import Service
 from server.settings import DEVKEY, Settings
 from server.spellings import one_spelling
@@ -296,7 +296,10 @@ def _keys_for(
         keys = read_keys(settings)
         startup.check_processes(server, sessions=settings.sessions, is_left_alone=is_left_alone)
         if server is not None:
-            check_address(keys, shutdown.listening_host(server))
+            host = shutdown.listening_host(server)
+            check_address(keys, host)
+            if host is not None:
+                check_upstream(settings, host, server.config.port)
             shutdown.bound_exit(server, settings.grace_seconds)
             http_protocol.use_for(server, settings, on_no_request)
     except StartRefused as exc:

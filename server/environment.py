@@ -69,8 +69,11 @@ def _is_meant_for_us(name: str, known: Iterable[str]) -> bool:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
-    return f"; did you mean {near[0]}?" if near else ", and has no effect"
+    # What all have in common makes nothing near.
+    _, _, rest = name.partition("_")
+    ours = {each.removeprefix(PREFIX): each for each in known}
+    near = difflib.get_close_matches(rest, sorted(ours), n=1, cutoff=0.75)
+    return f"; did you mean {ours[near[0]]}?" if near else ", and has no effect"
 
 
 def _sentence(error: Any) -> str:

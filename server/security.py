@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from server.errors import ApiError
 from server.loopback import is_loopback
@@ -15,6 +16,10 @@ SESSION_ID_MAX_CHARS = 128
 # No space and no control character: a session id is one field of a log line.
 _SESSION_ID = re.compile(rf"[!-~]{{1,{SESSION_ID_MAX_CHARS}}}\Z")
 SESSION_ID_DEFAULT = "default"
+
+
+# To listen on all of the machine's.
+EVERY_ADDRESS = ("", "0.0.0.0", "::")
 
 
 class StartRefused(Exception):
@@ -58,6 +63,23 @@ def check_address(keys: Sequence[str], host: str | None) -> None:
             f"will not listen on {host or 'every address'}: no key is configured, so anybody who "
             f"reaches it could use {DEVKEY!r}. Set JARVIS_API_KEYS (comma "
             f"separated) or JARVIS_API_KEYS_FILE, or listen on 127.0.0.1"
+        )
+
+
+def check_upstream(settings: Settings, host: str | None, port: int) -> None:
+    """Raises StartRefused where Ollama's address is the one that this server listens on.
+
+    `ollama` takes OLLAMA_HOST for where to ask, so that it may well name this server.
+    """
+    named = urlsplit(settings.ollama_host)
+    is_here = named.hostname == host or (
+        is_loopback(named.hostname) and (is_loopback(host) or host in EVERY_ADDRESS)
+    )
+    if is_here and named.port == port:
+        raise StartRefused(
+            f"OLLAMA_HOST names {settings.ollama_host}, which is this server's own address: each "
+            f"prompt would come back as another one; set JARVIS_OLLAMA_HOST to where Ollama itself "
+            f"listens (http://127.0.0.1:11434, if it says nothing else)"
         )
 
 

@@ -14,6 +14,22 @@ from server.upstream import basic_authorization, ollama_address, user_info
 
 DEVKEY = "devkey"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+# A length that is not the body's would make the rest of a prompt another request.
+_OF_EACH_MESSAGE = frozenset(
+    [
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z")
 _HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?\Z")
 # A year. Far above it the clocks of threads and of the event loop overflow, infinity included.
@@ -192,7 +208,20 @@ class Settings(BaseSettings):
         self.__dict__["ollama_host"] = address
         if self._ollama_user_info and self.ollama_api_key:
             raise ValueError("give Ollama's user and password, or JARVIS_OLLAMA_API_KEY, not both")
+        names = [name.lower() for name in self.ollama_headers]
+        if "authorization" in names and (self.ollama_api_key or self._ollama_user_info):
+            raise ValueError(
+                "JARVIS_OLLAMA_HEADERS holds an Authorization, as JARVIS_OLLAMA_API_KEY or the "
+                "user of OLLAMA_HOST does; give one of them"
+            )
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise ValueError(f"JARVIS_OLLAMA_HEADERS: {twice[:40]!a} is there twice; give it once")
         for name, value in self.ollama_upstream_headers.items():
+            if name.lower() in _OF_EACH_MESSAGE:
+                raise ValueError(
+                    f"JARVIS_OLLAMA_HEADERS: {name[:40]!a} says how one message is framed or "
+                    f"written, which this server decides; leave it out"
+                )
             if not _HEADER_NAME.match(name):
                 raise ValueError(
                     f"JARVIS_OLLAMA_HEADERS: {name[:40]!a} is no name of a header; write X-Token, "

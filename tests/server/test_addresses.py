@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from server.run import check_free
-from server.security import StartRefused
+from server.security import StartRefused, check_upstream
 from tests.limits import HANGS_S
-from tests.server.support import Output, free_socket, process
+from tests.server.support import Output, free_port, free_socket, process, settings
 
 OWN = ("-m", "server")
 
@@ -59,3 +59,33 @@ def test_an_address_that_can_be_had_is_left_free(host: str) -> None:
         number = bound.getsockname()[1]
     check_free(host, number)
     check_free(host, number)
+
+
+@pytest.mark.parametrize(
+    ("ollama", "host"),
+    [
+        ("127.0.0.1:8000", "127.0.0.1"),
+        ("http://localhost:8000/path", "127.0.0.1"),
+        ("[::1]:8000", "localhost"),
+        ("0.0.0.0:8000", "0.0.0.0"),
+        ("127.0.0.1:8000", ""),
+        ("box:8000", "box"),
+    ],
+)
+def test_ollama_is_not_this_server_itself(ollama: str, host: str) -> None:
+    """A prompt would come back as a prompt, again and again; beside it is room for others."""
+    asked = settings(ollama_host=ollama)
+    with pytest.raises(StartRefused, match="is this server's own address"):
+        check_upstream(asked, host, 8000)
+    check_upstream(asked, host, 8001)
+    check_upstream(settings(ollama_host="other:8000"), host, 8000)
+
+
+@pytest.mark.socket
+def test_a_server_in_front_of_itself_does_not_start() -> None:
+    """Exit code 3 and a sentence with what to set."""
+    port = free_port()
+    with process(*OWN, f"--port={port}", OLLAMA_HOST=f"127.0.0.1:{port}") as child:
+        output = Output(child)
+        output.wait_for("set JARVIS_OLLAMA_HOST to where Ollama itself listens")
+        assert child.wait(HANGS_S) == 3

@@ -120,6 +120,21 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ),
         ("JARVIS_OLLAMA_HEADERS", '{"X": ""}', "JARVIS_OLLAMA_HEADERS: the value of 'X' is empty"),
         ("JARVIS_OLLAMA_HEADERS", '{"X": "hush\\n"}', "JARVIS_OLLAMA_HEADERS: the value of 'X' is"),
+        (
+            "JARVIS_OLLAMA_HEADERS",
+            '{"Content-Length": "5"}',
+            "JARVIS_OLLAMA_HEADERS: 'Content-Length' says how one message is framed",
+        ),
+        (
+            "JARVIS_OLLAMA_HEADERS",
+            '{"transfer-encoding": "chunked"}',
+            "JARVIS_OLLAMA_HEADERS: 'transfer-encoding' says how one message is framed",
+        ),
+        (
+            "JARVIS_OLLAMA_HEADERS",
+            '{"X-A": "hush", "x-a": "hush"}',
+            "JARVIS_OLLAMA_HEADERS: 'x-a' is there twice",
+        ),
         ("JARVIS_METRICS_LISTEN", "9100", "JARVIS_METRICS_LISTEN='9100': is not host:port"),
         ("JARVIS_METRICS_LISTEN", "box:99999", "JARVIS_METRICS_LISTEN='box:99999': is not host:p"),
         ("JARVIS_API_KEYS_FILE", "", "JARVIS_API_KEYS_FILE: is empty"),
@@ -229,16 +244,32 @@ def test_every_bad_setting_has_its_line(environment: dict[str, str]) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("JARVIS_OLLAMA_API_KEY", "hush"), ("OLLAMA_HOST", "http://me:hush@box")],
+)
+def test_ollama_is_told_one_authorization(
+    environment: dict[str, str], name: str, value: str
+) -> None:
+    """Two would be two headers, and which of them counts nobody knows."""
+    environment[name] = value
+    environment["JARVIS_OLLAMA_HEADERS"] = '{"Authorization": "Basic hush"}'
+    with pytest.raises(StartRefused, match="give one of them") as caught:
+        read_settings()
+    assert "hush" not in str(caught.value)
+
+
 def test_an_unknown_variable_is_named(
     environment: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A limit with a typo has no effect, and the log says which name is near."""
     environment["JARVIS_GRACE_SECOND"] = "9"
-    environment["JARVIS_PORTRAIT"] = "1"
+    environment["JARVIS_PORTRAIT"] = environment["JARVIS_FOO"] = "1"
     environment["JARVS_API_KEYS"] = "secret"
     environment["JAVIS_HOME"] = environment["DAVIS_API_KEYS_OLD"] = "of others"
     assert read_settings().grace_seconds == 2.0
     assert [line for line in caplog.messages if line.startswith("unknown_setting ")] == [
+        "unknown_setting JARVIS_FOO is not known, and has no effect",
         "unknown_setting JARVIS_GRACE_SECOND is not known; did you mean JARVIS_GRACE_SECONDS?",
         "unknown_setting JARVIS_PORTRAIT is not known, and has no effect",
         "unknown_setting JARVS_API_KEYS is not known; did you mean JARVIS_API_KEYS?",
