@@ -115,6 +115,26 @@ def test_who_waits_for_what_may_come_does_not_wait_for_a_far_timer(
     assert "hit: horizon_s" in report.text
 
 
+def test_no_process_waits_for_a_far_timer_of_another() -> None:
+    """What may come to one lands, though another process sleeps until after the horizon."""
+
+    async def sleeps_long() -> None:
+        asyncio.get_running_loop().call_later(FAR_S, lambda: None)
+        await asyncio.get_running_loop().create_future()
+
+    async def program(world: World) -> None:
+        async def waits() -> None:
+            await world.outside("event")
+
+        sleeper = world.host("sleeper").run(sleeps_long)
+        await world.host("waiter").run(waits).ended()
+        sleeper.crash()
+
+    report = explore(program, budget_s=AMPLE_S)
+    assert report.verdict == Verdict.PROVED, report.text
+    assert "hit: horizon_s" in report.text
+
+
 def test_who_waits_for_a_far_timer_is_refuted_and_told_which() -> None:
     """Where nothing else can come, the clock would have to go beyond the horizon."""
 

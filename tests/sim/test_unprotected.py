@@ -8,12 +8,13 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from sim import Report, World, explore
-from sim.kernel import watchdog
+from sim.kernel import unprotected, watchdog
 from sim.kernel.uncaught import step_of
 from sim.kernel.unprotected import Unprotected, without_ranges
 
@@ -40,22 +41,74 @@ def raise_let_out() -> None:
 
 def test_a_frame_without_its_table_catches_nothing() -> None:
     """Neither its `except` nor its `finally`; once it is given back it catches as before."""
-    unprotected = Unprotected()
+    did = Unprotected()
     table = bytes(bytearray(catches.__code__.co_exceptiontable))
 
     def take_and_raise() -> None:
-        unprotected.take(
-            each for each in step_of(sys._getframe()) if each.f_code.co_name == "catches"
-        )
+        did.take(each for each in step_of(sys._getframe()) if each.f_code.co_name == "catches")
         raise LetOut
 
     with pytest.raises(LetOut):
         catches(take_and_raise)
     with pytest.raises(LetOut):
         catches(raise_let_out)
-    unprotected.give_back()
+    did.give_back()
     assert catches(raise_let_out) == "caught"
     assert catches.__code__.co_exceptiontable == table
+
+
+@pytest.fixture
+def its_frame() -> FrameType:
+    """Of `catches`, which has a table."""
+    found: list[FrameType] = []
+    catches(lambda: found.append(sys._getframe(1)))
+    return found[0]
+
+
+@pytest.mark.parametrize("interrupted", ["take", "give_back"])
+@pytest.mark.parametrize("interrupts", ["take", "give_back"])
+def test_who_interrupts_it_leaves_no_table_empty(
+    monkeypatch: pytest.MonkeyPatch, its_frame: FrameType, interrupted: str, interrupts: str
+) -> None:
+    """A signal's handler may use it where it has noted a table, and not yet written it."""
+    did = Unprotected()
+    methods = {"take": lambda: did.take([its_frame]), "give_back": did.give_back}
+    write = unprotected._write
+    table = bytes(bytearray(its_frame.f_code.co_exceptiontable))
+    if interrupted == "give_back":
+        did.take([its_frame])
+
+    def is_interrupted(into: bytes, what: bytes) -> None:
+        monkeypatch.setattr(unprotected, "_write", write)
+        methods[interrupts]()
+        write(into, what)
+
+    monkeypatch.setattr(unprotected, "_write", is_interrupted)
+    methods[interrupted]()
+    did.give_back()
+    assert its_frame.f_code.co_exceptiontable == table
+    assert catches(raise_let_out) == "caught"
+
+
+def test_two_threads_use_it_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, its_frame: FrameType
+) -> None:
+    """While one gives a table back the other cannot take it for what it was."""
+    did = Unprotected()
+    did.take([its_frame])
+    write, is_held = unprotected._write, list[bool]()
+
+    def asks_who_may(into: bytes, what: bytes) -> None:
+        other = threading.Thread(
+            target=lambda: is_held.append(not did._lock.acquire(blocking=False))
+        )
+        other.start()
+        other.join()
+        write(into, what)
+
+    monkeypatch.setattr(unprotected, "_write", asks_who_may)
+    did.give_back()
+    assert is_held == [True]
 
 
 def test_an_empty_table_has_the_same_numbers_but_for_the_lengths() -> None:

@@ -178,13 +178,14 @@ class Hub:
                 self._step(self._whose_turn(runnable))
                 continue
             at = self._next_instant()
-            if at >= until - SAME_S:
-                if at < math.inf or not self._is_last_chance():
-                    return False
+            is_last = math.isinf(at) or self._are_beyond_horizon(at, until)
+            if is_last and self._is_last_chance():
                 if any(arrival.earliest <= env.now for arrival in env.pending):
                     return True
                 continue
-            if at > env.begun_s + self.main.bounds.horizon_s:
+            if at >= until - SAME_S:
+                return False
+            if self._are_beyond_horizon(at):
                 self.main.get_stuck(
                     Kind.NO_END, f"not within horizon_s={self.main.bounds.horizon_s:g}"
                 )
@@ -210,6 +211,13 @@ class Hub:
             env.advance(at)
         return (env.now, len(self.made), env.polls) != begun
 
+    def _are_beyond_horizon(self, *instants: float) -> bool:
+        """Nobody waits for them who waits for what may come: the verdict says so."""
+        if min(instants) <= self.main.environment.begun_s + self.main.bounds.horizon_s:
+            return False
+        self.main.bounds_hit.add("horizon_s")
+        return True
+
     def next_wake(self) -> float:
         return min((run.next_wake() for run in self.runs), default=math.inf)
 
@@ -221,7 +229,7 @@ class Hub:
         return max(at for at in instants if at <= first + SAME_S)
 
     def _is_last_chance(self) -> bool:
-        """No instant is to come: whether anybody has waited for one.
+        """No instant is to come, within the horizon: whether anybody has waited for one.
 
         Then what was kept waiting has to land, and who spins does so for ever.
         """
@@ -288,10 +296,10 @@ class Hub:
         return self.main.choose(kind, options, costs)
 
     def has_instants_beside(self, run: Run) -> bool:
+        """As in `others_have_instants`."""
         others = (other.next_wake() for other in self.runs if other is not run and not other.spins)
-        if min(others, default=math.inf) < math.inf:
-            return True
-        return self.main.next_instant() < math.inf
+        at = min((*others, self.main.next_instant()))
+        return at < math.inf and not self._are_beyond_horizon(at)
 
     def before_iteration(self, run: Run) -> None:
         """It has more callbacks to run: others of its host may see first what it has written, or
