@@ -57,7 +57,8 @@ class EndlessStep:
 
         def select_and_count(timeout: float | None) -> Sequence[object]:
             counter.end()
-            is_next = loop.environment.polls + 1 == self._poll
+            # That poll, or what is asked at the next one before it begins.
+            is_next = loop.environment.polls in (self._poll - 1, self._poll)
             if is_next and choices == self._choices[: len(choices)]:
                 count(execution, counter, sys._getframe())
             found: Sequence[object] = select(timeout)

@@ -8,6 +8,7 @@ takes more, and so does another thread's turn.
 from __future__ import annotations
 
 import sys
+import time
 
 from sim.kernel.environment import READING_S
 from sim.kernel.loop import SimLoop
@@ -23,8 +24,18 @@ LINES_BETWEEN = 100
 Those of the simulator's own reading count, some twenty.
 """
 
+LONG_S = 0.005
+"""Of the processor, as the system shows it: what has it for so long between two readings does so on
+any machine, as `sorted(range(10**7))`, though it runs no line of Python. So many lines, counted,
+take a tenth of it.
+"""
+
 NEAR_S = 10 * READING_S
 """How far the clock may have gone on between two equal ones: other clocks were read."""
+
+# Bound here: within executions a virtual clock stands there.
+_thread_time = time.thread_time
+_TELLS_MS = time.get_clock_info("thread_time").resolution < LONG_S / 10
 
 
 class EqualReadings:
@@ -33,7 +44,7 @@ class EqualReadings:
     in_a_row: how many the last one made.
     """
 
-    __slots__ = ("_at_s", "_lines", "_loop", "_moment", "_pairs", "in_a_row")
+    __slots__ = ("_at_s", "_lines", "_loop", "_moment", "_pairs", "_read_s", "in_a_row")
 
     def __init__(self, loop: SimLoop) -> None:
         self._loop = loop
@@ -45,14 +56,19 @@ class EqualReadings:
         self._lines: LineCounter | None = None
         if loop.bounds.equal_readings:
             self._lines = LineCounter(LINES_BETWEEN, self._lines_passed)
+        # What the thread had had of the processor then.
+        self._read_s = 0.0
 
     def is_next(self) -> bool:
         """Whether the reading that is made now is one."""
         if self._lines is None:
             return self._is_equal()
         self._lines.end()
+        if _TELLS_MS and _thread_time() - self._read_s > LONG_S:
+            self.forget_the_last()
         is_equal = self._is_equal()
         self._lines.begin(sys._getframe())
+        self._read_s = _thread_time()
         return is_equal
 
     def _is_equal(self) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -124,6 +126,36 @@ def test_steps_of_one_iteration_may_read_the_same() -> None:
     clock = CLOCKS["datetime"]
     report = explored(lambda: two_steps_of_an_iteration(clock))
     assert report.found_by == "two readings of the clock equal", report.text
+
+
+_DOCUMENT = json.dumps([{str(number): [number] * 10} for number in range(30_000)])
+_LONG = [*range(4_000_000)]
+IN_C: list[Callable[[], object]] = [
+    lambda: sorted(range(300_000), key=int.__neg__),
+    lambda: sum(_LONG),
+    lambda: json.loads(_DOCUMENT),
+    lambda: re.findall("[0-9]+", _DOCUMENT),
+    # None of a function.
+    lambda: -1 in _LONG,
+    lambda: _LONG * 2,
+]
+
+
+@pytest.mark.parametrize("work", IN_C, ids=["sorted", "sum", "json", "re", "in", "*"])
+def test_what_computes_in_c_takes_time(work: Callable[[], object]) -> None:
+    """It runs no lines, and on stock no reading after it is equal to one before."""
+    clock = CLOCKS["time"]
+
+    async def program() -> None:
+        begun = clock()
+        work()
+        assert clock() > begun
+
+    for _ in range(3):
+        asyncio.run(program())  # type: ignore[arg-type]
+    report = explored(program)
+    assert report.verdict == "proved", report.text
+    assert "no two readings of the clock equal" in report.reason
 
 
 async def sleeps_and_reads(clock: Callable[[], float], unit: float) -> None:

@@ -577,19 +577,23 @@ def assert_same_labels(program: Program) -> None:
 
 
 def test_the_declared_line_at_which_a_thread_stands_tells_states_apart() -> None:
-    """It has read a number, or has not yet, when the loop adds to it: that is lost, or is not."""
+    """Nothing else does: what it has set was so before, and is what the loop changes."""
 
     async def program(world: World) -> None:
         world.declare(helper_of_threads.__file__)
-        counter = helper_of_threads.Counter()
-        thread = threading.Thread(target=counter.add)
+        twice = helper_of_threads.Twice()
+        thread = threading.Thread(target=twice.set_again)
         thread.start()
-        await world.outside("a", latest=0.0)
-        counter.value += 10
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in ("1", "2")))
+        twice.value = 11
         thread.join()
-        world.reached(str(counter.value))
+        world.reached(str(twice.value))
 
-    assert_same_labels(program)
+    search = StateMatching(with_labels=True)
+    report = explore(program, strategy=search, max_executions=5000)
+    assert report.verdict == Verdict.PROVED, report.text
+    assert report.labels == {"1", "11"}
+    assert search.opaque == set()
 
 
 def test_the_place_in_a_queue_of_threads_tells_states_apart() -> None:
@@ -606,6 +610,8 @@ def test_the_place_in_a_queue_of_threads_tells_states_apart() -> None:
         for name in "ab":
             threading.Thread(target=waits, args=(name,)).start()
         await asyncio.sleep(1)
+        # A choice, at which both wait.
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in ("1", "2")))
         with condition:
             condition.notify()
         await asyncio.sleep(1)

@@ -94,6 +94,22 @@ async def spins_at_a_poll(world: World) -> None:
     await asyncio.sleep(1)
 
 
+def compute() -> bool:
+    """Far longer than it is allowed, and not for ever."""
+    for _ in range(3_000_000):
+        pass
+    return True
+
+
+async def computes_at_a_poll(world: World) -> None:
+    world.always("the predicate is true", compute)
+    await asyncio.sleep(1)
+
+
+async def computes_in_a_step(world: World) -> None:
+    compute()
+
+
 async def spins_when_it_is_cancelled(world: World) -> None:
     async def last_words() -> None:
         try:
@@ -200,6 +216,20 @@ def test_it_says_the_same_each_time(program: Any) -> None:
     assert found is not None
     details = {found.replay(program).violation for _ in range(2)}
     assert len(details) == 1
+
+
+@pytest.mark.parametrize("program", [computes_at_a_poll, computes_in_a_step])
+def test_what_was_found_once_is_found_again_by_its_count_alone(
+    program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no clock suspects it any more, and it would end of itself a little later."""
+    with watchdog.watched():
+        found = explored(program).counterexample
+        assert found is not None
+        monkeypatch.setattr(watchdog, "SUSPECT_S", math.inf)
+        again = found.replay(program).violation
+    assert again is not None
+    assert again.property == Kind.ENDLESS_STEP.value
 
 
 def test_a_thread_that_spins_is_inconclusive() -> None:
