@@ -86,6 +86,8 @@ class Environment(simpy.Environment):
         self.pending: list[Arrival] = []
         # How often the loop has asked what there is to do: see sim/kernel/watchdog.py.
         self.polls = 0
+        # The name of the outside event that landed last.
+        self.landed: str | None = None
         # How often since its ready queue was last empty, and how often what spins was let go on.
         self.spins = 0
         self.spin_rounds = 0
@@ -94,7 +96,7 @@ class Environment(simpy.Environment):
 
     WITHOUT_INFLUENCE = frozenset(
         # SimPy's counter only orders its events, and that order is read; no process is active now.
-        {"_eid", "_active_proc", "polls", "observer", "begun_s"}
+        {"_eid", "_active_proc", "polls", "landed", "observer", "begun_s"}
         # Another name of the queue.
         | {"events"}
         # Compared only where they may reach their limits: see `state_reader`.
@@ -170,6 +172,7 @@ class Environment(simpy.Environment):
     def land(self, arrival: Arrival) -> None:
         """The arrival happens: its callbacks are called, as by SimPy's own `step`."""
         self.pending.remove(arrival)
+        self.landed = arrival.name
         arrival._ok = True
         arrival._value = None
         # Nothing else is due, so it need not queue for its turn.

@@ -36,6 +36,7 @@ from typing import NoReturn, TypeAlias
 from sim.kernel import endings
 from sim.kernel.current import Execution, executions
 from sim.kernel.endless_step import NO_PREEMPTION, break_off, count, forget, note_break, refute
+from sim.kernel.environment import Environment
 from sim.kernel.errors import StepBrokenOff
 from sim.kernel.origin import is_programs, is_simulators
 from sim.kernel.running_step import where_it_stays, who_runs
@@ -54,6 +55,8 @@ STEP_S = 120.0
 """How long a step may block or compute, where no budget ends the exploration."""
 GRACE_S = 1.0
 """How long an execution may go on after the budget is spent; most end of themselves."""
+INSTANT_S = 1e-6
+"""Of virtual time, between two polls: less is the readings of clocks alone."""
 INSIST_S = 0.002
 INSIST_TIMES_MAX = 100
 """What swallows being broken off (a bare `except`) is asked again until that hits another line."""
@@ -272,7 +275,7 @@ class _Watch:
         """Since the budget is spent it has polled, so it ends where it is told to."""
         execution = self._execution()
         if execution is not None and is_same:
-            _spend(execution, "one execution goes on and on: it polls, and virtual time passes")
+            _spend(execution, _goes_on(execution.loop.environment))
             execution.loop.end_execution()
 
     def _insist(self, position: Position) -> None:
@@ -414,3 +417,15 @@ def _in_a_step(execution: Execution, frame: FrameType | None) -> str:
     where = where_it_stays([(each, each.f_lineno) for each in frames])
     seen = f"{who_runs(execution.loop, frames)} has not given the loop back in {where}"
     return seen if execution.loop.threads.current is None else f"{seen}; {NO_PREEMPTION}"
+
+
+def _goes_on(environment: Environment) -> str:
+    """What is said of an execution that polls for all of the budget."""
+    seen = f"one execution goes on and on: it has polled {environment.polls:,} times"
+    name = environment.landed
+    if name is None or environment.lasted_s > environment.polls * INSTANT_S:
+        return f"{seen}, and virtual time passes"
+    return (
+        f"{seen}, and hardly any virtual time has passed, as «{name}» lands at once whenever it is "
+        "awaited: if it needs time, give it some (earliest=0.01)"
+    )

@@ -418,6 +418,18 @@ def test_many_short_steps_are_no_long_one(counts: list[int]) -> None:
     assert not counts
 
 
+def test_what_always_lands_at_once_is_named_where_time_stands_still() -> None:
+    """Natural order lets nothing else come, and the reader is told what would."""
+
+    async def reads(world: World) -> None:
+        while True:
+            await world.outside("a message", latest=0.02)
+
+    reason = explore(reads, budget_s=0.3).reason
+    assert re.search(r"has polled [\d,]+ times, and hardly any virtual time has passed", reason)
+    assert "as «a message» lands at once whenever it is awaited" in reason, reason
+
+
 def test_many_short_executions_are_no_long_step(counts: list[int]) -> None:
     """Each of them has polls of its own."""
 
