@@ -62,6 +62,9 @@ class Worker:
         self.passes = 0
         self.greenlet = greenlet.greenlet(run, parent=threads.hub)
         self.greenlet.gr_context = identity.context
+        # In which it stands: in its own, or in one that the program has made in it, as SQLAlchemy
+        # does for what it awaits.
+        self.stands_in = self.greenlet
         # The event loop that runs in this thread, if one does, and its current task.
         self.inner: tuple[Any, Any] = (None, None)
         # What sys.set_asyncgen_hooks has set in it, as such a loop does.
@@ -75,13 +78,13 @@ class Worker:
 
     def canonical_state(self) -> Sequence[object]:
         """All of it that decides what happens next, while it stands."""
-        stands_in: object = self.greenlet.gr_frame
-        if stands_in is None:
-            stands_in = getattr(self.greenlet, "run", None)
+        frame: object = self.greenlet.gr_frame
+        if frame is None:
+            frame = getattr(self.greenlet, "run", None)
         who = self.number, self.identity, self.greenlet.gr_context
         waits = self.where, self.waits_for, self.limit
         hooks = tuple(self.asyncgen_hooks)
-        return who, waits, self.inner, hooks, stands_in, self.handles
+        return who, waits, self.inner, hooks, frame, self.handles
 
     @property
     def is_runnable(self) -> bool:
@@ -282,11 +285,13 @@ class Threads:
         worker.waits_for = worker.limit = None
         self.current = worker
         self.switches += 1
+        # Where it ends, and where it waits: in whichever the loop's own thread is now.
+        worker.greenlet.parent = greenlet.getcurrent()
         before = sys.gettrace()
         # Without declared files, what traces the suite traces its threads, too.
         set_trace(self._trace or before)
         try:
-            _in_thread_of(worker, worker.greenlet.switch)
+            _in_thread_of(worker, worker.stands_in.switch)
         finally:
             set_trace(before)
             self.current = None
@@ -298,7 +303,10 @@ class Threads:
         self.is_draining = True
         for worker in tuple(self.workers):
             self.current = worker
-            _in_thread_of(worker, worker.greenlet.throw)
+            worker.greenlet.parent = greenlet.getcurrent()
+            _in_thread_of(worker, worker.stands_in.throw)
+            if not worker.greenlet.dead:
+                _in_thread_of(worker, worker.greenlet.throw)
             self.current = None
         self.workers.clear()
         for identity in self._identities:
@@ -359,8 +367,9 @@ class Threads:
     def _switch_to_hub(self) -> None:
         worker = cast(Worker, self.current)
         worker.handles = sys.exception()
+        worker.stands_in = greenlet.getcurrent()
         # From inside a trace function: the others are to be traced, too.
-        sys.call_tracing(self.hub.switch, ())
+        sys.call_tracing(cast(greenlet.greenlet, worker.greenlet.parent).switch, ())
         worker.handles = None
         resumed()
 
