@@ -15,7 +15,7 @@ from sim.counterexamples.facts import Fact
 from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
 from sim.counterexamples.steps import step_of
 from sim.kernel.execution import Outcome, Program, run_execution
-from sim.kernel.schedule import Bounds, Schedule
+from sim.kernel.schedule import Schedule
 from sim.kernel.violation import Kind
 from sim.schedulers import Replay
 
@@ -83,7 +83,7 @@ def explain(
     head += _seen(violation.detail)
     if violation.where:
         head += _wrapped(f"  checked in {violation.where}", 2, "    ")
-    head += _what_to_raise(violation.kind, schedule.bounds)
+    head += _what_to_raise(violation.kind, schedule)
     head += _facts(facts)
     words = Words.of(outcome, *([passing.outcome] if passing.outcome else []))
     head += _departure_lines(outcome, words)
@@ -226,8 +226,14 @@ def _seen(detail: str) -> list[str]:
     return ["  seen:", *lines]
 
 
-def _what_to_raise(kind: Kind, bounds: Bounds) -> list[str]:
-    """What was broken off may have ended later: by which bound, and how that is raised where."""
+def _what_to_raise(kind: Kind, schedule: Schedule) -> list[str]:
+    """What was broken off may have ended later: by which bound, and how that is raised where.
+
+    Whose name is not `MODULE:PROGRAM` is explored by another command, which has no option for it.
+    """
+    if schedule.subject.count(":") > 1:
+        return []
+    bounds = schedule.bounds
     value: float
     match kind:
         case Kind.LIVELOCK:

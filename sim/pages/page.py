@@ -185,6 +185,7 @@ def _shown(told: Told) -> dict[str, Any]:
         "opening": _opening(story),
         "last_acts": _last_acts(story),
         "led_there": _led_there(story),
+        "last_changes": _last_changes(story),
         "property": story.property,
         "at": story.at,
         "seen": story.seen,
@@ -413,6 +414,30 @@ def _step_of_choice(story: Story, index: int) -> int:
 
 # Of each of both.
 LED_MAX = 4
+
+
+def _last_changes(story: Story) -> list[dict[str, str]]:
+    """Values at the violation that were others after the row above it, as far as it is shown."""
+    violation = next((at for at, each in enumerate(story.steps) if each.is_violation), None)
+    if violation is None:
+        return []
+    above = (at for at in range(violation - 1, -1, -1) if _is_shown(story.steps[at]))
+    after = next((_next_own(story, at) for at in above), violation)
+    before, now = (story.steps[at].moment.values for at in (after, violation))
+    return [
+        {"owner": owner, "name": name, "before": before[owner, name], "now": text}
+        for (owner, name), text in now.items()
+        if before.get((owner, name), text) != text
+    ][:LED_MAX]
+
+
+def _is_shown(step: Step) -> bool:
+    return bool(step.actor) and not step.is_minor
+
+
+def _next_own(story: Story, number: int) -> int:
+    """The next row of this execution, whose values are those after the one at `number`."""
+    return next(at for at in range(number + 1, len(story.steps)) if story.steps[at].actor)
 
 
 def _time(step: Step) -> str:

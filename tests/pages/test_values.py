@@ -15,7 +15,7 @@ import pytest
 
 from sim import World, explore
 from sim.kernel.execution import Program
-from sim.pages.page import changed_by
+from sim.pages.page import Page, Told, changed_by
 from sim.pages.story import Story, story_of
 from sim.pages.values import TEXT_MAX, Change, changes, text_of
 from sim.replay import subject_of
@@ -238,3 +238,39 @@ def test_to_look_at_a_variable_keeps_nothing_alive() -> None:
     """Before 3.13 what is read of a frame's variables stays in it: then the page does without."""
     story = _story(thing_that_is_dropped)
     assert any(each.is_violation for each in story.steps)
+
+
+def test_what_changed_last_stands_above_the_chart() -> None:
+    """What it was and what it is, as text, unless a row that is shown has changed it."""
+
+    async def shut_and_open(world: World) -> None:
+        gate = ["shut"]
+        world.shows(dict, lambda: {"gate": gate[0], **({"new": "1"} if gate[0] == "open" else {})})
+        await world.outside("it is opened", latest=1)
+        world.record("opens", actor="a")
+        gate[0] = "open"
+        world.check(False, "the gate stays shut")
+
+    report = explore(shut_and_open)
+    assert report.counterexample is not None
+    story = story_of(shut_and_open, report.counterexample)
+    before = story.steps[-2].moment.values["", "gate"], story.steps[-1].moment.values["", "gate"]
+    assert before == ("shut", "open")
+    html = Page("it", report.verdict, stories=[Told.of("it", story)]).html
+    assert "Changed in its last step" not in html
+
+    async def opened_in_between(world: World) -> None:
+        gate = ["shut"]
+        world.shows(dict, lambda: {"gate": gate[0]})
+        world.record("is shut", actor="a")
+        world.record("is shut still", actor="a")
+        world.record("opens", actor="b", is_chatter=True)
+        gate[0] = "open"
+        world.record("is open", actor="b", is_chatter=True)
+        world.check(False, "the gate stays shut")
+
+    report = explore(opened_in_between)
+    assert report.counterexample is not None
+    story = story_of(opened_in_between, report.counterexample)
+    html = Page("it", report.verdict, stories=[Told.of("it", story)]).html
+    assert "<b> gate</b> <span><del>shut</del> → open</span>" in html

@@ -130,3 +130,11 @@ class LacksPop:
     async def register(self, entry: Entry) -> None: ...
 
     async def cancel(self, trace_id: str, reason: str | None = None) -> bool: ...
+
+
+class NeverRests(Refusing):
+    """Wrong: its register looks again and again, without waiting for anything."""
+
+    async def register(self, entry: Entry) -> None:
+        while True:  # noqa: ASYNC110
+            await asyncio.sleep(0)

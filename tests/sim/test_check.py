@@ -415,3 +415,13 @@ def test_with_a_number_of_departures_nothing_deeper_is_searched() -> None:
         .report
     )
     assert report.claim == "every schedule with up to 2 departures"
+
+
+def test_no_option_is_named_that_check_has_not() -> None:
+    """What never rests is refuted; the bounds of `explore` are not offered, as `check` has none."""
+    subject = f"{OWN}:NeverRests"
+    code, printed = run("check", "--registry", subject, "--scenario", "second_prompt")
+    assert code == 1
+    assert "nothing spins while virtual time stands still" in printed
+    assert "would have ended later" not in printed
+    assert "--spin-max" not in printed
