@@ -603,6 +603,8 @@ def test_the_place_in_a_queue_of_threads_tells_states_apart() -> None:
         condition, told = threading.Condition(threading.Lock()), list[str]()
 
         def waits(name: str) -> None:
+            with threading.Lock():
+                pass
             with condition:
                 condition.wait()
                 told.append(name)

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from sim.kernel.current import execution_of_this_thread, guards_by_thread, os_thread
@@ -28,7 +29,8 @@ from sim.kernel.origin import forwards, modelled
 from sim.kernel.threads.foreign import real_lock, wait_for
 from sim.kernel.threads.line_tracing import unwatch
 from sim.kernel.threads.local_values import here
-from sim.kernel.threads.workers import Threads, TimeLimit
+from sim.kernel.threads.needless_points import is_needless
+from sim.kernel.threads.workers import Threads, TimeLimit, Worker
 
 C = TypeVar("C", bound=type)
 
@@ -125,9 +127,12 @@ class SimLock(StandIn):
             _check_timeout(blocking, timeout)
         threads = _threads()
         if threads is not None:
-            threads.pause("lock.acquire")
-            if threads.current is None and threads.workers:
-                threads.let_others_go_on()
+            if threads.current is not None:
+                self._sim_stand(threads, threads.current, blocking and timeout == -1)
+            elif threads.workers:
+                waits = blocking and timeout == -1
+                if not is_needless(_taker(sys._getframe(2)), None, waits=waits):
+                    threads.let_others_go_on()
         if self._sim_locked:
             if not blocking or timeout == 0:
                 return False
@@ -137,6 +142,17 @@ class SimLock(StandIn):
         self._sim_locked = True
         return True
 
+    def _sim_stand(self, threads: Threads, worker: Worker, waits: bool) -> None:
+        """The switch point of a worker, unless that shows nothing."""
+        if waits and self._sim_locked:
+            # To find that it is taken is no step that anybody sees: who waits stands as well.
+            return
+        taker = _taker(sys._getframe(3))
+        if worker.has_woken and taker.f_code in _TAKE_AGAIN:
+            return
+        if not is_needless(taker, worker.where, waits=waits):
+            threads.pause("lock.acquire")
+
     def _sim_wait(self, threads: Threads | None, timeout: float) -> bool:
         """Whether it is free now; else the time is over."""
         if threads is None:
@@ -145,6 +161,8 @@ class SimLock(StandIn):
         while True:
             threads.block("lock.acquire", lambda: not self._sim_locked or over(), over)
             if not self._sim_locked:
+                if threads.current is not None:
+                    threads.current.has_woken = timeout == -1
                 return True
             if over():
                 return False
@@ -277,6 +295,18 @@ def lock_without_switch_points() -> SimRLock:
     if type(lock) is SimRLock:
         lock._sim_lock = _NoSwitchPoint()
     return lock
+
+
+_TAKE_AGAIN = {
+    SimRLock._acquire_restore.__code__,
+    threading.Condition._acquire_restore.__code__,  # type: ignore[attr-defined]
+}
+_ENTER = {SimLock.__enter__.__code__, SimRLock.__enter__.__code__}
+
+
+def _taker(frame: FrameType) -> FrameType:
+    """Who has called `acquire`, or has a `with` block."""
+    return frame.f_back or frame if frame.f_code in _ENTER else frame
 
 
 _NOBODY = object()

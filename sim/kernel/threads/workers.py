@@ -57,6 +57,8 @@ class Worker:
         self.limit: TimeLimit | None = None
         # While it stands: what it handles in an `except`, which its frames need not have.
         self.handles: BaseException | None = None
+        # Whether it has waited for a lock, without a limit, and taken no step since that was free.
+        self.has_woken = False
         # Whether it is paused although it could go on.
         self.was_kept = False
         self.passes = 0
@@ -323,6 +325,7 @@ class Threads:
         if worker is None or self.is_draining:
             return
         worker.where = where
+        worker.has_woken = False
         if not self.must_go_on(worker):
             self._switch_to_hub()
 
@@ -346,6 +349,7 @@ class Threads:
             if self.is_draining:
                 raise greenlet.GreenletExit
             worker.where = where
+            worker.has_woken = False
             worker.waits_for, worker.limit = waits_for, limit
             self._switch_to_hub()
 

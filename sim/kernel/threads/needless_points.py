@@ -1,0 +1,161 @@
+"""Switch points within a library's own code that show nothing: a thread goes on there.
+
+A thread may be overtaken before it takes a lock. `threading.Condition` takes more than the program
+asks for: `wait` asks whether its lock is held, which for a plain Lock is a try to take it, makes a
+lock to sleep on and takes that, and takes its own again; `notify` asks as well. In the methods
+below no line of the program's runs between such a point and one that stays, so whatever another
+actor does at the one it can do at the other, and all ends are the same (movers: Lipton 1975):
+
+- *Before a wait* (`_WAIT`) it does so once the thread sleeps. Up to there that one touches its new
+  lock, the list of those who wait, and lets go of the condition's lock, without which nobody
+  touches that list.
+- *After a wait* it does so before the thread wakes, which has only taken the lock it slept on. Not
+  where the wait has a limit: it may be notified between the end of its time and its lock.
+- *Before notify* (`_NOTIFY`), and in what a future tells to who waits for several (`_TELL`), it
+  does so before the thread took the first lock. Since then that one has touched what is touched
+  under this lock alone. So `Event.set` is not among them, whose flag is read without, nor a queue
+  that calls the program's code, as one that compares items does.
+- *Before the result of a future* that is not there yet it does so once the thread sleeps, which is
+  woken by whatever would have been found: a future that is over stays so.
+- *In anyio's worker threads* it does so before the thread began, which until it asks its queue
+  knows only itself; and once it sleeps for its next job, between whose two ends it tells the queue
+  that the last is done, which nobody joins, and of which it alone takes.
+
+Of a condition that the program itself holds all but the second kind stay: it may ask whether a lock
+is held, `acquire(blocking=False)`, and so see what lies between. That nobody asks this of the lock
+within a queue, an event, a semaphore, a barrier or a future, and nobody reads a queue's attributes
+(`unfinished_tasks`) without that lock, is what the reduction rests on.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures._base as futures
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
+from typing import Any
+
+_Condition: Any = threading.Condition
+_Barrier: Any = threading.Barrier
+
+
+def _codes(*functions: Callable[..., Any]) -> frozenset[CodeType]:
+    return frozenset(each.__code__ for each in functions)
+
+
+def _methods(*classes: type) -> Iterator[Callable[..., Any]]:
+    for cls in classes:
+        yield from (each for name, each in vars(cls).items() if name[:2] != "__")
+
+
+_ENTER = _codes(_Condition.__enter__)
+_ASK = _codes(_Condition._is_owned)
+_SLEEP = _codes(_Condition.wait)
+_SLEEPING = _SLEEP | _codes(_Condition.wait_for)
+_TELLING = _codes(_Condition.notify, _Condition.notify_all)
+_SET = _codes(threading.Event.set)
+_RESULT = _codes(futures.Future.result, futures.Future.exception)
+
+_WAIT = _codes(
+    *(queue.Queue.get, queue.Queue.put, queue.Queue.join),
+    *(threading.Event.wait, threading.Semaphore.acquire, _Barrier._wait, _Barrier._enter),
+    *(futures.Future.result, futures.Future.exception),
+)
+_NOTIFY = _codes(threading.Semaphore.release, threading.BoundedSemaphore.release)
+_NOTIFY_OF_QUEUE = _codes(queue.Queue.get, queue.Queue.put, queue.Queue.task_done)
+_QUEUES = (queue.Queue, queue.LifoQueue)
+_TELL = _codes(
+    *_methods(futures._Waiter, futures._AsCompletedWaiter),
+    *_methods(futures._FirstCompletedWaiter, futures._AllCompletedWaiter),
+)
+_GET = _codes(queue.Queue.get)
+_DONE = _codes(queue.Queue.task_done)
+
+# What `anyio.to_thread` runs in each thread, as far as is known of it: a version in which it calls
+# something else keeps all its switch points.
+_WORKER_OF_ANYIO = "WorkerThread.run"
+_CALLS_OF_ANYIO = {
+    *("claim_worker_thread", "AsyncIOBackend", "loop", "queue", "get", "cancelled", "threadlocals"),
+    *("current_cancel_scope", "run", "BaseException", "call_soon_threadsafe", "_report_result"),
+    *("RuntimeError", "is_closed", "task_done"),
+}
+
+
+def is_needless(taker: FrameType, where: str | None, *, waits: bool) -> bool:
+    """Whether nothing shows at the switch point before a lock is taken.
+
+    taker: the frame that takes it. where: the last switch point of a worker; None for the loop's
+    thread. waits: whether it would wait for the lock, and for ever.
+    """
+    code = taker.f_code
+    if code in _ASK:
+        return _asks_needlessly(taker.f_back)
+    if code in _SLEEP:
+        return waits and _caller(taker, _SLEEPING).f_code in _WAIT
+    frame = _caller(taker, _ENTER)
+    if frame.f_code in _RESULT:
+        return where is not None and _is_to_sleep(frame)
+    if frame.f_code in _TELL or (frame.f_code in _SET and _caller(frame, _SET).f_code in _TELL):
+        return True
+    return where is not None and _is_between_jobs(frame, where)
+
+
+def _caller(frame: FrameType, codes: frozenset[CodeType]) -> FrameType:
+    """The first frame that runs none of them; there is one, that of a thread or of the program."""
+    while frame.f_code in codes and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def _asks_needlessly(frame: FrameType | None) -> bool:
+    """Whether it is one of these that asks if the condition's lock is held."""
+    if frame is None:
+        return False
+    if frame.f_code in _SLEEPING:
+        return _caller(frame, _SLEEPING).f_code in _WAIT
+    frame = _caller(frame, _TELLING)
+    if frame.f_code in _SET:
+        return _caller(frame, _SET).f_code in _TELL
+    if frame.f_code in _NOTIFY_OF_QUEUE:
+        return type(_self_of(frame)) in _QUEUES
+    return frame.f_code in _NOTIFY
+
+
+def _is_to_sleep(frame: FrameType) -> bool:
+    """Whether the future whose result is asked for has none, and will be waited for."""
+    names: Any = frame.f_locals
+    future, timeout = names["self"], names["timeout"]
+    _forget(names)
+    return timeout is None and future._state in (futures.PENDING, futures.RUNNING)
+
+
+def _is_between_jobs(frame: FrameType, where: str) -> bool:
+    """Of a worker of anyio: whether it begins, is done with a job, or is to wait for the next."""
+    is_done = frame.f_code in _DONE
+    if not (is_done or frame.f_code in _GET) or not _is_worker_of_anyio(frame.f_back):
+        return False
+    return is_done or where == "start" or not _self_of(frame).queue
+
+
+def _is_worker_of_anyio(frame: FrameType | None) -> bool:
+    if frame is None:
+        return False
+    code = frame.f_code
+    is_its = code.co_qualname == _WORKER_OF_ANYIO and "anyio" in code.co_filename
+    return is_its and _CALLS_OF_ANYIO.issuperset(code.co_names)
+
+
+def _self_of(frame: FrameType) -> Any:
+    """Whose method runs there."""
+    names: Any = frame.f_locals
+    owner = names["self"]
+    _forget(names)
+    return owner
+
+
+def _forget(names: Any) -> None:
+    """Before 3.13 the frame keeps them in a dict, which must keep nothing alive."""
+    if sys.version_info < (3, 13):
+        names.clear()

@@ -1,0 +1,269 @@
+"""Switch points that show nothing: without them a search comes to all ends, and sooner."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+import anyio.from_thread
+import anyio.to_thread
+import pytest
+
+from sim import World
+from sim.exploration.runs import outcomes
+from sim.kernel.execution import Program
+from sim.kernel.threads import needless_points, workers
+from sim.schedulers import DepthFirst, StateMatching
+from sim.schedulers.states.frame_memory import UNREAD_FROM
+from tests.sim.random_primitives import random_primitives
+from tests.sim.switch_points import all_switch_points
+
+Ends = set[tuple[str | None, tuple[str, ...]]]
+
+EXECUTIONS_MAX = 2_000
+"""Of a program that has more with all its switch points, nothing is compared."""
+
+
+def ends_of(program: Program) -> tuple[Ends | None, int]:
+    """What all schedules come to, or None if they are too many; and how many they are."""
+    found: Ends = set()
+    executions = 0
+    for outcome in outcomes(program, DepthFirst()):
+        executions += 1
+        assert outcome.error is None, outcome.error
+        violated = outcome.violation.kind.name if outcome.violation is not None else None
+        found.add((violated, tuple(sorted(outcome.labels))))
+        if executions == EXECUTIONS_MAX:
+            return None, executions
+    return found, executions
+
+
+def program_of(seed: object) -> Program:
+    names: dict[str, Any] = {}
+    exec(random_primitives(seed), names)
+    program: Program = names["program"]
+    return program
+
+
+def comes_to_the_same(program: Program) -> bool:
+    with all_switch_points():
+        expected, more = ends_of(program)
+    if expected is None:
+        return True
+    found, executions = ends_of(program)
+    assert executions <= more
+    return found == expected
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [*range(16), *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(16, 300))],
+)
+def test_random_threads_come_to_the_same_ends(seed: int) -> None:
+    """Queues, events, conditions, semaphores, barriers, futures: no end is lost, none is new."""
+    assert comes_to_the_same(program_of(seed))
+
+
+async def limited_wait(world: World) -> None:
+    """Its time ends in the instant at which it is notified."""
+    condition, told = threading.Condition(), list[str]()
+
+    def waits() -> None:
+        with condition:
+            told.append(f"notified: {condition.wait(0.1)}")
+            world.reached(" ".join(told))
+
+    def notifies() -> None:
+        time.sleep(0.1)
+        with condition:
+            told.append("notifies")
+            condition.notify()
+
+    threads = [threading.Thread(target=each) for each in (waits, notifies)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+
+
+async def flag_is_read(world: World) -> None:
+    """Before the next line of who has set it, and without a lock."""
+    event, told = threading.Event(), list[str]()
+
+    def sets() -> None:
+        event.set()
+        told.append("has set")
+
+    thread = threading.Thread(target=sets)
+    thread.start()
+    # Taken so that the thread may go first.
+    with threading.Lock():
+        world.reached(f"{event.is_set()} {told}")
+    thread.join()
+
+
+class Compared:
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def __lt__(self, other: object) -> bool:
+        self.told.append("compared")
+        return True
+
+
+async def items_are_compared(world: World) -> None:
+    """By the program's own code, while the queue's lock is held."""
+    told = list[str]()
+    items: queue.PriorityQueue[Compared] = queue.PriorityQueue()
+    items.put(Compared(told))
+
+    def puts() -> None:
+        items.put(Compared(told))
+        told.append("has put")
+
+    thread = threading.Thread(target=puts)
+    thread.start()
+    with threading.Lock():
+        world.reached(f"{told}")
+    thread.join()
+
+
+async def lock_is_asked(world: World) -> None:
+    """Whether it is held, which shows what lies between two of a condition's steps."""
+    condition = threading.Condition()
+
+    def waits() -> None:
+        with condition:
+            condition.wait()
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    is_free = condition.acquire(blocking=False)
+    world.reached(f"{is_free}")
+    if is_free:
+        condition.release()
+    with condition:
+        condition.notify()
+
+
+NARROW = (limited_wait, flag_is_read, items_are_compared, lock_is_asked)
+
+
+@pytest.mark.parametrize("program", NARROW, ids=lambda each: each.__name__)
+def test_narrow_programs_come_to_the_same_ends(program: Program) -> None:
+    """Each shows what lies between two steps of the standard library."""
+    assert comes_to_the_same(program)
+
+
+class Everything:
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+class AlwaysWoken(workers.Worker):
+    has_woken = property(lambda _: True, lambda _, __: None)  # type: ignore[assignment]
+
+
+NOTIFY_AND_SET = needless_points._NOTIFY | needless_points._SET
+WRONG = {
+    limited_wait: ((workers, "Worker", AlwaysWoken),),
+    flag_is_read: (
+        (needless_points, "_NOTIFY", NOTIFY_AND_SET),
+        (needless_points, "_SET", frozenset()),
+    ),
+    items_are_compared: ((needless_points, "_QUEUES", (queue.PriorityQueue,)),),
+    lock_is_asked: ((needless_points, "_WAIT", Everything()),),
+}
+"""Of each program, a rule that leaves out one switch point more."""
+
+
+@pytest.mark.parametrize("program", WRONG, ids=lambda each: each.__name__)
+def test_a_wrong_rule_loses_an_end(program: Program) -> None:
+    """So the comparison would find one."""
+    with ExitStack() as patches:
+        for place, name, value in WRONG[program]:
+            patches.enter_context(mock.patch.object(place, name, value))
+        assert not comes_to_the_same(program)
+
+
+async def two_jobs_of_anyio(world: World) -> None:
+    """One after the other, in one thread, of which the loop is told by another thread."""
+    told = list[str]()
+
+    def job(name: str) -> None:
+        told.append(name)
+        world.reached(" ".join(told))
+
+    await anyio.to_thread.run_sync(job, "a")
+    told.append("between")
+    await anyio.to_thread.run_sync(job, "b")
+
+
+async def calls_the_loop(world: World) -> None:
+    """From a thread of anyio."""
+    told = list[str]()
+
+    def job() -> None:
+        told.append("begins")
+        anyio.from_thread.run_sync(told.append, "in the loop")
+        told.append("ends")
+
+    await anyio.to_thread.run_sync(job)
+    world.reached(" ".join(told))
+
+
+async def is_abandoned(world: World) -> None:
+    """The job is cancelled before it begins, while it runs, or after."""
+    told = list[str]()
+
+    def tell(what: str) -> None:
+        told.append(what)
+        world.reached(" ".join(told))
+
+    async def job() -> None:
+        await anyio.to_thread.run_sync(tell, "job", abandon_on_cancel=True)
+        tell("done")
+
+    task = asyncio.create_task(job())
+    await world.outside("the client leaves", latest=0.0)
+    task.cancel()
+    await asyncio.wait([task])
+    tell("end")
+
+
+OF_ANYIO = (
+    two_jobs_of_anyio,
+    calls_the_loop,
+    pytest.param(is_abandoned, marks=pytest.mark.thorough),
+)
+
+
+@pytest.mark.skipif(sys.version_info >= UNREAD_FROM, reason="states of threads are not read")
+@pytest.mark.parametrize("program", OF_ANYIO, ids=lambda each: each.__name__)
+def test_anyios_threads_come_to_the_same_ends(program: Program) -> None:
+    """A version of anyio whose thread calls what is not known keeps all its switch points."""
+    with all_switch_points():
+        expected, more = ends_by_states(program)
+    found, executions = ends_by_states(program)
+    assert found == expected
+    assert executions * 5 < more
+
+
+def ends_by_states(program: Program) -> tuple[Ends, int]:
+    """What all schedules come to, each state once: these are too many for every schedule."""
+    found: Ends = set()
+    executions = 0
+    scheduler = StateMatching(with_labels=True)
+    for outcome in outcomes(program, scheduler):
+        executions += 1
+        assert outcome.error is None, outcome.error
+        if not scheduler.is_cut:
+            assert outcome.violation is None
+            found.add((None, tuple(sorted(outcome.labels))))
+    return found, executions
