@@ -99,14 +99,14 @@ async def _play(log: _LogLines) -> int:
 
 
 async def _play_act(act: Act, client: httpx.AsyncClient, log: _LogLines) -> list[str]:
-    print(_curl(client.base_url, act.model, "very long task") + " &")
+    print(curl_line(client.base_url, act.model, "very long task") + " &")
     begun = asyncio.Event()
     first = asyncio.create_task(_prompt(client, act.model, "very long task", begun))
     if act.model == "fake:hang-before-headers":
         await log.has(1)
     else:
         await begun.wait()
-    print(_curl(client.base_url, "fake:latest", "new task"))
+    print(curl_line(client.base_url, "fake:latest", "new task"))
     second = asyncio.create_task(_prompt(client, "fake:latest", "new task", asyncio.Event()))
     await asyncio.wait({first, second}, timeout=_PATIENCE_S)
     if not (first.done() and second.done()):
@@ -180,8 +180,9 @@ async def embedded_fake(profile: Profile) -> AsyncIterator[str]:
         yield front.base_url
 
 
-def _curl(base_url: object, model: str, prompt: str) -> str:
+def curl_line(base_url: object, model: str, prompt: str) -> str:
     body = json.dumps({"prompt": prompt, "stream": True, "model": model})
     return (
-        f"  $ curl -N {base_url}/v1/chat/completions -H 'Authorization: Bearer devkey' -d '{body}'"
+        f"  $ curl -N {base_url}/v1/chat/completions -H 'Authorization: Bearer devkey' "
+        f"-H 'Content-Type: application/json' -d '{body}'"
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
 
 import pytest
 
+from sim.bench.demo import curl_line
 from sim.fake_ollama import FakeOllama, profile_named
 from sim.fake_ollama.http_front import running, wall_clock_ns
 from tests.server.support import (
@@ -20,6 +22,7 @@ from tests.server.support import (
     free_port,
     process,
     run_async,
+    stack,
     until,
 )
 
@@ -82,3 +85,20 @@ def curl(port: int, text: str) -> str:
     return subprocess.run(
         ["sh", "-c", command], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     ).stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_command_that_the_demo_prints_can_be_run() -> None:
+    """As it stands, by who wants to see it again: the server takes it, and answers."""
+
+    async def main() -> None:
+        async with stack() as server:
+            command = shlex.split(curl_line(server.url, "fake:normal", "new task").lstrip(" $"))
+            answer = await asyncio.to_thread(
+                subprocess.run, command, capture_output=True, text=True, check=True
+            )
+            found = events(answer.stdout)
+            assert content_of(found).startswith("new task")
+            assert found[-1] == "[DONE]"
+
+    run_async(main())
