@@ -591,7 +591,7 @@ def _choice(choice: Choice) -> dict[str, Any]:
     return {
         "index": choice.index,
         "kind": choice.kind,
-        "options": [each.shown for each in choice.options],
+        "options": choice.options,
         "taken": choice.taken,
         "cost": choice.cost,
     }

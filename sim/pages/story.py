@@ -148,8 +148,8 @@ def _story_of(
         where=violation.where,
         schedule=found.schedule,
         text=found.text,
-        passing=_passing(outcome, passing, words),
-        **_chart(outcome, watched, steps, words, facts),
+        passing=names.in_text(_passing(outcome, passing, words)),
+        **_chart(outcome, watched, steps, words, facts, names),
     )
 
 
@@ -170,12 +170,17 @@ def _natural_story(program: Program, bounds: Bounds) -> Story | None:
 
 
 def _chart(
-    outcome: Outcome, watched: Watched, steps: list[Step], words: Words, facts: Iterable[Fact] = ()
+    outcome: Outcome,
+    watched: Watched,
+    steps: list[Step],
+    words: Words,
+    facts: Iterable[Fact] = (),
+    names: Names | None = None,
 ) -> dict[str, Any]:
     """What every story has."""
     told_of = [Place(mark.file, mark.line, "") for fact in facts for mark in fact.marks]
     return {
-        "departures": _departures(outcome, words),
+        "departures": _departures(outcome, words, names or Names(watched.made)),
         "departures_cost": outcome.cost,
         "departures_points": len(outcome.departures),
         "choice_points": len(outcome.choices),
@@ -250,6 +255,9 @@ def _named(step: Step, names: Names) -> Step:
     moment.tasks = [(in_text(name), in_text(does)) for name, does in moment.tasks]
     moment.ready = list(map(in_text, moment.ready))
     moment.held = {in_text(actor): in_text(what) for actor, what in moment.held.items()}
+    moment.choices = [
+        replace(each, options=tuple(map(in_text, each.options))) for each in moment.choices
+    ]
     moment.values = {
         (in_text(owner), name): in_text(text) for (owner, name), text in moment.values.items()
     }
@@ -325,9 +333,9 @@ def _numbers(steps: list[Step], watched: Watched) -> dict[int, int]:
 # ---- words -----------------------------------------------------------------------------------
 
 
-def _departures(outcome: Outcome, words: Words) -> list[Departure]:
+def _departures(outcome: Outcome, words: Words, names: Names) -> list[Departure]:
     return [
-        Departure(step.departures[0].index, step.time, words.of_step(step))
+        Departure(step.departures[0].index, step.time, names.in_text(words.of_step(step)))
         for step in steps_of(outcome.departures)
     ]
 

@@ -17,7 +17,6 @@ from sim.kernel.environment import Arrival
 from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
 from sim.kernel.origin import forwards, is_of_kernel, is_own_code
-from sim.kernel.recording import EventName
 from sim.kernel.schedule import ChoicePoint
 from sim.kernel.threads.workers import Worker
 from sim.kernel.world import TraceLine, World
@@ -52,7 +51,7 @@ class Choice:
     index: int
     kind: str
     at: float
-    options: tuple[EventName, ...]
+    options: tuple[str, ...]
     taken: int
     cost: int
 
@@ -256,7 +255,7 @@ class Watched(LinedRecording):
 
     def chose(self, point: ChoicePoint, option: int) -> None:
         super().chose(point, option)
-        names = tuple(self._name(each) for each in point.options)
+        names = tuple(self._name(each).shown for each in point.options)
         cost = point.costs[option] if option else 0
         self._choices.append(Choice(point.index, point.kind, point.at, names, option, cost))
 

@@ -35,7 +35,7 @@ def test_a_departure_stands_where_it_was_taken() -> None:
     step = _step(story, "outside", "the client leaves")
     (choice,) = step.moment.choices
     assert choice.index == departure.index
-    assert [each.name for each in choice.options][:2] == ["the model answers", "the client leaves"]
+    assert choice.options[:2] == ("the model answers", "the client leaves")
     assert (choice.taken, choice.cost) == (1, 1)
 
 
@@ -135,6 +135,23 @@ def test_what_overlaps_is_held_at_the_violation(subject: str, held: dict[str, st
     (last,) = [each for each in story.steps if each.is_violation]
     assert last.moment.held == held
     assert any(each.moment.held for each in story.steps if not each.is_violation)
+
+
+def test_actors_are_called_alike_everywhere() -> None:
+    """In rows, departures, choices and what passes by the names that a reader knows."""
+    report = explore(slot_that_is_lost)
+    assert report.counterexample is not None
+    renamed = story_of(
+        slot_that_is_lost, report.counterexample, lambda text: text.replace("client", "caller")
+    )
+    choices = [
+        option for step in renamed.steps for each in step.moment.choices for option in each.options
+    ]
+    said = [each.words for each in renamed.departures] + [each.text for each in renamed.steps]
+    assert "«the caller leaves» lands before «the model answers»" in said
+    assert "the caller leaves" in said
+    assert "the caller leaves" in choices
+    assert not any("client" in text for text in [*said, *choices, renamed.passing])
 
 
 def test_what_passes_stands_beside_it() -> None:
