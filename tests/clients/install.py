@@ -1,8 +1,9 @@
 """Installs what the tests with real clients need: `python -m tests.clients.install`.
 
 Python's clients into environments of their own, Node's by npm from `node/package.json`, both into
-a cache folder (ONESTREAM_CLIENTS, default ~/.cache/onestream-clients); nginx, Caddy and Chromium
-from Debian, where it may. What is not available is reported and left out: its tests are skipped.
+a cache folder (ONESTREAM_CLIENTS, default ~/.cache/onestream-clients); nginx, Caddy, HAProxy and
+Chromium from Debian, where it may. What is not available is reported and left out: its tests are
+skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from pathlib import Path
 from tests.clients.support import CACHE, HERE
 
 # Package of Debian by the program that it brings.
-DEBIAN = {"nginx": "nginx-light", "caddy": "caddy", "curl": "curl", "chromium": "chromium"}
+DEBIAN = {
+    "nginx": "nginx-light",
+    "caddy": "caddy",
+    "haproxy": "haproxy",
+    "curl": "curl",
+    "chromium": "chromium",
+}
 
 
 def ran(*command: str, folder: Path | None = None) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
@@ -45,6 +47,19 @@ http://127.0.0.1:{port} {{
   reverse_proxy {url}
 }}
 """
+HAPROXY = """
+global
+  maxconn 100
+defaults
+  mode http
+  {more}
+  timeout connect 10s
+  timeout client 60s
+  timeout server 60s
+listen proxy
+  bind 127.0.0.1:{port}
+  server onestream {address}
+"""
 
 
 @contextmanager
@@ -83,6 +98,12 @@ def caddy(url: str, folder: Path, more: str) -> tuple[list[str], int]:
     return [need("caddy", "Caddy"), "run", "--adapter", "caddyfile", "--config", str(file)], port
 
 
+def haproxy(url: str, folder: Path, more: str) -> tuple[list[str], int]:
+    port, file = free_port(), folder / "haproxy.cfg"
+    file.write_text(HAPROXY.format(port=port, address=url.removeprefix("http://"), more=more))
+    return [need("haproxy", "HAProxy"), "-db", "-f", str(file)], port
+
+
 def express(url: str, folder: Path, more: str) -> tuple[list[str], None]:
     return [*node_program("compressing_proxy.mjs"), url], None
 
@@ -96,6 +117,12 @@ PROXIES: dict[str, tuple[Callable[..., tuple[list[str], int | None]], str]] = {
     "caddy": (caddy, ""),
     # Streams are left out: test_caddys_plain_encode_loses_nothing says why.
     "caddy with encode of JSON": (caddy, ENCODE),
+    # Without it a client that closes counts as one that only says no more.
+    "haproxy with abortonclose": (haproxy, "option abortonclose"),
+    "haproxy that compresses": (
+        haproxy,
+        "option abortonclose\n  compression algo gzip\n  compression type application/json",
+    ),
     "express with compression": (express, ""),
 }
 
@@ -138,6 +165,25 @@ def test_pieces_pass_while_the_model_is_silent(proxy: str, server: Served, encod
                 if b"word2" in unpacked(answer.headers.get("content-encoding", ""), data):
                     break
         # The client has left: its leaving reaches the model through the proxy.
+        await until(lambda: not server.fake.active_calls, "the upstream call is over")
+
+    run_async(main())
+
+
+def test_a_client_that_leaves_before_the_answer_is_noticed(proxy: str, server: Served) -> None:
+    """It has read all there was, so that its connection ends in order; nothing is sent to it."""
+
+    async def main() -> None:
+        body = json.dumps({"model": "fake:hang-before-headers", "prompt": "hello"})
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+            f"authorization: {DEVKEY['authorization']}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        )
+        _, writer = await asyncio.open_connection("127.0.0.1", int(proxy.rpartition(":")[2]))
+        writer.write(f"{head}{body}".encode())
+        await until(lambda: server.fake.active_calls, "the prompt is with the model")
+        writer.close()
         await until(lambda: not server.fake.active_calls, "the upstream call is over")
 
     run_async(main())
