@@ -159,9 +159,9 @@ def _owner(scope: Scope, service: Service) -> str | None:
     path = get_route_path(scope)
     if path in OPEN_PATHS:
         return None
-    if path == METRICS_PATH and service.shows_metrics_to(scope):
+    if path == METRICS_PATH and service.strangers.may_see_metrics(scope):
         return None
-    service.check_local(scope)
+    service.strangers.check(scope)
     try:
         return service.keys.owner(Headers(scope=scope).get("authorization"))
     except ApiError as exc:

@@ -30,7 +30,7 @@ async def metrics(request: Request) -> Response:
         raise ApiError(404, "not_found", "metrics are switched off (JARVIS_METRICS=off)")
     # The front has asked for a key; whatever way led here past it is closed all the same.
     is_keyed = isinstance(getattr(request.state, "owner", None), str)
-    if not is_keyed and not service.shows_metrics_to(request.scope):
+    if not is_keyed and not service.strangers.may_see_metrics(request.scope):
         raise unauthorized("the metrics need a key here (JARVIS_METRICS)")
     return answer(service, request.headers.get("accept", ""))
 

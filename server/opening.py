@@ -14,7 +14,7 @@ from typing import Protocol
 
 from registry.daemon_executor import DaemonExecutor
 from registry.lease_records import LeaseLimits
-from registry.lease_table import LimitsDiffer
+from registry.lease_state import LimitsDiffer
 from registry.protocol import DETACHED_MAX, DETACHED_PER_SESSION_MAX
 from server import store_address
 from server.lines import line
@@ -23,7 +23,8 @@ from server.settings import Settings
 from server.stores import wording
 from server.stores.directory import Directory
 from server.stores.leased_registry import LeasedRegistry
-from server.stores.sqlite_store import SqliteStore, default_path
+from server.stores.sqlite_file import default_path
+from server.stores.sqlite_store import SqliteStore
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
 
 _logger = logging.getLogger("onestream.server")

@@ -45,7 +45,7 @@ async def index(request: Request) -> Response:
     varies = {"vary": "accept"}
     if "text/html" not in request.headers.get("accept", ""):
         return PlainTextResponse(_LINES, headers=varies)
-    refusal = service_of(request).page_refusal(request.scope)
+    refusal = service_of(request).strangers.page_refusal(request.scope)
     if refusal is not None:
         return PlainTextResponse(f"{_LINES}No chat is shown here: {refusal}\n", headers=varies)
     path = bytes(request.scope.get("raw_path") or b"/").decode("ascii", "replace")
@@ -80,7 +80,7 @@ def _file(name: str, headers: dict[str, str] | None = None) -> Response:
 
 async def part(request: Request) -> Response:
     """A file of the page. Raises ApiError (403) as far as the page is not shown."""
-    refusal = service_of(request).page_refusal(request.scope)
+    refusal = service_of(request).strangers.page_refusal(request.scope)
     if refusal is not None:
         raise ApiError(403, "page_not_shown", refusal)
     return _file(request.url.path.rpartition("/")[2])

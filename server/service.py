@@ -10,22 +10,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
-from starlette.types import Scope
 
 from registry import SessionsUnavailable, State
 from registry.attempts import Attempt
-from registry.lease_table import LimitsDiffer
+from registry.lease_state import LimitsDiffer
 from registry.patience import PatientTimeout
 from server.answer import Answer
 from server.archive import Archive, Record, streams_in
 from server.body import Bodies
-from server.browsers import is_allowed
 from server.buffer import Buffer
 from server.connection import Connection
 from server.errors import ApiError
 from server.events import REGISTERED, Events
 from server.lines import line
-from server.loopback import is_loopback_origin, no_origin, stranger_in
 from server.memory import FreeMemory
 from server.metrics import Metrics, exposition
 from server.models import first_that_chats
@@ -38,13 +35,14 @@ from server.repeats import Repeats, Repetitions, StoreRepeats, says_it_repeats
 from server.response import STREAM_HEADERS, ChatResponse
 from server.security import Keys
 from server.sessions import overruled, session_of, strategy_of
-from server.settings import DEVKEY, Settings
+from server.settings import Settings
 from server.shared_streams import SharedStreams, correct_stopped
 from server.stores import wording
 from server.stores.directory import Directory, Entry
 from server.stores.leased_registry import LeasedRegistry
 from server.stores.store import StoreRefused, StoreUnreachable
 from server.stores.watched_store import StoreState
+from server.strangers import Strangers
 from server.stream_task import StreamTask
 from server.watch import Watches, WatchResponse
 
@@ -80,6 +78,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.keys = keys
+        self.strangers = Strangers(settings, keys)
         self.registry = registry
         self.metrics = metrics
         self._traces = traces
@@ -146,40 +145,6 @@ class Service:
                 "the server is shutting down; ask its successor",
                 headers={"connection": "close"},
             )
-
-    def check_local(self, scope: Scope) -> None:
-        """Raises ApiError (403) where strangers reach a server that only has `devkey`.
-
-        The start-up refuses such an address where it can see it. What it can't see, a socket
-        that was handed over, say, or a page that a browser on this machine shows, shows here.
-        """
-        stranger = stranger_in(scope, self._origin_is_allowed) if self.keys.is_devkey else None
-        if stranger is not None:
-            raise ApiError(
-                403,
-                "devkey_on_loopback_only",
-                f"no key is configured, and {DEVKEY!r} is for loopback only, but {stranger}; "
-                f"start the server with JARVIS_API_KEYS",
-            )
-
-    def shows_metrics_to(self, scope: Scope) -> bool:
-        """Whether it needs no key for them: a program of this machine, in no browser."""
-        return self.settings.metrics == "loopback" and stranger_in(scope, no_origin) is None
-
-    def page_refusal(self, scope: Scope) -> str | None:
-        """Why the request may not see the page; None if it may."""
-        if self.settings.page == "off":
-            return "it is switched off (JARVIS_PAGE=off)"
-        if self.settings.page == "anywhere":
-            return None
-        stranger = stranger_in(scope, self._origin_is_allowed)
-        return stranger and (
-            f"it is for browsers of this machine, but {stranger}; with JARVIS_PAGE=anywhere it is "
-            f"shown to others, whose prompts need a key all the same"
-        )
-
-    def _origin_is_allowed(self, origin: str) -> bool:
-        return is_loopback_origin(origin) or is_allowed(origin, self.settings.cors_allowed)
 
     @asynccontextmanager
     async def limit(self, seconds: float) -> AsyncIterator[None]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from registry.lease_records import Message, Told
-from registry.lease_table import LimitsDiffer
+from registry.lease_state import LimitsDiffer
 from registry.protocol import State
 from server.archive import Record
 from server.lines import line

@@ -15,7 +15,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from registry import (
@@ -24,13 +23,11 @@ from registry import (
     StopSignals,
     Strategy,
     Stream,
-    StreamError,
-    StreamView,
 )
 from registry.attempts import Attempt
 from registry.errors import IllegalOperation
 from registry.lease_records import Cancel, Message, Reply, Told, Word
-from registry.lease_table import LimitsDiffer
+from registry.lease_state import LimitsDiffer
 from registry.operations import Logged
 from registry.patience import PatientTimer
 from registry.stop_signal import STOP_SIGNALS
@@ -54,42 +51,12 @@ from server.lines import line
 from server.stores import wording
 from server.stores.directory import Directory
 from server.stores.ending import CLOSE_S, end_tasks
+from server.stores.held import Held, Why
 from server.stores.lease import POLL_S, RENEW_S, End, Lease, NotLetIn
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable, look
 from server.stores.watched_store import WatchedStore
 
 _logger = logging.getLogger("onestream.registry")
-
-# Why a stream was stopped or turned away: what the log says, and the error of its client.
-Why = tuple[str, StreamError]
-
-
-@dataclass(eq=False)
-class _Held:
-    """One stream of this worker, from its register until it has ended or was turned away."""
-
-    stream: Stream
-    lease: Lease
-    session: str
-    strategy: Strategy
-    serial: int
-    # Done when the register is answered; the stream's `stop_error` says how.
-    admission: asyncio.Future[None]
-    # Of an enqueued one, until it is answered.
-    wait_timer: PatientTimer | None = None
-    wait_deadline: float | None = None
-    started_at: float | None = None
-    stopped_at: float | None = None
-    # Given by who stops it from within this worker; else the lease's end says why.
-    why: Why | None = None
-
-    @property
-    def trace_id(self) -> str:
-        return self.stream.trace_id
-
-    @property
-    def is_waiting(self) -> bool:
-        return not self.admission.done()
 
 
 class LeasedRegistry:
@@ -131,9 +98,9 @@ class LeasedRegistry:
         self._renew_s, self._poll_s = renew_s, poll_s
         self._lease_class = lease_class
         # By trace id: the streams that have a state.
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, Held] = {}
         # Those that have none any more, and whose session is about to be given back.
-        self._leaving: dict[_Held, None] = {}
+        self._leaving: dict[Held, None] = {}
         # Nothing of asyncio's holds a task that nobody awaits.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._serial_last = 0
@@ -246,12 +213,12 @@ class LeasedRegistry:
     def state_of(self, trace_id: str) -> State | None:
         """Of a stream of this worker; None if it has ended or was never let in."""
         held = self._held.get(trace_id)
-        return None if held is None else self._state(held)
+        return None if held is None else held.state(self.store.limits)
 
     def snapshot(self) -> Snapshot:
         """This worker's streams."""
-        views = tuple(self._view(held) for held in self._held.values())
         limits = self.store.limits
+        views = tuple(held.view(limits) for held in self._held.values())
         return Snapshot(
             streams=views,
             sessions_kept=len({view.session_id for view in views}),
@@ -281,12 +248,12 @@ class LeasedRegistry:
         task: asyncio.Task[object],
         strategy: Strategy | str | None,
         attempt: Attempt | None,
-    ) -> _Held:
+    ) -> Held:
         chosen = self._strategy if strategy is None else Strategy(strategy)
         if self._is_closed:
             raise refused_as_closed(trace_id)
         if trace_id in self._held:
-            raise refused_as_known(trace_id, self._state(self._held[trace_id]))
+            raise refused_as_known(trace_id, self._held[trace_id].state(self.store.limits))
         loop = asyncio.get_running_loop()
         session = session_id or f"~{self.worker}/{trace_id}"
         stream = Stream(
@@ -311,7 +278,7 @@ class LeasedRegistry:
         )
         self._serial_last += 1
         admission: asyncio.Future[None] = loop.create_future()
-        held = _Held(stream, lease, session, chosen, self._serial_last, admission)
+        held = Held(stream, lease, session, chosen, self._serial_last, admission)
         self._held[trace_id] = held
         if chosen is Strategy.ENQUEUE:
             held.wait_deadline = loop.time() + self._queue_s
@@ -322,7 +289,7 @@ class LeasedRegistry:
         self.on_change(trace_id)
         return held
 
-    async def _acquire(self, held: _Held) -> None:
+    async def _acquire(self, held: Held) -> None:
         """Of its own, and never cancelled: a request that is on its way must come to its end."""
         try:
             grant = await held.lease.acquire()
@@ -338,7 +305,7 @@ class LeasedRegistry:
                 self._let_in(held, grant)
                 await self._keep(held)
 
-    def _let_in(self, held: _Held, grant: Reply) -> None:
+    def _let_in(self, held: Held, grant: Reply) -> None:
         held.stream.fencing_token = grant.fencing_token
         self._fencing_token_last = max(self._fencing_token_last, grant.fencing_token)
         held.started_at = asyncio.get_running_loop().time()
@@ -350,21 +317,21 @@ class LeasedRegistry:
         self._answer(held)
         self.on_change(held.trace_id)
 
-    async def _keep(self, held: _Held) -> None:
+    async def _keep(self, held: Held) -> None:
         try:
             await held.lease.keep()
         except (StoreRefused, LimitsDiffer, IllegalOperation) as exc:
             _logger.error(self._line("lease_not_renewed", held, exc))
             held.lease.shut(End.LOST)
 
-    def _answer(self, held: _Held) -> None:
+    def _answer(self, held: Held) -> None:
         if held.wait_timer is not None:
             held.wait_timer.cancel()
         # It is done if its register was cancelled and has not had its turn to withdraw.
         if not held.admission.done():
             held.admission.set_result(None)
 
-    def _turn_away(self, held: _Held, why: Why, *, is_logged: bool = True) -> None:
+    def _turn_away(self, held: Held, why: Why, *, is_logged: bool = True) -> None:
         """It was never active, and leaves."""
         if not self._is_known(held):
             return
@@ -376,20 +343,20 @@ class LeasedRegistry:
         self._forget(held)
         self._answer(held)
 
-    def _wait_expired(self, held: _Held) -> None:
+    def _wait_expired(self, held: Held) -> None:
         if held.is_waiting:
             error = wording.waited_too_long(held.trace_id, held.session, self._queue_s)
             self._turn_away(held, (QUEUE_TIMEOUT, error))
 
     # -- stopping, ending
 
-    def _cancel(self, held: _Held, why: Why) -> bool:
+    def _cancel(self, held: Held, why: Why) -> bool:
         if held.started_at is None:
             self._turn_away(held, why)
             return True
         return self._stop(held, why)
 
-    def _stop(self, held: _Held, why: Why) -> bool:
+    def _stop(self, held: Held, why: Why) -> bool:
         """Whether it was not stopped before."""
         if held.lease.end is not None:
             return False
@@ -397,7 +364,7 @@ class LeasedRegistry:
         held.lease.shut(End.CANCELLED)
         return True
 
-    def _lease_over(self, held: _Held, end: End) -> None:
+    def _lease_over(self, held: Held, end: End) -> None:
         """In the step in which the gate shuts."""
         if held.stream.stop_error is not None:
             return
@@ -407,7 +374,7 @@ class LeasedRegistry:
         held.stream.stop(error)
         self.on_change(held.trace_id)
 
-    def _why(self, held: _Held, end: End) -> Why:
+    def _why(self, held: Held, end: End) -> Why:
         trace_id = held.trace_id
         match end:
             case End.SUPERSEDED:
@@ -433,7 +400,7 @@ class LeasedRegistry:
             error = wording.cancelled_by(held.trace_id, "task_over")
             self._cancel(held, ("task_over", error))
 
-    def _forget(self, held: _Held) -> None:
+    def _forget(self, held: Held) -> None:
         """It has no state from now on; the store is told."""
         del self._held[held.trace_id]
         self._stop_signals.clear(held.trace_id, held.stream.stop_signal)
@@ -442,7 +409,7 @@ class LeasedRegistry:
         # Last: whatever becomes of what others are told, it leaves.
         self.on_change(held.trace_id)
 
-    async def _leave(self, held: _Held) -> None:
+    async def _leave(self, held: Held) -> None:
         try:
             await held.lease.leave()
         except (StoreRefused, LimitsDiffer, IllegalOperation) as exc:
@@ -484,38 +451,13 @@ class LeasedRegistry:
 
     # -- small things
 
-    def _is_known(self, held: _Held) -> bool:
+    def _is_known(self, held: Held) -> bool:
         return self._held.get(held.trace_id) is held
-
-    def _state(self, held: _Held) -> State:
-        if held.started_at is None:
-            return State.WAITING
-        if held.stopped_at is None:
-            return State.ACTIVE
-        grace_deadline = held.stopped_at + self.store.limits.grace_ms / 1000
-        is_late = asyncio.get_running_loop().time() >= grace_deadline
-        return State.DETACHED if is_late or held.lease.is_detached else State.STOPPING
-
-    def _view(self, held: _Held) -> StreamView:
-        stopped_at, grace_s = held.stopped_at, self.store.limits.grace_ms / 1000
-        waits = held.started_at is None
-        return StreamView(
-            held.trace_id,
-            held.stream.session_id,
-            self._state(held),
-            held.serial,
-            held.stream.fencing_token,
-            held.started_at,
-            None if stopped_at is None else stopped_at + grace_s,
-            overdue=False,
-            strategy=held.strategy,
-            wait_deadline=held.wait_deadline if waits else None,
-        )
 
     def _log(self, logged: Logged) -> None:
         self.on_line(Logged(logged.event, (*logged.fields, ("worker", self.worker))))
 
-    def _line(self, event: str, held: _Held, exc: Exception) -> Logged:
+    def _line(self, event: str, held: Held, exc: Exception) -> Logged:
         return line(event, wording.sentence(exc), trace=held.trace_id, worker=self.worker)
 
     def _run(self, work: Any, name: str) -> None:

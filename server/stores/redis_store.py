@@ -30,28 +30,30 @@ from registry.lease_records import (
     LATE_KEEP_MS,
     LATE_MAX,
     Answer,
-    Detached,
-    Holder,
     LeaseLimits,
     LeaseOperation,
     LeaseSnapshot,
     Leave,
     Message,
-    Poll,
-    Register,
     Renew,
     Reply,
-    SessionRecord,
     Told,
-    Waiting,
     Why,
     Word,
 )
-from registry.lease_table import LeaseTable, LimitsDiffer
+from registry.lease_state import LimitsDiffer
+from registry.lease_table import LeaseTable
 from registry.patience import PatientTimeout, late_by
-from registry.states import Strategy
 from server.stores.redis_clients import RedisClients
 from server.stores.redis_directory import RedisDirectory
+from server.stores.redis_records import (
+    arguments,
+    attempt_of,
+    detached_of,
+    record_of,
+    streams_in,
+    texts_of,
+)
 from server.stores.store import RecordUnreadable, StoreRefused, StoreUnreachable, look
 
 SCRIPT = Path(__file__).with_name("lease.lua").read_text("utf-8")
@@ -196,8 +198,8 @@ class RedisStore:
         keys.append(self._asked_key(session))
         now = "" if self._now_ms is None else self._now_ms()
         generation = "" if self._generation is None else self._generation()
-        args = [*_arguments(operation), now, generation, self._channel(""), self._limits.text]
-        args += _attempt(operation)
+        args = [*arguments(operation), now, generation, self._channel(""), self._limits.text]
+        args += attempt_of(operation)
         is_logged = isinstance(operation, Leave) and operation.logged
         args += [int(is_logged), LATE_KEEP_MS, LATE_MAX]
         async with self._asking():
@@ -210,7 +212,7 @@ class RedisStore:
             wait_ms,
             Why(why.decode()) if why else None,
             left.decode(),
-            _streams(late.decode()),
+            streams_in(late.decode()),
             first.decode(),
             newer.decode(),
         )
@@ -260,7 +262,7 @@ class RedisStore:
         try:
             table.quarantine_until_ms = int(until_ms or 0)
             if fields:
-                table.sessions[session] = _record(_texts(fields))
+                table.sessions[session] = record_of(texts_of(fields))
         except (KeyError, ValueError) as exc:
             raise self._unreadable(f"{type(exc).__name__}: {exc}") from exc
         now_ms = seconds * 1000 + micros // 1000
@@ -270,17 +272,17 @@ class RedisStore:
         sessions, asked = {}, {}
         for name in await self._names(self._session_key("")):
             async with self._asking():
-                fields = _texts(await self._client.hgetall(self._session_key(name)))
-            sessions[name] = _record(fields)
+                fields = texts_of(await self._client.hgetall(self._session_key(name)))
+            sessions[name] = record_of(fields)
         for name in await self._names(self._asked_key("")):
             async with self._asking():
                 text: Any = await self._client.get(self._asked_key(name))
             asked[name] = attempts.from_text(text.decode())
         async with self._asking():
-            counters = _texts(await self._client.hgetall(self._key("counters")))
+            counters = texts_of(await self._client.hgetall(self._key("counters")))
         async with self._asking():
             members: Any = await self._client.zrange(self._key("detached"), 0, -1, withscores=True)
-        detached = [_detached(member.decode(), int(score)) for member, score in members]
+        detached = [detached_of(member.decode(), int(score)) for member, score in members]
         return LeaseSnapshot(
             tuple(sorted(sessions.items())),
             tuple(sorted(detached, key=lambda each: (each.session, each.stream))),
@@ -453,68 +455,5 @@ def _why(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
 
 
-def _arguments(operation: LeaseOperation) -> list[str | int]:
-    strategy, ticket, token, closed = Strategy.INTERRUPT, 0, 0, 0
-    match operation:
-        case Register():
-            strategy = operation.strategy
-        case Poll():
-            strategy, ticket = operation.strategy, operation.ticket
-        case Renew():
-            ticket, token, closed = operation.ticket, operation.fencing_token, operation.closed
-    name = type(operation).__name__.lower()
-    session, stream = operation.session, operation.stream
-    return [name, session, stream, strategy.value, ticket, token, int(closed)]
-
-
-def _attempt(operation: LeaseOperation) -> list[str | int]:
-    """Digest, whether it says that it repeats, whether its answer was whole; how long to keep."""
-    attempt = operation.attempt if isinstance(operation, Register) else None
-    whole = isinstance(operation, Leave) and operation.whole
-    digest, repeats = ("", False) if attempt is None else (attempt.digest, attempt.repeats)
-    return [digest, int(repeats), int(whole), attempts.KEEP_MS, attempts.PER_SESSION_MAX]
-
-
 def _glob(text: str) -> str:
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)
-
-
-def _texts(raw: Any) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in raw.items()}
-
-
-def _streams(lines: str) -> tuple[str, ...]:
-    """As the script joins them: `splitlines` would also split at what a name may contain."""
-    return tuple(lines.split("\n")) if lines else ()
-
-
-def _record(fields: dict[str, str]) -> SessionRecord:
-    waiting = []
-    for name, value in fields.items():
-        if name.startswith("w:"):
-            ticket, seen_ms, strategy = value.split(" ")
-            waiting.append(Waiting(name[2:], int(ticket), Strategy(strategy), int(seen_ms)))
-    holder = None
-    if "holder" in fields:
-        holder = Holder(
-            fields["holder"],
-            int(fields["token"]),
-            int(fields["ticket"]),
-            int(fields["until"]),
-            int(fields["seen"]),
-            int(fields["stop"]) if "stop" in fields else None,
-            Why(fields["why"]) if "why" in fields else None,
-            closed=fields["closed"] == "1",
-            overdue=fields["overdue"] == "1",
-        )
-    in_order = tuple(sorted(waiting, key=lambda each: each.ticket))
-    late = _streams(fields.get("late", ""))
-    left = fields.get("left", "")
-    return SessionRecord(holder, in_order, left, late, int(fields.get("late_ms", 0)))
-
-
-def _detached(member: str, seen_ms: int) -> Detached:
-    """A member is the length of the session in bytes, the session and the stream."""
-    length, _, names = member.partition(":")
-    raw = names.encode()
-    return Detached(raw[: int(length)].decode(), raw[int(length) :].decode(), seen_ms)

@@ -8,14 +8,11 @@ within its own blocks the others: they wait `BUSY_S`, and then the store is unre
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
 import os
 import secrets
 import sqlite3
-import stat
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +44,7 @@ from registry.states import Strategy
 from server.lines import line
 from server.stores import sqlite_directory
 from server.stores.sqlite_directory import SqliteDirectory
+from server.stores.sqlite_file import errors, inode_of, make_private, transaction
 from server.stores.store import (
     RecordUnreadable,
     StoreRefused,
@@ -64,11 +62,6 @@ BUSY_S = 0.25
 # How often a worker looks for messages; a look costs some microseconds.
 LOOK_S = 0.02
 
-_NAME_ANOTHER = (
-    "name a file in a directory of your own: JARVIS_SESSIONS=sqlite:/path/to/sessions.sqlite"
-)
-# What SQLite says where the system does not let it.
-_DENIED = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS counters(
@@ -83,14 +76,6 @@ CREATE INDEX IF NOT EXISTS asked_until ON asked(until_ms);
 CREATE TABLE IF NOT EXISTS message(
     number INTEGER PRIMARY KEY AUTOINCREMENT, worker TEXT, stream TEXT, told TEXT, sent_ms INTEGER);
 """
-
-
-def default_path() -> Path:
-    """In the user's runtime directory, which is memory; else in a directory of the user's own."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and Path(runtime).is_dir():
-        return Path(runtime) / "onestream" / "sessions.sqlite"
-    return Path(tempfile.gettempdir()) / f"onestream-{os.getuid()}" / "sessions.sqlite"
 
 
 def monotonic_ms() -> int:
@@ -141,21 +126,21 @@ class SqliteStore:
                 f"{self.path} is a directory; name a file in it: "
                 f"JARVIS_SESSIONS=sqlite:{self.path / 'sessions.sqlite'}"
             )
-        _make_private(self.path.parent)
-        with _errors(self.path):
+        make_private(self.path.parent)
+        with errors(self.path):
             self._opened()
             self._locks.hold()
             self._bury_all()
         await self.ask(look(self._worker))
 
     async def ask(self, operation: LeaseOperation) -> Reply:
-        with _errors(self.path):
+        with errors(self.path):
             return self._answer(operation).reply
 
     async def messages(self) -> AsyncIterator[Message]:
         seen: int | None = None
         while True:
-            with _errors(self.path):
+            with errors(self.path):
                 db = self._opened()
                 (version,) = db.execute("PRAGMA data_version").fetchone()
                 must_look = self._must_look or version != seen
@@ -170,9 +155,9 @@ class SqliteStore:
             return self._table_of(db, session).queue(session, self._now_ms())
 
     async def snapshot(self) -> LeaseSnapshot:
-        with _errors(self.path):
+        with errors(self.path):
             db = self._opened()
-            with _transaction(db):
+            with transaction(db):
                 table = self._counters(db)
                 rows = db.execute("SELECT name, record FROM session").fetchall()
                 table.sessions = {name: _record(text) for name, text in rows}
@@ -201,14 +186,14 @@ class SqliteStore:
 
     @contextmanager
     def _in_transaction(self) -> Iterator[sqlite3.Connection]:
-        with _errors(self.path):
+        with errors(self.path):
             db = self._opened()
-            with _transaction(db):
+            with transaction(db):
                 yield db
 
     def _answer(self, operation: LeaseOperation) -> Answer:
         db = self._opened()
-        with _transaction(db):
+        with transaction(db):
             name = operation.session
             table = self._table_of(db, name)
             if isinstance(operation, Register | Leave):
@@ -267,7 +252,7 @@ class SqliteStore:
         if not dead:
             return
         db = self._opened()
-        with _transaction(db):
+        with transaction(db):
             now_ms = self._now_ms()
             sessions = {name for (name,) in db.execute("SELECT name FROM session")}
             for name in sorted(sessions | {session for session, _ in self._detached(db)}):
@@ -346,7 +331,7 @@ class SqliteStore:
         rows = db.execute(find, (self._worker,)).fetchall()
         if rows:
             numbers = [(number,) for number, _, _ in rows]
-            with _transaction(db):
+            with transaction(db):
                 db.executemany("DELETE FROM message WHERE number = ?", numbers)
         return [Message(stream, Told(told)) for _, stream, told in rows]
 
@@ -359,20 +344,20 @@ class SqliteStore:
         """
         if self._is_closed:
             raise StoreUnreachable(f"the sessions in {self.path} were closed by this worker")
-        if self._db is not None and _inode(self.path) == self._inode:
+        if self._db is not None and inode_of(self.path) == self._inode:
             return self._db
         if self._db is not None:
             self._db.close()
             self._db = None
         # Before SQLite opens it, which would ask the umask; -wal and -shm get the same mode.
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        inode = _inode(self.path)
+        inode = inode_of(self.path)
         db = sqlite3.connect(self.path, isolation_level=None, timeout=BUSY_S)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             # A commit waits for no disk: what a power cut takes along was of workers it ended.
             db.execute("PRAGMA synchronous = NORMAL")
-            with _transaction(db):
+            with transaction(db):
                 for statement in filter(str.strip, (_SCHEMA + sqlite_directory.SCHEMA).split(";")):
                     db.execute(statement)
                 db.execute(
@@ -394,87 +379,6 @@ def _counters_of(state: LeaseSnapshot) -> tuple[int, str, int, int, str]:
         state.active_until_ms,
         state.limits_text,
     )
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _make_private(directory: Path) -> None:
-    """Raises StoreRefused where others could read or replace the file.
-
-    It is made, and none above it: a path with a typing error would leave its directories behind.
-    """
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        found = directory.stat()
-    except FileNotFoundError:
-        raise StoreRefused(
-            f"the directory {directory} for the sessions is made where the one above it is there, "
-            f"and {directory.parent} is not; look at the path, or mkdir -p {directory.parent}"
-        ) from None
-    except OSError as exc:
-        raise StoreRefused(
-            f"the directory {directory} for the sessions cannot be made: {exc.strerror}; "
-            f"{_NAME_ANOTHER}"
-        ) from None
-    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise StoreRefused(
-            f"the directory {directory} for the sessions is not this user's alone (owner "
-            f"{found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}): "
-            f"{'chmod 700 it, or ' if found.st_uid == os.getuid() else ''}{_NAME_ANOTHER}"
-        )
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        # On a full disk SQLite has rolled it back itself; a commit that fails has not.
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
-def _errors(path: Path) -> Iterator[None]:
-    """SQLite's errors as the store's."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as exc:
-        raise StoreUnreachable(
-            f"the sessions in {path} cannot be asked: {exc}. {_advice(path, exc)}"
-        ) from exc
-
-
-def _advice(path: Path, exc: sqlite3.Error | OSError) -> str:
-    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-    if path.is_dir():
-        return f"It is a directory: {_NAME_ANOTHER}"
-    if not path.parent.is_dir():
-        return f"The directory {path.parent} is gone: mkdir -m 700 it, or {_NAME_ANOTHER}"
-    if code in _DENIED or getattr(exc, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"This user has to be able to write it and {path.parent}; else {_NAME_ANOTHER}"
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return "Another worker stands still within its own request"
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return (
-            f"The file is damaged, or not one of sessions: end all workers and delete the file if "
-            f"nothing else needs it, or {_NAME_ANOTHER}"
-        )
-    if code == sqlite3.SQLITE_ERROR:
-        return (
-            "The file may be of another release: end all workers and delete it if nothing else "
-            f"needs it, or {_NAME_ANOTHER}"
-        )
-    return "The disk may be full or failing"
 
 
 def _value(each: object) -> object:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 
 from registry.lease_records import LeaseOperation, Poll, Register, Reply
-from registry.lease_table import LimitsDiffer
+from registry.lease_state import LimitsDiffer
 from registry.operations import Logged
 from server.lines import line
 from server.stores import wording

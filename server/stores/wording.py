@@ -17,7 +17,7 @@ from registry import (
     StreamSuperseded,
 )
 from registry.lease_records import LeaseLimits, Reply, Told, Word
-from registry.lease_table import LimitsDiffer
+from registry.lease_state import LimitsDiffer
 from registry.wording import NEW_STREAM_REGISTERED, SESSION_OVERDUE
 
 # By the name of the limit; the others are the same in all workers of a release.

@@ -28,7 +28,8 @@ from registry.lease_records import (
     Word,
 )
 from registry.lease_rows import TABLE, Action, Situation
-from registry.lease_table import PERFORM, LeaseTable, LimitsDiffer, Step
+from registry.lease_state import LeaseState, LimitsDiffer
+from registry.lease_table import PERFORM, LeaseTable, Step
 from registry.states import Strategy
 from sim.bench.proving.induction import induct
 from sim.bench.proving.lease_states import LIMITS, SMALL, WHOLE, all_steps, lease_table
@@ -70,25 +71,25 @@ def put(patch: Patch, operation: type[LeaseOperation], situation: Situation, *ro
 
 
 def margin_is_not_waited_for(patch: Patch) -> None:
-    free_ms = LeaseTable._free_ms
+    free_ms = LeaseState._free_ms
     patch.setattr(
-        LeaseTable,
+        LeaseState,
         "_free_ms",
         lambda self, holder: holder.until_ms if not holder.closed else free_ms(self, holder),
     )
 
 
 def grace_is_not_waited_for(patch: Patch) -> None:
-    free_ms = LeaseTable._free_ms
+    free_ms = LeaseState._free_ms
     patch.setattr(
-        LeaseTable,
+        LeaseState,
         "_free_ms",
         lambda self, holder: holder.stop_ms if holder.closed else free_ms(self, holder),
     )
 
 
 def quarantine_keeps_nobody_out(patch: Patch) -> None:
-    patch.setattr(LeaseTable, "_is_quarantined", lambda self, now_ms: False)
+    patch.setattr(LeaseState, "_is_quarantined", lambda self, now_ms: False)
 
 
 def generation_is_not_asked(patch: Patch) -> None:
@@ -101,16 +102,16 @@ def generation_is_not_asked(patch: Patch) -> None:
 
 
 def forgotten_numbers_are_given_again(patch: Patch) -> None:
-    found = LeaseTable._found
+    found = LeaseState._found
 
     def with_last(
-        self: LeaseTable, operation: LeaseOperation, now_ms: int, generation: str
-    ) -> LeaseTable:
+        self: LeaseState, operation: LeaseOperation, now_ms: int, generation: str
+    ) -> LeaseState:
         met = found(self, operation, now_ms, generation)
         met.last = self.last
         return met
 
-    patch.setattr(LeaseTable, "_found", with_last)
+    patch.setattr(LeaseState, "_found", with_last)
 
 
 def quarantine_forgets_the_lag(patch: Patch) -> None:
@@ -176,14 +177,14 @@ def fencing_token_does_not_follow_the_clock(patch: Patch) -> None:
 
 def the_living_are_dropped(patch: Patch) -> None:
     patch.setattr(
-        LeaseTable,
+        LeaseState,
         "_is_dead",
         lambda self, seen_ms, now_ms: now_ms > seen_ms + LIMITS.lease_ms,
     )
 
 
 def the_dead_are_counted(patch: Patch) -> None:
-    patch.setattr(LeaseTable, "_is_dead", lambda self, seen_ms, now_ms: False)
+    patch.setattr(LeaseState, "_is_dead", lambda self, seen_ms, now_ms: False)
 
 
 def late_holder_is_not_counted(patch: Patch) -> None:
@@ -191,7 +192,7 @@ def late_holder_is_not_counted(patch: Patch) -> None:
 
 
 def limit_of_detached_is_not_asked(patch: Patch) -> None:
-    patch.setattr(LeaseTable, "_has_room", lambda self, session: True)
+    patch.setattr(LeaseState, "_has_room", lambda self, session: True)
 
 
 def queue_has_no_limit(patch: Patch) -> None:
@@ -199,13 +200,13 @@ def queue_has_no_limit(patch: Patch) -> None:
 
 
 def older_lease_comes_back(patch: Patch) -> None:
-    situation_of = LeaseTable._situation_of_renewal
+    situation_of = LeaseState._situation_of_renewal
 
-    def any_token(self: LeaseTable, operation: Renew, named: Situation, now_ms: int) -> Situation:
+    def any_token(self: LeaseState, operation: Renew, named: Situation, now_ms: int) -> Situation:
         found = situation_of(self, operation, named, now_ms)
         return Situation.LEASE_FORGOTTEN if found is Situation.UNKNOWN else found
 
-    patch.setattr(LeaseTable, "_situation_of_renewal", any_token)
+    patch.setattr(LeaseState, "_situation_of_renewal", any_token)
 
 
 def anybody_frees_the_session(patch: Patch) -> None:
@@ -237,11 +238,11 @@ def idle_session_is_kept(patch: Patch) -> None:
 
 
 def other_sessions_are_touched(patch: Patch) -> None:
-    def put_everywhere(self: LeaseTable, operation: LeaseOperation, record: SessionRecord) -> None:
+    def put_everywhere(self: LeaseState, operation: LeaseOperation, record: SessionRecord) -> None:
         self.sessions[operation.session] = record
         self.sessions = {name: record for name in self.sessions}
 
-    patch.setattr(LeaseTable, "_put", put_everywhere)
+    patch.setattr(LeaseState, "_put", put_everywhere)
 
 
 def late_is_named_to_its_taker_alone(patch: Patch) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from registry.lease_records import Answer, LeaseOperation, LeaseSnapshot
 from registry.lease_table import LeaseTable
-from server.stores.sqlite_store import SqliteStore, _transaction
+from server.stores.sqlite_file import transaction
+from server.stores.sqlite_store import SqliteStore
 from sim.bench.proving.lease_states import LIMITS
 from tests.server.conformance import Driven, Moment
 
@@ -19,7 +20,7 @@ class InSqlite(Driven):
         )
 
     async def answer(self, operation: LeaseOperation) -> Answer:
-        with _transaction(self.store._opened()):
+        with transaction(self.store._opened()):
             self._set("file", self.moment.generation)
         return self.store._answer(operation)
 
@@ -32,7 +33,7 @@ class InSqlite(Driven):
     async def write(self, state: LeaseSnapshot) -> None:
         db = self.store._opened()
         empty = LeaseTable(LIMITS).snapshot()
-        with _transaction(db):
+        with transaction(db):
             db.execute("DELETE FROM session")
             db.execute("DELETE FROM asked")
             for name, asked in state.asked:

@@ -300,7 +300,7 @@ def main(folder: str, *options: str) -> None:
     logging.getLogger("onestream").setLevel(logging.ERROR)
     crashes = Crashes(Path(folder), instructions="--instructions" in options)
     if "--autocommit" in options:
-        sqlite_store._transaction = autocommit
+        sqlite_store.transaction = autocommit
     those = chosen(all_of_them="--all" in options)
     for case in those:
         crashes.of_case(case)

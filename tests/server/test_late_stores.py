@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from registry.lease_records import Message, Told
-from registry.lease_table import LeaseLimits
+from registry.lease_records import LeaseLimits, Message, Told
 from server.stores.directory import Entry
 from server.stores.redis_store import RedisStore
 from server.stores.store import StoreUnreachable

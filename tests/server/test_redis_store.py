@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 
 from registry.lease_records import Cancel, LeaseLimits, Leave, Register, Renew, Word
 from server.stores.directory import Entry
-from server.stores.redis_store import RedisStore, _record
+from server.stores.redis_records import record_of
+from server.stores.redis_store import RedisStore
 from server.stores.store import StoreUnreachable
 from tests.server import valkey_server
 from tests.server.support import run_async
@@ -227,9 +228,9 @@ def test_a_record_has_what_the_release_before_reads() -> None:
 def test_streams_that_were_late_are_read_as_the_script_writes_them() -> None:
     """A name may contain what Python takes for the end of a line."""
     late = ("v/1\u2028x", "v/2\x1c", "v/3")
-    record = _record({"late": "\n".join(late), "late_ms": "5", "left": ""})
+    record = record_of({"late": "\n".join(late), "late_ms": "5", "left": ""})
     assert record.late == late
-    assert _record({"left": ""}).late == ()
+    assert record_of({"left": ""}).late == ()
 
 
 def test_what_workers_that_are_gone_have_left_is_forgotten_at_the_next_start() -> None:

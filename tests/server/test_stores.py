@@ -28,12 +28,13 @@ from registry.lease_records import (
     Told,
     Word,
 )
-from registry.lease_table import LimitsDiffer
+from registry.lease_state import LimitsDiffer
 from server.stores.directory import entry_of
 from server.stores.memory_store import MemoryStore, SharedMemory
 from server.stores.redis_clients import CONNECTIONS_MAX
 from server.stores.redis_store import RedisStore, without_secrets
-from server.stores.sqlite_store import SqliteStore, default_path
+from server.stores.sqlite_file import default_path
+from server.stores.sqlite_store import SqliteStore
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable
 from server.stores.watched_store import WatchedStore
 from tests.server import valkey_server
@@ -194,7 +195,7 @@ def test_why_a_file_cannot_be_asked_is_said(
         raise fails
 
     (tmp_path / "onestream").mkdir(mode=0o700)
-    monkeypatch.setattr("server.stores.sqlite_store.os.open", refuse)
+    monkeypatch.setattr("server.stores.sqlite_file.os.open", refuse)
     with pytest.raises(StoreUnreachable, match=says) as refused:
         run(store.start)
     assert "delete" not in str(refused.value)

@@ -18,6 +18,7 @@ from registry.lease_records import (
     Word,
 )
 from registry.lease_rows import TABLE, Action, Situation
+from registry.lease_state import LeaseState
 from registry.lease_table import PERFORM, LeaseTable, Said, Step
 from registry.states import Strategy
 from server.stores import leased_registry
@@ -38,26 +39,26 @@ def put(patch: Patch, operation: type[LeaseOperation], situation: Situation, *ro
 def margin_is_not_waited_for(patch: Patch) -> None:
     """A lease is over for the store as soon as it is for a clock that goes like its own."""
 
-    def free_ms(self: LeaseTable, holder: Holder) -> int:
+    def free_ms(self: LeaseState, holder: Holder) -> int:
         return holder.until_ms
 
-    patch.setattr(LeaseTable, "_free_ms", free_ms)
+    patch.setattr(LeaseState, "_free_ms", free_ms)
 
 
 def quarantine_keeps_nobody_out(patch: Patch) -> None:
     """A store that has lost writes lets another in beside the holder that it forgot."""
-    patch.setattr(LeaseTable, "_is_quarantined", lambda self, now_ms: False)
+    patch.setattr(LeaseState, "_is_quarantined", lambda self, now_ms: False)
 
 
 def generation_is_not_asked(patch: Patch) -> None:
-    found = LeaseTable._found
+    found = LeaseState._found
 
     def same(
-        self: LeaseTable, operation: LeaseOperation, now_ms: int, generation: str
-    ) -> LeaseTable:
+        self: LeaseState, operation: LeaseOperation, now_ms: int, generation: str
+    ) -> LeaseState:
         return found(self, operation, now_ms, self.generation)
 
-    patch.setattr(LeaseTable, "_found", same)
+    patch.setattr(LeaseState, "_found", same)
 
 
 def stop_is_not_carried_by_renewals(patch: Patch) -> None:
@@ -87,16 +88,16 @@ def overtaken_goes_on_waiting(patch: Patch) -> None:
 def the_living_are_pruned(patch: Patch) -> None:
     """Who has not asked for half a second is taken for dead."""
 
-    def is_dead(self: LeaseTable, seen_ms: int, now_ms: int) -> bool:
+    def is_dead(self: LeaseState, seen_ms: int, now_ms: int) -> bool:
         return now_ms >= seen_ms + 500 and not self._is_quarantined(now_ms)
 
-    patch.setattr(LeaseTable, "_is_dead", is_dead)
+    patch.setattr(LeaseState, "_is_dead", is_dead)
 
 
 def anybody_frees_the_session(patch: Patch) -> None:
     """A leave by one that no longer waits is taken for the holder's: the name is not compared."""
 
-    def situation_of_named(self: LeaseTable, operation: LeaseOperation) -> Situation:
+    def situation_of_named(self: LeaseState, operation: LeaseOperation) -> Situation:
         found = named(self, operation)
         is_leave = isinstance(operation, Leave)
         holder = self._record(operation).holder
@@ -104,17 +105,17 @@ def anybody_frees_the_session(patch: Patch) -> None:
             return Situation.HOLDS
         return found
 
-    named = LeaseTable._situation_of_named
-    patch.setattr(LeaseTable, "_situation_of_named", situation_of_named)
+    named = LeaseState._situation_of_named
+    patch.setattr(LeaseState, "_situation_of_named", situation_of_named)
 
 
 def fencing_token_does_not_follow_the_clock(patch: Patch) -> None:
     """What a fail-over has forgotten is given again."""
-    found = LeaseTable._found
+    found = LeaseState._found
 
     def with_last(
-        self: LeaseTable, operation: LeaseOperation, now_ms: int, generation: str
-    ) -> LeaseTable:
+        self: LeaseState, operation: LeaseOperation, now_ms: int, generation: str
+    ) -> LeaseState:
         table = found(self, operation, now_ms, generation)
         table.last = self.last
         return table
@@ -123,7 +124,7 @@ def fencing_token_does_not_follow_the_clock(patch: Patch) -> None:
         self.last += 1
         return self.last
 
-    patch.setattr(LeaseTable, "_found", with_last)
+    patch.setattr(LeaseState, "_found", with_last)
     patch.setattr(LeaseTable, "_next", next_number)
 
 
@@ -313,9 +314,9 @@ def taker_logs_nothing(patch: Patch) -> None:
 
 def repetitions_are_known_per_worker(patch: Patch) -> None:
     """The store judges as if no other worker had told it of a prompt."""
-    judged = LeaseTable._judged
+    judged = LeaseState._judged
 
-    def own_only(self: LeaseTable, operation: Register, now_ms: int) -> Judged:
+    def own_only(self: LeaseState, operation: Register, now_ms: int) -> Judged:
         before = self.asked
         mine = worker_of(operation.stream)
         own = (e for e in before.get(operation.session, ()) if worker_of(e.stream) == mine)
@@ -325,7 +326,7 @@ def repetitions_are_known_per_worker(patch: Patch) -> None:
         finally:
             self.asked = before
 
-    patch.setattr(LeaseTable, "_judged", own_only)
+    patch.setattr(LeaseState, "_judged", own_only)
 
 
 # Who is killed in which scenario, by which property.

@@ -1,0 +1,109 @@
+"""The file of the sessions: where it is, who may read it, and what its errors mean."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from server.stores.store import StoreRefused, StoreUnreachable
+
+NAME_ANOTHER = (
+    "name a file in a directory of your own: JARVIS_SESSIONS=sqlite:/path/to/sessions.sqlite"
+)
+# What SQLite says where the system does not let it.
+_DENIED = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+
+
+def default_path() -> Path:
+    """In the user's runtime directory, which is memory; else in a directory of the user's own."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime).is_dir():
+        return Path(runtime) / "onestream" / "sessions.sqlite"
+    return Path(tempfile.gettempdir()) / f"onestream-{os.getuid()}" / "sessions.sqlite"
+
+
+def make_private(directory: Path) -> None:
+    """Raises StoreRefused where others could read or replace the file.
+
+    It is made, and none above it: a path with a typing error would leave its directories behind.
+    """
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = directory.stat()
+    except FileNotFoundError:
+        raise StoreRefused(
+            f"the directory {directory} for the sessions is made where the one above it is there, "
+            f"and {directory.parent} is not; look at the path, or mkdir -p {directory.parent}"
+        ) from None
+    except OSError as exc:
+        raise StoreRefused(
+            f"the directory {directory} for the sessions cannot be made: {exc.strerror}; "
+            f"{NAME_ANOTHER}"
+        ) from None
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StoreRefused(
+            f"the directory {directory} for the sessions is not this user's alone (owner "
+            f"{found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}): "
+            f"{'chmod 700 it, or ' if found.st_uid == os.getuid() else ''}{NAME_ANOTHER}"
+        )
+
+
+def inode_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # On a full disk SQLite has rolled it back itself; a commit that fails has not.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def errors(path: Path) -> Iterator[None]:
+    """SQLite's errors as the store's."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        raise StoreUnreachable(
+            f"the sessions in {path} cannot be asked: {exc}. {_advice(path, exc)}"
+        ) from exc
+
+
+def _advice(path: Path, exc: sqlite3.Error | OSError) -> str:
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    if path.is_dir():
+        return f"It is a directory: {NAME_ANOTHER}"
+    if not path.parent.is_dir():
+        return f"The directory {path.parent} is gone: mkdir -m 700 it, or {NAME_ANOTHER}"
+    if code in _DENIED or getattr(exc, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"This user has to be able to write it and {path.parent}; else {NAME_ANOTHER}"
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "Another worker stands still within its own request"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return (
+            f"The file is damaged, or not one of sessions: end all workers and delete the file if "
+            f"nothing else needs it, or {NAME_ANOTHER}"
+        )
+    if code == sqlite3.SQLITE_ERROR:
+        return (
+            "The file may be of another release: end all workers and delete it if nothing else "
+            f"needs it, or {NAME_ANOTHER}"
+        )
+    return "The disk may be full or failing"
