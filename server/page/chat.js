@@ -4,7 +4,7 @@ import { DONE, PING, Refusal, ask, json, messages } from "./api.js";
 import { drawText } from "./blocks.js";
 import { cancel, drawState } from "./life.js";
 import { OPEN_MAX, Outbox } from "./outbox.js";
-import { TROUBLES, WHOLE, seconds, set, told } from "./words.js";
+import { NOT_TAKEN, TROUBLES, WHOLE, seconds, set, told } from "./words.js";
 
 const STORE = "onestream.sessions";
 // So that each may have an answer open.
@@ -311,6 +311,8 @@ class Session {
   ended(turn) {
     this.changed();
     const { code, message } = turn.outcome;
+    // Nobody has it: it can be sent again as it is.
+    if (NOT_TAKEN.has(code) && !this.input.value) this.input.value = turn.prompt;
     const what = WHOLE.has(code) ? "is answered" : `has ended: ${told(code, message)}`;
     this.chat.say(`${this.id}: “${turn.prompt.slice(0, 60)}” ${what}`);
   }

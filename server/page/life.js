@@ -99,6 +99,8 @@ export class Streams {
   // Nothing is known of what happens now.
   stale(isStale) {
     this.isStale = isStale;
+    this.body.classList.toggle("stale", isStale);
+    this.draw();
   }
 
   forget(name) {
@@ -130,7 +132,8 @@ export class Streams {
     this.more.hidden = sorted.length <= ROWS_SHOWN;
     this.more.textContent = this.showsAll ? `Show the newest ${ROWS_SHOWN}` : `Show all ${sorted.length}`;
     const running = sorted.filter((life) => !life.isOver).length;
-    this.says.textContent = sorted.length ? `${running} running, ${sorted.length} known` : "None yet.";
+    this.says.textContent = sorted.length
+      ? `${running} ${this.isStale ? "ran when last heard of" : "running"}, ${sorted.length} known` : "None yet.";
     this.tick(true);
   }
 

@@ -22,6 +22,9 @@ const MEANINGS = {
 // The ends of an answer that is whole.
 export const WHOLE = new Set(["stop", "length", "load", "tool_calls"]);
 
+// The ends of a prompt that no server has taken.
+export const NOT_TAKEN = new Set(["unreachable", "invalid_api_key"]);
+
 // Who has cancelled a stream, as the end of the server's sentence says it.
 const WHO = {
   requested_by_client: "Stopped: a client asked for it.",

@@ -427,6 +427,29 @@ def _is_usable(opened: Opened) -> None:
     ] == []
 
 
+def test_a_stream_of_a_server_that_is_gone_is_not_said_to_run(opened: Opened) -> None:
+    """The table says that it is what was last heard of, and offers no Stop; once connected it does.
+
+    The connection is lost as the server is not reached any more.
+    """
+    opened.connect()
+    opened.send(0, "long", "fake:slow")
+    opened.state(0, 0, "ACTIVE")
+    streams = opened.page.locator("#streams")
+    stop = streams.get_by_role("button", name="Stop").first
+    sync_api.expect(stop).to_be_visible()
+    opened.expected = "ERR_INTERNET_DISCONNECTED|ERR_NETWORK"
+    opened.page.route("**/v1/**", lambda route: route.abort("internetdisconnected"))
+    opened.page.evaluate("document.querySelector('#key-form').requestSubmit()")
+    opened.says(opened.page.locator("#streams-say"), "ran when last heard of")
+    sync_api.expect(stop).not_to_be_visible()
+    opened.page.unroute("**/v1/**")
+    opened.page.click("#link-now")
+    opened.says(opened.page.locator("#streams-say"), "running")
+    opened.session(0).locator("button.stop").first.click()
+    opened.state(0, 0, "cancelled")
+
+
 def test_a_server_that_ends_says_so_and_its_successor_is_found(browser: Any) -> None:
     """The stream and the watch say why they end; the page goes on trying, and says when."""
     context = browser.new_context()
@@ -439,6 +462,11 @@ def test_a_server_that_ends_says_so_and_its_successor_is_found(browser: Any) -> 
         opened.state(0, 0, "shutting_down")
         opened.says(opened.page.locator("#link"), "Again in")
     opened.says(opened.page.locator("#link"), "The server cannot be reached")
+    # Nobody has it, so it stands where it was typed.
+    opened.send(1, "is anybody there?")
+    opened.state(1, 0, "unreachable")
+    prompt = opened.session(1).locator(".prompt")
+    sync_api.expect(prompt).to_have_value("is anybody there?")
     assert opened.page.is_visible("#link-now")
     context.close()
     opened.expected = "503|ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET"
