@@ -15,6 +15,7 @@ _COLUMNS_MAX = 72
 # Of the height, in per cent, that nothing is drawn in above and below.
 _MARGIN = 2.0
 _TICKS_MAX = 8
+_TICKS_END = 95
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class _Axis:
         step = _round_step((self.last - self.first) / _TICKS_MAX)
         begin = int(self.first / step)
         ticks = [round((begin + each) * step, 9) for each in range(_TICKS_MAX + 3)]
-        return [each for each in ticks if self.first <= each <= self.last]
+        # Not where the end is marked.
+        return [each for each in ticks if self.first <= each and self.at(each) < _TICKS_END]
 
 
 def _round_step(least: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,19 @@ from jinja2 import Environment, FileSystemLoader
 
 from sim.counterexamples.excerpts import Excerpt
 from sim.exploration.verdict import Verdict
+from sim.pages.acts import last_acts, last_changes, led_there
+from sim.pages.chart import (
+    causes,
+    changed_by,
+    chart_rows,
+    data_of,
+    lanes_of,
+    shown_path,
+    words_of,
+)
 from sim.pages.groups import grouped
 from sim.pages.overview import overview_of
-from sim.pages.story import Step, Story
-from sim.pages.values import Change, Values, changes
-from sim.pages.watched import Choice, Moment, Place
+from sim.pages.story import Story
 
 _PARTS = Path(__file__).parent / "parts"
 
@@ -172,7 +179,7 @@ def _linked(marked: Any, words: Sequence[tuple[str, str]], number: int) -> Any:
 def _shown(told: Told) -> dict[str, Any]:
     story = told.story
     departing = {each.index for each in story.departures}
-    lanes = _lanes(story)
+    lanes = lanes_of(story)
     return {
         "name": told.name,
         "commands": told.commands,
@@ -183,9 +190,9 @@ def _shown(told: Told) -> dict[str, Any]:
         "facts": [_sentence(each.sentence) for each in story.facts],
         "excerpts": [_excerpt(each) for each in story.excerpts],
         "opening": _opening(story),
-        "last_acts": _last_acts(story),
-        "led_there": _led_there(story),
-        "last_changes": _last_changes(story),
+        "last_acts": last_acts(story),
+        "led_there": led_there(story),
+        "last_changes": last_changes(story),
         "property": story.property,
         "at": story.at,
         "seen": story.seen,
@@ -201,9 +208,9 @@ def _shown(told: Told) -> dict[str, Any]:
         "passing": story.passing,
         "has_minor": any(each.is_minor for each in story.steps),
         "steps": story.steps,
-        "rows": _rows(story, departing),
+        "rows": chart_rows(story, departing),
         "data": [
-            _data(each, _words(each, story), few, all_of_them, changed)
+            data_of(each, words_of(each, story), few, all_of_them, changed)
             for each, few, all_of_them, changed in zip(
                 story.steps,
                 causes(story, is_few=True),
@@ -212,7 +219,7 @@ def _shown(told: Told) -> dict[str, Any]:
                 strict=True,
             )
         ],
-        "sources": {_path(file): lines for file, lines in story.sources.items()},
+        "sources": {shown_path(file): lines for file, lines in story.sources.items()},
     }
 
 
@@ -227,7 +234,7 @@ def _excerpt(excerpt: Excerpt) -> dict[str, Any]:
     texts = [line[1] for line in excerpt.lines if line is not None and line[1].strip()]
     indent = min(map(_indent, texts), default=0)
     return {
-        "file": _path(excerpt.file),
+        "file": shown_path(excerpt.file),
         "name": Path(excerpt.file).name,
         "function": excerpt.function,
         "first": min(excerpt.says, default=0),
@@ -268,7 +275,7 @@ def _opening(story: Story) -> dict[str, Any] | None:
     excerpt = story.excerpts[0]
     marks = [mark for fact in story.facts for mark in fact.marks if mark.line in excerpt.says]
     line = marks[0].line
-    return {"place": (_path(excerpt.file), line, excerpt.function), "says": excerpt.says[line]}
+    return {"place": (shown_path(excerpt.file), line, excerpt.function), "says": excerpt.says[line]}
 
 
 def _indent(text: str) -> int:
@@ -286,312 +293,3 @@ def _held(story: Story) -> list[str]:
     held = (each.moment.held.items() for each in story.steps)
     found = dict.fromkeys(what for items in held for who, what in items if who in story.lanes)
     return [*found]
-
-
-def _rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
-    lives = _lives(story)
-    rows = []
-    # Of this execution; the column of the times is its own, and they never go back.
-    before: Step | None = None
-    # The one before of those that are not hidden at first.
-    shown: Step | None = None
-    folded: list[Step] = []
-    held: Mapping[str, str] = {}
-    for number, step in enumerate(story.steps):
-        held = step.moment.held if step.actor else held
-        if step.is_minor:
-            folded.append(step)
-        rows.append(
-            {
-                "folded": "" if step.is_minor else _folded(folded),
-                "time": _time(step) if step.actor else "",
-                "is_same_time": before is not None and _time(before) == _time(step),
-                "is_same_time_few": shown is not None and _time(shown) == _time(step),
-                "lane": _lane(step, story),
-                "text": _words(step, story),
-                "code": _code(step, before, story),
-                "lives": [first < number < last for first, last in lives],
-                "held": held,
-                "there": step.there or "",
-                "there_time": _time_there(step),
-                "is_same": bool(step.actor) and step.there is not None,
-                "is_minor": step.is_minor,
-                "is_violation": step.is_violation,
-                "is_first_difference": step.is_first_difference,
-                "departs": any(each.index in departing for each in step.moment.choices),
-            }
-        )
-        if step.is_violation:
-            held = {}
-        if not step.is_minor:
-            folded.clear()
-        if step.actor:
-            before = step
-            shown = shown if step.is_minor else step
-    return rows
-
-
-def _folded(steps: list[Step]) -> str:
-    """What of a run of steps is shown while they are hidden: how many, and whose code they ran."""
-    if len(steps) < FOLDED_MIN:
-        return ""
-    libraries = {each.moment.library for each in steps}
-    of = "" if "" in libraries else f" of {', '.join(sorted(libraries))}"
-    return f"{len(steps)} steps{of}"
-
-
-FOLDED_MIN = 3
-
-
-def _words(step: Step, story: Story) -> str:
-    """What the row says; of the violation also what was seen, or should have held."""
-    if step.is_violation and story.property:
-        return f"{step.text}: {story.seen or story.property}"
-    return step.text
-
-
-def _last_acts(story: Story) -> list[dict[str, Any]]:
-    """What each actor did last before the violation, in order, and that: it is short, and tells
-    who stands where."""
-    last = {
-        step.actor: number
-        for number, step in enumerate(story.steps)
-        if step.actor not in ("", "log") and not step.is_minor and not step.is_violation
-    }
-    violation = [number for number, step in enumerate(story.steps) if step.is_violation]
-    return [
-        {
-            "step": number,
-            "time": _time(story.steps[number]),
-            "actor": "" if number in violation else story.steps[number].actor,
-            "text": _with_what_it_did_at_once(story, number),
-        }
-        for number in [*sorted(last.values()), *violation]
-    ]
-
-
-def _with_what_it_did_at_once(story: Story, number: int) -> str:
-    """A last act with the one before it of the same actor and instant, both recorded: `is answered
-    with 400; has its whole answer`."""
-    step, words = story.steps[number], _words(story.steps[number], story)
-    own = (each for each in reversed(story.steps[:number]) if each.actor == step.actor)
-    before = next((each for each in own if not each.is_minor), None)
-    if step.is_violation or before is None or before.at != step.at:
-        return words
-    return f"{before.text}; {words}"
-
-
-def _led_there(story: Story) -> list[dict[str, Any]]:
-    """The departures, and the last acts of those that the observation names, in their order."""
-    departures = [
-        {
-            "step": _step_of_choice(story, each.index),
-            "choice": each.index,
-            "time": each.time,
-            "actor": "departure",
-            "text": each.words,
-        }
-        for each in story.departures[:LED_MAX]
-    ]
-    known = {each["step"] for each in departures}
-    acts = [
-        each
-        for each in _last_acts(story)
-        if each["actor"] and each["actor"] in story.seen and each["step"] not in known
-    ]
-    return sorted([*departures, *acts[-LED_MAX:]], key=lambda each: each["step"])
-
-
-def _step_of_choice(story: Story, index: int) -> int:
-    """Before which step it was made."""
-    at = (
-        number
-        for number, step in enumerate(story.steps)
-        if any(each.index == index for each in step.moment.choices)
-    )
-    return next(at, 0)
-
-
-# Of each of both.
-LED_MAX = 4
-
-
-def _last_changes(story: Story) -> list[dict[str, str]]:
-    """Values at the violation that were others after the row above it, as far as it is shown."""
-    violation = next((at for at, each in enumerate(story.steps) if each.is_violation), None)
-    if violation is None:
-        return []
-    above = (at for at in range(violation - 1, -1, -1) if _is_shown(story.steps[at]))
-    after = next((_next_own(story, at) for at in above), violation)
-    before, now = (story.steps[at].moment.values for at in (after, violation))
-    return [
-        {"owner": owner, "name": name, "before": before[owner, name], "now": text}
-        for (owner, name), text in now.items()
-        if before.get((owner, name), text) != text
-    ][:LED_MAX]
-
-
-def _is_shown(step: Step) -> bool:
-    return bool(step.actor) and not step.is_minor
-
-
-def _next_own(story: Story, number: int) -> int:
-    """The next row of this execution, whose values are those after the one at `number`."""
-    return next(at for at in range(number + 1, len(story.steps)) if story.steps[at].actor)
-
-
-def _time(step: Step) -> str:
-    return f"{step.at:.3f}"
-
-
-def _time_there(step: Step) -> str:
-    """When the passing execution is there, unless that is the time of the row."""
-    if step.there_at is None or (step.actor and step.there_at == step.at):
-        return ""
-    return f"{step.there_at:.3f}"
-
-
-def _code(step: Step, before: Step | None, story: Story) -> str:
-    """The line of the program where it stands, where that is not the same as before."""
-    place = step.moment.place
-    if place is None or not step.actor:
-        return ""
-    if before is not None and (before.actor, before.moment.place) == (step.actor, place):
-        return ""
-    line = story.sources.get(place.file, {}).get(place.line, "").strip()
-    # The first line of a function, or of a call over several lines, says nothing.
-    return "" if line.endswith("(") or line.startswith(("def ", "async def ", "@")) else line
-
-
-def _lanes(story: Story) -> list[dict[str, Any]]:
-    """few_at: which it is of those that are shown at first; a minor lane has minor steps alone."""
-    shown = {each.actor for each in story.steps if not each.is_minor}
-    few = [lane for lane in story.lanes if lane in shown]
-    return [
-        {
-            "name": lane,
-            "is_minor": lane not in shown,
-            "few_at": few.index(lane) + 1 if lane in shown else 0,
-        }
-        for lane in story.lanes
-    ]
-
-
-def _lane(step: Step, story: Story) -> int | None:
-    """Its number; of a violation that no actor found the program's, or the first that is shown;
-    None where it is another's."""
-    if not step.actor:
-        return None
-    if step.actor in story.lanes:
-        return story.lanes.index(step.actor)
-    shown = [number for number, lane in enumerate(_lanes(story)) if not lane["is_minor"]]
-    programs = [number for number in shown if story.lanes[number] == "program"]
-    return next(iter(programs or shown), 0)
-
-
-def _lives(story: Story) -> list[tuple[int, int]]:
-    """Of each lane, its first and its last step."""
-    lives = []
-    for lane in story.lanes:
-        own = [number for number, step in enumerate(story.steps) if step.actor == lane]
-        lives.append((own[0], own[-1]))
-    return lives
-
-
-def causes(story: Story, *, is_few: bool) -> list[int | None]:
-    """For each row the one from which an arrow leads to it, if one does.
-
-    is_few: minor rows are hidden; then an arrow begins where a hidden row of the same step, or the
-    cause of that, is to be seen. Only the first row of a step has one, and whom it cancels.
-    """
-    steps = story.steps
-    shown = [bool(each.actor) and not (is_few and each.is_minor) for each in steps]
-    # The last of each step of the loop that is shown, so far.
-    last_of: dict[int, int] = {}
-    causes: list[int | None] = []
-    for number, step in enumerate(steps):
-        moment = step.moment
-        is_first = moment.step not in last_of
-        cause = _shown_cause(story, moment, shown) if shown[number] else None
-        is_of_step = cause is not None and steps[cause].moment.step == moment.step
-        if cause is None or steps[cause].actor == step.actor or not (is_first or is_of_step):
-            cause = None
-        causes.append(cause)
-        if shown[number]:
-            last_of[moment.step] = number
-    return causes
-
-
-def _shown_cause(story: Story, moment: Moment, shown: list[bool]) -> int | None:
-    seen: set[int] = set()
-    while moment.cause is not None and moment.cause not in seen:
-        seen.add(moment.cause)
-        number = story.numbers.get(moment.cause)
-        if number is None:
-            return None
-        cause = story.steps[number].moment
-        if shown[number]:
-            return number
-        before = range(number - 1, -1, -1)
-        of_step = (at for at in before if shown[at] and story.steps[at].moment.step == cause.step)
-        at = next(of_step, None)
-        if at is not None and cause.step != moment.step:
-            return at
-        moment = cause
-    return None
-
-
-def changed_by(story: Story) -> list[list[Change]]:
-    """Of each row what it changes: what the next one finds, since it is noted before its step."""
-    own = [number for number, each in enumerate(story.steps) if each.actor]
-    changed: list[list[Change]] = [[] for _ in story.steps]
-    before: Values = {}
-    for number, after in zip(own, [*own[1:], *own[-1:]], strict=True):
-        now = story.steps[after].moment.values
-        changed[number] = changes(before, now)
-        before = now
-    return changed
-
-
-def _data(
-    step: Step,
-    words: str,
-    few: int | None,
-    all_of_them: int | None,
-    changed: Sequence[Change],
-) -> dict[str, Any]:
-    """What the page shows of a step that is selected, and from where arrows lead to it."""
-    moment = step.moment
-    return {
-        "actor": step.actor,
-        "text": words or step.there or "",
-        "causes": [few, all_of_them],
-        "place": _place(moment.place),
-        "choices": [_choice(each) for each in moment.choices],
-        "labels": moment.labels,
-        "tasks": moment.tasks,
-        "ready": moment.ready,
-        "held": [f"{actor}: {what}" for actor, what in moment.held.items()],
-        "timers": moment.timers,
-        "changed": [(each.owner, each.name, each.text) for each in changed],
-    }
-
-
-def _place(place: Place | None) -> tuple[str, int, str] | None:
-    return None if place is None else (_path(place.file), place.line, place.function)
-
-
-def _path(file: str) -> str:
-    """As seen from here, where it lies below."""
-    here = os.getcwd() + os.sep
-    return file.removeprefix(here)
-
-
-def _choice(choice: Choice) -> dict[str, Any]:
-    return {
-        "index": choice.index,
-        "kind": choice.kind,
-        "options": choice.options,
-        "taken": choice.taken,
-        "cost": choice.cost,
-    }

@@ -19,7 +19,7 @@ from sim.counterexamples.excerpts import Excerpt, excerpts_of
 from sim.counterexamples.facts import Fact, Mark, Pattern
 from sim.kernel import watchdog
 from sim.kernel.execution import Program
-from sim.pages.page import _rows
+from sim.pages.chart import chart_rows
 from sim.pages.story import Story, story_of
 from sim.replay import subject_of
 from tests.pages.programs import slot_that_is_lost
@@ -186,7 +186,7 @@ def test_a_line_that_runs_twice_is_told_where_it_passes_with_once() -> None:
     )
     assert "once where it passes" in fact.sentence
     assert not any("Task-" in step.actor for step in story.steps)
-    folded = [row["folded"] for row in _rows(story, set()) if row["folded"]]
+    folded = [row["folded"] for row in chart_rows(story, set()) if row["folded"]]
     assert any(" of " in each for each in folded), folded
 
 

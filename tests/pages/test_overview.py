@@ -7,8 +7,9 @@ from typing import Any
 
 from sim import World, explore
 from sim.kernel.execution import Program
+from sim.pages.chart import lanes_of
 from sim.pages.overview import _round_step, overview_of
-from sim.pages.page import Page, Told, _lanes
+from sim.pages.page import Page, Told
 from sim.pages.story import Story, story_of
 from tests.pages.programs import slot_that_is_lost
 
@@ -27,7 +28,7 @@ def _overview(program: Program) -> tuple[Story, dict[str, Any] | None]:
     report = explore(program)
     assert report.counterexample is not None
     story = story_of(program, report.counterexample)
-    return story, overview_of(story, _lanes(story))
+    return story, overview_of(story, lanes_of(story))
 
 
 def test_time_is_a_scale() -> None:

@@ -15,8 +15,10 @@ from sim.cli import main
 from sim.commands.pages import _BOUNDED, _about
 from sim.exploration.verdict import Verdict
 from sim.kernel.schedule import Bounds
+from sim.pages.acts import last_acts
+from sim.pages.chart import chart_rows
 from sim.pages.groups import grouped
-from sim.pages.page import Cell, Line, Page, Table, Told, _coded, _last_acts, _rows
+from sim.pages.page import Cell, Line, Page, Table, Told, _coded
 from sim.pages.story import story_of
 from sim.replay import subject_of
 from tests.pages.programs import HOSTILE, hostile_names, late_or_not, slot_that_is_lost
@@ -86,7 +88,7 @@ def test_it_begins_with_what_each_did_last() -> None:
     """One line for each actor, in order, then what was violated, each with the row that it is."""
     page = _page_of(slot_that_is_lost)
     story = page.stories[0].story
-    acts = _last_acts(story)
+    acts = last_acts(story)
     assert [act["actor"] for act in acts] == ["outside", "answer", "program", ""]
     assert acts[-1]["text"] == "VIOLATED: the slot is free again"
     assert [story.steps[act["step"]].is_violation for act in acts] == [False] * 3 + [True]
@@ -127,7 +129,7 @@ def test_what_is_held_is_a_line_up_to_the_violation() -> None:
     for step in steps[1:]:
         step.moment.held = {"answer": "has the slot"} if step.actor else {}
     violation = next(number for number, each in enumerate(steps) if each.is_violation)
-    rows = _rows(told.story, set())
+    rows = chart_rows(told.story, set())
     assert [bool(row["held"]) for row in rows] == [0 < at <= violation for at in range(len(rows))]
     assert "In a column, as long as this holds of its actor: has the slot." in page.html
 
@@ -142,7 +144,7 @@ def test_a_last_act_has_what_was_done_with_it() -> None:
         world.record("has its whole answer", actor="p1")
         world.check(False, "never")
 
-    act = next(each for each in _last_acts(_page_of(answered).stories[0].story) if each["actor"])
+    act = next(each for each in last_acts(_page_of(answered).stories[0].story) if each["actor"])
     assert act["text"] == "is answered with 400; has its whole answer"
 
 
@@ -224,7 +226,7 @@ def test_times_go_forward() -> None:
     """Those of the rows are this execution's; the passing one's stand with what it does."""
     page = _page_of(late_or_not)
     story = page.stories[0].story
-    rows = _rows(story, set())
+    rows = chart_rows(story, set())
     own = [float(each["time"]) for each in rows if each["time"]]
     assert own == sorted(own)
     beside = [(each["there"], each["there_time"]) for each in rows if each["there_time"]]

@@ -9,7 +9,8 @@ import pytest
 
 from sim import World, explore
 from sim.kernel.execution import Program
-from sim.pages.page import Told, causes
+from sim.pages.chart import causes
+from sim.pages.page import Told
 from sim.pages.story import Step, Story, story_of
 from sim.replay import subject_of
 from tests.pages.programs import always_fails, slot_that_is_lost

@@ -15,7 +15,8 @@ import pytest
 
 from sim import World, explore
 from sim.kernel.execution import Program
-from sim.pages.page import Page, Told, changed_by
+from sim.pages.chart import changed_by
+from sim.pages.page import Page, Told
 from sim.pages.story import Story, story_of
 from sim.pages.values import TEXT_MAX, Change, changes, text_of
 from sim.replay import subject_of
