@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
@@ -103,17 +104,29 @@ def check_free(host: str, port: int) -> None:
             f"cannot listen on {host[:_SHOWN_CHARS]!a}: that is no address and no name of one "
             f"({exc}); write 127.0.0.1, ::1 or a name as --host, and the port as --port"
         ) from None
-    for family, kind, protocol, _, place in places:
-        try:
-            with socket.socket(family, kind, protocol) as tried:
-                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    # Else it would be every address of both kinds.
-                    tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                tried.bind(place)
-        except OSError as exc:
-            why = _WHY_NOT.get(exc.errno or 0, str(exc.strerror))
-            raise StartRefused(f"cannot listen on {place[0]} at port {port}: {why}") from None
+    errors = [error for each in places if (error := _tried(*each)) is not None]
+    # Of a name one address may be missing, as ::1 of localhost where there is no IPv6.
+    final = [error for error in errors if error[1] in (errno.EADDRINUSE, errno.EACCES)]
+    if final or len(errors) == len(places):
+        address, number = (final or errors)[0]
+        why = _WHY_NOT.get(number, os.strerror(number))
+        raise StartRefused(f"cannot listen on {address} at port {port}: {why}")
+
+
+def _tried(
+    family: int, kind: int, protocol: int, _: str, place: tuple[Any, ...]
+) -> tuple[str, int] | None:
+    """The address and the error's number, where nobody can listen."""
+    try:
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # Else it would be every address of both kinds.
+                tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            tried.bind(place)
+    except OSError as exc:
+        return str(place[0]), exc.errno or errno.EINVAL
+    return None
 
 
 # What is to be done about it.

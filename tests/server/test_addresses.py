@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from typing import Any
+
 import pytest
 
 from server.run import check_free
@@ -59,6 +62,23 @@ def test_an_address_that_can_be_had_is_left_free(host: str) -> None:
         number = bound.getsockname()[1]
     check_free(host, number)
     check_free(host, number)
+
+
+@pytest.mark.socket
+def test_a_name_may_have_an_address_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ::1 of localhost without IPv6; but a port that is taken on one of them is taken."""
+    found = socket.getaddrinfo
+
+    def with_more(*named: Any, **more: Any) -> list[Any]:
+        (there,) = found(*named, **more)
+        return [(*there[:4], ("192.0.2.1", there[4][1])), there]
+
+    monkeypatch.setattr(socket, "getaddrinfo", with_more)
+    check_free("127.0.0.1", 0)
+    with free_socket() as taken:
+        taken.listen()
+        with pytest.raises(StartRefused, match="that port is taken"):
+            check_free("127.0.0.1", taken.getsockname()[1])
 
 
 @pytest.mark.parametrize(
