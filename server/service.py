@@ -119,6 +119,7 @@ class Service:
                 view_of=self._view_of,
                 wall_clock=wall_clock,
                 look=leased.check,
+                clock=leased.clock,
             )
         self.watches = Watches(
             registry,

@@ -17,7 +17,7 @@ from registry.protocol import State
 from server.archive import Record
 from server.lines import line
 from server.settings import Settings
-from server.stores.directory import Directory, Entry
+from server.stores.directory import Directory, Entry, Seen
 from server.stores.ending import end_tasks
 from server.stores.store import StoreRefused, StoreUnreachable
 
@@ -28,6 +28,16 @@ ASK_S = 0.3
 _LOOK_S = 0.02
 # Of the running ones in a list: the others are shown as they were described last.
 _ASKED_MAX = 50
+_SLEW = "have it slewed (chronyd, ntpd) and not set while workers run"
+_SET_FORWARD = (
+    f"the clock of the store of sessions was set forward: leases that ran then were over for it "
+    f"sooner than for their workers, so that two streams of a session may have worked at once; "
+    f"{_SLEW}"
+)
+_SET_BACK = (
+    f"the clock of the store of sessions was set back: what a dead worker held then is free later, "
+    f"and nothing else is lost; {_SLEW}"
+)
 # Records that are yet to be described; where the store is away for long, the oldest are not.
 _PENDING_MAX = 1000
 
@@ -36,7 +46,8 @@ class SharedStreams:
     """Describes this worker's streams to the others, and asks for theirs.
 
     view_of: what the owner of a record may see. wall_clock: seconds since 1970. look: asks the
-    store what a prompt would, so that what has become of it is known before one does.
+    store what a prompt would, so that what has become of it is known before one does. clock: by
+    which this worker's leases end, in seconds.
     """
 
     def __init__(
@@ -48,6 +59,7 @@ class SharedStreams:
         view_of: Callable[[Record], dict[str, Any]],
         wall_clock: Callable[[], float],
         look: Callable[[], Awaitable[None]],
+        clock: Callable[[], float],
     ) -> None:
         self.worker = worker
         self._directory = directory
@@ -55,6 +67,9 @@ class SharedStreams:
         self._view_of = view_of
         self._wall_clock = wall_clock
         self._look = look
+        self._clock = clock
+        # What the store's clock was ahead of ours when it was asked last: at least, at most.
+        self._ahead_s: tuple[float, float] | None = None
         self._versions = itertools.count(1)
         # Those that have a state, and with them what the lease table calls their sessions.
         self._running: dict[str, tuple[Record, str, int]] = {}
@@ -154,7 +169,9 @@ class SharedStreams:
             await asyncio.sleep(lease_s / 4)
 
     async def _be_seen_once(self, within_ms: int) -> None:
+        begun = self._clock()
         seen = await self._directory.be_seen(self.worker, within_ms)
+        self._compare_clocks(seen, begun, self._clock())
         if not seen.was_known:
             # What others know of its streams is lost with it; before the first there are none.
             # A list: where too many pend, one that has ended is dropped.
@@ -168,6 +185,20 @@ class SharedStreams:
             for_s = seen.unsettled_ms / 1000
             _logger.warning(line("sessions_unsettled", sentence, worker=self.worker, for_s=for_s))
         self._is_unsettled = seen.unsettled_ms > 0
+
+    def _compare_clocks(self, seen: Seen, begun: float, answered: float) -> None:
+        """A step of the store's clock is told: it knows the time alone, and cannot see one."""
+        now_s = seen.now_ms / 1000
+        before, self._ahead_s = self._ahead_s, (now_s - answered, now_s - begun)
+        # In a quarantine no lease of before counts; a replica's clock is another one.
+        if before is None or seen.unsettled_ms:
+            return
+        forward_s, back_s = self._ahead_s[0] - before[1], before[0] - self._ahead_s[1]
+        margin_s = self._settings.lease_margin_seconds
+        if max(forward_s, back_s) > margin_s:
+            by_s = round(max(forward_s, back_s), 3)
+            sentence = _SET_FORWARD if forward_s > margin_s else _SET_BACK
+            _logger.error(line("sessions_clock_set", sentence, worker=self.worker, by_s=by_s))
 
     # -- those of the others
 

@@ -60,10 +60,12 @@ class Seen:
 
     was_known: it has said so before, and nothing of that is lost.
     unsettled_ms: for so long the store lets nobody in, as it may have forgotten leases.
+    now_ms: by the store's clock.
     """
 
     was_known: bool
     unsettled_ms: int
+    now_ms: int
 
 
 _FIELDS = frozenset(each.name for each in fields(Entry))

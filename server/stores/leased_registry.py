@@ -90,7 +90,7 @@ class LeasedRegistry:
         # What the store knows of all workers' streams, where it keeps such a thing.
         self.directory = directory
         self.store = WatchedStore(store, worker)
-        self._clock = clock
+        self.clock = clock
         self._strategy = Strategy(strategy)
         self._queue_s = queue_s
         self._executor = executor
@@ -271,7 +271,7 @@ class LeasedRegistry:
             f"{self.worker}/{trace_id}",
             strategy=chosen,
             attempt=attempt,
-            clock=self._clock,
+            clock=self.clock,
             on_closed=lambda end: self._lease_over(held, end),
             renew_s=self._renew_s,
             poll_s=self._poll_s,

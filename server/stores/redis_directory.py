@@ -90,7 +90,7 @@ class RedisDirectory:
             pipe.time()
             known, until_ms, (seconds, micros) = await pipe.execute()
         now_ms = seconds * 1000 + micros // 1000
-        return Seen(known is not None, max(0, int(until_ms or 0) - now_ms))
+        return Seen(known is not None, max(0, int(until_ms or 0) - now_ms), now_ms)
 
     async def is_seen(self, worker: str) -> bool:
         async with self._asking():

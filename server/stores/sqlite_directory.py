@@ -86,7 +86,7 @@ class SqliteDirectory:
             known = db.execute("SELECT 1 FROM worker WHERE name = ?", (worker,)).fetchone()
             db.execute("INSERT OR REPLACE INTO worker VALUES (?, ?)", (worker, now_ms + within_ms))
             (until_ms,) = db.execute("SELECT quarantine_until_ms FROM counters").fetchone()
-        return Seen(known is not None, max(0, until_ms - now_ms))
+        return Seen(known is not None, max(0, until_ms - now_ms), now_ms)
 
     async def is_seen(self, worker: str) -> bool:
         with self._opened() as db:

@@ -57,6 +57,7 @@ def test_streams_that_outlive_the_store_are_described_again(
             view_of=lambda record: {"state": "ACTIVE"},
             wall_clock=lambda: 0.0,
             look=looks,
+            clock=lambda: 0.0,
         )
         shared.add(record("t1"), "key-a/s")
         await shared._be_seen_once(6500)
@@ -115,6 +116,7 @@ def test_what_cannot_be_described_for_long_is_dropped_and_not_kept(
         view_of=lambda each: {"state": "ENDED" if each.trace_id in ended else "ACTIVE"},
         wall_clock=lambda: 0.0,
         look=looks,
+        clock=lambda: 0.0,
     )
     records = {name: record(name) for name in ("t1", "t2", "t3")}
 
@@ -155,7 +157,7 @@ class AwayDirectory:
         raise StoreUnreachable("away")
 
     async def be_seen(self, worker: str, within_ms: int) -> Seen:
-        return Seen(was_known=False, unsettled_ms=0)
+        return Seen(was_known=False, unsettled_ms=0, now_ms=0)
 
 
 def of_store_that_is_away(monkeypatch: pytest.MonkeyPatch, *, pending_max: int) -> SharedStreams:
@@ -167,6 +169,7 @@ def of_store_that_is_away(monkeypatch: pytest.MonkeyPatch, *, pending_max: int) 
         view_of=lambda each: {"state": "ACTIVE" if each.ended_at is None else "ENDED"},
         wall_clock=lambda: 0.0,
         look=looks,
+        clock=lambda: 0.0,
     )
 
 
@@ -234,6 +237,7 @@ def test_a_list_waits_for_nobody_who_is_gone_or_was_not_asked() -> None:
             view_of=lambda each: {},
             wall_clock=lambda: 0.0,
             look=looks,
+            clock=lambda: 0.0,
         )
         found = await shared.others("key-a")
         assert world.now < shared_streams.ASK_S / 2
@@ -270,3 +274,55 @@ def test_the_stream_of_a_process_that_has_ended_is_not_shown_as_active(tmp_path:
             await each.close()
 
     run_async(main())
+
+
+@pytest.mark.parametrize(
+    ("times", "unsettled_ms", "told"),
+    [
+        # Of the store, and of the worker before and after it asks.
+        ([(1000.0, 0.0, 0.0), (1001.5, 1.5, 1.5), (1003.0, 3.0, 3.0)], 0, []),
+        ([(1000.0, 0.0, 0.0), (1061.5, 1.5, 1.5), (1063.0, 3.0, 3.0)], 0, [("60.0", "forward")]),
+        ([(1000.0, 0.0, 0.0), (941.5, 1.5, 1.5)], 0, [("60.0", "back")]),
+        # A worker that stood still while it asked knows less, and is no reason for an alarm.
+        ([(1000.0, 0.0, 9.0), (1001.5, 9.5, 9.5)], 0, []),
+        ([(1000.0, 0.0, 0.0), (1001.5, 1.5, 99.0), (1101.5, 101.5, 101.5)], 0, []),
+        ([(1000.0, 0.0, 0.0), (1061.5, 1.5, 1.5)], 100, []),
+    ],
+    ids=["goes on", "forward", "back", "late", "late again", "another store"],
+)
+def test_a_store_whose_clock_is_set_is_told(
+    times: list[tuple[float, float, float]],
+    unsettled_ms: int,
+    told: list[tuple[str, str]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By more than the margin of a lease; how late this worker is itself does not count."""
+    clock = iter([at for _, *both in times for at in both])
+
+    class Clocked:
+        def __init__(self) -> None:
+            self.said = iter(times)
+
+        async def be_seen(self, worker: str, within_ms: int) -> Seen:
+            return Seen(True, unsettled_ms, round(next(self.said)[0] * 1000))
+
+    shared = SharedStreams(
+        cast(Directory, Clocked()),
+        "v",
+        settings=settings(),
+        view_of=lambda each: {},
+        wall_clock=lambda: 0.0,
+        look=looks,
+        clock=lambda: next(clock),
+    )
+
+    async def main() -> None:
+        for _ in times:
+            await shared._be_seen_once(6500)
+
+    run_async(main())
+    lines = [text for text in caplog.messages if text.startswith("sessions_clock_set")]
+    assert len(lines) == len(told)
+    for text, (by_s, way) in zip(lines, told, strict=True):
+        assert f"by_s={by_s} " in text
+        assert f"was set {way}" in text
