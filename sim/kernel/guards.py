@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
-from sim.kernel import direct, watchdog
+from sim.kernel import completed, direct, watchdog
 from sim.kernel.current import executions, guards_by_thread, os_thread
 from sim.kernel.hashing import hashes_of_connections
 from sim.kernel.hosts.replacements import replacements as processes
@@ -121,6 +121,7 @@ def _leave(thread: int, depth: int) -> None:
 def _replacements() -> list[tuple[Any, str, Any]]:
     own = [*replacements(), *processes(), *outside.replacements(), *sqlite.replacements()]
     own += [*machine.replacements(), *collector.replacements(), *direct.replacements()]
+    own += completed.replacements()
     return [*own, *sockets.replacements(), *hashes_of_connections()]
 
 

@@ -25,6 +25,7 @@ class Special(enum.Enum):
     TIMERS_APART = enum.auto()
     EQUAL_READINGS = enum.auto()
     COLLECTIONS = enum.auto()
+    SETS_OF_COROUTINES = enum.auto()
 
 
 class Notices:

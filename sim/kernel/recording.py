@@ -43,6 +43,8 @@ _OBSTACLES = {
     Special.EQUAL_READINGS: "two readings of the clock are equal in it, and in the file none",
     Special.COLLECTIONS: "the garbage collector frees something in it, and runs when it likes in "
     "the file",
+    Special.SETS_OF_COROUTINES: "asyncio.as_completed begins its coroutines in the order of their "
+    "addresses, which is another in the file (make tasks of them before)",
     Special.ENDLESS_STEP: "a step never ends, and would not end there, either",
 }
 
@@ -269,3 +271,7 @@ class RecordedFuture(SimFuture):
     def __hash__(self) -> int:
         self.recording.hashes_futures = True
         return super().__hash__()
+
+
+# As SimTask and SimFuture are: the program sees asyncio's name, whatever follows it.
+RecordedFuture.__name__ = "Future"

@@ -307,6 +307,10 @@ class RecordedTask(SimTask):
             self._rows.end_cancel()
 
 
+# As SimTask and SimFuture are: the program sees asyncio's name, whatever follows it.
+RecordedTask.__name__ = "Task"
+
+
 def _is_step(callback: Any) -> bool:
     """Of a task: its first step, one after a bare yield, or one after what it awaited."""
     name = getattr(callback, "__name__", "")

@@ -57,6 +57,10 @@ class TraceLine:
     is_chatter: bool = False
 
 
+# Bound here: within executions another class stands there.
+_Future = asyncio.Future
+
+
 class World:
     """Handed to the program; everything in it belongs to one execution."""
 
@@ -208,7 +212,7 @@ class World:
             )
         # Only the arrival and this task use it, so its uses are not accesses, and it is never
         # hashed: CPython awaits a future of its own type faster.
-        waiter: asyncio.Future[None] = asyncio.Future(loop=self.loop)
+        waiter: asyncio.Future[None] = _Future(loop=self.loop)
         arrival = self.environment.announce(
             name, earliest, math.inf if latest is None else latest, lambda: not waiter.done()
         )

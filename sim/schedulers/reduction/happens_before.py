@@ -397,6 +397,10 @@ _USES = {
 }
 
 
+# As SimTask and SimFuture are: the program sees asyncio's name, whatever follows it.
+TrackedTask.__name__, TrackedFuture.__name__ = "Task", "Future"
+
+
 @contextmanager
 def tracked_primitives(history: History) -> Iterator[None]:
     """In the block each use of asyncio's locks, queues and so on is a write."""
