@@ -105,10 +105,16 @@ def agent_is_not_ended_before_pop(patch: Patch) -> None:
 def connection_is_not_closed_on_cancel(patch: Patch) -> None:
     @asynccontextmanager
     async def asked(
-        self: AsyncOllama, method: str, path: str, content: bytes, headers: Mapping[str, str]
+        self: AsyncOllama,
+        method: str,
+        path: str,
+        content: bytes,
+        headers: Mapping[str, str],
+        more: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[httpx.Response]:
+        limits = {**self._limits, **(more or {})}
         request = httpx.Request(
-            method, self._url(path), headers=headers, content=content, extensions=self._limits
+            method, self._url(path), headers=headers, content=content, extensions=limits
         )
         response = await self._new_transport().handle_async_request(request)
         yield response
