@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import selectors
 import signal
 import sys
 import threading
@@ -48,6 +49,8 @@ from sim.kernel.isolation.entropy import wall_clock
 from sim.kernel.isolation.machine import real_cpus
 from sim.kernel.loop import NO_PROCESSES, SimLoop
 from sim.kernel.network.conditions import NOBODYS
+from sim.kernel.network.network import Network
+from sim.kernel.network.shared import SharedNetwork, baton, begins_run, network_of_process
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.threads.foreign import Bell, wait_while_others_work
@@ -149,6 +152,8 @@ class StandaloneLoop(SimLoop):
         self._signal_pipe: _SignalPipe | None = None
         # What threads that are not simulated have called; the next poll finds it.
         self._called: deque[asyncio.Handle] = deque()
+        # Another loop has sent something to a socket of this one.
+        self._heard = False
         # While it runs in a worker of another loop of ours, that loop: time and threads are its.
         self._host: RunningLoop | None = None
         restart_serials()
@@ -190,17 +195,56 @@ class StandaloneLoop(SimLoop):
             with self._as_guest_of(execution.loop):
                 super().run_forever()
             return
+        with baton.held():
+            self._run_here()
+        self._raise_stuck()
+
+    def _run_here(self) -> None:
+        self._home = home = os_thread()
         self.threads.hub = greenlet.getcurrent()
         # Times that were read before the run are earlier than those read in it.
         self._entropy.keep_up_with(wall_clock())
-        at_rest.pop(self._home, None)
-        with guarded(beside_others=True), self._as_current():
+        at_rest.pop(home, None)
+        with guarded(beside_others=True), self._as_current(), self._on_shared_network():
             super().run_forever()
             if self.stuck is None and self.threads.workers:
                 self.threads.go_on_without_loop()
         if self.threads.workers:
-            at_rest[self._home] = WeakMethod(self._going_on)
-        self._raise_stuck()
+            at_rest[home] = WeakMethod(self._going_on)
+
+    # -- sockets
+
+    @property
+    def network(self) -> Network:
+        """One for all loops of the process that stand alone."""
+        if self._network is None:
+            is_guest = self._host is not None
+            self._network = Network(self) if is_guest else network_of_process(self)
+        return self._network
+
+    @contextmanager
+    def _on_shared_network(self) -> Iterator[None]:
+        self._network = begins_run(self) or self._network
+        try:
+            yield
+        finally:
+            if isinstance(self._network, SharedNetwork):
+                self._network.ends_run(self)
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().register(fileobj, events, data)
+        # It may have been made while another loop ran.
+        self.network.open_by_fd[key.fd].loop = self
+        return key
+
+    def hears(self) -> None:
+        """Something was sent to it, in another thread."""
+        self._heard = True
+        self._bell.ring()
+
+    def _write_to_self(self) -> None:
+        super()._write_to_self()
+        self._bell.ring()
 
     @contextmanager
     def _going_on(self) -> Iterator[None]:
@@ -250,7 +294,10 @@ class StandaloneLoop(SimLoop):
                 self.threads.drain()
             if loop_at_rest() == self._going_on:
                 del at_rest[os_thread()]
+        if isinstance(self._network, SharedNetwork) and not self.is_closed():
+            self._network.loop_closes(self)
         super().close()
+        self.is_over = True
 
     def canonical_state(self) -> NoReturn:
         """Of a loop within another's execution: what others have called, say, lies outside."""
@@ -288,6 +335,7 @@ class StandaloneLoop(SimLoop):
         while self._called:
             self._ready.append(self._called.popleft())
         if self._host is None:
+            baton.pass_on()
             return () if self._is_told_not_to_wait(timeout) else super().select(timeout)
         if not self._ready and (timeout is None or timeout > 0):
             self._is_told = False
@@ -355,13 +403,19 @@ class StandaloneLoop(SimLoop):
         def have_come() -> bool:
             self._find_signals()
             runnable = self.threads.runnable()
-            return bool(self._called) or is_so() or any(not each.was_kept for each in runnable)
+            return (
+                bool(self._called)
+                or self._heard
+                or is_so()
+                or any(not each.was_kept for each in runnable)
+            )
 
         environment = self.environment
-        waited_s = wait_while_others_work(self._bell, have_come, until - environment.now)
+        with baton.given_away():
+            waited_s = wait_while_others_work(self._bell, have_come, until - environment.now)
         if waited_s:
             environment.advance(min(until, environment.now + waited_s))
-        come = have_come()
+        come, self._heard = have_come(), False
         while self._called:
             self._ready.append(self._called.popleft())
         return come

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import itertools
+import math
 import socket
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -19,6 +20,8 @@ from sim.kernel.network.paths import Paths
 
 FIRST_PORT = 40_000
 """Of those that a machine gives out: to who binds port 0, and to who connects."""
+PORTS = 20_000
+"""So many; then it begins anew with those that are free."""
 
 ANY: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 MAPPED = "::ffff:"
@@ -34,6 +37,7 @@ class Bound(Protocol):
     port: Any
     is_listening: bool
     held_until: float
+    loop: Any
 
     def option(self, name: int) -> Any: ...
 
@@ -51,7 +55,7 @@ class Machine:
         # Its power has failed, and it is not back.
         self.is_down = False
         self.addresses = tuple(addresses)
-        self._ports = itertools.count(FIRST_PORT)
+        self._ports = itertools.count()
         # By kind of socket and port, or path: what is bound there.
         self._bound: dict[tuple[Any, Any], list[Bound]] = {}
 
@@ -69,7 +73,8 @@ class Machine:
         return tuple(each for each in self.addresses if not is_own(each))
 
     def new_port(self, kind: int) -> int:
-        return next(port for port in self._ports if (kind, port) not in self._bound)
+        ports = (FIRST_PORT + number % PORTS for number in self._ports)
+        return next(port for port in ports if (kind, port) not in self._bound)
 
     def bind(self, bound: Bound, host: str, port: Any) -> None:
         """Raises as a kernel does where another has the address."""
@@ -101,6 +106,13 @@ class Machine:
             others.remove(bound)
         if not others:
             self._bound.pop((bound.kind, port), None)
+
+    def ends_waits_of(self, loop: object) -> None:
+        """Addresses that ended connections of this loop still had are free."""
+        for (_, port), others in tuple(self._bound.items()):
+            for each in tuple(others):
+                if each.held_until < math.inf and each.loop is loop:
+                    self.unbind(each, port)
 
     def bound_at(self, kind: int, family: int, host: str, port: Any) -> list[Bound]:
         """Who is bound there: those of the very address first."""
