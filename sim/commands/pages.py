@@ -79,6 +79,7 @@ _BOUNDED = {
     "own_lines": "whether threads are overtaken between the lines of the program's own module",
     "set_order": "in which of many orders sets of tasks iterate",
     "timers_apart": "whether timers of one instant may fire apart, and in another order",
+    "signal_lines": "whether handlers of signals run between the lines of the program's own module",
     "equal_readings": "which readings of the wall clock show what the last one did",
     "collections": "at which polls the garbage collector runs",
     "clock_s": "what time.monotonic() and the loop's clock show at the beginning",

@@ -2,8 +2,8 @@
 
 A search keeps it as it is, so that its executions can be repeated: the order in which sets of tasks
 iterate, the machine's CPUs, by which asyncio's default pool has its threads, which timers fire
-together, that each reading of the wall clock is later than the last, when garbage is collected, and
-what clocks show at the beginning.
+together, that each reading of the wall clock is later than the last, when garbage is collected,
+where the handlers of signals run, and what clocks show at the beginning.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
-from sim.exploration import apart, clocks_of_today, collected, equal, machines, set_orders
+from sim.exploration import (
+    apart,
+    clocks_of_today,
+    collected,
+    equal,
+    machines,
+    set_orders,
+    signal_lines,
+)
 from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude
 from sim.exploration.report import Findings
@@ -60,6 +68,7 @@ def refuted_beside(
         or _refuted_with_equal_readings(problem, findings, beside)
         or _refuted_in_another_order(problem, findings, natural, beside)
         or _refuted_with_collections(problem, findings, beside)
+        or _refuted_with_signals_between_lines(problem, findings, beside)
         or _refuted_with_clocks_of_today(problem, findings, beside)
     )
 
@@ -140,6 +149,24 @@ def _refuted_with_collections(
     others = collected.with_collections(problem.bounds, findings)
     with only_what_is_new():
         return _refuted(problem, findings, others, "the garbage collector", count, beside)
+
+
+def _refuted_with_signals_between_lines(
+    problem: Problem, findings: Findings, beside: Beside
+) -> tuple[Findings, Conclusion] | None:
+    if not signal_lines.are_possible(findings):
+        return None
+    findings.signals = 0
+    schedulers: list[Scheduler] = [FirstFew(DepartureBounded(1), signal_lines.EXECUTIONS)]
+    if beside.is_whole:
+        schedulers.append(FirstFew(RandomWalk(beside.seed), signal_lines.RANDOM_EXECUTIONS))
+
+    def count(more: Findings) -> None:
+        findings.signals = (findings.signals or 0) + more.executions
+
+    other = replace(problem, bounds=signal_lines.between_lines(problem.bounds))
+    with limited(beside.until):
+        return _refuted_by(other, findings, schedulers, "a signal between two lines", count, beside)
 
 
 def _refuted_with_clocks_of_today(

@@ -337,6 +337,7 @@ def _claim(scheduler: Scheduler, findings: Findings) -> str:
         (", with timers of one instant together", findings.apart, "looked at others"),
         (", with no two readings of the clock equal", findings.equal, "looked at others"),
         (", with garbage kept to the end", findings.collected, "collected it at polls"),
+        (", with handlers of signals at polls", findings.signals, "ran them between lines"),
         (", with clocks that begin in 2020", findings.of_today, "had those of today"),
     )
     beside = "".join(

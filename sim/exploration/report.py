@@ -97,6 +97,8 @@ class Findings:
     equal: int | None = None
     # In how many garbage was collected at polls; None where there was none.
     collected: int | None = None
+    # In how many handlers of signals ran between two lines; None where none has run.
+    signals: int | None = None
     # In how many clocks began with those of today; None where none was read, or all had these.
     of_today: int | None = None
     failure: Outcome | None = None
@@ -118,7 +120,7 @@ class Findings:
         """How many executions came after the search (`beside.py`)."""
         looks = (
             *(self.set_orders, self.machines, self.apart, self.equal, self.collected),
-            self.of_today,
+            *(self.of_today, self.signals),
         )
         return sum(executions or 0 for executions in looks)
 

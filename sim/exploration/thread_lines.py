@@ -14,13 +14,13 @@ from time import perf_counter
 
 from sim.counterexamples.counterexample import Counterexample
 from sim.exploration.executing import Watch, search
-from sim.exploration.handing_over import hands_over_before
 from sim.exploration.judgement import Conclusion, conclude
 from sim.exploration.report import Findings
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
 from sim.kernel.origin import is_own_code
 from sim.kernel.schedule import GOES_ON
+from sim.kernel.threads.handing_over import hands_over_before
 from sim.kernel.threads.untold import NOT_FOR_THREADS
 from sim.kernel.watchdog import limited
 from sim.schedulers import RandomWalk

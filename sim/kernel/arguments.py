@@ -61,6 +61,7 @@ _RULES = {
     "unretrieved_fails": _YES_OR_NO,
     "own_lines": _YES_OR_NO,
     "timers_apart": _YES_OR_NO,
+    "signal_lines": _YES_OR_NO,
     "set_order": _Rule("a whole number, 0 or more", lambda value: is_whole(value) and value >= 0),
     "equal_readings": _Rule(
         "a whole number, 0 or more", lambda value: is_whole(value) and value >= 0

@@ -29,6 +29,7 @@ class Option:
 _SELDOM = (
     *("entropy_seed", "step_lines_max", "unretrieved_fails"),
     *("own_lines", "set_order", "cpus", "timers_apart", "equal_readings", "collections"),
+    "signal_lines",
     *("clock_s", "wall_s"),
 )
 
@@ -99,6 +100,7 @@ class Bounds:
     timers_apart: timers of one instant may fire apart, see `timers_apart.py`.
     equal_readings: which of the wall clock show what the last one did, see `equal_readings.py`.
     collections: at which polls the garbage collector runs, see `collections_at_polls.py`.
+    signal_lines: handlers of `signal.signal` run between the lines of the program's own module.
     clock_s, wall_s: what `time.monotonic()` and `time.time()` show at the beginning, see
     `sim/exploration/clocks_of_today.py`.
     """
@@ -116,6 +118,7 @@ class Bounds:
     timers_apart: bool = False
     equal_readings: int = 0
     collections: int = 0
+    signal_lines: bool = False
     clock_s: float = 0.0
     wall_s: float = EPOCH_S
 

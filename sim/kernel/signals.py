@@ -145,6 +145,11 @@ class SignalHandlers(asyncio.BaseEventLoop):
         main.cancel()
         return True
 
+    def runs_at_once(self, sig: int) -> bool:
+        """Whether `signal.signal` has given it a handler, which needs no poll."""
+        handler = (self.python_handlers or {}).get(sig)
+        return callable(handler) and handler is not _nothing
+
     def ends_by_interrupt(self) -> bool:
         """Whether its main task, which is cancelled, was so by SIGINT alone."""
         main = self.main_task
@@ -160,18 +165,17 @@ class SignalHandlers(asyncio.BaseEventLoop):
             self.raised_by_handler = exc
             raise
 
-    def take_signals(self) -> None:
-        """The main thread has taken a lock: what is due may land here, where Python runs handlers.
+    def take_signals(self, where: str = "while a lock is held") -> None:
+        """What is due may land here, where Python runs handlers: the main thread has taken a lock.
 
         Only one of `signal.signal` runs at once; the loop's are callbacks, as at a poll.
         """
         environment = self.environment
         for sig, arrival in tuple(self.signals_under_way or ()):
-            handler = (self.python_handlers or {}).get(sig)
             is_due = arrival in environment.pending and arrival.earliest <= environment.now
-            if not is_due or not callable(handler) or handler is _nothing:
+            if not is_due or not self.runs_at_once(sig):
                 continue
-            options = [Option("goes on"), Option(f"{arrival.name} lands while a lock is held")]
+            options = [Option("goes on"), Option(f"{arrival.name} lands {where}")]
             if self.choose("thread", options, one_natural):
                 environment.land(arrival)
 

@@ -241,9 +241,10 @@ class World:
         """A signal is sent to the process, or to that one, and lands when the scheduler says.
 
         Its handler, of `loop.add_signal_handler`, runs as asyncio has it, and one of
-        `signal.signal` in the poll's own iteration. Without a handler the process would end, which
-        is a violation. earliest, latest: as in `outside`. The future is done once the signal has
-        landed; it need not be awaited, and to cancel it withdraws the signal.
+        `signal.signal` in the poll's own iteration, or between two lines of the program's module.
+        Without a handler the process would end, which is a violation. earliest, latest: as in
+        `outside`. The future is done once the signal has landed; it need not be awaited, and to
+        cancel it withdraws the signal.
         """
         if not isinstance(sig, int) or sig not in signal.valid_signals():
             self._misuse(f"world.signal({sig!r}) needs a signal, as signal.SIGTERM")
@@ -259,6 +260,8 @@ class World:
 
         def deliver(_: object) -> None:
             self.record(name, actor="outside")
+            if self.loop.runs_at_once(sig):
+                self.loop.bounds_hit.add("signal_lines")
             if not self.loop.deliver_signal(sig):
                 self.fail_as(Kind.SIGNAL, f"{name} would end the process")
             self.loop.call_soon(_settle, landed)
@@ -266,6 +269,8 @@ class World:
         assert arrival.callbacks is not None
         arrival.callbacks.append(deliver)
         self.loop.signals_under_way = [*(self.loop.signals_under_way or ()), (sig, arrival)]
+        if self.loop.bounds.signal_lines:
+            self.loop.threads.may_be_interrupted()
         return landed
 
     def _signal_process(

@@ -73,6 +73,20 @@ def trace_function(files: frozenset[str], on_line: OnLine) -> Any:
     return on_call
 
 
+def trace_callers(function: Any) -> None:
+    """On 3.11: it traces the loop's thread from now on, and the frames that are at work."""
+    if function is None:
+        return
+    set_trace(function)
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        own = function(frame, "call", None)
+        if own is not None:
+            before = frame.f_trace
+            frame.f_trace = own if before is None else functools.partial(_on_event, before, own)
+        frame = frame.f_back
+
+
 CALLED_AT_LINES = frozenset(
     code
     for function in (trace_function, watch)

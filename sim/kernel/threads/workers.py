@@ -35,8 +35,15 @@ from sim.kernel.errors import StepBrokenOff
 from sim.kernel.isolation.bound_names import functions_behind
 from sim.kernel.origin import is_own_code, is_programs_code
 from sim.kernel.schedule import GOES_ON, Bounds
+from sim.kernel.threads.handing_over import hands_over_before
 from sim.kernel.threads.identity import ThreadIdentity, forget_dummies
-from sim.kernel.threads.line_tracing import resumed, set_trace, trace_function, watch
+from sim.kernel.threads.line_tracing import (
+    resumed,
+    set_trace,
+    trace_callers,
+    trace_function,
+    watch,
+)
 from sim.kernel.threads.local_values import a_worker_begins, here
 
 TURNS_MAX = 1000
@@ -112,7 +119,7 @@ class LoopOfThreads(Protocol):
 
     signals_under_way: Any
 
-    def take_signals(self) -> None: ...
+    def take_signals(self, where: str = ...) -> None: ...
 
     def others_come(self, is_so: Callable[[], bool], until: float) -> bool: ...
 
@@ -144,6 +151,8 @@ class Threads:
         self.declared: frozenset[str] = frozenset()
         # Whether they are switch points also where the loop's own thread runs them.
         self.traces_loop = False
+        # Between whose lines a signal's handler may run in the loop's thread.
+        self._interruptible: frozenset[str] = frozenset()
         self._trace: Any = None
         self._numbers = 0
         # Whose threads have begun and not ended, with those of pools that have no job.
@@ -168,6 +177,8 @@ class Threads:
         # Read where the execution ends, or for words alone.
         | {"_names"}
         | {"undeclared", "program", "_declares_own"}
+        # No search by states has signals between lines.
+        | {"_interruptible"}
     )
     """Fields that do not decide what happens next, for the state reader; a test checks all."""
 
@@ -189,8 +200,20 @@ class Threads:
     def declare(self, files: Iterable[str], *, in_loop: bool) -> None:
         self.declared = frozenset(files)
         self.traces_loop = in_loop
-        self._trace = trace_function(self.declared, self._on_line)
-        watch(self.declared, _on_watched_line)
+        self._watch_lines()
+
+    def may_be_interrupted(self) -> None:
+        """From now on handlers of signals run between the lines of the program's module, too."""
+        own = None if self.program is None else own_file_of(self.program)
+        if own is not None and own not in self._interruptible:
+            self._interruptible = frozenset({own})
+            self._watch_lines()
+            trace_callers(self._trace)
+
+    def _watch_lines(self) -> None:
+        files = self.declared | self._interruptible
+        self._trace = trace_function(files, self._on_line)
+        watch(files, _on_watched_line)
 
     def begins(self, job: Any) -> CodeType | None:
         """A thread is to call this. Its code, if it is not Python's own."""
@@ -408,7 +431,13 @@ class Threads:
             set_trace(self._trace)
 
     def _on_line(self, file: str, line: int) -> None:
-        if file not in self.declared or self.is_draining:
+        if self.is_draining:
+            return
+        if self.current is None and file in self._interruptible and self.loop.signals_under_way:
+            place = f"{file.rpartition('/')[2]}:{line}"
+            if hands_over_before(file, line):
+                sys.call_tracing(self.loop.take_signals, (f"before {place}",))
+        if file not in self.declared:
             return
         if self.current is not None:
             self.pause(f"{file.rpartition('/')[2]}:{line}")

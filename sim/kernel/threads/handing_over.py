@@ -1,4 +1,4 @@
-"""Before which lines CPython lets one thread overtake another.
+"""Before which lines CPython lets one thread overtake another, or runs the handler of a signal.
 
 With its GIL it hands over where it calls something, jumps backwards or begins a function (and where
 C waits), and nowhere else: between `seen = n` and `n = seen + 1` with plain numbers never. There an
@@ -8,6 +8,7 @@ order of lines is one of other numbers, whose `__add__` is Python, or of a build
 from __future__ import annotations
 
 import dis
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import CodeType
 _HAND_OVER = ("CALL", "RESUME", "YIELD", "SEND", "BEFORE_WITH", "WITH_EXCEPT", "IMPORT", "FOR_ITER")
 
 
+@functools.lru_cache(maxsize=4096)
 def hands_over_before(file: str, line: int) -> bool:
     """Whether something in the line, or in the one before it of its function, hands over.
 
