@@ -260,7 +260,7 @@ class World:
 
         def deliver(_: object) -> None:
             self.record(name, actor="outside")
-            if self.loop.runs_at_once(sig):
+            if self.loop.runs_at_once(sig) and self.loop.threads.own_file is not None:
                 self.loop.bounds_hit.add("signal_lines")
             if not self.loop.deliver_signal(sig):
                 self.fail_as(Kind.SIGNAL, f"{name} would end the process")

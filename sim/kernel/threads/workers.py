@@ -202,9 +202,14 @@ class Threads:
         self.traces_loop = in_loop
         self._watch_lines()
 
+    @property
+    def own_file(self) -> str | None:
+        """Of the program, where it is neither Python's, nor an installed package's, nor ours."""
+        return None if self.program is None else own_file_of(self.program)
+
     def may_be_interrupted(self) -> None:
         """From now on handlers of signals run between the lines of the program's module, too."""
-        own = None if self.program is None else own_file_of(self.program)
+        own = self.own_file
         if own is not None and own not in self._interruptible:
             self._interruptible = frozenset({own})
             self._watch_lines()
