@@ -209,10 +209,14 @@ def print_matrix(columns: list[Column]) -> None:
     played = [column for column in columns if column.missing is None]
     print("at N (F/A): the Nth execution is the first counterexample; F of all A fail")
     print("absent (A): all A schedules were executed, and none fails")
-    for some in _that_fit(played):
-        print(f"\n{table_text(as_rows(some))}")
-    about = [row for bug in HISTORICAL_BUGS for row in ([bug.id, bug.title], ["", bug.link])]
-    print(f"\n{table_text(about, width=_WIDTH)}")
+    if len(played) == 1:
+        print(f"\n{table_text(_one_version(played[0]), width=_WIDTH)}")
+    else:
+        for some in _that_fit(played):
+            print(f"\n{table_text(as_rows(some))}")
+        about = [[bug.id, bug.title] for bug in HISTORICAL_BUGS]
+        print(f"\n{table_text(about, width=_WIDTH)}")
+    print("\nwhere each was reported: --json, and sim/bugs/README.md")
     for column in columns:
         if column.missing is not None:
             print("\n" + fill(f"MISSING {column.version}: {column.missing}", _WIDTH))
@@ -229,6 +233,19 @@ def _that_fit(columns: Sequence[Column]) -> Iterator[Sequence[Column]]:
         taken = max(sum(end - _GAP <= _WIDTH for end in ends[1:]), 1)
         yield left[:taken]
         left = left[taken:]
+
+
+def _one_version(column: Column) -> list[list[str]]:
+    """A row for each bug, with what was found in it mended, and what it is: so it fits a screen."""
+    rows = [["", column.version, "fixed", ""]]
+    for bug in HISTORICAL_BUGS:
+        found, *fixed = [
+            text
+            for is_mended in (False, True)
+            for text in _cells([column], bug, is_mended=is_mended)
+        ]
+        rows.append([bug.id, found, *(fixed or [""]), bug.title])
+    return rows
 
 
 def as_rows(columns: Sequence[Column]) -> list[list[str]]:

@@ -64,6 +64,25 @@ def test_the_matrix_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(line.count("at 123 (999/1000)") for line in lines) == 5 * len(HISTORICAL_BUGS)
 
 
+def test_one_version_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each bug, what was found in it and in its twin, and what it is: 50 lines of 80 columns."""
+    cells = [
+        matrix.Cell(bug.id, mended, verdict, verdict, "", 123, 0.0, 1000, 999, None, None)
+        for bug in HISTORICAL_BUGS
+        for mended, verdict in ((False, "refuted"), (True, "proved"))
+        if not mended or bug.fixed is not None
+    ]
+    matrix.print_matrix([matrix.Column("3.11.7", tuple(cells))])
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 50
+    for bug in HISTORICAL_BUGS:
+        (line,) = [each for each in lines if each.startswith(bug.id)]
+        assert ("absent" in line) is (bug.fixed is not None)
+        assert bug.title.split()[0] in line
+
+
 def test_on_a_terminal_the_search_is_shown(
     short_matrix: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
