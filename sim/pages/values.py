@@ -194,7 +194,8 @@ def _text(value: object, depth: int) -> str:
     for base, braces in _CONTAINERS.items():
         if _is(value, base):
             return _contents(value, base, braces, depth)
-    if depth >= _DEPTH_MAX or not is_own_code(_file_of(kind)):
+    file = _file_of(kind)
+    if depth >= _DEPTH_MAX or not file or not is_own_code(file):
         return kind.__name__
     parts = (
         f"{name}={_text(part, depth + 1)}"
@@ -272,9 +273,9 @@ def _listed(parts: Iterable[str]) -> str:
 
 
 def _file_of(kind: type) -> str:
-    """Where the class was written, as its module says."""
+    """Where the class was written, as its module says; empty of what is written in C."""
     module = sys.modules.get(kind.__module__)
-    return getattr(module, "__file__", None) or "<unknown>"
+    return getattr(module, "__file__", None) or ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,8 @@ def _with_one_slot() -> Slotted:
         (2**400, "an int of 401 bits"),
         (ValueError("no"), "ValueError"),
         (sys, "module"),
+        (iter([1]), "list_iterator"),
+        ((each for each in ()), "generator"),
     ],
 )
 def test_a_value_as_text(value: object, text: str) -> None:
