@@ -30,8 +30,9 @@ BACKLOG = 4096
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROBE_FIRST_S = 0.05
 _PROBE_LAST_S = 15.0
-# A client that has connected is about to ask: at the end of the server it is told so, if it does.
-_FIRST_REQUEST_S = 0.5
+# A client that has connected is about to ask, and one that asks again and again as well: at the end
+# of the server it is told so, if it does.
+_LAST_REQUEST_S = 0.5
 # Within which a client's kernel has answered a probe; one that is slower is heard at the next.
 _ANSWERED_S = 0.2
 
@@ -135,17 +136,15 @@ class HttpProtocol(LimitedProtocol):
     # -- the end of the server
 
     def shutdown(self) -> None:
-        """Closes it once its request is answered, or at once; not before what has come is read.
+        """Closes it once its request is answered; one that idles, if no request comes soon.
 
-        To close a connection with something unread resets it, and its client never learns why.
+        To close a connection to which a request is on its way resets it, and its client never
+        learns why.
         """
         if not self.is_idle:
             super().shutdown()
-        elif self.cycle is None:
-            self._end_timer = self.loop.call_later(_FIRST_REQUEST_S, self._end_if_idle)
         else:
-            # What the kernel has is read by the next iteration, and the one after it comes here.
-            self.loop.call_soon(self.loop.call_soon, self._end_if_idle)
+            self._end_timer = self.loop.call_later(_LAST_REQUEST_S, self._end_if_idle)
 
     def _end_if_idle(self) -> None:
         # A request that came meanwhile is refused, and its connection closed behind the answer.
