@@ -139,6 +139,10 @@ async def _take_body(scope: Scope, receive: Receive, service: Service, held: Hel
             raise _too_large(limit)
         await _read_body(scope, receive, service, held, limit)
     except ApiError as exc:
+        if exc.status == 503:
+            # At the end of the server, say: its client sends on.
+            held.drop()
+            await _discard_body(scope, receive, service)
         raise _Refused(exc) from None
 
 

@@ -324,6 +324,29 @@ def test_a_request_that_meets_the_end_of_the_server_is_answered(is_new: bool) ->
     run_async(main())
 
 
+def test_a_body_that_is_on_its_way_at_the_end_of_the_server_is_read_before_the_answer() -> None:
+    """To answer and close meanwhile resets the connection under the client that sends."""
+
+    async def main() -> None:
+        async with stack() as server:
+            whole = request(prompt())
+            client = await Client.of(server, whole[:-5], then_eof=False)
+            connections: Any = server.uvicorn.server_state.connections
+            await until(lambda: any(not each.is_idle for each in connections), "it has begun")
+            server.service.begin_shutdown()
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert not any(each.transport.is_closing() for each in connections)
+            assert connections
+            client.writer.write(whole[-5:])
+            answer = await client.reader.read()
+            assert b"HTTP/1.1 503 " in answer
+            assert b"shutting_down" in answer
+            client.writer.close()
+
+    run_async(main())
+
+
 def test_a_connection_that_idles_at_the_end_of_the_server_is_closed() -> None:
     """Whether it has asked before or never."""
 
