@@ -280,7 +280,11 @@ class World:
     ) -> None:
         self._always.append((sentence, predicate, seen))
 
-    def shows(self, holding: Callable[[], Mapping[str, str]]) -> None:
+    def shows(
+        self,
+        holding: Callable[[], Mapping[str, str]],
+        values: Callable[[], Mapping[str, str]] | None = None,
+    ) -> None:
         """For a page alone."""
 
     def reached(self, label: str) -> None:
