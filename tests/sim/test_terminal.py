@@ -59,7 +59,7 @@ def test_a_check_on_a_terminal_of_80_columns(environment: dict[str, str]) -> Non
     assert not COLOURS.search(printed)
     table = MOVES.sub("", printed.replace("\r", "\n"))
     (result,) = re.findall(r"^refuted .*$", table, re.MULTILINE)
-    figures = r"refuted +quick_fix racing_registers +\d+ executions +\d+\.\d\d s"
+    figures = r"refuted +quick_fix racing_registers +\d+ executions? +\d+\.\d\d s"
     assert re.fullmatch(figures, result)
     below = table.partition(result)[2].splitlines()[1:]
     reason = [*takewhile(lambda line: line.startswith(" " * 13), filter(None, below))]
