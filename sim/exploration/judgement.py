@@ -304,15 +304,23 @@ def _judged_unconfirmed(findings: Findings, conclusion: Conclusion) -> _Judged:
     return _Judged(Verdict.INCONCLUSIVE, why, Stop.NONDETERMINISM)
 
 
+def _why_nothing_was_executed(scheduler: Scheduler) -> str:
+    name = type(scheduler).__name__
+    return (
+        f"nothing was executed: this {name} has no schedule left, as one that another search has "
+        f"used; make one for each search, in the marker or the call itself: strategy={name}(…)"
+    )
+
+
 def _judged_exhausted(
     problem: Problem, findings: Findings, scheduler: Scheduler, executions: str
 ) -> _Judged:
+    if findings.executions == 0:
+        return _Judged(Verdict.ERROR, _why_nothing_was_executed(scheduler))
     missing = tuple(sorted(set(problem.subject.labels) - findings.labels))
     if missing:
         why = f"labels never reached: {', '.join(missing)} ({executions})"
         return _Judged(Verdict.INCONCLUSIVE, why, labels_missing=missing)
-    if findings.executions == 0:
-        return _Judged(Verdict.ERROR, "nothing was executed")
     if scheduler.vacuous is not None:
         return _Judged(Verdict.INCONCLUSIVE, f"{scheduler.vacuous} ({executions})")
     covers = _claim(scheduler, findings)

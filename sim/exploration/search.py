@@ -176,6 +176,8 @@ def _found(
         problem = natural.problem
         # A strategy that somebody has chosen proves nothing of threads without a look either.
         may_look = is_default or scheduler.is_exhausted
+        # Who was used by a search before has nothing left, and shows nothing.
+        may_look = may_look and found[0].executions > 0
         if not (may_look and may_be_found(*found)):
             return problem, found
         if between is not None:

@@ -938,3 +938,17 @@ def test_outcomes_are_those_of_a_whole_search() -> None:
 
     found = [outcome.violation is None for outcome in outcomes(one_of_three, DepthFirst())]
     assert found == [True, False, True]
+
+
+def test_a_strategy_that_a_search_has_used_up_says_so() -> None:
+    """One object for two searches, as a constant of a module: the second is no verdict, and why."""
+    strategy = DepartureBounded(1)
+
+    async def program(world: World) -> None:
+        await world.outside("it comes")
+
+    assert explore(program, strategy=strategy).verdict == "proved"
+    again = explore(program, strategy=strategy, labels=["reached"])
+    assert again.verdict == "error"
+    assert "this DepartureBounded has no schedule left" in again.reason
+    assert "make one for each search" in again.reason

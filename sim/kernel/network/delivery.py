@@ -360,7 +360,8 @@ class Delivery(Watched):
         self.machine_at(host, sender.machine)
         if self._is_cut(sender.machine, host):
             return
-        words = f"a datagram of {len(data)} bytes from {sender.words} reaches {host}:{port}"
+        many = "byte" if len(data) == 1 else "bytes"
+        words = f"a datagram of {len(data)} {many} from {sender.words} reaches {host}:{port}"
         latency_s = self._latency_s(sender.machine, host)
         bound = self._bound_at(sender, host, port)
         taker = self._who_takes(sender, bound, host, port) if bound else sender

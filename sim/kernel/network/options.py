@@ -27,9 +27,9 @@ _LINGER = struct.Struct("ii")
 LINGERS_NOT = _LINGER.pack(1, 0)
 
 INSTEAD = (
-    "a program that sets it counts on what it does, and that is not simulated; those that are "
-    "known stand in sim/kernel/network/options.py. Leave it out where the program is explored, or "
-    "{besides}"
+    "what it does, and what a system tells of it, is not simulated, and a program that uses it "
+    "counts on that; those that are known stand in sim/kernel/network/options.py. Leave it out "
+    "where the program is explored, or {besides}"
 )
 _BESIDES = {
     "SO_RCVTIMEO": "limit the time by settimeout",
