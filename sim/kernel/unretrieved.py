@@ -79,10 +79,11 @@ def unawaited_noted() -> Iterator[None]:
     """In the block an execution's loop hears of each coroutine of its that nobody awaits.
 
     Python's own warning comes once for a coroutine and a place: executions repeat it, and
-    `warnings` forgets what it has shown whenever a filter changes.
+    `warnings` forgets what it has shown whenever a filter changes. A program that catches warnings
+    has each.
     """
     module: Any = warnings
-    original = module._warn_unawaited_coroutine
+    original, filters = module._warn_unawaited_coroutine, module.filters
     warned: set[str] = set()
 
     def note_and_warn(coroutine: Any) -> None:
@@ -90,7 +91,8 @@ def unawaited_noted() -> Iterator[None]:
         words = _words_of_unawaited(coroutine)
         if execution is not None:
             execution.loop.leaves_behind(words)
-            if words in warned:
+            # Whoever catches warnings has filters of its own.
+            if words in warned and module.filters is filters:
                 return
             warned.add(words)
         if coroutine.cr_origin:

@@ -30,6 +30,9 @@ def _warnings_are_shown_once() -> Iterator[None]:
         yield
 
 
+NEVER_AWAITED = "coroutine 'never' was never awaited"
+
+
 async def fails() -> None:
     raise ValueError("no")
 
@@ -265,6 +268,18 @@ def test_python_warns_once_at_the_programs_line() -> None:
     assert [(each.filename, str(each.message)) for each in heard] == [
         (__file__, "coroutine 'never' was never awaited")
     ]
+
+
+def test_a_program_that_catches_pythons_warning_has_it_in_each_execution() -> None:
+    """A second one that caught nothing would be another program."""
+
+    async def program(world: World) -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            never()  # type: ignore[unused-coroutine]
+        world.check([str(each.message) for each in caught] == [NEVER_AWAITED], "it is caught")
+
+    assert explore(program).verdict == "proved"
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
