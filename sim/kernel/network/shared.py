@@ -23,7 +23,7 @@ from sim.kernel.network.streams import StreamSocket
 # Bound here: what stands there while a loop runs is another.
 _real_sleep, _real_lock = time.sleep, threading.Lock
 
-PATIENCE_S = 0.05
+PATIENCE_S = 5.0
 """So long the baton is waited for, in real seconds. Who holds it longer blocks in a call that
 nobody sees: a lock of a library written in C, say. What waits goes on beside it then."""
 
