@@ -23,8 +23,9 @@ actor does at the one it can do at the other, and all ends are the same (movers:
 
 Of a condition that the program itself holds all but the second kind stay: it may ask whether a lock
 is held, `acquire(blocking=False)`, and so see what lies between. That nobody asks this of the lock
-within a queue, an event, a semaphore, a barrier or a future, and nobody reads a queue's attributes
-(`unfinished_tasks`) without that lock, is what the reduction rests on.
+within a queue, an event, a semaphore, a barrier or a future, nobody reads a queue's attributes
+(`unfinished_tasks`) without that lock, and nothing but memory is freed with the arguments of a job
+of anyio's (no `__del__` of theirs tells anybody) is what the reduction rests on.
 """
 
 from __future__ import annotations
