@@ -20,8 +20,8 @@ from sim.exploration.tested_pythons import TESTED
 LINES = tuple(TESTED)
 # A list of further interpreters, or commands that start one, in the form of PATH.
 PYTHONS_VARIABLE = "ONESTREAM_PYTHONS"
-# What the programs and the simulator import, and what the digest covers.
-PACKAGES = ("simpy", "greenlet", "anyio", "httpcore")
+# What the programs, the simulator and the command import, and what the digest covers.
+PACKAGES = ("simpy", "greenlet", "anyio", "httpcore", "rich")
 ASKED_S = 20.0
 INSTALLED_S = 120.0
 RUN_S = 300.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -223,3 +225,13 @@ def test_the_matrix_on_the_other_interpreters(line: str) -> None:
     assert not surprises
     programs = len(HISTORICAL_BUGS) + sum(bug.fixed is not None for bug in HISTORICAL_BUGS)
     assert len(column.cells) == programs
+
+
+def test_another_interpreter_gets_all_that_the_command_needs() -> None:
+    """What onestream depends on, but for what draws pages, is looked for there and pinned."""
+    required = {
+        re.match(r"[\w-]+", each)[0]  # type: ignore[index]
+        for each in importlib.metadata.requires("onestream") or ()
+        if "extra ==" not in each
+    }
+    assert required - {"jinja2"} <= set(interpreters.PACKAGES)
