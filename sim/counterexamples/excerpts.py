@@ -12,8 +12,8 @@ from sim.counterexamples.facts import Fact, Mark
 EXCERPTS_MAX = 3
 AROUND = 4
 FIRST_LINES = 6
-# Of a function of up to as many lines all are shown.
-WHOLE_MAX = 30
+# All functions together have about as many lines: they are in view without scrolling.
+LINES_MAX = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ def excerpts_of(facts: Iterable[Fact]) -> list[Excerpt]:
         for mark in fact.marks:
             function = _function_of(mark)
             of_functions.setdefault((mark.file, function.first), []).append(mark)
-    return [_excerpt(marks) for marks in list(of_functions.values())[:EXCERPTS_MAX]]
+    shown = list(of_functions.values())[:EXCERPTS_MAX]
+    return [_excerpt(marks, LINES_MAX // len(shown)) for marks in shown]
 
 
 def _function_of(mark: Mark) -> Function:
@@ -43,14 +44,28 @@ def _function_of(mark: Mark) -> Function:
     return found or Function("the module", 1, len(linecache.getlines(mark.file)))
 
 
-def _around(line: int, function: Function) -> range:
+def _around(line: int, function: Function, around: int) -> range:
     """Of a line that begins the function, what it does first."""
     if line != function.first:
-        return range(line - AROUND, line + AROUND + 1)
-    return range(line, max(line, function.said.stop - 1) + FIRST_LINES + 1)
+        return range(line - around, line + around + 1)
+    first_lines = min(FIRST_LINES, around + 2)
+    return range(line, max(line, function.said.stop - 1) + first_lines + 1)
 
 
-def _excerpt(marks: Sequence[Mark]) -> Excerpt:
+def _wanted(marked: Iterable[int], own: Sequence[int], function: Function, most: int) -> list[int]:
+    """All lines of a short function; else as much around each marked line as there is room for, and
+    the marked lines in any case."""
+    if len(own) <= most:
+        return list(own)
+    for around in range(AROUND, 0, -1):
+        near = {line for each in marked for line in _around(each, function, around)}
+        wanted = sorted((near & set(own)) | {function.first})
+        if len(wanted) <= most:
+            return wanted
+    return sorted({*marked, function.first})
+
+
+def _excerpt(marks: Sequence[Mark], most: int) -> Excerpt:
     function, file = _function_of(marks[0]), marks[0].file
     says: dict[int, list[str]] = {}
     for mark in marks:
@@ -58,18 +73,8 @@ def _excerpt(marks: Sequence[Mark]) -> Excerpt:
             says[mark.line].append(mark.says)
     source = linecache.getlines(file)
     last = min(function.last, len(source))
-    wanted = sorted(
-        {
-            line
-            for marked in says
-            for line in _around(marked, function)
-            if function.first <= line <= last and line not in function.said
-        }
-        | {function.first}
-    )
-    whole = [each for each in range(function.first, last + 1) if each not in function.said]
-    if len(whole) <= WHOLE_MAX:
-        wanted = whole
+    own = [each for each in range(function.first, last + 1) if each not in function.said]
+    wanted = _wanted(says, own, function, most)
     lines: list[tuple[int, str] | None] = []
     before = None
     for line in wanted:

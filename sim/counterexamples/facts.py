@@ -18,7 +18,7 @@ from __future__ import annotations
 import linecache
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import dropwhile, pairwise
 from types import CodeType
@@ -34,11 +34,12 @@ Called = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A line, with what is said of it."""
+    """A line, with what is said of it. step: of this execution, in which it ran, where one did."""
 
     file: str
     line: int
     says: str
+    step: int | None = None
 
 
 class Pattern(Enum):
@@ -183,17 +184,17 @@ class _Looked:
         who, other = self.called(own.actor), self.called(others.actor)
         what = touched.text
         is_there = own.place == others.place
-        line = f"line {own.line}, too," if is_there else _at(own)
-        does = f"changes it at {line}"
-        both = self._also_read(found[1], read, waits, touched)
+        does = "changes it there, too" if is_there else f"changes it at {_at(own)}"
+        also_read = self._also_read(found[1], read, waits, touched)
+        both = also_read is not None
         stands = f"waits at {_at(waits)}"
         if is_overtaken:
             stands = f"is overtaken before {_at(goes_on)}"
         if both and not is_overtaken:
             sentence = (
                 f"{other} and {who} both read `{what}` at {_at(read)} and wait at {_at(waits)}; "
-                f"{other} goes on and changes it at {_at(others)} ({_s(others)}); then {who} "
-                f"{does} and had last read it at {_s(read)}"
+                f"{other} changes `{what}` at {_at(others)} ({_s(others)}); {who} {does} "
+                f"({_s(own)}), and has not read it again since {_s(read)}"
             )
             readers, verbs = f"{other} and {who}", ("read", "wait")
         else:
@@ -204,18 +205,25 @@ class _Looked:
             )
             readers, verbs = who, ("reads", "waits")
         marks = [
-            _mark(read, f"{_s(read)}: {readers} {verbs[0]} {what}"),
+            *(
+                _mark(each, f"{_s(read)}: {readers} {verbs[0]} {what}")
+                for each in ((also_read, read) if readers != who and also_read else (read,))
+            ),
             _mark(goes_on, f"before this line {who} is overtaken")
             if is_overtaken
             else _mark(waits, f"{readers} {verbs[1]} here, {who} until {_s(own)}"),
             _mark(others, f"{_s(others)}: {other} goes on and changes {what}"),
-            _mark(own, f"{_s(own)}: {who} changes it, too, and has not read it again"),
+            _mark(
+                own,
+                f"{_s(own)}: {who} changes it, too, and has not read it again since line "
+                f"{read.line}",
+            ),
         ]
         return [Fact(sentence, tuple(marks), _pattern_of(read, others, own, both=both))]
 
-    def _also_read(self, others: int, read: Ran, waits: Ran, touched: Touched) -> bool:
-        """Whether the call that changed it had read it at the same line before, and waited at the
-        same."""
+    def _also_read(self, others: int, read: Ran, waits: Ran, touched: Touched) -> Ran | None:
+        """Where the call that changed it had read it at the same line before, if it then waited at
+        the same."""
         call = self.here.ran[others].call
         own = [each for each in self.here.ran[: others + 1] if each.call == call]
         is_there = [
@@ -223,9 +231,10 @@ class _Looked:
             for each in own
         ]
         if True not in is_there:
-            return False
+            return None
         since = own[is_there.index(True) :]
-        return any(a.place == waits.place and a.step != b.step for a, b in pairwise(since))
+        waited = any(a.place == waits.place and a.step != b.step for a, b in pairwise(since))
+        return since[0] if waited else None
 
     def _telling(self, found: Iterable[_Stale]) -> _Stale | None:
         """The last one of those whom the violation names. Where it names nobody, as a check at the
@@ -319,7 +328,12 @@ class _Looked:
         marks = [
             _mark(last, f"{_s(last)}: up to here {who} is as in the passing execution"),
             _mark(ours_next, f"{_s(ours_next)}: {who} {_does(ours_next, has_line=False)} here"),
-            _mark(theirs_next, f"where it passes, {who} {_does(theirs_next, has_line=False)} next"),
+            replace(
+                _mark(
+                    theirs_next, f"where it passes, {who} {_does(theirs_next, has_line=False)} next"
+                ),
+                step=None,
+            ),
         ]
         raises = What.RAISES in (ours_next.what, theirs_next.what)
         pattern = Pattern.RAISED if raises else Pattern.WAY
@@ -512,7 +526,7 @@ def _arrived(own: Sequence[Ran], code: CodeType, line: int) -> Ran | None:
 
 
 def _mark(ran: Ran, says: str) -> Mark:
-    return Mark(ran.file, ran.line, says)
+    return Mark(ran.file, ran.line, says, ran.step)
 
 
 def _place(code: CodeType, line: int) -> str:

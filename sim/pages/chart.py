@@ -33,6 +33,7 @@ def chart_rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
                 "lane": _lane(step, story),
                 "text": words_of(step, story),
                 "code": _code(step, before, story),
+                "told": step.told,
                 "lives": [first < number < last for first, last in lives],
                 "held": held,
                 "there": step.there or "",

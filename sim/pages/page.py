@@ -189,7 +189,7 @@ def _shown(told: Told) -> dict[str, Any]:
         "words": [each for each in GLOSSARY if _says(told, each[0])],
         "facts": [_sentence(each.sentence) for each in story.facts],
         "excerpts": [_excerpt(each) for each in story.excerpts],
-        "opening": _opening(story),
+        "named": _named(story),
         "last_acts": last_acts(story),
         "led_there": led_there(story),
         "last_changes": last_changes(story),
@@ -237,7 +237,7 @@ def _excerpt(excerpt: Excerpt) -> dict[str, Any]:
         "file": shown_path(excerpt.file),
         "name": Path(excerpt.file).name,
         "function": excerpt.function,
-        "first": min(excerpt.says, default=0),
+        "marked": ", ".join(map(str, excerpt.says)),
         "lines": [
             {
                 "number": 0 if line is None else line[0],
@@ -268,14 +268,12 @@ def _says(told: Told, term: str) -> bool:
     return any(term in text for text in texts)
 
 
-def _opening(story: Story) -> dict[str, Any] | None:
-    """The first line that a fact tells of: what stands beside the chart at first."""
-    if not story.excerpts:
-        return None
-    excerpt = story.excerpts[0]
-    marks = [mark for fact in story.facts for mark in fact.marks if mark.line in excerpt.says]
-    line = marks[0].line
-    return {"place": (shown_path(excerpt.file), line, excerpt.function), "says": excerpt.says[line]}
+def _named(story: Story) -> list[str]:
+    """Whom the facts, or what was seen, name: their values come first."""
+    said = " ".join([*(each.sentence for each in story.facts), story.seen])
+    return [
+        each for each in story.lanes if re.search(rf"(?<![\w/-]){re.escape(each)}(?![\w/-])", said)
+    ]
 
 
 def _indent(text: str) -> int:

@@ -37,7 +37,7 @@ class Step:
     is_minor: an ordinary step of a task, which is hidden until it is asked for, where the program
     records rows of its own. is_violation: the last one. there: what the passing execution does in
     its place: a text, the same text, or None for nothing; there_at: when, by its own clock. Of a
-    step that only the passing one takes, the actor is empty.
+    step that only the passing one takes, the actor is empty. told: what the facts say of it.
     """
 
     at: float
@@ -49,6 +49,7 @@ class Step:
     is_first_difference: bool = False
     there: str | None = None
     there_at: float | None = None
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _story_of(
         names.in_text,
         broken,
     )
-    steps = _with_those_named(steps, facts)
+    steps = _with_those_named(_with_what_is_told(steps, facts), facts)
     return Story(
         facts=facts,
         excerpts=excerpts_of(facts),
@@ -263,6 +264,31 @@ def _named(step: Step, names: Names) -> Step:
     }
     there = None if step.there is None else in_text(step.there)
     return replace(step, actor=in_text(step.actor), text=in_text(step.text), there=there)
+
+
+def _with_what_is_told(steps: list[Step], facts: Iterable[Fact]) -> list[Step]:
+    """Where a line ran that a fact tells of, a row is shown and says so: that of whom it names, or
+    the first of that step."""
+    told: dict[int, list[str]] = {}
+    for mark in (mark for fact in facts if not fact.pattern.is_in_charts for mark in fact.marks):
+        own = [
+            number
+            for number, each in enumerate(steps)
+            if each.actor and not each.is_violation and each.moment.turn == mark.step
+        ]
+        named = [number for number in own if steps[number].actor in mark.says]
+        for number in (named or own)[:1]:
+            says = f"line {mark.line}: {re.sub(_TIME, '', mark.says)}"
+            if says not in told.setdefault(number, []):
+                told[number].append(says)
+    return [
+        replace(each, is_minor=False, told=tuple(told[number])) if number in told else each
+        for number, each in enumerate(steps)
+    ]
+
+
+# The row has its own.
+_TIME = r"^[\d.]+ s: "
 
 
 def _with_those_named(steps: list[Step], facts: Iterable[Fact]) -> list[Step]:

@@ -15,7 +15,7 @@ from server.stream_task import StreamTask
 from sim import World, explore
 from sim.bench.subjects.mutants import MUTANTS, Mutant, broken, mutant_named, replaced_by
 from sim.commands.pages import page_of_counterexample
-from sim.counterexamples.excerpts import Excerpt, excerpts_of
+from sim.counterexamples.excerpts import LINES_MAX, Excerpt, excerpts_of
 from sim.counterexamples.facts import Fact, Mark, Pattern
 from sim.kernel import watchdog
 from sim.kernel.execution import Program
@@ -77,7 +77,7 @@ def test_a_stale_read_has_its_three_lines() -> None:
     lines = {name: line_of(Account, f"# {name}") for name in ("reads", "waits", "changes")}
     assert marked(story) == set(lines.values())
     assert f"both read `self.balance` at test_facts.py:{lines['reads']}" in fact.sentence
-    does = f"adds 2 changes it at line {lines['changes']}, too, and had last read it at 0.000 s"
+    does = "adds 2 changes it there, too (2.000 s), and has not read it again since 0.000 s"
     assert does in fact.sentence
     (excerpt,) = story.excerpts
     assert (excerpt.function, set(excerpt.says)) == ("adds", set(lines.values()))
@@ -91,7 +91,7 @@ def test_what_is_read_again_is_not_stale() -> None:
         await asyncio.gather(*(account.adds_to_what_there_is(each) for each in (1, 2)))
         world.check(account.balance == 4, "it is four", "Task-2 and Task-3 have added three")
 
-    assert not any("having read it again" in fact.sentence for fact in told(program).facts)
+    assert not any("read it again" in fact.sentence for fact in told(program).facts)
 
 
 def test_what_was_waited_for_makes_nothing_stale() -> None:
@@ -110,7 +110,7 @@ def test_what_was_waited_for_makes_nothing_stale() -> None:
         await second
         world.check(False, "never", "second and first are over")
 
-    assert not any("having read it again" in fact.sentence for fact in told(program).facts)
+    assert not any("read it again" in fact.sentence for fact in told(program).facts)
 
 
 def test_another_key_is_another_thing() -> None:
@@ -122,7 +122,7 @@ def test_another_key_is_another_thing() -> None:
         await asyncio.wait(names)
         world.check(False, "never", "a and b")
 
-    assert not any("having read it again" in fact.sentence for fact in told(program).facts)
+    assert not any("read it again" in fact.sentence for fact in told(program).facts)
 
 
 def test_a_cancel_that_is_swallowed_has_the_line_that_does() -> None:
@@ -251,6 +251,17 @@ def test_a_published_registry_is_shown_by_its_own_lines() -> None:
     assert excerpt.file.endswith("quick_fix.py")
     assert list(excerpt.says) == lines
     assert "p2's request and p3's request both read" in told_of_it.facts[0].sentence
+    # So are the steps in which it happened, with what happened there.
+    rows = [(step.actor, told) for step in told_of_it.steps for told in step.told]
+    assert [who for who, told in rows if f"line {lines[0]}: " in told] == [
+        "p2's request",
+        "p3's request",
+    ]
+    assert [who for who, told in rows if f"line {lines[2]}: " in told] == [
+        "p2's request",
+        "p3's request",
+    ]
+    assert not any(step.is_minor for step in told_of_it.steps if step.told)
     # Whom it names has a column.
     have_one = {step.actor for step in told_of_it.steps if not step.is_minor}
     assert {"p2's request", "p3's request"} <= have_one
@@ -338,10 +349,10 @@ def test_a_step_that_never_ends_has_a_page(monkeypatch: pytest.MonkeyPatch) -> N
     assert story.property == "each step gives the loop back"
 
 
-def test_a_function_of_thirty_lines_is_shown_whole(tmp_path: Path) -> None:
+def test_a_short_function_is_shown_whole(tmp_path: Path) -> None:
     """Without its docstring: what lies between the lines that are told of often matters."""
-    excerpt = excerpt_of_function(tmp_path, lines=29, marked=12)
-    all_of_it = [f"v{number} = 0" for number in range(29)]
+    excerpt = excerpt_of_function(tmp_path, lines=17, marked=12)
+    all_of_it = [f"v{number} = 0" for number in range(17)]
     assert shown_of(excerpt) == ["def long():", "…", *all_of_it]
 
 
@@ -351,6 +362,18 @@ def test_of_a_longer_function_the_lines_around_are_shown(tmp_path: Path) -> None
     assert excerpt.function == "long"
     around = [f"v{number} = 0" for number in range(16, 25)]
     assert shown_of(excerpt) == ["def long():", "…", *around]
+
+
+def test_every_line_that_is_told_of_is_shown(tmp_path: Path) -> None:
+    """However far apart they are; the box has no more lines than it has room for."""
+    file = tmp_path / "long.py"
+    file.write_text("\n    ".join(["def long():", *(f"v{at} = 0" for at in range(90))]) + "\n")
+    told = [20, 40, 60, 80]
+    fact = Fact("", tuple(Mark(str(file), each, "here") for each in told), Pattern.STALE_READ)
+    (excerpt,) = excerpts_of([fact])
+    shown = [each[0] for each in excerpt.lines if each is not None]
+    assert set(told) <= set(shown)
+    assert len(shown) <= LINES_MAX
 
 
 def excerpt_of_function(folder: Path, *, lines: int, marked: int) -> Excerpt:

@@ -14,16 +14,17 @@ class Story {
     this.rules = new Map([...section.querySelectorAll(".rules tbody tr")].map((row) => [row.dataset.label, row]));
     this.selected = null;
     this.wires = new Map();
+    // Whom the facts name.
+    this.named = JSON.parse(section.dataset.named);
     const overview = section.querySelector(".overview");
     this.overview = overview && new Overview(overview, this);
     this.listen();
     this.draw();
-    for (const source of section.querySelectorAll(".source pre")) toFirst(source);
     this.open();
   }
 
   // At the violation, with the rows before it in view, without a move of the page; beside it the
-  // first line that is told of above.
+  // values then: where it went wrong stands above.
   open() {
     const shown = this.shown();
     const first = shown.find((step) => step.matches(".violation")) || shown[0];
@@ -31,9 +32,8 @@ class Story {
     this.fit();
     this.select(first, false);
     this.chart.scrollTop += first.getBoundingClientRect().bottom - this.chart.getBoundingClientRect().bottom + 8;
-    const { opening } = this.section.dataset;
     const values = this.values(Number(first.dataset.step), "values at the violation");
-    if (opening) this.detail.replaceChildren(...this.wrong(JSON.parse(opening)), ...values);
+    if (this.section.querySelector(".source") && values.length) this.detail.replaceChildren(...values);
     this.overview?.look();
   }
 
@@ -44,10 +44,6 @@ class Story {
     const above = [top + window.scrollY, top - this.section.getBoundingClientRect().top];
     const room = above.map((each) => window.innerHeight - each - 8).find((each) => each >= ROOM_MIN);
     if (room) this.chart.style.setProperty("--room", `${room}px`);
-  }
-
-  wrong({ place, says }) {
-    return [heading("where it went wrong"), ...this.source(place, 3), list(says)];
   }
 
   // Those that can be selected: not hidden, and of this execution.
@@ -192,6 +188,8 @@ class Story {
     const table = make("table", "values");
     const keys = [...now.keys(), ...gone].map((key) => [key, ...JSON.parse(key)]);
     const owners = [...new Set(keys.map(([, owner]) => owner))];
+    const isNamed = (owner) => this.named.some((name) => owner === name || owner.startsWith(`${name},`));
+    owners.sort((one, other) => isNamed(other) - isNamed(one));
     keys.sort((one, other) => owners.indexOf(one[1]) - owners.indexOf(other[1]));
     let group = null;
     for (const [key, owner, name] of keys) {
@@ -206,7 +204,8 @@ class Story {
       row.append(value(now.get(key), before.get(key), above !== undefined));
       if (above && now.get(key) !== before.get(key)) row.className = "changed";
     }
-    return [heading(above ? `${title}; marked: changed since the row above` : title), table];
+    const isMarked = table.querySelector(".changed") !== null;
+    return [heading(isMarked ? `${title}; marked: changed since the row above` : title), table];
   }
 
   valuesAt(number) {
@@ -262,12 +261,6 @@ class Story {
     const step = this.steps[number];
     return step?.offsetParent ? step.querySelector(".box")?.getBoundingClientRect() : null;
   }
-}
-
-// Its first marked line in view, below the line that begins the function where both fit.
-function toFirst(source) {
-  const first = source.querySelector(".here");
-  if (first) source.scrollTop += first.getBoundingClientRect().top - source.getBoundingClientRect().top - source.clientHeight / 4;
 }
 
 // From below the one to above the other, behind the boxes that lie between.
