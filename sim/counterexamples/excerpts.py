@@ -84,4 +84,6 @@ def _excerpt(marks: Sequence[Mark], most: int) -> Excerpt:
             lines.append(None)
         lines.append((line, source[line - 1].rstrip("\n")))
         before = line
+    if wanted[-1] < own[-1]:
+        lines.append(None)
     return Excerpt(file, function.name, tuple(lines), dict(sorted(says.items())))

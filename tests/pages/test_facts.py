@@ -357,11 +357,11 @@ def test_a_short_function_is_shown_whole(tmp_path: Path) -> None:
 
 
 def test_of_a_longer_function_the_lines_around_are_shown(tmp_path: Path) -> None:
-    """However far down they stand, with the line that begins the function."""
+    """However far down, with the line that begins the function; a sign says that it goes on."""
     excerpt = excerpt_of_function(tmp_path, lines=40, marked=20)
     assert excerpt.function == "long"
     around = [f"v{number} = 0" for number in range(16, 25)]
-    assert shown_of(excerpt) == ["def long():", "…", *around]
+    assert shown_of(excerpt) == ["def long():", "…", *around, "…"]
 
 
 def test_every_line_that_is_told_of_is_shown(tmp_path: Path) -> None:
