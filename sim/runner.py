@@ -50,12 +50,12 @@ from sim.kernel.isolation.machine import real_cpus
 from sim.kernel.loop import NO_PROCESSES, SimLoop
 from sim.kernel.network.conditions import NOBODYS
 from sim.kernel.network.network import Network
-from sim.kernel.network.shared import SharedNetwork, baton, begins_run, network_of_process
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.threads.foreign import Bell, wait_while_others_work
 from sim.kernel.threads.second_loops import WAITS_OUTSIDE
 from sim.schedulers import NaturalOrder, RandomWalk, Scheduler
+from sim.shared_network import SharedNetwork, baton, begins_run, network_of_process
 
 HORIZON_S = 86_400.0
 """After this many virtual seconds a stand-alone loop counts as one that never ends."""
