@@ -303,7 +303,8 @@ def _holders() -> list[types.ModuleType]:
 
 
 # What objects hold to read it later, as a cache does.
-_NAMES_READ = ["time", "time_ns", *_COUNTING, *(f"{name}_ns" for name in _COUNTING)]
+_NAMES_READ = ["time", "clock_gettime", *_COUNTING]
+_NAMES_READ += [*(f"{name}_ns" for name in _NAMES_READ), *_OF_NOW]
 _READABLE = [real for holder, name, real in _REAL if holder is time and name in _NAMES_READ]
 
 _bound = (

@@ -209,7 +209,7 @@ class _Holders:
             yield from self._in_dict(holder, owners)
         elif kind is list:
             yield from (item_site(holder, at, each) for at, each in self._held(holder))
-        elif kind is tuple:
+        elif kind is tuple or _is_named_tuple(holder):
             yield from self._in_tuple(holder, owners)
         elif kind is types.CellType:
             yield attribute_site(holder, "cell_contents", holder.cell_contents)
@@ -256,8 +256,8 @@ class _Holders:
                 yield from (default_site(owner, at, each) for at, each in self._held(holder))
             elif type(owner) is dict or type(owner) is list:
                 names = owner.items() if type(owner) is dict else enumerate(owner)
-                stand_in = tuple(self._replaced.get(id(each), each) for each in holder)
-                self._replaced[id(holder)] = stand_in
+                values = [self._replaced.get(id(each), each) for each in holder]
+                self._replaced[id(holder)] = tuple.__new__(type(holder), values)
                 for name, value in tuple(names):
                     if value is holder:
                         yield item_site(owner, name, holder)
@@ -279,6 +279,10 @@ class _Holders:
     def _leave(self, holder: Any, owners: list[Any]) -> None:
         kind = type(holder).__name__
         for owner in owners:
+            if id(owner) in self._modules:
+                names = [name for name, value in tuple(owner.items()) if value is holder]
+                module_name = str(owner.get("__name__"))
+                self.left += [(module_name, f"{module_name}.{each}, a {kind},") for each in names]
             if type(owner) is not dict or not isinstance(owner.get("__module__"), str):
                 continue
             for cls in [each for each in self._owners.get(id(owner), ()) if isinstance(each, type)]:
@@ -318,6 +322,10 @@ def _is_validator(each: Any) -> bool:
 def stand_in_of(stand_in: Any) -> Any:
     """To be asked when all that can be set is set."""
     return stand_in.made if isinstance(stand_in, _Anew) else stand_in
+
+
+def _is_named_tuple(holder: Any) -> bool:
+    return isinstance(holder, tuple) and hasattr(type(holder), "_make")
 
 
 def _is_ours(name: str) -> bool:
