@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from server.errors import ApiError
@@ -16,8 +17,8 @@ SESSION_ID_MAX_CHARS = 128
 # No space and no control character: a session id is one field of a log line.
 _SESSION_ID = re.compile(rf"[!-~]{{1,{SESSION_ID_MAX_CHARS}}}\Z")
 SESSION_ID_DEFAULT = "default"
-
-
+# Room for 10,000 keys and a remark to each.
+_KEYS_FILE_MAX_BYTES = 1024 * 1024
 # To listen on all of the machine's.
 EVERY_ADDRESS = ("", "0.0.0.0", "::")
 
@@ -32,15 +33,7 @@ def read_keys(settings: Settings) -> tuple[str, ...]:
     path = settings.api_keys_file
     if path is None:
         return keys
-    try:
-        # With or without the mark that some editors put in front.
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as exc:
-        raise StartRefused(
-            f"the keys in JARVIS_API_KEYS_FILE={path} cannot be read ({exc}); name a text file "
-            f"with one key per line"
-        ) from exc
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines_of(path), 1):
         if line and not line.startswith("#"):
             if not is_key(line):
                 raise StartRefused(
@@ -54,6 +47,22 @@ def read_keys(settings: Settings) -> tuple[str, ...]:
             f"{DEVKEY!r} on loopback"
         )
     return keys
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        # To open a pipe would wait for who writes it.
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")
+        if path.stat().st_size > _KEYS_FILE_MAX_BYTES:
+            raise OSError(f"it is longer than {_KEYS_FILE_MAX_BYTES} bytes")
+        # With or without the mark that some editors put in front.
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as exc:
+        raise StartRefused(
+            f"the keys in JARVIS_API_KEYS_FILE={path} cannot be read ({exc}); name a text file "
+            f"with one key per line"
+        ) from exc
 
 
 def check_address(keys: Sequence[str], host: str | None) -> None:

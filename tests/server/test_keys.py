@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,19 @@ def test_keys_come_from_a_list_and_a_file(tmp_path: Path) -> None:
     for bad in (path, tmp_path / "missing"):
         with pytest.raises(StartRefused, match=str(bad)):
             read_keys(settings(api_keys_file=bad))
+
+
+def test_a_key_file_that_never_ends_is_refused(tmp_path: Path) -> None:
+    """A pipe, a device and a file that is too long are told at once, and not read."""
+    pipe, long = tmp_path / "pipe", tmp_path / "long"
+    os.mkfifo(pipe)
+    with long.open("wb") as file:
+        file.truncate(1024 * 1024 + 1)
+    for path, part in ((pipe, "no regular file"), (long, "longer than 1048576 bytes")):
+        with pytest.raises(StartRefused, match=part):
+            read_keys(settings(api_keys_file=path))
+    with pytest.raises(StartRefused, match="no regular file"):
+        read_keys(settings(api_keys_file=Path("/dev/zero")))
 
 
 def test_keys_are_not_shown() -> None:
