@@ -13,8 +13,6 @@ from sim.kernel.execution import Program
 
 _FORM = "write MODULE:PROGRAM or FILE.py:PROGRAM, as slots:program or examples/slots.py:program"
 _NAMED_MAX = 8
-# The frames by which a module is imported; what raises lies below them.
-_IMPORTING = (__file__, importlib.__file__)
 
 
 def program_named(name: str) -> Program:
@@ -72,17 +70,19 @@ def _module(name: str) -> ModuleType:
                 f"there is no module {exc.name!r}: it has to lie in the current directory, on "
                 f"PYTHONPATH, or be installed; any other file is named by its path, FILE.py:PROGRAM"
             ) from exc
-        raise ValueError(_fails(name, exc)) from exc
+        raise ValueError(import_failure(name, exc)) from exc
     except (Exception, SystemExit) as exc:
-        raise ValueError(_fails(name, exc)) from exc
+        raise ValueError(import_failure(name, exc)) from exc
 
 
-def _fails(name: str, exc: BaseException) -> str:
+def import_failure(name: str, exc: BaseException) -> str:
+    """A sentence: the module, what it raised, and where."""
     words = f"module {name} cannot be imported: {type(exc).__name__}: {exc}"
+    # Below who asked for the module, and what imports it.
     places = [
         frame
-        for frame in traceback.extract_tb(exc.__traceback__)
-        if frame.filename not in _IMPORTING and not frame.filename.startswith("<frozen ")
+        for frame in traceback.extract_tb(exc.__traceback__)[1:]
+        if frame.filename != importlib.__file__ and not frame.filename.startswith("<frozen ")
     ]
     if places:
         words += f" (at {places[-1].filename}:{places[-1].lineno})"

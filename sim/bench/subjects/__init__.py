@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from sim.exploration.named_programs import import_failure
+
 PRODUCTION = "production"
 PUBLISHED = ("original", "quick_fix")
 
@@ -25,12 +27,15 @@ def registry_class(name: str) -> type[Any]:
             f"MODULE:CLASS, importable from here"
         )
     try:
-        cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as exc:
-        raise ValueError(
-            f"registry {name!r} cannot be imported: {exc}. MODULE has to be on PYTHONPATH (the "
-            f"current directory is), CLASS a name in it"
-        ) from exc
+        module = importlib.import_module(module_name)
+    except ImportError as exc:
+        raise _not_there(name, exc) from exc
+    except (Exception, SystemExit) as exc:
+        raise ValueError(f"registry {name!r}: {import_failure(module_name, exc)}") from exc
+    try:
+        cls = getattr(module, class_name)
+    except AttributeError as exc:
+        raise _not_there(name, exc) from exc
     missing = [method for method in _METHODS if not callable(getattr(cls, method, None))]
     if missing:
         raise ValueError(
@@ -38,3 +43,10 @@ def registry_class(name: str) -> type[Any]:
             f"await register(entry), await cancel(trace_id, reason=None) and await pop(trace_id)"
         )
     return cls  # type: ignore[no-any-return]
+
+
+def _not_there(name: str, exc: ImportError | AttributeError) -> ValueError:
+    return ValueError(
+        f"registry {name!r} cannot be imported: {exc}. MODULE has to be on PYTHONPATH (the "
+        f"current directory is), CLASS a name in it"
+    )
