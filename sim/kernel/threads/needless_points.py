@@ -11,31 +11,45 @@ actor does at the one it can do at the other, and all ends are the same (movers:
   touches that list.
 - *After a wait* it does so before the thread wakes, which has only taken the lock it slept on. Not
   where the wait has a limit: it may be notified between the end of its time and its lock.
-- *Before notify* (`_NOTIFY`), and in what a future tells to who waits for several (`_TELL`), it
-  does so before the thread took the first lock. Since then that one has touched what is touched
-  under this lock alone. So `Event.set` is not among them, whose flag is read without, nor a queue
-  that calls the program's code, as one that compares items does.
+- *In what a future tells to who waits for several* (`_TELL`), and where the queue of a thread of
+  anyio's notifies, it does so before the thread took the first lock. Since then that one has
+  touched what is touched under this lock alone. So `Event.set` is not among them, whose flag is
+  read without, nor are queues and semaphores of the program, which may read `unfinished_tasks`,
+  `queue` or a semaphore's `repr` without the lock, and put what it likes in place of the deque.
 - *Before the result of a future* that is not there yet it does so once the thread sleeps, which is
   woken by whatever would have been found: a future that is over stays so.
 - *In anyio's worker threads* it does so before the thread began, which until it asks its queue
   knows only itself; and once it sleeps for its next job, between whose two ends it tells the queue
-  that the last is done, which nobody joins, and of which it alone takes.
+  that the last is done, which nobody joins, and of which it alone takes. Until then it holds the
+  last job, and what came of it. So this point stays where their end may show, to who has a weak
+  reference or by a `__del__`: only what `_ends_in_silence` knows has none.
 
 Of a condition that the program itself holds all but the second kind stay: it may ask whether a lock
 is held, `acquire(blocking=False)`, and so see what lies between. That nobody asks this of the lock
-within a queue, an event, a semaphore, a barrier or a future, nobody reads a queue's attributes
-(`unfinished_tasks`) without that lock, and nothing but memory is freed with the arguments of a job
-of anyio's (no `__del__` of theirs tells anybody) is what the reduction rests on.
+within a queue, an event, a semaphore, a barrier or a future, nobody reads a future's `_state`
+without that lock, and nobody has weak references to a function that is a job, is what the reduction
+rests on.
 """
 
 from __future__ import annotations
 
 import concurrent.futures._base as futures
+import decimal
+import functools
+import gc
 import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import CodeType, FrameType
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FrameType,
+    FunctionType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 _Condition: Any = threading.Condition
@@ -64,9 +78,8 @@ _WAIT = _codes(
     *(threading.Event.wait, threading.Semaphore.acquire, _Barrier._wait, _Barrier._enter),
     *(futures.Future.result, futures.Future.exception),
 )
-_NOTIFY = _codes(threading.Semaphore.release, threading.BoundedSemaphore.release)
 _NOTIFY_OF_QUEUE = _codes(queue.Queue.get, queue.Queue.put, queue.Queue.task_done)
-_QUEUES = (queue.Queue, queue.LifoQueue)
+_PUT = _codes(queue.Queue.put, queue.Queue.put_nowait)
 _TELL = _codes(
     *_methods(futures._Waiter, futures._AsCompletedWaiter),
     *_methods(futures._FirstCompletedWaiter, futures._AllCompletedWaiter),
@@ -77,6 +90,7 @@ _DONE = _codes(queue.Queue.task_done)
 # What `anyio.to_thread` runs in each thread, as far as is known of it: a version in which it calls
 # something else keeps all its switch points.
 _WORKER_OF_ANYIO = "WorkerThread.run"
+_GIVERS_OF_ANYIO = {"AsyncIOBackend.run_sync_in_worker_thread", "WorkerThread.stop"}
 _CALLS_OF_ANYIO = {
     *("claim_worker_thread", "AsyncIOBackend", "loop", "queue", "get", "cancelled", "threadlocals"),
     *("current_cancel_scope", "run", "BaseException", "call_soon_threadsafe", "_report_result"),
@@ -119,9 +133,15 @@ def _asks_needlessly(frame: FrameType | None) -> bool:
     frame = _caller(frame, _TELLING)
     if frame.f_code in _SET:
         return _caller(frame, _SET).f_code in _TELL
-    if frame.f_code in _NOTIFY_OF_QUEUE:
-        return type(_self_of(frame)) in _QUEUES
-    return frame.f_code in _NOTIFY
+    return frame.f_code in _NOTIFY_OF_QUEUE and _is_queue_of_anyio(frame)
+
+
+def _is_queue_of_anyio(frame: FrameType) -> bool:
+    """Whether the queue whose method runs there is that of a worker of anyio."""
+    if frame.f_code in _PUT:
+        code = _caller(frame, _PUT).f_code
+        return code.co_qualname in _GIVERS_OF_ANYIO and "anyio" in code.co_filename
+    return _is_worker_of_anyio(frame.f_back)
 
 
 def _is_to_sleep(frame: FrameType) -> bool:
@@ -137,7 +157,48 @@ def _is_between_jobs(frame: FrameType, where: str) -> bool:
     is_done = frame.f_code in _DONE
     if not (is_done or frame.f_code in _GET) or not _is_worker_of_anyio(frame.f_back):
         return False
-    return is_done or where == "start" or not _self_of(frame).queue
+    if is_done:
+        return frame.f_back is not None and _holds_nothing_that_shows(frame.f_back)
+    return where == "start" or not _self_of(frame).queue
+
+
+def _holds_nothing_that_shows(frame: FrameType) -> bool:
+    """Of a worker of anyio that has told the loop what came of its job."""
+    names: Any = frame.f_locals
+    context, func, args, future = (names[each] for each in ("context", "func", "args", "future"))
+    ready = names["self"].loop._ready
+    _forget(names)
+    told = (each._args for each in reversed(ready) if each._args and each._args[0] is future)
+    came_of_it = next(told, None)
+    if came_of_it is None:
+        return False
+    return _ends_in_silence([func, args, *context.values(), *came_of_it[1:]])
+
+
+# A decimal context is a value of each `contextvars.Context` in which it was asked for.
+_SIMPLE = (type(None), bool, int, float, complex, str, bytes, type, ModuleType, decimal.Context)
+_MADE_OF_PARTS = (tuple, list, dict, CellType, MethodType, BuiltinFunctionType, functools.partial)
+_PARTS_MAX = 200
+
+
+def _ends_in_silence(parts: list[Any]) -> bool:
+    """Whether nothing of the program's runs, or can be seen, when these are no longer held."""
+    seen = set[int]()
+    while parts:
+        part = parts.pop()
+        kind = type(part)
+        if id(part) in seen or kind in _SIMPLE or kind.__module__.startswith("sim."):
+            continue
+        seen.add(id(part))
+        if kind is FunctionType:
+            parts += (part.__closure__, part.__defaults__, part.__kwdefaults__, part.__dict__)
+        elif kind in _MADE_OF_PARTS:
+            parts += gc.get_referents(part)
+        else:
+            return False
+        if len(seen) > _PARTS_MAX:
+            return False
+    return True
 
 
 def _is_worker_of_anyio(frame: FrameType | None) -> bool:
