@@ -72,7 +72,6 @@ class LineCounter:
         if _monitoring is None:
             self._trace_before = sys.gettrace()
             on_call, on_line = self._trace_functions()
-            self._allow(self._lines_max)
 
             def trace(frame: FrameType) -> None:
                 self._traced_before.append((frame, frame.f_trace))
@@ -84,7 +83,6 @@ class LineCounter:
             count_beside(on_call, trace)
         else:
             self._monitor()
-            self._allow(self._lines_max)
 
     def end(self) -> None:
         if not self.is_counting:
@@ -112,7 +110,7 @@ class LineCounter:
         self._allow(self._lines_max)
 
     def _trace_functions(self) -> tuple[Any, Any]:
-        left = 0
+        left = self._lines_max - self._last_lines
 
         def allow(lines: int) -> None:
             nonlocal left
@@ -136,7 +134,8 @@ class LineCounter:
         return on_call, on_line
 
     def _monitor(self) -> None:
-        left = 0
+        # From the first event on, which is a line of this very function.
+        left = self._lines_max - self._last_lines
 
         def allow(lines: int) -> None:
             nonlocal left

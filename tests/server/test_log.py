@@ -84,10 +84,11 @@ def test_nobody_waits_for_a_reader_and_what_is_lost_is_counted() -> None:
             outlet.write(f"{number:099}\n")
             outlet.flush()
         assert outlet._waiting_bytes <= 10_000
-        assert outlet._dropped > 0
+        # Its thread may have told it already, if it came to run late.
         told = read_until(reading, b"log_lines_dropped ")
         lines = [line for line in told.splitlines() if len(line) == 99]
         assert lines == sorted(lines)
+        assert len(lines) < 5_000
 
 
 def log_threads() -> list[threading.Thread]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -239,8 +240,17 @@ def require_value(value: Any, size: int | None) -> None:
         return
     is_null = value is None and size is not None
     if not is_null and (size is not None or not _is_buffer(value)):
-        what = type(value).__name__
-        raise modelled(TypeError(f"a bytes-like object is required, not '{what}'"))
+        raise modelled(TypeError(_is_no_value(value)))
+
+
+def _is_no_value(value: object) -> str:
+    """In the words of the running Python."""
+    what = type(value).__name__
+    if sys.version_info < (3, 15):
+        return f"a bytes-like object is required, not '{what}'"
+    if value is None:
+        return "setsockopt() requires 4 arguments when the third argument is None"
+    return f"socket option should be int, bytes-like object or None (got {what})"
 
 
 def _require_int_of_c(value: int) -> None:

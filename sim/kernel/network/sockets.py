@@ -12,6 +12,7 @@ import errno
 import math
 import operator
 import socket
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -128,8 +129,9 @@ class SimSocket(Transfers, RealSocket):
 
     @forwards
     def setblocking(self, flag: bool, /) -> None:
-        flag = bool(operator.index(flag))
-        self.settimeout(None if flag else 0.0)
+        # From Python 3.12 on whatever is true or false; before, a whole number.
+        is_blocking = bool(flag if sys.version_info >= (3, 12) else operator.index(flag))
+        self.settimeout(None if is_blocking else 0.0)
 
     def get_inheritable(self) -> bool:
         return False
