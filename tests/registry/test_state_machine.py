@@ -53,7 +53,8 @@ def test_the_machine_takes_every_row_that_its_rules_can_reach() -> None:
             super().teardown()
             rows.update(self.world.labels)
 
-    run_state_machine_as_test(Counting, settings=settings(max_examples=200, stateful_step_count=50))
+    # Hypothesis draws anew where any file has changed: 200 examples miss a row in one of two draws.
+    run_state_machine_as_test(Counting, settings=settings(max_examples=800, stateful_step_count=50))
     # These take two commands within one step, a session at its limit, or two closes; that they
     # are taken is demanded of the scenarios of `check`.
     rare = {
