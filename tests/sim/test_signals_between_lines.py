@@ -168,7 +168,9 @@ def test_a_counterexample_is_replayed() -> None:
 @pytest.mark.socket  # real signals
 @pytest.mark.parametrize("program", [*BETWEEN, *AT_ONCE])
 def test_so_it_is_on_stock(program: Callable[[Sends], Awaitable[None]]) -> None:
-    """Signals of another thread, in noisy runs: what is refuted comes, what is proved does not."""
+    """Signals of another thread, in noisy runs: what is refuted comes, what is proved does not.
+
+    That none has landed there in its time says nothing of Python, and is told as a skip."""
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     is_over = threading.Event()
 
@@ -195,4 +197,6 @@ def test_so_it_is_on_stock(program: Callable[[Sends], Awaitable[None]]) -> None:
         sender.join()
         sys.setswitchinterval(interval)
         signal.signal(signal.SIGUSR1, before)
+    if program in BETWEEN and not has_failed:
+        pytest.skip("no signal landed there in 40 s on this machine")
     assert has_failed == (program in BETWEEN)

@@ -254,8 +254,12 @@ def _is_no_value(value: object) -> str:
 
 
 def _require_int_of_c(value: int) -> None:
-    if not -_INT_MAX - 1 <= value <= _INT_MAX:
+    if -_INT_MAX - 1 <= value <= _INT_MAX:
+        return
+    if sys.version_info < (3, 15):
         raise modelled(TypeError("a bytes-like object is required, not 'int'"))
+    beyond = "greater than maximum" if value > 0 else "less than minimum"
+    raise modelled(OverflowError(f"signed integer is {beyond}"))
 
 
 def _is_buffer(value: Any) -> bool:
