@@ -26,8 +26,8 @@ Those of the simulator's own reading count, some twenty.
 
 LONG_S = 0.005
 """Of the processor, as the system shows it: what has it for so long between two readings does so on
-any machine, as `sorted(range(10**7))`, though it runs no line of Python. So many lines, counted,
-take a tenth of it.
+any machine, as `sorted(range(10**7))`, though it runs no line of Python. The lines that
+may lie between two equal readings take a tenth of it, counted.
 """
 
 NEAR_S = 10 * READING_S

@@ -244,7 +244,7 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         self._is_told = True
 
     def _may_spin(self, spins: int) -> bool:
-        """Whether so many polls may find the queue not empty. At half of `spin_max` it is noted."""
+        """Whether as many polls may find the queue not empty. At half of `spin_max` it is noted."""
         if spins > self.bounds.spin_max:
             return False
         env = self.environment

@@ -91,7 +91,7 @@ def unawaited_noted() -> Iterator[None]:
         words = _words_of_unawaited(coroutine)
         if execution is not None:
             execution.loop.leaves_behind(words)
-            # Whoever catches warnings has filters of its own.
+            # A program that catches warnings has filters of its own.
             if words in warned and module.filters is filters:
                 return
             warned.add(words)

@@ -1,4 +1,4 @@
-"""Values at a moment, as text: what the program shows, or the variables of whoever stands where.
+"""Values at a moment, as text: what the program shows, or the variables of what stands there.
 
 To read them runs no code of the program's: no `__repr__`, no property, no method of a subclass.
 """

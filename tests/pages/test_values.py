@@ -52,7 +52,7 @@ async def object_that_changes(world: World) -> None:
 
 
 class Hostile:
-    """Whoever asks it anything fails."""
+    """What asks it anything fails."""
 
     def __init__(self) -> None:
         object.__setattr__(self, "kept", 1)

@@ -21,7 +21,7 @@ from sim.kernel.network.paths import Paths
 FIRST_PORT = 40_000
 """Of those that a machine gives out: to who binds port 0, and to who connects."""
 PORTS = 20_000
-"""So many; then it begins anew with those that are free."""
+"""The number of them; then it begins anew with those that are free."""
 
 ANY: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 MAPPED = "::ffff:"

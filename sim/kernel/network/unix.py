@@ -228,7 +228,7 @@ class UnixDatagramSocket(_OnPath, DatagramSocket):
         return int(self.option(socket.SO_SNDBUF, unset=BUFFER_BYTES_ASKED_MAX))
 
     def _is_full_for(self, sender: UnixDatagramSocket) -> bool:
-        """Of its own peer it takes all that this has room to send; of others, so many."""
+        """Of its own peer it takes all that this has room to send; of others, a queue full."""
         return self._paired is not sender and len(self.arrived) > DATAGRAMS_MAX
 
     def has_room_at(self, path: str) -> bool:
