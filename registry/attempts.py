@@ -110,7 +110,8 @@ def as_text(asked: tuple[Asked, ...]) -> str:
 
 def from_text(text: str) -> tuple[Asked, ...]:
     asked = []
-    for line in text.splitlines():
+    # `splitlines` would also split at what a name may contain.
+    for line in filter(None, text.split("\n")):
         rank, over, digest, stream = line.split(" ", 3)
         asked.append(Asked(digest, int(rank), stream, None if over == "-" else int(over)))
     return tuple(asked)

@@ -18,7 +18,7 @@ from server.archive import Record
 from server.lines import line
 from server.settings import Settings
 from server.stores.directory import Directory, Entry, Seen
-from server.stores.ending import end_tasks
+from server.stores.ending import end_tasks, say_if_failed
 from server.stores.store import StoreRefused, StoreUnreachable
 
 _logger = logging.getLogger("onestream.server")
@@ -83,7 +83,9 @@ class SharedStreams:
 
     def start(self) -> None:
         for work in (self._describe_pending(), self._be_seen()):
-            self._tasks.append(asyncio.create_task(work, name=f"streams-{self.worker}"))
+            task = asyncio.create_task(work, name=f"streams-{self.worker}")
+            task.add_done_callback(lambda done: say_if_failed(done, self.worker))
+            self._tasks.append(task)
 
     async def end(self) -> None:
         """What is pending is described, if the store takes it at once."""

@@ -1,4 +1,4 @@
-"""The end of tasks that ask a store: bounded, whatever its client does with a cancel."""
+"""The end of tasks that ask a store: said if it is a failure, and bounded if it is a cancel."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ _logger = logging.getLogger("onestream.registry")
 # Of a connection to the store, when the worker ends; and how often what does not end is cancelled.
 CLOSE_S = 0.2
 _CANCELS = 3
+
+
+def say_if_failed(task: asyncio.Task[None], worker: str) -> None:
+    """Of one that nobody awaits: an exception that nobody foresaw would be nobody's."""
+    if not task.cancelled() and task.exception() is not None:
+        sentence = f"{task.get_name()} has ended by an exception that nobody foresaw"
+        _logger.error(line("worker_failed", sentence, worker=worker), exc_info=task.exception())
 
 
 async def end_tasks(tasks: Sequence[asyncio.Task[None]], *, patience_s: float = 0.0) -> None:

@@ -50,7 +50,7 @@ from registry.wording import (
 from server.lines import line
 from server.stores import wording
 from server.stores.directory import Directory
-from server.stores.ending import CLOSE_S, end_tasks
+from server.stores.ending import CLOSE_S, end_tasks, say_if_failed
 from server.stores.held import Held, Why
 from server.stores.lease import POLL_S, RENEW_S, End, Lease, NotLetIn
 from server.stores.store import SessionStore, StoreRefused, StoreUnreachable, look
@@ -292,6 +292,18 @@ class LeasedRegistry:
     async def _acquire(self, held: Held) -> None:
         """Of its own, and never cancelled: a request that is on its way must come to its end."""
         try:
+            await self._acquire_and_keep(held)
+        except Exception:
+            # Unforeseen, and logged with the task's end: nobody waits for what does not come.
+            if held.is_waiting:
+                error = wording.not_asked(held.trace_id)
+                self._turn_away(held, (wording.STORE_UNREACHABLE, error))
+            else:
+                self._stop(held, (wording.LEASE_LOST, wording.not_kept(held.trace_id)))
+            raise
+
+    async def _acquire_and_keep(self, held: Held) -> None:
+        try:
             grant = await held.lease.acquire()
         except NotLetIn as exc:
             limits, reply = self.store.limits, exc.reply
@@ -467,5 +479,4 @@ class LeasedRegistry:
 
     def _task_over(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
-        if not task.cancelled() and task.exception() is not None:
-            _logger.error(line("worker_failed", worker=self.worker), exc_info=task.exception())
+        say_if_failed(task, self.worker)

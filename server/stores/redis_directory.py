@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +21,8 @@ _RUNNING_MS = 24 * 3600 * 1000
 class RedisDirectory:
     """key: of a name, with the store's prefix; channel: of a worker.
 
-    asking: one request within its limit, with the client's errors as the store's.
+    asking: one request within its limit, with the client's errors as the store's. reading: of what
+    was found, with what cannot be read as the store's error.
     """
 
     def __init__(
@@ -30,11 +31,13 @@ class RedisDirectory:
         key: Callable[[str], str],
         channel: Callable[[str], str],
         asking: Callable[[], AbstractAsyncContextManager[None]],
+        reading: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._client = client
         self._key = key
         self._channel = channel
         self._asking = asking
+        self._reading = reading
 
     async def describe(self, entry: Entry, *, keep_ms: int, ended_max: int) -> None:
         running, ended = self._running(entry.owner), self._ended(entry.owner)
@@ -53,7 +56,8 @@ class RedisDirectory:
                 pipe.pexpire(running, _RUNNING_MS)
             results: list[Any] = await pipe.execute()
         if entry.ended and results[4]:
-            names = [self._stream(entry.owner, each.decode()) for each in results[4]]
+            with self._reading():
+                names = [self._stream(entry.owner, each.decode()) for each in results[4]]
             async with self._asking():
                 await self._client.delete(*names)
 
@@ -62,7 +66,8 @@ class RedisDirectory:
             pipe.zrange(self._running(owner), 0, -1)
             pipe.zrange(self._ended(owner), 0, -1)
             running, ended = await pipe.execute()
-        trace_ids = [each.decode() for each in (*running, *ended)]
+        with self._reading():
+            trace_ids = [each.decode() for each in (*running, *ended)]
         found = await self.found(owner, trace_ids)
         kept = {each.trace_id for each in found}
         if gone := [each for each in trace_ids if each not in kept]:
@@ -90,7 +95,8 @@ class RedisDirectory:
             pipe.time()
             known, until_ms, (seconds, micros) = await pipe.execute()
         now_ms = seconds * 1000 + micros // 1000
-        return Seen(known is not None, max(0, int(until_ms or 0) - now_ms), now_ms)
+        with self._reading():
+            return Seen(known is not None, max(0, int(until_ms or 0) - now_ms), now_ms)
 
     async def is_seen(self, worker: str) -> bool:
         async with self._asking():

@@ -54,7 +54,13 @@ from server.stores.redis_records import (
     streams_in,
     texts_of,
 )
-from server.stores.store import RecordUnreadable, StoreRefused, StoreUnreachable, look
+from server.stores.store import (
+    RecordUnreadable,
+    StoreRefused,
+    StoreUnreachable,
+    look,
+    told_of,
+)
 
 SCRIPT = Path(__file__).with_name("lease.lua").read_text("utf-8")
 VERSION_MIN = 7
@@ -204,22 +210,8 @@ class RedisStore:
         args += [int(is_logged), LATE_KEEP_MS, LATE_MAX]
         async with self._asking():
             got = await self._script(keys=keys, args=args)
-        word, ticket, fencing_token, wait_ms, why, left, late, first, newer = got[:9]
-        reply = Reply(
-            Word(word.decode()),
-            ticket,
-            fencing_token,
-            wait_ms,
-            Why(why.decode()) if why else None,
-            left.decode(),
-            streams_in(late.decode()),
-            first.decode(),
-            newer.decode(),
-        )
-        # The script has sent them.
-        said = [each.decode() for each in got[9:]]
-        pairs = zip(said[::2], said[1::2], strict=True)
-        return Answer(reply, tuple(Message(stream, Told(told)) for stream, told in pairs))
+        with self._reading():
+            return _answer_of(got)
 
     async def messages(self) -> AsyncIterator[Message]:
         with self._errors():
@@ -234,8 +226,7 @@ class RedisStore:
                     if each is not None:
                         is_asked = was_late = False
                         if each["type"] == "message":
-                            told, _, stream = each["data"].decode().partition(" ")
-                            yield Message(stream, Told(told))
+                            yield _message_of(each["data"])
                     elif is_asked and late_by(due) and not was_late:
                         # Its answer may have come while this process stood still.
                         was_late = True
@@ -259,12 +250,10 @@ class RedisStore:
             pipe.time()
             fields, until_ms, (seconds, micros) = await pipe.execute()
         table = LeaseTable(self._limits)
-        try:
+        with self._reading():
             table.quarantine_until_ms = int(until_ms or 0)
             if fields:
                 table.sessions[session] = record_of(texts_of(fields))
-        except (KeyError, ValueError) as exc:
-            raise self._unreadable(f"{type(exc).__name__}: {exc}") from exc
         now_ms = seconds * 1000 + micros // 1000
         return table.queue(session, now_ms if self._now_ms is None else self._now_ms())
 
@@ -296,7 +285,7 @@ class RedisStore:
 
     @property
     def directory(self) -> RedisDirectory:
-        return RedisDirectory(self._client, self._key, self._channel, self._asking)
+        return RedisDirectory(self._client, self._key, self._channel, self._asking, self._reading)
 
     async def close(self) -> None:
         with suppress(RedisError, OSError):
@@ -407,6 +396,14 @@ class RedisStore:
         advice = next((each for found, each in self._advice if found in text), "")
         return StoreUnreachable(f"the store of sessions {self.address} refuses: {text}{advice}")
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What was found there: it need not be what this release writes."""
+        try:
+            yield
+        except (KeyError, ValueError) as exc:
+            raise self._unreadable(f"{type(exc).__name__}: {exc}") from exc
+
     def _unreadable(self, why: str) -> RecordUnreadable:
         return RecordUnreadable(
             f"the store of sessions {self.address} has keys beginning with {self._prefix}: that "
@@ -428,6 +425,32 @@ class RedisStore:
             ),
             ("read only replica", replica),
         )
+
+
+def _answer_of(got: list[Any]) -> Answer:
+    """Raises ValueError for words of another release."""
+    word, ticket, fencing_token, wait_ms, why, left, late, first, newer = got[:9]
+    reply = Reply(
+        Word(word.decode()),
+        ticket,
+        fencing_token,
+        wait_ms,
+        Why(why.decode()) if why else None,
+        left.decode(),
+        streams_in(late.decode()),
+        first.decode(),
+        newer.decode(),
+    )
+    # The script has sent them.
+    said = [each.decode() for each in got[9:]]
+    pairs = zip(said[::2], said[1::2], strict=True)
+    return Answer(reply, tuple(Message(stream, Told(told)) for stream, told in pairs))
+
+
+def _message_of(data: bytes) -> Message:
+    """Anybody may have sent it: what names no stream of this worker wakes nobody."""
+    told, _, stream = data.decode("utf-8", "replace").partition(" ")
+    return Message(stream, told_of(told))
 
 
 def _evicts(policy: str) -> str:

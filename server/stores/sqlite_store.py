@@ -35,7 +35,6 @@ from registry.lease_records import (
     Register,
     Reply,
     SessionRecord,
-    Told,
     Waiting,
     Why,
 )
@@ -50,6 +49,7 @@ from server.stores.store import (
     StoreRefused,
     StoreUnreachable,
     look,
+    told_of,
     worker_of,
 )
 from server.stores.worker_locks import WorkerLocks
@@ -215,7 +215,8 @@ class SqliteStore:
         find = "SELECT prompts FROM asked WHERE session = ?"
         row = db.execute(find, (session,)).fetchone()
         if row is not None:
-            table.asked[session] = attempts.from_text(row[0])
+            with _reading():
+                table.asked[session] = attempts.from_text(row[0])
 
     def _write_asked(
         self, db: sqlite3.Connection, session: str, asked: tuple[Asked, ...], now_ms: int
@@ -255,12 +256,20 @@ class SqliteStore:
         with transaction(db):
             now_ms = self._now_ms()
             sessions = {name for (name,) in db.execute("SELECT name FROM session")}
+            all_read = True
             for name in sorted(sessions | {session for session, _ in self._detached(db)}):
-                table = self._table_of(db, name)
+                try:
+                    table = self._table_of(db, name)
+                except RecordUnreadable:
+                    # Its session's prompts say so. Which of the dead it names is not known.
+                    all_read = False
+                    continue
                 before = table.snapshot()
                 messages = self._bury(table, name, now_ms)
                 self._write(db, name, before, table.snapshot())
                 self._send(db, messages, now_ms)
+            if not all_read:
+                return
             names = [(worker,) for worker in dead]
             db.executemany("DELETE FROM worker WHERE name = ?", names)
         for worker in dead:
@@ -333,7 +342,7 @@ class SqliteStore:
             numbers = [(number,) for number, _, _ in rows]
             with transaction(db):
                 db.executemany("DELETE FROM message WHERE number = ?", numbers)
-        return [Message(stream, Told(told)) for _, stream, told in rows]
+        return [Message(stream, told_of(told)) for _, stream, told in rows]
 
     # -- the file
 
@@ -392,8 +401,15 @@ _HOLDER, _WAITING = (frozenset(each.name for each in fields(of)) for of in (Hold
 
 def _record(text: str) -> SessionRecord:
     """One of another release may say less, or more. Raises RecordUnreadable."""
-    try:
+    with _reading():
         return _record_of(json.loads(text))
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What was found there: it need not be what this release writes."""
+    try:
+        yield
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise RecordUnreadable(
             f"the store of sessions has a record that this release cannot read "

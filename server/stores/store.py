@@ -12,6 +12,7 @@ from registry.lease_records import (
     Message,
     Poll,
     Reply,
+    Told,
 )
 from registry.states import Strategy
 
@@ -83,6 +84,14 @@ def look(worker: str, session: str = NO_SESSION) -> Poll:
     It meets all that a prompt does: what lets none in refuses it as well.
     """
     return Poll(session, f"{worker}/", 0, Strategy.REJECT)
+
+
+def told_of(word: str) -> Told:
+    """What another release says in a word of its own wakes all the same: its stream asks."""
+    try:
+        return Told(word)
+    except ValueError:
+        return Told.FREE
 
 
 def worker_of(stream: str) -> str:

@@ -53,6 +53,21 @@ def lease_lost(trace_id: str, session: str, limits: LeaseLimits) -> SessionLease
     )
 
 
+_UNFORESEEN = "in an unforeseen way; the log has the traceback, worker_failed"
+
+
+def not_asked(trace_id: str) -> SessionsUnavailable:
+    return SessionsUnavailable(
+        trace_id, f"stream {trace_id} was refused: to ask for its session failed {_UNFORESEEN}"
+    )
+
+
+def not_kept(trace_id: str) -> SessionLeaseLost:
+    return SessionLeaseLost(
+        trace_id, f"stream {trace_id} was stopped: to renew its lease failed {_UNFORESEEN}"
+    )
+
+
 def unreachable(trace_id: str, why: Exception) -> SessionsUnavailable:
     return SessionsUnavailable(trace_id, f"stream {trace_id} was refused: {sentence(why)}")
 

@@ -8,7 +8,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from registry.lease_records import LeaseLimits, LeaseOperation, Register, Reply, Told, Word
+from registry import SessionLeaseLost, SessionsUnavailable
+from registry.lease_records import (
+    LeaseLimits,
+    LeaseOperation,
+    Register,
+    Renew,
+    Reply,
+    Told,
+    Word,
+)
 from registry.wording import TIMEOUT_ON_CANCEL
 from server.stores.lease import End, Lease, NotLetIn
 from server.stores.leased_registry import LeasedRegistry
@@ -275,6 +284,51 @@ def test_a_stream_leaves_also_where_the_others_cannot_be_told_of_its_end() -> No
         await registry.end()
 
     simulated(program)
+
+
+class Fails(Store):
+    """Answers one kind of operation in a way that nobody foresaw."""
+
+    on: type[LeaseOperation] | None = None
+
+    async def ask(self, operation: LeaseOperation) -> Reply:
+        if self.on is not None and isinstance(operation, self.on):
+            raise ValueError("an answer of another release")
+        return await super().ask(operation)
+
+
+@pytest.mark.parametrize(
+    ("on", "error"), [(Register, SessionsUnavailable), (Renew, SessionLeaseLost)]
+)
+def test_a_failure_that_nobody_foresaw_ends_its_stream_and_not_its_client_s_patience(
+    on: type[LeaseOperation], error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asks for its session is answered, who holds it is stopped; the log has the traceback."""
+
+    async def program(world: World, store: Store) -> None:
+        fails = Fails(store._shared, "v")
+        fails.on = on
+        registry = LeasedRegistry(fails, "v", clock=lambda: world.now, queue_s=60)
+
+        async def answer() -> None:
+            task = asyncio.current_task()
+            stream = await registry.register({"trace_id": "1", "session_id": "s", "task": task})
+            try:
+                await asyncio.sleep(60)
+            finally:
+                stream.raise_if_stopped()
+
+        async with asyncio.timeout(20):
+            with pytest.raises(error, match="in an unforeseen way; the log has the traceback"):
+                await asyncio.create_task(answer())
+        await registry.close()
+        await registry.end()
+        assert (await store.snapshot()).sessions == ()
+
+    simulated(program)
+    (failed,) = [each for each in caplog.records if "worker_failed" in each.getMessage()]
+    assert "acquire-1" in failed.getMessage()
+    assert failed.exc_info is not None and isinstance(failed.exc_info[1], ValueError)
 
 
 class Closing(Store):

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sqlite3
+import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing, closing
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -17,12 +22,14 @@ from registry.lease_records import (
     Register,
     Renew,
     Reply,
+    Told,
     Word,
 )
 from registry.states import Strategy
 from server.stores.leased_registry import LeasedRegistry
 from server.stores.memory_store import MemoryStore, SharedMemory
 from server.stores.redis_store import RedisStore
+from server.stores.sqlite_store import SqliteStore
 from server.stores.store import RecordUnreadable, StoreRefused, StoreUnreachable, look
 from server.stores.watched_store import StoreState, WatchedStore
 from sim import World, run
@@ -105,6 +112,78 @@ def test_keys_that_are_none_of_ours_fail_those_whom_they_are_about(kind: str) ->
 
     with valkey_server.running() as address:
         run_async(main(address))
+
+
+@pytest.mark.socket
+def test_what_another_release_writes_in_words_of_its_own_is_said_and_ends_nothing() -> None:
+    """In a record or in a reply it is one that cannot be read; a message wakes whom it names."""
+
+    async def main(address: str) -> None:
+        store = RedisStore(address, LIMITS, "v", call_s=10)
+        await store.start()
+        await store._client.hset(store._key("counters"), "quarantine", 0)
+        granted = await store.ask(Register("s", "v/1"))
+        assert granted.word is Word.GRANTED
+        async with aclosing(store.messages()) as messages:
+            woken = asyncio.ensure_future(anext(messages))
+            channel = store._channel("v")
+            # Until somebody hears it.
+            while not await store._client.publish(channel, "preempted v/1"):
+                pass
+            for each in (b"\xff\xff", b"", b"cancelled v/2"):
+                await store._client.publish(channel, each)
+            heard = [await woken, *[await anext(messages) for _ in range(3)]]
+        assert heard[0] == Message("v/1", Told.FREE)
+        assert heard[3] == Message("v/2", Told.CANCELLED)
+        key = store._session_key("s")
+        await store._client.hset(key, mapping={"stop": 1, "why": "preempted"})
+        renewal = Renew("s", "v/1", granted.fencing_token, granted.ticket)
+        with pytest.raises(RecordUnreadable, match=r"another release\. Name another JARVIS_SESS"):
+            await store.ask(renewal)
+        directory = store.directory
+        await store._client.zadd(store._key("running:key-a"), {b"\xff": 1})
+        await store._client.hset(store._key("counters"), "quarantine", "soon")
+        for asks in (directory.described("key-a"), directory.be_seen("v", 1000), store.queue("s")):
+            with pytest.raises(RecordUnreadable, match="that this release cannot read"):
+                await asks
+        await store.close()
+
+    with valkey_server.running() as address:
+        run_async(main(address))
+
+
+def test_a_file_with_what_another_release_has_written_is_used_all_the_same(tmp_path: Path) -> None:
+    """A worker starts, other sessions go on, a message wakes whom it names."""
+    path = tmp_path / "own" / "sessions.sqlite"
+
+    async def main() -> None:
+        dead = SqliteStore(path, LIMITS, "dead")
+        await dead.start()
+        await dead.ask(Register("s", "dead/1"))
+        await dead.ask(Register("t", "dead/2"))
+        # As the kernel gives back what a process held; its file stays.
+        assert dead._locks._fd is not None
+        os.close(dead._locks._fd)
+        dead._locks._fd = None
+        await dead.close()
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("UPDATE session SET record = 'junk' WHERE name = 's'")
+            db.execute("INSERT INTO asked VALUES ('u', 'junk', ?)", (time.monotonic_ns(),))
+            store = SqliteStore(path, LIMITS, "v")
+            await store.start()
+            assert await store.queue("t") == ()
+            for session in ("s", "u"):
+                with pytest.raises(RecordUnreadable, match="that this release cannot read"):
+                    await store.ask(Register(session, "v/1"))
+            assert (await store.ask(Register("t", "v/1"))).word is Word.WAITING
+            # Whom the record names is not known: they stay dead for who can read it.
+            assert store._locks.gone() == ["dead"]
+            db.execute("INSERT INTO message VALUES (1, 'v', 'v/1', 'preempted', 0)")
+            async with aclosing(store.messages()) as messages:
+                assert await anext(messages) == Message("v/1", Told.FREE)
+            await store.close()
+
+    run_async(main())
 
 
 def test_a_look_in_the_quarantine_waits_for_nothing() -> None:
