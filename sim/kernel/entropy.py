@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 import math
+import operator
 import random  # noqa: TID251 - it is this module that makes it deterministic
 import uuid
 from typing import Any, Protocol
 
 from sim.kernel.environment import SAME_S, Environment
 from sim.kernel.notices import Special
+from sim.kernel.origin import forwards
 from sim.kernel.schedule import EPOCH_S
 
 BUSY_READINGS = 1000
@@ -136,6 +138,7 @@ class Entropy:
         self._note_shown(shown_us, shown_us * 1000 + in_a_row)
         return shown_us * 1000 + in_a_row
 
+    @forwards
     def wall_date(
         self, kind: type[datetime.datetime], zone: datetime.tzinfo | None
     ) -> datetime.datetime:
@@ -194,7 +197,10 @@ class Entropy:
             _save_state()
             _real_random_seed(_inst, self.seed)
 
+    @forwards
     def bytes(self, size: int) -> bytes:
+        if operator.index(size) < 0:
+            raise ValueError("negative argument not allowed")
         if self._bytes is None:
             self.environment.observer.meets(Special.RANDOM_NUMBERS)
             self._bytes = random.Random(f"bytes {self.seed}")

@@ -43,7 +43,7 @@ from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observed import ObservedLoop, ObservedProcessLoop
 from sim.kernel.observer import Chooser, Observer
-from sim.kernel.origin import fault_of_simulator, forwards
+from sim.kernel.origin import fault_of_simulator, forwards, is_modelled
 from sim.kernel.raised import words_of_callback, words_of_exception
 from sim.kernel.recording import Departure, Recording
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
@@ -480,7 +480,7 @@ def _run_until_stopped(loop: SimLoop, world: World) -> None:
         world.fail_as(Kind.EXCEPTION, words_of_exception(exc), raised=exc)
     except Exception as exc:
         # Raised between two callbacks, where the loop calls the simulator.
-        if exc is loop.raised_by_handler:
+        if exc is loop.raised_by_handler or is_modelled(exc):
             world.fail_as(Kind.EXCEPTION, words_of_exception(exc), raised=exc)
         elif not world.is_own_fault(exc):
             raise

@@ -224,6 +224,9 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         if self._network is not None:
             self._network.begin_poll(self)
         if not self._ready:
+            if timeout is not None and math.isnan(timeout):
+                # From 3.13 on, for a timer of no number; `_run_once` has none of it before.
+                raise modelled(ValueError("cannot convert float NaN to integer"))
             env.spins = env.spin_rounds = 0
             self._wait()
         elif (spins := env.spins + 1) < self._spins_noted or self._may_spin(spins):

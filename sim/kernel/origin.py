@@ -50,6 +50,11 @@ def modelled(exception: E) -> E:
     return exception
 
 
+def is_modelled(exception: BaseException) -> bool:
+    """Whether a stand-in raised it, as the real object would."""
+    return hasattr(exception, _MODELLED)
+
+
 def forwards(function: C) -> C:
     """A decorator: what is raised below the function is an answer to its caller."""
     inner: Any = function
@@ -96,7 +101,7 @@ def _all_of(exception: BaseException, seen: set[int]) -> Iterator[BaseException]
         return
     seen.add(id(exception))
     yield exception
-    if hasattr(exception, _MODELLED):
+    if is_modelled(exception):
         # Exceptions that led the stand-in to raise this one do not count.
         return
     behind = [exception.__cause__, exception.__context__]
@@ -111,7 +116,7 @@ def _is_fault(exception: BaseException) -> bool:
     if isinstance(exception, NotSimulated | Misused):
         return True
     is_verdict = isinstance(exception, CheckFailed | StepBrokenOff)
-    if is_verdict or hasattr(exception, _MODELLED) or not isinstance(exception, Exception):
+    if is_verdict or is_modelled(exception) or not isinstance(exception, Exception):
         return False
     owners = [owner for frame in _frames(exception) if (owner := _owner(frame)) is not None]
     if not owners:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import traceback
 from collections.abc import Iterator
 from types import CodeType, FrameType
@@ -80,7 +81,7 @@ def words_of_callback(handle: asyncio.Handle) -> str:
     if isinstance(code, CodeType) and is_of_simulator(code.co_filename):
         # It stands for one of the program's, which is among its arguments.
         given = [each for each in handle._args if callable(each)]
-        callback = given[0] if given else callback
+        callback = given[0] if given else inspect.unwrap(callback)
     return words_of_function(callback)
 
 

@@ -56,7 +56,7 @@ def test_other_orders_are_looked_at() -> None:
 async def as_on_stock() -> None:
     """What it refuses, when it begins, and its time limit."""
     assert [*asyncio.as_completed([])] == []
-    with pytest.raises(TypeError, match="expect an iterable of futures, not Future"):
+    with pytest.raises(TypeError, match=r"an iterable of (futures|awaitables), not Future"):
         [*asyncio.as_completed(asyncio.get_running_loop().create_future())]  # type: ignore[call-overload]
     task = asyncio.create_task(asyncio.sleep(0, 1))
     assert [await each for each in asyncio.as_completed([task, task])] == [1]

@@ -34,13 +34,24 @@ async def sleeps_for_no_number() -> object:
 async def arms_for_no_number() -> object:
     loop = asyncio.get_running_loop()
     fired = loop.create_future()
-    loop.call_later(float("nan"), fired.set_result, "fired")
+    # It may fire when what ends the loop has cancelled who waits.
+    loop.call_later(float("nan"), lambda: fired.done() or fired.set_result("fired"))
     return await fired
+
+
+async def arms_for_no_number_while_it_works() -> object:
+    loop = asyncio.get_running_loop()
+    fired = loop.create_future()
+    loop.call_later(float("nan"), fired.set_result, "fired")
+    for _ in range(9):
+        await asyncio.sleep(0)
+    return fired.result()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its loop is no selector's by default")
 @pytest.mark.parametrize(
-    "program", [told_of_its_class, closes_its_loop, sleeps_for_no_number, arms_for_no_number]
+    "program",
+    [told_of_its_class, closes_its_loop, sleeps_for_no_number, arms_for_no_number_while_it_works],
 )
 def test_the_loop_says_and_does_what_stocks_does(program: Callable[[], Awaitable[object]]) -> None:
     """The same is returned, or the same exception raised, of which the program gets to know."""
@@ -58,6 +69,33 @@ def test_the_loop_says_and_does_what_stocks_does(program: Callable[[], Awaitable
     report = explore(main, budget_s=AMPLE_S)
     assert report.verdict == Verdict.PROVED, report.text
     assert set(seen) == {asyncio.run(said())}
+
+
+async def fate_on_stock() -> object:
+    """Of what waits for a timer of no number alone."""
+    loop = asyncio.new_event_loop()
+    try:
+        return await asyncio.to_thread(loop.run_until_complete, arms_for_no_number())
+    except ValueError as exc:
+        return exc
+    finally:
+        loop.close()
+
+
+def test_a_loop_that_waits_for_no_number_alone_fires_or_ends_as_stocks_does() -> None:
+    """Up to 3.12 the timer is due at once; from 3.13 on the poll raises, for the program to see."""
+    on_stock = asyncio.run(fate_on_stock())
+
+    async def program(world: World) -> None:
+        assert await arms_for_no_number() == "fired"
+
+    report = explore(program, budget_s=AMPLE_S)
+    if isinstance(on_stock, ValueError):
+        assert report.verdict == Verdict.REFUTED, report.text
+        assert str(on_stock) in report.text
+    else:
+        assert on_stock == "fired"
+        assert report.verdict == Verdict.PROVED, report.text
 
 
 def test_a_running_loop_that_is_closed_is_the_programs_own_fault() -> None:
@@ -146,3 +184,16 @@ def test_who_waits_for_a_far_timer_is_refuted_and_told_which() -> None:
     assert report.verdict == Verdict.REFUTED, report.text
     assert "not within horizon_s=600: next is the timer of program, at 3600 s" in report.text
     assert "horizon_s=6000" in report.text
+
+
+def test_a_process_that_waits_for_no_number_alone_ends_by_what_its_loop_raises() -> None:
+    """The exception is that process's fate, and the world goes on."""
+    on_stock = asyncio.run(fate_on_stock())
+
+    async def program(world: World) -> None:
+        process = world.host("a").run(arms_for_no_number)
+        ended = await process.ended()
+        assert repr(ended.raised) == repr(on_stock if isinstance(on_stock, ValueError) else None)
+
+    report = explore(program, budget_s=AMPLE_S)
+    assert report.verdict == Verdict.PROVED, report.text

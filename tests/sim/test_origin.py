@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import datetime
 import json
+import os
 import queue
+import random
+import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -168,6 +173,94 @@ def test_what_cpython_would_answer_refutes(program: Program, strategy: str) -> N
     """An error that a stand-in models, or hands on, is the program's."""
     report = explore(program, strategy=strategy, max_executions=50)
     assert report.verdict == "refuted", report.text
+
+
+def started() -> threading.Thread:
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    return thread
+
+
+def settled() -> asyncio.Future[int]:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    future.set_result(1)
+    return future
+
+
+def shut() -> concurrent.futures.ThreadPoolExecutor:
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    pool.shutdown()
+    return pool
+
+
+def closed() -> socket.socket:
+    one = socket.socket()
+    one.close()
+    return one
+
+
+# What is made, of it the function that is called, and with what; all of them raise.
+RAISING: dict[str, Callable[[], tuple[Callable[..., object], *tuple[Any, ...]]]] = {
+    "a future twice": lambda: (settled().set_result, 2),
+    "a free lock": lambda: (threading.Lock().release,),
+    "a free lock of asyncio": lambda: (asyncio.Lock().release,),
+    "a full semaphore": lambda: (threading.BoundedSemaphore(1).release,),
+    "a condition not held": lambda: (threading.Condition().notify,),
+    "an empty queue": lambda: (queue.SimpleQueue().get_nowait,),
+    "a thread twice": lambda: (started().start,),
+    "a pool that was shut": lambda: (shut().submit, print),
+    "a sleep backwards": lambda: (time.sleep, -1),
+    "a closed socket": lambda: (closed().send, b"x"),
+    "an address of no kind": lambda: (socket.socket().bind, "x"),
+    "a choice of nothing": lambda: (random.choice, []),
+    "fewer bytes than none": lambda: (os.urandom, -1),
+    "bytes of no number": lambda: (os.urandom, "x"),
+    "a zone of no kind": lambda: (datetime.datetime.now, 5),
+    "a form of no kind": lambda: (time.strftime, 5),
+    "a file that is not there": lambda: (open, "/no/such/file"),
+}
+
+
+def as_a_callback(call: str) -> Program:
+    async def program(world: World) -> None:
+        asyncio.get_running_loop().call_soon(*RAISING[call]())
+        await asyncio.sleep(1)
+
+    return program
+
+
+def in_a_thread(call: str) -> Program:
+    async def program(world: World) -> None:
+        await asyncio.to_thread(*RAISING[call]())
+
+    return program
+
+
+def as_a_callback_of_a_process(call: str) -> Program:
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(*RAISING[call]())
+        await asyncio.sleep(1)
+
+    async def program(world: World) -> None:
+        await world.host("a").run(main).ended()
+
+    return program
+
+
+@pytest.mark.parametrize("where", [as_a_callback, in_a_thread, as_a_callback_of_a_process])
+@pytest.mark.parametrize("call", RAISING)
+def test_a_call_with_no_frame_of_the_programs_is_its_own(
+    call: str, where: Callable[[str], Program]
+) -> None:
+    """The loop, or a thread, calls what the program handed over: what it raises is no error."""
+    report = explore(where(call), strategy="depth-first", max_executions=50)
+    assert report.verdict == "refuted", report.text
+
+
+def test_a_callback_that_raises_is_told_by_the_programs_name_for_it() -> None:
+    """Also where a stand-in looks first who calls."""
+    report = explore(as_a_callback_of_a_process("a future twice"))
+    assert "Future.set_result raises" in report.text
 
 
 def test_an_exception_that_was_never_raised_is_the_programs() -> None:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.hashing import SimFuture, SimTask
 from sim.kernel.loop import SimLoop
+from sim.kernel.origin import forwards
 
 NO_SHARED = (
     "processes share no objects of asyncio: let them talk by sockets, and announce what comes from "
@@ -70,6 +71,7 @@ class Ownership:
     def _checked(
         self, method: Callable[..., Any], owner_of: Callable[[Any], object]
     ) -> Callable[..., Any]:
+        @forwards
         @functools.wraps(method)
         def checked(used: Any, *args: Any, **kwargs: Any) -> Any:
             execution = execution_of_this_thread()

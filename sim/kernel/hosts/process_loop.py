@@ -23,6 +23,7 @@ from sim.kernel.hosts.ownership import NO_SHARED
 from sim.kernel.hosts.run import Run, Stands
 from sim.kernel.loop import SimLoop
 from sim.kernel.network.network import Network
+from sim.kernel.origin import forwards
 from sim.kernel.schedule import Named
 from sim.kernel.violation import Kind
 
@@ -128,6 +129,7 @@ class ProcessEntropy(Entropy):
     def seed_module(self) -> None:
         self._drawn.seed_module()
 
+    @forwards
     def bytes(self, size: int) -> bytes:
         return self._drawn.bytes(size)
 

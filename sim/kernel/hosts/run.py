@@ -25,7 +25,7 @@ from sim.kernel.entropy import Entropy
 from sim.kernel.environment import SAME_S
 from sim.kernel.interrupts import is_interrupt
 from sim.kernel.loop import SimLoop
-from sim.kernel.origin import forwards
+from sim.kernel.origin import forwards, is_modelled
 from sim.kernel.threads.identity import ThreadIdentity
 from sim.kernel.threads.line_tracing import set_trace
 from sim.kernel.threads.local_values import here
@@ -258,6 +258,10 @@ class Run:
                 return Exit(How.KILLED, signal.SIGINT)
             is_well = isinstance(exc, SystemExit) and exc.code in (None, 0)
             return Exit(How.RETURNED) if is_well else Exit(How.RAISED, raised=exc)
+        except Exception as exc:
+            if is_modelled(exc):
+                return Exit(How.RAISED, raised=exc)
+            raise
         if not task.done():
             return Exit(How.RAISED, raised=RuntimeError(_STOPPED))
         if task.cancelled() and self.loop.ends_by_interrupt():
