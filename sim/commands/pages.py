@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sim.bench.actors import WHO, naming_of
 from sim.bench.levels import is_of_the_bench
 from sim.counterexamples.counterexample import Counterexample
-from sim.counterexamples.facts import Broken
+from sim.counterexamples.fact import Broken
 from sim.exploration.report import Report
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Verdict
@@ -316,13 +316,13 @@ def _broken(subject: str) -> Broken | None:
     if not is_of_the_bench(subject):
         return None
     from sim.bench.entry import Entry
-    from sim.bench.subjects.mutants import mutant_of, replaced_by
+    from sim.bench.subjects.mutants import counterparts, mutant_of
 
     mutant = mutant_of(Entry.parse(subject).registry)
     if mutant is None:
         return None
     code = mutant.breaks.__code__
-    return Broken(code, mutant.line, mutant.description, replaced_by(mutant))
+    return Broken(code, mutant.line, mutant.description, counterparts(mutant))
 
 
 def _about(subject: str, program: Program) -> list[tuple[str, str]]:

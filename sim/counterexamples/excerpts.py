@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sim.counterexamples.accesses import Function, accesses_of
-from sim.counterexamples.facts import Fact, Mark
+from sim.counterexamples.fact import Fact, Mark
 
 EXCERPTS_MAX = 3
 AROUND = 4
 FIRST_LINES = 6
 # All functions together have about as many lines: they are in view without scrolling.
-LINES_MAX = 18
+LINES_MAX = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,25 @@ def excerpts_of(facts: Iterable[Fact]) -> list[Excerpt]:
             function = _function_of(mark)
             of_functions.setdefault((mark.file, function.first), []).append(mark)
     shown = list(of_functions.values())[:EXCERPTS_MAX]
-    return [_excerpt(marks, LINES_MAX // len(shown)) for marks in shown]
+    rooms = _rooms([len(_own(marks)[1]) for marks in shown])
+    return [_excerpt(marks, most) for marks, most in zip(shown, rooms, strict=True)]
+
+
+def _rooms(lengths: Sequence[int]) -> list[int]:
+    """How many lines each of the functions has: what a short one leaves, the others have."""
+    rooms = dict.fromkeys(range(len(lengths)), 0)
+    left, open_ = LINES_MAX, sorted(rooms, key=lambda at: lengths[at])
+    for number, at in enumerate(open_):
+        rooms[at] = min(lengths[at], left // (len(open_) - number))
+        left -= rooms[at]
+    return [*rooms.values()]
+
+
+def _own(marks: Sequence[Mark]) -> tuple[Function, list[int]]:
+    """The function that they are in, and its lines without the docstring."""
+    function = _function_of(marks[0])
+    last = min(function.last, len(linecache.getlines(marks[0].file)))
+    return function, [each for each in range(function.first, last + 1) if each not in function.said]
 
 
 def _function_of(mark: Mark) -> Function:
@@ -66,14 +84,13 @@ def _wanted(marked: Iterable[int], own: Sequence[int], function: Function, most:
 
 
 def _excerpt(marks: Sequence[Mark], most: int) -> Excerpt:
-    function, file = _function_of(marks[0]), marks[0].file
+    function, own = _own(marks)
+    file = marks[0].file
     says: dict[int, list[str]] = {}
     for mark in marks:
         if mark.says not in says.setdefault(mark.line, []):
             says[mark.line].append(mark.says)
     source = linecache.getlines(file)
-    last = min(function.last, len(source))
-    own = [each for each in range(function.first, last + 1) if each not in function.said]
     wanted = _wanted(says, own, function, most)
     lines: list[tuple[int, str] | None] = []
     before = None

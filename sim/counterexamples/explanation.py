@@ -11,7 +11,7 @@ from itertools import zip_longest
 from sim.counted import in_words
 from sim.counterexamples.chart import MARK, WIDTH_MAX, chart
 from sim.counterexamples.departures import Step, Words, steps_of
-from sim.counterexamples.facts import Fact
+from sim.counterexamples.fact import Fact
 from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
 from sim.counterexamples.steps import step_of
 from sim.kernel.execution import Outcome, Program, run_execution

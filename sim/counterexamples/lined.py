@@ -11,7 +11,8 @@ from types import FrameType
 from typing import TypeVar
 
 from sim.counterexamples.explanation import Passing
-from sim.counterexamples.facts import Fact, facts_of
+from sim.counterexamples.fact import Fact
+from sim.counterexamples.facts import facts_of
 from sim.counterexamples.program_lines import LINES_MAX, ProgramLines
 from sim.kernel import watchdog
 from sim.kernel.execution import Outcome, Program, run_execution

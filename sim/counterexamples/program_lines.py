@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from enum import Enum, auto
 from functools import cached_property
 from types import CodeType, FrameType
 from typing import Any
 
 from sim.counterexamples.accesses import Access, Accesses, accesses_of
+from sim.counterexamples.line_values import LineValues
+from sim.counterexamples.ran import Ran, Touched, What
 from sim.kernel.current import os_thread
 from sim.kernel.diagnosis import RUNS_CALLBACKS, awaited_tasks, frames_of
 from sim.kernel.loop import SimLoop
@@ -30,60 +31,6 @@ LINES_MAX = 200_000
 _TOOL = 2
 _SUSPENDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _monitoring: Any = getattr(sys, "monitoring", None)
-
-
-class What(Enum):
-    LINE = auto()
-    RESUMES = auto()
-    """A coroutine goes on at its `await`."""
-    RAISES = auto()
-    """An exception comes up at the line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """owner: the identity of whose attribute it is, or a file. key: under which key of it; None for
-    all of it, or where that is not known. text: as the source calls it."""
-
-    owner: int | str
-    name: str
-    key: str | None
-    text: str
-
-    def meets(self, other: Touched) -> bool:
-        is_same = (self.owner, self.name) == (other.owner, other.name)
-        return is_same and (None in (self.key, other.key) or self.key == other.key)
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """A line that ran. step: the number of the callback; call: that of the function's call.
-
-    reads, writes: what others may share; awaited_by: who waits for the actor as it writes. raised:
-    the name of the exception's type; is_of_cancel: it is the CancelledError of a task that was told
-    to end.
-    """
-
-    what: What
-    at: float
-    actor: str
-    step: int
-    call: int
-    code: CodeType
-    line: int
-    reads: tuple[Touched, ...] = ()
-    writes: tuple[Touched, ...] = ()
-    awaited_by: frozenset[str] = frozenset()
-    raised: str = ""
-    is_of_cancel: bool = False
-
-    @property
-    def file(self) -> str:
-        return self.code.co_filename
-
-    @property
-    def place(self) -> tuple[str, int]:
-        return self.file, self.line
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +47,7 @@ class ProgramLines:
     """ran: in their order, up to the violation. stands: who stood where then. violator: whose step
     it was, empty if nobody's. is_cut: there were more lines than `lines_max`.
     overtaken: the steps with which a thread went on that others had overtaken, and that had waited
-    for nothing."""
+    for nothing. values: what the lines read and changed had, where somebody wants to know."""
 
     ran: list[Ran] = field(default_factory=list)
     stands: list[Stands] = field(default_factory=list)
@@ -108,6 +55,7 @@ class ProgramLines:
     is_cut: bool = False
     lines_max: int = LINES_MAX
     overtaken: set[int] = field(default_factory=set)
+    values: LineValues | None = None
     _is_over: bool = False
     # The loops that are at a poll. Within that of one, the process of another goes on, maybe in the
     # middle of a step.
@@ -138,6 +86,8 @@ class ProgramLines:
             end()
             del self._now
             self._kept.clear()
+            if self.values is not None:
+                self.values.end()
 
     def violated(self, loops: list[SimLoop]) -> None:
         """Now: who stands where, and nothing that comes after it counts."""
@@ -216,22 +166,23 @@ class ProgramLines:
         if is_resumed:
             self._take_back(call, frame)
         self._last_of[call] = len(self.ran)
-        self.ran.append(
-            Ran(
-                what,
-                at,
-                actor_of(loop),
-                step,
-                call,
-                frame.f_code,
-                line,
-                self._touched(reads, frame),
-                written,
-                _awaited_by(loop) if written else frozenset(),
-                raised,
-                is_of_cancel,
-            )
+        ran = Ran(
+            what,
+            at,
+            actor_of(loop),
+            step,
+            call,
+            frame.f_code,
+            line,
+            self._touched(reads, frame),
+            written,
+            _awaited_by(loop) if written else frozenset(),
+            raised,
+            is_of_cancel,
         )
+        if self.values is not None:
+            self.values.note(len(self.ran), ran, frame, self._kept)
+        self.ran.append(ran)
 
     def _take_back(self, call: int, frame: FrameType) -> None:
         """What the line writes it has not written yet where it went on before: it waits again."""
@@ -333,6 +284,8 @@ class ProgramLines:
             self._note(What.LINE, frame)
         elif event == "exception":
             self._raises(frame, arg[0])
+        elif event == "return" and self.values is not None:
+            self.values.settle(frame, self._kept)
 
     def _raises(self, frame: FrameType, raised: type[BaseException]) -> None:
         if issubclass(raised, (StopIteration, StopAsyncIteration, GeneratorExit)):
@@ -360,6 +313,8 @@ class ProgramLines:
             # Into a coroutine that waits.
             events.PY_THROW: self._on_raise,
         }
+        if self.values is not None:
+            on[events.PY_RETURN] = self._on_return
         for event, call in on.items():
             _monitoring.register_callback(_TOOL, event, call)
         _monitoring.restart_events()
@@ -386,6 +341,13 @@ class ProgramLines:
         if self._accesses(code) is None:
             return _monitoring.DISABLE
         self._note(What.LINE, sys._getframe(1))
+        return None
+
+    def _on_return(self, code: CodeType, offset: int, returned: object) -> Any:
+        if self._accesses(code) is None:
+            return _monitoring.DISABLE
+        if self.values is not None and not self._is_over and os_thread() == self._thread:
+            self.values.settle(sys._getframe(1), self._kept)
         return None
 
     def _on_raise(self, code: CodeType, offset: int, raised: BaseException) -> None:

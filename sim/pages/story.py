@@ -13,7 +13,8 @@ from sim.counterexamples.counterexample import Counterexample
 from sim.counterexamples.departures import Words, steps_of
 from sim.counterexamples.excerpts import Excerpt, excerpts_of
 from sim.counterexamples.explanation import Passing, nearest_passing, what_differs
-from sim.counterexamples.facts import Broken, Fact, facts_of
+from sim.counterexamples.fact import Broken, Fact
+from sim.counterexamples.facts import facts_of
 from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
 from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.forks import in_a_fork

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+from sim.counterexamples.line_values import LineValues
 from sim.counterexamples.lined import LinedRecording, Rows
 from sim.kernel.diagnosis import RUNS_CALLBACKS, frames_of, programs_frame, short_place, waits_for
 from sim.kernel.environment import Arrival
@@ -21,7 +22,7 @@ from sim.kernel.schedule import ChoicePoint
 from sim.kernel.threads.workers import Worker
 from sim.kernel.world import TraceLine, World
 from sim.pages.names import Made
-from sim.pages.values import Values, values_of
+from sim.pages.values import Values, text_of, values_of
 from sim.schedulers import Replay
 
 # The most tasks, callbacks or timers that a page shows of a moment: it is to be read.
@@ -104,6 +105,8 @@ class Watched(LinedRecording):
         the program drops lives longer."""
         super().__init__()
         self._reads_variables = reads_variables
+        if reads_variables:
+            self.lines.values = LineValues(text_of)
         self.moments: list[Moment] = []
         self.made: list[Made] = []
         # Which moment a row of the trace, or a row of the tasks, has.

@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import linecache
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from server.stores.lease import Lease
 from server.stream_task import StreamTask
 from sim import World, explore
-from sim.bench.subjects.mutants import MUTANTS, Mutant, broken, mutant_named, replaced_by
+from sim.bench.subjects.mutants import (
+    MUTANTS,
+    Mutant,
+    broken,
+    counterparts,
+    mutant_named,
+    replaced_by,
+)
 from sim.commands.pages import page_of_counterexample
 from sim.counterexamples.excerpts import LINES_MAX, Excerpt, excerpts_of
-from sim.counterexamples.facts import Fact, Mark, Pattern
+from sim.counterexamples.fact import Fact, Mark, Pattern
 from sim.kernel import watchdog
 from sim.kernel.execution import Program
 from sim.pages.chart import chart_rows
@@ -24,6 +33,8 @@ from sim.pages.story import Story, story_of
 from sim.replay import subject_of
 from tests.pages.programs import slot_that_is_lost
 from tests.sim.connection_bugs import Till, of_uvicorn
+
+AGENT = "agent_is_not_ended_before_pop"
 
 
 def told(program: Program, **options: Any) -> Story:
@@ -71,13 +82,17 @@ async def money_is_lost(world: World) -> None:
 
 
 def test_a_stale_read_has_its_three_lines() -> None:
-    """Where it was read, where its reader waited meanwhile, and where it was changed."""
+    """Where it was read, where its reader waited meanwhile, and where it was changed: with what it
+    had each time."""
     story = told(money_is_lost)
     (fact,) = story.facts
     lines = {name: line_of(Account, f"# {name}") for name in ("reads", "waits", "changes")}
     assert marked(story) == set(lines.values())
-    assert f"both read `self.balance` at test_facts.py:{lines['reads']}" in fact.sentence
-    does = "adds 2 changes it there, too (2.000 s), and has not read it again since 0.000 s"
+    assert f"both read 0 from `self.balance` at test_facts.py:{lines['reads']}" in fact.sentence
+    assert (
+        f"adds 1 changes `self.balance` to 1 at test_facts.py:{lines['changes']}" in fact.sentence
+    )
+    does = "adds 2 changes it there, too, to 2 (2.000 s), and has not read it again since 0.000 s"
     assert does in fact.sentence
     (excerpt,) = story.excerpts
     assert (excerpt.function, set(excerpt.says)) == ("adds", set(lines.values()))
@@ -250,7 +265,10 @@ def test_a_published_registry_is_shown_by_its_own_lines() -> None:
     (excerpt,) = told_of_it.excerpts
     assert excerpt.file.endswith("quick_fix.py")
     assert list(excerpt.says) == lines
-    assert "p2's request and p3's request both read" in told_of_it.facts[0].sentence
+    sentence = told_of_it.facts[0].sentence
+    assert "p2's request and p3's request both read 'p1' from `self._by_session['s']`" in sentence
+    assert "p2's request changes `self._by_session['s']` to 'p2' at" in sentence
+    assert "p3's request changes it there, too, to 'p3' (0.200 s)" in sentence
     # So are the steps in which it happened, with what happened there.
     rows = [(step.actor, told) for step in told_of_it.steps for told in step.told]
     assert [who for who, told in rows if f"line {lines[0]}: " in told] == [
@@ -269,14 +287,14 @@ def test_a_published_registry_is_shown_by_its_own_lines() -> None:
 
 def test_of_a_mutant_the_broken_line_is_told_first() -> None:
     """With what production has in its place."""
-    name = "agent_is_not_ended_before_pop"
+    name = AGENT
     (code,) = replaced_by(mutant_named(name))
     assert code.co_qualname == "StreamTask._end_agent"
     with subject_of(f"server:second_prompt.async:mutant-{name}") as subject:
         found = explore(subject, max_executions=1).counterexample
     assert found is not None
     first, *rest = page_of_counterexample(found).stories[0].story.facts
-    instead = line_of(StreamTask._end_agent, "agent = self._agent")
+    instead = line_of(StreamTask._end_agent, "async def _end_agent")
     assert first.marks[1] == Mark(code.co_filename, instead, "what production does in its place")
     assert first.marks[0].line == line_of(mutant_named(name).breaks, "patch.setattr")
     # Both calls, by the tasks that have them.
@@ -308,6 +326,35 @@ def test_every_mutant_has_such_a_line(mutant: Mutant) -> None:
     """It is one of its own, below that at which it begins."""
     lines, first = inspect.getsourcelines(mutant.breaks)
     assert first < mutant.line < first + len(lines)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda each: str(each.name))
+def test_what_production_has_instead_is_production(mutant: Mutant) -> None:
+    """The line is in a file of production, and where a mutant names one, it is that."""
+    places = counterparts(mutant)
+    assert {Path(file).parts[-2] for file, _ in places} <= {"registry", "server", "stores"}
+    for (_, text), (file, line) in zip(mutant.instead, places, strict=False):
+        assert linecache.getline(file, line).strip() == text
+
+
+def test_a_mutant_that_is_a_copy_has_the_line_that_it_lacks() -> None:
+    """One that does all otherwise has the function's first."""
+    lacks = {name: counterparts(mutant_named(name))[0] for name in ("gate_is_not_asked", AGENT)}
+    texts = {name: linecache.getline(*place).strip() for name, place in lacks.items()}
+    assert texts["gate_is_not_asked"] == "self.raise_if_stopped()"
+    assert texts[AGENT] == "async def _end_agent(self) -> None:"
+
+
+def test_a_lease_is_dated_where_production_dates_it() -> None:
+    """A mutant that hooks in from outside shows the line that it makes otherwise, not its hook."""
+    ((file, line),) = counterparts(mutant_named("lease_is_dated_from_the_reply"))
+    assert "asked + self._lease_s" in linecache.getline(file, line)
+    assert line in range(*line_span(Lease._renew))
+
+
+def line_span(function: Any) -> tuple[int, int]:
+    lines, first = inspect.getsourcelines(function)
+    return first, first + len(lines)
 
 
 def test_threads_switch_at_the_same_lines_while_they_are_looked_at() -> None:

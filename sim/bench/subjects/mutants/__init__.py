@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from sim.bench.subjects.mutants.base import Mutant, broken, replaced_by
+from sim.bench.subjects.mutants.base import Mutant, broken, counterparts, replaced_by
 from sim.bench.subjects.mutants.cluster import CLUSTER_MUTANTS
 from sim.bench.subjects.mutants.registry import REGISTRY_MUTANTS
 from sim.bench.subjects.mutants.server import SERVER_MUTANTS
@@ -45,6 +45,7 @@ __all__ = [
     "Mutant",
     "broken",
     "broken_as",
+    "counterparts",
     "mutant_named",
     "mutant_of",
     "replaced_by",

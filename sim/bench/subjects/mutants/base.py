@@ -11,7 +11,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, Protocol
 
-from sim.bench.subjects.mutants.wrong_line import wrong_line
+from sim.bench.subjects.mutants.wrong_line import right_line, wrong_line
 
 
 class Patch(Protocol):
@@ -27,11 +27,16 @@ Break = Callable[[Patch], None]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A bug with its name. level: whose scenarios judge it. likely: those to try first."""
+    """A bug with its name. level: whose scenarios judge it. likely: those to try first.
+
+    instead: lines of production that it makes otherwise, each with the function that it is in;
+    where none are given, they are told from the functions that it replaces.
+    """
 
     level: str
     breaks: Break
     likely: tuple[str, ...] = ()
+    instead: tuple[tuple[Callable[..., object], str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -104,6 +109,25 @@ def replaced_by(mutant: Mutant) -> tuple[CodeType, ...]:
     noting = _Noting()
     mutant.breaks(noting)
     return tuple(noting.replaced)
+
+
+def counterparts(mutant: Mutant) -> tuple[tuple[str, int], ...]:
+    """The lines of production that it has otherwise: files and numbers, asked while production is
+    whole."""
+    if mutant.instead:
+        return tuple(_place_of(function, text) for function, text in mutant.instead)
+    assert isinstance(mutant.breaks, FunctionType)
+    return tuple(
+        (code.co_filename, right_line(mutant.breaks, code)) for code in replaced_by(mutant)
+    )
+
+
+def _place_of(function: Callable[..., object], text: str) -> tuple[str, int]:
+    """Raises StopIteration where the function has no such line."""
+    lines, first = inspect.getsourcelines(function)
+    file = inspect.getsourcefile(function)
+    assert file is not None
+    return file, next(first + at for at, line in enumerate(lines) if line.strip() == text)
 
 
 @cache

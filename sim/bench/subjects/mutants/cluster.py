@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -361,4 +362,12 @@ KILLED: tuple[tuple[Break, str, str], ...] = (
     (repetitions_are_known_per_worker, "repetition", "S8 identity"),
 )
 
-CLUSTER_MUTANTS = tuple(Mutant("cluster", breaks, (scenario,)) for breaks, scenario, _ in KILLED)
+# What production does where a mutant breaks it from outside of any function of production's.
+INSTEAD: dict[Break, tuple[tuple[Callable[..., object], str], ...]] = {
+    lease_is_dated_from_the_reply: ((Lease._renew, "self._deadline = asked + self._lease_s"),),
+}
+
+CLUSTER_MUTANTS = tuple(
+    Mutant("cluster", breaks, (scenario,), INSTEAD.get(breaks, ()))
+    for breaks, scenario, _ in KILLED
+)

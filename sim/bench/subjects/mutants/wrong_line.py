@@ -1,4 +1,5 @@
-"""At which line a mutant differs from production: what it does otherwise, not where it begins."""
+"""At which line a mutant differs from production: what it does otherwise, not where it begins; and
+what production has there."""
 
 from __future__ import annotations
 
@@ -7,7 +8,11 @@ import inspect
 import linecache
 import textwrap
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from types import CodeType, FunctionType
+
+# Of a copy of production's function so many statements may be others.
+FEW = 2
 
 
 def wrong_line(breaks: FunctionType, replaced: Iterable[CodeType]) -> int:
@@ -43,10 +48,51 @@ def wrong_line(breaks: FunctionType, replaced: Iterable[CodeType]) -> int:
     return first + found.lineno - 1
 
 
-def _statements_of(code: CodeType) -> Iterator[str]:
+def right_line(breaks: FunctionType, replaced: CodeType) -> int:
+    """The first statement of production's function that the mutant has not, where it has all but
+    a few of it; else that at which the function begins."""
+    lines, _ = inspect.getsourcelines(breaks)
+    own = {ast.unparse(each) for each in ast.walk(ast.parse(textwrap.dedent("".join(lines))))}
+    statements = _statements_with_lines(replaced)
+    telling = [
+        each for each in statements if each.is_simple and each.text not in ("return", "pass")
+    ]
+    missing = [each for each in telling if each.text not in own]
+    is_a_copy = 0 < len(missing) <= FEW and len(missing) < len(telling)
+    return missing[0].line if is_a_copy else _begins(replaced)
+
+
+def _begins(code: CodeType) -> int:
+    """Its `def`, below its decorators."""
+    lines = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :]
+    begins = (
+        at for at, line in enumerate(lines) if line.lstrip().startswith(("def ", "async def "))
+    )
+    return code.co_firstlineno + next(begins, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """is_simple: without others within it."""
+
+    line: int
+    text: str
+    is_simple: bool
+
+
+def _statements_with_lines(code: CodeType) -> list[_Statement]:
     source = inspect.getblock(linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :])
     node = ast.parse(textwrap.dedent("".join(source))).body[0]
-    return (ast.unparse(each) for each in _statements(node))
+    return [
+        _Statement(
+            code.co_firstlineno + each.lineno - 1, ast.unparse(each), not hasattr(each, "body")
+        )
+        for each in _statements(node)
+    ]
+
+
+def _statements_of(code: CodeType) -> Iterator[str]:
+    return (each.text for each in _statements_with_lines(code))
 
 
 def _statements(node: ast.stmt) -> list[ast.stmt]:
