@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -20,12 +19,15 @@ from server import log, memory, shutdown
 from server.app import create_app
 from server.environment import read_settings
 from server.http_protocol import HttpProtocol
+from server.lines import line
+from server.listeners import listening, url_of
 from server.security import StartRefused, check_address, read_keys
 from server.settings import Settings
 
+_logger = logging.getLogger("onestream.server")
+
 HOST = "127.0.0.1"
 PORT = 8000
-PORT_MAX = 65535
 EXIT_OK = 0
 EXIT_USAGE = 3
 
@@ -44,26 +46,24 @@ async def serve(
     address, which goes before that of the settings.
     on_started: called with the server's address once it listens; port 0 picks a free one.
     Raises StartRefused for settings that cannot be read, for an address that is open to strangers
-    without a key, and for one that cannot be had; SystemExit, as uvicorn does, where that is taken
-    in the last moment.
+    without a key, and for one that cannot be had; SystemExit, as uvicorn does, where the
+    application refuses to start, which has said why.
     """
     log.configure()
     limits = settings or read_settings()
     log.configure(limits.log)
     check_address(read_keys(limits), host)
-    check_port(port)
-    check_free(host, port)
-    async with ollama or nullcontext("") as address:
-        if address:
-            limits = limits.model_copy(update={"ollama_host": address})
-        with signals_swallowed():
+    with signals_swallowed() as early, listening(host, port) as listeners:
+        async with ollama or nullcontext("") as address:
+            if address:
+                limits = limits.model_copy(update={"ollama_host": address})
             config = config_for(create_app(limits), limits, host, port)
-            await _serve_until_cancelled(_Server(config, on_started))
+            await _serve_until_cancelled(_Server(config, on_started, early), listeners)
 
 
-async def _serve_until_cancelled(server: _Server) -> None:
+async def _serve_until_cancelled(server: _Server, listeners: list[socket.socket]) -> None:
     """A cancel ends it as a signal does; uvicorn by itself would drop the running requests."""
-    serving = asyncio.ensure_future(_exit_code(server))
+    serving = asyncio.ensure_future(_exit_code(server, listeners))
     try:
         await asyncio.wait({serving})
     except asyncio.CancelledError:
@@ -77,68 +77,13 @@ async def _serve_until_cancelled(server: _Server) -> None:
         raise SystemExit(code)
 
 
-async def _exit_code(server: _Server) -> int | str | None:
+async def _exit_code(server: _Server, listeners: list[socket.socket]) -> int | str | None:
     """Serves; returns what uvicorn would exit with: a SystemExit in a task prints a traceback."""
     try:
-        await server.serve()
+        await server.serve(listeners)
     except SystemExit as exc:
         return exc.code
     return None
-
-
-def check_port(port: int) -> None:
-    if not 0 <= port <= PORT_MAX:
-        raise StartRefused(
-            f"will not listen on port {port}: ports are 0 (any free one) to {PORT_MAX}"
-        )
-
-
-def check_free(host: str, port: int) -> None:
-    """Raises StartRefused for an address on which nobody can listen, or somebody does already."""
-    try:
-        places = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except (OSError, UnicodeError) as exc:
-        raise StartRefused(
-            f"cannot listen on {host[:_SHOWN_CHARS]!a}: that is no address and no name of one "
-            f"({exc}); write 127.0.0.1, ::1 or a name as --host, and the port as --port"
-        ) from None
-    errors = [error for each in places if (error := _tried(*each)) is not None]
-    # Of a name one address may be missing, as ::1 of localhost where there is no IPv6.
-    final = [error for error in errors if error[1] in (errno.EADDRINUSE, errno.EACCES)]
-    if final or len(errors) == len(places):
-        address, number = (final or errors)[0]
-        why = _WHY_NOT.get(number, os.strerror(number))
-        raise StartRefused(f"cannot listen on {address} at port {port}: {why}")
-
-
-def _tried(
-    family: int, kind: int, protocol: int, _: str, place: tuple[Any, ...]
-) -> tuple[str, int] | None:
-    """The address and the error's number, where nobody can listen."""
-    try:
-        with socket.socket(family, kind, protocol) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                # Else it would be every address of both kinds.
-                tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            tried.bind(place)
-    except OSError as exc:
-        return str(place[0]), exc.errno or errno.EINVAL
-    return None
-
-
-# What is to be done about it.
-_WHY_NOT = {
-    errno.EADDRINUSE: "that port is taken, its address already in use; end the program that "
-    "listens there (`ss -ltnp` names it), or take another --port",
-    errno.EACCES: "this user may not have that port, as those below 1024 are root's; take a --port "
-    "from 1024 on, with a proxy in front of it if need be",
-    errno.EADDRNOTAVAIL: "this machine has no such address; `ip address` lists those that it has, "
-    "and with 0.0.0.0 as --host it listens on all of them",
-}
-_SHOWN_CHARS = 80
 
 
 def config_for(
@@ -170,17 +115,28 @@ def config_for(
 
 
 class _Server(uvicorn.Server):
-    """Reports its address once it listens."""
+    """Reports its address once it serves. early: the signals that have come before it."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_started: Callable[[str], None] | None,
+        early: list[signal.Signals],
+    ) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self._early = early
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        # What comes from here on it takes itself.
+        with self.capture_signals():
+            if not ended_early(self._early):
+                await self._serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and self._on_started is not None:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._on_started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            self._on_started(url_of(self.servers[0].sockets[0]))
 
 
 def run(
@@ -208,11 +164,27 @@ def run(
 
 
 @contextmanager
-def signals_swallowed() -> Iterator[None]:
-    """uvicorn sends the signal that ended it again, which would end us before our clean-up."""
-    previous = {number: signal.signal(number, lambda *_: None) for number in shutdown.TERMINATING}
+def signals_swallowed() -> Iterator[list[signal.Signals]]:
+    """uvicorn sends the signal that ended it again, which would end us before our clean-up.
+
+    Those that come are noted: before uvicorn takes them itself, they are meant for us.
+    """
+    came: list[signal.Signals] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(signal.Signals(number))
+
+    previous = {number: signal.signal(number, note) for number in shutdown.TERMINATING}
     try:
-        yield
+        yield came
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def ended_early(signals: list[signal.Signals]) -> bool:
+    """Whether a signal came while the server started; the log says which."""
+    if signals:
+        sentence = f"{signals[0].name} came while the server started, and it ends"
+        _logger.warning(line("ended_early", sentence))
+    return bool(signals)

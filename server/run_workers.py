@@ -10,10 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 
+import uvicorn
+
 from server import log
 from server.environment import read_settings
+from server.listeners import listening, url_of
 from server.opening import check_store
-from server.run import EXIT_OK, EXIT_USAGE, check_free, check_port, config_for
+from server.run import EXIT_OK, EXIT_USAGE, config_for, ended_early, signals_swallowed
 from server.security import StartRefused, check_address, read_keys
 from server.settings import Settings
 from server.startup import check_shared
@@ -42,14 +45,23 @@ def run_workers(
         settings = read_settings()
         log.configure(settings.log)
         check_address(read_keys(settings), host)
-        check_port(port)
-        check_free(host, port)
         check_shared(workers, settings.sessions)
-        asyncio.run(check_store(settings))
-        with _running(ollama) as address:
-            if address:
-                os.environ["JARVIS_OLLAMA_HOST"] = address
-            return _supervised(settings, workers, host, port, on_started)
+        with signals_swallowed() as early, listening(host, port) as listeners:
+            asyncio.run(check_store(settings))
+            with _running(ollama) as address:
+                if address:
+                    os.environ["JARVIS_OLLAMA_HOST"] = address
+                config = _config(settings, workers, host, port)
+                supervisor = Supervisor(
+                    config,
+                    listeners,
+                    health_s=_HEALTH_S,
+                    on_ready=lambda: on_started(url_of(listeners[0])),
+                )
+                if ended_early(early):
+                    return EXIT_OK
+                supervisor.run()
+                return EXIT_USAGE if supervisor.has_failed else EXIT_OK
     except StartRefused as exc:
         log.say(f"onestream serve: {exc}", sys.stderr, logging.ERROR)
     except SystemExit:
@@ -58,25 +70,9 @@ def run_workers(
     return EXIT_USAGE
 
 
-def _supervised(
-    settings: Settings, workers: int, host: str, port: int, on_started: Callable[[str], None]
-) -> int:
+def _config(settings: Settings, workers: int, host: str, port: int) -> uvicorn.Config:
     # By its name: each worker imports it, and reads the settings of the environment.
-    config = config_for(
-        "server.app:app",
-        settings,
-        host,
-        port,
-        workers=workers,
-    )
-    with config.bind_socket() as listener:
-        number = listener.getsockname()[1]
-        address = f"http://[{host}]:{number}" if ":" in host else f"http://{host}:{number}"
-        supervisor = Supervisor(
-            config, [listener], health_s=_HEALTH_S, on_ready=lambda: on_started(address)
-        )
-        supervisor.run()
-    return EXIT_USAGE if supervisor.has_failed else EXIT_OK
+    return config_for("server.app:app", settings, host, port, workers=workers)
 
 
 @contextmanager

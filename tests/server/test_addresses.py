@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.run import check_free
+from server.listeners import listening, url_of
 from server.security import StartRefused, check_upstream
 from tests.limits import HANGS_S
 from tests.server.support import Output, free_port, free_socket, process, settings
@@ -48,20 +48,26 @@ def test_an_address_that_cannot_be_had_is_told_with_what_to_do(host: str, part: 
     with free_socket() as taken:
         taken.listen()
         number = taken.getsockname()[1] if "taken" in part else 0
-        with pytest.raises(StartRefused) as caught:
-            check_free(host, number)
+        with pytest.raises(StartRefused) as caught, listening(host, number):
+            pass
     assert str(caught.value).startswith(f"cannot listen on {part.format(taken=number)}")
 
 
 @pytest.mark.socket
 @pytest.mark.parametrize("host", ["127.0.0.1", "", "localhost"])
-def test_an_address_that_can_be_had_is_left_free(host: str) -> None:
-    """Looking takes nothing, whether the port is told or not."""
-    check_free(host, 0)
-    with free_socket() as bound:
-        number = bound.getsockname()[1]
-    check_free(host, number)
-    check_free(host, number)
+def test_an_address_is_had_by_one_and_free_again_afterwards(host: str) -> None:
+    """Also where two servers look for it at the same moment: the second one is told."""
+    with listening(host, 0) as found:
+        number = found[0].getsockname()[1]
+        assert url_of(found[0]).endswith(f":{number}")
+        for each in found:
+            here = "::1" if each.family == socket.AF_INET6 else "127.0.0.1"
+            with socket.create_connection((here, each.getsockname()[1]), HANGS_S):
+                pass
+        with pytest.raises(StartRefused, match="that port is taken"), listening(host, number):
+            pass
+    with listening(host, number) as again:
+        assert again[0].getsockname()[1] == number
 
 
 @pytest.mark.socket
@@ -74,11 +80,13 @@ def test_a_name_may_have_an_address_that_is_not_there(monkeypatch: pytest.Monkey
         return [(*there[:4], ("192.0.2.1", there[4][1])), there]
 
     monkeypatch.setattr(socket, "getaddrinfo", with_more)
-    check_free("127.0.0.1", 0)
+    with listening("127.0.0.1", 0) as found_there:
+        assert len(found_there) == 1
     with free_socket() as taken:
         taken.listen()
-        with pytest.raises(StartRefused, match="that port is taken"):
-            check_free("127.0.0.1", taken.getsockname()[1])
+        number = taken.getsockname()[1]
+        with pytest.raises(StartRefused, match="port is taken"), listening("127.0.0.1", number):
+            pass
 
 
 @pytest.mark.parametrize(
