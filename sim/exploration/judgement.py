@@ -26,6 +26,7 @@ from sim.exploration.verdict import Stop, Unretrieved, Verdict
 from sim.kernel.errors import BudgetSpent
 from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.guards import guarded
+from sim.kernel.isolation.databases import connections_held
 from sim.kernel.isolation.entropy import clocks_held
 from sim.kernel.schedule import Bounds, Schedule, departures_of
 from sim.kernel.threads.untold import NOT_FOR_THREADS
@@ -232,6 +233,13 @@ def _with_entropy(differs: str | None, findings: Findings, sources: Iterable[obj
     if clocks := clocks_held(sources):
         held = "; ".join(clocks[:_HELD_MAX])
         words.append(f"not virtualised: {held}; make it within the program")
+    if connections := connections_held(sources):
+        held = "; ".join(f"{each} is held" for each in connections[:_HELD_MAX])
+        words.append(
+            f"a database was opened before the executions, and is the same in each, with what the "
+            f"last one wrote and with functions that may read a real clock: {held}; open it within "
+            f"the program"
+        )
     if findings.drawn_from:
         drawn = ", ".join(sorted(findings.drawn_from)[:_HELD_MAX])
         words.append(

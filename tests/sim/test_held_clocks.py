@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import calendar
+import collections
+import contextlib
+import contextvars
 import dataclasses
 import datetime
 import functools
 import importlib.util
 import logging
+import sqlite3
 import subprocess
 import sys
 import time
@@ -34,6 +38,10 @@ _IN_LIST = [time.perf_counter]
 _IN_TUPLE = (time.time, time.monotonic)
 _IN_DEEP: dict[str, Any] = {"clocks": [{"cpu": [time.monotonic_ns]}]}
 _PARTIALS = {"p": functools.partial(time.perf_counter)}
+_GIVEN = functools.partial(lambda clock: clock(), time.monotonic)
+_DEQUE = collections.deque([time.monotonic])
+_ORDERED = collections.OrderedDict(clock=time.monotonic)
+_NESTED = {"tuples": (("clock", time.monotonic),)}
 _GETTIME = {"c": time.clock_gettime}
 _OF_NOW: dict[str, Callable[..., Any]] = {
     "gmtime": time.gmtime,
@@ -151,6 +159,10 @@ WAYS: dict[str, Clock] = {
     "a tuple": lambda: _IN_TUPLE[1](),
     "a list in a dict in a list": lambda: _IN_DEEP["clocks"][0]["cpu"][0]() / 1e9,
     "a partial": lambda: _PARTIALS["p"](),
+    "an argument of a partial": lambda: _GIVEN(),
+    "a deque": lambda: _DEQUE[0](),
+    "an OrderedDict": lambda: _ORDERED["clock"](),
+    "a tuple in a tuple in a dict": lambda: _NESTED["tuples"][0][1](),  # type: ignore[operator]
     "an object": lambda: _KEEPS.clock(),
     "a slot": lambda: _SLOTS.clock(),
     "a frozen slot": lambda: _FROZEN.clock(),
@@ -384,35 +396,115 @@ def test_the_simulator_and_the_standard_library_keep_theirs() -> None:
         assert sched.scheduler.__init__.__defaults__[0] is time.monotonic  # type: ignore[index]
 
 
-_WRITTEN_IN_C = """
-import asyncio, itertools, time
+_MADE_BEFORE = """
+import asyncio, contextvars, ctypes, functools, itertools, sqlite3, time, types
 from sim import explore
 
-CLOCK = {clock}
+def endless(clock):
+    while True:
+        yield clock()
+
+def closure(it):
+    return lambda: next(it)
+
+def database(function=time.monotonic):
+    made = sqlite3.connect(":memory:", check_same_thread=False)
+    made.create_function("clock", 0, function)
+    return made
+
+HELD = {held}
 
 async def program(world):
-    began = next(CLOCK)
+    began = {read}
     await asyncio.sleep(0.3)
-    assert next(CLOCK) - began < 0.2
+    assert {read} - began < 0.2
 
 report = explore(program)
-print(report.verdict, "__main__.CLOCK" in report.reason)
+print(report.verdict, "__main__.HELD" in report.reason)
 """
 
 
+def _verdict_of_made_before(held: str, read: str) -> list[str]:
+    code = _MADE_BEFORE.format(held=held, read=read)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return ran.stdout.split()
+
+
 @pytest.mark.parametrize(
-    "clock",
+    ("held", "read"),
     [
-        "iter(time.monotonic, None)",
-        "map(time.clock_gettime, itertools.repeat(time.CLOCK_MONOTONIC))",
-        "itertools.starmap(time.monotonic, itertools.repeat(()))",
+        ("iter(time.monotonic, None)", "next(HELD)"),
+        ("map(time.clock_gettime, itertools.repeat(time.CLOCK_MONOTONIC))", "next(HELD)"),
+        ("itertools.starmap(time.monotonic, itertools.repeat(()))", "next(HELD)"),
+        ("functools.lru_cache(maxsize=0)(time.monotonic)", "HELD()"),
+        ("{1: [functools.lru_cache(maxsize=0)(time.monotonic)]}", "HELD[1][0]()"),
+        ("types.SimpleNamespace(it=iter(time.monotonic, None))", "next(HELD.it)"),
+        ("[endless(time.monotonic)]", "next(HELD[0])"),
+        ("closure(iter(time.monotonic, None))", "HELD()"),
+        ("iter(time.monotonic, None).__next__", "HELD()"),
+        ("zip(iter(time.monotonic, None))", "next(HELD)[0]"),
+        ("[ctypes.CFUNCTYPE(ctypes.c_double)(time.monotonic)]", "HELD[0]()"),
+        ("ValueError(time.monotonic)", "HELD.args[0]()"),
     ],
 )
-def test_what_is_written_in_c_and_holds_a_clock_is_named(clock: str) -> None:
-    """Where a module has it by name: it reads the real clock, by which a wrong claim would hold."""
-    code = _WRITTEN_IN_C.format(clock=clock)
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == ["inconclusive", "True"], ran.stdout
+def test_what_is_written_in_c_and_holds_a_clock_is_named(held: str, read: str) -> None:
+    """Also deep in what a module has: it reads the real clock, and a wrong claim would hold."""
+    assert _verdict_of_made_before(held, read) == ["inconclusive", "True"]
+
+
+@pytest.mark.parametrize(
+    ("held", "read"),
+    [
+        ("database()", "HELD.execute('select clock()').fetchone()[0]"),
+        ("[database().cursor()]", "HELD[0].execute('select clock()').fetchone()[0]"),
+        ("functools.partial(database().execute, 'select clock()')", "HELD().fetchone()[0]"),
+    ],
+)
+def test_a_database_that_was_opened_before_is_named(held: str, read: str) -> None:
+    """Nobody can ask it for its functions, and it keeps what each execution writes."""
+    assert _verdict_of_made_before(held, read) == ["inconclusive", "True"]
+
+
+def test_a_database_of_the_execution_is_as_any_object() -> None:
+    """It is opened within the program, so a claim about it is proved."""
+
+    async def program(world: World) -> None:
+        with contextlib.closing(sqlite3.connect(":memory:")) as db:
+            assert db.execute("select 1").fetchone() == (1,)
+
+    assert explore(program).verdict == "proved"
+
+
+_HELPER = """
+import itertools, random, time
+HELD = iter(time.monotonic, None)
+"""
+
+
+def test_what_an_imported_module_of_the_program_holds_is_named(tmp_path: Path) -> None:
+    """As what its own module does: a helper beside it is of the program, too."""
+    (tmp_path / "helper.py").write_text(_HELPER)
+    program = _MADE_BEFORE.format(held="0", read="next(helper.HELD)")
+    (tmp_path / "main.py").write_text(f"import helper\n{program}\nprint(report.reason)")
+    command = [sys.executable, str(tmp_path / "main.py")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("inconclusive")
+    assert "helper.HELD, a callable_iterator, holds a clock" in ran.stdout
+
+
+def test_a_clock_in_a_context_variable_is_virtual_within_and_real_after() -> None:
+    """It is put there for the executions, which run in a copy of this context."""
+    clock: contextvars.ContextVar[Clock] = contextvars.ContextVar("clock")
+    clock.set(time.monotonic)
+    entropy.find_held_clocks()
+
+    async def program(world: World) -> None:
+        began = clock.get()()
+        await asyncio.sleep(1_000)
+        assert 1_000 <= clock.get()() - began <= 1_001
+
+    assert explore(program, horizon_s=5_000).verdict == "proved"
+    assert clock.get() is time.monotonic
 
 
 def test_today_in_a_dict_is_the_day_of_the_execution() -> None:

@@ -31,7 +31,7 @@ class Site:
 
     real: Any
     get: Callable[[], Any]
-    put: Callable[[Any], None]
+    put: Callable[[Any], object]
 
 
 class SitesOfModules:
@@ -189,6 +189,21 @@ def modules_of(sources: Iterable[object]) -> list[types.ModuleType]:
         each if isinstance(each, types.ModuleType) else inspect.getmodule(each) for each in sources
     ]
     return list(dict.fromkeys(module for module in found if module is not None))
+
+
+def modules_behind(sources: Iterable[object]) -> list[types.ModuleType]:
+    """Those of `modules_of`, and of the program's own those that they import, and these, …"""
+    found = modules_of(sources)
+    known = {*map(id, found)}
+    for module in found:
+        for value in tuple(vars(module).values()):
+            behind = value
+            if isinstance(value, (type, types.FunctionType)):
+                behind = sys.modules.get(str(value.__module__))
+            if isinstance(behind, types.ModuleType) and id(behind) not in known and is_own(behind):
+                known.add(id(behind))
+                found.append(behind)
+    return found
 
 
 def item_site(holder: Any, name: Any, real: Any) -> Site:

@@ -26,7 +26,7 @@ from typing import Any
 
 from sim.kernel.current import execution_of_this_thread, executions, os_thread
 from sim.kernel.entropy import Entropy, restore_module
-from sim.kernel.isolation.bound_names import BoundGlobals, BoundNames, modules_of
+from sim.kernel.isolation.bound_names import BoundGlobals, BoundNames, modules_behind
 from sim.kernel.isolation.dates import dates_virtual, methods_of_dates
 from sim.kernel.isolation.held_clocks import HeldClocks, stand_in_of
 from sim.kernel.origin import forwards
@@ -69,9 +69,9 @@ def _drawn() -> Entropy | None:
 
 
 def clocks_held(sources: Iterable[object]) -> list[str]:
-    """Clocks that classes of these objects' modules keep where none is replaced, in words."""
-    names = {module.__name__ for module in modules_of(sources)}
-    return [f"{words} holds a clock" for module, words in _held.left if module in names]
+    """Clocks that these objects' modules hold where none is replaced, in words."""
+    names = {module.__name__ for module in modules_behind(sources)}
+    return [f"{each.words} holds a clock" for each in _held.left if each.module in names]
 
 
 class Generators:
@@ -80,7 +80,7 @@ class Generators:
     def __init__(self, sources: Iterable[object]) -> None:
         self._before = [
             (f"{module.__name__}.{name}", value, value.getstate())
-            for module in modules_of(sources)
+            for module in modules_behind(sources)
             for name, value in tuple(vars(module).items())
             if type(value) is random.Random
         ]

@@ -8,10 +8,12 @@ unseen because another went. What is frozen it does not tell of, so that is foun
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import gc
 import sys
 import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +25,7 @@ from sim.kernel.isolation.bound_names import (
     is_own,
     item_site,
 )
+from sim.kernel.isolation.where_held import Holding, where_held
 
 _NOT_LOOKED_INTO = (type, types.ModuleType, types.FrameType, types.BuiltinMethodType)
 # What only says what a function was made of.
@@ -59,8 +62,8 @@ class HeldClocks:
         self._unfrozen: list[tuple[Site, Any]] | None = None
         # By id, each validator that was found, and what makes another one of it.
         self._anew: dict[int, _Anew] = {}
-        self.left: list[tuple[str, str]] = []
-        """Holders in which none can be replaced: the module of each, and the words for it."""
+        self.left: list[Holding] = []
+        """Where holders lie in which none can be replaced."""
 
     def sites(self) -> list[tuple[Site, Any]]:
         """Each place, and what is to stand there."""
@@ -113,7 +116,8 @@ class HeldClocks:
                     holders.append(each)
         found = _Holders(replaced, holders)
         sites = [(site, replaced[id(site.real)]) for site in found.sites()]
-        self.left = found.left
+        sites += _in_this_context(replaced)
+        self.left = where_held(found.left, _OF_A_LOOK) if found.left else []
         for each in filter(_is_validator, holders):
             self._anew.setdefault(id(each), _Anew(each))
         return sites
@@ -148,6 +152,15 @@ class HeldClocks:
         return ranks
 
 
+def _in_this_context(replaced: _Replaced) -> list[tuple[Site, Any]]:
+    """What is set in context variables, which nobody can be asked for but the variables."""
+    return [
+        (Site(value, functools.partial(var.get, None), var.set), replaced[id(value)])
+        for var, value in contextvars.copy_context().items()
+        if id(value) in replaced
+    ]
+
+
 def _holds(holder: Any, replaced: _Replaced) -> bool:
     """Not for the types alone, which many hold."""
     if isinstance(holder, (*_NOT_LOOKED_INTO, *_OF_A_LOOK)):
@@ -174,7 +187,7 @@ class _Holders:
         self._globals = _Look(each for each in holders if id(each) in self._modules)
         self._holders = _Look(each for each in holders if id(each) not in self._modules)
         self._owners: dict[int, _Look] = {}
-        self.left: list[tuple[str, str]] = []
+        self.left = _Look()
         self._find_owners(self._holders)
         # The tuple of a closure, a table, the names of a class.
         inner, known = _Look(), {*self._owners, *self._modules}
@@ -207,21 +220,21 @@ class _Holders:
         kind = type(holder)
         if kind is dict:
             yield from self._in_dict(holder, owners)
-        elif kind is list:
+        elif kind is list or kind is deque:
             yield from (item_site(holder, at, each) for at, each in self._held(holder))
         elif kind is tuple or _is_named_tuple(holder):
             yield from self._in_tuple(holder, owners)
         elif kind is types.CellType:
             yield attribute_site(holder, "cell_contents", holder.cell_contents)
-        elif isinstance(holder, functools.partial):
-            yield _partial_site(holder)
+        elif isinstance(holder, functools.partial) and id(holder.func) in self._replaced:
+            yield _partial_site(holder, 0)
         elif kind is staticmethod:
             # Called again, it takes another function.
             yield Site(holder.__func__, lambda: holder.__func__, holder.__init__)
         else:
-            yield from self._in_object(holder, owners)
+            yield from self._in_object(holder)
 
-    def _held(self, values: list[Any] | tuple[Any, ...]) -> list[tuple[int, Any]]:
+    def _held(self, values: list[Any] | tuple[Any, ...] | deque[Any]) -> list[tuple[int, Any]]:
         return [(at, each) for at, each in enumerate(values) if id(each) in self._replaced]
 
     def _stays_real(self, owner: Any) -> bool:
@@ -251,43 +264,47 @@ class _Holders:
                     yield item_site(holder, name, value)
 
     def _in_tuple(self, holder: tuple[Any, ...], owners: list[Any]) -> Iterator[Site]:
+        found: list[Site] = []
         for owner in owners:
             if isinstance(owner, types.FunctionType) and owner.__defaults__ is holder:
-                yield from (default_site(owner, at, each) for at, each in self._held(holder))
+                found += [default_site(owner, at, each) for at, each in self._held(holder)]
+            elif isinstance(owner, functools.partial) and owner.args is holder:
+                self._replace(holder)
+                found.append(_partial_site(owner, 1))
             elif type(owner) is dict or type(owner) is list:
                 names = owner.items() if type(owner) is dict else enumerate(owner)
-                values = [self._replaced.get(id(each), each) for each in holder]
-                self._replaced[id(holder)] = tuple.__new__(type(holder), values)
+                self._replace(holder)
                 for name, value in tuple(names):
                     if value is holder:
-                        yield item_site(owner, name, holder)
+                        found.append(item_site(owner, name, holder))
+            elif type(owner) is tuple and id(owner) in self._owners:
+                self._replace(holder)
+                found += self._in_tuple(owner, self._owners[id(owner)])
+        if not found:
+            self.left.append(holder)
+        yield from found
 
-    def _in_object(self, holder: Any, owners: list[Any]) -> Iterator[Site]:
+    def _replace(self, holder: tuple[Any, ...]) -> None:
+        values = [self._replaced.get(id(each), each) for each in holder]
+        self._replaced[id(holder)] = tuple.__new__(type(holder), values)
+
+    def _in_object(self, holder: Any) -> Iterator[Site]:
         sites = []
         for cls in type(holder).__mro__:
             for slot in tuple(vars(cls).values()):
                 if type(slot) is types.MemberDescriptorType:
                     sites.append(_slot_site(holder, slot))
+        if isinstance(holder, dict):
+            sites += [_item_site_of(holder, name, each) for name, each in dict.items(holder)]
         values = getattr(holder, "__dict__", None)
         if type(values) is dict:
-            sites += [item_site(values, name, each) for name, each in values.items()]
+            # What a cache in C was made of stands there, too, and it calls its own.
+            named = [(name, each) for name, each in values.items() if name != _SAID_ONLY]
+            sites += [item_site(values, name, each) for name, each in named]
         found = [each for each in sites if id(each.real) in self._replaced and _takes(each)]
-        yield from found
         if not found and type(holder).__name__ not in (_VALIDATOR, _SERIALIZER):
-            self._leave(holder, owners)
-
-    def _leave(self, holder: Any, owners: list[Any]) -> None:
-        kind = type(holder).__name__
-        for owner in owners:
-            if id(owner) in self._modules:
-                names = [name for name, value in tuple(owner.items()) if value is holder]
-                module_name = str(owner.get("__name__"))
-                self.left += [(module_name, f"{module_name}.{each}, a {kind},") for each in names]
-            if type(owner) is not dict or not isinstance(owner.get("__module__"), str):
-                continue
-            for cls in [each for each in self._owners.get(id(owner), ()) if isinstance(each, type)]:
-                words = f"{cls.__module__}.{cls.__qualname__}, of which a {kind}"
-                self.left.append((cls.__module__, words))
+            self.left.append(holder)
+        yield from found
 
 
 class _Anew:
@@ -352,10 +369,22 @@ def _takes(site: Site) -> bool:
     return True
 
 
-def _partial_site(holder: functools.partial[Any]) -> Site:
+def _partial_site(holder: functools.partial[Any], part: int) -> Site:
+    """part: 0 for its function, 1 for its arguments."""
+
+    def get() -> Any:
+        return (holder.func, holder.args)[part]
+
     def put(value: Any) -> None:
         reduced: Any = holder.__reduce__()
-        _, *rest = reduced[2]
-        holder.__setstate__((value, *rest))  # type: ignore[attr-defined]
+        state = [*reduced[2]]
+        state[part] = value
+        holder.__setstate__(tuple(state))  # type: ignore[attr-defined]
 
-    return Site(holder.func, lambda: holder.func, put)
+    return Site(get(), get, put)
+
+
+def _item_site_of(holder: dict[Any, Any], name: Any, real: Any) -> Site:
+    """Not by the ways of its class, which may forbid it, or make what is not there."""
+    put = functools.partial(dict.__setitem__, holder, name)
+    return Site(real, lambda: dict.get(holder, name), put)

@@ -207,6 +207,11 @@ def _connection_class(kind: Any) -> Any:
     return type(kind.__name__, (kind,), {**methods, **unset, "cursor": cursor})
 
 
+def is_of_execution(kind: type) -> bool:
+    """Whether it is the class of a connection that an execution has made."""
+    return hasattr(kind, "_sim_timeout_s")
+
+
 def _by_cursor(real: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(real)
     @forwards
