@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
+from typing import TypeAlias
 
 from sim.exploration import (
     apart,
@@ -26,6 +27,7 @@ from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude
 from sim.exploration.report import Findings
 from sim.exploration.subject import Problem
+from sim.exploration.thread_lines import may_be_found, refuted_between_lines
 from sim.kernel.collections_at_polls import only_what_is_new
 from sim.kernel.execution import Outcome, run_execution
 from sim.kernel.schedule import Bounds
@@ -39,18 +41,22 @@ SECONDS_MAX = 1.0
 """How long other machines may be looked at after the budget is spent."""
 
 
+Found: TypeAlias = tuple[Findings, Conclusion]
+
+
 @dataclass(frozen=True, slots=True)
 class Beside:
     """What such executions need of the search.
 
     until: of its budget. is_whole: whether it has seen every schedule; else random ones would
-    refute what lies beyond its bound.
+    refute what lies beyond its bound. thread_lines: whether threads are overtaken between lines.
     """
 
     until: float
     seed: int
     watch: Watch
     is_whole: bool
+    thread_lines: bool
 
 
 def natural_traced(problem: Problem) -> Outcome:
@@ -59,10 +65,30 @@ def natural_traced(problem: Problem) -> Outcome:
     return run_execution(problem.subject.program, scheduler, problem.bounds, traced=True)
 
 
-def refuted_beside(
+def looked_beside(
+    problem: Problem, found: Found, natural: Outcome | None, beside: Beside, *, is_exhausted: bool
+) -> Found:
+    """What one comes to that found nothing. natural: a traced execution, None if there is none.
+
+    is_exhausted: whether the search would prove.
+    """
+    if not may_be_found(*found) or found[0].executions == 0:
+        # What has run no execution shows nothing, as a scheduler that a search before has used.
+        return found
+    if beside.thread_lines:
+        limits = beside.until, beside.seed, beside.watch
+        found = refuted_between_lines(problem, found[0], *limits) or found
+    if found[0].failure is None:
+        found = _refuted_on_another_machine(problem, found[0], beside) or found
+    if found[0].failure is None and is_exhausted:
+        found = _refuted_beside(problem, found[0], natural, beside) or found
+    return found
+
+
+def _refuted_beside(
     problem: Problem, findings: Findings, natural: Outcome | None, beside: Beside
-) -> tuple[Findings, Conclusion] | None:
-    """findings: of a search that would prove. natural: a traced execution."""
+) -> Found | None:
+    """findings: of a search that would prove."""
     return (
         _refuted_with_timers_apart(problem, findings, beside)
         or _refuted_with_equal_readings(problem, findings, beside)
@@ -75,7 +101,7 @@ def refuted_beside(
 
 def _refuted_in_another_order(
     problem: Problem, findings: Findings, natural: Outcome | None, beside: Beside
-) -> tuple[Findings, Conclusion] | None:
+) -> Found | None:
     if not set_orders.are_hashed(natural):
         return None
     findings.set_orders = 0
@@ -87,9 +113,9 @@ def _refuted_in_another_order(
     return _refuted(problem, findings, others, "another order of sets of tasks", count, beside)
 
 
-def refuted_on_another_machine(
+def _refuted_on_another_machine(
     problem: Problem, findings: Findings, beside: Beside
-) -> tuple[Findings, Conclusion] | None:
+) -> Found | None:
     """findings: of a search that found nothing, whether or not it has ended."""
     if not machines.make_a_difference(problem, findings):
         return None
@@ -105,7 +131,7 @@ def refuted_on_another_machine(
 
 def _refuted_with_timers_apart(
     problem: Problem, findings: Findings, beside: Beside
-) -> tuple[Findings, Conclusion] | None:
+) -> Found | None:
     if not apart.met(findings):
         return None
     findings.apart = 0
@@ -123,7 +149,7 @@ def _refuted_with_timers_apart(
 
 def _refuted_with_equal_readings(
     problem: Problem, findings: Findings, beside: Beside
-) -> tuple[Findings, Conclusion] | None:
+) -> Found | None:
     if not equal.are_possible(findings):
         return None
     findings.equal = 0
@@ -135,9 +161,7 @@ def _refuted_with_equal_readings(
     return _refuted(problem, findings, others, "two readings of the clock equal", count, beside)
 
 
-def _refuted_with_collections(
-    problem: Problem, findings: Findings, beside: Beside
-) -> tuple[Findings, Conclusion] | None:
+def _refuted_with_collections(problem: Problem, findings: Findings, beside: Beside) -> Found | None:
     looked = 0
 
     def count(more: Findings) -> None:
@@ -153,7 +177,7 @@ def _refuted_with_collections(
 
 def _refuted_with_signals_between_lines(
     problem: Problem, findings: Findings, beside: Beside
-) -> tuple[Findings, Conclusion] | None:
+) -> Found | None:
     if not signal_lines.are_possible(findings):
         return None
     findings.signals = 0
@@ -171,7 +195,7 @@ def _refuted_with_signals_between_lines(
 
 def _refuted_with_clocks_of_today(
     problem: Problem, findings: Findings, beside: Beside
-) -> tuple[Findings, Conclusion] | None:
+) -> Found | None:
     bounds = clocks_of_today.of_today(problem.bounds)
     if bounds is None or not clocks_of_today.may_matter(problem, findings):
         return None
@@ -198,7 +222,7 @@ def _refuted(
     found_by: str,
     count: Callable[[Findings], None],
     beside: Beside,
-) -> tuple[Findings, Conclusion] | None:
+) -> Found | None:
     """A violation of executions within these bounds. count: told of them."""
     with limited(beside.until):
         for bounds in others:
@@ -218,7 +242,7 @@ def _refuted_by(
     found_by: str,
     count: Callable[[Findings], None],
     beside: Beside,
-) -> tuple[Findings, Conclusion] | None:
+) -> Found | None:
     until, watch = beside.until, beside.watch
     for scheduler in schedulers:
         if perf_counter() >= until:

@@ -19,12 +19,7 @@ from typing import Any
 
 from sim.executors.base import Executor, IsStopped
 from sim.executors.batches import Batches
-from sim.exploration.beside import (
-    Beside,
-    natural_traced,
-    refuted_beside,
-    refuted_on_another_machine,
-)
+from sim.exploration.beside import Beside, Found, looked_beside, natural_traced
 from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude, make_report
 from sim.exploration.report import Findings, Report
@@ -56,11 +51,18 @@ BESIDE_PART = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What every task is given: functions of modules, by which a worker does it."""
+    """What every task is given: functions of modules, by which a worker does it.
+
+    seed: of random executions beside a search. thread_lines: whether some overtake threads between
+    lines. always_looks: also where the search has not ended.
+    """
 
     problem_of: ProblemOf
     play_whole: PlayWhole
     within: Within = nullcontext
+    seed: int = 0
+    thread_lines: bool = True
+    always_looks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,9 @@ def _search_part(
     """left_s: when an execution that goes on is ended."""
     begun = perf_counter()
     until = begun + left_s
+    # Modules that are imported here hold what they hold in any process: no stand-ins.
+    problem = work.problem_of(key)
     with guarded(), limited(until), work.within():
-        problem = work.problem_of(key)
         # What comes before it may take longer than a slice: so in the first task of a process.
         slice_until = min(perf_counter() + slice_s, until)
         findings = search(problem, part, slice_until, None, lambda *_: is_stopped())
@@ -97,27 +100,20 @@ def _conclude(
     is_exhausted: bool,
     is_whole: bool,
     is_stopped: IsStopped,
-) -> tuple[Findings, Conclusion]:
-    """Of all findings; where they would prove, after a look beside the search."""
+) -> Found:
+    """Of all findings; where they found nothing, after a look beside the search."""
     until = perf_counter() + left_s
+    problem = work.problem_of(key)
     with guarded(), limited(until), work.within():
-        problem = work.problem_of(key)
-        refuted = None
-        if findings.failure is None and not problem.subject.makes_its_state:
-            beside_until = perf_counter() + BESIDE_PART * left_s
-            beside = Beside(beside_until, _SEED, lambda *_: is_stopped(), is_whole)
-            refuted = refuted_on_another_machine(problem, findings, beside)
-            if refuted is None and is_exhausted:
-                traced = natural_traced(problem)
-                refuted = refuted_beside(problem, findings, traced, beside)
-        if refuted is not None:
-            return refuted
         concluded = conclude(problem, findings, until, is_stopped, is_exhausted=is_exhausted)
-    return findings, concluded
-
-
-# A search of a team has none of its own.
-_SEED = 0
+        found = findings, concluded
+        if problem.subject.makes_its_state:
+            return found
+        looks = work.thread_lines and (is_exhausted or work.always_looks)
+        until = perf_counter() + BESIDE_PART * left_s
+        beside = Beside(until, work.seed, lambda *_: is_stopped(), is_whole, looks)
+        natural = natural_traced(problem) if is_exhausted else None
+        return looked_beside(problem, found, natural, beside, is_exhausted=is_exhausted)
 
 
 def _whole(work: Work, key: Key, budget_s: float, is_stopped: IsStopped) -> Report:
@@ -219,9 +215,7 @@ class _Search:
         arguments = (self._work, self.key, self._findings, self._left_s, is_exhausted, is_whole)
         return batches.submit(partial(_conclude, *arguments))
 
-    def take(
-        self, number: int, answer: PartDone | tuple[Findings, Conclusion], workers: int
-    ) -> None:
+    def take(self, number: int, answer: PartDone | Found, workers: int) -> None:
         """Takes a worker's result; the rest of its part is divided if others would be idle."""
         if not isinstance(answer, PartDone):
             self._findings, self.conclusion = answer

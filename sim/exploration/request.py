@@ -112,6 +112,7 @@ def _explored_alone(
     return explore(
         request.subject,
         strategy=scheduler,
+        seed=request.seed,
         budget_s=budget_s,
         max_executions=request.executions_max,
         isolate=request.isolate,
@@ -137,7 +138,14 @@ def _explored_by_team(
     if not _is_repeatable(request, left_s()):
         return _explored_alone(request, scheduler, progress, left_s())
     with closing(make_executor()) as executor:
-        team = Team(executor, Work(_problem_of, _play_whole), show)
+        work = Work(
+            _problem_of,
+            _play_whole,
+            seed=request.seed,
+            thread_lines=request.thread_lines,
+            always_looks=request.strategy is None,
+        )
+        team = Team(executor, work, show)
         seconds = left_s()
         ((_, report),) = team.play([((request,), scheduler)], lambda begun: seconds, until)
     found, is_repeatable = report.counterexample, report.stopped is not Stop.NONDETERMINISM

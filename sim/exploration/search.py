@@ -9,12 +9,7 @@ from functools import partial
 from time import perf_counter
 from typing import Literal, TypeAlias
 
-from sim.exploration.beside import (
-    Beside,
-    natural_traced,
-    refuted_beside,
-    refuted_on_another_machine,
-)
+from sim.exploration.beside import Beside, Found, looked_beside, natural_traced
 from sim.exploration.clocks_of_today import with_clocks_of_today
 from sim.exploration.executing import Watch, out_of_budget, search
 from sim.exploration.fresh_copy import FreshCopy
@@ -23,13 +18,7 @@ from sim.exploration.report import Findings, Report
 from sim.exploration.strategies import DEFAULT_STRATEGY, make_scheduler
 from sim.exploration.subject import Problem, Subject, require_program
 from sim.exploration.surviving_state import FORKS_MAX, FORKS_S, NaturalRuns
-from sim.exploration.thread_lines import (
-    BEFORE_PART,
-    are_left_out,
-    may_be_found,
-    refuted_between_lines,
-    with_lines,
-)
+from sim.exploration.thread_lines import BEFORE_PART, refuted_between_lines
 from sim.exploration.verdict import Stop
 from sim.kernel import forks
 from sim.kernel.arguments import require
@@ -45,7 +34,7 @@ from sim.schedulers.staged import Staged
 
 BUDGET_S = 60.0
 
-Between: TypeAlias = Callable[[Findings], tuple[Findings, Conclusion] | None]
+Between: TypeAlias = Callable[[Findings], Found | None]
 
 
 def explore(
@@ -134,14 +123,16 @@ def explore(
     deadline = begun + budget_s if budget_s is not None else None
     limits = _Limits(deadline, max_executions, watch)
     if isolate or subject.makes_its_state or max_executions == 0:
-        problem, found = _found_as_it_is(problem, scheduler, limits, seed)
+        problem, found = _found_as_it_is(
+            problem, scheduler, limits, seed, thread_lines=thread_lines
+        )
     else:
         problem, found = _found(problem, scheduler, limits, seed, thread_lines=thread_lines)
     return make_report(problem, scheduler, *found, perf_counter() - begun)
 
 
 def _found_as_it_is(
-    problem: Problem, scheduler: Scheduler, limits: _Limits, seed: int
+    problem: Problem, scheduler: Scheduler, limits: _Limits, seed: int, *, thread_lines: bool
 ) -> tuple[Problem, Found]:
     """Without a look at what outlives an execution: each is in a fork, or nothing does."""
     isolate = problem.isolate
@@ -156,13 +147,11 @@ def _found_as_it_is(
         except BudgetSpent as exc:
             return problem, (out_of_budget(Findings(), exc), Conclusion(problem.digest))
         found = _search_and_conclude(problem, scheduler, limits, None)
-        if traced is None or not may_be_found(*found):
+        if traced is None:
             return problem, found
-        beside = limits.beside(seed, scheduler)
-        found = refuted_on_another_machine(problem, found[0], beside) or found
-        if _would_prove(found, scheduler):
-            found = refuted_beside(problem, found[0], traced, beside) or found
-        return problem, found
+        beside = limits.beside(seed, scheduler, thread_lines=thread_lines)
+        is_exhausted = scheduler.is_exhausted
+        return problem, looked_beside(problem, found, traced, beside, is_exhausted=is_exhausted)
 
 
 def _found(
@@ -170,43 +159,22 @@ def _found(
 ) -> tuple[Problem, Found]:
     with limited(limits.until), begun(), FreshCopy(problem) as copy, guarded():
         natural = NaturalRuns(problem, copy)
-        between = partial(_between_lines, natural, limits, seed) if thread_lines else None
-        is_default = isinstance(scheduler, Staged)
-        found = _explored(scheduler, limits, natural, seed, between if is_default else None)
-        problem = natural.problem
-        # A strategy that somebody has chosen proves nothing of threads without a look either.
-        may_look = is_default or scheduler.is_exhausted
-        # Who was used by a search before has nothing left, and shows nothing.
-        may_look = may_look and found[0].executions > 0
-        if not (may_look and may_be_found(*found)):
-            return problem, found
-        if between is not None:
-            found = between(found[0]) or found
-        beside = limits.beside(seed, scheduler)
-        if found[0].failure is None:
-            found = refuted_on_another_machine(problem, found[0], beside) or found
-        if _would_prove(found, scheduler):
-            with names_kept(natural.names):
-                found = refuted_beside(problem, found[0], natural.first, beside) or found
+        between: Between | None = None
+        if isinstance(scheduler, Staged) and thread_lines:
+            between = partial(_between_lines, natural, limits, seed)
+        found = _explored(scheduler, limits, natural, seed, between)
+        beside = limits.beside(seed, scheduler, thread_lines=thread_lines)
+        problem, is_exhausted = natural.problem, scheduler.is_exhausted
+        with names_kept(natural.names):
+            found = looked_beside(problem, found, natural.first, beside, is_exhausted=is_exhausted)
         return problem, found
-
-
-Found = tuple[Findings, Conclusion]
-
-
-def _would_prove(found: Found, scheduler: Scheduler) -> bool:
-    return found[0].failure is None and scheduler.is_exhausted
 
 
 def _between_lines(
     natural: NaturalRuns, limits: _Limits, seed: int, findings: Findings
-) -> tuple[Findings, Conclusion] | None:
-    """A violation where threads are overtaken between lines, if that was not looked for before."""
-    if not are_left_out(findings):
-        return None
-    return refuted_between_lines(
-        with_lines(natural.problem), findings, limits.until, seed, limits.watch
-    )
+) -> Found | None:
+    """The problem of the natural runs is known once they have run."""
+    return refuted_between_lines(natural.problem, findings, limits.until, seed, limits.watch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +185,11 @@ class _Limits:
     executions_max: int | None
     watch: Watch
 
-    def beside(self, seed: int, scheduler: Scheduler) -> Beside:
-        return Beside(self.until, seed, self.watch, is_whole=scheduler.complete == 1.0)
+    def beside(self, seed: int, scheduler: Scheduler, *, thread_lines: bool) -> Beside:
+        is_whole = scheduler.complete == 1.0
+        # A strategy that somebody has chosen proves nothing of threads without a look either.
+        may_look = thread_lines and (isinstance(scheduler, Staged) or scheduler.is_exhausted)
+        return Beside(self.until, seed, self.watch, is_whole, may_look)
 
     @property
     def is_over(self) -> bool:
@@ -247,7 +218,7 @@ def _explored(
     natural: NaturalRuns,
     seed: int,
     between: Between | None,
-) -> tuple[Findings, Conclusion]:
+) -> Found:
     """Looks for state that survives an execution, then searches."""
     try:
         natural.look(lambda: limits.is_over)
@@ -267,9 +238,9 @@ def _search_and_conclude(
     limits: _Limits,
     natural: NaturalRuns | None,
     between: Between | None = None,
-) -> tuple[Findings, Conclusion]:
+) -> Found:
     deadline, executions_max, watch = limits.deadline, limits.executions_max, limits.watch
-    found: tuple[Findings, Conclusion] | None = None
+    found: Found | None = None
     early = limits.early if between is not None and executions_max is None else None
 
     def looks_between(findings: Findings, scheduler: Scheduler) -> bool:
@@ -294,9 +265,7 @@ def _search_and_conclude(
     return findings, concluded
 
 
-def _searched_in_forks(
-    limits: _Limits, natural: NaturalRuns, seed: int
-) -> tuple[Findings, Conclusion]:
+def _searched_in_forks(limits: _Limits, natural: NaturalRuns, seed: int) -> Found:
     """State survives, so nothing is proved; a violation in a fresh process is one all the same."""
     assert natural.first is not None
     assert natural.differs is not None
@@ -314,9 +283,7 @@ def _searched_in_forks(
     )
 
 
-def _search_alone(
-    problem: Problem, seed: int, executions_max: int, seconds: float
-) -> tuple[Findings, Conclusion]:
+def _search_alone(problem: Problem, seed: int, executions_max: int, seconds: float) -> Found:
     """Some schedules, in natural order and at random, each in a fork of its own."""
     limits = _Limits(perf_counter() + seconds, executions_max, lambda findings, scheduler: False)
     with guarded(isolate=True):

@@ -33,12 +33,12 @@ SECONDS_MAX = 3.0
 """How long they may go on after the budget is spent."""
 
 
-def with_lines(problem: Problem) -> Problem:
+def _with_lines(problem: Problem) -> Problem:
     """The same, and each line of its own modules that a thread runs is a switch point."""
     return replace(problem, bounds=replace(problem.bounds, own_lines=True))
 
 
-def are_left_out(findings: Findings) -> bool:
+def _are_left_out(findings: Findings) -> bool:
     """Whether threads ran lines of a user's own module without being overtaken there."""
     if findings.between_lines:
         return False
@@ -50,8 +50,12 @@ def refuted_between_lines(
 ) -> tuple[Findings, Conclusion] | None:
     """A violation of some random executions more, which count as executions in any case.
 
-    problem: with the lines. until: of the budget. findings: of the search that found nothing.
+    Only if that was not looked for before. until: of the budget. findings: of the search that found
+    nothing.
     """
+    if not _are_left_out(findings):
+        return None
+    problem = _with_lines(problem)
     until = max(until, perf_counter() + SECONDS_MAX)
     scheduler = FirstFew(RandomWalk(seed), EXECUTIONS)
     with limited(until):

@@ -21,11 +21,14 @@ from sim.bench.checking.deepen import deepen
 from sim.bench.simulation import run as run_module
 from sim.bench.simulation.run import make_simulation, simulate
 from sim.cli import main
+from sim.commands.explore_text import as_json
 from sim.executors import on_ray
 from sim.executors.base import MakeExecutor, Task, WorkersLost
 from sim.executors.batches import LOSSES_MAX, Batches, in_order
 from sim.executors.environment import Environment
 from sim.executors.processes import Processes
+from sim.exploration.progress import Progress
+from sim.exploration.request import Request, explored
 from tests.limits import AMPLE_S
 from tests.sim.executors_of_tests import (
     Unreliable,
@@ -116,6 +119,62 @@ def test_deepening_on_failing_workers_is_the_same() -> None:
     made: list[Unreliable] = []
     assert found(unreliable(1, made)) == found(None)
     assert made[0].losses
+
+
+PROGRAMS = """\
+import asyncio
+import time
+
+
+async def a_thread_is_overtaken(world):
+    seen = []
+
+    def job():
+        seen.append(1)
+        seen.append(2)
+
+    running = asyncio.ensure_future(asyncio.to_thread(job))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    world.check(len(seen) != 1, "nobody sees half of it")
+    await running
+
+
+async def a_thread_is_not_overtaken(world):
+    await asyncio.to_thread(lambda: None)
+    world.reached("it ends")
+
+
+async def two_readings(world):
+    world.check(time.time() != time.time(), "no two readings are equal")
+"""
+
+
+@pytest.mark.parametrize("name", re.findall(r"async def (\w+)", PROGRAMS))
+def test_a_program_explored_on_failing_workers_is_the_same(name: str, tmp_path: Path) -> None:
+    """Verdict, reason, claim, counts, labels and counterexample, with what is looked at beside."""
+    request = Request(in_a_file(name, tmp_path), strategy="depth-first", budget_s=AMPLE_S)
+    made: list[Unreliable] = []
+    together, alone = (
+        {**as_json(request, explored(request, Progress(None), executor=executor)), "seconds": 0}
+        for executor in (unreliable(1, made), None)
+    )
+    assert together == alone
+    assert made
+
+
+def test_workers_overtake_threads_between_lines_by_default(tmp_path: Path) -> None:
+    """Their strategy is another than that of one process, and the verdict the same."""
+    request = Request(in_a_file("a_thread_is_overtaken", tmp_path), budget_s=AMPLE_S)
+    report = explored(request, Progress(None), executor=unreliable(1, []))
+    assert report.found_by == "random, between the lines of threads", report.text
+
+
+def in_a_file(name: str, folder: Path) -> str:
+    """The program's name; each is in a module of its own, which the workers import."""
+    file = folder / f"of_workers_{name}_{folder.name}.py"
+    file.write_text(PROGRAMS)
+    return f"{file}:{name}"
 
 
 # ---- where --cluster cannot work ---------------------------------------------------------------

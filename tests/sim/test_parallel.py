@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -141,6 +142,20 @@ def test_a_slice_begins_when_its_program_is_there(monkeypatch: pytest.MonkeyPatc
 
 
 async def nothing(world: World) -> None: ...
+
+
+def test_a_worker_imports_the_program_as_any_process_does() -> None:
+    """What its module makes, as a local of threads, is no stand-in that executions have."""
+    made: list[type] = []
+
+    def imported(key: parallel.Key) -> Problem:
+        made.append(threading.local)
+        return Problem(Subject.of(nothing))
+
+    work = Work(imported, lambda *_: pytest.fail("it is not played whole"))
+    parallel._search_part(work, (), DepthFirst(), 1.0, AMPLE_S, lambda: False)
+    parallel._conclude(work, (), Findings(), AMPLE_S, True, True, lambda: False)
+    assert made == [threading.local] * 2
 
 
 def test_slices_are_short_towards_the_end() -> None:

@@ -113,6 +113,28 @@ def test_no_strategy_proves_without_a_look_between_lines(strategy: str) -> None:
     assert "nothing is known of those but for 20 random executions" in report.claim
 
 
+def test_executions_in_forks_of_their_own_look_between_lines() -> None:
+    """With isolate=True as without; the counterexample replays."""
+
+    async def program(world: World) -> None:
+        seen: list[int] = []
+
+        def job() -> None:
+            seen.append(1)
+            seen.append(2)
+
+        running = asyncio.ensure_future(asyncio.to_thread(job))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        world.check(len(seen) != 1, "nobody sees half of it")
+        await running
+
+    report = explore(program, isolate=True)
+    assert report.verdict == "refuted", report.text
+    assert report.counterexample is not None
+    assert report.counterexample.replay(program).violation is not None
+
+
 def test_where_it_is_inconclusive_the_reason_says_so_too() -> None:
     """Who reads that a budget is spent learns that its schedules are not all there are."""
     report = explore(_two_add("to_thread"), max_executions=2)
