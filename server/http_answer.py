@@ -17,6 +17,10 @@ HEAD_MAX_BYTES = 100 * 1024
 _ILLEGAL = re.compile(rb"[\r\n\0]")
 
 
+class NoHttp(httpx.RemoteProtocolError):
+    """What came begins no answer of HTTP: something else listens there."""
+
+
 def head_of(request: httpx.Request) -> bytes:
     """What is sent before the content. Raises httpx.LocalProtocolError."""
     lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
@@ -51,7 +55,8 @@ class Answer:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
-            self.fail(httpx.RemoteProtocolError(str(exc) or type(exc).__name__))
+            kind = httpx.RemoteProtocolError if self.has_head else NoHttp
+            self.fail(kind(str(exc) or type(exc).__name__))
         if len(self.unread) > unread_bytes:
             self._beside_bytes = 0
         else:

@@ -19,6 +19,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from registry import Stream
 from server.errors import ApiError
+from server.http_answer import NoHttp
 
 # One line holds one chunk; a longer line is not Ollama's.
 LINE_MAX_BYTES = 16 * 1024 * 1024
@@ -373,6 +374,18 @@ def unreachable_error(address: str, cause: object) -> ApiError:
         f"Ollama cannot be reached at {address} ({cause}). Start it with `ollama serve`, or the "
         f"fake one with `onestream fake-ollama`, or set OLLAMA_HOST to where it listens",
     )
+
+
+def broken_error(address: str, exc: httpx.HTTPError) -> ApiError:
+    """A connection was made, and no whole answer came."""
+    if isinstance(exc, NoHttp):
+        return ApiError(
+            502,
+            "upstream_not_understood",
+            f"what listens at {address} speaks no HTTP ({exc}); is it an Ollama? Look at the port "
+            f"in OLLAMA_HOST, and whether it is to be asked by https://",
+        )
+    return cut_error(str(exc) or type(exc).__name__)
 
 
 def cut_error(how: object) -> ApiError:

@@ -42,8 +42,7 @@ class OllamaBody(Fields):
         found: dict[str, Any] = {}
         spelled: dict[str, str] = {}
         for name, each in value.items():
-            # Go's own folding; beyond ASCII it knows two letters more: a long s and Kelvin's K.
-            folded = name.casefold()
+            folded = _folded(name)
             meant = folded if folded in cls.model_fields else name
             if each is None:
                 continue
@@ -61,6 +60,13 @@ class OllamaBody(Fields):
         return {
             name: value for name, value in {**self.unknown, **declared}.items() if value is not None
         }
+
+
+def _folded(name: str) -> str:
+    """As Go compares names: letter by letter, so that no ligature is `st`. Beyond ASCII two letters
+    fold into it: the long s, and Kelvin's K, which `lower` knows as well.
+    """
+    return name.replace("\u017f", "s").lower()
 
 
 def _twice(first: str, second: str) -> ApiError:

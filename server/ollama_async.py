@@ -28,7 +28,7 @@ from server.ollama import (
     LimitedBody,
     OllamaRequest,
     Put,
-    cut_error,
+    broken_error,
     forget,
     status_error,
     unreachable_error,
@@ -153,7 +153,7 @@ class AsyncOllama:
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise unreachable_error(self.address, _why(exc)) from exc
         except httpx.HTTPError as exc:
-            raise cut_error(str(exc) or type(exc).__name__) from exc
+            raise broken_error(self.address, exc) from exc
         finally:
             forget(response)
 

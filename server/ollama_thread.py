@@ -25,7 +25,7 @@ from server.ollama import (
     LimitedBody,
     OllamaRequest,
     Put,
-    cut_error,
+    broken_error,
     status_error,
     unreachable_error,
 )
@@ -104,7 +104,7 @@ class ThreadOllama:
                     raise unreachable_error(self.address, str(exc) or type(exc).__name__) from exc
             except httpx.HTTPError as exc:
                 if not stop_signal.is_set():
-                    raise cut_error(str(exc) or type(exc).__name__) from exc
+                    raise broken_error(self.address, exc) from exc
 
     def _read(
         self, request: OllamaRequest, wake: Wake, stop_signal: StopSignal, handover: _Handover

@@ -23,6 +23,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from registry import attempts
 from registry.errors import IllegalOperation
@@ -377,7 +378,7 @@ class RedisStore:
         except (RedisError, OSError) as exc:
             raise StoreUnreachable(
                 f"the store of sessions {self.address} does not answer: {_why(exc)}; look at the "
-                f"server and the network to it"
+                f"server{_advice_if_closed(exc)} and the network to it"
             ) from exc
 
     def _refusal(self, text: str) -> Exception:
@@ -476,6 +477,15 @@ def without_secrets(url: str) -> str:
 
 def _why(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
+
+
+def _advice_if_closed(exc: Exception) -> str:
+    """Of a connection that was made, and ended by the other side.
+
+    What that says before is lost where the client finds it closed as it writes.
+    """
+    was_made = isinstance(exc, RedisConnectionError) and "connecting to" not in str(exc)
+    return " (its log, maxclients and protected-mode)" if was_made else ""
 
 
 def _glob(text: str) -> str:

@@ -19,7 +19,7 @@ import pytest
 from registry import StopSignal, Stream, StreamSuperseded
 from server.http_answer import HEAD_MAX_BYTES
 from server.http_call import PIECE_BYTES, UNREAD_MAX_BYTES, CallTransport
-from server.ollama import Chunk, OllamaRequest
+from server.ollama import Chunk, OllamaRequest, broken_error
 from server.ollama_async import AsyncOllama
 from server.wakeable import Wake, WakeableTransport
 from sim import World, run
@@ -167,6 +167,27 @@ def test_what_is_no_whole_answer_is_an_error(
 ) -> None:
     """Cut, reset, not HTTP, or a head without end: never an answer that looks complete."""
     assert isinstance(answered(*pieces, then=then, asks=asks), error)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("pieces", "code"),
+    [
+        ([b"SSH-2.0-OpenSSH_9.2\r\n"], "upstream_not_understood"),
+        # An alert of TLS, to who asks without it.
+        ([b"\x15\x03\x03\x00\x02\x02\x28"], "upstream_not_understood"),
+        ([b"-ERR unknown command\r\n"], "upstream_not_understood"),
+        ([CHUNKED + b"zz\r\n"], "cut"),
+        ([OK], "cut"),
+    ],
+)
+def test_what_speaks_no_http_is_no_answer_that_was_cut(
+    pieces: list[bytes], code: str, asks: Ask
+) -> None:
+    """Its error says where to look, instead of a text so far that there never was."""
+    error = broken_error("http://127.0.0.1", answered(*pieces, asks=asks))
+    assert (error.status, error.code) == (502, code)
+    assert ("http://127.0.0.1 speaks no HTTP" in error.message) == (code != "cut")
 
 
 @pytest.mark.parametrize(

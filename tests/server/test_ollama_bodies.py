@@ -26,10 +26,14 @@ def test_a_field_is_known_in_capitals_too(name: str) -> None:
 
 
 def test_letters_that_fold_to_ascii_are_those() -> None:
-    """A long s is an s to Go, so that `meſſages` are messages."""
+    """A long s is an s to Go, so that `meſſages` are messages; a ligature is no two letters."""
     request = OllamaChatRequest.model_validate({"me\u017f\u017fages": HELLO, "model": "m"})
     assert request.messages == HELLO
     assert not request.unknown
+    others = {"\ufb06ream": False, "me\u00dfages": HELLO}
+    request = OllamaChatRequest.model_validate({**others, "model": "m"})
+    assert (request.stream, request.messages) == (True, None)
+    assert request.unknown == others
 
 
 def test_two_spellings_with_two_values_are_refused() -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from registry.lease_records import (
     Cancel,
@@ -518,6 +519,26 @@ def test_a_server_that_is_away_is_asked_once() -> None:
         await store.close()
 
     run(program)
+
+
+@pytest.mark.socket
+def test_a_server_that_closes_what_it_has_accepted_is_not_looked_for_in_the_network() -> None:
+    """With as many clients as it takes, it says so and closes, and the client reads no more."""
+    with valkey_server.running() as address:
+
+        async def program() -> None:
+            store = RedisStore(address, SHORT, "v", call_s=10)
+            async with Redis.from_url(address) as client:
+                await client.config_set("maxclients", 1)
+                with pytest.raises(StoreUnreachable, match="its log, maxclients and protected"):
+                    await store.ask(Register("s", "v/1"))
+            await store.close()
+            away = RedisStore("redis://127.0.0.1:1", SHORT, "v", call_s=10)
+            with pytest.raises(StoreUnreachable, match="look at the server and the network"):
+                await away.ask(Register("s", "v/1"))
+            await away.close()
+
+        run(program)
 
 
 @pytest.mark.socket
