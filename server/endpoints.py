@@ -7,7 +7,7 @@ limits of time and size, and are broken off when the client leaves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -108,9 +108,7 @@ async def responses(request: Request, prompt: ResponsesPrompt, owner: Owner) -> 
 async def embeddings(request: Request, body: EmbeddingsBody) -> Response:
     """The vectors of texts; no prompt, so that no session is asked for."""
     content = await _ask_slowly(request, "/api/embed", encode_body(embed_body(body)))
-    ignored = shown(body.ignored())
-    headers = {"x-ignored-fields": ", ".join(ignored)} if ignored else {}
-    return _passed(await embedding_list(body, content), headers)
+    return _passed(await embedding_list(body, content), shown(body.ignored()))
 
 
 @router.get(
@@ -160,7 +158,7 @@ async def _ollama_prompt(request: Request, prompt: Prompt, owner: str) -> Respon
     if prompt.is_blank:
         # Nothing is to be answered, so that it stops no stream.
         asked = prompt.request
-        return _passed(await _ask_slowly(request, asked.path, asked.content))
+        return _passed(await _ask_slowly(request, asked.path, asked.content), prompt.ignored)
     return answer_to(request, prompt, owner)
 
 
@@ -174,7 +172,8 @@ async def ollama_embed(
 ) -> Response:
     """As Ollama's own."""
     path = "/api/embeddings" if request.url.path.endswith("/embeddings") else "/api/embed"
-    return _passed(await _ask_slowly(request, path, encode_body(body.passed_on())))
+    content = await _ask_slowly(request, path, encode_body(body.passed_on()))
+    return _passed(content, shown(body.ignored()))
 
 
 @router.post("/api/show", responses=_ASKS, openapi_extra=body_schema(OllamaShowRequest))
@@ -185,8 +184,8 @@ async def ollama_show(
     ],
 ) -> Response:
     """As Ollama's own."""
-    content = encode_body(body.passed_on())
-    return _passed(await _ask(request, "POST", "/api/show", content))
+    content = await _ask(request, "POST", "/api/show", encode_body(body.passed_on()))
+    return _passed(content, shown(body.ignored()))
 
 
 @router.get("/api/tags", responses=errors(*OLLAMAS))
@@ -201,7 +200,8 @@ async def ollama_lookup(request: Request) -> Response:
 # ---- asking Ollama --------------------------------------------------------------------------
 
 
-def _passed(content: bytes, headers: Mapping[str, str] | None = None) -> Response:
+def _passed(content: bytes, ignored: Sequence[str] = ()) -> Response:
+    headers = {"x-ignored-fields": ", ".join(ignored)} if ignored else {}
     return Response(content, headers=headers, media_type="application/json")
 
 

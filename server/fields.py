@@ -175,7 +175,7 @@ def text_or_list(item: Any, kind: str, items_max: int = LIST_MAX) -> Any:
 
 
 def _duration(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
         raise PydanticCustomError(
             "duration", 'has to be a number of seconds or a duration such as "5m"'
         )
@@ -183,14 +183,15 @@ def _duration(value: Any) -> Any:
 
 
 def _thinking(value: Any) -> Any:
-    if not isinstance(value, bool | str):
+    if not isinstance(value, bool | str) or value == "":
         raise PydanticCustomError(
             "think", 'has to be true, false, "low", "medium", "high" or "max"'
         )
     return value
 
 
-# Texts of both are Ollama's to judge: it knows its units and its models' levels.
+# Texts of both are Ollama's to judge: it knows its units and its models' levels. An empty one it
+# refuses, and it would be left out of what it is asked.
 Duration = Annotated[int | float | str, BeforeValidator(_duration)]
 Think = Annotated[bool | str, BeforeValidator(_thinking)]
 

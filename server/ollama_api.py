@@ -7,13 +7,14 @@ that programs for Ollama work unmodified. Types stand in Ollama's api/types.go.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, model_validator
 
 from server.answer import Answer
 from server.errors import ApiError
-from server.fields import Fields, Flag, Text
+from server.fields import Fields, Flag, Text, shown
 from server.ollama import Chunk, OllamaRequest
 from server.prompt import Prompt
 from server.sse import encode_json
@@ -50,6 +51,12 @@ class OllamaBody(Fields):
                 raise _twice(spelled[meant], name)
             found[meant], spelled[meant] = each, name
         return found
+
+    def ignored(self, prefix: str = "") -> Iterator[str]:
+        """What is this server's own, where no session is asked for; the rest Ollama judges."""
+        for name in type(self).model_fields:
+            if name in self.own & self.model_fields_set and getattr(self, name) is not None:
+                yield f"{prefix}{name}"
 
     def passed_on(self, default_model: str | None = None) -> dict[str, Any]:
         """The body for Ollama."""
@@ -126,6 +133,7 @@ def ollama_prompt(
         session_id=request.session_id,
         session_strategy=request.session_strategy,
         user=None,
+        ignored=shown(request.ignored()) if request.is_blank else (),
         is_blank=request.is_blank,
     )
 

@@ -418,6 +418,30 @@ def test_parameters_of_a_query_are_named_whatever_is_asked() -> None:
     run_async(main())
 
 
+def test_a_session_where_none_is_asked_for_is_named() -> None:
+    """Under /api, of what is no prompt; the rest of such a body is Ollama's to judge."""
+
+    async def main() -> None:
+        async with stack() as server:
+            session = {"session_id": "a b", "session_strategy": "enqueue"}
+            for path, asked, named in (
+                ("/api/embed", {"input": "x", "stream": False}, "stream, "),
+                ("/api/embeddings", {"prompt": "x", "more": 1}, ""),
+                ("/api/show", {}, ""),
+                ("/api/chat", {"messages": []}, ""),
+                ("/api/generate", {"keep_alive": 0, "stream": False}, ""),
+            ):
+                body = {"model": "fake:normal", **asked}
+                answer = await server.http.post(path, json={**body, **session})
+                assert answer.status_code == 200, answer.text
+                names = answer.headers["x-ignored-fields"]
+                assert names == f"{named}session_id, session_strategy", path
+                plain = await server.http.post(path, json={**body, "session_id": None})
+                assert "session" not in plain.headers.get("x-ignored-fields", ""), path
+
+    run_async(main())
+
+
 def test_ignored_fields_are_named_in_a_header() -> None:
     """Of a stream and of an object; none where there are none."""
 
