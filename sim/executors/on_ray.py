@@ -7,6 +7,7 @@ run the same Python and the same code. Where one is lost, another begins on its 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,11 +17,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
-from sim.executors.base import Answer, Task, WorkersLost
+from sim.executors.bare_process import BareProcess
+from sim.executors.base import Answer, IsStopped, Task, WorkersLost
 from sim.executors.environment import Environment
 from sim.executors.processes import cores
 
@@ -74,6 +76,10 @@ class OnRay:
         self._program = program
         self._say = say
         self._here = Environment.here(program)
+        # Where this process draws its own nobody knows it; the workers have one in common.
+        drawn = str(1 + secrets.randbelow(2**32 - 1))
+        own = os.environ.get("PYTHONHASHSEED")
+        self._hash_seed = drawn if own in (None, "", "random") else own
         self._temporary: str | None = None
         self._is_cancelled = False
         self._to_do: deque[tuple[int, Task]] = deque()
@@ -179,7 +185,7 @@ class OnRay:
 
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         remote = self._ray.remote(Remote).options(num_cpus=1, scheduling_strategy=there)
-        actor = remote.remote(self._here.folder)
+        actor = remote.remote(self._here.folder, self._hash_seed)
         self._starting[actor.environment.remote(self._program)] = _Worker(node, actor)
 
     def _begun(self, reference: Any) -> str:
@@ -299,28 +305,31 @@ def _words(error: Exception) -> str:
 
 
 class Remote:
-    """The life of a worker. Ray calls its methods in the process's main thread, one by one."""
+    """The life of a worker. Ray calls its methods in the process's main thread, one by one.
 
-    def __init__(self, folder: str) -> None:
+    The work is done in a process of its own (`bare_process.py`).
+    """
+
+    def __init__(self, folder: str, hash_seed: str) -> None:
         import ray
 
         self._context = ray.get_runtime_context()
         self._last: Answer | None = None
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # The user's programs are found from there.
-        if Path(folder).is_dir():
-            os.chdir(folder)
-        sys.path.insert(0, "")
+        self._process = BareProcess(folder, hash_seed)
 
     def environment(self, program: str) -> Environment:
-        return Environment.here(program)
+        """Raises what keeps it from being known."""
+        answer = self._process.do(0, partial(_environment, program), lambda: False)
+        if answer.loss or answer.error is not None:
+            raise answer.error or RuntimeError(answer.loss)
+        environment: Environment = answer.value
+        return environment
 
     def do(self, number: int, task: Task, is_cancelled: bool) -> Answer:
-        try:
-            value = task(lambda: is_cancelled or self._context.is_canceled())
-            self._last = Answer(number, value)
-        except Exception as exc:
-            self._last = Answer(number, error=exc)
+        self._last = self._process.do(
+            number, task, lambda: is_cancelled or self._context.is_canceled()
+        )
         return self._last
 
     def last(self, number: int) -> Answer:
@@ -328,3 +337,7 @@ class Remote:
         if self._last is None or self._last.number != number:
             return Answer(number, loss="it was cancelled before it began")
         return self._last
+
+
+def _environment(program: str, is_stopped: IsStopped) -> Environment:
+    return Environment.here(program)

@@ -1,4 +1,7 @@
-"""An executor that works in this process and fails in the ways of a network; batches for others."""
+"""Executors: one in this process that fails in the ways of a network, one in bare processes.
+
+And batches for others.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import signal
 from collections import deque
 from random import Random
 
+from sim.executors.bare_process import BareProcess
 from sim.executors.base import Answer, IsStopped, Task
 
 
@@ -72,12 +76,40 @@ class Unreliable:
         return [pickle.dumps(each) for each in answers]
 
 
+class Bare:
+    """An `Executor` of one `BareProcess`: a worker of a cluster without the cluster."""
+
+    workers = 1
+
+    def __init__(self, folder: str = "", hash_seed: str = "1") -> None:
+        self._process = BareProcess(folder, hash_seed)
+        self._tasks: deque[tuple[int, Task]] = deque()
+        self._is_stopped = False
+
+    def submit(self, number: int, task: Task) -> None:
+        self._tasks.append((number, task))
+
+    def answers(self, timeout_s: float) -> list[Answer]:
+        number, task = self._tasks.popleft()
+        return [self._process.do(number, task, lambda: self._is_stopped)]
+
+    def cancel(self) -> None:
+        self._is_stopped = True
+
+    def close(self) -> None:
+        self._process.close()
+
+
 def own_process(is_stopped: IsStopped) -> int:
     return os.getpid()
 
 
 def square(number: int, is_stopped: IsStopped) -> int:
     return number * number
+
+
+def hash_of_a_word(is_stopped: IsStopped) -> int:
+    return hash("word")
 
 
 def fails(is_stopped: IsStopped) -> None:

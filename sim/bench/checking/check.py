@@ -77,7 +77,7 @@ def check(
             f"scenario {scenario!r} is not applicable to {under_check}: it needs methods that the "
             f"registry has not"
         )
-    results = []
+    results: list[Result] = []
     with (
         Progress(progress_to, budget_s) as progress,
         progress.interruptible(),
@@ -88,6 +88,9 @@ def check(
             results.append(result)
             progress.clear()
             on_result(result)
+    # With several workers they end in any order.
+    places = [(job.registry, job.level, job.scenario.name) for job in todo]
+    results.sort(key=lambda each: places.index((each.registry, each.level, each.scenario)))
     is_whole = (
         under_check == PRODUCTION
         and scenario is None
