@@ -26,9 +26,9 @@ from sim.exploration.verdict import Stop, Unretrieved, Verdict
 from sim.kernel.errors import BudgetSpent
 from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.guards import guarded
-from sim.kernel.isolation.databases import connections_held
 from sim.kernel.isolation.entropy import clocks_held
 from sim.kernel.schedule import Bounds, Schedule, departures_of
+from sim.kernel.threads.databases import connections_held
 from sim.kernel.threads.untold import NOT_FOR_THREADS
 from sim.kernel.violation import Kind, Violation
 from sim.kernel.watchdog import limited, seconds_left

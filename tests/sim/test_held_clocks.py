@@ -397,6 +397,7 @@ def test_the_simulator_and_the_standard_library_keep_theirs() -> None:
 
 
 _MADE_BEFORE = """
+import sys
 import asyncio, contextvars, ctypes, functools, itertools, sqlite3, time, types
 from sim import explore
 
@@ -413,6 +414,8 @@ def database(function=time.monotonic):
     return made
 
 HELD = {held}
+# No module: so imports are made to fail.
+sys.modules["no_such_module"] = None
 
 async def program(world):
     began = {read}

@@ -41,7 +41,9 @@ def where_held(objects: Iterable[Any], but: tuple[type, ...] = ()) -> list[Holdi
 class _Climb:
     def __init__(self, objects: _Level, but: tuple[type, ...]) -> None:
         self._but = but
-        self._modules = {id(vars(each)): each for each in tuple(sys.modules.values())}
+        # What is no module may stand there, as None where an import is to fail.
+        modules = (each for each in tuple(sys.modules.values()) if hasattr(each, "__dict__"))
+        self._modules = {id(vars(each)): each for each in modules}
         # By id, in which of the objects the climb to this one began; all of them stay alive.
         self._begun_at: dict[int, Any] = {id(each): each for each in objects}
         self._kept = _Level([objects])
