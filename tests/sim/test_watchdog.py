@@ -543,6 +543,21 @@ def test_a_thread_that_forks_ends_no_other_threads_watch() -> None:
     assert _thread._count() == threads
 
 
+@pytest.mark.skipif(not forks.are_possible(), reason="this system cannot fork")
+def test_a_signal_that_comes_as_the_watch_ends_ends_no_process() -> None:
+    """One that waits while signals are blocked, as they are where a process forks, is dropped."""
+
+    def asked_as_it_ends() -> str:
+        with watchdog.watched():
+            watchdog.begin()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGVTALRM})
+            signal.pthread_kill(threading.get_ident(), signal.SIGVTALRM)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return "goes on"
+
+    assert in_a_fork(asked_as_it_ends) == "goes on"
+
+
 def test_two_threads_do_not_explore_at_once() -> None:
     """What modules hold would be replaced by the stand-ins of both: it is refused, with a way."""
 
