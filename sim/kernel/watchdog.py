@@ -206,8 +206,8 @@ class _Watch:
         if self._is_main:
             # Not with our handler and its timer, nor with its handler and ours.
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            # Drops what is on its way: blocked where the process forks, or another thread's to take.
-            # By default it would end the process.
+            # Drops a signal that is on its way, and would end the process by default: it is blocked
+            # where the process forks, or another thread's to take.
             _handle(signal.SIGVTALRM, signal.SIG_IGN)
             _handle(signal.SIGVTALRM, self._handled_before)
             signal.setitimer(signal.ITIMER_VIRTUAL, *self._timer_before)

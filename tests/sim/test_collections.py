@@ -8,7 +8,7 @@ import gc
 import socket
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from typing import Any, ClassVar
 
 import pytest
@@ -200,6 +200,13 @@ def test_the_task_that_was_freed_is_named() -> None:
     assert "frees Task-1 as it waited" in report.counterexample.text
 
 
+async def until_there_are(count: int, done: Sized) -> None:
+    """Or until far beyond what a busy machine needs on stock."""
+    for _ in range(1_000):
+        if len(done) < count:
+            await asyncio.sleep(0.05)
+
+
 async def what_the_loop_holds() -> None:
     """A timer, a thread, a callback: each holds the task that nobody else does."""
     done = []
@@ -220,7 +227,7 @@ async def what_the_loop_holds() -> None:
 
     for each in (sleeps, in_thread, is_called):
         asyncio.create_task(each())  # noqa: RUF006 - what this is about
-    await asyncio.sleep(0.5)
+    await until_there_are(3, done)
     assert sorted(done) == ["callback", "thread", "timer"]
 
 
@@ -243,9 +250,7 @@ async def what_a_socket_holds() -> None:
 
     while ends:
         asyncio.create_task(reads(ends.pop()))  # noqa: RUF006 - what this is about
-    for _ in range(1_000):  # far beyond what a busy machine needs on stock
-        if len(done) < 2:
-            await asyncio.sleep(0.05)
+    await until_there_are(2, done)
     assert done == [b"hello"] * 2
 
 

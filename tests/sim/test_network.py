@@ -92,7 +92,7 @@ async def reads_once(world: World) -> None:
 
 def test_one_write_may_arrive_in_two_parts() -> None:
     """Found by one departure, which the counterexample has in words; not where it cannot be cut."""
-    report = explore(reads_once, strategy=DepartureBounded(1), budget_s=100)
+    report = explore(reads_once, strategy=DepartureBounded(1), budget_s=AMPLE_S)
     assert report.verdict == "refuted", report.text
     words = "of 7 bytes from 127.0.0.1:7000 reach 127.0.0.1:40000, the first 3 come alone"
     assert words in " ".join(report.text.split())
@@ -101,7 +101,7 @@ def test_one_write_may_arrive_in_two_parts() -> None:
         world.network.may_cut = False
         await reads_once(world)
 
-    assert explore(whole, strategy=DepartureBounded(1), budget_s=100).verdict == "proved"
+    assert explore(whole, strategy=DepartureBounded(1), budget_s=AMPLE_S).verdict == "proved"
 
 
 async def two_clients(world: World) -> None:
@@ -124,7 +124,7 @@ async def two_clients(world: World) -> None:
 
 def test_connections_have_no_order_among_each_other() -> None:
     """What the later one has written may be read first."""
-    report = explore(two_clients, strategy=DepartureBounded(1), budget_s=100)
+    report = explore(two_clients, strategy=DepartureBounded(1), budget_s=AMPLE_S)
     assert report.verdict == "refuted", report.text
     assert report.counterexample is not None
     assert report.counterexample.property == "they are heard in order"
@@ -199,8 +199,8 @@ def withdraws(most: int, *kinds: Fault) -> Any:
 def test_a_reset_after_the_act_and_before_the_answer_is_found() -> None:
     """Without faults it is proved for one departure; with one it is withdrawn twice."""
     within = DepartureBounded(1)
-    assert explore(withdraws(0, Fault.RESET), strategy=within, budget_s=100).verdict == "proved"
-    report = explore(withdraws(1, Fault.RESET), strategy=DepartureBounded(1), budget_s=100)
+    assert explore(withdraws(0, Fault.RESET), strategy=within, budget_s=AMPLE_S).verdict == "proved"
+    report = explore(withdraws(1, Fault.RESET), strategy=DepartureBounded(1), budget_s=AMPLE_S)
     assert report.verdict == "refuted", report.text
     text = " ".join(report.text.split())
     assert "in place of «5 bytes from 127.0.0.1:7000 reach 127.0.0.1:40000»" in text
@@ -215,14 +215,14 @@ def test_a_refused_connection_is_a_fault_that_loses_nothing() -> None:
         withdraws(1, Fault.REFUSED),
         strategy=DepartureBounded(1),
         labels=["refused"],
-        budget_s=100,
+        budget_s=AMPLE_S,
     )
     assert report.verdict == "proved", report.text
 
 
 def test_a_silent_connection_is_a_deadlock_without_a_time_limit() -> None:
     """Nobody is told that nothing arrives any more."""
-    report = explore(withdraws(1, Fault.SILENT), strategy=DepartureBounded(1), budget_s=100)
+    report = explore(withdraws(1, Fault.SILENT), strategy=DepartureBounded(1), budget_s=AMPLE_S)
     assert report.verdict == "refuted", report.text
     assert "no deadlock" in report.text
 
@@ -239,7 +239,7 @@ async def accepts_with_few_descriptors(world: World) -> None:
 
 def test_a_limit_of_descriptors_is_met_where_one_is_opened() -> None:
     """asyncio's create_server takes it for a family that is not supported, and listens nowhere."""
-    report = explore(accepts_with_few_descriptors, strategy=DepartureBounded(1), budget_s=100)
+    report = explore(accepts_with_few_descriptors, strategy=DepartureBounded(1), budget_s=AMPLE_S)
     assert report.verdict == "refuted", report.text
     assert "no descriptor is left" in report.text
 
@@ -378,7 +378,7 @@ def datagrams(*faults: Fault) -> Any:
 )
 def test_datagrams_have_no_order_and_may_be_lost(faults: tuple[Fault], property: str) -> None:
     """Another order is a departure, and a loss a fault."""
-    report = explore(datagrams(*faults), strategy=DepartureBounded(1), budget_s=100)
+    report = explore(datagrams(*faults), strategy=DepartureBounded(1), budget_s=AMPLE_S)
     assert report.verdict == "refuted", report.text
     assert report.counterexample is not None
     assert property in report.counterexample.property, report.text

@@ -15,6 +15,7 @@ from sim.exploration.judgement import Conclusion
 from sim.exploration.report import Findings
 from sim.exploration.thread_lines import may_be_found
 from sim.exploration.verdict import Stop
+from tests.limits import AMPLE_S
 from tests.sim import helper_of_threads
 from tests.sim.stock_world import many_switches, run_on_stock
 
@@ -48,7 +49,7 @@ def _two_add(begin: str) -> Callable[[World], Awaitable[None]]:
 def test_a_lost_update_is_found_though_nothing_is_declared(begin: str) -> None:
     """The default strategy ends with executions that have these switch points; they replay."""
     program = _two_add(begin)
-    report = explore(program, budget_s=2)
+    report = explore(program, budget_s=AMPLE_S)
     assert report.verdict == "refuted", report.text
     assert report.counterexample is not None
     assert "own_lines=True" in report.counterexample.schedule
