@@ -46,6 +46,7 @@ PositiveSize = Annotated[int, Field(gt=0, le=SIZE_MAX)]
 _ORIGIN = re.compile(
     r"(?!https?:/*\Z)[a-z*][a-z0-9+.*-]*://(\[[0-9a-f:.*]+\]|[a-z0-9._*-]*)(:[0-9*]+)?/?\Z"
 )
+_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key")
 # Ollama's own: pages on this machine, on any port, and programs that are pages inside.
 LOCAL_ORIGINS = (
     *(
@@ -316,6 +317,11 @@ class Settings(BaseSettings):
             if not _HEADER_NAME.match(name):
                 raise ValueError(
                     f"{name[:40]!a} is no name of a header; write X-Chat-Id, or several with commas"
+                )
+            if name.lower() in _SECRET_HEADERS:
+                raise ValueError(
+                    f"{name} carries a secret, and the id of a session stands in the log and in "
+                    f"the store; name a header with the id of a conversation, X-Chat-Id say"
                 )
         return value
 

@@ -35,14 +35,15 @@ def basic_authorization(info: str) -> str:
 
 
 def _read(text: str) -> tuple[str, str]:
-    text = text.strip().strip("\"'").rstrip("/")
+    text = text.strip().strip("\"'")
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest, port_default = "http", text, 11434
-        if text == "ollama.com":
+        if text.rstrip("/") == "ollama.com":
             scheme, port_default = "https", 443
     else:
         port_default = {"http": 80, "https": 443}.get(scheme, 0)
+    rest = rest.rstrip("/")
     # A password may hold a slash or an @ that should have been escaped.
     info, at, rest = rest.rpartition("@")
     authority, slash, path = rest.partition("/")

@@ -100,6 +100,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ("JARVIS_SESSION_HEADER", "X Bad", "JARVIS_SESSION_HEADER: 'X Bad' is no name"),
         ("JARVIS_SESSION_HEADER", "X-Good, X-Bad:", "JARVIS_SESSION_HEADER: 'X-Bad:' is no name"),
         (
+            "JARVIS_SESSION_HEADER",
+            "X-Good,cookie",
+            "JARVIS_SESSION_HEADER: cookie carries",
+        ),
+        ("JARVIS_SESSION_HEADER", "Authorization", "JARVIS_SESSION_HEADER: Authorization carries"),
+        (
             "JARVIS_BODY_MAX_BYTES",
             "1" + "0" * 20,
             "JARVIS_BODY_MAX_BYTES='100000000000000000000': ",

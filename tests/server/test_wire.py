@@ -492,6 +492,10 @@ def test_messages_are_carried_over() -> None:
         ("https://user:pw@box", "https://box:443"),
         ("user:pw@[::1]:99", "http://[::1]:99"),
         ("ollama.com", "https://ollama.com:443"),
+        ("ollama.com/", "https://ollama.com:443"),
+        # As of a variable that is unset.
+        ("http://", "http://127.0.0.1:80"),
+        ("https:///", "https://127.0.0.1:443"),
     ],
 )
 def test_ollama_host_is_read_as_ollama_reads_it(text: str, address: str) -> None:
