@@ -397,8 +397,7 @@ def test_the_simulator_and_the_standard_library_keep_theirs() -> None:
 
 
 _MADE_BEFORE = """
-import sys
-import asyncio, contextvars, ctypes, functools, itertools, sqlite3, time, types
+import asyncio, contextvars, ctypes, functools, itertools, sqlite3, sys, time, types
 from sim import explore
 
 def endless(clock):
@@ -419,8 +418,8 @@ sys.modules["no_such_module"] = None
 
 async def program(world):
     began = {read}
-    await asyncio.sleep(0.3)
-    assert {read} - began < 0.2
+    await asyncio.sleep(30)
+    assert {read} - began < 20
 
 report = explore(program)
 print(report.verdict, "__main__.HELD" in report.reason)
