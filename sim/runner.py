@@ -47,10 +47,11 @@ from sim.kernel.hashing import restart_serials, use_deterministic_scopes
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.isolation.entropy import wall_clock
 from sim.kernel.isolation.machine import real_cpus
-from sim.kernel.loop import NO_PROCESSES, SimLoop
+from sim.kernel.loop import SimLoop
 from sim.kernel.network.conditions import NOBODYS
 from sim.kernel.network.network import Network
 from sim.kernel.origin import forwards, modelled
+from sim.kernel.refusing import NO_PROCESSES
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.threads.foreign import Bell, wait_while_others_work
 from sim.kernel.threads.second_loops import WAITS_OUTSIDE

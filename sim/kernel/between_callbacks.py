@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from sim.kernel.among_hosts import HubOfHosts
 from sim.kernel.environment import SAME_S, Environment
 from sim.kernel.network.polling import SocketLoop
 from sim.kernel.notices import Special
@@ -20,20 +21,6 @@ THREAD_TURNS_MAX = 10_000
 
 Costs = Callable[[Sequence[Any]], Sequence[int]]
 Choose = Callable[[str, Sequence[Any], Costs], int]
-
-
-class HubOfHosts(Protocol):
-    """What the program's own loop asks of the processes of its execution: see hosts/hub.py."""
-
-    def go_on(self, is_so: Callable[[], bool], until: float) -> bool: ...
-
-    def go_on_beside_a_spin(self) -> bool: ...
-
-    def next_wake(self) -> float: ...
-
-    def after(self, seconds: float, call: Callable[[], None]) -> None: ...
-
-    def kill(self, pid: int, sig: int) -> bool: ...
 
 
 class BetweenCallbacks(SignalHandlers, SocketLoop):

@@ -4,42 +4,33 @@
 happened outside and how long that took, and its clock for the time. Here `select` answers the
 one and `time` the other; the ready queue, its order, the timers' heap and everything else are
 the interpreter's. The scheduler decides what is free in a poll: see "The arrival model" in
-ARCHITECTURE.md, whose numbers the docstrings have; and which thread goes on, and which task is
-cancelled, between two callbacks: see `between_callbacks.py`.
+ARCHITECTURE.md, whose numbers the docstrings have. Its other parts are classes of their own: a
+queue that does not become empty (`spinning.py`), which thread goes on and which task is cancelled
+between two callbacks (`between_callbacks.py`), and what others ask of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextvars import Context
 from operator import attrgetter
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-import simpy
-
-from sim.kernel.arguments import misused
-from sim.kernel.between_callbacks import THREAD_TURNS_MAX, BetweenCallbacks, Choose, HubOfHosts
-from sim.kernel.current import execution_of_this_thread
+from sim.kernel.among_hosts import AmongHosts
+from sim.kernel.asked_by_threads import AskedByThreads
+from sim.kernel.between_callbacks import THREAD_TURNS_MAX, Choose
 from sim.kernel.diagnosis import (
-    place_in_program,
     place_of_frame,
-    place_of_line,
     programs_frame,
-    where_it_waits,
 )
 from sim.kernel.environment import READING_S, SAME_S, Arrival, Environment
-from sim.kernel.errors import NotSimulated
-from sim.kernel.faults import Faults
 from sim.kernel.hashing import stable_name
 from sim.kernel.lacking import refuse_lacking
 from sim.kernel.notices import Special
-from sim.kernel.origin import forwards, modelled
+from sim.kernel.origin import modelled
+from sim.kernel.refusing import NO_PROCESSES, STOCK
 from sim.kernel.schedule import (
     NO_MORE,
     ON_TIME,
@@ -49,34 +40,16 @@ from sim.kernel.schedule import (
     Option,
     one_natural,
 )
+from sim.kernel.spinning import Spinning
 from sim.kernel.tasks import LoopOfTasks
-from sim.kernel.threads.pools import SimExecutor, submit_of_loop
 from sim.kernel.threads.workers import Threads, Worker
 from sim.kernel.timers_apart import TimersApart, are_near, meet, name_of_timer, take
 from sim.kernel.violation import Kind
 
-SPIN_STEP_S = 0.001
-"""How far the clock goes on, at least, after `spin_max` polls of a program that waits for it."""
-
-LATE_OF_WAITED = 1 / 20
-"""What has waited for long is told the time that much later, as a part of its wait."""
-
-READINGS_OF_WHO_WAITS = 1.9
-"""Readings a poll, from which on the program reads as well: about one more than the loop's own."""
-
-SPIN_ROUNDS_MAX = 50
-"""How often a thread that is kept waiting goes on, at least, until the queue is empty."""
-
-TURNS_BESIDE_SPIN_MAX = 1_000
-"""The same while the queue is not empty, so that the poll takes no time."""
-
-HAPPENINGS_MAX = 10_000
-"""How much may happen before the queue is empty once: then what goes on and on is a livelock."""
-
 _EARLIEST = attrgetter("earliest")
 
 
-class SimLoop(BetweenCallbacks, LoopOfTasks):
+class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
     """One execution's loop. `choose(kind, options, costs)` answers its choice points.
 
     costs: how many departures each option is, computed if a scheduler asks.
@@ -86,8 +59,6 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
     _scheduled: list[asyncio.TimerHandle]
     _stopping: bool
     _asyncgens: set[AsyncGenerator[Any, Any]]
-    _default_executor: Executor | None
-    _check_default_executor: Callable[[], None]
     _exception_handler: object
     _debug: bool
     _executor_shutdown_called: bool
@@ -98,25 +69,14 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
 
     # Why the execution cannot go on, and what was seen; None while it can.
     stuck: tuple[Kind, str] | None = None
-    # What the program asked for that is not simulated, with what to use instead.
-    refused: str | None = None
     # Whether that is a thread which goes on and on in one step.
     has_spinning_thread = False
-    # Made where the program first asks for it.
-    _faults: Faults | None = None
-    # In a process of the execution's hosts: which one it is.
-    pid: int | None = None
     # Its main task is over, and the others are cancelled, as `asyncio.run` does.
     is_shutting_down = False
     # Called at every poll, before anything lands.
     on_poll: Callable[[], None] | None = None
     # Exceptions that nobody retrieved and coroutines that nobody awaited, freed so far, in words.
     left_behind: tuple[str, ...] = ()
-    # The clock, and the number of the poll, from which on the readings of a spinning program count;
-    # when it began to wait for the clock, and what it was last told.
-    _spun_from: tuple[float, int] = (0.0, 0)
-    _waits_from = 0.0
-    _waits_to = -1.0
     # Of an execution in which timers of one instant may come apart.
     _timers_apart: TimersApart | None = None
 
@@ -246,16 +206,6 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         """What ends a poll that is blocked: see `_step_while_blocked`."""
         self._is_told = True
 
-    def _may_spin(self, spins: int) -> bool:
-        """Whether as many polls may find the queue not empty. At half of `spin_max` it is noted."""
-        if spins > self.bounds.spin_max:
-            return False
-        env = self.environment
-        if spins == self._spins_noted and not env.has_spun:
-            env.has_spun = True
-            self._spun_from = env.now, env.polls
-        return True
-
     # -- one poll
 
     def _wait(self) -> None:
@@ -332,9 +282,6 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
                 self._let_spin()
             # What has landed makes the poll one that finds something.
             quiescent = quiescent and not (self._ready and self._has_work())
-
-    def _turns_beside_spin(self) -> int:
-        return TURNS_BESIDE_SPIN_MAX if self.environment.spin_rounds < HAPPENINGS_MAX else 1
 
     def _go_on(self, worker: Worker, quiescent: bool) -> None:
         if quiescent:
@@ -446,153 +393,13 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         options = [ON_TIME, *(Option(f"late, at {at:.3f} s") for at in later)]
         return instants[self.choose("clock", options, one_natural)]
 
-    def _spin_on(self) -> None:
-        """The queue was not empty for `spin_max` polls: the world goes on regardless. (5)"""
-        env = self.environment
-        self.bounds_hit.add("spin_max")
-        awaited = self._note_wait_for_clock()
-        enabled = [arrival for arrival in env.pending if arrival.earliest <= env.now]
-        instants = self._instants()
-        runnable = self.threads.runnable() if self.environment.spin_rounds < HAPPENINGS_MAX else []
-        self.environment.spins = 0
-        self.environment.spin_rounds += 1
-        if self.hosts is not None and self.hosts.go_on_beside_a_spin():
-            return
-        if awaited > env.begun_s + self.bounds.horizon_s:
-            self.get_stuck(Kind.NO_END, f"not within horizon_s={self.bounds.horizon_s:g}")
-        elif not enabled and not instants and not runnable and not awaited:
-            self.get_stuck(
-                Kind.LIVELOCK,
-                f"the ready queue was not empty for spin_max={self.bounds.spin_max} iterations, "
-                f"no timer is armed and no outside event announced",
-            )
-        for arrival in enabled:
-            env.land(arrival)
-        if runnable:
-            self._let_threads_go_on(runnable)
-            env.run_due()
-        if awaited:
-            env.advance(min(instants[0], awaited) if instants else awaited)
-        elif instants:
-            env.advance(instants[0])
-        self._spun_from = env.now, env.polls
-
-    def _let_threads_go_on(self, runnable: list[Worker]) -> None:
-        """Each once; later as far as they come, so that those of many steps are no livelock."""
-        turns = 0
-        while runnable and turns < TURNS_BESIDE_SPIN_MAX:
-            for worker in runnable:
-                self.threads.step(worker)
-                turns += 1
-            runnable = (
-                self.threads.runnable() if self.environment.spin_rounds > SPIN_ROUNDS_MAX else []
-            )
-        if self.environment.spin_rounds > SPIN_ROUNDS_MAX:
-            self.environment.spin_rounds += turns
-
-    def _note_wait_for_clock(self) -> float:
-        """What the clock shows next, if the program waits for it: reads it at each poll; else 0.0.
-
-        A real loop takes some 50 µs for such a poll. What waits for long is told the time less
-        often: it is late by a part of what it has waited.
-        """
-        env = self.environment
-        now, (began, polls_then) = env.now, self._spun_from
-        polls = env.polls - polls_then
-        if not 0 < polls <= self.bounds.spin_max + 1:
-            return 0.0
-        # The loop itself reads the clock once a poll.
-        reads_loop = now - began > READINGS_OF_WHO_WAITS * polls * READING_S
-        execution = execution_of_this_thread()
-        if not reads_loop and (execution is None or execution.entropy.readings_here < polls // 2):
-            return 0.0
-        if began - self._waits_to > SAME_S:
-            self._waits_from = began
-        step = max(self.bounds.lateness_s, SPIN_STEP_S, LATE_OF_WAITED * (now - self._waits_from))
-        self._waits_to = now + step
-        return self._waits_to
-
-    def _let_spin(self) -> None:
-        """Something has happened for which the program may spin: it has as many polls once more."""
-        if self.environment.spin_rounds < HAPPENINGS_MAX:
-            self.environment.spin_rounds += 1
-            self.environment.spins = 0
-
-    # -- pools, and processes
-
-    def run_in_executor(  # type: ignore[override]
-        self, executor: Executor | None, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
-        if executor is None:
-            # Kept where CPython keeps it, so that its own shutdown_default_executor finds it.
-            self._check_default_executor()
-            if self._default_executor is None:
-                self._default_executor = SimExecutor.of_asyncio(self.threads)
-            executor = self._default_executor
-        # A pool of the program's own may do its jobs in any thread that it starts here.
-        future = submit_of_loop(executor, func, args)
-        if self.threads.current is None and self.threads.workers:
-            # The job may be over before the caller's next line.
-            self.threads.let_others_go_on()
-        return asyncio.wrap_future(future, loop=self)
-
-    @property
-    def jobs_waiting_for_threads(self) -> str:
-        """Those of asyncio's default pool, in words; empty without any."""
-        pool = self._default_executor
-        return pool.sim_jobs_waiting if isinstance(pool, SimExecutor) else ""
-
-    def set_default_executor(self, executor: Executor) -> None:
-        """A ThreadPoolExecutor, as asyncio demands, or one of `World.executor`."""
-        if not isinstance(executor, (SimExecutor, ThreadPoolExecutor)):
-            raise modelled(TypeError("executor must be ThreadPoolExecutor instance"))
-        self._default_executor = executor
-
-    def others_come(self, is_so: Callable[[], bool], until: float) -> bool:
-        """Whether, before the clock shows `until`, who is not of this loop has made it so."""
-        return self.hosts is not None and self.hosts.go_on(is_so, until)
-
-    def others_have_instants(self) -> bool:
-        """Whether the clock may move on although nothing of this loop waits for that."""
-        if self.hosts is None:
-            return False
-        wakes_at = self.hosts.next_wake()
-        return wakes_at < math.inf and wakes_at <= self.environment.begun_s + self.bounds.horizon_s
-
-    def after(self, seconds: float, call: Callable[[], None]) -> None:
-        """In so much world time."""
-        if self.hosts is not None:
-            self.hosts.after(seconds, call)
-            return
-        timer = simpy.Timeout(self.environment, seconds)
-        assert timer.callbacks is not None
-        timer.callbacks.append(lambda _: call())
-
-    @property
-    def faults(self) -> Faults:
-        """The budget of the execution, and what was taken of it."""
-        if self._faults is None:
-            self._faults = Faults(self)
-        return self._faults
-
-    @property
-    def processes(self) -> HubOfHosts | None:
-        """Those of the execution's hosts."""
-        return self.hosts
+    # -- instants
 
     def next_instant(self) -> float:
         """When there is next something to do for this loop; infinite if never."""
         if self._ready:
             return self.environment.now
         return min(self._instants(), default=math.inf)
-
-    def sleep(self, seconds: float) -> None:
-        """The loop's thread sleeps, and the loop with it."""
-        until = self.environment.now + seconds
-        while self.hosts is not None and self.hosts.go_on(lambda: False, until):
-            if self._stopping:
-                return
-        self.environment.advance(until)
 
     def lands_while_blocked(self, until: float) -> bool:
         """The loop's own thread blocks: of what is on its way in the network, the next lands."""
@@ -605,8 +412,6 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
             self.is_woken = False
             return True
         return len(self._ready) > (0 if self._untold is None else self._untold.callbacks)
-
-    # -- instants
 
     def _next_deadline(self) -> float:
         """When the next timer is due; infinite without one. CPython keeps the head uncancelled."""
@@ -694,94 +499,8 @@ class SimLoop(BetweenCallbacks, LoopOfTasks):
         self.on_poll = None
         self.set_exception_handler(_say_nothing)
 
-    # -- what is not simulated
 
-    def misuse(self, what: str) -> NoReturn:
-        """A call that makes no sense: an error, also where the program catches what is raised."""
-        raised = misused(what)
-        self.refused = self.refused or str(raised)
-        raise raised
-
-    def refuse(self, what: str, instead: str) -> NoReturn:
-        """Also recorded, so that a program that swallows the error gets no verdict."""
-        where = self._place_in_program(sys._getframe(1))
-        refused = f"{what} in {where} is not simulated: {instead}"
-        # What comes after the first may follow from it.
-        self.refused = self.refused or refused
-        raise NotSimulated(refused)
-
-    def _place_in_program(self, frame: FrameType) -> str:
-        """A worker may have been given a function of the library's: then where that was."""
-        worker = self.threads.current
-        started_at = None if worker is None else worker.started_at
-        if worker is None or programs_frame(frame) is not None:
-            return place_in_program(frame)
-        if started_at is not None:
-            return f"a thread of {place_of_line(*started_at)}"
-        main = self.main_task
-        # As of create_task(asyncio.to_thread(os.read, …)): no line of the program's has begun it.
-        if main is None or main.done():
-            return "a thread"
-        return f"a thread, while {main.get_name()} waits {where_it_waits(main)}"
-
-    @forwards
-    def call_soon_threadsafe(  # type: ignore[override]
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
-        if self.threads.current is not None:
-            self.threads.pause("call_soon_threadsafe")
-        elif asyncio._get_running_loop() is not self:
-            self.refuse("call_soon_threadsafe from a foreign thread", NO_FOREIGN_THREADS)
-        if self.is_closed():
-            raise modelled(RuntimeError("Event loop is closed"))
-        return self.call_from_thread(callback, args, context)
-
-    @forwards
-    def call_from_thread(
-        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
-    ) -> asyncio.Handle:
-        """What CPython's `call_soon_threadsafe` does, which asks nobody for the thread.
-
-        But for the lock in each handle that it has since 3.14: no two threads touch one at once.
-        """
-        loop: Any = self
-        if self._debug:
-            loop._check_callback(callback, "call_soon_threadsafe")
-        handle: asyncio.Handle = loop._call_soon(callback, args, context)
-        self._write_to_self()
-        return handle
-
-
-_STOCK = asyncio.SelectorEventLoop
-NO_PROCESSES = (
-    "it reaches another process; put what stands behind it into the program as a coroutine that "
-    "awaits world.outside(…) (world is the program's argument, and in a marked test the fixture)"
-)
-NO_FOREIGN_THREADS = (
-    "threads of the operating system run in no order that could be replayed; use "
-    "loop.run_in_executor(None, …), asyncio.to_thread or world.executor(), which are simulated"
-)
-
-_REFUSED = (
-    "connect_read_pipe",
-    "connect_write_pipe",
-    "subprocess_exec",
-    "subprocess_shell",
-)
-
-
-def _refusal(what: str) -> Callable[..., NoReturn]:
-    # With the signature of what it replaces.
-    @functools.wraps(getattr(_STOCK, what))
-    def refuse(self: SimLoop, *args: object, **kwargs: object) -> NoReturn:
-        self.refuse(f"loop.{what}", NO_PROCESSES)
-
-    return refuse
-
-
-for _what in _REFUSED:
-    setattr(SimLoop, _what, _refusal(_what))
-refuse_lacking(SimLoop, dir(_STOCK), lambda loop, name: loop.refuse(f"loop.{name}", NO_PROCESSES))
+refuse_lacking(SimLoop, dir(STOCK), lambda loop, name: loop.refuse(f"loop.{name}", NO_PROCESSES))
 
 
 def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

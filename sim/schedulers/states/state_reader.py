@@ -29,9 +29,10 @@ from sim.kernel.environment import SAME_S
 from sim.kernel.errors import Opaque
 from sim.kernel.hosts.hub import Hub
 from sim.kernel.living import address_of
-from sim.kernel.loop import TURNS_BESIDE_SPIN_MAX, SimLoop
+from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
 from sim.kernel.schedule import ChoicePoint
+from sim.kernel.spinning import TURNS_BESIDE_SPIN_MAX
 from sim.kernel.world import World
 from sim.schedulers.states.object_readers import (
     READERS,
