@@ -12,6 +12,7 @@ from sim.counterexamples.counterexample import Counterexample, confirmed
 from sim.counterexamples.differences import difference
 from sim.counterexamples.shrink import shrink
 from sim.exploration import clocks_of_today, collected, equal, machines
+from sim.exploration.databases import connections_held
 from sim.exploration.module_state import named
 from sim.exploration.report import Findings, Report
 from sim.exploration.subject import Problem
@@ -28,7 +29,6 @@ from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.guards import guarded
 from sim.kernel.isolation.entropy import clocks_held
 from sim.kernel.schedule import Bounds, Schedule, departures_of
-from sim.kernel.threads.databases import connections_held
 from sim.kernel.threads.untold import NOT_FOR_THREADS
 from sim.kernel.violation import Kind, Violation
 from sim.kernel.watchdog import limited, seconds_left
