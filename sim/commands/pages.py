@@ -263,12 +263,15 @@ def page_of_mutants(kills: Sequence[Kill]) -> Page:
     reason = (
         f"{len(survivors)} of {len(kills)} survive: no scenario notices that they are broken"
         if survivors
-        else "the check found what was broken on purpose; production itself is not affected"
+        else "A mutant is production with one line broken on purpose, to test the check. It is "
+        "killed where the check finds it: a success, and production itself is not affected."
     )
     facts = [("killed", f"{len(killed)} of {len(kills)}"), ("interpreter", interpreter())]
     table = Table("Mutants", columns, rows)
     said = "survives" if survivors else "killed"
-    return Page("onestream mutants", verdict, reason, facts, [table], _stories(found), said=said)
+    stories = _stories(found)
+    title = "onestream mutants"
+    return Page(title, verdict, reason, facts, [table], stories, said=said, is_plain=not survivors)
 
 
 def page_of_bugs(columns: Sequence[Column]) -> Page:
@@ -312,6 +315,12 @@ _CHECKED = {
 }
 
 
+_MUTANT = (
+    "a mutant: production with one line broken on purpose, to test whether the check notices; this "
+    "is the execution in which it does, and how the broken copy fails. Production is not refuted"
+)
+
+
 def _broken(subject: str) -> Broken | None:
     if not is_of_the_bench(subject):
         return None
@@ -332,9 +341,11 @@ def _about(subject: str, program: Program) -> list[tuple[str, str]]:
         return [("the program", sentence)] if sentence else []
     from sim.bench.catalog import description_of
     from sim.bench.entry import Entry
+    from sim.bench.subjects.mutants import mutant_of
 
     entry = Entry.parse(subject)
     about = [
+        ("what this is", _MUTANT if mutant_of(entry.registry) is not None else ""),
         ("the program", f"{_CHECKED[entry.level]}; here: {entry.subject_in_words}"),
         ("what happens", description_of(entry)),
         ("who is who", WHO[entry.level]),

@@ -10,10 +10,11 @@ from sim.counterexamples.accesses import Function, accesses_of
 from sim.counterexamples.fact import Fact, Mark
 
 EXCERPTS_MAX = 3
-AROUND = 4
+AROUND = 3
 FIRST_LINES = 6
 # All functions together have about as many lines: they are in view without scrolling.
 LINES_MAX = 30
+LINES_MIN = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,13 @@ def excerpts_of(facts: Iterable[Fact]) -> list[Excerpt]:
 
 
 def _rooms(lengths: Sequence[int]) -> list[int]:
-    """How many lines each of the functions has: what a short one leaves, the others have."""
-    rooms = dict.fromkeys(range(len(lengths)), 0)
-    left, open_ = LINES_MAX, sorted(rooms, key=lambda at: lengths[at])
-    for number, at in enumerate(open_):
-        rooms[at] = min(lengths[at], left // (len(open_) - number))
-        left -= rooms[at]
-    return [*rooms.values()]
+    """How many lines each of the functions has: the first stand whole, as far as the others have
+    room for some."""
+    rooms: list[int] = []
+    for number, length in enumerate(lengths, 1):
+        left = LINES_MAX - sum(rooms)
+        rooms.append(min(length, left - LINES_MIN * (len(lengths) - number)))
+    return rooms
 
 
 def _own(marks: Sequence[Mark]) -> tuple[Function, list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from sim.pages.story import Step, Story
@@ -52,7 +53,23 @@ def chart_rows(story: Story, departing: set[int]) -> list[dict[str, Any]]:
         if step.actor:
             before = step
             shown = shown if step.is_minor else step
+    begun = (_begun(story, is_few=each) for each in (True, False))
+    for row, few, every in zip(rows, *begun, strict=True):
+        row["begins"] = {who: "" for who in few & every}
+        row["begins"] |= {who: "few-only" for who in few - every}
+        row["begins"] |= {who: "all-only" for who in every - few}
     return rows
+
+
+def _begun(story: Story, *, is_few: bool) -> list[set[str]]:
+    """Of each row who has something once it is over, and had not before: a row is noted before its
+    step. is_few: minor rows are hidden."""
+    begun: list[set[str]] = [set() for _ in story.steps]
+    own = [at for at, each in enumerate(story.steps) if each.actor]
+    shown = [at for at in own if not (is_few and story.steps[at].is_minor)]
+    for at, after in pairwise(shown):
+        begun[at] = set(story.steps[after].moment.held) - set(story.steps[at].moment.held)
+    return begun
 
 
 def _folded(steps: list[Step]) -> str:

@@ -7,7 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-Naming = Callable[[str], str]
+Naming = Callable[[str, str], str]
+"""Of a text, and of whose doing it is, where that is known."""
+
+
+def as_it_is(text: str, whose: str = "") -> str:
+    return text
+
 
 # What asyncio calls a task that nobody named.
 _UNNAMED = re.compile(r"\bTask-\d+\b")
@@ -23,7 +29,7 @@ class Made:
 
 
 class Names:
-    def __init__(self, made: Sequence[Made], naming: Naming = str) -> None:
+    def __init__(self, made: Sequence[Made], naming: Naming = as_it_is) -> None:
         """naming: of names that the program gave."""
         self._naming = naming
         unnamed = [each for each in made if _UNNAMED.fullmatch(each.name)]
@@ -37,6 +43,7 @@ class Names:
             self._shown[each.name] = f"{each.runs}{number}"
             self.made_at[self._shown[each.name]] = each.where
 
-    def in_text(self, text: str) -> str:
+    def in_text(self, text: str, whose: str = "") -> str:
+        """whose: the actor whose doing it is, if that is known, and has a name."""
         found = _UNNAMED.sub(lambda match: self._shown.get(match[0], match[0]), text)
-        return self._naming(found)
+        return self._naming(found, "" if _UNNAMED.search(whose) else whose)

@@ -8,13 +8,15 @@ from typing import Any
 
 from sim.pages.story import Step, Story
 
-# Pixels: of the times on the left, of the column of a lane, and of all columns at most.
-_LEFT = 30
-_COLUMN_MAX = 6
-_COLUMNS_MAX = 72
-# Of the height, in per cent, that nothing is drawn in above and below.
+# Pixels: how high the row of a lane is, and the line of times below all of them.
+_ROW = 12
+_TIMES = 14
+# What has a row of its own; the rest have one together.
+_ROWS_MAX = 12
+_OTHERS = "others"
+# Of the width, in per cent, that nothing is drawn in on the left and on the right.
 _MARGIN = 2.0
-_TICKS_MAX = 8
+_TICKS_MAX = 6
 _TICKS_END = 95
 
 
@@ -24,7 +26,7 @@ class _Axis:
     last: float
 
     def at(self, seconds: float) -> float:
-        """How far down, in per cent."""
+        """How far on, in per cent."""
         share = (seconds - self.first) / (self.last - self.first)
         return round(_MARGIN + share * (100 - 2 * _MARGIN), 2)
 
@@ -50,43 +52,44 @@ def _round_step(least: float) -> float:
 def overview_of(story: Story, lanes: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """None where all happens at one instant: then there is nothing to see.
 
-    lanes: those of the chart. What has no column there at first has one together on the right.
+    lanes: those of the chart. What has no column there at first, and what is too many, have one row
+    together at the bottom.
     """
     own = [(number, each) for number, each in enumerate(story.steps) if each.actor]
     times = [each.at for _, each in own]
     if not times or f"{min(times):.3f}" == f"{max(times):.3f}":
         return None
     axis = _Axis(min(times), max(times))
-    columns: dict[str, int] = {
-        each["name"]: each["few_at"] - 1 for each in lanes if not each["is_minor"]
-    }
-    width = min(_COLUMN_MAX, _COLUMNS_MAX / (len(columns) + 1))
+    named = [each["name"] for each in lanes if not each["is_minor"]][:_ROWS_MAX]
+    has_others = any(not each.is_violation and each.actor not in named for _, each in own)
+    rows = [*named, *([_OTHERS] if has_others else [])]
 
-    def left(actor: str) -> float:
-        return round(_LEFT + columns.get(actor, len(columns)) * width, 2)
+    def top(actor: str) -> int:
+        return _ROW * (named.index(actor) if actor in named else len(named))
 
     return {
-        "width": _LEFT + round((len(columns) + 1) * width),
-        "left": _LEFT,
-        "column": round(width - 1, 2),
+        "names": rows,
+        "row": _ROW,
+        "height": _ROW * len(rows),
+        "all": _ROW * len(rows) + _TIMES,
         "first": f"{axis.first:.3f}",
         "last": f"{axis.last:.3f}",
         "margin": _MARGIN,
-        "lines": [round(left(name) + (width - 1) / 2, 2) for name in columns],
+        "lines": [_ROW * at + _ROW // 2 for at in range(len(rows))],
         "ticks": [{"at": axis.at(each), "text": f"{each:g}"} for each in axis.ticks],
         "held": [
             {
-                "x": left(actor),
+                "y": top(actor),
                 "from": axis.at(begin),
-                "height": round(axis.at(end) - axis.at(begin), 2),
+                "width": round(axis.at(end) - axis.at(begin), 2),
             }
             for actor, begin, end in _held(own)
-            if actor in columns
+            if actor in named
         ],
         "marks": [
             {
                 "step": number,
-                "x": left(each.actor),
+                "y": top(each.actor),
                 "at": axis.at(each.at),
                 "is_minor": each.is_minor,
                 "departs": any(choice.cost for choice in each.moment.choices),

@@ -94,7 +94,7 @@ class Told:
 class Page:
     """title: what was looked at. reason: of the verdict. facts: pairs of a name and a value.
     stories: the counterexamples. text: what the terminal says as well. said: the verdict in another
-    word, where what was looked at is not a program.
+    word, where what was looked at is not a program. is_plain: it is neither good news nor bad.
     """
 
     title: str
@@ -105,6 +105,7 @@ class Page:
     stories: Sequence[Told] = ()
     text: str = ""
     said: str = ""
+    is_plain: bool = False
 
     def write(self, file: str | Path) -> None:
         """Raises OSError where that cannot be written."""
@@ -116,6 +117,7 @@ class Page:
             "title": self.title,
             "verdict": str(self.verdict),
             "said": self.said or str(self.verdict),
+            "tone": "plain" if self.is_plain else str(self.verdict),
             "reason": self.reason,
             "facts": self.facts,
             "tables": self.tables,

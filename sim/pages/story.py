@@ -22,7 +22,7 @@ from sim.kernel.guards import guarded
 from sim.kernel.schedule import Bounds, Schedule
 from sim.kernel.task_rows import Weight
 from sim.kernel.world import VIOLATED
-from sim.pages.names import Names, Naming
+from sim.pages.names import Names, Naming, as_it_is
 from sim.pages.watched import Moment, Place, Watched, WatchedReplay
 
 # How much of a file is shown around a line that a step stands at.
@@ -95,7 +95,7 @@ class Story:
 
 
 def story_of(
-    program: Program, found: Counterexample, naming: Naming = str, broken: Broken | None = None
+    program: Program, found: Counterexample, naming: Naming = as_it_is, broken: Broken | None = None
 ) -> Story:
     """Replays it, and its nearest passing neighbour, looking closely.
 
@@ -223,7 +223,11 @@ def _steps(outcome: Outcome, watched: Watched, beside: Outcome | None, words: Wo
         if row is None:
             assert other is not None
             at = other.line.at
-            steps.append(Step(at, "", "", Moment(), there=_short(other), there_at=at))
+            is_minor = (
+                difference is not None and other is not difference[1] and _is_aside_there(other)
+            )
+            there = _short(other)
+            steps.append(Step(at, "", "", Moment(), is_minor=is_minor, there=there, there_at=at))
             continue
         steps.append(
             Step(
@@ -254,6 +258,7 @@ def _violation_first(steps: list[Step]) -> list[Step]:
 
 def _named(step: Step, names: Names) -> Step:
     moment, in_text = step.moment, names.in_text
+    text = in_text(step.text, moment.whose)
     moment.tasks = [(in_text(name), in_text(does)) for name, does in moment.tasks]
     moment.ready = list(map(in_text, moment.ready))
     moment.held = {in_text(actor): in_text(what) for actor, what in moment.held.items()}
@@ -264,7 +269,7 @@ def _named(step: Step, names: Names) -> Step:
         (in_text(owner), name): in_text(text) for (owner, name), text in moment.values.items()
     }
     there = None if step.there is None else in_text(step.there)
-    return replace(step, actor=in_text(step.actor), text=in_text(step.text), there=there)
+    return replace(step, actor=in_text(step.actor), text=text, there=there)
 
 
 def _with_what_is_told(steps: list[Step], facts: Iterable[Fact]) -> list[Step]:
@@ -316,6 +321,11 @@ def _is_aside(row: Row, watched: Watched) -> bool:
     moment = _moment_of(row, watched)
     is_librarys = moment.library != "" and moment.turn not in watched.lines.turns
     return is_librarys and row.weight is not Weight.FAILURE
+
+
+def _is_aside_there(row: Row) -> bool:
+    """Of what only the passing execution does: an ordinary step of a task, or chatter."""
+    return row.line.is_chatter or row.is_ordinary
 
 
 def _short(row: Row) -> str:

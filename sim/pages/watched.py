@@ -13,6 +13,7 @@ from typing import Any
 
 from sim.counterexamples.line_values import LineValues
 from sim.counterexamples.lined import LinedRecording, Rows
+from sim.counterexamples.program_lines import actor_of
 from sim.kernel.diagnosis import RUNS_CALLBACKS, frames_of, programs_frame, short_place, waits_for
 from sim.kernel.environment import Arrival
 from sim.kernel.loop import SimLoop
@@ -65,10 +66,10 @@ class Moment:
     program waits in, or which one's task it is. turn: as lines that ran have it as their step.
     step: which callback of the loop, or which landing, it belongs to. cause: the number of the
     moment that put this step into the ready queue; of a task that is cancelled, the one before.
-    held: who has what, as the program shows it. values: what it shows, or its variables.
-    choices, labels: those since the moment before; a label as often as it is reached. tasks: each
-    that is not done, with what it waits for. ready, timers: what the loop would run next, and
-    later.
+    whose: of an outside event, who announced it. held: who has what, as the program shows it.
+    values: what it shows, or its variables. choices, labels: those since the moment before; a label
+    as often as it is reached. tasks: each that is not done, with what it waits for. ready, timers:
+    what the loop would run next, and later.
     """
 
     place: Place | None = None
@@ -76,6 +77,7 @@ class Moment:
     turn: int = 0
     step: int = 0
     cause: int | None = None
+    whose: str = ""
     choices: list[Choice] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     tasks: list[tuple[str, str]] = field(default_factory=list)
@@ -128,7 +130,8 @@ class Watched(LinedRecording):
         self._library = ""
         self._cause: int | None = None
         self._last: int | None = None
-        self._announced_at: dict[Arrival, Place | None] = {}
+        self._announced_at: dict[Arrival, tuple[Place | None, str]] = {}
+        self._whose = ""
 
     @forwards
     def new_task(
@@ -154,7 +157,8 @@ class Watched(LinedRecording):
         of_rows.append(number)
         is_anothers = of_rows is self.of_tasks and self._last is not None
         cause = self._last if is_anothers else self._cause
-        moment = Moment(self._place(), self._library, self._turn, self._step, cause, self._choices)
+        of_step = self._turn, self._step, cause, self._whose
+        moment = Moment(self._place(), self._library, *of_step, self._choices)
         self._last = number
         self._choices = []
         moment.labels = list(dict.fromkeys(self._labels))
@@ -204,7 +208,7 @@ class Watched(LinedRecording):
     def _begin_step(self, cause: int | None, stands: Place | None = None) -> None:
         self._step += 1
         self._cause, self._last, self._stands = cause, None, stands
-        self._library = ""
+        self._library = self._whose = ""
 
     # -- who causes what
 
@@ -233,10 +237,12 @@ class Watched(LinedRecording):
 
     def announced(self, arrival: Arrival) -> None:
         super().announced(arrival)
-        self._announced_at[arrival] = self._running_place()
+        self._announced_at[arrival] = self._running_place(), actor_of(self._loop)
 
     def lands(self, arrival: Arrival) -> None:
-        self._begin_step(None, self._announced_at.pop(arrival, None))
+        place, whose = self._announced_at.pop(arrival, (None, ""))
+        self._begin_step(None, place)
+        self._whose = whose
         super().lands(arrival)
 
     def poll_begins(self) -> None:

@@ -407,7 +407,7 @@ def test_of_a_longer_function_the_lines_around_are_shown(tmp_path: Path) -> None
     """However far down, with the line that begins the function; a sign says that it goes on."""
     excerpt = excerpt_of_function(tmp_path, lines=40, marked=20)
     assert excerpt.function == "long"
-    around = [f"v{number} = 0" for number in range(16, 25)]
+    around = [f"v{number} = 0" for number in range(17, 24)]
     assert shown_of(excerpt) == ["def long():", "…", *around, "…"]
 
 

@@ -289,7 +289,7 @@ def test_the_whole_run_leads_to_each_instant(opened: _Opened) -> None:
     strip = opened.page.locator(".overview svg")
     box = strip.bounding_box()
     assert box is not None
-    strip.click(position={"x": box["width"] - 4, "y": box["height"] / 2})
+    strip.click(position={"x": box["width"] / 2, "y": 4})
     time = float(opened.page.inner_text(".step.selected > .time"))
     assert 1.8 < time < 2.2
     opened.press("ArrowDown")
@@ -299,10 +299,10 @@ def test_the_whole_run_leads_to_each_instant(opened: _Opened) -> None:
     opened.press("ArrowUp")
     assert float(opened.page.inner_text(".step.selected > .time")) == time
     view = opened.page.locator(".overview .in-view")
-    top, height = (float(str(view.get_attribute(each))[:-1]) for each in ("y", "height"))
-    now = float(str(opened.page.locator(".overview .now").get_attribute("y1"))[:-1])
-    assert top <= now <= top + height
-    assert height < 20
+    left, width = (float(str(view.get_attribute(each))[:-1]) for each in ("x", "width"))
+    now = float(str(opened.page.locator(".overview .now").get_attribute("x1"))[:-1])
+    assert left <= now <= left + width
+    assert width < 20
 
 
 @_of("two_withdrawals")

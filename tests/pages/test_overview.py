@@ -32,7 +32,7 @@ def _overview(program: Program) -> tuple[Story, dict[str, Any] | None]:
 
 
 def test_time_is_a_scale() -> None:
-    """What comes after a quarter of the time stands a quarter down, whatever the rows between."""
+    """What comes after a quarter of the time stands a quarter on, whatever the rows between."""
     _, shown = _overview(waits_long)
     assert shown is not None
     places = {(each["says"]): each["at"] for each in shown["marks"]}
@@ -58,7 +58,19 @@ def test_what_is_held_is_as_long_as_it_is_held() -> None:
     (held,) = shown["held"]
     margin = shown["margin"]
     assert held["from"] == margin + (100 - 2 * margin) / 4
-    assert round(held["from"] + held["height"], 2) == 100 - margin
+    assert round(held["from"] + held["width"], 2) == 100 - margin
+
+
+def test_each_actor_has_a_row_with_its_name() -> None:
+    """Its events stand in that row; what has no column of its own is together in the last."""
+    _, shown = _overview(waits_long)
+    assert shown is not None
+    assert {"a", "b"} < set(shown["names"])
+    of_row = {shown["names"].index(who) * shown["row"]: who for who in ("a", "b")}
+    marks = [each for each in shown["marks"] if each["y"] in of_row]
+    assert len(marks) > 2
+    assert all(f"s, {of_row[each['y']]}: " in each["says"] for each in marks)
+    assert all(each["y"] < shown["height"] for each in shown["marks"])
 
 
 def test_one_instant_needs_none() -> None:

@@ -104,6 +104,7 @@ def test_it_begins_with_what_each_did_last() -> None:
         ("registry:racing_registers:quick_fix", "(subjects/quick_fix.py:"),
         ("stack:leaves.async:production", "“p1 client” sends prompt p1 over simulated sockets"),
         ("server:second_prompt.async:mutant-gate_is_never_shut", "one line broken on purpose "),
+        ("server:second_prompt.async:mutant-gate_is_never_shut", "what this is: a mutant"),
         ("cluster:pause:mutant-lease_is_dated_from_the_reply", "(mutants/cluster.py:"),
     ],
 )
@@ -132,6 +133,19 @@ def test_what_is_held_is_a_line_up_to_the_violation() -> None:
     rows = chart_rows(told.story, set())
     assert [bool(row["held"]) for row in rows] == [0 < at <= violation for at in range(len(rows))]
     assert "In a column, as long as this holds of its actor: has the slot." in page.html
+
+
+def test_what_is_held_begins_in_the_row_that_begins_it() -> None:
+    """Although a row is noted before its step: else what begins last would have no line."""
+    (told,) = _page_of(slot_that_is_lost).stories
+    steps = told.story.steps
+    violation = next(number for number, each in enumerate(steps) if each.is_violation)
+    above = max(at for at in range(violation) if steps[at].actor and not steps[at].is_minor)
+    steps[violation].moment.held = {"answer": "has the slot"}
+    rows = chart_rows(told.story, set())
+    assert "answer" in rows[above]["begins"]
+    assert not rows[violation]["begins"]
+    assert '<span class="held begins ' in Page("it", Verdict.REFUTED, stories=[told]).html
 
 
 def test_a_last_act_has_what_was_done_with_it() -> None:
@@ -315,12 +329,15 @@ def test_a_check_says_what_a_class_does_not_keep(scenario: str, said: str, tmp_p
 
 
 def test_of_mutants_it_says_that_they_are_killed(tmp_path: Path) -> None:
-    """Not "proved", above a counterexample; and no key is offered that leads nowhere."""
+    """Not "proved", above a counterexample, and not in its colour: first it is said what a mutant
+    is. No key is offered that leads nowhere."""
     file = tmp_path / "page.html"
     main(["mutants", "--name", "second_is_let_in_beside_the_first", "--html", str(file)])
     text = file.read_text(encoding="utf-8")
     assert "<title>killed: onestream mutants</title>" in text
-    assert '<span class="verdict proved">killed</span>' in text
+    assert '<span class="verdict plain">killed</span>' in text
+    assert text.index("A mutant is production with one line broken") < text.index("Violated at")
+    assert text.index("a mutant: production with one line broken") < text.index("Violated at")
     assert "production itself is not affected" in text
     assert "proved</span>" not in text
     assert ("<kbd>d</kbd>" in text) == ("departure</a></b>" in text)

@@ -13,7 +13,7 @@ from sim.pages.chart import causes
 from sim.pages.page import Told
 from sim.pages.story import Step, Story, story_of
 from sim.replay import subject_of
-from tests.pages.programs import always_fails, slot_that_is_lost
+from tests.pages.programs import always_fails, late_or_not, slot_that_is_lost
 
 
 def _story(program: Program, **options: object) -> Story:
@@ -143,7 +143,7 @@ def test_actors_are_called_alike_everywhere() -> None:
     report = explore(slot_that_is_lost)
     assert report.counterexample is not None
     renamed = story_of(
-        slot_that_is_lost, report.counterexample, lambda text: text.replace("client", "caller")
+        slot_that_is_lost, report.counterexample, lambda text, _: text.replace("client", "caller")
     )
     choices = [
         option for step in renamed.steps for each in step.moment.choices for option in each.options
@@ -172,6 +172,15 @@ def test_nothing_passes_where_nothing_can() -> None:
     assert story.passing == ""
     assert {each.there for each in story.steps} == {None}
     assert story.seen == "it does not"
+
+
+def test_what_only_the_passing_execution_does_is_hidden_where_it_is_ordinary() -> None:
+    """It stands among all steps; what it records is shown, and so is the first difference."""
+    report = explore(late_or_not)
+    assert report.counterexample is not None
+    there = [each for each in story_of(late_or_not, report.counterexample).steps if not each.actor]
+    assert any(each.is_minor for each in there)
+    assert all("goes on" in str(each.there) for each in there if each.is_minor)
 
 
 def test_an_isolated_counterexample_tells_the_same() -> None:

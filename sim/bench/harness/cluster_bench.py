@@ -32,6 +32,7 @@ from sim.bench.harness.judgement import Judgements, Judges, Moment
 from sim.bench.harness.log_capture import LogLine
 from sim.bench.harness.registry_bench import phrase_invariants
 from sim.bench.harness.state_words import words_of_leases
+from sim.bench.harness.store_trips import Trips
 from sim.kernel.errors import CheckFailed
 from sim.kernel.world import World
 
@@ -111,6 +112,7 @@ class ClusterBench:
         self.may_lose_leases = bool(self.troubles & _FOR_LONG)
         phrase_invariants(world)
         self.judges = Judges(world, self, judgements)
+        self.trips = Trips(world, limits)
         world.shows(self.holding, self.values)
 
     def canonical_state(self) -> object:
@@ -238,6 +240,7 @@ class ClusterBench:
 
     def request(self, link: Link, number: int, operation: LeaseOperation) -> None:
         """A worker sends its request."""
+        self.trips.asks(link.name, number, operation)
         self.after(TRIP_S, partial(self._request_arrives, link, number, operation))
 
     def _request_arrives(self, link: Link, number: int, operation: LeaseOperation) -> None:
@@ -245,10 +248,12 @@ class ClusterBench:
         self._befalls(link, where)
         if self._is_cut_off(link) or self.happens(Trouble.REQUEST_LOST, where):
             return
+        self.trips.arrives(self.table, operation, self.store_ms() / 1000 - self.world.now)
         if self.old_primary is not None and link.worker.name == self.cut_off:
             answer = self.old_primary.apply(operation, self.store_ms(), "first")
         else:
             answer = self.apply(operation)
+        self.trips.is_answered(link.name, number, answer.reply)
         for message in answer.messages:
             self._tell(message)
         if self.happens(Trouble.REPLY_LOST, where):

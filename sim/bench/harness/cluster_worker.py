@@ -16,6 +16,7 @@ from server.stores.lease import End, Lease
 from server.stores.leased_registry import LeasedRegistry
 from server.stores.store import StoreUnreachable
 from sim.bench.harness.judgement import Judges, Moment
+from sim.bench.harness.store_trips import Trips
 from sim.kernel.hosts.host import Host, Process
 from sim.kernel.loop import SimLoop
 from sim.kernel.origin import modelled
@@ -37,6 +38,7 @@ class Surroundings(Protocol):
     judges: Judges
     served: list[Served]
     cancelled: tuple[str, ...]
+    trips: Trips
 
     def request(self, link: Link, number: int, operation: LeaseOperation) -> None: ...
 
@@ -149,6 +151,7 @@ class Link:
         try:
             async with asyncio.timeout(CALL_S):
                 reply: Reply = await future
+                self.worker.bench.trips.is_read(self.name, number)
                 return reply
         except TimeoutError:
             raise modelled(StoreUnreachable("no answer")) from None

@@ -92,7 +92,7 @@ class HttpBench(ABC):
     def values(self) -> dict[str, str]:
         """The streams of the registry; none of a published one, which shows none."""
         names = {each.given_id: each.name for each in self.exchanges if each.given_id}
-        return words_of_streams(self.registry.snapshot(), names)
+        return words_of_streams(self.registry.snapshot(), names, registered=names)
 
     def callers(self, prompts: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Each with the task that has its call, if that is known and no thread has it."""

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from sim.bench.harness.cluster_worker import Served
 
 
-def words_of_streams(snapshot: Snapshot, names: Mapping[str, str]) -> dict[str, str]:
-    """Of each stream that is not over its state. names: of trace ids, as a reader knows them."""
-    return {
-        names.get(each.trace_id, f"stream {each.trace_id}"): _words_of(each)
-        for each in snapshot.streams
-    }
+def words_of_streams(
+    snapshot: Snapshot, names: Mapping[str, str], registered: Iterable[str] = ()
+) -> dict[str, str]:
+    """Of each stream its state. names: of trace ids, as a reader knows them. registered: the ids of
+    those that were there before, which may be over."""
+    found = {each.trace_id: _words_of(each) for each in snapshot.streams}
+    known = {**dict.fromkeys(registered, "gone: it has ended, to the registry"), **found}
+    return {names.get(each, f"stream {each}"): text for each, text in known.items()}
 
 
 def _words_of(view: StreamView) -> str:

@@ -8,15 +8,15 @@ class Overview {
     this.marks = [...element.querySelectorAll(".mark")];
     this.view = svg("rect", "in-view");
     this.now = svg("line", "now");
-    this.view.setAttribute("width", "100%");
-    this.now.setAttribute("x2", "100%");
+    this.view.setAttribute("height", this.svg.dataset.high);
+    this.now.setAttribute("y2", this.svg.dataset.high);
     this.svg.prepend(this.view);
     this.svg.append(this.now);
     // A slider to those who do not see it: its value is the instant of the step that is selected.
     const { svg: slider } = this;
     slider.setAttribute("role", "slider");
     slider.setAttribute("tabindex", "0");
-    slider.setAttribute("aria-orientation", "vertical");
+    slider.setAttribute("aria-orientation", "horizontal");
     slider.setAttribute("aria-valuemin", "0");
     slider.setAttribute("aria-valuemax", slider.dataset.last);
     slider.addEventListener("click", (event) => this.click(event));
@@ -24,13 +24,13 @@ class Overview {
     story.chart.addEventListener("scroll", () => this.look(), { passive: true });
   }
 
-  // To the step that is nearest: in height first, then in the column.
+  // To the step that is nearest: in time first, then in its row.
   click(event) {
     const far = (mark) => {
       const box = mark.getBoundingClientRect();
       const down = Math.max(box.top - event.clientY, event.clientY - box.bottom, 0);
       const across = Math.max(box.left - event.clientX, event.clientX - box.right, 0);
-      return down * 1000 + across;
+      return across * 1000 + down;
     };
     const [first, ...rest] = this.marks.filter((mark) => this.step(mark).offsetParent);
     const nearest = rest.reduce((best, mark) => (far(mark) < far(best) ? mark : best), first);
@@ -68,15 +68,15 @@ class Overview {
       return row.bottom > top + 4 && row.top < box.bottom - 4;
     });
     const from = this.at(inView[0]), to = this.at(inView.at(-1));
-    this.view.setAttribute("y", `${from}%`);
-    this.view.setAttribute("height", `${Math.max(to - from, 0.8)}%`);
+    this.view.setAttribute("x", `${from}%`);
+    this.view.setAttribute("width", `${Math.max(to - from, 0.8)}%`);
     if (!this.story.selected) return;
-    for (const end of ["y1", "y2"]) this.now.setAttribute(end, `${this.at(this.story.selected)}%`);
+    for (const end of ["x1", "x2"]) this.now.setAttribute(end, `${this.at(this.story.selected)}%`);
     this.svg.setAttribute("aria-valuenow", time(this.story.selected));
     this.svg.setAttribute("aria-valuetext", `${time(this.story.selected)} seconds`);
   }
 
-  // How far down its instant is, in per cent.
+  // How far on its instant is, in per cent.
   at(step) {
     const { first, last, margin } = this.svg.dataset;
     const share = step ? (time(step) - first) / (last - first) : 0;
