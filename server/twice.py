@@ -65,12 +65,17 @@ def _twice(data: bytes) -> Iterator[tuple[str, Any, Any]]:
     def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         first: dict[str, Any] = {}
         for name, value in pairs:
-            if first.setdefault(name, value) != value:
+            if not _are_alike(first.setdefault(name, value), value):
                 found.append((name, first[name], value))
         return dict(pairs)
 
     json.loads(data, object_pairs_hook=look)
     yield from found
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    """Whether a reader of JSON takes them for the same: to Python, true is 1 and 1.0 is 1."""
+    return one == other and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _shown(value: Any) -> str:

@@ -323,8 +323,9 @@ class RedisStore:
 
     def _check(self, info: dict[str, Any], now_ms: int) -> None:
         found = str(info.get("valkey_version") or info.get("redis_version") or "unknown")
-        version = str(info.get("redis_version") or "0")
-        if int(version.partition(".")[0]) < VERSION_MIN:
+        # Some that speak its protocol have a version of another form, or none.
+        major = re.match(r"\d+", str(info.get("redis_version")))
+        if major is None or int(major[0]) < VERSION_MIN:
             self._refuse(
                 f"is version {found}; sessions need Valkey, or Redis from {VERSION_MIN} on"
             )

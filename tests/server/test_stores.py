@@ -464,6 +464,8 @@ def test_a_server_on_which_the_promise_would_not_hold_is_refused(
 @pytest.mark.parametrize(
     ("info", "why"),
     [
+        ({"redis_version": "v7"}, "is version v7; sessions need Valkey, or Redis"),
+        ({}, "is version unknown; sessions need"),
         ({"redis_version": "6.2.14"}, "is version 6.2.14; sessions need Valkey"),
         ({"redis_version": "7.2.4", "role": "slave"}, "is a replica"),
         (
