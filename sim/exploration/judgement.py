@@ -29,7 +29,7 @@ from sim.kernel.execution import Outcome, Program, run_execution
 from sim.kernel.guards import guarded
 from sim.kernel.isolation.entropy import clocks_held
 from sim.kernel.schedule import Bounds, Schedule, departures_of
-from sim.kernel.threads.untold import NOT_FOR_THREADS
+from sim.kernel.threads.untold import NO_FILES, NOT_FOR_THREADS, WITHIN_STEPS
 from sim.kernel.violation import Kind, Violation
 from sim.kernel.watchdog import limited, seconds_left
 from sim.schedulers import NaturalOrder, Scheduler
@@ -368,19 +368,25 @@ _LEFT_OUT_TOO = "; what was run holds "
 
 
 def _left_out(findings: Findings, begins: str) -> str:
+    """What threads were not overtaken by, and how that is added."""
     if not findings.undeclared:
         return ""
-    files = sorted({Path(file).name for file in findings.undeclared - {NOT_FOR_THREADS}})
+    *names, last = sorted({Path(file).name for file in findings.undeclared - NO_FILES}) or [""]
     random = counted(findings.between_lines, "random execution")
     looked = f" but for {random}" * bool(findings.between_lines)
-    known = f" (nothing is known of those{looked}; world.declare(__file__) there adds them)"
-    others = [NOT_FOR_THREADS] if NOT_FOR_THREADS in findings.undeclared else []
-    advice = " (let a thread call loop.call_soon_threadsafe)" * bool(others)
-    named = " and ".join(filter(None, [", ".join(files[:-1]), *files[-1:]])) + known
-    lines = " and of ".join(([named] if files else []) + [each + advice for each in others])
+    known = f"nothing is known of those{looked}; world.declare(__file__"
+    where = []
+    if last:
+        files = " and ".join(filter(None, [", ".join(names), last]))
+        where.append(f"between the lines of {files} ({known}) there adds them)")
+    if NOT_FOR_THREADS in findings.undeclared:
+        advice = "let a thread call loop.call_soon_threadsafe"
+        where.append(f"between the lines of {NOT_FOR_THREADS} ({advice})")
+    if WITHIN_STEPS in findings.undeclared:
+        where.append(f"within {WITHIN_STEPS} ({known}, in_loop=True) adds them)")
     return (
-        f"{begins}if threads switch only where they wait or take a lock, and not between the lines "
-        f"of {lines}"
+        f"{begins}if threads switch only where they wait or take a lock, and not "
+        f"{', nor '.join(where)}"
     )
 
 

@@ -1,4 +1,5 @@
-"""Threads that are overtaken between the lines of the modules where they and the program begin.
+"""Threads that are overtaken between the lines of the modules where they and the program begin,
+and that go on between those of them that the loop's own thread runs.
 
 To run every schedule of these is too much for all but the smallest programs, so the search leaves
 them out unless `world.declare` asks for them, and a claim says so. Some random executions with them
@@ -21,7 +22,7 @@ from sim.exploration.verdict import Stop
 from sim.kernel.origin import is_own_code
 from sim.kernel.schedule import GOES_ON
 from sim.kernel.threads.handing_over import hands_over_before
-from sim.kernel.threads.untold import NOT_FOR_THREADS
+from sim.kernel.threads.untold import NO_FILES, WITHIN_STEPS
 from sim.kernel.watchdog import limited
 from sim.schedulers import RandomWalk
 from sim.schedulers.random_first import FirstFew
@@ -39,10 +40,11 @@ def _with_lines(problem: Problem) -> Problem:
 
 
 def _are_left_out(findings: Findings) -> bool:
-    """Whether threads ran lines of a user's own module without being overtaken there."""
+    """Whether threads were not overtaken at lines of a user's own module, nor overtook the loop."""
     if findings.between_lines:
         return False
-    return any(is_own_code(file) for file in findings.undeclared - {NOT_FOR_THREADS})
+    left_out = findings.undeclared
+    return WITHIN_STEPS in left_out or any(map(is_own_code, left_out - NO_FILES))
 
 
 def refuted_between_lines(

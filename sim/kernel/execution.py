@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sim.kernel import endings, watchdog
+from sim.kernel import endings, timers_of_no_number, watchdog
 from sim.kernel.between_callbacks import Choose, Costs
 from sim.kernel.collections_at_polls import Collections, only_what_is_new
 from sim.kernel.current import Execution
@@ -481,6 +481,9 @@ def _run_until_stopped(loop: SimLoop, world: World) -> None:
     except Exception as exc:
         # Raised between two callbacks, where the loop calls the simulator.
         if exc is loop.raised_by_handler or is_modelled(exc):
+            if exc is not loop.raised_by_handler:
+                # It arises in no line of the program's, and ours are nobody's business.
+                exc = exc.with_traceback(None)
             world.fail_as(Kind.EXCEPTION, words_of_exception(exc), raised=exc)
         elif not world.is_own_fault(exc):
             raise
@@ -575,6 +578,7 @@ def _drain(loop: SimLoop, outcome: Outcome) -> None:
     """Cancels the remaining tasks, and runs them to their end in natural order. (6)"""
     loop.choose = _choose_natural
     loop.on_poll = _ends_after(_DRAIN_POLLS_MAX, loop)
+    timers_of_no_number.forget(loop)
     loop.threads.drain()
     if outcome.violation is not None and endings.never_ends(loop.threads.program):
         for task in loop.tasks:

@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
+from sim.kernel import timers_of_no_number
 from sim.kernel.among_hosts import AmongHosts
 from sim.kernel.asked_by_threads import AskedByThreads
 from sim.kernel.between_callbacks import THREAD_TURNS_MAX, Choose
@@ -29,7 +30,7 @@ from sim.kernel.environment import READING_S, SAME_S, Arrival, Environment
 from sim.kernel.hashing import stable_name
 from sim.kernel.lacking import refuse_lacking
 from sim.kernel.notices import Special
-from sim.kernel.origin import modelled
+from sim.kernel.origin import forwards, modelled
 from sim.kernel.refusing import NO_PROCESSES, STOCK
 from sim.kernel.schedule import (
     NO_MORE,
@@ -369,12 +370,14 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
             take(turns[option - 1], self._scheduled)
         return option > 0
 
+    @forwards
     def _call_at_noted(
         self, when: float, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         timer = type(self).call_at(self, when, callback, *args, context=context)
         assert self._timers_apart is not None
-        self._timers_apart.armed(timer, sys._getframe(1))
+        if timers_of_no_number.is_number(when):
+            self._timers_apart.armed(timer, sys._getframe(1))
         return timer
 
     def _time_noted(self) -> float:
@@ -471,6 +474,11 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
     def run_forever(self) -> None:
         try:
             super().run_forever()
+        except TypeError as exc:
+            told = timers_of_no_number.as_on_stock(self, exc)
+            if told is exc:
+                raise
+            raise told from None
         finally:
             if self._never_found:
                 self._ready.extend(self._never_found)

@@ -23,6 +23,7 @@ from sim.kernel.observer import Observer
 from sim.kernel.origin import forwards
 from sim.kernel.schedule import Bounds
 from sim.kernel.threads.workers import Threads, Worker
+from sim.kernel.timers_of_no_number import is_number
 
 
 class ObservedEnvironment(Environment):
@@ -102,7 +103,8 @@ class ObservedLoop(SimLoop):
         self, when: float, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         timer = super().call_at(when, callback, *args, context=context)
-        self._observer.armed(timer)
+        if is_number(when):
+            self._observer.armed(timer)
         self._note_thread()
         return timer
 

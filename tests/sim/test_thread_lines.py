@@ -143,6 +143,59 @@ def test_where_it_is_inconclusive_the_reason_says_so_too() -> None:
     assert "not between the lines of test_thread_lines.py (nothing is known of" in report.reason
 
 
+def _reads_twice(*, declares: bool, calls: bool) -> Callable[[World], Awaitable[None]]:
+    """The loop reads in one step what a thread writes meanwhile, without its lock."""
+
+    async def program(world: World) -> None:
+        if declares:
+            world.declare(__file__)
+        written: list[int] = []
+
+        def write() -> None:
+            for number in range(2):
+                written.append(number)
+                time.sleep(0.001)
+
+        job = asyncio.create_task(asyncio.to_thread(write))
+        await asyncio.sleep(0.0005)
+        if calls:
+            seen = len(written)
+            again = len(written)
+            world.check(seen == again, "nothing is written within a step")
+        else:
+            first = written
+            second = written
+            world.check(first is second, "they are one list")
+        await job
+
+    return program
+
+
+@pytest.mark.parametrize("declares", [False, True])
+def test_what_a_step_of_the_loop_reads_a_thread_may_write_meanwhile(declares: bool) -> None:
+    """Its lines are points at which threads go on, too, in the executions that look there."""
+    report = explore(_reads_twice(declares=declares, calls=True))
+    assert report.verdict == "refuted", report.text
+    assert report.found_by == "random, between the lines of threads"
+    proved = explore(_reads_twice(declares=declares, calls=False))
+    assert proved.verdict == "proved", proved.text
+
+
+@pytest.mark.parametrize("declares", [False, True])
+def test_a_claim_says_that_steps_of_the_loop_were_taken_as_whole(declares: bool) -> None:
+    """Where threads may share something with it, and not where it was overtaken at each line."""
+    report = explore(_reads_twice(declares=declares, calls=True), thread_lines=False)
+    assert report.verdict == "proved", report.text
+    words = "within a step of the loop (nothing is known of those; world.declare(__file__, in_loop"
+    assert words in report.claim
+    assert ("the lines of" in report.claim) is not declares
+
+    async def shares_nothing(world: World) -> None:
+        await asyncio.to_thread(sum, [1])
+
+    assert "a step of the loop" not in explore(shares_nothing).claim
+
+
 @pytest.mark.socket
 def test_stock_python_can_lose_it() -> None:
     """The two lines are two on stock too: a thread that is paused between them shows it."""

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NOT_FOR_THREADS = "asyncio, which is not made for threads"
+WITHIN_STEPS = "a step of the loop"
+"""Beside files, what threads were not overtaken by: they went on between two steps alone."""
+NO_FILES = frozenset({NOT_FOR_THREADS, WITHIN_STEPS})
 """Between whose lines such a thread may be overtaken as well."""
 
 IN_TIME_OR_TOO_LATE = (

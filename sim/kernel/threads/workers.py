@@ -22,7 +22,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
-from types import CodeType
+from types import BuiltinFunctionType, CodeType, ModuleType
 from typing import Any, NoReturn, Protocol, cast
 
 import greenlet
@@ -45,6 +45,7 @@ from sim.kernel.threads.line_tracing import (
     watch,
 )
 from sim.kernel.threads.local_values import a_worker_begins, here
+from sim.kernel.threads.untold import WITHIN_STEPS
 
 TURNS_MAX = 1000
 """How often threads go on at the instant at which a loop that stands alone stops."""
@@ -227,6 +228,8 @@ class Threads:
             self._declare_own(code)
         if code is not None and code.co_filename not in self.declared:
             self.undeclared.add(code.co_filename)
+        if not self.traces_loop and may_share(job):
+            self.undeclared.add(WITHIN_STEPS)
         return code
 
     def _declare_own(self, code: CodeType | None) -> None:
@@ -234,12 +237,12 @@ class Threads:
         if self.program is not None:
             own, self.program = own_file_of(self.program), None
             self._declares_own = not self.declared
-            if self._declares_own and own is not None:
-                self.declare({own}, in_loop=False)
+            if own is not None:
+                self.declare(self.declared or {own}, in_loop=True)
         file = None if code is None else code.co_filename
         is_new = file is not None and file not in self.declared and is_own_code(file)
         if self._declares_own and file is not None and is_new:
-            self.declare({*self.declared, file}, in_loop=False)
+            self.declare({*self.declared, file}, in_loop=True)
 
     @property
     def has_had_identities(self) -> bool:
@@ -446,9 +449,13 @@ class Threads:
             return
         if self.current is not None:
             self.pause(f"{file.rpartition('/')[2]}:{line}")
-        elif self.traces_loop and self.workers:
+        elif self.traces_loop and self.workers and self._may_overtake_loop(file, line):
             # From inside a trace function: the others are to be traced, too.
             sys.call_tracing(self.let_others_go_on, ())
+
+    def _may_overtake_loop(self, file: str, line: int) -> bool:
+        """At each line where the program asks for it; else where CPython with its GIL lets it."""
+        return not self.loop.bounds.own_lines or hands_over_before(file, line)
 
 
 def _on_watched_line(file: str, line: int) -> None:
@@ -459,17 +466,32 @@ def _on_watched_line(file: str, line: int) -> None:
 
 def code_of_job(job: Any) -> CodeType | None:
     """Of what a thread is to call, if that is the program's own or an installed package's."""
-    while True:
-        if isinstance(job, functools.partial):
-            # As asyncio.to_thread has it: Context.run, and what that calls.
-            is_run = isinstance(getattr(job.func, "__self__", None), Context) and job.args
-            job = job.args[0] if is_run else job.func
-        elif hasattr(job, "__func__"):
-            job = job.__func__
-        else:
-            break
-    code = getattr(job, "__code__", None)
+    called = _called(job)
+    code = getattr(getattr(called, "__func__", called), "__code__", None)
     return code if isinstance(code, CodeType) and is_programs_code(code) else None
+
+
+def may_share(job: Any) -> bool:
+    """Whether what a thread is to call may change what the loop reads: not a function of C's."""
+    called = _called(job)
+    if isinstance(called, type):
+        return bool(called.__flags__ & _HEAP_TYPE)
+    is_in_c = isinstance(called, BuiltinFunctionType)
+    return not (is_in_c and isinstance(called.__self__, ModuleType))
+
+
+_HEAP_TYPE = 1 << 9
+"""The flag of classes that are made as a program runs: those in Python are."""
+
+
+def _called(job: Any) -> Any:
+    """By asyncio.to_thread a partial of Context.run, and what that calls."""
+    while isinstance(job, functools.partial):
+        is_run = isinstance(getattr(job.func, "__self__", None), Context) and job.args
+        job = job.args[0] if is_run else job.func
+    if getattr(job, "__func__", None) is threading.Timer.run:
+        return _called(job.__self__.function)
+    return job
 
 
 def own_file_of(program: Any) -> str | None:
