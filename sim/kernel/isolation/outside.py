@@ -31,13 +31,19 @@ _DEBUGGERS = ("bdb", "pdb")
 
 Waits = Callable[..., bool]
 
+hearers: dict[str, Callable[..., None]] = {}
+"""What other rooms hear of an event that is no refusal, before it happens: by its name."""
+
 
 def _hears_of(names: Callable[[str], Refused | None]) -> Callable[[str, tuple[Any, ...]], None]:
     def hook(event: str, args: tuple[Any, ...]) -> None:
         instead = names(event)
         if instead is not None:
             _refuse_where_asked(event, args, instead)
-        elif event in file_times.EVENTS:
+            return
+        if event in hearers and (execution := execution_of_this_thread()) is not None:
+            hearers[event](execution, *args)
+        if event in file_times.EVENTS:
             file_times.heard(event, args)
 
     return hook

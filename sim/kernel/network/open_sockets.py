@@ -76,6 +76,8 @@ class OpenSocket:
     held_until = math.inf
     # Of those that share an address, the how-manieth has what it sends there; None without any.
     spread: dict[Any, int] | None = None
+    # Those of its descriptors that a process would inherit, if one could be begun.
+    inheritable: tuple[int, ...] = ()
 
     def __init__(self, network: NetworkOfSockets, machine: Machine, family: int, kind: int) -> None:
         self.network = network
@@ -98,6 +100,10 @@ class OpenSocket:
 
     def set_option(self, level: int, name: int, value: Any) -> None:
         self._options[level, name] = value
+
+    def set_inheritable(self, fd: int, inheritable: bool) -> None:
+        others = [each for each in self.inheritable if each != fd]
+        self.inheritable = (*others, fd) if inheritable else (*others,)
 
     def takes_other_family(self, family: int, host: str) -> bool:
         """Whether it is an IPv6 socket that takes IPv4 as well, bound to this host: everywhere."""

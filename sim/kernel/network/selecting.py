@@ -39,6 +39,7 @@ REAL = (
     "asyncio.sleep or an asyncio.Event in its place, or wait for sockets that it makes itself, "
     "which are simulated"
 )
+TRIO = "Trio's loop asks for this, and is not simulated: give anyio.run its asyncio backend"
 
 
 class SimPoll:
@@ -117,7 +118,8 @@ class SimEpoll(SimPoll):
         execution = execution_of_this_thread()
         assert execution is not None
         if eventmask & _EDGES:
-            _refuse(execution, "select.epoll with EPOLLET or EPOLLONESHOT")
+            edges = "select.epoll with EPOLLET or EPOLLONESHOT"
+            execution.loop.refuse(edges, f"register without these, which is simulated. {TRIO}")
         number = _number(fd)
         if number in self._events:
             raise os_error(errno.EEXIST)

@@ -134,10 +134,11 @@ class SimSocket(Transfers, RealSocket):
         self.settimeout(None if is_blocking else 0.0)
 
     def get_inheritable(self) -> bool:
-        return False
+        return self._sim_fd in self._sim().inheritable
 
     def set_inheritable(self, inheritable: bool) -> None:
         """Nothing is executed that could inherit it."""
+        self._sim().set_inheritable(self._sim_fd, bool(inheritable))
 
     def __repr__(self) -> str:
         # As CPython's, but for the name of the class.
