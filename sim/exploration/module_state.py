@@ -5,6 +5,7 @@ It is read in a fork, where time and memory do not matter much; only what differ
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import functools
 import inspect
@@ -27,6 +28,7 @@ from sim.kernel.isolation.bound_names import (
     modules_of,
     own_modules,
 )
+from sim.kernel.threads.locks import SimLock
 from sim.schedulers.states.caches import kept_in
 
 NODES_MAX = 100_000
@@ -58,6 +60,7 @@ _LEFT_OUT = (
 )
 _LRU = type(functools.lru_cache(lambda: None))
 _FUNCTIONS = types.FunctionType | types.MethodType | property | staticmethod | classmethod | _LRU
+_LOCKS = type(_thread.allocate_lock()) | SimLock
 _PARTIAL = ("func", "args", "keywords")
 _LEAVES = (types.ModuleType, asyncio.AbstractEventLoop, asyncio.Future)
 
@@ -271,6 +274,12 @@ def _of_loop(value: asyncio.AbstractEventLoop) -> _Value:
     return _Value(words, (id(value), value.is_closed()), is_loop=True)
 
 
+def _of_lock(value: Any) -> _Value:
+    """A stand-in, or the lock that it stands for: they are one."""
+    is_held = value.locked()
+    return _Value("a lock that is held" if is_held else "a lock that is free", ("a lock", is_held))
+
+
 def _of_future(value: Any) -> _Value:
     return _Value(f"a {_kind_of(value)} that is {value._state.lower()}", (id(value), value._state))
 
@@ -301,6 +310,7 @@ _READERS: list[tuple[Any, Callable[[Any], _Value]]] = [
     (_LRU, _of_cache),
     (asyncio.AbstractEventLoop, _of_loop),
     (asyncio.Future, _of_future),
+    (_LOCKS, _of_lock),
     (types.GeneratorType, _of_generator),
     (random.Random, _of_random),
     (bytearray, _of_bytes),

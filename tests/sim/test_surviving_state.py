@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -77,6 +78,18 @@ def _stock_world() -> World:
             assert condition, sentence
 
     return cast("World", Stock())
+
+
+def test_a_lock_that_an_execution_keeps_is_told_by_its_state() -> None:
+    """Whether the closure has the lock itself or what stands for it in executions is none."""
+    lock = threading.Lock()
+
+    async def keeps(_: World) -> None:
+        lock.acquire()
+
+    report = in_a_fork(lambda: explore(keeps, max_executions=FORKS))
+    said = " ".join(report.reason.split())
+    assert "was a lock that is free, then a lock that is held" in said
 
 
 def test_a_lock_that_only_departures_bind_refutes_nothing() -> None:
