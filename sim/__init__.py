@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sim.exploration.search import explore
     from sim.exploration.subject import Subject
     from sim.kernel.errors import CheckFailed, NotSimulated, ScheduleDoesNotFit, Stuck
-    from sim.kernel.execution import Outcome
     from sim.kernel.network.fates import Fault
+    from sim.kernel.outcome import Outcome
     from sim.kernel.violation import Kind, Violation
     from sim.kernel.world import TraceLine, World
     from sim.runner import EventLoopPolicy, new_event_loop
@@ -58,7 +58,7 @@ _HOMES = {
     "Fault": "sim.kernel.network.fates",
     "Kind": "sim.kernel.violation",
     "NotSimulated": "sim.kernel.errors",
-    "Outcome": "sim.kernel.execution",
+    "Outcome": "sim.kernel.outcome",
     "Report": "sim.exploration.report",
     "ScheduleDoesNotFit": "sim.kernel.errors",
     "Scheduler": "sim.schedulers",

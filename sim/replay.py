@@ -15,8 +15,9 @@ from sim.exploration.verdict import Verdict
 from sim.export.file import export
 from sim.export.sources import Bundle, NotExportable, bundle_of
 from sim.kernel.errors import ScheduleDoesNotFit
-from sim.kernel.execution import Outcome, Program
+from sim.kernel.execution import Program
 from sim.kernel.guards import guarded
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Schedule
 
 _SEEDS_TRIED = 4

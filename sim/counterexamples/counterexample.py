@@ -9,8 +9,9 @@ from sim.counterexamples.digest import Identity
 from sim.counterexamples.explanation import explain, nearest_passing
 from sim.counterexamples.lined import facts_in_lines
 from sim.kernel.errors import ScheduleDoesNotFit
-from sim.kernel.execution import Outcome, Program, run_execution
+from sim.kernel.execution import Program, run_execution
 from sim.kernel.guards import guarded, is_isolating
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Schedule
 from sim.schedulers import Replay
 

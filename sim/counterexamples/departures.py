@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from sim.counted import in_words
-from sim.kernel.execution import Outcome
+from sim.kernel.outcome import Outcome
 from sim.kernel.recording import Departure, EventName
 from sim.kernel.schedule import GOES_ON, HAS_TURN, NO_MORE
 

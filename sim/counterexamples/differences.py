@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from itertools import zip_longest
 
 from sim.counterexamples.steps import Step, step_of
-from sim.kernel.execution import Outcome
 from sim.kernel.hashing import pattern_of
+from sim.kernel.outcome import Outcome
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 

@@ -14,7 +14,8 @@ from sim.counterexamples.departures import Step, Words, steps_of
 from sim.counterexamples.fact import Fact
 from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
 from sim.counterexamples.steps import step_of
-from sim.kernel.execution import Outcome, Program, run_execution
+from sim.kernel.execution import Program, run_execution
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Schedule
 from sim.kernel.violation import Kind
 from sim.schedulers import Replay

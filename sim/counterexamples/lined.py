@@ -15,12 +15,13 @@ from sim.counterexamples.fact import Fact
 from sim.counterexamples.facts import facts_of
 from sim.counterexamples.program_lines import LINES_MAX, ProgramLines
 from sim.kernel import watchdog
-from sim.kernel.execution import Outcome, Program, run_execution
+from sim.kernel.execution import Program, run_execution
 from sim.kernel.forks import LATER_S, ForkEnded, in_a_fork
 from sim.kernel.guards import end_isolating, is_isolating
 from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
 from sim.kernel.origin import is_of_simulator
+from sim.kernel.outcome import Outcome
 from sim.kernel.recording import Recording
 from sim.kernel.schedule import Bounds, Schedule
 from sim.kernel.threads.workers import Threads, Worker

@@ -14,7 +14,7 @@ from operator import itemgetter
 
 from sim.counterexamples.chart import OUTSIDE
 from sim.counterexamples.departures import Words
-from sim.kernel.execution import Outcome
+from sim.kernel.outcome import Outcome
 from sim.kernel.task_rows import Weight
 from sim.kernel.world import VIOLATED, TraceLine
 

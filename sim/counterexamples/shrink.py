@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from sim.kernel.errors import Nondeterminism
-from sim.kernel.execution import Outcome, Program, run_execution
+from sim.kernel.execution import Program, run_execution
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import FAULT, FAULT_IN_STEP, Bounds, ChoicePoint, departures_of
 from sim.schedulers import DepartureBounded, NaturalOrder, Replay, Scheduler
 

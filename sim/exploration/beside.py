@@ -29,7 +29,8 @@ from sim.exploration.report import Findings
 from sim.exploration.subject import Problem
 from sim.exploration.thread_lines import may_be_found, refuted_between_lines
 from sim.kernel.collections_at_polls import only_what_is_new
-from sim.kernel.execution import Outcome, run_execution
+from sim.kernel.execution import run_execution
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Bounds
 from sim.kernel.watchdog import limited
 from sim.schedulers import DepartureBounded, NaturalOrder, OnlyTimers, RandomWalk, Scheduler

@@ -17,8 +17,9 @@ from dataclasses import replace
 from sim.counterexamples.differences import difference
 from sim.exploration.report import Findings
 from sim.exploration.subject import Problem
-from sim.kernel.execution import Outcome, run_execution
+from sim.kernel.execution import run_execution
 from sim.kernel.isolation.entropy import wall_clock
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import CLOCK_MAX_S, Bounds, Schedule
 from sim.kernel.violation import Kind
 from sim.schedulers import NaturalOrder, Replay

@@ -25,9 +25,10 @@ from sim.exploration.surviving_state import (
 )
 from sim.exploration.verdict import Stop, Unretrieved, Verdict
 from sim.kernel.errors import BudgetSpent
-from sim.kernel.execution import Outcome, Program, run_execution
+from sim.kernel.execution import Program, run_execution
 from sim.kernel.guards import guarded
 from sim.kernel.isolation.entropy import clocks_held
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Bounds, Schedule, departures_of
 from sim.kernel.threads.untold import NO_FILES, NOT_FOR_THREADS, WITHIN_STEPS
 from sim.kernel.violation import Kind, Violation

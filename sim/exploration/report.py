@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sim.counterexamples.counterexample import Counterexample
 from sim.exploration.verdict import Stop, Unretrieved, Verdict
-from sim.kernel.execution import Outcome
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Bounds
 from sim.wrapped import wrapped
 

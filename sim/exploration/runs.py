@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from sim.counterexamples.digest import Identity, name_of
 from sim.exploration.subject import require_program
 from sim.kernel.arguments import misused, require
-from sim.kernel.execution import Outcome, Program, run_execution
+from sim.kernel.execution import Program, run_execution
 from sim.kernel.guards import guarded
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import NATURAL, Bounds, Schedule
 from sim.schedulers import NaturalOrder, Replay, Scheduler
 

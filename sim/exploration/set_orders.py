@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from sim.kernel.execution import Outcome
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Bounds
 
 ORDERS = 16

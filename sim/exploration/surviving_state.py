@@ -18,9 +18,10 @@ from sim.exploration.module_state import ModuleState, named
 from sim.exploration.orderless_sets import orderless_sets
 from sim.exploration.subject import Problem
 from sim.exploration.verdict import Stop
-from sim.kernel.execution import Outcome, run_execution
+from sim.kernel.execution import run_execution
 from sim.kernel.guards import guarded
 from sim.kernel.hashing import names_kept, use_deterministic_scopes
+from sim.kernel.outcome import Outcome
 from sim.kernel.violation import Kind
 from sim.schedulers import NaturalOrder, Replay
 

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from sim.export.sources import REPLACED, Bundle, NotExportable
-from sim.kernel.execution import Outcome
+from sim.kernel.outcome import Outcome
 from sim.kernel.recording import Recording
 from sim.kernel.schedule import Bounds
 

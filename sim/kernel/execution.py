@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
 import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
-from sim.kernel import endings, timers_of_no_number, watchdog
+from sim.kernel import watchdog
 from sim.kernel.between_callbacks import Choose, Costs
 from sim.kernel.collections_at_polls import Collections, only_what_is_new
 from sim.kernel.current import Execution
 from sim.kernel.diagnosis import NAMED_MAX, blocking_call, who_spins, who_waits
-from sim.kernel.endings import close, keep
+from sim.kernel.draining import drained
 from sim.kernel.endless_step import EndlessStep, known_of, remember
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
@@ -44,8 +43,9 @@ from sim.kernel.notices import Special
 from sim.kernel.observed import ObservedLoop, ObservedProcessLoop
 from sim.kernel.observer import Chooser, Observer
 from sim.kernel.origin import fault_of_simulator, forwards, is_modelled
+from sim.kernel.outcome import Outcome
 from sim.kernel.raised import words_of_callback, words_of_exception
-from sim.kernel.recording import Departure, Recording
+from sim.kernel.recording import Recording
 from sim.kernel.schedule import Bounds, ChoicePoint, Named
 from sim.kernel.threads.earlier_locks import look_into
 from sim.kernel.threads.identity import restart_names
@@ -57,71 +57,13 @@ from sim.kernel.unretrieved import (
     words_of_logged,
 )
 from sim.kernel.violation import Kind, Violation
-from sim.kernel.world import TraceLine, World
+from sim.kernel.world import World
 
 Program = Callable[[World], Awaitable[object]]
 ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]
 
 DEAD_MAX = 3
 _AS_IT_IS = nullcontext()
-_DRAIN_ROUNDS_MAX = 10
-_DRAIN_RUNS_MAX = 100
-# What lands again and again at one instant is no livelock, and no deadline ends a draining.
-_DRAIN_POLLS_MAX = 20_000
-
-
-@dataclass(slots=True)
-class Outcome:
-    """The result of one execution.
-
-    choices: the option taken at each choice point; cost: how many departures they are. error: why
-    there is no verdict, or None. recording: of a traced execution, what happened in it.
-    unretrieved: the exceptions that nobody retrieved and the coroutines that nobody awaited, in
-    words, of an execution that ended well.
-    """
-
-    choices: list[int] = field(default_factory=list)
-    cost: int = 0
-    violation: Violation | None = None
-    error: str | None = None
-    # Where there is an error: whether it is that a thread goes on and on, which another may end.
-    is_undecided: bool = False
-    labels: set[str] = field(default_factory=set)
-    bounds_hit: set[str] = field(default_factory=set)
-    # The files of the program's that threads ran without being overtaken between their lines.
-    undeclared: set[str] = field(default_factory=set)
-    recording: Recording | None = None
-    # After which poll a step was broken off as endless, and whose, if its lines were counted.
-    endless_after: int | None = None
-    endless: str | None = None
-    unretrieved: tuple[str, ...] = ()
-    # Whether the program's own process has read a clock of `time` or `datetime`.
-    reads_clock: bool = False
-    # What the garbage collector freed in it, in words, if it is traced.
-    freed: list[str] = field(default_factory=list)
-
-    @property
-    def trace(self) -> list[TraceLine]:
-        return self.recording.trace if self.recording is not None else []
-
-    @property
-    def steps(self) -> list[str]:
-        """A line for each callback of a traced execution."""
-        return self.recording.steps if self.recording is not None else []
-
-    @property
-    def departures(self) -> list[Departure]:
-        return self.recording.departures if self.recording is not None else []
-
-    @property
-    def options(self) -> list[int]:
-        """How many there were at each choice point of a traced execution."""
-        return self.recording.options if self.recording is not None else []
-
-    @property
-    def trace_hash(self) -> str:
-        """The same for two executions that ran the same callbacks at the same virtual times."""
-        return hashlib.sha256("\n".join(self.steps).encode()).hexdigest()
 
 
 def run_execution(
@@ -254,7 +196,7 @@ def _run_once(
             # The draining is not part of the execution.
             for each in observers:
                 each.end()
-            _drain_watched(execution, loop, outcome, world.hub)
+            drained(execution, loop, outcome, world.hub)
             _judge_left_behind(left, bounds, outcome)
     finally:
         _end_count(execution, outcome)
@@ -344,53 +286,11 @@ def _end_count(execution: Execution, outcome: Outcome) -> None:
         outcome.endless = execution.endless
 
 
-def _drain_watched(execution: Execution, loop: SimLoop, outcome: Outcome, hub: Hub | None) -> None:
-    """What of it does not end is broken off, too."""
-    if hub is None and loop.has_nothing_left():
-        return
-    execution.is_watched = True
-    execution.broken_off = loop.stuck = None
-    execution.is_violated = outcome.violation is not None
-    with suppress(StepBrokenOff), loop.resources_unwarned():
-        if hub is not None:
-            # What ends with its process may also outlive that: nobody waits for it.
-            hub.drain(_drain_process)
-        _drain(loop, outcome)
-        loop.forget_network()
-    loop.stuck = None
-    execution.is_watched = False
-    if execution.broken_off is not None:
-        _judge_endless_end(execution, loop, outcome)
-
-
-def _judge_endless_end(execution: Execution, loop: SimLoop, outcome: Outcome) -> None:
-    """What was broken off as it was cancelled; a violation that was found before is kept."""
-    for task in loop.tasks:
-        if not task.done():
-            keep(task)
-    if outcome.violation is not None:
-        endings.remember(loop.threads.program)
-        execution.spent = None
-        if outcome.recording is not None:
-            # In its replays nothing is cancelled.
-            outcome.recording.forget_draining()
-    elif outcome.error is None and execution.spent is None:
-        outcome.error = (
-            f"{execution.seen or 'a task'}, as it is cancelled at the program's end; let it end "
-            f"when it is cancelled"
-        )
-
-
 def _close(world: World) -> None:
     for loop in world.loops:
         loop.close()
         _let_go(loop)
     world.let_go()
-
-
-def _drain_process(loop: SimLoop) -> None:
-    _drain(loop, Outcome())
-    loop.forget_network()
 
 
 def _let_go(loop: SimLoop) -> None:
@@ -572,115 +472,3 @@ def _waiting_in(loop: SimLoop) -> list[str]:
         *words_of_dead(loop.tasks)[:DEAD_MAX],
         *loop.left_behind[:DEAD_MAX],
     ]
-
-
-def _drain(loop: SimLoop, outcome: Outcome) -> None:
-    """Cancels the remaining tasks, and runs them to their end in natural order. (6)"""
-    loop.choose = _choose_natural
-    loop.on_poll = _ends_after(_DRAIN_POLLS_MAX, loop)
-    timers_of_no_number.forget(loop)
-    loop.threads.drain()
-    if outcome.violation is not None and endings.never_ends(loop.threads.program):
-        for task in loop.tasks:
-            keep(task)
-        return
-    for _ in range(_DRAIN_ROUNDS_MAX):
-        tasks = [task for task in loop.tasks if not task.done()]
-        if not tasks:
-            break
-        _run_until_done(loop, [task for task in tasks if _is_cancelled(task, loop)])
-    else:
-        is_violated = outcome.violation is not None
-        outcome.error = outcome.error or _outlived(loop, tasks, is_violated=is_violated)
-    if loop._asyncgens:
-        _run_until_done(loop, [loop.create_task(loop.shutdown_asyncgens())])
-
-
-def _ends_after(polls_max: int, loop: SimLoop) -> Callable[[], None]:
-    last = loop.environment.polls + polls_max
-
-    def look() -> None:
-        if loop.environment.polls >= last:
-            loop.get_stuck(Kind.NO_END, "its draining polls on and on")
-
-    return look
-
-
-def _outlived(loop: SimLoop, tasks: list[asyncio.Task[Any]], *, is_violated: bool) -> str | None:
-    """Why what comes after this execution would not be independent of it.
-
-    Nothing is said where nothing can wake one of them: in debug mode asyncio refuses a thread's
-    `set_result` after the future is done, and before it has called what waits for it. Nor where the
-    execution is violated: mostly for that very task, and nothing is proved any more.
-    """
-    is_ended = any(_is_never_woken(task) for task in tasks)
-    seen = "; ".join(who_waits(tasks))
-    for task in tasks:
-        if is_ended:
-            close(task, loop)
-        else:
-            keep(task)
-    if is_ended or is_violated:
-        return None
-    names = ", ".join(sorted(task.get_name() for task in tasks))
-    return (
-        f"{names} outlived {_DRAIN_ROUNDS_MAX} cancels after the program's end, so what comes "
-        f"after would not be independent of it ({seen}); let the task end when it is cancelled: "
-        f"`except:` and `except BaseException:` swallow that, `except Exception:` does not"
-    )
-
-
-def _is_never_woken(task: asyncio.Task[Any]) -> bool:
-    awaited = task._fut_waiter  # type: ignore[attr-defined]
-    return awaited is not None and awaited.done()
-
-
-def _choose_natural(kind: str, options: Sequence[Named], costs: Costs) -> int:
-    return 0
-
-
-def _is_cancelled(task: asyncio.Task[Any], loop: SimLoop) -> bool:
-    """False for tasks that await each other in a circle: those are closed, not cancelled."""
-    try:
-        task.cancel()
-    except RecursionError:
-        close(task, loop)
-        return False
-    return True
-
-
-def _run_until_done(loop: SimLoop, tasks: list[asyncio.Task[Any]]) -> None:
-    left = len(tasks)
-
-    def one_done(task: asyncio.Task[Any]) -> None:
-        nonlocal left
-        left -= 1
-        if not task.cancelled():
-            task.exception()
-        if left == 0:
-            loop.end_run()
-
-    for task in tasks:
-        task.add_done_callback(one_done)
-    loop.stuck = None
-    for _ in range(_DRAIN_RUNS_MAX):
-        with _exits_suppressed():
-            loop.run_forever()
-        # Others stop the loop, too: a check that fails now, or a task of the previous round.
-        if left == 0 or loop.stuck is not None:
-            break
-    for task in tasks:
-        task.remove_done_callback(one_done)
-
-
-@contextmanager
-def _exits_suppressed() -> Iterator[None]:
-    """What is left behind may end the loop as it is cleaned up, which is no part of the execution.
-
-    The next run of the loop goes on with the others.
-    """
-    try:
-        yield
-    except (SystemExit, KeyboardInterrupt) as exc:
-        if is_interrupt(exc):
-            raise

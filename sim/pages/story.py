@@ -16,9 +16,10 @@ from sim.counterexamples.explanation import Passing, nearest_passing, what_diffe
 from sim.counterexamples.fact import Broken, Fact
 from sim.counterexamples.facts import facts_of
 from sim.counterexamples.rows import Row, first_difference, fitting, rows_of
-from sim.kernel.execution import Outcome, Program, run_execution
+from sim.kernel.execution import Program, run_execution
 from sim.kernel.forks import in_a_fork
 from sim.kernel.guards import guarded
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Bounds, Schedule
 from sim.kernel.task_rows import Weight
 from sim.kernel.world import VIOLATED

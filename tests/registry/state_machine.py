@@ -23,9 +23,10 @@ from sim.bench.harness.registry_judgements import make_bench
 from sim.kernel.current import Execution
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
-from sim.kernel.execution import Outcome, _drain
+from sim.kernel.execution import _drain
 from sim.kernel.hashing import restart_serials
 from sim.kernel.loop import SimLoop
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Bounds
 from sim.kernel.world import World
 

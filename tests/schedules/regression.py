@@ -22,7 +22,8 @@ from sim.bench.scenarios import SCENARIOS_BY_LEVEL
 from sim.bench.subjects.mutants import registry as registry_mutants
 from sim.bench.subjects.mutants import server as server_mutants
 from sim.counterexamples.counterexample import Counterexample
-from sim.kernel.execution import Outcome, Program
+from sim.kernel.execution import Program
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Schedule
 from sim.schedulers import DepartureBounded, RandomWalk, Replay, Scheduler
 from tests.executed import executed

@@ -27,7 +27,7 @@ from sim import (
     outcomes,
     run,
 )
-from sim.kernel import execution
+from sim.kernel import draining
 from sim.kernel.errors import Misused, NotAProgram
 from sim.kernel.schedule import Bounds
 from sim.schedulers import NaturalOrder
@@ -592,7 +592,7 @@ def test_what_lands_again_and_again_does_not_keep_an_execution_from_ending(
         asyncio.create_task(keeps_on(), name="keeps on")  # noqa: RUF006
         await asyncio.sleep(0.5)
 
-    monkeypatch.setattr(execution, "_DRAIN_POLLS_MAX", 2_000)
+    monkeypatch.setattr(draining, "_POLLS_MAX", 2_000)
     report = explore(program, strategy="natural")
     assert report.verdict == "error"
     assert "keeps on outlived" in report.reason

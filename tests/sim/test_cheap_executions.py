@@ -14,9 +14,10 @@ from functools import partial
 import pytest
 
 from sim import World
-from sim.kernel.execution import Outcome, Program, run_execution
+from sim.kernel.execution import Program, run_execution
 from sim.kernel.guards import guarded
 from sim.kernel.loop import SimLoop
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Bounds
 from sim.kernel.threads.workers import Threads
 from sim.schedulers import NaturalOrder, RandomWalk, Scheduler

@@ -20,8 +20,8 @@ from sim.bench.harness.log_capture import silenced
 from sim.bench.scenarios import SCENARIOS_BY_LEVEL
 from sim.bench.subjects import registry_class
 from sim.exploration.verdict import Verdict
-from sim.kernel.execution import Outcome
 from sim.kernel.hashing import SimTask
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import departures_of
 from sim.schedulers import RandomWalk, Replay
 from tests.executed import executed

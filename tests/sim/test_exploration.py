@@ -22,7 +22,7 @@ from sim import Report, ScheduleDoesNotFit, World, explore, outcomes, run
 from sim.counterexamples.shrink import shrink
 from sim.exploration.search import guarded
 from sim.kernel import collections_at_polls
-from sim.kernel.execution import Outcome
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import DepartureBounded, DepthFirst, Replay
 from tests.executed import executed

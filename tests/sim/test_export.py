@@ -23,7 +23,7 @@ from sim.bugs.base import this_version
 from sim.cli import main
 from sim.export.file import export
 from sim.export.sources import Bundle, NotExportable, bundle_of
-from sim.kernel.execution import Outcome
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Bounds
 from sim.schedulers import RandomWalk
 from tests.limits import AMPLE_S, HANGS_S

@@ -23,7 +23,8 @@ from sim.bench.subjects.mutants.base import Break
 from sim.bench.subjects.mutants.server import KILLED
 from sim.counted import counted
 from sim.kernel.errors import ScheduleDoesNotFit
-from sim.kernel.execution import Outcome, Program
+from sim.kernel.execution import Program
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import ChoicePoint, Schedule, departures_of
 from sim.replay import replay as replay_text
 from sim.schedulers import (

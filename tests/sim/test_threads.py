@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from sim import Report, Stuck, World, explore, new_event_loop, outcomes, run
-from sim.kernel.execution import Outcome
+from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import departures_of
 from sim.kernel.violation import Kind
 from sim.schedulers import DepartureBounded, DepthFirst, RandomWalk, Replay
