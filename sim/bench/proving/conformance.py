@@ -22,7 +22,8 @@ from sim.bench.proving.induction import Row, Table, Taken
 from sim.bench.proving.logic import PlainLogic, Term
 from sim.bench.proving.model import Asked, Limits, Model, Reading, met, outcomes
 from sim.bench.proving.protocol_states import NOW, SMALL, Place, Size, operations, places
-from sim.bench.proving.sentences import INVARIANTS, STEPS, Change
+from sim.bench.proving.sentences import INVARIANTS
+from sim.bench.proving.step_sentences import STEPS, Change
 
 NOT_NAMED = ("new", "unknown")
 SAME_ROW = "the model meets the situation that the code meets"

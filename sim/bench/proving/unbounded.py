@@ -19,7 +19,8 @@ from registry.table import TABLE, Situation
 from sim.bench.proving.induction import row_text
 from sim.bench.proving.logic import Term
 from sim.bench.proving.model import Asked, Limits, Model, Reading, met, outcomes
-from sim.bench.proving.sentences import COUNTING, INVARIANTS, STEPS, STRENGTHENING, Change
+from sim.bench.proving.sentences import INVARIANTS, STRENGTHENING
+from sim.bench.proving.step_sentences import COUNTING, STEPS, Change
 from sim.exploration.verdict import Verdict
 
 # Of one query; the slowest takes well under a second.
