@@ -87,9 +87,10 @@ class Machine:
         self._bound.setdefault((bound.kind, port), []).append(bound)
 
     def require_alone(self, listener: Bound) -> None:
-        """Raises as `listen` does where another listens at the address."""
-        others = self._holders(listener.kind, listener.port)
-        rivals = [each for each in others if each.is_listening and each is not listener]
+        """Raises as `listen` does where another has the address."""
+        rivals = [
+            each for each in self._holders(listener.kind, listener.port) if each is not listener
+        ]
         if any(_collide(listener, listener.host, each) for each in rivals):
             raise os_error(errno.EADDRINUSE)
 
@@ -123,7 +124,7 @@ class Machine:
             for each in self._bound.get((kind, port), ())
             if each.family == family or each.takes_other_family(family, each.host)
         ]
-        exact = [each for each in found if each.host == host]
+        exact = [each for each in found if unmapped(each.host) == host]
         return exact + [each for each in found if each.host in ANY.values()]
 
 
@@ -134,7 +135,7 @@ def _collide(one: Bound, host: str, other: Bound) -> bool:
     ):
         return False
     anywhere = host in ANY.values() or other.host in ANY.values()
-    if not anywhere and host != other.host:
+    if not anywhere and unmapped(host) != unmapped(other.host):
         return False
     if one.option(socket.SO_REUSEPORT) and other.option(socket.SO_REUSEPORT):
         return False
@@ -160,9 +161,10 @@ def is_own(host: str) -> bool:
         return False
 
 
-def to_itself(family: int, host: str) -> str:
-    """Where a machine connects that connects to anywhere."""
-    return LOOPBACK[family] if host in ANY.values() else host
+def loopback_for(family: int, host: str) -> str:
+    """From where a machine reaches this loopback address of its own."""
+    is_mapped = family == socket.AF_INET6 and unmapped(host) != host
+    return f"{MAPPED}{LOOPBACK[socket.AF_INET]}" if is_mapped else LOOPBACK[family]
 
 
 def is_literal(family: int, host: str) -> bool:

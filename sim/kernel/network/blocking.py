@@ -46,7 +46,8 @@ class Blocking:
         # With a time limit it is Python that waits, before it asks the system.
         may_wait = not flags & getattr(socket, "MSG_DONTWAIT", 0)
         is_blocking = may_wait if self._sim_timeout is None else self._sim_timeout > 0
-        while True:
+        can = can or (lambda: _can(what, opened))
+        while not self._sim_timeout or can():
             try:
                 return act()
             except BlockingIOError:
@@ -55,7 +56,7 @@ class Blocking:
                 if what not in _READS or not self._sim_network.arrives_already(opened):
                     raise
         with self._sim_network.held(opened):
-            return self._sim_act_later(what, opened, act, can or (lambda: _can(what, opened)))
+            return self._sim_act_later(what, opened, act, can)
 
     def _sim_act_later(
         self, what: str, opened: OpenSocket, act: Callable[[], T], can: Callable[[], bool]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 from collections import Counter
@@ -13,8 +14,9 @@ from sim.kernel.arguments import is_number, is_whole, wrong_with
 from sim.kernel.current import execution_of_this_thread
 from sim.kernel.environment import Environment
 from sim.kernel.faults import Faults
-from sim.kernel.network.addresses import Machine, as_told, in_words, is_own, to_itself, unmapped
+from sim.kernel.network.addresses import Machine, in_words, is_own, loopback_for, unmapped
 from sim.kernel.network.connection import BUFFER_BYTES
+from sim.kernel.network.errors import os_error
 from sim.kernel.network.fates import Fault, FaultsOfNetwork
 from sim.kernel.network.open_sockets import OpenSocket
 from sim.kernel.network.streams import StreamSocket
@@ -119,17 +121,14 @@ class Conditions:
 
     # -- addresses
 
-    def as_told(self, family: int, host: str, port: int) -> Any:
-        """The address that a connection to this one has: to anywhere means to itself."""
-        return as_told(family, to_itself(family, host), port)
-
     def source_of(self, opened: OpenSocket, host: str) -> str:
         """From which address of its machine it reaches this one. Refused if it is nobody's."""
         self.machine_at(host, opened.machine)
         if opened.host not in ("0.0.0.0", "::"):
+            _require_route(opened, host)
             return opened.host
         if is_own(host):
-            return to_itself(opened.family, host)
+            return loopback_for(opened.family, host)
         colon = opened.family == socket.AF_INET6
         own = [
             each for each in opened.machine.addresses if (":" in each) == colon and not is_own(each)
@@ -317,3 +316,10 @@ class Conditions:
         self.environment.observer.tells(Fault.NO_DESCRIPTOR.value, actor="network")
         self._faults.happened()
         return False
+
+
+def _require_route(opened: OpenSocket, host: str) -> None:
+    """Of a socket of IPv6 that is bound to an address of IPv4, or to one of its own."""
+    is_mapped, to_mapped = (unmapped(each) != each for each in (opened.host, host))
+    if opened.family == socket.AF_INET6 and is_mapped != to_mapped:
+        raise os_error(errno.EAFNOSUPPORT if is_mapped else errno.ENETUNREACH)

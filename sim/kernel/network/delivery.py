@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from sim.kernel.environment import Arrival
-from sim.kernel.network.addresses import as_told, is_own
+from sim.kernel.network.addresses import is_own
 from sim.kernel.network.conditions import LoopOfSockets
 from sim.kernel.network.connection import Segment, SegmentKind
 from sim.kernel.network.datagrams import DatagramSocket
@@ -392,19 +392,18 @@ class Delivery(Watched):
 
     def _bound_at(self, sender: DatagramSocket, host: str, port: Any) -> list[Any]:
         machine = self.machine_at(host, sender.machine)
-        return list(machine.bound_at(socket.SOCK_DGRAM, sender.family, host, port))
+        bound: list[Any] = machine.bound_at(socket.SOCK_DGRAM, sender.family, host, port)
+        found = [each for each in bound if each.takes_from(sender.name_for(each, host))]
+        return [each for each in found if each.peer is not None] or found
 
     def _delivers(self, sender: DatagramSocket, data: bytes, host: str, port: Any) -> None:
         found = self._bound_at(sender, host, port)
         if not found:
-            sender.finds_nobody()
+            sender.finds_nobody(host, port)
             self.tell(sender)
             return
-        from_host = sender.name[0]
-        if from_host in ("0.0.0.0", "::"):
-            from_host = self.source_of(sender, host)
         taker = self._who_takes(sender, found, host, port)
-        taker.receives(data, as_told(taker.family, from_host, sender.port))
+        taker.receives(data, sender.name_for(taker, host))
         self.tell(taker)
 
     # -- what has landed before a poll, and what lands next

@@ -20,6 +20,7 @@ from sim.kernel.network.addresses import (
     as_told,
     is_literal,
     numeric_scope,
+    unmapped,
 )
 from sim.kernel.network.conditions import NOBODYS
 from sim.kernel.network.network import Network
@@ -73,6 +74,8 @@ def addresses_of(network: Network, host: str, asked: Asked) -> list[tuple[Any, s
             return [(each, literal)]
         if each == socket.AF_INET and asked.flags & socket.AI_V4MAPPED:
             return [(socket.AF_INET6, f"{MAPPED}{literal}")]
+        if unmapped(literal) != literal:
+            return [(socket.AF_INET, unmapped(literal))]
         _fails(socket.EAI_ADDRFAMILY)
     if asked.flags & socket.AI_NUMERICHOST or host == "" or host.endswith(_NEVER_A_NAME):
         _fails(socket.EAI_NONAME)

@@ -11,7 +11,7 @@ import math
 import socket
 from typing import Any, Protocol
 
-from sim.kernel.network.addresses import ANY, Machine, as_told
+from sim.kernel.network.addresses import ANY, Machine, as_told, loopback_for, unmapped
 from sim.kernel.network.errors import os_error
 
 READABLE, WRITABLE = 1, 2
@@ -55,8 +55,6 @@ class NetworkOfSockets(Protocol):
 
     def source_of(self, opened: Any, host: str) -> str: ...
 
-    def as_told(self, family: int, host: str, port: int) -> Any: ...
-
 
 class OpenSocket:
     """fds: the descriptors that stand for it, and HELD for each call that blocks in it; none once
@@ -92,6 +90,11 @@ class OpenSocket:
         self._options: dict[tuple[int, int], Any] = {}
         # Whether its address is taken on the machine.
         self._holds_address = False
+        # What the program has bound stays when a connection is over.
+        self._own_host = self.host
+        self._keeps_port = False
+        # The port that it had, which it still tells.
+        self._last_port: Any = None
 
     # -- options
 
@@ -106,13 +109,13 @@ class OpenSocket:
         self.inheritable = (*others, fd) if inheritable else (*others,)
 
     def takes_other_family(self, family: int, host: str) -> bool:
-        """Whether it is an IPv6 socket that takes IPv4 as well, bound to this host: everywhere."""
-        return (
-            self.family == socket.AF_INET6
-            and family == socket.AF_INET
-            and host == "::"
-            and not self.option(socket.IPV6_V6ONLY, socket.IPPROTO_IPV6)
-        )
+        """Whether it is an IPv6 socket that takes IPv4 as well, bound to this host: everywhere,
+        or to an address of IPv4.
+        """
+        if self.family != socket.AF_INET6 or family != socket.AF_INET:
+            return False
+        is_everywhere = host == "::" and not self.option(socket.IPV6_V6ONLY, socket.IPPROTO_IPV6)
+        return is_everywhere or unmapped(host) != host
 
     # -- its address
 
@@ -121,6 +124,7 @@ class OpenSocket:
             raise os_error(errno.EINVAL)
         if not self.machine.has(host):
             raise os_error(errno.EADDRNOTAVAIL)
+        self._own_host, self._keeps_port = host, bool(port)
         port = port or self.machine.new_port(self.kind)
         self.machine.bind(self, host, port)
         self.host, self.port, self._holds_address = host, port, True
@@ -142,10 +146,22 @@ class OpenSocket:
         self.host, self.port, self._holds_address = host, port, True
         self.machine.join(self, port)
 
+    def meant_by(self, host: str) -> str:
+        """Whom it reaches there: anywhere is itself, by IPv4 at the address that it has."""
+        if host not in ANY.values():
+            return host
+        has_own = self.family == socket.AF_INET and self.host not in ANY.values()
+        return self.host if has_own else loopback_for(self.family, self.host)
+
+    @property
+    def peer_name(self) -> Any:
+        """As `getpeername` has it; None without one."""
+        return self.peer
+
     @property
     def name(self) -> Any:
         """As `getsockname` has it."""
-        return as_told(self.family, self.host, self.port or 0)
+        return as_told(self.family, self.host, self.port or self._last_port or 0)
 
     @property
     def words(self) -> str:
@@ -162,6 +178,12 @@ class OpenSocket:
         if self._holds_address:
             self.machine.unbind(self, self.port)
             self._holds_address = False
+
+    def _has_none_any_more(self) -> None:
+        """A port that the system gave it is free, and it may be bound."""
+        if self.port is not None and not self._keeps_port:
+            self._release()
+            self._last_port, self.port = self.port, None
 
     def forget(self) -> None:
         """The power of its machine fails: it is gone, and nobody is told."""
@@ -188,7 +210,7 @@ class OpenSocket:
         raise NotImplementedError
 
     def read_from(self, bytes_max: int, *, is_peek: bool = False) -> tuple[bytes, Any]:
-        raise NotImplementedError
+        return self.read(bytes_max, is_peek=is_peek), None
 
     def write(self, data: bytes) -> int:
         raise NotImplementedError
@@ -202,6 +224,10 @@ class OpenSocket:
     def readiness(self) -> int:
         """READABLE, WRITABLE, both or 0."""
         raise NotImplementedError
+
+    def holds_data(self) -> bool:
+        """Whether something has arrived that was not read."""
+        return False
 
     def ends(self) -> Ends:
         """Of what has gone wrong, or is over."""

@@ -29,9 +29,10 @@ def is_abstract(path: str) -> bool:
     return path.startswith("\0")
 
 
-def _key(path: str) -> str:
+def _key(path: str, kind: int = 0) -> str:
+    """kind: of the socket; each kind has abstract names of its own."""
     if is_abstract(path):
-        return path
+        return f"{path}\0{kind}"
     return os.path.normpath(path if os.path.isabs(path) else os.path.join(_getcwd(), path))
 
 
@@ -52,9 +53,9 @@ class Paths:
         self._inodes: dict[str, int] = {}
         self._numbers = itertools.count(_FIRST_INODE)
 
-    def require_free(self, path: str) -> None:
+    def require_free(self, path: str, kind: int) -> None:
         """Raises as `bind` does where something is there, or no directory is."""
-        key = _key(path)
+        key = _key(path, kind)
         if key in self._bound or (not is_abstract(path) and _mode(_lstat, key)):
             raise os_error(errno.EADDRINUSE)
         if not is_abstract(path) and not stat.S_ISDIR(_mode(_stat, os.path.dirname(key))):
@@ -62,7 +63,7 @@ class Paths:
             raise os_error(errno.ENOTDIR if is_there else errno.ENOENT)
 
     def bind(self, bound: Any, path: str) -> None:
-        key = _key(path)
+        key = _key(path, bound.kind)
         self._bound[key] = bound
         self._modes[key] = stat.S_IFSOCK | 0o755
         self._inodes[key] = next(self._numbers)
@@ -71,19 +72,19 @@ class Paths:
         """Who is bound there. Raises as `connect` does."""
         if not path:
             raise os_error(errno.EINVAL)
-        found = self._bound.get(_key(path))
+        found = self._bound.get(_key(path, kind))
         if found is None and not is_abstract(path) and not _mode(_lstat, _key(path)):
             raise os_error(errno.ENOENT)
         if found is None or not found.fds:
             raise os_error(errno.ECONNREFUSED)
         if found.kind != kind:
-            raise os_error(errno.ECONNREFUSED if is_abstract(path) else errno.EPROTOTYPE)
+            raise os_error(errno.EPROTOTYPE)
         return found
 
     def closed(self, bound: Any) -> None:
         """An abstract name is gone with its socket."""
         if is_abstract(bound.port):
-            self.unlink(bound.port)
+            del self._bound[_key(bound.port, bound.kind)]
 
     # -- what is asked of a file
 

@@ -94,7 +94,8 @@ def _told(opened: OpenSocket, events: int) -> int:
     """What `poll` tells of it to who asks for these events."""
     ready, ends = opened.readiness(), opened.ends()
     # `select` calls readable what has hung up, and `poll` what has an end to be read.
-    has_nothing = ends & Ends.HUNG_UP and not ends & Ends.ENDED
+    is_broken = ends & (Ends.HUNG_UP | Ends.FAILED) and not ends & Ends.ENDED
+    has_nothing = is_broken and not opened.holds_data()
     mask = events & _READS if ready & READABLE and not has_nothing else 0
     mask |= events & _WRITES if ready & WRITABLE else 0
     mask |= events & _ENDED if ends & Ends.ENDED else 0

@@ -178,10 +178,7 @@ class SimSocket(Transfers, RealSocket):
         return self._sim_open
 
     def _sim_stream(self) -> StreamSocket:
-        opened = self._sim()
-        if not isinstance(opened, StreamSocket):
-            raise os_error(errno.EOPNOTSUPP)
-        return opened
+        return _stream(self._sim())
 
     # -- options
 
@@ -225,11 +222,11 @@ class SimSocket(Transfers, RealSocket):
 
     def getpeername(self) -> Any:
         opened = self._sim()
-        if opened.peer is None or getattr(opened, "is_connecting", False):
+        if opened.peer_name is None or getattr(opened, "is_connecting", False):
             raise os_error(errno.ENOTCONN)
         if getattr(opened, "is_over", False):
             raise os_error(errno.ENOTCONN)
-        return opened.peer
+        return opened.peer_name
 
     # -- connections
 
@@ -238,14 +235,15 @@ class SimSocket(Transfers, RealSocket):
         self._sim_stream().listen(backlog)
 
     def _accept(self) -> tuple[int, Any]:
-        opened = self._sim_stream()
+        opened = self._sim()
         accepted = self._sim_try("accept", opened, lambda: self._sim_accept(opened))
         return self._sim_network.new_fd(accepted), accepted.peer
 
-    def _sim_accept(self, opened: StreamSocket) -> StreamSocket:
-        if opened.backlog and not self._sim_network.has_descriptor(opened.port):
+    def _sim_accept(self, opened: OpenSocket) -> StreamSocket:
+        listener = _stream(opened)
+        if listener.backlog and not self._sim_network.has_descriptor(listener.port):
             raise os_error(errno.EMFILE)
-        return opened.accept()
+        return listener.accept()
 
     @forwards
     def connect(self, address: Any, /) -> None:
@@ -273,6 +271,8 @@ class SimSocket(Transfers, RealSocket):
             raise os_error(errno.EINPROGRESS)
         if opened.is_connecting:
             self._sim_wait("connect", lambda: not opened.is_connecting)
+        if opened.error and opened.blocks:
+            opened.forgets_address()
         opened.raise_error()
 
     def _sim_connect_to_path(self, opened: UnixStreamSocket, path: str) -> None:
@@ -302,6 +302,12 @@ class SimSocket(Transfers, RealSocket):
         if how not in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
             raise os_error(errno.EINVAL)
         opened.shutdown(how)
+
+
+def _stream(opened: OpenSocket) -> StreamSocket:
+    if not isinstance(opened, StreamSocket):
+        raise os_error(errno.EOPNOTSUPP)
+    return opened
 
 
 _KINDS: dict[int, Callable[[Network, Machine, int], OpenSocket]] = {

@@ -42,6 +42,8 @@ class StreamSocket(OpenSocket):
     is_connecting = False
     # It has asked for a connection and gone on, and not asked again what came of that.
     has_asked = False
+    # It was shut after that, and nobody can ask with it any more.
+    is_spent = False
     other: StreamSocket | None = None
     incoming: Way | None = None
     outgoing: Way | None = None
@@ -68,14 +70,20 @@ class StreamSocket(OpenSocket):
         self.backlog: deque[StreamSocket] = deque()
         self.waiting: deque[StreamSocket] = deque()
 
+    def bind(self, host: str, port: Any) -> None:
+        if self.is_over:
+            self._has_none_any_more()
+        super().bind(host, port)
+
     # -- listening
 
     def listen(self, backlog: int) -> None:
-        if self.outgoing is not None:
+        if self.outgoing is not None or self.has_asked:
             raise os_error(errno.EINVAL)
         if self.port is None:
             self.bind_anywhere(self.host)
-        self.machine.require_alone(self)
+        if not self.is_listening:
+            self.machine.require_alone(self)
         self.is_listening = True
         self.backlog_max = max(backlog, 0)
 
@@ -118,8 +126,10 @@ class StreamSocket(OpenSocket):
         if self.is_connecting:
             raise os_error(errno.EALREADY)
         self._require_free()
+        if self.is_spent:
+            raise os_error(errno.EINVAL)
         self.bind_anywhere(self.network.source_of(self, host))
-        peer = self.network.as_told(self.family, host, port)
+        peer = as_told(self.family, self.meant_by(host), port)
         if peer == self.name:
             self.loop.refuse(f"a connection from {self.words} to itself", CONNECT_TO_ANOTHER)
         self.network.about_to(f"connects to {self.network.words_of(peer)}")
@@ -134,7 +144,7 @@ class StreamSocket(OpenSocket):
 
         Where none was made it is told so, and may then ask anew.
         """
-        if self.is_connecting or not self.has_asked:
+        if self.is_connecting or not self.has_asked or self.is_spent:
             return False
         self.has_asked = False
         if self.outgoing is not None and not self.was_reset:
@@ -142,14 +152,20 @@ class StreamSocket(OpenSocket):
         error = self.take_error() or errno.ECONNABORTED
         self.cannot_connect(0)
         self.was_reset = self.reads_shut = False
+        self.forgets_address()
         raise os_error(error)
 
     def _require_free(self) -> None:
         if self.outgoing is not None or self.is_listening:
             raise os_error(errno.EISCONN)
 
+    def forgets_address(self) -> None:
+        """Of the connection that it did not get."""
+        self.host = self._own_host
+
     def cannot_connect(self, error: int) -> None:
         """It may ask again, or elsewhere."""
+        self._has_none_any_more()
         self.error, self.is_connecting = error, False
         self.incoming = self.outgoing = self.other = self.peer = None
 
@@ -195,12 +211,12 @@ class StreamSocket(OpenSocket):
             # On Linux the end comes before an error, which who writes gets.
             return b""
         self.raise_error()
-        if way is None and (self.has_asked or self.reads_shut):
+        if way is None and not self.is_listening and (self.has_asked or self.reads_shut):
             # As Linux has it, until who has asked asks again.
             return b""
         if way is None or self.is_connecting:
             raise os_error(errno.ENOTCONN)
-        if self.was_reset or self.reads_shut or not bytes_max:
+        if self.was_reset or self.reads_shut:
             return b""
         raise would_block()
 
@@ -219,6 +235,11 @@ class StreamSocket(OpenSocket):
             self.network.about_to(f"sends to {self.network.words_of(self.peer)}")
             self.sends(SegmentKind.DATA, taken)
         return len(taken)
+
+    @property
+    def sender_name(self) -> Any:
+        """Who has sent what is read: TCP tells nobody."""
+        return None
 
     def require_no_address(self, address: Callable[[], object]) -> None:
         """Of `sendto`: TCP reads it, and sends to its peer."""
@@ -256,6 +277,7 @@ class StreamSocket(OpenSocket):
             # Linux remembers it, also of a connection that is made later.
             self.reads_shut |= how != socket.SHUT_WR
             self.writes_shut |= how != socket.SHUT_RD
+            self.is_spent |= self.has_asked
             raise os_error(errno.ENOTCONN)
         if self.is_connecting:
             # On Linux it gives up the connection, and wakes who waits for it.
@@ -264,7 +286,9 @@ class StreamSocket(OpenSocket):
             self.reads_shut = True
             return
         if self.is_over:
+            self.is_spent |= self.has_asked
             raise os_error(errno.ENOTCONN)
+        self.has_asked = False
         if how in (socket.SHUT_RD, socket.SHUT_RDWR):
             self.reads_shut = True
         if how in (socket.SHUT_WR, socket.SHUT_RDWR):
@@ -367,16 +391,20 @@ class StreamSocket(OpenSocket):
         can_write = self.outgoing.free_bytes > 0 or self.outgoing.is_closed
         return READABLE * can_read | WRITABLE * can_write
 
+    def holds_data(self) -> bool:
+        return self.incoming is not None and bool(self.incoming.arrived)
+
     def ends(self) -> Ends:
         found = super().ends()
         if self.is_listening or self.is_connecting:
             return found
         if self.incoming is None or self.outgoing is None:
-            # It never was one, or was refused.
-            return Ends.HUNG_UP if not found else found | Ends.HUNG_UP | Ends.ENDED
+            was_one = bool(found) or self.has_asked or self.reads_shut
+            return found | Ends.HUNG_UP | (Ends.ENDED if was_one else Ends.NONE)
         if self.was_reset or self.reads_shut or self.incoming.has_ended:
             found |= Ends.ENDED
-        if self.was_reset or (found & Ends.ENDED and self.outgoing.is_closed):
+        is_shut = self.outgoing.is_closed or self.writes_shut
+        if self.was_reset or (found & Ends.ENDED and is_shut):
             found |= Ends.HUNG_UP
         return found
 

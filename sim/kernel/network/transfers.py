@@ -39,7 +39,12 @@ class Transfers(Blocking):
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         if operator.index(bufsize) < 0:
             raise modelled(ValueError("negative buffersize in recv"))
-        opened = self._sim()
+        if not bufsize:
+            # Python does not ask a system.
+            return b""
+        return self._sim_received(self._sim(), bufsize, flags)
+
+    def _sim_received(self, opened: OpenSocket, bufsize: int, flags: int) -> bytes:
         self._sim_require("recv", flags, READ_FLAGS)
         is_peek = bool(flags & socket.MSG_PEEK)
         data = self._sim_try("recv", opened, lambda: opened.read(bufsize, is_peek=is_peek), flags)
@@ -67,7 +72,8 @@ class Transfers(Blocking):
             raise modelled(ValueError("negative buffersize in recvfrom"))
         opened = self._sim()
         if isinstance(opened, StreamSocket):
-            return self.recv(bufsize, flags), None
+            data = self._sim_received(opened, bufsize, flags)
+            return data, opened.sender_name if data else None
         self._sim_require("recvfrom", flags, READ_FLAGS)
         is_peek = bool(flags & socket.MSG_PEEK)
         read = opened.read_from

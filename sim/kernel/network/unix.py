@@ -17,7 +17,13 @@ from sim.kernel.network.addresses import Machine
 from sim.kernel.network.connection import Segment, SegmentKind
 from sim.kernel.network.datagrams import DatagramSocket
 from sim.kernel.network.errors import os_error, would_block
-from sim.kernel.network.open_sockets import READABLE, WRITABLE, NetworkOfSockets, OpenSocket
+from sim.kernel.network.open_sockets import (
+    READABLE,
+    WRITABLE,
+    Ends,
+    NetworkOfSockets,
+    OpenSocket,
+)
 from sim.kernel.network.options import BUFFER_BYTES_ASKED_MAX
 from sim.kernel.network.paths import is_abstract
 from sim.kernel.network.streams import StreamSocket
@@ -29,10 +35,10 @@ class _OnPath(OpenSocket):
     def bind(self, host: str, port: Any) -> None:
         path = port or f"\0{self.fds[0]:05x}"
         if not is_abstract(path):
-            self.machine.paths.require_free(path)
+            self.machine.paths.require_free(path, self.kind)
         if self.port is not None:
             raise os_error(errno.EINVAL)
-        self.machine.paths.require_free(path)
+        self.machine.paths.require_free(path, self.kind)
         self.machine.paths.bind(self, path)
         self.port, self._holds_address = path, True
 
@@ -58,6 +64,15 @@ class UnixStreamSocket(_OnPath, StreamSocket):
         """Its peer has a name as long as it lives."""
         return False
 
+    @property
+    def peer_name(self) -> Any:
+        """As its peer is called now."""
+        return None if self.other is None else self.other.name
+
+    @property
+    def sender_name(self) -> Any:
+        return self.peer_name or None
+
     def listen(self, backlog: int) -> None:
         if self.outgoing is not None or self.port is None:
             raise os_error(errno.EINVAL)
@@ -73,7 +88,13 @@ class UnixStreamSocket(_OnPath, StreamSocket):
         return self.is_listening and self.reads_shut and self.blocks and not self.backlog
 
     def readiness(self) -> int:
-        return READABLE if self._waits_in_vain() else super().readiness()
+        return READABLE if self.is_listening and self.reads_shut else super().readiness()
+
+    def ends(self) -> Ends:
+        found = super().ends()
+        if self.is_listening and self.reads_shut:
+            found |= Ends.ENDED | (Ends.HUNG_UP if self.writes_shut else Ends.NONE)
+        return found
 
     def has_room_at(self, path: str) -> bool:
         """Whether who asks there need not wait; also where it cannot ask at all."""
@@ -92,15 +113,19 @@ class UnixStreamSocket(_OnPath, StreamSocket):
         super()._require_free()
 
     def connect(self, host: str, port: Any) -> None:
-        self._require_free()
         listener: UnixStreamSocket = self.machine.paths.at(port, self.kind)
         if not listener.takes_requests():
             raise os_error(errno.ECONNREFUSED)
         if not listener.has_room():
             raise would_block()
+        self._require_free()
         self.network.about_to(f"connects to {listener.words}")
         accepted = listener.takes(self)
         self.pair_with(accepted)
+        assert self.incoming is not None
+        assert self.outgoing is not None
+        # Who has shut it before has shut it for this connection, and the other end is not told.
+        self.incoming.is_closed, self.outgoing.is_closed = self.reads_shut, self.writes_shut
         listener.admits(accepted)
 
     def read(self, bytes_max: int, *, is_peek: bool = False) -> bytes:
@@ -131,14 +156,13 @@ class UnixStreamSocket(_OnPath, StreamSocket):
         raise os_error(errno.EOPNOTSUPP if self.outgoing is None else errno.EISCONN)
 
     def shutdown(self, how: int) -> None:
-        if self.is_listening and how != socket.SHUT_WR:
-            self.reads_shut = True
-            self.network.tell(self)
+        self.reads_shut |= how != socket.SHUT_WR
+        self.writes_shut |= how != socket.SHUT_RD
         other = self.other
         if self.incoming is None or self.outgoing is None or other is None:
+            self.network.tell(self)
             return
         if how in (socket.SHUT_RD, socket.SHUT_RDWR):
-            self.reads_shut = True
             self.incoming.is_closed = True
         if how in (socket.SHUT_WR, socket.SHUT_RDWR):
             self._end(SegmentKind.END)
@@ -182,42 +206,71 @@ class UnixDatagramSocket(_OnPath, DatagramSocket):
         # Of each datagram in `arrived`.
         self._senders: deque[UnixDatagramSocket] = deque()
 
+    @property
+    def peer_name(self) -> Any:
+        """As its peer is called now."""
+        return None if self._paired is None else self._paired.name
+
     def connect(self, host: str, port: Any) -> None:
-        self._paired = self.machine.paths.at(port, self.kind)
-        self.peer = self._paired.name
+        other: UnixDatagramSocket = self.machine.paths.at(port, self.kind)
+        other.require_no_other(self)
+        before, self._paired = self._paired, other
+        self.peer = other.name
+        if before is not None and before is not other:
+            self._leaves_peer(before)
+
+    def require_no_other(self, sender: UnixDatagramSocket) -> None:
+        """Who is connected is reached by its peer alone."""
+        if self._paired is not None and self._paired is not sender:
+            raise os_error(errno.EPERM)
+
+    def _leaves_peer(self, before: UnixDatagramSocket) -> None:
+        """What was not read is lost, and a peer that still has it is told so."""
+        if not self.arrived:
+            return
+        self._loses_all()
+        if before.fds and before._paired is self:
+            before.error = errno.ECONNRESET
+            self.network.tell(before)
 
     def pair_with(self, other: Any) -> None:
         self._paired, other._paired = other, self
         self.peer, other.peer = other.name, self.name
 
     def write(self, data: bytes) -> int:
+        self._can_hold(data)
         to = self._paired
         if to is None:
             raise os_error(errno.ENOTCONN)
         if not to.fds:
             # Linux says it once, and has no connection from then on.
             self._paired = self.peer = None
+            self._leaves_peer(to)
             raise os_error(errno.ECONNREFUSED)
         return self._sends(data, to)
 
     def write_to(self, data: bytes, host: str, port: Any) -> int:
+        self._can_hold(data)
         return self._sends(data, self.machine.paths.at(port, self.kind))
 
-    def _sends(self, data: bytes, to: UnixDatagramSocket) -> int:
-        if self.writes_shut:
-            raise os_error(errno.EPIPE)
+    def _can_hold(self, data: bytes) -> None:
+        """Linux asks for the memory first, and then for whom it is."""
         if len(data) > self._bytes_max - _OVERHEAD_BYTES:
             raise os_error(errno.EMSGSIZE)
+        self.raise_error()
+        if self.writes_shut:
+            raise os_error(errno.EPIPE)
         if self.unread_bytes >= self._bytes_max:
             raise would_block()
-        if to._paired is not None and to._paired is not self:
-            raise os_error(errno.EPERM)
+
+    def _sends(self, data: bytes, to: UnixDatagramSocket) -> int:
+        to.require_no_other(self)
         if to.reads_shut:
             raise os_error(errno.EPIPE)
         if to._is_full_for(self):
             raise would_block()
         self.network.about_to(f"sends to {to.words}")
-        to.arrived.append((data, self.name or None))
+        to.arrived.append((data, None))
         to._senders.append(self)
         self.unread_bytes += _bytes_held(len(data))
         self.network.tell(to)
@@ -245,10 +298,11 @@ class UnixDatagramSocket(_OnPath, DatagramSocket):
 
     def read_from(self, bytes_max: int, *, is_peek: bool = False) -> tuple[bytes, Any]:
         held = _bytes_held(len(self.arrived[0][0])) if self.arrived else 0
-        found = super().read_from(bytes_max, is_peek=is_peek)
+        sender = self._senders[0].name or None if self._senders else None
+        data, _ = super().read_from(bytes_max, is_peek=is_peek)
         if held and not is_peek:
             self._makes_room(held)
-        return found
+        return data, sender
 
     def _makes_room(self, held: int) -> None:
         sender = self._senders.popleft()
@@ -259,6 +313,9 @@ class UnixDatagramSocket(_OnPath, DatagramSocket):
 
     def closed(self) -> None:
         super().closed()
+        self._loses_all()
+
+    def _loses_all(self) -> None:
         for data, _ in self.arrived:
             self._makes_room(_bytes_held(len(data)))
         self.arrived.clear()
