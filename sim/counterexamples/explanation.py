@@ -85,6 +85,7 @@ def explain(
     if violation.where:
         head += _wrapped(f"  checked in {violation.where}", 2, "    ")
     head += _what_to_raise(violation.kind, schedule)
+    head += _what_bounds_a_delay(outcome)
     head += _facts(facts)
     words = Words.of(outcome, *([passing.outcome] if passing.outcome else []))
     head += _departure_lines(outcome, words)
@@ -248,6 +249,19 @@ def _what_to_raise(kind: Kind, schedule: Schedule) -> list[str]:
     return _wrapped(
         f"  if it would have ended later: explore(…, {name}={value:.10g}), "
         f"@pytest.mark.explore({name}={value:.10g}), or {option} {value:.10g}",
+        2,
+        "    ",
+    )
+
+
+def _what_bounds_a_delay(outcome: Outcome) -> list[str]:
+    """Where a time limit was over while something was on its way for as long as one likes."""
+    violation = outcome.violation
+    if violation is None or not outcome.is_late_without_bound or "Timeout" not in violation.detail:
+        return []
+    return _wrapped(
+        "  if nothing is on its way for so long: world.network.late_max_s = 1.0 in the program; "
+        "without a bound, data and connections come later than any time limit",
         2,
         "    ",
     )

@@ -234,6 +234,8 @@ def _note_what_was_met(world: World, execution: Execution, outcome: Outcome) -> 
     outcome.reads_clock = execution.entropy.was_read
     outcome.labels = set(world.labels)
     outcome.bounds_hit = world.loops[0].bounds_hit
+    loop = world.loops[0]
+    outcome.is_late_without_bound = loop.has_network and loop.network.late_max_s == math.inf
     for loop in world.loops:
         outcome.undeclared |= loop.threads.undeclared
 

@@ -30,6 +30,8 @@ class Outcome:
     bounds_hit: set[str] = field(default_factory=set)
     # The files of the program's that threads ran without being overtaken between their lines.
     undeclared: set[str] = field(default_factory=set)
+    # Whether something on its way in the network may come as late as one likes.
+    is_late_without_bound: bool = False
     recording: Recording | None = None
     # After which poll a step was broken off as endless, and whose, if its lines were counted.
     endless_after: int | None = None

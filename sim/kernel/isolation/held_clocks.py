@@ -33,6 +33,8 @@ _SAID_ONLY = "__wrapped__"
 _collect, _freeze, _unfreeze, _frozen = gc.collect, gc.freeze, gc.unfreeze, gc.get_freeze_count
 _VALIDATOR, _SERIALIZER = "SchemaValidator", "SchemaSerializer"
 """Of pydantic, not written in Python: the first calls a factory, the second never does."""
+_FROZEN_AT_START_MAX = 1_000
+"""CPython 3.12 freezes some hundred objects as it starts, and more would stay so after a look."""
 _WITHIN_MAX = 20
 """How many models may be one within the other, each in the next."""
 
@@ -76,7 +78,7 @@ class HeldClocks:
 
     def find_all(self) -> None:
         self._sites = []
-        if not _frozen():
+        if _frozen() <= _FROZEN_AT_START_MAX:
             self._unfrozen = self._sites = self._look()
         elif self._unfrozen is None:
             _collect()
