@@ -325,13 +325,14 @@ def _broken(subject: str) -> Broken | None:
     if not is_of_the_bench(subject):
         return None
     from sim.bench.entry import Entry
-    from sim.bench.subjects.mutants import counterparts, mutant_of
+    from sim.bench.subjects.mutants import counterparts, mutant_of, replaced_by
 
     mutant = mutant_of(Entry.parse(subject).registry)
     if mutant is None:
         return None
     code = mutant.breaks.__code__
-    return Broken(code, mutant.line, mutant.description, counterparts(mutant))
+    replaced = tuple(each.co_name for each in replaced_by(mutant))
+    return Broken(code, mutant.line, mutant.description, counterparts(mutant), replaced)
 
 
 def _about(subject: str, program: Program) -> list[tuple[str, str]]:

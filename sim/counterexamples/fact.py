@@ -54,12 +54,14 @@ class Fact:
 @dataclass(frozen=True, slots=True)
 class Broken:
     """Code that was broken on purpose. line: the first that does otherwise. says: what is lost by
-    that. instead: what production runs in its place, as pairs of a file and a line."""
+    that. instead: what production runs in its place, as pairs of a file and a line. replaced: the
+    names of production's functions that it takes the place of."""
 
     code: CodeType
     line: int
     says: str
     instead: tuple[tuple[str, int], ...] = ()
+    replaced: tuple[str, ...] = ()
 
     def has(self, ran: Ran) -> bool:
         last = max((line for *_, line in self.code.co_lines() if line is not None), default=0)

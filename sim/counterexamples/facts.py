@@ -15,8 +15,11 @@ for in this order:
 
 from __future__ import annotations
 
+import linecache
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from types import CodeType
 
 from sim.counterexamples.accesses import accesses_of
@@ -74,7 +77,12 @@ def _broken(looked: Looked, broken: Broken) -> Fact:
     instead = [Mark(*each, "what production does in its place") for each in broken.instead]
     sentence = f"production was broken on purpose at {place}: {says}"
     if not ran:
-        return Fact(sentence, (on_purpose, *instead), Pattern.BROKEN)
+        called = _calls(looked, broken)
+        calls = [mark_of(each, f"{seconds(each)}: {_calls_it(looked, each)}") for each in called]
+        last_calls = "".join(
+            f"; {_calls_it(looked, each)} at {where(each)} ({seconds(each)})" for each in called
+        )
+        return Fact(f"{sentence}{last_calls}", (on_purpose, *instead, *calls), Pattern.BROKEN)
     # Those in question, and of each the last.
     last = {each.actor: each for each in ran if each.actor in looked.involved} or {
         ran[-1].actor: ran[-1]
@@ -87,6 +95,21 @@ def _broken(looked: Looked, broken: Broken) -> Fact:
     times = " and ".join(f"{looked.called(each.actor)} ({seconds(each)})" for each in named)
     sentence = f"{sentence}; that ran last in {times}"
     return Fact(sentence, (on_purpose, *runs, *instead), Pattern.BROKEN)
+
+
+def _calls(looked: Looked, broken: Broken) -> list[Ran]:
+    """The last line that ran and calls what was replaced, if one did."""
+    calls = re.compile("|".join(rf"(?<!def )\b{re.escape(name)}\(" for name in broken.replaced))
+    found = (
+        each
+        for each in reversed(looked.here.ran)
+        if each.what is What.LINE and calls.search(linecache.getline(each.file, each.line))
+    )
+    return [*islice(found, 1)] if broken.replaced else []
+
+
+def _calls_it(looked: Looked, ran: Ran) -> str:
+    return f"{looked.called(ran.actor)} calls what is broken"
 
 
 def _counted(looked: Looked) -> list[Fact]:

@@ -297,6 +297,10 @@ def test_of_a_mutant_the_broken_line_is_told_first() -> None:
     instead = line_of(StreamTask._end_agent, "async def _end_agent")
     assert first.marks[1] == Mark(code.co_filename, instead, "what production does in its place")
     assert first.marks[0].line == line_of(mutant_named(name).breaks, "patch.setattr")
+    # And where it was called, since nothing of it runs.
+    calls = line_of(StreamTask, "await self._end_agent()")
+    assert first.marks[2].line == calls
+    assert f"; stream-t1 calls what is broken at stream_task.py:{calls}" in first.sentence
     # Both calls, by the tasks that have them.
     assert [fact.sentence.split(" ")[0] for fact in rest] == ["agent-t2", "agent-t1"]
 
