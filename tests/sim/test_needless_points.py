@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from typing import Any
 from unittest import mock
@@ -22,6 +24,7 @@ from sim.kernel.execution import Program
 from sim.kernel.threads import needless_points, workers
 from sim.schedulers import DepthFirst, StateMatching
 from sim.schedulers.states.frame_memory import UNREAD_FROM
+from tests.sim.random_pools import random_pools
 from tests.sim.random_primitives import random_primitives
 from tests.sim.switch_points import all_switch_points
 
@@ -45,9 +48,9 @@ def ends_of(program: Program) -> tuple[Ends | None, int]:
     return found, executions
 
 
-def program_of(seed: object) -> Program:
+def program_of(seed: object, source: Callable[[object], str] = random_primitives) -> Program:
     names: dict[str, Any] = {}
-    exec(random_primitives(seed), names)
+    exec(source(seed), names)
     program: Program = names["program"]
     return program
 
@@ -69,6 +72,127 @@ def comes_to_the_same(program: Program) -> bool:
 def test_random_threads_come_to_the_same_ends(seed: int) -> None:
     """Queues, events, conditions, semaphores, barriers, futures: no end is lost, none is new."""
     assert comes_to_the_same(program_of(seed))
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [0, 2, 3, 5, 6, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(7, 40))],
+)
+def test_random_pools_come_to_the_same_ends(seed: int) -> None:
+    """Results, cancels, shutdowns, asked by a loop and by threads: no end is lost, none is new."""
+    assert comes_to_the_same(program_of(seed, random_pools))
+
+
+async def is_shut_down(world: World) -> None:
+    """The pool's thread has not begun, or has taken the job, or does it."""
+    told, pool = list[str](), ThreadPoolExecutor(1)
+    job = pool.submit(told.append, "job")
+    pool.shutdown(wait=False, cancel_futures=True)
+    told.append("is shut down")
+    try:
+        job.result()
+    except CancelledError:
+        told.append("is cancelled")
+    world.reached(", ".join(told))
+
+
+async def is_shut_down_by_its_loop(world: World) -> None:
+    """The same, where the loop alone knows the job."""
+    told, pool = list[str](), ThreadPoolExecutor(1)
+    job = asyncio.get_running_loop().run_in_executor(pool, told.append, "job")
+    pool.shutdown(wait=False, cancel_futures=True)
+    told.append("is shut down")
+    try:
+        await job
+    except asyncio.CancelledError:
+        told.append("is cancelled")
+    world.reached(", ".join(told))
+
+
+SHUT_DOWN = {"job, is shut down", "is shut down, job", "is shut down, is cancelled"}
+
+
+@pytest.mark.parametrize("program", [is_shut_down, is_shut_down_by_its_loop])
+def test_a_pool_is_shut_down_before_between_and_after(program: Program) -> None:
+    """A job that its thread has taken is done after a shutdown that cancels what is queued."""
+    found, _ = ends_of(program)
+    assert found == {(None, (each,)) for each in SHUT_DOWN}
+
+
+async def joins(world: World) -> None:
+    """One thread while another one runs: that may go on between the end of it and the loop."""
+    told = list[str]()
+    threads = [threading.Thread(target=told.append, args=(name,)) for name in "ab"]
+    for each in threads:
+        each.start()
+    threads[0].join()
+    told.append("joined")
+    threads[1].join()
+    world.reached(" ".join(told))
+
+
+async def ends_its_pool(world: World) -> None:
+    """The same, where it is a pool that has ended."""
+    told = list[str]()
+    thread = threading.Thread(target=told.append, args=("b",))
+    thread.start()
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.get_running_loop().run_in_executor(pool, told.append, "a")
+    told.append("joined")
+    thread.join()
+    world.reached(" ".join(told))
+
+
+@pytest.mark.parametrize("program", [joins, ends_its_pool])
+def test_others_go_on_between_the_end_of_a_thread_and_who_waits(program: Program) -> None:
+    """The loop's thread goes on as soon as it can, and may be overtaken there."""
+    found, _ = ends_of(program)
+    assert found == {(None, (each,)) for each in ("a joined b", "a b joined", "b a joined")}
+
+
+async def thread_is_initialized(world: World) -> None:
+    """And has not begun its job."""
+    told = list[str]()
+    with ThreadPoolExecutor(1, initializer=lambda: told.append("begins")) as pool:
+        job = asyncio.get_running_loop().run_in_executor(pool, told.append, "job")
+        with threading.Lock():
+            world.reached(", ".join(told) or "nothing")
+        await job
+
+
+def test_what_an_initializer_does_is_seen_before_the_job() -> None:
+    """A pool's thread may be overtaken between the two."""
+    found, _ = ends_of(thread_is_initialized)
+    assert found == {(None, (each,)) for each in ("nothing", "begins", "begins, job")}
+
+
+async def two_jobs(world: World) -> None:
+    """Each has a thread; it is seen which of them ends first."""
+    told = list[str]()
+    with ThreadPoolExecutor(2) as pool:
+        jobs = {pool.submit(told.append, name): name for name in "ab"}
+        over = [jobs[each] for each in as_completed(jobs)]
+    world.reached(f"{told} {over}")
+
+
+def test_a_later_job_comes_first_and_ends_first() -> None:
+    """Two jobs of a pool begin in both orders, and end in both whichever began."""
+    found, _ = ends_of(two_jobs)
+    orders = [["a", "b"], ["b", "a"]]
+    assert found == {(None, (f"{told} {over}",)) for told in orders for over in orders}
+
+
+async def flag_is_cleared(world: World) -> None:
+    """At once, and who has not begun to wait for it waits for ever."""
+    event = threading.Event()
+
+    def flashes() -> None:
+        event.set()
+        event.clear()
+
+    threading.Thread(target=flashes).start()
+    event.wait()
+    world.reached("it was seen")
 
 
 async def limited_wait(world: World) -> None:
@@ -201,7 +325,14 @@ async def result_ends(world: World) -> None:
     world.reached(f"{result} {told}")
 
 
-NARROW = (limited_wait, flag_is_read, items_are_compared, lock_is_asked, attributes_are_read)
+NARROW = (
+    flag_is_cleared,
+    limited_wait,
+    flag_is_read,
+    items_are_compared,
+    lock_is_asked,
+    attributes_are_read,
+)
 
 
 @pytest.mark.parametrize("program", NARROW, ids=lambda each: each.__name__)
@@ -221,6 +352,7 @@ class AlwaysWoken(workers.Worker):
 
 OF_ALL_QUEUES = (needless_points, "_is_queue_of_anyio", lambda _: True)
 WRONG = {
+    flag_is_cleared: ((needless_points, "_WAIT_FOR_FUTURES", Everything()),),
     limited_wait: ((workers, "Worker", AlwaysWoken),),
     flag_is_read: (
         OF_ALL_QUEUES,

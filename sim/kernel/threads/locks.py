@@ -30,7 +30,7 @@ from sim.kernel.threads.foreign import real_lock, wait_for
 from sim.kernel.threads.line_tracing import unwatch
 from sim.kernel.threads.local_values import here
 from sim.kernel.threads.needless_points import is_needless
-from sim.kernel.threads.workers import Threads, TimeLimit, Worker
+from sim.kernel.threads.workers import LOCK, Threads, TimeLimit, Worker
 
 C = TypeVar("C", bound=type)
 
@@ -131,7 +131,8 @@ class SimLock(StandIn):
                 self._sim_stand(threads, threads.current, blocking and timeout == -1)
             elif threads.workers:
                 waits = blocking and timeout == -1
-                if not is_needless(_taker(sys._getframe(2)), None, waits=waits):
+                taker = _taker(sys._getframe(2))
+                if threads.loop_has_woken or not is_needless(taker, None, waits=waits):
                     threads.let_others_go_on()
         if self._sim_locked:
             if not blocking or timeout == 0:
@@ -151,7 +152,7 @@ class SimLock(StandIn):
         if worker.has_woken and taker.f_code in _TAKE_AGAIN:
             return
         if not is_needless(taker, worker.where, waits=waits):
-            threads.pause("lock.acquire")
+            threads.pause(LOCK)
 
     def _sim_wait(self, threads: Threads | None, timeout: float) -> bool:
         """Whether it is free now; else the time is over."""
@@ -159,10 +160,12 @@ class SimLock(StandIn):
             return wait_for(lambda: not self._sim_locked, timeout)
         over = TimeLimit(threads, timeout)
         while True:
-            threads.block("lock.acquire", lambda: not self._sim_locked or over(), over)
+            threads.block(LOCK, lambda: not self._sim_locked or over(), over)
             if not self._sim_locked:
                 if threads.current is not None:
                     threads.current.has_woken = timeout == -1
+                else:
+                    threads.loop_has_woken = True
                 return True
             if over():
                 return False

@@ -18,6 +18,14 @@ actor does at the one it can do at the other, and all ends are the same (movers:
   `queue` or a semaphore's `repr` without the lock, and put what it likes in place of the deque.
 - *Before the result of a future* that is not there yet it does so once the thread sleeps, which is
   woken by whatever would have been found: a future that is over stays so.
+- *As several futures are waited for* it does so before the lock of the first of them is taken; and
+  around the list of those that are over since, which `as_completed` takes and empties under a lock
+  of its own, before it wakes, or before it looks at the next future's list: up to there it has run
+  no line of the program's.
+- *Before the event of these*, while it is not set, it does so once who waits sleeps: the futures
+  set it, and nobody but who waits clears it.
+- *As a pool's thread begins its job* it does so before the thread takes that, or at the point at
+  which the thread stands where another could take a later one (`pools.py`).
 - *In anyio's worker threads* it does so before the thread began, which until it asks its queue
   knows only itself; and once it sleeps for its next job, between whose two ends it tells the queue
   that the last is done, which nobody joins, and of which it alone takes. Until then it holds the
@@ -84,6 +92,13 @@ _TELL = _codes(
     *_methods(futures._Waiter, futures._AsCompletedWaiter),
     *_methods(futures._FirstCompletedWaiter, futures._AllCompletedWaiter),
 )
+_ACQUIRE_ALL = _codes(futures._AcquireFutures.__enter__)
+_AS_COMPLETED = _codes(futures.as_completed)
+_CLEAR = _codes(threading.Event.clear)
+_WAIT_FOR_EVENT = _codes(threading.Event.wait)
+_WAIT_FOR_FUTURES = _AS_COMPLETED | _codes(futures.wait)
+_BEGIN_JOB = _codes(futures.Future.set_running_or_notify_cancel)
+_WORK_OF_POOL = "SimExecutor._sim_work"
 _GET = _codes(queue.Queue.get)
 _DONE = _codes(queue.Queue.task_done)
 
@@ -109,7 +124,13 @@ def is_needless(taker: FrameType, where: str | None, *, waits: bool) -> bool:
         return _asks_needlessly(taker.f_back)
     if code in _SLEEP:
         return waits and _caller(taker, _SLEEPING).f_code in _WAIT
+    if code in _AS_COMPLETED:
+        return True
+    if code in _ACQUIRE_ALL:
+        return _is_a_later_one(taker)
     frame = _caller(taker, _ENTER)
+    if _is_of_futures(frame):
+        return True
     if frame.f_code in _RESULT:
         return where is not None and _is_to_sleep(frame)
     if frame.f_code in _TELL or (frame.f_code in _SET and _caller(frame, _SET).f_code in _TELL):
@@ -150,6 +171,31 @@ def _is_to_sleep(frame: FrameType) -> bool:
     future, timeout = names["self"], names["timeout"]
     _forget(names)
     return timeout is None and future._state in (futures.PENDING, futures.RUNNING)
+
+
+def _is_a_later_one(frame: FrameType) -> bool:
+    """Of several futures whose locks are taken: whether it is not the first."""
+    names: Any = frame.f_locals
+    first, now = names["self"].futures[0], names["future"]
+    _forget(names)
+    return now is not first
+
+
+def _is_of_futures(frame: FrameType) -> bool:
+    """Whether who waits for several does this, or a thread of a pool that begins one."""
+    by = frame.f_back
+    if by is None:
+        return False
+    if frame.f_code in _CLEAR:
+        return by.f_code in _AS_COMPLETED
+    if frame.f_code in _BEGIN_JOB:
+        return by.f_code.co_qualname == _WORK_OF_POOL
+    if frame.f_code not in _WAIT_FOR_EVENT or by.f_code not in _WAIT_FOR_FUTURES:
+        return False
+    names: Any = frame.f_locals
+    event, timeout = names["self"], names["timeout"]
+    _forget(names)
+    return timeout is None and not event._flag
 
 
 def _is_between_jobs(frame: FrameType, where: str) -> bool:

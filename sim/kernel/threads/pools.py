@@ -96,6 +96,8 @@ class SimExecutor(StandIn, Executor):
         self._sim_initializer = initializer
         self._sim_is_broken = False
         self._sim_not_begun: list[Worker] = []
+        # Whether one that takes a job lets others go first: else it could as well not have begun.
+        self._sim_takes_and_stands = False
         # How many it has on every machine, where that is another number on each.
         self._sim_threads_everywhere = threads_max
 
@@ -164,33 +166,42 @@ class SimExecutor(StandIn, Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._is_shut_down = True
         if cancel_futures:
-            for future, _ in self._queue:
-                future.cancel()
+            self._sim_cancel_queued()
         while self._idle:
             self._idle.popleft().end()
         if wait:
             self._threads.block("executor.shutdown", lambda: self._busy == 0)
 
+    def _sim_cancel_queued(self) -> None:
+        """What a thread has taken before is no longer queued, and will be done."""
+        if self._queue and self._sim_not_begun:
+            self._sim_takes_and_stands = True
+            self._threads.let_others_go_first("executor.shutdown")
+            self._sim_takes_and_stands = False
+        while self._queue:
+            self._queue.popleft()[0].cancel()
+        self._sim_others_rest()
+
     def _sim_work(self, is_new: bool) -> None:
-        """One thread: job after job, as long as there is one."""
+        """One thread and one job, or none; with the next one it begins anew."""
         # Not held by what it runs: one that is taken back before it begins would be a circle.
         worker = self._threads.current
         assert worker is not None
-        goes_on = False
         self._sim_not_begun.remove(worker)
+        goes_on = False
         try:
             if is_new and not self._sim_initialize():
                 return
-            while self._queue and not goes_on:
+            if self._queue:
                 future, work = self._queue.popleft()
                 self._sim_others_rest()
-                if self._queue and isinstance(future, _LoopsFuture):
+                if self._queue or self._sim_takes_and_stands:
                     # Another may take a later job, and do it first.
                     self._threads.pause("its job")
                 if future.set_running_or_notify_cancel():
                     self._sim_run(future, work)
-                # Others may see that a job is done before the next one begins.
-                goes_on = bool(self._queue) and isinstance(self._queue[0][0], _LoopsFuture)
+            # Others may see that a job is done before the next one begins, or take that.
+            goes_on = bool(self._queue)
         finally:
             if goes_on:
                 self._sim_begin(worker.identity, False, worker)
@@ -229,6 +240,8 @@ class SimExecutor(StandIn, Executor):
             while self._queue:
                 self._queue.popleft()[0].set_exception(modelled(BrokenThreadPool(_BROKEN)))
             return False
+        # Others may see what it has done before the first job begins.
+        self._threads.pause("its job")
         return True
 
     @forwards

@@ -47,6 +47,9 @@ from sim.kernel.threads.line_tracing import (
 from sim.kernel.threads.local_values import a_worker_begins, here
 from sim.kernel.threads.untold import WITHIN_STEPS
 
+LOCK = "lock.acquire"
+"""The switch point before a lock is taken."""
+
 TURNS_MAX = 1000
 """How often threads go on at the instant at which a loop that stands alone stops."""
 
@@ -148,6 +151,9 @@ class Threads:
         # How often one of them has gone on so far.
         self.switches = 0
         self.before_step: tuple[float, int, str | None] | None = None
+        # Whether the loop's thread has waited for a lock, and no other could go on since: once that
+        # is free it takes it at once, while any other first has to be chosen.
+        self.loop_has_woken = False
         # Files whose every line is a switch point.
         self.declared: frozenset[str] = frozenset()
         # Whether they are switch points also where the loop's own thread runs them.
@@ -187,7 +193,8 @@ class Threads:
         """All of it that decides what happens next, at a poll."""
         hashed = self._futures_hashed, self._threads_hashed
         counts = self._numbers, self._identities_made, *hashed
-        return sorted(self.declared), self.traces_loop, counts, [*self.workers]
+        loop = self.traces_loop, self.loop_has_woken
+        return sorted(self.declared), loop, counts, [*self.workers]
 
     @property
     def hub(self) -> greenlet.greenlet:
@@ -374,7 +381,12 @@ class Threads:
         """
         worker = self.current
         if worker is None:
-            self._loop_blocks(where, waits_for)
+            if not waits_for():
+                self._loop_blocks(where, waits_for)
+                if where != LOCK:
+                    # It is awake as soon as it can go on, and others may go first. Before it takes
+                    # a lock they could.
+                    self.let_others_go_on()
             return
         while not waits_for():
             if self.is_draining:
@@ -396,8 +408,16 @@ class Threads:
 
     def let_others_go_on(self) -> None:
         """A switch point of the loop's own thread."""
+        self.loop_has_woken = False
         if not self.is_draining:
             self.loop.between_steps()
+
+    def let_others_go_first(self, where: str) -> None:
+        """A switch point of whichever thread runs."""
+        if self.current is None:
+            self.let_others_go_on()
+        else:
+            self.pause(where)
 
     def _switch_to_hub(self) -> None:
         worker = cast(Worker, self.current)
