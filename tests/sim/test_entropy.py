@@ -32,6 +32,7 @@ from sim.kernel.entropy import EPOCH_S, Entropy
 from sim.kernel.environment import Environment
 from sim.kernel.isolation.entropy import _held as held_clocks
 from sim.kernel.isolation.entropy import virtualised
+from sim.kernel.isolation.where_held import Holding
 from sim.kernel.loop import SimLoop
 from sim.kernel.schedule import Bounds
 from tests.limits import AMPLE_S
@@ -323,7 +324,7 @@ def _module_with(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> N
 
 def test_a_clock_that_nobody_can_replace_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a library written in C keeps of a class of the program's: inconclusive, by name."""
-    left = [(__name__, f"{__name__}.Order, of which a Validator")]
+    left = [Holding(__name__, f"{__name__}.Order, of which a Validator")]
     monkeypatch.setattr(held_clocks, "left", left)
 
     async def program(world: World) -> None:
