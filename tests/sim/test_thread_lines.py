@@ -130,7 +130,7 @@ def test_executions_in_forks_of_their_own_look_between_lines() -> None:
         world.check(len(seen) != 1, "nobody sees half of it")
         await running
 
-    report = explore(program, isolate=True)
+    report = explore(program, isolate=True, strategy="depth-first")
     assert report.verdict == "refuted", report.text
     assert report.counterexample is not None
     assert report.counterexample.replay(program).violation is not None
