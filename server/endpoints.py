@@ -32,7 +32,7 @@ from server.ollama_api import (
 )
 from server.prompt import Prompt
 from server.responses_request import ResponsesRequest, responses_prompt
-from server.routes import AsciiJson, Owner, answer_to, prompt_body, service_of
+from server.routes import AsciiJson, answer_to, prompt_body, service_of
 
 router = APIRouter(dependencies=[Depends(owner_of)])
 
@@ -49,22 +49,14 @@ _LINES: dict[int | str, dict[str, Any]] = {
 }
 _ASKS = errors(400, 404, 415, *OLLAMAS)
 
-CompletionPrompt = Annotated[Prompt, Depends(prompt_body(CompletionRequest, completion_prompt))]
-ResponsesPrompt = Annotated[Prompt, Depends(prompt_body(ResponsesRequest, responses_prompt))]
-OllamaChat = Annotated[
-    Prompt,
-    Depends(
-        prompt_body(OllamaChatRequest, partial(ollama_prompt, "/api/chat"), any_content_type=True)
-    ),
-]
-OllamaGenerate = Annotated[
-    Prompt,
-    Depends(
-        prompt_body(
-            OllamaGenerateRequest, partial(ollama_prompt, "/api/generate"), any_content_type=True
-        )
-    ),
-]
+_completion_prompt = prompt_body(CompletionRequest, completion_prompt)
+_responses_prompt = prompt_body(ResponsesRequest, responses_prompt)
+_ollama_chat = prompt_body(
+    OllamaChatRequest, partial(ollama_prompt, "/api/chat"), any_content_type=True
+)
+_ollama_generate = prompt_body(
+    OllamaGenerateRequest, partial(ollama_prompt, "/api/generate"), any_content_type=True
+)
 EmbeddingsBody = Annotated[EmbeddingsRequest, Depends(json_body(EmbeddingsRequest))]
 
 
@@ -80,9 +72,9 @@ EmbeddingsBody = Annotated[EmbeddingsRequest, Depends(json_body(EmbeddingsReques
     },
     openapi_extra={**body_schema(CompletionRequest), **_SESSION},
 )
-async def completions(request: Request, prompt: CompletionPrompt, owner: Owner) -> Response:
+async def completions(request: Request) -> Response:
     """Goes on with a text; a prompt of its session as a chat is."""
-    return answer_to(request, prompt, owner)
+    return await answer_to(request, await _completion_prompt(request))
 
 
 @router.post(
@@ -94,9 +86,9 @@ async def completions(request: Request, prompt: CompletionPrompt, owner: Owner) 
     },
     openapi_extra={**body_schema(ResponsesRequest), **_SESSION},
 )
-async def responses(request: Request, prompt: ResponsesPrompt, owner: Owner) -> Response:
+async def responses(request: Request) -> Response:
     """Answers a conversation, and keeps nothing of it; a prompt of its session as a chat is."""
-    return answer_to(request, prompt, owner)
+    return await answer_to(request, await _responses_prompt(request))
 
 
 @router.post(
@@ -139,9 +131,9 @@ async def model(request: Request, model: str) -> Response:
     responses={**_LINES, **_GENERATES},
     openapi_extra={**body_schema(OllamaChatRequest), **_SESSION},
 )
-async def ollama_chat(request: Request, prompt: OllamaChat, owner: Owner) -> Response:
+async def ollama_chat(request: Request) -> Response:
     """As Ollama's own; the newest prompt of a session stops the one before it."""
-    return await _ollama_prompt(request, prompt, owner)
+    return await _ollama_prompt(request, await _ollama_chat(request))
 
 
 @router.post(
@@ -149,17 +141,17 @@ async def ollama_chat(request: Request, prompt: OllamaChat, owner: Owner) -> Res
     responses={**_LINES, **_GENERATES},
     openapi_extra={**body_schema(OllamaGenerateRequest), **_SESSION},
 )
-async def ollama_generate(request: Request, prompt: OllamaGenerate, owner: Owner) -> Response:
+async def ollama_generate(request: Request) -> Response:
     """As Ollama's own; the newest prompt of a session stops the one before it."""
-    return await _ollama_prompt(request, prompt, owner)
+    return await _ollama_prompt(request, await _ollama_generate(request))
 
 
-async def _ollama_prompt(request: Request, prompt: Prompt, owner: str) -> Response:
+async def _ollama_prompt(request: Request, prompt: Prompt) -> Response:
     if prompt.is_blank:
         # Nothing is to be answered, so that it stops no stream.
         asked = prompt.request
         return _passed(await _ask_slowly(request, asked.path, asked.content), prompt.ignored)
-    return answer_to(request, prompt, owner)
+    return await answer_to(request, prompt)
 
 
 @router.post("/api/embed", responses=_ASKS, openapi_extra=body_schema(OllamaEmbedRequest))

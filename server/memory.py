@@ -17,7 +17,7 @@ LONG_BYTES = 1024 * 1024
 PAUSE_S = 1.0
 # New objects until cycles are looked for among them, where Python's own are 700 or 2,000. A prompt
 # makes hundreds that stay for as long as it streams, and leaves few in cycles.
-YOUNG_MAX = 20_000
+YOUNG_MAX = 100_000
 
 
 def collect_rarely() -> None:

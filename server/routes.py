@@ -25,6 +25,7 @@ from server.spellings import wants_head_alone
 from server.sse import encode_json
 
 Owner = Annotated[str, Depends(owner_of)]
+ReadPrompt = Callable[[Request], Awaitable[Prompt]]
 
 # Its routes are closed to a request without a key, whether or not they use the owner.
 router = APIRouter(dependencies=[Depends(owner_of)])
@@ -48,8 +49,8 @@ def prompt_body(
     make: Callable[[Any, str | None], Prompt],
     *,
     any_content_type: bool = False,
-) -> Callable[[Request], Awaitable[Prompt]]:
-    """A dependency: the prompt that `make` makes of the body and the default model."""
+) -> ReadPrompt:
+    """What reads the prompt that `make` makes of the body and the default model."""
 
     def made(body: RequestModel, request: Request) -> Prompt:
         return make(body, service_of(request).settings.default_model)
@@ -63,7 +64,9 @@ def prompt_body(
     return json_body(model, made, encoded, with_digest, any_content_type=any_content_type)
 
 
-ChatPrompt = Annotated[Prompt, Depends(prompt_body(ChatRequest, chat_prompt))]
+# Endpoints of prompts call this themselves: to find it among an endpoint's dependencies takes
+# FastAPI as long as to read the body.
+_chat_prompt = prompt_body(ChatRequest, chat_prompt)
 
 
 @router.post(
@@ -81,15 +84,15 @@ ChatPrompt = Annotated[Prompt, Depends(prompt_body(ChatRequest, chat_prompt))]
         ),
     },
 )
-async def chat(request: Request, prompt: ChatPrompt, owner: Owner) -> Response:
+async def chat(request: Request) -> Response:
     """Answers a prompt; the newest of a session stops the one before it."""
-    return answer_to(request, prompt, owner)
+    return await answer_to(request, await _chat_prompt(request))
 
 
-def answer_to(request: Request, prompt: Prompt, owner: str) -> Response:
+async def answer_to(request: Request, prompt: Prompt) -> Response:
     return service_of(request).answer(
         prompt,
-        owner=owner,
+        owner=await owner_of(request),
         trace_id=request.state.trace_id,
         headers=request.headers,
     )
