@@ -77,12 +77,17 @@ class PatientTimer:
 
 
 class PatientTimeout:
-    """As `asyncio.timeout`, of a wait for somebody else; `async with` it, once."""
+    """As `asyncio.timeout`, of a wait for somebody else; `async with` it, once.
+
+    Each send to a client has one: around `asyncio.timeout` it took twice as long.
+    """
 
     def __init__(self, limit_s: float | None) -> None:
         self._limit_s = limit_s
-        self._inner = asyncio.timeout(None)
         self._timer: PatientTimer | None = None
+        # From `end` on.
+        self._ending: asyncio.Handle | None = None
+        self._has_cancelled = False
 
     @property
     def left_s(self) -> float | None:
@@ -91,8 +96,9 @@ class PatientTimeout:
 
     def end(self) -> None:
         """The limit is over now, if it was not before."""
-        if not self._inner.expired():
-            self._inner.reschedule(asyncio.get_running_loop().time())
+        if self._ending is None:
+            # Not at once: what is waited for may have come, and the task be about to go on.
+            self._ending = asyncio.get_running_loop().call_soon(self._cancel)
 
     def shorten(self, limit_s: float) -> None:
         """From now on, unless less is left."""
@@ -101,8 +107,15 @@ class PatientTimeout:
             self._timer.cancel()
             self._timer = PatientTimer(min(limit_s, left_s), self.end)
 
+    def _cancel(self) -> None:
+        self._has_cancelled = True
+        self._task.cancel()
+
     async def __aenter__(self) -> PatientTimeout:
-        await self._inner.__aenter__()
+        task = asyncio.current_task()
+        assert task is not None, "a limit needs a task that it can cancel"
+        self._task = task
+        self._cancels_before = task.cancelling()
         if self._limit_s is not None:
             self._timer = PatientTimer(self._limit_s, self.end)
         return self
@@ -113,9 +126,14 @@ class PatientTimeout:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        await self._inner.__aexit__(kind, error, trace)
+        for handle in (self._timer, self._ending):
+            if handle is not None:
+                handle.cancel()
+        if not self._has_cancelled:
+            return
+        is_from_elsewhere = self._task.uncancel() > self._cancels_before
+        if not is_from_elsewhere and kind is asyncio.CancelledError:
+            raise TimeoutError from error
 
 
 async def over_within(task: asyncio.Task[Any], limit_s: float | None) -> bool:
