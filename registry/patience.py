@@ -79,7 +79,7 @@ class PatientTimer:
 class PatientTimeout:
     """As `asyncio.timeout`, of a wait for somebody else; `async with` it, once.
 
-    Each send to a client has one: around `asyncio.timeout` it took twice as long.
+    Each send to a client has one: around `asyncio.timeout` it took half as long again.
     """
 
     def __init__(self, limit_s: float | None) -> None:

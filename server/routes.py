@@ -65,7 +65,7 @@ def prompt_body(
 
 
 # Endpoints of prompts call this themselves: to find it among an endpoint's dependencies takes
-# FastAPI as long as to read the body.
+# FastAPI as long as the registry takes to let the prompt in.
 _chat_prompt = prompt_body(ChatRequest, chat_prompt)
 
 
