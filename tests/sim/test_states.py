@@ -29,6 +29,7 @@ from sim.kernel.world import World
 from sim.schedulers import DepartureBounded, DepthFirst, Scheduler, StateMatching
 from sim.schedulers.states import matching as matching_module
 from sim.schedulers.states.frame_memory import UNREAD_FROM
+from sim.schedulers.states.set_layout import layout_around_one, layout_of_set
 from tests.sim.random_programs import random_program
 from tests.sim.random_threads import random_threads
 from tests.sim.surviving_programs import hides_in_a_global
@@ -396,6 +397,35 @@ def test_what_has_another_address_in_each_execution_is_never_taken_for_another()
         assert report.executions == plain.executions
         assert scheduler.met_again == 0
         assert any(each.startswith(named) for each in scheduler.opaque)
+
+
+def test_one_member_lies_anywhere() -> None:
+    """Of a set with one that hashes by address the slot hangs on no choice, so it is left out.
+
+    It was another in each run, so that no state of a pool with one connection was met again.
+    """
+    members = [Member() for _ in range(40)]
+    assert len({layout_of_set({each}) for each in members}) > 1
+    assert len({layout_around_one({each}) for each in members}) == 1
+    for each in members:
+        grown = {each, 1, 2, 3, 4, 5, 6}
+        grown -= {1, 2, 3, 4, 5, 6}
+        # Others were there, so that slots count.
+        assert layout_around_one(grown) == layout_of_set(grown)
+
+
+def test_a_pool_of_one_object_is_met_again() -> None:
+    """Whatever it holds it by: itself, or a tuple of parts."""
+
+    async def program(world: World) -> None:
+        pool: set[object] = {(Member(), 1)}
+        waits = {Member()}
+        await asyncio.gather(*(world.outside(name, latest=0.0) for name in "abc"))
+        world.check(len(pool) == len(waits) == 1, "one is there")
+
+    report, scheduler = explored(program)
+    assert report.verdict == Verdict.PROVED, report.text
+    assert scheduler.met_again and not scheduler.opaque
 
 
 def a_bank(within: bool) -> Program:

@@ -46,7 +46,7 @@ from sim.schedulers.states.abstraction import DESCRIPTIONS, LEFT_OUT
 from sim.schedulers.states.awaited import AWAITED, TASK_STEPS
 from sim.schedulers.states.caches import kept_in
 from sim.schedulers.states.frame_memory import handles_none
-from sim.schedulers.states.set_layout import LISTED, layout_of_set
+from sim.schedulers.states.set_layout import LISTED, layout_around_one, layout_of_set
 from sim.schedulers.states.thread_stacks import of_frame
 
 VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
@@ -242,13 +242,19 @@ def _of_set(each: Any) -> Iterator[object]:
 
     Where its members lie decides in which order later ones come, and which one `pop` takes.
     """
-    yield layout_of_set(each)
+    by_address = [
+        member
+        for member in each
+        if not isinstance(_referent(member), _NUMBERED) and hashes_by_address(member)
+    ]
+    yield layout_around_one(each) if by_address and len(each) == 1 else layout_of_set(each)
     for member in each:
         if isinstance(_referent(member), _NUMBERED):
             # Its number, and that of the next, decide how the two lie in a set.
             yield hash(member), serials_given()
-        elif len(each) > 1 and hashes_by_address(member):
-            raise Opaque(f"a set of {type(member).__qualname__}, which hash by address", LISTED)
+    if by_address and len(each) > 1:
+        kind = type(by_address[0]).__qualname__
+        raise Opaque(f"a set of {kind}, which hash by address", LISTED)
     yield from _of_sequence(each)
 
 
