@@ -224,14 +224,15 @@ def test_ctrl_c_ends_a_cluster_of_ones_own(tmp_path: Path) -> None:
 
 
 def processes_with(folder: str) -> dict[int, str]:
-    """The processes that name the folder in their commands."""
+    """The processes that name the folder in their commands, or have it from those that do."""
     found = {}
     for each in Path("/proc").glob("[0-9]*"):
         try:
             command = (each / "cmdline").read_text().replace("\0", " ")
+            environment = (each / "environ").read_bytes()
         except OSError:
             continue
-        if folder in command and int(each.name) != os.getpid():
+        if (folder in command or folder.encode() in environment) and int(each.name) != os.getpid():
             found[int(each.name)] = command
     return found
 
