@@ -125,9 +125,9 @@ class StreamSocket(OpenSocket):
         """Asks for a connection; `is_connecting` until that has been answered."""
         if self.is_connecting:
             raise os_error(errno.EALREADY)
-        self._require_free()
         if self.is_spent:
             raise os_error(errno.EINVAL)
+        self._require_free()
         self.bind_anywhere(self.network.source_of(self, host))
         peer = as_told(self.family, self.meant_by(host), port)
         if peer == self.name:
@@ -271,6 +271,7 @@ class StreamSocket(OpenSocket):
             # As Linux has it, where nothing can be written there is nothing to shut.
             if how != socket.SHUT_WR:
                 self._listens_no_more()
+                self._has_none_any_more()
             return
         self._finds_break()
         if self.outgoing is None or self.incoming is None:
