@@ -79,15 +79,11 @@ class Buffer:
     async def wait(self, timeout_s: float | None) -> bool:
         """Until there is a chunk to take or the end is known. False if neither came in time."""
         if not self._chunks and not self.is_over:
-            loop = asyncio.get_running_loop()
-            self._reader = loop.create_future()
-            timer = None if timeout_s is None else loop.call_later(timeout_s, _wake, self._reader)
+            self._reader = asyncio.get_running_loop().create_future()
             try:
-                await self._reader
+                await asyncio.wait({self._reader}, timeout=timeout_s)
             finally:
                 self._reader = None
-                if timer is not None:
-                    timer.cancel()
         return bool(self._chunks) or self.is_over
 
 
