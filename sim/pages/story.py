@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Any
 
 from sim.counterexamples.counterexample import Counterexample
@@ -275,7 +276,7 @@ def _named(step: Step, names: Names) -> Step:
 
 def _with_what_is_told(steps: list[Step], facts: Iterable[Fact]) -> list[Step]:
     """Where a line ran that a fact tells of, a row is shown and says so: that of whom it names, or
-    the first of that step."""
+    the first of that step. It names the file where that is not the one in which the row stands."""
     told: dict[int, list[str]] = {}
     for mark in (mark for fact in facts if not fact.pattern.is_in_charts for mark in fact.marks):
         own = [
@@ -285,7 +286,10 @@ def _with_what_is_told(steps: list[Step], facts: Iterable[Fact]) -> list[Step]:
         ]
         named = [number for number in own if steps[number].actor in mark.says]
         for number in (named or own)[:1]:
-            says = f"line {mark.line}: {re.sub(_TIME, '', mark.says)}"
+            place = steps[number].moment.place
+            is_own = place is not None and place.file == mark.file
+            line = f"line {mark.line}" if is_own else f"{Path(mark.file).name}:{mark.line}"
+            says = f"{line}: {re.sub(_TIME, '', mark.says)}"
             if says not in told.setdefault(number, []):
                 told[number].append(says)
     return [

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import linecache
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,8 @@ def test_a_published_registry_is_shown_by_its_own_lines() -> None:
     assert "p3's request changes it there, too, to 'p3' (0.200 s)" in sentence
     # So are the steps in which it happened, with what happened there.
     rows = [(step.actor, told) for step in told_of_it.steps for told in step.told]
-    assert [who for who, told in rows if f"line {lines[0]}: " in told] == [
+    # Their first rows stand in the bench's file, those in which they go on in its own.
+    assert [who for who, told in rows if f"quick_fix.py:{lines[0]}: " in told] == [
         "p2's request",
         "p3's request",
     ]
@@ -303,6 +305,27 @@ def test_of_a_mutant_the_broken_line_is_told_first() -> None:
     assert f"; stream-t1 calls what is broken at stream_task.py:{calls}" in first.sentence
     # Both calls, by the tasks that have them.
     assert [fact.sentence.split(" ")[0] for fact in rest] == ["agent-t2", "agent-t1"]
+
+
+def test_a_row_names_the_file_of_a_line_that_is_in_another() -> None:
+    """A bare number is a line of the file in which the row stands: several files have one."""
+    story = story_of_pause()
+    line = mutant_named("lease_is_dated_from_the_reply").line
+    places = {step.moment.place.file for step in story.steps if step.told and step.moment.place}
+    assert not any(file.endswith("mutants/cluster.py") for file in places)
+    assert [says for step in story.steps for says in step.told] == [
+        f"cluster.py:{line}: w: acquire-2 runs it",
+        f"cluster.py:{line}: v: acquire-1 runs it",
+    ]
+
+
+@cache
+def story_of_pause() -> Story:
+    """Of a lease that is extended by a reply that comes late."""
+    with subject_of("cluster:pause:mutant-lease_is_dated_from_the_reply") as subject:
+        found = explore(subject, strategy="departures", max_executions=300).counterexample
+    assert found is not None
+    return page_of_counterexample(found).stories[0].story
 
 
 @pytest.mark.parametrize(
