@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager
 
 import uvicorn
@@ -77,26 +78,32 @@ def _config(settings: Settings, workers: int, host: str, port: int) -> uvicorn.C
 
 @contextmanager
 def _running(ollama: AbstractAsyncContextManager[str] | None) -> Iterator[str]:
-    """Its address, while it runs in a loop of its own; nothing where there is none."""
+    """Its address, while it runs in a loop of its own; nothing where there is none.
+
+    Raises what its start raises.
+    """
     if ollama is None:
         yield ""
         return
-    started = threading.Event()
-    addresses: list[str] = []
+    started: Future[str] = Future()
     loop = asyncio.new_event_loop()
     stopped = asyncio.Event()
 
     async def main() -> None:
-        async with ollama as address:
-            addresses.append(address)
-            started.set()
-            await stopped.wait()
+        try:
+            async with ollama as address:
+                started.set_result(address)
+                await stopped.wait()
+        except BaseException as exc:
+            # Else it would be waited for without end, and signals are swallowed meanwhile.
+            if started.done():
+                raise
+            started.set_exception(exc)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(main()), daemon=True)
     thread.start()
-    started.wait()
     try:
-        yield addresses[0]
+        yield started.result()
     finally:
         loop.call_soon_threadsafe(stopped.set)
         thread.join()

@@ -56,7 +56,7 @@ def test_an_address_that_cannot_be_had_is_told_with_what_to_do(host: str, part: 
 @pytest.mark.socket
 @pytest.mark.parametrize("host", ["127.0.0.1", "", "localhost"])
 def test_an_address_is_had_by_one_and_free_again_afterwards(host: str) -> None:
-    """Also where two servers look for it at the same moment: the second one is told."""
+    """It is listened on from the first moment, so that a second server is told."""
     with listening(host, 0) as found:
         number = found[0].getsockname()[1]
         assert url_of(found[0]).endswith(f":{number}")

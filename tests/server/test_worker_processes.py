@@ -223,3 +223,23 @@ def test_two_servers_of_two_addresses_share_a_valkey() -> None:
                 assert '"superseded"' in "".join(one.iter_text())
         finished = outputs[1].wait_for("prev_stream_finished_cleanly session=devkey/default")
         assert one.headers["x-trace-id"] in finished
+
+
+@pytest.mark.socket
+def test_an_ollama_that_does_not_start_ends_the_server_that_was_to_have_it(tmp_path: Path) -> None:
+    """With its error: it was waited for without end, and neither SIGTERM nor Ctrl-C ended that."""
+    program = (
+        "import sys; from contextlib import asynccontextmanager\n"
+        "from server.run_workers import run_workers\n"
+        "@asynccontextmanager\n"
+        "async def broken():\n"
+        "    raise OSError(24, 'Too many open files')\n"
+        "    yield ''\n"
+        "sys.exit(run_workers(2, '127.0.0.1', 0, ollama=broken(), on_started=print))"
+    )
+    sessions = f"sqlite:{tmp_path}/own/sessions.sqlite"
+    with process("-c", program, JARVIS_SESSIONS=sessions) as child:
+        output = Output(child)
+        assert child.wait(HANGS_S) == 1
+        output.wait_for("OSError: [Errno 24] Too many open files")
+        assert not any("Exception in thread" in each for each in output.lines)
