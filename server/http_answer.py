@@ -18,7 +18,7 @@ _ILLEGAL = re.compile(rb"[\r\n\0]")
 
 
 class NoHttp(httpx.RemoteProtocolError):
-    """What came begins no answer of HTTP: something else listens there."""
+    """What came is no head of HTTP that can be read: something else may listen there."""
 
 
 def head_of(request: httpx.Request) -> bytes:

@@ -382,8 +382,8 @@ def broken_error(address: str, exc: httpx.HTTPError) -> ApiError:
         return ApiError(
             502,
             "upstream_not_understood",
-            f"what listens at {address} speaks no HTTP ({exc}); is it an Ollama? Look at the port "
-            f"in OLLAMA_HOST, and whether it is to be asked by https://",
+            f"what listens at {address} speaks no HTTP that can be read ({exc}); is it an Ollama? "
+            f"Look at the port in OLLAMA_HOST, and whether it is to be asked by https://",
         )
     return cut_error(str(exc) or type(exc).__name__)
 
