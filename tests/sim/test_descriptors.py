@@ -7,7 +7,9 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -126,3 +128,21 @@ def test_the_refusal_of_what_trio_asks_for_names_trio(named: str) -> None:
     report = explore(program, strategy="natural")
     assert report.verdict == "error", report.text
     assert "Trio's loop asks for this, and is not simulated" in report.reason
+
+
+def test_a_simulated_path_is_asked_about_where_a_descriptor_may_be_given_too() -> None:
+    """`os.stat` takes both: a socket's path is its own, and its descriptor is refused."""
+
+    async def asks(path: str) -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(path)
+            assert stat.S_ISSOCK(os.stat(path).st_mode)
+            os.stat(sock.fileno())
+
+    async def program(world: World) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            await asks(f"{folder}/socket")
+
+    report = explore(program)
+    assert report.verdict == "error"
+    assert "os.stat of a simulated socket" in report.reason

@@ -155,8 +155,13 @@ def _of_simulated(
     return call
 
 
-def replacements() -> list[tuple[Any, str, Any]]:
-    """By module and name, what takes the place of what within an exploration."""
+def replacements(of_paths: list[tuple[Any, str, Any]]) -> list[tuple[Any, str, Any]]:
+    """By module and name, what takes the place of what within an exploration.
+
+    of_paths: the same for what takes a path; where that may be a descriptor as well, as of
+    `os.stat`, these stand in front of those.
+    """
+    behind = {(module, name): stand_in for module, name, stand_in in of_paths}
     named: list[tuple[ModuleType | None, str]] = [(os, name) for name in _SIMULATED]
     named += [(module, name) for module, names in _REFUSED for name in names.split()]
     return [
@@ -164,7 +169,9 @@ def replacements() -> list[tuple[Any, str, Any]]:
             module,
             name,
             _of_simulated(
-                outside.beneath(module, name), _SIMULATED.get(name), f"{module.__name__}.{name}"
+                behind.get((module, name)) or outside.beneath(module, name),
+                _SIMULATED.get(name),
+                f"{module.__name__}.{name}",
             ),
         )
         for module, name in named

@@ -102,12 +102,13 @@ def replacements() -> list[tuple[Any, str, Any]]:
     return _REPLACEMENTS
 
 
+_OF_PATHS = paths.replacements()
 _REPLACEMENTS: list[tuple[Any, str, Any]] = [
     (socket, "socket", SimSocket),
     (socket, "socketpair", socketpair),
     (ssl.SSLContext, "wrap_socket", tls.wrap_socket),
-    *paths.replacements(),
-    *descriptors.replacements(),
+    *_OF_PATHS,
+    *descriptors.replacements(_OF_PATHS),
     (select, "select", selecting.select_simulated(outside.beneath(select, "select"))),
     *(
         (select, name, selecting.made(getattr(select, name), simulated))
