@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sim.pages.chart import time_of, words_of
@@ -58,6 +59,16 @@ def led_there(story: Story) -> list[dict[str, Any]]:
         if each["actor"] and each["actor"] in story.seen and each["step"] not in known
     ]
     return sorted([*departures, *acts[-LED_MAX:]], key=lambda each: each["step"])
+
+
+def led_title(story: Story, led: Sequence[dict[str, Any]]) -> str:
+    """What the list of `led_there` has."""
+    departures = "the departure" if story.departures_cost == 1 else "departures"
+    parts = [f"{departures} from natural order"] if story.departures else []
+    if any("choice" not in each for each in led):
+        parts.append("the last steps of those that the violation names")
+    title = ", and ".join(parts)
+    return title[:1].upper() + title[1:]
 
 
 def _step_of_choice(story: Story, index: int) -> int:

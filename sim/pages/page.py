@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from sim.counterexamples.excerpts import Excerpt
 from sim.exploration.verdict import Verdict
-from sim.pages.acts import last_acts, last_changes, led_there
+from sim.pages.acts import last_acts, last_changes, led_there, led_title
 from sim.pages.chart import (
     causes,
     changed_by,
@@ -182,6 +182,7 @@ def _shown(told: Told) -> dict[str, Any]:
     story = told.story
     departing = {each.index for each in story.departures}
     lanes = lanes_of(story)
+    led = led_there(story)
     return {
         "name": told.name,
         "commands": told.commands,
@@ -193,7 +194,8 @@ def _shown(told: Told) -> dict[str, Any]:
         "excerpts": [_excerpt(each) for each in story.excerpts],
         "named": _named(story),
         "last_acts": last_acts(story),
-        "led_there": led_there(story),
+        "led_there": led,
+        "led_title": led_title(story, led),
         "last_changes": last_changes(story),
         "property": story.property,
         "at": story.at,

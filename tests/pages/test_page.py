@@ -14,6 +14,7 @@ from sim import World, explore
 from sim.cli import main
 from sim.commands.pages import _BOUNDED, _about
 from sim.exploration.verdict import Verdict
+from sim.kernel.execution import Program
 from sim.kernel.schedule import Bounds
 from sim.pages.acts import last_acts
 from sim.pages.chart import chart_rows
@@ -94,6 +95,38 @@ def test_it_begins_with_what_each_did_last() -> None:
     assert [story.steps[act["step"]].is_violation for act in acts] == [False] * 3 + [True]
     links = [attrs.get("data-step") for tag, attrs in _Read(page.html).tags if tag == "button"]
     assert [each for each in links if each] == [str(act["step"]) for act in acts]
+
+
+async def who_is_named(world: World) -> None:
+    """It happens in natural order."""
+    world.record("is there", actor="a")
+    world.check(False, "nobody is there", "a is there")
+
+
+async def who_is_named_late(world: World) -> None:
+    """It takes a departure, and then names an actor."""
+    is_late = world.choose("a", ["at once", "late"]) == "late"
+    world.record("comes", actor="a")
+    world.record("is there", actor="a")
+    world.check(not is_late, "a is never late", "a is late")
+
+
+@pytest.mark.parametrize(
+    ("program", "title"),
+    [
+        (slot_that_is_lost, "The departure from natural order:"),
+        (late_or_not, "The departure from natural order:"),
+        (who_is_named, "The last steps of those that the violation names:"),
+        (
+            who_is_named_late,
+            "The departure from natural order, and the last steps of those that the violation "
+            "names:",
+        ),
+    ],
+)
+def test_the_list_of_what_led_there_is_called_what_it_has(program: Program, title: str) -> None:
+    """A step is no departure, and where all happens in natural order there is none."""
+    assert title in _Read(_page_of(program).html).text
 
 
 @pytest.mark.parametrize(
