@@ -83,17 +83,18 @@ def _broken(looked: Looked, broken: Broken) -> Fact:
             f"; {_calls_it(looked, each)} at {where(each)} ({seconds(each)})" for each in called
         )
         return Fact(f"{sentence}{last_calls}", (on_purpose, *instead, *calls), Pattern.BROKEN)
-    # Those in question, and of each the last.
-    last = {each.actor: each for each in ran if each.actor in looked.involved} or {
-        ran[-1].actor: ran[-1]
-    }
-    named = sorted(list(last.values())[-2:], key=lambda each: each.at)
+    # Of those in question, and of each its last. The sentence names who ran it last of all: what
+    # another did before may have nothing to do with it, and stands at the line.
+    in_question = [each for each in ran if each.actor in looked.involved] or ran[-1:]
+    of_each: dict[str, Ran] = {}
+    for each in reversed(in_question):
+        of_each.setdefault(each.actor, each)
     runs = [
         Mark(file, broken.line, f"{seconds(each)}: {looked.called(each.actor)} runs it", each.step)
-        for each in named
+        for each in reversed([*of_each.values()][:2])
     ]
-    times = " and ".join(f"{looked.called(each.actor)} ({seconds(each)})" for each in named)
-    sentence = f"{sentence}; that ran last in {times}"
+    last = in_question[-1]
+    sentence = f"{sentence}; that ran last in {looked.called(last.actor)} ({seconds(last)})"
     return Fact(sentence, (on_purpose, *runs, *instead), Pattern.BROKEN)
 
 

@@ -319,6 +319,16 @@ def test_a_row_names_the_file_of_a_line_that_is_in_another() -> None:
     ]
 
 
+def test_of_a_broken_line_the_last_to_run_it_is_named() -> None:
+    """Who ran it before stands at the line alone: here that did no harm."""
+    story = story_of_pause()
+    sentence = story.facts[0].sentence
+    assert sentence.endswith("; that ran last in v: acquire-1 (7.006 s)")
+    assert "acquire-2" in story.seen
+    runs = [mark.says for mark in story.facts[0].marks if mark.step is not None]
+    assert runs == ["6.310 s: w: acquire-2 runs it", "7.006 s: v: acquire-1 runs it"]
+
+
 @cache
 def story_of_pause() -> Story:
     """Of a lease that is extended by a reply that comes late."""
