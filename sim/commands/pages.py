@@ -263,8 +263,8 @@ def page_of_mutants(kills: Sequence[Kill]) -> Page:
     reason = (
         f"{len(survivors)} of {len(kills)} survive: no scenario notices that they are broken"
         if survivors
-        else "A mutant is production with one line broken on purpose, to test the check. It is "
-        "killed where the check finds it: a success, and production itself is not affected."
+        else "Killed: the check finds what was broken to test it. That is a success, and "
+        "production itself is not affected."
     )
     facts = [("killed", f"{len(killed)} of {len(kills)}"), ("interpreter", interpreter())]
     table = Table("Mutants", columns, rows)
@@ -316,8 +316,8 @@ _CHECKED = {
 
 
 _MUTANT = (
-    "a mutant: production with one line broken on purpose, to test whether the check notices; this "
-    "is the execution in which it does, and how the broken copy fails. Production is not refuted"
+    "a mutant: {}, to test whether the check notices; this is the execution in which it does, and "
+    "how the broken copy fails. Production is not refuted"
 )
 
 
@@ -345,9 +345,10 @@ def _about(subject: str, program: Program) -> list[tuple[str, str]]:
     from sim.bench.subjects.mutants import mutant_of
 
     entry = Entry.parse(subject)
+    is_mutant, words = mutant_of(entry.registry) is not None, entry.subject_in_words
     about = [
-        ("what this is", _MUTANT if mutant_of(entry.registry) is not None else ""),
-        ("the program", f"{_CHECKED[entry.level]}; here: {entry.subject_in_words}"),
+        ("what this is", _MUTANT.format(words) if is_mutant else ""),
+        ("the program", _CHECKED[entry.level] + ("" if is_mutant else f"; here: {words}")),
         ("what happens", description_of(entry)),
         ("who is who", WHO[entry.level]),
     ]

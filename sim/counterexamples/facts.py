@@ -75,7 +75,7 @@ def _broken(looked: Looked, broken: Broken) -> Fact:
     file, place = broken.code.co_filename, place_of(broken.code, broken.line)
     on_purpose = Mark(file, broken.line, f"broken on purpose: {says}")
     instead = [Mark(*each, "what production does in its place") for each in broken.instead]
-    sentence = f"production was broken on purpose at {place}: {says}"
+    sentence = f"broken at {place}: {says}"
     if not ran:
         called = _calls(looked, broken)
         calls = [mark_of(each, f"{seconds(each)}: {_calls_it(looked, each)}") for each in called]

@@ -230,7 +230,7 @@ def _shown(told: Told) -> dict[str, Any]:
 def _sentence(text: str) -> str:
     """It begins with a capital letter, unless with a name."""
     first = text.partition(" ")[0]
-    return text[:1].upper() + text[1:] if first in ("the", "after", "production") else text
+    return text[:1].upper() + text[1:] if first in ("the", "after", "broken") else text
 
 
 def _excerpt(excerpt: Excerpt) -> dict[str, Any]:

@@ -363,14 +363,17 @@ def test_a_check_says_what_a_class_does_not_keep(scenario: str, said: str, tmp_p
 
 def test_of_mutants_it_says_that_they_are_killed(tmp_path: Path) -> None:
     """Not "proved", above a counterexample, and not in its colour: first it is said what a mutant
-    is. No key is offered that leads nowhere."""
+    is, once. No key is offered that leads nowhere."""
     file = tmp_path / "page.html"
     main(["mutants", "--name", "second_is_let_in_beside_the_first", "--html", str(file)])
     text = file.read_text(encoding="utf-8")
     assert "<title>killed: onestream mutants</title>" in text
     assert '<span class="verdict plain">killed</span>' in text
-    assert text.index("A mutant is production with one line broken") < text.index("Violated at")
+    assert text.index("Killed: the check finds what was broken") < text.index("Violated at")
     assert text.index("a mutant: production with one line broken") < text.index("Violated at")
+    assert text.count("with one line broken") == 1
+    assert "production was broken" not in text.lower()
+    assert "Broken at registry.py:" in text
     assert "production itself is not affected" in text
     assert "proved</span>" not in text
     assert ("<kbd>d</kbd>" in text) == ("departure</a></b>" in text)
