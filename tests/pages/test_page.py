@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sim import World, explore
+from sim.bench.scenarios import SCENARIOS_BY_LEVEL
 from sim.cli import main
 from sim.commands.pages import _BOUNDED, _about
 from sim.exploration.verdict import Verdict
@@ -139,6 +140,7 @@ def test_the_list_of_what_led_there_is_called_what_it_has(program: Program, titl
         ("server:second_prompt.async:mutant-gate_is_never_shut", "one line broken on purpose "),
         ("server:second_prompt.async:mutant-gate_is_never_shut", "what this is: a mutant"),
         ("cluster:pause:mutant-lease_is_dated_from_the_reply", "(mutants/cluster.py:"),
+        ("cluster:pause:production", "prompt 1's worker v is paused for longer than its lease"),
     ],
 )
 def test_a_reader_is_told_what_is_played_first(subject: str, words: str) -> None:
@@ -146,6 +148,13 @@ def test_a_reader_is_told_what_is_played_first(subject: str, words: str) -> None
     with subject_of(subject) as found:
         about = _about(subject, found.program)
     assert words in " ".join(f"{term}: {sentence}" for term, sentence in about)
+
+
+def test_what_happens_in_a_scenario_is_said_without_another() -> None:
+    """A page shows one: nothing in it is "the same" as in the one before."""
+    described = [each.description for level in SCENARIOS_BY_LEVEL.values() for each in level]
+    assert len(described) > 100
+    assert not [each for each in described if each.startswith("the same")]
 
 
 def test_what_a_fact_quotes_of_the_program_is_code() -> None:

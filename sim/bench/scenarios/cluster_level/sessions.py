@@ -129,7 +129,7 @@ SCENARIOS = (
     ),
     ClusterScenario(
         "worker_ends",
-        "the worker of the first is told to end, before or after a newer prompt comes",
+        "prompt 1's worker v is told to end, before or after a newer prompt comes",
         worker_ends,
         ("all is over", "a worker has ended", "let in"),
     ),
@@ -160,15 +160,15 @@ SCENARIOS = (
     ),
     ClusterScenario(
         "taker_leaves",
-        "the first does not stop, the client of the second leaves as it is let in, the reply of "
-        "which may be lost, and a third one comes",
+        "prompt 1 does not stop, prompt 2's client leaves as that is let in, the reply of which "
+        "may be lost, and a third prompt comes",
         taker_leaves,
         ("all is over", "left while waiting", "upstream overlap, logged", Trouble.REPLY_LOST.value),
         {"troubles": (Trouble.REPLY_LOST,)},
     ),
     ClusterScenario(
         "grant_lost",
-        "the first takes too long to stop, and the reply that lets the second in is lost",
+        "prompt 1 takes too long to stop, and the reply that lets prompt 2 in is lost",
         too_slow_cleanup,
         ("all is over", "took over", "upstream overlap, logged", Trouble.REPLY_LOST.value),
         {"troubles": (Trouble.REPLY_LOST,)},
