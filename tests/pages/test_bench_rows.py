@@ -9,7 +9,8 @@ from sim import explore
 from sim.bench.actors import naming_of
 from sim.bench.harness.state_words import words_of_streams
 from sim.commands.pages import page_of_counterexample
-from sim.pages.story import Story
+from sim.kernel.schedule import Bounds
+from sim.pages.story import Story, natural_story
 from sim.replay import subject_of
 from sim.schedulers import DepartureBounded
 
@@ -32,6 +33,9 @@ def test_an_answer_of_the_store_that_is_read_late_has_a_row() -> None:
     assert "as it asked to renew its lease at 2.0" in row.text
     assert "the store answered at 2.0" in row.text
     assert f"{row.at:.3f}" == f"{story.at:.3f}"
+    # The sum that production does, and the mutant does not.
+    asked_s = float(row.text.partition("its lease at ")[2].partition(" s")[0])
+    assert row.text.endswith(f": ok, for 3 s from when it asked, until {asked_s + 3:.3f} s")
 
 
 def test_who_is_let_in_has_a_lease_of_so_long() -> None:
@@ -42,6 +46,31 @@ def test_who_is_let_in_has_a_lease_of_so_long() -> None:
     assert first == "lets v/1 in, with a lease of 3 s"
     assert second.startswith("lets w/2 in, with a lease of 3 s; v/1's was over at 5.0")
     assert second.endswith("and 0.3 s of margin are")
+
+
+def test_a_lease_that_goes_on_is_not_said_to_be_over() -> None:
+    """Who outlasts its grace makes room before its lease has ended."""
+    with subject_of("cluster:too_slow_cleanup:production") as subject:
+        story = natural_story(subject.program, Bounds())
+    assert story is not None
+    let_in = [each for each in story.steps if each.text.startswith("lets w/2 in")]
+    assert [each.text for each in let_in] == ["lets w/2 in, with a lease of 3 s"]
+    assert let_in[0].at < 3
+    gates = [each.moment.values.get(("", "v/1"), "") for each in story.steps]
+    assert any(gates)
+    assert not any("to the store" in each for each in gates)
+
+
+def test_a_gate_that_is_open_has_both_ends_of_its_lease() -> None:
+    """The worker's, and the one by which the store has given the session to another since."""
+    story = paused()
+    (last,) = [each for each in story.steps if each.is_violation]
+    gates = {name: last.moment.values["", name] for name in ("v/1", "w/2")}
+    (let_in,) = [each.text for each in story.steps if each.text.startswith("lets w/2 in")]
+    over = let_in.partition("v/1's was over at ")[2].partition(" s")[0]
+    assert float(over) < last.at
+    assert gates["v/1"].endswith(f" s, to the store until {over} s")
+    assert "to the store" not in gates["w/2"]
 
 
 def test_a_call_is_called_by_whose_it_is() -> None:

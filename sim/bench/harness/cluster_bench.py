@@ -135,7 +135,8 @@ class ClusterBench:
 
     def values(self) -> dict[str, str]:
         ahead_s = self.store_ms() / 1000 - self.world.now
-        return words_of_leases(self.table.snapshot(), self.served, ahead_s)
+        counted_s = self.trips.counted_s
+        return words_of_leases(self.table.snapshot(), self.served, ahead_s, counted_s)
 
     def hear(self, line: LogLine) -> None:
         """A line of the workers' logs."""
@@ -240,7 +241,7 @@ class ClusterBench:
 
     def request(self, link: Link, number: int, operation: LeaseOperation) -> None:
         """A worker sends its request."""
-        self.trips.asks(link.name, number, operation)
+        self.trips.asks(link.name, number, operation, link.worker.host.clock)
         self.after(TRIP_S, partial(self._request_arrives, link, number, operation))
 
     def _request_arrives(self, link: Link, number: int, operation: LeaseOperation) -> None:

@@ -151,7 +151,7 @@ class Link:
         try:
             async with asyncio.timeout(CALL_S):
                 reply: Reply = await future
-                self.worker.bench.trips.is_read(self.name, number)
+                self.worker.bench.trips.is_read(self.name, number, self.worker.host.clock)
                 return reply
         except TimeoutError:
             raise modelled(StoreUnreachable("no answer")) from None

@@ -38,19 +38,25 @@ def _words_of(view: StreamView) -> str:
 
 
 def words_of_leases(
-    snapshot: LeaseSnapshot, served: Iterable[Served], ahead_s: float
+    snapshot: LeaseSnapshot,
+    served: Iterable[Served],
+    ahead_s: float,
+    counted_s: Mapping[str, float],
 ) -> dict[str, str]:
     """What the store has of each session, and what each worker that was let in makes of it: all
-    times by the world's clock. ahead_s: by how much the store's goes before it."""
+    times by the world's clock. ahead_s: by how much the store's goes before it. counted_s: until
+    when it counted leases that another has asked to follow."""
     found = {
         f"store, session {name}": _words_of_record(record, ahead_s)
         for name, record in snapshot.sessions
     }
     for each in snapshot.detached:
         found[f"store, stream {each.stream}"] = "DETACHED"
+    holders = {each.holder.stream for _, each in snapshot.sessions if each.holder is not None}
     for stream in served:
         if not stream.is_gone and stream.lease is not None and stream.lease.grant is not None:
-            found[stream.name] = _words_of_gate(stream)
+            until_s = None if stream.name in holders else counted_s.get(stream.name)
+            found[stream.name] = _words_of_gate(stream, until_s)
     return found
 
 
@@ -69,9 +75,11 @@ def _words_of_record(record: SessionRecord, ahead_s: float) -> str:
     return "; ".join(parts)
 
 
-def _words_of_gate(served: Served) -> str:
+def _words_of_gate(served: Served, counted_until_s: float | None) -> str:
+    """counted_until_s: by the store, where that has no such lease any more."""
     assert served.lease is not None
     if served.lease.end is not None:
         return f"gate shut for ever, as {served.lease.end.value}"
     until_s = served.worker.host.clock.world(served.lease._deadline)
-    return f"gate {'open' if served.is_open else 'shut'}: lease until {until_s:.3f} s"
+    counted = "" if counted_until_s is None else f", to the store until {counted_until_s:.3f} s"
+    return f"gate {'open' if served.is_open else 'shut'}: lease until {until_s:.3f} s{counted}"

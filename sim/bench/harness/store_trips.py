@@ -16,6 +16,7 @@ from registry.lease_records import (
     Word,
 )
 from registry.lease_table import LeaseTable
+from sim.kernel.hosts.clock import HostClock
 from sim.kernel.world import World
 
 STORE = "store"
@@ -30,11 +31,16 @@ _ASKS: dict[type[LeaseOperation], str] = {
 }
 
 
+_GIVES_A_LEASE = {Word.OK.value, Word.GRANTED.value}
+
+
 @dataclass(slots=True)
 class _Trip:
     stream: str
     asks: str
     asked_s: float
+    # By the worker's own clock.
+    asked_shown_s: float
     answered_s: float = 0.0
     word: str = ""
 
@@ -48,12 +54,15 @@ class Trips:
         self._let_in: set[str] = set()
         # Whose lease was over, where another has the session as a request arrives.
         self._before = ""
+        # By stream until when the store counted its lease, once another asks after that.
+        self.counted_s: dict[str, float] = {}
 
-    def asks(self, worker: str, number: int, operation: LeaseOperation) -> None:
+    def asks(self, worker: str, number: int, operation: LeaseOperation, clock: HostClock) -> None:
         if self._world.trace is None:
             return
         asks = _ASKS.get(type(operation), type(operation).__name__)
-        trip = _Trip(operation.stream, asks, self._world.now)
+        now = self._world.now
+        trip = _Trip(operation.stream, asks, now, clock.shown(now))
         self._under_way[worker, number] = trip
         self._world.record(f"asks the store {asks}", actor=trip.stream, is_chatter=True)
 
@@ -66,11 +75,15 @@ class Trips:
         holder = None if record is None else record.holder
         self._before = ""
         if holder is not None and holder.stream != operation.stream:
-            until_s = holder.until_ms / 1000 - ahead_s
-            margin_s = self._limits.margin_ms / 1000
-            self._before = (
-                f"; {holder.stream}'s was over at {until_s:.3f} s, and {margin_s:g} s of margin are"
-            )
+            self._is_asked_after(holder.stream, holder.until_ms / 1000 - ahead_s)
+
+    def _is_asked_after(self, stream: str, until_s: float) -> None:
+        """One that has outlasted its grace may still have its lease."""
+        if until_s > self._world.now:
+            return
+        self.counted_s[stream] = until_s
+        margin_s = self._limits.margin_ms / 1000
+        self._before = f"; {stream}'s was over at {until_s:.3f} s, and {margin_s:g} s of margin are"
 
     def is_answered(self, worker: str, number: int, reply: Reply) -> None:
         trip = self._under_way.get((worker, number))
@@ -86,7 +99,7 @@ class Trips:
             text = f"answers {trip.stream}, which asked {trip.asks}: {trip.word}"
         self._world.record(text, actor=STORE, is_chatter=not is_new)
 
-    def is_read(self, worker: str, number: int) -> None:
+    def is_read(self, worker: str, number: int, clock: HostClock) -> None:
         trip = self._under_way.pop((worker, number), None)
         if trip is None:
             return
@@ -95,6 +108,14 @@ class Trips:
         if is_late:
             text = (
                 f"reads only now what the store answered at {trip.answered_s:.3f} s, as it asked "
-                f"{trip.asks} at {trip.asked_s:.3f} s: {trip.word}"
+                f"{trip.asks} at {trip.asked_s:.3f} s: {trip.word}{self._good_until(trip, clock)}"
             )
         self._world.record(text, actor=trip.stream, is_chatter=not is_late)
+
+    def _good_until(self, trip: _Trip, clock: HostClock) -> str:
+        """How a worker has to date a lease that is given: from when it asked, by its own clock."""
+        if trip.word not in _GIVES_A_LEASE:
+            return ""
+        lease_s = self._limits.lease_ms / 1000
+        until_s = clock.world(trip.asked_shown_s + lease_s)
+        return f", for {lease_s:g} s from when it asked, until {until_s:.3f} s"
