@@ -44,7 +44,7 @@ async def serve(
 
     ollama: an Ollama that lives in the same loop as long as the server does; it yields its
     address, which goes before that of the settings.
-    on_started: called with the server's address once it listens; port 0 picks a free one.
+    on_started: called with the server's address once it serves; port 0 picks a free one.
     Raises StartRefused for settings that cannot be read, for an address that is open to strangers
     without a key, and for one that cannot be had; SystemExit, as uvicorn does, where the
     application refuses to start, which has said why.

@@ -34,7 +34,7 @@ async def hand_over(first: SessionStore, second: SessionStore) -> None:
     to_first, to_second = first.messages(), second.messages()
     woken = asyncio.ensure_future(anext(to_first))
     wakes = asyncio.ensure_future(anext(to_second))
-    # Whoever listens too late has to ask by itself, and does.
+    # Who listens too late has to ask by itself, and does.
     await asyncio.sleep(0.2)
     granted = await first.ask(Register("s", "v/1"))
     assert granted.word is Word.GRANTED
