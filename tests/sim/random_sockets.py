@@ -11,6 +11,7 @@ calls that would wait without a time limit.
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import struct
@@ -280,7 +281,9 @@ class Run:
 
     def _may_wait(self, sock: socket.socket, mask: int, flags: int = 0) -> bool:
         """Whether a call would wait without a limit."""
-        if sock.gettimeout() is not None or flags & socket.MSG_DONTWAIT:
+        # A duplicate may have set or cleared O_NONBLOCK of both.
+        is_nonblocking = flags & socket.MSG_DONTWAIT or not os.get_blocking(sock.fileno())
+        if sock.gettimeout() or is_nonblocking:
             return False
         poll = select.poll()
         poll.register(sock, mask)
@@ -370,7 +373,9 @@ class Run:
         return sock.recv(size, flags)
 
     def _waits_for_all(self, sock: socket.socket, flags: int) -> bool:
-        return bool(flags & socket.MSG_WAITALL) and sock.gettimeout() is None
+        """A duplicate may have cleared O_NONBLOCK, also of who has a time limit."""
+        may_wait = os.get_blocking(sock.fileno()) and not flags & socket.MSG_DONTWAIT
+        return bool(flags & socket.MSG_WAITALL) and may_wait
 
     def _recvfrom(self, slot: int, size: int, flags: int) -> object:
         sock = self._sock(slot)

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -107,6 +108,59 @@ def flags_with_a_time_limit() -> Seen:
             other.send(b"abc")
             arrives(one)
             seen.append(outcome(lambda: one.recv(9, socket.MSG_WAITALL)))
+    return seen
+
+
+def one_that_poll_calls_ready_in_vain() -> Seen:
+    """Shut for reading: only who waits in the system is told so; a time limit is waited for."""
+    seen: Seen = []
+    for family, address in ((socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, "\0in vain")):
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind(address)
+            seen.append(outcome(lambda: sock.shutdown(socket.SHUT_RD)))
+            for limit_s in (None, 0, SHORT_S):
+                sock.settimeout(limit_s)
+                for flags in (0, socket.MSG_DONTWAIT, socket.MSG_PEEK):
+                    seen.append(outcome(lambda: sock.recv(9, flags)))
+                    seen.append(outcome(lambda: sock.recvfrom(9, flags)))
+            seen.append(outcome(sock.accept))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("\0in vain")
+        listener.listen()
+        listener.shutdown(socket.SHUT_RD)
+        for limit_s in (None, 0, SHORT_S):
+            listener.settimeout(limit_s)
+            seen.append(outcome(listener.accept))
+            seen.append(outcome(lambda: listener.recv(9)))
+    return seen
+
+
+def what_a_duplicate_sets() -> Seen:
+    """O_NONBLOCK is of both, and a time limit of one: Linux waits by that, Python by this."""
+    seen: Seen = []
+    for pair in PAIRS:
+        one, other = pair()
+        with one, other, one.dup() as duplicate:
+            duplicate.setblocking(False)
+            seen.append(outcome(lambda: one.recv(9)))
+            one.setblocking(True)
+            for limit_s in (None, 0.0, SHORT_S):
+                duplicate.settimeout(limit_s)
+                one.setblocking(True)
+                other.send(b"abc")
+                arrives(one)
+                seen.append(outcome(lambda: duplicate.recv(9, socket.MSG_DONTWAIT)))
+                seen.append(outcome(lambda: duplicate.recv(9, socket.MSG_DONTWAIT)))
+                other.send(b"abc")
+                arrives(one)
+                all_there_is = socket.MSG_WAITALL | socket.MSG_DONTWAIT
+                seen.append(outcome(lambda: duplicate.recv(9, all_there_is)))
+            duplicate.settimeout(0)
+            one.setblocking(True)
+            later = threading.Timer(UNDER_WAY_S, other.send, (b"abc",))
+            later.start()
+            seen.append(outcome(lambda: duplicate.recv(9)))
+            later.join()
     return seen
 
 
@@ -378,6 +432,8 @@ def what_python_refuses() -> Seen:
 PROGRAMS: list[Callable[[], Seen]] = [
     flags_of_a_read,
     flags_with_a_time_limit,
+    one_that_poll_calls_ready_in_vain,
+    what_a_duplicate_sets,
     messages,
     unix_datagrams_that_nobody_reads,
     unix_datagrams_to_a_stranger,

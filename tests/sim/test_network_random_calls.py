@@ -121,6 +121,7 @@ FOUND = (
         1185,
         1437,
         1963,
+        2861,
     ),
 )
 """Those in which Linux did something else than the simulated kernel once."""

@@ -20,7 +20,8 @@ NOT_SIMULATED = (
     "simulated are stream and datagram sockets of IPv4 and IPv6, and Unix sockets; let the program "
     "use one of these, or put what stands behind it into a coroutine that awaits world.outside(…)"
 )
-_READS = ("recv", "recvfrom", "accept")
+_RECEIVES = ("recv", "recvfrom")
+_READS = (*_RECEIVES, "accept")
 
 
 class Blocking:
@@ -43,20 +44,35 @@ class Blocking:
 
         can: whether it is worth another try; by what its socket is ready for, unless it is given.
         """
+
+        def system_waits() -> bool:
+            # By O_NONBLOCK, which a duplicate may have set or cleared.
+            return opened.blocks and not flags & getattr(socket, "MSG_DONTWAIT", 0)
+
+        def finds_nothing() -> bool:
+            is_read = what == "accept" if opened.is_listening else what in _RECEIVES
+            return is_read and opened.ends_waits_alone() and not system_waits()
+
+        def can_act() -> bool:
+            # Where poll says so in vain, Python asks again and again until its time limit.
+            return not finds_nothing() and (can() if can else _can(what, opened))
+
+        def acts() -> T:
+            if finds_nothing():
+                raise would_block()
+            return act()
+
         # With a time limit it is Python that waits, before it asks the system.
-        may_wait = not flags & getattr(socket, "MSG_DONTWAIT", 0)
-        is_blocking = may_wait if self._sim_timeout is None else self._sim_timeout > 0
-        can = can or (lambda: _can(what, opened))
-        while not self._sim_timeout or can():
+        while not self._sim_timeout or can_act():
             try:
-                return act()
+                return acts()
             except BlockingIOError:
-                if is_blocking:
+                if self._sim_timeout or system_waits():
                     break
                 if what not in _READS or not self._sim_network.arrives_already(opened):
                     raise
         with self._sim_network.held(opened):
-            return self._sim_act_later(what, opened, act, can)
+            return self._sim_act_later(what, opened, acts, can_act)
 
     def _sim_act_later(
         self, what: str, opened: OpenSocket, act: Callable[[], T], can: Callable[[], bool]
@@ -79,7 +95,8 @@ class Blocking:
         """
         if is_so():
             return
-        fd, limit_s = self._sim_fd, self._sim_timeout
+        # Without a time limit, and with one of 0, it is the system that waits.
+        fd, limit_s = self._sim_fd, self._sim_timeout or None
         execution = execution_of_this_thread()
         assert execution is not None
         threads = execution.loop.threads

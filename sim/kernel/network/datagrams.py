@@ -43,7 +43,7 @@ class DatagramSocket(OpenSocket):
     def read_from(self, bytes_max: int, *, is_peek: bool = False) -> tuple[bytes, Any]:
         self.raise_error()
         if not self.arrived:
-            if self._ends_reads():
+            if self.reads_shut:
                 return b"", None
             raise would_block()
         data, sender = self.arrived[0] if is_peek else self.arrived.popleft()
@@ -106,9 +106,8 @@ class DatagramSocket(OpenSocket):
         if self.peer is None:
             raise os_error(errno.ENOTCONN)
 
-    def _ends_reads(self) -> bool:
-        """Whether who waits for a datagram is told that there is none; who may not wait is not."""
-        return self.reads_shut and self.blocks
+    def ends_waits_alone(self) -> bool:
+        return self.reads_shut and not self.arrived and not self.error
 
     def readiness(self) -> int:
         return WRITABLE | READABLE * bool(self.arrived or self.error or self.reads_shut)

@@ -225,6 +225,13 @@ class OpenSocket:
         """READABLE, WRITABLE, both or 0."""
         raise NotImplementedError
 
+    def ends_waits_alone(self) -> bool:
+        """Whether it is ready to be read, and has nothing but an end for who waits in the system.
+
+        Who may not wait there is told that nothing has come yet, as on Linux.
+        """
+        return False
+
     def holds_data(self) -> bool:
         """Whether something has arrived that was not read."""
         return False

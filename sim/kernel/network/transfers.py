@@ -48,7 +48,8 @@ class Transfers(Blocking):
         self._sim_require("recv", flags, READ_FLAGS)
         is_peek = bool(flags & socket.MSG_PEEK)
         data = self._sim_try("recv", opened, lambda: opened.read(bufsize, is_peek=is_peek), flags)
-        if flags & WAITS_FOR_ALL and not is_peek and isinstance(opened, StreamSocket):
+        waits_for_all = flags & WAITS_FOR_ALL and not flags & getattr(socket, "MSG_DONTWAIT", 0)
+        if waits_for_all and not is_peek and isinstance(opened, StreamSocket):
             while (
                 opened.blocks and len(data) < bufsize and (more := self.recv(bufsize - len(data)))
             ):

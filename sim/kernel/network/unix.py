@@ -79,13 +79,12 @@ class UnixStreamSocket(_OnPath, StreamSocket):
         self.is_listening, self.backlog_max = True, max(backlog, 0)
 
     def accept(self) -> StreamSocket:
-        if self._waits_in_vain():
+        if self.ends_waits_alone():
             raise os_error(errno.EINVAL)
         return super().accept()
 
-    def _waits_in_vain(self) -> bool:
-        """Who may not block is told that nobody is there yet, as on Linux."""
-        return self.is_listening and self.reads_shut and self.blocks and not self.backlog
+    def ends_waits_alone(self) -> bool:
+        return self.is_listening and self.reads_shut and not self.backlog
 
     def readiness(self) -> int:
         return READABLE if self.is_listening and self.reads_shut else super().readiness()
