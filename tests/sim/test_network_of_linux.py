@@ -301,6 +301,50 @@ def test_ipv4_reaches_ipv6_and_back_as_on_linux(listens: Where, asks: Where) -> 
     assert run(program).violation is None
 
 
+def sources_of_datagrams(bound: str | None, connected: str | None) -> Seen:
+    """Of a socket of IPv6, which sends to one of IPv4 and to one of IPv6."""
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as four,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender,
+    ):
+        four.bind(("127.0.0.1", 0))
+        six.bind(("::1", 0))
+        seen = [] if bound is None else [outcome(lambda: sender.bind((bound, 0)))]
+        port = six.getsockname()[1]
+        if connected is not None:
+            seen.append(outcome(lambda: sender.connect((connected, port))))
+        for taker, to in (
+            (four, ("::ffff:127.0.0.1", four.getsockname()[1])),
+            (six, ("::1", port)),
+        ):
+            sent = outcome(lambda to=to: sender.sendto(b"x", to))  # type: ignore[misc]
+            seen += [sent, sender.getsockname()[0]]
+            if sent == "1":
+                arrives(taker)
+                seen.append(taker.recvfrom(9)[1][0])
+        return seen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the simulated kernel is Linux's")
+@pytest.mark.parametrize(
+    "bound", [None, "::", "::1", "::ffff:127.0.0.1", "::ffff:127.0.0.2"], ids=str
+)
+@pytest.mark.parametrize("connected", [None, "::", "::1", "::ffff:127.0.0.1"], ids=str)
+def test_datagrams_come_from_where_they_do_on_linux(
+    bound: str | None, connected: str | None
+) -> None:
+    """What `connect` gave a socket in IPv6 is no address for what it sends to IPv4."""
+    on_linux = sources_of_datagrams(bound, connected)
+
+    async def program(world: World) -> None:
+        seen = await asyncio.to_thread(sources_of_datagrams, bound, connected)
+        world.check(seen == on_linux, "as on Linux", f"{seen}, there {on_linux}")
+
+    found = run(program)
+    assert found.error is None and found.violation is None, (found.error, found.violation)
+
+
 @pytest.mark.parametrize(
     ("misuse", "words"),
     [

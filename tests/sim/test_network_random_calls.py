@@ -122,6 +122,7 @@ FOUND = (
         1437,
         1963,
         2861,
+        3858,
     ),
 )
 """Those in which Linux did something else than the simulated kernel once."""

@@ -124,9 +124,10 @@ class Conditions:
     def source_of(self, opened: OpenSocket, host: str) -> str:
         """From which address of its machine it reaches this one. Refused if it is nobody's."""
         self.machine_at(host, opened.machine)
-        if opened.host not in ("0.0.0.0", "::"):
-            _require_route(opened, host)
-            return opened.host
+        own_host = opened.host_towards(host)
+        if own_host not in ("0.0.0.0", "::"):
+            _require_route(opened, opened.meant_by(host))
+            return own_host
         if is_own(host):
             return loopback_for(opened.family, host)
         colon = opened.family == socket.AF_INET6

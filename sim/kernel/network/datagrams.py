@@ -83,7 +83,8 @@ class DatagramSocket(OpenSocket):
 
     def name_for(self, taker: OpenSocket, host: str) -> Any:
         """As who takes what it sends there has its address."""
-        own = self.host if self.host not in ANY.values() else self.network.source_of(self, host)
+        own = self.host_towards(host)
+        own = own if own not in ANY.values() else self.network.source_of(self, host)
         return as_told(taker.family, own, self.port)
 
     def takes_from(self, sender: Any) -> bool:

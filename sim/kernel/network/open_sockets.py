@@ -153,6 +153,11 @@ class OpenSocket:
         has_own = self.family == socket.AF_INET and self.host not in ANY.values()
         return self.host if has_own else loopback_for(self.family, self.host)
 
+    def host_towards(self, host: str) -> str:
+        """From where it sends there: what `connect` gave it in IPv6 is no address for IPv4."""
+        is_given = unmapped(host) != host and unmapped(self.host) == self.host
+        return self._own_host if is_given else self.host
+
     @property
     def peer_name(self) -> Any:
         """As `getpeername` has it; None without one."""
