@@ -123,6 +123,7 @@ FOUND = (
         1963,
         2861,
         3858,
+        5539,
     ),
 )
 """Those in which Linux did something else than the simulated kernel once."""

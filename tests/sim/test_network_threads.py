@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
+from collections.abc import Callable
 
-from sim import World, explore
+from sim import World, explore, run
 from sim.exploration.verdict import Verdict
 from sim.schedulers import DepartureBounded
 from tests.limits import AMPLE_S
@@ -58,3 +60,34 @@ def test_the_second_part_of_a_write_reaches_a_thread_before_its_time_is_over() -
 
     report = explore(program, strategy=DepartureBounded(2), labels=["two parts"], budget_s=AMPLE_S)
     assert report.verdict == Verdict.PROVED, report.text
+
+
+def timed_out_after_s(act: Callable[[], object]) -> float | None:
+    begun = time.monotonic()
+    try:
+        act()
+    except TimeoutError:
+        return round(time.monotonic() - begun, 3)
+    return None
+
+
+def test_the_time_limit_of_sendall_is_for_all_of_it() -> None:
+    """Who reads a part now and then does not make it longer, as CPython has it."""
+
+    def reads_now_and_then(theirs: socket.socket) -> None:
+        for _ in range(2):
+            time.sleep(0.2)
+            theirs.recv(1000)
+
+    async def program(world: World) -> None:
+        world.network.buffer_bytes = 1000
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.settimeout(0.3)
+            reading = asyncio.create_task(asyncio.to_thread(reads_now_and_then, theirs))
+            after_s = await asyncio.to_thread(timed_out_after_s, lambda: ours.sendall(bytes(4000)))
+            world.check(after_s == 0.3, "it is over in time", f"{after_s} s")
+            await reading
+
+    outcome = run(program)
+    assert outcome.error is None and outcome.violation is None, outcome

@@ -39,10 +39,12 @@ class Blocking:
         act: Callable[[], T],
         flags: int = 0,
         can: Callable[[], bool] | None = None,
+        begun_s: float | None = None,
     ) -> T:
         """Acts at once, or when it can, as far as its time limit lets.
 
         can: whether it is worth another try; by what its socket is ready for, unless it is given.
+        begun_s: since when its time limit runs; from now on, unless it is given.
         """
 
         def system_waits() -> bool:
@@ -72,23 +74,36 @@ class Blocking:
                 if what not in _READS or not self._sim_network.arrives_already(opened):
                     raise
         with self._sim_network.held(opened):
-            return self._sim_act_later(what, opened, acts, can_act)
+            return self._sim_act_later(what, opened, acts, can_act, begun_s)
 
     def _sim_act_later(
-        self, what: str, opened: OpenSocket, act: Callable[[], T], can: Callable[[], bool]
+        self,
+        what: str,
+        opened: OpenSocket,
+        act: Callable[[], T],
+        can: Callable[[], bool],
+        begun_s: float | None,
     ) -> T:
+        begun_s = self._sim_now() if begun_s is None else begun_s
         while True:
             opened.blocked_readers += what in _READS
             try:
-                self._sim_wait(what, can)
+                self._sim_wait(what, can, begun_s)
             finally:
                 opened.blocked_readers -= what in _READS
             # Another thread may have been first.
             with suppress(BlockingIOError):
                 return act()
 
-    def _sim_wait(self, what: str, is_so: Callable[[], bool]) -> None:
-        """Who closes the socket meanwhile does not wake who waits, as Linux has it.
+    def _sim_now(self) -> float:
+        execution = execution_of_this_thread()
+        assert execution is not None
+        return execution.loop.environment.now
+
+    def _sim_wait(self, what: str, is_so: Callable[[], bool], begun_s: float | None = None) -> None:
+        """Its time limit runs from then on, or from now.
+
+        Who closes the socket meanwhile does not wake who waits, as Linux has it.
 
         Without a time limit the call goes on with what it has opened. With one it is Python that
         waits, and its next call finds the descriptor closed.
@@ -101,7 +116,9 @@ class Blocking:
         assert execution is not None
         threads = execution.loop.threads
         where = f"socket.{what} of {in_words(self._sim_open.name)}"
-        threads.block_until(where, is_so, limit_s)
+        waited_s = 0.0 if begun_s is None else self._sim_now() - begun_s
+        left_s = None if limit_s is None else max(limit_s - waited_s, 0.0)
+        threads.block_until(where, is_so, left_s)
         came = is_so()
         if limit_s is None:
             if not came:

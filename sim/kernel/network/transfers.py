@@ -74,7 +74,9 @@ class Transfers(Blocking):
         opened = self._sim()
         if isinstance(opened, StreamSocket):
             data = self._sim_received(opened, bufsize, flags)
-            return data, opened.sender_name if data else None
+            # Linux has found its sender, though nothing of it is read.
+            is_there = data or (not bufsize and opened.holds_data())
+            return data, opened.sender_name if is_there else None
         self._sim_require("recvfrom", flags, READ_FLAGS)
         is_peek = bool(flags & socket.MSG_PEEK)
         read = opened.read_from
@@ -118,25 +120,30 @@ class Transfers(Blocking):
 
     @forwards
     def send(self, data: Any, flags: int = 0, /) -> int:
-        view = bytes(_contiguous(data))
-        opened = self._sim()
+        view = _contiguous(data)
+        return self._sim_sent(self._sim(), view, flags)
+
+    def _sim_sent(
+        self, opened: OpenSocket, view: memoryview, flags: int, begun_s: float | None = None
+    ) -> int:
         self._sim_require("send", flags, WRITE_FLAGS)
-        return self._sim_try("send", opened, lambda: opened.write(view), flags)
+        act = partial(opened.write, bytes(view))
+        return self._sim_try("send", opened, act, flags, begun_s=begun_s)
 
     @forwards
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         view = _contiguous(data).cast("B")
         if self._sim_timeout is not None:
+            # Which is for all of it.
+            begun_s = self._sim_now()
             while view:
-                view = view[self.send(view, flags) :]
+                view = view[self._sim_sent(self._sim(), view, flags, begun_s) :]
             return
         # Without a time limit the system does it in one call.
         opened = self._sim()
-        self._sim_require("send", flags, WRITE_FLAGS)
         with self._sim_network.held(opened):
             while view:
-                rest = bytes(view)
-                view = view[self._sim_try("send", opened, partial(opened.write, rest), flags) :]
+                view = view[self._sim_sent(opened, view, flags) :]
 
     @forwards
     def sendmsg(
