@@ -511,6 +511,8 @@ class World:
     def ask_always(self) -> None:
         if self._at_polls is not None:
             self._at_polls()
+        threads = self.loop.threads
+        threads.is_one_instant = True
         for sentence, predicate, seen in self._always:
             try:
                 self._ask(sentence, predicate, seen)
@@ -521,6 +523,8 @@ class World:
                 self.fail_as(
                     Kind.EXCEPTION, f"{exc!r}, in what is asked for «{sentence}»", raised=exc
                 )
+        # What breaks the execution off leaves it so.
+        threads.is_one_instant = False
 
     def _ask(
         self, sentence: str, predicate: Callable[[], bool], seen: Callable[[], str] | None

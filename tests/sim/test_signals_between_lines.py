@@ -154,6 +154,30 @@ def test_a_callback_of_the_loop_runs_between_no_lines() -> None:
     assert "handlers of signals" not in report.reason
 
 
+def test_no_handler_runs_between_two_lines_of_what_must_always_hold() -> None:
+    """It is asked at one instant, by nobody that there is on stock."""
+
+    async def program(world: World) -> None:
+        account = Account()
+
+        def handle(*_: object) -> None:
+            account.move_at_once()
+
+        def is_whole() -> bool:
+            here = account.here
+            nothing()
+            return here + account.there == 100
+
+        signal.signal(signal.SIGUSR1, handle)
+        world.always("nothing is lost", is_whole)
+        await world.signal(signal.SIGUSR1)
+        nothing()
+
+    report = explore(program)
+    assert report.verdict == "proved", report.text
+    assert "ran them between lines" in " ".join(report.reason.split())
+
+
 def test_a_counterexample_is_replayed() -> None:
     """Its schedule has the line before which the signal landed."""
 

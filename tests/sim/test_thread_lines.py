@@ -196,6 +196,41 @@ def test_a_claim_says_that_steps_of_the_loop_were_taken_as_whole(declares: bool)
     assert "a step of the loop" not in explore(shares_nothing).claim
 
 
+def test_no_thread_goes_on_between_two_lines_of_what_must_always_hold() -> None:
+    """It is asked at one instant: that it calls twice is no reason that it sees half of a pair."""
+
+    async def program(world: World) -> None:
+        if declares:
+            world.declare(__file__, in_loop=True)
+        pair = [(0, 0)]
+
+        def first() -> int:
+            return pair[0][0]
+
+        def second() -> int:
+            return pair[0][1]
+
+        def are_equal() -> bool:
+            one = first()
+            other = second()
+            return one == other
+
+        def write() -> None:
+            for number in range(3):
+                pair[0] = (number, number)
+
+        world.always("the two are equal", are_equal)
+        writing = asyncio.create_task(asyncio.to_thread(write))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await writing
+
+    for declares in (False, True):
+        report = explore(program, strategy="departures" if declares else "staged")
+        assert report.verdict == "proved", report.text
+        assert "a step of the loop" not in report.claim or not declares
+
+
 @pytest.mark.socket
 def test_stock_python_can_lose_it() -> None:
     """The two lines are two on stock too: a thread that is paused between them shows it."""

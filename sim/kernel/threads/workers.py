@@ -174,10 +174,12 @@ class Threads:
         self._declares_own = False
         # Its workers are being ended where they stand.
         self.is_draining = False
+        # What must always hold is asked, which nobody asks on stock, and so at one instant.
+        self.is_one_instant = False
 
     WITHOUT_INFLUENCE = frozenset(
         # Identities without a worker are read where their pools keep them.
-        {"loop", "_hub", "current", "_trace", "is_draining", "_identities"}
+        {"loop", "_hub", "current", "_trace", "is_draining", "is_one_instant", "_identities"}
         | {"switches", "before_step"}
         # Compared only where they may reach their limits: see `state_reader`.
         | {"turns", "turns_seen"}
@@ -409,7 +411,7 @@ class Threads:
     def let_others_go_on(self) -> None:
         """A switch point of the loop's own thread."""
         self.loop_has_woken = False
-        if not self.is_draining:
+        if not (self.is_draining or self.is_one_instant):
             self.loop.between_steps()
 
     def let_others_go_first(self, where: str) -> None:
@@ -459,7 +461,7 @@ class Threads:
             set_trace(self._trace)
 
     def _on_line(self, file: str, line: int) -> None:
-        if self.is_draining:
+        if self.is_draining or (self.is_one_instant and self.current is None):
             return
         if self.current is None and file in self._interruptible and self.loop.signals_under_way:
             place = f"{file.rpartition('/')[2]}:{line}"
