@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import select
 import signal
@@ -30,7 +31,9 @@ REFUSED: dict[str, Misuse] = {
     "fcntl.flock": lambda sock: fcntl.flock(sock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB),
     "fcntl.ioctl": lambda sock: fcntl.ioctl(sock, termios.FIONREAD, b"0000"),
     "fcntl.lockf": lambda sock: fcntl.lockf(sock, fcntl.LOCK_UN),
+    "mmap.__new__": lambda sock: mmap.mmap(sock.fileno(), 1),
     "os.chmod": lambda sock: os.chmod(sock.fileno(), 0o600),
+    "os.closerange": lambda sock: os.closerange(sock.fileno(), sock.fileno() + 1),
     "os.fchmod": lambda sock: os.fchmod(sock.fileno(), 0o600),
     "os.fstat": lambda sock: os.fstat(sock.fileno()),
     "os.fsync": lambda sock: os.fsync(sock.fileno()),
@@ -48,6 +51,9 @@ REFUSED: dict[str, Misuse] = {
     "open (of os.fdopen)": lambda sock: os.fdopen(sock.detach(), "rb"),
     "open (of io.FileIO)": lambda sock: io.FileIO(sock.fileno(), closefd=False),
 }
+
+if hasattr(os, "listxattr"):
+    REFUSED["os.listxattr"] = lambda sock: os.listxattr(sock.fileno())
 
 
 @pytest.mark.parametrize("named", REFUSED)

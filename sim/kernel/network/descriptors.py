@@ -132,7 +132,9 @@ def _refused_as_path(what: str) -> Callable[..., None]:
 
 # Where a path may stand as well as a descriptor; `open` is of `os.fdopen` and `io.FileIO`, too.
 _OF_PATHS = "open os.chdir os.chmod os.chown os.listdir os.scandir os.truncate os.utime"
-outside.hearers.update({event: _refused_as_path(event) for event in _OF_PATHS.split()})
+_OF_NAMED_VALUES = "os.getxattr os.listxattr os.removexattr os.setxattr"
+_HEARD = f"{_OF_PATHS} {_OF_NAMED_VALUES} mmap.__new__"
+outside.hearers.update({event: _refused_as_path(event) for event in _HEARD.split()})
 
 
 def _of_simulated(
@@ -155,6 +157,26 @@ def _of_simulated(
     return call
 
 
+def _of_a_range(real: Callable[..., Any]) -> Callable[..., Any]:
+    """Refused where a simulated socket is in it, which would stay open."""
+
+    @functools.wraps(real)
+    @forwards
+    def closerange(low: int, high: int, /) -> None:
+        execution = execution_of_this_thread() if high > FIRST_FD else None
+        if execution is not None and _has_open(execution, range(low, high)):
+            _refuse(execution, "os.closerange")
+        real(low, high)
+
+    return closerange
+
+
+def _has_open(execution: Execution, fds: range) -> bool:
+    return execution.loop.has_network and any(
+        map(fds.__contains__, execution.loop.network.open_by_fd)
+    )
+
+
 def replacements(of_paths: list[tuple[Any, str, Any]]) -> list[tuple[Any, str, Any]]:
     """By module and name, what takes the place of what within an exploration.
 
@@ -164,16 +186,20 @@ def replacements(of_paths: list[tuple[Any, str, Any]]) -> list[tuple[Any, str, A
     behind = {(module, name): stand_in for module, name, stand_in in of_paths}
     named: list[tuple[ModuleType | None, str]] = [(os, name) for name in _SIMULATED]
     named += [(module, name) for module, names in _REFUSED for name in names.split()]
+    closerange = _of_a_range(outside.beneath(os, "closerange"))
     return [
-        (
-            module,
-            name,
-            _of_simulated(
-                behind.get((module, name)) or outside.beneath(module, name),
-                _SIMULATED.get(name),
-                f"{module.__name__}.{name}",
-            ),
-        )
-        for module, name in named
-        if module is not None and hasattr(module, name)
+        (os, "closerange", closerange),
+        *(
+            (
+                module,
+                name,
+                _of_simulated(
+                    behind.get((module, name)) or outside.beneath(module, name),
+                    _SIMULATED.get(name),
+                    f"{module.__name__}.{name}",
+                ),
+            )
+            for module, name in named
+            if module is not None and hasattr(module, name)
+        ),
     ]
