@@ -15,6 +15,7 @@ from sim.exploration.judgement import Conclusion
 from sim.exploration.report import Findings
 from sim.exploration.thread_lines import may_be_found
 from sim.exploration.verdict import Stop
+from sim.schedulers import DepartureBounded
 from tests.limits import AMPLE_S
 from tests.sim import helper_of_threads
 from tests.sim.stock_world import many_switches, run_on_stock
@@ -226,7 +227,8 @@ def test_no_thread_goes_on_between_two_lines_of_what_must_always_hold() -> None:
         await writing
 
     for declares in (False, True):
-        report = explore(program, strategy="departures" if declares else "staged")
+        strategy = DepartureBounded(1) if declares else "staged"
+        report = explore(program, strategy=strategy, budget_s=AMPLE_S)
         assert report.verdict == "proved", report.text
         assert "a step of the loop" not in report.claim or not declares
 
