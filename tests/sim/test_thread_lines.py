@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -195,6 +197,34 @@ def test_a_claim_says_that_steps_of_the_loop_were_taken_as_whole(declares: bool)
         await asyncio.to_thread(sum, [1])
 
     assert "a step of the loop" not in explore(shares_nothing).claim
+
+
+BEGINS: dict[str, Callable[..., Awaitable[object]]] = {
+    "to_thread": asyncio.to_thread,
+    "a pool": lambda *job: asyncio.wrap_future(ThreadPoolExecutor().submit(*job)),
+    "a thread": lambda job, *args: asyncio.sleep(
+        0, threading.Thread(target=job, args=args).start()
+    ),
+}
+
+
+@pytest.mark.parametrize("begin", BEGINS)
+def test_a_claim_tells_a_function_in_c_by_what_it_is_given(begin: str) -> None:
+    """One that changes a list may do so within a step of the loop, as stock Python shows."""
+
+    def that_calls(job: Callable[..., object], *args: object) -> Callable[[World], Awaitable[None]]:
+        async def program(world: World) -> None:
+            await BEGINS[begin](job, *args)
+
+        return program
+
+    for shares in ((heapq.heappush, [], 1), (setattr, Counter(), "value", 1), (sum, iter([1]))):
+        report = explore(that_calls(*shares), thread_lines=False)
+        assert "a step of the loop" in report.claim, report.text
+    for shares_nothing in ((sum, [1]), (int, "1"), (max, 1, 2)):
+        report = explore(that_calls(*shares_nothing), thread_lines=False)
+        assert report.verdict == "proved", report.text
+        assert "a step of the loop" not in report.claim
 
 
 def test_no_thread_goes_on_between_two_lines_of_what_must_always_hold() -> None:

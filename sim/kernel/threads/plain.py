@@ -60,10 +60,17 @@ def _begin(execution: Execution, thread: Any) -> None:
     # Since 3.14 a thread may be given its context.
     context = getattr(thread, "_context", None)
     threads = execution.loop.threads
-    job = threads.begins(getattr(thread, "_target", None) or thread.run)
+    job = threads.begins(_called_in(thread))
     identity = threads.new_identity(thread, new_context() if context is None else context)
     identity.job = job
     threads.start(partial(_work, execution, thread, identity), identity)
+
+
+def _called_in(thread: Any) -> Any:
+    target = getattr(thread, "_target", None)
+    if callable(target):
+        return partial(target, *thread._args, **thread._kwargs)
+    return target or thread.run
 
 
 @forwards

@@ -135,10 +135,11 @@ class SimExecutor(StandIn, Executor):
             raise modelled(RuntimeError("cannot schedule new futures after shutdown"))
         if self._sim_is_broken:
             raise modelled(BrokenThreadPool(_BROKEN))
-        job = self._threads.begins(fn)
+        work = partial(fn, *args, **kwargs)
+        job = self._threads.begins(work)
         if len(self._queue) >= self._queue_max:
             raise modelled(RuntimeError(f"{self._queue_max} jobs are queued already"))
-        self._queue.append((future, partial(fn, *args, **kwargs)))
+        self._queue.append((future, work))
         if self._busy >= self._sim_threads_everywhere:
             self._threads.loop.bounds_hit.add("cpus")
         if self._busy < self._threads_max:

@@ -22,7 +22,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
-from types import BuiltinFunctionType, CodeType, ModuleType
+from types import CodeType
 from typing import Any, NoReturn, Protocol, cast
 
 import greenlet
@@ -494,26 +494,48 @@ def code_of_job(job: Any) -> CodeType | None:
 
 
 def may_share(job: Any) -> bool:
-    """Whether what a thread is to call may change what the loop reads: not a function of C's."""
-    called = _called(job)
-    if isinstance(called, type):
-        return bool(called.__flags__ & _HEAP_TYPE)
-    is_in_c = isinstance(called, BuiltinFunctionType)
-    return not (is_in_c and isinstance(called.__self__, ModuleType))
+    """Whether what a thread is to call may change what the loop reads, or call what does.
+
+    Not what only reckons with plain values. Others of C's change them: `heapq.heappush`, `setattr`.
+    """
+    called, given = _call_of(job)
+    is_class = isinstance(called, type) and called.__module__ == "builtins"
+    only_reckons = is_class or any(called is each for each in _ONLY_RECKON)
+    return not (only_reckons and all(map(_is_plain, given)))
 
 
-_HEAP_TYPE = 1 << 9
-"""The flag of classes that are made as a program runs: those in Python are."""
+_ONLY_RECKON = (abs, all, any, divmod, len, max, min, pow, round, sorted, sum)
+_PLAIN = (bool, bytes, complex, float, int, range, str, type(None))
+_OF_PLAIN = (frozenset, list, set, tuple)
+_PLAIN_MAX = 100
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind in _OF_PLAIN:
+        return len(value) <= _PLAIN_MAX and all(type(each) in _PLAIN for each in value)
+    return kind in _PLAIN
 
 
 def _called(job: Any) -> Any:
-    """By asyncio.to_thread a partial of Context.run, and what that calls."""
+    return _call_of(job)[0]
+
+
+def _call_of(job: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What it calls, and with what; by asyncio.to_thread a partial of Context.run calls that."""
+    given: tuple[Any, ...] = ()
     while isinstance(job, functools.partial):
-        is_run = isinstance(getattr(job.func, "__self__", None), Context) and job.args
-        job = job.args[0] if is_run else job.func
+        args = (*job.args, *given)
+        given = (*args, *job.keywords.values())
+        job = job.func
+        if isinstance(getattr(job, "__self__", None), Context) and args:
+            job, *rest = given
+            given = tuple(rest)
     if getattr(job, "__func__", None) is threading.Timer.run:
-        return _called(job.__self__.function)
-    return job
+        timer = job.__self__
+        job, given = _call_of(timer.function)
+        return job, (*given, *timer.args, *timer.kwargs.values())
+    return job, given
 
 
 def own_file_of(program: Any) -> str | None:
