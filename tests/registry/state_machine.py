@@ -21,9 +21,9 @@ from sim.bench.harness.log_capture import log_captured
 from sim.bench.harness.registry_bench import BY_REGISTER, BY_STREAM, Request
 from sim.bench.harness.registry_judgements import make_bench
 from sim.kernel.current import Execution
+from sim.kernel.draining import _drain
 from sim.kernel.entropy import Entropy
 from sim.kernel.environment import Environment
-from sim.kernel.execution import _drain
 from sim.kernel.hashing import restart_serials
 from sim.kernel.loop import SimLoop
 from sim.kernel.outcome import Outcome
