@@ -120,14 +120,14 @@ class Transfers(Blocking):
 
     @forwards
     def send(self, data: Any, flags: int = 0, /) -> int:
-        view = _contiguous(data)
-        return self._sim_sent(self._sim(), view, flags)
+        return self._sim_sent(self._sim(), bytes(_contiguous(data)), flags)
 
     def _sim_sent(
-        self, opened: OpenSocket, view: memoryview, flags: int, begun_s: float | None = None
+        self, opened: OpenSocket, data: bytes, flags: int, begun_s: float | None = None
     ) -> int:
+        # No view: one that an exception keeps alive would hold the caller's buffer.
         self._sim_require("send", flags, WRITE_FLAGS)
-        act = partial(opened.write, bytes(view))
+        act = partial(opened.write, data)
         return self._sim_try("send", opened, act, flags, begun_s=begun_s)
 
     @forwards
@@ -137,13 +137,13 @@ class Transfers(Blocking):
             # Which is for all of it.
             begun_s = self._sim_now()
             while view:
-                view = view[self._sim_sent(self._sim(), view, flags, begun_s) :]
+                view = view[self._sim_sent(self._sim(), bytes(view), flags, begun_s) :]
             return
         # Without a time limit the system does it in one call.
         opened = self._sim()
         with self._sim_network.held(opened):
             while view:
-                view = view[self._sim_sent(opened, view, flags) :]
+                view = view[self._sim_sent(opened, bytes(view), flags) :]
 
     @forwards
     def sendmsg(
