@@ -28,6 +28,7 @@ import pytest
 
 from sim import World, explore
 from sim.kernel.isolation import entropy
+from sim.kernel.isolation.where_held import where_held
 
 Clock = Callable[[], Any]
 
@@ -524,3 +525,11 @@ def test_today_in_a_dict_is_the_day_of_the_execution() -> None:
     report = explore(program, horizon_s=1e6)
     assert report.verdict == "proved", report.text
     assert days["today"] == date.today
+
+
+def test_the_globals_of_a_module_that_is_not_imported_are_no_part_of_its_functions() -> None:
+    """As of one that was run by `exec`: a function refers to them, and holds nothing in them."""
+    kept = [iter(time.monotonic, None)]
+    names: dict[str, Any] = {"__name__": "run_by_exec", "kept": kept}
+    exec("def function(): return 1", names)
+    assert not [each for each in where_held(kept) if each.module == "run_by_exec"]

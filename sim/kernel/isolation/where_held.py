@@ -80,7 +80,9 @@ class _Climb:
                 yield from (Holding(module, f"{module}.{name}, {how}") for name in names)
         elif isinstance(owner, (type, *_FUNCTIONS)):
             words = f"{owner.__module__}.{owner.__qualname__}, of which a"
-            for each in held:
+            # Its module's globals are no part of a function, though it refers to them.
+            of_module = getattr(owner, "__globals__", None)
+            for each in (each for each in held if each is not of_module):
                 yield Holding(str(owner.__module__), f"{words} {_kind(self._begun_at[id(each)])}")
 
 
