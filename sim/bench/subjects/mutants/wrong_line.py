@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 
-# Of a copy of production's function so many statements may be others.
+# How many statements of a copy of production's function may be others.
 FEW = 2
 
 
