@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from sim import World, explore, run
 from sim.exploration.verdict import Verdict
 from sim.schedulers import DepartureBounded
@@ -91,3 +93,39 @@ def test_the_time_limit_of_sendall_is_for_all_of_it() -> None:
 
     outcome = run(program)
     assert outcome.error is None and outcome.violation is None, outcome
+
+
+GIVEN: dict[str, Callable[[socket.socket, bytearray], object]] = {
+    "send": lambda sock, given: sock.send(given),
+    "sendall": lambda sock, given: sock.sendall(given),
+    "sendmsg": lambda sock, given: sock.sendmsg([given]),
+    "recv_into": lambda sock, given: sock.recv_into(given),
+    "recvfrom_into": lambda sock, given: sock.recvfrom_into(given),
+    "recvmsg_into": lambda sock, given: sock.recvmsg_into([given]),
+}
+
+
+def grows_what_it_gave(call: str) -> str:
+    """Of a call that raises, whose exception is kept."""
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+        given = bytearray(20_000_000)
+        try:
+            while True:
+                GIVEN[call](one, given)
+        except BlockingIOError as kept:
+            given.append(0)
+            return f"{type(kept).__name__} {len(given)}"
+
+
+@pytest.mark.parametrize("call", GIVEN)
+def test_what_a_call_raises_keeps_no_buffer_of_its_caller(call: str) -> None:
+    """A bytearray that was given may grow as soon as the call is over, as on stock."""
+
+    async def program(world: World) -> None:
+        assert grows_what_it_gave(call) == "BlockingIOError 20000001"
+
+    assert grows_what_it_gave(call) == "BlockingIOError 20000001"
+    report = explore(program, strategy="natural", max_executions=1)
+    assert report.counterexample is None, report.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import socket
 from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -58,13 +59,14 @@ class Transfers(Blocking):
 
     @forwards
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        view = _writable(buffer)
-        if nbytes < 0:
-            raise modelled(ValueError("negative buffersize in recv_into"))
-        if nbytes > len(view):
-            raise modelled(ValueError("buffer too small for requested bytes"))
-        data = self.recv(nbytes or len(view), flags)
-        view[: len(data)] = data
+        # What is raised, and kept, must not keep the caller's buffer: the view is released.
+        with _writable(buffer) as view:
+            if nbytes < 0:
+                raise modelled(ValueError("negative buffersize in recv_into"))
+            if nbytes > len(view):
+                raise modelled(ValueError("buffer too small for requested bytes"))
+            data = self.recv(nbytes or len(view), flags)
+            view[: len(data)] = data
         return len(data)
 
     @forwards
@@ -84,13 +86,13 @@ class Transfers(Blocking):
 
     @forwards
     def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
-        view = _writable(buffer)
-        if nbytes < 0:
-            raise modelled(ValueError("negative buffersize in recvfrom_into"))
-        if nbytes > len(view):
-            raise modelled(ValueError("nbytes is greater than the length of the buffer"))
-        data, address = self.recvfrom(nbytes or len(view), flags)
-        view[: len(data)] = data
+        with _writable(buffer) as view:
+            if nbytes < 0:
+                raise modelled(ValueError("negative buffersize in recvfrom_into"))
+            if nbytes > len(view):
+                raise modelled(ValueError("nbytes is greater than the length of the buffer"))
+            data, address = self.recvfrom(nbytes or len(view), flags)
+            view[: len(data)] = data
         return len(data), address
 
     @forwards
@@ -110,12 +112,13 @@ class Transfers(Blocking):
     def recvmsg_into(
         self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[int, list[Any], int, Any]:
-        views = [_writable(each) for each in buffers]
-        data, *rest = self.recvmsg(sum(map(len, views)), ancbufsize, flags)
-        left = data
-        for view in views:
-            part, left = left[: len(view)], left[len(view) :]
-            view[: len(part)] = part
+        with ExitStack() as released:
+            views = [released.enter_context(_writable(each)) for each in buffers]
+            data, *rest = self.recvmsg(sum(map(len, views)), ancbufsize, flags)
+            left = data
+            for view in views:
+                part, left = left[: len(view)], left[len(view) :]
+                view[: len(part)] = part
         return len(data), *rest
 
     @forwards
@@ -132,18 +135,19 @@ class Transfers(Blocking):
 
     @forwards
     def sendall(self, data: Any, flags: int = 0, /) -> None:
-        view = _contiguous(data).cast("B")
-        if self._sim_timeout is not None:
-            # Which is for all of it.
-            begun_s = self._sim_now()
-            while view:
-                view = view[self._sim_sent(self._sim(), bytes(view), flags, begun_s) :]
-            return
-        # Without a time limit the system does it in one call.
-        opened = self._sim()
-        with self._sim_network.held(opened):
-            while view:
-                view = view[self._sim_sent(opened, bytes(view), flags) :]
+        sent = 0
+        with _contiguous(data).cast("B") as view:
+            if self._sim_timeout is not None:
+                # Which is for all of it.
+                begun_s = self._sim_now()
+                while sent < len(view):
+                    sent += self._sim_sent(self._sim(), bytes(view[sent:]), flags, begun_s)
+                return
+            # Without a time limit the system does it in one call.
+            opened = self._sim()
+            with self._sim_network.held(opened):
+                while sent < len(view):
+                    sent += self._sim_sent(opened, bytes(view[sent:]), flags)
 
     @forwards
     def sendmsg(
