@@ -15,12 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from mmap import mmap
 from multiprocessing.connection import Connection, Pipe
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
 
 from sim.executors.base import Answer, IsStopped, Task
+from sim.executors.pickled import NotPicklable, answered, dumped, taken
 
 # How soon a batch learns that it is stopped.
 _POLL_S = 0.05
@@ -47,19 +46,23 @@ class BareProcess:
 
     def do(self, number: int, task: Task, is_stopped: IsStopped) -> Answer:
         """The task's answer, or how the process was lost."""
+        try:
+            pickled = dumped(task)
+        except NotPicklable as exc:
+            return Answer(number, error=exc)
         self._stop[0] = 0
         try:
-            self._connection.send(task)
+            self._connection.send_bytes(pickled)
             while not self._connection.poll(_POLL_S):
                 if is_stopped():
                     self._stop[0] = 1
-            value, error = self._connection.recv()
+            answer = self._connection.recv_bytes()
         except (EOFError, OSError):
             how = f"its process ended with {self._process.wait()}"
             self._connection.close()
             self._begin()
             return Answer(number, loss=how)
-        return Answer(number, value, error)
+        return taken(number, answer)
 
     def close(self) -> None:
         self._connection.close()
@@ -95,11 +98,4 @@ def main() -> None:
 
     with Connection(connection_fd) as connection, suppress(EOFError, OSError):
         while True:
-            connection.send_bytes(_answer(connection.recv_bytes(), is_stopped))
-
-
-def _answer(task: bytes, is_stopped: IsStopped) -> Any:
-    try:
-        return ForkingPickler.dumps((ForkingPickler.loads(task)(is_stopped), None))
-    except Exception as exc:
-        return ForkingPickler.dumps((None, exc))
+            connection.send_bytes(answered(connection.recv_bytes(), is_stopped))

@@ -14,6 +14,7 @@ from multiprocessing.synchronize import Event
 from typing import Any
 
 from sim.executors.base import Answer, MakeExecutor, Task
+from sim.executors.pickled import answered, dumped, taken
 
 # Since 3.14 a server forks for a process that asks for more, and Ctrl-C reaches the server as well.
 # No thread has been started when the pool is made, so that a plain fork is as safe as it was.
@@ -44,8 +45,9 @@ class Processes:
         self._pool = self._new_pool()
 
     def submit(self, number: int, task: Task) -> None:
+        pickled = dumped(task)
         try:
-            self._numbers[self._pool.submit(_do, task)] = number
+            self._numbers[self._pool.submit(_do, pickled)] = number
         except BrokenProcessPool as exc:
             self._lost.append(Answer(number, loss=str(exc)))
 
@@ -86,7 +88,7 @@ def _answer(number: int, future: Future[Any]) -> Answer:
         return Answer(number, loss=str(error))
     if isinstance(error, Exception):
         return Answer(number, error=error)
-    return Answer(number, future.result())
+    return taken(number, future.result())
 
 
 # ---- in a worker -----------------------------------------------------------------------------
@@ -101,6 +103,6 @@ def _begin(stop: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _do(task: Task) -> Any:
+def _do(task: bytes) -> bytes:
     assert _stop is not None, "this is no worker"
-    return task(_stop.is_set)
+    return answered(task, _stop.is_set)

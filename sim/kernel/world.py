@@ -551,7 +551,8 @@ class World:
     def reached(self, label: str) -> None:
         """Marks a label as reached. A proof requires that some execution reaches each label."""
         self._require_text("world.reached", label)
-        self.labels.add(label)
+        # A member of an enum goes with its class, which other processes may not find.
+        self.labels.add(label if type(label) is str else str.__str__(label))
 
     def shows(
         self,

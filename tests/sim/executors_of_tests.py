@@ -10,6 +10,7 @@ import pickle
 import signal
 from collections import deque
 from random import Random
+from threading import Lock
 
 from sim.executors.bare_process import BareProcess
 from sim.executors.base import Answer, IsStopped, Task
@@ -114,6 +115,21 @@ def hash_of_a_word(is_stopped: IsStopped) -> int:
 
 def fails(is_stopped: IsStopped) -> None:
     raise LookupError("no such seed")
+
+
+class OfTwoWords(Exception):
+    """Pickled with one argument, it cannot be made again."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def fails_in_two_words(is_stopped: IsStopped) -> None:
+    raise OfTwoWords("no", "such seed")
+
+
+def finds_a_lock(is_stopped: IsStopped) -> dict[str, list[object]]:
+    return {"seen": [1, Lock()]}
 
 
 def ends_its_process(is_stopped: IsStopped) -> None:

@@ -13,6 +13,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from threading import Lock
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from sim.executors import on_ray
 from sim.executors.base import MakeExecutor, Task, WorkersLost
 from sim.executors.batches import LOSSES_MAX, Batches, in_order
 from sim.executors.environment import Environment
+from sim.executors.pickled import NotPicklable, dumped
 from sim.executors.processes import Processes
 from sim.exploration.progress import Progress
 from sim.exploration.request import Request, explored
@@ -37,6 +40,8 @@ from tests.sim.executors_of_tests import (
     ends_its_process,
     ends_its_process_once,
     fails,
+    fails_in_two_words,
+    finds_a_lock,
     hash_of_a_word,
     square,
     waits_to_be_stopped,
@@ -126,6 +131,7 @@ def test_deepening_on_failing_workers_is_the_same() -> None:
 PROGRAMS = """\
 import asyncio
 import time
+from enum import StrEnum
 
 
 async def a_thread_is_overtaken(world):
@@ -145,6 +151,11 @@ async def a_thread_is_overtaken(world):
 async def a_thread_is_not_overtaken(world):
     await asyncio.to_thread(lambda: None)
     world.reached("it ends")
+
+
+async def a_label_of_an_enum(world):
+    ends = StrEnum("ends", {"WELL": "it ends"})
+    world.reached(ends.WELL)
 
 
 async def two_readings(world):
@@ -291,6 +302,48 @@ def test_what_a_batch_raises_is_raised_here(make: MakeExecutor) -> None:
     """The error itself, and it is not done again."""
     with pytest.raises(LookupError, match="no such seed"):
         answered(make, fails)
+
+
+@pytest.mark.socket
+@in_processes
+def test_an_error_that_cannot_be_made_again_here_comes_in_words(make: MakeExecutor) -> None:
+    """It is no lost worker, of which three would be tried."""
+    with pytest.raises(RuntimeError, match=r"in a worker: OfTwoWords\('no such seed'\)"):
+        answered(make, fails_in_two_words)
+
+
+@pytest.mark.socket
+@in_processes
+def test_a_task_that_cannot_be_pickled_is_refused(make: MakeExecutor) -> None:
+    """With the name of what cannot, where it is, and what to do; it goes to no worker."""
+    words = (
+        r"a task has to go to another process, and at \(number\)\.here in it is the function "
+        r"\S+\.local, which cannot be pickled: .+\. Make it .+ leave out --jobs and --cluster"
+    )
+
+    def local() -> None: ...
+
+    with pytest.raises(NotPicklable, match=words):
+        answered(make, partial(square, number=SimpleNamespace(there=1, here=local)))
+
+
+@pytest.mark.socket
+@in_processes
+def test_what_a_worker_found_that_cannot_be_pickled_is_refused(make: MakeExecutor) -> None:
+    """By the same words."""
+    words = (
+        r"found has to .+ and at \['seen'\]\[1\] in it is the lock <unlocked .+ cannot be pickled"
+    )
+    with pytest.raises(NotPicklable, match=words):
+        answered(make, finds_a_lock)
+
+
+def test_what_refers_to_itself_and_cannot_be_pickled_is_named() -> None:
+    """The search for it ends."""
+    there, back = SimpleNamespace(), SimpleNamespace(lock=Lock())
+    there.back, back.there = back, there
+    with pytest.raises(NotPicklable, match=r"at \(0\)\.back\.lock in it is the lock"):
+        dumped(partial(square, there))
 
 
 @pytest.mark.socket
