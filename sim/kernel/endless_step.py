@@ -72,9 +72,9 @@ def _frames_of(frames: Frames) -> list[FrameType]:
 
 
 def count(execution: Execution, counter: LineCounter, frame: FrameType | None) -> None:
-    """From now on, also in this frame and its callers."""
-    execution.counter = counter
-    counter.begin(frame)
+    """From now on, also in this frame and its callers, if nothing else counts."""
+    if counter.begin(frame):
+        execution.counter = counter
 
 
 def break_off(execution: Execution, frames: Frames) -> NoReturn:

@@ -21,12 +21,15 @@ from sim.kernel.threads.workers import Threads
 LAST_LINES = 5_000
 """What runs in this number of lines before the end shows in which loop a step stays."""
 
-# Bound here: within executions another function stands there.
-_ident = _thread.get_ident
+# Bound here: within executions other functions stand there.
+_ident, _new_lock = _thread.get_ident, _thread.allocate_lock
 
 _monitoring: Any = getattr(sys, "monitoring", None)
 _TOOL = 3
 _NAME = "onestream's watchdog"
+# Held by the counter that counts. Taken in one call of C: a signal may suspect a step a second time
+# while the first counter begins.
+_one_counts = _new_lock()
 # A step of the loop, or of a worker thread, begins where one of these is called.
 _HANDLE_RUNS: CodeType = Handle._run.__code__
 _WORKER_GOES_ON: CodeType = Threads.step.__code__
@@ -61,12 +64,16 @@ class LineCounter:
         self._trace_before: Any = None
         self.is_counting = False
 
-    def begin(self, frame: FrameType | None) -> None:
-        """Lines are counted from now on, also those of this frame and of its callers."""
-        is_taken = _monitoring is not None and _monitoring.get_tool(_TOOL) is not None
-        if self.is_counting or is_taken:
-            return
-        # First of all: a signal may ask for a count meanwhile.
+    def begin(self, frame: FrameType | None) -> bool:
+        """Lines are counted from now on, also those of this frame and of its callers.
+
+        False where that cannot be: another counter counts, or a tool that is none of ours.
+        """
+        if not _one_counts.acquire(False):
+            return False
+        if _monitoring is not None and _monitoring.get_tool(_TOOL) is not None:
+            _one_counts.release()
+            return False
         self.is_counting = True
         self._first_lines = None
         if _monitoring is None:
@@ -83,12 +90,19 @@ class LineCounter:
             count_beside(on_call, trace)
         else:
             self._monitor()
+        return True
 
     def end(self) -> None:
         if not self.is_counting:
             return
         self.is_counting = False
         self._first_lines = None
+        try:
+            self._forget_events()
+        finally:
+            _one_counts.release()
+
+    def _forget_events(self) -> None:
         if _monitoring is None:
             count_beside(None)
             sys.settrace(self._trace_before)
@@ -159,12 +173,16 @@ class LineCounter:
             on_line(code, to)
             return None
 
+        def on_start(code: CodeType, offset: int) -> None:
+            if _ident() == thread:
+                self._next_step()
+
         self._allow = allow
         events = _monitoring.events
         _monitoring.use_tool_id(_TOOL, _NAME)
         _monitoring.register_callback(_TOOL, events.LINE, on_line)
         _monitoring.register_callback(_TOOL, events.JUMP, on_jump)
-        _monitoring.register_callback(_TOOL, events.PY_START, lambda *_: self._next_step())
+        _monitoring.register_callback(_TOOL, events.PY_START, on_start)
         for code in (_HANDLE_RUNS, _WORKER_GOES_ON):
             _monitoring.set_local_events(_TOOL, code, events.PY_START)
         _monitoring.set_events(_TOOL, events.LINE | events.JUMP)

@@ -218,6 +218,33 @@ def test_it_says_the_same_each_time(program: Any) -> None:
     assert len(details) == 1
 
 
+def test_a_step_suspected_again_while_its_count_begins_is_counted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The watchdog's thread and a signal may both ask, one in the middle of what the other does."""
+    first, second = (LineCounter(1_000, lambda frames: 1_000) for _ in range(2))
+    began: list[bool] = []
+
+    def interrupted(tool: int) -> str | None:
+        if not began:
+            began.append(second.begin(None))
+        return get_tool(tool)
+
+    if sys.version_info >= (3, 12):
+        get_tool = sys.monitoring.get_tool
+        monkeypatch.setattr(step_lines._monitoring, "get_tool", interrupted)
+    try:
+        assert first.begin(None)
+        assert began in ([], [False])
+        assert not second.begin(None)
+        second.end()
+        assert first.is_counting
+    finally:
+        first.end()
+    assert second.begin(None)
+    second.end()
+
+
 @pytest.mark.parametrize("program", [computes_at_a_poll, computes_in_a_step])
 def test_what_was_found_once_is_found_again_by_its_count_alone(
     program: Any, monkeypatch: pytest.MonkeyPatch
@@ -385,9 +412,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     begin = LineCounter.begin
 
-    def note_and_begin(counter: LineCounter, frame: Any) -> None:
+    def note_and_begin(counter: LineCounter, frame: Any) -> bool:
         seen.append(1)
-        begin(counter, frame)
+        return begin(counter, frame)
 
     monkeypatch.setattr(LineCounter, "begin", note_and_begin)
     return seen
