@@ -10,6 +10,7 @@ from sim.bench.harness.log_capture import silenced
 from sim.bench.levels import LEVELS
 from sim.bench.scenarios import SCENARIOS_BY_LEVEL, Scenario
 from sim.bench.scenarios.client import ClientScenario, ClientSize
+from sim.bench.scenarios.cluster_level import limit_of
 from sim.bench.scenarios.server_level.sized import SizedServerScenario
 from sim.bench.scenarios.sized import Size, SizedScenario
 from sim.bench.simulation.scenario import PREFIX as SIMULATED
@@ -34,6 +35,14 @@ def description_of(entry: Entry) -> str:
         return ""
     ((_, scenario),) = scenarios_named(entry.level, entry.scenario)
     return scenario.description
+
+
+def limit_shown_by(entry: Entry) -> str:
+    """The assumption that its scenario breaks; empty for one within all of them."""
+    if entry.scenario.startswith(SIMULATED):
+        return ""
+    ((_, scenario),) = scenarios_named(entry.level, entry.scenario)
+    return limit_of(scenario)
 
 
 @contextmanager

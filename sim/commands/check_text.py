@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 from sim.bench.checking.check import Checked
-from sim.bench.checking.jobs import Result
+from sim.bench.checking.jobs import Result, in_words
 from sim.bench.levels import CLUSTER, LEVELS, STACK
 from sim.counted import counted
 from sim.exploration.tested_pythons import interpreter
@@ -46,9 +46,7 @@ def print_result(result: Result) -> None:
     name = f"{result.registry} {result.scenario}"
     figures = f"{counted(report.executions, 'execution', 6)} {report.seconds:6.2f} s"
     words = report.covers if report.verdict == Verdict.PROVED else _short(report.reason)
-    is_shown = result.limit and report.verdict == Verdict.REFUTED
-    verdict = "limit shown" if is_shown else report.verdict
-    line = f"{verdict:<12} {name:<{_NAME_COLUMNS}} {figures}"
+    line = f"{result.shown_verdict:<12} {name:<{_NAME_COLUMNS}} {figures}"
     if sys.stdout.isatty():
         # What a terminal would break anywhere stands below.
         columns = max(min(shutil.get_terminal_size().columns, 100), 40)
@@ -139,15 +137,10 @@ def _print_limits(verdict: Checked) -> None:
 def _summary(registry: str, verdict: Checked) -> str:
     results = [each for each in verdict.results if each.registry == registry]
     reports = [each.report for each in results]
-    counts: dict[str, int] = {Verdict.PROVED: 0, Verdict.REFUTED: 0}
-    for result in results:
-        shown = result.limit and result.report.verdict == Verdict.REFUTED
-        name = "limits shown" if shown else result.report.verdict
-        counts[name] = counts.get(name, 0) + 1
-    words = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     executions = sum(report.executions for report in reports)
     seconds = sum(report.seconds for report in reports)
-    return f"{registry}: {words} ({counted(executions, 'execution')} in {seconds:.1f} s)"
+    figures = f"{counted(executions, 'execution')} in {seconds:.1f} s"
+    return f"{registry}: {in_words(results)} ({figures})"
 
 
 def _short(reason: str) -> str:

@@ -16,7 +16,7 @@ from sim.exploration.report import Report
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Verdict
 from sim.kernel.execution import Program
-from sim.kernel.schedule import Schedule
+from sim.kernel.schedule import Bounds, Schedule
 from sim.pages.page import Cell, Line, Page, Table, Told
 from sim.pages.story import natural_story, story_of
 from sim.replay import subject_of
@@ -24,6 +24,7 @@ from sim.replay import subject_of
 if TYPE_CHECKING:
     from sim.bench.checking.check import Checked
     from sim.bench.checking.deepen import Deepened, SizeBound
+    from sim.bench.checking.jobs import Result
     from sim.bench.checking.mutants import Kill
     from sim.bench.simulation.run import SimulationReport
     from sim.bugs.matrix import Column
@@ -54,7 +55,7 @@ def page_of_exploration(request: Request, report: Report) -> Page:
     unretrieved = report.unretrieved.text if report.unretrieved is not None else ""
     rest = "\n".join(filter(None, (report.unconfirmed, unretrieved)))
     # A counterexample comes first, and needs no bounds to be one.
-    tables = [] if stories else [_bounds(report)]
+    tables = [] if stories else [_bounds([report])]
     if report.verdict is Verdict.PROVED:
         stories += _natural(request, report)
     return Page(str(request.program), report.verdict, report.reason, facts, tables, stories, rest)
@@ -84,19 +85,26 @@ _BOUNDED = {
     "collections": "at which polls the garbage collector runs",
     "clock_s": "what time.monotonic() and the loop's clock show at the beginning",
     "wall_s": "what time.time() shows at the beginning",
+    "faults_max": "how many faults may happen in an execution",
     "cpus": "how many CPUs the machine has, by which asyncio's default pool has its threads",
 }
 
 
-def _bounds(report: Report) -> Table:
+def _bounds(reports: Sequence[Report]) -> Table:
     """Within which the verdict holds; one that was hit kept executions from going on."""
-    shown = dict(each.split("=") for each in str(report.bounds).split(", "))
+    shown: dict[str, str] = {}
+    for report in reports:
+        # One that is hit may have a value of its own, and one as it always is stands in no text.
+        named = [each for each in sorted(report.bounds_hit) if "=" in each]
+        shown |= dict(each.split("=") for each in [*str(report.bounds).split(", "), *named])
+    hit = {each.partition("=")[0] for report in reports for each in report.bounds_hit}
+    shown |= {name: _value(reports[0].bounds, name) for name in sorted(hit - shown.keys())}
     rows = [
         Line(
             [
                 Cell(name),
                 _number(value),
-                Cell("hit" if name in report.bounds_hit else ""),
+                Cell("hit" if name in hit else ""),
                 Cell(_BOUNDED[name]),
             ]
         )
@@ -107,6 +115,10 @@ def _bounds(report: Report) -> Table:
     )
 
 
+def _value(bounds: Bounds, name: str) -> str:
+    return f"{getattr(bounds, name):.13g}"
+
+
 def page_of_counterexample(found: Counterexample) -> Page:
     schedule = Schedule.parse(found.schedule)
     facts = [("schedule", found.schedule), ("interpreter", interpreter())]
@@ -115,6 +127,8 @@ def page_of_counterexample(found: Counterexample) -> Page:
 
 
 def page_of_check(checked: Checked, notes: str) -> Page:
+    from sim.bench.checking.jobs import in_words
+
     results = checked.results
     found = [
         (f"{each.registry}, {each.scenario}", each.report.counterexample)
@@ -126,13 +140,14 @@ def page_of_check(checked: Checked, notes: str) -> Page:
     rows = [
         Line(
             [
-                Cell(str(each.report.verdict), is_verdict=True),
+                Cell(each.shown_verdict, is_verdict=True),
                 Cell(each.level),
                 Cell(each.registry),
                 Cell(each.scenario, story=numbers.get(f"{each.registry}, {each.scenario}")),
-                Cell(each.report.claim or each.report.reason),
+                Cell(each.limit or each.report.claim or each.report.reason),
                 _number(f"{each.report.executions:,}", each.report.executions / most),
                 _number(f"{each.report.seconds:.2f}"),
+                _labels(each),
                 Cell(", ".join(sorted(each.report.bounds_hit))),
             ]
         )
@@ -146,27 +161,47 @@ def page_of_check(checked: Checked, notes: str) -> Page:
         "claim, or why",
         "executions",
         "seconds",
+        "labels",
         "bounds hit",
     ]
-    counts = ", ".join(
-        f"{count} {verdict}"
-        for verdict in Verdict
-        if (count := sum(each.report.verdict == verdict for each in results))
-    )
-    facts = [("results", counts), ("interpreter", interpreter())]
-    table = Table("Scenarios", columns, rows)
-    title = "onestream check"
-    return Page(title, checked.verdict, _refuted(checked), facts, [table], _stories(found), notes)
+    digests = dict.fromkeys(each.report.digest for each in results)
+    facts = [
+        ("results", in_words(results)),
+        *([("not applicable", _not_applicable(checked))] if checked.not_applicable else []),
+        *([("never taken", "; ".join(checked.rows_missing))] if checked.rows_missing else []),
+        ("interpreter", interpreter()),
+        ("code", ", ".join(digests)),
+    ]
+    tables = [
+        Table("Scenarios", columns, rows),
+        _bounds([each.report for each in results]),
+    ]
+    title, stories = "onestream check", _stories(found)
+    return Page(title, checked.verdict, _refuted(checked), facts, tables, stories, notes)
+
+
+def _labels(result: Result) -> Cell:
+    """How many it reached, with their names, and those it should have."""
+    reached, missing = result.labels, result.report.labels_missing
+    text = f"{len(reached)}" + (f", not {', '.join(missing)}" if missing else "")
+    return Cell(text, more=", ".join(reached))
+
+
+def _not_applicable(checked: Checked) -> str:
+    return ", ".join(f"{scenario} to {registry}" for registry, scenario in checked.not_applicable)
 
 
 def _refuted(checked: Checked) -> str:
-    """Which class does not keep what."""
+    """Which class does not keep what, and which assumptions were broken to show that they are."""
     kept_not: dict[str, dict[str, None]] = {}
     for each in checked.results:
-        if each.report.counterexample is not None:
+        if each.report.counterexample is not None and not each.limit:
             of_class = kept_not.setdefault(each.registry, {})
             of_class[_called(each.report.counterexample.property)] = None
-    return "; ".join(f"{name} does not keep {', '.join(each)}" for name, each in kept_not.items())
+    told = [f"{name} does not keep {', '.join(each)}" for name, each in kept_not.items()]
+    if any(each.limit for each in checked.results):
+        told.append("what lies outside of the assumptions that limits name is not promised")
+    return "; ".join(told)
 
 
 def _called(what: str) -> str:
@@ -321,6 +356,12 @@ _MUTANT = (
 )
 
 
+_LIMIT = (
+    "a limit: an execution in which an assumption does not hold, to show that the promise rests on "
+    "it. Within its assumptions production is not refuted. It is {}"
+)
+
+
 def _broken(subject: str) -> Broken | None:
     if not is_of_the_bench(subject):
         return None
@@ -340,14 +381,16 @@ def _about(subject: str, program: Program) -> list[tuple[str, str]]:
     if not is_of_the_bench(subject):
         sentence = (inspect.getdoc(program) or "").partition("\n\n")[0]
         return [("the program", sentence)] if sentence else []
-    from sim.bench.catalog import description_of
+    from sim.bench.catalog import description_of, limit_shown_by
     from sim.bench.entry import Entry
     from sim.bench.subjects.mutants import mutant_of
 
     entry = Entry.parse(subject)
     is_mutant, words = mutant_of(entry.registry) is not None, entry.subject_in_words
+    limit = limit_shown_by(entry)
     about = [
         ("what this is", _MUTANT.format(words) if is_mutant else ""),
+        ("what this is", _LIMIT.format(limit) if limit and not is_mutant else ""),
         ("the program", _CHECKED[entry.level] + ("" if is_mutant else f"; here: {words}")),
         ("what happens", description_of(entry)),
         ("who is who", WHO[entry.level]),

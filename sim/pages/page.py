@@ -34,13 +34,14 @@ _PARTS = Path(__file__).parent / "parts"
 @dataclass(frozen=True, slots=True)
 class Cell:
     """text: what it says. share: 0..1, drawn as a bar, or None. story: the number of the
-    counterexample that it leads to."""
+    counterexample that it leads to. more: what opens below it."""
 
     text: str
     share: float | None = None
     story: int | None = None
     is_number: bool = False
     is_verdict: bool = False
+    more: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -316,7 +317,7 @@ def test_a_proof_shows_what_was_looked_at(tmp_path: Path) -> None:
 
 def test_every_bound_has_its_words() -> None:
     """A page may be asked for any."""
-    assert set(_BOUNDED) == {field.name for field in fields(Bounds)}
+    assert set(_BOUNDED) == {"faults_max", *(field.name for field in fields(Bounds))}
 
 
 def test_a_table_says_what_its_cells_say() -> None:
@@ -411,3 +412,30 @@ def test_a_page_that_cannot_be_written_is_told_before_the_work(
     said = capsys.readouterr()
     assert "--html" in said.err
     assert "refuted" not in said.out
+
+
+def test_a_limit_that_is_shown_is_not_held_against_production(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page says which assumption was broken, and nowhere that production fails."""
+    file = tmp_path / "limit.html"
+    arguments = ["--level", "cluster", "--scenario", "limit_clock_set_forward", "--quiet"]
+    assert main(["check", *arguments, "--html", str(file)]) == 0
+    read = _Read(file.read_text(encoding="utf-8"))
+    assert "does not keep" not in read.text
+    assert "limit shown" in read.text
+    assert "1 limit shown" in capsys.readouterr().out
+    about = " ".join(read.text.partition("what this is")[2].split())
+    assert about.startswith("a limit:")
+    assert "It is A2: the store's clock is not set forward" in about
+
+
+def test_the_page_of_a_check_has_all_that_its_text_has(tmp_path: Path) -> None:
+    """Bounds with their values and which were hit, the digest of the code, labels by name."""
+    file = tmp_path / "check.html"
+    assert main(["check", "--scenario", "explicit_cancel", "--quiet", "--html", str(file)]) == 0
+    text = " ".join(_Read(file.read_text(encoding="utf-8")).text.split())
+    assert "passes_max 4 at how many quiet moments" in text
+    assert "what a verdict covers" in text
+    assert re.search(r"code ?[0-9a-f]{8}", text)
+    assert "cancelled, pressed too late, pressed while stopping" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,6 +95,26 @@ class Job:
         )
 
 
+def in_words(results: Iterable[Result]) -> str:
+    """How many have which verdict, as `4 proved, 2 limits shown`."""
+    counts = Counter(each.shown_verdict for each in results)
+    many = {LIMIT_SHOWN: "limits shown"}
+    return ", ".join(
+        f"{count} {many.get(verdict, verdict) if count > 1 else verdict}"
+        for verdict, count in sorted(counts.items(), key=lambda each: VERDICTS.index(each[0]))
+    )
+
+
+LIMIT_SHOWN = "limit shown"
+VERDICTS = (
+    Verdict.PROVED,
+    Verdict.REFUTED,
+    LIMIT_SHOWN,
+    Verdict.INCONCLUSIVE,
+    Verdict.ERROR,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """The result of a job.
@@ -115,6 +137,17 @@ class Result:
         return Verdict.PROVED if verdict is Verdict.REFUTED else Verdict.INCONCLUSIVE
 
     @property
+    def shown_verdict(self) -> str:
+        """On its scenario, in the word for a reader."""
+        is_shown = self.limit and self.report.verdict is Verdict.REFUTED
+        return LIMIT_SHOWN if is_shown else self.report.verdict
+
+    @property
+    def labels(self) -> list[str]:
+        """Those reached that are no rows of the protocol's table."""
+        return sorted(label for label in self.report.labels if label not in ROWS)
+
+    @property
     def was_cut_off(self) -> bool:
         """Whether the search was stopped before it had a verdict."""
         return self.report.was_out_of_budget or self.report.was_interrupted
@@ -135,7 +168,7 @@ class Result:
             "found_by": report.found_by,
             "bounds": str(report.bounds),
             "bounds_hit": sorted(report.bounds_hit),
-            "labels": sorted(label for label in report.labels if label not in ROWS),
+            "labels": self.labels,
             "digest": report.digest,
             "counterexample": found and found.as_json(),
         }
