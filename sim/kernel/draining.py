@@ -41,6 +41,10 @@ def drained(execution: Execution, loop: SimLoop, outcome: Outcome, hub: Hub | No
         loop.forget_network()
     loop.stuck = None
     execution.is_watched = False
+    if outcome.violation is not None and outcome.recording is not None:
+        # It decides nothing, and a real clock whether it is broken off: no part of what is the same
+        # in each run.
+        outcome.recording.forget_draining()
     if execution.broken_off is not None:
         _judge_endless_end(execution, loop, outcome)
 
@@ -53,9 +57,6 @@ def _judge_endless_end(execution: Execution, loop: SimLoop, outcome: Outcome) ->
     if outcome.violation is not None:
         endings.remember(loop.threads.program)
         execution.spent = None
-        if outcome.recording is not None:
-            # In its replays nothing is cancelled.
-            outcome.recording.forget_draining()
     elif outcome.error is None and execution.spent is None:
         outcome.error = (
             f"{execution.seen or 'a task'}, as it is cancelled at the program's end; let it end "
