@@ -32,6 +32,8 @@ _PROGRAMS = tuple(_SIM + folder for folder in ("bugs/", "examples/", "bench/subj
 # These act for their caller; what is compiled into the interpreter has no file.
 _SIMPY = str(Path(simpy.__file__).parent) + "/"
 _STDLIB = (*{sysconfig.get_paths()[name] + "/" for name in ("stdlib", "platstdlib")}, "<frozen ")
+# Of code that is no file's: a dataclass's, and what `exec` was given.
+_GENERATED = "<string>"
 _MODELLED = "_sim_is_modelled"
 # Where a Python keeps installed packages, also below its standard library.
 _INSTALLED = ("/site-packages/", "/dist-packages/")
@@ -133,13 +135,22 @@ def _frames(exception: BaseException) -> Iterator[FrameType]:
 
 
 def _owner(frame: FrameType) -> Origin | None:
-    return _owner_of(frame.f_code)
+    file = frame.f_code.co_filename
+    if file != _GENERATED:
+        return _owner_of(frame.f_code)
+    if str(frame.f_globals.get("__name__")).startswith("namedtuple_"):
+        return None
+    # Made for a class, as `__init__` of a dataclass, it is its module's.
+    return _owner_of_file(frame.f_globals.get("__file__") or file)
 
 
 def _owner_of(code: CodeType) -> Origin | None:
     """None for what acts for its caller."""
-    file = code.co_filename
-    if code in _forwarding or file.startswith(_SIMPY):
+    return None if code in _forwarding else _owner_of_file(code.co_filename)
+
+
+def _owner_of_file(file: str) -> Origin | None:
+    if file.startswith(_SIMPY):
         return None
     if is_of_simulator(file):
         return Origin.SIMULATOR
@@ -154,7 +165,7 @@ def is_simulators(frame: FrameType) -> bool:
 
 def is_programs(frame: FrameType) -> bool:
     """Whether it is neither the standard library's nor the simulator's."""
-    return is_programs_code(frame.f_code)
+    return _owner(frame) is Origin.PROGRAM
 
 
 def is_programs_code(code: CodeType) -> bool:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
+import dataclasses
 import datetime
 import json
 import os
 import queue
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -20,8 +24,9 @@ import pytest
 from sim import World, explore
 from sim.bench.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.bench.subjects.original import StreamRegistry
-from sim.kernel.origin import fault_of_simulator
+from sim.kernel.origin import fault_of_simulator, is_programs, is_simulators
 from sim.kernel.threads.locks import SimLock
+from sim.kernel.world import TraceLine
 
 Program = Callable[[World], Awaitable[object]]
 
@@ -266,3 +271,40 @@ def test_a_callback_that_raises_is_told_by_the_programs_name_for_it() -> None:
 def test_an_exception_that_was_never_raised_is_the_programs() -> None:
     """Without a traceback there is nothing to walk."""
     assert fault_of_simulator(ValueError("made, and not raised")) is None
+
+
+def _frames_of(make: Callable[[str], object]) -> list[FrameType]:
+    """Those of the code without a file that runs as something is made of a text."""
+    seen: list[FrameType] = []
+
+    def note(frame: FrameType, event: str, arg: object) -> None:
+        if frame.f_code.co_filename == "<string>":
+            seen.append(frame)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        make("held")
+    finally:
+        sys.setprofile(before)
+    return seen
+
+
+@dataclasses.dataclass
+class OfAProgram:
+    held: object
+
+
+Pair = collections.namedtuple("Pair", "held")
+
+
+def test_what_is_made_for_a_class_is_its_modules() -> None:
+    """`__init__` of a dataclass has no file: the simulator's is not broken off as a program's."""
+    (ours, *_), (theirs, *_) = (
+        _frames_of(lambda held: TraceLine(0.0, "loop", held, False)),
+        _frames_of(OfAProgram),
+    )
+    assert is_simulators(ours) and not is_programs(ours)
+    assert is_programs(theirs) and not is_simulators(theirs)
+    (of_nobody, *_) = _frames_of(Pair)
+    assert not is_programs(of_nobody) and not is_simulators(of_nobody)
