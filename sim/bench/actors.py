@@ -10,8 +10,9 @@ from sim.bench.entry import Entry
 from sim.bench.levels import is_of_the_bench
 
 WHO = {
-    "registry": "p1, p2, … are prompts, in the order in which they come, each a task that streams; "
-    "“p1's request” is the task that calls `register` for p1; outside is what the world does",
+    "registry": "p1 is the first prompt that comes, p2 the second, …; each has two tasks: “p1's "
+    "request” calls `register` and waits to be let in, and “p1” is the stream; outside is what the "
+    "world does",
     "server": "p1, p2, … are prompts, which clients send; outside is what the world does: clients, "
     "and a fake Ollama",
     "stack": "“p1 client” sends prompt p1 over simulated sockets (network); “client 1” is the "

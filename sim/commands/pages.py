@@ -111,7 +111,10 @@ def _bounds(reports: Sequence[Report]) -> Table:
         for name, value in shown.items()
     ]
     return Table(
-        "Bounds within which it was explored", ["bound", "value", "", "what it bounds"], rows
+        "Bounds within which it was explored",
+        ["bound", "value", "", "what it bounds"],
+        rows,
+        is_below=True,
     )
 
 

@@ -73,7 +73,7 @@ def _broken(looked: Looked, broken: Broken) -> Fact:
     ran = [each for each in of_it if each.line == broken.line] or of_it
     says = broken.says.rstrip(".")
     file, place = broken.code.co_filename, place_of(broken.code, broken.line)
-    on_purpose = Mark(file, broken.line, f"broken on purpose: {says}")
+    on_purpose = Mark(file, broken.line, "broken on purpose")
     instead = [Mark(*each, "what production does in its place") for each in broken.instead]
     sentence = f"broken at {place}: {says}"
     if not ran:
@@ -168,29 +168,35 @@ def _parted(looked: Looked) -> list[Fact]:
 
 
 def _last(looked: Looked) -> list[Fact]:
-    facts = []
+    facts: dict[object, Fact] = {}
+    # Those who wait at one line since one moment are told of together.
+    waiting: dict[tuple[CodeType, int, str], list[str]] = {}
     stands = {each.actor: each for each in looked.here.stands}
     ran = looked.here.ran
     for actor in _in_question(looked):
         own = [each for each in ran if each.actor == actor]
+        who = looked.called(actor)
         if actor in stands and actor != looked.here.violator:
             code, line = stands[actor].frames[0]
-            facts.append(_stands(looked, actor, code, line, own))
+            place = code, line, _since(_arrived(own, code, line))
+            waiting.setdefault(place, []).append(who)
+            facts[place] = _wait(waiting[place], *place)
         elif own:
-            who, last = looked.called(actor), own[-1]
+            last = own[-1]
             sentence = f"the last line of {who} is {where(last)} ({seconds(last)})"
             mark = mark_of(last, f"{seconds(last)}: the last of {who}")
-            facts.append(Fact(sentence, (mark,), Pattern.LAST))
-    return facts
+            facts[actor] = Fact(sentence, (mark,), Pattern.LAST)
+    return [*facts.values()]
 
 
-def _stands(looked: Looked, actor: str, code: CodeType, line: int, own: Sequence[Ran]) -> Fact:
-    who = looked.called(actor)
-    arrived = _arrived(own, code, line)
-    since = f" since {seconds(arrived)}" if arrived is not None else ""
-    sentence = f"{who} waits at {place_of(code, line)}{since}"
-    mark = Mark(code.co_filename, line, f"{who} waits here{since}")
-    return Fact(sentence, (mark,), Pattern.LAST)
+def _since(arrived: Ran | None) -> str:
+    return f" since {seconds(arrived)}" if arrived is not None else ""
+
+
+def _wait(who: Sequence[str], code: CodeType, line: int, since: str) -> Fact:
+    wait = f"{' and '.join(who)} {'wait' if len(who) > 1 else 'waits'}"
+    mark = Mark(code.co_filename, line, f"{wait} here{since}")
+    return Fact(f"{wait} at {place_of(code, line)}{since}", (mark,), Pattern.LAST)
 
 
 def _in_question(looked: Looked) -> list[str]:

@@ -64,7 +64,8 @@ def led_there(story: Story) -> list[dict[str, Any]]:
 def led_title(story: Story, led: Sequence[dict[str, Any]]) -> str:
     """What the list of `led_there` has."""
     departures = "the departure" if story.departures_cost == 1 else "departures"
-    parts = [f"{departures} from natural order"] if story.departures else []
+    natural = "natural order (what is due happens at once, nothing fails)"
+    parts = [f"{departures} from {natural}"] if story.departures else []
     if any("choice" not in each for each in led):
         parts.append("the last steps of those that the violation names")
     title = ", and ".join(parts)

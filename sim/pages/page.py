@@ -53,9 +53,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Table:
+    """is_below: it stands below the counterexamples, if there are some."""
+
     title: str
     columns: list[str]
     rows: list[Line]
+    is_below: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +129,7 @@ class Page:
             "stories": [_shown(each) for each in self.stories],
             "groups": grouped([each.story for each in self.stories]),
         }
-        rendered: str = _template().render(
-            page=shown, css=_part("page.css"), js=_part("overview.js") + _part("page.js")
-        )
+        rendered: str = _template().render(page=shown, css=_part("page.css"), js=_scripts())
         return rendered
 
 
@@ -155,6 +156,12 @@ def _coded(text: str) -> Any:
 
 def _template() -> Any:
     return _environment().get_template("page.html")
+
+
+def _scripts() -> Any:
+    from markupsafe import Markup
+
+    return Markup().join(map(_part, ("overview.js", "search.js", "lanes.js", "page.js")))
 
 
 def _part(name: str) -> Any:
@@ -257,6 +264,7 @@ def _excerpt(excerpt: Excerpt) -> dict[str, Any]:
 
 # What a page may say of the bench's subjects, each explained where it does.
 GLOSSARY = (
+    ("poll", "When the loop asks what has come from outside: once in each of its iterations."),
     (
         "DETACHED",
         "A stream that outlasted its grace: fenced off, and the next one is let in.",
@@ -270,6 +278,7 @@ def _says(told: Told, term: str) -> bool:
     story = told.story
     texts = [story.property, story.seen, *(says for _, says in told.about)]
     texts += [each.text for each in story.steps if not each.is_minor]
+    texts += [each.words for each in story.departures]
     return any(term in text for text in texts)
 
 

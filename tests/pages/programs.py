@@ -96,3 +96,25 @@ async def two_withdrawals(world: World) -> None:
 
     await asyncio.gather(withdraw("a"), withdraw("b"))
     world.check(balance == 80, "both count")
+
+
+async def many_lanes(world: World) -> None:
+    """Eleven actors, and an execution that passes beside them."""
+    for number in range(1, 12):
+        world.record("is here", actor=f"agent-{number}")
+    is_late = world.choose("agent-11", ["at once", "late"]) == "late"
+    world.check(not is_late, "none is late")
+
+
+async def with_a_bystander(world: World) -> None:
+    """As `two_withdrawals`, and a third task waits for something else."""
+
+    async def looks_on() -> None:
+        cup = "full"
+        await asyncio.Event().wait()
+        world.record(cup)
+
+    task = asyncio.create_task(looks_on(), name="looks on")
+    await asyncio.sleep(0)
+    await two_withdrawals(world)
+    task.cancel()

@@ -303,8 +303,10 @@ def test_of_a_mutant_the_broken_line_is_told_first() -> None:
     calls = line_of(StreamTask, "await self._end_agent()")
     assert first.marks[2].line == calls
     assert f"; stream-t1 calls what is broken at stream_task.py:{calls}" in first.sentence
-    # Both calls, by the tasks that have them.
-    assert [fact.sentence.split(" ")[0] for fact in rest] == ["agent-t2", "agent-t1"]
+    # Both calls, by the tasks that have them, in one sentence: they wait at one line.
+    waits = rest[0]
+    assert waits.sentence.startswith("agent-t2 and agent-t1 wait at ollama_async.py:")
+    assert waits.marks[0].says == "agent-t2 and agent-t1 wait here"
 
 
 def test_a_row_names_the_file_of_a_line_that_is_in_another() -> None:

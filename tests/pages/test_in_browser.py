@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from sim.pages.story import story_of
 from tests.pages.programs import (
     four_hundred_steps,
     hostile_names,
+    many_lanes,
     slot_that_is_lost,
     two_withdrawals,
+    with_a_bystander,
 )
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -40,6 +43,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         four_hundred_steps,
         hostile_names,
         two_withdrawals,
+        many_lanes,
+        with_a_bystander,
     ]
     written = {each.__name__: _written(each, folder) for each in programs}
     return {**written, "two_of_them": _written(slot_that_is_lost, folder, times=2)}
@@ -316,3 +321,111 @@ def test_a_step_shows_its_values_and_what_it_changed(opened: _Opened) -> None:
     assert opened.page.locator(".values .changed").count() == 0
     opened.press("End")
     assert "balance" in opened.page.inner_text(".values")
+
+
+@_of("four_hundred_steps")
+def test_it_says_how_many_rows_are_above_those_in_view(opened: _Opened) -> None:
+    """And leads to the first of them, where nothing is above."""
+    opened.page.check("input.every")
+    opened.page.focus(".chart")
+    opened.press("End")
+    earlier = opened.page.locator(".earlier")
+    assert re.fullmatch(r"↑ \d{2,3} rows before: go to the beginning", earlier.inner_text())
+    earlier.click()
+    assert opened.page.locator(".chart").evaluate("chart => chart.scrollTop") == 0
+    first = opened.page.locator(".step:visible").first
+    assert "selected" in str(first.get_attribute("class"))
+    earlier.wait_for(state="hidden")
+
+
+@_of("slot_that_is_lost")
+def test_a_column_is_hidden_by_a_click_and_comes_back(opened: _Opened) -> None:
+    """With its rows and its width; the violation stays."""
+    name = opened.page.locator(".head .lane button", has_text="outside")
+    rows = opened.page.locator(".step:visible")
+    before, width = rows.count(), name.bounding_box()["width"]
+    assert width > 0
+    name.click()
+    opened.page.locator(".hidden-lanes button", has_text="outside").wait_for()
+    assert rows.count() < before
+    assert not opened.page.locator(".step:visible .box[data-actor=outside]").count()
+    assert opened.page.locator(".step.violation").is_visible()
+    opened.page.click(".hidden-lanes button")
+    assert rows.count() == before
+    assert opened.page.locator(".hidden-lanes").inner_text() == ""
+
+
+@_of("slot_that_is_lost")
+def test_every_column_can_be_hidden(opened: _Opened) -> None:
+    """Then what passes and the violation are left, and keys still step."""
+    for _ in range(3):
+        opened.page.locator(".head .lane button:visible").first.click()
+    opened.press("Home", "End")
+    assert "VIOLATED" in opened.selected
+
+
+@_of("four_hundred_steps")
+def test_search_says_which_one_it_is_and_goes_back(opened: _Opened) -> None:
+    """Shift+Enter is the way back, around the first; what is hidden is counted."""
+    found = opened.page.locator(".found")
+    opened.press("/")
+    opened.page.keyboard.type("clock 1")
+    assert re.fullmatch(r"0 found, \d+ more in steps that are hidden", found.inner_text())
+    opened.page.check("input.every")
+    opened.page.focus(".chart")
+    opened.press("Home", "/")
+    opened.page.fill(".search", "clock 1")
+    count = int(re.search(r"(\d+) found", found.inner_text())[1])
+    at = 1
+    for key, by in (("Enter", 1), ("Enter", 1), ("Shift+Enter", -1)):
+        opened.press(key)
+        at += by
+        assert found.inner_text() == f"{at} of {count} found"
+    opened.press(*["Shift+Enter"] * at)
+    assert found.inner_text() == f"{count} of {count} found"
+    opened.page.click(".next")
+    assert found.inner_text() == f"1 of {count} found"
+
+
+@_of("two_withdrawals")
+def test_a_value_leads_to_the_steps_that_change_it(opened: _Opened) -> None:
+    """A click on its name finds them, also where no row says its name."""
+    opened.page.click('.values button:text-is("balance")')
+    assert opened.page.input_value(".search") == "balance"
+    changed = opened.page.locator(".values .changed", has_text="balance")
+    seen = []
+    for _ in range(opened.page.locator(".step.found-here").count()):
+        opened.page.click(".next")
+        seen += changed.all_inner_texts()
+    assert seen[0].endswith("90")
+
+
+@_of("with_a_bystander")
+def test_values_of_who_is_not_in_question_are_folded(opened: _Opened) -> None:
+    """Neither of those whom the facts name, nor of the program, whose variable these share."""
+    folded = opened.page.locator(".detail details", has_text="of others: looks on")
+    assert not folded.get_by_text("'full'").is_visible()
+    assert opened.page.locator(".detail > .values", has_text="balance").is_visible()
+    folded.locator("summary").click()
+    assert folded.get_by_text("'full'").is_visible()
+
+
+@_of("slot_that_is_lost", viewport={"width": 390, "height": 844})
+def test_in_a_narrow_window_a_row_says_whose_it_is(opened: _Opened) -> None:
+    """There is no room for columns: nothing of a row is beyond the window."""
+    assert not opened.page.locator(".head .lane").first.is_visible()
+    said = opened.page.locator(".box[data-actor=outside]").first
+    assert said.evaluate("box => getComputedStyle(box, '::before').content") == '"outside: "'
+    beyond = (
+        "chart => [chart.scrollWidth - chart.clientWidth,"
+        " ...[...chart.querySelectorAll('.box')].map(box => box.scrollWidth - box.clientWidth)]"
+    )
+    assert max(opened.page.eval_on_selector(".chart", beyond)) <= 0
+
+
+@_of("many_lanes", viewport={"width": 1280, "height": 800})
+def test_eleven_columns_need_no_scroll(opened: _Opened) -> None:
+    """At 1280 pixels, with what passes beside them."""
+    assert opened.page.locator(".head .lane:visible").count() == 11
+    beyond = "chart => chart.scrollWidth - chart.clientWidth"
+    assert opened.page.eval_on_selector(".chart", beyond) <= 0

@@ -113,16 +113,18 @@ async def who_is_named_late(world: World) -> None:
     world.check(not is_late, "a is never late", "a is late")
 
 
+DEPARTURE = "The departure from natural order (what is due happens at once, nothing fails)"
+
+
 @pytest.mark.parametrize(
     ("program", "title"),
     [
-        (slot_that_is_lost, "The departure from natural order:"),
-        (late_or_not, "The departure from natural order:"),
+        (slot_that_is_lost, f"{DEPARTURE}:"),
+        (late_or_not, f"{DEPARTURE}:"),
         (who_is_named, "The last steps of those that the violation names:"),
         (
             who_is_named_late,
-            "The departure from natural order, and the last steps of those that the violation "
-            "names:",
+            f"{DEPARTURE}, and the last steps of those that the violation names:",
         ),
     ],
 )

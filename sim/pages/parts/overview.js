@@ -21,7 +21,6 @@ class Overview {
     slider.setAttribute("aria-valuemax", slider.dataset.last);
     slider.addEventListener("click", (event) => this.click(event));
     slider.addEventListener("keydown", (event) => this.key(event));
-    story.chart.addEventListener("scroll", () => this.look(), { passive: true });
   }
 
   // To the step that is nearest: in time first, then in its row.

@@ -18,6 +18,9 @@ class Story {
     this.named = JSON.parse(section.dataset.named);
     const overview = section.querySelector(".overview");
     this.overview = overview && new Overview(overview, this);
+    this.search = new Search(section, this);
+    this.lanes = new Lanes(section, this);
+    this.earlier = section.querySelector(".earlier");
     this.listen();
     this.draw();
     this.open();
@@ -34,6 +37,15 @@ class Story {
     this.chart.scrollTop += first.getBoundingClientRect().bottom - this.chart.getBoundingClientRect().bottom + 8;
     const values = this.values(Number(first.dataset.step), "values at the violation");
     if (this.section.querySelector(".source") && values.length) this.detail.replaceChildren(...values);
+    this.look();
+  }
+
+  // What of it is in view: how many rows are above that.
+  look() {
+    const top = this.chart.querySelector(".head").getBoundingClientRect().bottom;
+    const above = this.shown().filter((step) => step.getBoundingClientRect().bottom <= top + 4).length;
+    this.earlier.hidden = above === 0;
+    this.earlier.textContent = `↑ ${above} ${above === 1 ? "row" : "rows"} before: go to the beginning`;
     this.overview?.look();
   }
 
@@ -68,19 +80,22 @@ class Story {
     if (minor)
       minor.addEventListener("change", () => {
         this.section.classList.toggle("all", minor.checked);
-        this.draw();
-        this.overview?.look();
+        this.lanes.lay();
+        this.search.find();
+        this.redraw();
       });
-    this.search = this.section.querySelector(".search");
-    this.search.addEventListener("input", () => this.find());
-    this.search.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") this.toNext(".found-here");
-      if (event.key === "Escape") this.chart.focus();
+    this.earlier.addEventListener("click", () => {
+      this.select(this.shown()[0]);
+      this.chart.scrollTop = 0;
+      this.chart.focus();
     });
-    window.addEventListener("resize", () => {
-      this.draw();
-      this.overview?.look();
-    });
+    this.chart.addEventListener("scroll", () => this.look(), { passive: true });
+    window.addEventListener("resize", () => this.redraw());
+  }
+
+  redraw() {
+    this.draw();
+    this.look();
   }
 
   key(event) {
@@ -91,7 +106,7 @@ class Story {
       case "End": return this.select(this.shown().at(-1));
       case "d": return this.toNext(".departs");
       case "f": return this.toNext(".differs");
-      case "/": this.search.focus(); return true;
+      case "/": this.search.input.focus(); return true;
       default: return false;
     }
   }
@@ -102,10 +117,12 @@ class Story {
     return this.select(shown[Math.min(Math.max(at + by, 0), shown.length - 1)]);
   }
 
-  // The next one of a kind, and after the last the first.
-  toNext(kind) {
+  // The next one of a kind, and after the last the first; or the one before.
+  toNext(kind, isBack = false) {
     const of = this.shown().filter((step) => step.matches(kind));
-    const after = of.find((step) => Number(step.dataset.step) > Number(this.selected?.dataset.step ?? -1));
+    if (isBack) of.reverse();
+    const here = Number(this.selected?.dataset.step ?? -1);
+    const after = of.find((step) => (isBack ? Number(step.dataset.step) < here : Number(step.dataset.step) > here));
     return this.select(after || of[0]);
   }
 
@@ -129,19 +146,9 @@ class Story {
     for (const [to, path] of this.wires) path.classList.toggle("now", to === number);
     this.light(number);
     this.tell(this.data[number], step);
-    this.overview?.look();
+    this.search.tell();
+    this.look();
     return true;
-  }
-
-  find() {
-    const wanted = this.search.value.toLowerCase();
-    let found = 0;
-    for (const step of this.steps) {
-      const has = wanted !== "" && step.textContent.toLowerCase().includes(wanted);
-      step.classList.toggle("found-here", has);
-      found += has;
-    }
-    this.section.querySelector(".found").textContent = wanted ? `${found} found` : "";
   }
 
   // ---- the step that is selected
@@ -185,12 +192,32 @@ class Story {
     const left = new Set([...now.keys()].map((key) => JSON.parse(key)[0]));
     const gone = [...before.keys()].filter((key) => !now.has(key) && left.has(JSON.parse(key)[0]));
     if (!now.size && !gone.length) return [];
-    const table = make("table", "values");
     const keys = [...now.keys(), ...gone].map((key) => [key, ...JSON.parse(key)]);
     const owners = [...new Set(keys.map(([, owner]) => owner))];
     const isNamed = (owner) => this.named.some((name) => owner === name || owner.startsWith(`${name},`));
     owners.sort((one, other) => isNamed(other) - isNamed(one));
     keys.sort((one, other) => owners.indexOf(one[1]) - owners.indexOf(other[1]));
+    const isChanged = (key) => above !== undefined && now.get(key) !== before.get(key);
+    // Of an actor that is not in question, and does nothing here; the program's are shared by all.
+    const aside = (owner) =>
+      this.lanes.names.some((name) => owner === name || owner.startsWith(`${name},`)) &&
+      !isNamed(owner) && owner.split(",")[0] !== "program" && owner !== this.data[number].actor && !keys.some(([key, of]) => of === owner && isChanged(key));
+    const others = new Set(this.named.length ? owners.filter(aside) : []);
+    if (others.size === owners.length) others.clear();
+    const tableOf = (some) => this.table(some, now, before, isChanged, above !== undefined);
+    const table = tableOf(keys.filter(([, owner]) => !others.has(owner)));
+    const isMarked = table.querySelector(".changed") !== null;
+    const parts = [heading(isMarked ? `${title}; marked: changed since the row above` : title), table];
+    if (others.size) {
+      const folded = make("details");
+      folded.append(make("summary", "", `of others: ${[...others].join(", ")}`), tableOf(keys.filter(([, owner]) => others.has(owner))));
+      parts.push(folded);
+    }
+    return parts;
+  }
+
+  table(keys, now, before, isChanged, hasBefore) {
+    const table = make("table", "values");
     let group = null;
     for (const [key, owner, name] of keys) {
       if (owner && owner !== group) {
@@ -200,12 +227,15 @@ class Story {
       }
       group = owner;
       const row = table.insertRow();
-      row.insertCell().textContent = name;
-      row.append(value(now.get(key), before.get(key), above !== undefined));
-      if (above && now.get(key) !== before.get(key)) row.className = "changed";
+      const finds = make("button", "", name);
+      finds.type = "button";
+      finds.title = "search for the steps that change it";
+      finds.addEventListener("click", () => this.search.for(name));
+      row.insertCell().append(finds);
+      row.append(value(now.get(key), before.get(key), hasBefore));
+      if (isChanged(key)) row.className = "changed";
     }
-    const isMarked = table.querySelector(".changed") !== null;
-    return [heading(isMarked ? `${title}; marked: changed since the row above` : title), table];
+    return table;
   }
 
   valuesAt(number) {
@@ -278,7 +308,7 @@ function options(choice) {
   });
   const all = make("ul");
   all.append(...names);
-  return [heading(`choice point ${choice.index}, ${choice.kind}${choice.cost ? ": a departure" : ""}`), all];
+  return [heading(`free at choice point ${choice.index} (${choice.kind})${choice.cost ? ": a departure" : ""}`), all];
 }
 
 function make(name, kind = "", text = "") {
