@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.kernel.errors import Opaque
+from sim.kernel.isolation.as_it_is import attribute_of, attributes_of, is_a, slots_of
 from sim.kernel.isolation.bound_names import (
     functions_behind,
     installed_modules,
@@ -87,7 +88,7 @@ class _Node:
     variable: str | None = None
 
     def below(self, path: str, value: Any) -> _Node:
-        is_variable = isinstance(self.value, type | _Namespace | types.FunctionType)
+        is_variable = is_a(self.value, type | _Namespace | types.FunctionType)
         variable = path if is_variable else self.variable
         return _Node(path, value, self.depth - 1, variable)
 
@@ -150,16 +151,16 @@ class ModuleState:
 
     def _read_node(self, node: _Node) -> None:
         value = node.value
-        is_namespace = isinstance(value, _Namespace)
+        is_namespace = is_a(value, _Namespace)
         if not is_namespace:
             self.values[node.path] = _value_of(value)
-            if self._with_asked and isinstance(value, _LRU) and _forgets(value):
+            if self._with_asked and is_a(value, _LRU) and _forgets(value):
                 self.values[node.path] = _of_asked(value)
             self._variables[node.path] = node.variable
-            if isinstance(value, _PLAIN) or id(value) in self._kept:
+            if is_a(value, _PLAIN) or id(value) in self._kept:
                 return
             self._kept[id(value)] = value
-        if node.depth and (self._with_functions or not isinstance(value, _FUNCTIONS)):
+        if node.depth and (self._with_functions or not is_a(value, _FUNCTIONS)):
             children = value.children() if is_namespace else _children(value, node.path)
             self._nodes.extend(node.below(path, child) for path, child in children)
 
@@ -173,7 +174,7 @@ class _Namespace:
 
     def children(self) -> Iterator[tuple[str, Any]]:
         for name, value in tuple(self.values.items()):
-            if not name.startswith("__") and not isinstance(value, types.ModuleType):
+            if not name.startswith("__") and not is_a(value, types.ModuleType):
                 yield f"{self.name}.{name}", value
 
 
@@ -210,9 +211,9 @@ def _name_of(value: object) -> str:
 
 def _value_of(value: Any) -> _Value:
     for kinds, read in _READERS:
-        if isinstance(value, kinds):
+        if is_a(value, kinds):
             return read(value)
-    if hasattr(value, "__length_hint__"):
+    if hasattr(type(value), "__length_hint__"):
         left = operator.length_hint(value)
         return _Value(f"an iterator with {left} left", (id(value), left))
     name = _kind_of(value)
@@ -300,7 +301,7 @@ def _of_bytes(value: bytearray) -> _Value:
 
 
 def _of_sized(value: Any) -> _Value:
-    contents = _contents(value) if isinstance(value, set | frozenset) else None
+    contents = _contents(value) if is_a(value, set | frozenset) else None
     return _Value(f"a {_kind_of(value)} of {len(value)}", (id(value), len(value), contents))
 
 
@@ -319,26 +320,26 @@ _READERS: list[tuple[Any, Callable[[Any], _Value]]] = [
 
 
 def _contents(value: Iterable[Any]) -> frozenset[Any]:
-    return frozenset(each if isinstance(each, _PLAIN) else id(each) for each in value)
+    return frozenset(each if is_a(each, _PLAIN) else id(each) for each in value)
 
 
 def _children(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, type):
+    if is_a(value, type):
         yield from _of_class(value, path)
-    elif isinstance(value, dict | list | tuple | deque):
+    elif is_a(value, dict | list | tuple | deque):
         yield from _of_container(value, path)
         yield from _attributes(value, path)
-    elif isinstance(value, functools.partial):
+    elif is_a(value, functools.partial):
         yield from ((f"{path}.{name}", getattr(value, name)) for name in _PARTIAL)
-    elif isinstance(value, _FUNCTIONS):
-        yield from _of_functions(getattr(value, "__func__", value), path)
-        if isinstance(value, types.MethodType):
+    elif is_a(value, _FUNCTIONS):
+        yield from _of_functions(attribute_of(value, "__func__", value), path)
+        if is_a(value, types.MethodType):
             yield f"{path}.__self__", value.__self__
-    elif isinstance(value, types.GeneratorType):
+    elif is_a(value, types.GeneratorType):
         frame = value.gi_frame
         for name, held in frame.f_locals.items() if frame is not None else ():
             yield f"{path}, in its frame {name},", held
-    elif not isinstance(value, _LEAVES) and not _is_left_out(type(value)):
+    elif not is_a(value, _LEAVES) and not _is_left_out(type(value)):
         yield from _attributes(value, path)
 
 
@@ -351,12 +352,12 @@ def _of_class(cls: type, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _of_container(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
+    if is_a(value, dict):
         items: Iterable[tuple[Any, Any]] = tuple(value.items())
     else:
         items = enumerate(tuple(value))
     for key, held in itertools.islice(items, ITEMS_MAX):
-        words = repr(key) if isinstance(key, _PLAIN) else type(key).__name__
+        words = repr(key) if is_a(key, _PLAIN) else type(key).__name__
         yield f"{path}[{_clipped(words)}]", held
 
 
@@ -379,16 +380,8 @@ def _of_functions(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    for name, held in tuple(getattr(value, "__dict__", {}).items()):
+    for name, held in (*tuple(attributes_of(value).items()), *slots_of(value)):
         yield f"{path}.{name}", held
-    for cls in type(value).__mro__:
-        slots = vars(cls).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else tuple(slots):
-            # Who refers to it weakly is none of what it holds.
-            if name == "__weakref__":
-                continue
-            with suppress(AttributeError):
-                yield f"{path}.{name}", getattr(value, name)
 
 
 def _is_left_out(kind: type) -> bool:

@@ -17,6 +17,7 @@ from sim.exploration.subject import Problem
 from sim.kernel.diagnosis import frames_of, place_of_frame
 from sim.kernel.execution import run_execution
 from sim.kernel.guards import guarded
+from sim.kernel.isolation.as_it_is import attributes_of, is_a
 from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
 from sim.kernel.origin import is_own_code
@@ -82,20 +83,18 @@ def _held_by(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     for name, value in tuple(values.items()):
         if _is_orderless(value):
             yield f"{prefix}{name}", value
-        elif not prefix and isinstance(getattr(value, "__dict__", None), dict):
-            yield from _held_by(vars(value), f"{name}.")
+        elif not prefix and type(held := attributes_of(value)) is dict:
+            yield from _held_by(held, f"{name}.")
 
 
 def _is_orderless(value: Any) -> bool:
-    return (
-        isinstance(value, _SETS) and len(value) > 1 and any(map(_hashes_by_address, tuple(value)))
-    )
+    return is_a(value, _SETS) and len(value) > 1 and any(map(_hashes_by_address, tuple(value)))
 
 
 def _hashes_by_address(member: Any) -> bool:
-    if isinstance(member, FunctionType):
+    if is_a(member, FunctionType):
         return "<locals>" in member.__qualname__
-    return not isinstance(member, _BY_NAME_OR_COUNTER) and hashes_by_address(member)
+    return not is_a(member, _BY_NAME_OR_COUNTER) and hashes_by_address(member)
 
 
 def _kind(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sim.kernel.among_hosts import HubOfHosts
 from sim.kernel.environment import SAME_S, Environment
+from sim.kernel.isolation.as_it_is import owner_of
 from sim.kernel.network.polling import SocketLoop
 from sim.kernel.notices import Special
 from sim.kernel.schedule import GO_ON, ON_TIME, Bounds, Named, Option, one_natural
@@ -210,7 +211,7 @@ class BetweenCallbacks(SignalHandlers, SocketLoop):
         to = self._cancels_offered_to
         if to is None or handle.cancelled():
             return
-        task = getattr(getattr(handle, "_callback", None), "__self__", None)
+        task = owner_of(handle._callback)  # type: ignore[attr-defined]
         if isinstance(task, asyncio.Task) and not task.done():
             name = task.get_name()
             if not to(task):

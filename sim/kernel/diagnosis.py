@@ -12,6 +12,7 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
+from sim.kernel.isolation.as_it_is import attribute_of, is_a
 from sim.kernel.origin import forwards, is_installed, is_of_kernel, is_programs
 
 NAMED_MAX = 8
@@ -229,10 +230,10 @@ def programs_frame(frame: FrameType | None, *, below_loop: bool = False) -> Fram
 
 def place_of_predicate(predicate: Any) -> str:
     """Where a function begins; empty for what is not a function."""
-    while isinstance(predicate, partial):
+    while is_a(predicate, partial):
         predicate = predicate.func
-    function = getattr(predicate, "__func__", predicate)
-    if not isinstance(function, FunctionType):
+    function = attribute_of(predicate, "__func__", predicate)
+    if not is_a(function, FunctionType):
         return ""
     return place_of_line(function.__code__, function.__globals__, function.__code__.co_firstlineno)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import weakref
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -148,16 +149,22 @@ class SimCancelScope(anyio_asyncio.CancelScope):
 
 
 def _hash_of_connection(self: asyncio.BaseProtocol | asyncio.BaseTransport) -> int:
-    values: dict[str, Any] | None = getattr(self, "__dict__", None)
-    if values is None or execution_of_this_thread() is None:
-        return object.__hash__(self) if values is None else values.get(_HASH, object.__hash__(self))
-    if _HASH not in values:
-        values[_HASH] = in_set_order(next_serial())
-    found: int = values[_HASH]
-    return found
+    address = object.__hash__(self)
+    known = _of_connections.get(address)
+    if known is None:
+        if execution_of_this_thread() is None:
+            return address
+        try:
+            forgets = weakref.ref(self, lambda _: _of_connections.pop(address, None))
+        except TypeError:
+            # Of a class with slots alone.
+            return address
+        known = _of_connections[address] = in_set_order(next_serial()), forgets
+    return known[0]
 
 
-_HASH = "_sim_hash"
+# By address, and not in the attributes of an object, which the program may compare or print.
+_of_connections: dict[int, tuple[int, weakref.ref[Any]]] = {}
 # What `asyncio.gather` returns.
 GatheringFuture: type[asyncio.Future[Any]] = asyncio.tasks._GatheringFuture  # type: ignore[attr-defined]
 

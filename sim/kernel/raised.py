@@ -6,10 +6,11 @@ import asyncio
 import inspect
 import traceback
 from collections.abc import Iterator
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 from sim.kernel.diagnosis import place_of_line, place_of_predicate, short_place
+from sim.kernel.isolation.as_it_is import code_of, name_of
 from sim.kernel.origin import is_of_simulator, is_own_code
 
 LEAVES_MAX = 4
@@ -77,8 +78,8 @@ def place_of_exception(raised: BaseException) -> str:
 def words_of_callback(handle: asyncio.Handle) -> str:
     """A callback of the loop's, by its name and where it is defined."""
     callback: Any = handle._callback  # type: ignore[attr-defined]
-    code = getattr(callback, "__code__", None)
-    if isinstance(code, CodeType) and is_of_simulator(code.co_filename):
+    code = code_of(callback)
+    if code is not None and is_of_simulator(code.co_filename):
         # It stands for one of the program's, which is among its arguments.
         given = [each for each in handle._args if callable(each)]
         callback = given[0] if given else inspect.unwrap(callback)
@@ -87,7 +88,7 @@ def words_of_callback(handle: asyncio.Handle) -> str:
 
 def words_of_function(function: Any) -> str:
     place = place_of_predicate(function)
-    return place or getattr(function, "__qualname__", type(function).__qualname__)
+    return place or name_of(function)
 
 
 def _sentence(raised: BaseException) -> str:

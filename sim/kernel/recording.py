@@ -16,6 +16,7 @@ from typing import Any
 from sim.kernel.diagnosis import lock_holders
 from sim.kernel.environment import Arrival
 from sim.kernel.hashing import SimFuture
+from sim.kernel.isolation.as_it_is import name_of, owner_of
 from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observer import Observer
@@ -199,9 +200,9 @@ class Recording(Observer):
         self._is_polling = False
 
     def scheduled(self, callback: Any) -> None:
-        owner = getattr(callback, "__self__", None)
+        owner = owner_of(callback)
         actor = owner.get_name() if isinstance(owner, asyncio.Task) else "loop"
-        name = getattr(callback, "__qualname__", type(callback).__qualname__)
+        name = name_of(callback)
         now = self._loop.environment.lasted_s
         self.steps.append(f"{now:.9f} {self._loop.lane}{actor} {name}")
 

@@ -26,6 +26,7 @@ from sim.kernel.diagnosis import (
 )
 from sim.kernel.errors import StepBrokenOff
 from sim.kernel.hashing import SimTask
+from sim.kernel.isolation.as_it_is import name_of, owner_of
 from sim.kernel.origin import forwards, is_of_kernel, is_own_code
 from sim.kernel.raised import short_words_of_exception
 
@@ -125,7 +126,7 @@ class TaskRows:
         if timer is not None:
             self._add(timer.owner, timer.fires)
         callback: Any = handle._callback  # type: ignore[attr-defined]
-        task = getattr(callback, "__self__", None)
+        task = owner_of(callback)
         if isinstance(task, asyncio.Task) and _is_step(callback) and not task.done():
             self._stepped.append(task)
             self._goes_on(task, handle)
@@ -313,7 +314,7 @@ RecordedTask.__name__ = "Task"
 
 def _is_step(callback: Any) -> bool:
     """Of a task: its first step, one after a bare yield, or one after what it awaited."""
-    name = getattr(callback, "__name__", "")
+    name = name_of(callback).rpartition(".")[2]
     return type(callback).__name__ == "TaskStepMethWrapper" or name == "task_wakeup"
 
 
@@ -369,7 +370,7 @@ def _at(frames: list[tuple[FrameType, int]]) -> str:
 def _purpose(timer: asyncio.TimerHandle, frames: list[tuple[FrameType, int]]) -> tuple[str, str]:
     """What the timer is, and what it does when it fires."""
     callback: Any = timer._callback  # type: ignore[attr-defined]
-    name = getattr(callback, "__qualname__", type(callback).__qualname__)
+    name = name_of(callback)
     if name == "_release_waiter":
         # Of wait_for, before 3.12, and of wait.
         return frames[0][0].f_code.co_name.removeprefix("_"), "is over"

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from sim.kernel.environment import READING_S, SAME_S
+from sim.kernel.isolation.as_it_is import attribute_of, is_a, name_of, owner_of
 
 _MAKES_DEADLINE = asyncio.timeout.__code__
 """It reads the clock, and what it makes of that is armed later, if at all."""
@@ -189,10 +190,10 @@ def name_of_timer(timer: asyncio.TimerHandle) -> str:
     """Whose timer it is, as far as that is easily told."""
     callback: Any = timer._callback  # type: ignore[attr-defined]
     args: Any = timer._args or ()
-    owner = getattr(callback, "__self__", None)
-    task = getattr(owner, "_task", None)
-    for waits in getattr(args[0], "_callbacks", None) or () if args else ():
-        task = getattr(waits[0], "__self__", None)
+    owner = owner_of(callback)
+    task = attribute_of(owner, "_task")
+    for waits in args[0]._callbacks or () if args and is_a(args[0], asyncio.Future) else ():
+        task = owner_of(waits[0])
     if isinstance(task, asyncio.Task):
         return f"the timer of {task.get_name()}"
-    return f"the timer of {getattr(callback, '__qualname__', type(callback).__name__)}"
+    return f"the timer of {name_of(callback)}"

@@ -16,6 +16,7 @@ from sim.counterexamples.lined import LinedRecording, Rows
 from sim.counterexamples.program_lines import actor_of
 from sim.kernel.diagnosis import RUNS_CALLBACKS, frames_of, programs_frame, short_place, waits_for
 from sim.kernel.environment import Arrival
+from sim.kernel.isolation.as_it_is import code_of, name_of, owner_of
 from sim.kernel.loop import SimLoop
 from sim.kernel.observer import Observer
 from sim.kernel.origin import forwards, is_of_kernel, is_own_code
@@ -224,7 +225,7 @@ class Watched(LinedRecording):
         cause = causes.pop(0) if causes else None
         if not causes:
             self._scheduled_by.pop(id(callback), None)
-        task = getattr(callback, "__self__", None)
+        task = owner_of(callback)
         self._begin_step(cause, _place_of_task(task) if isinstance(task, asyncio.Task) else None)
         self._library = _library_of_handle(callback, task)
         super().runs(handle)
@@ -323,7 +324,7 @@ def library_of(file: str) -> str:
 def _library_of_handle(callback: Any, task: object) -> str:
     """Of a step: the library that the program's own code has called, or whose own the task is."""
     if not isinstance(task, asyncio.Task):
-        code = getattr(callback, "__code__", None)
+        code = code_of(callback)
         return "" if code is None else library_of(code.co_filename)
     found = ""
     for frame in frames_of(task.get_coro()):
@@ -370,7 +371,7 @@ def _timers(loop: SimLoop) -> list[asyncio.TimerHandle]:
 
 def _words_of(handle: asyncio.Handle) -> str:
     callback: Any = handle._callback  # type: ignore[attr-defined]
-    task = getattr(callback, "__self__", None)
+    task = owner_of(callback)
     if isinstance(task, asyncio.Task):
         return f"a step of {task.get_name()}"
     return _name_of(callback)
@@ -381,5 +382,4 @@ def _words_of_timer(timer: asyncio.TimerHandle) -> str:
 
 
 def _name_of(callback: Any) -> str:
-    name = getattr(callback, "__qualname__", type(callback).__qualname__)
-    return str(name).rpartition("<locals>.")[2]
+    return name_of(callback).rpartition("<locals>.")[2]

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from sim.kernel.isolation.as_it_is import attribute_of, attributes_of, is_a
+
 _INSTALLED = ("site-packages", "dist-packages")
 _STDLIB = sysconfig.get_paths()["stdlib"]
 
@@ -98,7 +100,7 @@ class BoundNames:
         for name, value in tuple(vars(module).items()):
             if id(value) in self._ids:
                 yield item_site(vars(module), name, value)
-            elif isinstance(value, type) and value.__module__ == module.__name__:
+            elif is_a(value, type) and value.__module__ == module.__name__:
                 yield from self._in_class(value)
             else:
                 yield from self._in_functions_of(value, module.__name__)
@@ -107,9 +109,9 @@ class BoundNames:
         for name, value in tuple(vars(cls).items()):
             if id(value) in self._ids:
                 yield attribute_site(cls, name, value)
-            elif isinstance(value, staticmethod) and id(value.__func__) in self._ids:
+            elif is_a(value, staticmethod) and id(value.__func__) in self._ids:
                 yield _static_site(cls, name, value.__func__)
-            elif isinstance(value, type):
+            elif is_a(value, type):
                 if value.__qualname__.startswith(f"{cls.__qualname__}."):
                     yield from self._in_class(value)
             else:
@@ -198,9 +200,9 @@ def modules_behind(sources: Iterable[object]) -> list[types.ModuleType]:
     for module in found:
         for value in tuple(vars(module).values()):
             behind = value
-            if isinstance(value, (type, types.FunctionType)):
+            if is_a(value, (type, types.FunctionType)):
                 behind = sys.modules.get(str(value.__module__))
-            if isinstance(behind, types.ModuleType) and id(behind) not in known and is_own(behind):
+            if is_a(behind, types.ModuleType) and id(behind) not in known and is_own(behind):
                 known.add(id(behind))
                 found.append(behind)
     return found
@@ -248,15 +250,15 @@ def default_site(function: types.FunctionType, index: int, real: Any) -> Site:
 
 def functions_behind(value: Any) -> Iterator[types.FunctionType]:
     """The functions behind a function, method or property, and those that decorators wrap."""
-    if isinstance(value, property):
+    if is_a(value, property):
         behind: list[Any] = [value.fget, value.fset, value.fdel]
     else:
-        behind = [getattr(value, "__func__", value)]
+        behind = [attribute_of(value, "__func__", value)]
     for each in behind:
         while each is not None:
-            if isinstance(each, types.FunctionType):
+            if is_a(each, types.FunctionType):
                 yield each
-            each = vars(each).get("__wrapped__") if hasattr(each, "__dict__") else None
+            each = attributes_of(each).get("__wrapped__")
 
 
 def own_modules() -> list[types.ModuleType]:

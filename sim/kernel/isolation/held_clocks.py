@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sim.kernel.isolation.as_it_is import attributes_of, is_a
 from sim.kernel.isolation.bound_names import (
     Site,
     attribute_site,
@@ -165,7 +166,7 @@ def _in_this_context(replaced: _Replaced) -> list[tuple[Site, Any]]:
 
 def _holds(holder: Any, replaced: _Replaced) -> bool:
     """Not for the types alone, which many hold."""
-    if isinstance(holder, (*_NOT_LOOKED_INTO, *_OF_A_LOOK)):
+    if is_a(holder, (*_NOT_LOOKED_INTO, *_OF_A_LOOK)):
         return False
     return any(id(each) in replaced for each in gc.get_referents(holder))
 
@@ -185,7 +186,7 @@ class _Holders:
         self._replaced = replaced
         modules = tuple(sys.modules.values())
         # Also another object may stand there.
-        self._modules = {id(getattr(each, "__dict__", None)): each for each in modules}
+        self._modules = {id(attributes_of(each)): each for each in modules}
         self._globals = _Look(each for each in holders if id(each) in self._modules)
         self._holders = _Look(each for each in holders if id(each) not in self._modules)
         self._owners: dict[int, _Look] = {}
@@ -202,7 +203,7 @@ class _Holders:
     def _find_owners(self, of: _Look) -> None:
         self._owners.update((id(each), _Look()) for each in of)
         for owner in _Look(gc.get_referrers(*of)) if of else ():
-            if not isinstance(owner, (types.FrameType, *_OF_A_LOOK)):
+            if not is_a(owner, (types.FrameType, *_OF_A_LOOK)):
                 for each in gc.get_referents(owner):
                     if id(each) in self._owners:
                         self._owners[id(each)].append(owner)
@@ -228,7 +229,7 @@ class _Holders:
             yield from self._in_tuple(holder, owners)
         elif kind is types.CellType:
             yield attribute_site(holder, "cell_contents", holder.cell_contents)
-        elif isinstance(holder, functools.partial) and id(holder.func) in self._replaced:
+        elif is_a(holder, functools.partial) and id(holder.func) in self._replaced:
             yield _partial_site(holder, 0)
         elif kind is staticmethod:
             # Called again, it takes another function.
@@ -241,9 +242,9 @@ class _Holders:
 
     def _stays_real(self, owner: Any) -> bool:
         """Whether what it holds is the simulator's, or a default or class of the library's."""
-        if isinstance(owner, types.FunctionType):
+        if is_a(owner, types.FunctionType):
             name = str(owner.__globals__.get("__name__"))
-        elif isinstance(owner, type):
+        elif is_a(owner, type):
             name = owner.__module__
         elif type(owner) is dict and id(owner) in self._modules:
             return _is_ours(str(owner.get("__name__")))
@@ -251,13 +252,13 @@ class _Holders:
             # Those of a closure, and of a table, of ours.
             kinds = types.FunctionType, type, dict
             above = self._owners.get(id(owner), ())
-            return any(isinstance(each, kinds) and self._stays_real(each) for each in above)
+            return any(is_a(each, kinds) and self._stays_real(each) for each in above)
         else:
             return _is_ours(type(owner).__module__)
         return _is_ours(name) or name.partition(".")[0] in sys.stdlib_module_names
 
     def _in_dict(self, holder: dict[Any, Any], owners: list[Any]) -> Iterator[Site]:
-        classes = [each for each in owners if isinstance(each, type)]
+        classes = [each for each in owners if is_a(each, type)]
         for name, value in tuple(holder.items()):
             if id(value) in self._replaced and name != _SAID_ONLY:
                 for cls in classes:
@@ -268,9 +269,9 @@ class _Holders:
     def _in_tuple(self, holder: tuple[Any, ...], owners: list[Any]) -> Iterator[Site]:
         found: list[Site] = []
         for owner in owners:
-            if isinstance(owner, types.FunctionType) and owner.__defaults__ is holder:
+            if is_a(owner, types.FunctionType) and owner.__defaults__ is holder:
                 found += [default_site(owner, at, each) for at, each in self._held(holder)]
-            elif isinstance(owner, functools.partial) and owner.args is holder:
+            elif is_a(owner, functools.partial) and owner.args is holder:
                 self._replace(holder)
                 found.append(_partial_site(owner, 1))
             elif type(owner) is dict or type(owner) is list:
@@ -296,9 +297,9 @@ class _Holders:
             for slot in tuple(vars(cls).values()):
                 if type(slot) is types.MemberDescriptorType:
                     sites.append(_slot_site(holder, slot))
-        if isinstance(holder, dict):
+        if is_a(holder, dict):
             sites += [_item_site_of(holder, name, each) for name, each in dict.items(holder)]
-        values = getattr(holder, "__dict__", None)
+        values = attributes_of(holder)
         if type(values) is dict:
             # What a cache in C was made of stands there, too, and it calls its own.
             named = [(name, each) for name, each in values.items() if name != _SAID_ONLY]
@@ -344,7 +345,7 @@ def stand_in_of(stand_in: Any) -> Any:
 
 
 def _is_named_tuple(holder: Any) -> bool:
-    return isinstance(holder, tuple) and hasattr(type(holder), "_make")
+    return is_a(holder, tuple) and hasattr(type(holder), "_make")
 
 
 def _is_ours(name: str) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sim.kernel.isolation.as_it_is import attributes_of, is_a
+
 LEVELS_MAX = 10
 """How many objects may lie one within the other."""
 OBJECTS_MAX = 20_000
@@ -42,8 +44,8 @@ class _Climb:
     def __init__(self, objects: _Level, but: tuple[type, ...]) -> None:
         self._but = but
         # What is no module may stand there, as None where an import is to fail.
-        modules = (each for each in tuple(sys.modules.values()) if hasattr(each, "__dict__"))
-        self._modules = {id(vars(each)): each for each in modules}
+        modules = tuple(sys.modules.values())
+        self._modules = {id(attributes_of(each)): each for each in modules}
         # By id, in which of the objects the climb to this one began; all of them stay alive.
         self._begun_at: dict[int, Any] = {id(each): each for each in objects}
         self._kept = _Level([objects])
@@ -56,13 +58,13 @@ class _Climb:
             ids = {*map(id, level)}
             above = _Level()
             for owner in _Level(gc.get_referrers(*level)):
-                if id(owner) in self._begun_at or isinstance(owner, self._but):
+                if id(owner) in self._begun_at or is_a(owner, self._but):
                     continue
                 held = [each for each in gc.get_referents(owner) if id(each) in ids]
                 if not held or _is_of_simulator(owner):
                     continue
                 yield from self._named(owner, held)
-                if id(owner) not in self._modules and not isinstance(owner, type):
+                if id(owner) not in self._modules and not is_a(owner, type):
                     self._begun_at[id(owner)] = self._begun_at[id(held[0])]
                     above.append(owner)
             self._kept.append(above)
@@ -78,7 +80,7 @@ class _Climb:
                 )
                 names = [name for name, value in tuple(owner.items()) if value is each]
                 yield from (Holding(module, f"{module}.{name}, {how}") for name in names)
-        elif isinstance(owner, (type, *_FUNCTIONS)):
+        elif is_a(owner, (type, *_FUNCTIONS)):
             words = f"{owner.__module__}.{owner.__qualname__}, of which a"
             # Its module's globals are no part of a function, though it refers to them.
             of_module = getattr(owner, "__globals__", None)
@@ -91,6 +93,6 @@ def _kind(each: Any) -> str:
 
 
 def _is_of_simulator(owner: Any) -> bool:
-    is_named = isinstance(owner, (type, *_FUNCTIONS))
+    is_named = is_a(owner, (type, *_FUNCTIONS))
     module = (owner if is_named else type(owner)).__module__
     return str(module).partition(".")[0] == "sim"

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from sim.kernel.isolation.as_it_is import attributes_of, is_a, slots_of
 from sim.kernel.isolation.bound_names import (
     Site,
     SitesOfModules,
@@ -88,14 +89,14 @@ class _Finder:
                         to_see.append(each)
 
     def _inner(self, value: Any) -> Iterable[Any]:
-        if isinstance(value, (type, types.FunctionType)):
+        if is_a(value, (type, types.FunctionType)):
             is_its = self._module_name in (None, value.__module__)
             return (value,) if is_its else ()
-        if isinstance(value, (classmethod, staticmethod, property)):
+        if is_a(value, (classmethod, staticmethod, property)):
             return functions_behind(value)
         kind: Any = type(value)
         # Threads that run belong to the system, and so does what they wait for.
-        if isinstance(value, (threading.Thread, types.ModuleType)):
+        if is_a(value, (threading.Thread, types.ModuleType)):
             return ()
         return (value,) if _is_in(kind, _CONTAINERS) or self._entered(kind) else ()
 
@@ -121,19 +122,12 @@ def _places(holder: Any) -> Iterator[Place]:
 
 
 def _attributes(holder: Any) -> Iterator[Place]:
-    try:
-        values: Any = object.__getattribute__(holder, "__dict__")
-    except AttributeError:
-        values = {}
-    site = attribute_site if isinstance(holder, type) else item_site
-    held = holder if isinstance(holder, type) else values
+    values, is_class = attributes_of(holder), is_a(holder, type)
+    site = attribute_site if is_class else item_site
     for name, value in tuple(values.items()):
-        yield value, partial(site, held, name, value)
-    for cls in type(holder).__mro__:
-        for name in vars(cls).get("__slots__", ()) if not isinstance(holder, type) else ():
-            value = getattr(holder, name, None)
-            if value is not None:
-                yield value, partial(attribute_site, holder, name, value)
+        yield value, partial(site, holder if is_class else values, name, value)
+    for name, value in () if is_class else slots_of(holder):
+        yield value, partial(attribute_site, holder, name, value)
 
 
 def _once_for_each(ask: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -172,7 +166,7 @@ def _in_installed(module: types.ModuleType) -> Iterator[Site]:
             yield item_site(vars(module), name, value)
             continue
         kind: Any = type(value)
-        if _is_made_of_locks(kind) and not isinstance(value, threading.Thread):
+        if _is_made_of_locks(kind) and not is_a(value, threading.Thread):
             yield from _Finder(_is_made_of_locks, module.__name__).within(value)
 
 

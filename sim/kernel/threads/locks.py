@@ -388,7 +388,12 @@ def patched(others: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
         (threading, "_time", monotonic),
         (queue, "time", monotonic),
     ]
-    by_real = [(getattr(module, name), stand_in) for module, name, stand_in in waiting]
+    # What a class inherits is not its own: `__hash__ = object.__hash__` stands in many others.
+    by_real = [
+        (getattr(module, name), stand_in)
+        for module, name, stand_in in waiting
+        if name in vars(module)
+    ]
     # What a test has put there instead, it wants to be called; what that calls in turn is ours.
     by_real.append((_real_sleep, sleep))
     wrappers: list[object] = []
@@ -399,7 +404,10 @@ def patched(others: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
     if "sched" in sys.modules:
         # Of the standard library it alone holds it, as a default.
         wrappers.append(sys.modules["sched"].scheduler.__init__)
-    before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    before = [
+        (module, name, getattr(module, name) if name in vars(module) else _INHERITED)
+        for module, name, _ in replaced
+    ]
     for module, name, value in replaced:
         setattr(module, name, value)
     try:
@@ -408,4 +416,10 @@ def patched(others: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
     finally:
         unwatch()
         for module, name, value in before:
-            setattr(module, name, value)
+            if value is _INHERITED:
+                delattr(module, name)
+            else:
+                setattr(module, name, value)
+
+
+_INHERITED = object()

@@ -32,6 +32,7 @@ from sim.kernel.current import execution_of_this_thread
 from sim.kernel.diagnosis import blocking_call, programs_frame
 from sim.kernel.environment import Environment
 from sim.kernel.errors import StepBrokenOff
+from sim.kernel.isolation.as_it_is import attribute_of, code_of, is_a, owner_of
 from sim.kernel.isolation.bound_names import functions_behind
 from sim.kernel.origin import is_own_code, is_programs_code
 from sim.kernel.schedule import GOES_ON, Bounds
@@ -489,8 +490,8 @@ def _on_watched_line(file: str, line: int) -> None:
 def code_of_job(job: Any) -> CodeType | None:
     """Of what a thread is to call, if that is the program's own or an installed package's."""
     called = _called(job)
-    code = getattr(getattr(called, "__func__", called), "__code__", None)
-    return code if isinstance(code, CodeType) and is_programs_code(code) else None
+    code = code_of(called)
+    return code if code is not None and is_programs_code(code) else None
 
 
 def may_share(job: Any) -> bool:
@@ -524,14 +525,14 @@ def _called(job: Any) -> Any:
 def _call_of(job: Any) -> tuple[Any, tuple[Any, ...]]:
     """What it calls, and with what; by asyncio.to_thread a partial of Context.run calls that."""
     given: tuple[Any, ...] = ()
-    while isinstance(job, functools.partial):
+    while is_a(job, functools.partial):
         args = (*job.args, *given)
         given = (*args, *job.keywords.values())
         job = job.func
-        if isinstance(getattr(job, "__self__", None), Context) and args:
+        if is_a(owner_of(job), Context) and args:
             job, *rest = given
             given = tuple(rest)
-    if getattr(job, "__func__", None) is threading.Timer.run:
+    if attribute_of(job, "__func__") is threading.Timer.run:
         timer = job.__self__
         job, given = _call_of(timer.function)
         return job, (*given, *timer.args, *timer.kwargs.values())

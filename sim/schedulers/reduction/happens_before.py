@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.kernel.environment import Arrival
 from sim.kernel.hashing import SimFuture, SimTask
+from sim.kernel.isolation.as_it_is import name_of, owner_of
 from sim.kernel.notices import Special
 from sim.kernel.observer import Observer
 from sim.kernel.origin import forwards
@@ -149,7 +150,7 @@ class History(Observer):
             return
         self._step += 1
         callback: Any = handle._callback  # type: ignore[attr-defined]
-        owner = getattr(callback, "__self__", None)
+        owner = owner_of(callback)
         if isinstance(owner, TrackedTask):
             awaited = next(iter(handle._args), None)
             if isinstance(awaited, _GatheringFuture):
@@ -162,7 +163,7 @@ class History(Observer):
             self._joins.setdefault(id(owner), []).append(child.tracked_as)
             self._joining = self._joins[id(owner)]
             return
-        elif getattr(callback, "__qualname__", "").startswith("_wait."):
+        elif name_of(callback).startswith("_wait."):
             self.unsupported("asyncio.wait waits for several ends")
         self._joining = []
 

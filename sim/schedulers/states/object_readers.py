@@ -34,6 +34,7 @@ from sim.kernel.hashing import (
     serials_given,
     stable_name,
 )
+from sim.kernel.isolation.as_it_is import is_a, stored_in
 from sim.kernel.living import (
     address_of,
     classes_below,
@@ -122,10 +123,10 @@ class Constants:
         numbers = enumerate(found, _DESCRIPTIONS_FROM)
         self.descriptions = {address_of(each): number for number, each in numbers}
 
-    def address(self, constant: object) -> int | None:
+    def address(self, constant: Any) -> int | None:
         """None for a class that the execution made. Raises Opaque for an object() that it made."""
         if address_of(constant) not in self._held:
-            if isinstance(constant, type) and not _is_importable(constant):
+            if is_a(constant, type) and not _is_importable(constant):
                 self._hold_classes()
                 if address_of(constant) not in self._held:
                     return None
@@ -197,12 +198,12 @@ def of_made_class(each: Any) -> Iterator[object]:
     yield each.__qualname__
     yield each.__bases__
     for name, value in tuple(vars(each).items()):
-        if name in _OF_EACH_CLASS or isinstance(value, (*_IN_C, types.MemberDescriptorType)):
+        if name in _OF_EACH_CLASS or is_a(value, (*_IN_C, types.MemberDescriptorType)):
             continue
         yield name
-        if isinstance(value, property):
+        if is_a(value, property):
             yield from (value.fget, value.fset, value.fdel)
-        elif isinstance(value, staticmethod | classmethod):
+        elif is_a(value, staticmethod | classmethod):
             yield value.__func__
         else:
             yield value
@@ -245,11 +246,11 @@ def _of_set(each: Any) -> Iterator[object]:
     by_address = [
         member
         for member in each
-        if not isinstance(_referent(member), _NUMBERED) and hashes_by_address(member)
+        if not is_a(_referent(member), _NUMBERED) and hashes_by_address(member)
     ]
     yield layout_around_one(each) if by_address and len(each) == 1 else layout_of_set(each)
     for member in each:
-        if isinstance(_referent(member), _NUMBERED):
+        if is_a(_referent(member), _NUMBERED):
             # Its number, and that of the next, decide how the two lie in a set.
             yield hash(member), serials_given()
     if by_address and len(each) > 1:
@@ -262,23 +263,24 @@ _FUTURES = (SimFuture, GatheringFuture)
 _NUMBERED = (SimCancelScope, *_FUTURES, asyncio.BaseProtocol, asyncio.BaseTransport)
 
 
-def _referent(member: object) -> object:
-    if isinstance(member, weakref.ref):
+def _referent(member: Any) -> object:
+    if is_a(member, weakref.ref):
         return _referent(member())
-    return member.__self__ if isinstance(member, types.MethodType) else member
+    return member.__self__ if is_a(member, types.MethodType) else member
 
 
-def hashes_by_address(member: object) -> bool:
-    if isinstance(member, weakref.ref):
+def hashes_by_address(member: Any) -> bool:
+    if is_a(member, weakref.ref):
         return hashes_by_address(member())
-    if isinstance(member, types.MethodType):
+    if is_a(member, types.MethodType):
         return hashes_by_address(member.__self__)
-    if isinstance(member, (tuple, frozenset)):
+    if is_a(member, (tuple, frozenset)):
         return any(map(hashes_by_address, member))
-    if isinstance(member, type) and "<locals>" in member.__qualname__:
+    if is_a(member, type) and "<locals>" in member.__qualname__:
         return not _is_importable(member)
     # Of constants the address is the same in each execution, as is that of a value that is equal.
-    return type(member).__hash__ is object.__hash__ and type(member) not in CONSTANTS
+    kind: Any = type(member)
+    return kind.__hash__ is object.__hash__ and kind not in CONSTANTS
 
 
 def _of_function(each: types.FunctionType) -> tuple[object, ...]:
@@ -331,7 +333,7 @@ def _of_frame_owner(prefix: str) -> Reader:
         if is_running:
             # In a thread that stands: the collector sees nothing of it but what it handles, last.
             yield frame
-            yield [one for one in gc.get_referents(each)[-1:] if isinstance(one, BaseException)]
+            yield [one for one in gc.get_referents(each)[-1:] if is_a(one, BaseException)]
             return
         if frame is None:
             yield "over"
@@ -425,7 +427,7 @@ def _members_in_c(cls: type) -> Iterator[str]:
     for base in cls.__mro__:
         if not _is_written_in_python(base):
             for name, value in vars(base).items():
-                if isinstance(value, types.MemberDescriptorType):
+                if is_a(value, types.MemberDescriptorType):
                     yield name
 
 
@@ -500,34 +502,40 @@ def _of_canonical_state(each: Any) -> Iterator[object]:
 
 def _of_attributes(each: Any, but: tuple[str, ...] = ()) -> Iterator[object]:
     but += LEFT_OUT.get(type(each), ())
-    attributes = getattr(each, "__dict__", None)
-    if attributes:
-        for name, value in attributes.items():
+    stored, slots = _places_in(type(each))
+    if stored is not None:
+        for name, value in stored.__get__(each).items():
             if name not in but:
                 yield name
                 yield value
-    for slot in _slots_of(type(each)):
-        if slot not in but:
-            yield getattr(each, slot, _UNBOUND)
+    for name, slot in slots:
+        if name not in but:
+            try:
+                yield slot.__get__(each)
+            except AttributeError:
+                yield _UNBOUND
 
 
 _UNBOUND = "unbound"
 
 
-_SLOTS: dict[type, tuple[str, ...]] = {}
+_Places = tuple[Any, tuple[tuple[str, Any], ...]]
+_PLACES: dict[type, _Places] = {}
 
 
-def _slots_of(cls: type) -> tuple[str, ...]:
-    if cls not in _SLOTS:
-        found: list[str] = []
+def _places_in(cls: type) -> _Places:
+    """Where an object of it holds something: the descriptor of its `__dict__`, and its slots."""
+    if cls not in _PLACES:
+        found: list[tuple[str, Any]] = []
         for base in filter(_is_written_in_python, cls.__mro__):
             slots = types.MemberDescriptorType
-            found += [name for name, value in vars(base).items() if isinstance(value, slots)]
+            found += [(name, value) for name, value in vars(base).items() if type(value) is slots]
+        places = stored_in(cls), tuple(found)
         if not _is_importable(cls):
             # Each execution makes another.
-            return tuple(found)
-        _SLOTS[cls] = tuple(found)
-    return _SLOTS[cls]
+            return places
+        _PLACES[cls] = places
+    return _PLACES[cls]
 
 
 # Py_TPFLAGS_HEAPTYPE: made by a class statement, or by one of the newer extension modules.
@@ -596,7 +604,7 @@ def is_constant(cls: type) -> bool:
     """Whether all objects of the type are constants."""
     if cls not in CONSTANTS and cls not in READERS:
         # Those of the two modules describe types and shapes.
-        describes = cls.__module__.split(".")[0] in ("typing", "pydantic_core")
+        describes = str(cls.__module__).partition(".")[0] in ("typing", "pydantic_core")
         if describes or issubclass(cls, type):
             CONSTANTS.add(cls)
     return cls in CONSTANTS
@@ -604,7 +612,7 @@ def is_constant(cls: type) -> bool:
 
 def reader_for(cls: type) -> Reader:
     """Raises Opaque for a type of which nothing is known."""
-    if hasattr(cls, "canonical_state"):
+    if any("canonical_state" in vars(base) for base in cls.__mro__):
         # The object itself says which part of it decides what happens next.
         return _of_canonical_state
     for base, reader in _OF_BASES.items():
@@ -672,9 +680,7 @@ def _is_written_in_python(cls: type) -> bool:
     if not cls.__flags__ & _HEAP_TYPE:
         return False
     return not any(
-        isinstance(value, _IN_C)
-        and value.__objclass__ is cls
-        and name not in ("__dict__", "__weakref__")
+        is_a(value, _IN_C) and value.__objclass__ is cls and name not in ("__dict__", "__weakref__")
         for name, value in vars(cls).items()
     )
 
