@@ -15,6 +15,8 @@ PORT_MAX = 65535
 # Until the server takes it over, which has a backlog of its own.
 _BACKLOG = 128
 _SHOWN_CHARS = 80
+# Ports that are free on one address of a name are rarely taken on another.
+_TRIES = 20
 # What is to be done about it.
 _WHY_NOT = {
     errno.EADDRINUSE: "that port is taken, its address already in use; end the program that "
@@ -28,7 +30,7 @@ _WHY_NOT = {
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
-    """A socket for each address of the host, closed in the end.
+    """A socket for each address of the host, all of one port, closed in the end.
 
     They listen, and are not only bound, which a second server could do as well: the one that comes
     later learns it here. Who connects before the server has started waits for it.
@@ -38,18 +40,14 @@ def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
         raise StartRefused(
             f"will not listen on port {port}: ports are 0 (any free one) to {PORT_MAX}"
         )
+    places = _places(host, port)
     with ExitStack() as exits:
-        found: list[socket.socket] = []
-        errors: list[tuple[str, int]] = []
-        places = _places(host, port)
-        for family, kind, protocol, _, place in places:
-            try:
-                listener = exits.enter_context(socket.socket(family, kind, protocol))
-                _listen(listener, place)
-            except OSError as exc:
-                errors.append((str(place[0]), exc.errno or errno.EINVAL))
-            else:
-                found.append(listener)
+        for _ in range(_TRIES if port == 0 else 1):
+            exits.close()
+            found, errors = _had(places, port, exits)
+            # Somebody may have the first one's port on another address.
+            if not any(number == errno.EADDRINUSE for _, number in errors):
+                break
         # Of a name one address may be missing, as ::1 of localhost where there is no IPv6.
         final = [error for error in errors if error[1] in (errno.EADDRINUSE, errno.EACCES)]
         if final or not found:
@@ -57,6 +55,25 @@ def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
             why = _WHY_NOT.get(number, os.strerror(number))
             raise StartRefused(f"cannot listen on {address} at port {port}: {why}")
         yield found
+
+
+def _had(
+    places: list[Any], port: int, exits: ExitStack
+) -> tuple[list[socket.socket], list[tuple[str, int]]]:
+    """Those that are had, and of the others the address and the error's number."""
+    found: list[socket.socket] = []
+    errors: list[tuple[str, int]] = []
+    for family, kind, protocol, _, (address, _, *more) in places:
+        try:
+            listener = exits.enter_context(socket.socket(family, kind, protocol))
+            _listen(listener, (address, port, *more))
+        except OSError as exc:
+            errors.append((str(address), exc.errno or errno.EINVAL))
+        else:
+            found.append(listener)
+            # The port that the first has got is that of all: one URL names the server.
+            port = listener.getsockname()[1]
+    return found, errors
 
 
 def url_of(listener: socket.socket) -> str:

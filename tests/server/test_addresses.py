@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -87,6 +88,32 @@ def test_a_name_may_have_an_address_that_is_not_there(monkeypatch: pytest.Monkey
         number = taken.getsockname()[1]
         with pytest.raises(StartRefused, match="port is taken"), listening("127.0.0.1", number):
             pass
+
+
+@pytest.mark.socket
+def test_any_free_port_is_one_port_for_all_addresses_of_a_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where somebody has it on the second of them: the announced URL reaches the server."""
+    found, bound = socket.getaddrinfo, socket.socket.bind
+    taken = socket.socket()
+
+    def two(*named: Any, **more: Any) -> list[Any]:
+        (there,) = found(*named, **more)
+        return [(*there[:4], (address, there[4][1])) for address in ("127.0.0.1", "127.0.0.2")]
+
+    def bind(listener: socket.socket, place: Any) -> None:
+        bound(listener, place)
+        if taken.getsockname()[1] == 0:
+            bound(taken, ("127.0.0.2", listener.getsockname()[1]))
+            taken.listen()
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with closing(taken), listening("127.0.0.1", 0) as had:
+        (_, number), (_, same) = places = [each.getsockname() for each in had]
+        assert [address for address, _ in places] == ["127.0.0.1", "127.0.0.2"]
+        assert number == same != taken.getsockname()[1]
 
 
 @pytest.mark.parametrize(
