@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from server.log import say
-from server.run import HOST, PORT, run
+from server.importing import ending_in_a_line
+
+with ending_in_a_line("python -m server"):
+    from server.log import say
+    from server.run import HOST, PORT, run
 
 
 def main() -> int:

@@ -53,7 +53,7 @@ from server.service import Service
 from server.settings import DEVKEY, Settings
 from server.spellings import one_spelling
 from server.stores.leased_registry import LeasedRegistry
-from server.supervised import ending_with_supervisor
+from server.supervised import ending_with_supervisor, take_interrupts
 from server.tracing import tracing
 from server.unforeseen import Unforeseen, once
 
@@ -152,6 +152,7 @@ def create_app(
         limits = settings or _settings()
         log.configure(limits.log)
         server = shutdown.uvicorn_around()
+        take_interrupts(server)
         if server is not None:
             log.never_block()
         keys = _keys_for(limits, server, partial(_no_request, app), is_left_alone=not signals)

@@ -53,12 +53,12 @@ async def serve(
     limits = settings or read_settings()
     log.configure(limits.log)
     check_address(read_keys(limits), host)
-    with signals_swallowed() as early, listening(host, port) as listeners:
+    with signals_swallowed() as came, listening(host, port) as listeners:
         async with ollama or nullcontext("") as address:
             if address:
                 limits = limits.model_copy(update={"ollama_host": address})
             config = config_for(create_app(limits), limits, host, port)
-            await _serve_until_cancelled(_Server(config, on_started, early), listeners)
+            await _serve_until_cancelled(_Server(config, on_started, came), listeners)
 
 
 async def _serve_until_cancelled(server: _Server, listeners: list[socket.socket]) -> None:
@@ -115,27 +115,40 @@ def config_for(
 
 
 class _Server(uvicorn.Server):
-    """Reports its address once it serves. early: the signals that have come before it."""
+    """Reports its address once it serves. came: signals, to which it adds those that it takes."""
 
     def __init__(
         self,
         config: uvicorn.Config,
         on_started: Callable[[str], None] | None,
-        early: list[signal.Signals],
+        came: list[signal.Signals],
     ) -> None:
         super().__init__(config)
         self._on_started = on_started
-        self._early = early
+        self._came = came
+        self._has_served = False
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        # What comes from here on it takes itself.
-        with self.capture_signals():
-            if not ended_early(self._early):
-                await self._serve(sockets)
+        try:
+            # What comes from here on it takes itself.
+            with self.capture_signals():
+                if not self._came:
+                    await self._serve(sockets)
+        except SystemExit:
+            # It would not start. Who was told to end meanwhile has done so.
+            if not self._came:
+                raise
+        if not self._has_served:
+            ended_early(self._came)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._came.append(signal.Signals(sig))
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and self._on_started is not None:
+        self._has_served = self.started and not self.should_exit
+        if self._has_served and self._on_started is not None:
             self._on_started(url_of(self.servers[0].sockets[0]))
 
 
@@ -159,7 +172,8 @@ def run(
         # uvicorn has said why.
         return EXIT_USAGE
     except KeyboardInterrupt:
-        pass
+        # Before there was anything to end; from then on signals are taken.
+        ended_early([signal.SIGINT])
     return EXIT_OK
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -42,33 +43,53 @@ def run_workers(
     """
     log.open_closed_streams()
     log.configure()
-    try:
-        settings = read_settings()
-        log.configure(settings.log)
-        check_address(read_keys(settings), host)
-        check_shared(workers, settings.sessions)
-        with signals_swallowed() as early, listening(host, port) as listeners:
-            asyncio.run(check_store(settings))
-            with _running(ollama) as address:
-                if address:
-                    os.environ["JARVIS_OLLAMA_HOST"] = address
-                config = _config(settings, workers, host, port)
-                supervisor = Supervisor(
-                    config,
-                    listeners,
-                    health_s=_HEALTH_S,
-                    on_ready=lambda: on_started(url_of(listeners[0])),
-                )
-                if ended_early(early):
-                    return EXIT_OK
-                supervisor.run()
-                return EXIT_USAGE if supervisor.has_failed else EXIT_OK
-    except StartRefused as exc:
-        log.say(f"onestream serve: {exc}", sys.stderr, logging.ERROR)
-    except SystemExit:
-        # uvicorn has said why.
-        pass
-    return EXIT_USAGE
+    with signals_swallowed() as came:
+        try:
+            _serve(workers, host, port, ollama, on_started, came)
+            return EXIT_OK
+        except StartRefused as exc:
+            log.say(f"onestream serve: {exc}", sys.stderr, logging.ERROR)
+        except SystemExit:
+            # uvicorn, or a worker, has said why.
+            pass
+        # Who was told to end meanwhile has done so.
+        return EXIT_OK if ended_early(came) else EXIT_USAGE
+
+
+def _serve(
+    workers: int,
+    host: str,
+    port: int,
+    ollama: AbstractAsyncContextManager[str] | None,
+    on_started: Callable[[str], None],
+    came: list[signal.Signals],
+) -> None:
+    """came: the signals that have come before the supervisor takes them itself.
+
+    Raises StartRefused, or SystemExit where it was said why.
+    """
+    settings = read_settings()
+    log.configure(settings.log)
+    check_address(read_keys(settings), host)
+    check_shared(workers, settings.sessions)
+    with listening(host, port) as listeners:
+        asyncio.run(check_store(settings))
+        with _running(ollama) as address:
+            if address:
+                os.environ["JARVIS_OLLAMA_HOST"] = address
+            supervisor = Supervisor(
+                _config(settings, workers, host, port),
+                listeners,
+                health_s=_HEALTH_S,
+                on_ready=lambda: on_started(url_of(listeners[0])),
+            )
+            if ended_early(came):
+                return
+            supervisor.run()
+            if supervisor.has_failed:
+                raise SystemExit(EXIT_USAGE)
+            if not supervisor.was_ready:
+                ended_early(supervisor.told)
 
 
 def _config(settings: Settings, workers: int, host: str, port: int) -> uvicorn.Config:

@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
 import uvicorn
@@ -21,6 +22,30 @@ from server.lines import line
 from server.startup import workers_of
 
 _logger = logging.getLogger("onestream.server")
+
+_INTERRUPTS = (signal.SIGINT,)
+
+
+@contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """A worker that is started meanwhile takes a Ctrl-C once it can end by it: `take_interrupts`.
+
+    A terminal sends it to the workers as well, and one that imports would print a traceback.
+    """
+    # It would let them through when the first worker starts it.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+    try:
+        yield
+    finally:
+        # One that has come meanwhile comes now.
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def take_interrupts(server: uvicorn.Server | None) -> None:
+    """In a worker, whose `server` has its handlers."""
+    if server is not None and multiprocessing.parent_process() and workers_of(server) > 1:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
 
 
 @contextmanager

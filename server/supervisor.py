@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import signal
 import socket
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from server.lines import line
+from server.supervised import interrupts_held_back
 
 _logger = logging.getLogger("onestream.server")
 
@@ -106,6 +108,8 @@ class Supervisor(Multiprocess):
         """make: a process that is not started yet."""
         super().__init__(config, sockets)
         self.has_failed = False
+        # Which signals have told it to end.
+        self.told: list[signal.Signals] = []
         self._make = make
         self._on_ready: Callable[[], None] | None = on_ready
         self._looks_max = round(health_s / LOOK_S)
@@ -122,7 +126,9 @@ class Supervisor(Multiprocess):
         self._workers = [self._started() for _ in range(self.processes_num)]
         while not self.should_exit.wait(LOOK_S):
             self.handle_signals()
-            self.look()
+            # Ctrl-C reaches the workers as well: those that it has ended have no successors.
+            if not self.should_exit.is_set():
+                self.look()
         self._end_all()
         while self._ending:
             self._ending[0].join(LOOK_S)
@@ -142,7 +148,20 @@ class Supervisor(Multiprocess):
             self._on_ready()
             self._on_ready = None
 
+    @property
+    def was_ready(self) -> bool:
+        """Whether all workers have served at a time."""
+        return self._on_ready is None
+
     # -- signals
+
+    def handle_int(self) -> None:
+        self.told.append(signal.SIGINT)
+        self.should_exit.set()
+
+    def handle_term(self) -> None:
+        self.told.append(signal.SIGTERM)
+        self.should_exit.set()
 
     def restart_all(self) -> None:
         """Each worker is replaced, one after the other: the new one serves before the old ends."""
@@ -158,7 +177,8 @@ class Supervisor(Multiprocess):
     # -- one worker
 
     def _started(self) -> Worker:
-        return Worker(self._make(self.config, self.sockets))
+        with interrupts_held_back():
+            return Worker(self._make(self.config, self.sockets))
 
     def _replace(self, place: int, worker: Worker) -> None:
         """One that has ended by itself, or was killed."""
@@ -179,7 +199,7 @@ class Supervisor(Multiprocess):
 
     def _may_follow(self, refused: Worker) -> bool:
         """Whether it is time to try another one in the place of one that would not start."""
-        if self._on_ready is not None:
+        if not self.was_ready:
             # Its settings, or the address: another one would end as well.
             self.has_failed = True
             self.should_exit.set()

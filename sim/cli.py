@@ -50,6 +50,8 @@ SERVER_PACKAGES = {
 ERROR_EXIT = Verdict.ERROR.exit_code
 NOBODY_READS_EXIT = 128 + 13
 """As a shell has it for a command that SIGPIPE ends: no verdict, since none was read."""
+INTERRUPTED_EXIT = 128 + 2
+"""The same of SIGINT."""
 
 
 class _Defaults(argparse.HelpFormatter):
@@ -102,6 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         return _nobody_reads()
+    except KeyboardInterrupt:
+        # Of a search the first one ends with a verdict; this is where none can be given.
+        print("onestream: Ctrl-C ended it", file=sys.stderr)
+        return INTERRUPTED_EXIT
 
 
 def _run(argv: Sequence[str] | None) -> int:

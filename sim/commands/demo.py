@@ -16,6 +16,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from sim.bench.demo import demo
+    from server.importing import ending_in_a_line
+
+    with ending_in_a_line("onestream demo"):
+        from sim.bench.demo import demo
 
     return demo()

@@ -25,7 +25,10 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from sim.fake_ollama.http_front import serve
+    from server.importing import ending_in_a_line
+
+    with ending_in_a_line("onestream fake-ollama"):
+        from sim.fake_ollama.http_front import serve
 
     asyncio.run(serve(profile=arguments.profile, host=arguments.host, port=arguments.port))
     return 0

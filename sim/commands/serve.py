@@ -34,22 +34,25 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from server.log import say
-    from server.run import run as run_server
+    from server.importing import ending_in_a_line
+
+    with ending_in_a_line("onestream serve"):
+        from server.log import say
+        from server.run import run as run_server
+        from server.run_workers import run_workers
+
+        if arguments.fake_ollama is not None:
+            from sim.bench.demo import embedded_fake
+            from sim.fake_ollama import profile_named
 
     ollama = None
     if arguments.fake_ollama is not None:
-        from sim.bench.demo import embedded_fake
-        from sim.fake_ollama import profile_named
-
         ollama = embedded_fake(profile_named(arguments.fake_ollama))
 
     def announce(address: str) -> None:
         say(f"onestream listens on {address}", sys.stdout)
 
     if arguments.workers > 1:
-        from server.run_workers import run_workers
-
         return run_workers(
             arguments.workers, arguments.host, arguments.port, ollama=ollama, on_started=announce
         )

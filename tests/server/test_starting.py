@@ -205,33 +205,6 @@ def test_a_terminal_that_closes_does_not_end_what_was_started_to_outlive_it() ->
 
 
 @pytest.mark.socket
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_signal_that_comes_while_the_server_starts_ends_it(
-    number: signal.Signals, workers: int, tmp_path: Path
-) -> None:
-    """With a line that says so and exit code 0; it was swallowed, and the server went on."""
-    program = (
-        "import os, signal, sys; from server import run, run_workers\n"
-        "made = run.config_for\n"
-        "def config_for(*given, **named):\n"
-        f"    signal.raise_signal({int(number)})\n"
-        "    return made(*given, **named)\n"
-        "run.config_for = run_workers.config_for = config_for\n"
-        "up = lambda url: os.write(1, b'it serves\\n')\n"
-        "serve = run.run(port=0, on_started=up) if "
-        f"{workers} == 1 else run_workers.run_workers(2, '127.0.0.1', 0, on_started=up)\n"
-        "sys.exit(serve)"
-    )
-    sessions = f"sqlite:{tmp_path}/own/sessions.sqlite"
-    with process("-c", program, JARVIS_SESSIONS=sessions if workers > 1 else "") as child:
-        output = Output(child)
-        output.wait_for(f"ended_early {number.name} came while the server started")
-        assert child.wait(HANGS_S) == 0
-        assert not any("Traceback" in each or "serves" in each for each in output.lines)
-
-
-@pytest.mark.socket
 def test_a_process_that_serves_looks_for_cycles_rarely() -> None:
     """Among what it has made since it began; a program that only imports the server is let be."""
     program = (

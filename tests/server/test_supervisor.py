@@ -142,6 +142,34 @@ def test_it_says_once_that_all_workers_serve(two: Supervised) -> None:
     assert not two.supervisor.has_failed
 
 
+def test_who_ends_by_the_same_ctrl_c_has_no_successor(two: Supervised) -> None:
+    """A terminal sends it to the workers as well, and they may be faster."""
+
+    def ctrl_c() -> None:
+        two.supervisor.signal_queue.append(signal.SIGINT)
+        two.made[0].exitcode = 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocess, "SIGNALS", {signal.SIGINT: "INT"})
+        two.run(nothing, ctrl_c)
+    assert [each.told for each in two.made] == [True, True]
+    assert two.supervisor.told == [signal.SIGINT]
+
+
+def test_a_worker_begins_with_ctrl_c_held_back(two: Supervised) -> None:
+    """It would end by it with a traceback as long as it imports; its supervisor takes it on."""
+    held: list[bool] = []
+    made = two._make
+
+    def make(*given: Any) -> StandIn:
+        held.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        return made(*given)
+
+    two.supervisor._make = cast("Callable[..., Process]", make)
+    two.run(lambda: held.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+    assert held == [True, True, False]
+
+
 def test_a_worker_that_dies_while_it_is_asked_is_replaced_with_the_next_look(
     two: Supervised,
 ) -> None:
