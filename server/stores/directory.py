@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Protocol
 
 from registry.lease_records import Message
@@ -68,12 +68,19 @@ class Seen:
     now_ms: int
 
 
-_FIELDS = frozenset(each.name for each in fields(Entry))
+# By their names, with the types that they may have.
+_TYPES = {"owner": str, "trace_id": str} | {
+    each.name: type(each.default) for each in fields(Entry) if each.default is not MISSING
+}
 
 
 def entry_of(owner: str, trace_id: str, text: bytes | str) -> Entry:
     """text: its fields as JSON."""
-    known = {name: value for name, value in mapping_of(text).items() if name in _FIELDS}
+    known = {
+        name: value
+        for name, value in mapping_of(text).items()
+        if isinstance(value, _TYPES.get(name, ()))
+    }
     return Entry(**{"owner": owner, "trace_id": trace_id, **known})
 
 

@@ -9,24 +9,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio.sentinel import MasterNotFoundError
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from registry import attempts
-from registry.errors import IllegalOperation
 from registry.lease_records import (
     LATE_KEEP_MS,
     LATE_MAX,
@@ -42,11 +33,11 @@ from registry.lease_records import (
     Why,
     Word,
 )
-from registry.lease_state import LimitsDiffer
 from registry.lease_table import LeaseTable
 from registry.patience import PatientTimeout, late_by
 from server.stores.redis_clients import RedisClients
 from server.stores.redis_directory import RedisDirectory
+from server.stores.redis_errors import RedisErrors, drops_keys
 from server.stores.redis_records import (
     arguments,
     attempt_of,
@@ -57,8 +48,6 @@ from server.stores.redis_records import (
 )
 from server.stores.store import (
     RecordUnreadable,
-    StoreRefused,
-    StoreUnreachable,
     look,
     told_of,
 )
@@ -80,6 +69,10 @@ _LEFT_MS = 24 * 3600 * 1000
 _SCAN = 500
 # Before 2020 no clock was ever set.
 _CLOCK_MIN_MS = 1_577_836_800_000
+# What comes on the connection for messages.
+_HEARD = ("subscribe", "message", "pong")
+# Of a reply that is none.
+_SHOWN_CHARS = 80
 
 
 class RedisStore:
@@ -108,6 +101,7 @@ class RedisStore:
         self._client, self._listener = self._clients.client, self._clients.listener
         self._script = self._client.register_script(script)
         self._call_s = call_s
+        self._errors = RedisErrors(self.address, self._prefix, limits, call_s)
         self._turn_of_holders = asyncio.Semaphore(_HOLDERS_MAX)
         self._turn_of_asking = asyncio.Semaphore(_ASKING_MAX)
 
@@ -116,15 +110,16 @@ class RedisStore:
         return self._limits
 
     async def start(self) -> None:
-        async with self._asking():
+        async with self._errors.asking():
             # Connects, which may take several requests by itself.
             await self._client.ping()
-        async with self._asking():
+        async with self._errors.asking():
             info = await self._client.info()
-        async with self._asking():
+        async with self._errors.asking():
             seconds, _ = await self._client.time()
-        self._check(info, seconds * 1000)
-        async with self._asking():
+        with self._errors.reading():
+            self._check(info, seconds * 1000)
+        async with self._errors.asking():
             # Nobody hears it. A user of an ACL has no channels unless they are given: the script
             # would write, and fail with the first stream that is to be told of its stop.
             await self._client.publish(self._channel(self._worker), "")
@@ -134,10 +129,10 @@ class RedisStore:
 
     async def _check_hears(self) -> None:
         """A user of an ACL may be allowed to publish, and not to subscribe."""
-        async with self._asking():
+        async with self._errors.asking():
             # Connects, as above.
             await self._listener.ping()
-        async with self._asking(), self._listener.pubsub() as subscribed:
+        async with self._errors.asking(), self._listener.pubsub() as subscribed:
             await subscribed.subscribe(self._channel(self._worker))
             await subscribed.get_message(timeout=None)
 
@@ -149,11 +144,11 @@ class RedisStore:
         No record of a session expires: a store that is short of memory would drop it early.
         """
         names = await self._names(self._session_key(""))
-        async with self._asking():
+        async with self._errors.asking():
             seconds, micros = await self._client.time()
         now_ms = seconds * 1000 + micros // 1000 if self._now_ms is None else self._now_ms()
         for some in batched(names, _SCAN):
-            async with self._asking(), self._client.pipeline(transaction=False) as pipe:
+            async with self._errors.asking(), self._client.pipeline(transaction=False) as pipe:
                 for name in some:
                     pipe.hget(self._session_key(name), "asked_ms")
                 asked = await pipe.execute(raise_on_error=False)
@@ -187,11 +182,7 @@ class RedisStore:
                 async with PatientTimeout(self._call_s):
                     await turn.acquire()
             except TimeoutError:
-                raise StoreUnreachable(
-                    f"the store of sessions {self.address} was not asked: {_ASKING_MAX} requests "
-                    f"for sessions are on their way from this worker, and its turn did not come "
-                    f"within {self._call_s:g} s; look at the load of this machine and of the store"
-                ) from None
+                raise self._errors.not_asked(_ASKING_MAX) from None
         else:
             await turn.acquire()
         try:
@@ -209,21 +200,24 @@ class RedisStore:
         args += attempt_of(operation)
         is_logged = isinstance(operation, Leave) and operation.logged
         args += [int(is_logged), LATE_KEEP_MS, LATE_MAX]
-        async with self._asking():
+        async with self._errors.asking():
             got = await self._script(keys=keys, args=args)
-        with self._reading():
+        with self._errors.reading():
             return _answer_of(got)
 
     async def messages(self) -> AsyncIterator[Message]:
-        with self._errors():
+        with self._errors.translated():
             async with self._listener.pubsub() as subscribed:
-                async with self._asking():
+                async with self._errors.asking():
                     await subscribed.subscribe(self._channel(self._worker))
                 # The client's own health check sends a question, and never misses the reply.
                 is_asked = was_late = False
                 while True:
                     due = asyncio.get_running_loop().time() + self._health_s
-                    each = await subscribed.get_message(timeout=self._health_s)
+                    with self._errors.reading():
+                        each = await subscribed.get_message(timeout=self._health_s)
+                        if each is not None and each["type"] not in _HEARD:
+                            raise TypeError(f"{each['type']!a} where messages are heard")
                     if each is not None:
                         is_asked = was_late = False
                         if each["type"] == "message":
@@ -232,26 +226,21 @@ class RedisStore:
                         # Its answer may have come while this process stood still.
                         was_late = True
                     elif is_asked:
-                        raise StoreUnreachable(self._silence())
+                        raise self._errors.silent(2 * self._health_s)
                     else:
-                        async with self._asking():
+                        async with self._errors.asking():
                             await subscribed.ping("alive")
                         is_asked = True
 
-    def _silence(self) -> str:
-        return (
-            f"the store of sessions {self.address} has been silent for {2 * self._health_s:g} s on "
-            f"the connection for messages; look at the network to it"
-        )
-
     async def queue(self, session: str) -> tuple[str, ...]:
-        async with self._asking(), self._client.pipeline(transaction=True) as pipe:
+        async with self._errors.asking(), self._client.pipeline(transaction=True) as pipe:
             pipe.hgetall(self._session_key(session))
             pipe.hget(self._key("counters"), "quarantine")
             pipe.time()
-            fields, until_ms, (seconds, micros) = await pipe.execute()
+            found = await pipe.execute()
         table = LeaseTable(self._limits)
-        with self._reading():
+        with self._errors.reading():
+            fields, until_ms, (seconds, micros) = found
             table.quarantine_until_ms = int(until_ms or 0)
             if fields:
                 table.sessions[session] = record_of(texts_of(fields))
@@ -261,16 +250,16 @@ class RedisStore:
     async def snapshot(self) -> LeaseSnapshot:
         sessions, asked = {}, {}
         for name in await self._names(self._session_key("")):
-            async with self._asking():
+            async with self._errors.asking():
                 fields = texts_of(await self._client.hgetall(self._session_key(name)))
             sessions[name] = record_of(fields)
         for name in await self._names(self._asked_key("")):
-            async with self._asking():
+            async with self._errors.asking():
                 text: Any = await self._client.get(self._asked_key(name))
             asked[name] = attempts.from_text(text.decode())
-        async with self._asking():
+        async with self._errors.asking():
             counters = texts_of(await self._client.hgetall(self._key("counters")))
-        async with self._asking():
+        async with self._errors.asking():
             members: Any = await self._client.zrange(self._key("detached"), 0, -1, withscores=True)
         detached = [detached_of(member.decode(), int(score)) for member, score in members]
         return LeaseSnapshot(
@@ -286,7 +275,7 @@ class RedisStore:
 
     @property
     def directory(self) -> RedisDirectory:
-        return RedisDirectory(self._client, self._key, self._channel, self._asking, self._reading)
+        return RedisDirectory(self._client, self._key, self._channel, self._errors)
 
     async def close(self) -> None:
         with suppress(RedisError, OSError):
@@ -299,7 +288,7 @@ class RedisStore:
         names: dict[str, None] = {}
         cursor = 0
         while True:
-            async with self._asking():
+            async with self._errors.asking():
                 found: Any = await self._client.scan(cursor, match=f"{_glob(begin)}*", count=_SCAN)
             cursor, keys = found
             texts = (key.decode("utf-8", "replace") for key in keys)
@@ -326,112 +315,42 @@ class RedisStore:
         # Some that speak its protocol have a version of another form, or none.
         major = re.match(r"\d+", str(info.get("redis_version")))
         if major is None or int(major[0]) < VERSION_MIN:
-            self._refuse(
+            raise self._errors.refused(
                 f"is version {found}; sessions need Valkey, or Redis from {VERSION_MIN} on"
             )
         if info.get("role", "master") != "master":
-            self._refuse("is a replica, which takes no writes; name the primary")
+            raise self._errors.refused("is a replica, which takes no writes; name the primary")
         if info.get("cluster_enabled"):
-            self._refuse("is a node of a cluster, which is not supported; name a single server")
+            raise self._errors.refused(
+                "is a node of a cluster, which is not supported; name a single server"
+            )
         policy = str(info.get("maxmemory_policy", "noeviction"))
         if info.get("maxmemory") and policy.startswith("allkeys-"):
-            self._refuse(_evicts(policy))
+            raise self._errors.refused(drops_keys(policy))
         if now_ms < _CLOCK_MIN_MS:
-            self._refuse(f"has a clock that was never set ({now_ms} ms since 1970); set it")
-
-    def _refuse(self, why: str) -> None:
-        raise StoreRefused(f"the store of sessions {self.address} {why}")
-
-    @asynccontextmanager
-    async def _asking(self) -> AsyncIterator[None]:
-        """One request, within its limit, to which our own lateness does not count."""
-        try:
-            async with PatientTimeout(self._call_s):
-                with self._errors():
-                    yield
-        except TimeoutError:
-            raise StoreUnreachable(
-                f"the store of sessions {self.address} does not answer within {self._call_s:g} s "
-                f"(JARVIS_SESSIONS_CALL_SECONDS); look at the server and the network to it"
-            ) from None
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """The client's errors as the store's."""
-        try:
-            yield
-        except ResponseError as exc:
-            raise self._refusal(str(exc)) from exc
-        except (AuthenticationError, AuthorizationError) as exc:
-            raise StoreUnreachable(
-                f"the store of sessions {self.address} answered: authentication failed "
-                f"({_why(exc)}); look at the user and the password in JARVIS_SESSIONS"
-            ) from exc
-        except BusyLoadingError as exc:
-            raise StoreUnreachable(
-                f"the store of sessions {self.address} answered: {_why(exc)}; wait until it has"
-            ) from exc
-        except MasterNotFoundError as exc:
-            raise StoreUnreachable(
-                f"the Sentinels of {self.address} do not answer, or know no primary of that name "
-                f"that is up; look at them (SENTINEL MASTERS) and at the name"
-            ) from exc
-        except (RedisError, OSError) as exc:
-            raise StoreUnreachable(
-                f"the store of sessions {self.address} does not answer: {_why(exc)}; look at the "
-                f"server{_advice_if_closed(exc)} and the network to it"
-            ) from exc
-
-    def _refusal(self, text: str) -> Exception:
-        illegal = re.match(r"ILLEGAL (.*)", text)
-        if illegal:
-            return IllegalOperation(f"the store found that this is not possible: {illegal[1]}")
-        differ = re.match(r"LIMITS (\d+) ([\d ]+)", text)
-        if differ:
-            return LimitsDiffer(self._limits, differ[2], int(differ[1]))
-        evicts = re.match(r"EVICTS (\S+)", text)
-        if evicts:
-            return StoreRefused(f"the store of sessions {self.address} {_evicts(evicts[1])}")
-        # Of a key of another kind, and of an error within the script.
-        if "WRONGTYPE" in text or re.match(r"\w*script\w*:\d+", text):
-            return self._unreadable(text)
-        advice = next((each for found, each in self._advice if found in text), "")
-        return StoreUnreachable(f"the store of sessions {self.address} refuses: {text}{advice}")
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """What was found there: it need not be what this release writes."""
-        try:
-            yield
-        except (KeyError, ValueError) as exc:
-            raise self._unreadable(f"{type(exc).__name__}: {exc}") from exc
-
-    def _unreadable(self, why: str) -> RecordUnreadable:
-        return RecordUnreadable(
-            f"the store of sessions {self.address} has keys beginning with {self._prefix}: that "
-            f"this release cannot read ({why}): another program has written them, or another "
-            f"release. Name another JARVIS_SESSIONS_PREFIX, or end all workers and delete them"
-        )
-
-    @property
-    def _advice(self) -> tuple[tuple[str, str], ...]:
-        """What to do about what a server says where it refuses an operation."""
-        rights = f"+@all -@dangerous +info ~{self._prefix}:* &{self._prefix}:*"
-        acl = f"; give the user of JARVIS_SESSIONS what it needs: ACL SETUSER … {rights}"
-        replica = "; it has become a replica: name the primary, or its Sentinels"
-        return (
-            ("permission", acl),
-            (
-                "'maxmemory'",
-                "; its memory is full: raise maxmemory",
-            ),
-            ("read only replica", replica),
-        )
+            raise self._errors.refused(
+                f"has a clock that was never set ({now_ms} ms since 1970); set it"
+            )
 
 
-def _answer_of(got: list[Any]) -> Answer:
-    """Raises ValueError for words of another release."""
-    word, ticket, fencing_token, wait_ms, why, left, late, first, newer = got[:9]
+def _answer_of(got: Any) -> Answer:
+    """Raises ValueError for words of another release, TypeError for what no script of ours says."""
+    match got:
+        case [
+            bytes(word),
+            int(ticket),
+            int(fencing_token),
+            int(wait_ms),
+            bytes(why),
+            bytes(left),
+            bytes(late),
+            bytes(first),
+            bytes(newer),
+            *said,
+        ]:
+            pass
+        case _:
+            raise TypeError(f"{ascii(got)[:_SHOWN_CHARS]} in answer to the script")
     reply = Reply(
         Word(word.decode()),
         ticket,
@@ -444,8 +363,8 @@ def _answer_of(got: list[Any]) -> Answer:
         newer.decode(),
     )
     # The script has sent them.
-    said = [each.decode() for each in got[9:]]
-    pairs = zip(said[::2], said[1::2], strict=True)
+    texts = [each.decode() for each in said]
+    pairs = zip(texts[::2], texts[1::2], strict=True)
     return Answer(reply, tuple(Message(stream, Told(told)) for stream, told in pairs))
 
 
@@ -453,13 +372,6 @@ def _message_of(data: bytes) -> Message:
     """Anybody may have sent it: what names no stream of this worker wakes nobody."""
     told, _, stream = data.decode("utf-8", "replace").partition(" ")
     return Message(stream, told_of(told))
-
-
-def _evicts(policy: str) -> str:
-    return (
-        f"drops keys when its memory is full (maxmemory-policy {policy}), sessions included; set "
-        f"maxmemory-policy noeviction, or a volatile- one"
-    )
 
 
 def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -474,19 +386,6 @@ def without_secrets(url: str) -> str:
     parts = urlsplit(url)
     _, at, host = parts.netloc.rpartition("@")
     return f"{parts.scheme}://{'…@' if at else ''}{host}{parts.path}"
-
-
-def _why(exc: BaseException) -> str:
-    return str(exc) or type(exc).__name__
-
-
-def _advice_if_closed(exc: Exception) -> str:
-    """Of a connection that was made, and ended by the other side.
-
-    What that says before is lost where the client finds it closed as it writes.
-    """
-    was_made = isinstance(exc, RedisConnectionError) and "connecting to" not in str(exc)
-    return " (its log, maxclients and protected-mode)" if was_made else ""
 
 
 def _glob(text: str) -> str:

@@ -290,7 +290,8 @@ class SqliteStore:
             "SELECT last, generation, quarantine_until_ms, active_until_ms, limits_text, file "
             "FROM counters"
         ).fetchone()
-        *counters, self._generation = row
+        with _reading():
+            *counters, self._generation = row
         (
             table.last,
             table.generation,
