@@ -195,13 +195,20 @@ def _not_applicable(checked: Checked) -> str:
 
 
 def _refuted(checked: Checked) -> str:
-    """Which class does not keep what, and which assumptions were broken to show that they are."""
+    """Whose verdict it is, which class does not keep what, and that assumptions were broken."""
+    from sim.bench.checking.jobs import in_words
+    from sim.bench.subjects import PRODUCTION
+
     kept_not: dict[str, dict[str, None]] = {}
     for each in checked.results:
         if each.report.counterexample is not None and not each.limit:
             of_class = kept_not.setdefault(each.registry, {})
             of_class[_called(each.report.counterexample.property)] = None
     told = [f"{name} does not keep {', '.join(each)}" for name, each in kept_not.items()]
+    own = [each for each in checked.results if each.registry == PRODUCTION]
+    if 0 < len(own) < len(checked.results):
+        # The published ones stand beside it.
+        told.insert(0, f"the verdict is production's ({in_words(own)})")
     if any(each.limit for each in checked.results):
         told.append("what lies outside of the assumptions that limits name is not promised")
     return "; ".join(told)

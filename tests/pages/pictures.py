@@ -21,7 +21,7 @@ from tests.pages.programs import slot_that_is_lost
 from tests.pages.served import served
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
-SIZE = {"width": 1160, "height": 610}
+SIZE = {"width": 1160, "height": 660}
 BYTES_MAX = 150_000
 
 

@@ -439,5 +439,6 @@ def test_the_page_of_a_check_has_all_that_its_text_has(tmp_path: Path) -> None:
     text = " ".join(_Read(file.read_text(encoding="utf-8")).text.split())
     assert "passes_max 4 at how many quiet moments" in text
     assert "what a verdict covers" in text
+    assert "the verdict is production's (1 proved)" in text
     assert re.search(r"code ?[0-9a-f]{8}", text)
     assert "cancelled, pressed too late, pressed while stopping" in text
