@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 import textwrap
 
 WIDTH_MAX = 100
+_WIDTH_MIN = 40
+
+
+def columns() -> int:
+    """Of the terminal, if standard output is one: what is longer it would break anywhere."""
+    if not sys.stdout.isatty():
+        return WIDTH_MAX
+    return max(min(shutil.get_terminal_size().columns, WIDTH_MAX), _WIDTH_MIN)
+
+
+def fitted(text: str, indent: str = "") -> str:
+    """A paragraph in lines that fit; indent: of all but the first."""
+    lines = textwrap.wrap(
+        " ".join(text.split()),
+        columns(),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines)
 
 
 def wrapped(text: str) -> list[str]:

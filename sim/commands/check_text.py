@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import textwrap
 
@@ -12,28 +11,33 @@ from sim.bench.levels import CLUSTER, LEVELS, STACK
 from sim.counted import counted
 from sim.exploration.tested_pythons import interpreter
 from sim.exploration.verdict import Verdict
+from sim.wrapped import columns, fitted
 
 _COVERED = """\
 what a verdict covers: the code under check, run by CPython's own event loop, under the schedules
 that its line names: every choice of when and in which order outside events land and threads go on,
 within the bounds above. Threads switch at locks, at blocking calls, where they call the loop, and
 at each line of registry/stop_signal.py, server/ollama_thread.py and server/wakeable.py (not at
-stack level); other lines are one step, from one of these points to the next.
+stack level); other lines are one step, from one of these points to the next."""
+_REPLACED = """\
 Replaced: the clock, the selector; at server level also ASGI server, transports and executor; at
-stack level instead the kernel's sockets and the executor.
-Not covered: other scenarios than these, dense time between the instants{rest}."""
+stack level instead the kernel's sockets and the executor."""
+_NOT_COVERED = "Not covered: other scenarios than these, dense time between the instants{rest}."
 _COVERED_BY_CLUSTER = """\
 at cluster level a verdict covers the worker's side of a lease (server/stores/lease.py) and the
 lease table (registry/lease_table.py), as processes on hosts: crashes and pauses before any of their
 steps, messages that are lost or late, a store that is replaced; with up to as many faults in an
-execution as the bounds say. It assumes: A1 rates of clocks differ by no more than margin / lease;
-A2 the store's clock is not set forward by the margin; A3 lost writes show as another generation,
-and a primary that was replaced refuses within its lag; A4 no worker's clock stands while others go
-on; A5 no record is evicted. Replaced: the network, the store's program, what a stream does with its
-lease."""
+execution as the bounds say."""
+_ASSUMED = """\
+It assumes: A1 rates of clocks differ by no more than margin / lease; A2 the store's clock is not
+set forward by the margin; A3 lost writes show as another generation, and a primary that was
+replaced refuses within its lag; A4 no worker's clock stands while others go on; A5 no record is
+evicted."""
+_REPLACED_IN_CLUSTER = (
+    "Replaced: the network, the store's program, what a stream does with its lease."
+)
 # Where the level is not among those played.
-_STACK = """, and sockets, which
-`onestream check --level stack --budget 900` plays"""
+_STACK = ", and sockets, which `onestream check --level stack --budget 900` plays"
 
 
 # So that a line of the table has 80 columns; the longest name of a scenario fits.
@@ -49,8 +53,7 @@ def print_result(result: Result) -> None:
     line = f"{result.shown_verdict:<12} {name:<{_NAME_COLUMNS}} {figures}"
     if sys.stdout.isatty():
         # What a terminal would break anywhere stands below.
-        columns = max(min(shutil.get_terminal_size().columns, 100), 40)
-        wrapped = textwrap.wrap(words, columns - len(_BELOW))
+        wrapped = textwrap.wrap(words, columns() - len(_BELOW))
         line = "\n".join((line, *(f"{_BELOW}{each}" for each in wrapped)))
     else:
         line += f"  {words}"
@@ -65,7 +68,7 @@ def print_verdict(verdict: Checked) -> None:
     report = verdict.results[0].report
     hit = sorted({bound for result in verdict.results for bound in result.report.bounds_hit})
     print()
-    print(f"bounds: {report.bounds}; hit: {', '.join(hit) or 'none'}")
+    print(fitted(f"bounds: {report.bounds}; hit: {', '.join(hit) or 'none'}", "  "))
     digests = dict.fromkeys(result.report.digest for result in verdict.results)
     print(f"certificate: {interpreter()}, code {', '.join(digests)}")
     print(what_it_covers(verdict))
@@ -80,16 +83,20 @@ def what_it_covers(verdict: Checked) -> str:
     played = {result.level for result in verdict.results}
     words = []
     if played & {*LEVELS, STACK}:
-        words.append(_COVERED.format(rest="" if STACK in played else _STACK))
+        rest = "" if STACK in played else _STACK
+        words += [_COVERED, _REPLACED, _NOT_COVERED.format(rest=rest)]
     if CLUSTER in played:
-        words.append(_COVERED_BY_CLUSTER)
-    return "\n".join(words)
+        words += [_COVERED_BY_CLUSTER, _ASSUMED, _REPLACED_IN_CLUSTER]
+    return "\n".join(map(fitted, words))
 
 
 def _print_not_applicable(verdict: Checked) -> None:
     for registry, scenario in verdict.not_applicable:
-        why = "not applicable: methods, or a module, are lacking"
-        print(f"{'-':<12} {registry + ' ' + scenario:<{_NAME_COLUMNS}} {why}")
+        print(
+            fitted(
+                f"not applicable: {registry} {scenario}: methods, or a module, are lacking", _BELOW
+            )
+        )
 
 
 def _print_counterexamples(verdict: Checked) -> None:

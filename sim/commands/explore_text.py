@@ -11,16 +11,18 @@ from sim.counted import counted
 from sim.exploration.report import Report
 from sim.exploration.request import Request
 from sim.exploration.tested_pythons import interpreter
+from sim.wrapped import fitted
 
 
 def print_report(report: Report) -> None:
     print(_with_command(report))
     print()
-    print(f"bounds: {report.bounds}; hit: {', '.join(sorted(report.bounds_hit)) or 'none'}")
+    hit = ", ".join(sorted(report.bounds_hit)) or "none"
+    print(fitted(f"bounds: {report.bounds}; hit: {hit}", "  "))
     if report.labels:
-        print(f"labels reached: {', '.join(sorted(report.labels))}")
+        print(fitted(f"labels reached: {', '.join(sorted(report.labels))}", "  "))
     seeds = f"PYTHONHASHSEED={hash_seed()}, entropy_seed={report.bounds.entropy_seed}"
-    print(f"certificate: {interpreter()}, code {report.digest}, {seeds}")
+    print(fitted(f"certificate: {interpreter()}, code {report.digest}, {seeds}", "  "))
     print(f"{report.verdict} ({counted(report.executions, 'execution')} in {report.seconds:.1f} s)")
 
 

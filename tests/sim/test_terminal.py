@@ -54,7 +54,7 @@ def on_terminal(*arguments: str, **environment: str) -> str:
     "environment", [pytest.param({}, marks=pytest.mark.thorough), {"NO_COLOR": "1"}]
 )
 def test_a_check_on_a_terminal_of_80_columns(environment: dict[str, str]) -> None:
-    """The table fits: what a verdict covers stands below it; without colours, as NO_COLOR asks."""
+    """The table fits, and what the verdict rests on; without colours, as NO_COLOR asks."""
     printed = on_terminal(*ARGUMENTS, **environment)
     assert not COLOURS.search(printed)
     table = MOVES.sub("", printed.replace("\r", "\n"))
@@ -64,7 +64,9 @@ def test_a_check_on_a_terminal_of_80_columns(environment: dict[str, str]) -> Non
     below = table.partition(result)[2].splitlines()[1:]
     reason = [*takewhile(lambda line: line.startswith(" " * 13), filter(None, below))]
     assert reason, table
-    assert max(map(len, (result, *reason))) <= COLUMNS
+    covers = table.partition("\nbounds: ")[2].splitlines()
+    assert any(each.startswith("Not covered: ") for each in covers)
+    assert max(map(len, (result, *reason, *covers))) <= COLUMNS
 
 
 @pytest.mark.socket
