@@ -17,6 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
@@ -368,32 +369,43 @@ class Run:
 
     def _recv(self, slot: int, size: int, flags: int) -> object:
         sock = self._sock(slot)
-        if self._may_wait(sock, select.POLLIN, flags) or self._waits_for_all(sock, flags):
+        if self._may_wait(sock, select.POLLIN, flags) or self._waits_for_all(sock, size, flags):
             return "would wait"
         return sock.recv(size, flags)
 
-    def _waits_for_all(self, sock: socket.socket, flags: int) -> bool:
-        """A duplicate may have cleared O_NONBLOCK, also of who has a time limit."""
+    def _waits_for_all(self, sock: socket.socket, size: int, flags: int) -> bool:
+        """Whether there is less than it asks for, and more may come.
+
+        A duplicate may have cleared O_NONBLOCK, also of who has a time limit.
+        """
         may_wait = os.get_blocking(sock.fileno()) and not flags & socket.MSG_DONTWAIT
-        return bool(flags & socket.MSG_WAITALL) and may_wait
+        if not may_wait or not flags & socket.MSG_WAITALL:
+            return False
+        poll = select.poll()
+        poll.register(sock, select.POLLRDHUP)
+        if poll.poll(0):
+            return False
+        with suppress(OSError):
+            return len(sock.recv(size, socket.MSG_PEEK | socket.MSG_DONTWAIT)) < size
+        return False
 
     def _recvfrom(self, slot: int, size: int, flags: int) -> object:
         sock = self._sock(slot)
-        if self._may_wait(sock, select.POLLIN, flags) or self._waits_for_all(sock, flags):
+        if self._may_wait(sock, select.POLLIN, flags) or self._waits_for_all(sock, size, flags):
             return "would wait"
         data, address = sock.recvfrom(size, flags)
         return data, self._told(address)
 
     def _recvmsg(self, slot: int, size: int, flags: int) -> object:
         sock = self._sock(slot)
-        if self._may_wait(sock, select.POLLIN, flags) or self._waits_for_all(sock, flags):
+        if self._may_wait(sock, select.POLLIN, flags) or self._waits_for_all(sock, size, flags):
             return "would wait"
         data, ancillary, told, address = sock.recvmsg(size, 0, flags)
         return data, ancillary, told, self._told(address)
 
     def _recv_into(self, slot: int, size: int, flags: int) -> object:
         sock = self._sock(slot)
-        if self._may_wait(sock, select.POLLIN, flags) or self._waits_for_all(sock, flags):
+        if self._may_wait(sock, select.POLLIN, flags) or self._waits_for_all(sock, size, flags):
             return "would wait"
         buffer = bytearray(size)
         return sock.recv_into(buffer, size, flags), bytes(buffer)

@@ -13,6 +13,7 @@ from sim.kernel.network.addresses import in_words
 from sim.kernel.network.errors import os_error, timed_out, would_block
 from sim.kernel.network.network import Network
 from sim.kernel.network.open_sockets import READABLE, WRITABLE, OpenSocket
+from sim.kernel.network.streams import StreamSocket
 
 T = TypeVar("T")
 
@@ -112,24 +113,39 @@ class Blocking:
             return
         # Without a time limit, and with one of 0, it is the system that waits.
         fd, limit_s = self._sim_fd, self._sim_timeout or None
-        execution = execution_of_this_thread()
-        assert execution is not None
-        threads = execution.loop.threads
-        where = f"socket.{what} of {in_words(self._sim_open.name)}"
-        waited_s = 0.0 if begun_s is None else self._sim_now() - begun_s
-        left_s = None if limit_s is None else max(limit_s - waited_s, 0.0)
-        threads.block_until(where, is_so, left_s)
-        came = is_so()
         if limit_s is None:
-            if not came:
-                # A deadlock, which has been reported.
-                raise would_block()
+            self._sim_wait_in_system(what, is_so)
             return
+        waited_s = 0.0 if begun_s is None else self._sim_now() - begun_s
+        came = self._sim_block(what, is_so, max(limit_s - waited_s, 0.0))
         is_open = fd in self._sim_network.open_by_fd
         if is_open and not came:
             raise timed_out()
         if not is_open or self._sim_fd < 0:
             raise os_error(errno.EBADF)
+
+    def _sim_wait_in_system(self, what: str, is_so: Callable[[], bool]) -> None:
+        if not self._sim_block(what, is_so, None):
+            # A deadlock, which has been reported.
+            raise would_block()
+
+    def _sim_block(self, what: str, is_so: Callable[[], bool], limit_s: float | None) -> bool:
+        """Whether it has come to be so."""
+        execution = execution_of_this_thread()
+        assert execution is not None
+        where = f"socket.{what} of {in_words(self._sim_open.name)}"
+        execution.loop.threads.block_until(where, is_so, limit_s)
+        return is_so()
+
+    def _sim_wait_for_more(self, opened: StreamSocket, seen: int) -> None:
+        """Until it has more to read than that, or nothing more can come."""
+        opened.blocked_readers += 1
+        try:
+            self._sim_wait_in_system(
+                "recv", lambda: opened.bytes_held > seen or opened.has_all_there_is
+            )
+        finally:
+            opened.blocked_readers -= 1
 
     def _sim_require(self, what: str, flags: int, known: int) -> None:
         if flags & ~known:

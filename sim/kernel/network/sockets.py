@@ -150,8 +150,10 @@ class SimSocket(Transfers, RealSocket):
 
     def _real_close(self, _ss: Any = None) -> None:
         fd, self._sim_fd = self._sim_fd, -1
-        if fd >= 0:
-            self._sim_network.close(fd)
+        if fd < 0 or self._sim_network.close(fd) or network_here() is not self._sim_network:
+            # After the execution nothing is open any more.
+            return
+        raise os_error(errno.EBADF)
 
     def detach(self) -> int:
         self._closed = True
@@ -173,7 +175,8 @@ class SimSocket(Transfers, RealSocket):
         self._real_close()
 
     def _sim(self) -> OpenSocket:
-        if self._sim_fd < 0:
+        # Who has its number may have closed it, by `os.close`.
+        if self._sim_fd not in self._sim_network.open_by_fd:
             raise os_error(errno.EBADF)
         return self._sim_open
 
@@ -236,14 +239,22 @@ class SimSocket(Transfers, RealSocket):
 
     def _accept(self) -> tuple[int, Any]:
         opened = self._sim()
-        accepted = self._sim_try("accept", opened, lambda: self._sim_accept(opened))
+        accepted = self._sim_try("accept", opened, self._sim_accepts(opened))
         return self._sim_network.new_fd(accepted), accepted.peer
 
-    def _sim_accept(self, opened: OpenSocket) -> StreamSocket:
-        listener = _stream(opened)
-        if listener.backlog and not self._sim_network.has_descriptor(listener.port):
-            raise os_error(errno.EMFILE)
-        return listener.accept()
+    def _sim_accepts(self, opened: OpenSocket) -> Callable[[], StreamSocket]:
+        """Of one call, which has a descriptor before Linux looks whether anybody is there."""
+        has_descriptor = False
+
+        def act() -> StreamSocket:
+            nonlocal has_descriptor
+            listener = _stream(opened)
+            has_descriptor = has_descriptor or self._sim_network.has_descriptor(listener.port)
+            if not has_descriptor:
+                raise os_error(errno.EMFILE)
+            return listener.accept()
+
+        return act
 
     @forwards
     def connect(self, address: Any, /) -> None:

@@ -49,6 +49,8 @@ class StreamSocket(OpenSocket):
     outgoing: Way | None = None
     delivery: Arrival | None = None
     reads_shut = False
+    # Whether who only looks waits for all, if it says so.
+    peeks_wait = True
     # Before it had a connection.
     writes_shut = False
     was_reset = False
@@ -393,7 +395,22 @@ class StreamSocket(OpenSocket):
         return READABLE * can_read | WRITABLE * can_write
 
     def holds_data(self) -> bool:
-        return self.incoming is not None and bool(self.incoming.arrived)
+        return self.bytes_held > 0
+
+    @property
+    def bytes_held(self) -> int:
+        """How many have arrived that were not read."""
+        return 0 if self.incoming is None else len(self.incoming.arrived)
+
+    @property
+    def has_all_there_is(self) -> bool:
+        """Whether nothing can come any more."""
+        way = self.incoming
+        has_ended = way is None or way.has_ended
+        return bool(self.error) or has_ended or self.reads_shut or self.was_reset
+
+    def found_its_end(self) -> None:
+        """By who has read something, and asks for more: an error stays for the next call."""
 
     def ends(self) -> Ends:
         found = super().ends()

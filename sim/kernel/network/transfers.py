@@ -48,13 +48,30 @@ class Transfers(Blocking):
     def _sim_received(self, opened: OpenSocket, bufsize: int, flags: int) -> bytes:
         self._sim_require("recv", flags, READ_FLAGS)
         is_peek = bool(flags & socket.MSG_PEEK)
-        data = self._sim_try("recv", opened, lambda: opened.read(bufsize, is_peek=is_peek), flags)
-        waits_for_all = flags & WAITS_FOR_ALL and not flags & getattr(socket, "MSG_DONTWAIT", 0)
-        if waits_for_all and not is_peek and isinstance(opened, StreamSocket):
-            while (
-                opened.blocks and len(data) < bufsize and (more := self.recv(bufsize - len(data)))
-            ):
-                data += more
+        act = partial(opened.read, bufsize, is_peek=is_peek)
+        data = self._sim_try("recv", opened, act, flags)
+        if not data or not flags & WAITS_FOR_ALL or not isinstance(opened, StreamSocket):
+            return data
+        may_wait = opened.blocks and not flags & getattr(socket, "MSG_DONTWAIT", 0)
+        with self._sim_network.held(opened):
+            return self._sim_all(opened, data, bufsize, is_peek=is_peek, may_wait=may_wait)
+
+    def _sim_all(
+        self, opened: StreamSocket, data: bytes, bufsize: int, *, is_peek: bool, may_wait: bool
+    ) -> bytes:
+        """Until the buffer is full or nothing more can come, of which no error is raised now.
+
+        It is the system that waits, without a limit.
+        """
+        while len(data) < bufsize and (opened.peeks_wait or not is_peek):
+            seen = len(data) if is_peek else 0
+            if may_wait:
+                self._sim_wait_for_more(opened, seen)
+            if opened.bytes_held <= seen:
+                opened.found_its_end()
+                break
+            more = opened.read(bufsize - len(data) + seen, is_peek=is_peek)
+            data = more if is_peek else data + more
         return data
 
     @forwards

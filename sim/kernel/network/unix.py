@@ -59,6 +59,8 @@ class _OnPath(OpenSocket):
 class UnixStreamSocket(_OnPath, StreamSocket):
     """As of Linux: SHUT_RD is told to the other end, and data that nobody read is its error."""
 
+    peeks_wait = False
+
     @property
     def is_over(self) -> bool:
         """Its peer has a name as long as it lives."""
@@ -133,6 +135,10 @@ class UnixStreamSocket(_OnPath, StreamSocket):
         if not self.incoming.arrived:
             self.raise_error()
         return super().read(bytes_max, is_peek=is_peek)
+
+    def found_its_end(self) -> None:
+        """Linux looks for an error, and has what was read to return."""
+        self.take_error()
 
     def write(self, data: bytes) -> int:
         way, other = self.outgoing, self.other

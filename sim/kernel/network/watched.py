@@ -51,10 +51,12 @@ class Watched(Conditions):
             raise os_error(errno.EBADF)
         return found
 
-    def close(self, fd: int) -> None:
+    def close(self, fd: int) -> bool:
+        """Whether it was open."""
         opened = self.open_by_fd.pop(fd, None)
         if opened is not None:
             self._let_go_of(opened, fd)
+        return opened is not None
 
     @contextmanager
     def held(self, opened: OpenSocket) -> Iterator[None]:
