@@ -20,6 +20,7 @@ from sim.kernel.errors import Opaque
 from sim.kernel.schedule import FAULT, ChoicePoint
 from sim.schedulers.base import PROVE_LESS, Scheduler
 from sim.schedulers.states.object_readers import Constants
+from sim.schedulers.states.set_layout import GAPS
 from sim.schedulers.states.state_reader import StateReader
 from sim.schedulers.tree_search import DepartureBounded, DepthFirst, TreeSearch
 
@@ -53,11 +54,21 @@ class _Audit:
     # Which path is being run, and which have led to the state.
     path: int = 0
     met: set[int] = field(default_factory=set)
+    # Whether it was not compared after one of them, for a set that addresses decide about.
+    is_refused: bool = False
+
+    @property
+    def was_met_again(self) -> bool:
+        """After either path, as far as it could be read, once both were run."""
+        return self.is_refused or len(self.met) == len(self.paths)
 
     def verdict(self) -> str | None:
         """Where the two differ."""
-        if len(self.met) < len(self.paths):
-            return "a state was not met again under the choices that had led to it"
+        if not self.was_met_again:
+            return (
+                "a state was not met again under the choices that had led to it: something in it "
+                "is another in each execution, as an address is. Use the strategy depth-first"
+            )
         for led_to, labels in zip(self.led_to, self.labels, strict=True):
             led_to[-1] += f", {sorted(labels | self.labels_before)}"
         for index, (one, other) in enumerate(zip(*self.led_to, strict=False)):
@@ -97,6 +108,10 @@ class StateMatching(Scheduler):
         self._with_spins = False
         self._executions = self._unread = 0
         self._states: StateReader
+        # Sets from which members were discarded, see `_Gaps`: their states are taken as they are,
+        # until one is not met again; from then on they are not compared.
+        self._with_gaps = True
+        GAPS.were_met = False
         self._begin()
 
     def _begin(self) -> None:
@@ -109,7 +124,7 @@ class StateMatching(Scheduler):
         self._bound = self._search.bound
         self._choices: list[int] = []
         self.is_cut = False
-        self._spins_matter = False
+        self._spins_matter = self._gaps_differ = False
         # The current audit, and those to come.
         self._audit: _Audit | None = None
         self._audits: list[_Audit] = []
@@ -157,6 +172,9 @@ class StateMatching(Scheduler):
         if self._spins_matter and not self._with_spins:
             self._with_spins = True
             self._begin()
+        if self._gaps_differ:
+            self._with_gaps = False
+            self._begin()
         if self._executions == 1:
             self._constants.admit_descriptions()
         self._executions += 1
@@ -195,7 +213,10 @@ class StateMatching(Scheduler):
             return None
         audit.led_to[audit.path].append(f"the end: {violated}")
         audit.labels.append(labels)
-        return audit.verdict() if audit.path else None
+        if not audit.path:
+            return None
+        self._gaps_differ = self._with_gaps and GAPS.were_met and not audit.was_met_again
+        return None if self._gaps_differ else audit.verdict()
 
     def _prune_if_visited(self, point: ChoicePoint) -> None:
         if self.is_cut or (digest := self._digest(point)) is None:
@@ -214,6 +235,7 @@ class StateMatching(Scheduler):
     def _digest(self, point: ChoicePoint) -> bytes | None:
         if point.kind not in _READ or (self._unread >= UNREAD_MAX and not self._visited):
             return None
+        GAPS.are_refused = not self._with_gaps
         try:
             return self._states.digest(
                 point,
@@ -238,9 +260,18 @@ class StateMatching(Scheduler):
         return self._audit is not None
 
     def _note_if_met(self, audit: _Audit, point: ChoicePoint) -> None:
+        if not self._with_gaps:
+            GAPS.were_met = False
         if self._digest(point) == audit.state:
             audit.met.add(audit.path)
             audit.labels_before |= self._states.labels
+        elif not self._with_gaps and GAPS.were_met:
+            audit.is_refused = True
+
+    def _shown(self, point: ChoicePoint) -> str | None:
+        """None also where addresses may decide whether the state can be read."""
+        state = self._digest(point) if self._with_gaps else None
+        return None if state is None else state.hex()[:8]
 
     def _audited_choice(self, audit: _Audit, point: ChoicePoint) -> int:
         path = audit.paths[audit.path]
@@ -249,9 +280,8 @@ class StateMatching(Scheduler):
             return path[after]
         if after == 0:
             self._note_if_met(audit, point)
-        state = self._digest(point)
         names = " | ".join(option.name for option in point.options)
-        audit.led_to[audit.path].append(f"{point.kind}: {names}, state {state and state.hex()[:8]}")
+        audit.led_to[audit.path].append(f"{point.kind}: {names}, state {self._shown(point)}")
         if after == len(audit.choices):
             audit.choices.append(self._random.randrange(len(point.options)))
         return min(audit.choices[after], len(point.options) - 1)

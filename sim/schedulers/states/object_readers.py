@@ -47,7 +47,12 @@ from sim.schedulers.states.abstraction import DESCRIPTIONS, LEFT_OUT
 from sim.schedulers.states.awaited import AWAITED, TASK_STEPS
 from sim.schedulers.states.caches import kept_in
 from sim.schedulers.states.frame_memory import handles_none
-from sim.schedulers.states.set_layout import LISTED, layout_around_one, layout_of_set
+from sim.schedulers.states.set_layout import (
+    LISTED,
+    layout_around_one,
+    layout_of_empty,
+    layout_of_set,
+)
 from sim.schedulers.states.thread_stacks import of_frame
 
 VALUES = {int, str, bytes, bool, float, complex, type(None), type(...)}
@@ -248,7 +253,10 @@ def _of_set(each: Any) -> Iterator[object]:
         for member in each
         if not is_a(_referent(member), _NUMBERED) and hashes_by_address(member)
     ]
-    yield layout_around_one(each) if by_address and len(each) == 1 else layout_of_set(each)
+    if not each:
+        yield layout_of_empty(each)
+    else:
+        yield layout_around_one(each) if by_address and len(each) == 1 else layout_of_set(each)
     for member in each:
         if is_a(_referent(member), _NUMBERED):
             # Its number, and that of the next, decide how the two lie in a set.
@@ -446,6 +454,12 @@ def _of_weak(each: weakref.ref[Any]) -> Iterator[object]:
     yield each.__callback__
 
 
+def _of_weak_container(each: Any) -> Iterator[object]:
+    """Who iterates over it puts a guard into a set of its own, of which only the number counts."""
+    yield len(getattr(each, "_iterating", ()))
+    yield from _of_attributes(each, but=("_iterating",))
+
+
 def _of_partial(each: functools.partial[Any]) -> Iterator[object]:
     yield each.func
     yield each.args
@@ -633,6 +647,9 @@ _OF_BASES: dict[type, Reader] = {
     asyncio.Handle: _of_handle,
     BaseException: _of_exception,
     threading.Thread: _of_thread,
+    weakref.WeakSet: _of_weak_container,
+    weakref.WeakKeyDictionary: _of_weak_container,
+    weakref.WeakValueDictionary: _of_weak_container,
     THREAD_LOCAL: _of_local,
 }
 

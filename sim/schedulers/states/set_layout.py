@@ -20,6 +20,8 @@ _BEFORE_HEAD = object.__basicsize__
 # A slot has the address of its member, and its hash, which is -1 for one that was discarded.
 _SLOT = struct.Struct("Pn")
 _DISCARDED = -1
+# How it is written in a layout.
+_DISCARDED_SLOT = 2
 
 
 # Without an audit event, unlike `id` and `ctypes.string_at`: ours are heard.
@@ -38,6 +40,27 @@ def address_in_memory(each: object) -> int:
 LISTED = "keep its members in a dict or a list"
 
 
+class _Gaps:
+    """The slots that members have left which were discarded, in a set that has none by value.
+
+    Where those lay that hash by address is another slot in each run, and nothing tells whose slots
+    they were; a later member may take one, or another. were_met: since this was last set to False.
+    are_refused: they raise Opaque.
+    """
+
+    were_met = False
+    are_refused = False
+
+    def note(self) -> None:
+        self.were_met = True
+        if self.are_refused:
+            raise Opaque("a set whose former members may hash by address", LISTED)
+
+
+GAPS = _Gaps()
+"""Of the search that is under way."""
+
+
 def layout_of_set(each: Any) -> bytes:
     """Raises Opaque where it cannot be read."""
     if not _IS_KNOWN:
@@ -54,7 +77,18 @@ def layout_around_one(each: Any) -> bytes:
     layout = layout_of_set(each)
     goes_on_at, _, slots = layout.partition(b" ")
     is_alone = goes_on_at == b"0" and slots.count(0) == len(slots) - 1
-    return b"one of %d" % len(slots) if is_alone else layout
+    if is_alone:
+        return b"one of %d" % len(slots)
+    GAPS.note()
+    return layout
+
+
+def layout_of_empty(each: Any) -> bytes:
+    """Of a set without members."""
+    layout = layout_of_set(each)
+    if _DISCARDED_SLOT in layout.partition(b" ")[2]:
+        GAPS.note()
+    return layout
 
 
 def _layout(each: Any) -> bytes:
@@ -63,7 +97,8 @@ def _layout(each: Any) -> bytes:
     if not filled:
         return b"%d %d" % (mask, goes_on_at)
     slots = _SLOT.iter_unpack(bytes_at(table, (mask + 1) * _SLOT.size))
-    kinds = bytes((2 if hashed == _DISCARDED else 1) if member else 0 for member, hashed in slots)
+    of = (1, _DISCARDED_SLOT)
+    kinds = bytes(of[hashed == _DISCARDED] if member else 0 for member, hashed in slots)
     return b"%d " % goes_on_at + kinds
 
 
