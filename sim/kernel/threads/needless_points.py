@@ -35,8 +35,9 @@ actor does at the one it can do at the other, and all ends are the same (movers:
 Of a condition that the program itself holds all but the second kind stay: it may ask whether a lock
 is held, `acquire(blocking=False)`, and so see what lies between. That nobody asks this of the lock
 within a queue, an event, a semaphore, a barrier or a future, nobody reads a future's `_state`
-without that lock, and nobody has weak references to a function that is a job, is what the reduction
-rests on.
+without that lock before the future is over and its callbacks run (as asyncio does since 3.15), and
+nobody has weak references to a function that is a job, is what the reduction rests on. That CPython
+does none of it is read in its source by a test.
 """
 
 from __future__ import annotations
