@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -91,7 +92,9 @@ class LockOfItsOwn:
 
 
 request, listener, guarded, of_meta, holder = Proxy(1), Listener(), Guarded(), OfMeta(), Holder()
-table = {"request": request, "others": [listener, guarded, (of_meta, holder)]}
+# Whom it stands for is freed at once.
+dead = weakref.proxy(Holder())
+table = {"dead": dead, "request": request, "others": [listener, guarded, (of_meta, holder)]}
 in_slots, of_its_own = LockInSlots(), LockOfItsOwn()
 
 
@@ -107,9 +110,9 @@ async def keeps_some(world: World) -> None:
     mine, others, kept = Proxy(2), [Guarded(), Listener(), OfMeta()], Holder()
 
     async def waits(name: str) -> None:
-        here, there = request, guarded
+        here, there, gone = request, guarded, dead
         await world.outside(name)
-        assert (here is request, there is guarded) == (True, True)
+        assert (here is request, there is guarded, gone is dead) == (True, True, True)
 
     await asyncio.gather(waits("a"), waits("b"))
     assert len(others) == 3
@@ -212,6 +215,8 @@ def test_as_it_is() -> None:
     assert dict(attributes_of(request)) == dict(attributes_of(guarded)) == {}
     assert dict(slots_of(request)) == {"_Proxy__local": 1}
     assert dict(slots_of(listener)) == {}
+    assert not is_a(dead, Holder)
+    assert dict(attributes_of(dead)) == {}
     assert attributes_of(holder)["held"] is holder.held
     assert owner_of(holder.held.append) is holder.held
     assert owner_of(request) is owner_of(guarded) is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 _DICT, _MRO = type.__dict__["__dict__"], type.__dict__["__mro__"]
@@ -24,7 +25,14 @@ def is_a(value: object, kinds: Any) -> bool:
 def attributes_of(value: object) -> Mapping[str, Any]:
     """Its `__dict__`; empty where it has none, also if its class says that it has another."""
     stored = stored_in(type(value))
-    return _NOTHING if stored is None else stored.__get__(value)
+    if stored is None:
+        return _NOTHING
+    try:
+        attributes: Mapping[str, Any] = stored.__get__(value)
+    except Exception:
+        # Of a proxy in C, as wrapt's, it is that of another object, which may have none.
+        return _NOTHING
+    return attributes
 
 
 def stored_in(cls: type) -> Any:
@@ -72,7 +80,8 @@ def attribute_of(value: object, name: str, otherwise: Any = None) -> Any:
     for cls in _MRO.__get__(type(value)):
         found = _DICT.__get__(cls).get(name)
         if type(found) in _STORED:
-            return found.__get__(value)
+            with suppress(Exception):
+                return found.__get__(value)
         if found is not None:
             break
     return attributes_of(value).get(name, otherwise)
