@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sim.counterexamples.differences import difference
 from sim.counterexamples.digest import Identity
-from sim.counterexamples.explanation import explain, nearest_passing
+from sim.counterexamples.explanation import Passing, explain, nearest_passing
+from sim.counterexamples.fact import Fact
 from sim.counterexamples.lined import facts_in_lines
-from sim.kernel.errors import ScheduleDoesNotFit
+from sim.kernel.errors import BudgetSpent, ScheduleDoesNotFit
 from sim.kernel.execution import Program, run_execution
 from sim.kernel.guards import guarded, is_isolating
 from sim.kernel.outcome import Outcome
@@ -83,7 +85,9 @@ def confirmed(program: Program, schedule: Schedule, violated: str) -> Counterexa
 def make_counterexample(program: Program, outcome: Outcome, schedule: Schedule) -> Counterexample:
     """From a traced outcome with a violation; looks for a passing execution nearby."""
     assert outcome.violation is not None
-    with guarded():
+    passing, facts = Passing(None, None, 0), list[Fact]()
+    # Without these it is found all the same.
+    with guarded(), suppress(BudgetSpent):
         passing = nearest_passing(program, schedule, outcome)
         facts = facts_in_lines(program, schedule, outcome, passing)
         # A program may remember its last execution: let that be this one.

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from time import perf_counter
 
 from sim.counted import in_words
 from sim.counterexamples.chart import MARK, WIDTH_MAX, chart
@@ -18,6 +19,7 @@ from sim.kernel.execution import Program, run_execution
 from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Schedule
 from sim.kernel.violation import Kind
+from sim.kernel.watchdog import seconds_left
 from sim.schedulers import Replay
 
 Change = int | Step | None
@@ -30,8 +32,11 @@ SEEN_LINES_MAX = 3
 SEEN_ALL_LINES_MAX = 12
 # And what is told of the program's lines.
 FACTS_LINES_MAX = 3
-# How many executions the search for a passing neighbour may take.
+# How many executions the search for a passing neighbour may take, and how much of the budget: what
+# was found is worth more than what it differs from.
 NEIGHBOURS_MAX = 60
+NEIGHBOURS_S = 10.0
+NEIGHBOURS_PART = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,9 @@ def nearest_passing(program: Program, schedule: Schedule, outcome: Outcome) -> P
 
     Two executions are the same up to the first choice that differs, so the last is tried first.
     """
-    tried = 0
+    tried, until = 0, perf_counter() + min(NEIGHBOURS_S, NEIGHBOURS_PART * seconds_left())
     for departures, change in _neighbours(outcome):
-        if tried == NEIGHBOURS_MAX:
+        if tried == NEIGHBOURS_MAX or perf_counter() > until:
             break
         tried += 1
         replay = Replay(departures, strict=False)

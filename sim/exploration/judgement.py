@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -88,13 +89,15 @@ def conclude(
             )
             if concluded.counterexample is None:
                 return concluded
-            schedule = concluded.counterexample.schedule
-            caveat = (
-                machines.condition(problem, findings, schedule)
-                or equal.condition(schedule)
-                or clocks_of_today.condition(problem, findings, schedule)
-                or collected.condition(problem, schedule)
-            )
+            schedule, caveat = concluded.counterexample.schedule, ""
+            # It is true without what it hangs on.
+            with suppress(BudgetSpent):
+                caveat = (
+                    machines.condition(problem, findings, schedule)
+                    or equal.condition(schedule)
+                    or clocks_of_today.condition(problem, findings, schedule)
+                    or collected.condition(problem, schedule)
+                )
             return replace(concluded, caveat=caveat)
     except KeyboardInterrupt:
         findings.stopped = Stop.INTERRUPTED

@@ -13,15 +13,19 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import Report, ScheduleDoesNotFit, World, explore, outcomes, run
+from sim.counterexamples import counterexample, explanation
 from sim.counterexamples.shrink import shrink
+from sim.exploration import collected
 from sim.exploration.search import guarded
 from sim.kernel import collections_at_polls
+from sim.kernel.errors import BudgetSpent
 from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Bounds, Schedule, departures_of
 from sim.schedulers import DepartureBounded, DepthFirst, Replay
@@ -775,6 +779,33 @@ def test_shrinking_keeps_to_the_same_violation() -> None:
     assert executions > 1
     assert other == ((1, 1),)
     assert (kept, none) == (((0, 2), (1, 1)), 0)
+
+
+def _spends_the_budget(*_: object) -> Any:
+    raise BudgetSpent
+
+
+@pytest.mark.parametrize("what", ["nearest_passing", "facts_in_lines", "condition"])
+def test_what_explains_a_violation_may_take_too_long(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A violation that came back is refuted also where what explains it is slow."""
+    where = collected if what == "condition" else counterexample
+    monkeypatch.setattr(where, what, _spends_the_budget)
+    report = explore(lost_update, max_executions=100)
+    assert report.verdict == "refuted", report.text
+    assert report.counterexample is not None
+    assert report.counterexample.replay(lost_update).violation is not None
+
+
+def test_the_search_for_a_passing_execution_has_a_part_of_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where nothing of it is left, the counterexample says that none was found."""
+    monkeypatch.setattr(explanation, "seconds_left", lambda: 0.0)
+    report = explore(lost_update, max_executions=100)
+    assert report.verdict == "refuted", report.text
+    assert "no passing execution was found nearby (0 executions tried" in report.text
 
 
 def test_a_violation_in_natural_order_has_no_departures() -> None:
