@@ -57,6 +57,8 @@ GRACE_S = 1.0
 """How long an execution may go on after the budget is spent; most end of themselves."""
 INSTANT_S = 1e-6
 """Of virtual time, between two polls: less is the readings of clocks alone."""
+POLLS_OF_A_LONG_ONE = 200
+"""Of an execution with fewer nothing is said but that it was under way: it may be slow alone."""
 INSIST_S = 0.002
 INSIST_TIMES_MAX = 100
 """What swallows being broken off (a bare `except`) is asked again until that hits another line."""
@@ -278,7 +280,7 @@ class _Watch:
         """Since the budget is spent it has polled, so it ends where it is told to."""
         execution = self._execution()
         if execution is not None and is_same:
-            _spend(execution, _goes_on(execution.loop.environment))
+            _spend(execution, _goes_on(execution.loop.environment, execution.loop.bounds.horizon_s))
             execution.loop.end_execution()
 
     def _insist(self, position: Position) -> None:
@@ -422,12 +424,17 @@ def _in_a_step(execution: Execution, frame: FrameType | None) -> str:
     return seen if execution.loop.threads.current is None else f"{seen}; {NO_PREEMPTION}"
 
 
-def _goes_on(environment: Environment) -> str:
-    """What is said of an execution that polls for all of the budget."""
-    seen = f"one execution goes on and on: it has polled {environment.polls:,} times"
-    name = environment.landed
-    if name is None or environment.lasted_s > environment.polls * INSTANT_S:
-        return f"{seen}, and virtual time passes"
+def _goes_on(environment: Environment, horizon_s: float) -> str:
+    """What is said of an execution that still polls when the budget is spent."""
+    polls, name = environment.polls, environment.landed
+    if polls < POLLS_OF_A_LONG_ONE:
+        return f"in the middle of an execution, at its poll {polls}"
+    seen = f"one execution goes on and on: it has polled {polls:,} times"
+    if name is None or environment.lasted_s > polls * INSTANT_S:
+        return (
+            f"{seen}, and {environment.lasted_s:,.0f} s of virtual time have passed; if it should "
+            f"be over by then, a horizon_s below {horizon_s:g} lets that refute it"
+        )
     return (
         f"{seen}, and hardly any virtual time has passed, as «{name}» lands at once whenever it is "
         "awaited: if it needs time, give it some (earliest=0.01)"

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -455,6 +456,26 @@ def test_what_always_lands_at_once_is_named_where_time_stands_still() -> None:
     reason = explore(reads, budget_s=0.3).reason
     assert re.search(r"has polled [\d,]+ times, and hardly any virtual time has passed", reason)
     assert "as «a message» lands at once whenever it is awaited" in reason, reason
+
+
+@pytest.mark.parametrize(
+    ("polls", "lasted_s", "words"),
+    [
+        (91, 0.0, "in the middle of an execution, at its poll 91"),
+        (
+            5_000,
+            450.0,
+            "450 s of virtual time have passed; if it should be over by then",
+        ),
+        (5_000, 0.0, "hardly any virtual time has passed, as «a message» lands at once"),
+    ],
+)
+def test_an_execution_that_the_budget_ends_is_told_by_its_polls(
+    polls: int, lasted_s: float, words: str
+) -> None:
+    """A few polls say that it is slow alone; of many the reader is told what would end it."""
+    environment: Any = SimpleNamespace(polls=polls, lasted_s=lasted_s, landed="a message")
+    assert words in watchdog._goes_on(environment, 600.0)
 
 
 def test_many_short_executions_are_no_long_step(counts: list[int]) -> None:
