@@ -99,6 +99,7 @@ def thread_is_not_signalled(patch: Patch) -> None:
 
 
 def agent_is_not_ended_before_pop(patch: Patch) -> None:
+    """The task that asks Ollama goes on when its stream is popped and the next one is let in."""
     patch.setattr(StreamTask, "_end_agent", nothing)
 
 
