@@ -241,15 +241,23 @@ def test_no_line_of_source_is_cut(opened: _Opened) -> None:
 
 @_of("four_hundred_steps")
 def test_a_long_way_can_be_walked(opened: _Opened) -> None:
-    """Of 400 steps and more each can be selected, and the one that is, is in view."""
+    """Of 400 steps and more each can be selected, and is in view then, below the names."""
     assert opened.page.locator(".step").count() > 400
-    opened.press("Home", *["ArrowDown"] * 40, "End")
-    assert "VIOLATED" in opened.selected
-    assert opened.page.evaluate(
+    opened.page.check("input.every")
+    opened.page.focus(".chart")
+    in_view = (
         "(() => { const chart = document.querySelector('.chart').getBoundingClientRect();"
+        " const names = document.querySelector('.head').getBoundingClientRect();"
         " const step = document.querySelector('.selected').getBoundingClientRect();"
-        " return step.bottom <= chart.bottom + 1 && step.top >= chart.top; })()"
+        " return step.bottom <= chart.bottom + 1 && step.top >= names.bottom - 1; })()"
     )
+    opened.press("Home", *["ArrowDown"] * 40)
+    assert opened.page.evaluate(in_view)
+    opened.press(*["ArrowUp"] * 30)
+    assert opened.page.evaluate(in_view)
+    opened.press("End")
+    assert "VIOLATED" in opened.selected
+    assert opened.page.evaluate(in_view)
 
 
 @_of("hostile_names")
