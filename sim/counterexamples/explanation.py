@@ -18,7 +18,7 @@ from sim.counterexamples.steps import step_of
 from sim.kernel.execution import Program, run_execution
 from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Schedule
-from sim.kernel.violation import Kind
+from sim.kernel.violation import Kind, Violation
 from sim.kernel.watchdog import seconds_left
 from sim.schedulers import Replay
 
@@ -91,6 +91,7 @@ def explain(
         head += _wrapped(f"  checked in {violation.where}", 2, "    ")
     head += _what_to_raise(violation.kind, schedule)
     head += _what_bounds_a_delay(outcome)
+    head += _what_asks_who_was_cancelled(violation)
     head += _facts(facts)
     words = Words.of(outcome, *([passing.outcome] if passing.outcome else []))
     head += _departure_lines(outcome, words)
@@ -260,9 +261,15 @@ def _what_to_raise(kind: Kind, schedule: Schedule) -> list[str]:
 
 
 def _what_bounds_a_delay(outcome: Outcome) -> list[str]:
-    """Where a time limit was over while something was on its way for as long as one likes."""
+    """Where a time limit was over while something was on its way for as long as one likes.
+
+    Or all of the time, of who asks again and again.
+    """
     violation = outcome.violation
-    if violation is None or not outcome.is_late_without_bound or "Timeout" not in violation.detail:
+    if violation is None or not outcome.is_late_without_bound:
+        return []
+    ends_late = violation.kind is Kind.NO_END and outcome.cost
+    if not ends_late and "Timeout" not in violation.detail:
         return []
     return _wrapped(
         "  if nothing is on its way for so long: world.network.late_max_s = 1.0 in the program; "
@@ -270,6 +277,25 @@ def _what_bounds_a_delay(outcome: Outcome) -> list[str]:
         2,
         "    ",
     )
+
+
+def _what_asks_who_was_cancelled(violation: Violation) -> list[str]:
+    """Of a connection's task that was cancelled, asyncio before 3.13 asks what it has raised."""
+    is_of_streams = f"callback ({_STREAMS}" in violation.detail
+    if violation.kind is not Kind.CALLBACK or not is_of_streams:
+        return []
+    if "CancelledError" not in violation.detail:
+        return []
+    return _wrapped(
+        "  asyncio asks the task of a connection for its exception, also where it was cancelled, "
+        "and logs what that raises; Python 3.13 does not, nor is it raised where the function "
+        "given to start_server catches CancelledError and returns",
+        3,
+        "    ",
+    )
+
+
+_STREAMS = "asyncio/streams.py"
 
 
 def _facts(facts: Sequence[Fact]) -> list[str]:

@@ -480,22 +480,3 @@ def test_what_a_package_does_within_is_no_row_and_its_threads_are_told_apart() -
     assert " (2)" in rows
     assert "made in loses_an_update (test_explanation.py:" in rows
     assert "waits in time.sleep in buy (test_explanation.py:" in rows
-
-
-@pytest.mark.parametrize("late_max_s", [None, 60.0])
-def test_a_time_limit_that_is_over_names_the_bound_that_a_network_lacks(
-    late_max_s: float | None,
-) -> None:
-    """Where the program has set one, and it is too long for the limit, nothing is said of it."""
-
-    async def program(world: World) -> None:
-        if late_max_s is not None:
-            world.network.late_max_s = late_max_s
-        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 80)
-        async with server, asyncio.timeout(10):
-            _, writer = await asyncio.open_connection("127.0.0.1", 80)
-            writer.close()
-
-    report = explore(program)
-    assert report.verdict == "refuted", report.text
-    assert ("world.network.late_max_s = 1.0 in the program" in report.text) is (late_max_s is None)

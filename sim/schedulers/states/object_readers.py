@@ -663,17 +663,30 @@ def _reader_of_instances(cls: type) -> Reader:
         return _of_attributes
     of_native = _of_repr_by(native) if native in VALUES else _reader_of_native(native)
     if of_native is None:
-        raise Opaque(
-            f"{cls.__module__}.{cls.__qualname__}",
-            "use a subclass with a method canonical_state(), which returns all of it that decides "
-            "what happens next",
-        )
+        package = cls.__module__.partition(".")[0]
+        raise Opaque(f"{cls.__module__}.{cls.__qualname__}", _INSTEAD_OF.get(package, _SUBCLASS))
 
     def reader(each: Any) -> Iterator[object]:
         yield from of_native(each)
         yield from _of_attributes(each)
 
     return reader
+
+
+_SUBCLASS = (
+    "use a subclass with a method canonical_state(), which returns all of it that decides what "
+    "happens next"
+)
+_NO_TLS = (
+    "what TLS knows OpenSSL keeps to itself; let the program connect without TLS, and hold no "
+    "context (a client of httpx makes one in any case)"
+)
+_INSTEAD_OF = {
+    "ssl": _NO_TLS,
+    "_ssl": _NO_TLS,
+    "httptools": 'let uvicorn parse in Python, with http="h11"',
+}
+"""What to do about what is written in C, by its package."""
 
 
 def _reader_of_native(native: Any) -> Reader | None:
