@@ -164,7 +164,7 @@ def create_app(
                 app.state.service = service
                 service.start()
                 with (
-                    shutdown.hearing(signals, service.begin_shutdown),
+                    shutdown.hearing(signals, partial(begin_shutdown, service, server)),
                     ending_with_supervisor(server if signals else None),
                 ):
                     async with _until_shut_down(service):
@@ -230,6 +230,15 @@ def create_app(
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, once(on_api_error))
     return app
+
+
+def begin_shutdown(service: Service, server: uvicorn.Server | None) -> None:
+    others_serve = server is not None and startup.workers_of(server) > 1
+    if others_serve:
+        # uvicorn would go on to accept until its next tick, and refuse what comes.
+        for listening in getattr(server, "servers", ()):
+            listening.close()
+    service.begin_shutdown(others_serve=others_serve)
 
 
 def _no_request(app: FastAPI, error: ApiError) -> str:

@@ -84,7 +84,7 @@ class Front:
             await Connection(scope, receive, send, send_s=_NOT_STARTED_SEND_S).error(_not_started())
             return
         scope.setdefault(ABORT_KEY, abort_of(send))
-        send = _with_headers(scope, send, service.new_trace_id())
+        send = _with_headers(scope, send, service)
         held = HeldBody(service.bodies)
         scope[HELD_BODY_KEY] = held
         try:
@@ -192,7 +192,8 @@ async def _refuse_websocket(receive: Receive, send: Send) -> None:
         await send({"type": "websocket.close", "code": 1008, "reason": "no websockets here"})
 
 
-def _with_headers(scope: Scope, send: Send, trace_id: str) -> Send:
+def _with_headers(scope: Scope, send: Send, service: Service) -> Send:
+    trace_id = service.new_trace_id()
     scope.setdefault("state", {})["trace_id"] = trace_id
     is_post = scope["method"] == "POST"
     ignored = _ignored(scope)
@@ -207,6 +208,8 @@ def _with_headers(scope: Scope, send: Send, trace_id: str) -> Send:
                 # was turned away before anything was known of its session is told when to.
                 may_retry = any(name == b"retry-after" for name, _ in headers)
                 headers.append((b"x-should-retry", b"true" if may_retry else b"false"))
+            if service.is_ending and all(name != b"connection" for name, _ in headers):
+                headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         await send(message)
 

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 # The part of the grace that a client that doesn't read may use once the server shuts down.
 _HURRY_SHARE = 0.5
+# uvicorn's next tick is 0.1 s away; then a connection has half a second for a last request.
+_LOOKUPS_S = 0.7
 
 
 class Service:
@@ -106,6 +108,8 @@ class Service:
         self._timeouts: dict[PatientTimeout, None] = {}
         # The registry's close, from the beginning of a shut-down on.
         self._closing: asyncio.Task[None] | None = None
+        # Whether nothing at all is answered any more.
+        self._is_shut = False
         self._leased = leased
         if leased is not None:
             leased.store.on_change = self._readiness.forget
@@ -137,15 +141,15 @@ class Service:
 
     # -- what the front asks
 
+    @property
+    def is_ending(self) -> bool:
+        """Each answer from now on is its connection's last."""
+        return self._closing is not None
+
     def check_open(self) -> None:
         """Raises ApiError (503) once the server is shutting down."""
-        if self._closing is not None:
-            raise ApiError(
-                503,
-                "shutting_down",
-                "the server is shutting down; ask its successor",
-                headers={"connection": "close"},
-            )
+        if self._is_shut:
+            raise _shutting_down()
 
     @asynccontextmanager
     async def limit(self, seconds: float) -> AsyncIterator[None]:
@@ -166,7 +170,9 @@ class Service:
     def answer(
         self, prompt: Prompt, *, owner: str, trace_id: str, headers: Headers
     ) -> ChatResponse:
-        """The response that will answer the prompt. Raises ApiError (400); starts nothing."""
+        """The response that will answer the prompt. Raises ApiError (400, 503); starts nothing."""
+        if self.is_ending:
+            raise _shutting_down()
         session_id = session_of(
             prompt,
             headers,
@@ -446,17 +452,28 @@ class Service:
 
     # -- the end
 
-    def begin_shutdown(self) -> None:
-        """Stops every stream and lets nothing new in. At once; may be called again."""
+    def begin_shutdown(self, *, others_serve: bool = False) -> None:
+        """Stops every stream and lets no prompt in. At once; may be called again.
+
+        others_serve: what comes for as long as connections may be left is answered, if it is no
+        prompt. Who is connected to a worker that is replaced notices nothing.
+        """
         if self._closing is not None:
             return
         loop = asyncio.get_running_loop()
         self._closing = loop.create_task(self.registry.close(), name="registry-close")
-        for timeout in self._timeouts:
-            timeout.end()
+        if others_serve:
+            loop.call_later(_LOOKUPS_S, self._shut)
+        else:
+            self._shut()
         self.watches.end()
         for connection in self.connections:
             connection.hurry(self.settings.grace_seconds * _HURRY_SHARE)
+
+    def _shut(self) -> None:
+        self._is_shut = True
+        for timeout in self._timeouts:
+            timeout.end()
 
     async def shut_down(self) -> None:
         """Waits until every stream has ended, or its grace is over."""
@@ -465,6 +482,16 @@ class Service:
         await asyncio.wait({self._closing})
         if self._shared is not None:
             await self._shared.end()
+
+
+def _shutting_down() -> ApiError:
+    """Nothing is known of its session yet, so that it may be sent again."""
+    return ApiError(
+        503,
+        "shutting_down",
+        "the server is shutting down; ask its successor",
+        headers={"connection": "close", "retry-after": "1"},
+    )
 
 
 @contextmanager

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+from contextlib import AsyncExitStack
 
+import httpx
 import pytest
 
-from server import shutdown
+from server import shutdown, startup
+from server.app import begin_shutdown
 from tests.limits import HANGS_S
 from tests.server.shutdowns import GRACE_S, exit_under_trouble, fake_ollama
 from tests.server.support import (
     CLIENTS,
+    DEVKEY,
     RawClient,
     error_of,
     events,
@@ -84,6 +88,41 @@ def test_nothing_new_is_let_in_while_it_shuts_down(client: str) -> None:
                 assert (answer.status_code, error_of(answer)["code"]) == (503, "shutting_down")
             found = events((await stream).text)
             assert [found[-2]["error"]["code"], found[-1]] == ["shutting_down", "[DONE]"]
+            await server.quiet()
+
+    run_async(main())
+
+
+def test_a_worker_that_is_replaced_answers_whom_it_has_accepted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Look-ups, each as the last of its connection; a prompt is to be sent again; nobody new."""
+    monkeypatch.setattr(startup, "workers_of", lambda server: 2)
+
+    async def main() -> None:
+        async with stack() as server:
+            first = await server.http.get("/v1/models")
+            assert "connection" not in first.headers
+            async with AsyncExitStack() as exits:
+                connected = [
+                    await exits.enter_async_context(
+                        httpx.AsyncClient(base_url=server.url, headers=DEVKEY, trust_env=False)
+                    )
+                    for _ in range(3)
+                ]
+                for each in connected:
+                    await each.get("/healthz")
+                begin_shutdown(server.service, server.uvicorn)
+                assert not any(each.sockets for each in server.uvicorn.servers)
+                looked = await connected[0].get("/v1/models")
+                assert (looked.status_code, looked.headers["connection"]) == (200, "close")
+                refused = await connected[1].post("/v1/chat/completions", json=prompt())
+                assert (refused.status_code, error_of(refused)["code"]) == (503, "shutting_down")
+                told = [refused.headers[each] for each in ("retry-after", "x-should-retry")]
+                assert told == ["1", "true"]
+                server.service._shut()
+                late = await connected[2].get("/v1/models")
+                assert (late.status_code, error_of(late)["code"]) == (503, "shutting_down")
             await server.quiet()
 
     run_async(main())
