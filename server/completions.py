@@ -18,9 +18,11 @@ from server.fields import (
     Text,
     Think,
     bad,
+    check_finite,
     refuse,
     shown,
     text_or_list,
+    without_empty,
 )
 from server.ollama import Chunk, OllamaRequest
 from server.openai import StreamOptions
@@ -87,7 +89,8 @@ def _body(request: CompletionRequest, default_model: str | None) -> dict[str, An
         "top_logprobs": request.logprobs,
         **{name: getattr(request, name) for name in _PASSED_ON},
     }
-    return {name: value for name, value in body.items() if value not in (None, {}, "")}
+    check_finite(request.format, "format")
+    return without_empty(body)
 
 
 _PASSED_ON = (

@@ -228,6 +228,15 @@ def check_finite(value: Any, param: str) -> None:
             left.extend(each)
 
 
+def without_empty(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A body for Ollama without what says nothing; an empty format is Ollama's to judge."""
+    return {
+        name: value
+        for name, value in body.items()
+        if value is not None and (name == "format" or value not in ({}, [], ""))
+    }
+
+
 # ---- what is refused ------------------------------------------------------------------------
 
 

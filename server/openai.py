@@ -30,6 +30,7 @@ from server.fields import (
     shown,
     text_or_list,
     think_of,
+    without_empty,
 )
 from server.ollama import OllamaRequest
 from server.openai_answer import ChatAnswer
@@ -238,7 +239,7 @@ def ollama_body(request: ChatRequest, default_model: str | None) -> dict[str, An
         "shift": request.shift,
         **_wanted_logprobs(request),
     }
-    return {name: value for name, value in body.items() if value not in (None, {}, [], "")}
+    return without_empty(body)
 
 
 def _messages(request: ChatRequest) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from server.fields import (
     shown,
     text_or_list,
     think_of,
+    without_empty,
 )
 from server.ollama import OllamaRequest
 from server.openai import Reasoning, check_tool_choice, check_tool_kind, tool_call
@@ -157,7 +158,7 @@ def _body(request: ResponsesRequest, default_model: str | None) -> dict[str, Any
         # Ollama's own default is to cut.
         "truncate": False if request.truncation == "disabled" else None,
     }
-    return {name: value for name, value in body.items() if value not in (None, {}, [], "")}
+    return without_empty(body)
 
 
 def _tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from pydantic import ValidationError
 
+from server.completions import CompletionRequest, completion_prompt
 from server.errors import ApiError
 from server.fields import shown
 from server.invalid import as_refusal
@@ -77,6 +78,15 @@ def test_ollamas_own_fields_reach_it() -> None:
     }
     assert body_of(keep_alive=0)["keep_alive"] == 0
     assert body_of(repetition_penalty=1.1)["options"] == {"repeat_penalty": 1.1}
+
+
+@pytest.mark.parametrize("empty", [{}, [], "", 0, False])
+def test_an_empty_format_reaches_ollama(empty: object) -> None:
+    """Which says what it makes of it, as under /api: it was left out of a chat and a completion."""
+    assert body_of(format=empty)["format"] == empty
+    request = CompletionRequest.model_validate({"prompt": "x", "format": empty})
+    assert completion_prompt(request, None).request.body["format"] == empty
+    assert "format" not in body_of(format=None)
 
 
 def test_openais_field_wins_over_ollamas() -> None:
