@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 from collections import deque
 from random import Random
 from threading import Lock
@@ -103,6 +104,10 @@ class Bare:
 
 def own_process(is_stopped: IsStopped) -> int:
     return os.getpid()
+
+
+def what_its_process_imported(is_stopped: IsStopped) -> set[str]:
+    return set(sys.modules)
 
 
 def square(number: int, is_stopped: IsStopped) -> int:

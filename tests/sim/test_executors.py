@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import re
+import subprocess
 import sys
 import time
 from contextlib import closing
@@ -351,6 +352,29 @@ def test_what_refers_to_itself_and_cannot_be_pickled_is_named() -> None:
 def test_a_batch_that_runs_learns_that_it_is_stopped(make: MakeExecutor) -> None:
     """So that Ctrl-C comes to what was found so far."""
     assert answered(make, waits_to_be_stopped, is_cancelled=True) == "stopped"
+
+
+BEGINS_A_WORKER = """
+import sys
+from sim.executors.batches import in_order
+from sim.executors.processes import Processes
+from tests.sim.executors_of_tests import what_its_process_imported
+
+before, executor = set(sys.modules), Processes(1)
+(imported,) = in_order(executor, [what_its_process_imported])
+executor.close()
+print(sorted(imported - before))
+"""
+
+
+@pytest.mark.socket
+@pytest.mark.skipif(sys.platform != "linux", reason="only there workers are forks")
+def test_a_worker_imports_nothing_of_its_own() -> None:
+    """Else its guards look through all modules anew, as they know by what was imported."""
+    began = subprocess.run(
+        [sys.executable, "-c", BEGINS_A_WORKER], capture_output=True, text=True, check=True
+    )
+    assert began.stdout.strip() == "[]", began.stdout
 
 
 @pytest.mark.socket
