@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -131,6 +132,30 @@ def _copies_are_in_place(request: pytest.FixtureRequest) -> Iterator[None]:
             patch.setattr(fresh_copy, "ANSWER_S", HANGS_S)
         else:
             patch.setattr(searching, "FreshCopy", CopyInPlace)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _other_tests_hold_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A proof by states reads what all modules hold but installed ones: here a second and more, for
+    the other tests. They are left out, as if this module had been imported alone.
+    """
+    module_state = sys.modules.get("sim.exploration.module_state")
+    if module_state is None:
+        yield
+        return
+    all_of_them = module_state.own_modules
+    own = getattr(request.module, "__name__", "")
+
+    def is_of_others(module: ModuleType) -> bool:
+        name = module.__name__
+        return name.startswith("tests.") and ".test_" in name and name != own
+
+    def read() -> list[ModuleType]:
+        return [each for each in all_of_them() if not is_of_others(each)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module_state, "own_modules", read)
         yield
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sim import World, explore
+from sim import World, explore, run
 from sim.kernel.threads.locks import SimLock
 from sim.schedulers import DepartureBounded
 
@@ -189,7 +189,7 @@ def test_a_lock_that_the_program_keeps_stays_locked() -> None:
     async def program(_: World) -> None:
         lock.acquire()
 
-    explore(program, strategy="natural", max_executions=1)
+    run(program)
     assert lock.locked()
 
 

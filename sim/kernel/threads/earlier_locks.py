@@ -45,9 +45,11 @@ HOLDERS_MAX = 300
 """Of a module, or of a program: an exploration that looks may take a millisecond."""
 
 _REAL_LOCK, _REAL_RLOCK = type(_thread.allocate_lock()), type(_thread.RLock())
-_KINDS: tuple[type, ...] = (_REAL_LOCK, _REAL_RLOCK, _queue.SimpleQueue)
+# By identity: a metaclass of the program's may have an `__eq__` of its own.
+_KINDS = frozenset(map(id, (_REAL_LOCK, _REAL_RLOCK, _queue.SimpleQueue)))
 _METHOD = types.BuiltinMethodType
-_CONTAINERS: tuple[type, ...] = (dict, list, tuple, deque)
+_CONTAINERS = frozenset(map(id, (dict, list, tuple, deque)))
+_LEAVES = frozenset(map(id, (str, int, float, bool, bytes, types.NoneType, types.ModuleType)))
 # The standard library's modules whose instances are made of locks.
 _MADE_OF_LOCKS = ("threading", "queue", "concurrent.futures._base", "functools")
 
@@ -57,12 +59,7 @@ Place = tuple[Any, Callable[[], Site]]
 def _holds(value: Any) -> bool:
     """Whether it is such a lock, or a method of one, as a Condition keeps it."""
     kind = type(value)
-    return _is_in(kind, _KINDS) or (kind is _METHOD and _is_in(type(value.__self__), _KINDS))
-
-
-def _is_in(kind: type, kinds: tuple[type, ...]) -> bool:
-    """By identity: a metaclass of the program's may have an `__eq__` of its own."""
-    return any(kind is each for each in kinds)
+    return id(kind) in _KINDS or (kind is _METHOD and id(type(value.__self__)) in _KINDS)
 
 
 class _Finder:
@@ -80,6 +77,8 @@ class _Finder:
         to_see, seen = deque([holder]), {id(holder)}
         while to_see:
             for value, place in _places(to_see.popleft()):
+                if id(type(value)) in _LEAVES:
+                    continue
                 if _holds(value):
                     yield place()
                     continue
@@ -98,7 +97,7 @@ class _Finder:
         # Threads that run belong to the system, and so does what they wait for.
         if is_a(value, (threading.Thread, types.ModuleType)):
             return ()
-        return (value,) if _is_in(kind, _CONTAINERS) or self._entered(kind) else ()
+        return (value,) if id(kind) in _CONTAINERS or self._entered(kind) else ()
 
 
 def _places(holder: Any) -> Iterator[Place]:
@@ -107,7 +106,7 @@ def _places(holder: Any) -> Iterator[Place]:
     if kind is dict:
         for name, value in tuple(holder.items())[:ITEMS_MAX]:
             yield value, partial(item_site, holder, name, value)
-    elif _is_in(kind, _CONTAINERS):
+    elif id(kind) in _CONTAINERS:
         for index, value in enumerate(tuple(holder)[:ITEMS_MAX]):
             # What stands in a tuple itself stays there.
             if kind is not tuple or not _holds(value):
