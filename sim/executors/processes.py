@@ -17,9 +17,10 @@ from sim.executors.base import Answer, MakeExecutor, Task
 from sim.executors.pickled import answered, dumped, taken
 
 if sys.platform == "linux":
-    # A pool imports it with its first process. What a process has imported decides what guards look
-    # for, so that each worker would look through all modules, which its parent has done.
+    # A pool imports these with its first process. What a process has imported decides what guards
+    # look for, so that each worker would look through all modules, which its parent has done.
     import multiprocessing.popen_fork
+    import multiprocessing.resource_tracker
 
 # Since 3.14 a server forks for a process that asks for more, and Ctrl-C reaches the server as well.
 # No thread has been started when the pool is made, so that a plain fork is as safe as it was.
