@@ -8,12 +8,14 @@ takes more, and so does another thread's turn.
 from __future__ import annotations
 
 import sys
-import time
+from types import FrameType
 
 from sim.kernel.environment import READING_S
+from sim.kernel.large_things import works_on_much
 from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Special
-from sim.kernel.step_lines import Frames, LineCounter
+from sim.kernel.origin import is_of_simulator
+from sim.kernel.step_lines import Frames, LineCounter, callers_in_step, let_go_of_locals
 
 IN_A_ROW = 16
 """How many may be equal to one: a microsecond has room for no more."""
@@ -21,21 +23,12 @@ IN_A_ROW = 16
 LINES_BETWEEN = 100
 """Of Python, in one step: what runs more after a reading takes longer than a clock may stand still.
 
-Those of the simulator's own reading count, some twenty.
-"""
-
-LONG_S = 0.005
-"""Of the processor, as the system shows it: what has it for so long between two readings does so on
-any machine, as `sorted(range(10**7))`, though it runs no line of Python. The lines that
-may lie between two equal readings take a tenth of it, counted.
+Those of the simulator's own reading count, some twenty. A line that works on something large takes
+longer as well (`large_things.py`): so the execution decides, and no machine's speed.
 """
 
 NEAR_S = 10 * READING_S
 """How far the clock may have gone on between two equal ones: other clocks were read."""
-
-# Bound here: within executions a virtual clock stands there.
-_thread_time = time.thread_time
-_TELLS_MS = time.get_clock_info("thread_time").resolution < LONG_S / 10
 
 
 class EqualReadings:
@@ -44,7 +37,7 @@ class EqualReadings:
     in_a_row: how many the last one made.
     """
 
-    __slots__ = ("_at_s", "_lines", "_loop", "_moment", "_pairs", "_read_s", "in_a_row")
+    __slots__ = ("_at_s", "_lines", "_loop", "_moment", "_pairs", "in_a_row")
 
     def __init__(self, loop: SimLoop) -> None:
         self._loop = loop
@@ -55,20 +48,20 @@ class EqualReadings:
         # Counts the lines since the last reading, where some may be equal.
         self._lines: LineCounter | None = None
         if loop.bounds.equal_readings:
-            self._lines = LineCounter(LINES_BETWEEN, self._lines_passed)
-        # What the thread had had of the processor then.
-        self._read_s = 0.0
+            self._lines = LineCounter(LINES_BETWEEN, self._lines_passed, begins=self._line_begins)
 
     def is_next(self) -> bool:
         """Whether the reading that is made now is one."""
         if self._lines is None:
             return self._is_equal()
         self._lines.end()
-        if _TELLS_MS and _thread_time() - self._read_s > LONG_S:
-            self.forget_the_last()
         is_equal = self._is_equal()
-        self._lines.begin(sys._getframe())
-        self._read_s = _thread_time()
+        frame = sys._getframe()
+        # The lines that read go on after it.
+        if any(map(_works_on_much, [*callers_in_step(frame)])):
+            self.forget_the_last()
+        else:
+            self._lines.begin(frame)
         return is_equal
 
     def _is_equal(self) -> bool:
@@ -101,6 +94,19 @@ class EqualReadings:
         self.forget_the_last()
         self.end()
         return 0
+
+    def _line_begins(self, frame: FrameType) -> None:
+        if not is_of_simulator(frame.f_code.co_filename) and works_on_much(frame):
+            self._lines_passed([])
+
+
+def _works_on_much(frame: FrameType) -> bool:
+    """Of one whose line has begun, and goes on."""
+    if is_of_simulator(frame.f_code.co_filename):
+        return False
+    found = works_on_much(frame)
+    let_go_of_locals(frame)
+    return found
 
 
 def _is_chosen(which: int, pair: int) -> bool:

@@ -8,10 +8,11 @@ where the watchdog suspects a step, by `sys.settrace` on 3.11 and by `sys.monito
 from __future__ import annotations
 
 import _thread
+import inspect
 import opcode
 import sys
 from asyncio import Handle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -44,16 +45,23 @@ class LineCounter:
     more as it returns.
 
     step: how many have begun since `begin`. is_for_one: it ends where the next step begins.
+    begins: called with the frame of each line that is counted, before it runs.
     """
 
     def __init__(
-        self, lines_max: int, is_over: Callable[[Frames], int], *, is_for_one: bool = False
+        self,
+        lines_max: int,
+        is_over: Callable[[Frames], int],
+        *,
+        is_for_one: bool = False,
+        begins: Callable[[FrameType], None] | None = None,
     ) -> None:
         self.step = 0
         self._is_for_one = is_for_one
         self._lines_max = lines_max
         self._last_lines = min(LAST_LINES, lines_max // 2)
         self._is_over = is_over
+        self._begins = begins
         # Sets how many lines are left; a variable of the callbacks, which is faster to count in.
         self._allow: Callable[[int], None] = lambda lines: None
         self._last_left = 0
@@ -62,6 +70,8 @@ class LineCounter:
         self._first_lines: dict[FrameType, int | None] | None = None
         self._traced_before: list[tuple[FrameType, Any]] = []
         self._trace_before: Any = None
+        # The frame whose line is being counted by `sys.settrace`.
+        self._traced_now: FrameType | None = None
         self.is_counting = False
 
     def begin(self, frame: FrameType | None) -> bool:
@@ -108,6 +118,8 @@ class LineCounter:
             sys.settrace(self._trace_before)
             for frame, trace in reversed(self._traced_before):
                 frame.f_trace, frame.f_trace_opcodes = trace, False
+                if frame is not self._traced_now:
+                    let_go_of_locals(frame)
             self._traced_before.clear()
             return
         _monitoring.set_events(_TOOL, 0)
@@ -125,6 +137,7 @@ class LineCounter:
 
     def _trace_functions(self) -> tuple[Any, Any]:
         left = self._lines_max - self._last_lines
+        begins = self._begins
 
         def allow(lines: int) -> None:
             nonlocal left
@@ -139,9 +152,15 @@ class LineCounter:
         def on_line(frame: FrameType, event: str, arg: Any) -> Any:
             nonlocal left
             if event == "line" or event == "opcode":
+                self._traced_now = frame
+                if begins is not None:
+                    begins(frame)
                 left -= 1
                 if left < 0:
                     self._note(frame)
+                self._traced_now = None
+                if not self.is_counting:
+                    frame.f_trace = _Last(frame)
             return on_line
 
         self._allow = allow
@@ -150,6 +169,7 @@ class LineCounter:
     def _monitor(self) -> None:
         # From the first event on, which is a line of this very function.
         left = self._lines_max - self._last_lines
+        begins = self._begins
 
         def allow(lines: int) -> None:
             nonlocal left
@@ -162,6 +182,9 @@ class LineCounter:
             if _ident() != thread:
                 # It is called for all threads, also for the one that watches.
                 return
+            if begins is not None:
+                begins(sys._getframe(1))
+                let_go_of_locals(sys._getframe(1))
             left -= 1
             if left < 0:
                 self._note(sys._getframe(1))
@@ -214,6 +237,33 @@ def _trace(frame: FrameType, on_line: Any) -> Any:
     return on_line
 
 
+def let_go_of_locals(frame: FrameType) -> None:
+    """Before 3.13 the frame keeps a dict of its variables once that was asked for, as a trace
+    function does: what the program deletes would live on. Not while that function runs.
+    """
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        kept: Any = frame.f_locals
+        # Where nobody has it of `locals()`: the frame, this function, and who is asked.
+        if sys.getrefcount(kept) <= 3:
+            kept.clear()
+
+
+class _Last:
+    """Takes the place of a frame's trace function while the last call of that returns.
+
+    CPython drops it when it has put back the variables of the frame from their dict.
+    """
+
+    def __init__(self, frame: FrameType) -> None:
+        self._frame = frame
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
+        """Nothing is counted any more."""
+
+    def __del__(self) -> None:
+        let_go_of_locals(self._frame)
+
+
 def _jumps_to_itself(code: CodeType) -> bool:
     # By id: a hash of code reads all of it.
     known = _self_jumps.get(id(code))
@@ -238,3 +288,10 @@ def callers(frame: FrameType | None) -> list[FrameType]:
         frames.append(frame)
         frame = frame.f_back
     return frames
+
+
+def callers_in_step(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frame and those that called it, innermost first, up to where the step begins."""
+    while frame is not None and frame.f_code not in (_HANDLE_RUNS, _WORKER_GOES_ON):
+        yield frame
+        frame = frame.f_back

@@ -12,6 +12,7 @@ import json
 import re
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -139,6 +140,100 @@ IN_C: list[Callable[[], object]] = [
     lambda: -1 in _LONG,
     lambda: _LONG * 2,
 ]
+
+
+_NUMBERS = [*range(20_000)]
+_TEXT = "a" * 20_000
+
+
+class Store:
+    __slots__ = ("entries",)
+
+    def __init__(self) -> None:
+        self.entries = _NUMBERS
+
+
+_STORE = Store()
+_BY_NAME = {"numbers": _NUMBERS}
+# Less than a millisecond each, and far more than a clock stands still.
+SOONER_IN_C: list[Callable[[], object]] = [
+    lambda: sum(_NUMBERS),
+    lambda: sorted(_STORE.entries),
+    lambda: -1 in _BY_NAME["numbers"],
+    lambda: _TEXT.count("b"),
+    lambda: sum(range(20_000)),
+    lambda: [0] * 200_000,
+    lambda: [*_NUMBERS],
+    lambda: 3**20_000,
+]
+
+
+def _named(number: int) -> str:
+    return ["sum", "slot", "element", "text", "range", "repeated", "copied", "power"][number]
+
+
+@pytest.mark.parametrize("number", range(len(SOONER_IN_C)), ids=_named)
+def test_how_long_it_takes_is_told_by_its_size(number: int) -> None:
+    """A line that works on something large lies between no equal readings, on any machine."""
+    clock, work = CLOCKS["time"], SOONER_IN_C[number]
+
+    async def program() -> None:
+        begun = clock()
+        work()
+        assert clock() > begun
+
+    for _ in range(100):
+        asyncio.run(program())  # type: ignore[arg-type]
+    report = explored(program)
+    assert report.verdict == "proved", report.text
+    assert "no two readings of the clock equal" in report.reason
+
+
+async def units(clock: Callable[[], Any]) -> None:
+    factor = 1_000_000
+    assert int(time.time() * 1_000_000) != int(time.time() * factor)
+
+
+async def few_of_many(clock: Callable[[], Any]) -> None:
+    kept = {clock(): name for name in ("a" * 100, "b" * 100, sum([1, 2, 3]), sorted("xyz")[0])}
+    assert len(kept) == 4
+
+
+@pytest.mark.parametrize("shape", [units, few_of_many], ids=lambda each: each.__name__)
+def test_small_things_take_no_time(shape: Any) -> None:
+    """Calls of C on them may lie between equal readings, and a unit is no size."""
+    clock = CLOCKS["time"]
+    assert False in on_stock(lambda: shape(clock))
+    report = explored(lambda: shape(clock))
+    assert report.found_by == "two readings of the clock equal", report.text
+
+
+class Freed:
+    pass
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_what_is_deleted_after_two_readings_is_freed(is_large: bool) -> None:
+    """Its frame keeps none of the variables that were looked at, and `locals()` what it had."""
+
+    async def program() -> None:
+        def reads() -> None:
+            assert time.time() <= time.time()
+
+        freed, number = Freed(), 5
+        seen = weakref.ref(freed)
+        reads()
+        kept = [0] * 20_000 if is_large else [each for each in range(200)]
+        del freed
+        assert seen() is None
+        assert kept
+        own = locals()
+        reads()
+        kept = [0] * 20_000
+        assert own["number"] == number
+
+    asyncio.run(program())  # type: ignore[arg-type]
+    assert explored(program).verdict == "proved"
 
 
 @pytest.mark.parametrize("work", IN_C, ids=["sorted", "sum", "json", "re", "in", "*"])
