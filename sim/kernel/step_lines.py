@@ -72,6 +72,7 @@ class LineCounter:
         self._trace_before: Any = None
         # The frame whose line is being counted by `sys.settrace`.
         self._traced_now: FrameType | None = None
+        self._thread = 0
         self.is_counting = False
 
     def begin(self, frame: FrameType | None) -> bool:
@@ -175,7 +176,7 @@ class LineCounter:
             nonlocal left
             left = lines - self._last_lines
 
-        thread = _ident()
+        thread = self._thread = _ident()
 
         def on_line(code: CodeType, line: int) -> None:
             nonlocal left
@@ -183,8 +184,7 @@ class LineCounter:
                 # It is called for all threads, also for the one that watches.
                 return
             if begins is not None:
-                begins(sys._getframe(1))
-                let_go_of_locals(sys._getframe(1))
+                self._tell_of(sys._getframe(1))
             left -= 1
             if left < 0:
                 self._note(sys._getframe(1))
@@ -196,19 +196,30 @@ class LineCounter:
             on_line(code, to)
             return None
 
-        def on_start(code: CodeType, offset: int) -> None:
-            if _ident() == thread:
-                self._next_step()
-
         self._allow = allow
         events = _monitoring.events
         _monitoring.use_tool_id(_TOOL, _NAME)
         _monitoring.register_callback(_TOOL, events.LINE, on_line)
         _monitoring.register_callback(_TOOL, events.JUMP, on_jump)
-        _monitoring.register_callback(_TOOL, events.PY_START, on_start)
+        _monitoring.register_callback(_TOOL, events.PY_START, self._on_start)
         for code in (_HANDLE_RUNS, _WORKER_GOES_ON):
             _monitoring.set_local_events(_TOOL, code, events.PY_START)
-        _monitoring.set_events(_TOOL, events.LINE | events.JUMP)
+        starts = events.NO_EVENTS if begins is None else events.PY_START
+        _monitoring.set_events(_TOOL, events.LINE | events.JUMP | starts)
+
+    def _on_start(self, code: CodeType, at: int) -> None:
+        if _ident() != self._thread:
+            return
+        if code is _HANDLE_RUNS or code is _WORKER_GOES_ON:
+            self._next_step()
+        elif self._begins is not None:
+            # Since 3.13 no line begins with a lambda, whose only line it is.
+            self._tell_of(sys._getframe(1))
+
+    def _tell_of(self, frame: FrameType) -> None:
+        if self._begins is not None:
+            self._begins(frame)
+            let_go_of_locals(frame)
 
     def _note(self, frame: FrameType) -> None:
         """One of the last lines."""
