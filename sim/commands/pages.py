@@ -112,7 +112,7 @@ def _bounds(reports: Sequence[Report]) -> Table:
     ]
     return Table(
         "Bounds within which it was explored",
-        ["bound", "value", "", "what it bounds"],
+        ["bound", "value", "hit", "what it bounds"],
         rows,
         is_below=True,
     )
@@ -292,7 +292,7 @@ def page_of_mutants(kills: Sequence[Kill]) -> Page:
         for each in kills
     ]
     columns = [
-        "",
+        "result",
         "level",
         "mutant",
         "what is broken",

@@ -12,7 +12,7 @@ import pytest
 
 from sim import explore
 from sim.kernel.execution import Program
-from sim.pages.page import Page, Told
+from sim.pages.page import Cell, Line, Page, Table, Told
 from sim.pages.story import story_of
 from tests.pages.programs import (
     four_hundred_steps,
@@ -67,7 +67,10 @@ def _written(program: Program, folder: Path, times: int = 1) -> Path:
     rules = {"the client has left": "its slot is given back"}
     told = Told.of("it", story_of(program, report.counterexample), rules)
     file = folder / f"{program.__name__}{times}.html"
-    Page(program.__name__, report.verdict, report.reason, stories=[told] * times).write(file)
+    cells = [Cell("refuted", is_verdict=True), Cell("it", story=0), Cell("1", more="done")]
+    table = Table("All", ["verdict", "scenario", "labels"], [Line(cells)])
+    page = Page(program.__name__, report.verdict, report.reason, (), [table], [told] * times)
+    page.write(file)
     return file
 
 
