@@ -7,9 +7,18 @@ client leaves, only the writer decides about the connection to Ollama.
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections import deque
 
 from server.ollama import Chunk
+
+
+class Came(enum.Enum):
+    """How a wait of the reader has ended."""
+
+    CHUNKS = "there are chunks to take"
+    END = "nothing is there, and nothing comes any more"
+    NOTHING = "neither came in time"
 
 
 class Buffer:
@@ -76,15 +85,29 @@ class Buffer:
         self._unsettled = 0
         _wake(self._writer)
 
-    async def wait(self, timeout_s: float | None) -> bool:
-        """Until there is a chunk to take or the end is known. False if neither came in time."""
+    async def wait(self, timeout_s: float | None) -> Came:
+        """Until there is a chunk to take, or the end is known; not longer than `timeout_s`."""
         if not self._chunks and not self.is_over:
-            self._reader = asyncio.get_running_loop().create_future()
-            try:
-                await asyncio.wait({self._reader}, timeout=timeout_s)
-            finally:
-                self._reader = None
-        return bool(self._chunks) or self.is_over
+            await self._reader_waits(timeout_s)
+        if self._chunks:
+            return Came.CHUNKS
+        return Came.END if self.is_over else Came.NOTHING
+
+    async def _reader_waits(self, timeout_s: float | None) -> None:
+        # A chunk of most streams is waited for here: `asyncio.wait` takes an iteration more.
+        loop = asyncio.get_running_loop()
+        self._reader = loop.create_future()
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _wake, self._reader)
+        try:
+            await self._reader
+            if self.is_over:
+                # The writer ends in the same step as what it writes for. Who hears of it before it
+                # has ended would cancel what is about to be over.
+                await asyncio.sleep(0)
+        finally:
+            self._reader = None
+            if timer is not None:
+                timer.cancel()
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

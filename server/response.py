@@ -18,9 +18,11 @@ from registry import Strategy, Stream, StreamError, TraceIdKnown
 from registry.attempts import Attempt
 from registry.patience import over_within
 from server.answer import Answer
+from server.buffer import Came
 from server.connection import ClientStalled, Connection
 from server.errors import ApiError, as_api_error
 from server.lines import line
+from server.ollama import cut_error
 from server.registries import Registry
 from server.repeats import Repetitions
 from server.settings import Settings
@@ -255,12 +257,15 @@ class ChatResponse(Response):
 
     async def _next_chunks(self, timeout_s: float | None) -> bool:
         """Whether there are chunks to take. Raises what ended the stream without an answer."""
-        if not await self._buffer.wait(timeout_s):
-            return False
+        came = await self._buffer.wait(timeout_s)
         if self._buffer.error is not None:
             # Another each time: what is raised refers to where, and so to all of this.
             raise as_api_error(self._buffer.error).again()
-        return True
+        if came is Came.END:
+            # Both clients say themselves what was cut. To wait on would be to turn for ever: the
+            # end is there at once, however often it is waited for.
+            raise cut_error("it ended without a last chunk")
+        return came is Came.CHUNKS
 
     def _messages(self) -> bytes:
         self._answer.model = self._work.record.model or ""

@@ -18,7 +18,7 @@ from registry import State, StreamCancelled, StreamRegistry
 from registry.daemon_executor import DaemonExecutor
 from server.app import create_app
 from server.archive import Archive, Record, streams_in
-from server.buffer import Buffer
+from server.buffer import Buffer, Came
 from server.ollama import Chunk, OllamaRequest
 from server.ollama_thread import ThreadOllama
 from tests.server.support import DEVKEY, error_of, events, prompt, run_async, settings, until
@@ -109,6 +109,44 @@ def test_a_failure_of_our_own_is_an_error_too(caplog: pytest.LogCaptureFixture) 
             assert "a secret" not in whole.text + streamed.text
             assert "a secret" in caplog.text
             assert not service.registry.snapshot().streams
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("said", [(), ("one",)], ids=["nothing", "a chunk"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_of_ollama_that_just_ends_is_a_cut_answer(
+    said: tuple[str, ...], streamed: bool
+) -> None:
+    """An end without a last chunk is told as `cut`, and is no wait that is over at once for ever.
+
+    The store answers a step late here, as it may: in the meantime the stream holds its session, so
+    that the gate ends nothing.
+    """
+
+    class JustEnds:
+        async def ask(self, request: OllamaRequest, stream: Any, put: Any) -> None:
+            for content in said:
+                await put(Chunk(content))
+
+    async def main() -> None:
+        async with local(two_chunks) as (http, service):
+            service._client = JustEnds()
+            pop = service.registry.pop
+
+            async def late_pop(trace_id: str) -> None:
+                await asyncio.sleep(0)
+                await pop(trace_id)
+
+            service.registry.pop = late_pop
+            answer = await http.post("/v1/chat/completions", json=prompt(stream=streamed))
+            if answer.status_code == 200:
+                found = events(answer.text)
+                assert [found[-2]["error"]["code"], found[-1]] == ["cut", "[DONE]"]
+            else:
+                assert (answer.status_code, error_of(answer)["code"]) == (502, "cut")
+            assert (streamed and said) or answer.status_code == 502
+            await until(lambda: not service.registry.snapshot().streams, "over")
 
     run_async(main())
 
@@ -236,7 +274,7 @@ def test_the_writer_waits_for_room_and_for_the_end() -> None:
         put = asyncio.create_task(buffer.put(Chunk("2")))
         await asyncio.sleep(0)
         assert not put.done()
-        assert await buffer.wait(None)
+        assert await buffer.wait(None) is Came.CHUNKS
         assert [chunk.content for chunk in buffer.take()] == ["1", "2"]
         await put
         drained = asyncio.create_task(buffer.drained())
@@ -245,7 +283,7 @@ def test_the_writer_waits_for_room_and_for_the_end() -> None:
         assert not drained.done()
         buffer.settle()
         await drained
-        assert not await buffer.wait(0.01)
+        assert await buffer.wait(0.0) is Came.NOTHING
 
     run_async(main())
 
@@ -260,7 +298,7 @@ def test_an_error_drops_what_is_queued_and_wakes_both_sides() -> None:
         buffer.end(error)
         await put
         assert buffer.take() == []
-        assert await buffer.wait(None)
+        assert await buffer.wait(None) is Came.END
         assert buffer.error is error
         buffer.end(None)
         assert buffer.error is error

@@ -16,6 +16,7 @@ from server.answer import Answer
 from server.archive import Archive, Record
 from server.buffer import Buffer
 from server.connection import ClientStalled, Connection
+from server.errors import ApiError
 from server.ollama import Chunk, ChunkReader
 from server.ollama_async import AsyncOllama
 from server.ollama_thread import ThreadOllama, _Handover
@@ -67,10 +68,23 @@ def error_is_swallowed(patch: Patch) -> None:
 
 
 def cut_answer_counts_as_whole(patch: Patch) -> None:
+    """Neither Ollama's client finds the last chunk missing nor the response: each is enough."""
+    next_chunks = ChatResponse._next_chunks
+
     def end(self: ChunkReader) -> Iterator[Chunk]:
         yield from self._chunks(self._lines.rest())
 
+    async def none_is_missing(self: ChatResponse, timeout_s: float | None) -> bool:
+        try:
+            return await next_chunks(self, timeout_s)
+        except ApiError as exc:
+            if exc.code != "cut":
+                raise
+            self._answer.is_complete = True
+            return False
+
     patch.setattr(ChunkReader, "end", end)
+    patch.setattr(ChatResponse, "_next_chunks", none_is_missing)
 
 
 # ---- what a stop reaches --------------------------------------------------------------------
