@@ -15,9 +15,13 @@ workers cleans up, which the store counts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import types
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # A loop that has nothing else to do is late by less.
 LATE_S = 0.1
@@ -77,10 +81,7 @@ class PatientTimer:
 
 
 class PatientTimeout:
-    """As `asyncio.timeout`, of a wait for somebody else; `async with` it, once.
-
-    Each send to a client has one: around `asyncio.timeout` it took half as long again.
-    """
+    """As `asyncio.timeout`, of a wait for somebody else; `async with` it, once."""
 
     def __init__(self, limit_s: float | None) -> None:
         self._limit_s = limit_s
@@ -134,6 +135,38 @@ class PatientTimeout:
         is_from_elsewhere = self._task.uncancel() > self._cancels_before
         if not is_from_elsewhere and kind is asyncio.CancelledError:
             raise TimeoutError from error
+
+
+async def within(limit: Callable[[], AbstractAsyncContextManager[object]], work: Awaitable[T]) -> T:
+    """Awaits the work within a limit, which is made only where something is waited for.
+
+    Nearly every send, and every read of a request that came whole, is over in its first step: a
+    timer that is made and cancelled takes longer than they do.
+    """
+    steps = work.__await__()
+    try:
+        waits_for = next(steps)
+    except StopIteration as over:
+        result: T = over.value
+        return result
+    async with limit():
+        return await _to_the_end(steps, waits_for)
+
+
+@types.coroutine
+def _to_the_end(steps: Generator[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+    """The rest of what was begun, and waits now; what is thrown in, a cancel, reaches it."""
+    while True:
+        try:
+            try:
+                yield waits_for
+            except BaseException as thrown:
+                waits_for = steps.throw(thrown)
+            else:
+                waits_for = next(steps)
+        except StopIteration as over:
+            result: T = over.value
+            return result
 
 
 async def over_within(task: asyncio.Task[Any], limit_s: float | None) -> bool:

@@ -47,7 +47,7 @@ from server.ollama_thread import ThreadOllama, ThreadTransportFactory
 from server.opening import opened
 from server.refusals import log_no_request
 from server.registries import Registry
-from server.routes import on_api_error, on_http_error, on_invalid, open_router, router
+from server.routes import on_api_error, on_http_error, on_invalid, open_router, prompts, router
 from server.security import Keys, StartRefused, check_address, check_upstream, read_keys
 from server.service import Service
 from server.settings import DEVKEY, Settings
@@ -220,6 +220,7 @@ def create_app(
         )
 
     app = OneStream(lifespan)
+    app.include_router(prompts)
     app.include_router(router)
     app.include_router(endpoints.router)
     app.include_router(open_router)

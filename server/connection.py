@@ -8,8 +8,9 @@ from typing import Any
 
 from starlette.types import Message, Receive, Send
 
-from registry.patience import PatientTimeout
+from registry.patience import PatientTimeout, within
 from server.errors import ApiError
+from server.http_cycle import BODY_FOLLOWS
 from server.sse import encode_json
 
 ABORT_KEY = "onestream.abort"
@@ -41,24 +42,31 @@ class Connection:
             pass
         await on_left()
 
-    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+    async def begin(
+        self, status: int, headers: Mapping[str, str], *, body_follows: bool = False
+    ) -> None:
+        """body_follows: in the same step, so that the head may wait for it."""
         self.has_begun = True
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await self._bounded({"type": "http.response.start", "status": status, "headers": raw})
+        start: Message = {"type": "http.response.start", "status": status, "headers": raw}
+        await self._bounded({**start, BODY_FOLLOWS: True} if body_follows else start)
 
     async def body(self, data: bytes) -> None:
         await self._bounded({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def end(self) -> None:
-        """The last message; after it `receive` says that the client has left."""
-        # Of its own, since the server waits for what is unsent before it takes the next message.
-        await self._bounded({"type": "http.response.body", "body": b"", "more_body": False})
+    async def end(self, last: bytes = b"") -> None:
+        """The last message; after it `receive` says that the client has left.
+
+        last: some bytes. What is long goes before, as a message of its own: the server waits for
+        what is unsent of one before it takes the next, and for nothing behind the last.
+        """
+        await self._bounded({"type": "http.response.body", "body": last, "more_body": False})
 
     async def json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
         """A whole JSON answer, except for its `end`."""
         data = encode_json(value)
         fixed = {"content-type": "application/json", "content-length": str(len(data))}
-        await self.begin(status, {**fixed, **(headers or {})})
+        await self.begin(status, {**fixed, **(headers or {})}, body_follows=True)
         await self.body(data)
 
     async def error(self, error: ApiError) -> None:
@@ -81,12 +89,15 @@ class Connection:
 
     async def _bounded(self, message: Message) -> None:
         try:
-            async with PatientTimeout(self._send_s) as self._timeout:
-                await self._send(message)
+            await within(self._limit, self._send(message))
         except TimeoutError:
             raise ClientStalled(f"a send took longer than {self._send_s:g} s") from None
         finally:
             self._timeout = None
+
+    def _limit(self) -> PatientTimeout:
+        self._timeout = PatientTimeout(self._send_s)
+        return self._timeout
 
 
 def abort_of(send: Send) -> Callable[[], None]:

@@ -32,7 +32,7 @@ from server.ollama_api import (
 )
 from server.prompt import Prompt
 from server.responses_request import ResponsesRequest, responses_prompt
-from server.routes import AsciiJson, answer_to, prompt_body, service_of
+from server.routes import AsciiJson, answer_to, prompt_body, prompts, service_of
 
 router = APIRouter(dependencies=[Depends(owner_of)])
 
@@ -63,7 +63,7 @@ EmbeddingsBody = Annotated[EmbeddingsRequest, Depends(json_body(EmbeddingsReques
 # ---- OpenAI's -------------------------------------------------------------------------------
 
 
-@router.post(
+@prompts.post(
     "/v1/completions",
     response_class=AsciiJson,
     responses={
@@ -77,7 +77,7 @@ async def completions(request: Request) -> Response:
     return await answer_to(request, await _completion_prompt(request))
 
 
-@router.post(
+@prompts.post(
     "/v1/responses",
     response_class=AsciiJson,
     responses={
@@ -126,7 +126,7 @@ async def model(request: Request, model: str) -> Response:
 # ---- Ollama's own ---------------------------------------------------------------------------
 
 
-@router.post(
+@prompts.post(
     "/api/chat",
     responses={**_LINES, **_GENERATES},
     openapi_extra={**body_schema(OllamaChatRequest), **_SESSION},
@@ -136,7 +136,7 @@ async def ollama_chat(request: Request) -> Response:
     return await _ollama_prompt(request, await _ollama_chat(request))
 
 
-@router.post(
+@prompts.post(
     "/api/generate",
     responses={**_LINES, **_GENERATES},
     openapi_extra={**body_schema(OllamaGenerateRequest), **_SESSION},

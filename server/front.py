@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from starlette._utils import get_route_path
 from starlette.datastructures import Headers, QueryParams
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.patience import within
 from server import page
 from server.body import HELD_BODY_KEY, HeldBody
 from server.connection import ABORT_KEY, ClientStalled, Connection, abort_of
@@ -261,8 +263,7 @@ async def _read_body(
     """Reads the body into `held`, within limits of size and time. Raises ApiError (408, 413)."""
     limit_s = service.settings.body_seconds
     try:
-        async with service.limit(limit_s):
-            await _read_within(receive, held, limit)
+        await within(partial(service.limit, limit_s), _read_within(receive, held, limit))
     except TimeoutError:
         raise ApiError(
             408,

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from registry.patience import PatientTimer
 from server.errors import ApiError
+from server.http_cycle import become_ours
 from server.lines import line
 from server.sse import encode_json
 
@@ -215,6 +216,9 @@ class LimitedProtocol(H11Protocol):
     def handle_events(self) -> None:
         if self.conn.their_state is not h11.IDLE or self._skip_empty_lines():
             super().handle_events()
+        if self.cycle is not None:
+            # Maybe a new one: its application begins in the next iteration.
+            become_ours(self.cycle)
 
     def _skip_empty_lines(self) -> bool:
         """Those before a request are ignored (RFC 9112, 2.2). False if there may be more of one."""

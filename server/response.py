@@ -148,11 +148,13 @@ class ChatResponse(Response):
                 await self._begin(connection)
             wait_s = self._settings.ping_seconds
 
-    async def _begin(self, connection: Connection, stream: Stream | None = None) -> None:
+    async def _begin(
+        self, connection: Connection, stream: Stream | None = None, *, body_follows: bool = False
+    ) -> None:
         """stream: once it is let in."""
         content_type = {"content-type": self._answer.content_type}
         headers = {**content_type, **STREAM_HEADERS, **self._headers_for(stream)}
-        await connection.begin(200, headers)
+        await connection.begin(200, headers, body_follows=body_follows)
 
     def _headers_for(self, stream: Stream | None) -> Mapping[str, str]:
         if stream is None or not self._settings.shares_sessions:
@@ -227,8 +229,8 @@ class ChatResponse(Response):
             held_s = ping_s = None
         has_waited = connection.has_begun
         if not has_waited:
-            await self._next_chunks(held_s and max(held_s, 0))
-            await self._begin(connection, stream)
+            has_chunks = await self._next_chunks(held_s and max(held_s, 0))
+            await self._begin(connection, stream, body_follows=has_chunks)
         answer.model = self._work.record.model or ""
         # The last ping in the queue may be nearly as long ago as one is from the next.
         if first := answer.begin() or (answer.ping if has_waited else b""):
@@ -240,9 +242,7 @@ class ChatResponse(Response):
             else:
                 await connection.body(answer.ping)
         await self._settle_and_end(task)
-        if answer.last:
-            await connection.body(answer.last)
-        await connection.end()
+        await connection.end(answer.last)
 
     async def _settle_and_end(self, task: asyncio.Task[None]) -> None:
         """The whole answer is sent: gives the stream's task the time to end by itself.
@@ -278,5 +278,4 @@ class ChatResponse(Response):
         if not connection.has_begun:
             await connection.error(error)
         elif self._streamed:
-            await connection.body(self._answer.error(error))
-            await connection.end()
+            await connection.end(self._answer.error(error))

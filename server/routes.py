@@ -7,8 +7,10 @@ from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from server import documented, signposts
 from server.body import RequestModel, body_schema, json_body
@@ -27,6 +29,28 @@ from server.sse import encode_json
 Owner = Annotated[str, Depends(owner_of)]
 ReadPrompt = Callable[[Request], Awaitable[Prompt]]
 
+
+class PromptRoute(APIRoute):
+    """A route to FastAPI's documents and errors, which calls its endpoint itself.
+
+    The endpoint takes a request alone and answers with a response. What FastAPI does around one,
+    for dependencies and models that this has none of, takes it longer than the registry takes to
+    let the prompt in.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in (self.methods or ()):
+            # Raises what says which are.
+            await super().handle(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        await owner_of(request)
+        response: Response = await self.endpoint(request)
+        await response(scope, receive, send)
+
+
+# The endpoints of prompts.
+prompts = APIRouter(dependencies=[Depends(owner_of)], route_class=PromptRoute)
 # Its routes are closed to a request without a key, whether or not they use the owner.
 router = APIRouter(dependencies=[Depends(owner_of)])
 # The paths of these have to be in front.OPEN_PATHS as well.
@@ -64,12 +88,10 @@ def prompt_body(
     return json_body(model, made, encoded, with_digest, any_content_type=any_content_type)
 
 
-# Endpoints of prompts call this themselves: to find it among an endpoint's dependencies takes
-# FastAPI as long as the registry takes to let the prompt in.
 _chat_prompt = prompt_body(ChatRequest, chat_prompt)
 
 
-@router.post(
+@prompts.post(
     "/v1/chat/completions",
     response_class=AsciiJson,
     responses={

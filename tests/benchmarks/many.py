@@ -29,9 +29,12 @@ _ENDLESS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """first_s: of each prompt with a chunk, sorted. why: what the first that failed was told."""
+    """first_s: of each prompt with a chunk, sorted. first_cpu_s: until all had one, or had failed.
+    why: what the first that failed was told.
+    """
 
     first_s: list[float]
+    first_cpu_s: float
     cpu_s: float
     resident_kb: int
     failed: int
@@ -47,20 +50,33 @@ async def turn(name: str, to: str, prompts: int, chunks: int) -> Turn:
         await ask(running.url, -1)
         await asyncio.sleep(SETTLES_S)
         before_kb, cpu = running.resident_kb(), running.cpu_s()
-        asking = [asyncio.create_task(ask(running.url, number)) for number in range(prompts)]
+        first_cpu_s = 0.0
+
+        def all_have_begun(_: object) -> None:
+            nonlocal first_cpu_s
+            first_cpu_s = running.cpu_s() - cpu
+
+        readers = await asyncio.gather(*(begin(running.url, number) for number in range(prompts)))
+        beginning = asyncio.gather(*map(_has_begun, readers))
+        beginning.add_done_callback(all_have_begun)
         most_kb = before_kb
-        while not all(each.done() for each in asking):
-            await asyncio.wait(asking, timeout=0.5)
+        while not all(each.over.done() for each in readers):
+            await asyncio.wait([each.over for each in readers], timeout=0.5)
             most_kb = max(most_kb, running.resident_kb())
-        readers: list[Reader] = [each.result() for each in asking]
+        await beginning
         failed = [each for each in readers if not each.is_whole or each.chunks != chunks]
         return Turn(
             sorted(each.first_at - each.begun_at for each in readers if each.first_at is not None),
+            first_cpu_s,
             running.cpu_s() - cpu,
             most_kb - before_kb,
             len(failed),
             failed[0].last.decode(errors="replace") if failed else "",
         )
+
+
+async def _has_begun(reader: Reader) -> None:
+    await asyncio.wait({reader.first, reader.over}, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def many(names: list[str], rounds: int, prompts: int, chunks: int, gap_s: float) -> None:
@@ -69,14 +85,16 @@ async def many(names: list[str], rounds: int, prompts: int, chunks: int, gap_s: 
         for _ in range(rounds):
             for name in names:
                 turns[name].append(await turn(name, ollama.url, prompts, chunks))
-    columns = f"{'first chunk p50':>16}{'p99':>8}{'CPU ms/prompt':>15}{'KB/stream':>11}"
+    cpu_columns = f"{'CPU ms/prompt':>15}{'until first':>13}"
+    columns = f"{'first chunk p50':>16}{'p99':>8}{cpu_columns}{'KB/stream':>11}"
     print(f"{'':10}{columns}{'failed':>8}")
     for name, of_side in turns.items():
         for each in of_side:
             p50, p99 = share(each.first_s, 0.5), share(each.first_s, 0.99)
             print(
                 f"{name:10}{p50:14.2f} s{p99:6.2f} s{each.cpu_s / prompts * 1e3:15.2f}"
-                f"{each.resident_kb / prompts:11.0f}{each.failed:8}"
+                f"{each.first_cpu_s / prompts * 1e3:13.2f}{each.resident_kb / prompts:11.0f}"
+                f"{each.failed:8}"
             )
             if each.why:
                 print(f"    {each.why!r}")
@@ -88,7 +106,11 @@ async def many(names: list[str], rounds: int, prompts: int, chunks: int, gap_s: 
                 for of in (0.5, 0.99)
             )
             cpu = statistics.median(a.cpu_s / b.cpu_s for a, b in pairs)
-            print(f"{name} / aiohttp: p50 {p50:.2f} ×, p99 {p99:.2f} ×, CPU {cpu:.2f} ×")
+            first = statistics.median(a.first_cpu_s / b.first_cpu_s for a, b in pairs)
+            print(
+                f"{name} / aiohttp: p50 {p50:.2f} ×, p99 {p99:.2f} ×, CPU {cpu:.2f} ×, "
+                f"until the first chunks {first:.2f} ×"
+            )
 
 
 async def second(prompts: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from registry.patience import LATE_S, TURNS, PatientTimeout, late_by, over_within
+from registry.patience import LATE_S, TURNS, PatientTimeout, late_by, over_within, within
 from sim import World, run
 from tests.late_loop import LateLoop, late_run, turns
 
@@ -172,3 +172,75 @@ def test_a_task_that_ends_is_not_waited_for_and_a_cancel_of_the_wait_is_not_its_
             endless.cancel()
 
     late_run(main)
+
+
+# ---- limits that are made only where something is waited for ------------------------------------
+
+
+def _no_limit() -> PatientTimeout:
+    raise AssertionError("a limit was made")
+
+
+def test_what_is_over_at_once_has_no_limit_made_for_it() -> None:
+    """Neither where it returns nor where it raises."""
+
+    async def returns() -> str:
+        return "sent"
+
+    async def raises() -> None:
+        raise KeyError("why")
+
+    async def main() -> None:
+        assert await within(_no_limit, returns()) == "sent"
+        with pytest.raises(KeyError, match="why"):
+            await within(_no_limit, raises())
+
+    asyncio.run(main())
+
+
+def test_what_waits_has_its_limit_and_its_result() -> None:
+    """From its first wait on, however often it waits; what it answers or raises comes out."""
+
+    async def waits(seconds: float) -> str:
+        for _ in range(3):
+            await asyncio.sleep(seconds)
+        return "sent"
+
+    async def raises() -> None:
+        await asyncio.sleep(1)
+        raise KeyError("why")
+
+    async def program(world: World) -> None:
+        assert await within(lambda: PatientTimeout(5), waits(1)) == "sent"
+        with pytest.raises(KeyError, match="why"):
+            await within(lambda: PatientTimeout(5), raises())
+        before = world.now
+        with pytest.raises(TimeoutError):
+            await within(lambda: PatientTimeout(5), waits(3))
+        assert 5 <= world.now - before < 5 + LATE_S
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome
+
+
+def test_a_cancel_reaches_what_waits_within_a_limit() -> None:
+    """It may clean up, and wait for that; then the cancel goes on."""
+    seen: list[str] = []
+
+    async def cleans_up() -> None:
+        try:
+            await asyncio.sleep(1)
+        finally:
+            await asyncio.sleep(1)
+            seen.append("cleaned")
+
+    async def program(world: World) -> None:
+        task = asyncio.create_task(within(lambda: PatientTimeout(5), cleans_up()))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert seen == ["cleaned"]
+
+    outcome = run(program)
+    assert outcome.violation is None and outcome.error is None, outcome

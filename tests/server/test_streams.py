@@ -235,7 +235,7 @@ def test_nothing_goes_out_after_a_stop_in_the_same_turn() -> None:
             await task
             assert b"before" in b"".join(sent)
             assert b"after" not in b"".join(sent)
-            assert events(sent[-2].decode())[-2]["error"]["code"] == "cancelled"
+            assert events(sent[-1].decode())[-2]["error"]["code"] == "cancelled"
 
     run_async(main())
 
