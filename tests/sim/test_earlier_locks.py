@@ -217,3 +217,21 @@ def test_a_class_is_never_compared() -> None:
 
     assert explore(program, max_executions=1).counterexample is None
     assert isinstance(found[0], SimLock)
+
+
+KIND, REENTRANT_KIND = type(threading.Lock()), type(threading.RLock())
+
+
+async def tells_locks_by_kinds(*_: World) -> None:
+    assert isinstance(threading.Lock(), KIND)
+    assert isinstance(threading.RLock(), REENTRANT_KIND)
+    assert not isinstance(threading.RLock(), KIND)
+    assert type(threading.Lock()) is KIND
+
+
+def test_kinds_of_locks_from_before() -> None:
+    """A lock of an execution is of the type that a module has taken from a lock of its own."""
+    asyncio.run(tells_locks_by_kinds())
+    report = explore(tells_locks_by_kinds, max_executions=20)
+    assert report.verdict == "proved", report.text
+    assert isinstance(threading.Lock(), KIND)

@@ -394,6 +394,8 @@ def patched(others: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
         for module, name, stand_in in waiting
         if name in vars(module)
     ]
+    # As a module has them by `type(threading.Lock())`, to tell locks by.
+    by_real += [(_KIND, SimLock), (_REENTRANT_KIND, SimRLock)]
     # What a test has put there instead, it wants to be called; what that calls in turn is ours.
     by_real.append((_real_sleep, sleep))
     wrappers: list[object] = []
@@ -423,3 +425,4 @@ def patched(others: Sequence[tuple[Any, str, Any]] = ()) -> Iterator[None]:
 
 
 _INHERITED = object()
+_KIND, _REENTRANT_KIND = type(_thread.allocate_lock()), _thread.RLock
