@@ -426,4 +426,4 @@ def _counts(title: str, counts: dict[str, int]) -> Table:
     rows = [
         Line([Cell(name), _number(f"{count:,}", count / most)]) for name, count in counts.items()
     ]
-    return Table(title, ["", "count"], rows)
+    return Table(title, ["what", "count"], rows)
