@@ -423,12 +423,16 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
             return self._untold.until
         if not scheduled:
             return math.inf
-        when = scheduled[0].when()
+        when = timers_of_no_number.as_float(scheduled[0].when())
         # What is neither earlier nor later than anything is due, as `_run_once` has it.
         return self.environment.now if math.isnan(when) else when
 
     def _deadlines(self) -> list[float]:
-        deadlines = [handle.when() for handle in self._scheduled if not handle.cancelled()]
+        deadlines = [
+            timers_of_no_number.as_float(handle.when())
+            for handle in self._scheduled
+            if not handle.cancelled()
+        ]
         if self._untold is None:
             return deadlines
         until = self._untold.until

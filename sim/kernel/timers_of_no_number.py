@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from numbers import Number
 from typing import Any
 
 from sim.kernel.origin import modelled
@@ -43,6 +44,18 @@ def forget(loop: Any) -> None:
 def is_number(when: Any) -> bool:
     """As far as the loop asks: a fraction is one, a decimal is not."""
     return isinstance(when, (int, float)) or _said_of(when, 0.0, is_waiting=True) is None
+
+
+def as_float(when: Any) -> Any:
+    """For the clock, which shows floats: a decimal is compared with it, and no more, as long as the
+    loop does not wait for it. What is no number stays what it is.
+    """
+    if type(when) is float or not isinstance(when, Number):
+        return when
+    try:
+        return float(when)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return when
 
 
 def _said_of(when: Any, now: float, *, is_waiting: bool) -> TypeError | None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from sim import World, explore
+from sim import World, explore, outcomes
+from sim.schedulers import DepthFirst
 
 
 def _arms(when: Any, method: str, before: bool) -> Callable[[], Awaitable[None]]:
@@ -78,3 +79,54 @@ def test_other_numbers_are_times() -> None:
     main = _arms(Fraction(1, 2), "call_at", True)
     _run_on_stock(main)
     assert _explored(main).verdict == "proved"
+
+
+class Seconds(float):
+    pass
+
+
+BUSY = [Decimal, Fraction, Seconds, float]
+
+
+@pytest.mark.parametrize("kind", BUSY, ids=lambda each: str(each.__name__))
+def test_a_busy_loop_only_compares_them(kind: Callable[[str], Any]) -> None:
+    """As it does not wait for one, a decimal is a time as well, and the clock shows floats."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        fired: list[float] = []
+        when = kind(str(loop.time() + 0.02))
+        loop.call_at(when, lambda: fired.append(loop.time()))
+        while not fired:  # noqa: ASYNC110 - a busy loop is what it is about
+            await asyncio.sleep(0)
+        assert type(fired[0]) is float
+        assert fired[0] >= when
+
+    _run_on_stock(main)
+    report = _explored(main)
+    assert report.verdict == "proved", report.text
+
+
+def test_each_kind_of_number_is_due_at_the_same_polls() -> None:
+    """In every order in which an outside event and the late clock meet it."""
+
+    def seen_of(kind: Callable[[str], Any]) -> list[tuple[int, float]]:
+        seen: list[tuple[int, float]] = []
+
+        async def program(world: World) -> None:
+            loop = asyncio.get_running_loop()
+            fired: list[float] = []
+            polls = 0
+            loop.call_at(kind("0.02"), lambda: fired.append(loop.time()))
+            loop.call_later(0.015, lambda: None)
+            await world.outside("it comes", latest=0.03)
+            while not fired:
+                polls += 1
+                await asyncio.sleep(0)
+            seen.append((polls, fired[0]))
+
+        for _, outcome in zip(range(50), outcomes(program, DepthFirst()), strict=False):
+            assert outcome.violation is None
+        return seen
+
+    assert len({tuple(seen_of(kind)) for kind in BUSY}) == 1
