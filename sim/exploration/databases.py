@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterable
 
 from sim.kernel.isolation.bound_names import modules_behind
-from sim.kernel.isolation.where_held import where_held
+from sim.kernel.isolation.where_held import Holding, where_held
 from sim.kernel.living import classes_below, objects_of
 from sim.kernel.threads.sqlite import is_of_execution
 
 
-def connections_held(sources: Iterable[object]) -> list[str]:
-    """Those that these objects' modules hold, in words."""
+def connections_held(sources: Iterable[object]) -> list[Holding]:
+    """Where these objects' modules hold some."""
     library = sys.modules.get("sqlite3")
     if library is None:
         return []
@@ -26,4 +26,4 @@ def connections_held(sources: Iterable[object]) -> list[str]:
     if not connections:
         return []
     names = {module.__name__ for module in modules_behind(sources)}
-    return [each.words for each in where_held(connections) if each.module in names]
+    return [each for each in where_held(connections) if each.module in names]

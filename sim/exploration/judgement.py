@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from sim.counterexamples.shrink import shrink
 from sim.exploration import clocks_of_today, collected, equal, machines
 from sim.exploration.databases import connections_held
 from sim.exploration.module_state import named
+from sim.exploration.named_by_programs import NamesOf
 from sim.exploration.report import Findings, Report
 from sim.exploration.subject import Problem
 from sim.exploration.surviving_state import (
@@ -231,14 +232,19 @@ def _compare_two_runs(program: Program, bounds: Bounds) -> str | None:
     return f"{Stop.NONDETERMINISM}: {differs}" if differs is not None else None
 
 
-def _with_entropy(differs: str | None, findings: Findings, sources: Iterable[object]) -> str | None:
+def _with_entropy(differs: str | None, findings: Findings, sources: Sequence[object]) -> str | None:
     """What no schedule decides in the program's modules makes a proof inconclusive, too."""
     words = [differs] if differs else []
-    if clocks := clocks_held(sources):
-        held = "; ".join(clocks[:_HELD_MAX])
+    clocks, connections = clocks_held(sources), connections_held(sources)
+    if clocks or connections:
+        names = NamesOf(sources)
+        clocks = [each for each in clocks if names.may_use(each.name)]
+        connections = [each for each in connections if names.may_use(each.name)]
+    if clocks:
+        held = "; ".join(f"{each.words} holds a clock" for each in clocks[:_HELD_MAX])
         words.append(f"not virtualised: {held}; make it within the program")
-    if connections := connections_held(sources):
-        held = "; ".join(f"{each} is held" for each in connections[:_HELD_MAX])
+    if connections:
+        held = "; ".join(f"{each.words} is held" for each in connections[:_HELD_MAX])
         words.append(
             f"a database was opened before the executions, and is the same in each, with what the "
             f"last one wrote and with functions that may read a real clock: {held}; open it within "

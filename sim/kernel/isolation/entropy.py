@@ -29,6 +29,7 @@ from sim.kernel.entropy import Entropy, restore_module
 from sim.kernel.isolation.bound_names import BoundGlobals, BoundNames, modules_behind
 from sim.kernel.isolation.dates import dates_virtual, methods_of_dates
 from sim.kernel.isolation.held_clocks import HeldClocks, stand_in_of
+from sim.kernel.isolation.where_held import Holding
 from sim.kernel.origin import forwards
 
 try:
@@ -68,10 +69,10 @@ def _drawn() -> Entropy | None:
     return None
 
 
-def clocks_held(sources: Iterable[object]) -> list[str]:
-    """Clocks that these objects' modules hold where none is replaced, in words."""
+def clocks_held(sources: Iterable[object]) -> list[Holding]:
+    """Where these objects' modules hold a clock that is not replaced."""
     names = {module.__name__ for module in modules_behind(sources)}
-    return [f"{each.words} holds a clock" for each in _held.left if each.module in names]
+    return [each for each in _held.left if each.module in names]
 
 
 class Generators:

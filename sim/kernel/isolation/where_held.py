@@ -25,9 +25,13 @@ _FUNCTIONS = (types.FunctionType, types.MethodType)
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """module: whose name is in `words`, which ends where a verb goes on."""
+    """module: whose name is in `words`, which ends where a verb goes on.
+
+    name: in the module, of the variable, class or function.
+    """
 
     module: str
+    name: str
     words: str
 
 
@@ -79,13 +83,14 @@ class _Climb:
                     f"a {_kind(begun_at)}," if each is begun_at else f"in which a {_kind(begun_at)}"
                 )
                 names = [name for name, value in tuple(owner.items()) if value is each]
-                yield from (Holding(module, f"{module}.{name}, {how}") for name in names)
+                yield from (Holding(module, name, f"{module}.{name}, {how}") for name in names)
         elif is_a(owner, (type, *_FUNCTIONS)):
             words = f"{owner.__module__}.{owner.__qualname__}, of which a"
             # Its module's globals are no part of a function, though it refers to them.
             of_module = getattr(owner, "__globals__", None)
             for each in (each for each in held if each is not of_module):
-                yield Holding(str(owner.__module__), f"{words} {_kind(self._begun_at[id(each)])}")
+                kind = _kind(self._begun_at[id(each)])
+                yield Holding(str(owner.__module__), owner.__qualname__, f"{words} {kind}")
 
 
 def _kind(each: Any) -> str:
