@@ -53,7 +53,8 @@ class Conclusion:
     survived: what has outlived an execution. unconfirmed: as in Report.
     spent: what ran when there was no time left for them. unrepeated: why it is not known whether a
     fresh process has the violation, too; empty if it is known. caveat: where stock Python shows it
-    under a condition alone; empty without one.
+    under a condition alone; empty without one. lacks_beside: whether the budget ended before the
+    executions beside the search.
     """
 
     digest: str
@@ -64,6 +65,7 @@ class Conclusion:
     spent: str | None = None
     unrepeated: str = ""
     caveat: str = ""
+    lacks_beside: bool = False
 
 
 def conclude(
@@ -297,6 +299,15 @@ def _judged(
         return _Judged(Verdict.INCONCLUSIVE, conclusion.survived.words, conclusion.survived.stop)
     if conclusion.differs is not None:
         return _Judged(Verdict.INCONCLUSIVE, f"{conclusion.differs} ({executions})")
+    if conclusion.lacks_beside:
+        return _Judged(
+            Verdict.INCONCLUSIVE,
+            f"{Stop.OUT_OF_BUDGET}: {scheduler.name} has seen all of its schedules, and the "
+            f"executions beside them were cut short (other orders of sets, timers apart, equal "
+            f"readings of a clock, the garbage collector, signals between lines); raise the budget "
+            f"({executions})",
+            Stop.OUT_OF_BUDGET,
+        )
     if scheduler.is_exhausted and findings.stopped is not Stop.NONDETERMINISM:
         return _judged_exhausted(problem, findings, scheduler, executions)
     stopped = findings.stopped_why or findings.stopped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import socket
 import threading
 import weakref
@@ -15,11 +16,14 @@ import pytest
 
 from sim import World, explore
 from sim.cli import main
+from sim.exploration import beside
+from sim.exploration.verdict import Stop
 from sim.export.sources import NotExportable
 from sim.kernel import collections_at_polls
 from sim.kernel.hosts.run import How
 from sim.kernel.schedule import Bounds
 from sim.schedulers import NaturalOrder
+from tests.limits import AMPLE_S
 
 Program = Callable[[], Awaitable[None]]
 FOUND_BY = "the garbage collector"
@@ -162,7 +166,7 @@ def explored(program: Program, **options: Any) -> Any:
     async def main(world: World) -> None:
         await program()
 
-    return explore(main, **options)
+    return explore(main, **{"budget_s": AMPLE_S} | options)
 
 
 IN_CIRCLES = [
@@ -191,6 +195,24 @@ def test_what_only_a_circle_holds_may_be_gone(program: Program) -> None:
     assert report.verdict == "refuted", report.text
     assert report.found_by == FOUND_BY
     assert "in it the collector freed" in report.reason
+
+
+@pytest.mark.parametrize("is_cut_short", [False, True])
+def test_without_executions_beside_the_search_nothing_is_proved(
+    is_cut_short: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the budget ends before them it is inconclusive: they may refute what is searched."""
+    if is_cut_short:
+        monkeypatch.setattr(beside, "perf_counter", lambda: math.inf)
+
+    async def waits(world: World) -> None:
+        await asyncio.sleep(1)
+
+    report = explore(waits, budget_s=AMPLE_S)
+    assert report.verdict == ("inconclusive" if is_cut_short else "proved"), report.text
+    if is_cut_short:
+        assert report.stopped is Stop.OUT_OF_BUDGET
+        assert "beside them were cut short" in report.reason
 
 
 def test_the_task_that_was_freed_is_named() -> None:
