@@ -79,15 +79,19 @@ def looked_beside(
     if beside.thread_lines:
         limits = beside.until, beside.seed, beside.watch
         found = refuted_between_lines(problem, found[0], *limits) or found
-    if found[0].failure is None:
+    if _holds(found):
         found = _refuted_on_another_machine(problem, found[0], beside) or found
-    if found[0].failure is None and is_exhausted:
+    if _holds(found) and is_exhausted:
         beside = replace(beside, until=max(beside.until, perf_counter() + SECONDS_MAX))
         found = _refuted_beside(problem, found[0], natural, beside) or found
-        if found[0].failure is None and perf_counter() >= beside.until:
+        if _holds(found) and perf_counter() >= beside.until:
             # Or a machine's speed would decide between a proof and what they refute.
             found = found[0], replace(found[1], lacks_beside=True)
     return found
+
+
+def _holds(found: Found) -> bool:
+    return found[0].failure is None and found[0].error is None
 
 
 def _refuted_beside(
@@ -228,7 +232,7 @@ def _refuted(
     count: Callable[[Findings], None],
     beside: Beside,
 ) -> Found | None:
-    """A violation of executions within these bounds. count: told of them."""
+    """A violation, or an error, of executions within these bounds. count: told of them."""
     with limited(beside.until):
         for bounds in others:
             few = FirstFew(RandomWalk(beside.seed), RANDOM_EXECUTIONS)
@@ -254,7 +258,7 @@ def _refuted_by(
             return None
         more = search(problem, scheduler, until, None, watch)
         count(more)
-        if more.failure is not None:
+        if more.failure is not None or more.error is not None:
             is_interrupted = partial(watch, findings, scheduler)
             concluded = conclude(problem, more, until, is_interrupted, is_exhausted=False)
             more.executions = findings.executions + findings.beside

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import math
+import os
 import socket
 import threading
 import weakref
@@ -213,6 +214,23 @@ def test_without_executions_beside_the_search_nothing_is_proved(
     if is_cut_short:
         assert report.stopped is Stop.OUT_OF_BUDGET
         assert "beside them were cut short" in report.reason
+
+
+def test_an_error_of_an_execution_beside_the_search_is_the_verdict() -> None:
+    """What cannot be simulated there could be what refutes."""
+
+    async def forks_where_it_is_freed(world: World) -> None:
+        listener = Listener(weakref.WeakSet(), [])
+        freed = weakref.ref(listener)
+        del listener
+        await asyncio.sleep(0.01)
+        if freed() is None:
+            with contextlib.suppress(Exception):
+                os.fork()
+
+    report = explore(forks_where_it_is_freed, budget_s=AMPLE_S)
+    assert report.verdict == "error", report.text
+    assert "os.fork" in report.reason
 
 
 def test_the_task_that_was_freed_is_named() -> None:
