@@ -40,8 +40,12 @@ def not_found(request: Request) -> ApiError:
 
 
 def method_not_allowed(request: Request, of_route: str) -> ApiError:
-    """405, with the methods that the path takes; `of_route` if openapi.json has it not."""
-    allowed = ", ".join(_methods_of(_paths(request), get_route_path(request.scope))) or of_route
+    """405, with the methods that the path takes; `of_route` if openapi.json has it not.
+
+    Starlette joins a set: sorted, they are the same in every process.
+    """
+    known = _methods_of(_paths(request), get_route_path(request.scope))
+    allowed = ", ".join(known or sorted(of_route.split(", ")))
     return ApiError(
         405,
         "method_not_allowed",

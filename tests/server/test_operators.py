@@ -293,6 +293,20 @@ def test_what_manages_models_is_ollamas_own(name: str) -> None:
     run_async(main())
 
 
+def test_methods_of_a_path_that_the_document_has_not_stand_in_one_order() -> None:
+    """Starlette has them in a set, so that they were others in each process."""
+    methods = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "PUT", "TRACE"]
+
+    async def main() -> None:
+        app = app_alone()
+        app.add_api_route("/own", lambda: "", methods=methods, include_in_schema=False)
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            answer = await http.post("/own")
+            assert (answer.status_code, answer.headers["allow"]) == (405, ", ".join(methods))
+
+    run_async(main())
+
+
 def test_a_wrong_method_is_told_the_right_ones() -> None:
     """405 with `Allow`, as the sentence has it."""
 
