@@ -10,7 +10,7 @@ from sim.bench.checking.jobs import Result, in_words
 from sim.bench.levels import CLUSTER, LEVELS, STACK
 from sim.counted import counted
 from sim.exploration.tested_pythons import interpreter
-from sim.exploration.verdict import Verdict
+from sim.exploration.verdict import Stop, Verdict
 from sim.wrapped import columns, fitted
 
 _COVERED = """\
@@ -39,6 +39,7 @@ _REPLACED_IN_CLUSTER = (
 # Where the level is not among those played.
 _STACK = ", and sockets, which `onestream check --level stack --budget 900` plays"
 
+_MORE_TIME = "raise it (--budget SECONDS), or share it among processes (--jobs N)"
 
 # So that a line of the table has 80 columns; the longest name of a scenario fits.
 _NAME_COLUMNS = 40
@@ -77,6 +78,9 @@ def print_verdict(verdict: Checked) -> None:
     print()
     for registry in dict.fromkeys(result.registry for result in verdict.results):
         print(_summary(registry, verdict))
+    spent = sum(each.report.stopped is Stop.OUT_OF_BUDGET for each in verdict.results)
+    if spent:
+        print(fitted(f"next: {spent} of them spent the budget; {_MORE_TIME}", "  "))
 
 
 def what_it_covers(verdict: Checked) -> str:

@@ -165,6 +165,16 @@ def test_json_has_the_promised_fields(whole: tuple[int, Result]) -> None:
 # ---- exit codes ------------------------------------------------------------------------------
 
 
+def test_what_a_budget_was_too_short_for_is_told_with_what_to_do() -> None:
+    """On a slow or busy machine most of the table may say no more than that it was spent."""
+    scenario = ("--registry", "production", "--scenario", "second_prompt")
+    code, printed = run("check", *scenario, "--budget", "1e-9")
+    assert code == 2
+    assert "next: 1 of them spent the budget; raise it (--budget SECONDS)" in printed
+    code, printed = run("check", *scenario, "--departures", "0")
+    assert (code, "next:" in printed) == (0, False)
+
+
 def test_a_refuted_registry_exits_with_1() -> None:
     """The exit code is that of the registry under check; the text has its counterexample."""
     code, printed = run("check", "--registry", "original", "--scenario", "racing_registers")
