@@ -327,11 +327,12 @@ def _module_with(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> N
 
 def test_a_clock_that_nobody_can_replace_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a library written in C keeps of a class of the program's: inconclusive, by name."""
-    left = [Holding(__name__, f"{__name__}.Order, of which a Validator")]
+    left = [Holding(__name__, "Order", f"{__name__}.Order, of which a Validator")]
     monkeypatch.setattr(held_clocks, "left", left)
 
     async def program(world: World) -> None:
         await world.outside("event", latest=1.0)
+        assert Order
 
     report = explore(program)
     assert report.verdict == "inconclusive"

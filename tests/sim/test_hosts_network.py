@@ -119,6 +119,46 @@ def test_a_crash_ends_the_connections_of_a_process() -> None:
     assert seen == [b"hello\n", b"", "refused", b"hello\n"]
 
 
+@pytest.mark.parametrize("is_closed", [False, True], ids=["open", "closed meanwhile"])
+@pytest.mark.parametrize("has_power", [True, False], ids=["process", "host"])
+def test_a_call_that_blocks_in_a_socket_ends_with_its_process(
+    is_closed: bool, has_power: bool
+) -> None:
+    """A thread in `recv` holds the connection open, closed or not, and no longer than it lives."""
+    seen: list[object] = []
+
+    async def serve() -> None:
+        with socket.create_server(("0.0.0.0", PORT)) as listener:
+            connection, _ = await asyncio.to_thread(listener.accept)
+            receiving = asyncio.create_task(asyncio.to_thread(connection.recv, 1))
+            await asyncio.sleep(0.1)
+            if is_closed:
+                connection.close()
+            await receiving
+
+    async def client(world: World) -> None:
+        reader, writer = await asyncio.open_connection("server", PORT)
+        reading = asyncio.ensure_future(reader.read())
+        done, _ = await asyncio.wait([reading], timeout=10)
+        seen.append((len(done), round(world.now, 1)))
+        reading.cancel()
+        writer.close()
+
+    async def program(world: World) -> None:
+        server = world.host("server")
+        process = server.run(serve)
+        await asyncio.sleep(0.5)
+        asking = world.host("client").run(client, world)
+        await asyncio.sleep(0.5)
+        held = len(world.loop.network.blocked)
+        (process if has_power else server).crash()
+        assert (held, world.loop.network.blocked) == (1, [])
+        await asking.ended()
+
+    passes(program)
+    assert seen == [(1, 1.0) if has_power else (0, 10.5)]
+
+
 def test_the_kernel_of_a_paused_process_takes_connections_and_data() -> None:
     """The process answers when it goes on; a frozen host's kernel stands still as well."""
     seen: list[tuple[str, float]] = []

@@ -28,7 +28,7 @@ class Network(Delivery):
     def canonical_state(self) -> Sequence[object]:
         """All of it that decides what happens next, at a poll."""
         return (
-            self.open_by_fd,
+            (self.open_by_fd, self.blocked),
             # In their order, which is that in which they are told.
             [
                 (fd, each.loop, each.key, each.loop in self._polling)
@@ -50,6 +50,9 @@ class Network(Delivery):
             if opened.loop is loop:
                 self.watches.pop(fd, None)
                 self.close(fd)
+        for opened in tuple(self.blocked):
+            if opened.loop is loop:
+                self._blocks_no_more(opened)
         self._redirect(loop)
 
     def power_fails(self, name: str) -> None:
@@ -60,6 +63,10 @@ class Network(Delivery):
             if opened.machine is machine:
                 del self.open_by_fd[fd]
                 self.watches.pop(fd, None)
+                opened.forget()
+        for opened in tuple(self.blocked):
+            if opened.machine is machine:
+                self.blocked.remove(opened)
                 opened.forget()
 
     def is_back(self, name: str) -> None:

@@ -31,6 +31,8 @@ class Watched(Conditions):
         super().__init__(loop)
         self.open_by_fd: dict[int, OpenSocket] = {}
         self.watches: dict[int, Watch] = {}
+        # What a call blocks in: once for each such call.
+        self.blocked: list[OpenSocket] = []
         self._fds = itertools.count(FIRST_FD)
         # The loops that are in a poll.
         self._polling: set[LoopOfSockets] = set()
@@ -62,9 +64,16 @@ class Watched(Conditions):
     def held(self, opened: OpenSocket) -> Iterator[None]:
         """By a call that blocks in it, which nobody wakes or ends by closing it meanwhile."""
         opened.fds.append(HELD)
+        self.blocked.append(opened)
         try:
             yield
         finally:
+            self._blocks_no_more(opened)
+
+    def _blocks_no_more(self, opened: OpenSocket) -> None:
+        # Its process may have ended before.
+        if opened in self.blocked:
+            self.blocked.remove(opened)
             self._let_go_of(opened, HELD)
 
     def _let_go_of(self, opened: OpenSocket, fd: int) -> None:
