@@ -23,7 +23,7 @@ NUMBER_MAX = 1_000_000_000
 """A larger one is a reading of a clock, or a hash: nobody means to count so far."""
 
 LOOKED_INTO_MAX = 100
-"""Of a dict, list, …, so many elements: what has more of them is mostly known by its own size."""
+"""Elements of a dict, list, …: what has more of them is mostly known by its own size."""
 
 LEVELS = 2
 """How many attributes or elements deep: `self.store.entries`."""

@@ -1,4 +1,4 @@
-"""Planted bugs in how programs use a library's connections: found with both ends, and mended."""
+"""Planted bugs in how programs use connections: found with both ends in the chart, and mended."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from sim import explore
 from sim.schedulers import DepartureBounded
 from tests.limits import AMPLE_S
+from tests.sim import client_bugs
 from tests.sim import library_bugs as bugs
 
 BROKEN = [
@@ -36,20 +37,38 @@ BROKEN = [
         "a ticket is sold once",
         ("the connection is reset", "127.0.0.1:6379 reach 127.0.0.1:40001: :2"),
     ),
+    (
+        client_bugs.of_pool(client_bugs.Pool),
+        "who asks has his own answer",
+        ("alice leaves", "from 127.0.0.1:7000 reach 127.0.0.1:40000: hello alice"),
+    ),
+    (
+        client_bugs.of_selector(client_bugs.Echo),
+        "one reset is one client's",
+        ("the connection is reset", "ends with ConnectionResetError"),
+    ),
+    (
+        client_bugs.of_keep_alive(client_bugs.Client, 5),
+        "the program ends without an exception",
+        ("RemoteDisconnected", "40000 reach 127.0.0.1:7000 #2: GET / HTTP/1.1"),
+    ),
 ]
 MENDED = [
     bugs.of_long_lines(bugs.MendedTable),
     bugs.of_websockets(bugs.sends_until_it_is_told),
     bugs.of_redis(bugs.notes_each),
+    client_bugs.of_pool(client_bugs.MendedPool),
+    client_bugs.of_selector(client_bugs.MendedEcho),
+    client_bugs.of_keep_alive(client_bugs.MendedClient, 5),
 ]
-NAMES = ["streams", "websockets", "redis"]
+NAMES = ["streams", "websockets", "redis", "pool", "selector", "keep-alive"]
 
 
 @pytest.mark.parametrize(("program", "violated", "shown"), BROKEN, ids=NAMES)
 def test_a_planted_bug_is_refuted_with_both_ends(
     program: Any, violated: str, shown: tuple[str, ...]
 ) -> None:
-    """By one departure; the chart has a column for each end, and what each sends to the other."""
+    """By one departure; the chart has what each end sends to the other."""
     report = explore(program, strategy=DepartureBounded(1), budget_s=AMPLE_S)
     assert report.verdict == "refuted", report.text
     assert report.counterexample is not None
@@ -68,6 +87,6 @@ def test_a_planted_bug_is_refuted_with_both_ends(
 )
 @pytest.mark.parametrize("program", MENDED, ids=NAMES)
 def test_the_mended_one_is_proved_to_a_bound(program: Any) -> None:
-    """With each single departure: 14, 106 and 146 executions."""
+    """With each single departure; the first three in 14, 106 and 146 executions."""
     report = explore(program, strategy=DepartureBounded(1), budget_s=AMPLE_S)
     assert report.verdict == "proved", report.text
