@@ -29,23 +29,24 @@ from tests.server.support import (
 pytestmark = pytest.mark.socket
 
 
+# How long it takes, only an idle machine can judge.
+IN_TIME_S = GRACE_S + 1
+in_time = [pytest.mark.thorough, pytest.mark.alone]
+
+
 @pytest.mark.parametrize(
-    "within_s",
+    ("launcher", "client", "number", "within_s"),
     [
-        pytest.param(HANGS_S, id="at all"),
-        # How long it takes, only an idle machine can judge.
-        pytest.param(GRACE_S + 1, id="in time", marks=pytest.mark.thorough),
-    ],
-)
-@pytest.mark.parametrize(
-    ("launcher", "client", "number"),
-    [
-        pytest.param("plain uvicorn", "async", signal.SIGTERM, marks=pytest.mark.thorough),
-        pytest.param("plain uvicorn", "thread", signal.SIGINT, marks=pytest.mark.thorough),
-        pytest.param("our own", "async", signal.SIGINT, marks=pytest.mark.thorough),
-        ("our own", "thread", signal.SIGTERM),
-        pytest.param(
-            "nothing wakes the thread", "thread", signal.SIGTERM, marks=pytest.mark.thorough
+        pytest.param("our own", "thread", signal.SIGTERM, HANGS_S, id="our own, at all"),
+        *(
+            pytest.param(*each, IN_TIME_S, id=f"{each[0]}, {each[1]}", marks=in_time)
+            for each in (
+                ("plain uvicorn", "async", signal.SIGTERM),
+                ("plain uvicorn", "thread", signal.SIGINT),
+                ("our own", "async", signal.SIGINT),
+                ("our own", "thread", signal.SIGTERM),
+                ("nothing wakes the thread", "thread", signal.SIGTERM),
+            )
         ),
     ],
 )

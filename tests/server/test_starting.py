@@ -89,8 +89,9 @@ def test_uvicorn_with_several_workers_ends(
     arguments: tuple[str, ...], more: dict[str, str]
 ) -> None:
     """Its workers say why, without a traceback, and it does not start them for ever."""
-    # uvicorn gives a worker 5 s to start, and begins another: on a busy machine that is too short.
-    patient = ("--timeout-worker-healthcheck", "60")
+    # uvicorn gives a worker 5 s to answer, and begins another: on a busy machine that is too short.
+    # For as long it waits for one that ends as it is asked.
+    patient = ("--timeout-worker-healthcheck", "15")
     with process(*UVICORN, *arguments, *patient, "--port", str(free_port()), **more) as child:
         output = Output(child)
         output.wait_for("start_refused will not be one of 2 workers")

@@ -26,7 +26,7 @@ from tests.limits import AMPLE_S
 
 OWN = "tests.sim.own_registries"
 SCENARIOS = {scenario.name: scenario for scenario in SCENARIOS_BY_LEVEL["registry"]}
-# Most of the executions of all: they are proved with -m thorough, and whenever CI runs a check.
+# Most of the executions of all: they are proved whenever CI runs a check.
 LARGEST = ("client-2o1s1t", "client-3o2s1t", "racing_registers")
 OTHERS = [name for name in SCENARIOS if name not in LARGEST]
 Result = dict[str, Any]
@@ -80,20 +80,6 @@ def test_production_is_proved_in_every_scenario(whole: tuple[int, Result]) -> No
     assert not_whole == {"cancel_in_the_queue"}
     assert {each["level"] for each in results.values()} == {"registry"}
     assert all(each["executions"] > 1 for each in results.values())
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("scenario", LARGEST)
-def test_production_is_proved_in_the_largest_scenarios(scenario: str) -> None:
-    """As in all others; of one of them up to two departures, since it has too many schedules."""
-    arguments = ("--level", "registry", "--scenario", scenario, "--registry", "production")
-    code, printed = run("check", *arguments, "--json")
-    (result,) = json.loads(printed)["results"]
-    assert (code, result["verdict"]) == (0, "proved")
-    assert (result["complete"] == 1.0) == (scenario != "client-3o2s1t")
-    demanded = SCENARIOS[scenario].labels_for(registry_class("production"))
-    assert demanded
-    assert set(demanded) <= set(result["labels"])
 
 
 def test_every_row_of_the_table_is_taken(whole: tuple[int, Result]) -> None:
