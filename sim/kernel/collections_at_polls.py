@@ -21,6 +21,7 @@ from weakref import ref
 
 from sim.kernel.current import Execution
 from sim.kernel.diagnosis import frames_of, short_place
+from sim.kernel.isolation.as_it_is import is_a
 from sim.kernel.notices import Special
 from sim.kernel.origin import is_own_code
 from sim.kernel.world import World
@@ -93,7 +94,7 @@ def _is_chosen(which: int, poll: int) -> bool:
 def _watched() -> list[tuple[ref[Any], str]]:
     """Of all that the execution has made what a reader knows, and what it is called."""
     objects = _objects()
-    tasks = [each for each in objects if isinstance(each, asyncio.Task)]
+    tasks = [each for each in objects if is_a(each, asyncio.Task)]
     coroutines = {id(each.get_coro()) for each in tasks}
     watched: list[tuple[ref[Any], str]] = [
         (ref(each), _words_of_task(each)) for each in tasks if not each.done()

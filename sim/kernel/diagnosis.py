@@ -123,7 +123,7 @@ def waits_for(task: asyncio.Task[Any], frames: list[FrameType]) -> str:
     others = awaited_tasks(task, frames)
     what = _listed([other.get_name() for other in others]) if others else ""
     if what:
-        has_lock = isinstance(frames[-1].f_locals.get("self"), asyncio.Lock)
+        has_lock = is_a(frames[-1].f_locals.get("self"), asyncio.Lock)
         return f" for the Lock that {what} has" if has_lock else f" for {what}"
     inner = frames[frames.index(_own(frames)) + 1 :]
     if not inner:
@@ -138,22 +138,22 @@ def waits_for(task: asyncio.Task[Any], frames: list[FrameType]) -> str:
 def awaited_tasks(task: asyncio.Task[Any], frames: list[FrameType]) -> list[asyncio.Task[Any]]:
     """The tasks that it waits for, directly or for a lock that one of them holds."""
     awaited = task._fut_waiter  # type: ignore[attr-defined]
-    if isinstance(awaited, asyncio.Task):
+    if is_a(awaited, asyncio.Task):
         return [awaited]
     innermost = frames[-1].f_locals if frames else {}
-    owner = innermost.get("self")
+    owner: Any = innermost.get("self")
     among: Any = getattr(awaited, "_children", None)  # of gather
-    if isinstance(owner, asyncio.Lock):
+    if is_a(owner, asyncio.Lock):
         among = [getattr(owner, "_sim_holder", None)]
-    elif isinstance(owner, asyncio.TaskGroup):
+    elif is_a(owner, asyncio.TaskGroup):
         among = owner._tasks
     elif among is None:
-        among = innermost.get("fs") or [innermost.get("fut")]  # of wait and wait_for
-    if not isinstance(among, (list, tuple, set, frozenset)):
+        among = innermost.get("fs", [innermost.get("fut")])  # of wait and wait_for
+    if not is_a(among, (list, tuple, set, frozenset)):
         return []
-    found = [each for each in among if isinstance(each, asyncio.Task) and not each.done()]
+    found = [each for each in among if is_a(each, asyncio.Task) and not each.done()]
     # The order of a group's set differs between versions of Python.
-    return sorted(found, key=asyncio.Task.get_name) if isinstance(among, set) else found
+    return sorted(found, key=asyncio.Task.get_name) if is_a(among, set) else found
 
 
 def _circle(pending: list[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:

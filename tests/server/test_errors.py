@@ -360,7 +360,7 @@ def test_a_failed_prompt_is_freed_without_the_collector() -> None:
                 )
                 assert answer.status_code == 404
                 await server.quiet()
-                kept = [each for each in gc.get_objects() if isinstance(each, OllamaRequest)]
+                kept = [each for each in gc.get_objects() if type(each) is OllamaRequest]
                 # Those of tests that played before in this process are not this test's matter.
                 assert [each for each in kept if each.body["model"] == "there-is-none"] == []
             finally:

@@ -9,12 +9,16 @@ import asyncio
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sim import World, explore
+from sim.kernel.execution import run_execution
 from sim.kernel.isolation.as_it_is import attributes_of, code_of, is_a, name_of, owner_of, slots_of
+from sim.kernel.schedule import Bounds
+from sim.schedulers import NaturalOrder
 
 
 class Unbound(RuntimeError):
@@ -125,6 +129,40 @@ def test_proxies(program: Any, strategy: str) -> None:
     """A module or frame that holds proxies which nobody may ask is explored as any other."""
     report = explore(program, strategy=strategy, max_executions=2_000)
     assert report.verdict == "proved", report.text
+
+
+async def frees_some(world: World) -> None:
+    """A circle of objects that nobody may ask, for the collector."""
+    circle: list[object] = [Guarded(), Proxy(3)]
+    circle.append(circle)
+    del circle
+    await world.outside("something")
+
+
+def test_proxies_that_are_freed() -> None:
+    """What the collector frees within an execution is not asked what it is."""
+    report = explore(frees_some, max_executions=100)
+    assert report.verdict == "proved", report.text
+    assert "garbage" in report.claim
+    natural = NaturalOrder()
+    natural.next_execution()
+    outcome = run_execution(frees_some, natural, Bounds(collections=1), traced=True)
+    assert outcome.violation is outcome.error is None
+
+
+@pytest.mark.parametrize("make", [lambda: Proxy(4), Guarded], ids=["proxy", "guarded"])
+def test_deadlock_beside_proxies(make: Callable[[], object]) -> None:
+    """Where a task waits for ever, its variables are not asked whether they are asyncio's."""
+    named = make()
+
+    async def waits_for_ever(*_: World) -> None:
+        self, fs = named, named
+        await asyncio.get_running_loop().create_future()
+        assert self is fs
+
+    report = explore(waits_for_ever, max_executions=10)
+    assert report.verdict == "refuted", report.text
+    assert "waits_for_ever" in report.text
 
 
 async def locks_in_slots(world: World) -> None:
