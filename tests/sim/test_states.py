@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import sys
 import threading
-from collections.abc import Sequence
 from contextlib import closing
 from random import Random
 from typing import Any
@@ -180,15 +179,14 @@ def test_stories_of_a_size_come_to_the_same_ends(size: Size) -> None:
     assert_same_ends(SizedScenario(size).program_for(StreamRegistry), LARGE_EXECUTIONS)
 
 
-def seeds(suite: Sequence[int], more: Sequence[int]) -> list[Any]:
-    """Of programs with few schedules: the others would be compared with nothing."""
-    return [*suite, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in more)]
+# Of random programs those with few schedules: the others would be compared with nothing.
+OF_TASKS = (4, 5, *range(8, 15), 16, 20, 22, 24, 25, 28, 31, 33, 35)
+OF_THREADS = (5, 7, 9, 10, 11, 17, 19, 20)
+LARGER_OF_THREADS = (102, 103, 105, 107, 110, 111, 113, 115, 120, 121, 122, 124, 126, 130, 132, 134)
 
 
 @pytest.mark.usefixtures("every_meeting_audited")
-@pytest.mark.parametrize(
-    "seed", seeds(range(8), (*range(8, 15), 16, 20, 22, 24, 25, 28, 31, 33, 35))
-)
+@pytest.mark.parametrize("seed", OF_TASKS)
 def test_random_programs_come_to_the_same_ends(seed: int) -> None:
     """Tasks, groups, locks, queues, timeouts, generators: nothing that they do is overlooked."""
     names: dict[str, Any] = {}
@@ -199,10 +197,7 @@ def test_random_programs_come_to_the_same_ends(seed: int) -> None:
 @pytest.mark.usefixtures("every_meeting_audited")
 @pytest.mark.parametrize(
     "seed",
-    seeds(
-        (5, 7, 9, 10, 11, 17, 19, 20),
-        (102, 103, 105, 107, 110, 111, 113, 115, 120, 121, 122, 124, 126, 130, 132, 134),
-    ),
+    [*OF_THREADS, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in LARGER_OF_THREADS)],
 )
 def test_random_threads_come_to_the_same_ends(seed: int) -> None:
     """Locks, events, generators, `with` and `except`: nothing that a thread does is overlooked."""
