@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import astuple
-from typing import Protocol, TypeVar
 
 from registry.lease_records import Message
 from server.stores.directory import Entry, Seen
@@ -16,38 +16,30 @@ CREATE TABLE IF NOT EXISTS stream(
     ended INTEGER, view TEXT, written_ms INTEGER, PRIMARY KEY (owner, trace_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS worker(name TEXT PRIMARY KEY, until_ms INTEGER) WITHOUT ROWID;
 """
-_T = TypeVar("_T")
 _FIELDS = "owner, trace_id, worker, session, at_ms, version, ended, view"
 
 
-class Transactions(Protocol):
-    """Does the work in a transaction of the store's connection, and waits for its turn."""
-
-    async def __call__(self, work: Callable[[sqlite3.Connection], _T]) -> _T: ...
-
-
 class SqliteDirectory:
-    """send: writes a message within a transaction.
+    """opened: a transaction of the store's connection. send: writes a message within it.
 
     is_gone: whether the process of a worker has ended.
     """
 
     def __init__(
         self,
-        in_transaction: Transactions,
+        opened: Callable[[], AbstractContextManager[sqlite3.Connection]],
         now_ms: Callable[[], int],
         send: Callable[[sqlite3.Connection, Message], None],
         is_gone: Callable[[str], bool],
     ) -> None:
         self._send = send
-        self._in_transaction = in_transaction
+        self._opened = opened
         self._now_ms = now_ms
         self._is_gone = is_gone
 
     async def describe(self, entry: Entry, *, keep_ms: int, ended_max: int) -> None:
         now_ms = self._now_ms()
-
-        def write(db: sqlite3.Connection) -> None:
+        with self._opened() as db:
             db.execute(
                 f"INSERT OR REPLACE INTO stream({_FIELDS}, written_ms) "
                 f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -55,8 +47,6 @@ class SqliteDirectory:
             )
             if entry.ended:
                 self._forget_old(db, entry.owner, now_ms, keep_ms, ended_max)
-
-        await self._in_transaction(write)
 
     def _forget_old(
         self, db: sqlite3.Connection, owner: str, now_ms: int, keep_ms: int, ended_max: int
@@ -77,34 +67,35 @@ class SqliteDirectory:
         )
 
     async def described(self, owner: str) -> list[Entry]:
-        find = f"SELECT {_FIELDS} FROM stream WHERE owner = ? ORDER BY at_ms DESC, trace_id"
-        rows = await self._in_transaction(lambda db: db.execute(find, (owner,)).fetchall())
+        with self._opened() as db:
+            rows = db.execute(
+                f"SELECT {_FIELDS} FROM stream WHERE owner = ? ORDER BY at_ms DESC, trace_id",
+                (owner,),
+            ).fetchall()
         return [_entry(row) for row in rows]
 
     async def found(self, owner: str, trace_ids: Sequence[str]) -> list[Entry]:
         find = f"SELECT {_FIELDS} FROM stream WHERE owner = ? AND trace_id = ?"
-        rows = await self._in_transaction(
-            lambda db: [db.execute(find, (owner, each)).fetchone() for each in trace_ids]
-        )
+        with self._opened() as db:
+            rows = [db.execute(find, (owner, each)).fetchone() for each in trace_ids]
         return [_entry(row) for row in rows if row is not None]
 
     async def be_seen(self, worker: str, within_ms: int) -> Seen:
-        def write(db: sqlite3.Connection) -> Seen:
-            now_ms = self._now_ms()
+        now_ms = self._now_ms()
+        with self._opened() as db:
             known = db.execute("SELECT 1 FROM worker WHERE name = ?", (worker,)).fetchone()
             db.execute("INSERT OR REPLACE INTO worker VALUES (?, ?)", (worker, now_ms + within_ms))
             (until_ms,) = db.execute("SELECT quarantine_until_ms FROM counters").fetchone()
-            return Seen(known is not None, max(0, until_ms - now_ms), now_ms)
-
-        return await self._in_transaction(write)
+        return Seen(known is not None, max(0, until_ms - now_ms), now_ms)
 
     async def is_seen(self, worker: str) -> bool:
-        find = "SELECT until_ms FROM worker WHERE name = ?"
-        row = await self._in_transaction(lambda db: db.execute(find, (worker,)).fetchone())
+        with self._opened() as db:
+            row = db.execute("SELECT until_ms FROM worker WHERE name = ?", (worker,)).fetchone()
         return row is not None and self._now_ms() < row[0] and not self._is_gone(worker)
 
     async def tell(self, message: Message) -> None:
-        await self._in_transaction(lambda db: self._send(db, message))
+        with self._opened() as db:
+            self._send(db, message)
 
 
 def _entry(row: tuple[str, str, str, str, int, int, int, str]) -> Entry:

@@ -1,15 +1,15 @@
 """Kills a worker between any two statements that it sends to SQLite's store, and reads the file.
 
-    python -m tests.server.sqlite_crashes FOLDER [--all] [--instructions] [--autocommit]
+    python -m tests.server.sqlite_crashes FOLDER [--all] [--some] [--instructions] [--autocommit]
 
 SQLite is C, and no simulated disk holds its file. So the file is real, and the process is killed at
 a count: before its first statement, before its second, and so on until it comes to its end; no
 clock decides. What is found afterwards has to be what was there before, to the last row, or what
 the whole operation leaves; and the next worker's operation on it does what the lease table does.
 
---all: each circumstance of each row, not one of each. --instructions: not between statements but
-between any two instructions of SQLite's own machine. --autocommit: without transactions, which has
-to be found. A program of its own, since it forks.
+--all: each circumstance of each row, not one of each; --some: one of every fourth row.
+--instructions: not between statements but between any two instructions of SQLite's own machine.
+--autocommit: without transactions, which has to be found. A program of its own, since it forks.
 """
 
 from __future__ import annotations
@@ -302,6 +302,8 @@ def main(folder: str, *options: str) -> None:
     if "--autocommit" in options:
         sqlite_store.transaction = autocommit
     those = chosen(all_of_them="--all" in options)
+    if "--some" in options:
+        those = those[::4]
     for case in those:
         crashes.of_case(case)
     crashes.of_the_rest()

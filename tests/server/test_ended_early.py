@@ -33,7 +33,7 @@ COMMANDS = {
     "onestream fake-ollama": "from sim.cli import main; sys.exit(main(['fake-ollama']))",
     "onestream demo": "from sim.cli import main; sys.exit(main(['demo']))",
 }
-both = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+thorough = pytest.mark.thorough
 
 
 def raised_at(
@@ -42,8 +42,18 @@ def raised_at(
     return WHEN_IMPORTED.format(module=module, number=int(number), condition=condition, pid=pid)
 
 
-@both
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        *((command, signal.SIGTERM) for command in COMMANDS),
+        ("python -m server", signal.SIGINT),
+        *(
+            pytest.param(each, signal.SIGINT, marks=thorough)
+            for each in COMMANDS
+            if each != "python -m server"
+        ),
+    ],
+)
 def test_a_signal_while_a_command_imports_is_a_line(command: str, number: signal.Signals) -> None:
     """No traceback, and the end that a shell knows as 130 or 143: by the signal."""
     module = "uvicorn" if command != "onestream demo" else "httpx"
@@ -81,8 +91,15 @@ def test_ctrl_c_of_any_other_command_is_a_line(
     assert capsys.readouterr().err == "onestream: Ctrl-C ended it\n"
 
 
-@both
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        (signal.SIGTERM, 1),
+        (signal.SIGINT, 2),
+        pytest.param(signal.SIGTERM, 2, marks=thorough),
+        pytest.param(signal.SIGINT, 1, marks=thorough),
+    ],
+)
 def test_a_signal_that_comes_while_the_server_starts_ends_it(
     number: signal.Signals, workers: int, tmp_path: Path
 ) -> None:
@@ -107,7 +124,7 @@ def test_a_signal_that_comes_while_the_server_starts_ends_it(
         assert not any("Traceback" in each or "serves" in each for each in output.lines)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=thorough), "2"])
 def test_a_signal_while_a_store_is_asked_that_cannot_be_used_ends_it(workers: str) -> None:
     """Who is told to end, and does, has not failed: exit code 0, beside what the store lacked."""
     with socket.create_server(("127.0.0.1", 0)) as store:

@@ -120,6 +120,7 @@ def test_no_step_takes_all_of_a_long_text_apart(monkeypatch: pytest.MonkeyPatch)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(':"\\ax {}[],'),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(':"\\ax '), inner),
+    max_leaves=8,
 )
 
 

@@ -129,10 +129,10 @@ def test_steps_of_one_iteration_may_read_the_same() -> None:
     assert report.found_by == "two readings of the clock equal", report.text
 
 
-_DOCUMENT = json.dumps([{str(number): [number] * 10} for number in range(30_000)])
-_LONG = [*range(4_000_000)]
+_DOCUMENT = json.dumps([{str(number): [number] * 10} for number in range(2_000)])
+_LONG = [*range(200_000)]
 IN_C: list[Callable[[], object]] = [
-    lambda: sorted(range(300_000), key=int.__neg__),
+    lambda: sorted(range(30_000), key=int.__neg__),
     lambda: sum(_LONG),
     lambda: json.loads(_DOCUMENT),
     lambda: re.findall("[0-9]+", _DOCUMENT),

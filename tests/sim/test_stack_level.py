@@ -48,8 +48,8 @@ def explored(scenario: str, executions: int) -> Report:
 @pytest.mark.parametrize("scenario", NAMES)
 def test_the_stack_keeps_its_promises(scenario: str) -> None:
     """No execution among some random ones violates anything, and each is as it was before."""
-    report = explored(scenario, 6)
-    assert report.verdict == "inconclusive" and "limit of 6 executions" in report.reason, (
+    report = explored(scenario, 3)
+    assert report.verdict == "inconclusive" and "limit of 3 executions" in report.reason, (
         report.text
     )
 
@@ -240,6 +240,7 @@ BROKEN: list[tuple[str, Any, str, Callable[..., Any], str]] = [
 LONG = {
     *("second_prompt.thread", "cut_off.thread", "hung_upstream.thread", "never_reads.async"),
     *("trickles.async", "leaves_with_more_behind.async", "leaves_long_before_answer.async"),
+    "superseded_as_it_connects.thread",
 }
 
 
