@@ -46,6 +46,8 @@ ROOMS = [
 MODULES = ["copy_in_place", "executed", "late_loop", "limits"]
 pytest.register_assert_rewrite(*(f"tests.{each}" for each in ROOMS + MODULES))
 
+from tests.limits import AMPLE_S, HANGS_S  # noqa: E402
+
 # For the tests of our own plugin.
 pytest_plugins = "pytester"
 
@@ -123,15 +125,23 @@ def _copies_are_in_place(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     from sim.exploration import fresh_copy
-    from tests.copy_in_place import CopyInPlace
-    from tests.limits import HANGS_S
+    from tests import copy_in_place
 
     with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("fresh_copies"):
-            # A fork of this process may wait for long on a machine that does something else.
-            patch.setattr(fresh_copy, "ANSWER_S", HANGS_S)
-        else:
-            patch.setattr(searching, "FreshCopy", CopyInPlace)
+        # A fork of this process may wait for long on a machine that does something else.
+        patch.setattr(fresh_copy, "ANSWER_S", HANGS_S)
+        if not request.node.get_closest_marker("fresh_copies"):
+            patch.setattr(searching, "FreshCopy", copy_in_place.CopyInPlace)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _time_is_ample() -> Iterator[None]:
+    """A search that names no budget has as long as it takes, on however busy a machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("sim.exploration.search", "sim.exploration.request"):
+            if name in sys.modules:
+                patch.setattr(sys.modules[name], "BUDGET_S", AMPLE_S)
         yield
 
 

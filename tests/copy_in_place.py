@@ -13,7 +13,8 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from sim.exploration.fresh_copy import ANSWER_S, FreshCopy
+from sim.exploration import fresh_copy
+from sim.exploration.fresh_copy import FreshCopy
 from sim.exploration.subject import Problem
 from sim.kernel import forks, watchdog
 from sim.kernel.current import executions
@@ -30,7 +31,7 @@ class CopyInPlace(FreshCopy):
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if not self._is_possible:
             return None
-        seconds = min(ANSWER_S, watchdog.seconds_left())
+        seconds = min(fresh_copy.ANSWER_S, watchdog.seconds_left())
         try:
             with watchdog.limited(perf_counter() + seconds):
                 return function(replace(self._problem, bounds=self.bounds), *arguments)

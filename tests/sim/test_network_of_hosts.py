@@ -67,7 +67,7 @@ async def asks_a_bank(world: World) -> None:
 
 def test_processes_talk_under_any_single_delay() -> None:
     """No departure leaves a request without an answer, and none is a false deadlock."""
-    report = explore(asks_a_bank, strategy=DepartureBounded(1), max_executions=60, budget_s=60)
+    report = explore(asks_a_bank, strategy=DepartureBounded(1), max_executions=60)
     assert report.counterexample is None, report.text
     assert report.verdict != "error", report.text
 

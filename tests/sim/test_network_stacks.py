@@ -71,9 +71,7 @@ def served_by_uvicorn(parser: Any) -> Any:
 @pytest.mark.parametrize("parser", ["h11", "httptools"])
 def test_uvicorn_serves_httpx(parser: str) -> None:
     """The real server, parser, client and connection pool; none of 20 departures loses a number."""
-    report = explore(
-        served_by_uvicorn(parser), strategy=DepartureBounded(1), max_executions=20, budget_s=100
-    )
+    report = explore(served_by_uvicorn(parser), strategy=DepartureBounded(1), max_executions=20)
     assert report.counterexample is None, report.text
     assert report.verdict == "inconclusive", report.text
 

@@ -175,7 +175,7 @@ async def locks_in_slots(world: World) -> None:
 
 def test_locks_in_slots() -> None:
     """Locks in a slot with a private name, or in one that is named by a text, are simulated."""
-    report = explore(locks_in_slots, strategy="random", max_executions=20, budget_s=20)
+    report = explore(locks_in_slots, strategy="random", max_executions=20)
     assert report.counterexample is None, report.text
     assert report.executions == 20, report.text
 

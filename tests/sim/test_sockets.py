@@ -71,7 +71,7 @@ async def read_before_it_all(world: World) -> None:
 
 def test_data_that_arrives_late_is_found_with_a_chart_that_names_both_ends() -> None:
     """A read returns what has arrived; what reaches an end of a connection is in its column."""
-    report = explore(read_before_it_all, budget_s=100)
+    report = explore(read_before_it_all)
     assert report.verdict == "refuted", report.text
     text = report.text
     assert "a read returns all" in text

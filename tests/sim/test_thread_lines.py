@@ -300,7 +300,7 @@ def test_a_lost_update_in_another_module_is_found() -> None:
             thread.join()
         world.check(counter.value == 2, "no update is lost")
 
-    report = explore(program, budget_s=20)
+    report = explore(program)
     assert report.verdict == "refuted", report.text
     assert report.counterexample is not None
     assert "helper_of_threads.py" in report.counterexample.text
