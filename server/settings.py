@@ -341,7 +341,7 @@ class Settings(BaseSettings):
     @field_validator("default_model")
     @classmethod
     def _no_empty_model(cls, value: str | None) -> str | None:
-        return value or None
+        return (value or "").strip() or None
 
     @model_validator(mode="after")
     def _known_keys(self) -> Settings:

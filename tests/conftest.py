@@ -78,15 +78,30 @@ def pytest_collection_finish() -> None:
     entropy = sys.modules.get("sim.kernel.isolation.entropy")
     if entropy is not None:
         entropy.find_held_clocks()
+    _let_hypothesis_draw()
     gc.collect()
-    if sys.version_info < (3, 14):
-        # From there on Hypothesis asks the collector who holds a generator, and it says nobody.
-        gc.freeze()
-        # Else a search that would prove collects, at each poll of some executions, all that the
-        # tests have made since: what there is is frozen then, and remains so.
-        at_polls = sys.modules.get("sim.kernel.collections_at_polls")
-        if at_polls is not None:
-            at_polls._frozen, at_polls._unfreeze = (lambda: 0), (lambda: None)
+    gc.freeze()
+    # Else a search that would prove collects, at each poll of some executions, all that the tests
+    # have made since: what there is is frozen then, and remains so.
+    at_polls = sys.modules.get("sim.kernel.collections_at_polls")
+    if at_polls is not None:
+        at_polls._frozen, at_polls._unfreeze = (lambda: 0), (lambda: None)
+
+
+def _let_hypothesis_draw() -> None:
+    """Its generator is made in its first test; it asks the collector who holds it, and from 3.14 on
+    warns where that is frozen.
+    """
+    if "hypothesis" not in sys.modules:
+        return
+    from hypothesis import given, settings, strategies
+
+    @settings(database=None, max_examples=1)
+    @given(strategies.none())
+    def draws(_: None) -> None:
+        pass
+
+    draws()
 
 
 # Recordings and hosts replace methods of these while an execution runs, one around the other.

@@ -30,7 +30,9 @@ tests() {
 
 def test_after_a_stage_that_failed_the_others_run_and_the_end_names_it() -> None:
     """The run has failed; its end has each stage, and of what failed the tests or last lines."""
-    ended = run_of(f"{TESTS}\nstage 'a, b' echo fine\nstage tests tests\nstage rest sh -c 'exit 3'")
+    ended = run_of(
+        f"{TESTS}\nstage 'a, b' sh -c 'echo fine'\nstage tests tests\nstage rest sh -c 'exit 3'"
+    )
     assert ended.returncode == 1
     before, _, end = ended.stdout.partition("==== How long each stage took")
     assert "fine" in before

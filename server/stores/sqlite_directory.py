@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import astuple
+from typing import Protocol, TypeVar
 
 from registry.lease_records import Message
 from server.stores.directory import Entry, Seen
@@ -16,30 +16,38 @@ CREATE TABLE IF NOT EXISTS stream(
     ended INTEGER, view TEXT, written_ms INTEGER, PRIMARY KEY (owner, trace_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS worker(name TEXT PRIMARY KEY, until_ms INTEGER) WITHOUT ROWID;
 """
+_T = TypeVar("_T")
 _FIELDS = "owner, trace_id, worker, session, at_ms, version, ended, view"
 
 
+class Transactions(Protocol):
+    """Does the work in a transaction of the store's connection, and waits for its turn."""
+
+    async def __call__(self, work: Callable[[sqlite3.Connection], _T]) -> _T: ...
+
+
 class SqliteDirectory:
-    """opened: a transaction of the store's connection. send: writes a message within it.
+    """send: writes a message within a transaction.
 
     is_gone: whether the process of a worker has ended.
     """
 
     def __init__(
         self,
-        opened: Callable[[], AbstractContextManager[sqlite3.Connection]],
+        in_transaction: Transactions,
         now_ms: Callable[[], int],
         send: Callable[[sqlite3.Connection, Message], None],
         is_gone: Callable[[str], bool],
     ) -> None:
         self._send = send
-        self._opened = opened
+        self._in_transaction = in_transaction
         self._now_ms = now_ms
         self._is_gone = is_gone
 
     async def describe(self, entry: Entry, *, keep_ms: int, ended_max: int) -> None:
         now_ms = self._now_ms()
-        with self._opened() as db:
+
+        def write(db: sqlite3.Connection) -> None:
             db.execute(
                 f"INSERT OR REPLACE INTO stream({_FIELDS}, written_ms) "
                 f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -47,6 +55,8 @@ class SqliteDirectory:
             )
             if entry.ended:
                 self._forget_old(db, entry.owner, now_ms, keep_ms, ended_max)
+
+        await self._in_transaction(write)
 
     def _forget_old(
         self, db: sqlite3.Connection, owner: str, now_ms: int, keep_ms: int, ended_max: int
@@ -67,35 +77,34 @@ class SqliteDirectory:
         )
 
     async def described(self, owner: str) -> list[Entry]:
-        with self._opened() as db:
-            rows = db.execute(
-                f"SELECT {_FIELDS} FROM stream WHERE owner = ? ORDER BY at_ms DESC, trace_id",
-                (owner,),
-            ).fetchall()
+        find = f"SELECT {_FIELDS} FROM stream WHERE owner = ? ORDER BY at_ms DESC, trace_id"
+        rows = await self._in_transaction(lambda db: db.execute(find, (owner,)).fetchall())
         return [_entry(row) for row in rows]
 
     async def found(self, owner: str, trace_ids: Sequence[str]) -> list[Entry]:
         find = f"SELECT {_FIELDS} FROM stream WHERE owner = ? AND trace_id = ?"
-        with self._opened() as db:
-            rows = [db.execute(find, (owner, each)).fetchone() for each in trace_ids]
+        rows = await self._in_transaction(
+            lambda db: [db.execute(find, (owner, each)).fetchone() for each in trace_ids]
+        )
         return [_entry(row) for row in rows if row is not None]
 
     async def be_seen(self, worker: str, within_ms: int) -> Seen:
-        now_ms = self._now_ms()
-        with self._opened() as db:
+        def write(db: sqlite3.Connection) -> Seen:
+            now_ms = self._now_ms()
             known = db.execute("SELECT 1 FROM worker WHERE name = ?", (worker,)).fetchone()
             db.execute("INSERT OR REPLACE INTO worker VALUES (?, ?)", (worker, now_ms + within_ms))
             (until_ms,) = db.execute("SELECT quarantine_until_ms FROM counters").fetchone()
-        return Seen(known is not None, max(0, until_ms - now_ms), now_ms)
+            return Seen(known is not None, max(0, until_ms - now_ms), now_ms)
+
+        return await self._in_transaction(write)
 
     async def is_seen(self, worker: str) -> bool:
-        with self._opened() as db:
-            row = db.execute("SELECT until_ms FROM worker WHERE name = ?", (worker,)).fetchone()
+        find = "SELECT until_ms FROM worker WHERE name = ?"
+        row = await self._in_transaction(lambda db: db.execute(find, (worker,)).fetchone())
         return row is not None and self._now_ms() < row[0] and not self._is_gone(worker)
 
     async def tell(self, message: Message) -> None:
-        with self._opened() as db:
-            self._send(db, message)
+        await self._in_transaction(lambda db: self._send(db, message))
 
 
 def _entry(row: tuple[str, str, str, str, int, int, int, str]) -> Entry:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from server.stores.store import StoreRefused, StoreUnreachable
 
 NAME_ANOTHER = (
     "name a file in a directory of your own: JARVIS_SESSIONS=sqlite:/path/to/sessions.sqlite"
 )
-# What SQLite says where the system does not let it.
+# How SQLite's files end that stand beside the one of the sessions.
+_BESIDE = ("-wal", "-shm")
+# What SQLite says where somebody else has it locked, and where the system does not let it.
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DENIED = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
@@ -54,12 +59,52 @@ def make_private(directory: Path) -> None:
         )
 
 
-def inode_of(path: Path) -> tuple[int, int] | None:
+# A file by what the system knows it by; None where there is none.
+Inode = tuple[int, int] | None
+
+
+class Files(NamedTuple):
+    """What stands at the path, and the two files beside it that belong to it while it is open.
+
+    With others of them than another worker has, SQLite would show each of both its own sessions.
+    """
+
+    main: Inode
+    wal: Inode
+    shm: Inode
+
+
+def files_at(path: Path) -> Files:
+    return Files(*(_inode_of(f"{path}{ending}") for ending in ("", *_BESIDE)))
+
+
+def _inode_of(path: str) -> Inode:
     try:
         found = os.stat(path)
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+def remove_left_beside(path: Path, before: Files) -> None:
+    """What belongs to the file that was here before, and would be taken for the new one's."""
+    now = files_at(path)
+    if now.main == before.main:
+        return
+    for ending, is_old in zip(_BESIDE, (now.wal == before.wal, now.shm == before.shm), strict=True):
+        if is_old:
+            Path(f"{path}{ending}").unlink(missing_ok=True)
+
+
+def new_mark(now_ms: int) -> str:
+    """Of a file of sessions: another one means that what was written before may be lost."""
+    return f"{secrets.token_hex(8)}@{now_ms}"
+
+
+def is_made_since(mark: str, then_ms: int, now_ms: int) -> bool:
+    """Whether a file with this mark is one that was not there yet; one put back was."""
+    _, _, made = mark.partition("@")
+    return made.isdecimal() and then_ms < int(made) <= now_ms
 
 
 @contextmanager
@@ -75,6 +120,15 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def is_locked(exc: sqlite3.Error) -> bool:
+    return _code_of(exc) in _BUSY
+
+
+def _code_of(exc: Exception) -> int:
+    code: int = getattr(exc, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
 @contextmanager
 def errors(path: Path) -> Iterator[None]:
     """SQLite's errors as the store's."""
@@ -87,15 +141,18 @@ def errors(path: Path) -> Iterator[None]:
 
 
 def _advice(path: Path, exc: sqlite3.Error | OSError) -> str:
-    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    code = _code_of(exc)
     if path.is_dir():
         return f"It is a directory: {NAME_ANOTHER}"
     if not path.parent.is_dir():
         return f"The directory {path.parent} is gone: mkdir -m 700 it, or {NAME_ANOTHER}"
     if code in _DENIED or getattr(exc, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"This user has to be able to write it and {path.parent}; else {NAME_ANOTHER}"
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return "Another worker stands still within its own request"
+    if code in _BUSY:
+        return (
+            "Another process has it locked: a worker that stands still within its own request, or "
+            "a program that was made to look into it"
+        )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return (
             f"The file is damaged, or not one of sessions: end all workers and delete the file if "

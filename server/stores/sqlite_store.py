@@ -2,7 +2,8 @@
 
 Each operation is one short transaction around the lease table itself. It runs in the event loop:
 it takes a tenth of a millisecond, and a thread would cost as much. A process that is stopped
-within its own blocks the others: they wait `BUSY_S`, and then the store is unreachable.
+within its own blocks the others: their operations wait, and not their loops, and after a quarter
+of a second the store is unreachable.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import asyncio
 import json
 import logging
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from registry import attempts
 from registry.attempts import Asked
@@ -43,7 +44,17 @@ from registry.states import Strategy
 from server.lines import line
 from server.stores import sqlite_directory
 from server.stores.sqlite_directory import SqliteDirectory
-from server.stores.sqlite_file import errors, inode_of, make_private, transaction
+from server.stores.sqlite_file import (
+    Files,
+    errors,
+    files_at,
+    is_locked,
+    is_made_since,
+    make_private,
+    new_mark,
+    remove_left_beside,
+    transaction,
+)
 from server.stores.store import (
     RecordUnreadable,
     StoreRefused,
@@ -55,10 +66,11 @@ from server.stores.store import (
 from server.stores.worker_locks import WorkerLocks
 
 _logger = logging.getLogger("onestream.registry")
+_T = TypeVar("_T")
 
-# A transaction takes a tenth of a millisecond; who waits for longer waits for a process that
-# stands still, and blocks its own event loop meanwhile.
-BUSY_S = 0.25
+# A transaction takes a tenth of a millisecond; who finds the file locked tries again after each of
+# these, a quarter of a second in all, and then waits for a process that stands still.
+AGAIN_S = (0.001, 0.002, 0.005, *(0.01,) * 24)
 # How often a worker looks for messages; a look costs some microseconds.
 LOOK_S = 0.02
 
@@ -100,8 +112,10 @@ class SqliteStore:
         self._db: sqlite3.Connection | None = None
         # Who asks then, as a task that was left behind, opens nothing that nobody would close.
         self._is_closed = False
-        # Which file is open: another one at this path has lost all that was written.
-        self._inode: tuple[int, int] | None = None
+        # What is open; where others stand at this path, what was written may be lost.
+        self._files: Files | None = None
+        # When they were last there.
+        self._seen_ms = 0
         self._generation = ""
         # Whether there may be messages of which `data_version` says nothing: it counts what other
         # connections have written.
@@ -127,44 +141,52 @@ class SqliteStore:
                 f"JARVIS_SESSIONS=sqlite:{self.path / 'sessions.sqlite'}"
             )
         make_private(self.path.parent)
-        with errors(self.path):
-            self._opened()
-            self._locks.hold()
-            self._bury_all()
+        await self._when_free(self._enter)
         await self.ask(look(self._worker))
 
+    def _enter(self) -> None:
+        self._opened()
+        self._locks.hold()
+        self._bury_all()
+
     async def ask(self, operation: LeaseOperation) -> Reply:
-        with errors(self.path):
-            return self._answer(operation).reply
+        answer = await self._when_free(lambda: self._answer(operation))
+        return answer.reply
 
     async def messages(self) -> AsyncIterator[Message]:
         seen: int | None = None
         while True:
-            with errors(self.path):
-                db = self._opened()
-                (version,) = db.execute("PRAGMA data_version").fetchone()
-                must_look = self._must_look or version != seen
-                seen, self._must_look = version, False
-                found = self._taken_messages(db) if must_look else []
+            seen, found = await self._when_free(partial(self._look, seen))
             for message in found:
                 yield message
             await asyncio.sleep(LOOK_S)
 
+    def _look(self, seen: int | None) -> tuple[int, list[Message]]:
+        """What tells whether others have written since, and the messages."""
+        db = self._opened()
+        (version,) = db.execute("PRAGMA data_version").fetchone()
+        if not self._must_look and version == seen:
+            return version, []
+        found = self._taken_messages(db)
+        self._must_look = False
+        return version, found
+
     async def queue(self, session: str) -> tuple[str, ...]:
-        with self._in_transaction() as db:
-            return self._table_of(db, session).queue(session, self._now_ms())
+        return await self._in_transaction(
+            lambda db: self._table_of(db, session).queue(session, self._now_ms())
+        )
 
     async def snapshot(self) -> LeaseSnapshot:
-        with errors(self.path):
-            db = self._opened()
-            with transaction(db):
-                table = self._counters(db)
-                rows = db.execute("SELECT name, record FROM session").fetchall()
-                table.sessions = {name: _record(text) for name, text in rows}
-                table.detached = self._detached(db)
-                prompts = db.execute("SELECT session, prompts FROM asked").fetchall()
-                table.asked = {name: attempts.from_text(text) for name, text in prompts}
-            return table.snapshot()
+        return await self._in_transaction(self._snapshot)
+
+    def _snapshot(self, db: sqlite3.Connection) -> LeaseSnapshot:
+        table = self._counters(db)
+        rows = db.execute("SELECT name, record FROM session").fetchall()
+        table.sessions = {name: _record(text) for name, text in rows}
+        table.detached = self._detached(db)
+        prompts = db.execute("SELECT session, prompts FROM asked").fetchall()
+        table.asked = {name: attempts.from_text(text) for name, text in prompts}
+        return table.snapshot()
 
     @property
     def directory(self) -> SqliteDirectory:
@@ -184,12 +206,26 @@ class SqliteStore:
 
     # -- one transaction
 
-    @contextmanager
-    def _in_transaction(self) -> Iterator[sqlite3.Connection]:
+    async def _when_free(self, work: Callable[[], _T]) -> _T:
+        """Its result; again, from its begin, while another process has the file locked."""
+        for pause_s in AGAIN_S:
+            with errors(self.path):
+                try:
+                    return work()
+                except sqlite3.Error as exc:
+                    if not is_locked(exc):
+                        raise
+            await asyncio.sleep(pause_s)
         with errors(self.path):
+            return work()
+
+    async def _in_transaction(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        def whole() -> _T:
             db = self._opened()
             with transaction(db):
-                yield db
+                return work(db)
+
+        return await self._when_free(whole)
 
     def _answer(self, operation: LeaseOperation) -> Answer:
         db = self._opened()
@@ -350,19 +386,25 @@ class SqliteStore:
     def _opened(self) -> sqlite3.Connection:
         """The connection to the file that stands at the path now, which is made if there is none.
 
-        Who deletes it takes the sessions of all workers along: the new one has another generation.
+        Who deletes it, or one of those beside it, takes the sessions of all workers along: the new
+        one has another generation, and so gets one that was there before and is put back.
         """
         if self._is_closed:
             raise StoreUnreachable(f"the sessions in {self.path} were closed by this worker")
-        if self._db is not None and inode_of(self.path) == self._inode:
+        now_ms = self._now_ms()
+        if self._db is not None and files_at(self.path) == self._files:
+            self._seen_ms = now_ms
             return self._db
         if self._db is not None:
+            _logger.warning(line("sessions_file_replaced", worker=self._worker, file=self.path))
             self._db.close()
             self._db = None
+        if self._files is not None:
+            remove_left_beside(self.path, self._files)
         # Before SQLite opens it, which would ask the umask; -wal and -shm get the same mode.
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        inode = inode_of(self.path)
-        db = sqlite3.connect(self.path, isolation_level=None, timeout=BUSY_S)
+        before = files_at(self.path)
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=0)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             # A commit waits for no disk: what a power cut takes along was of workers it ended.
@@ -372,13 +414,24 @@ class SqliteStore:
                     db.execute(statement)
                 db.execute(
                     "INSERT OR IGNORE INTO counters VALUES (1, ?, 0, '', 0, 0, ?)",
-                    (secrets.token_hex(8), self._limits.text),
+                    (new_mark(now_ms), self._limits.text),
                 )
+                if self._files is not None:
+                    self._mark_as_new(db, now_ms)
+                    self._locks.hold()
         except BaseException:
             db.close()
             raise
-        self._db, self._inode, self._must_look = db, inode, True
+        # The two beside it are made as it is opened; what was replaced meanwhile is seen next time.
+        self._db, self._files = db, files_at(self.path)._replace(main=before.main)
+        self._seen_ms, self._must_look = now_ms, True
         return db
+
+    def _mark_as_new(self, db: sqlite3.Connection, now_ms: int) -> None:
+        """Unless it is: the worker that saw it first has done so, or has made it."""
+        (mark,) = db.execute("SELECT file FROM counters").fetchone()
+        if not is_made_since(str(mark), self._seen_ms, now_ms):
+            db.execute("UPDATE counters SET file = ?", (new_mark(now_ms),))
 
 
 def _counters_of(state: LeaseSnapshot) -> tuple[int, str, int, int, str]:

@@ -30,8 +30,12 @@ class WorkerLocks:
         self._fd: int | None = None
 
     def hold(self) -> None:
-        if fcntl is None or self._fd is not None:
+        """Again where its file was removed."""
+        if fcntl is None or (self._fd is not None and self._path(self._worker).exists()):
             return
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
         # Under another name until it is locked: free ones are taken for those of the dead.
         unlocked = self._path(f".{self._worker}")
         fd = os.open(unlocked, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

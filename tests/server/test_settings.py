@@ -175,6 +175,15 @@ def test_what_names_a_store_is_taken(environment: dict[str, str], value: str) ->
     assert read_settings().sessions == value
 
 
+@pytest.mark.parametrize(("value", "model"), [(" ", None), ("", None), (" llama3 ", "llama3")])
+def test_a_default_model_of_blanks_is_none(
+    environment: dict[str, str], value: str, model: str | None
+) -> None:
+    """As an empty one: each prompt without a model would be refused for a name that nobody sees."""
+    environment["JARVIS_DEFAULT_MODEL"] = value
+    assert Settings().default_model == model
+
+
 def test_a_relative_path_is_shown_from_the_root_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,7 +67,8 @@ def test_streams_that_outlive_the_store_are_described_again(
             each.unlink()
         assert await store.directory.described("key-a") == []
         await store.ask(Cancel("", "v/"))
-        assert caplog.messages == []
+        assert caplog.messages == [f"sessions_file_replaced worker=v file={store.path}"]
+        caplog.clear()
         for _ in range(2):
             await shared._be_seen_once(6500)
         await shared._describe_last()

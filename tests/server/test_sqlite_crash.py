@@ -11,7 +11,6 @@ from tests.limits import HANGS_S
 from tests.server.support import Output, process
 
 pytestmark = pytest.mark.socket
-thorough = pytest.mark.thorough
 
 
 def crashes(*options: str) -> tuple[int, list[str]]:
@@ -32,8 +31,8 @@ def crashes(*options: str) -> tuple[int, list[str]]:
     "options",
     [
         pytest.param(("--some",), id="some rows"),
-        pytest.param(("--all",), id="circumstances", marks=thorough),
-        pytest.param(("--instructions",), id="instructions", marks=thorough),
+        pytest.param(("--instructions",), id="instructions", marks=pytest.mark.thorough),
+        pytest.param(("--all",), id="circumstances", marks=pytest.mark.soak),
     ],
 )
 def test_what_is_cut_off_has_not_been_asked(options: tuple[str, ...]) -> None:

