@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the simulated kernel is Linux's"),
 ]
 
-PATIENCE_S = (SETTLES_S, 0.002, 0.05)
+PATIENCE_S = (SETTLES_S, 0.002, 0.05, 0.5)
 """How long a real network is waited for, where it seems to do something else than the simulated."""
 
 _ports = itertools.count(12_000)
