@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from sim import Report, World, explore
+from sim import Report, World
 from sim.kernel import unprotected, watchdog
 from sim.kernel.uncaught import step_of
 from sim.kernel.unprotected import Unprotected, without_ranges
+from tests.sim.short_budgets import spent_within
 
 
 class LetOut(BaseException):
@@ -228,7 +229,7 @@ def _looks_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda each: each.__name__)
 def test_what_swallows_all_outlives_no_budget(loop: Any, where: Any) -> None:
     """The verdict names the task and its line; the next exploration finds all as it was."""
-    report = explore(where(loop), budget_s=0.3)
+    report = spent_within(where(loop))
     assert report.verdict == "inconclusive", report.text
     assert "the budget is spent: task Task-1 has not given the loop back in" in report.reason
     assert catches(raise_let_out) == "caught"
@@ -239,7 +240,7 @@ def test_in_another_thread_it_ends_too() -> None:
     """There an exception is raised from without, where no signal comes."""
     found: list[Report] = []
     program = goes_on_when_it_is_cancelled(loop_within_a_loop)
-    thread = threading.Thread(target=lambda: found.append(explore(program, budget_s=0.3)))
+    thread = threading.Thread(target=lambda: found.append(spent_within(program)))
     thread.start()
     thread.join()
     assert found[0].verdict == "inconclusive", found[0].text

@@ -27,6 +27,7 @@ from sim.kernel.forks import in_a_fork
 from sim.kernel.guards import guarded
 from sim.kernel.step_lines import LineCounter
 from sim.kernel.violation import Kind
+from tests.sim.short_budgets import spent_within
 
 pytestmark = [
     pytest.mark.socket,  # real time: of the processor, and some tenths of a second
@@ -274,7 +275,7 @@ def test_a_thread_that_spins_is_inconclusive() -> None:
 
 def test_a_thread_that_spins_until_the_budget_is_spent_is_told_what_to_do() -> None:
     """Its lines were not counted by then; to give it more would not help."""
-    reason = explore(spins_in_a_thread, budget_s=0.3).reason
+    reason = spent_within(spins_in_a_thread).reason
     assert "spin (tests/sim/test_watchdog.py:" in reason
     assert "world.declare(__file__)" in reason
     assert "give it more" not in reason
@@ -440,7 +441,7 @@ def test_many_short_steps_are_no_long_one(counts: list[int]) -> None:
         while True:  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(1e-4)
 
-    report = explore(polls, budget_s=0.3, horizon_s=1e9)
+    report = spent_within(polls, horizon_s=1e9)
     assert report.verdict == "inconclusive"
     assert "the budget is spent: one execution goes on and on" in report.reason
     assert not counts
@@ -453,7 +454,7 @@ def test_what_always_lands_at_once_is_named_where_time_stands_still() -> None:
         while True:
             await world.outside("a message", latest=0.02)
 
-    reason = explore(reads, budget_s=0.3).reason
+    reason = spent_within(reads).reason
     assert re.search(r"has polled [\d,]+ times, and hardly any virtual time has passed", reason)
     assert "as «a message» lands at once whenever it is awaited" in reason, reason
 
@@ -513,7 +514,7 @@ BLOCKING = [matches, matches_in_a_thread, *[sleeps] * (sys.version_info < (3, 13
 @pytest.mark.parametrize("program", BLOCKING)
 def test_what_blocks_ends_with_the_budget(program: Any) -> None:
     """A call that waits in real time, or computes in C, is broken off, and named with its line."""
-    report = explore(program, budget_s=0.3)
+    report = spent_within(program)
     assert report.verdict == "inconclusive"
     assert "the budget is spent: " in report.reason
     where = report.reason.partition("has not given the loop back in ")[2]
@@ -558,7 +559,7 @@ async def computes_in_c(world: World) -> None:
 def test_in_isolation_whatever_blocks_ends_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also a call that neither runs Python nor looks for signals: its process is ended."""
     monkeypatch.setattr("sim.kernel.execution.LATER_S", 0.3)
-    report = explore(computes_in_c, budget_s=0.2, isolate=True)
+    report = spent_within(computes_in_c, isolate=True)
     assert report.verdict == "inconclusive"
     assert "the budget is spent: the process of an execution does not end" in report.reason
 
