@@ -35,6 +35,8 @@ from sim.bench.proving.induction import induct
 from sim.bench.proving.lease_states import LIMITS, SMALL, WHOLE, all_steps, lease_table
 from sim.exploration.verdict import Verdict
 
+pytestmark = pytest.mark.once
+
 ENQUEUE, REJECT = Strategy.ENQUEUE, Strategy.REJECT
 
 

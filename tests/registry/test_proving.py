@@ -35,6 +35,8 @@ from sim.bench.subjects.mutants.base import Break
 from sim.cli import main
 from sim.exploration.verdict import Verdict
 
+pytestmark = pytest.mark.once
+
 Patch = pytest.MonkeyPatch
 
 

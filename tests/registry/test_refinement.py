@@ -15,6 +15,8 @@ from sim.bench.harness.refinement import REFINES
 from sim.bench.scenarios.registry_level import REGISTRY_SCENARIOS
 from sim.schedulers import DepartureBounded
 
+pytestmark = pytest.mark.once
+
 Patch = pytest.MonkeyPatch
 Effects = tuple[Effect, ...]
 

@@ -16,6 +16,8 @@ from sim.bench.subjects.mutants import registry as mutants
 from sim.bench.subjects.mutants.base import Break
 from tests.registry.state_machine import Machine
 
+pytestmark = pytest.mark.once
+
 TestProduction = Machine.TestCase
 TestProduction.settings = settings(stateful_step_count=40)
 TestProduction.__doc__ = "No command, in no order and under no schedule, violates a property."

@@ -19,6 +19,8 @@ from server.loopback import stranger_in
 from server.routes import router
 from tests.server.support import error_of, run_async, settings
 
+pytestmark = pytest.mark.once
+
 KEY = {"authorization": "Bearer alice-secret"}
 # As a server behind a proxy has it: in front of `path`, or, where it is not uvicorn, not.
 ROOTS = ("", "/llm", "/llm/", "/", "/v1", "/v1/models", "/healthz", "/a/b")

@@ -16,6 +16,8 @@ from server.errors import ApiError
 from server.ollama_async import ANSWER_MAX_BYTES
 from tests.server.support import run_async
 
+pytestmark = pytest.mark.once
+
 
 def told(answer: bytes, encoding_format: str = "float") -> Any:
     request = EmbeddingsRequest.model_validate(

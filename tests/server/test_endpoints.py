@@ -16,7 +16,7 @@ from registry import State
 from server.app import create_app
 from tests.server.support import CLIENTS, Stack, error_of, events, prompt, run_async, stack, until
 
-pytestmark = pytest.mark.socket
+pytestmark = [pytest.mark.socket, pytest.mark.once]
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 WEATHER: dict[str, Any] = {

@@ -17,6 +17,8 @@ from server.openai import ChatRequest, chat_prompt, tool_call
 from server.prompt import Prompt
 from server.responses_request import ResponsesRequest, responses_prompt
 
+pytestmark = pytest.mark.once
+
 HELLO = {"messages": [{"role": "user", "content": "hi"}]}
 PIXEL = "iVBORw0KGgo="
 

@@ -24,6 +24,8 @@ from server.metrics_table import README, document
 from server.security import StartRefused
 from tests.server.support import create_app, prompt, run_async, settings, stack, until
 
+pytestmark = pytest.mark.once
+
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 EMPTY = Snapshot((), 0, 0, False, 4, 64, 8)
 

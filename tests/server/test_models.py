@@ -12,6 +12,8 @@ from server.app import create_app
 from server.models import first_that_chats
 from tests.server.support import error_of, run_async, settings
 
+pytestmark = pytest.mark.once
+
 
 def listed(name: str, families: Any = None, **more: Any) -> dict[str, Any]:
     return {"name": name, "details": {"family": "x", "families": families}, **more}

@@ -14,7 +14,7 @@ from server.stores.redis_store import RedisStore
 from server.stores.store import StoreUnreachable
 from tests.server.support import run_async
 
-pytestmark = pytest.mark.socket
+pytestmark = [pytest.mark.socket, pytest.mark.once]
 
 ODD = {
     "nil": b"$-1\r\n",

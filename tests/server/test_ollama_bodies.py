@@ -12,6 +12,8 @@ from server.errors import ApiError
 from server.ollama_api import OllamaChatRequest, OllamaGenerateRequest, ollama_prompt
 from tests.server.support import run_async, stack, until
 
+pytestmark = pytest.mark.once
+
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 
 

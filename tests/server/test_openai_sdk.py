@@ -12,7 +12,7 @@ import pytest
 
 from tests.server.support import CLIENTS, Stack, run_async, stack, until
 
-pytestmark = pytest.mark.socket
+pytestmark = [pytest.mark.socket, pytest.mark.once]
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 WEATHER: list[Any] = [

@@ -14,6 +14,8 @@ from server.lines import line
 from server.refusals import LINES_MAX, LINES_PER_S, FewRefusals
 from tests.server.support import error_of, free_port, prompt, run_async, settings, stack, until
 
+pytestmark = pytest.mark.once
+
 
 def app_alone(**limits: Any) -> Any:
     """An application whose Ollama is away."""

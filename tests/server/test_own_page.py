@@ -18,6 +18,8 @@ from server.app import create_app
 from sim.fake_ollama.modes import MODES
 from tests.server.support import error_of, run_async, settings
 
+pytestmark = pytest.mark.once
+
 FOLDER = Path(page.__file__).parent
 HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 LOCAL = "http://localhost:8000"

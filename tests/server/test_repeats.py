@@ -13,6 +13,8 @@ from server.errors import as_api_error
 from server.repeats import SESSIONS_MAX, Repeats, digest_of, says_it_repeats
 from tests.server.support import CLIENTS, Stack, error_of, prompt, run_async, stack, until
 
+pytestmark = pytest.mark.once
+
 HANG = "fake:hang-before-headers"
 SESSION = {"x-session-id": "s"}
 

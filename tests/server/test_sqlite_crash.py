@@ -10,7 +10,7 @@ import pytest
 from tests.limits import HANGS_S
 from tests.server.support import Output, process
 
-pytestmark = pytest.mark.socket
+pytestmark = [pytest.mark.socket, pytest.mark.once]
 
 
 def crashes(*options: str) -> tuple[int, list[str]]:

@@ -20,7 +20,7 @@ from tests.server.conformance import (
 from tests.server.in_redis import in_redis
 from tests.server.in_sqlite import InSqlite
 
-pytestmark = pytest.mark.socket
+pytestmark = [pytest.mark.socket, pytest.mark.once]
 
 
 @pytest.fixture(scope="module")

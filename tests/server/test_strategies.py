@@ -22,6 +22,8 @@ from server.sessions import strategy_of
 from server.settings import Settings
 from tests.server.support import prompt, run_async, stack, until
 
+pytestmark = pytest.mark.once
+
 
 def prompt_with(strategy: str | None) -> Prompt:
     return Prompt(

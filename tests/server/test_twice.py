@@ -19,6 +19,8 @@ from server.twice import (
     check_names,
 )
 
+pytestmark = pytest.mark.once
+
 
 def parse(data: bytes, values_max: int = 100_000) -> Any:
     async def main() -> Any:

@@ -17,7 +17,7 @@ from tests.server import valkey_server
 from tests.server.conformance import Moment, history
 from tests.server.in_redis import InRedis, in_redis
 
-pytestmark = pytest.mark.socket
+pytestmark = [pytest.mark.socket, pytest.mark.once]
 
 # The script of the release that named one late stream, and only to who takes its place. Its reply
 # says so in two fields that nobody reads here.

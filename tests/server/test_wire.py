@@ -29,6 +29,8 @@ from server.sse import encode_json, message
 from server.upstream import ollama_address
 from tests.server.support import settings
 
+pytestmark = pytest.mark.once
+
 
 def line(content: Any = "", **more: Any) -> bytes:
     chunk = {"message": {"role": "assistant", "content": content}, "done": False, **more}

@@ -18,6 +18,8 @@ from tests.limits import AMPLE_S
 from tests.sim.registries.correct import CORRECT
 from tests.sim.registries.flawed import FLAWED
 
+pytestmark = pytest.mark.once
+
 SMALL, LARGER = (each.name for each in CLIENT_SCENARIOS)
 
 

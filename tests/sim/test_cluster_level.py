@@ -16,10 +16,14 @@ from sim.replay import replay as replay_text
 from sim.schedulers import DepartureBounded, Scheduler
 from tests.limits import AMPLE_S
 
+pytestmark = pytest.mark.once
+
 SCENARIOS = {each.name: each for each in CLUSTER_SCENARIOS if not each.limit}
 LIMITS = {each.name: each for each in CLUSTER_SCENARIOS if each.limit}
 # Of some dozen executions; `onestream check --level cluster` proves the others too, in longer.
 SMALL = ("two_prompts", "messages_lost", "crash", "short_freeze", "fail_over")
+# Of these a worker that ends, and the messages of two that do not.
+QUICK = ("two_prompts", "crash")
 
 
 def explored(scenario: ClusterScenario, strategy: str | Scheduler = "states") -> Report:
@@ -27,7 +31,13 @@ def explored(scenario: ClusterScenario, strategy: str | Scheduler = "states") ->
     return explore(subject, strategy=strategy, budget_s=AMPLE_S)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *QUICK,
+        *(pytest.param(each, marks=pytest.mark.thorough) for each in SMALL if each not in QUICK),
+    ],
+)
 def test_workers_keep_the_promises(name: str) -> None:
     """Every schedule, with a fault at most: each promise holds, and each label is reached."""
     report = explored(SCENARIOS[name])

@@ -11,6 +11,8 @@ from sim.schedulers import DepartureBounded
 from tests.limits import AMPLE_S
 from tests.sim import connection_bugs as bugs
 
+pytestmark = pytest.mark.once
+
 BROKEN = [
     (bugs.of_streams(bugs.Printer), "no deadlock", 7000),
     (bugs.of_aiohttp(bugs.Downloads), "a download that has ended leaves its slot", 8000),

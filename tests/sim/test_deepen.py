@@ -26,6 +26,8 @@ from sim.kernel.world import World
 from sim.replay import replay
 from tests.limits import AMPLE_S
 
+pytestmark = pytest.mark.once
+
 AMPLY = ("--budget", str(AMPLE_S))
 
 

@@ -16,6 +16,8 @@ import pytest
 
 from sim import World, explore
 
+pytestmark = pytest.mark.once
+
 Seen = list[str]
 
 

@@ -12,6 +12,8 @@ from sim.bench.entry import Entry
 from sim.cli import main
 from tests.sim.exported_files import run_alone
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     "name",

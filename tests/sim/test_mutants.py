@@ -17,6 +17,8 @@ from sim.cli import main
 from sim.kernel.schedule import Schedule
 from sim.replay import replay
 
+pytestmark = pytest.mark.once
+
 # The properties that no mutant of the registry level is first killed by.
 OF_THE_SERVER = {
     "L2 prompt_stop": "stop_is_put_off",

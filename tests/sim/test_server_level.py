@@ -40,6 +40,8 @@ from tests.executed import executed
 from tests.limits import AMPLE_S
 from tests.sim.fresh_processes import printed_in_fresh_processes
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 SCENARIOS = {scenario.name: scenario for scenario in SERVER_SCENARIOS}
 

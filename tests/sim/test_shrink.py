@@ -21,6 +21,8 @@ from sim.kernel.schedule import Bounds, departures_of
 from sim.schedulers import DepartureBounded, RandomWalk, Replay
 from tests.executed import executed
 
+pytestmark = pytest.mark.once
+
 BOUNDS = Bounds()
 
 

@@ -31,6 +31,8 @@ from sim.schedulers import Swarm
 from tests.executed import executed
 from tests.sim.fresh_processes import printed_in_fresh_processes
 
+pytestmark = pytest.mark.once
+
 OWN = "tests.sim.own_registries"
 ROOT = Path(__file__).parent.parent.parent
 

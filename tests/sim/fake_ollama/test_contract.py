@@ -15,6 +15,8 @@ import pytest
 
 from sim.fake_ollama.modes import BUSY_TEXT
 
+pytestmark = pytest.mark.once
+
 NDJSON = "application/x-ndjson"
 JSON = "application/json; charset=utf-8"
 PATIENCE_S = 0.25

@@ -15,7 +15,7 @@ import pytest
 from sim.fake_ollama import MODES, profile_named
 from tests.limits import HANGS_S
 
-pytestmark = pytest.mark.socket
+pytestmark = [pytest.mark.socket, pytest.mark.once]
 
 PROFILE = replace(profile_named("instant"), chunks=6, slow_chunks=20, thinking_chunks=2)
 MESSAGES = [{"role": "user", "content": "why is the sky blue"}]

@@ -12,6 +12,8 @@ from sim.fake_ollama.answers import WORD_MAX_CHARS
 from sim.fake_ollama.modes import BUSY_TEXT
 from sim.fake_ollama.steps import Body, Drop, End, Hang, Head, Sleep
 
+pytestmark = pytest.mark.once
+
 
 def kinds(driven: Any) -> list[str]:
     return [type(step).__name__ for step in driven.steps]
