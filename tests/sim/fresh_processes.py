@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.limits import HANGS_S
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 HASH_SEEDS = ("0", "4242")
 
 
-def printed_in_fresh_processes(program: str) -> set[str]:
+def printed_in_fresh_processes(program: str, seeds: Sequence[str] = HASH_SEEDS) -> set[str]:
     """The set of their outputs: one text for a deterministic program."""
     processes = [
         subprocess.Popen(
@@ -23,7 +24,7 @@ def printed_in_fresh_processes(program: str) -> set[str]:
             stdout=subprocess.PIPE,
             encoding="utf-8",
         )
-        for seed in HASH_SEEDS
+        for seed in seeds
     ]
     try:
         printed = {process.communicate(timeout=HANGS_S)[0].strip() for process in processes}

@@ -398,7 +398,7 @@ def test_the_simulator_and_the_standard_library_keep_theirs() -> None:
 
 
 _MADE_BEFORE = """
-import asyncio, contextvars, ctypes, functools, itertools, sqlite3, sys, time, types
+import asyncio, contextvars, ctypes, functools, itertools, os, sqlite3, sys, time, types
 from sim import explore
 
 def endless(clock):
@@ -413,9 +413,12 @@ def database(function=time.monotonic):
     made.create_function("clock", 0, function)
     return made
 
-HELD = {held}
 # No module: so imports are made to fail.
 sys.modules["no_such_module"] = None
+"""
+
+_CASE = """
+HELD = {held}
 
 async def program(world):
     began = {read}
@@ -423,49 +426,62 @@ async def program(world):
     assert {read} - began < 20
 
 report = explore(program)
-print(report.verdict, "__main__.HELD" in report.reason)
+print(report.verdict, "__main__.HELD" in report.reason, flush=True)
 """
 
+# A fork for each, so that none finds what another holds.
+_EACH = """
+for case in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        try:
+            exec(case)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+"""
 
-def _verdict_of_made_before(held: str, read: str) -> list[str]:
-    code = _MADE_BEFORE.format(held=held, read=read)
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return ran.stdout.split()
+IN_C = [
+    ("iter(time.monotonic, None)", "next(HELD)"),
+    ("map(time.clock_gettime, itertools.repeat(time.CLOCK_MONOTONIC))", "next(HELD)"),
+    ("itertools.starmap(time.monotonic, itertools.repeat(()))", "next(HELD)"),
+    ("functools.lru_cache(maxsize=0)(time.monotonic)", "HELD()"),
+    ("{1: [functools.lru_cache(maxsize=0)(time.monotonic)]}", "HELD[1][0]()"),
+    ("types.SimpleNamespace(it=iter(time.monotonic, None))", "next(HELD.it)"),
+    ("[endless(time.monotonic)]", "next(HELD[0])"),
+    ("closure(iter(time.monotonic, None))", "HELD()"),
+    ("iter(time.monotonic, None).__next__", "HELD()"),
+    ("zip(iter(time.monotonic, None))", "next(HELD)[0]"),
+    ("[ctypes.CFUNCTYPE(ctypes.c_double)(time.monotonic)]", "HELD[0]()"),
+    ("ValueError(time.monotonic)", "HELD.args[0]()"),
+]
+DATABASES = [
+    ("database()", "HELD.execute('select clock()').fetchone()[0]"),
+    ("[database().cursor()]", "HELD[0].execute('select clock()').fetchone()[0]"),
+    ("functools.partial(database().execute, 'select clock()')", "HELD().fetchone()[0]"),
+]
 
 
-@pytest.mark.parametrize(
-    ("held", "read"),
-    [
-        ("iter(time.monotonic, None)", "next(HELD)"),
-        ("map(time.clock_gettime, itertools.repeat(time.CLOCK_MONOTONIC))", "next(HELD)"),
-        ("itertools.starmap(time.monotonic, itertools.repeat(()))", "next(HELD)"),
-        ("functools.lru_cache(maxsize=0)(time.monotonic)", "HELD()"),
-        ("{1: [functools.lru_cache(maxsize=0)(time.monotonic)]}", "HELD[1][0]()"),
-        ("types.SimpleNamespace(it=iter(time.monotonic, None))", "next(HELD.it)"),
-        ("[endless(time.monotonic)]", "next(HELD[0])"),
-        ("closure(iter(time.monotonic, None))", "HELD()"),
-        ("iter(time.monotonic, None).__next__", "HELD()"),
-        ("zip(iter(time.monotonic, None))", "next(HELD)[0]"),
-        ("[ctypes.CFUNCTYPE(ctypes.c_double)(time.monotonic)]", "HELD[0]()"),
-        ("ValueError(time.monotonic)", "HELD.args[0]()"),
-    ],
-)
-def test_what_is_written_in_c_and_holds_a_clock_is_named(held: str, read: str) -> None:
+@functools.cache
+def _verdicts() -> dict[tuple[str, str], str]:
+    """Of all of them, by a process whose main module holds what is looked for."""
+    cases = [*IN_C, *DATABASES]
+    texts = (_CASE.format(held=held, read=read) for held, read in cases)
+    command = [sys.executable, "-c", _MADE_BEFORE + _EACH, *texts]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(zip(cases, ran.stdout.splitlines(), strict=True))
+
+
+@pytest.mark.parametrize("case", IN_C, ids=lambda case: case[0])
+def test_what_is_written_in_c_and_holds_a_clock_is_named(case: tuple[str, str]) -> None:
     """Also deep in what a module has: it reads the real clock, and a wrong claim would hold."""
-    assert _verdict_of_made_before(held, read) == ["inconclusive", "True"]
+    assert _verdicts()[case] == "inconclusive True"
 
 
-@pytest.mark.parametrize(
-    ("held", "read"),
-    [
-        ("database()", "HELD.execute('select clock()').fetchone()[0]"),
-        ("[database().cursor()]", "HELD[0].execute('select clock()').fetchone()[0]"),
-        ("functools.partial(database().execute, 'select clock()')", "HELD().fetchone()[0]"),
-    ],
-)
-def test_a_database_that_was_opened_before_is_named(held: str, read: str) -> None:
+@pytest.mark.parametrize("case", DATABASES, ids=lambda case: case[0])
+def test_a_database_that_was_opened_before_is_named(case: tuple[str, str]) -> None:
     """Nobody can ask it for its functions, and it keeps what each execution writes."""
-    assert _verdict_of_made_before(held, read) == ["inconclusive", "True"]
+    assert _verdicts()[case] == "inconclusive True"
 
 
 def test_a_database_of_the_execution_is_as_any_object() -> None:
@@ -487,7 +503,7 @@ HELD = iter(time.monotonic, None)
 def test_what_an_imported_module_of_the_program_holds_is_named(tmp_path: Path) -> None:
     """As what its own module does: a helper beside it is of the program, too."""
     (tmp_path / "helper.py").write_text(_HELPER)
-    program = _MADE_BEFORE.format(held="0", read="next(helper.HELD)")
+    program = _MADE_BEFORE + _CASE.format(held="0", read="next(helper.HELD)")
     (tmp_path / "main.py").write_text(f"import helper\n{program}\nprint(report.reason)")
     command = [sys.executable, str(tmp_path / "main.py")]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
