@@ -305,6 +305,29 @@ def test_an_object_written_in_c_is_never_taken_for_another() -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= UNREAD_FROM, reason="no stack of a thread is read there")
+def test_a_class_without_a_hash_makes_a_state_unique() -> None:
+    """What a metaclass says of it is nobody's error: such states are taken for no other."""
+
+    class Unhashed(type):
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(cls, other: object) -> bool:
+            return cls is other
+
+    class Held(metaclass=Unhashed):
+        pass
+
+    async def program(world: World) -> None:
+        held = Held()
+        await asyncio.gather(*(world.outside(f"event {number}", latest=1) for number in range(2)))
+        world.check(type(held) is Held, "it is held")
+
+    scheduler = StateMatching()
+    report = explore(program, strategy=scheduler)
+    assert report.verdict == "proved", report.text
+    assert any("Held, whose class has no hash" in each for each in scheduler.opaque)
+
+
 def test_states_with_workers_are_met_again() -> None:
     """Two threads that take one lock: their frames are read, and most orders lead to few states."""
 

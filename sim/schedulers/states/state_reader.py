@@ -50,6 +50,8 @@ DIGITS = 6
 STAMPS_S = 1e7
 """So much earlier and later than at the beginning is what the wall clock may have shown."""
 
+_OF_TYPE = "let its metaclass have the hash of type, or take strategy='depth-first'"
+
 # Plain data for `marshal`.
 Form = list[Any]
 
@@ -220,7 +222,13 @@ class _Traversal:
 
     def _add(self, part: Any) -> None:
         cls = type(part)
-        if cls in VALUES:
+        try:
+            is_value = cls in VALUES
+        except Exception as exc:
+            # Its metaclass has a hash of its own, or none.
+            name = type.__getattribute__(cls, "__qualname__")
+            raise Opaque(f"{name}, whose class has no hash", _OF_TYPE) from exc
+        if is_value:
             if cls is float:
                 if self._begins_s < part < self._ends_s:
                     self._stamps.append((round(part * 1e6) * 1000, len(self._form)))
