@@ -50,7 +50,7 @@ def _are_left_out(findings: Findings) -> bool:
 def refuted_between_lines(
     problem: Problem, findings: Findings, until: float, seed: int, watch: Watch
 ) -> tuple[Findings, Conclusion] | None:
-    """A violation of some random executions more, which count as executions in any case.
+    """A violation, or an error, of some random executions more, which count in any case.
 
     Only if that was not looked for before. until: of the budget. findings: of the search that found
     nothing.
@@ -64,16 +64,15 @@ def refuted_between_lines(
         more = search(problem, scheduler, until, None, watch)
         findings.executions += more.executions
         findings.between_lines = more.executions
-        if more.failure is None:
+        if more.failure is None and more.error is None:
             return None
         concluded = conclude(
             problem, more, until, lambda: watch(more, scheduler), is_exhausted=False
         )
-        if concluded.counterexample is None:
-            return None
-        caveat = _caveat(problem, concluded.counterexample, findings.undeclared)
-        caveats = filter(None, (concluded.caveat, caveat))
-        concluded = replace(concluded, caveat="; ".join(caveats))
+        if concluded.counterexample is not None:
+            caveat = _caveat(problem, concluded.counterexample, findings.undeclared)
+            caveats = filter(None, (concluded.caveat, caveat))
+            concluded = replace(concluded, caveat="; ".join(caveats))
     more.executions = findings.executions
     more.found_by = "random, between the lines of threads"
     return more, concluded

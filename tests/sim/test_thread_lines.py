@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
+import os
 import sys
 import threading
 import time
@@ -59,6 +61,21 @@ def test_a_lost_update_is_found_though_nothing_is_declared(begin: str) -> None:
     violation = report.counterexample.replay(program).violation
     assert violation is not None
     assert violation.property == "no update is lost"
+
+
+def test_an_error_of_an_execution_with_such_lines_is_the_verdict() -> None:
+    """What cannot be simulated there could be what refutes; it was left out, and all proved."""
+
+    async def forks_where_an_update_is_lost(world: World) -> None:
+        counter = Counter()
+        await asyncio.gather(*(asyncio.to_thread(counter.add) for _ in range(2)))
+        if counter.value == 1:
+            with contextlib.suppress(Exception):
+                os.fork()
+
+    report = explore(forks_where_an_update_is_lost, budget_s=AMPLE_S)
+    assert report.verdict == "error", report.text
+    assert "os.fork" in report.reason
 
 
 def test_a_refutation_says_where_cpython_itself_would_not_hand_over() -> None:
