@@ -85,6 +85,8 @@ _BOUNDED = {
     "collections": "at which polls the garbage collector runs",
     "clock_s": "what time.monotonic() and the loop's clock show at the beginning",
     "wall_s": "what time.time() shows at the beginning",
+    "time_limits": "around the end of which time limits of the program's own outside events may "
+    "land, in seconds",
     "faults_max": "how many faults may happen in an execution",
     "cpus": "how many CPUs the machine has, by which asyncio's default pool has its threads",
 }

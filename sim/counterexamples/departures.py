@@ -84,7 +84,7 @@ class Words:
             case "turn":
                 process, other = (each.name.removesuffix(HAS_TURN) for each in (chosen, natural))
                 return f"{process}{HAS_TURN} before {other}"
-            case "poll" | "timers":
+            case "poll" | "timers" | "meanwhile" | "reading":
                 return chosen.name
             case "cancel":
                 return f"{chosen.name} before its next step"

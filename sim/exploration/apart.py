@@ -14,6 +14,7 @@ from sim.kernel.schedule import Bounds
 EXECUTIONS = 100
 """With up to DEPARTURES of the clock, and all else in natural order."""
 DEPARTURES = 2
+OF_THE_CLOCK = ("timers", "clock")
 RANDOM_EXECUTIONS = 20
 
 

@@ -22,6 +22,7 @@ from sim.exploration import (
     machines,
     set_orders,
     signal_lines,
+    time_limits,
 )
 from sim.exploration.executing import Watch, search
 from sim.exploration.judgement import Conclusion, conclude
@@ -33,7 +34,7 @@ from sim.kernel.execution import run_execution
 from sim.kernel.outcome import Outcome
 from sim.kernel.schedule import Bounds
 from sim.kernel.watchdog import limited
-from sim.schedulers import DepartureBounded, NaturalOrder, OnlyTimers, RandomWalk, Scheduler
+from sim.schedulers import DepartureBounded, NaturalOrder, OnlyKinds, RandomWalk, Scheduler
 from sim.schedulers.random_first import FirstFew
 
 RANDOM_EXECUTIONS = 1
@@ -101,6 +102,7 @@ def _refuted_beside(
     return (
         _refuted_with_timers_apart(problem, findings, beside)
         or _refuted_with_equal_readings(problem, findings, beside)
+        or _refuted_around_time_limits(problem, findings, natural, beside)
         or _refuted_in_another_order(problem, findings, natural, beside)
         or _refuted_with_collections(problem, findings, beside)
         or _refuted_with_signals_between_lines(problem, findings, beside)
@@ -144,7 +146,9 @@ def _refuted_with_timers_apart(
     if not apart.met(findings):
         return None
     findings.apart = 0
-    schedulers: list[Scheduler] = [FirstFew(OnlyTimers(apart.DEPARTURES), apart.EXECUTIONS)]
+    schedulers: list[Scheduler] = [
+        FirstFew(OnlyKinds(apart.OF_THE_CLOCK, apart.DEPARTURES), apart.EXECUTIONS)
+    ]
     if beside.is_whole:
         schedulers.append(FirstFew(RandomWalk(beside.seed), apart.RANDOM_EXECUTIONS))
 
@@ -168,6 +172,30 @@ def _refuted_with_equal_readings(
 
     others = equal.with_equal_readings(problem.bounds)
     return _refuted(problem, findings, others, "two readings of the clock equal", count, beside)
+
+
+def _refuted_around_time_limits(
+    problem: Problem, findings: Findings, natural: Outcome | None, beside: Beside
+) -> Found | None:
+    if not time_limits.are_possible(findings, natural):
+        return None
+    with limited(beside.until):
+        few = FirstFew(RandomWalk(beside.seed), time_limits.TO_LEARN)
+        schedulers = [NaturalOrder(), *([few] if beside.is_whole else [])]
+        limits = time_limits.learned(problem, schedulers, beside.until)
+        if not limits:
+            return None
+        findings.limits = 0
+        departing = OnlyKinds(time_limits.KINDS, time_limits.DEPARTURES)
+        schedulers = [FirstFew(departing, time_limits.executions_of(natural))]
+        if beside.is_whole:
+            schedulers.append(FirstFew(RandomWalk(beside.seed), time_limits.RANDOM_EXECUTIONS))
+
+        def count(more: Findings) -> None:
+            findings.limits = (findings.limits or 0) + more.executions
+
+        other = replace(problem, bounds=time_limits.with_limits(problem.bounds, limits))
+        return _refuted_by(other, findings, schedulers, "a time limit that ends", count, beside)
 
 
 def _refuted_with_collections(problem: Problem, findings: Findings, beside: Beside) -> Found | None:

@@ -12,7 +12,7 @@ from sim.counted import counted
 from sim.counterexamples.counterexample import Counterexample, confirmed
 from sim.counterexamples.differences import difference
 from sim.counterexamples.shrink import shrink
-from sim.exploration import clocks_of_today, collected, equal, machines
+from sim.exploration import clocks_of_today, collected, equal, machines, time_limits
 from sim.exploration.databases import connections_held
 from sim.exploration.module_state import named
 from sim.exploration.named_by_programs import NamesOf
@@ -98,6 +98,7 @@ def conclude(
                 caveat = (
                     machines.condition(problem, findings, schedule)
                     or equal.condition(schedule)
+                    or time_limits.condition(schedule)
                     or clocks_of_today.condition(problem, findings, schedule)
                     or collected.condition(problem, schedule)
                 )
@@ -304,8 +305,8 @@ def _judged(
             Verdict.INCONCLUSIVE,
             f"{Stop.OUT_OF_BUDGET}: {scheduler.name} has seen all of its schedules, and the "
             f"executions beside them were cut short (other orders of sets, timers apart, equal "
-            f"readings of a clock, the garbage collector, signals between lines); raise the budget "
-            f"({executions})",
+            f"readings of a clock, ends of time limits, the garbage collector, signals between "
+            f"lines); raise the budget ({executions})",
             Stop.OUT_OF_BUDGET,
         )
     if scheduler.is_exhausted and findings.stopped is not Stop.NONDETERMINISM:
@@ -373,6 +374,7 @@ def _claim(scheduler: Scheduler, findings: Findings) -> str:
         (", with the threads of 4 CPUs", findings.machines, "looked at 1 and 28"),
         (", with timers of one instant together", findings.apart, "looked at others"),
         (", with no two readings of the clock equal", findings.equal, "looked at others"),
+        (", with outside events at the instants of the model", findings.limits, "had others"),
         (", with garbage kept to the end", findings.collected, "collected it at polls"),
         (", with handlers of signals at polls", findings.signals, "ran them between lines"),
         (", with clocks that begin in 2020", findings.of_today, "had those of today"),

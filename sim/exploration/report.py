@@ -95,6 +95,8 @@ class Findings:
     apart: int | None = None
     # In how many readings of the wall clock were equal; None where none could be.
     equal: int | None = None
+    # In how many outside events landed around the ends of time limits; None where there were none.
+    limits: int | None = None
     # In how many garbage was collected at polls; None where there was none.
     collected: int | None = None
     # In how many handlers of signals ran between two lines; None where none has run.
@@ -120,7 +122,7 @@ class Findings:
         """How many executions came after the search (`beside.py`)."""
         looks = (
             *(self.set_orders, self.machines, self.apart, self.equal, self.collected),
-            *(self.of_today, self.signals),
+            *(self.of_today, self.signals, self.limits),
         )
         return sum(executions or 0 for executions in looks)
 

@@ -72,6 +72,10 @@ _RULES = {
         lambda value: is_number(value) and 0 <= value <= 1.6e7,
     ),
     "wall_s": _Rule("seconds since 1970", lambda value: is_number(value) and 0 <= value < 1e10),
+    "time_limits": _Rule(
+        "a tuple of finite numbers of seconds, more than 0",
+        lambda value: isinstance(value, tuple) and all(0 < each < math.inf for each in value),
+    ),
     "cpus": _Rule(
         "a whole number, 1 or more, or None",
         lambda value: value is None or (is_whole(value) and value >= 1),

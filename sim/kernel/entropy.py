@@ -7,12 +7,15 @@ import math
 import operator
 import random  # noqa: TID251 - it is this module that makes it deterministic
 import uuid
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sim.kernel.environment import SAME_S, Environment
 from sim.kernel.notices import Special
 from sim.kernel.origin import forwards
 from sim.kernel.schedule import EPOCH_S
+from sim.kernel.time_limits import Limits
+
+_Reading = TypeVar("_Reading", float, int, datetime.datetime)
 
 BUSY_READINGS = 1000
 BUSY_STEP_S = 0.001
@@ -49,8 +52,8 @@ class Entropy:
 
     __slots__ = (
         *("_bytes", "_is_seeded", "_last", "_made_us", "_processor_s", "_readings"),
-        *("_wall_at_s", "_wall_us", "changed", "environment", "epoch_s", "equal", "seed"),
-        "shown",
+        *("_wall_at_s", "_wall_us", "changed", "environment", "epoch_s", "equal", "limits"),
+        *("seed", "shown"),
     )
 
     def __init__(
@@ -74,6 +77,8 @@ class Entropy:
         self.changed: dict[str, Any] = {}
         # Which readings of the wall clock show what the last one showed.
         self.equal: Repeats | None = None
+        # Of an execution in which time limits of the program's end, or are learned.
+        self.limits: Limits | None = None
         # Of an exploration's execution: what the wall clock has shown, in nanoseconds, and in which
         # microsecond; it may be ahead.
         self.shown: dict[int, int] = {}
@@ -99,9 +104,16 @@ class Entropy:
         self.epoch_s = max(self.epoch_s, wall_s - self.environment.now)
 
     def monotonic(self) -> float:
+        if self.limits is not None:
+            self.limits.reads()
         now = self.environment.read_clock()
         self._note_reading(now)
-        return now
+        return now if self.limits is None else self._as_limits_have(now, 1.0)
+
+    def _as_limits_have(self, reading: _Reading, per_second: float) -> _Reading:
+        assert self.limits is not None
+        shown: _Reading = self.limits.shown(reading, per_second)
+        return shown
 
     def processor(self) -> float:
         before = self.environment.now
@@ -133,22 +145,27 @@ class Entropy:
 
     def wall_ns(self) -> int:
         """No two are the same: a call takes more than a nanosecond."""
+        if self.limits is not None:
+            self.limits.reads()
         shown_us = self.wall_us()
         in_a_row = 0 if self.equal is None else self.equal.in_a_row
-        self._note_shown(shown_us, shown_us * 1000 + in_a_row)
-        return shown_us * 1000 + in_a_row
+        shown = shown_us * 1000 + in_a_row
+        self._note_shown(shown_us, shown)
+        return shown if self.limits is None else self._as_limits_have(shown, 1e9)
 
     @forwards
     def wall_date(
         self, kind: type[datetime.datetime], zone: datetime.tzinfo | None
     ) -> datetime.datetime:
         """What a clock on the wall shows there."""
+        if self.limits is not None:
+            self.limits.reads()
         shown_us = self.wall_us()
         date = kind.fromtimestamp(shown_us / 1e6, zone)
         # By its fields alone: a subclass may subtract in another way.
         minutes = (date.toordinal() - _DAY_OF_1970) * 1440 + date.hour * 60 + date.minute
         self._note_shown(shown_us, (minutes * 60 + date.second) * 10**9 + date.microsecond * 1000)
-        return date
+        return date if self.limits is None else self._as_limits_have(date, 1.0)
 
     def _note_shown(self, shown_us: int, as_ns: int) -> None:
         """The reading was shown in this way: of another zone, say."""
@@ -157,14 +174,17 @@ class Entropy:
             self.shown[as_ns] = made_us + as_ns // 1000 - shown_us
 
     def wall_clock(self) -> float:
-        return self.wall_us() / 1e6
+        if self.limits is not None:
+            self.limits.reads()
+        shown = self.wall_us() / 1e6
+        return shown if self.limits is None else self._as_limits_have(shown, 1.0)
 
     def wall_clock_apart(self) -> float:
         """A reading of ours, far from the program's before it and after it."""
         if self.equal is None:
-            return self.wall_clock()
+            return self.wall_us() / 1e6
         self.equal.forget_the_last()
-        shown = self.wall_clock()
+        shown = self.wall_us() / 1e6
         self.equal.forget_the_last()
         return shown
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any
 
@@ -16,6 +16,17 @@ READING_S = 1e-9
 
 SAME_S = 1e-6
 """Instants that are nearer, in seconds, count as one: only readings of the clock separate them."""
+
+
+def apart(times: Iterable[float]) -> list[float]:
+    """Sorted; of those that only readings of the clock separate, the last. (8)"""
+    found: list[float] = []
+    for at in sorted(times):
+        if found and at - found[-1] <= SAME_S:
+            found[-1] = at
+        else:
+            found.append(at)
+    return found
 
 
 class Arrival(simpy.Event):

@@ -39,6 +39,7 @@ from sim.kernel.hosts.run import Run
 from sim.kernel.interrupts import is_interrupt
 from sim.kernel.isolated import run_isolated
 from sim.kernel.isolation import collector
+from sim.kernel.learned_limits import Learner, is_learning
 from sim.kernel.loop import SimLoop
 from sim.kernel.notices import Special
 from sim.kernel.observed import ObservedLoop, ObservedProcessLoop
@@ -47,10 +48,11 @@ from sim.kernel.origin import fault_of_simulator, forwards, is_modelled
 from sim.kernel.outcome import Outcome
 from sim.kernel.raised import words_of_callback, words_of_exception
 from sim.kernel.recording import Recording
-from sim.kernel.schedule import Bounds, ChoicePoint, Named
+from sim.kernel.schedule import Bounds, ChoicePoint, Durations, Named
 from sim.kernel.threads.earlier_locks import look_into
 from sim.kernel.threads.identity import restart_names
 from sim.kernel.threads.line_tracing import set_trace
+from sim.kernel.time_limits import TimeLimits
 from sim.kernel.unretrieved import (
     LeftBehind,
     failed_tasks,
@@ -181,7 +183,7 @@ def _run_once(
         each.begin(loop, world)
     trace_before = sys.gettrace()
     execution = Execution(loop, _entropy(loop, bounds))
-    execution.entropy.equal = EqualReadings(loop)
+    _watch_readings(execution, loop, is_traced=follower is not None)
     if known is not None:
         known.count_in(execution, outcome.choices)
     try:
@@ -236,9 +238,26 @@ def _note_what_was_met(world: World, execution: Execution, outcome: Outcome) -> 
     outcome.labels = set(world.labels)
     outcome.bounds_hit = world.loops[0].bounds_hit
     loop = world.loops[0]
+    outcome.reads_loop = loop.is_read
+    if isinstance(loop.limits, Learner):
+        outcome.time_limits = loop.limits.found
     outcome.is_late_without_bound = loop.has_network and loop.network.late_max_s == math.inf
     for loop in world.loops:
         outcome.undeclared |= loop.threads.undeclared
+
+
+def _watch_readings(execution: Execution, loop: SimLoop, *, is_traced: bool) -> None:
+    """Which are equal; where time limits end, or are learned; in a traced one, who reads at all."""
+    execution.entropy.equal = EqualReadings(loop)
+    if is_learning():
+        learner = loop.limits = Learner(loop.environment)
+        loop.learn_of_timers(learner)
+    elif loop.bounds.time_limits:
+        loop.limits = TimeLimits(loop)
+    execution.entropy.limits = loop.limits
+    # Where timers come apart it has a method of its own for this.
+    if loop.limits is not None or (is_traced and not loop.bounds.timers_apart):
+        loop.watch_readings()
 
 
 def _entropy(loop: SimLoop, bounds: Bounds) -> Entropy:
@@ -255,7 +274,7 @@ def _process_loops(follower: Observer | None) -> MakeLoop:
     """What makes the loops of processes."""
 
     def make(run: Run, hub: Hub) -> ProcessLoop:
-        bounds = replace(hub.main.bounds, horizon_s=math.inf)
+        bounds = replace(hub.main.bounds, horizon_s=math.inf, time_limits=Durations())
         made: ProcessLoop
         if follower is None:
             made = ProcessLoop(ProcessEnvironment(), hub.choose, bounds)

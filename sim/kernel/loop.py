@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -26,7 +26,7 @@ from sim.kernel.diagnosis import (
     place_of_frame,
     programs_frame,
 )
-from sim.kernel.environment import READING_S, SAME_S, Arrival, Environment
+from sim.kernel.environment import READING_S, SAME_S, Arrival, Environment, apart
 from sim.kernel.hashing import stable_name
 from sim.kernel.lacking import refuse_lacking
 from sim.kernel.notices import Special
@@ -44,6 +44,7 @@ from sim.kernel.schedule import (
 from sim.kernel.spinning import Spinning
 from sim.kernel.tasks import LoopOfTasks
 from sim.kernel.threads.workers import Threads, Worker
+from sim.kernel.time_limits import LearnsOfTimers, Limits, is_programs
 from sim.kernel.timers_apart import TimersApart, are_near, meet, name_of_timer, take
 from sim.kernel.violation import Kind
 
@@ -80,6 +81,10 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
     left_behind: tuple[str, ...] = ()
     # Of an execution in which timers of one instant may come apart.
     _timers_apart: TimersApart | None = None
+    # Of an execution in which time limits of the program's end, or are learned.
+    limits: Limits | None = None
+    # Of a traced execution: whether another than asyncio has read the loop's clock.
+    is_read = False
 
     def __init__(self, environment: Environment, choose: Choose, bounds: Bounds) -> None:
         super().__init__()
@@ -111,7 +116,7 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
         # Compared only where they may reach their limits: see `state_reader`.
         | {"bounds_hit", "cancels_withheld"}
         # No search by states lets timers come apart.
-        | {"_timers_apart"}
+        | {"_timers_apart", "limits", "is_read"}
         | {"_spins_noted", "_spun_from", "_waits_from", "_waits_to"}
         # Of a poll with threads: read where they are, by the state reader.
         | {"_is_told", "is_woken", "_never_found", "touched_in", "stopped_in", "_stood_still"}
@@ -224,6 +229,10 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
                     self._be_late()
                 return
             instants = self._instants()
+            if (to := self._meanwhile(instants)) is not None:
+                env.advance(to)
+                env.withdraw_unawaited()
+                continue
             if self.others_come(self._has_work, instants[0] if instants else math.inf):
                 if self._stopping:
                     return
@@ -240,6 +249,12 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
                 return
             env.advance(to)
             env.withdraw_unawaited()
+
+    def _meanwhile(self, instants: list[float]) -> float | None:
+        """The instant, before the next of its own, at which what is kept waiting may land."""
+        if self.limits is None or self._untold is not None:
+            return None
+        return self.limits.next_instant(instants)
 
     def _beyond_horizon(self, to: float) -> str:
         """What would come next, at this instant."""
@@ -305,6 +320,8 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
 
     def _may_pass(self, enabled: list[Arrival | Worker]) -> bool:
         """Whether the clock may move on while these are enabled. (4)"""
+        if self.limits is not None and self.limits.has_waited():
+            return False
         arrivals = [each for each in enabled if isinstance(each, Arrival)]
         if any(arrival.latest <= self.environment.now for arrival in arrivals):
             return False
@@ -321,6 +338,9 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
     def _has_instant_within_horizon(self) -> bool:
         """Who waits for what is enabled does not wait for a timer beyond the horizon. (4)"""
         instants = self._instants()
+        if self.limits is not None:
+            instants += self.limits.instants(instants[0] if instants else math.inf)
+            instants.sort()
         if instants and instants[0] > self.environment.begun_s + self.bounds.horizon_s:
             self.bounds_hit.add("horizon_s")
             return False
@@ -334,7 +354,7 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
             return
         limit = min((a.latest for a in self.environment.pending), default=math.inf)
         ends = (*self._deadlines(), *self.threads.wake_ups())
-        deadlines = _apart(at for at in ends if now < at <= min(late, limit))
+        deadlines = apart(at for at in ends if now < at <= min(late, limit))
         if deadlines:
             options = [ON_TIME, *(Option(f"late, past {at:.3f} s") for at in deadlines)]
             option = self.choose("clock", options, one_natural)
@@ -384,6 +404,33 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
         reading = self.environment.read_clock()
         assert self._timers_apart is not None
         self._timers_apart.reads(reading, sys._getframe(1))
+        return reading
+
+    def watch_readings(self) -> None:
+        """Notes who reads its clock but asyncio, and tells the limits of it."""
+        self.time = self._time_watched  # type: ignore[method-assign]
+
+    def learn_of_timers(self, learner: LearnsOfTimers) -> None:
+        """Tells it how long they take."""
+
+        @forwards
+        def call_at(
+            when: float, callback: Any, *args: Any, context: Any = None
+        ) -> asyncio.TimerHandle:
+            if timers_of_no_number.is_number(when):
+                when = learner.armed(when)
+            return type(self).call_at(self, when, callback, *args, context=context)
+
+        self.call_at = call_at  # type: ignore[method-assign, assignment]
+
+    def _time_watched(self) -> float:
+        if not is_programs(sys._getframe(1)):
+            return self.environment.read_clock()
+        self.is_read = True
+        if self.limits is None:
+            return self.environment.read_clock()
+        self.limits.reads()
+        reading: float = self.limits.shown(self.environment.read_clock(), 1.0)
         return reading
 
     def _on_time_or_late(self, instants: list[float]) -> float:
@@ -455,14 +502,18 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
             instants += deadlines
             if may_land and deadlines:
                 instants.append(min(deadlines) - self.bounds.lateness_s)
-        return _apart(at for at in instants if now < at < math.inf)
+        return apart(at for at in instants if now < at < math.inf)
 
     def end_execution(self) -> None:
         """As `end_run`, also in a process: nothing of the execution goes on."""
         self.end_run()
 
     def get_stuck(self, kind: Kind, seen: str) -> None:
-        self.stuck = kind, seen
+        if kind is Kind.NO_END and self.bounds.time_limits:
+            # What was kept waiting until then may be why it is not over.
+            self.bounds_hit.add("horizon_s")
+        else:
+            self.stuck = kind, seen
         self.end_run()
 
     def end_run(self) -> None:
@@ -503,7 +554,7 @@ class SimLoop(AskedByThreads, AmongHosts, Spinning, LoopOfTasks):
 
     def let_go(self) -> None:
         """After its end: breaks reference cycles, so that its memory is reused at once."""
-        self.main_task = None
+        self.main_task = self.limits = None
         del self.choose, self._selector, self.time, self.threads.loop
         # In the instance where the lines after a poll are counted.
         vars(self).pop("select", None)
@@ -517,17 +568,6 @@ refuse_lacking(SimLoop, dir(STOCK), lambda loop, name: loop.refuse(f"loop.{name}
 
 def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Exceptions that were never retrieved are found when memory is freed: after the execution."""
-
-
-def _apart(times: Iterable[float]) -> list[float]:
-    """Sorted; of those that only readings of the clock separate, the last. (8)"""
-    apart: list[float] = []
-    for at in sorted(times):
-        if apart and at - apart[-1] <= SAME_S:
-            apart[-1] = at
-        else:
-            apart.append(at)
-    return apart
 
 
 def _landing_costs(options: Sequence[Arrival | Worker | Option]) -> list[int]:

@@ -24,6 +24,7 @@ class Special(enum.Enum):
     SOCKETS = enum.auto()
     TIMERS_APART = enum.auto()
     EQUAL_READINGS = enum.auto()
+    SLOW_STEP = enum.auto()
     COLLECTIONS = enum.auto()
     SETS_OF_COROUTINES = enum.auto()
 

@@ -39,6 +39,10 @@ class Outcome:
     unretrieved: tuple[str, ...] = ()
     # Whether the program's own process has read a clock of `time` or `datetime`.
     reads_clock: bool = False
+    # Of a traced execution: whether the program, or a library, has read the clock of the loop.
+    reads_loop: bool = False
+    # Of one that learns of them: how long the time limits of the program are.
+    time_limits: tuple[float, ...] = ()
     # What the garbage collector freed in it, in words, if it is traced.
     freed: list[str] = field(default_factory=list)
 

@@ -42,6 +42,8 @@ _OBSTACLES = {
     "them ready as these were",
     Special.TIMERS_APART: "timers of one instant fire apart in it, and in the file together",
     Special.EQUAL_READINGS: "two readings of the clock are equal in it, and in the file none",
+    Special.SLOW_STEP: "a step takes until a time limit ends, before it reads a clock, and in the "
+    "file none takes any time",
     Special.COLLECTIONS: "the garbage collector frees something in it, and runs when it likes in "
     "the file",
     Special.SETS_OF_COROUTINES: "asyncio.as_completed begins its coroutines in the order of their "

@@ -30,7 +30,7 @@ _SELDOM = (
     *("entropy_seed", "step_lines_max", "unretrieved_fails"),
     *("own_lines", "set_order", "cpus", "timers_apart", "equal_readings", "collections"),
     "signal_lines",
-    *("clock_s", "wall_s"),
+    *("clock_s", "wall_s", "time_limits"),
 )
 
 EPOCH_S = 1_577_836_800.0
@@ -64,7 +64,9 @@ class ChoicePoint:
     index: how many choice points came before it in this execution.
     kind: `landing` (which outside event lands), `network` (how it arrives), `clock` (how late the
     loop is), `thread` (which one goes on), `poll` (whether the loop waits already), `turn` (which
-    process goes on), `timers` (which of one instant fire), `cancel`, `fault`, or `program`.
+    process goes on), `timers` (which of one instant fire), `meanwhile` and `reading` (when what was
+    kept waiting may land, and how long a step takes, by `time_limits.py`), `cancel`, `fault`, or
+    `program`.
     """
 
     index: int
@@ -81,6 +83,20 @@ class ChoicePoint:
         waiting, or to land it then, costs nothing more. Valid until an option is taken.
         """
         return self.costs_of(self.options)
+
+
+class Durations(tuple[float, ...]):
+    """Some, in seconds; in a schedule as `0.5:1.0`."""
+
+    def __new__(cls, given: str | Iterable[float] = ()) -> Durations:
+        each = filter(None, given.split(":")) if isinstance(given, str) else given
+        return super().__new__(cls, map(float, each))
+
+    def __repr__(self) -> str:
+        return ":".join(map(repr, self))
+
+    def __format__(self, spec: str) -> str:
+        return ":".join(format(each, spec) for each in self)
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,7 @@ class Bounds:
     equal_readings: which of the wall clock show what the last one did, see `equal_readings.py`.
     collections: at which polls the garbage collector runs, see `collections_at_polls.py`.
     signal_lines: handlers of `signal.signal` run between the lines of the program's own module.
+    time_limits: how long those of the program's own are, in seconds, see `time_limits.py`.
     clock_s, wall_s: what `time.monotonic()` and `time.time()` show at the beginning, see
     `sim/exploration/clocks_of_today.py`.
     """
@@ -121,8 +138,11 @@ class Bounds:
     signal_lines: bool = False
     clock_s: float = 0.0
     wall_s: float = EPOCH_S
+    time_limits: tuple[float, ...] = Durations()
 
     def __post_init__(self) -> None:
+        if self.time_limits:
+            object.__setattr__(self, "time_limits", Durations(self.time_limits))
         given = dict(vars(self))
         if self.horizon_s == math.inf:
             # Of a loop that has none of its own, as that of a process on a host.

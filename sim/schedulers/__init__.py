@@ -4,7 +4,7 @@ from sim.schedulers.base import Divisible, Following, Once, Part, Scheduler
 from sim.schedulers.cancel_everywhere import CancelEverywhere
 from sim.schedulers.few_departures import FewDepartures
 from sim.schedulers.natural import NaturalOrder
-from sim.schedulers.only_timers import OnlyTimers
+from sim.schedulers.only_kinds import OnlyKinds
 from sim.schedulers.pct import PCT
 from sim.schedulers.portfolio import Portfolio
 from sim.schedulers.random_first import RandomFirst
@@ -26,7 +26,7 @@ __all__ = [
     "Following",
     "NaturalOrder",
     "Once",
-    "OnlyTimers",
+    "OnlyKinds",
     "Part",
     "Portfolio",
     "RandomFirst",

@@ -87,9 +87,9 @@ WITHOUT_INFLUENCE: dict[type, set[str]] = {
     # The first two are told by themselves. How it is watched, and broken off, ends it at most.
     Execution: {"loop", "entropy", "is_watched", "is_alone", "is_violated", "serial", "os_thread"}
     | {"counter", "broken_off", "endless", "seen", "spent"},
-    # Which readings are equal is asked beside a search. What was shown the reader of states asks
-    # for. When a clock was read last counts at its instant alone.
-    Entropy: {"environment", "seed", "epoch_s", "equal", "shown", "_last", "_wall_at_s"},
+    # Which readings are equal, and when time limits end, is asked beside a search. What was shown
+    # the reader of states asks for. When a clock was read last counts at its instant alone.
+    Entropy: {"environment", "seed", "epoch_s", "equal", "limits", "shown", "_last", "_wall_at_s"},
 }
 
 

@@ -304,7 +304,6 @@ def test_an_object_written_in_c_is_never_taken_for_another() -> None:
     assert scheduler.opaque == {"random.Random"}
 
 
-@pytest.mark.skipif(sys.version_info >= UNREAD_FROM, reason="no stack of a thread is read there")
 def test_a_class_without_a_hash_makes_a_state_unique() -> None:
     """What a metaclass says of it is nobody's error: such states are taken for no other."""
 
@@ -328,6 +327,7 @@ def test_a_class_without_a_hash_makes_a_state_unique() -> None:
     assert any("Held, whose class has no hash" in each for each in scheduler.opaque)
 
 
+@pytest.mark.skipif(sys.version_info >= UNREAD_FROM, reason="no stack of a thread is read there")
 def test_states_with_workers_are_met_again() -> None:
     """Two threads that take one lock: their frames are read, and most orders lead to few states."""
 
