@@ -425,7 +425,7 @@ def test_json_stays_alone(
 ) -> None:
     """With --json and no terminal nothing but the object is printed, however often it could be."""
     monkeypatch.setattr(check_module, "Progress", partial(Progress, every_s=0.0))
-    scenario = ("--registry", "production", "--scenario", "racing_registers")
+    scenario = ("--registry", "production", "--scenario", "close_while_streaming")
     small = ("--departures", "0", "--budget", f"{AMPLE_S:g}")
     assert main(["check", "--json", *scenario, *small]) == 0
     printed, errors = capfd.readouterr()
