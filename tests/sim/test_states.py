@@ -347,7 +347,14 @@ def test_states_with_workers_are_met_again() -> None:
     assert report.executions < plain.executions
 
 
-@pytest.mark.parametrize("calls", [sorted, max, lambda each, key: list(map(key, each))])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        sorted,
+        pytest.param(max, marks=pytest.mark.thorough),
+        pytest.param(lambda each, key: list(map(key, each)), marks=pytest.mark.thorough),
+    ],
+)
 def test_a_thread_that_c_has_called_makes_a_state_unique(calls: Any) -> None:
     """What `sorted` has seen so far lies in C, and no reader finds it there."""
 

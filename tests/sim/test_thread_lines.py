@@ -191,7 +191,7 @@ def _reads_twice(*, declares: bool, calls: bool) -> Callable[[World], Awaitable[
     return program
 
 
-@pytest.mark.parametrize("declares", [False, True])
+@pytest.mark.parametrize("declares", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_what_a_step_of_the_loop_reads_a_thread_may_write_meanwhile(declares: bool) -> None:
     """Its lines are points at which threads go on, too, in the executions that look there."""
     report = explore(_reads_twice(declares=declares, calls=True))
