@@ -150,6 +150,14 @@ class RedisErrors:
                 "; its memory is full: raise maxmemory",
             ),
             ("read only replica", replica),
+            (
+                "NOREPLICAS",
+                " Fewer replicas follow it than min-replicas-to-write: look at them, or lower that",
+            ),
+            (
+                "busy running a script",
+                " Another program's runs too long: SCRIPT KILL ends one that has written nothing",
+            ),
         )
 
 

@@ -151,8 +151,13 @@ def test_a_server_that_forgets_the_script_is_given_it_again() -> None:
     [
         ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "memory is full: raise maxmemory"),
         ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "has become a replica: name the primary"),
+        (
+            "CONFIG SET min-replicas-to-write 1",
+            "CONFIG SET min-replicas-to-write 0",
+            "Fewer replicas follow it than min-replicas-to-write: look at them",
+        ),
     ],
-    ids=["full", "replica"],
+    ids=["full", "replica", "alone"],
 )
 def test_a_server_that_takes_no_writes_any_more_has_changed_nothing(
     trouble: str, mend: str, says: str
