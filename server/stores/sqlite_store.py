@@ -432,6 +432,10 @@ class SqliteStore:
         (mark,) = db.execute("SELECT file FROM counters").fetchone()
         if not is_made_since(str(mark), self._seen_ms, now_ms):
             db.execute("UPDATE counters SET file = ?", (new_mark(now_ms),))
+            # It may say that streams run which have ended. The workers are not known to it, and so
+            # describe those that do again.
+            for table in ("stream", "worker"):
+                db.execute(f"DELETE FROM {table}")
 
 
 def _counters_of(state: LeaseSnapshot) -> tuple[int, str, int, int, str]:

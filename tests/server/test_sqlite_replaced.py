@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from registry.lease_records import Register, Word
+from server.stores.directory import Entry
 from server.stores.sqlite_store import SqliteStore
 from tests.server.asked_stores import LIMITS, Clock, run, sqlite
 
@@ -71,6 +73,32 @@ def test_a_file_that_is_put_back_has_not_kept_who_holds(tmp_path: Path) -> None:
         assert taken.fencing_token > granted.fencing_token
         await first.close()
         await second.close()
+
+    run(program)
+
+
+def test_streams_of_a_file_that_is_put_back_are_not_listed(tmp_path: Path) -> None:
+    """They would run for ever: that they have ended stood in the file that is gone."""
+
+    async def program() -> None:
+        clock = Clock()
+        store = await _started(tmp_path, "v", clock)
+        kept = store.path.with_suffix(".kept")
+        await store.directory.be_seen("v", 9999)
+        runs = Entry("key", "t1", "v", "s", 0, 1, False, "{}")
+        await store.directory.describe(runs, keep_ms=9999, ended_max=9)
+        # Into the file itself, as SQLite does now and then.
+        store._opened().execute("PRAGMA wal_checkpoint")
+        os.rename(store.path, kept)
+        clock.now_ms += 1
+        ended = replace(runs, version=2, ended=True)
+        await store.directory.describe(ended, keep_ms=9999, ended_max=9)
+        assert await store.directory.described("key") == [ended]
+        os.rename(kept, store.path)
+        clock.now_ms += 1
+        assert await store.directory.described("key") == []
+        assert not (await store.directory.be_seen("v", 9999)).was_known
+        await store.close()
 
     run(program)
 
