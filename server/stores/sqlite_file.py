@@ -13,6 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+try:
+    import fcntl
+except ImportError:  # Not on Windows, where a file that is open cannot be removed.
+    fcntl = None  # type: ignore[assignment]
+
 from server.stores.store import StoreRefused, StoreUnreachable
 
 NAME_ANOTHER = (
@@ -120,8 +125,27 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def is_locked(exc: sqlite3.Error) -> bool:
-    return _code_of(exc) in _BUSY
+def is_locked(exc: Exception) -> bool:
+    return _code_of(exc) in _BUSY or isinstance(exc, BlockingIOError)
+
+
+@contextmanager
+def opening_alone(path: Path) -> Iterator[None]:
+    """Of all workers one at a time: raises BlockingIOError, which `is_locked`, for the others.
+
+    What one has just made beside the file another would remove as that of the file before, and the
+    first would never know that what it has open stands there no more.
+    """
+    if fcntl is None:
+        yield
+        return
+    # The directory: no file in it, which somebody might remove as well.
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(directory)
 
 
 def _code_of(exc: Exception) -> int:
@@ -148,7 +172,7 @@ def _advice(path: Path, exc: sqlite3.Error | OSError) -> str:
         return f"The directory {path.parent} is gone: mkdir -m 700 it, or {NAME_ANOTHER}"
     if code in _DENIED or getattr(exc, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"This user has to be able to write it and {path.parent}; else {NAME_ANOTHER}"
-    if code in _BUSY:
+    if is_locked(exc):
         return (
             "Another process has it locked: a worker that stands still within its own request, or "
             "a program that was made to look into it"

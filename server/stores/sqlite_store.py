@@ -52,6 +52,7 @@ from server.stores.sqlite_file import (
     is_made_since,
     make_private,
     new_mark,
+    opening_alone,
     remove_left_beside,
     transaction,
 )
@@ -212,7 +213,7 @@ class SqliteStore:
             with errors(self.path):
                 try:
                     return work()
-                except sqlite3.Error as exc:
+                except (sqlite3.Error, OSError) as exc:
                     if not is_locked(exc):
                         raise
             await asyncio.sleep(pause_s)
@@ -395,6 +396,10 @@ class SqliteStore:
         if self._db is not None and files_at(self.path) == self._files:
             self._seen_ms = now_ms
             return self._db
+        with opening_alone(self.path):
+            return self._opened_anew(now_ms)
+
+    def _opened_anew(self, now_ms: int) -> sqlite3.Connection:
         if self._db is not None:
             _logger.warning(line("sessions_file_replaced", worker=self._worker, file=self.path))
             self._db.close()
@@ -422,7 +427,7 @@ class SqliteStore:
         except BaseException:
             db.close()
             raise
-        # The two beside it are made as it is opened; what was replaced meanwhile is seen next time.
+        # The two beside it are made as it is opened.
         self._db, self._files = db, files_at(self.path)._replace(main=before.main)
         self._seen_ms, self._must_look = now_ms, True
         return db

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from registry.lease_records import Register, Word
 from server.stores.directory import Entry
+from server.stores.sqlite_file import opening_alone
 from server.stores.sqlite_store import SqliteStore
 from tests.server.asked_stores import LIMITS, Clock, run, sqlite
 
@@ -134,6 +136,27 @@ def test_nothing_of_the_old_file_is_taken_for_the_new_ones(
         store.path.unlink()
         assert (await store.ask(Register("s", "v/3"))).word is Word.WAITING
         assert len((await store.snapshot()).sessions) == 1
+        await store.close()
+
+    run(program)
+
+
+def test_workers_open_the_file_anew_one_after_the_other(tmp_path: Path) -> None:
+    """Who removes what is left beside it would remove what another has just made there."""
+
+    async def program() -> None:
+        store = await _started(tmp_path, "v", Clock())
+        os.rename(store.path, store.path.with_suffix(".kept"))
+        with opening_alone(store.path):
+            asked = asyncio.ensure_future(store.ask(Register("s", "v/1")))
+            await asyncio.sleep(0)
+            assert not asked.done()
+            assert not store.path.exists()
+        assert (await asked).word is Word.WAITING
+        assert store.path.exists()
+        with opening_alone(store.path):
+            # Who has it open waits for nobody.
+            assert (await store.ask(Register("s", "v/2"))).word is Word.WAITING
         await store.close()
 
     run(program)

@@ -35,7 +35,6 @@ SMALL = (
     # What exists at this level alone, also where it takes seconds: a process that crashes while its
     # thread is in a socket, a host without power, one that is parted, the end with a stream.
     "hosts.server_crashes.thread",
-    "hosts.ollama_loses_power.async",
     "hosts.parted_shortly.async",
     "shutdown.async",
     "shutdown.thread",
