@@ -63,12 +63,20 @@ def _steps_differ(first: list[Step], then: list[Step]) -> str | None:
     for number, (one, other) in enumerate(pairs):
         if one != other:
             here, there = _words_at(first, number), _words_at(then, number)
+            if here == there:
+                here, there = _exactly_at(first, number), _exactly_at(then, number)
             return f"step {number + 1} in natural order was: {here}; and then: {there}"
     return None
 
 
 def _words_at(steps: list[Step], number: int) -> str:
     return steps[number].words if number < len(steps) else "nothing more"
+
+
+def _exactly_at(steps: list[Step], number: int) -> str:
+    """For two steps that read alike: what they call, and when."""
+    step = steps[number]
+    return f"{step.what} ({step.callback}), at {step.at:.6f} s"
 
 
 def _drifting(first: list[Step], then: list[Step]) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 from sim.kernel.diagnosis import lock_holders
 from sim.kernel.environment import Arrival
@@ -120,6 +121,8 @@ class Recording(Observer):
     _is_polling: bool = False
     # The draining after the end is not part of it.
     _is_over: bool = False
+    # Whose the last step is, when and where it was noted, and what it calls.
+    _last_step: tuple[ref[asyncio.Task[Any]], str, str] | None = None
 
     def begin(self, loop: SimLoop, world: World) -> None:
         self._loop = loop
@@ -145,6 +148,7 @@ class Recording(Observer):
             rows.settle()
             rows.end()
             self.hashes_tasks = self.hashes_tasks or rows.hashes_tasks
+        self._name_last_step()
         self.steps_count = len(self.steps)
         self._is_over = True
         self._serials.clear()
@@ -202,11 +206,27 @@ class Recording(Observer):
         self._is_polling = False
 
     def scheduled(self, callback: Any) -> None:
+        self._name_last_step()
         owner = owner_of(callback)
-        actor = owner.get_name() if isinstance(owner, asyncio.Task) else "loop"
-        name = name_of(callback)
         now = self._loop.environment.lasted_s
-        self.steps.append(f"{now:.9f} {self._loop.lane}{actor} {name}")
+        when, what = f"{now:.9f} {self._loop.lane}", name_of(callback)
+        is_task = isinstance(owner, asyncio.Task)
+        if is_task and not self._is_over:
+            self._last_step = ref(owner), when, what
+        self.steps.append(f"{when}{owner.get_name() if is_task else 'loop'} {what}")
+
+    def _name_last_step(self) -> None:
+        """As its task is called now: one of a factory is named after its first step was noted.
+
+        Until then asyncio may count it among the tasks of the process.
+        """
+        if self._last_step is None:
+            return
+        owner, when, what = self._last_step
+        self._last_step = None
+        task = owner()
+        if task is not None:
+            self.steps[-1] = f"{when}{task.get_name()} {what}"
 
     def announced(self, arrival: Arrival) -> None:
         if not self._is_over:

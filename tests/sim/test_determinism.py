@@ -19,9 +19,11 @@ from sim import World, explore
 from sim.bench.harness.log_capture import silenced
 from sim.bench.scenarios import SCENARIOS_BY_LEVEL
 from sim.bench.subjects import registry_class
+from sim.counterexamples.differences import difference
 from sim.exploration.verdict import Verdict
 from sim.kernel.hashing import SimTask
 from sim.kernel.outcome import Outcome
+from sim.kernel.recording import Recording
 from sim.kernel.schedule import departures_of
 from sim.schedulers import RandomWalk, Replay
 from tests.executed import executed
@@ -264,6 +266,18 @@ def test_a_width_that_no_schedule_decides_is_found() -> None:
     report = explore(program, max_executions=DIFFERS)
     assert report.verdict == "inconclusive"
     assert "nondeterminism found" in report.reason
+
+
+AT = ("0.0001", "0.0002")
+
+
+def test_two_steps_that_read_alike_are_told_apart() -> None:
+    """What differs is in what is printed: when it is less than a millisecond, or what is called."""
+    earlier, later = (Outcome(recording=Recording(steps=[f"{at} loop Meter.ticks"])) for at in AT)
+    assert difference(earlier, later) == (
+        "step 1 in natural order was: the callback Meter.ticks runs (Meter.ticks), at 0.000100 s; "
+        "and then: the callback Meter.ticks runs (Meter.ticks), at 0.000200 s"
+    )
 
 
 @pytest.mark.fresh_copies

@@ -9,6 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from sim import World, explore
+from sim.counterexamples.steps import step_of
+from sim.schedulers import NaturalOrder
+from tests.executed import executed
 
 COUNT = 6
 
@@ -100,6 +103,32 @@ def test_a_factory_that_calls_the_class_makes_each_task_once() -> None:
         await task
 
     assert explore(program).verdict == "proved"
+
+
+class OfProgram(asyncio.Task[str]):
+    pass
+
+
+async def tasks_of_a_class_of_its_own(world: World) -> None:
+    """What a program that instruments its tasks does."""
+    world.loop.set_task_factory(lambda loop, coro, **named: OfProgram(coro, loop=loop, **named))
+
+    async def answer(name: str) -> str:
+        await world.outside(name)
+        return name
+
+    both = await asyncio.gather(answer("one"), answer("other"))
+    world.check(both == ["one", "other"], "each has its answer")
+
+
+def test_a_task_of_a_factory_has_one_name() -> None:
+    """asyncio numbers it in the process first: then its first step was another's, in each execution
+    another, and the first program of a process was called nondeterministic."""
+    for _ in range(2):  # The numbers of the second are others for certain.
+        traced = executed(tasks_of_a_class_of_its_own, NaturalOrder(), traced=True)
+    actors = {step_of(line).actor for line in traced.steps}
+    assert actors == {"program", "Task-1", "Task-2", "loop"}, traced.steps
+    assert explore(tasks_of_a_class_of_its_own).verdict == "proved"
 
 
 async def classes_as_on_stock() -> None:
