@@ -13,7 +13,7 @@ import re
 import weakref
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio._backends._asyncio as anyio_asyncio
@@ -148,23 +148,37 @@ class SimCancelScope(anyio_asyncio.CancelScope):
             return self._sim_hash
 
 
+class Numbers:
+    """By which objects hash: kept beside them, as a program may print or compare attributes."""
+
+    def __init__(self) -> None:
+        # By address.
+        self._kept: dict[int, tuple[int, weakref.ref[Any]]] = {}
+
+    def of(self, each: object) -> int | None:
+        known = self._kept.get(object.__hash__(each))
+        return None if known is None else known[0]
+
+    def give(self, each: object, number: int) -> int:
+        """Raises TypeError for what cannot be referred to weakly."""
+        address = object.__hash__(each)
+        forgets = weakref.ref(each, lambda _: self._kept.pop(address, None))
+        self._kept[address] = number, forgets
+        return number
+
+
 def _hash_of_connection(self: asyncio.BaseProtocol | asyncio.BaseTransport) -> int:
-    address = object.__hash__(self)
-    known = _of_connections.get(address)
-    if known is None:
-        if execution_of_this_thread() is None:
-            return address
-        try:
-            forgets = weakref.ref(self, lambda _: _of_connections.pop(address, None))
-        except TypeError:
-            # Of a class with slots alone.
-            return address
-        known = _of_connections[address] = in_set_order(next_serial()), forgets
-    return known[0]
+    known = _of_connections.of(self)
+    if known is not None:
+        return known
+    if execution_of_this_thread() is not None:
+        # Else it is of a class with slots alone.
+        with suppress(TypeError):
+            return _of_connections.give(self, in_set_order(next_serial()))
+    return object.__hash__(self)
 
 
-# By address, and not in the attributes of an object, which the program may compare or print.
-_of_connections: dict[int, tuple[int, weakref.ref[Any]]] = {}
+_of_connections = Numbers()
 # What `asyncio.gather` returns.
 GatheringFuture: type[asyncio.Future[Any]] = asyncio.tasks._GatheringFuture  # type: ignore[attr-defined]
 

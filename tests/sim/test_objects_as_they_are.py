@@ -6,6 +6,7 @@ This module holds some, so that each exploration here meets them.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 import time
 import weakref
@@ -237,6 +238,30 @@ def test_attributes_of_what_hashes() -> None:
     for _ in range(2):
         report = explore(in_sets, max_executions=100)
         assert report.verdict == "proved", report.text
+
+
+async def threads_and_jobs(*_: World) -> None:
+    def job() -> set[str]:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            future = pool.submit(int)
+            concurrent.futures.wait([future])
+        return set(vars(future))
+
+    threads = {threading.Thread(target=int): each for each in range(2)}
+    assert list(threads.values()) == [0, 1]
+    found = {name for each in threads for name in vars(each)} | await asyncio.to_thread(job)
+    assert found == NAMES_ON_STOCK, found ^ NAMES_ON_STOCK
+
+
+NAMES_ON_STOCK = {*vars(threading.Thread(target=int)), *vars(concurrent.futures.Future())}
+
+
+def test_attributes_of_threads_and_jobs() -> None:
+    """A thread and the future of a pool's job, which hash in the order of an execution, hold what
+    they hold on stock: a program that prints, compares or copies them finds nothing of ours."""
+    asyncio.run(threads_and_jobs())
+    report = explore(threads_and_jobs, max_executions=100)
+    assert report.verdict == "proved", report.text
 
 
 def test_hashes_afterwards() -> None:

@@ -23,7 +23,7 @@ from sim.kernel.current import (
     os_thread,
 )
 from sim.kernel.errors import CheckFailed, NotSimulated, StepBrokenOff
-from sim.kernel.hashing import in_set_order
+from sim.kernel.hashing import Numbers, in_set_order
 from sim.kernel.origin import fault_of_simulator, forwards
 from sim.kernel.raised import short_words_of_exception
 from sim.kernel.threads import identity as identities
@@ -127,15 +127,18 @@ def _init(real: Callable[..., None]) -> Callable[..., None]:
     def init(self: Any, *args: Any, **named: Any) -> None:
         execution = execution_of_this_thread()
         if execution is not None:
-            self._sim_hash = in_set_order(execution.loop.threads.next_thread())
+            NUMBERS_OF_THREADS.give(self, in_set_order(execution.loop.threads.next_thread()))
         real(self, *args, **named)
 
     return init
 
 
 def _hash_of_thread(thread: Any) -> int:
-    known: int | None = getattr(thread, "_sim_hash", None)
+    known = NUMBERS_OF_THREADS.of(thread)
     return object.__hash__(thread) if known is None else known
+
+
+NUMBERS_OF_THREADS = Numbers()
 
 
 def replacements() -> list[tuple[Any, str, Any]]:

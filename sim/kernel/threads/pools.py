@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import greenlet
 
 from sim.kernel.current import execution_of_this_thread
+from sim.kernel.hashing import Numbers
 from sim.kernel.isolation.audit_events import Refused
 from sim.kernel.origin import forwards, modelled
 from sim.kernel.threads.identity import ThreadIdentity
@@ -334,14 +335,16 @@ def _processes_refused() -> Iterator[None]:
 
 def _hash_of_future(future: Any) -> int:
     """By the order in which an execution first asks; of a future from before, by its address."""
-    known: int | None = getattr(future, "_sim_hash", None)
+    known = NUMBERS_OF_FUTURES.of(future)
     if known is not None:
         return known
     execution = execution_of_this_thread()
     if execution is None or not isinstance(future._condition._lock, SimRLock):
         return object.__hash__(future)
-    future._sim_hash = number = execution.loop.threads.next_future()
-    return int(number)
+    return NUMBERS_OF_FUTURES.give(future, execution.loop.threads.next_future())
+
+
+NUMBERS_OF_FUTURES = Numbers()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import abc
 import asyncio
 import builtins
 import collections
+import concurrent.futures
 import datetime
 import decimal
 import enum
@@ -43,6 +44,8 @@ from sim.kernel.living import (
     objects_of,
 )
 from sim.kernel.threads.local_values import THREAD_LOCAL, values_here
+from sim.kernel.threads.plain import NUMBERS_OF_THREADS
+from sim.kernel.threads.pools import NUMBERS_OF_FUTURES
 from sim.schedulers.states.abstraction import DESCRIPTIONS, LEFT_OUT
 from sim.schedulers.states.awaited import AWAITED, TASK_STEPS
 from sim.schedulers.states.caches import kept_in
@@ -441,7 +444,14 @@ def _members_in_c(cls: type) -> Iterator[str]:
 
 def _of_thread(each: threading.Thread) -> Iterator[object]:
     """Without where and how it would print what ends it."""
+    # By which it lies in a set.
+    yield NUMBERS_OF_THREADS.of(each)
     yield from _of_attributes(each, but=("_stderr", "_invoke_excepthook"))
+
+
+def _of_job(each: concurrent.futures.Future[Any]) -> Iterator[object]:
+    yield NUMBERS_OF_FUTURES.of(each)
+    yield from _of_attributes(each)
 
 
 def _of_local(each: Any) -> Iterator[object]:
@@ -647,6 +657,7 @@ _OF_BASES: dict[type, Reader] = {
     asyncio.Handle: _of_handle,
     BaseException: _of_exception,
     threading.Thread: _of_thread,
+    concurrent.futures.Future: _of_job,
     weakref.WeakSet: _of_weak_container,
     weakref.WeakKeyDictionary: _of_weak_container,
     weakref.WeakValueDictionary: _of_weak_container,
