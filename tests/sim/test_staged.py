@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
-from collections.abc import Awaitable, Callable
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -174,6 +178,16 @@ MARK = object()
             lambda: {Member(): None, Member(): None},
             "a set of Member, which hash by address: keep its members in a dict or a list",
         ),
+        (
+            lambda: sqlite3.connect(":memory:"),
+            dict,
+            "sqlite3.Connection: no state has what a database holds: open it, use it and close it",
+        ),
+        (
+            lambda: io.TextIOWrapper(io.BytesIO()),
+            lambda: Path(__file__).read_text(encoding="utf-8"),
+            "_io.TextIOWrapper: no state has what is in a file: read or write it whole within one",
+        ),
     ],
 )
 def test_what_is_not_read_is_named_with_what_to_do(
@@ -186,6 +200,8 @@ def test_what_is_not_read_is_named_with_what_to_do(
             held = make()
             await asyncio.gather(*(world.outside(name, latest=0.0) for name in "abcd"))
             world.check(held is not None, "it is there")
+            if hasattr(held, "close"):
+                held.close()
 
         return program
 
@@ -194,6 +210,27 @@ def test_what_is_not_read_is_named_with_what_to_do(
     )
     report = explore(holds(read), max_executions=400)
     assert "no state was read" not in report.reason
+
+
+def test_a_thread_that_waits_within_c_is_named_with_its_line() -> None:
+    """What `list` has collected when the thread waits for the next result nobody reads."""
+
+    def squares(collect: Callable[[Iterator[int]], list[int]]) -> Program:
+        def job() -> list[int]:
+            with ThreadPoolExecutor(2) as pool:
+                return collect(pool.map(abs, range(2)))
+
+        async def program(world: World) -> None:
+            world.check(await asyncio.to_thread(job) == [0, 1], "each is there")
+
+        return program
+
+    words = next_of(explore(squares(list), max_executions=30))
+    where = "job (tests/sim/test_staged.py:"
+    assert f"a worker thread that waits within a call in C: {where}" in words, words
+    assert "write that call in Python, as a loop in place of list(…), have fewer threads" in words
+    by_loop = explore(squares(lambda found: [each for each in found]), max_executions=30)
+    assert "no state was read" not in by_loop.reason
 
 
 def test_departures_by_name_prove_as_far_as_they_came() -> None:

@@ -652,6 +652,7 @@ async def a_connection_belongs_to_its_thread() -> object:
     shared = sqlite3.connect(":memory:", check_same_thread=False)
     with closing(mine), closing(shared):
         told: list[object] = [type(mine).__name__, isinstance(mine, Mine)]
+        told += [repr(each).partition(" at 0x")[0] for each in (mine, shared, shared.cursor())]
         cursor = mine.execute("select 1")
         for act in (lambda: mine.execute("select 1"), mine.commit, cursor.fetchone):
             try:

@@ -182,7 +182,12 @@ def _cursor_class(kind: Any) -> Any:
     methods = {
         name: _method(getattr(kind, name), lambda self: self.connection) for name in _CURSORS
     }
-    return type(kind.__name__, (kind,), methods)
+    return type(kind.__name__, (kind,), {**_named_as(kind), **methods})
+
+
+def _named_as(kind: type) -> dict[str, Any]:
+    """As the program, its logs and our sentences speak of it."""
+    return {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
 
 
 @functools.cache
@@ -204,7 +209,7 @@ def _connection_class(kind: Any) -> Any:
     methods |= {name: _by_cursor(getattr(kind, name)) for name in _CURSORS[:3]}
     # Until `connect` has set them, while the connection is made.
     unset = {"_sim_timeout_s": 0.0, "_sim_made_in": None, "_sim_holds": _Holds.NOTHING}
-    return type(kind.__name__, (kind,), {**methods, **unset, "cursor": cursor})
+    return type(kind.__name__, (kind,), {**_named_as(kind), **methods, **unset, "cursor": cursor})
 
 
 def is_of_execution(kind: type) -> bool:

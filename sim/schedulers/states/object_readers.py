@@ -36,6 +36,7 @@ from sim.kernel.hashing import (
     stable_name,
 )
 from sim.kernel.isolation.as_it_is import is_a, stored_in
+from sim.kernel.isolation.bound_names import is_own
 from sim.kernel.living import (
     address_of,
     classes_below,
@@ -674,8 +675,7 @@ def _reader_of_instances(cls: type) -> Reader:
         return _of_attributes
     of_native = _of_repr_by(native) if native in VALUES else _reader_of_native(native)
     if of_native is None:
-        package = cls.__module__.partition(".")[0]
-        raise Opaque(f"{cls.__module__}.{cls.__qualname__}", _INSTEAD_OF.get(package, _SUBCLASS))
+        raise _opaque(cls, native)
 
     def reader(each: Any) -> Iterator[object]:
         yield from of_native(each)
@@ -684,9 +684,24 @@ def _reader_of_instances(cls: type) -> Reader:
     return reader
 
 
+def _opaque(cls: type, native: type) -> Opaque:
+    """native: what of it is written in C."""
+    package = cls.__module__.partition(".")[0]
+    instead = _INSTEAD_OF.get(package) or _INSTEAD_OF.get(native.__module__)
+    if instead is None:
+        module = sys.modules.get(cls.__module__)
+        makes_it = package in sys.stdlib_module_names or module is None or is_own(module)
+        instead = _SUBCLASS if makes_it else _OF_LIBRARY
+    return Opaque(f"{cls.__module__}.{cls.__qualname__}", instead)
+
+
 _SUBCLASS = (
     "use a subclass with a method canonical_state(), which returns all of it that decides what "
     "happens next"
+)
+_OF_LIBRARY = (
+    "it is written in C, and what it holds is not known: let something of your own, with the "
+    "methods that the program calls, stand in for it or for what has made it"
 )
 _NO_TLS = (
     "what TLS knows OpenSSL keeps to itself; let the program connect without TLS, and hold no "
@@ -696,6 +711,14 @@ _INSTEAD_OF = {
     "ssl": _NO_TLS,
     "_ssl": _NO_TLS,
     "httptools": 'let uvicorn parse in Python, with http="h11"',
+    "sqlite3": (
+        "no state has what a database holds: open it, use it and close it within one step of a "
+        "task or one job of a thread, or let a dict behind methods of your own stand in for it"
+    ),
+    "_io": (
+        "no state has what is in a file: read or write it whole within one step, as "
+        "Path.read_text and write_text do, so that none is open meanwhile"
+    ),
 }
 """What to do about what is written in C, by its package."""
 

@@ -25,6 +25,7 @@ from types import CodeType, FrameType
 from typing import Any, cast
 
 from sim.kernel.between_callbacks import BetweenCallbacks
+from sim.kernel.diagnosis import place_of_frame
 from sim.kernel.errors import Opaque
 from sim.kernel.isolation.bound_names import nested_codes
 from sim.kernel.living import address_of
@@ -153,6 +154,14 @@ def _unknown(where: str) -> Opaque:
     return Opaque(f"a worker thread {where}", HAVE_FEWER)
 
 
+def _within_c(callee: FrameType) -> Opaque:
+    """A thread waits in what something written in C has called, of which more is not known."""
+    caller = callee.f_back
+    assert caller is not None
+    where = f"a worker thread that waits within a call in C: {place_of_frame(caller)}"
+    return Opaque(where, f"write that call in Python, as a loop in place of list(…), {HAVE_FEWER}")
+
+
 def _kept(memory: FrameMemory, callee: FrameType | None) -> tuple[int, object]:
     """How many values of the stack the frame finds when the call is over; what C has beside them.
 
@@ -196,7 +205,7 @@ def _in_call(memory: FrameMemory, callee: FrameType) -> object:
     elif (called := _called(memory, below)) is not None:
         kept = _leads_to(*called, callee)
     if kept is None:
-        raise _unknown(f"in {memory.code.co_qualname}, which has called something in C")
+        raise _within_c(callee)
     if memory.code not in _HOLD_ARGUMENTS:
         _refuse_lost_arguments(callee)
     return kept
