@@ -11,6 +11,7 @@ from types import FrameType, MemberDescriptorType
 from typing import Any
 
 from sim.counterexamples.ran import Ran, Touched, What
+from sim.kernel.isolation.as_it_is import of_class
 
 _UNKNOWN = object()
 # What a `get` finds where there is no such key.
@@ -101,9 +102,9 @@ def _under(key: str, value: Any) -> object:
 
 def _attribute(owner: object, name: str) -> object:
     found = inspect.getattr_static(owner, name, _UNKNOWN)
-    if isinstance(found, MemberDescriptorType):
+    if type(found) is MemberDescriptorType:
         return found.__get__(owner) if _is_set(found, owner) else _UNKNOWN
-    return _UNKNOWN if isinstance(found, property) or hasattr(type(found), "__get__") else found
+    return _UNKNOWN if of_class(type(found), "__get__") is not None else found
 
 
 def _is_set(slot: MemberDescriptorType, owner: object) -> bool:

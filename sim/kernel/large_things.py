@@ -16,6 +16,8 @@ from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Any
 
+from sim.kernel.isolation.as_it_is import attributes_of, is_a, of_class
+
 LARGE = 10_000
 """Elements, characters or bytes; also a number, as in `range(300_000)`."""
 
@@ -32,7 +34,6 @@ _ELEMENTS: tuple[type, ...] = (list, tuple, set, frozenset, deque)
 _REPEATED = (str, bytes, bytearray, list, tuple)
 _IN_C = (types.WrapperDescriptorType, types.MethodDescriptorType)
 _MAKES = ("BUILD_LIST", "BUILD_TUPLE", "BUILD_STRING", "LIST_EXTEND")
-_MODULE_OR_CLASS = (types.ModuleType, type)
 
 
 @dataclass(slots=True)
@@ -76,9 +77,9 @@ def works_on_much(frame: FrameType) -> bool:
 def _is_large_product(operands: tuple[object, object], values: dict[str, Any]) -> bool:
     """`[0] * 300_000`, and no number of microseconds."""
     one, other = (values.get(each) if isinstance(each, _Name) else each for each in operands)
-    if isinstance(other, _REPEATED):
+    if is_a(other, _REPEATED):
         one, other = other, one
-    return isinstance(one, _REPEATED) and type(other) is int and is_large(other)
+    return is_a(one, _REPEATED) and type(other) is int and is_large(other)
 
 
 def is_large(value: Any) -> bool:
@@ -87,8 +88,8 @@ def is_large(value: Any) -> bool:
         return bool(LARGE < abs(value) <= NUMBER_MAX)
     for name in ("__len__", "__length_hint__"):
         # One that is written in Python would run lines of the program's, or ours.
-        size: Any = getattr(kind, name, None)
-        if isinstance(size, _IN_C):
+        size: Any = of_class(kind, name)
+        if type(size) in _IN_C:
             try:
                 return bool(size(value) > LARGE)
             except OverflowError:
@@ -115,16 +116,13 @@ def _within(value: Any, words: set[str]) -> Iterator[Any]:
         if len(value) <= LOOKED_INTO_MAX:
             yield from value.values() if kind is dict else value
         return
-    try:
-        attributes = object.__getattribute__(value, "__dict__")
-    except (AttributeError, TypeError):
-        attributes = vars(value) if isinstance(value, _MODULE_OR_CLASS) else {}
+    attributes = attributes_of(value)
     for word in words:
         if word in attributes:
             yield attributes[word]
             continue
-        slot = getattr(kind, word, None)
-        if isinstance(slot, types.MemberDescriptorType):
+        slot = of_class(kind, word)
+        if type(slot) is types.MemberDescriptorType:
             try:
                 yield slot.__get__(value)
             except AttributeError:

@@ -166,6 +166,37 @@ def test_deadlock_beside_proxies(make: Callable[[], object]) -> None:
     assert "waits_for_ever" in report.text
 
 
+async def reads_the_clock_around_them(world: World) -> None:
+    """What such a line names is looked at: it may be large, and then the line takes its time."""
+    before = time.time()
+    held = [request, guarded, listener, of_meta, holder.request, dead]
+    after = time.time()
+    await world.outside("something")
+    assert len(held) == 6
+    assert before <= after
+
+
+def test_proxies_between_two_readings_of_the_clock() -> None:
+    """Whether two readings may be equal asks none of them: an error of theirs was the program's."""
+    report = explore(reads_the_clock_around_them, max_executions=200)
+    assert report.verdict == "proved", report.text
+    assert "equal_readings" in report.text, report.text
+
+
+async def runs_threads_beside_them(world: World) -> None:
+    def job() -> bool:
+        return request is not guarded
+
+    assert await asyncio.to_thread(job)
+
+
+def test_proxies_beside_lines_of_threads() -> None:
+    """Where a module's lines are looked for none of them is asked: from 3.12 on that refuted."""
+    report = explore(runs_threads_beside_them, max_executions=200)
+    assert report.verdict == "proved", report.text
+    assert "20 random executions" in report.text, report.text
+
+
 async def locks_in_slots(world: World) -> None:
     def uses() -> None:
         with in_slots.lock:

@@ -59,6 +59,15 @@ def slots_of(value: object) -> Iterator[tuple[str, Any]]:
                 yield name, held
 
 
+def of_class(kind: type, name: str) -> Any:
+    """What its objects have by this name of it or of a class below it; None for nothing."""
+    for cls in _MRO.__get__(kind):
+        held = _DICT.__get__(cls)
+        if name in held:
+            return held[name]
+    return None
+
+
 def owner_of(callback: object) -> Any:
     """Whose method it is; None for what is none."""
     return attribute_of(callback, "__self__")

@@ -14,6 +14,7 @@ from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 from sim.kernel.errors import NotSimulated
+from sim.kernel.isolation.as_it_is import attributes_of, is_a
 from sim.kernel.isolation.bound_names import functions_behind, nested_codes
 
 OnLine = Callable[[str, int], None]
@@ -164,8 +165,8 @@ def _codes_of(file: str) -> Iterator[CodeType]:
 
 def _codes_in(holder: ModuleType | type, module_name: str) -> Iterator[CodeType]:
     for value in tuple(vars(holder).values()):
-        if isinstance(value, type):
-            if value.__module__ == module_name:
+        if is_a(value, type):
+            if attributes_of(value).get("__module__") == module_name:
                 yield from _codes_in(value, module_name)
             continue
         for function in functions_behind(value):
