@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -164,6 +165,39 @@ def test_deadlock_beside_proxies(make: Callable[[], object]) -> None:
     report = explore(waits_for_ever, max_executions=10)
     assert report.verdict == "refuted", report.text
     assert "waits_for_ever" in report.text
+
+
+class Column:
+    """As SQLAlchemy's, and numpy's arrays: what it is compared to makes a condition of no truth."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> Column:  # type: ignore[override]
+        return Column()
+
+    def __bool__(self) -> bool:
+        raise TypeError("Boolean value of this clause is not defined")
+
+
+async def generates(world: World) -> None:
+    async def columns(column: Column) -> AsyncIterator[Column]:
+        yield column
+        yield column
+
+    @functools.lru_cache
+    def first(name: str) -> Column:
+        return Column()
+
+    found = columns(first("id"))
+    await anext(found)
+    await asyncio.gather(world.outside("a"), world.outside("b"))
+    await found.aclose()
+
+
+def test_what_is_equal_to_nothing_in_a_state() -> None:
+    """A state is read without comparing what a generator or a cache holds: it was a traceback."""
+    report = explore(generates, strategy="states")
+    assert report.verdict == "proved", report.text
 
 
 async def reads_the_clock_around_them(world: World) -> None:

@@ -34,7 +34,7 @@ def kept_in(cache: Any) -> Iterator[object]:
 def _referents_of(cache: Any) -> list[object]:
     """Without its own type, which is the first of them."""
     referents = gc.get_referents(cache)
-    return referents[referents[:1] == [type(cache)] :]
+    return referents[bool(referents) and referents[0] is type(cache) :]
 
 
 def _table_of(cache: Any, size: int) -> Any:

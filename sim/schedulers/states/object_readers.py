@@ -358,7 +358,7 @@ def _of_frame_owner(prefix: str) -> Reader:
         if type(names) is dict:
             names.clear()
         parts = gc.get_referents(each)
-        if parts[-1:] == [None] and handles_none(frame, parts[:-1]):
+        if parts and parts[-1] is None and handles_none(frame, parts[:-1]):
             # There is none yet where no exception was handled below it, as an import does it once.
             del parts[-1]
         for part in parts:
