@@ -140,13 +140,13 @@ def _copies_are_in_place(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     from sim.exploration import fresh_copy
-    from tests import copy_in_place
+    from tests.copy_in_place import CopyInPlace
 
     with pytest.MonkeyPatch.context() as patch:
         # A fork of this process may wait for long on a machine that does something else.
         patch.setattr(fresh_copy, "ANSWER_S", HANGS_S)
         if not request.node.get_closest_marker("fresh_copies"):
-            patch.setattr(searching, "FreshCopy", copy_in_place.CopyInPlace)
+            patch.setattr(searching, "FreshCopy", CopyInPlace)
         yield
 
 
