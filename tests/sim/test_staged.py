@@ -160,7 +160,7 @@ class ReadRandom(random.Random):
 
 
 class Member:
-    pass
+    __slots__ = ()
 
 
 MARK = object()
