@@ -36,6 +36,7 @@ from sim.kernel.isolation.audit_events import EVENTS, Refused
 from sim.kernel.network.conditions import NOBODYS
 from sim.kernel.network.selecting import REAL
 from sim.kernel.network.sockets import NOT_SIMULATED
+from tests.limits import HANGS_S
 from tests.sim.documented_audit_events import DOCUMENTED
 
 # ---- the table ---------------------------------------------------------------------------------
@@ -304,3 +305,29 @@ def test_another_thread_of_the_process_is_let_alone() -> None:
         os.close(each)
     assert report.verdict == "proved", report.text
     assert ran == [0]
+
+
+FREED_LAST = """
+import sys
+
+import sim
+from sim.kernel.isolation import outside
+
+class Opens:
+    def __del__(self, how=open, close=type(sys.stdin).close):
+        close(how("/dev/null"))
+
+async def program(world):
+    await world.outside("it comes")
+
+print(sim.explore(program).verdict)
+outside.first_freed, outside.later_freed = Opens(), Opens()
+"""
+
+
+def test_the_end_of_python_is_not_disturbed(tmp_path: Path) -> None:
+    """What is freed last may still raise an event, when the hook's own module is gone."""
+    (tmp_path / "freed_last.py").write_text(FREED_LAST)
+    command = [sys.executable, str(tmp_path / "freed_last.py")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, check=True)
+    assert (ended.stdout, ended.stderr) == ("proved\n", "")

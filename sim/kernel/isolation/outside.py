@@ -36,14 +36,18 @@ hearers: dict[str, Callable[..., None]] = {}
 
 
 def _hears_of(names: Callable[[str], Refused | None]) -> Callable[[str, tuple[Any, ...]], None]:
+    # Such a hook is never taken away: as Python ends it is called when globals are None already.
+    is_over, heard, of_files = sys.is_finalizing, hearers, file_times.EVENTS
+
     def hook(event: str, args: tuple[Any, ...]) -> None:
         instead = names(event)
         if instead is not None:
-            _refuse_where_asked(event, args, instead)
+            if not is_over():
+                _refuse_where_asked(event, args, instead)
             return
-        if event in hearers and (execution := execution_of_this_thread()) is not None:
-            hearers[event](execution, *args)
-        if event in file_times.EVENTS:
+        if event in heard and not is_over() and (execution := execution_of_this_thread()):
+            heard[event](execution, *args)
+        if event in of_files and not is_over():
             file_times.heard(event, args)
 
     return hook
