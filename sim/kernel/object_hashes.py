@@ -305,16 +305,19 @@ def _to_be_replaced() -> list[type]:
     every = classes_below(object)
     if not _are_as_before(every):
         _walked[:] = map(weakref.ref, every)
-        _of_program.clear()
-        _of_kind[:] = map(weakref.ref, filter(_is_programs, every))
-    of_kind = [each for kept in _of_kind if (each := kept()) is not None and _may_be(each)]
+        _topmost[:] = map(weakref.ref, _topmost_of(every))
+    topmost = (kept() for kept in _topmost)
+    # The program may have given one of them a hash since.
+    return [each for each in topmost if each is not None and _hashes_by_address(each)]
+
+
+def _topmost_of(every: list[type]) -> Iterator[type]:
+    of_kind = [each for each in every if _is_programs(each) and _may_be(each)]
     free = {*map(address_of, of_kind)} - _hiding_another(of_kind)
-    return [
-        each
-        for each in of_kind
-        if address_of(each) in free
-        and ("__hash__" in _dict_of(each) or free.isdisjoint(map(address_of, _mro_of(each)[1:])))
-    ]
+    for each in of_kind:
+        is_topmost = free.isdisjoint(map(address_of, _mro_of(each)[1:]))
+        if address_of(each) in free and (is_topmost or "__hash__" in _dict_of(each)):
+            yield each
 
 
 def _hashes_by_address(cls: type) -> bool:
@@ -339,11 +342,11 @@ def _hiding_another(classes: Iterable[type]) -> set[int]:
     return found
 
 
-# All classes that there were, and which of them are the program's: an exploration may be short.
+# All classes that there were, and which of them are to be replaced: an exploration may be short.
 _walked: list[weakref.ref[type]] = []
-_of_kind: list[weakref.ref[type]] = []
-# By the name of a module, whether its classes are.
-_of_program: dict[str, bool] = {}
+_topmost: list[weakref.ref[type]] = []
+# By the name of a module, the one that was asked, and whether its classes are the program's.
+_of_program: dict[str, tuple[ModuleType | None, bool]] = {}
 
 
 def _are_as_before(classes: list[type]) -> bool:
@@ -355,11 +358,14 @@ def _is_programs(cls: type) -> bool:
     name = _attribute_of(cls, "__module__")
     if type(name) is not str:
         return False
-    if name not in _of_program:
-        module = sys.modules.get(name)
-        of_library = name.partition(".")[0] in _OF_LIBRARY
-        _of_program[name] = of_library or (module is not None and _is_loaded_by_program(module))
-    return _of_program[name]
+    module = sys.modules.get(name)
+    asked, is_programs = _of_program.get(name, (None, False))
+    if asked is module is not None:
+        return is_programs
+    of_library = name.partition(".")[0] in _OF_LIBRARY
+    is_programs = of_library or (module is not None and _is_loaded_by_program(module))
+    _of_program[name] = module, is_programs
+    return is_programs
 
 
 def _is_loaded_by_program(module: ModuleType) -> bool:
