@@ -83,22 +83,24 @@ class Learner:
         """Of what the program compares, and, if there is any, of the timers that it has armed."""
         if not self._limits:
             return Durations()
-        found = self._limits[:LIMITS_MAX]
-        for each in self._others[:OTHERS_MAX]:
+        found = [*self._limits]
+        for each in self._others:
             note(found, each)
         return Durations(found)
 
     def learn(self, seconds: float) -> None:
-        note(self._limits, seconds)
+        if len(self._limits) < LIMITS_MAX:
+            note(self._limits, seconds)
 
     def learn_of_rest(self, seconds: float) -> None:
         """Of a limit, from the last reading on."""
-        note(self._others, seconds)
+        if len(self._others) < OTHERS_MAX:
+            note(self._others, seconds)
 
     def armed(self, when: float) -> float:
         """A timer is; returns when it is due."""
         due: float = float(_plain(when))
-        note(self._others, due - self._environment.now)
+        self.learn_of_rest(due - self._environment.now)
         return due
 
     def reads(self) -> None: ...
@@ -176,7 +178,7 @@ def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
         if not self.is_comparable(other):
             return NotImplemented
         mine, its = self.plain(), _plain(other)
-        missing = _in_seconds(its - mine)
+        missing = _missing(mine, its)
         if self.source is not None:
             self.source.joined(_source_of(other), -1).differs_after(missing)
         return compare(mine, its)
@@ -184,10 +186,21 @@ def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
     return compared
 
 
+def _missing(mine: Any, its: Any) -> float:
+    try:
+        return _in_seconds(its - mine)
+    except OverflowError:
+        # A float and a whole number that is larger than any: they are compared all the same.
+        return math.inf
+
+
 def _in_seconds(difference: Any) -> float:
     if isinstance(difference, datetime.timedelta):
         return difference.total_seconds()
-    return float(difference)
+    try:
+        return float(difference)
+    except OverflowError:
+        return math.inf
 
 
 def _added(
@@ -222,7 +235,7 @@ def _scaled(
         result = scale(self.plain(), _plain(other))
         if self.source is None or isinstance(other, _Known):
             return result
-        return _known(result, self.source.times(factor_of(float(other))))
+        return _known(result, self.source.times(factor_of(_in_seconds(other))))
 
     return scaled
 
@@ -230,8 +243,8 @@ def _scaled(
 def _divided(self: Any, other: Any) -> None:
     """By a whole number of times: it is another one at the next multiple."""
     if self.source is not None and not isinstance(other, _Known) and other:
-        self.source.differs_after(float(other - self.plain() % other))
-        self.source.differs_after(float(abs(other)))
+        self.source.differs_after(_in_seconds(other - self.plain() % other))
+        self.source.differs_after(_in_seconds(abs(other)))
 
 
 class _Known:
@@ -284,7 +297,11 @@ class _KnownNumber(_Known):
         if not _is_number(other):
             return NotImplemented
         _divided(self, other)
-        return self.plain() // _plain(other)
+        result = self.plain() // _plain(other)
+        if self.source is None or isinstance(other, _Known):
+            return result
+        # In milliseconds, mostly: what is compared with these counts as well.
+        return _known(result, self.source.times(1 / _in_seconds(other)))
 
     def __mod__(self, other: Any) -> Any:
         if not _is_number(other):

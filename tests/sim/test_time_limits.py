@@ -24,7 +24,7 @@ import pytest
 from sim import World, explore
 from sim.exploration import time_limits
 from sim.export.file import NotExportable
-from sim.kernel import forks
+from sim.kernel import forks, learned_limits
 from sim.kernel.execution import Program, run_execution
 from sim.kernel.guards import guarded
 from sim.kernel.learned_limits import learning
@@ -338,6 +338,7 @@ LEARNED: dict[str, tuple[Callable[[], object], list[float]]] = {
     "an age": (lambda: age() > 7, [7.0]),
     "an age that is never so small": (lambda: age() > -7, []),
     "a limit in ns": (lambda: age(time.monotonic_ns) > 3 * 10**9, [3.0]),
+    "a limit in whole ms": (lambda: age(milliseconds) > 5_000, [5.0]),
     "minutes": (lambda: age() / 60 >= 2, [120.0]),
     "tokens": (lambda: min(8.0, 1.0 + age() * 2), [3.5]),
     "a window": (lambda: time.time() // 60, [60.0]),
@@ -352,6 +353,10 @@ LEARNED: dict[str, tuple[Callable[[], object], list[float]]] = {
     "less than a step takes": (lambda: monotonic() + 1e-6, []),
     "the loop's": (lambda: asyncio.get_running_loop().time() + 4, [4.0]),
 }
+
+
+def milliseconds() -> int:
+    return time.time_ns() // 10**6
 
 
 def age(clock: Callable[[], Any] = monotonic) -> Any:
@@ -373,6 +378,28 @@ def test_time_limits_are_learned(computes: Callable[[], object], limits: list[fl
     assert [round(each, 3) for each in outcome.time_limits] == limits
 
 
+def test_no_more_limits_are_kept_than_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is compared with those that are kept, and a program may compute thousands."""
+    kept: list[int] = []
+
+    def noted(durations: list[float], seconds: float) -> None:
+        note(durations, seconds)
+        kept.append(len(durations))
+
+    note = learned_limits.note
+    monkeypatch.setattr(learned_limits, "note", noted)
+
+    async def program(world: World) -> None:
+        for limit in range(1, 50):
+            world.loop.call_later(limit, int)
+            world.check(age() < limit, "it is young")
+
+    with guarded(), learning():
+        outcome = run_execution(program, NaturalOrder(), Bounds())
+    assert len(outcome.time_limits) == learned_limits.LIMITS_MAX
+    assert max(kept) == learned_limits.LIMITS_MAX
+
+
 def test_known_readings_are_as_the_plain_ones() -> None:
     """They add, compare, round, hash and print as what they are, also with what is none of them."""
 
@@ -389,6 +416,7 @@ def test_known_readings_are_as_the_plain_ones() -> None:
         world.check(round(time.time()) == int(time.time()) == math.floor(time.time()), "rounded")
         world.check(then.date() == datetime.date(2020, 1, 1), "dates")
         world.check(then.replace(hour=3) - datetime.timedelta(hours=3) > datetime.datetime.min, "")
+        world.check(now < 10**400 > time.time_ns() // 10**400, "less than any float")
         world.check(json.dumps([now]) == f"[{float(now)!r}]", "written")
         with pytest.raises(TypeError):
             print(now + "a")
