@@ -78,7 +78,7 @@ _BOUNDED = {
     "entropy_seed": "what the program draws where it draws at random",
     "unretrieved_fails": "whether an exception that nobody retrieves is a violation",
     "own_lines": "whether threads are overtaken between the lines of the program's own module",
-    "set_order": "in which of many orders sets of objects iterate",
+    "set_order": "in which of many orders sets of tasks iterate",
     "timers_apart": "whether timers of one instant may fire apart, and in another order",
     "signal_lines": "whether handlers of signals run between the lines of the program's own module",
     "equal_readings": "which readings of the wall clock show what the last one did",

@@ -121,7 +121,7 @@ def _refuted_in_another_order(
         findings.set_orders = (findings.set_orders or 0) + more.executions
 
     others = set_orders.in_other_orders(problem.bounds)
-    return _refuted(problem, findings, others, "another order of sets", count, beside)
+    return _refuted(problem, findings, others, "another order of sets of tasks", count, beside)
 
 
 def _refuted_on_another_machine(

@@ -370,7 +370,7 @@ def _hit(findings: Findings) -> str:
 def _claim(scheduler: Scheduler, findings: Findings) -> str:
     """What the scheduler covers, and what is left out where threads run the program's own lines."""
     looked = (
-        (", with sets in one order", findings.set_orders, "looked at others"),
+        (", with sets of tasks in one order", findings.set_orders, "looked at others"),
         (", with the threads of 4 CPUs", findings.machines, "looked at 1 and 28"),
         (", with timers of one instant together", findings.apart, "looked at others"),
         (", with no two readings of the clock equal", findings.equal, "looked at others"),

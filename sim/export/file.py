@@ -61,7 +61,6 @@ SCRIPT = Script(
     spin_max={bounds.spin_max!r},
     horizon_s={bounds.horizon_s!r},
     hashes_futures={hashes_futures!r},
-    hashes_objects={hashes_objects!r},
     entropy_seed={bounds.entropy_seed!r},
     set_order={bounds.set_order!r},
     clock_s={bounds.clock_s!r},
@@ -110,7 +109,6 @@ def export(outcome: Outcome, bundle: Bundle, bounds: Bounds, description: str) -
         hash_seed=os.environ.get("PYTHONHASHSEED", "random"),
         bounds=bounds,
         hashes_futures=recording.hashes_futures,
-        hashes_objects=recording.hashes_objects,
         replaced=REPLACED,
         name=re.sub(r"\W+", "_", bundle.program.replace("entry:", "")).strip("_").lower(),
     )

@@ -70,7 +70,6 @@ class Script:
     spin_max: int = 200
     horizon_s: float = 600.0
     hashes_futures: bool = False
-    hashes_objects: bool = False
     entropy_seed: int = 0
     set_order: int = 0
     clock_s: float = 0.0

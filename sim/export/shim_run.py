@@ -10,13 +10,10 @@ import contextlib
 import gc
 import importlib.abc
 import importlib.util
-import itertools
 import sys
-import threading
 import time
 import traceback
 import types
-import weakref
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -29,7 +26,6 @@ from sim.export.shim import (
     Script,
     Serial,
     World,
-    in_set_order,
     interrupted_where_blocked,
     stock_loop,
 )
@@ -121,8 +117,7 @@ def force(
                 program = getattr(program, name)
             _hash_anyio_scopes()
             dates_replaced(sources.imported())
-            numbered = _objects_numbered(sources) if script.hashes_objects else None
-            with numbered or contextlib.nullcontext(), drawing(world.clock, script.entropy_seed):
+            with drawing(world.clock, script.entropy_seed):
                 _run(program, world)
                 _drain(world)
     finally:
@@ -139,94 +134,6 @@ def _hash_anyio_scopes() -> None:
         backend: Any = importlib.import_module("anyio._backends._asyncio")
         if not issubclass(backend.CancelScope, Serial):
             backend.CancelScope = type("StockScope", (Serial, backend.CancelScope), {})
-
-
-# By address: the hash of an object, and what forgets it.
-_hashes: dict[int, int] = {}
-_kept: dict[int, weakref.ref[Any]] = {}
-_LIBRARY = ("asyncio", "concurrent", "queue", "threading")
-_HASHED_OTHERWISE = (
-    *(asyncio.BaseProtocol, asyncio.BaseTransport, asyncio.AbstractEventLoop),
-    *(threading.Thread, type),
-)
-
-
-def _hash_of_object(self: Any) -> int:
-    address = object.__hash__(self)
-    if address not in _hashes:
-        _keep(self, address, in_set_order(next(Serial.serials)))
-    return _hashes[address]
-
-
-def _keep(each: Any, address: int, number: int) -> None:
-    def forget(_: object) -> None:
-        _hashes.pop(address, None)
-        _kept.pop(address, None)
-
-    _hashes[address], _kept[address] = number, weakref.ref(each, forget)
-
-
-@contextlib.contextmanager
-def _objects_numbered(sources: Sources) -> Iterator[None]:
-    """Objects of the program's classes, of asyncio's and of installed packages' stand in sets by
-    the counter, too; what there is already keeps its hash.
-    """
-    _hashes.clear()
-    _kept.clear()
-    carried = {each.__name__ for each in sources.imported()}
-    classes = classes_below(object)
-    hiding = _hiding_another(classes)
-    before: list[tuple[Any, Any]] = []
-    for cls in classes:
-        is_plain = cls.__hash__ in (object.__hash__, _hash_of_object) and cls.__weakrefoffset__
-        is_plain = is_plain and not vars(cls).get("_is_protocol") and id(cls) not in hiding
-        is_plain = is_plain and not issubclass(cls, _HASHED_OTHERWISE)
-        if is_plain and (cls.__module__ in carried or _is_of_library(cls.__module__)):
-            # What is written in C refuses it.
-            with contextlib.suppress(TypeError):
-                own = vars(cls).get("__hash__")
-                type.__setattr__(cls, "__hash__", _hash_of_object)
-                before.append((cls, own))
-    derived = {*map(id, classes_below(*(cls for cls, _ in before)))}
-    for each in gc.get_objects():
-        if id(type(each)) in derived:
-            _keep(each, object.__hash__(each), object.__hash__(each))
-    try:
-        yield
-    finally:
-        for cls, own in before:
-            if own is None:
-                type.__delattr__(cls, "__hash__")
-            else:
-                type.__setattr__(cls, "__hash__", own)
-
-
-def classes_below(*classes: Any) -> list[Any]:
-    """These and all that are derived from them."""
-    found = [*classes]
-    seen = {*map(id, found)}
-    for cls in found:
-        derived = [each for each in type.__subclasses__(cls) if id(each) not in seen]
-        seen.update(map(id, derived))
-        found += derived
-    return found
-
-
-def _is_of_library(module: Any) -> bool:
-    """Of asyncio and its like, or an installed package."""
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    is_installed = "site-packages" in file or "dist-packages" in file
-    return is_installed or str(module).split(".")[0] in _LIBRARY
-
-
-def _hiding_another(classes: list[Any]) -> set[int]:
-    """The `Mixin` of a `class Name(Mixin, str)`: its hash would come before that of `str`."""
-    hiding: set[int] = set()
-    for cls in classes:
-        if cls.__hash__ is not object.__hash__:
-            without = itertools.takewhile(lambda each: "__hash__" not in vars(each), cls.__mro__)
-            hiding.update(map(id, without))
-    return hiding
 
 
 def _run(program: Any, world: World) -> None:

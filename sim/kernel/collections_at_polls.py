@@ -23,7 +23,6 @@ from sim.kernel.current import Execution
 from sim.kernel.diagnosis import frames_of, short_place
 from sim.kernel.isolation.as_it_is import is_a
 from sim.kernel.notices import Special
-from sim.kernel.object_hashes import collect
 from sim.kernel.origin import is_own_code
 from sim.kernel.world import World
 
@@ -51,7 +50,7 @@ class Collections:
         if not (self._execution.collects and _is_chosen(self._which, self._polls)):
             return
         watched = [] if self._world.trace is None else _watched()
-        if not collect():
+        if not _collect():
             return
         self._execution.loop.bounds_hit.add("collections")
         self._execution.loop.environment.observer.meets(Special.COLLECTIONS)

@@ -17,8 +17,6 @@ from sim.kernel.interrupts import interrupts_noted
 from sim.kernel.isolation import collector, file_times, machine, outside
 from sim.kernel.isolation.entropy import held_clocks_virtual, virtualised
 from sim.kernel.network import replaced as sockets
-from sim.kernel.object_hashes import objects_numbered
-from sim.kernel.object_hashes import replacements as classes_of_executions
 from sim.kernel.signals import own_signals_simulated
 from sim.kernel.threads import sqlite
 from sim.kernel.threads.earlier_locks import earlier_locks_simulated
@@ -97,7 +95,7 @@ def _modules_simulated() -> Iterator[None]:
             )
         _explorer = os_thread()
     try:
-        with earlier_locks_simulated(), objects_numbered():
+        with earlier_locks_simulated():
             yield
     finally:
         _explorer = None
@@ -123,7 +121,7 @@ def _leave(thread: int, depth: int) -> None:
 def _replacements() -> list[tuple[Any, str, Any]]:
     own = [*replacements(), *processes(), *outside.replacements(), *sqlite.replacements()]
     own += [*machine.replacements(), *collector.replacements(), *direct.replacements()]
-    own += [*completed.replacements(), *classes_of_executions()]
+    own += completed.replacements()
     return [*own, *sockets.replacements(), *hashes_of_connections()]
 
 

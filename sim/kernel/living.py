@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable
-from itertools import chain, compress
+from itertools import chain
 from typing import Any
 
 address_of: Callable[[object], int] = object.__hash__
@@ -14,10 +14,10 @@ Classes are told apart by it, since a metaclass may define equality and hash as 
 """
 
 
-def classes_below(*bases: type) -> list[type]:
-    """The classes, and all that are derived from them."""
-    level = [*bases]
-    found = dict(zip(map(address_of, level), level, strict=True))
+def classes_below(base: type) -> list[type]:
+    """The class, and all that are derived from it."""
+    found = {address_of(base): base}
+    level = [base]
     while level:
         # Called on `type` itself, `__subclasses__` needs its argument.
         derived: list[type] = [*chain.from_iterable(map(type.__subclasses__, level))]
@@ -45,8 +45,4 @@ def objects_of(classes: Iterable[type]) -> list[Any]:
     wanted = {*map(address_of, classes)}
     if not wanted:
         return []
-    every = gc.get_objects()
-    # In C: there are many.
-    found = [*compress(every, map(wanted.__contains__, map(address_of, map(type, every))))]
-    every.clear()
-    return found
+    return [each for each in gc.get_objects() if address_of(type(each)) in wanted]

@@ -27,8 +27,6 @@ class Special(enum.Enum):
     SLOW_STEP = enum.auto()
     COLLECTIONS = enum.auto()
     SETS_OF_COROUTINES = enum.auto()
-    OBJECTS_HASHED = enum.auto()
-    OBJECTS_OF_ITS_OWN_HASHED = enum.auto()
 
 
 class Notices:

@@ -49,8 +49,6 @@ _OBSTACLES = {
     "the file",
     Special.SETS_OF_COROUTINES: "asyncio.as_completed begins its coroutines in the order of their "
     "addresses, which is another in the file (make tasks of them before)",
-    Special.OBJECTS_OF_ITS_OWN_HASHED: "objects of a class that is made within a function lie in a "
-    "set, by their addresses in the file (make the class in the module)",
     Special.ENDLESS_STEP: "a step never ends, and would not end there, either",
 }
 
@@ -119,8 +117,6 @@ class Recording(Observer):
     hashes_futures: bool = False
     # Whether tasks were hashed, by what else than asyncio's own set of all tasks.
     hashes_tasks: bool = False
-    # Whether objects of the program's classes were.
-    hashes_objects: bool = False
     obstacles: list[str] = field(default_factory=list)
     _is_polling: bool = False
     # The draining after the end is not part of it.
@@ -282,8 +278,6 @@ class Recording(Observer):
         self.obstacles.append("what nobody retrieves is judged by the simulator, not by the file")
 
     def meets(self, special: Special) -> None:
-        if special is Special.OBJECTS_HASHED:
-            self.hashes_objects = self.hashes_objects or not self._is_over
         if special in _OBSTACLES:
             self._obstruct(_OBSTACLES[special])
 

@@ -29,7 +29,7 @@ def test_coroutines_begin_in_the_same_order_in_each_execution() -> None:
     """By their addresses two executions would differ, and nothing be proved."""
     report = explore(begin_in_any_order)
     assert report.verdict == "proved", report.text
-    assert "with sets in one order (32 executions looked at others)" in report.claim
+    assert "with sets of tasks in one order (32 executions looked at others)" in report.claim
 
 
 def test_other_orders_are_looked_at() -> None:
@@ -47,7 +47,7 @@ def test_other_orders_are_looked_at() -> None:
 
     report = explore(program)
     assert report.verdict == "refuted", report.text
-    assert "found by another order of sets" in report.text
+    assert "found by another order of sets of tasks" in report.text
     assert report.counterexample is not None
     with pytest.raises(NotExportable, match="make tasks of them before"):
         report.counterexample.export(program)

@@ -20,7 +20,6 @@ from sim.exploration.progress import Progress
 from sim.exploration.request import Request, explored
 from sim.export.sources import NotExportable
 from sim.kernel.schedule import Bounds
-from tests.limits import HANGS_S
 from tests.sim.documents import programs, read
 
 ROOT = Path(__file__).parents[2]
@@ -434,7 +433,6 @@ def test_a_replay_under_another_hash_seed_tells_the_cause(
     assert onestream("1", "replay", schedule[1])[0] == 1
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     monkeypatch.setattr(replay, "_SEEDS_TRIED", 2)
-    monkeypatch.setattr(replay, "_SEED_S", HANGS_S)
     why = replay.why_it_may_not_come_back(schedule[1])
     assert re.search("with PYTHONHASHSEED=[01] the violation comes back", why)
 
@@ -454,6 +452,5 @@ def test_an_export_names_the_hash_seed_that_it_needs(
     assert found.counterexample is not None
     monkeypatch.delenv("PYTHONHASHSEED")
     monkeypatch.setattr(replay, "_SEEDS_TRIED", 2)
-    monkeypatch.setattr(replay, "_SEED_S", HANGS_S)
     with pytest.raises(NotExportable, match="with PYTHONHASHSEED=1 it is"):
         replay.exported(found.counterexample.schedule)

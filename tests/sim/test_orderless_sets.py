@@ -1,8 +1,4 @@
-"""Sets of what has no other hash than its address iterate in no order: where runs differ they are
-named.
-
-Objects that can be weakly referred to have a hash of their execution: see `test_object_hashes.py`.
-"""
+"""Sets of objects iterate by addresses, on stock Python, too: where runs differ they are named."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 from weakref import WeakSet
 
 import pytest
@@ -25,8 +20,6 @@ MANY = 12
 
 
 class Connection:
-    __slots__ = ("number",)
-
     def __init__(self, number: int) -> None:
         self.number = number
 
@@ -34,10 +27,6 @@ class Connection:
 class Pool:
     def __init__(self) -> None:
         self.free = {Connection(number) for number in range(MANY)}
-
-    def told(self: Any) -> None:
-        number, called = self
-        called.append(number)
 
 
 async def has_a_set_of_objects(world: World) -> None:
@@ -53,23 +42,25 @@ async def has_one_in_an_object(world: World) -> None:
 
 
 async def has_a_weak_set(world: World) -> None:
-    called: list[int] = []
-    kept = [lambda number=number: called.append(number) for number in range(MANY)]
+    kept = [Connection(number) for number in range(MANY)]
     weak = WeakSet(kept)
     for each in weak:
-        each()
-        await asyncio.sleep(called[-1])
+        await asyncio.sleep(each.number)
 
 
 async def has_subscribers(world: World) -> None:
-    called: list[int] = []
-    subscribers: set[Any] = set()
-    for number in range(MANY):
-        # A bound method, of a list that can hash nothing itself.
-        subscribers.add(Pool.told.__get__([number, called]))
+    subscribers: set[asyncio.Queue[int]] = set()
+
+    async def subscribe() -> None:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+        subscribers.add(queue)
+        await queue.get()
+
+    tasks = [asyncio.create_task(subscribe()) for _ in range(MANY)]
+    await asyncio.sleep(0)
     for each in subscribers:
-        each()
-        await asyncio.sleep(called[-1])
+        each.put_nowait(1)
+    await asyncio.gather(*tasks)
 
 
 async def has_functions(world: World) -> None:
@@ -84,8 +75,8 @@ async def has_functions(world: World) -> None:
 PROGRAMS = {
     has_a_set_of_objects: ("pool in has_a_set_of_objects (", "Connection"),
     has_one_in_an_object: ("pool.free in has_one_in_an_object (", "Connection"),
-    has_a_weak_set: ("weak in has_a_weak_set (", "function"),
-    has_subscribers: ("subscribers in ", "method"),
+    has_a_weak_set: ("weak in has_a_weak_set (", "Connection"),
+    has_subscribers: ("subscribers in ", "Queue"),
     has_functions: ("calls in has_functions (", "function"),
 }
 

@@ -100,7 +100,7 @@ def test_a_claim_names_the_order_where_tasks_were_in_sets() -> None:
     """Not every order is run: a proof says in how many executions another one was."""
     report = explore(relies_on_nothing)
     assert report.verdict == "proved"
-    assert "with sets in one order (32 executions looked at others)" in report.claim
+    assert "with sets of tasks in one order (32 executions looked at others)" in report.claim
 
 
 async def has_no_sets(world: World) -> None:
@@ -112,7 +112,7 @@ def test_where_no_task_is_in_a_set_no_order_is_looked_at() -> None:
     """asyncio's own set of all tasks, and gather's dictionary, do not count."""
     report = explore(has_no_sets)
     assert report.verdict == "proved"
-    assert "sets in one order" not in report.reason
+    assert "sets of tasks" not in report.reason
 
 
 @pytest.mark.parametrize("is_isolated", [True, False], ids=["isolated", "two jobs"])

@@ -160,7 +160,7 @@ class ReadRandom(random.Random):
 
 
 class Member:
-    __slots__ = ()
+    pass
 
 
 MARK = object()

@@ -396,9 +396,7 @@ def test_a_partial_that_hides_what_it_calls_makes_a_state_unique() -> None:
 
 
 class Member:
-    """Hashes by its address, since no weak reference to it can be made."""
-
-    __slots__ = ()
+    """Hashes by its address."""
 
 
 def test_what_has_another_address_in_each_execution_is_never_taken_for_another() -> None:

@@ -44,7 +44,6 @@ from sim.kernel.living import (
     note_what_is_there,
     objects_of,
 )
-from sim.kernel.object_hashes import has_number, number_of
 from sim.kernel.threads.local_values import THREAD_LOCAL, values_here
 from sim.kernel.threads.plain import NUMBERS_OF_THREADS
 from sim.kernel.threads.pools import NUMBERS_OF_FUTURES
@@ -263,7 +262,7 @@ def _of_set(each: Any) -> Iterator[object]:
     else:
         yield layout_around_one(each) if by_address and len(each) == 1 else layout_of_set(each)
     for member in each:
-        if is_a(_referent(member), _NUMBERED) or has_number(_referent(member)):
+        if is_a(_referent(member), _NUMBERED):
             # Its number, and that of the next, decide how the two lie in a set.
             yield hash(member), serials_given()
     if by_address and len(each) > 1:
@@ -277,22 +276,23 @@ _NUMBERED = (SimCancelScope, *_FUTURES, asyncio.BaseProtocol, asyncio.BaseTransp
 
 
 def _referent(member: Any) -> object:
-    return _referent(member()) if is_a(member, weakref.ref) else member
+    if is_a(member, weakref.ref):
+        return _referent(member())
+    return member.__self__ if is_a(member, types.MethodType) else member
 
 
 def hashes_by_address(member: Any) -> bool:
     if is_a(member, weakref.ref):
         return hashes_by_address(member())
     if is_a(member, types.MethodType):
-        # By that of its object, whatever hash this has.
-        return type(member.__self__) not in CONSTANTS
+        return hashes_by_address(member.__self__)
     if is_a(member, (tuple, frozenset)):
         return any(map(hashes_by_address, member))
     if is_a(member, type) and "<locals>" in member.__qualname__:
         return not _is_importable(member)
     # Of constants the address is the same in each execution, as is that of a value that is equal.
     kind: Any = type(member)
-    return kind.__hash__ is object.__hash__ and kind not in CONSTANTS and not has_number(member)
+    return kind.__hash__ is object.__hash__ and kind not in CONSTANTS
 
 
 def _of_function(each: types.FunctionType) -> tuple[object, ...]:
@@ -526,10 +526,6 @@ def _of_canonical_state(each: Any) -> Iterator[object]:
 
 
 def _of_attributes(each: Any, but: tuple[str, ...] = ()) -> Iterator[object]:
-    number = number_of(each)
-    if number is not None:
-        # By which it will lie in a set.
-        yield number
     but += LEFT_OUT.get(type(each), ())
     stored, slots = _places_in(type(each))
     if stored is not None:
