@@ -29,6 +29,7 @@ from sim.exploration.judgement import Conclusion, conclude
 from sim.exploration.report import Findings
 from sim.exploration.subject import Problem
 from sim.exploration.thread_lines import may_be_found, refuted_between_lines
+from sim.exploration.verdict import Stop
 from sim.kernel.collections_at_polls import only_what_is_new
 from sim.kernel.execution import run_execution
 from sim.kernel.outcome import Outcome
@@ -77,17 +78,21 @@ def looked_beside(
     if not may_be_found(*found) or found[0].executions == 0:
         # What has run no execution shows nothing, as a scheduler that a search before has used.
         return found
-    if beside.thread_lines:
-        limits = beside.until, beside.seed, beside.watch
-        found = refuted_between_lines(problem, found[0], *limits) or found
-    if _holds(found):
-        found = _refuted_on_another_machine(problem, found[0], beside) or found
-    if _holds(found) and is_exhausted:
-        beside = replace(beside, until=max(beside.until, perf_counter() + SECONDS_MAX))
-        found = _refuted_beside(problem, found[0], natural, beside) or found
-        if _holds(found) and perf_counter() >= beside.until:
-            # Or a machine's speed would decide between a proof and what they refute.
-            found = found[0], replace(found[1], lacks_beside=True)
+    try:
+        if beside.thread_lines:
+            limits = beside.until, beside.seed, beside.watch
+            found = refuted_between_lines(problem, found[0], *limits) or found
+        if _holds(found):
+            found = _refuted_on_another_machine(problem, found[0], beside) or found
+        if _holds(found) and is_exhausted:
+            beside = replace(beside, until=max(beside.until, perf_counter() + SECONDS_MAX))
+            found = _refuted_beside(problem, found[0], natural, beside) or found
+            if _holds(found) and perf_counter() >= beside.until:
+                # Or a machine's speed would decide between a proof and what they refute.
+                found = found[0], replace(found[1], lacks_beside=True)
+    except KeyboardInterrupt:
+        found[0].stopped = Stop.INTERRUPTED
+        found = found[0], replace(found[1], lacks_beside=is_exhausted)
     return found
 
 
@@ -260,7 +265,10 @@ def _refuted(
     count: Callable[[Findings], None],
     beside: Beside,
 ) -> Found | None:
-    """A violation, or an error, of executions within these bounds. count: told of them."""
+    """A violation, or an error, of executions within these bounds. count: told of them.
+
+    Raises KeyboardInterrupt where somebody wants it to end.
+    """
     with limited(beside.until):
         for bounds in others:
             few = FirstFew(RandomWalk(beside.seed), RANDOM_EXECUTIONS)
@@ -286,6 +294,8 @@ def _refuted_by(
             return None
         more = search(problem, scheduler, until, None, watch)
         count(more)
+        if more.stopped is Stop.INTERRUPTED:
+            raise KeyboardInterrupt
         if more.failure is not None or more.error is not None:
             is_interrupted = partial(watch, findings, scheduler)
             concluded = conclude(problem, more, until, is_interrupted, is_exhausted=False)

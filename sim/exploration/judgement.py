@@ -53,8 +53,8 @@ class Conclusion:
     survived: what has outlived an execution. unconfirmed: as in Report.
     spent: what ran when there was no time left for them. unrepeated: why it is not known whether a
     fresh process has the violation, too; empty if it is known. caveat: where stock Python shows it
-    under a condition alone; empty without one. lacks_beside: whether the budget ended before the
-    executions beside the search.
+    under a condition alone; empty without one. lacks_beside: whether the budget, or who
+    wanted it, ended the search before the executions beside it.
     """
 
     digest: str
@@ -301,13 +301,16 @@ def _judged(
     if conclusion.differs is not None:
         return _Judged(Verdict.INCONCLUSIVE, f"{conclusion.differs} ({executions})")
     if conclusion.lacks_beside:
+        is_interrupted = findings.stopped is Stop.INTERRUPTED
+        why = Stop.INTERRUPTED if is_interrupted else Stop.OUT_OF_BUDGET
+        advice = "" if is_interrupted else "; raise the budget"
         return _Judged(
             Verdict.INCONCLUSIVE,
-            f"{Stop.OUT_OF_BUDGET}: {scheduler.name} has seen all of its schedules, and the "
-            f"executions beside them were cut short (other orders of sets, timers apart, equal "
-            f"readings of a clock, ends of time limits, the garbage collector, signals between "
-            f"lines); raise the budget ({executions})",
-            Stop.OUT_OF_BUDGET,
+            f"{why}: {scheduler.name} has seen all of its schedules, and the executions beside "
+            f"them were cut short (other orders of sets, timers apart, equal readings of a clock, "
+            f"ends of time limits, the garbage collector, signals between lines){advice} "
+            f"({executions})",
+            why,
         )
     if scheduler.is_exhausted and findings.stopped is not Stop.NONDETERMINISM:
         return _judged_exhausted(problem, findings, scheduler, executions)

@@ -53,7 +53,7 @@ def refuted_between_lines(
     """A violation, or an error, of some random executions more, which count in any case.
 
     Only if that was not looked for before. until: of the budget. findings: of the search that found
-    nothing.
+    nothing. Raises KeyboardInterrupt where somebody wants it to end.
     """
     if not _are_left_out(findings):
         return None
@@ -64,6 +64,8 @@ def refuted_between_lines(
         more = search(problem, scheduler, until, None, watch)
         findings.executions += more.executions
         findings.between_lines = more.executions
+        if more.stopped is Stop.INTERRUPTED:
+            raise KeyboardInterrupt
         if more.failure is None and more.error is None:
             return None
         concluded = conclude(

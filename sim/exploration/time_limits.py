@@ -50,7 +50,7 @@ def learned(problem: Problem, schedulers: Sequence[Scheduler], until: float) -> 
     """How long they are, in executions that serve nothing else."""
     found: list[float] = []
     # What they end with counts for nothing.
-    with learning(), suppress(BudgetSpent, Nondeterminism, KeyboardInterrupt):
+    with learning(), suppress(BudgetSpent, Nondeterminism):
         for scheduler in schedulers:
             while scheduler.next_execution() and perf_counter() < until:
                 outcome = run_execution(problem.subject.program, scheduler, problem.bounds)

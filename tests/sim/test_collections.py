@@ -18,12 +18,15 @@ import pytest
 from sim import World, explore
 from sim.cli import main
 from sim.exploration import beside
+from sim.exploration.executing import Watch
+from sim.exploration.report import Findings
 from sim.exploration.verdict import Stop
 from sim.export.sources import NotExportable
 from sim.kernel import collections_at_polls
 from sim.kernel.hosts.run import How
 from sim.kernel.schedule import Bounds
-from sim.schedulers import NaturalOrder
+from sim.schedulers import NaturalOrder, Scheduler
+from sim.schedulers.staged import Staged
 from tests.limits import AMPLE_S
 
 Program = Callable[[], Awaitable[None]]
@@ -214,6 +217,27 @@ def test_without_executions_beside_the_search_nothing_is_proved(
     if is_cut_short:
         assert report.stopped is Stop.OUT_OF_BUDGET
         assert "beside them were cut short" in report.reason
+
+
+def interrupts(*_: object) -> bool:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("ends", [lambda *_: True, interrupts], ids=["watch", "Ctrl-C"])
+def test_who_ends_the_executions_beside_the_search_gets_no_proof(ends: Watch) -> None:
+    """All of the search was seen, and what was not looked at beside it may refute."""
+
+    async def waits(world: World) -> None:
+        await asyncio.sleep(1)
+
+    def watch(findings: Findings, scheduler: Scheduler) -> bool:
+        return not isinstance(scheduler, Staged) and ends(findings, scheduler)
+
+    report = explore(waits, watch=watch)
+    assert report.verdict == "inconclusive", report.text
+    assert report.stopped is Stop.INTERRUPTED
+    assert report.reason.startswith("it was interrupted: staged has seen all of its schedules")
+    assert "budget" not in report.reason
 
 
 def test_an_error_of_an_execution_beside_the_search_is_the_verdict() -> None:
