@@ -126,9 +126,10 @@ class Serial:
 
 
 def in_set_order(number: int) -> int:
+    none_below_0 = (1 << 60) - 1
     if Serial.order < 2:
-        return ~number if Serial.order else number
-    return hash((Serial.order, hash((Serial.order, number))))
+        return ~number & none_below_0 if Serial.order else number
+    return hash((Serial.order, hash((Serial.order, number)))) & none_below_0
 
 
 class StockTask(asyncio.Task[Any]):

@@ -51,15 +51,19 @@ def serials_given() -> int:
     return _serials
 
 
+# No hash by address is: a program may write one into bytes, or as hexadecimal digits.
+_NONE_BELOW_0 = (1 << 60) - 1
+
+
 def in_set_order(number: int) -> int:
     """The hash of what else had this one: an order in which a set may iterate as well.
 
     sim/export/shim.py has the same.
     """
     if _set_order < 2:
-        return ~number if _set_order else number
+        return ~number & _NONE_BELOW_0 if _set_order else number
     # Of numbers alone, so the same in each process; twice, as one round keeps neighbours together.
-    return hash((_set_order, hash((_set_order, number))))
+    return hash((_set_order, hash((_set_order, number)))) & _NONE_BELOW_0
 
 
 def hash_of_name(name: str) -> int:

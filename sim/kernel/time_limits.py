@@ -91,6 +91,8 @@ class TimeLimits:
         self._ends: list[deque[float]] = [deque() for _ in self._limits]
         self._readings = ReadingsOfPoll(loop.environment)
         self._steps_asked = 0
+        # By how much the steps of one iteration have been late, and of which.
+        self._late_s, self._late_in = 0.0, -1
         self._has_waited = False
         # A calendar's limits count from the beginning.
         self._note(loop.environment.begun_s)
@@ -118,7 +120,9 @@ class TimeLimits:
         """The step may have taken until a limit is over."""
         env = self._loop.environment
         latest = min((each.latest for each in env.pending), default=math.inf)
-        until = min(env.now + self._loop.bounds.lateness_s, latest) - PAST_S
+        if self._late_in != env.polls:
+            self._late_s, self._late_in = 0.0, env.polls
+        until = min(env.now + self._loop.bounds.lateness_s - self._late_s, latest) - PAST_S
         ends = apart(at for ends in self._ends for at in ends if env.now < at <= until)
         if not ends or self._steps_asked == STEPS_MAX:
             return
@@ -127,7 +131,9 @@ class TimeLimits:
         option = self._loop.choose("reading", options, one_natural)
         if option:
             env.observer.meets(Special.SLOW_STEP)
-            env.advance(ends[option - 1] + PAST_S)
+            until = ends[option - 1] + PAST_S
+            self._late_s += until - env.now
+            env.advance(until)
 
     # -- instants at which what is outside may land
 

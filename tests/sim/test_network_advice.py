@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 import sys
+import time
 
 import pytest
 
@@ -33,6 +34,23 @@ def test_a_time_limit_that_is_over_names_the_bound_that_a_network_lacks(
     report = explore(program)
     assert report.verdict == "refuted", report.text
     assert (BOUND in report.text) is (late_max_s is None)
+
+
+def test_an_answer_that_outlasts_an_age_names_the_bound_that_a_network_lacks() -> None:
+    """As one that outlasts a timer: what is kept waiting comes around the end of a time limit."""
+
+    async def program(world: World) -> None:
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 80)
+        async with server:
+            began = time.monotonic()
+            reader, writer = await asyncio.open_connection("127.0.0.1", 80)
+            await reader.read()
+            world.check(time.monotonic() - began < 10, "it answers in time")
+            writer.close()
+
+    report = explore(program)
+    assert report.verdict == "refuted", report.text
+    assert BOUND in report.text
 
 
 def test_who_asks_again_for_ever_is_told_of_the_bound_that_a_network_lacks() -> None:

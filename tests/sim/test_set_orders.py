@@ -108,6 +108,24 @@ async def has_no_sets(world: World) -> None:
     await asyncio.gather(task, asyncio.sleep(2))
 
 
+class Job:
+    pass
+
+
+async def writes_hashes_as_bytes(world: World) -> None:
+    task, future, job = asyncio.create_task(asyncio.sleep(0)), world.loop.create_future(), Job()
+    for each in {task, future, job, asyncio.Event()}:
+        hash(each).to_bytes(8, "big")
+    await task
+
+
+def test_no_hash_is_below_0_in_any_order() -> None:
+    """As none by address is, so that a program may write it into bytes."""
+    report = explore(writes_hashes_as_bytes)
+    assert report.verdict == "proved", report.text
+    assert "with sets in one order (32 executions looked at others)" in report.claim
+
+
 def test_where_no_task_is_in_a_set_no_order_is_looked_at() -> None:
     """asyncio's own set of all tasks, and gather's dictionary, do not count."""
     report = explore(has_no_sets)

@@ -333,6 +333,21 @@ def test_what_is_kept_waiting_is_no_endless_program() -> None:
     assert "with outside events at the instants of the model (" in report.claim
 
 
+async def measures_each_call(world: World) -> None:
+    began = monotonic()
+    for _ in range(4):
+        called = monotonic()
+        world.reached(f"{monotonic() - called > 0.008}")
+    world.check(monotonic() - began < 0.015, "a step takes no longer than lateness_s")
+
+
+def test_a_step_takes_no_longer_than_its_lateness() -> None:
+    """However often it reads a clock: the limits that end in it are not added up."""
+    report = explore(measures_each_call)
+    assert report.verdict == "proved", report.text
+    assert "with outside events at the instants of the model (" in report.claim
+
+
 LEARNED: dict[str, tuple[Callable[[], object], list[float]]] = {
     "a deadline": (lambda: monotonic() + 2.5, [2.5]),
     "an age": (lambda: age() > 7, [7.0]),
