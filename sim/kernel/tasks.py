@@ -16,6 +16,12 @@ from sim.kernel.origin import forwards
 
 # Since 3.12.
 _EAGER = getattr(asyncio, "eager_task_factory", object())
+# 3.13 calls it "None" where neither the caller nor its factory has named it.
+_IS_NAMED_IN_ANY_CASE = sys.version_info[:2] == (3, 13)
+
+
+def _is_counted(name: object) -> bool:
+    return isinstance(name, str) and name.removeprefix("Task-").isdecimal()
 
 
 class LoopOfTasks(asyncio.BaseEventLoop):
@@ -98,15 +104,16 @@ class LoopOfTasks(asyncio.BaseEventLoop):
     def _made_by_factory(
         self, coro: Any, name: str, is_named: bool, context: Any, options: dict[str, Any]
     ) -> asyncio.Task[Any]:
-        """A task of the program's own factory, to which 3.14 passes only what the caller gave."""
-        if sys.version_info < (3, 14):
-            return super().create_task(coro, name=name, context=context, **options)
+        """A task of the program's own factory, to which only what the caller gave is passed.
+
+        name: instead of the one that asyncio counts; the factory may give it one of its own.
+        """
         if context is not None:
             options["context"] = context
-        if is_named:
+        if is_named or _IS_NAMED_IN_ANY_CASE:
             return super().create_task(coro, name=name, **options)
         task = super().create_task(coro, **options)
-        if isinstance(task, asyncio.Task):
+        if isinstance(task, asyncio.Task) and _is_counted(task.get_name()):
             task.set_name(name)
         return task
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -129,6 +130,32 @@ def test_a_task_of_a_factory_has_one_name() -> None:
     actors = {step_of(line).actor for line in traced.steps}
     assert actors == {"program", "Task-1", "Task-2", "loop"}, traced.steps
     assert explore(tasks_of_a_class_of_its_own).verdict == "proved"
+
+
+async def tasks_named_by_a_factory() -> None:
+    def named(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        task = OfProgram(coro, loop=loop, **options)
+        if is_naming:
+            task.set_name("by the factory")
+        return task
+
+    asyncio.get_running_loop().set_task_factory(named)
+    for is_naming in (True, False):
+        task = asyncio.create_task(asyncio.sleep(0))
+        assert (task.get_name() == "by the factory") is is_naming
+        assert task.get_name().startswith("Task-") is not is_naming
+        await task
+
+
+@pytest.mark.skipif(sys.version_info[:2] == (3, 13), reason="3.13 names each anew, as None")
+def test_a_factory_may_name_its_tasks() -> None:
+    """The name is asyncio's own only where neither the factory nor the caller gave one."""
+
+    async def program(world: World) -> None:
+        await tasks_named_by_a_factory()
+
+    asyncio.run(tasks_named_by_a_factory())
+    assert explore(program).verdict == "proved"
 
 
 async def classes_as_on_stock() -> None:
