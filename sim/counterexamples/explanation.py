@@ -269,8 +269,7 @@ def _what_bounds_a_delay(outcome: Outcome) -> list[str]:
     if violation is None or not outcome.is_late_without_bound:
         return []
     ends_late = violation.kind is Kind.NO_END and outcome.cost
-    has_waited = any(each.kind == "meanwhile" for each in outcome.departures)
-    if not ends_late and not has_waited and "Timeout" not in violation.detail:
+    if not ends_late and "Timeout" not in violation.detail:
         return []
     return _wrapped(
         "  if nothing is on its way for so long: world.network.late_max_s = 1.0 in the program; "

@@ -182,19 +182,20 @@ def _refuted_with_equal_readings(
 def _refuted_around_time_limits(
     problem: Problem, findings: Findings, natural: Outcome | None, beside: Beside
 ) -> Found | None:
-    if not time_limits.are_possible(findings, natural):
+    # In each something departs from natural order, which may lie beyond the bound of a search.
+    if not (beside.is_whole and time_limits.are_possible(findings, natural)):
         return None
     with limited(beside.until):
         few = FirstFew(RandomWalk(beside.seed), time_limits.TO_LEARN)
-        schedulers = [NaturalOrder(), *([few] if beside.is_whole else [])]
-        limits = time_limits.learned(problem, schedulers, beside.until)
+        limits = time_limits.learned(problem, [NaturalOrder(), few], beside.until)
         if not limits:
             return None
         findings.limits = 0
         departing = OnlyKinds(time_limits.KINDS, time_limits.DEPARTURES)
-        schedulers = [FirstFew(departing, time_limits.executions_of(natural))]
-        if beside.is_whole:
-            schedulers.append(FirstFew(RandomWalk(beside.seed), time_limits.RANDOM_EXECUTIONS))
+        schedulers = [
+            FirstFew(departing, time_limits.executions_of(natural)),
+            FirstFew(RandomWalk(beside.seed), time_limits.RANDOM_EXECUTIONS),
+        ]
 
         def count(more: Findings) -> None:
             findings.limits = (findings.limits or 0) + more.executions

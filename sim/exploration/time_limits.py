@@ -33,7 +33,12 @@ TO_LEARN = 5
 
 
 def are_possible(findings: Findings, natural: Outcome | None) -> bool:
-    """Whether some execution has read a clock, and something may land at another instant."""
+    """Whether some execution has read a clock, and something may land at another instant.
+
+    What a network brings may be late without a bound: then it would outlast any limit, minutes too.
+    """
+    if natural is not None and natural.is_late_without_bound:
+        return False
     reads = findings.reads_clock or (natural is not None and natural.reads_loop)
     return reads and findings.limits is None
 

@@ -36,10 +36,15 @@ def test_a_time_limit_that_is_over_names_the_bound_that_a_network_lacks(
     assert (BOUND in report.text) is (late_max_s is None)
 
 
-def test_an_answer_that_outlasts_an_age_names_the_bound_that_a_network_lacks() -> None:
-    """As one that outlasts a timer: what is kept waiting comes around the end of a time limit."""
+@pytest.mark.parametrize(("late_max_s", "verdict"), [(None, "proved"), (20.0, "refuted")])
+def test_an_age_is_outlasted_where_the_network_says_for_how_long(
+    late_max_s: float | None, verdict: str
+) -> None:
+    """What is late without a bound would outlast minutes, and on loopback stock never does."""
 
     async def program(world: World) -> None:
+        if late_max_s is not None:
+            world.network.late_max_s = late_max_s
         server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 80)
         async with server:
             began = time.monotonic()
@@ -49,8 +54,7 @@ def test_an_answer_that_outlasts_an_age_names_the_bound_that_a_network_lacks() -
             writer.close()
 
     report = explore(program)
-    assert report.verdict == "refuted", report.text
-    assert BOUND in report.text
+    assert report.verdict == verdict, report.text
 
 
 def test_who_asks_again_for_ever_is_told_of_the_bound_that_a_network_lacks() -> None:
