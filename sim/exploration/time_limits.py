@@ -24,7 +24,7 @@ from sim.schedulers import Scheduler
 EXECUTIONS = 200
 """With up to DEPARTURES of these kinds, and all else in natural order."""
 POLLS, EXECUTIONS_MIN = 100_000, 20
-"""Of long executions fewer: about as many as have so many polls together."""
+"""Of long executions fewer: as many as have POLLS together, and at least the second."""
 DEPARTURES = 2
 KINDS = ("landing", "meanwhile", "reading", "clock")
 RANDOM_EXECUTIONS = 20
